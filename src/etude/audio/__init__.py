@@ -1,0 +1,1 @@
+"""Sound to frames: decoding and spectral features, with numpy and torch.fft only."""

@@ -1,0 +1,1 @@
+"""Frames on disk to batches: sources, packs, splits and the data module."""
