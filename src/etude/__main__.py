@@ -1,0 +1,41 @@
+"""The command `etude`: `etude train backbone=ast task=multitask`, `etude report outputs/<run>`, ..."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": ("etude.train", "train one experiment, or a sweep of them with -m"),
+    "prepare": ("etude.data.prepare", "make the pack of a collection without training on it"),
+    "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
+    "compare": ("etude.results.compare", "put runs side by side in one table"),
+}
+
+
+def main() -> int:
+    """Hand the command line to one of the commands.
+
+    Returns:
+        Its exit status; 2 when there is no such command.
+    """
+    from etude import __version__
+
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-V", "--version"):
+        print(f"etude {__version__}")  # noqa: T201
+        return 0
+    if name in COMMANDS:
+        return int(import_module(COMMANDS[name][0]).main(sys.argv[2:]) or 0)
+    listing = "\n".join(f"  etude {command:<9} {what}" for command, (_, what) in COMMANDS.items())
+    asked = name in ("-h", "--help")
+    print(  # noqa: T201
+        f"{'' if asked else f'etude: there is no command {name}{chr(10)}'}"
+        f"Étude {__version__}: experiments in music understanding\n\n{listing}\n\n`etude <command> --help` says more.",
+        file=sys.stdout if asked else sys.stderr,
+    )
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

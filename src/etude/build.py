@@ -1,0 +1,203 @@
+"""The one place that finds conf/ and that turns a config into objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, Trainer
+
+    from etude.data.module import MusicData
+    from etude.learner import Learner
+
+TRUSTED = (
+    "etude.audio", "etude.augment", "etude.backbones", "etude.callbacks", "etude.data", "etude.optim", "etude.tasks",
+    "etude.tracking", "etude.transfer", "pytorch_lightning.callbacks", "pytorch_lightning.trainer",
+)  # fmt: skip
+
+
+def conf_dir() -> Path:
+    """The folder of configs: inside the installed package, or beside src/ in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def make(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what a config node names with what it holds.
+
+    Args:
+        node: Plain mapping with `_target_`; nodes inside it are made first.
+        args: Positional arguments that the config cannot know.
+        kwargs: Further named arguments.
+
+    Returns:
+        What the target returns.
+
+    Raises:
+        UserError: The target does not exist or does not take these values.
+    """
+    values = {key: _value(value) for key, value in node.items() if key != "_target_"}
+    target = resolve(str(node["_target_"]))
+    try:
+        return target(*args, **values, **kwargs)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError) or _deep(error):
+            raise
+        raise UserError(f"{node['_target_']}: {error}") from error
+
+
+def resolve(name: str) -> Any:
+    """The class or function of a dotted name, e.g. `etude.backbones.cnn.CNN`.
+
+    The module is imported and the last part looked up in it, nothing else: `etude.augment.torch.hub.load` is no such
+    name, although attributes lead there.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"there is no {name}: {error}") from error
+
+
+def vet(node: Any) -> None:
+    """Refuse a config that somebody else may have written when it would call what is not trusted.
+
+    Args:
+        node: A whole config or any part of it, from a checkpoint or a run folder. Trusted are `TRUSTED` and the packages
+            that the environment variable `ETUDE_TRUST` names, separated by commas.
+
+    Raises:
+        UserError: A target is outside, or is only borrowed by a trusted module from somewhere else.
+    """
+    if isinstance(node, Mapping):
+        if isinstance(name := node.get("_target_"), str):
+            trusted = (*TRUSTED, *filter(None, os.environ.get("ETUDE_TRUST", "").split(",")))
+            if not _within(name.rpartition(".")[0], trusted) or not _within(resolve(name).__module__, trusted):
+                raise UserError(
+                    f"the stored config wants to call {name}, which is not trusted; if you trust it, name its package in "
+                    "the environment variable ETUDE_TRUST"
+                )
+        for value in node.values():
+            vet(value)
+    elif isinstance(node, list):
+        for value in node:
+            vet(value)
+
+
+def _within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return make(value) if "_target_" in value else {key: _value(item) for key, item in value.items()}
+    return [_value(item) for item in value] if isinstance(value, list) else value
+
+
+def _deep(error: BaseException) -> bool:
+    """Whether an error comes from far inside what was called, where a traceback says more than a sentence."""
+    trace, depth = error.__traceback__, 0
+    while trace is not None:
+        trace, depth = trace.tb_next, depth + 1
+    return depth > 4
+
+
+def data(config: Mapping[str, Any]) -> MusicData:
+    """The data module of a whole config."""
+    return make(config["data"], feature=make(config["feature"]), seed=config["seed"])
+
+
+def network(recipe: Mapping[str, Any]) -> Learner:
+    """An untrained network of a recipe: a config, what the data said about its targets, and the bins of the view.
+
+    Args:
+        recipe: `config` (backbone, head, task, balance, optim, augment), `targets` (kind and size by name), `bins`, and
+            `front`, `columns` for whoever has new sounds.
+
+    Raises:
+        UserError: The task asks for a target that the data does not have, or has as another kind.
+    """
+    import torch
+
+    from etude.learner import Learner, Standardiser
+    from etude.tasks.task import Task
+
+    config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
+    targets = []
+    for name, node in config["task"]["targets"].items():
+        if name not in specs:
+            raise UserError(f"task: this data has no target {name}; it has {', '.join(specs)}")
+        targets.append(make(node, name, specs[name]))
+        if targets[-1].kind != specs[name]["kind"]:
+            raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {targets[-1].kind}")
+    backbone = make(config["backbone"], bins)
+    head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
+    balance = lambda names: make(config["balance"], names)  # noqa: E731
+    augment = make(config["augment"]) if config.get("augment") else None
+    return Learner(
+        Standardiser(torch.zeros(bins), torch.ones(bins)),
+        backbone,
+        Task(targets, head, balance, backbone.dim),
+        make(config["optim"]),
+        augment,
+        dict(recipe),
+    )
+
+
+def learner(config: Mapping[str, Any], source: MusicData) -> Learner:
+    """The network of a config, sized and standardised by its data."""
+    names = list(config["task"]["targets"])
+    recipe = {
+        "config": {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
+        "targets": {name: dict(spec) for name, spec in source.targets.items() if name in names} or dict(source.targets),
+        "bins": source.feature.bins,
+        "columns": [source.feature.columns.start, source.feature.columns.stop],
+        "front": source.feature.front.to_dict(),
+    }
+    made = network(recipe)
+    made.standardiser.mean.copy_(source.mean)
+    made.standardiser.std.copy_(source.std)
+    if config.get("transfer"):
+        make(config["transfer"]).apply(made)
+    return made
+
+
+def load(checkpoint: Path) -> Learner:
+    """A trained network from its checkpoint alone. Nothing in the file is run: tensors and plain values only.
+
+    Raises:
+        UserError: The file is not one of our checkpoints.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{checkpoint}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
+    if "etude" not in stored:
+        raise UserError(f"{checkpoint}: is a checkpoint of something else; it holds no recipe of a network")
+    vet(stored["etude"]["config"])
+    made = network(stored["etude"])
+    made.load_state_dict(stored["state_dict"])
+    return made.eval()
+
+
+def trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
+    """The Trainer of a config, with its callbacks and loggers writing into the run's folder."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    callbacks: list[Callback] = [make(node) for node in (config.get("callbacks") or {}).values() if node]
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder / "checkpoints")
+    loggers = [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
+    return make(config["trainer"], default_root_dir=str(folder), callbacks=callbacks, logger=loggers or False)

@@ -1,0 +1,46 @@
+"""Progress of training: Lightning's rich bars on a terminal, one plain line per epoch everywhere else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+
+log = logging.getLogger(__name__)
+
+
+def progress() -> Callback:
+    """The progress of a run, as suits where it is shown."""
+    if sys.stdout.isatty():
+        from pytorch_lightning.callbacks import RichProgressBar
+
+        return RichProgressBar(leave=False)
+    return Lines()
+
+
+class Lines(ProgressBar):
+    """One line per epoch: losses, scores, seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = time.monotonic()
+
+    def disable(self) -> None:
+        """Called by Lightning on all processes but the first."""
+        log.setLevel(logging.ERROR)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.begun = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say the epoch."""
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        shown: dict[str, Any] = {"train/loss": None, "val/loss": None}
+        shown |= {key: None for key in metrics if key.startswith("val/") and not key.endswith("loss")}
+        said = "  ".join(f"{key} {metrics[key]:.3f}" for key in shown if key in metrics)
+        log.info("epoch %d/%s  %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, said, time.monotonic() - self.begun)

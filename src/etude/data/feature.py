@@ -1,0 +1,37 @@
+"""Which part of a frame a network sees: the mel bands, the pitch classes, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from etude.audio.spectral import FrontEnd
+
+VIEWS = ("mel", "chroma", "fused")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A view on the frames of a front end.
+
+    Args:
+        view: `mel`, `chroma`, or `fused` (mel bands, then pitch classes).
+        front: Front end that makes the frames. Views of one front end share one pack on disk.
+    """
+
+    view: str = "mel"
+    front: FrontEnd = field(default_factory=FrontEnd)
+
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise ValueError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+
+    @property
+    def columns(self) -> slice:
+        """The columns of a frame (140,) that belong to the view."""
+        mels = self.front.n_mels
+        return {"mel": slice(0, mels), "chroma": slice(mels, self.front.bins), "fused": slice(0, self.front.bins)}[self.view]
+
+    @property
+    def bins(self) -> int:
+        """Width of the view, F."""
+        return self.columns.stop - self.columns.start

@@ -1,0 +1,35 @@
+"""The collection inside the package: 196 freely licensed ten-second clips in three genres by fourteen artists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from etude.data.collection import Collection
+
+HOME = Path(__file__).parents[1] / "demo"
+DERIVED = "derived from the signal; stands in for listener ratings"
+
+
+def collection() -> Collection:
+    """The embedded clips with their genre and three descriptors of the signal.
+
+    Returns:
+        The collection; see `demo/CARD.md` beside the clips for their origin, licences and what the descriptors are.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(HOME / "clips.csv", dtype={"id": str, "group": str})
+    table["path"] = [str(HOME / path) for path in table["path"]]
+    scalar = {"kind": "scalar", "low": 0.0, "high": 1.0, "note": DERIVED}
+    return Collection(
+        name="demo",
+        title="Étude demo: 196 clips of freely licensed game music",
+        table=table,
+        targets={
+            "genre": {"kind": "label", "classes": sorted(table["genre"].unique()), "note": ""},
+            **{name: dict(scalar) for name in ("valence", "energy", "danceability")},
+        },
+        card=(HOME / "CARD.md").read_text(encoding="utf-8"),
+        note=f"Valence, energy and danceability of this collection are {DERIVED}, which it does not have.",
+        extra={"licences": {str(k): int(v) for k, v in table["licence"].value_counts().items()}},
+    ).check()

@@ -1,0 +1,164 @@
+"""The one LightningModule. It knows no backbone, no target and no data set by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from etude.backbones.base import Backbone, valid
+from etude.data.batch import Batch
+from etude.optim import Optimiser
+from etude.results.metrics import PRIMARY, classification, regression
+from etude.tasks.collect import Collected
+from etude.tasks.task import Task
+
+
+class Standardiser(nn.Module):
+    """Each bin to mean 0 and deviation 1 over the training part; then padding, and only then, becomes 0.
+
+    Args:
+        mean: Mean of each bin (F,).
+        std: Standard deviation of each bin (F,).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Raw frames (B, T, F) and valid frames (B,) to standardised frames (B, T, F), float32."""
+        return (x.float() - self.mean) / self.std * valid(lengths, x.shape[1])[..., None]
+
+
+class Learner(LightningModule):
+    """Standardiser, backbone and task, and how they are trained and judged.
+
+    Args:
+        standardiser: Statistics of the training part.
+        backbone: Frames to embedding.
+        task: Embedding to outputs, losses and predictions.
+        optimiser: Makes the optimiser and its schedule.
+        augment: Applied to standardised training frames; none leaves them.
+        recipe: Plain values kept in every checkpoint, from which the network can be built again.
+    """
+
+    def __init__(
+        self,
+        standardiser: Standardiser,
+        backbone: Backbone,
+        task: Task,
+        optimiser: Optimiser | None = None,
+        augment: nn.Module | None = None,
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.standardiser, self.backbone, self.task, self.augment = standardiser, backbone, task, augment
+        self.optimiser, self.recipe = optimiser or Optimiser(), recipe or {}
+        self.collected = Collected(list(task.targets))
+        self.tables: dict[int, dict[str, Tensor]] = {}
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Raw frames (B, T, F) and lengths (B,) to the embedding (B, D) and outputs (B, K) by target."""
+        z = self.backbone(self.standardiser(x, lengths), lengths)
+        return z, self.task(z)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Loss of a batch of crops."""
+        x = self.standardiser(batch.x, batch.lengths)
+        if self.augment is not None:
+            x = self.augment(x, batch.lengths)
+        loss, each = self.task.loss(self.task(self.backbone(x, batch.lengths)), batch.y)
+        losses = {"train/loss": loss.detach()}
+        if len(each) > 1:
+            losses |= {f"train/{name}/loss": value.detach() for name, value in each.items()}
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch.row))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Add a batch of whole clips to what is measured at the end."""
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Losses and scores of the whole validation part."""
+        self.log_dict(self.judge(self._gather()), rank_zero_only=False, sync_dist=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate that the epoch ended with."""
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        """Add a batch of whole clips to the table of predictions."""
+        if index == 0 and dataloader_idx > 0:
+            self.tables[dataloader_idx - 1] = self._gather()
+        self._collect(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep the last table; `tables` then holds one for each data loader."""
+        self.tables[len(self.tables)] = self._gather()
+
+    def judge(self, table: dict[str, Tensor]) -> dict[str, float]:
+        """Scores of a whole part.
+
+        Args:
+            table: What `Collected.compute` returns.
+
+        Returns:
+            `val/loss`, each target's loss and its leading score, and `val/score`, the mean of the leading scores.
+        """
+        y = {name: table[f"y.{name}"] for name in self.task.targets}
+        out = {name: table[f"out.{name}"] for name in self.task.targets}
+        with torch.no_grad():  # on this device, because a balance may have parameters
+            loss, each = self.task.loss(*({k: v.to(self.device) for k, v in side.items()} for side in (out, y)))
+        logs, leading = {"val/loss": float(loss)}, []
+        for name, target in self.task.targets.items():
+            score = leading_score(target.kind, target.predict(out[name]), y[name], target.known(y[name]))
+            logs |= {f"val/{name}/loss": float(each[name]), f"val/{name}/{PRIMARY[target.kind]}": score}
+            leading.append(score)
+        return {**logs, "val/score": sum(leading) / len(leading)}
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule over all steps of the run."""
+        return self.optimiser.configure(self, int(self.trainer.estimated_stepping_batches))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the recipe beside the weights."""
+        checkpoint["etude"] = self.recipe
+
+    def _collect(self, batch: Batch) -> None:
+        z, out = self(batch.x, batch.lengths)
+        self.collected.update(batch.row, z, out, {name: batch.y[name] for name in self.task.targets})
+
+    def _gather(self) -> dict[str, Tensor]:
+        table = self.collected.compute()
+        self.collected.reset()
+        rows = table["row"].numel()  # torchmetrics squeezes a table of one row
+        return {key: v.reshape(rows, -1) if key == "z" or key.startswith("out.") else v.reshape(rows) for key, v in table.items()}
+
+
+def leading_score(kind: str, predicted: Tensor, y: Tensor, known: Tensor) -> float:
+    """Macro-F1 of a label, Spearman's rho of a scalar; 0 where there is nothing to rank or fewer than two clips.
+
+    Args:
+        kind: `label` or `scalar`.
+        predicted: Probabilities (B, K) or values (B,).
+        y: True values (B,).
+        known: Which of them are there (B,).
+    """
+    import numpy as np
+
+    true, said = y[known].numpy(), predicted[known].numpy()
+    if len(true) < 2:
+        return 0.0
+    one = np.ones((1, len(true)))
+    if kind == "label":
+        value = classification(true, said.argmax(1), said.shape[1], one)
+    else:
+        value = regression(true, said, one)
+    return float(np.nan_to_num(value[PRIMARY[kind]][0]))

@@ -1,0 +1,53 @@
+"""Progress of a long loop: a bar on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+EVERY = 10.0  # seconds between two plain lines
+
+
+def track(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
+    """Pass `items` through and show how far they are.
+
+    Args:
+        items: What is worked on.
+        total: How many there will be.
+        title: What is being done.
+        unit: What is counted, in the plural.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(items, total, title, unit)
+    else:
+        yield from _lines(items, total, title, unit)
+
+
+def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    speed = TextColumn("{task.fields[rate]} " + unit + "/s")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total, rate="–")
+        begun = time.monotonic()
+        for done, item in enumerate(items, 1):
+            yield item
+            progress.update(task, advance=1, rate=f"{done / (time.monotonic() - begun):.0f}")
+
+
+def _lines(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
+    begun = said = time.monotonic()
+    log.info("%s: %d %s", title, total, unit)
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if done == total or now - said > EVERY:
+            log.info("%s: %d of %d %s, %.0f a second", title, done, total, unit, done / (now - begun))
+            said = now

@@ -1,0 +1,74 @@
+"""What was run: enough to run it again, and to know what its numbers are about."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etude.data.module import MusicData
+
+PACKAGES = ("etude", "torch", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "librosa", "numpy", "scikit-learn")
+
+
+def environment() -> dict[str, Any]:
+    """Command, git commit of the working directory, versions, and the machine."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": git(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "hardware": hardware(),
+    }
+
+
+def git() -> dict[str, Any]:
+    """Commit of the working directory and whether it has changes; null outside a repository."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if commit is None else bool(changes)}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and accelerator."""
+    import torch
+
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.is_file():
+        name = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), name)
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"cpu": name, "cores": os.cpu_count(), "memory_gb": round(pages / 2**30, 1), "accelerator": gpu}
+
+
+def dataset(data: MusicData) -> dict[str, Any]:
+    """What the data module holds, for the data card of a report."""
+    from etude.data.splits import PARTS, group_codes, split_hash
+
+    index, source = data.pack.index, data.source
+    groups = group_codes(index)
+    return {
+        "name": source.name,
+        "title": source.title,
+        "card": source.card,
+        "note": source.note,
+        "hash": data.pack.manifest["sha256"],
+        "clips": len(index),
+        "seconds": round(float(index["frames"].sum()) / data.feature.front.frames_per_second, 1),
+        "licences": source.extra.get("licences", {}),
+        "splits": {
+            part: {"clips": int((data.parts == part).sum()), "groups": len(set(groups[data.parts == part]))} for part in PARTS
+        },
+        "split_hash": split_hash(index["id"].to_numpy(), data.parts),
+    }

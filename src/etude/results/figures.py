@@ -1,0 +1,232 @@
+"""Figures as inline SVG that belongs to its page: the page's font, the page's colours, light or dark.
+
+A figure is drawn with stand-in colours, and each of these becomes a CSS variable of the page (`var(--ink)`), so one
+drawing serves both colour schemes and print. Series differ in shape as well as in colour, for readers who do not see
+the colours apart; the colours are Okabe & Ito's, without the yellow that white paper swallows.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.results.text import NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+ROLES = ("ink", "muted", "rule", "network", "linear", "constant", *(f"group-{i}" for i in range(1, 9)))
+STAND_IN = {role: f"#0a0b{i + 1:02x}" for i, role in enumerate(ROLES)}
+"""Colour that stands for a CSS variable until the SVG is written."""
+MARKERS = "osD^vPXh"
+POINT = {"network": "o", "linear": "s", "constant": "D"}
+MOST_GROUPS = 8
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "axes.edgecolor": STAND_IN["muted"],
+    "axes.labelcolor": STAND_IN["muted"],
+    "text.color": STAND_IN["ink"],
+    "xtick.color": STAND_IN["muted"],
+    "ytick.color": STAND_IN["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.unicode_minus": True,
+}
+
+
+def forest(targets: dict[str, Any], split: str = "test") -> str:
+    """Leading score of each target with its interval: the network above its baselines. "" when nothing was scored."""
+    rows: list[tuple[str, str, dict[str, Any] | None]] = []  # label, role, score
+    for name, target in targets.items():
+        part = target["splits"][split]
+        if not part["scores"]:
+            continue
+        rows.append((f"{name}: {NAMES[target['primary']]}, n = {part['n']}", "", None))
+        rows.append(("network", "network", part["scores"][target["primary"]]))
+        for role in ("linear", "constant"):
+            if role in part["baselines"]:
+                baseline = part["baselines"][role]
+                score = baseline["scores"][target["primary"]]
+                label = {"linear": "linear model"}.get(role, baseline["name"])
+                rows.append((label + (" (undefined)" if score["value"] is None else ""), role, score))
+    if not rows:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        heights = np.cumsum([0.0 if i == 0 else (1.0 if role else 1.5) for i, (_, role, _) in enumerate(rows)])
+        for y, (_, role, score) in zip(heights, rows, strict=True):
+            if score is None or score["value"] is None:
+                continue
+            if score["low"] is not None:
+                axes.plot([score["low"], score["high"]], [y, y], color=STAND_IN[role], linewidth=2)
+            axes.plot(score["value"], y, POINT[role], color=STAND_IN[role], markersize=7 if role == "network" else 5.5)
+        axes.set_yticks(heights, [label for label, _, _ in rows])
+        for tick, (_, role, _) in zip(axes.get_yticklabels(), rows, strict=True):
+            tick.set_color(STAND_IN["muted" if role else "ink"])
+            tick.set_fontweight("normal" if role else "bold")
+        axes.set_ylim(heights[-1] + 0.7, -0.7)
+        low = min([0.0, *(score["low"] for _, _, score in rows if score and score["low"] is not None)])
+        axes.set_xlim(min(low * 1.05, -0.02), 1.02)
+        axes.axvline(0, color=STAND_IN["muted"], linewidth=0.8)
+        axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("score (no unit), 95 % interval")
+
+    about = "Leading score of each target with its 95 % interval, network above its baselines; the numbers are below."
+    return _svg(draw, "forest", (5.6, 0.7 + 0.27 * len(rows)), about)
+
+
+def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "test") -> str:
+    """Prediction against truth of a scalar, with the line where both are equal; marked by group when there are few."""
+    part = table[(table["split"] == split) & table[f"{name}.true"].notna()]
+    if part.empty:
+        return ""
+    x, y = part[f"{name}.true"].to_numpy(float), part[f"{name}.pred"].to_numpy(float)
+    groups = part["group"].astype(object).where(part["group"].notna(), "no group").astype(str).to_numpy()
+    names = sorted(set(groups))
+    apart = 1 < len(names) <= MOST_GROUPS
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        low = min(target.get("low", x.min()), x.min(), y.min())
+        high = max(target.get("high", x.max()), x.max(), y.max())
+        margin = 0.03 * ((high - low) or 1)
+        bounds = (low - margin, high + margin)
+        axes.plot(bounds, bounds, "--", color=STAND_IN["muted"], linewidth=1)
+        for i, group in enumerate(names if apart else [""]):
+            here = groups == group if apart else np.ones(len(x), dtype=bool)
+            colour = STAND_IN[f"group-{i + 1}"] if apart else STAND_IN["network"]
+            marker = MARKERS[i] if apart else "o"
+            (points,) = axes.plot(x[here], y[here], marker, linestyle="", color=colour, label=_short(group))
+            points.set(markersize=5, markeredgewidth=0, alpha=0.8 if apart else 0.55)
+        axes.set(xlim=bounds, ylim=bounds, aspect="equal")
+        unit = f" ({target['low']:g} to {target['high']:g})" if "low" in target and "high" in target else ""
+        axes.set_xlabel(f"true {name}{unit}")
+        axes.set_ylabel(f"predicted {name}{unit}")
+        _grid(axes)
+        if apart:
+            axes.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.17),
+                ncols=2,
+                frameon=False,
+                labelcolor=STAND_IN["ink"],
+                handletextpad=0.2,
+                columnspacing=1.2,
+                fontsize=10,
+            )
+
+    about = f"Predicted against true {name} of {len(x)} clips, with the line where both are equal."
+    return _svg(draw, f"scatter-{name}", (3.9, 3.9), about)
+
+
+def curves(log: DataFrame, best_epoch: int | None, monitor: str = "val/score") -> list[tuple[str, str]]:
+    """Learning curves from Lightning's sparse log.
+
+    Args:
+        log: CSVLogger's table: columns epoch, step, train/loss, val/loss, lr, ...; most cells are empty.
+        best_epoch: Epoch whose weights made the predictions, marked in each figure.
+        monitor: Column by which it was chosen; drawn as the score unless it is a loss.
+
+    Returns:
+        (caption, svg) of those among loss, score and learning rate that were logged.
+    """
+    found: list[tuple[str, str]] = []
+    epochs = log.groupby("epoch").mean(numeric_only=True) if "epoch" in log else log.iloc[:0]
+    losses: dict[str, Any] = {c: epochs[c].dropna() for c in ("train/loss", "val/loss") if c in epochs}
+    score = monitor if monitor in epochs and not monitor.endswith("loss") else "val/score"
+    names = [str(c) for c in log.columns if str(c).split("-")[0] == "lr" and "step" in log]
+    rates: dict[str, Any] = {c: log.set_index("step")[c].dropna() for c in names}
+
+    def draw(series: dict[str, Any], ylabel: str, xlabel: str, best: int | None) -> Any:
+        def on(figure: Figure) -> None:
+            from matplotlib.ticker import MaxNLocator
+
+            axes = figure.add_subplot()
+            look = [("constant", "--", "s"), ("network", "-", "o")][-len(series) :] if len(series) < 3 else []
+            for i, (label, values) in enumerate(series.items()):
+                role, line, marker = look[i] if look else (f"group-{i % 8 + 1}", "-", MARKERS[i % 8])
+                marker = marker if len(values) <= 40 else ""
+                axes.plot(values.index, values, line, marker=marker, markersize=3.5, color=STAND_IN[role], label=label)
+            if best is not None:
+                axes.axvline(best, color=STAND_IN["muted"], linewidth=1, linestyle=":")
+                axes.annotate(
+                    f"best: {best}", (best, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10
+                )
+            if len(series) > 1:
+                axes.legend(frameon=False, labelcolor=STAND_IN["ink"], fontsize=10)
+            axes.set(xlabel=xlabel, ylabel=ylabel)
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+            _grid(axes)
+
+        return on
+
+    size = (3.9, 2.9)
+    if any(len(loss) for loss in losses.values()):
+        svg = _svg(draw(losses, "loss (no unit)", "epoch", best_epoch), "curve-loss", size, "Loss by epoch.")
+        found.append(("Loss. What training minimises, on the training and on the validation part.", svg))
+    if score in epochs and epochs[score].notna().any():
+        one = {score: epochs[score].dropna()}
+        svg = _svg(draw(one, score, "epoch", best_epoch), "curve-score", size, "Validation score by epoch.")
+        found.append((f"Validation score ({score}). The best epoch made the predictions.", svg))
+    if any(len(rate) for rate in rates.values()):
+        svg = _svg(draw(rates, "learning rate", "step", None), "curve-lr", size, "Learning rate by step.")
+        found.append(("Learning rate, by optimiser step.", svg))
+    return found
+
+
+def _svg(draw: Any, name: str, size: tuple[float, float], about: str) -> str:
+    """Draw on a fresh figure of a size in inches; the SVG scales to the width that the page gives it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
+    return _inline(buffer.getvalue(), re.sub(r"\W+", "-", name), about)
+
+
+def _inline(svg: str, name: str, about: str) -> str:
+    """The part of an SVG file that belongs in a page: no prolog, no metadata, ids of its own, variables for colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)  # a <style> would rule the whole page
+    box = re.search(r'viewBox="([^"]+)"', svg)
+    assert box is not None, "matplotlib writes a viewBox"
+    width = float(box[1].split()[2])
+    opening = (
+        f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(about)}" style="max-width: {width * 1.2:.0f}px">'
+    )
+    svg = re.sub(r"<svg.*?>", lambda _: opening, svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"font: (\d+ )?([\d.]+px) [^;\"]*", lambda m: f"font-weight: {m[1] or 400}; font-size: {m[2]}", svg)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    for role, colour in STAND_IN.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    return svg
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(color=STAND_IN["rule"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def _short(text: str, most: int = 18) -> str:
+    """A name that fits a legend; matplotlib hides labels that begin with an underscore and reads $ as mathematics."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return text.lstrip("_").replace("$", r"\$")

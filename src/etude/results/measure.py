@@ -1,0 +1,180 @@
+"""The table of predictions, one row per clip, to every number that a report shows.
+
+Nothing here is a mean of batch metrics, and nothing is computed anywhere else: metrics.json is a pure function of
+predictions.parquet and of what record.json says about the targets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.results import bootstrap
+from etude.results.metrics import PRIMARY, classification, regression
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SPLITS = ("test", "val")
+BASELINES = {
+    "constant": {"label": "majority class", "scalar": "training mean"},
+    "linear": {"label": "linear model on mel statistics", "scalar": "linear model on mel statistics"},
+}
+BLOCK = 2**22
+"""Clip weights that are scored at once: 32 MB of float64 for each array that a metric makes."""
+
+Scores = dict[str, np.ndarray]
+
+
+def measure(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0) -> dict[str, Any]:
+    """Score every target on validation and test.
+
+    Args:
+        table: predictions.parquet: a row per clip, columns id, group, split, `{t}.true`, `{t}.pred` and baselines.
+        targets: record.json's targets: kind ("label" or "scalar"), classes or low and high, note.
+        seed: Seed of the resamples.
+
+    Returns:
+        What metrics.json holds. A number that is undefined is None; a split with fewer than two labelled clips has
+        empty scores.
+
+    Raises:
+        ValueError: A column that is not there, a class that the target does not have, or a prediction that is missing.
+    """
+    measured = {}
+    for name, target in targets.items():
+        kind = target["kind"]
+        parts = {split: _split(table[table["split"] == split], name, target, seed) for split in SPLITS}
+        about: dict[str, Any] = {key: target[key] for key in ("kind", "classes", "low", "high") if key in target}
+        measured[name] = about | {"note": target.get("note", ""), "primary": PRIMARY[kind], "splits": parts}
+    return {"version": 1, "resamples": bootstrap.RESAMPLES, "level": 0.95, "targets": _plain(measured)}
+
+
+def write(folder: str | Path) -> Path:
+    """Measure a run folder: reads predictions.parquet and record.json, writes metrics.json. Returns its path.
+
+    The file appears whole or not at all: a run that has metrics.json is a finished run.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    metrics = measure(pd.read_parquet(folder / "predictions.parquet"), record["targets"])
+    return save(folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def save(path: Path, text: str) -> Path:
+    """Write a text file in one step, so that nobody reads half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    return partial.replace(path)
+
+
+def confusion(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (C, C), int64: truth in rows, prediction in columns."""
+    return np.bincount(true * classes + pred, minlength=classes**2).reshape(classes, classes)
+
+
+def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Numbers of one target on one part; clips without its label are dropped and counted."""
+    column = f"{name}.true"
+    if column not in part.columns:
+        raise ValueError(f"the table has no column {column!r}; it has {', '.join(map(str, part.columns))}")
+    labelled = part[part[column].notna()]
+    groups = labelled["group"].astype(object).where(labelled["group"].notna(), None).tolist()
+    result: dict[str, Any] = {"n": len(labelled), "groups": len(set(bootstrap.codes(groups).tolist()))}
+    result |= {"missing": len(part) - len(labelled), "scores": {}, "baselines": {}}
+    if target["kind"] == "label":
+        result |= {"per_class": [], "confusion": []}
+    if len(labelled) < 2:
+        return result
+
+    resamples = bootstrap.weights(groups, seed=seed)
+    true = _values(labelled, column, target)
+    pred = _values(labelled, f"{name}.pred", target)
+    score = _scorer(true, target)
+    point, drawn = _scores(score, pred, resamples)
+    result["scores"] = {m: _number(point[m][0], bootstrap.interval(drawn[m])) for m in point}
+    if target["kind"] == "label":
+        counts = confusion(true, pred, len(target["classes"]))
+        result |= {"per_class": _per_class(counts, target["classes"]), "confusion": counts.tolist()}
+    for baseline, names in BASELINES.items():
+        column = f"{name}.baseline.{baseline}"
+        if column not in labelled.columns or labelled[column].isna().all():
+            continue
+        other, other_drawn = _scores(score, _values(labelled, column, target), resamples)
+        result["baselines"][baseline] = {
+            "name": names[target["kind"]],
+            "scores": {m: _number(other[m][0], bootstrap.interval(other_drawn[m])) for m in other},
+            "difference": {
+                m: _number(point[m][0] - other[m][0], bootstrap.difference(drawn[m], other_drawn[m])) for m in other
+            },
+        }
+    return result
+
+
+def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
+    """A column as class indices (n,) int64, or as numbers (n,) float64. Every clip must have one."""
+    values = part[column]
+    if values.isna().any():
+        raise ValueError(f"{values.isna().sum()} of {len(values)} clips have no {column}: did the network diverge?")
+    if target["kind"] == "scalar":
+        return values.to_numpy(dtype=np.float64)
+    index = {name: i for i, name in enumerate(target["classes"])}
+    unknown = sorted(set(values) - set(index))
+    if unknown:
+        raise ValueError(f"{column} holds {unknown}, not among the classes {target['classes']}")
+    return values.map(index).to_numpy(dtype=np.int64)
+
+
+def _scorer(true: np.ndarray, target: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray | None], Scores]:
+    if target["kind"] == "scalar":
+        return lambda pred, weights: regression(true, pred, weights)
+    return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)
+
+
+def _scores(
+    score: Callable[[np.ndarray, np.ndarray | None], Scores], pred: np.ndarray, resamples: np.ndarray
+) -> tuple[Scores, Scores]:
+    """The point estimate (1,) and the resamples' scores (R,), in blocks that fit in a small machine's memory."""
+    rows = max(1, BLOCK // len(pred))
+    blocks = [score(pred, resamples[i : i + rows]) for i in range(0, len(resamples), rows)]
+    point = score(pred, None)
+    return point, {m: np.concatenate([block[m] for block in blocks] or [np.empty(0)]) for m in point}
+
+
+def _per_class(counts: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+    """One row per class. What a class without support would have found is None, as it is in no macro mean."""
+    rows = []
+    for i, name in enumerate(classes):
+        hits, support, predicted = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
+        rows.append(
+            {
+                "class": name,
+                "precision": hits / predicted if predicted else (0.0 if support else None),
+                "recall": hits / support if support else None,
+                "f1": 2 * hits / (support + predicted) if support else None,
+                "support": support,
+                "predicted": predicted,
+            }
+        )
+    return rows
+
+
+def _number(value: float, ends: tuple[float, float]) -> dict[str, float]:
+    return {"value": float(value), "low": ends[0], "high": ends[1]}
+
+
+def _plain(value: Any) -> Any:
+    """The same with None for every float that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

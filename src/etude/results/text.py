@@ -1,0 +1,71 @@
+"""Numbers and names as people read them: one place, so that sentence, table and figure never disagree."""
+
+from __future__ import annotations
+
+import math
+
+NAMES = {
+    "accuracy": "accuracy",
+    "spearman": "Spearman ρ",
+    "pearson": "Pearson r",
+    "ccc": "concordance (CCC)",
+    "mse": "MSE",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+} | {
+    f"{average}_{score}": f"{average}-F1" if score == "f1" else f"{average} {score}"
+    for average in ("macro", "micro", "weighted")
+    for score in ("precision", "recall", "f1")
+}
+"""What a metric is called in print."""
+
+UNDEFINED = "undefined"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a real minus sign; fewer decimals from 10 on, more where a small one would be printed as zero."""
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    if abs(value) >= 10:
+        digits = max(0, digits - int(math.log10(abs(value))))
+    elif value and round(abs(value), digits) == 0:
+        digits = min(6, math.ceil(-math.log10(abs(value))))
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def ends(score: dict[str, float | None], digits: int = 2) -> str:
+    """The interval as "[0.48, 0.80]", or "" where there is none."""
+    if score["low"] is None or score["high"] is None:
+        return ""
+    return f"[{number(score['low'], digits)}, {number(score['high'], digits)}]"
+
+
+def span(score: dict[str, float | None], digits: int = 2) -> str:
+    """A score with its interval: "0.62 [0.48, 0.80]"."""
+    return f"{number(score['value'], digits)} {ends(score, digits)}".rstrip()
+
+
+def excludes_zero(score: dict[str, float | None]) -> int:
+    """1 when the interval lies above zero, -1 below it, 0 when it holds zero or is not there."""
+    low, high = score["low"], score["high"]
+    if low is None or high is None:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
+def plural(count: int, noun: str) -> str:
+    """A counted noun: "1 clip", "42 clips", "1,234 clips"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as "41 s", "8 min 33 s" or "2 h 05 min"."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

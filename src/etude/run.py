@@ -1,0 +1,162 @@
+"""One experiment, from a config to a report: record, fit, predict, measure, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude import build
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pytorch_lightning import Trainer
+
+    from etude.data.module import MusicData
+    from etude.learner import Learner
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[str, Any]:
+    """Train, predict with the best checkpoint, measure, report.
+
+    Args:
+        config: The resolved config, plain values.
+        folder: The run's folder; everything that the run leaves is in it.
+        resume: Go on from the folder's last checkpoint.
+
+    Returns:
+        The content of metrics.json; empty on all processes but the first.
+
+    Raises:
+        UserError: The config, the data and the task do not fit one another; nothing was trained yet.
+    """
+    import warnings
+
+    import torch
+    from pytorch_lightning import seed_everything
+
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|Checkpoint directory|LeafSpec|isinstance).*")
+    for noisy in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    begun = time.monotonic()
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    torch.set_float32_matmul_precision("high")
+    seed_everything(config["seed"], workers=True, verbose=False)
+    data = build.data(config)
+    data.prepare_data()
+    data.setup()
+    check(config, data)
+    learner = build.learner(config, data)
+    trainer = build.trainer(config, folder)
+    say(data, learner)
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume and not last.is_file():
+        raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from")
+    trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
+    trained = time.monotonic()
+    about = outcome(trainer, learner)
+    if data.overfit:
+        log.info("%d clips learned by heart: loss %.4f; no report, because this is no test", data.overfit, trainer.callback_metrics["val/loss"])
+        return {}
+    table = predict(trainer, learner, data, folder)
+    if not trainer.is_global_zero:
+        return {}
+    names = list(config["task"]["targets"])
+    seconds = {"train": round(trained - begun, 1), "total": round(time.monotonic() - begun, 1)}
+    return finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
+        "started": started, "seconds": seconds, "model": about,
+    })  # fmt: skip
+
+
+def check(config: Mapping[str, Any], data: MusicData) -> None:
+    """Refuse a task whose labels the split does not give to every part."""
+    for name in config["task"]["targets"]:
+        if name not in data.targets:
+            raise UserError(f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}")
+        for part in ("train", "val"):
+            known = int(data.pack.index[name][data.parts == part].notna().sum())
+            if known < 2:
+                raise UserError(f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split")
+
+
+def say(data: MusicData, learner: Learner) -> None:
+    """One line about what will be trained on what."""
+    sizes = ", ".join(f"{(data.parts == part).sum()} {part}" for part in ("train", "val", "test"))
+    weights = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    log.info("%s: %s clips; %s, %s trainable weights", data.source.name, sizes, type(learner.backbone).__name__, f"{weights:,}")
+
+
+def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
+    """How training went: best epoch, its score, epochs run."""
+    import torch
+
+    checkpoint: Any = trainer.checkpoint_callback
+    epoch, path = None, getattr(checkpoint, "best_model_path", "")
+    if path and Path(path).is_file():
+        epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+    score = getattr(checkpoint, "best_model_score", None)
+    return {
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "epochs": trainer.current_epoch,
+        "best_epoch": epoch,
+        "best_score": None if score is None else float(score),
+        "monitor": getattr(checkpoint, "monitor", None),
+    }
+
+
+def predict(trainer: Trainer, learner: Learner, data: MusicData, folder: Path) -> pd.DataFrame | None:
+    """The table of predictions of validation and test by the best checkpoint; None on all processes but the first."""
+    import numpy as np
+
+    from etude.results.baselines import mel_statistics
+    from etude.results.predictions import assemble
+
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
+    trainer.test(learner, dataloaders=data.test_dataloader(), ckpt_path=best, weights_only=True, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    tables = [learner.tables[i] for i in sorted(learner.tables)]
+    rows = np.concatenate([table["row"].numpy() for table in tables])
+    embedding = np.concatenate([table["z"].numpy() for table in tables])
+    predicted = {
+        name: np.concatenate([target.predict(table[f"out.{name}"]).numpy() for table in tables])
+        for name, target in learner.task.targets.items()
+    }
+    mels = data.feature.front.n_mels
+    statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
+    specs = {name: data.targets[name] for name in predicted}
+    return assemble(data.pack.index, data.parts, rows, predicted, embedding, statistics, specs)
+
+
+def finish(
+    folder: Path,
+    table: pd.DataFrame,
+    data: MusicData,
+    targets: dict[str, Any],
+    config: Mapping[str, Any],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the table, the record, the split, metrics.json and report.html."""
+    import pandas as pd
+
+    from etude import record
+    from etude.results import measure, report
+
+    choices = config.get("choices", {})
+    about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
+    about |= {"name": config["name"], "seed": config["seed"], **record.environment()}
+    about |= {"data": record.dataset(data), "targets": targets}
+    pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}).to_csv(folder / "split.csv", index=False)
+    table.to_parquet(folder / "predictions.parquet")
+    measure.save(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    measure.write(folder)
+    page = report.render(folder)
+    log.info("report: %s", page)
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -1,0 +1,92 @@
+"""A config is checked whole, before anything heavy is imported, and everything wrong with it is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from etude.signature import signature
+
+TOP = (
+    "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
+    "logger", "seed", "name", "resume", "outputs", "choices",
+)  # fmt: skip
+TASK = ("targets", "monitor", "mode")
+PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str}
+MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+    """Everything wrong with a resolved config.
+
+    Args:
+        config: Plain values, as a run would get them.
+
+    Returns:
+        One sentence per fault, each beginning with the key that it is about; empty when there is none.
+    """
+    found = list(_keys("", config, TOP))
+    found += [f"{key}: is missing" for key in ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
+              if not config.get(key)]  # fmt: skip
+    seed = config.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        found.append(f"seed: must be a whole number of at least 0, got {seed!r}")
+    task = config.get("task") or {}
+    found += _keys("task.", task, TASK)
+    if not task.get("targets"):
+        found.append("task.targets: a task needs at least one target")
+    if task.get("mode") not in ("min", "max"):
+        found.append(f"task.mode: must be min or max, got {task.get('mode')!r}")
+    for path, group in [*((key, config.get(key)) for key in TOP), ("task.targets", task.get("targets"))]:
+        if path in MAPS and isinstance(group, Mapping):
+            for name, node in group.items():
+                found += _node(f"{path}.{name}", node)
+        elif path not in ("task", "choices") and isinstance(group, Mapping) and group:  # an empty group is `none`
+            found += _node(path, group)
+    return found
+
+
+def _node(path: str, node: Any) -> Iterator[str]:
+    """Faults of one node and of those inside it."""
+    if node is None:
+        return
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        yield f"{path}: needs a _target_, the class or function that it configures"
+        return
+    try:
+        known = signature(node["_target_"])
+    except LookupError as error:
+        yield f"{path}._target_: {error}"
+        return
+    settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    if known is not None:
+        if not known.open:
+            yield from _keys(f"{path}.", settings, known.takes)
+        for key, value in settings.items():
+            yield from _type(f"{path}.{key}", value, known.takes.get(key, ""))
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            yield from _node(f"{path}.{key}", value)
+
+
+def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
+    """Keys that nobody reads, each with the nearest that somebody does."""
+    for key in node:
+        if key not in allowed:
+            near = get_close_matches(str(key), list(allowed), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed) or 'none'}"
+            yield f"{prefix}{key}: no such setting; {hint}"
+
+
+def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
+    """A plain value of the wrong type; annotations that are not plain are left to the code itself."""
+    options = [option.strip() for option in annotation.split("|")] if annotation else []
+    if not options or any(option not in (*PLAIN, "None") for option in options):
+        return
+    for option in options:
+        if value is None and option == "None":
+            return
+        if option in PLAIN and isinstance(value, PLAIN[option]) and (option == "bool" or not isinstance(value, bool)):  # type: ignore[arg-type]
+            return
+    yield f"{path}: must be {annotation.replace('|', 'or')}, got {value!r}"

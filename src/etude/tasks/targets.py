@@ -1,0 +1,115 @@
+"""Targets: what is learned. The data says how large one is; a target knows its loss and how to read its outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Target:
+    """Something about a clip that a head learns to say.
+
+    Attributes:
+        name: Its column in the table of clips.
+        size: Outputs that its head needs, K.
+        kind: The kind of column it fits: `label` or `scalar`.
+    """
+
+    name: str
+    size: int
+    kind: str
+
+    def known(self, y: Tensor) -> Tensor:
+        """Which true values (B,) are there: (B,) bool."""
+        raise NotImplementedError
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """Loss of each clip, 0 where the true value is missing.
+
+        Args:
+            out: Outputs (B, K).
+            y: True values (B,).
+
+        Returns:
+            Losses (B,).
+
+        Raises:
+            ValueError: The shapes are not (B, K) and (B,). Broadcasting (B, 1) against (B,) has taught many a network
+                the mean of its batch.
+        """
+        if out.ndim != 2 or out.shape != (len(y), self.size) or y.ndim != 1:
+            raise ValueError(f"{self.name}: outputs must be (B, {self.size}) and true values (B,), "
+                             f"got {tuple(out.shape)} and {tuple(y.shape)}")  # fmt: skip
+        known = self.known(y)
+        each = self._each(out.float(), torch.where(known, y, torch.zeros_like(y)))
+        return torch.where(known, each, torch.zeros_like(each))
+
+    def predict(self, out: Tensor) -> Tensor:
+        """Outputs (B, K) as what they mean: probabilities (B, K), or values (B,)."""
+        raise NotImplementedError
+
+    def _each(self, out: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Label(Target):
+    """One class of several, learned with cross-entropy.
+
+    Args:
+        name: Its column in the table of clips.
+        spec: What the data says about the column: `classes`.
+        smoothing: Share of probability spread over all classes (Szegedy et al., 2016).
+    """
+
+    kind = "label"
+
+    def __init__(self, name: str, spec: dict[str, Any], smoothing: float = 0.0) -> None:
+        self.name, self.classes, self.smoothing = name, list(spec["classes"]), smoothing
+        self.size = len(self.classes)
+
+    def known(self, y: Tensor) -> Tensor:
+        """A missing class is -1."""
+        return y >= 0
+
+    def predict(self, out: Tensor) -> Tensor:
+        """Probabilities (B, K)."""
+        return out.float().softmax(1)
+
+    def _each(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
+
+
+class Scalar(Target):
+    """A number in a range, learned with a squared or a robust loss on its unit scale.
+
+    The head's one output is read as a place in the range: 0 is its lower end, 1 its upper. A prediction outside is
+    moved to the nearer end; the loss sees it where it is, so that its gradient never vanishes.
+
+    Args:
+        name: Its column in the table of clips.
+        spec: What the data says about the column: `low` and `high`.
+        loss: `mse`, `mae`, or `huber` (quadratic up to a tenth of the range).
+    """
+
+    kind = "scalar"
+    size = 1
+    LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": lambda a, b, reduction: F.huber_loss(a, b, reduction, 0.1)}
+
+    def __init__(self, name: str, spec: dict[str, Any], loss: str = "mse") -> None:
+        if loss not in self.LOSSES:
+            raise ValueError(f"target {name}: loss must be one of {', '.join(self.LOSSES)}, got {loss!r}")
+        self.name, self.low, self.high, self.criterion = name, float(spec["low"]), float(spec["high"]), self.LOSSES[loss]
+
+    def known(self, y: Tensor) -> Tensor:
+        """A missing value is NaN."""
+        return ~y.isnan()
+
+    def predict(self, out: Tensor) -> Tensor:
+        """Values (B,) inside the range."""
+        return self.low + (self.high - self.low) * out.float()[:, 0].clamp(0, 1)
+
+    def _each(self, out: Tensor, y: Tensor) -> Tensor:
+        return self.criterion(out[:, 0], (y - self.low) / (self.high - self.low), reduction="none")

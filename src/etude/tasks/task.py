@@ -1,0 +1,58 @@
+"""A task: targets, a head for each, and a balance. A single target is a task of one; there is no other path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from etude.tasks.targets import Target
+
+
+class Task(nn.Module):
+    """Everything after the embedding.
+
+    Args:
+        targets: What is learned.
+        head: Makes a head from the embedding's size D and a number of outputs K.
+        balance: Makes the balance from the targets' names.
+        dim: Size of the embedding, D.
+    """
+
+    def __init__(
+        self,
+        targets: list[Target],
+        head: Callable[[int, int], nn.Module],
+        balance: Callable[[list[str]], nn.Module],
+        dim: int,
+    ) -> None:
+        super().__init__()
+        self.targets = {target.name: target for target in targets}
+        self.heads = nn.ModuleDict({target.name: head(dim, target.size) for target in targets})
+        self.balance = balance(list(self.targets))
+
+    def forward(self, z: Tensor) -> dict[str, Tensor]:
+        """Embedding (B, D) to outputs (B, K) by target."""
+        return {name: head(z) for name, head in self.heads.items()}
+
+    def loss(self, out: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss that is minimised, and each target's own.
+
+        Args:
+            out: Outputs (B, K) by target.
+            y: True values (B,) by target; missing ones are masked.
+
+        Returns:
+            The balanced loss (), and the mean loss of each target over the clips that have it, ().
+        """
+        each = {}
+        for name, target in self.targets.items():
+            known = target.known(y[name]).sum().clamp(min=1)
+            each[name] = target.loss(out[name], y[name]).sum() / known
+        return self.balance(each), each
+
+    def predict(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs by target as probabilities (B, K) or values (B,)."""
+        with torch.no_grad():
+            return {name: target.predict(out[name]) for name, target in self.targets.items()}

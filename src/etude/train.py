@@ -1,0 +1,141 @@
+"""The one entry point of every experiment: `python train.py backbone=ast task=multitask`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from etude.build import conf_dir
+from etude.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compose, check and run; with `-m`, every point of a sweep.
+
+    Args:
+        argv: Hydra overrides and options; none takes the command line's.
+
+    Returns:
+        0, 1 when a run failed, or 2 when the command, the config or the data have to be mended.
+    """
+    import hydra
+    from omegaconf import OmegaConf
+
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    state = {"started": False, "status": 0}
+
+    def job(config: Any) -> float | None:
+        state["started"] = True
+        from hydra.core.hydra_config import HydraConfig
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            return _job(config, folder)
+        except UserError as error:
+            state["status"] = 2
+            log.error("%s", error)
+            if HydraConfig.get().mode.name == "MULTIRUN":
+                raise
+            return None
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return 0
+        return state["status"] or (1 if state["started"] else 2)
+    return state["status"]
+
+
+def _job(composed: Any, folder: Path) -> float | None:
+    """Run one composed config in its folder; returns the score of the best epoch, for a search."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from etude.schema import problems
+
+    try:
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        _discard(folder)
+        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, dict)
+    resume = config.pop("resume", None)
+    if resume:
+        config = _stored(folder, list(HydraConfig.get().overrides.task))
+    elif faults := problems(config):
+        _discard(folder)
+        raise UserError("the config has " + ("a fault" if len(faults) == 1 else f"{len(faults)} faults") + ":\n  " + "\n  ".join(faults))
+    from etude.run import run  # heavy, and only now needed
+
+    trained = (folder / "checkpoints").is_dir()
+    if not resume:
+        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    try:
+        metrics = run(config, folder, resume=bool(resume))
+    except UserError:
+        if not resume and not trained and not (folder / "checkpoints").is_dir():
+            _discard(folder)
+        raise
+    if metrics:
+        _show(folder)
+    return _score(folder) if metrics else None
+
+
+def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """The config of the run that is resumed."""
+    from omegaconf import OmegaConf
+
+    from etude.build import vet
+
+    others = [override for override in overrides if not override.startswith("resume=")]
+    if others:
+        raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(config, dict)
+    vet(config)
+    return {str(key): value for key, value in config.items()}
+
+
+def _run_folder(resume: str | None, outputs: str, name: str) -> str:
+    """Where a run lives: the folder that is resumed, or a new one named by date."""
+    if resume:
+        if not (Path(resume) / "config.yaml").is_file():
+            raise UserError(f"resume={resume}: is not a run folder, it has no config.yaml")
+        return str(resume)
+    return str(Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}")
+
+
+def _discard(folder: Path) -> None:
+    """Take away the folder of a run that never began."""
+    for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _show(folder: Path) -> None:
+    """The result table and where the report is."""
+    from etude.results.compare import collect, show
+
+    show(collect([folder]))
+
+
+def _score(folder: Path) -> float | None:
+    import json
+
+    return json.loads((folder / "record.json").read_text(encoding="utf-8"))["model"]["best_score"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

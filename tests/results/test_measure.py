@@ -1,0 +1,145 @@
+"""Every number in metrics.json, recomputed from the table by scikit-learn and scipy."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from etude.results import bootstrap
+from etude.results.measure import measure, write
+
+
+@pytest.fixture(scope="module")
+def measured(table: pd.DataFrame, targets: dict) -> dict:
+    return measure(table, targets)["targets"]
+
+
+def label_scores(true: pd.Series, pred: pd.Series) -> dict[str, float]:
+    scores = {"accuracy": sk.accuracy_score(true, pred)}
+    for average in ("macro", "micro", "weighted"):
+        labels = None if average == "micro" else sorted(set(true))
+        values = sk.precision_recall_fscore_support(true, pred, labels=labels, average=average, zero_division=0)
+        scores |= {
+            f"{average}_{name}": value for name, value in zip(("precision", "recall", "f1"), values, strict=False)
+        }
+    return scores
+
+
+def scalar_scores(true: pd.Series, pred: pd.Series) -> dict[str, float | None]:
+    defined = len(set(pred)) > 1
+    covariance = np.cov(true, pred, bias=True)
+    bias = (true.mean() - pred.mean()) ** 2
+    return {
+        "spearman": stats.spearmanr(true, pred)[0] if defined else None,
+        "pearson": stats.pearsonr(true, pred)[0] if defined else None,
+        "ccc": 2 * covariance[0, 1] / (covariance[0, 0] + covariance[1, 1] + bias),
+        "mse": sk.mean_squared_error(true, pred),
+        "mae": sk.mean_absolute_error(true, pred),
+        "rmse": sk.root_mean_squared_error(true, pred),
+        "r2": sk.r2_score(true, pred),
+    }
+
+
+def same(got: dict[str, dict], expected: dict[str, float | None]) -> None:
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        assert got[name]["value"] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+@pytest.mark.parametrize("target", ["genre", "valence", "energy", "danceability"])
+def test_points_and_differences(table: pd.DataFrame, measured: dict, target: str, split: str) -> None:
+    part = table[(table["split"] == split) & table[f"{target}.true"].notna()]
+    score = label_scores if target == "genre" else scalar_scores
+    result = measured[target]["splits"][split]
+    expected = score(part[f"{target}.true"], part[f"{target}.pred"])
+    same(result["scores"], expected)
+    assert result["n"] == len(part)
+    assert result["groups"] == part["group"].nunique()
+    assert result["missing"] == (table["split"] == split).sum() - len(part)
+    for name, baseline in result["baselines"].items():
+        other = score(part[f"{target}.true"], part[f"{target}.baseline.{name}"])
+        same(baseline["scores"], other)
+        same(baseline["difference"], {m: None if other[m] is None else expected[m] - other[m] for m in other})
+
+
+def test_intervals_are_of_resamples_written_out(table: pd.DataFrame, measured: dict) -> None:
+    part = table[(table["split"] == "test") & table["valence.true"].notna()]
+    true, pred, other = (part[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
+    drawn = bootstrap.weights(part["group"].tolist())
+    rho = np.array([[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in drawn])
+    result = measured["valence"]["splits"]["test"]
+    for got, values in (
+        (result["scores"]["spearman"], rho[:, 0]),
+        (result["baselines"]["linear"]["difference"]["spearman"], rho[:, 0] - rho[:, 1]),
+    ):
+        assert (got["low"], got["high"]) == pytest.approx(tuple(np.nanquantile(values, [0.025, 0.975])))
+
+
+def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dict) -> None:
+    part = table[table["split"] == "test"]
+    result = measured["genre"]["splits"]["test"]
+    expected = sk.confusion_matrix(part["genre.true"], part["genre.pred"], labels=targets["genre"]["classes"])
+    assert result["confusion"] == expected.tolist()
+    report = sk.classification_report(part["genre.true"], part["genre.pred"], output_dict=True, zero_division=0)
+    for i, row in enumerate(result["per_class"]):
+        assert [row[k] for k in ("precision", "recall", "f1", "support")] == pytest.approx(
+            [report[row["class"]][k] for k in ("precision", "recall", "f1-score", "support")]
+        )
+        assert row["predicted"] == expected[:, i].sum()
+    jazz = result["per_class"][2]
+    assert jazz["predicted"] == 0 and jazz["support"] > 0 and jazz["f1"] == 0
+
+
+def test_a_class_without_support_has_no_recall(table: pd.DataFrame, targets: dict) -> None:
+    without = table[table["genre.true"] != "jazz"]
+    row = measure(without, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]["per_class"][2]
+    assert row == {"class": "jazz", "precision": None, "recall": None, "f1": None, "support": 0, "predicted": 0}
+
+
+def test_one_group_has_points_but_no_interval(table: pd.DataFrame, targets: dict) -> None:
+    alone = measure(table.assign(group="one"), {"energy": targets["energy"]})["targets"]["energy"]["splits"]["test"]
+    score = alone["scores"]["spearman"]
+    assert score["value"] is not None and score["low"] is None and score["high"] is None
+
+
+def test_order_of_rows_and_of_missing_groups(table: pd.DataFrame, measured: dict, targets: dict) -> None:
+    shuffled = measure(table.sample(frac=1, random_state=1), targets)["targets"]
+    for target in targets:
+        for metric, score in measured[target]["splits"]["test"]["scores"].items():
+            again = shuffled[target]["splits"]["test"]["scores"][metric]
+            assert again["value"] == pytest.approx(score["value"])
+    single = measure(table.assign(group=None), targets)["targets"]["genre"]["splits"]["test"]
+    assert single["groups"] == single["n"]
+
+
+def test_empty_split_and_absent_baselines(table: pd.DataFrame, targets: dict) -> None:
+    columns = [c for c in table.columns if "baseline" not in c]
+    result = measure(table.loc[table["split"] == "val", columns], targets)["targets"]["genre"]["splits"]
+    assert result["test"]["n"] == 0 and result["test"]["scores"] == {}
+    assert result["val"]["scores"] and result["val"]["baselines"] == {}
+
+
+def test_refuses_what_cannot_be_measured(table: pd.DataFrame, targets: dict) -> None:
+    broken = table.copy()
+    broken.loc[broken["split"] == "test", "energy.pred"] = np.nan
+    with pytest.raises(ValueError, match=r"energy\.pred.*diverge"):
+        measure(broken, targets)
+    with pytest.raises(ValueError, match=r"polka"):
+        measure(table.assign(**{"genre.pred": "polka"}), targets)
+    with pytest.raises(ValueError, match=r"no column 'mood\.true'"):
+        measure(table, {"mood": {"kind": "scalar"}})
+
+
+def test_write_is_strict_json_and_leaves_nothing_else(make_run) -> None:
+    folder = make_run()
+    before = {path.name for path in folder.iterdir()}
+    path = write(folder)
+    metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    constant = metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]
+    assert metrics["version"] == 1
+    assert constant["scores"]["spearman"]["value"] is None
+    assert {p.name for p in folder.iterdir()} == before | {"metrics.json"}
