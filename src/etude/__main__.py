@@ -29,7 +29,7 @@ def main() -> int:
         return int(import_module(COMMANDS[name][0]).main(sys.argv[2:]) or 0)
     listing = "\n".join(f"  etude {command:<9} {what}" for command, (_, what) in COMMANDS.items())
     asked = name in ("-h", "--help")
-    print(  # noqa: T201
+    print(
         f"{'' if asked else f'etude: there is no command {name}{chr(10)}'}"
         f"Étude {__version__}: experiments in music understanding\n\n{listing}\n\n`etude <command> --help` says more.",
         file=sys.stdout if asked else sys.stderr,

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from etude.data.module import MusicData
     from etude.learner import Learner
 
+# Modules whose public names a stored config may call: they build things and neither write nor fetch.
 TRUSTED = (
-    "etude.audio", "etude.augment", "etude.backbones", "etude.callbacks", "etude.data", "etude.optim", "etude.tasks",
-    "etude.tracking", "etude.transfer", "pytorch_lightning.callbacks", "pytorch_lightning.trainer",
-)  # fmt: skip
+    *("etude.audio.spectral", "etude.augment", "etude.backbones", "etude.callbacks", "etude.data.feature"),
+    *("etude.data.module", "etude.data.sources", "etude.data.splits", "etude.optim", "etude.tasks", "etude.tracking"),
+    *("etude.transfer", "pytorch_lightning.callbacks", "pytorch_lightning.trainer.trainer"),
+)
 
 
 def conf_dir() -> Path:
@@ -70,8 +72,8 @@ def vet(node: Any) -> None:
     """Refuse a config that somebody else may have written when it would call what is not trusted.
 
     Args:
-        node: A whole config or any part of it, from a checkpoint or a run folder. Trusted are `TRUSTED` and the packages
-            that the environment variable `ETUDE_TRUST` names, separated by commas.
+        node: A whole config or any part of it, from a checkpoint or a run folder. Trusted are public names that are
+            defined in `TRUSTED` or in a package that the environment variable `ETUDE_TRUST` names (comma separated).
 
     Raises:
         UserError: A target is outside, or is only borrowed by a trusted module from somewhere else.
@@ -79,10 +81,12 @@ def vet(node: Any) -> None:
     if isinstance(node, Mapping):
         if isinstance(name := node.get("_target_"), str):
             trusted = (*TRUSTED, *filter(None, os.environ.get("ETUDE_TRUST", "").split(",")))
-            if not _within(name.rpartition(".")[0], trusted) or not _within(resolve(name).__module__, trusted):
+            roots = {package.split(".")[0] for package in trusted}  # importing already runs a module
+            public = name.split(".")[0] in roots and not any(part.startswith("_") for part in name.split("."))
+            if not public or not _within(getattr(resolve(name), "__module__", ""), trusted):
                 raise UserError(
-                    f"the stored config wants to call {name}, which is not trusted; if you trust it, name its package in "
-                    "the environment variable ETUDE_TRUST"
+                    f"the stored config wants to call {name}, which is not trusted; if you trust it, name its package "
+                    "in the environment variable ETUDE_TRUST"
                 )
         for value in node.values():
             vet(value)

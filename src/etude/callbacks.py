@@ -43,4 +43,10 @@ class Lines(ProgressBar):
         shown: dict[str, Any] = {"train/loss": None, "val/loss": None}
         shown |= {key: None for key in metrics if key.startswith("val/") and not key.endswith("loss")}
         said = "  ".join(f"{key} {metrics[key]:.3f}" for key in shown if key in metrics)
-        log.info("epoch %d/%s  %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, said, time.monotonic() - self.begun)
+        log.info(
+            "epoch %d/%s  %s  (%.1f s)",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            said,
+            time.monotonic() - self.begun,
+        )

@@ -139,7 +139,10 @@ class Learner(LightningModule):
         table = self.collected.compute()
         self.collected.reset()
         rows = table["row"].numel()  # torchmetrics squeezes a table of one row
-        return {key: v.reshape(rows, -1) if key == "z" or key.startswith("out.") else v.reshape(rows) for key, v in table.items()}
+        return {
+            key: v.reshape(rows, -1) if key == "z" or key.startswith("out.") else v.reshape(rows)
+            for key, v in table.items()
+        }
 
 
 def leading_score(kind: str, predicted: Tensor, y: Tensor, known: Tensor) -> float:
@@ -157,8 +160,6 @@ def leading_score(kind: str, predicted: Tensor, y: Tensor, known: Tensor) -> flo
     if len(true) < 2:
         return 0.0
     one = np.ones((1, len(true)))
-    if kind == "label":
-        value = classification(true, said.argmax(1), said.shape[1], one)
-    else:
-        value = regression(true, said, one)
-    return float(np.nan_to_num(value[PRIMARY[kind]][0]))
+    label = kind == "label"
+    scores = classification(true, said.argmax(1), said.shape[1], one) if label else regression(true, said, one)
+    return float(np.nan_to_num(scores[PRIMARY[kind]][0]))

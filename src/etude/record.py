@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from etude.data.module import MusicData
 
-PACKAGES = ("etude", "torch", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "librosa", "numpy", "scikit-learn")
+PACKAGES = (
+    "etude",
+    "torch",
+    "pytorch-lightning",
+    "hydra-core",
+    "timm",
+    "torchmetrics",
+    "librosa",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -32,7 +42,9 @@ def git() -> dict[str, Any]:
 
     def ask(*words: str) -> str | None:
         try:
-            return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            return subprocess.run(
+                ["git", *words], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
 
@@ -46,7 +58,9 @@ def hardware() -> dict[str, Any]:
 
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.is_file():
-        name = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), name)
+        name = next(
+            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), name
+        )
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {"cpu": name, "cores": os.cpu_count(), "memory_gb": round(pages / 2**30, 1), "accelerator": gpu}
@@ -68,7 +82,8 @@ def dataset(data: MusicData) -> dict[str, Any]:
         "seconds": round(float(index["frames"].sum()) / data.feature.front.frames_per_second, 1),
         "licences": source.extra.get("licences", {}),
         "splits": {
-            part: {"clips": int((data.parts == part).sum()), "groups": len(set(groups[data.parts == part]))} for part in PARTS
+            part: {"clips": int((data.parts == part).sum()), "groups": len(set(groups[data.parts == part]))}
+            for part in PARTS
         },
         "split_hash": split_hash(index["id"].to_numpy(), data.parts),
     }

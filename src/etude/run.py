@@ -42,7 +42,9 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     import torch
     from pytorch_lightning import seed_everything
 
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|Checkpoint directory|LeafSpec|isinstance).*")
+    warnings.filterwarnings(
+        "ignore", message=".*(does not have many workers|Checkpoint directory|LeafSpec|isinstance).*"
+    )
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     begun = time.monotonic()
@@ -63,10 +65,14 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     trained = time.monotonic()
     about = outcome(trainer, learner)
     if data.overfit:
-        log.info("%d clips learned by heart: loss %.4f; no report, because this is no test", data.overfit, trainer.callback_metrics["val/loss"])
+        log.info(
+            "%d clips learned by heart: loss %.4f; no report, because this is no test",
+            data.overfit,
+            trainer.callback_metrics["val/loss"],
+        )
         return {}
-    table = predict(trainer, learner, data, folder)
-    if not trainer.is_global_zero:
+    table = predict(trainer, learner, data)
+    if table is None:
         return {}
     names = list(config["task"]["targets"])
     seconds = {"train": round(trained - begun, 1), "total": round(time.monotonic() - begun, 1)}
@@ -83,14 +89,22 @@ def check(config: Mapping[str, Any], data: MusicData) -> None:
         for part in ("train", "val"):
             known = int(data.pack.index[name][data.parts == part].notna().sum())
             if known < 2:
-                raise UserError(f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split")
+                raise UserError(
+                    f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split"
+                )
 
 
 def say(data: MusicData, learner: Learner) -> None:
     """One line about what will be trained on what."""
     sizes = ", ".join(f"{(data.parts == part).sum()} {part}" for part in ("train", "val", "test"))
     weights = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-    log.info("%s: %s clips; %s, %s trainable weights", data.source.name, sizes, type(learner.backbone).__name__, f"{weights:,}")
+    log.info(
+        "%s: %s clips; %s, %s trainable weights",
+        data.source.name,
+        sizes,
+        type(learner.backbone).__name__,
+        f"{weights:,}",
+    )
 
 
 def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
@@ -111,7 +125,7 @@ def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     }
 
 
-def predict(trainer: Trainer, learner: Learner, data: MusicData, folder: Path) -> pd.DataFrame | None:
+def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
     """The table of predictions of validation and test by the best checkpoint; None on all processes but the first."""
     import numpy as np
 

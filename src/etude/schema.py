@@ -12,6 +12,7 @@ TOP = (
     "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
     "logger", "seed", "name", "resume", "outputs", "choices",
 )  # fmt: skip
+NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str}
 MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
@@ -27,8 +28,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
         One sentence per fault, each beginning with the key that it is about; empty when there is none.
     """
     found = list(_keys("", config, TOP))
-    found += [f"{key}: is missing" for key in ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
-              if not config.get(key)]  # fmt: skip
+    found += [f"{key}: is missing" for key in NEEDED if not config.get(key)]
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         found.append(f"seed: must be a whole number of at least 0, got {seed!r}")

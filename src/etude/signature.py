@@ -75,7 +75,9 @@ def _find(path: Path, module: str, name: str) -> Found | None:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-                    base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+                    base = (
+                        ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+                    )
                     origin = ".".join(filter(None, (base, node.module)))
                     source = _file(origin)
                     return _find(source, origin, alias.name) if source else None

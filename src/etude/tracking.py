@@ -41,7 +41,8 @@ def wandb(folder: Path, config: Mapping[str, Any], project: str = "etude", mode:
     if mode == "offline":
         log.info("Weights & Biases: offline; `wandb sync %s` uploads the run", folder / "wandb")
     run = client.init(
-        project=project, name=folder.name, dir=str(folder), config=dict(config), mode=mode, reinit="finish_previous",
+        project=project, name=folder.name, dir=str(folder), config=dict(config), mode=mode,  # type: ignore[arg-type]
+         reinit="finish_previous",
         job_type="+".join(config["task"]["targets"]), settings=client.Settings(silent=True),
     )  # fmt: skip
     return WandbLogger(experiment=run, save_dir=str(folder))
@@ -54,4 +55,6 @@ def tensorboard(folder: Path, config: Mapping[str, Any]) -> TensorBoardLogger:
 
         return TensorBoardLogger(folder, name="tensorboard", version="")
     except ModuleNotFoundError as error:
-        raise UserError("logger=tensorboard needs the extra etude[tensorboard]: pip install 'etude[tensorboard]'") from error
+        raise UserError(
+            "logger=tensorboard needs the extra etude[tensorboard]: pip install 'etude[tensorboard]'"
+        ) from error

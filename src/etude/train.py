@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def job(config: Any) -> float | None:
         state["started"] = True
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             state["status"] = 2
             log.error("%s", error)
-            if HydraConfig.get().mode.name == "MULTIRUN":
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return None
 
@@ -65,17 +66,21 @@ def _job(composed: Any, folder: Path) -> float | None:
     from etude.schema import problems
 
     try:
-        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         _discard(folder)
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, dict)
     resume = config.pop("resume", None)
     if resume:
         config = _stored(folder, list(HydraConfig.get().overrides.task))
     elif faults := problems(config):
         _discard(folder)
-        raise UserError("the config has " + ("a fault" if len(faults) == 1 else f"{len(faults)} faults") + ":\n  " + "\n  ".join(faults))
+        raise UserError(
+            "the config has "
+            + ("a fault" if len(faults) == 1 else f"{len(faults)} faults")
+            + ":\n  "
+            + "\n  ".join(faults)
+        )
     from etude.run import run  # heavy, and only now needed
 
     trained = (folder / "checkpoints").is_dir()

@@ -42,10 +42,16 @@ class Transfer:
         ours = learner.backbone.state_dict()
         same = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
         if not same:
-            raise UserError(f"transfer.init_from: no tensor of {path} fits the backbone; is it of another kind or size?")
+            raise UserError(
+                f"transfer.init_from: no tensor of {path} fits the backbone; is it of another kind or size?"
+            )
         learner.backbone.load_state_dict(same, strict=False)
         log.info("transfer: %d of %d backbone tensors copied from %s", len(same), len(ours), path)
-        for title, keys in (("not in the source", set(ours) - set(theirs)), ("of another shape", set(theirs) & set(ours) - set(same)),
-                            ("not in this network", set(theirs) - set(ours))):  # fmt: skip
+        left = {
+            "not in the source": set(ours) - set(theirs),
+            "of another shape": set(theirs) & set(ours) - set(same),
+            "not in this network": set(theirs) - set(ours),
+        }
+        for title, keys in left.items():
             if keys:
                 log.warning("transfer: %d tensors are %s: %s", len(keys), title, ", ".join(sorted(keys)[:8]))

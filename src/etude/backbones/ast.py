@@ -1,8 +1,9 @@
 """Audio Spectrogram Transformer: overlapping patches of a spectrogram as the words of a vision transformer.
 
-Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer". The blocks are timm's. Two things differ, so that a clip
-may have any length: the place of a patch in time is a fixed sinusoid instead of a learned table (its place in frequency
-is learned, as in PaSST, Koutini et al., 2022), and patches that reach into padding are masked out of the attention.
+Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer". The blocks are timm's. Two things differ, so that a
+clip may have any length: the place of a patch in time is a fixed sinusoid instead of a learned table (its place in
+frequency is learned, as in PaSST, Koutini et al., 2022), and patches that reach into padding are masked out of the
+attention.
 """
 
 from __future__ import annotations

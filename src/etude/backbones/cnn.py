@@ -28,7 +28,9 @@ class CNN(Backbone):
         dim: Size of the embedding: the filters of the last block.
     """
 
-    def __init__(self, bins: int, channels: Sequence[int] = (32, 64, 128, 256), kernel: int = 3, dropout: float = 0.2) -> None:
+    def __init__(
+        self, bins: int, channels: Sequence[int] = (32, 64, 128, 256), kernel: int = 3, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         self.dim = channels[-1]
         self.blocks = nn.ModuleList()
@@ -95,5 +97,5 @@ class MaskedBatchNorm(nn.BatchNorm2d):
             rate = self.momentum if self.momentum is not None else 0.1
             self.running_mean += rate * (mean.detach() - self.running_mean)  # type: ignore[operator]
             self.running_var += rate * (var.detach() * count / (count - 1).clamp(min=1) - self.running_var)  # type: ignore[operator]
-            self.num_batches_tracked += 1  # type: ignore[operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)

@@ -1,8 +1,8 @@
 """Recurrent backbone that is exact on padded clips and fast on CPU.
 
-PyTorch runs packed sequences through a slow path on CPU: oneDNN's LSTM takes dense input only. A padded batch gives the
-same states at every valid frame, because a forward LSTM never looks ahead; so we run it dense and read the states at the
-frames that exist. The backward direction is a forward LSTM over each clip reversed within its own length.
+PyTorch runs packed sequences through a slow path on CPU: oneDNN's LSTM takes dense input only. A padded batch gives
+the same states at every valid frame, because a forward LSTM never looks ahead; so we run it dense and read the states
+at the frames that exist. The backward direction is a forward LSTM over each clip reversed within its own length.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class LSTM(Backbone):
         dim: Size of the embedding, D = H, or 2 H when bidirectional.
     """
 
-    def __init__(self, bins: int, hidden: int = 64, depth: int = 2, bidirectional: bool = False, dropout: float = 0.1) -> None:
+    def __init__(
+        self, bins: int, hidden: int = 64, depth: int = 2, bidirectional: bool = False, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         directions = 2 if bidirectional else 1
         self.dim = hidden * directions
@@ -61,7 +63,11 @@ class LSTM(Backbone):
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output, for freezing, layer-wise learning rates and inspection."""
-        return [nn.ModuleList(pair) for pair in zip(self.onward, self.backward_)] if self.bidirectional else list(self.onward)
+        return (
+            [nn.ModuleList(pair) for pair in zip(self.onward, self.backward_, strict=True)]
+            if self.bidirectional
+            else list(self.onward)
+        )
 
 
 def take(x: Tensor, frames: Tensor) -> Tensor:

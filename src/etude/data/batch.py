@@ -82,7 +82,9 @@ class Order(Sampler[list[Pick]]):
         world: All processes.
     """
 
-    def __init__(self, count: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, count: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.rank, self.world, self.epoch = rank, world, 0
 

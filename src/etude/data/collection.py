@@ -55,7 +55,9 @@ class Collection:
         if table.empty:
             raise DataError(f"{self.name}: the table of clips is empty")
         if (twice := table["id"][table["id"].duplicated()]).size:
-            raise DataError(f"{self.name}: id {twice.iloc[0]!r} occurs more than once; ids name clips and must be unique")
+            raise DataError(
+                f"{self.name}: id {twice.iloc[0]!r} occurs more than once; ids name clips and must be unique"
+            )
         for name, target in self.targets.items():
             values = table[name].dropna()
             if target["kind"] == "label":
@@ -64,7 +66,9 @@ class Collection:
                 wrong = values[(values < target["low"]) | (values > target["high"])]
             if len(wrong):
                 where = table["id"][wrong.index[0]]
-                raise DataError(f"{self.name}: clip {where!r} has {name} = {wrong.iloc[0]!r}, which the target does not allow")
+                raise DataError(
+                    f"{self.name}: clip {where!r} has {name} = {wrong.iloc[0]!r}, which the target does not allow"
+                )
         return self
 
     def fingerprint(self) -> str:

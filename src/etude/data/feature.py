@@ -29,7 +29,9 @@ class Feature:
     def columns(self) -> slice:
         """The columns of a frame (140,) that belong to the view."""
         mels = self.front.n_mels
-        return {"mel": slice(0, mels), "chroma": slice(mels, self.front.bins), "fused": slice(0, self.front.bins)}[self.view]
+        return {"mel": slice(0, mels), "chroma": slice(mels, self.front.bins), "fused": slice(0, self.front.bins)}[
+            self.view
+        ]
 
     @property
     def bins(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -48,10 +47,12 @@ class Pack:
         try:
             self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             self.index: pd.DataFrame = pd.read_parquet(folder / INDEX)
-            shape = (int(self.index["frames"].sum()), int(self.manifest["bins"]))
+            shape = (int(np.sum(self.index["frames"].to_numpy())), int(self.manifest["bins"]))
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
         except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"{folder}: is not a whole pack ({error}); delete the folder and it is made again") from error
+            raise DataError(
+                f"{folder}: is not a whole pack ({error}); delete the folder and it is made again"
+            ) from error
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Frames of one clip, (length, F) float16, from `start` frames after its beginning; shorter at its end."""
@@ -62,7 +63,9 @@ class Pack:
     def verify(self) -> None:
         """Raise DataError when the frames are not, byte for byte, those that were written."""
         if digest(self.folder / FRAMES) != self.manifest["sha256"]:
-            raise DataError(f"{self.folder / FRAMES}: was changed after it was written; delete the folder to make it again")
+            raise DataError(
+                f"{self.folder / FRAMES}: was changed after it was written; delete the folder to make it again"
+            )
 
 
 def write(
@@ -106,12 +109,12 @@ def write(
 
 
 def _replace(draft: Path, folder: Path) -> None:
-    """Rename `draft` to `folder`; a pack of the same name that another process finished first is moved aside and goes."""
+    """Rename `draft` to `folder`; a pack that another process put there first is moved aside and goes."""
     if folder.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
-        os.replace(folder, aside / "old")
+        folder.rename(aside / "old")
         shutil.rmtree(aside, ignore_errors=True)
-    os.replace(draft, folder)
+    draft.rename(folder)
 
 
 def digest(path: Path) -> str:

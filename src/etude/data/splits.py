@@ -45,7 +45,9 @@ class Split:
         if self.kind not in KINDS:
             raise DataError(f"data.split.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise DataError(f"data.split.fractions must be three positive shares that add up to 1, got {self.fractions}")
+            raise DataError(
+                f"data.split.fractions must be three positive shares that add up to 1, got {self.fractions}"
+            )
 
     def assign(self, table: pd.DataFrame) -> np.ndarray:
         """The part of each clip.
@@ -79,10 +81,14 @@ class Split:
     def _check(self, table: pd.DataFrame, groups: np.ndarray, parts: np.ndarray) -> None:
         if empty := [part for part in PARTS if not (parts == part).any()]:
             raise DataError(
-                f"the split leaves no clips for {' and '.join(empty)}: {len(table)} clips in {len(np.unique(groups))} groups "
-                "are too few for data.split.fractions"
+                f"the split leaves no clips for {' and '.join(empty)}: {len(table)} clips in "
+                f"{len(np.unique(groups))} groups are too few for data.split.fractions"
             )
-        both = [g for g in np.unique(groups) if len(np.unique(parts[groups == g])) > 1] if not self.allow_shared_groups else []
+        both = (
+            [g for g in np.unique(groups) if len(np.unique(parts[groups == g])) > 1]
+            if not self.allow_shared_groups
+            else []
+        )
         if both:
             names = ", ".join(str(table["group"].to_numpy()[groups == g][0]) for g in both[:5])
             raise DataError(
@@ -115,7 +121,7 @@ def _place(counts: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.nd
     """Part (G,) of each unit: greedy, largest first, best of several seeded orders.
 
     The cost of a placement is the squared deviation of every class's share from its part's fraction; a class that is
-    missing from a part altogether costs more than any deviation, so each part sees each class wherever that is possible.
+    missing from a part altogether costs more than any deviation, so each part has each class wherever that can be.
     """
     rng = np.random.default_rng(seed)
     share = counts / counts.sum(0)

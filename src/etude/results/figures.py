@@ -55,27 +55,29 @@ def forest(targets: dict[str, Any], split: str = "test") -> str:
             if role in part["baselines"]:
                 baseline = part["baselines"][role]
                 score = baseline["scores"][target["primary"]]
-                label = {"linear": "linear model"}.get(role, baseline["name"])
-                rows.append((label + (" (undefined)" if score["value"] is None else ""), role, score))
+                rows.append(({"linear": "linear model"}.get(role, baseline["name"]), role, score))
     if not rows:
         return ""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         heights = np.cumsum([0.0 if i == 0 else (1.0 if role else 1.5) for i, (_, role, _) in enumerate(rows)])
-        for y, (_, role, score) in zip(heights, rows, strict=True):
-            if score is None or score["value"] is None:
+        across = axes.get_yaxis_transform()  # x in fractions of the axes, y in rows
+        small: dict[str, Any] = {"color": STAND_IN["muted"], "fontsize": 10, "fontstyle": "italic"}
+        for y, (label, role, score) in zip(heights, rows, strict=True):
+            if score is None:
+                axes.text(0.035, y, label, transform=across, va="center", weight="bold")
+                continue
+            if score["value"] is None:
+                axes.text(0.035, y, "undefined: one value orders nothing", transform=across, va="center", **small)
                 continue
             if score["low"] is not None:
                 axes.plot([score["low"], score["high"]], [y, y], color=STAND_IN[role], linewidth=2)
             axes.plot(score["value"], y, POINT[role], color=STAND_IN[role], markersize=7 if role == "network" else 5.5)
-        axes.set_yticks(heights, [label for label, _, _ in rows])
-        for tick, (_, role, _) in zip(axes.get_yticklabels(), rows, strict=True):
-            tick.set_color(STAND_IN["muted" if role else "ink"])
-            tick.set_fontweight("normal" if role else "bold")
+        axes.set_yticks(heights, [label if role else "" for label, role, _ in rows])
         axes.set_ylim(heights[-1] + 0.7, -0.7)
         low = min([0.0, *(score["low"] for _, _, score in rows if score and score["low"] is not None)])
-        axes.set_xlim(min(low * 1.05, -0.02), 1.02)
+        axes.set_xlim(1.05 * low - 0.02, 1.02)
         axes.axvline(0, color=STAND_IN["muted"], linewidth=0.8)
         axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)
         axes.set_axisbelow(True)
@@ -84,7 +86,7 @@ def forest(targets: dict[str, Any], split: str = "test") -> str:
         axes.set_xlabel("score (no unit), 95 % interval")
 
     about = "Leading score of each target with its 95 % interval, network above its baselines; the numbers are below."
-    return _svg(draw, "forest", (5.6, 0.7 + 0.27 * len(rows)), about)
+    return _svg(draw, "forest", (5.4, 0.7 + 0.27 * len(rows)), about)
 
 
 def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "test") -> str:
@@ -128,7 +130,8 @@ def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "t
             )
 
     about = f"Predicted against true {name} of {len(x)} clips, with the line where both are equal."
-    return _svg(draw, f"scatter-{name}", (3.9, 3.9), about)
+    legend = 0.25 * ((len(names) + 1) // 2) if apart else 0.0  # inches
+    return _svg(draw, f"scatter-{name}", (4.2, 3.9 + legend), about)
 
 
 def curves(log: DataFrame, best_epoch: int | None, monitor: str = "val/score") -> list[tuple[str, str]]:
@@ -162,11 +165,12 @@ def curves(log: DataFrame, best_epoch: int | None, monitor: str = "val/score") -
             if best is not None:
                 axes.axvline(best, color=STAND_IN["muted"], linewidth=1, linestyle=":")
                 axes.annotate(
-                    f"best: {best}", (best, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10
+                    f"best epoch {best}", (best, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10
                 )
             if len(series) > 1:
                 axes.legend(frameon=False, labelcolor=STAND_IN["ink"], fontsize=10)
             axes.set(xlabel=xlabel, ylabel=ylabel)
+            axes.ticklabel_format(axis="y", scilimits=(-3, 4))
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             _grid(axes)
 

@@ -1,7 +1,8 @@
 """The table that every number comes from: one row per clip of validation and test.
 
-Columns: `id`, `group`, `split`; for each target `<t>.true`, `<t>.pred`, for labels a probability `<t>.score.<class>`,
-and what the two baselines say, `<t>.baseline.constant` and `<t>.baseline.linear`; last the `embedding` before the heads.
+Columns: `id`, `group`, `split`; for each target `<t>.true`, `<t>.pred`, for labels a probability
+`<t>.score.<class>`, and what the two baselines say, `<t>.baseline.constant` and `<t>.baseline.linear`; last the
+`embedding` before the heads.
 """
 
 from __future__ import annotations

@@ -98,11 +98,13 @@ def _section(name: str, target: dict[str, Any], table: DataFrame, disjoint: bool
     """All that the page shows of one target."""
     test = target["splits"]["test"]
     label = target["kind"] == "label"
+    words, evidence = verdict(target, disjoint=disjoint)
     return {
         "name": name,
         "kind": target["kind"],
         "note": target["note"],
-        "verdict": verdict(target, disjoint=disjoint),
+        "words": words,
+        "evidence": evidence,
         "caution": caution(test),
         "lead": text.NAMES[target["primary"]],
         "score": test["scores"].get(target["primary"]),
@@ -125,7 +127,13 @@ def _part(target: dict[str, Any], split: str, disjoint: bool) -> dict[str, Any]:
         row = {"title": title, "score": part["scores"][metric], "others": others}
         rows.append(row | {"digits": 3 if error else 2, "sign": -1 if error else 1})
     names = [baseline["name"] for baseline in part["baselines"].values()]
-    return {**part, "rows": rows, "baselines": names, "population": population(part, disjoint)}
+    return {
+        **part,
+        "rows": rows,
+        "baselines": names,
+        "population": population(part, disjoint),
+        "caution": caution(part),
+    }
 
 
 def _confusion(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""What the intervals allow one to say about a target, in one plain sentence.
+"""What the intervals allow one to say about a target, in plain words first and then in numbers.
 
-A difference counts when its paired interval excludes zero. Where it does not, the sentence says that this data cannot
-show a difference: never that there is none.
+A difference counts when its paired interval excludes zero. Where it does not, the words are that this data cannot show
+a difference: never that there is none.
 """
 
 from __future__ import annotations
@@ -9,37 +9,66 @@ from __future__ import annotations
 from typing import Any
 
 from etude.results.bootstrap import FEW_GROUPS
-from etude.results.text import NAMES, excludes_zero, number, plural, span
+from etude.results.text import NAMES, ends, excludes_zero, number, plural, span
+
+PARTS = {"test": "test", "val": "validation"}
 
 
-def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> str:
-    """One sentence about a target's leading score beside both baselines.
+def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
+    """A judgement on a target's leading score, and the numbers that it rests on.
 
     Args:
         target: An entry of metrics.json's targets.
         split: The part to speak of.
         disjoint: Whether it is known that no training clip is of the same groups.
+
+    Returns:
+        Words ("Better than the majority class; ...") and evidence ("Macro-F1 0.62 [0.48, 0.80] on 42 clips ...").
     """
     part = target["splits"][split]
-    where = {"test": "test", "val": "validation"}[split]
+    metric = target["primary"]
     if not part["scores"]:
-        return f"Nothing can be said: {plural(part['n'], f'{where} clip')} with this label, and a score needs two."
-    lead = NAMES[target["primary"]]
-    score = part["scores"][target["primary"]]
+        return (
+            "Nothing can be said.",
+            f"{plural(part['n'], PARTS[split] + ' clip')} with this label; a score needs two.",
+        )
+    score = part["scores"][metric]
+    lead = _capital(NAMES[metric])
     basis = population(part, disjoint)
     if score["value"] is None:
-        return f"{_capital(lead)} is undefined on {basis}: truth or prediction is one value throughout."
-    clauses = [f"{_capital(lead)} {span(score)} on {basis}"]
-    baselines = part["baselines"]
-    if "constant" in baselines:
-        clauses.append(_against_constant(target, part))
-    if "linear" in baselines:
-        clauses.append(_against(baselines["linear"], target["primary"], "the"))
-    return "; ".join(clauses) + "."
+        return (
+            "Nothing was told apart.",
+            f"{lead} is undefined on {basis}: truth or prediction is one value throughout.",
+        )
+    words = [_order(score)] if metric == "spearman" else []
+    unshown, evidence, errors = [], [f"{lead} {span(score)} on {basis}."], []
+    for baseline in part["baselines"].values():
+        # A constant orders nothing: where its leading score is undefined, the errors are compared instead.
+        by_error = baseline["scores"][metric]["value"] is None
+        name = f"the {baseline['name']}"
+        sign = (
+            -excludes_zero(baseline["difference"]["mse"]) if by_error else excludes_zero(baseline["difference"][metric])
+        )
+        if not sign:
+            unshown.append(f"{name} in MSE" if by_error else name)
+        elif by_error:
+            words.append(f"{'smaller' if sign > 0 else 'larger'} error than {name}")
+        else:
+            words.append(f"{'better' if sign > 0 else 'worse'} than {name}")
+        if by_error:
+            errors.append(f"MSE {number(part['scores']['mse']['value'], 3)}. {_numbers(baseline, 'mse', 3)}")
+        else:
+            evidence.append(_numbers(baseline, metric))
+    numbers = " ".join(evidence + errors)
+    if score["low"] is None:
+        return "No interval can be computed, so no difference can be judged.", numbers
+    if unshown:
+        words.append(f"no difference from {' or from '.join(unshown)} that this data can show")
+    return _capital("; ".join(words) or "there is no baseline to compare with") + ".", numbers
 
 
 def population(part: dict[str, Any], disjoint: bool = False) -> str:
-    """Who was scored: "42 clips by 5 groups that no training clip shares"."""
+    """Who was scored: "42 clips in 5 groups that no training clip shares"."""
     clips = plural(part["n"], "clip")
     if part["groups"] == part["n"]:
         return clips
@@ -60,34 +89,24 @@ def caution(part: dict[str, Any]) -> str:
     return ""
 
 
-def _against_constant(target: dict[str, Any], part: dict[str, Any]) -> str:
-    """A constant orders nothing: where its leading score is undefined, the errors are compared instead."""
-    constant = part["baselines"]["constant"]
-    if constant["scores"][target["primary"]]["value"] is not None:
-        return _against(constant, target["primary"], "the")
-    above = excludes_zero(part["scores"][target["primary"]])
-    relation = {1: "lies above zero", -1: "lies below zero", 0: "does not exclude zero"}[above]
-    own_mse, its_mse = (number(scores["mse"]["value"], 3) for scores in (part["scores"], constant["scores"]))
+def _order(score: dict[str, Any]) -> str:
+    sign = excludes_zero(score)
+    if sign > 0:
+        return "orders clips better than chance"
     return (
-        f"this {relation}, where the {constant['name']} orders nothing; "
-        f"MSE {own_mse} against its {its_mse}, {_difference(constant, 'mse', 3)}"
+        "orders clips the wrong way round" if sign else "orders clips no better than chance, as far as this data shows"
     )
 
 
-def _against(baseline: dict[str, Any], metric: str, article: str) -> str:
-    other = baseline["scores"][metric]["value"]
-    if other is None:
-        return f"{article} {baseline['name']} has no defined score"
-    return f"{article} {baseline['name']} scores {number(other)}, {_difference(baseline, metric)}"
-
-
-def _difference(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
+def _numbers(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
+    """The same in numbers; what the words call a difference is said to exclude zero."""
     difference = baseline["difference"][metric]
-    if difference["low"] is None:
-        return f"a difference of {number(difference['value'], digits)} without an interval"
-    if excludes_zero(difference):
-        return f"and the difference {span(difference, digits)} excludes zero"
-    return f"and the difference {span(difference, digits)} is none that this data can show"
+    tail = " excludes zero" if excludes_zero(difference) else ""
+    brackets = f" {ends(difference, digits)}" if ends(difference, digits) else " without an interval"
+    other = number(baseline["scores"][metric]["value"], digits)
+    return (
+        f"{_capital(baseline['name'])} {other}: the difference {number(difference['value'], digits)}{brackets}{tail}."
+    )
 
 
 def _capital(text: str) -> str:

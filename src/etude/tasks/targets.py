@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "huber": partial(F.huber_loss, delta=0.1),
+}
 
 
 class Target:
@@ -96,12 +104,16 @@ class Scalar(Target):
 
     kind = "scalar"
     size = 1
-    LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": lambda a, b, reduction: F.huber_loss(a, b, reduction, 0.1)}
 
     def __init__(self, name: str, spec: dict[str, Any], loss: str = "mse") -> None:
-        if loss not in self.LOSSES:
-            raise ValueError(f"target {name}: loss must be one of {', '.join(self.LOSSES)}, got {loss!r}")
-        self.name, self.low, self.high, self.criterion = name, float(spec["low"]), float(spec["high"]), self.LOSSES[loss]
+        if loss not in LOSSES:
+            raise ValueError(f"target {name}: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        self.name, self.low, self.high, self.criterion = (
+            name,
+            float(spec["low"]),
+            float(spec["high"]),
+            LOSSES[loss],
+        )
 
     def known(self, y: Tensor) -> Tensor:
         """A missing value is NaN."""

@@ -1,0 +1,8 @@
+"""One table over runs: python scripts/compare.py outputs/a outputs/b, or the folder of a sweep."""
+
+import sys
+
+from etude.results.compare import main
+
+if __name__ == "__main__":
+    sys.exit(main())
