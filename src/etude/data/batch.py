@@ -45,7 +45,7 @@ class Clips(Dataset[Batch]):
 
     def __init__(self, pack: Pack, rows: np.ndarray, columns: slice, y: dict[str, Tensor], crop: int | None) -> None:
         self.pack, self.rows, self.columns, self.y, self.crop = pack, rows, columns, y, crop
-        self.lengths = pack.index["frames"].to_numpy()[rows]
+        self.lengths = pack.lengths[rows]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -34,6 +34,7 @@ class Pack:
     Attributes:
         index: The table of clips, with `start` and `frames` (both in frames) of each in the map.
         manifest: Format, front end, fingerprint of the source, counts and the hash of the frames.
+        starts, lengths: Where each clip begins in the map and how many frames it has, (N,) each.
         frames: All frames (sum of T, F), float16, memory-mapped read-only.
 
     Raises:
@@ -47,7 +48,8 @@ class Pack:
         try:
             self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             self.index: pd.DataFrame = pd.read_parquet(folder / INDEX)
-            shape = (int(np.sum(self.index["frames"].to_numpy())), int(self.manifest["bins"]))
+            self.starts, self.lengths = self.index["start"].to_numpy(), self.index["frames"].to_numpy()
+            shape = (int(self.lengths.sum()), int(self.manifest["bins"]))
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
         except (OSError, KeyError, ValueError) as error:
             raise DataError(
@@ -56,7 +58,7 @@ class Pack:
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Frames of one clip, (length, F) float16, from `start` frames after its beginning; shorter at its end."""
-        first, frames = int(self.index["start"].iat[row]), int(self.index["frames"].iat[row])
+        first, frames = int(self.starts[row]), int(self.lengths[row])
         stop = frames if length is None else min(start + length, frames)
         return self.frames[first + start : first + stop]
 

@@ -1,0 +1,38 @@
+"""What several tests share: one thread, the configs, and the pack of the embedded clips, made once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from etude.build import conf_dir
+
+torch.set_num_threads(1)
+
+CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t}"  # Hydra fills these only in a real run
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of packs that all tests share."""
+    return tmp_path_factory.mktemp("packs")
+
+
+@pytest.fixture(scope="session")
+def config(packs: Path) -> Callable[..., dict[str, Any]]:
+    """Compose the config of a run from overrides, resolved to plain values."""
+
+    def make(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            composed = compose("train", overrides=[f"data.packs={packs}", *overrides, CHOICES])
+        plain = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    return make
