@@ -61,7 +61,10 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     last = folder / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from")
-    trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
+    try:
+        trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from stop
     trained = time.monotonic()
     about = outcome(trainer, learner)
     if data.overfit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -30,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
+    if strange := [word for word in sys.argv[1:] if word.startswith("resume=") and not _is_run(word[7:])]:
+        print(f"{strange[0]}: is not a run folder, it has no config.yaml", file=sys.stderr)  # noqa: T201
+        return 2
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    state = {"started": False, "status": 0}
+    state: dict[str, Any] = {"started": False, "status": 0, "advice": ""}
 
     def job(config: Any) -> float | None:
         state["started"] = True
@@ -41,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             return _job(config, folder)
+        except KeyboardInterrupt:
+            if (folder / "checkpoints" / "last.ckpt").is_file():
+                state["advice"] = f"; go on with: python train.py resume={os.path.relpath(folder)}"
+            raise
         except UserError as error:
             state["status"] = 2
             log.error("%s", error)
@@ -50,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    except KeyboardInterrupt:
+        log.warning("interrupted%s", state["advice"])
+        return 130
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0
@@ -65,8 +76,11 @@ def _job(composed: Any, folder: Path) -> float | None:
 
     from etude.schema import problems
 
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        _discard(folder)
+        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
     try:
-        config: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        config: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         _discard(folder)
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
@@ -115,10 +129,12 @@ def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
 def _run_folder(resume: str | None, outputs: str, name: str) -> str:
     """Where a run lives: the folder that is resumed, or a new one named by date."""
     if resume:
-        if not (Path(resume) / "config.yaml").is_file():
-            raise UserError(f"resume={resume}: is not a run folder, it has no config.yaml")
         return str(resume)
     return str(Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}")
+
+
+def _is_run(folder: str) -> bool:
+    return folder == "null" or (Path(folder) / "config.yaml").is_file()
 
 
 def _discard(folder: Path) -> None:

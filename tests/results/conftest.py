@@ -113,17 +113,26 @@ def targets() -> dict:
     return record()["targets"]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Write a run folder: make_run(name, table=..., **changes to record.json). No metrics.json and no report yet."""
+def write_run(folder: Path, table: pd.DataFrame, **changes: object) -> Path:
+    folder.mkdir(parents=True)
+    table.to_parquet(folder / "predictions.parquet")
+    (folder / "record.json").write_text(json.dumps(record(folder.name) | changes), encoding="utf-8")
+    (folder / "config.yaml").write_text("seed: 7\nbackbone:\n  depth: 4\n", encoding="utf-8")
+    curves().to_csv(folder / "curves.csv", index=False)
+    return folder
 
-    def make(name: str = "2026-11-22_ast_multitask", table: pd.DataFrame | None = None, **changes: object) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        (predictions() if table is None else table).to_parquet(folder / "predictions.parquet")
-        (folder / "record.json").write_text(json.dumps(record(name) | changes), encoding="utf-8")
-        (folder / "config.yaml").write_text("seed: 7\nbackbone:\n  depth: 4\n", encoding="utf-8")
-        curves().to_csv(folder / "curves.csv", index=False)
-        return folder
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Path:
+    """A run folder that the tests of a module share: read it, do not change it."""
+    return write_run(tmp_path_factory.mktemp("runs") / "2026-11-22_ast_multitask", table)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, table: pd.DataFrame) -> Callable[..., Path]:
+    """Write a run folder of one's own: make_run(name, table, **changes to record.json). No metrics.json, no report."""
+
+    def make(name: str = "a-run", table: pd.DataFrame = table, **changes: object) -> Path:
+        return write_run(tmp_path / name, table, **changes)
 
     return make

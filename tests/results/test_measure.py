@@ -90,6 +90,7 @@ def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dic
             [report[row["class"]][k] for k in ("precision", "recall", "f1-score", "support")]
         )
         assert row["predicted"] == expected[:, i].sum()
+        assert row["groups"] == part.loc[part["genre.true"] == row["class"], "group"].nunique()
     jazz = result["per_class"][2]
     assert jazz["predicted"] == 0 and jazz["support"] > 0 and jazz["f1"] == 0
 
@@ -97,7 +98,15 @@ def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dic
 def test_a_class_without_support_has_no_recall(table: pd.DataFrame, targets: dict) -> None:
     without = table[table["genre.true"] != "jazz"]
     row = measure(without, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]["per_class"][2]
-    assert row == {"class": "jazz", "precision": None, "recall": None, "f1": None, "support": 0, "predicted": 0}
+    assert row == {
+        "class": "jazz",
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "support": 0,
+        "groups": 0,
+        "predicted": 0,
+    }
 
 
 def test_one_group_has_points_but_no_interval(table: pd.DataFrame, targets: dict) -> None:

@@ -112,7 +112,7 @@ def _table(frame: DataFrame, plain: bool) -> tuple[Table, list[str]]:
     from rich.text import Text
 
     done = frame[frame["status"] == "finished"]
-    same = len(set(done["scored_on"])) <= 1
+    same = len(set(done["scored_on"])) <= 1 and len(done[["target", "n"]].drop_duplicates()) == len(set(done["target"]))
     several = same and len(set(done["folder"])) > 1
     targets = list(dict.fromkeys(done["target"].dropna()))
     best = {t: done.loc[done["target"] == t, "value"].max() for t in targets}
@@ -145,7 +145,7 @@ def _table(frame: DataFrame, plain: bool) -> tuple[Table, list[str]]:
         if same and any(values):
             cells = [number(v[0]) if len(v) == 1 else "varies" if v else "undefined" for v in values]
             table.add_row(title, "", "", "", *cells, "", style="" if plain else "dim")
-    remarks = [] if same else ["These runs were not scored on the same data and split: their numbers do not compare."]
+    remarks = [] if same else ["These runs were not scored on the same clips: their numbers do not compare."]
     if targets and several:
         mark = "marked *" if plain else "bold"
         remarks.append(f"Test, 95 % intervals. The highest value is {mark}; where intervals overlap, that may be luck.")

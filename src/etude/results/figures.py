@@ -1,19 +1,16 @@
-"""Figures as inline SVG that belongs to its page: the page's font, the page's colours, light or dark.
+"""The figures of a report: scores with intervals, predictions against truths, learning curves.
 
-A figure is drawn with stand-in colours, and each of these becomes a CSS variable of the page (`var(--ink)`), so one
-drawing serves both colour schemes and print. Series differ in shape as well as in colour, for readers who do not see
-the colours apart; the colours are Okabe & Ito's, without the yellow that white paper swallows.
+Series differ in shape as well as in colour, for readers who do not see the colours apart; the page's colours are those
+of Okabe & Ito, without the yellow that white paper swallows.
 """
 
 from __future__ import annotations
 
-import html
-import io
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.results.svg import STAND_IN, svg
 from etude.results.text import NAMES
 
 if TYPE_CHECKING:
@@ -21,25 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-ROLES = ("ink", "muted", "rule", "network", "linear", "constant", *(f"group-{i}" for i in range(1, 9)))
-STAND_IN = {role: f"#0a0b{i + 1:02x}" for i, role in enumerate(ROLES)}
-"""Colour that stands for a CSS variable until the SVG is written."""
 MARKERS = "osD^vPXh"
 POINT = {"network": "o", "linear": "s", "constant": "D"}
 MOST_GROUPS = 8
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 11,
-    "axes.edgecolor": STAND_IN["muted"],
-    "axes.labelcolor": STAND_IN["muted"],
-    "text.color": STAND_IN["ink"],
-    "xtick.color": STAND_IN["muted"],
-    "ytick.color": STAND_IN["muted"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.unicode_minus": True,
-}
 
 
 def forest(targets: dict[str, Any], split: str = "test") -> str:
@@ -63,13 +44,16 @@ def forest(targets: dict[str, Any], split: str = "test") -> str:
         axes = figure.add_subplot()
         heights = np.cumsum([0.0 if i == 0 else (1.0 if role else 1.5) for i, (_, role, _) in enumerate(rows)])
         across = axes.get_yaxis_transform()  # x in fractions of the axes, y in rows
+        halo = {"facecolor": STAND_IN["paper"], "edgecolor": "none", "pad": 1.5}
         small: dict[str, Any] = {"color": STAND_IN["muted"], "fontsize": 10, "fontstyle": "italic"}
         for y, (label, role, score) in zip(heights, rows, strict=True):
             if score is None:
-                axes.text(0.035, y, label, transform=across, va="center", weight="bold")
+                axes.text(0.035, y, label, transform=across, va="center", weight="bold", bbox=halo)
                 continue
             if score["value"] is None:
-                axes.text(0.035, y, "undefined: one value orders nothing", transform=across, va="center", **small)
+                axes.text(
+                    0.035, y, "undefined: one value orders nothing", transform=across, va="center", bbox=halo, **small
+                )
                 continue
             if score["low"] is not None:
                 axes.plot([score["low"], score["high"]], [y, y], color=STAND_IN[role], linewidth=2)
@@ -86,7 +70,7 @@ def forest(targets: dict[str, Any], split: str = "test") -> str:
         axes.set_xlabel("score (no unit), 95 % interval")
 
     about = "Leading score of each target with its 95 % interval, network above its baselines; the numbers are below."
-    return _svg(draw, "forest", (5.4, 0.7 + 0.27 * len(rows)), about)
+    return svg(draw, "forest", (5.4, 0.7 + 0.27 * len(rows)), about)
 
 
 def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "test") -> str:
@@ -111,7 +95,7 @@ def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "t
             colour = STAND_IN[f"group-{i + 1}"] if apart else STAND_IN["network"]
             marker = MARKERS[i] if apart else "o"
             (points,) = axes.plot(x[here], y[here], marker, linestyle="", color=colour, label=_short(group))
-            points.set(markersize=5, markeredgewidth=0, alpha=0.8 if apart else 0.55)
+            points.set(markersize=5, markeredgewidth=0, alpha=0.9 if apart else 0.55)
         axes.set(xlim=bounds, ylim=bounds, aspect="equal")
         unit = f" ({target['low']:g} to {target['high']:g})" if "low" in target and "high" in target else ""
         axes.set_xlabel(f"true {name}{unit}")
@@ -131,7 +115,7 @@ def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "t
 
     about = f"Predicted against true {name} of {len(x)} clips, with the line where both are equal."
     legend = 0.25 * ((len(names) + 1) // 2) if apart else 0.0  # inches
-    return _svg(draw, f"scatter-{name}", (4.2, 3.9 + legend), about)
+    return svg(draw, f"scatter-{name}", (4.2, 3.9 + legend), about)
 
 
 def curves(log: DataFrame, best_epoch: int | None, monitor: str = "val/score") -> list[tuple[str, str]]:
@@ -178,50 +162,16 @@ def curves(log: DataFrame, best_epoch: int | None, monitor: str = "val/score") -
 
     size = (3.9, 2.9)
     if any(len(loss) for loss in losses.values()):
-        svg = _svg(draw(losses, "loss (no unit)", "epoch", best_epoch), "curve-loss", size, "Loss by epoch.")
-        found.append(("Loss. What training minimises, on the training and on the validation part.", svg))
+        drawing = svg(draw(losses, "loss (no unit)", "epoch", best_epoch), "curve-loss", size, "Loss by epoch.")
+        found.append(("Loss. What training minimises, on the training and on the validation part.", drawing))
     if score in epochs and epochs[score].notna().any():
         one = {score: epochs[score].dropna()}
-        svg = _svg(draw(one, score, "epoch", best_epoch), "curve-score", size, "Validation score by epoch.")
-        found.append((f"Validation score ({score}). The best epoch made the predictions.", svg))
+        drawing = svg(draw(one, score, "epoch", best_epoch), "curve-score", size, "Validation score by epoch.")
+        found.append((f"Validation score ({score}). The best epoch made the predictions.", drawing))
     if any(len(rate) for rate in rates.values()):
-        svg = _svg(draw(rates, "learning rate", "step", None), "curve-lr", size, "Learning rate by step.")
-        found.append(("Learning rate, by optimiser step.", svg))
+        drawing = svg(draw(rates, "learning rate", "step", None), "curve-lr", size, "Learning rate by step.")
+        found.append(("Learning rate, by optimiser step.", drawing))
     return found
-
-
-def _svg(draw: Any, name: str, size: tuple[float, float], about: str) -> str:
-    """Draw on a fresh figure of a size in inches; the SVG scales to the width that the page gives it."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    buffer = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
-    return _inline(buffer.getvalue(), re.sub(r"\W+", "-", name), about)
-
-
-def _inline(svg: str, name: str, about: str) -> str:
-    """The part of an SVG file that belongs in a page: no prolog, no metadata, ids of its own, variables for colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)  # a <style> would rule the whole page
-    box = re.search(r'viewBox="([^"]+)"', svg)
-    assert box is not None, "matplotlib writes a viewBox"
-    width = float(box[1].split()[2])
-    opening = (
-        f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(about)}" style="max-width: {width * 1.2:.0f}px">'
-    )
-    svg = re.sub(r"<svg.*?>", lambda _: opening, svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', svg)
-    svg = svg.replace("url(#", f"url(#{name}-")
-    svg = re.sub(r"font: (\d+ )?([\d.]+px) [^;\"]*", lambda m: f"font-weight: {m[1] or 400}; font-size: {m[2]}", svg)
-    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    for role, colour in STAND_IN.items():
-        svg = svg.replace(colour, f"var(--{role})")
-    return svg
 
 
 def _grid(axes: Axes) -> None:

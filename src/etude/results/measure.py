@@ -103,7 +103,8 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     result["scores"] = {m: _number(point[m][0], bootstrap.interval(drawn[m])) for m in point}
     if target["kind"] == "label":
         counts = confusion(true, pred, len(target["classes"]))
-        result |= {"per_class": _per_class(counts, target["classes"]), "confusion": counts.tolist()}
+        held = [len(set(bootstrap.codes(groups)[true == i].tolist())) for i in range(len(counts))]
+        result |= {"per_class": _per_class(counts, target["classes"], held), "confusion": counts.tolist()}
     for baseline, names in BASELINES.items():
         column = f"{name}.baseline.{baseline}"
         if column not in labelled.columns or labelled[column].isna().all():
@@ -149,8 +150,8 @@ def _scores(
     return point, {m: np.concatenate([block[m] for block in blocks] or [np.empty(0)]) for m in point}
 
 
-def _per_class(counts: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
-    """One row per class. What a class without support would have found is None, as it is in no macro mean."""
+def _per_class(counts: np.ndarray, classes: list[str], groups: list[int]) -> list[dict[str, Any]]:
+    """One row per class, with the groups that hold it. What a class without support would have found is None."""
     rows = []
     for i, name in enumerate(classes):
         hits, support, predicted = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
@@ -161,6 +162,7 @@ def _per_class(counts: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
                 "recall": hits / support if support else None,
                 "f1": 2 * hits / (support + predicted) if support else None,
                 "support": support,
+                "groups": groups[i],
                 "predicted": predicted,
             }
         )

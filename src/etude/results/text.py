@@ -8,7 +8,7 @@ NAMES = {
     "accuracy": "accuracy",
     "spearman": "Spearman ρ",
     "pearson": "Pearson r",
-    "ccc": "concordance (CCC)",
+    "ccc": "Lin’s CCC",
     "mse": "MSE",
     "mae": "MAE",
     "rmse": "RMSE",
@@ -24,14 +24,15 @@ UNDEFINED = "undefined"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with a real minus sign; fewer decimals from 10 on, more where a small one would be printed as zero."""
+    """A number with a real minus sign; fewer decimals from 1 on, up to two more where it would be printed as zero."""
     if value is None or not math.isfinite(value):
         return UNDEFINED
-    if abs(value) >= 10:
-        digits = max(0, digits - int(math.log10(abs(value))))
-    elif value and round(abs(value), digits) == 0:
-        digits = min(6, math.ceil(-math.log10(abs(value))))
-    return f"{value:.{digits}f}".replace("-", "−")
+    size = abs(value)
+    if size >= 1:
+        digits = min(digits, 2 if size < 10 else 1 if size < 100 else 0)
+    else:
+        digits = next((d for d in range(digits, digits + 3) if round(size, d)), digits)
+    return f"{value:z.{digits}f}".replace("-", "−")  # z: a zero has no sign
 
 
 def ends(score: dict[str, float | None], digits: int = 2) -> str:
@@ -57,6 +58,16 @@ def excludes_zero(score: dict[str, float | None]) -> int:
 def plural(count: int, noun: str) -> str:
     """A counted noun: "1 clip", "42 clips", "1,234 clips"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case and all others as they are ("MSE of ..." stays so)."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """A note as a sentence: capital first, one full stop at its end."""
+    return capital(text.strip().rstrip(".")) + "."
 
 
 def duration(seconds: float | None) -> str:

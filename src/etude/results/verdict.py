@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from etude.results.bootstrap import FEW_GROUPS
-from etude.results.text import NAMES, ends, excludes_zero, number, plural, span
+from etude.results.text import NAMES, capital, ends, excludes_zero, number, plural, span
 
 PARTS = {"test": "test", "val": "validation"}
 
@@ -33,7 +33,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
             f"{plural(part['n'], PARTS[split] + ' clip')} with this label; a score needs two.",
         )
     score = part["scores"][metric]
-    lead = _capital(NAMES[metric])
+    lead = capital(NAMES[metric])
     basis = population(part, disjoint)
     if score["value"] is None:
         return (
@@ -64,7 +64,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
         return "No interval can be computed, so no difference can be judged.", numbers
     if unshown:
         words.append(f"no difference from {' or from '.join(unshown)} that this data can show")
-    return _capital("; ".join(words) or "there is no baseline to compare with") + ".", numbers
+    return capital("; ".join(words) or "there is no baseline to compare with") + ".", numbers
 
 
 def population(part: dict[str, Any], disjoint: bool = False) -> str:
@@ -81,12 +81,19 @@ def caution(part: dict[str, Any]) -> str:
         return ""
     if part["groups"] < 2:
         return "All clips are of one group: there is nothing to resample, so no score has an interval."
+    words = []
     if part["groups"] < FEW_GROUPS:
-        return (
+        words.append(
             f"The intervals come from only {part['groups']} groups: they are rough, and as a rule too narrow "
             "(Cameron, Gelbach & Miller 2008)."
         )
-    return ""
+    lone = [row["class"] for row in part.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
+    if lone:
+        words.append(
+            f"One group holds all clips of {' and of '.join(lone)}: whether class or group was recognised cannot be "
+            "told, and a resample without that group has its macro scores over the other classes."
+        )
+    return " ".join(words)
 
 
 def _order(score: dict[str, Any]) -> str:
@@ -104,10 +111,4 @@ def _numbers(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
     tail = " excludes zero" if excludes_zero(difference) else ""
     brackets = f" {ends(difference, digits)}" if ends(difference, digits) else " without an interval"
     other = number(baseline["scores"][metric]["value"], digits)
-    return (
-        f"{_capital(baseline['name'])} {other}: the difference {number(difference['value'], digits)}{brackets}{tail}."
-    )
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return f"{capital(baseline['name'])} {other}: the difference {number(difference['value'], digits)}{brackets}{tail}."

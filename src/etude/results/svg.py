@@ -1,0 +1,72 @@
+"""Drawings that belong to their page: the page's font, the page's colours, light or dark.
+
+A figure is drawn with stand-in colours, and each of these becomes a CSS variable of the page (`var(--ink)`), so one
+drawing serves both colour schemes and print. Text stays text: it can be searched, and takes the font around it.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROLES = ("paper", "ink", "muted", "rule", "network", "linear", "constant", *(f"group-{i}" for i in range(1, 9)))
+STAND_IN = {role: f"#0a0b{i + 1:02x}" for i, role in enumerate(ROLES)}
+"""Colour that stands for a CSS variable until the SVG is written."""
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "axes.edgecolor": STAND_IN["muted"],
+    "axes.labelcolor": STAND_IN["muted"],
+    "text.color": STAND_IN["ink"],
+    "xtick.color": STAND_IN["muted"],
+    "ytick.color": STAND_IN["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.unicode_minus": True,
+}
+
+
+def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], about: str) -> str:
+    """Draw on a fresh figure of a size in inches; the SVG scales to the width that the page gives it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
+    return inline(buffer.getvalue(), re.sub(r"\W+", "-", name), about)
+
+
+def inline(drawing: str, name: str, about: str) -> str:
+    """The part of an SVG file that belongs in a page: no prolog, no metadata, ids of its own, variables for colours."""
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<(metadata|style).*?</\1>", "", drawing, flags=re.DOTALL)  # a <style> would rule the whole page
+    box = re.search(r'viewBox="([^"]+)"', drawing)
+    assert box is not None, "matplotlib writes a viewBox"
+    width = float(box[1].split()[2])
+    opening = (
+        f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(about)}" style="max-width: {width * 1.2:.0f}px">'
+    )
+    drawing = re.sub(r"<svg.*?>", lambda _: opening, drawing, count=1, flags=re.DOTALL)
+    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
+    drawing = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', drawing)
+    drawing = drawing.replace("url(#", f"url(#{name}-")
+    drawing = re.sub(
+        r"font: (?:[a-z]+ )*(\d+ )?([\d.]+px) [^;\"]*",
+        lambda m: f"font-weight: {m[1] or 400}; font-size: {m[2]}",
+        drawing,
+    )
+    drawing = re.sub(r" font-family: [^;\"]*;", "", drawing)
+    for role, colour in STAND_IN.items():
+        drawing = drawing.replace(colour, f"var(--{role})")
+    return drawing

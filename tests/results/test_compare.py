@@ -1,0 +1,74 @@
+"""One table over runs: test scores, baselines beside them, and no ranking across different data."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from etude.results.compare import COLUMNS, collect, find, main, show
+from etude.results.measure import write
+
+
+@pytest.fixture
+def sweep(make_run, table: pd.DataFrame) -> Path:
+    """Two finished runs, the second with worse valence, and one that never finished."""
+    worse = table.assign(**{"valence.pred": 1 - table["valence.pred"]})
+    runs = [make_run("sweep/0"), make_run("sweep/1", table=worse), make_run("sweep/2")]
+    for run in runs[:2]:
+        write(run)
+    (runs[2] / "record.json").unlink()
+    (runs[0] / ".hydra").mkdir()
+    (runs[0] / ".hydra" / "config.yaml").write_text("not: a run")
+    return runs[0].parent
+
+
+def test_one_row_per_run_and_target(sweep: Path) -> None:
+    frame = collect(sweep)
+    assert list(frame.columns) == COLUMNS
+    assert len(frame) == 4 + 4 + 1
+    metrics = json.loads((sweep / "1" / "metrics.json").read_text(encoding="utf-8"))
+    part = metrics["targets"]["valence"]["splits"]["test"]
+    row = frame[(frame["folder"] == str(sweep / "1")) & (frame["target"] == "valence")].iloc[0]
+    assert row[["value", "low", "high"]].tolist() == list(part["scores"]["spearman"].values())
+    assert row["linear"] == part["baselines"]["linear"]["scores"]["spearman"]["value"]
+    assert pd.isna(row["constant"])
+    assert (row["n"], row["groups"], row["seconds"]) == (part["n"], part["groups"], 512.8)
+    assert (row["metric"], row["backbone"], row["task"]) == ("spearman", "ast", "multitask")
+
+
+def test_unfinished_runs_are_listed(sweep: Path, capsys) -> None:
+    frame = collect([sweep / "0", sweep / "2"])
+    assert frame["status"].tolist() == ["finished"] * 4 + ["unfinished"]
+    show(frame)
+    show(collect(sweep / "2"))
+    assert capsys.readouterr().out.count("unfinished") == 4 + 1
+
+
+def test_table_marks_the_best_and_keeps_the_csv(sweep: Path, capsys) -> None:
+    assert main([str(sweep)]) == 0
+    out = capsys.readouterr().out
+    first, second = (next(line for line in out.splitlines() if line.startswith(f"{i} ")) for i in (0, 1))
+    assert first.count("*") == 4 and second.count("*") == 3  # equal but for valence
+    assert "linear model" in out and "undefined" in out and "\x1b" not in out
+    kept = pd.read_csv(sweep / "compare.csv", dtype={"name": str})
+    pd.testing.assert_frame_equal(kept, collect(sweep), check_dtype=False)
+
+
+def test_other_data_is_not_ranked(sweep: Path, capsys) -> None:
+    path = sweep / "1" / "record.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["data"]["split_hash"] = "another"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    show(collect(sweep))
+    out = capsys.readouterr().out
+    assert "*" not in out and "do not compare" in out
+
+
+def test_a_single_run_gets_no_csv_and_nothing_is_refused(sweep: Path, tmp_path: Path, capsys) -> None:
+    assert main([str(sweep / "0")]) == 0
+    assert not (sweep / "0" / "compare.csv").exists()
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty")]) == 2
+    assert "is not a run" in capsys.readouterr().err
+    assert find(sweep) == [sweep / "0", sweep / "1", sweep / "2"]

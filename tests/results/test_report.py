@@ -1,0 +1,223 @@
+"""The page shows metrics.json's numbers, asks nothing of any network, and takes no string from a run for markup."""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from etude.results import markdown
+from etude.results.measure import write
+from etude.results.metrics import LOWER_IS_BETTER
+from etude.results.report import main, render
+from etude.results.sections import ROWS
+from etude.results.text import number
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What is in a page: tags with attributes, the text, ids, and the `data` values of each labelled table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.tables: dict[str, list[tuple[str, str]]] = {}
+        self.open: list[str] = []
+        self.table = self.value = None
+        self.feed(text)
+        assert self.open == [], "every tag is closed"
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.table = dict(attrs).get("aria-label")
+        self.value = dict(attrs)["value"] if tag == "data" else None
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "table":
+            self.table = None
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if self.value is not None:
+            self.tables.setdefault(self.table, []).append((self.value, data))
+            self.value = None
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+
+def build(folder: Path) -> tuple[Page, dict]:
+    write(folder)
+    path = render(folder)
+    assert path == folder / "report.html"
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return Page(path.read_text(encoding="utf-8")), metrics
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> tuple[Page, dict]:
+    return build(run)
+
+
+@pytest.mark.parametrize(("split", "title"), [("test", "Test"), ("val", "Validation (optimistic)")])
+def test_tables_hold_the_numbers_of_metrics_json(page, split: str, title: str) -> None:
+    html, metrics = page
+    for name, target in metrics["targets"].items():
+        part = target["splits"][split]
+        expected = []
+        for metric in ROWS[target["kind"]]:
+            digits = 3 if metric in LOWER_IS_BETTER else 2
+            scores = [part["scores"][metric]]
+            for baseline in part["baselines"].values():
+                scores += [baseline["scores"][metric], baseline["difference"][metric]]
+            for score in scores:
+                ends = ("value",) if score["low"] is None else ("value", "low", "high")
+                expected += [("" if score[k] is None else str(score[k]), number(score[k], digits)) for k in ends]
+        assert html.tables[f"{name}: {title}"] == expected
+
+
+def test_classes_confusion_and_errors(page, table: pd.DataFrame) -> None:
+    html, metrics = page
+    part = metrics["targets"]["genre"]["splits"]["test"]
+    shown = [value for value, _ in html.tables["genre: scores per class"]]
+    for row in part["per_class"]:
+        for key in ("precision", "recall", "f1") if row["predicted"] else ("recall", "f1"):
+            assert shown.pop(0) == str(row[key])
+    assert "never predicted" in html.text
+    wrong = table[(table["split"] == "test") & (table["genre.true"] != table["genre.pred"])]
+    surest = wrong[[c for c in table.columns if c.startswith("genre.score.")]].max(axis=1).sort_values(ascending=False)
+    assert [float(v) for v, _ in html.tables["genre: most confident errors"]] == pytest.approx(list(surest[:10]))
+    hits = sum(part["confusion"][i][i] for i in range(4))
+    assert f"{hits} of {part['n']} clips are on the diagonal." in html.text
+
+
+def test_asks_nothing_of_any_network(page) -> None:
+    html, _ = page
+    for tag, attrs in html.tags:
+        assert tag not in {"script", "link", "iframe", "img"}
+        for key in ("src", "href", "xlink:href", "srcset", "action"):
+            assert attrs.get(key, "#").startswith("#"), (tag, attrs)
+    style = "".join(html.words)
+    assert "@import" not in style and not re.search(r"url\((?!#)", style)
+
+
+def test_strings_of_a_run_are_text(make_run, table: pd.DataFrame) -> None:
+    hostile = "<script>alert('clip')</script>"
+    sure = table.copy()
+    here = sure["id"] == hostile
+    sure.loc[here, ["genre.true", "genre.pred", "genre.score.rock", "group", "valence.pred"]] = [
+        "folk",
+        "rock",
+        1,
+        hostile,
+        9,
+    ]
+    data = {"title": hostile, "card": hostile, "note": hostile}
+    git = {"commit": hostile, "dirty": False}
+    html, _ = build(make_run(table=sure, command=hostile, data=data, git=git))
+    assert html.text.count(hostile) >= 6
+    assert "script" not in {tag for tag, _ in html.tags}
+
+
+def test_is_accessible(page) -> None:
+    html, _ = page
+    ids = [attrs["id"] for _, attrs in html.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in html.tags:
+        if tag == "th":
+            assert attrs["scope"] in {"col", "row"}
+        if tag == "svg":
+            assert attrs["role"] == "img" and attrs["aria-label"]
+        if attrs.get("href", "").startswith("#"):
+            assert attrs["href"][1:] in ids
+    levels = [int(tag[1]) for tag, _ in html.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_says_what_was_run_and_on_what(page) -> None:
+    html, _ = page
+    for words in (
+        "train.py backbone=ast task=multitask",
+        "844e9d2c0ffee844e9d2c0ffee844e9d2c0ffee0 with changes that were not committed",
+        "9f86d081884c7d659a2feaa0c55ad015",
+        "60303ae22b998861",
+        "5,512,345 parameters",
+        "CC-BY-4.0 (120)",
+        "8 min 33 s",
+        "used for early stopping, so optimistic",
+        "Few groups. The intervals come from only 6 groups",
+        "depth: 4",
+    ):
+        assert words in html.text, words
+    assert (
+        html.text.count("erived from the signal; stands in for listener ratings.") == 6
+    )  # in brief and in its section, for three targets
+
+
+def test_figures_take_the_colours_of_the_page(run: Path, page) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", (run / "report.html").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(drawings) == 7  # forest, three scatters, three curves
+    for svg in drawings:
+        assert "var(--" in svg and not re.search(r"#[0-9a-f]{6}", svg) and "font-family" not in svg
+
+
+def test_empty_states_have_a_sentence(make_run, table: pd.DataFrame) -> None:
+    bare = table[[c for c in table.columns if ".score." not in c]]
+    folder = make_run("bare", table=bare[bare["split"] == "test"])
+    (folder / "curves.csv").unlink()
+    (folder / "config.yaml").unlink()
+    html, _ = build(folder)
+    assert "there is no learning curve to show" in html.text
+    assert "no class probabilities" in html.text
+    assert "No two validation clips have this label." in html.text
+    assert "left no config.yaml" in html.text
+    html, _ = build(make_run("no-test", table=table[table["split"] == "val"]))
+    assert "there is no score to draw" in html.text
+    assert "0 test clips with this label; a score needs two." in html.text
+
+
+def test_main_rebuilds_and_refuses(make_run, tmp_path: Path, capsys) -> None:
+    folder = make_run()
+    assert main([str(folder)]) == 0
+    assert (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
+    assert main([str(folder), str(tmp_path / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere is not a finished run" in error and error.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("# A\ntext *b* and **c**\ngoes on", "<h3>A</h3>\n<p>text <em>b</em> and <strong>c</strong> goes on</p>"),
+        ("- a\n- `x<y`", "<ul><li>a</li><li><code>x&lt;y</code></li></ul>"),
+        ("1. a\n2. b", "<ol><li>a</li><li>b</li></ol>"),
+        ("```\n# <i>\n```", "<pre># &lt;i&gt;</pre>"),
+        ("[here](javascript:alert(1))", "<p>here (<span class='address'>javascript:alert(1</span>))</p>"),
+        ("snake_case 2 * 3 * 4", "<p>snake_case 2 * 3 * 4</p>"),
+    ],
+)
+def test_markdown_subset(text: str, html: str) -> None:
+    assert markdown.to_html(text) == html
+
+
+def test_markdown_table() -> None:
+    html = markdown.to_html("| a | b |\n|---|--:|\n| 1 | <2 |")
+    assert '<thead><tr><th scope="col">a</th><th scope="col">b</th></tr></thead>' in html
+    assert "<tr><td>1</td><td>&lt;2</td></tr>" in html

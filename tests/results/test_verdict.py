@@ -1,0 +1,84 @@
+"""The words say what the intervals say: a difference when zero is outside, none that this data can show otherwise."""
+
+import pytest
+
+from etude.results.verdict import caution, population, verdict
+
+CLOSE = {"value": 0.02, "low": -0.1, "high": 0.15}
+ABOVE = {"value": 0.43, "low": 0.2, "high": 0.6}
+BELOW = {"value": -0.3, "low": -0.5, "high": -0.1}
+NOTHING = {"value": None, "low": None, "high": None}
+
+
+def score(value: float) -> dict:
+    return {"value": value, "low": value - 0.15, "high": value + 0.15}
+
+
+def genre(constant: dict, linear: dict, n: int = 42, groups: int = 5) -> dict:
+    part = {"n": n, "groups": groups, "missing": 0, "scores": {"macro_f1": score(0.62)}}
+    part["baselines"] = {
+        "constant": {
+            "name": "majority class",
+            "scores": {"macro_f1": score(0.19)},
+            "difference": {"macro_f1": constant},
+        },
+        "linear": {"name": "linear model", "scores": {"macro_f1": score(0.6)}, "difference": {"macro_f1": linear}},
+    }
+    return {"kind": "label", "primary": "macro_f1", "splits": {"test": part}}
+
+
+def valence(rho: dict, mse: dict) -> dict:
+    part = {"n": 40, "groups": 40, "missing": 0, "scores": {"spearman": rho, "mse": score(0.05)}}
+    difference = {"spearman": NOTHING, "mse": mse}
+    scores = {"spearman": NOTHING, "mse": score(0.07)}
+    part["baselines"] = {"constant": {"name": "training mean", "scores": scores, "difference": difference}}
+    return {"kind": "scalar", "primary": "spearman", "splits": {"test": part}}
+
+
+def test_a_label_beside_its_baselines() -> None:
+    words, numbers = verdict(genre(ABOVE, CLOSE), disjoint=True)
+    assert words == "Better than the majority class; no difference from the linear model that this data can show."
+    assert numbers == (
+        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups that no training clip shares. "
+        "Majority class 0.19: the difference 0.43 [0.20, 0.60] excludes zero. "
+        "Linear model 0.60: the difference 0.02 [−0.10, 0.15]."
+    )
+    assert verdict(genre(CLOSE, BELOW))[0].startswith("Worse than the linear model; no difference from the majority")
+
+
+@pytest.mark.parametrize(
+    ("rho", "mse", "words"),
+    [
+        (ABOVE, BELOW, "Orders clips better than chance; smaller error than the training mean."),
+        (BELOW, ABOVE, "Orders clips the wrong way round; larger error than the training mean."),
+        (
+            CLOSE,
+            CLOSE,
+            "Orders clips no better than chance, as far as this data shows; no difference from the training",
+        ),
+    ],
+)
+def test_a_scalar_beside_the_mean_that_orders_nothing(rho: dict, mse: dict, words: str) -> None:
+    assert verdict(valence(rho, mse))[0].startswith(words)
+
+
+def test_what_cannot_be_judged_is_said() -> None:
+    none = genre(ABOVE, CLOSE)
+    none["splits"]["test"] |= {"n": 1, "scores": {}}
+    assert verdict(none) == ("Nothing can be said.", "1 test clip with this label; a score needs two.")
+    assert verdict(valence(NOTHING, CLOSE))[0] == "Nothing was told apart."
+    lone = genre({"value": 0.4, "low": None, "high": None}, {"value": 0.0, "low": None, "high": None})
+    lone["splits"]["test"]["scores"]["macro_f1"] = {"value": 0.6, "low": None, "high": None}
+    words, numbers = verdict(lone)
+    assert words.startswith("No interval") and "0.40 without an interval" in numbers and "better" not in words.lower()
+
+
+def test_population_and_caution() -> None:
+    part = {"n": 42, "groups": 42, "scores": {"x": 1}}
+    assert population(part) == "42 clips" and caution(part) == ""
+    assert "only 9 groups" in caution(part | {"groups": 9})
+    assert "one group" in caution(part | {"groups": 1})
+    classes = [
+        {"class": name, "support": 5, "groups": groups} for name, groups in (("jazz", 1), ("rock", 3), ("folk", 1))
+    ]
+    assert caution(part | {"per_class": classes}).startswith("One group holds all clips of jazz and of folk:")

@@ -1,0 +1,165 @@
+"""A run's habits: faults are said before it starts, it can be interrupted and goes on, sweeps leave a table."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+Result = subprocess.CompletedProcess[str]
+HEAVY = ("torch", "pytorch_lightning", "librosa", "umap", "wandb", "pandas", "sklearn", "matplotlib", "timm")
+
+
+def probe(code: str, folder: Path, environment: dict[str, str]) -> Result:
+    """Run Python code and print which heavy modules it has loaded."""
+    code += f"\nprint('LOADED', [m for m in {HEAVY!r} if m in sys.modules])"
+    return subprocess.run(
+        [sys.executable, "-c", "import sys\n" + code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_help_names_every_option_and_loads_nothing_heavy(tmp_path: Path, environment: dict[str, str]) -> None:
+    result = probe("from etude.train import main\nsys.argv[0]='train.py'\nmain(['--help'])", tmp_path, environment)
+    assert result.returncode == 0, result.stderr
+    assert "LOADED []" in result.stdout
+    for group in (path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
+        line = next(line for line in result.stdout.splitlines() if line.startswith(f"{group.name}: "))
+        assert line.split(": ")[1].split(", ") == sorted(path.stem for path in group.glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["+trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean max_epochs?"]),
+        (["seed=-1", "+backbone.colour=red"], ["2 faults", "seed: must be a whole number", "backbone.colour"]),
+        (["data.batch_size=many"], ["data.batch_size: must be int, got 'many'"]),
+        (["transfer=full"], ["transfer.init_from"]),
+        (["resume=nowhere"], ["resume=nowhere: is not a run folder"]),
+        (["backbone=transformer"], ["backbone/transformer", "ast"]),
+    ],
+)
+def test_faults_are_said_before_anything_heavy_and_leave_nothing(
+    overrides: list[str], said: list[str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    code = (
+        f"from etude.train import main\nsys.argv[0]='train.py'\nstatus = main({overrides!r})\nprint('STATUS', status)"
+    )
+    result = probe(code, tmp_path, environment)
+    assert "STATUS 2" in result.stdout, result.stdout + result.stderr
+    assert "LOADED []" in result.stdout
+    for words in said:
+        assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_a_typing_error_in_an_experiment_file_is_found(tmp_path: Path, train: Callable[..., Result]) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "typo.yaml").write_text("# @package _global_\noptim:\n  learning_rate: 0.1\n")
+    result = train(tmp_path, "experiment=typo", "--config-dir=mine")
+    assert result.returncode == 2
+    assert "optim.learning_rate: no such setting" in result.stderr
+    assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.split.fractions=[0.98,0.01,0.01]"], "too few"),
+        (["data.split.kind=random"], "groups stand on both sides of the split"),
+        (["+target@task.targets.x=genre"], "x"),
+    ],
+)
+def test_data_that_does_not_fit_gets_a_sentence(
+    overrides: list[str], said: str, tmp_path: Path, train: Callable[..., Result]
+) -> None:
+    result = train(tmp_path, *overrides)
+    assert result.returncode == 2, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "outputs").glob("*"))
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(
+    tmp_path: Path, packs: Path, environment: dict[str, str], train: Callable[..., Result]
+) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=12"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130, rest
+    assert "resume=" in rest
+    (run,) = (tmp_path / "outputs").glob("*_genre_lstm_mel")
+    assert not (run / "metrics.json").exists()
+    result = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
+    assert result.returncode == 0, result.stderr
+    assert "epoch 1/" not in result.stderr
+    assert (run / "report.html").is_file()
+    curves = pd.read_csv(run / "curves.csv")
+    assert curves["epoch"].dropna().astype(int).tolist() == list(range(12))
+
+
+def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:
+    result = train(tmp_path, "-m", "backbone=lstm,cnn", "task=genre,valence", "debug=fast")
+    assert result.returncode == 0, result.stderr
+    (sweep,) = (tmp_path / "outputs").glob("*_sweep")
+    jobs = [path for path in sweep.iterdir() if path.is_dir()]
+    assert len(jobs) == 4
+    table = pd.read_csv(sweep / "compare.csv")
+    assert sorted(zip(table["backbone"], table["target"], strict=True)) == [
+        ("cnn", "genre"), ("cnn", "valence"), ("lstm", "genre"), ("lstm", "valence"),
+    ]  # fmt: skip
+    for job in jobs:
+        record = json.loads((job / "record.json").read_text())
+        assert job.name.endswith(f"{record['model']['task']}_{record['model']['backbone']}")
+    assert result.stdout.count("linear model") >= 1
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_every_experiment_runs_to_its_report(name: str, tmp_path: Path, train: Callable[..., Result]) -> None:
+    result = train(tmp_path, f"experiment={name}", "debug=fast")
+    assert result.returncode == 0, result.stderr
+    (page,) = (tmp_path / "outputs").glob("*/report.html")
+    assert "</html>" in page.read_text()
+
+
+def test_two_processes_train_as_one(tmp_path: Path, train: Callable[..., Result]) -> None:
+    result = train(tmp_path, "trainer=ddp_cpu", "debug=fast", "backbone=lstm")
+    assert result.returncode == 0, result.stderr
+    (run,) = [path for path in (tmp_path / "outputs").iterdir() if path.is_dir()]
+    table = pd.read_parquet(run / "predictions.parquet")
+    assert table["id"].is_unique
+    assert len(table) == 80
+    assert (run / "report.html").is_file()
+
+
+def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:
+    result = train(tmp_path, "-m", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm")
+    assert result.returncode == 0, result.stderr
+    (offline,) = (tmp_path / "outputs").rglob("run-*.wandb")
+    assert b"val/score" in offline.read_bytes()
+    (events,) = (tmp_path / "outputs").rglob("events.out.tfevents.*")
+    assert b"val/score" in events.read_bytes()
+
+
+def test_transfer_says_what_it_copied_and_refuses_a_stranger(
+    finished: Path, tmp_path: Path, train: Callable[..., Result]
+) -> None:
+    result = train(tmp_path, "transfer=full", f"transfer.init_from={finished}", "backbone=lstm", "debug=fast")
+    assert result.returncode == 0, result.stderr
+    assert "8 of 8 backbone tensors copied" in result.stderr
+    result = train(tmp_path, "transfer=full", f"transfer.init_from={finished}", "backbone=cnn", "debug=fast")
+    assert result.returncode == 2
+    assert "no tensor" in result.stderr
