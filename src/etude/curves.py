@@ -16,8 +16,8 @@ from etude.results.measure import save
 class Curves(Logger):
     """Losses, scores and learning rate by step.
 
-    What is logged for one step, by training or by validation, is one row. Rows that are already in the file are kept,
-    and written over when a resumed run comes to their step again.
+    Epochs count from 1, as in the log and the report. What is logged for one step, by training or by validation, is one
+    row. Rows that are already in the file are kept, and written over when a resumed run comes to their step again.
 
     Args:
         path: The file.
@@ -46,7 +46,7 @@ class Curves(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Put values into the row of a step."""
         row = self.rows.setdefault(int(step or 0), {"step": int(step or 0)})
-        row.update({key: int(value) if key == "epoch" else f"{float(value):.6g}" for key, value in metrics.items()})
+        row.update({key: int(value) + 1 if key == "epoch" else f"{float(value):.6g}" for key, value in metrics.items()})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

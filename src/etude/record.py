@@ -85,5 +85,6 @@ def dataset(data: MusicData) -> dict[str, Any]:
             part: {"clips": int((data.parts == part).sum()), "groups": len(set(groups[data.parts == part]))}
             for part in PARTS
         },
+        "disjoint": len(set(zip(groups, data.parts, strict=True))) == len(set(groups)),  # no group on two sides
         "split_hash": split_hash(index["id"].to_numpy(), data.parts),
     }

@@ -117,7 +117,7 @@ def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
-        epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+        epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"]) + 1
     score = getattr(checkpoint, "best_model_score", None)
     return {
         "parameters": sum(p.numel() for p in learner.parameters()),

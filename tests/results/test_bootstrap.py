@@ -32,6 +32,16 @@ def test_one_group_has_no_interval() -> None:
     assert np.isnan(interval(np.empty(0))).all()
 
 
+def test_strata_keep_every_class_in_every_resample() -> None:
+    groups = ["a", "a", "b", "c", "c", "c", "d"]
+    classes = np.array([0, 0, 0, 1, 1, 1, 0])
+    drawn = weights(groups, resamples=500, seed=3, strata=classes)
+    assert (drawn[:, [0, 2, 6]].sum(1) == 3).all()  # three groups of class 0, whole
+    assert (drawn[:, 0] == drawn[:, 1]).all()
+    assert (drawn[:, 3:6].sum(1) == 3).all()  # class 1 is one group: its clips are drawn
+    assert (drawn[:, 3] != drawn[:, 4]).any()
+
+
 def test_interval_is_of_the_resamples_that_have_a_score() -> None:
     values = np.concatenate([np.linspace(0, 1, 1001), np.full(300, np.nan)])
     assert interval(values) == pytest.approx((0.025, 0.975))

@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     assert "epoch 1/" not in result.stderr
     assert (run / "report.html").is_file()
     curves = pd.read_csv(run / "curves.csv")
-    assert curves["epoch"].dropna().astype(int).tolist() == list(range(12))
+    assert curves["epoch"].dropna().astype(int).tolist() == list(range(1, 13))
 
 
 def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:

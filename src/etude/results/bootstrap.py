@@ -5,6 +5,11 @@ resample therefore draws whole groups with replacement (the cluster bootstrap: F
 69(3)), and it is kept as the weight of each clip, so that network and baseline are scored on the very same resamples
 and their difference has an interval of its own.
 
+For a label the groups are drawn class by class (strata: Davison & Hinkley 1997, Bootstrap Methods, 3.2), as the split
+itself was: a resample that lacks a class has another macro mean, and would measure that instead of the network. A class
+that one group alone holds has only its clips to draw from; how another group of that class would fare is then in no
+interval, and a report says so.
+
 With few groups (say fewer than ten) such intervals are rough and as a rule too narrow (Cameron, Gelbach & Miller 2008,
 Rev. Econ. Stat. 90(3)): read them as a lower bound on the doubt. One group cannot be resampled and has no interval.
 """
@@ -26,13 +31,18 @@ def codes(groups: Sequence[object]) -> np.ndarray:
     return np.array([names.setdefault(_key(group, i), len(names)) for i, group in enumerate(groups)], dtype=np.int64)
 
 
-def weights(groups: Sequence[object], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def weights(
+    groups: Sequence[object], resamples: int = RESAMPLES, seed: int = 0, strata: np.ndarray | None = None
+) -> np.ndarray:
     """How often each clip is in each resample of whole groups with replacement.
 
     Args:
         groups: Group of each clip, n of them.
         resamples: Number of resamples, R.
         seed: Seed of the draw: the same table has the same intervals.
+        strata: Class of each clip (n,), int. Each class then keeps its number of groups in every resample (a group is
+            of the class that most of its clips have), and a class of one group has its clips drawn instead. Without
+            strata, groups are drawn from all.
 
     Returns:
         Weights (R, n), int32; (0, n) when there are fewer than two groups.
@@ -41,8 +51,23 @@ def weights(groups: Sequence[object], resamples: int = RESAMPLES, seed: int = 0)
     count = int(group.max(initial=-1)) + 1
     if count < 2:
         return np.zeros((0, len(group)), dtype=np.int32)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return draws.astype(np.int32)[:, group]
+    rng = np.random.default_rng(seed)
+    if strata is None:
+        return _draw(count, resamples, rng)[:, group]
+    owner = np.array([np.bincount(strata[group == g]).argmax() for g in range(count)])
+    drawn = np.zeros((resamples, len(group)), dtype=np.int32)
+    for stratum in np.unique(owner):
+        clips = np.flatnonzero(owner[group] == stratum)
+        names, place = np.unique(group[clips], return_inverse=True)
+        drawn[:, clips] = (
+            _draw(len(names), resamples, rng)[:, place] if len(names) > 1 else _draw(len(clips), resamples, rng)
+        )
+    return drawn
+
+
+def _draw(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `count` is drawn in `count` draws with replacement, (R, count), int32."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int32)
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -95,8 +95,8 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     if len(labelled) < 2:
         return result
 
-    resamples = bootstrap.weights(groups, seed=seed)
     true = _values(labelled, column, target)
+    resamples = bootstrap.weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
     pred = _values(labelled, f"{name}.pred", target)
     score = _scorer(true, target)
     point, drawn = _scores(score, pred, resamples)

@@ -91,7 +91,7 @@ def caution(part: dict[str, Any]) -> str:
     if lone:
         words.append(
             f"One group holds all clips of {' and of '.join(lone)}: whether class or group was recognised cannot be "
-            "told, and a resample without that group has its macro scores over the other classes."
+            "told, and how another group of that class would fare is in no interval."
         )
     return " ".join(words)
 
