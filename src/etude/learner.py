@@ -69,6 +69,13 @@ class Learner(LightningModule):
         z = self.backbone(self.standardiser(x, lengths), lengths)
         return z, self.task(z)
 
+    def without_noise(self) -> None:
+        """Switch off every dropout, for learning a few clips by heart."""
+        for module in self.modules():
+            for probability in ("p", "drop_prob"):  # torch's dropouts and timm's DropPath
+                if isinstance(getattr(module, probability, None), float):
+                    setattr(module, probability, 0.0)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch of crops."""
         x = self.standardiser(batch.x, batch.lengths)

@@ -22,7 +22,7 @@ class Optimiser:
     """
 
     kind: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 5e-4
     weight_decay: float = 0.01
     warmup: float = 0.05
     decay: str = "cosine"

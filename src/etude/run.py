@@ -56,6 +56,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     data.setup()
     check(config, data)
     learner = build.learner(config, data)
+    if data.overfit:
+        learner.without_noise()
     trainer = build.trainer(config, folder)
     say(data, learner)
     last = folder / "checkpoints" / "last.ckpt"

@@ -114,6 +114,24 @@ def test_leakage_of_an_official_split_is_refused_by_name() -> None:
     assert Split("official", allow_shared_groups=True).assign(table).tolist() == [*PARTS, "train"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_three_groups_are_enough_for_three_parts(seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(1, 5, 3)
+    group = np.repeat(["x", "y", "z"], sizes)
+    table = pd.DataFrame({"id": np.arange(len(group)), "group": group})
+    parts = Split(seed=seed, stratify=None).assign(table)
+    assert set(parts) == set(PARTS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_part_has_every_class_where_that_can_be(seed: int) -> None:
+    """Three artists of each genre are enough for one in each part."""
+    sizes = np.random.default_rng(seed).integers(1, 20, 9)
+    group, genre = np.repeat(np.arange(9), sizes), np.repeat(list("aaabbbccc"), sizes)
+    parts = Split(seed=seed).assign(pd.DataFrame({"id": np.arange(len(group)), "group": group, "genre": genre}))
+    assert len({*zip(parts, genre, strict=True)}) == 9
+
+
 def test_too_few_groups_are_refused() -> None:
     table = pd.DataFrame({"id": list("abcdef"), "group": list("xxxyyy"), "genre": list("ababab")})
     with pytest.raises(DataError, match="leaves no clips for .*: 6 clips in 2 groups are too few"):

@@ -1,0 +1,92 @@
+"""Batch norm over the valid frames is torch's over nothing else, so padding is invisible in training too."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from etude.backbones.cnn import CNN, MaskedBatchNorm
+
+LENGTHS = torch.tensor([33, 1, 48, 17])
+
+
+def shaken(net: nn.Module) -> nn.Module:
+    """The same network with norms that do something."""
+    for module in net.modules():
+        if isinstance(module, MaskedBatchNorm):
+            for value, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
+                                     (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0)):  # fmt: skip
+                nn.init.uniform_(value, low, high)
+    return net
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, torch.full((4,), 48)], ids=["padded", "full"])
+def test_masked_norm_is_torchs_over_the_valid_frames(lengths: Tensor) -> None:
+    ours = shaken(MaskedBatchNorm(5)).train()
+    theirs = nn.BatchNorm2d(5).train()
+    theirs.load_state_dict(ours.state_dict())
+    for scale in (1.0, 3.0):  # twice, for the running statistics
+        x = scale * torch.randn(4, 5, 48, 7) + scale
+        one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+        made = ours(one, lengths)
+        made = torch.cat([clip[:, :length] for clip, length in zip(made, lengths, strict=True)], dim=1)
+        expected = theirs(torch.cat([clip[:, :n] for clip, n in zip(other, lengths, strict=True)], dim=1)[None])[0]
+        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+        weights = torch.randn_like(made)
+        (made * weights).sum().backward()
+        (expected * weights).sum().backward()
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, atol=1e-4, rtol=1e-4)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_padding_is_invisible_in_training() -> None:
+    one = shaken(CNN(12, channels=(8, 16), dropout=0.0)).train()
+    other = deepcopy(one)
+    x = torch.randn(4, 48, 12)
+    longer = torch.cat([x, torch.zeros(4, 19, 12)], dim=1)
+    for clip, length in zip(longer, LENGTHS, strict=True):
+        clip[length:] = 1e3
+    z, same = one(x, LENGTHS), other(longer, LENGTHS)
+    torch.testing.assert_close(same, z, atol=1e-5, rtol=1e-5)
+    z.square().sum().backward()
+    same.square().sum().backward()
+    for (name, weight), twin in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(twin.grad, weight.grad, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("bins", [4, 37])
+def test_pooling_before_the_relu_is_pooling_after_it(bins: int, training: bool) -> None:
+    """The plain network of the textbook: convolution, norm, ReLU, pooling, and the mean of what is left."""
+    net = shaken(CNN(bins, dropout=0.0)).train(training)
+    x = torch.randn(3, 48, bins)
+    parts: list[nn.Module] = []
+    for block in net.blocks:
+        norm = nn.BatchNorm2d(block.norm.num_features)
+        norm.load_state_dict(block.norm.state_dict())
+        parts += [block.conv, norm, nn.ReLU(), nn.MaxPool2d((2, min(2, bins)))]
+        bins = max(1, bins // 2)
+    plain = nn.Sequential(*parts).train(training)
+    torch.testing.assert_close(net(x, torch.full((3,), 48)), plain(x[:, None]).mean((2, 3)), atol=1e-5, rtol=1e-5)
+
+
+def test_synchronised_norms_judge_as_before() -> None:
+    """`trainer=ddp` has sync_batchnorm, for which Lightning replaces every norm that torch knows."""
+    net = shaken(CNN(12, channels=(8, 16))).eval()
+    x = torch.randn(4, 48, 12)
+    expected = net(x, LENGTHS)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(net)).eval()
+    torch.testing.assert_close(synchronised(x, LENGTHS), expected)
