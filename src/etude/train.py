@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,10 @@ def _job(composed: Any, folder: Path) -> float | None:
     from etude.run import run  # heavy, and only now needed
 
     trained = (folder / "checkpoints").is_dir()
-    if not resume:
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of one run
+    if not first:
+        logging.getLogger().setLevel(logging.ERROR)
+    if first and not resume:
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     try:
         metrics = run(config, folder, resume=bool(resume))
@@ -126,11 +130,14 @@ def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+@lru_cache  # asked again later in the run, and the answer must not move with the clock
 def _run_folder(resume: str | None, outputs: str, name: str) -> str:
     """Where a run lives: the folder that is resumed, or a new one named by date."""
     if resume:
         return str(resume)
-    return str(Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}")
+    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+    names = [wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))]
+    return str(next(path for path in names if not path.exists()))
 
 
 def _is_run(folder: str) -> bool:

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from etude.backbones.ast import AST, SIZES
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def shaken(net: AST) -> AST:
     """The same network, judging, with biases that are not zero."""
-    torch.manual_seed(0)
     with torch.no_grad():
         for weight in net.parameters():
             weight += 0.05 * torch.randn_like(weight)

@@ -62,7 +62,9 @@ def test_padding_is_invisible_in_training() -> None:
     z.square().sum().backward()
     same.square().sum().backward()
     for (name, weight), twin in zip(one.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(twin.grad, weight.grad, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            twin.grad, weight.grad, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+        )
     for name, value in one.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -75,7 +77,7 @@ def test_pooling_before_the_relu_is_pooling_after_it(bins: int, training: bool) 
     x = torch.randn(3, 48, bins)
     parts: list[nn.Module] = []
     for block in net.blocks:
-        norm = nn.BatchNorm2d(block.norm.num_features)
+        norm = nn.BatchNorm2d(len(block.norm.weight))
         norm.load_state_dict(block.norm.state_dict())
         parts += [block.conv, norm, nn.ReLU(), nn.MaxPool2d((2, min(2, bins)))]
         bins = max(1, bins // 2)

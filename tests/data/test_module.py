@@ -59,7 +59,9 @@ def test_training_sees_five_seconds_and_evaluation_whole_clips(data: MusicData) 
 
 
 def test_no_part_has_a_clip_of_another(data: MusicData) -> None:
-    seen = {part: {row for batch in data.loader(part) for row in batch.row.tolist()} for part in ("train", "val", "test")}
+    seen = {
+        part: {row for batch in data.loader(part) for row in batch.row.tolist()} for part in ("train", "val", "test")
+    }
     assert sorted(row for rows in seen.values() for row in rows) == list(range(196))
     assert {row for batch in data.train_dataloader() for row in batch.row.tolist()} == seen["train"]
 
@@ -87,7 +89,9 @@ def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
     holes.setup()
     table, classes = holes.source.table, ["electronic", "metal", "orchestral"]
     assert holes.y["genre"].dtype == torch.int64
-    assert holes.y["genre"].tolist() == [-1 if row in (1, 4) else classes.index(table["genre"][row]) for row in range(6)]
+    assert holes.y["genre"].tolist() == [
+        -1 if row in (1, 4) else classes.index(table["genre"][row]) for row in range(6)
+    ]
     assert holes.y["energy"].dtype == torch.float32
     np.testing.assert_allclose(holes.y["energy"], table["energy"], rtol=1e-6)
     (batch,) = holes.loader("test")

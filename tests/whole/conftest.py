@@ -27,7 +27,8 @@ def train(packs: Path, environment: dict[str, str]) -> Callable[..., Result]:
 
     def go(folder: Path, *overrides: str) -> Result:
         shared = [] if any(word.startswith("resume=") for word in overrides) else [f"data.packs={packs}"]
-        command = [sys.executable, str(ROOT / "train.py"), *shared, *overrides]
+        words = sorted([*shared, *overrides], key=lambda word: not word.startswith("-"))  # Hydra wants its flags first
+        command = [sys.executable, str(ROOT / "train.py"), *words]
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
     return go

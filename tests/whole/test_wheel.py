@@ -16,7 +16,19 @@ def test_the_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, enviro
     call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT))
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     site, empty = tmp_path / "site", tmp_path / "empty"
-    call("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel), env=environment)
+    call(
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+        str(wheel),
+        env=environment,
+    )
     empty.mkdir()
     outside = environment | {"PYTHONPATH": str(site)}
     where = call(sys.executable, "-c", "import etude; print(etude.__file__)", cwd=empty, env=outside).stdout.strip()

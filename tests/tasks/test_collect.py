@@ -1,0 +1,85 @@
+"""However clips come in, the table has each of them once, in order, with its own outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from etude.tasks.collect import Collected
+
+
+def batch(rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Everything about a clip says its row."""
+    row = torch.tensor(rows)
+    places = row[:, None] + torch.arange(3) / 10
+    return row, places, {"genre": 2.0 * places, "energy": -places[:, :1]}, {"genre": row, "energy": row / 100}
+
+
+def collect(*batches: list[int]) -> dict[str, Tensor]:
+    collected = Collected(["genre", "energy"])
+    for rows in batches:
+        collected.update(*batch(rows))
+    return collected.compute()
+
+
+def flat(table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Columns as a row per clip; torchmetrics squeezes a table of one."""
+    rows = table["row"].numel()
+    return {key: column.reshape(rows, -1) for key, column in table.items()}
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [[[0, 1, 2, 3]], [[3, 1], [2, 0]], [[2], [0, 3], [1]], [[3, 1, 3], [0, 1], [2, 0, 0]]],
+    ids=["in order", "out of order", "uneven", "with doubles"],
+)
+def test_the_table_has_each_clip_once_and_in_order(batches: list[list[int]]) -> None:
+    row, z, out, y = batch([0, 1, 2, 3])
+    expected = {"row": row, "z": z, "out.genre": out["genre"], "out.energy": out["energy"],
+                "y.genre": y["genre"], "y.energy": y["energy"]}  # fmt: skip
+    torch.testing.assert_close(collect(*batches), expected)
+
+
+@pytest.mark.parametrize("batches", [[[7]], [[7], [7]]])
+def test_one_clip_is_a_table_too(batches: list[list[int]]) -> None:
+    row, z, out, y = batch([7])
+    expected = {"row": row, "z": z, "out.genre": out["genre"], "out.energy": out["energy"],
+                "y.genre": y["genre"], "y.energy": y["energy"]}  # fmt: skip
+    torch.testing.assert_close(flat(collect(*batches)), flat(expected))
+
+
+def test_of_a_clip_that_was_seen_twice_the_first_is_kept() -> None:
+    collected = Collected(["genre", "energy"])
+    row, z, out, y = batch([5, 2])
+    collected.update(row, z, out, y)
+    collected.update(row, z + 1, out, y)
+    torch.testing.assert_close(collected.compute()["z"], z[[1, 0]])
+
+
+def test_after_a_reset_nothing_is_left() -> None:
+    collected = Collected(["genre", "energy"])
+    collected.update(*batch([0, 1, 2]))
+    collected.compute()
+    collected.reset()
+    collected.update(*batch([4, 3]))
+    assert collected.compute()["row"].tolist() == [3, 4]
+
+
+def test_half_precision_becomes_single_and_holds_no_graph() -> None:
+    row, z, out, y = batch([1, 0])
+    collected = Collected(["genre", "energy"])
+    halves = {name: value.bfloat16().requires_grad_() for name, value in out.items()}
+    collected.update(row, z.bfloat16().requires_grad_(), halves, y)
+    table = collected.compute()
+    assert {table[key].dtype for key in ("z", "out.genre", "out.energy", "y.energy")} == {torch.float32}
+    assert not any(column.requires_grad for column in table.values())
+
+
+def test_missing_values_stay_missing() -> None:
+    row, z, out, _ = batch([1, 0])
+    collected = Collected(["genre", "energy"])
+    collected.update(row, z, out, {"genre": torch.tensor([2, -1]), "energy": torch.tensor([float("nan"), 0.5])})
+    table = collected.compute()
+    assert table["y.genre"].tolist() == [-1, 2]
+    assert table["y.energy"].isnan().tolist() == [False, True]

@@ -1,0 +1,109 @@
+"""Losses are torch's on the unit scale, what is missing teaches nothing, and no shape is broadcast by mistake."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from etude.tasks.targets import Label, Scalar, Target
+
+CLASSES = {"kind": "label", "classes": ["a", "b", "c"]}
+RANGE = {"kind": "scalar", "low": 1.0, "high": 9.0}
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["label", "scalar"])
+def case(request: pytest.FixtureRequest) -> tuple[Target, Tensor, Tensor]:
+    """A target with outputs (B, K) and true values (B,), of which the second and the last are missing."""
+    if request.param == "label":
+        return Label("genre", CLASSES), torch.randn(5, 3), torch.tensor([2, -1, 0, 1, -1])
+    return Scalar("energy", RANGE), torch.randn(5, 1), torch.tensor([1.0, NAN, 9.0, 4.2, NAN])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_label_is_learned_with_torchs_cross_entropy(smoothing: float) -> None:
+    out, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
+    expected = F.cross_entropy(out, y, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(Label("genre", CLASSES, smoothing).loss(out, y), expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("mse", [0.25, 1.0, 0.0, 0.0025]),
+        ("mae", [0.5, 1.0, 0.0, 0.05]),
+        ("huber", [0.1 * (0.5 - 0.05), 0.1 * (1.0 - 0.05), 0.0, 0.5 * 0.05**2]),
+    ],
+)
+def test_a_scalar_is_learned_on_the_unit_scale(loss: str, expected: list[float]) -> None:
+    """Of the range 1 to 9, the value 5 is the middle; the errors are 0.5, 1, 0 and 0.05 of the range."""
+    out, y = torch.tensor([[1.0], [0.0], [0.5], [0.30]]), torch.tensor([5.0, 9.0, 5.0, 3.0])
+    torch.testing.assert_close(Scalar("energy", RANGE, loss).loss(out, y), torch.tensor(expected))
+
+
+def test_a_perfect_prediction_of_a_scalar_has_no_loss() -> None:
+    target, y = Scalar("energy", RANGE), torch.tensor([1.0, 2.5, 9.0])
+    out = (y[:, None] - 1) / 8
+    torch.testing.assert_close(target.predict(out), y)
+    assert (target.loss(out, y) == 0).all()
+
+
+def test_what_is_missing_has_no_loss_and_no_gradient(case: tuple[Target, Tensor, Tensor]) -> None:
+    target, out, y = case
+    out.requires_grad_()
+    loss = target.loss(out, y)
+    assert target.known(y).tolist() == [True, False, True, True, False]
+    assert loss[[1, 4]].tolist() == [0, 0]
+    torch.testing.assert_close(loss[[0, 2, 3]], target.loss(out[[0, 2, 3]], y[[0, 2, 3]]))
+    loss.sum().backward()
+    assert (out.grad[[1, 4]] == 0).all()
+    assert (out.grad[[0, 2, 3]] != 0).any(1).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (5,), (5, 1, 1), (4, 1)])
+def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"energy: outputs must be \(B, 1\) and true values \(B,\), got .*\(5,\)"):
+        Scalar("energy", RANGE).loss(torch.zeros(shape), torch.ones(5))
+
+
+def test_true_values_of_another_shape_are_refused(case: tuple[Target, Tensor, Tensor]) -> None:
+    target, out, y = case
+    with pytest.raises(ValueError, match=r"true values \(B,\), got \(5, \d\) and \(5, 1\)"):
+        target.loss(out, y[:, None])
+
+
+def test_probabilities_are_softmax() -> None:
+    out = torch.randn(6, 3) * 5
+    said = Label("genre", CLASSES).predict(out)
+    torch.testing.assert_close(said, out.exp() / out.exp().sum(1, keepdim=True))
+    assert said.argmax(1).tolist() == out.argmax(1).tolist()
+
+
+def test_a_value_lies_in_its_range() -> None:
+    said = Scalar("energy", RANGE).predict(torch.tensor([[-5.0], [0.0], [0.25], [1.0], [1e6]]))
+    assert said.tolist() == [1.0, 1.0, 3.0, 9.0, 9.0]
+
+
+@pytest.mark.parametrize("place", [-3.0, 4.0])
+def test_a_prediction_outside_the_range_is_still_pulled_back(place: float) -> None:
+    out = torch.tensor([[place]], requires_grad=True)
+    Scalar("energy", RANGE).loss(out, torch.tensor([5.0])).sum().backward()
+    assert out.grad.item() * place > 0
+
+
+def test_half_precision_outputs_are_judged_in_single(case: tuple[Target, Tensor, Tensor]) -> None:
+    target, out, y = case
+    assert target.loss(out.bfloat16(), y).dtype == torch.float32
+    assert target.predict(out.bfloat16()).dtype == torch.float32
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="target energy: loss must be one of mse, mae, huber, got 'mape'"):
+        Scalar("energy", RANGE, "mape")

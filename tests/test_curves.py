@@ -1,0 +1,95 @@
+"""The curves have a row per step, go on where a file ends, and are whole at any moment."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from etude.curves import Curves
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "curves.csv"
+
+
+def test_what_is_logged_for_a_step_is_one_row(path: Path) -> None:
+    curves = Curves(path)
+    curves.log_metrics({"val/score": 0.25, "epoch": 0}, step=7)
+    curves.log_metrics({"train/loss": 1 / 3, "epoch": 0}, step=7)
+    curves.log_metrics({"lr": 1e-3}, step=3)
+    curves.save()
+    assert read(path) == [
+        {"step": "3", "lr": "0.001"},
+        {"step": "7", "epoch": "0", "val/score": "0.25", "train/loss": "0.333333"},
+    ]
+    assert path.read_text(encoding="utf-8").startswith("epoch,step,")
+
+
+def test_a_later_value_of_a_step_is_the_one_that_counts(path: Path) -> None:
+    curves = Curves(path)
+    for value in (1.0, 2.0):
+        curves.log_metrics({"train/loss": value}, step=1)
+    curves.finalize("success")
+    assert read(path) == [{"step": "1", "train/loss": "2"}]
+
+
+def test_a_reopened_file_goes_on(path: Path) -> None:
+    first = Curves(path)
+    for step in (1, 2, 10):
+        first.log_metrics({"train/loss": step, "epoch": step}, step=step)
+    first.save()
+    second = Curves(path)
+    second.log_metrics({"train/loss": 0.5}, step=10)
+    second.log_metrics({"train/loss": 0.25, "val/score": 1.0}, step=11)
+    second.save()
+    assert read(path) == [
+        {"step": "1", "epoch": "1", "train/loss": "1"},
+        {"step": "2", "epoch": "2", "train/loss": "2"},
+        {"step": "10", "epoch": "10", "train/loss": "0.5"},
+        {"step": "11", "train/loss": "0.25", "val/score": "1"},
+    ]
+
+
+def test_a_file_that_is_only_reopened_and_saved_stays_as_it_was(path: Path) -> None:
+    curves = Curves(path)
+    curves.log_metrics({"a, b": 1e-9, "epoch": 0}, step=0)
+    curves.log_metrics({"val/loss": float("nan")}, step=1)
+    curves.save()
+    before = path.read_bytes()
+    Curves(path).save()
+    assert path.read_bytes() == before
+
+
+def test_the_file_is_whole_after_each_save_and_alone(path: Path) -> None:
+    curves = Curves(path)
+    for step in range(5):
+        curves.log_metrics({f"metric{step}": step}, step=step)
+        curves.save()
+        assert [row["step"] for row in read(path)] == [str(i) for i in range(step + 1)]
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_save_that_fails_leaves_the_file_of_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = Curves(path)
+    curves.log_metrics({"train/loss": 1.0}, step=1)
+    curves.save()
+    before = path.read_bytes()
+
+    def full(self: Path, text: str, **_: object) -> int:
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    curves.log_metrics({"train/loss": 2.0}, step=2)
+    with pytest.raises(OSError, match="no space"):
+        curves.save()
+    assert path.read_bytes() == before
