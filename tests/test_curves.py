@@ -1,4 +1,4 @@
-"""The curves have a row per step, go on where a file ends, and are whole at any moment."""
+"""The curves have a row per step, count epochs from one, go on where a file ends, and are whole at any moment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_is_logged_for_a_step_is_one_row(path: Path) -> None:
     curves.save()
     assert read(path) == [
         {"step": "3", "lr": "0.001"},
-        {"step": "7", "epoch": "0", "val/score": "0.25", "train/loss": "0.333333"},
+        {"step": "7", "epoch": "1", "val/score": "0.25", "train/loss": "0.333333"},
     ]
     assert path.read_text(encoding="utf-8").startswith("epoch,step,")
 
@@ -43,8 +43,8 @@ def test_a_later_value_of_a_step_is_the_one_that_counts(path: Path) -> None:
 
 def test_a_reopened_file_goes_on(path: Path) -> None:
     first = Curves(path)
-    for step in (1, 2, 10):
-        first.log_metrics({"train/loss": step, "epoch": step}, step=step)
+    for epoch, step in enumerate((1, 2, 10)):
+        first.log_metrics({"train/loss": step, "epoch": epoch}, step=step)
     first.save()
     second = Curves(path)
     second.log_metrics({"train/loss": 0.5}, step=10)
@@ -53,7 +53,7 @@ def test_a_reopened_file_goes_on(path: Path) -> None:
     assert read(path) == [
         {"step": "1", "epoch": "1", "train/loss": "1"},
         {"step": "2", "epoch": "2", "train/loss": "2"},
-        {"step": "10", "epoch": "10", "train/loss": "0.5"},
+        {"step": "10", "epoch": "3", "train/loss": "0.5"},
         {"step": "11", "train/loss": "0.25", "val/score": "1"},
     ]
 

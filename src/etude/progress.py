@@ -43,11 +43,13 @@ def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
 
 
 def _lines(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    begun = said = time.monotonic()
     log.info("%s: %d %s", title, total, unit)
+    begun = said = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
+        if done == 1:
+            said = now  # what came before is the start of the workers
         if done == total or now - said > EVERY:
             log.info("%s: %d of %d %s, %.0f a second", title, done, total, unit, done / (now - begun))
             said = now

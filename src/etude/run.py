@@ -81,9 +81,13 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         return {}
     names = list(config["task"]["targets"])
     seconds = {"train": round(trained - begun, 1), "total": round(time.monotonic() - begun, 1)}
-    return finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
+    result = finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
         "started": started, "seconds": seconds, "model": about,
     })  # fmt: skip
+    for logger in trainer.loggers:
+        if callable(end := getattr(getattr(logger, "experiment", None), "finish", None)):
+            end()  # Weights & Biases: the next job of a sweep is another run
+    return result
 
 
 def check(config: Mapping[str, Any], data: MusicData) -> None:
@@ -176,6 +180,5 @@ def finish(
     table.to_parquet(folder / "predictions.parquet")
     measure.save(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     measure.write(folder)
-    page = report.render(folder)
-    log.info("report: %s", page)
+    report.render(folder)
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -157,6 +157,7 @@ def _show(folder: Path) -> None:
     from etude.results.compare import collect, show
 
     show(collect([folder]))
+    log.info("report: %s", os.path.relpath(folder / "report.html"))
 
 
 def _score(folder: Path) -> float | None:

@@ -1,0 +1,261 @@
+"""A config makes what it names; a stored one may name only what is trusted, and a file from a stranger runs nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from etude import build
+from etude.backbones.cnn import CNN
+from etude.build import conf_dir, load, make, network, resolve, vet
+from etude.errors import UserError
+
+Config = dict[str, Any]
+Compose = Callable[..., Config]
+OPTIONS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(conf_dir().glob("*/*.yaml"))
+    if path.parent.name not in ("hydra", "target")
+]
+
+
+class Probe:
+    """Leaves a file behind when it is called, or when its pickle is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+# what a config makes
+
+
+def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
+    node = {"_target_": "etude.data.feature.Feature", "front": {"_target_": "etude.audio.spectral.FrontEnd", "n_mels": 40}}
+    feature = make(node, view="fused")
+    assert (feature.view, feature.front.n_mels, feature.bins) == ("fused", 40, 52)
+    net = make({"_target_": "etude.backbones.cnn.CNN", "channels": [4, 8]}, 40)
+    assert isinstance(net, CNN)
+    assert net.dim == 8
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"_target_": "etude.backbones.cnn.CNN", "colour": "red"}, "etude.backbones.cnn.CNN: .*colour"),
+        ({"_target_": "etude.backbones.ast.AST", "size": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
+        ({"_target_": "etude.backbones.cnn.RNN"}, "there is no etude.backbones.cnn.RNN"),
+        ({"_target_": "etude.backbones.rnn.RNN"}, "there is no etude.backbones.rnn.RNN"),
+        ({"_target_": "CNN"}, "there is no CNN"),
+        ({"_target_": ".cnn.CNN"}, "there is no .cnn.CNN"),
+    ],
+)
+def test_what_cannot_be_made_gets_a_sentence(node: Config, said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}"):
+        make(node, 12)
+
+
+def test_a_name_is_looked_up_in_its_module_and_nowhere_else() -> None:
+    assert resolve("etude.backbones.cnn.CNN") is CNN
+    with pytest.raises(UserError, match=r"there is no etude\.augment\.torch\.hub\.load"):
+        resolve("etude.augment.torch.hub.load")
+
+
+# what a stored config may name
+
+
+@pytest.mark.parametrize("option", ["seed=0", *OPTIONS])
+def test_every_option_is_trusted(config: Compose, option: str) -> None:
+    if "tensorboard" in option or "wandb" in option:
+        option = "seed=0" if "=" not in option else option
+    vet(config(option))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.hub.load",
+        "torch.load",
+        "os.system",
+        "subprocess.run",
+        "builtins.eval",
+        "eval",
+        "etude.data.pack.write",  # ours, but it writes
+        "etude.train.main",
+        "etude.build.make",
+        "etude.augment.torch.hub.load",  # reached through what a module happens to have
+        "etude.augment.torch",
+        "etude.tasks.targets.F",
+        "etude.tasks.targets.partial",
+        "etude.data.module.prepare",
+        "etude.data.module.Path",
+        "etude.data.module.LightningDataModule",
+        "etude.learner.Learner",
+        "etude.learner.Task",  # a trusted class, borrowed by a module that is not
+        "etude.audio.spectral.asdict",
+        "etude.callbacks.log",
+        "etude.augment._stretch",  # private
+        "etude.audio.spectral._bank",
+        "etude.backbones.cnn.CNN.__init__",
+        "etude.__main__.main",
+        "etude.backbones.cnn.__builtins__",
+        "pytorch_lightning.callbacks.lambda_function.Callable",
+        ".backbones.cnn.CNN",
+        "",
+    ],
+)
+def test_what_is_not_trusted_is_refused(name: str) -> None:
+    for node in ({"_target_": name}, {"deep": [{"er": [{"_target_": "etude.optim.Optimiser", "a": {"_target_": name}}]}]}):
+        with pytest.raises(UserError) as error:
+            vet(node)
+        assert name in str(error.value)
+
+
+def test_a_borrowed_name_of_a_trusted_package_is_judged_by_where_it_is_defined() -> None:
+    vet({"_target_": "pytorch_lightning.Trainer"})  # defined in pytorch_lightning.trainer.trainer
+    with pytest.raises(UserError, match="is not trusted"):
+        vet({"_target_": "pytorch_lightning.seed_everything"})
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package of somebody's own that leaves a folder behind when it is imported."""
+    (tmp_path / "stranger_nets").mkdir()
+    (tmp_path / "stranger_nets" / "__init__.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'imported')!r})\n")
+    (tmp_path / "stranger_nets" / "net.py").write_text("class Net: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "stranger_nets.net.Net"
+
+
+def test_a_package_that_is_not_trusted_is_not_even_imported(stranger: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stranger_nets.net.Net, which is not trusted.*ETUDE_TRUST"):
+        vet({"_target_": stranger})
+    assert not (tmp_path / "imported").exists()
+
+
+def test_the_environment_can_trust_a_package(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_TRUST", "my_own, stranger_nets")
+    vet({"_target_": stranger})
+    with pytest.raises(UserError, match="is not trusted"):
+        vet({"_target_": "os.system"})
+    monkeypatch.setenv("ETUDE_TRUST", "stranger")
+    with pytest.raises(UserError, match="is not trusted"):
+        vet({"_target_": stranger})
+
+
+# a network, and a network from a file
+
+
+def recipe(config: Config) -> Config:
+    specs: Config = {
+        "genre": {"kind": "label", "classes": ["a", "b", "c"]},
+        "energy": {"kind": "scalar", "low": 0.0, "high": 1.0},
+    }
+    return {"config": config, "targets": specs, "bins": 12}
+
+
+def test_heads_are_as_wide_as_the_data_says(config: Compose) -> None:
+    made = network(recipe(config("task=joint", "~task.targets.valence", "~task.targets.danceability")))
+    _, out = made.eval()(torch.zeros(2, 20, 12), torch.tensor([20, 7]))
+    assert {name: tuple(value.shape) for name, value in out.items()} == {"genre": (2, 3), "energy": (2, 1)}
+
+
+def test_a_target_that_the_data_lacks_gets_a_sentence(config: Compose) -> None:
+    with pytest.raises(UserError, match=r"^task: this data has no target valence; it has genre, energy$"):
+        network(recipe(config("task=valence")))
+
+
+@pytest.mark.parametrize(("asked", "given"), [("Label", "scalar"), ("Scalar", "label")])
+def test_a_target_of_another_kind_gets_a_sentence(config: Compose, asked: str, given: str) -> None:
+    name = {"scalar": "energy", "label": "genre"}[given]
+    asking = config()
+    asking["task"] = asking["task"] | {"targets": {name: {"_target_": f"etude.tasks.targets.{asked}"}}}
+    with pytest.raises(UserError, match=rf"^task: target {name} is a {given} in this data, not a {asked.lower()}$"):
+        network(recipe(asking))
+
+
+def saved(config: Config, path: Path, **more: Any) -> Path:
+    """A checkpoint as Lightning would write it."""
+    torch.manual_seed(0)
+    made = network(recipe(config))
+    for weight in made.parameters():
+        weight.data.add_(torch.randn_like(weight), alpha=0.1)
+    made.standardiser.mean.fill_(3.0)
+    checkpoint = {"state_dict": made.state_dict(), "etude": recipe(config)}
+    torch.save(checkpoint | more, path)
+    return path
+
+
+def test_a_network_comes_back_from_its_file_alone(config: Compose, tmp_path: Path) -> None:
+    path = saved(config("backbone=cnn", "task=genre"), tmp_path / "best.ckpt")
+    made = load(path)
+    assert not made.training
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    torch.testing.assert_close(dict(made.state_dict()), dict(stored))
+    assert made.standardiser.mean.tolist() == [3.0] * 12
+    assert isinstance(made.backbone, CNN)
+
+
+def test_a_file_that_would_run_code_is_refused_and_does_not(config: Compose, tmp_path: Path) -> None:
+    trap, paths = tmp_path / "trap", [tmp_path / "torch.ckpt", tmp_path / "pickle.ckpt"]
+    saved(config(), paths[0], extra=Probe(trap))
+    paths[1].write_bytes(pickle.dumps({"etude": Probe(trap)}))
+    for path in paths:
+        with pytest.raises(UserError, match=rf"^{path}: cannot be read as a checkpoint \([^\n]*\)$"):
+            load(path)
+    assert not trap.exists()
+    pickle.loads(paths[1].read_bytes())  # whoever opens it the naive way, is caught
+    assert trap.is_dir()
+
+
+def test_a_file_whose_config_would_run_code_is_refused_and_does_not(config: Compose, tmp_path: Path) -> None:
+    trap, evil = tmp_path / "trap", config()
+    evil["optim"] = {"_target_": "os.mkdir", "path": str(trap)}
+    path = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {}, "etude": recipe(evil)}, path)
+    with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
+        load(path)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"PK\x03\x04half a zip"], ids=["missing", "empty", "text", "zip"])
+def test_a_file_that_is_no_checkpoint_gets_a_sentence(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read as a checkpoint \([^\n]*\)$"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)], ids=["other", "list", "tensor"])
+def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="best.ckpt: is a checkpoint of something else; it holds no recipe"):
+        load(tmp_path / "best.ckpt")
+
+
+# a trainer
+
+
+def test_checkpoints_and_curves_go_into_the_runs_folder(config: Compose, tmp_path: Path) -> None:
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    trainer = build.trainer(config("trainer=cpu"), tmp_path / "run")
+    (checkpoint,) = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    assert checkpoint.dirpath == str(tmp_path / "run" / "checkpoints")
+    assert [logger.path for logger in trainer.loggers] == [tmp_path / "run" / "curves.csv"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Path) -> None:
+    trainer = build.trainer(config("trainer=cpu", "callbacks.early_stopping=null", "logger.csv=null"), tmp_path)
+    assert trainer.loggers == []
+    assert "EarlyStopping" not in {type(callback).__name__ for callback in trainer.callbacks}

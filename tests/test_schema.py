@@ -1,0 +1,151 @@
+"""Every file in conf/ is without fault, and every fault is found, together with the others, in words that help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from etude.build import conf_dir
+from etude.schema import problems
+
+Config = dict[str, Any]
+Compose = Callable[..., Config]
+OPTIONS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(conf_dir().glob("*/*.yaml"))
+    if path.parent.name not in ("hydra", "target")
+]
+TARGETS = sorted(path.stem for path in (conf_dir() / "target").glob("*.yaml"))
+
+
+def given(node: Any) -> Any:
+    """The config with a value wherever one has to be given."""
+    if isinstance(node, dict):
+        return {key: given(value) for key, value in node.items()}
+    return "somewhere" if node == "???" else node
+
+
+@pytest.mark.parametrize("option", ["seed=0", *OPTIONS])
+def test_every_option_is_without_fault(config: Compose, option: str) -> None:
+    assert problems(given(config(option))) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_is_without_fault(config: Compose, target: str) -> None:
+    composed = config(f"target@task.targets={target}")
+    assert list(composed["task"]["targets"]) == [target]
+    assert problems(composed) == []
+
+
+@pytest.mark.parametrize("empty", ["augment=none", "transfer=none", "callbacks.early_stopping=null", "logger.csv=null"])
+def test_what_may_be_left_out_may_be_left_out(config: Compose, empty: str) -> None:
+    assert problems(config(empty)) == []
+
+
+def fault(config: Config) -> str:
+    """The one thing that is wrong."""
+    (said,) = problems(config)
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("+trainer.max_epoch=3", "trainer.max_epoch: no such setting; did you mean max_epochs?"),
+        ("+optim.learning_rate=1", "optim.learning_rate: no such setting; there are kind, lr, weight_decay, "),
+        ("+data.split.fraction=1", "data.split.fraction: no such setting; did you mean fractions?"),
+        ("+feature.front.hop=256", "feature.front.hop: no such setting; "),
+        ("+task.target=genre", "task.target: no such setting; did you mean targets?"),
+        ("+task.targets.genre.smooth=0.1", "task.targets.genre.smooth: no such setting; did you mean smoothing?"),
+        ("+callbacks.early_stopping.patient=3", "callbacks.early_stopping.patient: no such setting; did you mean pat"),
+        ("+logger.csv.project=x", "logger.csv.project: no such setting; "),
+        ("+backbones.hidden=3", "backbones: no such setting; did you mean backbone?"),
+    ],
+)
+def test_a_typing_error_is_found(config: Compose, override: str, said: str) -> None:
+    assert fault(config(override)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.batch_size=many", "data.batch_size: must be int, got 'many'"),
+        ("data.batch_size=1.5", "data.batch_size: must be int, got 1.5"),
+        ("data.batch_size=true", "data.batch_size: must be int, got True"),
+        ("data.batch_size=null", "data.batch_size: must be int, got None"),
+        ("data.crop=short", "data.crop: must be float or None, got 'short'"),
+        ("data.split.allow_shared_groups=1", "data.split.allow_shared_groups: must be bool, got 1"),
+        ("feature.front.top_db=true", "feature.front.top_db: must be float, got True"),
+        ("feature.view=12", "feature.view: must be str, got 12"),
+        ("trainer.max_epochs=many", "trainer.max_epochs: must be int or None, got 'many'"),
+        ("seed=-1", "seed: must be a whole number of at least 0, got -1"),
+        ("seed=true", "seed: must be a whole number of at least 0, got True"),
+        ("seed=null", "seed: must be a whole number of at least 0, got None"),
+        ("seed=0.5", "seed: must be a whole number of at least 0, got 0.5"),
+        ("task.mode=best", "task.mode: must be min or max, got 'best'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_found(config: Compose, override: str, said: str) -> None:
+    assert fault(config(f"++{override}")) == said
+
+
+@pytest.mark.parametrize("override", ["data.crop=null", "data.crop=5", "optim.lr=1", "+data.overfit=4"])
+def test_a_whole_number_is_a_number_and_none_is_allowed_where_it_is(config: Compose, override: str) -> None:
+    assert problems(config(override)) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("backbone._target_=etude.backbones.lstm.GRU", "backbone._target_: etude.backbones.lstm has no GRU"),
+        ("head._target_=etude.heads.Linear", "head._target_: there is no module etude.heads"),
+        ("data.source._target_=no_such.thing", "data.source._target_: there is no module no_such"),
+        ("~optim._target_", "optim: needs a _target_, the class or function that it configures"),
+        ("++callbacks.progress._target_=null", "callbacks.progress: needs a _target_, "),
+    ],
+)
+def test_a_target_that_is_none_is_found(config: Compose, override: str, said: str) -> None:
+    assert fault(config(override)).startswith(said)
+
+
+@pytest.mark.parametrize("key", ["data", "feature", "backbone", "head", "balance", "optim", "trainer"])
+def test_a_group_that_is_missing_is_named(config: Compose, key: str) -> None:
+    assert fault({k: v for k, v in config().items() if k != key}) == f"{key}: is missing"
+    assert fault(config() | {key: {}}) == f"{key}: is missing"
+
+
+@pytest.mark.parametrize("key", ["backbone", "augment"])
+@pytest.mark.parametrize("value", ["ast", ["ast"]])
+def test_a_word_where_a_group_belongs_is_found(config: Compose, key: str, value: Any) -> None:
+    """As in an experiment file that says `backbone: ast` where it means `override /backbone: ast`."""
+    assert fault(config() | {key: value}).startswith(f"{key}: needs a _target_")
+
+
+@pytest.mark.parametrize("targets", [["genre", "valence"], "genre"])
+def test_names_where_targets_belong_are_found(config: Compose, targets: Any) -> None:
+    """As in `task.targets=[genre,valence]`."""
+    composed = config()
+    composed["task"] = composed["task"] | {"targets": targets}
+    assert fault(composed).startswith("task.targets: ")
+
+
+def test_a_task_needs_a_target(config: Compose) -> None:
+    assert fault(config("~task.targets.genre")) == "task.targets: a task needs at least one target"
+
+
+def test_all_faults_are_said_at_once(config: Compose) -> None:
+    said = problems(config("seed=-1", "+trainer.max_epoch=3", "data.batch_size=many", "+backbone.colour=red"))
+    assert [sentence.split(":")[0] for sentence in sorted(said)] == [
+        "backbone.colour", "data.batch_size", "seed", "trainer.max_epoch",
+    ]  # fmt: skip
+
+
+def test_faults_inside_a_list_are_found(config: Compose) -> None:
+    """`build` makes what stands in lists, so they are checked as well."""
+    trainer = config()["trainer"] | {"plugins": [{"_target_": "etude.optim.Optimiser", "learning": 1}]}
+    said = fault(config() | {"trainer": trainer})
+    assert said.startswith("trainer.plugins")
+    assert "learning: no such setting" in said
