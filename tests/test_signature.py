@@ -62,7 +62,7 @@ def test_annotations_are_those_in_the_source(name: str) -> None:
             assert read.takes[key] == ast.unparse(ast.parse(parameter.annotation))
 
 
-SHAPES = '''
+SHAPES = """
 from dataclasses import dataclass, field
 from typing import ClassVar
 from .near import Far, far as beside
@@ -96,12 +96,12 @@ class Counted:
     limit: ClassVar[int] = 3
     seen: list[int] = field(default_factory=list, init=False)
 def function(x: int, *, y: bool = True, **rest): ...
-'''
-NEAR = '''
+"""
+NEAR = """
 class Far:
     def __init__(self, near: float, **rest): ...
 def far(q: int): ...
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["Plain", "Open", "Child", "Grandchild", "Both", "Borrowed", "Empty", "Record", "Longer", "Heir", "Counted", "function",
-     "beside", "near.Far"],
+    ["Plain", "Open", "Child", "Grandchild", "Both", "Borrowed", "Empty", "Record", "Longer", "Heir", "Counted",
+     "function", "beside", "near.Far"],
 )  # fmt: skip
 def test_a_definition_of_any_shape_is_read(shapes: str, name: str) -> None:
     read = signature(f"{shapes}.{name}")

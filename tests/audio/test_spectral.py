@@ -86,5 +86,5 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_an_unknown_reference_is_refused() -> None:
-    with pytest.raises(ValueError, match="ref.*median"):
+    with pytest.raises(ValueError, match=r"ref.*median"):
         FrontEnd(ref="median")

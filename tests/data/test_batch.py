@@ -17,6 +17,7 @@ from etude.build import data as build
 from etude.data.batch import Batch, Clips, Order
 from etude.data.module import MusicData
 from etude.data.pack import Pack, write
+from etude.data.prepare import prepare
 
 LENGTHS = (9, 3, 14, 10, 1, 11)
 CROP = 10
@@ -49,7 +50,7 @@ def test_a_crop_is_a_contiguous_part_of_its_clip(pack: Pack, where: float) -> No
 def test_crops_begin_anywhere_from_the_first_to_the_last_place(pack: Pack) -> None:
     wheres = np.linspace(0, 1, 1000, endpoint=False)
     starts = Counter(int(clips(pack, CROP)[[(2, float(where))]].x[0, 0, 1]) for where in wheres)
-    assert starts == {first: 200 for first in range(5)}
+    assert starts == dict.fromkeys(range(5), 200)
 
 
 def test_whole_clips_come_with_their_lengths_and_zeros_after(pack: Pack) -> None:
@@ -130,6 +131,7 @@ def music(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
 
     def make(*overrides: str) -> MusicData:
         data = build(config("feature=chroma", *overrides))
+        prepare(data.source, data.feature.front, data.packs, workers=1)
         data.setup()
         return data
 

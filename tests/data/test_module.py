@@ -27,6 +27,7 @@ VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)
 def data(config: Callable[..., dict[str, Any]], request: pytest.FixtureRequest) -> MusicData:
     """The demo, seen through each view."""
     made = build(config(f"feature={request.param}"))
+    prepare(made.source, made.feature.front, made.packs, workers=1)
     made.setup()
     return made
 

@@ -82,7 +82,7 @@ def test_another_front_end_makes_a_pack_beside(source: Collection, packs: Path, 
 
 
 def relabelled(source: Collection) -> Collection:
-    return replace(source, table=source.table.assign(genre=["y"] + source.table["genre"].tolist()[1:]))
+    return replace(source, table=source.table.assign(genre=["y", *source.table["genre"].tolist()[1:]]))
 
 
 def regrouped(source: Collection) -> Collection:

@@ -134,7 +134,7 @@ def test_every_part_has_every_class_where_that_can_be(seed: int) -> None:
 
 def test_too_few_groups_are_refused() -> None:
     table = pd.DataFrame({"id": list("abcdef"), "group": list("xxxyyy"), "genre": list("ababab")})
-    with pytest.raises(DataError, match="leaves no clips for .*: 6 clips in 2 groups are too few"):
+    with pytest.raises(DataError, match=r"leaves no clips for .*: 6 clips in 2 groups are too few"):
         Split().assign(table)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from etude.backbones.base import Backbone, valid
 
@@ -79,23 +81,45 @@ class Block(nn.Module):
         return x * valid(lengths, x.shape[2])[:, None, :, None], lengths
 
 
-class MaskedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose training statistics leave out padding, so that a batch-mate's length changes nothing.
+class MaskedBatchNorm(nn.Module):
+    """Batch norm whose training statistics leave out padding and take in every device.
 
-    Source: Ioffe & Szegedy, 2015, "Batch normalization"; the mean and the variance are taken over valid frames only.
+    So neither the length of a batch-mate nor the number of devices that share a batch changes what is learned. Source:
+    Ioffe & Szegedy, 2015, "Batch normalization"; mean and variance are over the valid frames of the whole batch.
+
+    Args:
+        channels: Channels, C.
+        momentum: Share of the newest batch in the running statistics.
+        eps: Added to the variance.
     """
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))  # so that torch's weights load
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Normalise (B, C, T, F) by channel."""
-        if not self.training or bool((lengths == x.shape[2]).all()):
-            return super().forward(x)
-        mask = valid(lengths, x.shape[2])[:, None, :, None].to(x.dtype)
-        count = mask.sum() * x.shape[3]
-        mean = (x * mask).sum((0, 2, 3)) / count
-        var = ((x - mean[:, None, None]).square() * mask).sum((0, 2, 3)) / count
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if not self.training or (not shared and bool((lengths == x.shape[2]).all())):
+            running = (self.running_mean, self.running_var)
+            return F.batch_norm(x, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
+        mask = valid(lengths, x.shape[2])[:, None, :, None].float()
+        total = all_reduce if shared else torch.clone
+        count = total(mask.sum() * x.shape[3])
+        mean = total((x * mask).sum((0, 2, 3))) / count
+        var = total(((x - mean[:, None, None]).square() * mask).sum((0, 2, 3))) / count
         with torch.no_grad():
-            rate = self.momentum if self.momentum is not None else 0.1
-            self.running_mean += rate * (mean.detach() - self.running_mean)  # type: ignore[operator]
-            self.running_var += rate * (var.detach() * count / (count - 1).clamp(min=1) - self.running_var)  # type: ignore[operator]
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return (x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
