@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone
+from etude.backbones.base import Backbone, valid
 
 
 class LSTM(Backbone):
@@ -22,15 +22,26 @@ class LSTM(Backbone):
         depth: Number of stacked layers.
         bidirectional: Also read each clip from its last valid frame to its first.
         dropout: Probability of dropping a unit between layers.
+        readout: What of the last layer is the embedding: `last`, the states after each clip's own last frame (and, when
+            bidirectional, its first), or `mean`, the mean over its frames.
 
     Attributes:
         dim: Size of the embedding, D = H, or 2 H when bidirectional.
     """
 
     def __init__(
-        self, bins: int, hidden: int = 64, depth: int = 2, bidirectional: bool = False, dropout: float = 0.1
+        self,
+        bins: int,
+        hidden: int = 64,
+        depth: int = 2,
+        bidirectional: bool = False,
+        dropout: float = 0.1,
+        readout: str = "last",
     ) -> None:
         super().__init__()
+        if readout not in ("last", "mean"):
+            raise ValueError(f"backbone.readout must be last or mean, got {readout!r}")
+        self.readout = readout
         directions = 2 if bidirectional else 1
         self.dim = hidden * directions
         self.bidirectional = bidirectional
@@ -47,7 +58,7 @@ class LSTM(Backbone):
             lengths: Valid frames per clip (B,), int64, each in 1..T.
 
         Returns:
-            Embedding (B, D): the states after the last valid frame and, when bidirectional, after the first.
+            Embedding (B, D).
         """
         end = (lengths - 1).view(-1, 1, 1)
         for i, onward in enumerate(self.onward):
@@ -59,7 +70,9 @@ class LSTM(Backbone):
                 last = torch.cat([last, take(flipped, end)], dim=-1)
                 states = torch.cat([states, take(flipped, reverse)], dim=-1)
             x = self.dropout(states)
-        return last[:, 0]
+        if self.readout == "last":
+            return last[:, 0]
+        return (states * valid(lengths, x.shape[1])[..., None]).sum(1) / lengths[:, None]
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output, for freezing, layer-wise learning rates and inspection."""

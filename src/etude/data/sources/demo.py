@@ -30,6 +30,7 @@ def collection() -> Collection:
             **{name: dict(scalar) for name in ("valence", "energy", "danceability")},
         },
         card=(HOME / "CARD.md").read_text(encoding="utf-8"),
-        note=f"Valence, energy and danceability of this collection are {DERIVED}, which it does not have.",
+        note="Valence, energy and danceability of this collection are derived from the signal. They stand in for "
+        "listener ratings, which it does not have.",
         extra={"licences": {str(k): int(v) for k, v in table["licence"].value_counts().items()}},
     ).check()
