@@ -44,13 +44,13 @@ def test_a_label_is_learned_with_torchs_cross_entropy(smoothing: float) -> None:
 )
 def test_a_scalar_is_learned_on_the_unit_scale(loss: str, expected: list[float]) -> None:
     """Of the range 1 to 9, the value 5 is the middle; the errors are 0.5, 1, 0 and 0.05 of the range."""
-    out, y = torch.tensor([[1.0], [0.0], [0.5], [0.30]]), torch.tensor([5.0, 9.0, 5.0, 3.0])
+    out, y = torch.tensor([[0.5], [-0.5], [0.0], [-0.2]]), torch.tensor([5.0, 9.0, 5.0, 3.0])
     torch.testing.assert_close(Scalar("energy", RANGE, loss).loss(out, y), torch.tensor(expected))
 
 
 def test_a_perfect_prediction_of_a_scalar_has_no_loss() -> None:
     target, y = Scalar("energy", RANGE), torch.tensor([1.0, 2.5, 9.0])
-    out = (y[:, None] - 1) / 8
+    out = (y[:, None] - 5) / 8
     torch.testing.assert_close(target.predict(out), y)
     assert (target.loss(out, y) == 0).all()
 
@@ -87,7 +87,7 @@ def test_probabilities_are_softmax() -> None:
 
 
 def test_a_value_lies_in_its_range() -> None:
-    said = Scalar("energy", RANGE).predict(torch.tensor([[-5.0], [0.0], [0.25], [1.0], [1e6]]))
+    said = Scalar("energy", RANGE).predict(torch.tensor([[-5.0], [-0.5], [-0.25], [0.5], [1e6]]))
     assert said.tolist() == [1.0, 1.0, 3.0, 9.0, 9.0]
 
 

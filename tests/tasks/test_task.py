@@ -53,8 +53,8 @@ def test_the_loss_is_the_sum_of_means_over_what_is_known(z: Tensor, y: dict[str,
     loss, each = every.loss(out, y)
     expected = {
         "genre": F.cross_entropy(out["genre"], y["genre"], ignore_index=-1),
-        "energy": F.mse_loss(out["energy"][[0, 1, 3, 4], 0], y["energy"][[0, 1, 3, 4]]),
-        "valence": F.mse_loss(out["valence"][:, 0], (y["valence"] + 1) / 2),
+        "energy": F.mse_loss(out["energy"][[0, 1, 3, 4], 0] + 0.5, y["energy"][[0, 1, 3, 4]]),
+        "valence": F.mse_loss(out["valence"][:, 0] + 0.5, (y["valence"] + 1) / 2),
     }
     torch.testing.assert_close(each, expected)
     torch.testing.assert_close(loss, expected["genre"] + 0.5 * expected["energy"] + expected["valence"])

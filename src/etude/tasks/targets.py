@@ -93,8 +93,9 @@ class Label(Target):
 class Scalar(Target):
     """A number in a range, learned with a squared or a robust loss on its unit scale.
 
-    The head's one output is read as a place in the range: 0 is its lower end, 1 its upper. A prediction outside is
-    moved to the nearer end; the loss sees it where it is, so that its gradient never vanishes.
+    The head's one output is read as a place in the range: 0 is its middle, where a new network begins, -0.5 its lower
+    end and 0.5 its upper. A prediction outside is moved to the nearer end; the loss sees it where it is, so that its
+    gradient never vanishes.
 
     Args:
         name: Its column in the table of clips.
@@ -121,7 +122,7 @@ class Scalar(Target):
 
     def predict(self, out: Tensor) -> Tensor:
         """Values (B,) inside the range."""
-        return self.low + (self.high - self.low) * out.float()[:, 0].clamp(0, 1)
+        return self.low + (self.high - self.low) * (out.float()[:, 0] + 0.5).clamp(0, 1)
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
-        return self.criterion(out[:, 0], (y - self.low) / (self.high - self.low), reduction="none")
+        return self.criterion(out[:, 0] + 0.5, (y - self.low) / (self.high - self.low), reduction="none")
