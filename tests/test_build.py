@@ -227,6 +227,24 @@ def test_a_file_whose_config_would_run_code_is_refused_and_does_not(config: Comp
     assert not trap.exists()
 
 
+def test_a_file_cannot_open_a_connection(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger is trusted in a run that is resumed, but it is no part of a network."""
+    monkeypatch.chdir(tmp_path)
+    evil, name = config(), {"_target_": "etude.tasks.targets.Label", "name": "x", "spec": {"classes": []}}
+    logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}
+    evil["optim"] = {"_target_": "etude.tracking.wandb", **logger}
+    torch.save({"state_dict": {}, "etude": recipe(evil)}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match=r"wants to call etude\.tracking\.wandb, which is not trusted"):
+        load(tmp_path / "evil.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
+
+
+def test_weights_that_are_not_of_its_network_get_a_sentence(config: Compose, tmp_path: Path) -> None:
+    path = saved(config("backbone=cnn"), tmp_path / "best.ckpt", state_dict={"backbone.x": torch.zeros(1)})
+    with pytest.raises(UserError, match=rf"^{path}: [^\n]*$"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     "content", [None, b"", b"hello", b"PK\x03\x04half a zip"], ids=["missing", "empty", "text", "zip"]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from etude.backbones.lstm import LSTM, reversal
 
@@ -39,6 +39,19 @@ def test_equals_torch_packed(clips: Tensor, bidirectional: bool, depth: int) -> 
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_mean_is_over_the_packed_states(clips: Tensor, bidirectional: bool) -> None:
+    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, readout="mean").eval()
+    packed = pack_padded_sequence(clips, LENGTHS, batch_first=True, enforce_sorted=False)
+    states, _ = pad_packed_sequence(packed_twin(net, 12)(packed)[0], batch_first=True)  # zero after each clip
+    torch.testing.assert_close(net(clips, LENGTHS), states.sum(1) / LENGTHS[:, None], atol=1e-6, rtol=1e-5)
+
+
+def test_an_unknown_readout_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.readout must be last or mean, got 'first'"):
+        LSTM(bins=12, readout="first")
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
 def test_gradients_are_those_of_the_packed_twin(clips: Tensor, bidirectional: bool) -> None:
     net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, dropout=0.0)
     twin, ours, theirs = packed_twin(net, 12), clips.clone().requires_grad_(), clips.clone().requires_grad_()
@@ -49,9 +62,10 @@ def test_gradients_are_those_of_the_packed_twin(clips: Tensor, bidirectional: bo
     torch.testing.assert_close(net.onward[0].weight_hh_l0.grad, twin.weight_hh_l0.grad, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padding_is_invisible(clips: Tensor, bidirectional: bool) -> None:
-    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional).eval()
+def test_padding_is_invisible(clips: Tensor, bidirectional: bool, readout: str) -> None:
+    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, readout=readout).eval()
     noisy = clips.clone()
     for clip, length in zip(noisy, LENGTHS, strict=True):
         clip[length:] = 1e3

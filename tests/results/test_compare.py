@@ -72,3 +72,10 @@ def test_a_single_run_gets_no_csv_and_nothing_is_refused(sweep: Path, tmp_path: 
     assert main([str(tmp_path / "empty")]) == 2
     assert "is not a run" in capsys.readouterr().err
     assert find(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
+
+
+def test_job_ten_comes_after_job_nine(tmp_path: Path) -> None:
+    for job in (10, 9, 1):
+        (tmp_path / f"{job}_genre").mkdir()
+        (tmp_path / f"{job}_genre" / "config.yaml").touch()
+    assert [path.name for path in find(tmp_path)] == ["1_genre", "9_genre", "10_genre"]

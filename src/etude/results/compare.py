@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +28,10 @@ COLUMNS = [
 
 
 def find(path: Path) -> list[Path]:
-    """The run folders at or below a path, in order of name: whatever holds a record or a config that is not hidden."""
+    """The run folders at or below a path, job 9 before job 10: whatever holds a record or a config and is not hidden."""
     marks = [mark for name in ("record.json", "config.yaml") for mark in path.rglob(name)]
     runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
-    return [path] if path in runs else sorted(runs)
+    return [path] if path in runs else sorted(runs, key=_natural)
 
 
 def collect(folders: str | Path | Sequence[str | Path]) -> DataFrame:
@@ -85,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep = folders[0] if len(folders) == 1 and find(folders[0]) != folders else None
     show(collect(folders), sweep)
     return 0
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts job 10 of a sweep after job 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
