@@ -2,7 +2,7 @@
 
 import sys
 
-from etude.data.prepare import main
+from etude.prepare import main
 
 if __name__ == "__main__":
     sys.exit(main())

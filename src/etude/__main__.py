@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
 COMMANDS = {
     "train": ("etude.train", "train one experiment, or a sweep of them with -m"),
-    "prepare": ("etude.data.prepare", "make the pack of a collection without training on it"),
+    "prepare": ("etude.prepare", "make the pack of a collection without training on it"),
     "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
     "compare": ("etude.results.compare", "put runs side by side in one table"),
 }
@@ -25,6 +26,8 @@ def main() -> int:
     if name in ("-V", "--version"):
         print(f"etude {__version__}")  # noqa: T201
         return 0
+    if name not in COMMANDS and "LOCAL_RANK" in os.environ:  # Lightning starts further devices with the overrides alone
+        return int(import_module("etude.train").main(sys.argv[1:]) or 0)
     if name in COMMANDS:
         return int(import_module(COMMANDS[name][0]).main(sys.argv[2:]) or 0)
     listing = "\n".join(f"  etude {command:<9} {what}" for command, (_, what) in COMMANDS.items())

@@ -29,8 +29,11 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Command, git commit of the working directory, versions, and the machine."""
+    script = Path(sys.argv[0]).name
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(
+            [*(["etude", "train"] if script in ("etude", "__main__.py") else [script]), *sys.argv[1:]]
+        ),
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(),

@@ -49,8 +49,10 @@ def test_a_view_is_its_columns(data: MusicData) -> None:
         np.testing.assert_array_equal(x[:length], data.pack.clip(row)[:, columns])
 
 
-def test_all_views_share_one_pack(data: MusicData, packs: Path) -> None:
-    assert [path.name for path in packs.glob("demo-*")] == [data.pack.folder.name]
+def test_all_views_share_one_pack(data: MusicData, config: Callable[..., dict[str, Any]]) -> None:
+    others = [build(config(f"feature={view}")) for view in VIEWS]
+    folders = {prepare(other.source, other.feature.front, other.packs, workers=1).folder for other in others}
+    assert folders == {data.pack.folder}
 
 
 def test_training_sees_five_seconds_and_evaluation_whole_clips(data: MusicData) -> None:

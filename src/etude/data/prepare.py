@@ -8,8 +8,7 @@ import io
 import json
 import logging
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -67,42 +66,6 @@ def prepare(collection: Collection, front: FrontEnd, packs: Path, workers: int |
     if skipped:
         log.warning("%d clips are skipped; %s says why", len(skipped), folder / SKIPPED)
     return write(folder, table[kept].drop(columns="path"), made, origin, {SKIPPED: listing.getvalue()})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Make the pack of a configured collection; `data=` and `feature=` as in training.
-
-    Args:
-        argv: Hydra overrides.
-
-    Returns:
-        0, or 2 when the config or the data have to be mended.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from etude.build import conf_dir, make
-    from etude.errors import UserError
-
-    overrides = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in overrides or "--help" in overrides:
-        options = ", ".join(sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml")))
-        print(f"prepare: make the pack of a collection.\n\n  data=<{options}> feature=<view> data.packs=<folder>")  # noqa: T201
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose("train", overrides=overrides)
-        source: Any = OmegaConf.to_container(config.data.source, resolve=True)
-        feature: Any = OmegaConf.to_container(config.feature, resolve=True)
-        pack = prepare(make(source), make(feature).front, Path(config.data.packs))
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    log.info("%d clips in %s", len(pack.index), pack.folder)
-    return 0
 
 
 def _map(jobs: list[tuple[str, FrontEnd]], workers: int | None) -> Iterator[np.ndarray | str]:

@@ -28,7 +28,7 @@ COLUMNS = [
 
 
 def find(path: Path) -> list[Path]:
-    """The run folders at or below a path, job 9 before job 10: whatever holds a record or a config and is not hidden."""
+    """The run folders at or below a path, job 9 before job 10: all that hold a record or a config, unless hidden."""
     marks = [mark for name in ("record.json", "config.yaml") for mark in path.rglob(name)]
     runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
     return [path] if path in runs else sorted(runs, key=_natural)
