@@ -48,6 +48,6 @@ class SpecAugment(nn.Module):
 
 def _stretch(room: Tensor, size: int, share: float) -> Tensor:
     """One random stretch in each of B axes: (B,) places of room -> (B, size) bool, at most `share` of the room long."""
-    width = torch.rand(len(room), device=room.device) * share * room
-    start = torch.rand(len(room), device=room.device) * (room - width)
-    return valid((start + width).long(), size) & ~valid(start.long(), size)
+    width = (torch.rand(len(room), device=room.device) * ((share * room).long() + 1)).long()
+    start = (torch.rand(len(room), device=room.device) * (room - width + 1)).long()
+    return valid(start + width, size) & ~valid(start, size)

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from etude.data.module import MusicData
     from etude.learner import Learner
 
-# Modules whose public names a stored config may call: they build things and neither write nor fetch.
+# Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
+NETWORK = (
+    *("etude.audio.spectral", "etude.augment", "etude.backbones", "etude.data.feature", "etude.optim"),
+    "etude.tasks",
+)
+# And those that a run which is resumed may call as well.
 TRUSTED = (
-    *("etude.audio.spectral", "etude.augment", "etude.backbones", "etude.callbacks", "etude.data.feature"),
-    *("etude.data.module", "etude.data.sources", "etude.data.splits", "etude.optim", "etude.tasks", "etude.tracking"),
+    *(*NETWORK, "etude.callbacks", "etude.data.module", "etude.data.sources", "etude.data.splits", "etude.tracking"),
     *("etude.transfer", "pytorch_lightning.callbacks", "pytorch_lightning.trainer.trainer"),
 )
 
@@ -64,23 +68,24 @@ def resolve(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"there is no {name}: {error}") from error
 
 
-def vet(node: Any) -> None:
+def vet(node: Any, packages: tuple[str, ...] = TRUSTED) -> None:
     """Refuse a config that somebody else may have written when it would call what is not trusted.
 
     Args:
         node: A whole config or any part of it, from a checkpoint or a run folder. Trusted are public names that are
-            defined in `TRUSTED` or in a package that the environment variable `ETUDE_TRUST` names (comma separated).
+            defined in `packages` or in a package that the environment variable `ETUDE_TRUST` names (comma separated).
+        packages: Whose public names are trusted.
 
     Raises:
         UserError: A target is outside, or is only borrowed by a trusted module from somewhere else.
     """
     if isinstance(node, Mapping):
         if isinstance(name := node.get("_target_"), str):
-            trusted = (*TRUSTED, *filter(None, os.environ.get("ETUDE_TRUST", "").split(",")))
+            trusted = (*packages, *os.environ.get("ETUDE_TRUST", "").replace(",", " ").split())
             roots = {package.split(".")[0] for package in trusted}  # importing already runs a module
             public = name.split(".")[0] in roots and not any(part.startswith("_") for part in name.split("."))
             if not public or not _within(getattr(resolve(name), "__module__", ""), trusted):
@@ -89,10 +94,10 @@ def vet(node: Any) -> None:
                     "in the environment variable ETUDE_TRUST"
                 )
         for value in node.values():
-            vet(value)
+            vet(value, packages)
     elif isinstance(node, list):
         for value in node:
-            vet(value)
+            vet(value, packages)
 
 
 def _within(module: str, packages: tuple[str, ...]) -> bool:
@@ -138,9 +143,10 @@ def network(recipe: Mapping[str, Any]) -> Learner:
     for name, node in config["task"]["targets"].items():
         if name not in specs:
             raise UserError(f"task: this data has no target {name}; it has {', '.join(specs)}")
+        kind = getattr(resolve(node["_target_"]), "kind", None)
+        if kind != specs[name]["kind"]:
+            raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {kind}")
         targets.append(make(node, name, specs[name]))
-        if targets[-1].kind != specs[name]["kind"]:
-            raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {targets[-1].kind}")
     backbone = make(config["backbone"], bins)
     head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
     balance = lambda names: make(config["balance"], names)  # noqa: E731
@@ -179,19 +185,21 @@ def load(checkpoint: Path) -> Learner:
     Raises:
         UserError: The file is not one of our checkpoints.
     """
-    import pickle
-
     import torch
 
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{checkpoint}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
-    if "etude" not in stored:
+    except Exception as error:  # the unpickler raises whatever a strange byte leads to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{checkpoint}: cannot be read as a checkpoint ({reason})") from error
+    if not isinstance(stored, dict) or "etude" not in stored:
         raise UserError(f"{checkpoint}: is a checkpoint of something else; it holds no recipe of a network")
-    vet(stored["etude"]["config"])
+    vet(stored["etude"]["config"], NETWORK)
     made = network(stored["etude"])
-    made.load_state_dict(stored["state_dict"])
+    try:
+        made.load_state_dict(stored["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{checkpoint}: its weights are not those of the network it describes") from error
     return made.eval()
 
 

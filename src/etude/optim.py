@@ -18,7 +18,7 @@ class Optimiser:
         lr: Highest learning rate.
         weight_decay: Decay of matrices and filters; biases, norms and single vectors are never decayed.
         warmup: Share of all steps over which the rate rises from 0.
-        decay: `cosine` to 0 at the last step, or `none`.
+        decay: `cosine`, reaching 0 as the last step ends, or `none`.
     """
 
     kind: str = "adamw"
@@ -42,10 +42,11 @@ class Optimiser:
         import torch
         from torch.optim.lr_scheduler import LambdaLR
 
-        free = [p for p in module.parameters() if p.requires_grad]
+        free = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        matrix = {name for name, p in free if p.ndim > 1 and "weight" in name.rpartition(".")[2]}  # no token, no code
         groups = [
-            {"params": [p for p in free if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for name, p in free if name in matrix], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in free if name not in matrix], "weight_decay": 0.0},
         ]
         maker = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
         optimiser = maker([group for group in groups if group["params"]], lr=self.lr)

@@ -15,6 +15,7 @@ TOP = (
 NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str}
+PLAIN_KEYS = ("seed", "name", "resume", "outputs")
 MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
 
 
@@ -39,11 +40,15 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     if task.get("mode") not in ("min", "max"):
         found.append(f"task.mode: must be min or max, got {task.get('mode')!r}")
     for path, group in [*((key, config.get(key)) for key in TOP), ("task.targets", task.get("targets"))]:
-        if path in MAPS and isinstance(group, Mapping):
+        if path in (*PLAIN_KEYS, "task", "choices") or not group:  # an empty group is `none`
+            continue
+        if path not in MAPS:
+            found += _node(path, group)
+        elif isinstance(group, Mapping):
             for name, node in group.items():
                 found += _node(f"{path}.{name}", node)
-        elif path not in ("task", "choices") and isinstance(group, Mapping) and group:  # an empty group is `none`
-            found += _node(path, group)
+        else:
+            found.append(f"{path}: must hold named nodes, got {group!r}")
     return found
 
 
@@ -66,8 +71,9 @@ def _node(path: str, node: Any) -> Iterator[str]:
         for key, value in settings.items():
             yield from _type(f"{path}.{key}", value, known.takes.get(key, ""))
     for key, value in settings.items():
-        if isinstance(value, Mapping) and "_target_" in value:
-            yield from _node(f"{path}.{key}", value)
+        for place, item in enumerate(value) if isinstance(value, list) else [("", value)]:
+            if isinstance(item, Mapping) and "_target_" in item:
+                yield from _node(f"{path}.{key}" + (f"[{place}]" if place != "" else ""), item)
 
 
 def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
@@ -81,6 +87,10 @@ def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
 
 def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
     """A plain value of the wrong type; annotations that are not plain are left to the code itself."""
+    if annotation.startswith("Optional["):
+        annotation = f"{annotation[9:-1]} | None"
+    if annotation.startswith("Union["):
+        annotation = annotation[6:-1].replace(",", " |")
     options = [option.strip() for option in annotation.split("|")] if annotation else []
     if not options or any(option not in (*PLAIN, "None") for option in options):
         return

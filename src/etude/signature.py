@@ -94,13 +94,21 @@ def _of(node: ast.ClassDef | ast.FunctionDef, path: Path, module: str) -> Signat
     is_open = False
     for base in node.bases:
         found = _find(path, module, base.id) if isinstance(base, ast.Name) else None
-        if found:
+        if found is None:
+            is_open = is_open or ast.unparse(base) != "object"  # a base that cannot be read may take anything
+        elif not takes and not is_open:  # Python calls the first __init__ that it finds
             inherited = _of(*found)
-            takes, is_open = takes | inherited.takes, is_open or inherited.open
+            takes, is_open = dict(inherited.takes), inherited.open
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         takes |= {c.target.id: ast.unparse(c.annotation) for c in node.body
-                  if isinstance(c, ast.AnnAssign) and isinstance(c.target, ast.Name)}  # fmt: skip
+                  if isinstance(c, ast.AnnAssign) and isinstance(c.target, ast.Name) and _is_field(c)}  # fmt: skip
     return Signature(takes, is_open)
+
+
+def _is_field(node: ast.AnnAssign) -> bool:
+    """Whether a line of a dataclass is a parameter of its __init__."""
+    hidden = node.value is not None and "init=False" in ast.unparse(node.value)
+    return not hidden and "ClassVar" not in ast.unparse(node.annotation)
 
 
 def _arguments(args: ast.arguments, skip: int) -> Signature:

@@ -73,7 +73,7 @@ def test_a_typing_error_in_an_experiment_file_is_found(tmp_path: Path, train: Ca
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["data.split.fractions=[0.98,0.01,0.01]"], "too few"),
+        (["data.split.kind=official"], "needs a column `split`"),
         (["data.split.kind=random"], "groups stand on both sides of the split"),
         (["+target@task.targets.x=genre"], "x"),
     ],

@@ -39,7 +39,7 @@ def test_the_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, enviro
         "etude",
         "train",
         "debug=fast",
-        "backbone=lstm",
+        "trainer=ddp_cpu",
         f"data.packs={packs}",
         cwd=empty,
         env=outside,

@@ -32,7 +32,10 @@ def decode(path: Path, rate: int) -> np.ndarray:
     try:
         audio, native = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DecodeError(f"{path}: cannot be decoded ({str(error).split(': ')[-1].strip()})") from error
+        reason = str(error).split(": ")[-1].strip()
+        if "does not exist" in reason:  # libsndfile's word for an MP3 that is none
+            reason = "it holds no sound that libsndfile knows"
+        raise DecodeError(f"{path}: cannot be decoded ({reason})") from error
     mono = audio.mean(axis=1, dtype=np.float32)
     if not len(mono):
         raise DecodeError(f"{path}: holds no samples")

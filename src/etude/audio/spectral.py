@@ -44,6 +44,10 @@ class FrontEnd:
     ref: str = "max"
     tuning: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.ref not in ("max", "one"):
+            raise ValueError(f"feature.front.ref must be max or one, got {self.ref!r}")
+
     @property
     def bins(self) -> int:
         """Rows of a frame, F: mel bands, then pitch classes."""

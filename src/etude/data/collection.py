@@ -67,7 +67,7 @@ class Collection:
             if len(wrong):
                 where = table["id"][wrong.index[0]]
                 raise DataError(
-                    f"{self.name}: clip {where!r} has {name} = {wrong.iloc[0]!r}, which the target does not allow"
+                    f"{self.name}: clip {where!r} has {name} = {wrong.tolist()[0]!r}, which the target does not allow"
                 )
         return self
 

@@ -96,9 +96,10 @@ def _clip(job: tuple[str, FrontEnd]) -> np.ndarray | str:
 def _holds(folder: Path, origin: dict[str, Any]) -> bool:
     """Whether the folder has a finished pack of this very origin."""
     path = folder / MANIFEST
-    if not path.is_file():
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    manifest = json.loads(path.read_text(encoding="utf-8"))
     return manifest.get("format") == FORMAT and all(manifest.get(key) == value for key, value in origin.items())
 
 

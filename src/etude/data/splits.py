@@ -92,7 +92,7 @@ class Split:
         if both:
             names = ", ".join(str(table["group"].to_numpy()[groups == g][0]) for g in both[:5])
             raise DataError(
-                f"{len(both)} groups stand on both sides of the split ({names}{', ...' if len(both) > 5 else ''}): "
+                f"{len(both)} {'group stands' if len(both) == 1 else 'groups stand'} on both sides of the split ({names}{', ...' if len(both) > 5 else ''}): "
                 "use data.split.kind=grouped, or allow it with data.split.allow_shared_groups=true"
             )
 
@@ -127,16 +127,18 @@ def _place(counts: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.nd
     share = counts / counts.sum(0)
     target = np.array(fractions)[:, None]
     best, least = np.zeros(len(counts), int), np.inf
-    for _ in range(max(1, min(500, WORK // len(counts)))):
+    for attempt in range(max(2, min(500, WORK // len(counts)))):
         order = rng.permutation(len(counts))
         order = order[np.argsort(-share[order].max(1) * rng.uniform(0.5, 1.0, len(order)), kind="stable")]
         have, parts = np.zeros((len(fractions), counts.shape[1])), np.zeros(len(counts), int)
         for unit in order:
             # what placing here takes off the distance to the target
             gain = ((target - have) ** 2 - (target - have - share[unit]) ** 2).sum(1) / target[:, 0]
+            if attempt % 2:  # an empty part comes first, then one that lacks a class of this unit
+                gain += 100.0 * (have == 0).all(1) + ((have == 0) & (share[unit] > 0)).sum(1)
             parts[unit] = int(np.argmax(gain + rng.uniform(0, 1e-9, len(gain))))
             have[parts[unit]] += share[unit]
-        cost = float(((have - target) ** 2).sum() + 10 * (have == 0).sum())
+        cost = float(((have - target) ** 2).sum() + 10 * (have == 0).sum() + 1000 * (have == 0).all(1).sum())
         if cost < least:
             best, least = parts, cost
     return best
