@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/python train.py
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check

@@ -92,8 +92,9 @@ class Split:
         if both:
             names = ", ".join(str(table["group"].to_numpy()[groups == g][0]) for g in both[:5])
             raise DataError(
-                f"{len(both)} {'group stands' if len(both) == 1 else 'groups stand'} on both sides of the split ({names}{', ...' if len(both) > 5 else ''}): "
-                "use data.split.kind=grouped, or allow it with data.split.allow_shared_groups=true"
+                f"the split has {len(both)} of {len(np.unique(groups))} groups on both sides "
+                f"({names}{', ...' if len(both) > 5 else ''}): use data.split.kind=grouped, or allow it with "
+                "data.split.allow_shared_groups=true"
             )
 
 
