@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_a_checkpoint_alone_gives_the_same_predictions_from_sound(finished: Path
         np.testing.assert_allclose(z[0], row["embedding"], atol=1e-4)
         assert float(said["valence"]) == pytest.approx(row["valence.pred"], abs=1e-4)
         assert float(said["genre"][0, 0]) == pytest.approx(row["genre.score.electronic"], abs=1e-4)
+
+
+def test_the_readme_shows_how(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "network = load" in block]
+    code = code.replace("outputs/<run>", str(finished)).replace("song.mp3", collection().table["path"][0])
+    names: dict = {}
+    exec(code, names)
+    assert names["outputs"]["genre"].shape == (1, 3)
+    assert "valence" in capsys.readouterr().out
 
 
 def test_the_standardiser_knows_the_training_part_only(finished: Path, packs: Path) -> None:
