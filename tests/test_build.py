@@ -272,7 +272,9 @@ def test_checkpoints_and_curves_go_into_the_runs_folder(config: Compose, tmp_pat
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     trainer = build.trainer(config("trainer=cpu"), tmp_path / "run")
-    (checkpoint,) = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    checkpoint, last = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    assert trainer.checkpoint_callback is checkpoint  # the best, not the last, is scored
+    assert last.monitor is None
     assert checkpoint.dirpath == str(tmp_path / "run" / "checkpoints")
     assert [logger.path for logger in trainer.loggers] == [tmp_path / "run" / "curves.csv"]
     assert not (tmp_path / "run").exists()

@@ -185,15 +185,9 @@ def load(checkpoint: Path) -> Learner:
     Raises:
         UserError: The file is not one of our checkpoints.
     """
-    import torch
+    from etude.checkpoint import read
 
-    try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever a strange byte leads to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{checkpoint}: cannot be read as a checkpoint ({reason})") from error
-    if not isinstance(stored, dict) or "etude" not in stored:
-        raise UserError(f"{checkpoint}: is a checkpoint of something else; it holds no recipe of a network")
+    stored = read(checkpoint)
     vet(stored["etude"]["config"], NETWORK)
     made = network(stored["etude"])
     try:
@@ -205,6 +199,7 @@ def load(checkpoint: Path) -> Learner:
 
 def trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
     """The Trainer of a config, with its callbacks and loggers writing into the run's folder."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     callbacks: list[Callback] = [make(node) for node in (config.get("callbacks") or {}).values() if node]
@@ -212,4 +207,7 @@ def trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
     loggers = [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
-    return make(config["trainer"], default_root_dir=str(folder), callbacks=callbacks, logger=loggers or False)
+    try:
+        return make(config["trainer"], default_root_dir=str(folder), callbacks=callbacks, logger=loggers or False)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error

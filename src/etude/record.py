@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
     script = Path(sys.argv[0]).name
     return {
         "command": shlex.join(
-            [*(["etude", "train"] if script in ("etude", "__main__.py") else [script]), *sys.argv[1:]]
+            [*(["etude", "train"] if script in ("etude", "__main__.py") else ["python", script]), *sys.argv[1:]]
         ),
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

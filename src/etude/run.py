@@ -48,6 +48,9 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     begun = time.monotonic()
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume and not last.is_file():
+        raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from; start the run anew")
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     torch.set_float32_matmul_precision("high")
     seed_everything(config["seed"], workers=True, verbose=False)
@@ -60,9 +63,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         learner.without_noise()
     trainer = build.trainer(config, folder)
     say(data, learner)
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from")
+    fitting = time.monotonic()
     try:
         trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
@@ -80,7 +81,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     if table is None:
         return {}
     names = list(config["task"]["targets"])
-    seconds = {"train": round(trained - begun, 1), "total": round(time.monotonic() - begun, 1)}
+    seconds = {"train": round(trained - fitting, 1), "total": round(time.monotonic() - begun, 1)}
     result = finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
         "started": started, "seconds": seconds, "model": about,
     })  # fmt: skip
@@ -174,7 +175,7 @@ def finish(
 
     choices = config.get("choices", {})
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
-    about |= {"name": config["name"], "seed": config["seed"], **record.environment()}
+    about |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"], **record.environment()}
     about |= {"data": record.dataset(data), "targets": targets}
     pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}).to_csv(folder / "split.csv", index=False)
     table.to_parquet(folder / "predictions.parquet")

@@ -127,6 +127,8 @@ def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
     others = [override for override in overrides if not override.startswith("resume=")]
     if others:
         raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
+    if (folder / "metrics.json").is_file():
+        raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(config, dict)
     vet(config)

@@ -31,13 +31,13 @@ class Transfer:
         Raises:
             UserError: There is no checkpoint there, or not one tensor agrees.
         """
-        import torch
+        from etude.checkpoint import read
 
         path = Path(self.init_from)
         path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"transfer.init_from: {path} does not exist")
-        theirs = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        theirs = read(path)["state_dict"]
         theirs = {k.removeprefix("backbone."): v for k, v in theirs.items() if k.startswith("backbone.")}
         ours = learner.backbone.state_dict()
         same = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}

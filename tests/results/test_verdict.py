@@ -81,4 +81,6 @@ def test_population_and_caution() -> None:
     classes = [
         {"class": name, "support": 5, "groups": groups} for name, groups in (("jazz", 1), ("rock", 3), ("folk", 1))
     ]
-    assert caution(part | {"per_class": classes}).startswith("One group holds all clips of jazz and of folk:")
+    assert caution(part | {"per_class": classes}).startswith(
+        "The clips of jazz, and those of folk, come from a single group each:"
+    )

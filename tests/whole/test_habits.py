@@ -108,6 +108,9 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     assert "epoch 1/" not in result.stderr
     assert (run / "report.html").is_file()
     curves = pd.read_csv(run / "curves.csv")
+    again = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
+    assert again.returncode == 2
+    assert "this run is finished" in again.stderr
     assert curves["epoch"].dropna().astype(int).tolist() == list(range(1, 13))
 
 

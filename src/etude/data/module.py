@@ -60,6 +60,9 @@ class MusicData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("crop", crop or 1)):
+            if value <= 0:
+                raise ValueError(f"data.{name} must be greater than 0, got {value}")
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * feature.front.frames_per_second))

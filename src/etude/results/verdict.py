@@ -90,8 +90,8 @@ def caution(part: dict[str, Any]) -> str:
     lone = [row["class"] for row in part.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
     if lone:
         words.append(
-            f"One group holds all clips of {' and of '.join(lone)}: whether class or group was recognised cannot be "
-            "told, and how another group of that class would fare is in no interval."
+            f"The clips of {', and those of '.join(lone)}, come from a single group each: whether class or group was "
+            "recognised cannot be told, and how another group of that class would fare is in no interval."
         )
     return " ".join(words)
 
