@@ -15,7 +15,7 @@ from etude.build import conf_dir
 
 torch.set_num_threads(1)
 
-CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, debug: null}"  # Hydra fills these only in a real run
+CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, debug: null}"  # filled in a real run
 
 
 @pytest.fixture(scope="session")
