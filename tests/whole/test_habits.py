@@ -92,7 +92,10 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     tmp_path: Path, packs: Path, environment: dict[str, str], train: Callable[..., Result]
 ) -> None:
     command = [sys.executable, str(ROOT / "train.py"), f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=12"]
+    # a shell that runs the tests in the background has them ignore Ctrl-C, and their children too
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, previous)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("epoch 2/"):
