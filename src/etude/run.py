@@ -119,12 +119,12 @@ def say(data: MusicData, learner: Learner) -> None:
 
 def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """How training went: best epoch, its score, epochs run."""
-    import torch
+    from etude.checkpoint import read
 
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
-        epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"]) + 1
+        epoch = int(read(Path(path))["epoch"]) + 1
     score = getattr(checkpoint, "best_model_score", None)
     return {
         "parameters": sum(p.numel() for p in learner.parameters()),
