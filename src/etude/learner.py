@@ -140,6 +140,11 @@ class Learner(LightningModule):
 
     def _collect(self, batch: Batch) -> None:
         z, out = self(batch.x, batch.lengths)
+        if batch.crops > 1:  # what several crops of a clip say, on average
+            z, out = (
+                z.unflatten(0, (-1, batch.crops)).mean(1),
+                {name: value.unflatten(0, (-1, batch.crops)).mean(1) for name, value in out.items()},
+            )
         self.collected.update(batch.row, z, out, {name: batch.y[name] for name in self.task.targets})
 
     def _gather(self) -> dict[str, Tensor]:

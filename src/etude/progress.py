@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -51,5 +52,7 @@ def _lines(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]
         if done == 1:
             said = now  # what came before is the start of the workers
         if done == total or now - said > EVERY:
-            log.info("%s: %d of %d %s, %.0f a second", title, done, total, unit, done / (now - begun))
+            speed = done / (now - begun)
+            left = f", {timedelta(seconds=round((total - done) / speed))} left" if done < total else ""
+            log.info("%s: %d of %d %s, %.3g a second%s", title, done, total, unit, speed, left)
             said = now

@@ -71,10 +71,10 @@ def hardware() -> dict[str, Any]:
 
 def dataset(data: MusicData) -> dict[str, Any]:
     """What the data module holds, for the data card of a report."""
-    from etude.data.splits import PARTS, group_codes, split_hash
+    from etude.data.splits import PARTS, UNUSED, group_codes, split_hash
 
-    index, source = data.pack.index, data.source
-    groups = group_codes(index)
+    index, source, front = data.pack.index, data.source, data.feature.front
+    groups, used = group_codes(index), data.parts != UNUSED
     return {
         "name": source.name,
         "title": source.title,
@@ -82,12 +82,14 @@ def dataset(data: MusicData) -> dict[str, Any]:
         "note": source.note,
         "hash": data.pack.manifest["sha256"],
         "clips": len(index),
-        "seconds": round(float(index["frames"].sum()) / data.feature.front.frames_per_second, 1),
+        "seconds": None if front.sync == "beat" else round(int(index["frames"].sum()) / front.frames_per_second, 1),
         "licences": source.extra.get("licences", {}),
         "splits": {
             part: {"clips": int((data.parts == part).sum()), "groups": len(set(groups[data.parts == part]))}
             for part in PARTS
         },
-        "disjoint": len(set(zip(groups, data.parts, strict=True))) == len(set(groups)),  # no group on two sides
+        "disjoint": len(set(zip(groups[used], data.parts[used], strict=True))) == len(set(groups[used])),
+        "fold": data.split.fold,
+        "folds": data.split.folds if data.split.fold is not None else None,
         "split_hash": split_hash(index["id"].to_numpy(), data.parts),
     }

@@ -43,16 +43,16 @@ def problems(config: Mapping[str, Any]) -> list[str]:
         if path in (*PLAIN_KEYS, "task", "choices") or not group:  # an empty group is `none`
             continue
         if path not in MAPS:
-            found += _node(path, group)
+            found += node_problems(path, group)
         elif isinstance(group, Mapping):
             for name, node in group.items():
-                found += _node(f"{path}.{name}", node)
+                found += node_problems(f"{path}.{name}", node)
         else:
             found.append(f"{path}: must hold named nodes, got {group!r}")
     return found
 
 
-def _node(path: str, node: Any) -> Iterator[str]:
+def node_problems(path: str, node: Any) -> Iterator[str]:
     """Faults of one node and of those inside it."""
     if node is None:
         return
@@ -73,7 +73,7 @@ def _node(path: str, node: Any) -> Iterator[str]:
     for key, value in settings.items():
         for place, item in enumerate(value) if isinstance(value, list) else [("", value)]:
             if isinstance(item, Mapping) and "_target_" in item:
-                yield from _node(f"{path}.{key}" + (f"[{place}]" if place != "" else ""), item)
+                yield from node_problems(f"{path}.{key}" + (f"[{place}]" if place != "" else ""), item)
 
 
 def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:

@@ -1,10 +1,16 @@
-"""A sound file to mono float32 samples at the asked rate: soundfile reads, soxr resamples."""
+"""A sound file to mono float32 samples at the asked rate: soundfile reads, ffmpeg what it cannot, soxr resamples."""
 
 from __future__ import annotations
 
+import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
+
+WHOLE = 0.95  # share of the length that a header states; below it, the rest of the file is lost
+PATIENCE = 600  # seconds that ffmpeg gets for one file
 
 
 class DecodeError(ValueError):
@@ -15,30 +21,65 @@ def decode(path: Path, rate: int) -> np.ndarray:
     """Read a sound file as one channel.
 
     Args:
-        path: Any file that libsndfile reads (wav, flac, ogg, mp3, ...).
+        path: Any file that libsndfile reads (wav, flac, ogg, mp3, ...), or ffmpeg if that is installed (m4a, wma, ...).
         rate: Sample rate of the result, in Hz. Another one is resampled by soxr at high quality.
 
     Returns:
         Samples (N,), float32, channels averaged.
 
     Raises:
-        DecodeError: The file is missing, is not sound, is empty, or holds NaN or infinity.
+        DecodeError: The file is missing, is not sound, is empty, is cut off, or holds NaN or infinity.
     """
-    import soundfile
     import soxr
 
     if not path.is_file():
         raise DecodeError(f"{path}: there is no such file")
+    if not path.stat().st_size:
+        raise DecodeError(f"{path}: is empty, 0 bytes")
+    audio, native = _read(path)
+    if not len(audio):
+        raise DecodeError(f"{path}: holds no samples")
+    if not np.isfinite(audio).all():
+        raise DecodeError(f"{path}: holds NaN or infinite samples")
+    return audio if native == rate else soxr.resample(audio, native, rate)
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
+    """Mono samples (N,) at the file's own rate, and that rate in Hz."""
+    import soundfile
+
     try:
-        audio, native = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = str(error).split(": ")[-1].strip()
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        reason = str(error).split(": ")[-1].strip(" .")
         if "does not exist" in reason:  # libsndfile's word for an MP3 that is none
             reason = "it holds no sound that libsndfile knows"
-        raise DecodeError(f"{path}: cannot be decoded ({reason})") from error
-    mono = audio.mean(axis=1, dtype=np.float32)
-    if not len(mono):
-        raise DecodeError(f"{path}: holds no samples")
-    if not np.isfinite(mono).all():
-        raise DecodeError(f"{path}: holds NaN or infinite samples")
-    return mono if native == rate else soxr.resample(mono, native, rate)
+        return _ffmpeg(path, reason)
+    with file:
+        try:
+            audio = file.read(dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise DecodeError(f"{path}: is broken ({str(error).split(': ')[-1].strip(' .')})") from error
+        if len(audio) < WHOLE * len(file):
+            there, whole = len(audio) / file.samplerate, len(file) / file.samplerate
+            raise DecodeError(f"{path}: is cut off, {there:.1f} s of {whole:.1f} s are there")
+        return audio.mean(axis=1, dtype=np.float32), file.samplerate
+
+
+def _ffmpeg(path: Path, reason: str) -> tuple[np.ndarray, int]:
+    """What libsndfile cannot read for some reason, through ffmpeg."""
+    import soundfile
+
+    if shutil.which("ffmpeg") is None:
+        raise DecodeError(f"{path}: cannot be decoded ({reason}; ffmpeg is not installed)")
+    # of the protocols only files: a playlist must not fetch anything. AU: a header that needs no length
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}",
+               "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "-"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL)
+        audio, native = soundfile.read(io.BytesIO(done.stdout), dtype="float32", always_2d=True)
+    except subprocess.TimeoutExpired as error:
+        raise DecodeError(f"{path}: cannot be decoded (ffmpeg was not done after {PATIENCE} s)") from error
+    except (subprocess.CalledProcessError, soundfile.LibsndfileError) as error:
+        raise DecodeError(f"{path}: cannot be decoded ({reason}; nor does ffmpeg know it)") from error
+    return audio.mean(axis=1, dtype=np.float32), native

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
 AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
+CHOICES = {"ref": ("max", "one"), "chroma": ("stft", "cqt"), "sync": ("none", "beat")}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,9 @@ class FrontEnd:
         fmax: Highest mel frequency, in Hz; none means half the sample rate.
         top_db: Dynamic range kept below the loudest bin of a clip, in dB.
         ref: What 0 dB is: `max`, a clip's own loudest bin, or `one`, full scale.
-        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone.
+        chroma: `stft`, or `cqt`, the constant-Q transform: sharper in the bass, and ten times slower.
+        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; none estimates it for each clip.
+        sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
     """
 
     rate: int = 22050
@@ -42,11 +51,22 @@ class FrontEnd:
     fmax: float | None = None
     top_db: float = 80.0
     ref: str = "max"
-    tuning: float = 0.0
+    chroma: str = "stft"
+    tuning: float | None = 0.0
+    sync: str = "none"
 
     def __post_init__(self) -> None:
-        if self.ref not in ("max", "one"):
-            raise ValueError(f"feature.front.ref must be max or one, got {self.ref!r}")
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
+        for name in ("rate", "n_fft", "hop_length", "n_mels", "n_chroma", "top_db"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"feature.front.{name} must be greater than 0, got {value!r}")
+        if not 0 <= self.fmin < (top := self.fmax or self.rate / 2) <= self.rate / 2:
+            raise ValueError(
+                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
+                f"{self.rate / 2:g} Hz"
+            )
 
     @property
     def bins(self) -> int:
@@ -55,7 +75,7 @@ class FrontEnd:
 
     @property
     def frames_per_second(self) -> float:
-        """Frame rate, in Hz."""
+        """Frame rate before any synchronisation to beats, in Hz."""
         return self.rate / self.hop_length
 
     def to_dict(self) -> dict[str, object]:
@@ -63,50 +83,127 @@ class FrontEnd:
         return asdict(self)
 
 
-def frames(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+def frames(audio: np.ndarray, front: FrontEnd, at: np.ndarray | None = None) -> np.ndarray:
     """Log-mel and chroma of one clip.
 
     Args:
         audio: Samples (N,), float32, at `front.rate`.
         front: Parameters of the transform.
+        at: Frames where beats are (K,), for a beat-synchronous front end; none tracks them.
 
     Returns:
-        Frames (T, F), float32, T = 1 + N // hop_length: `n_mels` bands in dB, then `n_chroma` pitch classes in [0, 1].
+        Frames (T, F), float32: `n_mels` bands in dB, then `n_chroma` pitch classes in [0, 1]. T = 1 + N // hop_length,
+        or one more than there are beats.
 
     Raises:
         ValueError: `audio` is not one-dimensional or holds no samples.
     """
-    import torch
-
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be (N,) with N > 0, got {audio.shape}")
-    bank, window = _bank(front), torch.hann_window(front.n_fft)
-    half = front.n_fft // 2
-    padded = torch.zeros(len(audio) + front.n_fft)
-    padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
-    windows = padded.unfold(0, front.n_fft, front.hop_length)
-    out = torch.empty(len(windows), front.bins)
-    for start in range(0, len(windows), BLOCK):
-        block = slice(start, start + BLOCK)
-        power = torch.view_as_real(torch.fft.rfft(windows[block] * window)).square().sum(-1)
-        torch.mm(power, bank, out=out[block])
-    mel, chroma = out[:, : front.n_mels], out[:, front.n_mels :]
-    peak = chroma.amax(1, keepdim=True)
-    chroma /= torch.where(peak > torch.finfo(torch.float32).tiny, peak, 1.0)
-    mel.clamp_(min=AMIN).log10_().mul_(10.0)
-    if front.ref == "max":
-        mel -= mel.max()
-    mel.clamp_(min=mel.max() - front.top_db)
+    out = _powers(audio, front)
+    _unit(out[:, front.n_mels :])
+    if front.sync == "beat":
+        from etude.audio.beats import synchronous, track
+
+        out = synchronous(out, track(audio, front) if at is None else at)
+    decibels(out[:, : front.n_mels], front)
     return out.numpy()
 
 
-@lru_cache(maxsize=8)
-def _bank(front: FrontEnd):  # type: ignore[no-untyped-def]  # a Tensor; torch is imported when it is needed
-    """Mel and chroma filters side by side, (1 + n_fft / 2, F)."""
+def spectrum(audio: np.ndarray, front: FrontEnd, bank: Tensor | None = None) -> Tensor:
+    """Power spectrum of a clip, or what a bank of filters takes from it.
+
+    Args:
+        audio: Samples (N,).
+        front: Parameters of the transform; the window is Hann's, centred, with zeros around the clip.
+        bank: Filters (1 + n_fft / 2, F); none gives the spectrum itself.
+
+    Returns:
+        Power (T, F), or (T, 1 + n_fft / 2) without a bank.
+    """
     import torch
+
+    window, half = torch.hann_window(front.n_fft), front.n_fft // 2
+    padded = torch.zeros(len(audio) + front.n_fft)
+    padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
+    windows = padded.unfold(0, front.n_fft, front.hop_length)
+    out = torch.empty(len(windows), half + 1 if bank is None else bank.shape[1])
+    for start in range(0, len(windows), BLOCK):
+        block = slice(start, start + BLOCK)
+        power = torch.view_as_real(torch.fft.rfft(windows[block] * window)).square().sum(-1)
+        if bank is None:
+            out[block] = power
+        else:
+            torch.mm(power, bank, out=out[block])
+    return out
+
+
+def decibels(power: Tensor, front: FrontEnd) -> None:
+    """Mel power (T, F) to dB, in place, as librosa.power_to_db does."""
+    power.clamp_(min=AMIN).log10_().mul_(10.0)
+    if front.ref == "max":
+        power -= power.max()
+    power.clamp_(min=power.max() - front.top_db)
+
+
+def mel_bank(front: FrontEnd, n_mels: int | None = None) -> np.ndarray:
+    """Mel filters (n_mels, 1 + n_fft / 2)."""
     from librosa import filters
 
     fmax = front.fmax if front.fmax is not None else front.rate / 2
-    mel = filters.mel(sr=front.rate, n_fft=front.n_fft, n_mels=front.n_mels, fmin=front.fmin, fmax=fmax)
-    chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=front.tuning)
-    return torch.from_numpy(np.concatenate([mel, chroma]).T.astype(np.float32).copy())
+    return filters.mel(sr=front.rate, n_fft=front.n_fft, n_mels=n_mels or front.n_mels, fmin=front.fmin, fmax=fmax)
+
+
+def _powers(audio: np.ndarray, front: FrontEnd) -> Tensor:
+    """Mel power and chroma that is not yet scaled, (T, F)."""
+    import torch
+
+    if front.chroma == "cqt":
+        mel = spectrum(audio, front, _bank(front, None))
+        return torch.cat([mel, torch.from_numpy(_constant_q(audio, front))], 1)
+    if front.tuning is not None:
+        return spectrum(audio, front, _bank(front, front.tuning))
+    from etude.audio.tuning import estimate
+
+    power = spectrum(audio, front)
+    return power @ _bank(front, estimate(power.numpy(), front.rate, front.n_chroma))
+
+
+def _constant_q(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+    """Constant-Q chroma (T, n_chroma); librosa's own, because a constant-Q transform is not ours to write again."""
+    import warnings
+
+    from librosa.feature import chroma_cqt
+    from librosa.util.exceptions import ParameterError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of clips shorter than the longest filter, and of those without a pitch
+            chroma = chroma_cqt(
+                y=audio, sr=front.rate, hop_length=front.hop_length, n_chroma=front.n_chroma, tuning=front.tuning,
+                bins_per_octave=3 * front.n_chroma,
+            )  # fmt: skip
+    except ParameterError as error:
+        raise UserError(f"feature.front.chroma=cqt does not fit the other parameters: {error}") from error
+    return np.nan_to_num(chroma.T.astype(np.float32))
+
+
+def _unit(chroma: Tensor) -> None:
+    """Each frame's strongest pitch class to 1, in place; a silent frame stays 0."""
+    import torch
+
+    peak = chroma.amax(1, keepdim=True)
+    chroma /= torch.where(peak > torch.finfo(torch.float32).tiny, peak, 1.0)
+
+
+@lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
+def _bank(front: FrontEnd, tuning: float | None) -> Tensor:
+    """Mel and chroma filters side by side, (1 + n_fft / 2, F); mel filters alone without a tuning."""
+    import torch
+    from librosa import filters
+
+    bank = mel_bank(front)
+    if tuning is not None:
+        chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
+        bank = np.concatenate([bank, chroma])
+    return torch.from_numpy(bank.T.astype(np.float32).copy())

@@ -1,8 +1,8 @@
-"""Which part of a frame a network sees: the mel bands, the pitch classes, or both."""
+"""What a network sees of a sound: the mel bands, the pitch classes, or both; by the hop or by the beat."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from etude.audio.spectral import FrontEnd
 
@@ -15,15 +15,18 @@ class Feature:
 
     Args:
         view: `mel`, `chroma`, or `fused` (mel bands, then pitch classes).
+        sync: `none`, or `beat` for frames as long as the beat; the front end takes this over.
         front: Front end that makes the frames. Views of one front end share one pack on disk.
     """
 
     view: str = "mel"
+    sync: str = "none"
     front: FrontEnd = field(default_factory=FrontEnd)
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise ValueError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+        object.__setattr__(self, "front", replace(self.front, sync=self.sync))
 
     @property
     def columns(self) -> slice:

@@ -15,7 +15,7 @@ from etude.data.batch import Batch, Clips, Order
 from etude.data.collection import Collection, DataError
 from etude.data.feature import Feature
 from etude.data.pack import Pack
-from etude.data.prepare import prepare
+from etude.data.prepare import Rules
 from etude.data.splits import PARTS, Split
 
 
@@ -23,16 +23,23 @@ class MusicData(LightningDataModule):
     """Batches of frames with their true values.
 
     Args:
-        source: The collection.
+        source: The collection, or anything that packs like one.
         feature: What the network sees of a frame.
         split: How clips are parted.
         batch_size: Clips of a training step, over all devices together.
         eval_batch_size: Clips of an evaluation step; whole clips are longer than crops.
-        crop: Length of the random crops in training, in seconds; none trains on whole clips.
+        crop: Length of the random crops in training: in seconds, or for beat-synchronous frames in beats; as one number
+            or by name, `seconds` and `beats`. None trains on whole clips.
+        eval_crops: Judge this many crops of each clip, evenly spaced, by the mean of their outputs; none judges whole
+            clips.
+        buckets: Put clips of like length into a batch, which saves padding where lengths differ.
+        balance: Draw the classes of this label equally often in training; none draws every clip once an epoch.
         workers: Processes that load. None at all (0) is fastest on small machines: a batch is one read of the map.
         overfit: Train on this many clips of the training part, the same crops each step, and judge on them too. A test
             of the network, never of its score; none for real work.
         packs: Folder where packs are kept between runs.
+        min_seconds: Shorter clips are skipped.
+        max_skipped: Share of clips that may be skipped before the collection is refused.
         seed: Seed of order and crops.
 
     Attributes:
@@ -53,20 +60,34 @@ class MusicData(LightningDataModule):
         split: Split,
         batch_size: int = 16,
         eval_batch_size: int = 16,
-        crop: float | None = 5.0,
+        crop: float | dict[str, float] | None = 5.0,
+        eval_crops: int | None = None,
+        buckets: bool = False,
+        balance: str | None = None,
         workers: int = 0,
         overfit: int | None = None,
         packs: str = "outputs/packs",
+        min_seconds: float = 1.0,
+        max_skipped: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("crop", crop or 1)):
+        beats = feature.front.sync == "beat"
+        if isinstance(crop, dict):
+            crop = crop["beats" if beats else "seconds"]
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("crop", crop or 1),
+                            ("eval_crops", eval_crops or 1)):  # fmt: skip
             if value <= 0:
                 raise ValueError(f"data.{name} must be greater than 0, got {value}")
+        if eval_crops and crop is None:
+            raise ValueError("data.eval_crops needs data.crop, the length of each crop")
+        if balance is not None and source.targets.get(balance, {}).get("kind") != "label":
+            raise ValueError(f"data.balance must name a label of this data, got {balance!r}")
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
-        self.crop = None if crop is None else max(1, round(crop * feature.front.frames_per_second))
-        self.packs = Path(packs)
+        self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
+        self.eval_crops, self.buckets, self.balance = eval_crops, buckets, balance
+        self.rules = Rules(Path(packs), min_seconds, max_skipped)
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:
@@ -75,14 +96,14 @@ class MusicData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the pack if it is not there yet."""
-        prepare(self.source, self.feature.front, self.packs)
+        self.source.pack(self.feature.front, self.rules)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the pack, part it, and measure the training part."""
         if hasattr(self, "pack"):
             return
-        self.pack = prepare(self.source, self.feature.front, self.packs)
-        self.parts = self.split.assign(self.pack.index)
+        self.pack = self.source.pack(self.feature.front, self.rules)
+        self.parts = self.split.assign(self.pack.index, list(self.targets))
         self.y = {name: _values(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
 
@@ -91,11 +112,12 @@ class MusicData(LightningDataModule):
         return np.flatnonzero(self.parts == part)
 
     def clips(self, part: str, whole: bool) -> Clips:
-        """The data set of a part: whole clips, or random crops."""
-        return Clips(self.pack, self.rows(part), self.feature.columns, self.y, None if whole else self.crop)
+        """The data set of a part: random crops, or for evaluation whole clips or several crops of each."""
+        crop = None if whole and not self.eval_crops else self.crop
+        return Clips(self.pack, self.rows(part), self.feature.columns, self.y, crop, self.eval_crops if whole else None)
 
     def loader(self, part: str, train: bool = False) -> DataLoader[Batch]:
-        """Batches of a part: shuffled random crops to train on, or whole clips in order."""
+        """Batches of a part: shuffled random crops to train on, or what is judged, in order."""
         if part not in PARTS:
             raise DataError(f"a part is one of {', '.join(PARTS)}, got {part!r}")
         if self.overfit:
@@ -104,7 +126,9 @@ class MusicData(LightningDataModule):
             return DataLoader(clips, batch_size=None, sampler=Order(len(few), len(few), shuffle=False))
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         size = self.batch_size if train else self.eval_batch_size * world
-        order = Order(len(self.rows(part)), size, train, self.seed, rank, world)
+        lengths = self.pack.lengths[self.rows(part)] if self.buckets else None
+        weights = self._weights() if train and self.balance else None
+        order = Order(len(self.rows(part)), size, train, self.seed, rank, world, lengths, weights)
         return DataLoader(
             self.clips(part, whole=not train),
             batch_size=None,  # the sampler gives whole batches
@@ -125,6 +149,13 @@ class MusicData(LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Whole clips of the validation and the test part: both go into the table of predictions."""
         return [self.loader("val"), self.loader("test")]
+
+    def _weights(self) -> np.ndarray:
+        """How often each clip of the training part is drawn (n,): inversely to its class's size, or as on average."""
+        assert self.balance is not None
+        y = self.y[self.balance][self.rows("train")].numpy()
+        counts = np.bincount(y[y >= 0], minlength=1)
+        return np.where(y >= 0, 1 / np.maximum(counts, 1)[y], np.count_nonzero(counts) / max(1, counts.sum()))
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each bin of the view over every frame of the training part, clip by clip."""

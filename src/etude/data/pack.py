@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,7 @@ from etude.data.collection import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 FRAMES, INDEX, MANIFEST = "frames.f16", "index.parquet", "manifest.json"
 
 
@@ -29,11 +27,12 @@ class Pack:
     """An opened pack.
 
     Args:
-        folder: Where `write` put it.
+        folder: Where it is.
 
     Attributes:
-        index: The table of clips, with `start` and `frames` (both in frames) of each in the map.
-        manifest: Format, front end, fingerprint of the source, counts and the hash of the frames.
+        index: The table of clips, with `start` and `frames` (both in frames) of each in the map, and `content`, the
+            hash of its frames: equal for the same sound under two ids.
+        manifest: Format, front end, what the collection says of itself, counts, and the hash of all frames.
         starts, lengths: Where each clip begins in the map and how many frames it has, (N,) each.
         frames: All frames (sum of T, F), float16, memory-mapped read-only.
 
@@ -51,6 +50,8 @@ class Pack:
             self.starts, self.lengths = self.index["start"].to_numpy(), self.index["frames"].to_numpy()
             shape = (int(self.lengths.sum()), int(self.manifest["bins"]))
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
+            if self.manifest["sha256"] != combined(self.index["content"]):
+                raise ValueError("its table is not the one that was written with its manifest")
         except (OSError, KeyError, ValueError) as error:
             raise DataError(
                 f"{folder}: is not a whole pack ({error}); delete the folder and it is made again"
@@ -63,63 +64,20 @@ class Pack:
         return self.frames[first + start : first + stop]
 
     def verify(self) -> None:
-        """Raise DataError when the frames are not, byte for byte, those that were written."""
-        if digest(self.folder / FRAMES) != self.manifest["sha256"]:
-            raise DataError(
-                f"{self.folder / FRAMES}: was changed after it was written; delete the folder to make it again"
-            )
+        """Raise DataError when the frames of a clip are not, byte for byte, those that were written."""
+        for row, content in enumerate(self.index["content"]):
+            if digest(self.clip(row)) != content:
+                raise DataError(
+                    f"{self.folder / FRAMES}: clip {self.index['id'][row]!r} was changed after it was written; delete "
+                    "the folder to make it again"
+                )
 
 
-def write(
-    folder: Path,
-    table: pd.DataFrame,
-    clips: Iterable[np.ndarray],
-    manifest: dict[str, Any],
-    texts: dict[str, str] | None = None,
-) -> Pack:
-    """Write a pack so that it is there whole or not at all.
-
-    Args:
-        folder: Where it will be. What stands there is replaced.
-        table: One row per clip, in the order of `clips`.
-        clips: Frames (T, F) of each clip.
-        manifest: What to keep beside the counts and the hash.
-        texts: Further files to put beside, by name.
-
-    Returns:
-        The pack, opened.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
-    try:
-        counts, bins = [], 0
-        with (draft / FRAMES).open("wb") as file:
-            for clip in clips:
-                np.ascontiguousarray(clip, dtype=np.float16).tofile(file)
-                counts.append(len(clip))
-                bins = clip.shape[1]
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-        table.reset_index(drop=True).assign(start=starts, frames=counts).to_parquet(draft / INDEX)
-        for name, text in (texts or {}).items():
-            (draft / name).write_text(text, encoding="utf-8")
-        manifest = {"format": FORMAT, **manifest, "bins": bins, "clips": len(counts), "sha256": digest(draft / FRAMES)}
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
-        _replace(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return Pack(folder)
+def digest(frames: np.ndarray) -> str:
+    """SHA-256 of the frames of a clip, (T, F) float16, and of their number of bins."""
+    return hashlib.sha256(frames.shape[1].to_bytes(4, "little") + np.ascontiguousarray(frames).tobytes()).hexdigest()
 
 
-def _replace(draft: Path, folder: Path) -> None:
-    """Rename `draft` to `folder`; a pack that another process put there first is moved aside and goes."""
-    if folder.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
-        folder.rename(aside / "old")
-        shutil.rmtree(aside, ignore_errors=True)
-    draft.rename(folder)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def combined(contents: Iterable[str]) -> str:
+    """One hash from those of all clips, in order."""
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()

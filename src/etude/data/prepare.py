@@ -1,107 +1,229 @@
-"""From a collection of sound files to a pack, made once and reused: one process per core, one thread each."""
+"""From a collection of files to a pack: made once, gone on with after any interruption, and added to."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
-import os
+import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.decode import DecodeError, decode
-from etude.audio.spectral import FrontEnd, frames
-from etude.data.collection import Collection, DataError
-from etude.data.pack import FORMAT, MANIFEST, Pack, write
+from etude.audio.decode import DecodeError
+from etude.audio.spectral import FrontEnd
+from etude.data import draft, runners
+from etude.data.collection import Collection, DataError, Reader
+from etude.data.draft import Draft, Entry
+from etude.data.pack import FORMAT, MANIFEST, Pack, digest
 from etude.progress import track
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
-SKIPPED = "skipped.csv"
-MAX_SKIPPED = 0.1  # a collection of which more than this share cannot be read is a mistake, not a collection
 
 
-def prepare(collection: Collection, front: FrontEnd, packs: Path, workers: int | None = None) -> Pack:
+@dataclass(frozen=True)
+class Rules:
+    """What is packed, and by whom.
+
+    Args:
+        packs: Folder of packs. Each front end has one of its own beside the others.
+        shortest: Clips below this length are skipped, in seconds.
+        max_skipped: Share of clips that may be skipped. More is a mistake, not a collection.
+        workers: Processes; none means one per core.
+        ray: Address of a Ray cluster, or `local`; none uses processes of this machine.
+        retry: Try again what was skipped, although its files are what they were.
+    """
+
+    packs: Path = Path("outputs/packs")
+    shortest: float = 0.0
+    max_skipped: float = 0.1
+    workers: int | None = None
+    ray: str | None = None
+    retry: bool = False
+
+
+def prepare(collection: Collection, front: FrontEnd, rules: Rules) -> Pack:
     """The pack of a collection, from disk when it is there and still true, else made now.
+
+    Files are known by size and time of change (or by content, when only the time differs): clips that an earlier pack
+    or an interrupted draft holds are taken from there. Changed labels change only the table.
 
     Args:
         collection: What to pack.
         front: How frames are made.
-        packs: Folder of packs. Each front end has one of its own beside the others.
-        workers: Processes; none means one per core.
+        rules: Where to, and what to leave out.
 
     Returns:
-        The opened pack. Clips that cannot be decoded are left out and listed in its skipped.csv with the reason.
+        The opened pack. Files that give no frames are left out and listed in its skipped.csv with the reason.
 
     Raises:
-        DataError: More than a tenth of the clips cannot be decoded.
+        DataError: Too many files give no frames.
     """
-    folder = packs / f"{collection.name}-{_short(front.to_dict())}"
-    origin = {"name": collection.name, "front": front.to_dict(), "fingerprint": collection.fingerprint()}
-    if _holds(folder, origin):
-        return Pack(folder)
+    key = json.dumps({**front.to_dict(), "shortest": rules.shortest}, sort_keys=True)
+    folder = rules.packs / f"{collection.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    origin = {"front": front.to_dict(), "shortest": rules.shortest, **about(collection)}
     table = collection.table.reset_index(drop=True)
-    made: list[np.ndarray] = []
-    skipped: list[tuple[str, str]] = []
-    kept = np.ones(len(table), bool)
-    jobs = [(path, front) for path in table["path"]]
-    for row, result in enumerate(track(_map(jobs, workers), len(jobs), f"Frames of {collection.name}", "clips")):
-        if isinstance(result, str):
-            skipped.append((table["id"][row], result))
-            kept[row] = False
-        else:
-            made.append(result)
-    if len(skipped) > MAX_SKIPPED * len(table):
-        raise DataError(
-            f"{collection.name}: {len(skipped)} of {len(table)} clips cannot be read, for example {skipped[0][1]}"
-        )
-    listing = io.StringIO()
-    csv.writer(listing).writerows([("id", "reason"), *skipped])
-    if skipped:
-        log.warning("%d clips are skipped; %s says why", len(skipped), folder / SKIPPED)
-    return write(folder, table[kept].drop(columns="path"), made, origin, {SKIPPED: listing.getvalue()})
+    files = [_stamp(clip, path) for clip, path in zip(table["id"], table["path"], strict=True)]
+    rules.packs.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        draft.recover(folder)
+        known = _known(folder, rules.retry)
+        made = [entry for entry, _ in known.values()]
+        if made and _same(made, files) and _manifest(folder).get("origin") == origin:
+            return Pack(folder)
+        if made and len(made) == len(files) and all(map(_still, made, files, table["path"])):
+            _refresh(folder, made, files, table.drop(columns="path"), origin)
+            return Pack(folder)
+        return _make(collection, front, rules, folder, files, known, origin)
 
 
-def _map(jobs: list[tuple[str, FrontEnd]], workers: int | None) -> Iterator[np.ndarray | str]:
-    """Frames, or the reason why there are none, of each job in order."""
-    count = min(workers or os.cpu_count() or 1, len(jobs))
-    if count == 1:
-        yield from map(_clip, jobs)
-        return
-    # spawned, not forked: a fork of a process that holds threads or a GPU can hang
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(_clip, jobs, chunksize=4)
+def about(collection: Collection) -> dict[str, Any]:
+    """What a pack says of its collection, and a hash of its table without the paths."""
+    said = {name: getattr(collection, name) for name in ("name", "title", "targets", "card", "note", "extra")}
+    table = collection.table.drop(columns="path").to_csv(index=False)
+    return {"collection": json.loads(json.dumps(said)), "table": hashlib.sha256(table.encode()).hexdigest()}
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+Known = dict[str, tuple[Entry, np.ndarray | None]]
 
 
-def _clip(job: tuple[str, FrontEnd]) -> np.ndarray | str:
-    path, front = job
+def _make(
+    collection: Collection,
+    front: FrontEnd,
+    rules: Rules,
+    folder: Path,
+    files: list[Entry],
+    known: Known,
+    origin: dict[str, Any],
+) -> Pack:
+    part = folder.with_name(f".{folder.name}.part")
+    begun = draft.journal(part)
+    stale = folder.with_name(f".{folder.name}.stale")
+    if not _same(begun, files[: len(begun)]):  # the collection changed meanwhile: take from the draft what still holds
+        shutil.rmtree(stale, ignore_errors=True)
+        part.rename(stale)
+    known |= _known(stale, rules.retry)
+    table, skipped = collection.table.reset_index(drop=True), 0
+    with Draft(part) as unfinished:
+        done = len(unfinished.entries)
+        if done:
+            log.info("%s: going on after %d of %d clips", collection.name, done, len(files))
+        wanted = list(zip(files, table["path"], strict=True))[done:]
+        reused = [_reusable(known, file, path) for file, path in wanted]
+        jobs = [(collection.reader, file, path, front, rules.shortest)
+                for (file, path), old in zip(wanted, reused, strict=True) if old is None]  # fmt: skip
+        fresh = iter(runners.run(_clip, jobs, rules.workers, rules.ray))
+        results: Iterator[tuple[Entry, np.ndarray | None]] = (next(fresh) if old is None else old for old in reused)
+        for entry, frames in track(results, len(wanted), f"Frames of {collection.name}", "clips"):
+            unfinished.append(entry, frames)
+            skipped += not entry.frames
+            if skipped > rules.max_skipped * len(files):
+                reason = next(entry.reason for entry in unfinished.entries if not entry.frames)
+                if not any(entry.frames for entry in unfinished.entries):
+                    shutil.rmtree(part)
+                raise DataError(
+                    f"{collection.name}: {skipped} clips of {len(files)} already give no frames, more than "
+                    f"data.max_skipped={rules.max_skipped:g} allows; for example {reason}"
+                )
+        pack = unfinished.finish(folder, table.drop(columns="path"), {"origin": origin})
+    shutil.rmtree(stale, ignore_errors=True)
+    if missing := pack.manifest["skipped"]:
+        log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
+    return pack
+
+
+def _clip(job: tuple[Reader, Entry, str, FrontEnd, float]) -> tuple[Entry, np.ndarray | None]:
+    """Frames of one file, float16, or the reason why there are none."""
+    reader, file, path, front, shortest = job
     try:
-        return frames(decode(Path(path), front.rate), front).astype(np.float16)
+        entry = replace(file, sha256=_sha(path) if file.size >= 0 else "")
+        with np.errstate(over="ignore"):
+            frames = reader(Path(path), front, shortest).astype(np.float16)
+        if not np.isfinite(frames).all():
+            raise DecodeError(f"{path}: gives frames that are not finite")
+        return replace(entry, frames=len(frames), bins=frames.shape[1], content=digest(frames)), frames
     except DecodeError as error:
-        return str(error)
+        return replace(file, reason=str(error)), None
+    except OSError as error:
+        return replace(file, reason=f"{path}: cannot be read ({error.strerror or error})"), None
 
 
-def _holds(folder: Path, origin: dict[str, Any]) -> bool:
-    """Whether the folder has a finished pack of this very origin."""
-    path = folder / MANIFEST
+def _stamp(clip: str, path: str) -> Entry:
+    """What a file is known by."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        status = Path(path).stat()
+    except OSError:
+        return Entry(clip, -1, 0)
+    return Entry(clip, status.st_size, status.st_mtime_ns)
+
+
+def _sha(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _same(entries: list[Entry], files: list[Entry]) -> bool:
+    """Whether a journal is of these very files."""
+    return [(e.id, e.size, e.modified) for e in entries] == [(f.id, f.size, f.modified) for f in files]
+
+
+def _still(entry: Entry, file: Entry, path: str) -> bool:
+    """Whether a file is what it was: same size and time, or same size and content."""
+    if (entry.id, entry.size) != (file.id, file.size):
         return False
-    return manifest.get("format") == FORMAT and all(manifest.get(key) == value for key, value in origin.items())
+    return entry.modified == file.modified or (bool(entry.sha256) and entry.sha256 == _sha(path))
 
 
-def _short(values: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+def _reusable(known: Known, file: Entry, path: str) -> tuple[Entry, np.ndarray | None] | None:
+    """A clip that was packed before, under the present time of its file."""
+    entry, frames = known.get(file.id, (None, None))
+    if entry is None or not _still(entry, file, path):
+        return None
+    return replace(entry, modified=file.modified), frames
+
+
+def _known(folder: Path, retry: bool) -> Known:
+    """What a pack or a draft holds, by id; only what is whole, and what was skipped unless that is tried again."""
+    return {entry.id: (entry, frames) for entry, frames in draft.read(folder, draft.journal(folder))
+            if frames is not None or not (entry.frames or retry)}  # fmt: skip
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Of two processes that want the same pack, one makes it and the other waits."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        log.info("another process makes %s; waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refresh(
+    folder: Path, entries: list[Entry], files: list[Entry], table: pd.DataFrame, origin: dict[str, Any]
+) -> None:
+    """New labels, or new times of unchanged files: the frames stay, what describes them is written anew."""
+    now = [replace(entry, modified=file.modified) for entry, file in zip(entries, files, strict=True)]
+    draft.rewrite(folder, now)
+    draft.describe(folder, now, table, {"origin": origin})
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else {}

@@ -1,0 +1,224 @@
+"""A pack in the making: frames are appended clip by clip beside a journal, and what is there survives any interruption.
+
+After its frames, a clip gets one line in the journal; a line that is there is a clip that is done. Killed at any moment
+and opened again, a draft drops what stands behind the last whole line and goes on, so it ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined, digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+JOURNAL, SKIPPED = "journal.jsonl", "skipped.csv"
+ITEM = np.dtype(np.float16).itemsize
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal.
+
+    Args:
+        id: The clip.
+        size: Of its file, in bytes; -1 when there is none.
+        modified: Of its file, in nanoseconds since 1970.
+        sha256: Of its file.
+        frames: How many it gave, T; 0 when it is skipped.
+        bins: Width of a frame, F.
+        content: Hash of the frames.
+        reason: Why it is skipped.
+    """
+
+    id: str
+    size: int
+    modified: int
+    sha256: str = ""
+    frames: int = 0
+    bins: int = 0
+    content: str = ""
+    reason: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size of its frames in the map."""
+        return self.frames * self.bins * ITEM
+
+
+def journal(folder: Path) -> list[Entry]:
+    """The whole lines of a folder's journal; none where there is no journal."""
+    entries = []
+    try:
+        for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break
+            entries.append(Entry(**json.loads(line)))
+    except (OSError, ValueError, TypeError):
+        pass  # what stands behind the first broken line is made again
+    return entries
+
+
+class Draft:
+    """Opens or begins a draft; a context manager, which keeps what is done whatever ends it.
+
+    Args:
+        folder: Where the draft is.
+
+    Attributes:
+        entries: What is done, in order.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.entries = self._sound(journal(folder))
+        self._frames, self._journal = (FileIO(folder / name, "ab") for name in (FRAMES, JOURNAL))
+        self._frames.truncate(sum(entry.bytes for entry in self.entries))
+        self._journal.truncate(sum(len(_line(entry)) for entry in self.entries))
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._frames.close()
+        self._journal.close()
+
+    def append(self, entry: Entry, frames: np.ndarray | None) -> None:
+        """Add a clip: its frames (T, F) float16, or none when it is skipped; then its line."""
+        if frames is not None:
+            _write(self._frames, np.ascontiguousarray(frames).data.cast("B"))
+        _write(self._journal, memoryview(_line(entry)))
+        self.entries.append(entry)
+
+    def finish(self, target: Path, table: pd.DataFrame, manifest: dict[str, Any]) -> Pack:
+        """Make the draft a pack.
+
+        Args:
+            target: Where the pack will be. What stands there is replaced.
+            table: One row per entry, in the same order.
+            manifest: What to keep beside format, counts and hash.
+
+        Returns:
+            The pack, opened.
+        """
+        self._frames.close()
+        self._journal.close()
+        describe(self.folder, self.entries, table, manifest)
+        replace(self.folder, target)
+        return Pack(target)
+
+    def _sound(self, entries: list[Entry]) -> list[Entry]:
+        """The entries up to the first whose frames are not what its line says, as after a power failure."""
+        for place, (entry, frames) in enumerate(read(self.folder, entries)):
+            if entry.frames and (frames is None or digest(frames) != entry.content):
+                return entries[:place]
+        return entries
+
+
+def write(folder: Path, table: pd.DataFrame, clips: Iterable[np.ndarray], manifest: dict[str, Any]) -> Pack:
+    """A pack of frames that are at hand.
+
+    Args:
+        folder: Where it will be. What stands there is replaced.
+        table: One row per clip, in the order of `clips`, with `id`.
+        clips: Frames (T, F) of each clip.
+        manifest: What to keep beside format, counts and hash.
+
+    Returns:
+        The pack, opened.
+    """
+    shutil.rmtree(part := folder.with_name(f".{folder.name}.part"), ignore_errors=True)
+    try:
+        with Draft(part) as draft:
+            for clip, frames in zip(table["id"], (np.ascontiguousarray(c, np.float16) for c in clips), strict=True):
+                entry = Entry(str(clip), -1, 0, "", len(frames), frames.shape[1], digest(frames))
+                draft.append(entry, frames)
+            return draft.finish(folder, table, manifest)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def read(folder: Path, entries: list[Entry]) -> Iterator[tuple[Entry, np.ndarray | None]]:
+    """Entries with their frames (T, F) float16 from a folder's map; None for a clip that is skipped or is not there."""
+    path, start = folder / FRAMES, 0
+    whole = np.memmap(path, np.uint8, "r") if path.is_file() and path.stat().st_size else np.empty(0, np.uint8)
+    for entry in entries:
+        stop = start + entry.bytes
+        there = entry.frames and stop <= len(whole)
+        yield entry, whole[start:stop].view(np.float16).reshape(entry.frames, entry.bins) if there else None
+        start = stop
+
+
+def rewrite(folder: Path, entries: list[Entry]) -> None:
+    """Replace a folder's journal."""
+    _save(folder / JOURNAL, b"".join(map(_line, entries)).decode())
+
+
+def describe(folder: Path, entries: list[Entry], table: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    """Write what belongs to frames and journal: the list of the skipped, the index, and last the manifest."""
+    import pandas as pd
+
+    kept = [entry for entry in entries if entry.frames]
+    skipped = [(entry.id, entry.reason) for entry in entries if not entry.frames]
+    _save(folder / SKIPPED, pd.DataFrame(skipped, columns=["id", "reason"]).to_csv(index=False))
+    counts = np.array([entry.frames for entry in kept], dtype=np.int64)
+    index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
+    index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
+    index.to_parquet(folder / f"{INDEX}.new")
+    (folder / f"{INDEX}.new").replace(folder / INDEX)
+    counted = {"bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
+    manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}
+    _save(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
+
+
+def replace(draft: Path, target: Path) -> None:
+    """Rename `draft` to `target`; what was there goes. `recover` mends what an interruption between the two leaves."""
+    aside = _aside(target)
+    if target.exists():
+        target.rename(aside)
+    draft.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Put back, or take away, what an interrupted `replace` left aside."""
+    aside = _aside(target)
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _line(entry: Entry) -> bytes:
+    return (json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", 0)} | {"size": entry.size,
+            "modified": entry.modified}, ensure_ascii=False) + "\n").encode()  # fmt: skip
+
+
+def _write(file: FileIO, data: memoryview) -> None:
+    """All of it; the operating system may take a part at a time."""
+    while len(data):
+        data = data[file.write(data) :]
+
+
+def _save(path: Path, text: str) -> None:
+    """A text file, there whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,34 @@
+"""A file to frames: the reader of every collection of sound files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from etude.audio.decode import DecodeError, decode
+from etude.audio.spectral import FrontEnd, frames
+
+SILENT = 1e-4  # -80 dB of full scale: below the noise of a 16-bit recording of nothing
+
+
+def sound(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
+    """Decode a sound file and compute its frames.
+
+    Args:
+        path: A sound file.
+        front: How frames are made.
+        shortest: Length below which a clip is of no use, in seconds.
+
+    Returns:
+        Frames (T, F), float32.
+
+    Raises:
+        DecodeError: The file cannot be decoded, is silent or too short; the message says which.
+    """
+    audio = decode(path, front.rate)
+    if (seconds := len(audio) / front.rate) < shortest:
+        raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
+    if np.abs(audio).max() < SILENT:
+        raise DecodeError(f"{path}: is silent")
+    return frames(audio, front)

@@ -1,0 +1,118 @@
+"""One function over many jobs, in order: in this process, in one process per core, or over a cluster with Ray.
+
+Whatever runs them, results come in the order of the jobs and only a few are under way at a time, so that memory does
+not grow with the collection and the result does not depend on how it was made.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from etude.errors import UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+SHARD = 8  # jobs that travel together: enough to hide the way there and back
+AHEAD = 3  # shards of each worker that are under way or wait to be taken
+
+
+def run(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None = None, ray: str | None = None
+) -> Iterator[Result]:
+    """Results of all jobs, in order.
+
+    Args:
+        function: A function of a module.
+        jobs: What it is called with.
+        workers: Processes; none means one per core, or with Ray as many as the cluster has.
+        ray: Address of a Ray cluster, `local` to start one here; none uses processes of this machine.
+
+    Raises:
+        UserError: A worker died, or Ray is asked for and not there.
+    """
+    if ray is not None:
+        return _ray(function, jobs, workers, ray)
+    count = min(workers or os.cpu_count() or 1, -(-len(jobs) // SHARD))
+    return _processes(function, jobs, count) if count > 1 else map(function, jobs)
+
+
+def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # spawned, not forked: a fork of a process that holds threads or a GPU can hang
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
+    try:
+        yield from _window(lambda shard: pool.submit(_shard, function, shard), lambda job: job.result(), jobs, count)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died, perhaps for want of memory; start again with fewer (workers=1) and it goes on"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ray(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None, address: str) -> Iterator[Result]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("ray: is not installed; get it with pip install 'etude[ray]'") from error
+
+    begun = not ray.is_initialized()
+    if begun:
+        where: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
+        ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        count = workers or int(ray.cluster_resources().get("CPU", 1))
+        task: Any = ray.remote(num_cpus=1, max_retries=3)(_shard_alone)
+        yield from _window(lambda shard: task.remote(function, shard), ray.get, jobs, count)
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+def _window(
+    submit: Callable[[list[Job]], Any], take: Callable[[Any], list[Result]], jobs: Iterable[Job], count: int
+) -> Iterator[Result]:
+    """Submit shards, a few ahead, and take their results in order."""
+    rest, under_way = iter(jobs), deque[Any]()
+    while True:
+        while len(under_way) < AHEAD * count and (shard := list(islice(rest, SHARD))):
+            under_way.append(submit(shard))
+        if not under_way:
+            return
+        yield from take(under_way.popleft())
+
+
+def _shard(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
+    return [function(job) for job in jobs]
+
+
+def _shard_alone(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
+    """A shard in a process that somebody else started."""
+    _one_thread()
+    return _shard(function, jobs)
+
+
+def _quiet() -> None:
+    """A worker of ours: Ctrl-C is the first process's to answer, and C libraries say nothing into its progress bar."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _one_thread()
+
+
+def _one_thread() -> None:
+    """A process per core needs no threads."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
