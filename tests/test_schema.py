@@ -99,7 +99,7 @@ def test_a_typing_error_is_found(sound: Config, override: str, said: str) -> Non
         ("data.batch_size=1.5", "data.batch_size: must be int, got 1.5"),
         ("data.batch_size=true", "data.batch_size: must be int, got True"),
         ("data.batch_size=null", "data.batch_size: must be int, got None"),
-        ("data.crop=short", "data.crop: must be float or None, got 'short'"),
+        ("data.crop=short", "data.crop: must be float or dict or None, got 'short'"),
         ("data.split.allow_shared_groups=1", "data.split.allow_shared_groups: must be bool, got 1"),
         ("feature.front.top_db=true", "feature.front.top_db: must be float, got True"),
         ("feature.view=12", "feature.view: must be str, got 12"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -81,6 +82,7 @@ def dataset(data: MusicData) -> dict[str, Any]:
         "card": source.card,
         "note": source.note,
         "hash": data.pack.manifest["sha256"],
+        "labels": hashlib.sha256(index[["id", "group", *data.targets]].to_csv(index=False).encode()).hexdigest(),
         "clips": len(index),
         "seconds": None if front.sync == "beat" else round(int(index["frames"].sum()) / front.frames_per_second, 1),
         "licences": source.extra.get("licences", {}),

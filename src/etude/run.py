@@ -175,6 +175,8 @@ def finish(
 
     choices = config.get("choices", {})
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
+    if data.feature.front.sync == "beat":
+        about["model"]["feature"] = f"beat-{about['model']['feature']}"
     about |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"], **record.environment()}
     about |= {"data": record.dataset(data), "targets": targets}
     pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}).to_csv(folder / "split.csv", index=False)

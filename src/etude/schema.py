@@ -14,7 +14,7 @@ TOP = (
 )  # fmt: skip
 NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
-PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str}
+PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "name", "resume", "outputs")
 MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
 
@@ -92,6 +92,7 @@ def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
     if annotation.startswith("Union["):
         annotation = annotation[6:-1].replace(",", " |")
     options = [option.strip() for option in annotation.split("|")] if annotation else []
+    options = ["dict" if option.startswith("dict[") else option for option in options]
     if not options or any(option not in (*PLAIN, "None") for option in options):
         return
     for option in options:
@@ -99,4 +100,4 @@ def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
             return
         if option in PLAIN and isinstance(value, PLAIN[option]) and (option == "bool" or not isinstance(value, bool)):  # type: ignore[arg-type]
             return
-    yield f"{path}: must be {annotation.replace('|', 'or')}, got {value!r}"
+    yield f"{path}: must be {' or '.join(options)}, got {value!r}"

@@ -128,13 +128,23 @@ def spectrum(audio: np.ndarray, front: FrontEnd, bank: Tensor | None = None) -> 
     padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     windows = padded.unfold(0, front.n_fft, front.hop_length)
     out = torch.empty(len(windows), half + 1 if bank is None else bank.shape[1])
+    # what a block passes through is allocated once: fresh memory costs a quarter of the time
+    shape = (min(BLOCK, len(windows)), half + 1)
+    tapered, transform, squares = (
+        torch.empty(shape[0], front.n_fft),
+        torch.empty(shape, dtype=torch.complex64),
+        torch.empty(shape),
+    )
     for start in range(0, len(windows), BLOCK):
-        block = slice(start, start + BLOCK)
-        power = torch.view_as_real(torch.fft.rfft(windows[block] * window)).square().sum(-1)
-        if bank is None:
-            out[block] = power
-        else:
-            torch.mm(power, bank, out=out[block])
+        block = windows[start : start + BLOCK]
+        count = slice(len(block))
+        torch.mul(block, window, out=tapered[count])
+        torch.fft.rfft(tapered[count], out=transform[count])
+        real, imaginary = torch.view_as_real(transform[count]).unbind(-1)
+        power = torch.mul(real, real, out=squares[count] if bank is not None else out[start : start + BLOCK])
+        power.addcmul_(imaginary, imaginary)
+        if bank is not None:
+            torch.mm(power, bank, out=out[start : start + BLOCK])
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # A path, the front end and the shortest length that counts, in seconds, to frames (T, F). A function of a module, so
 # that another process can be handed it. Raises DecodeError when the file gives none.
 Reader = Callable[[Path, FrontEnd, float], np.ndarray]
+Locator = Callable[[Path, FrontEnd], Path]
+NO_GROUP = "The artists of these clips are not known, so nothing keeps one artist out of both training and test."
 
 
 class DataError(UserError):
@@ -45,6 +48,7 @@ class Collection:
         extra: What only some readers want: `licences`, counts by licence; `before`, the classes of a label before they
             were merged, by target.
         reader: How a file becomes frames: by the front end from its sound, or as frames that are ready in it.
+        locate: Which file serves a front end, for collections that have several of a clip; none: `path` itself.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Collection:
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     reader: Reader = sound
+    locate: Locator | None = None
 
     def check(self) -> Collection:
         """Refuse what would go wrong later.
@@ -99,6 +104,11 @@ class Collection:
         from etude.data.prepare import prepare
 
         return prepare(self, front, rules)
+
+
+def slug(name: str) -> str:
+    """A name as that of a file: letters, digits, `_` and `-`."""
+    return re.sub(r"[^\w-]+", "-", name.lower()).strip("-") or "data"
 
 
 def label(values: Iterable[Any], note: str = "") -> dict[str, Any]:

@@ -74,6 +74,8 @@ class MusicData(LightningDataModule):
         super().__init__()
         beats = feature.front.sync == "beat"
         if isinstance(crop, dict):
+            if set(crop) != {"seconds", "beats"}:
+                raise ValueError(f"data.crop takes seconds and beats, or one number for both, got {', '.join(crop)}")
             crop = crop["beats" if beats else "seconds"]
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("crop", crop or 1),
                             ("eval_crops", eval_crops or 1)):  # fmt: skip

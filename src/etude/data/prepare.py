@@ -70,6 +70,8 @@ def prepare(collection: Collection, front: FrontEnd, rules: Rules) -> Pack:
     folder = rules.packs / f"{collection.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     origin = {"front": front.to_dict(), "shortest": rules.shortest, **about(collection)}
     table = collection.table.reset_index(drop=True)
+    if locate := collection.locate:
+        table = table.assign(path=[str(locate(Path(path), front)) for path in table["path"]])
     files = [_stamp(clip, path) for clip, path in zip(table["id"], table["path"], strict=True)]
     rules.packs.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -81,7 +83,7 @@ def prepare(collection: Collection, front: FrontEnd, rules: Rules) -> Pack:
         if made and len(made) == len(files) and all(map(_still, made, files, table["path"])):
             _refresh(folder, made, files, table.drop(columns="path"), origin)
             return Pack(folder)
-        return _make(collection, front, rules, folder, files, known, origin)
+        return _make(replace(collection, table=table), front, rules, folder, files, known, origin)
 
 
 def about(collection: Collection) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def _make(
         shutil.rmtree(stale, ignore_errors=True)
         part.rename(stale)
     known |= _known(stale, rules.retry)
-    table, skipped = collection.table.reset_index(drop=True), 0
+    table, skipped = collection.table, 0
     with Draft(part) as unfinished:
         done = len(unfinished.entries)
         if done:

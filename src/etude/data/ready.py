@@ -18,12 +18,22 @@ MADE = FrontEnd(
 )  # fmt: skip
 
 
+def beside(path: Path, front: FrontEnd) -> Path:
+    """The file of frames that are synchronised as `front` is.
+
+    Args:
+        path: `<folder>/<part>/<id>.fused.full.npy`; its neighbour by the beat is of that name in `<folder>_beat`.
+        front: Says which.
+    """
+    folder = path.parents[1]
+    return path if front.sync == "none" else folder.with_name(folder.name + BEAT) / path.parent.name / path.name
+
+
 def ready(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
     """Read the frames of a clip.
 
     Args:
-        path: `<folder>/<part>/<id>.fused.full.npy`. A front end that is synchronised to beats reads the file of that
-            name in `<folder>_beat`.
+        path: A .npy file.
         front: The front end that the arrays were made with; only `sync` is free.
         shortest: Length below which a clip is of no use, in seconds; it says nothing about beats.
 
@@ -34,13 +44,10 @@ def ready(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
         DataError: The front end is another one.
         DecodeError: The file is missing, is no such array, holds NaN or infinity, or is too short.
     """
-    made, beat = asdict(MADE), front.sync == "beat"
+    made = asdict(MADE)
     if other := [key for key, value in asdict(front).items() if key != "sync" and value != made[key]]:
         values = ", ".join(f"feature.front.{key}={'null' if made[key] is None else made[key]}" for key in other)
         raise DataError(f"these frames are ready, and were made with {values}: choose feature/front=lab")
-    if beat:
-        folder = path.parents[1]
-        path = folder.with_name(folder.name + BEAT) / path.parent.name / path.name
     if not path.is_file():
         raise DecodeError(f"{path}: there is no such file")
     try:
@@ -55,6 +62,6 @@ def ready(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
         frames = np.ascontiguousarray(array.T, dtype=np.float32)
     if not np.isfinite(frames).all():
         raise DecodeError(f"{path}: holds NaN or infinite values")
-    if not beat and (seconds := len(frames) / front.frames_per_second) < shortest:
+    if front.sync == "none" and (seconds := len(frames) / front.frames_per_second) < shortest:
         raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
     return frames

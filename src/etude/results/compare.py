@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.results.measure import save
+from etude.results.pool import pool
 from etude.results.text import NAMES, duration, number, span
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.table import Table
+    from rich.text import Text
 
 COLUMNS = [
     *("name", "folder", "status", "backbone", "feature", "task", "target", "metric", "value", "low", "high"),
-    *("constant", "linear", "n", "groups", "seconds", "scored_on"),
+    *("constant", "linear", "n", "groups", "seconds", "fold", "scored_on"),
 ]
 
 
@@ -84,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{folder} is not a run, and no run is below it.", file=sys.stderr)  # noqa: T201
             return 2
     sweep = folders[0] if len(folders) == 1 and find(folders[0]) != folders else None
+    if sweep is not None:
+        pool(sweep, find(sweep))
     show(collect(folders), sweep)
     return 0
 
@@ -102,7 +106,11 @@ def _rows(run: Path) -> list[dict[str, Any]]:
     known |= {"name": record.get("name", known["name"]), "status": "finished"}
     known["seconds"] = record.get("seconds", {}).get("total")
     data = record.get("data", {})
-    known["scored_on"] = f"{data.get('hash') or '?'}/{data.get('split_hash') or '?'}"
+    known["scored_on"] = f"{data.get('labels') or data.get('hash') or '?'}/{data.get('split_hash') or '?'}"
+    if pooled := data.get("pooled"):
+        known["fold"] = f"{len(pooled)} of {data.get('folds')} pooled"
+    elif data.get("fold") is not None:
+        known["fold"] = str(data["fold"])
     rows = []
     for name, target in json.loads((run / "metrics.json").read_text("utf-8"))["targets"].items():
         part, metric = target["splits"]["test"], target["primary"]
@@ -117,6 +125,10 @@ def _table(frame: DataFrame, plain: bool) -> tuple[Table, list[str]]:
     from rich.table import Table
     from rich.text import Text
 
+    pooled = frame["fold"].astype(str).str.endswith("pooled")
+    folds = frame["fold"].notna() & ~pooled
+    if pooled.any():  # what is pooled is shown as one; the folds by themselves are in compare.csv
+        frame = frame[~folds]
     done = frame[frame["status"] == "finished"]
     same = len(set(done["scored_on"])) <= 1 and len(done[["target", "n"]].drop_duplicates()) == len(set(done["target"]))
     several = same and len(set(done["folder"])) > 1
@@ -137,7 +149,7 @@ def _table(frame: DataFrame, plain: bool) -> tuple[Table, list[str]]:
             Text(str(first[key])) if isinstance(first[key], str) else "–" for key in ("backbone", "feature", "task")
         ]
         if first["status"] == "unfinished":
-            table.add_row(Text(first["name"]), *cells, *["unfinished"] * len(targets), "–" if targets else "unfinished")
+            table.add_row(_title(first), *cells, *["unfinished"] * len(targets), "–" if targets else "unfinished")
             continue
         scores = {row["target"]: row for row in rows.to_dict("records")}
         for target in targets:
@@ -145,17 +157,28 @@ def _table(frame: DataFrame, plain: bool) -> tuple[Table, list[str]]:
             bold = several and row.get("value") == best[target]
             score = span(row) if row else "–"
             cells.append(Text(score + (" *" if bold and plain else ""), style="bold" if bold else ""))
-        table.add_row(Text(first["name"]), *cells, duration(_plain(dict(first))["seconds"]))
+        table.add_row(_title(first), *cells, duration(_plain(dict(first))["seconds"]))
     for key, title in (("linear", "linear model"), ("constant", "majority class / training mean")):
         values = [sorted(set(done.loc[done["target"] == t, key].dropna().round(6))) for t in targets]
         if same and any(values):
             cells = [number(v[0]) if len(v) == 1 else "varies" if v else "undefined" for v in values]
             table.add_row(title, "", "", "", *cells, "", style="" if plain else "dim")
-    remarks = [] if same else ["These runs were not scored on the same clips: their numbers do not compare."]
+    remarks = [f"Folds are pooled: {folds.sum()} scores of single folds are in compare.csv."] if pooled.any() else []
+    remarks += [] if same else ["These runs were not scored on the same clips: their numbers do not compare."]
     if targets and several:
         mark = "marked *" if plain else "bold"
         remarks.append(f"Test, 95 % intervals. The highest value is {mark}; where intervals overlap, that may be luck.")
     return table, remarks
+
+
+def _title(row: Any) -> Text:
+    """A run's name, with its fold."""
+    from rich.text import Text
+
+    fold = row["fold"]
+    return Text(
+        row["name"] + ("" if not isinstance(fold, str) else f", folds {fold}" if " " in fold else f", fold {fold}")
+    )
 
 
 def _plain(row: dict[Any, Any]) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""After a sweep, one table over all of its runs."""
+"""After a sweep, its folds pooled, and one table over all of its runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ class SweepTable(Callback):
     """Hydra calls this when the last job of a multirun has ended."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Collect the runs of the sweep, print their table and keep it as compare.csv."""
-        from etude.results.compare import collect, show
+        """Pool its folds, collect its runs, print their table and keep it as compare.csv."""
+        from etude.results.compare import collect, find, show
+        from etude.results.pool import pool
 
         folder = Path(config.hydra.sweep.dir)
         if folder.is_dir():
+            pool(folder, find(folder))
             show(collect([folder]), folder)

@@ -1,0 +1,96 @@
+"""Contenders timed in turns, and the bars that their ratios have to hold.
+
+The speed of a shared machine drifts by a factor of two within minutes. So contenders take turns, a round of all of them
+at a time, and a ratio is the median over rounds of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Timing:
+    """Seconds of each contender in each round.
+
+    Args:
+        names: Of the contenders.
+        seconds: (rounds, contenders).
+    """
+
+    names: list[str]
+    seconds: np.ndarray
+
+    def median(self, name: str) -> float:
+        """Median seconds of a contender."""
+        return float(np.median(self.seconds[:, self.names.index(name)]))
+
+    def ratio(self, slow: str, fast: str) -> float:
+        """How many times as long `slow` takes as `fast`."""
+        first, second = (self.seconds[:, self.names.index(name)] for name in (slow, fast))
+        return float(np.median(first / second))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit, and what was measured against it.
+
+    Args:
+        name: What is compared.
+        value: What was measured.
+        limit: What it must reach, or must not exceed.
+        at_least: Whether more is better.
+        unit: Behind the numbers, such as dB; a ratio has ×.
+    """
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = True
+    unit: str = "×"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar holds; a value that is not a number does not."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+@dataclass
+class Section:
+    """A table of contenders and its bars.
+
+    Args:
+        title: What was timed, on what.
+        unit: Of the values, such as ms or clips/s.
+        rows: Name, value and ratio to the first row.
+        bars: Limits.
+        notes: What could not be timed, and why.
+    """
+
+    title: str
+    unit: str
+    rows: list[tuple[str, float, float]] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def rounds(contenders: dict[str, Callable[[], object]], count: int) -> Timing:
+    """Time contenders in turns.
+
+    Args:
+        contenders: Functions by name. Each is called once before, untimed.
+        count: Rounds.
+    """
+    for function in contenders.values():
+        function()
+    seconds = np.empty((count, len(contenders)))
+    for row in seconds:
+        for place, function in enumerate(contenders.values()):
+            begun = time.perf_counter()
+            function()
+            row[place] = time.perf_counter() - begun
+    return Timing(list(contenders), seconds)

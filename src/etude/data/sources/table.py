@@ -1,0 +1,170 @@
+"""Any table of sound files: a row per clip, a column per thing that is known about it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.data.cells import read
+from etude.data.collection import NO_GROUP, Collection, DataError, inside, label, merged, slug
+from etude.data.columns import declared, inferred
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+OWN = ("id", "path", "group", "split")  # where a clip is and belongs
+ABOUT = ("title", "artist", "licence", "license")  # of no interest as targets, unless somebody declares one
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+Columns = dict[str, list[str]]
+
+
+def collection(
+    table: str,
+    audio: str | None = None,
+    targets: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    classes: Mapping[str, Mapping[str, list[str]]] | None = None,
+) -> Collection:
+    """The clips of a table.
+
+    Args:
+        table: A file .csv, .tsv or .parquet. It must have a column `path`. It may have `id` (else the path without
+            suffix), `group` (else `artist`), `split` (train, val, test) and `title`, `artist`, `licence`; any other
+            column may be a target. An empty cell is a missing value; no word stands for one.
+        audio: Folder from which the paths go on; none means the table's own.
+        targets: By column, `label`, `scalar` or a range such as [40, 220]. None takes every column that can be one.
+        name: Name of the collection; none means that of the file.
+        classes: By label, by new class, the old classes that it stands for. Other classes become missing labels.
+
+    Returns:
+        The collection, without the clips that have no label at all.
+
+    Raises:
+        DataError: The file cannot be read, or what stands in it cannot be used; the message names the row.
+    """
+    file = Path(table).expanduser()
+    home = file.parent if audio is None else Path(audio).expanduser()
+    cells, where = read(file)
+    if "path" not in cells:
+        raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'none at all'}")
+    if not where:
+        raise DataError(f"{file}: has a header and no rows")
+    if not home.is_dir():
+        raise DataError(f"audio: there is no folder {home}")
+    frame = _clips(file, home, cells, where, targets or {})
+    specs = _targets(file, cells, targets, classes or {}, where)
+    before = _labels(frame, cells, specs, classes or {})
+    frame = frame.dropna(subset=list(specs), how="all").reset_index(drop=True)
+    if len(frame) < len(where):
+        log.info("%s: %d clips have no label at all and are left out", file, len(where) - len(frame))
+    spelt = "licence" if "licence" in frame else "license"
+    licences = _counts(frame[spelt]) if spelt in frame else {}
+    grouped = int(frame["group"].notna().sum())
+    title = f"{name or file.stem}: {len(frame)} clips with {', '.join(specs)}"
+    known = f"{grouped} of them are in {frame['group'].nunique()} groups" if grouped else "no groups are known"
+    card = f"# {title}\n\nClips of the table `{file.name}`; {known}.\n"
+    if licences:
+        card += "\nLicences:\n\n" + "".join(f"- {key}: {count} clips\n" for key, count in licences.items())
+    return Collection(
+        name=slug(name or file.stem),
+        title=title,
+        table=frame,
+        targets=specs,
+        card=card,
+        note="" if grouped or "artist" in specs else NO_GROUP,
+        extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
+    ).check()
+
+
+def _counts(column: pd.Series) -> dict[str, int]:
+    return {str(value): int(count) for value, count in column.value_counts().items()}
+
+
+def _clips(file: Path, home: Path, cells: Columns, where: list[str], targets: Mapping[str, Any]) -> pd.DataFrame:
+    """Id, path, group, split and what else is about a clip and no target."""
+    import pandas as pd
+
+    paths = [cell.replace("\\", "/") for cell in cells["path"]]  # the table may have been written on Windows
+    rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _groups(file, cells, targets)}
+    for path, place in zip(paths, where, strict=True):
+        if not Path(path).name:
+            raise DataError(f"{place}: path {path!r} names no file")
+        rows["path"].append(str(inside(home, path, place)))
+    rows["id"] = cells.get("id") or [Path(path).with_suffix("").as_posix() for path in paths]
+    seen: dict[str, str] = {}
+    for clip, place in zip(rows["id"], where, strict=True):
+        if not clip:
+            raise DataError(f"{place}: id is empty")
+        if clip in seen:
+            cure = "" if "id" in cells else ", the path without suffix; a column id can tell them apart"
+            raise DataError(f"{seen[clip]} and {place.rpartition(', ')[2]} both have id {clip!r}{cure}")
+        seen[clip] = place
+    if "split" in cells:
+        for cell, place in zip(cells["split"], where, strict=True):
+            if cell.lower() not in PARTS:
+                raise DataError(f"{place}: split is {cell!r}, which must be train, val or test")
+        rows["split"] = [PARTS[cell.lower()] for cell in cells["split"]]
+    rows |= {key: [cell or None for cell in cells[key]] for key in ABOUT if key in cells}
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list[str | None]:
+    """The group of each clip; its artist where the table has no groups."""
+    key = "group" if "group" in cells else "artist"
+    if key not in cells or key in targets:
+        return [None] * len(cells["path"])
+    if key == "artist":
+        log.info("%s: has no column group; the clips of an artist are one", file)
+    if missing := cells[key].count(""):
+        log.info("%s: %d clips have no %s; each is a group of its own", file, missing, key)
+    return [cell or None for cell in cells[key]]
+
+
+def _targets(
+    file: Path, cells: Columns, targets: Mapping[str, Any] | None, classes: Mapping[str, Any], where: list[str]
+) -> dict[str, dict[str, Any]]:
+    """What each target holds: as declared, or as its cells look."""
+    able = [key for key in cells if key not in OWN]
+    if unknown := [key for key in [*(targets or {}), *classes] if key not in able]:
+        raise DataError(f"targets: {file} has no column {unknown[0]} to learn; it has {', '.join(able) or 'none'}")
+    specs = {}
+    if targets is not None:
+        if idle := [key for key in classes if targets.get(key) != "label"]:
+            raise DataError(f"classes: {idle[0]} is not declared as a label in targets, so that it has no classes")
+        specs = {key: declared(key, cells[key], said, where) for key, said in targets.items()}
+    for key in able if targets is None else []:
+        if key in classes:
+            specs[key] = declared(key, cells[key], "label", where)
+        elif key not in ABOUT:
+            found = inferred(cells[key])
+            if isinstance(found, str):
+                log.warning("%s: column %s is not taken as a target: %s", file, key, found)
+            else:
+                specs[key] = found
+    if not specs:
+        raise DataError(f"{file}: has no column to learn; name one in data.source.targets, such as {{genre: label}}")
+    log.info("%s: targets are %s", file, ", ".join(f"{key} ({spec['kind']})" for key, spec in specs.items()))
+    return specs
+
+
+def _labels(
+    frame: pd.DataFrame, cells: Columns, specs: dict[str, dict[str, Any]], classes: Mapping[str, Any]
+) -> dict[str, dict[str, int]]:
+    """Put a column per target into the table; counts of the classes that were merged, by target."""
+    import pandas as pd
+
+    before = {}
+    for key, spec in specs.items():
+        if spec["kind"] == "scalar":
+            frame[key] = pd.Series([float(cell) if cell else float("nan") for cell in cells[key]], dtype=float)
+            continue
+        frame[key] = pd.Series([cell or None for cell in cells[key]], dtype=object)
+        if key in classes:
+            before[key] = _counts(frame[key])
+            frame[key] = merged(frame[key], classes[key])
+            spec |= label(frame[key].dropna())
+    return before

@@ -1,0 +1,117 @@
+"""The folds of a cross-validation as one result: every clip tested once, by a network that was not trained on it.
+
+What is pooled is predictions, never scores: the tables of the folds are put under one another and measured as one. The
+pooled result is a run folder like any other, so everything that reads runs reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.results.measure import save, write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "pooled"
+
+
+def pool(sweep: Path, runs: list[Path]) -> list[Path]:
+    """Pool the runs that differ only in their fold.
+
+    Args:
+        sweep: Where the folder `pooled` is made.
+        runs: Run folders. Those without folds, unfinished, or alone with their config are left as they are.
+
+    Returns:
+        The folders of the pooled results, each with its table, record, metrics.json and report.html.
+    """
+    from etude.results.report import render
+
+    alike: dict[str, dict[int, Path]] = defaultdict(dict)
+    for run in runs:
+        record = _record(run)
+        fold = record.get("data", {}).get("fold")
+        if isinstance(fold, int) and (run / "metrics.json").is_file():
+            alike[_config(run, record)][fold] = run  # of two runs of a fold, the later counts
+    made = []
+    for key, folds in alike.items():
+        if len(folds) > 1:
+            records = [_record(run) for _, run in sorted(folds.items())]
+            name = re.sub(r"[^\w.-]+", "-", str(records[0].get("name", "run")))
+            folder = sweep / FOLDER / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+            folder.mkdir(parents=True, exist_ok=True)
+            table = _tables(folds)
+            table.to_parquet(folder / "predictions.parquet")
+            save(folder / "record.json", json.dumps(_together(records, table), indent=1, ensure_ascii=False) + "\n")
+            write(folder)
+            render(folder)
+            made.append(folder)
+    return made
+
+
+def _config(run: Path, record: dict[str, Any]) -> str:
+    """What two folds of one cross-validation have in common: every value but the fold, and the data."""
+    import yaml
+
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8")) if (run / "config.yaml").is_file() else {}
+    config.get("data", {}).get("split", {}).pop("fold", None)
+    return json.dumps([config, record["data"].get("hash"), record["data"].get("folds")], sort_keys=True)
+
+
+def _tables(folds: dict[int, Path]) -> pd.DataFrame:
+    """The tables of all folds, with the fold of each row.
+
+    Raises:
+        ValueError: A clip is tested in two folds.
+    """
+    import pandas as pd
+
+    tables = [pd.read_parquet(run / "predictions.parquet").assign(fold=fold) for fold, run in sorted(folds.items())]
+    table = pd.concat(tables, ignore_index=True)
+    tested = table.loc[table["split"] == "test", "id"]
+    if tested.duplicated().any():
+        raise ValueError(
+            f"clip {tested[tested.duplicated()].iloc[0]!r} is tested in two folds: these are not folds of one split"
+        )
+    return table
+
+
+def _together(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[str, Any]:
+    """The record of the pooled result: what the folds share, and what they add up to."""
+    first, data = records[0], dict(records[0]["data"])
+    folds = [record["data"]["fold"] for record in records]
+    pairs = sorted(f"{row.id},{row.split},{row.fold}" for row in table[["id", "split", "fold"]].itertuples())
+    data |= {
+        "fold": None,
+        "pooled": folds,
+        "disjoint": all(record["data"].get("disjoint") for record in records),
+        "split_hash": hashlib.sha256("\n".join(pairs).encode()).hexdigest(),
+        "splits": {
+            part: {"clips": len(rows), "groups": int(rows["group"].fillna(rows["id"]).nunique())}
+            for part in ("val", "test")
+            for rows in [table[table["split"] == part]]
+        },
+    }
+    seconds = {key: round(sum(r["seconds"][key] for r in records), 1) for key in first.get("seconds", {})}
+    model = {k: v for k, v in first["model"].items() if k not in ("epochs", "best_epoch", "best_score")}
+    return first | {
+        "data": data,
+        "seconds": seconds,
+        "model": model,
+        "command": _without_fold(first.get("command", "")),
+    }
+
+
+def _without_fold(command: str) -> str:
+    return re.sub(r"\s*\S*data\.split\.fold=\S+", "", command)
+
+
+def _record(run: Path) -> dict[str, Any]:
+    path = run / "record.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

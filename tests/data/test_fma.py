@@ -1,0 +1,299 @@
+"""A tree as FMA publishes it, with made-up rows, is read by its subsets, splits, artists and labels."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from etude.data.collection import Collection, DataError
+from etude.data.sources.fma import COMPUTED, SHORT, collection
+from etude.schema import problems
+
+GROUPS = {  # the columns of tracks.csv, in their order
+    "album": "comments date_created date_released engineer favorites id information listens producer tags title tracks "
+    "type",
+    "artist": "active_year_begin active_year_end associated_labels bio comments date_created favorites id latitude "
+    "location longitude members name related_projects tags website wikipedia_page",
+    "set": "split subset",
+    "track": "bit_rate comments composer date_created date_recorded duration favorites genre_top genres genres_all "
+    "information interest language_code license listens lyricist number publisher tags title",
+}
+COLUMNS = [(group, name) for group, names in GROUPS.items() for name in names.split()]
+ECHO = {  # and those of echonest.csv
+    "audio_features": "acousticness danceability energy instrumentalness liveness speechiness tempo valence",
+    "metadata": "album_date album_name artist_latitude artist_location artist_longitude artist_name release",
+    "ranks": "artist_discovery_rank artist_familiarity_rank artist_hotttnesss_rank song_currency_rank "
+    "song_hotttnesss_rank",
+    "social_features": "artist_discovery artist_familiarity artist_hotttnesss song_currency song_hotttnesss",
+    "temporal_features": " ".join(f"{i:03d}" for i in range(224)),
+}
+ECHO_COLUMNS = [("echonest", group, name) for group, names in ECHO.items() for name in names.split()]
+BY, NC = "Attribution", "Attribution-NonCommercial"
+TRACKS = [  # id, subset, split, artist, genre, licence
+    (2, "small", "training", 1, "Hip-Hop", BY),
+    (5, "small", "training", 1, "Hip-Hop", BY),
+    (140, "small", "validation", 54, "Folk", NC),
+    (141, "small", "test", 55, "Folk", NC),
+    (98565, "small", "training", 7, "Folk", NC),  # known to be short
+    (1486, "medium", "training", 8, "Rock", NC),  # known to be empty
+    (3000, "medium", "training", 60, "Rock", NC),
+    (3001, "medium", "test", 61, "Rock", BY),
+    (20, "large", "training", 4, "", ""),  # no genre of its own
+    (26, "large", "training", 4, "", ""),  # nor this one, but Echo Nest's features
+    (155320, "large", "test", 99, "Rock", BY),
+]
+FEATURES = {2: (0.5, 0.25, 0.75), 140: (0.0, 1.0, 0.5), 26: (0.125, 0.5, 0.0), 77777: (0.1, 0.1, 0.1)}
+SIX = {98565, 98567, 98569, 99134, 108925, 133297}  # the wiki's list for fma_small
+
+
+class Tree:
+    """A folder with fma_metadata and audio, whose files a test may spoil."""
+
+    def __init__(self, folder: Path) -> None:
+        self.audio, self.metadata = folder / "fma_large", folder / "fma_metadata"
+        self.tracks, self.echonest = self.metadata / "tracks.csv", self.metadata / "echonest.csv"
+
+    def read(self, subset: str = "large", **how: Any) -> Collection:
+        return collection(str(self.audio), str(self.metadata), subset, **how)
+
+
+def write(path: Path, columns: Sequence[tuple[str, ...]], rows: dict[int, dict[tuple[str, ...], Any]]) -> None:
+    """A table as pandas writes one whose columns have several levels."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        for level in zip(*columns, strict=True):
+            out.writerow(["", *level])
+        out.writerow(["track_id", *[""] * len(columns)])
+        for track, cells in rows.items():
+            out.writerow([track, *(cells.get(column, "") for column in columns)])
+
+
+def row(subset: str, split: str, artist: int, genre: str, licence: str) -> dict[tuple[str, ...], Any]:
+    cells = {("set", "subset"): subset, ("set", "split"): split, ("artist", "id"): artist, ("album", "id"): 9}
+    told = {("track", "genre_top"): genre, ("track", "license"): licence, ("track", "tags"): "[]"}
+    return {**cells, **told, ("artist", "bio"): 'Two lines,\n"quoted", of a bio', ("artist", "name"): "NA"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    made = Tree(tmp_path)
+    made.metadata.mkdir()
+    write(made.tracks, COLUMNS, {track: row(*rest) for track, *rest in TRACKS})
+    names = [("echonest", "audio_features", name) for name in ("valence", "energy", "danceability")]
+    features = {track: dict(zip(names, values, strict=True)) for track, values in FEATURES.items()}
+    write(made.echonest, ECHO_COLUMNS, features)
+    for track, *_ in TRACKS:
+        file = made.audio / f"{track:06d}"[:3] / f"{track:06d}.mp3"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, 0.1 * np.sin(np.arange(4410) / 9), 44100, format="MP3")
+    return made
+
+
+def test_the_tree_has_the_columns_that_fma_has() -> None:
+    assert (len(COLUMNS), len(ECHO_COLUMNS)) == (52, 249)
+
+
+@pytest.mark.parametrize(
+    ("subset", "ids"),
+    [
+        ("small", "2 5 140 141"),
+        ("medium", "2 5 140 141 3000 3001"),
+        ("large", "2 5 140 141 3000 3001 26 155320"),
+        ("full", "2 5 140 141 98565 1486 3000 3001 26 155320"),
+    ],
+)
+def test_a_subset_holds_the_smaller_ones_without_short_clips(tree: Tree, subset: str, ids: str) -> None:
+    made = tree.read(subset)
+    assert made.table["id"].tolist() == ids.split()
+    assert made.name == f"fma_{subset}"
+    assert f"FMA {subset}: {len(ids.split())} " in made.title
+    assert made.title in made.card
+
+
+def test_the_short_clips_are_those_of_the_wiki() -> None:
+    assert len(SHORT) == len(set(SHORT)) == 21
+    assert set(SHORT) > SIX
+
+
+def test_cells_are_those_that_fmas_own_reader_finds(tree: Tree) -> None:
+    tracks = pd.read_csv(tree.tracks, index_col=0, header=[0, 1])  # utils.load of the repository mdeff/fma
+    echonest = pd.read_csv(tree.echonest, index_col=0, header=[0, 1, 2])
+    table = tree.read().table
+    theirs = tracks.loc[table["id"].astype(int)]
+    parts = {"training": "train", "validation": "val", "test": "test"}
+    assert table["split"].tolist() == theirs["set", "split"].map(parts).tolist()
+    assert table["group"].tolist() == [f"artist {artist}" for artist in theirs["artist", "id"]]
+    assert table["genre"].fillna("").tolist() == theirs["track", "genre_top"].fillna("").tolist()
+    for name in ("valence", "energy", "danceability"):
+        column = echonest["echonest", "audio_features", name].reindex(theirs.index)
+        np.testing.assert_array_equal(table[name].to_numpy(), column.to_numpy())
+
+
+def test_a_file_is_named_by_six_digits_in_a_folder_of_three(tree: Tree) -> None:
+    table = tree.read().table.set_index("id")
+    assert table.loc["2", "path"] == str(tree.audio / "000" / "000002.mp3")
+    assert table.loc["155320", "path"] == str(tree.audio / "155" / "155320.mp3")
+    assert {soundfile.info(path).format for path in table["path"]} == {"MP3"}
+
+
+def test_targets_are_genre_and_what_an_algorithm_computed(tree: Tree) -> None:
+    targets = tree.read().targets
+    assert list(targets) == ["genre", "valence", "energy", "danceability"]
+    assert targets["genre"] == {"kind": "label", "classes": ["Folk", "Hip-Hop", "Rock"], "note": ""}
+    for name in ("valence", "energy", "danceability"):
+        assert targets[name] == {"kind": "scalar", "low": 0.0, "high": 1.0, "note": COMPUTED}
+
+
+def test_without_echonest_there_is_the_genre_alone(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    tree.echonest.unlink()
+    with caplog.at_level(logging.INFO):
+        made = tree.read()
+    assert list(made.targets) == ["genre"]
+    assert list(made.table) == ["id", "path", "group", "split", "genre"]
+    assert made.table["genre"].notna().all()
+    assert "FMA large: 2 of 9 clips have no label and are left out" in caplog.text
+
+
+def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
+    write(tree.echonest, ECHO_COLUMNS, {26: {("echonest", "audio_features", "energy"): 0.5}})
+    assert list(tree.read("medium").targets) == ["genre"]
+    assert list(tree.read("large").targets) == ["genre", "energy"]
+    write(tree.tracks, COLUMNS, {26: row("large", "test", 4, "", "")})
+    assert list(tree.read("large").targets) == ["energy"]
+
+
+def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        made = tree.read()
+    assert "20" not in set(made.table["id"])
+    assert "FMA large: 1 of 9 clips have no label and are left out" in caplog.text
+
+
+def test_genres_are_merged_and_the_rest_is_missing(tree: Tree) -> None:
+    made = tree.read(classes={"strings": ["Folk", "Rock"]})
+    assert made.targets["genre"]["classes"] == ["strings"]
+    genre = made.table.set_index("id")["genre"]
+    assert genre[["140", "3000", "155320"]].tolist() == ["strings"] * 3
+    assert genre[["2", "26"]].isna().all()  # they stay for their scalars
+    assert "5" not in genre.index
+    assert made.extra["before"] == {"genre": {"Rock": 3, "Hip-Hop": 2, "Folk": 2}}
+    assert "before" not in tree.read().extra
+
+
+def test_no_artist_is_in_two_parts(tree: Tree) -> None:
+    table = tree.read("full").table
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert table.groupby("group")["split"].nunique().max() == 1
+
+
+def test_licences_are_counted(tree: Tree) -> None:
+    assert tree.read().extra["licences"] == {BY: 4, NC: 3, "not stated": 1}
+
+
+def test_no_word_stands_for_a_missing_cell(tree: Tree) -> None:
+    edit(NC, "NA")(tree)
+    assert tree.read().extra["licences"]["NA"] == 1
+
+
+def test_a_missing_file_keeps_its_row(tree: Tree) -> None:
+    (tree.audio / "000" / "000140.mp3").unlink()
+    assert "140" in set(tree.read().table["id"])
+
+
+def edit(old: str, new: str, name: str = "tracks") -> Callable[[Tree], Any]:
+    def change(tree: Tree) -> None:
+        file = getattr(tree, name)
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
+SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
+    (
+        lambda tree: tree.tracks.unlink(),
+        r"^\S*tracks\.csv: there is no such file; data\.source\.metadata must be the folder from fma_metadata\.zip$",
+    ),
+    (
+        edit("genre_top", "genre"),
+        r"^\S*tracks\.csv: has another header than the file in fma_metadata\.zip \(it lacks track\.genre_top\); "
+        r"take that one$",
+    ),
+    (edit("track_id", "id"), r"tracks\.csv: has another header .* \(row 3 does not begin with track_id\)"),
+    (lambda tree: tree.tracks.write_text(""), r"tracks\.csv: has another header .* \(it lacks set\.subset, "),
+    (lambda tree: tree.tracks.write_text("a,b\n1\n"), r"tracks\.csv: has another header .* \(it lacks set\.subset, "),
+    (
+        lambda tree: shutil.copy(tree.tracks, tree.echonest),
+        r"echonest\.csv: has another header .* \(it lacks echonest\.audio_features\.valence, echonest\.",
+    ),
+    (
+        edit("\n140,", "\nforty,"),
+        r"^\S*tracks\.csv: cannot be read \(.*'forty'.*\); unpack fma_metadata\.zip anew$",
+    ),
+    (edit("\n140,", "\n,"), r"tracks\.csv: cannot be read \("),
+    (edit("0.75", "much", "echonest"), r"echonest\.csv: cannot be read \(.*'much'"),
+    (edit('of a bio"', "of a bio"), r"tracks\.csv: cannot be read \("),  # cut off inside a cell, as by a full disk
+    (lambda tree: tree.tracks.write_bytes(b"\xff\xfe\x00"), r"tracks\.csv: cannot be read \('utf-8' codec"),
+    (lambda tree: write(tree.tracks, COLUMNS, {}), r"tracks\.csv: cannot be read \("),
+    (
+        lambda tree: write(tree.tracks, COLUMNS, {20: row("large", "training", 4, "", "")}),
+        r"^\S*tracks\.csv: has no track of the subset large that has a label$",
+    ),
+    (
+        edit("validation", "dev"),
+        r"^\S*tracks\.csv: track 140 has set\.split = 'dev', expected is training, validation, test$",
+    ),
+    (edit("validation", ""), r"tracks\.csv: track 140 has set\.split = nan, expected is training, validation, test$"),
+    (
+        lambda tree: shutil.rmtree(tree.audio),
+        r"^\S*fma_large: has none of the 8 files of FMA large, such as \S*/000/000002\.mp3; data\.source\.path must be "
+        r"the folder from fma_large\.zip that has 000, 001, \.\.\. in it$",
+    ),
+    (edit("\n141,", "\n140,"), r"^fma_large: id '140' occurs more than once"),
+    (edit("\n140,", "\n2,", "echonest"), r"^fma_large: id '2' occurs more than once"),
+    (
+        edit("0.75", "1.75", "echonest"),
+        r"^fma_large: clip '2' has danceability = 1\.75, which the target does not allow",
+    ),
+    (
+        lambda tree: write(tree.tracks, COLUMNS, {2: row("small", "test", 4, "Soul", BY)}),
+        r"^fma_large: genre 'Soul' has a single clip \(2\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), SPOILED)
+def test_what_cannot_be_used_is_said_in_a_sentence(tree: Tree, spoil: Callable[[Tree], Any], sentence: str) -> None:
+    spoil(tree)
+    with pytest.raises(DataError, match=sentence) as caught:
+        tree.read()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_meant_is_said_in_a_sentence(tree: Tree) -> None:
+    with pytest.raises(
+        DataError, match=r"^data\.source\.subset must be one of small, medium, large, full, got 'tiny'$"
+    ):
+        tree.read("tiny")
+    with pytest.raises(DataError, match=r"^classes: the data has nothing for loud; it has Folk, Hip-Hop"):
+        tree.read("small", classes={"quiet": ["Folk"], "loud": ["Rock"]})
+
+
+def test_the_config_is_the_source(tree: Tree, config: Callable[..., dict[str, Any]]) -> None:
+    where = (f"data.source.path={tree.audio}", f"data.source.metadata={tree.metadata}")
+    made = config("data=fma", *where, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium")
+    assert problems(made) == []
+    assert made["data"]["split"]["kind"] == "official"
+    source = dict(made["data"]["source"])
+    assert source.pop("_target_") == "etude.data.sources.fma.collection"
+    assert collection(**source).targets["genre"]["classes"] == ["strings"]

@@ -1,0 +1,108 @@
+"""A folder per class: whatever lies below it is of that class, under an id that is its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.data.collection import Collection, DataError
+from etude.data.sources.folder import collection
+
+SUFFIXES = ["wav", "flac", "ogg", "opus", "mp3", "m4a", "aac", "aiff", "aif", "au", "wma", "mp4"]
+
+
+def lay(home: Path, *names: str) -> str:
+    """Empty files; a collection reads none."""
+    for name in names:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    return str(home)
+
+
+def genres(source: Collection) -> dict[str, str]:
+    return dict(zip(source.table["id"], source.table["genre"], strict=True))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "My Music"
+
+
+def test_a_class_is_a_folder_and_a_clip_any_sound_below_it(home: Path) -> None:
+    path = lay(home, "rock/a.wav", "rock/live/1999/b.ogg", "jazz/a.mp3", "jazz/c.flac", "jazz/notes.txt", "jazz/d")
+    source = collection(path)
+    assert genres(source) == {"jazz/a": "jazz", "jazz/c": "jazz", "rock/a": "rock", "rock/live/1999/b": "rock"}
+    assert source.targets == {"genre": {"kind": "label", "classes": ["jazz", "rock"], "note": ""}}
+    assert source.name == "my-music"
+    assert [Path(p).relative_to(home).as_posix() for p in source.table["path"]] == [
+        "jazz/a.mp3", "jazz/c.flac", "rock/a.wav", "rock/live/1999/b.ogg"
+    ]  # fmt: skip
+    assert source.table["group"].isna().all()
+    assert "artist" in source.note
+    assert source.extra == {}
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, *map(str.upper, SUFFIXES)])
+def test_sounds_are_known_by_their_suffix(home: Path, suffix: str) -> None:
+    ids = collection(lay(home, *(f"{genre}/{i}.{suffix}" for genre in "xy" for i in range(2)))).table["id"]
+    assert ids.tolist() == ["x/0", "x/1", "y/0", "y/1"]
+
+
+def test_hidden_files_are_none(home: Path) -> None:
+    shown = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
+    source = collection(lay(home, *shown, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part"))
+    assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in shown]
+
+
+def test_a_suffix_stays_where_ids_would_be_one(home: Path) -> None:
+    names = ("x/a.wav", "x/a.mp3", "x/a.wav.flac", "x/b.v2.wav", "y/a.wav", "y/c.wav")
+    source = collection(lay(home, *names))
+    assert sorted(source.table["id"]) == sorted(["x/a.wav", "x/a.mp3", "x/a.wav.flac", "x/b.v2", "y/a", "y/c"])
+
+
+def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = lay(home, "rock/a.wav", "punk/a.wav", "jazz/a.wav", "jazz/b.wav", "talk/a.wav")
+    source = collection(path, {"loud": ["rock", "punk"], "quiet": ["jazz"]})
+    assert genres(source) == {"jazz/a": "quiet", "jazz/b": "quiet", "punk/a": "loud", "rock/a": "loud"}
+    assert source.extra["before"] == {"genre": {"jazz": 2, "punk": 1, "rock": 1, "talk": 1}}
+    assert "1 clips are in no class of data.source.classes; left out" in caplog.text
+    with pytest.raises(DataError, match="the data has nothing for soft"):
+        collection(path, {"loud": ["rock", "punk"], "soft": ["ambient"]})
+
+
+def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
+    assert len(collection(lay(home, *names)).table) == 4
+    assert "no sound files in covers; left out" in caplog.text
+    assert "1 sound files beside the folders belong to no class; left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((), "there is no such folder"),
+        (("a.wav", "b.wav"), "has no subfolders"),
+        (("x/a.txt", "y/b.jpg"), "has no sound files in its 2 subfolders"),
+        (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', nothing to tell apart"),
+    ],
+)
+def test_what_is_no_such_folder_is_refused(home: Path, names: tuple[str, ...], said: str) -> None:
+    with pytest.raises(DataError, match=f"^{home}: {said}; expected is a folder for each class with sound files in it"):
+        collection(lay(home, *names))
+
+
+def test_a_class_of_one_clip_is_refused(home: Path) -> None:
+    with pytest.raises(DataError, match=r"^my-music: genre 'y' has a single clip \(y/c\)"):
+        collection(lay(home, "x/a.wav", "x/b.wav", "y/c.wav"))
+
+
+def test_the_config_calls_it(home: Path, config: Callable[..., dict[str, Any]]) -> None:
+    path = lay(home, "x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
+    node = config("data=folder", f"data.source.path='{path}'")["data"]
+    assert len(collection(**{key: value for key, value in node["source"].items() if key != "_target_"}).table) == 4
+    assert node["split"]["kind"] == "stratified"

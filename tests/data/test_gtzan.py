@@ -1,0 +1,120 @@
+"""The folders of GTZAN are read by name, and the published split is what was published."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from etude.data.collection import DataError
+from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, split
+from etude.schema import problems
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A few of the clips, some as .wav, some as .au, and what copies of GTZAN have beside them."""
+    sound = 0.1 * np.sin(np.arange(2205) / 9)
+    for genre in GENRES:
+        (tmp_path / genre).mkdir()
+        soundfile.write(tmp_path / genre / f"{genre}.00000.wav", sound, 22050)
+        soundfile.write(tmp_path / genre / f"{genre}.00001.au", sound, 22050, format="AU", subtype="PCM_16")
+    soundfile.write(tmp_path / "rock" / "rock.00001.wav", sound, 22050)
+    (tmp_path / "jazz" / f"{BROKEN}.wav").write_bytes(b"\0" * 64)
+    (tmp_path / "jazz" / "._jazz.00000.wav").write_bytes(b"\0")
+    (tmp_path / "bextract.mf").write_text("blues.00000.wav\tblues\n")
+    return tmp_path
+
+
+def test_the_split_is_the_published_one() -> None:
+    parts = split()
+    assert Counter(parts.values()) == {"train": 443, "val": 197, "test": 290}
+    assert set(parts) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
+    counts = Counter((clip.split(".")[0], part) for clip, part in parts.items())
+    assert {genre: [counts[genre, part] for part in ("train", "val", "test")] for genre in GENRES} == {
+        "blues": [46, 23, 31],
+        "classical": [48, 20, 31],
+        "country": [45, 23, 30],
+        "disco": [42, 22, 29],
+        "hiphop": [47, 18, 27],
+        "jazz": [43, 17, 27],
+        "metal": [44, 20, 27],
+        "pop": [41, 13, 30],
+        "reggae": [43, 17, 26],
+        "rock": [44, 24, 32],
+    }
+    known = {"blues.00000": "val", "blues.00029": "train", "blues.00099": "test", "rock.00085": "val", BROKEN: "train"}
+    assert known.items() <= parts.items()
+
+
+def test_no_line_of_the_split_stands_twice() -> None:
+    lines = SPLIT.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "id,split"
+    assert len(lines) == 931
+    assert [line.split(",")[0] for line in lines[1:]] == sorted(split())
+
+
+def test_filtered_clips_come_with_their_part(folder: Path) -> None:
+    made = collection(str(folder))
+    assert made.name == "gtzan"
+    assert Counter(made.table["split"]) == {"train": 442, "val": 197, "test": 290}
+    assert dict(zip(made.table["id"], made.table["split"], strict=True)).items() < split().items()
+    assert made.title == "GTZAN: 929 clips in ten genres, fault-filtered"
+    assert made.title in made.card
+
+
+def test_every_clip_comes_without_a_part(folder: Path) -> None:
+    made = collection(str(folder), filtered=False)
+    assert made.name == "gtzan_all"
+    assert "split" not in made.table
+    assert made.table["genre"].value_counts().to_dict() == {genre: 100 - (genre == "jazz") for genre in GENRES}
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_rows_say_what_is_known(folder: Path, filtered: bool) -> None:
+    made = collection(str(folder), filtered)
+    assert BROKEN not in set(made.table["id"])
+    assert made.table["group"].isna().all()
+    assert (made.table["genre"] == made.table["id"].str.split(".").str[0]).all()
+    assert made.targets == {"genre": {"kind": "label", "classes": list(GENRES), "note": ""}}
+    assert "only the official split" in made.note
+    assert "Sturm (2013)" in made.card
+    path = made.table.set_index("id")["path"]
+    assert path["metal.00000"] == str(folder / "metal" / "metal.00000.wav")
+    assert path["metal.00001"] == str(folder / "metal" / "metal.00001.au")
+    assert path["rock.00001"] == str(folder / "rock" / "rock.00001.wav")
+    assert path["rock.00099"] == str(folder / "rock" / "rock.00099.wav")  # missing; its row says where it should be
+
+
+def test_either_format_is_read(folder: Path) -> None:
+    table = collection(str(folder), filtered=False).table
+    there = table[[Path(path).is_file() for path in table["path"]]]
+    assert len(there) == 20
+    assert Counter(soundfile.info(path).format for path in there["path"]) == {"WAV": 11, "AU": 9}
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_a_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None:
+    (tmp_path / "jazz").mkdir()
+    (tmp_path / "jazz" / f"{BROKEN}.wav").write_bytes(b"")
+    sentence = (
+        r"has no clip of GTZAN, such as blues/blues\.00000\.wav or \.au; data\.source\.path must be the folder that "
+        r"has blues, classical, country, \.\.\. in it$"
+    )
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=rf"^{folder}: {sentence}"):
+            collection(str(folder), filtered)
+
+
+def test_the_config_is_the_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
+    made = config("data=gtzan", f"data.source.path={folder}")
+    assert problems(made) == []
+    assert made["data"]["split"]["kind"] == "official"
+    source = dict(made["data"]["source"])
+    assert source.pop("_target_") == "etude.data.sources.gtzan.collection"
+    assert len(collection(**source).table) == 929
