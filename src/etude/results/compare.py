@@ -108,7 +108,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
     data = record.get("data", {})
     known["scored_on"] = f"{data.get('labels') or data.get('hash') or '?'}/{data.get('split_hash') or '?'}"
     if pooled := data.get("pooled"):
-        known["fold"] = f"{len(pooled)} of {data.get('folds')} pooled"
+        known["fold"] = f"{len(pooled)} of {data.get('folds')} folds"
     elif data.get("fold") is not None:
         known["fold"] = str(data["fold"])
     rows = []
@@ -125,7 +125,7 @@ def _table(frame: DataFrame, plain: bool) -> tuple[Table, list[str]]:
     from rich.table import Table
     from rich.text import Text
 
-    pooled = frame["fold"].astype(str).str.endswith("pooled")
+    pooled = frame["fold"].astype(str).str.endswith("folds")
     folds = frame["fold"].notna() & ~pooled
     if pooled.any():  # what is pooled is shown as one; the folds by themselves are in compare.csv
         frame = frame[~folds]
@@ -176,9 +176,8 @@ def _title(row: Any) -> Text:
     from rich.text import Text
 
     fold = row["fold"]
-    return Text(
-        row["name"] + ("" if not isinstance(fold, str) else f", folds {fold}" if " " in fold else f", fold {fold}")
-    )
+    suffix = "" if not isinstance(fold, str) else f", {fold}" if fold.endswith("folds") else f", fold {fold}"
+    return Text(row["name"] + suffix)
 
 
 def _plain(row: dict[Any, Any]) -> dict[Any, Any]:

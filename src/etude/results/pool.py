@@ -100,16 +100,7 @@ def _together(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[str, A
     }
     seconds = {key: round(sum(r["seconds"][key] for r in records), 1) for key in first.get("seconds", {})}
     model = {k: v for k, v in first["model"].items() if k not in ("epochs", "best_epoch", "best_score")}
-    return first | {
-        "data": data,
-        "seconds": seconds,
-        "model": model,
-        "command": _without_fold(first.get("command", "")),
-    }
-
-
-def _without_fold(command: str) -> str:
-    return re.sub(r"\s*\S*data\.split\.fold=\S+", "", command)
+    return first | {"data": data, "seconds": seconds, "model": model}
 
 
 def _record(run: Path) -> dict[str, Any]:
