@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ HOUSE = re.search(r"## The house\n(.*?)\n## ", (ROOT / "README.md").read_text(en
 
 @pytest.mark.parametrize("line", [line.strip() for line in LINES if "train.py" in line and "--help" not in line])
 def test_every_training_command_composes(line: str, config: Callable[..., dict[str, Any]]) -> None:
-    words = [word.replace("<", "").replace(">", "") for word in line.split()[2:] if not word.startswith("-")]
+    words = [word.replace("<", "").replace(">", "") for word in shlex.split(line)[2:] if not word.startswith("-")]
     words = [word for word in words if word != "job"]  # of --cfg job
     for pick in (0, -1):  # the first and the last value of every swept one
-        assert problems(config(*(f"{w.split('=')[0]}={w.split('=')[1].split(',')[pick]}" for w in words))) == []
+        picked = [(key, re.split(r",(?![^\[]*\])", value)[pick]) for key, value in (word.split("=") for word in words)]
+        assert problems(config(*(f"{key}={value}" for key, value in picked))) == []
 
 
 @pytest.mark.parametrize("line", [line.strip() for line in LINES if "scripts/" in line])

@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides += [f"data.source.{key}={_quoted(value)}" for key, value in settings.items()]
             config = compose("train", overrides=overrides)
         if missing := sorted(OmegaConf.missing_keys(config.data)):
-            raise UserError("\n".join(f"data.{key}: needs a value; add {key.split('.')[-1]}=..." for key in missing))
+            bare = {key: key.removeprefix("data.source.") for key in missing}
+            said = (f"{key}: needs a value; add {key if '.' in word else word}=..." for key, word in bare.items())
+            raise UserError("\n".join(said))
         module = _module(config)
         module.rules = replace(module.rules, **own)
         pack = module.source.pack(module.feature.front, module.rules)

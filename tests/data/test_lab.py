@@ -14,6 +14,7 @@ import pytest
 
 from etude.audio.decode import DecodeError, decode
 from etude.audio.spectral import FrontEnd, frames
+from etude.build import data as build
 from etude.data.collection import Collection, DataError
 from etude.data.ready import MADE, beside, ready
 from etude.data.sources.demo import HOME
@@ -376,3 +377,23 @@ def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
     for kind in (np.float16, np.float32, np.int16, ">f8"):
         values = np.arange(140 * 2).reshape(140, 2).astype(kind)
         np.testing.assert_array_equal(ready(save(tmp_path, "train", "1", values), MADE, 0.0), values.T)
+
+
+def test_both_collections_teach_one_network(
+    genres: Made, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
+) -> None:
+    common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a track that is in both
+    save(affect, "train", common, genres.full[common])
+    with (affect / "train_labels.txt").open("a") as file:
+        file.write(f"{common},0.25,0.5,0.75\n")
+    where = [f"data.source.sources.{name}.path={path}" for name, path in (("genre", genres.home), ("affect", affect))]
+    data = build(config("data=lab_joint", *where, f"data.packs={tmp_path}", "data.min_seconds=0", "task=joint"))
+    data.setup()
+    index = data.pack.index.set_index("id")
+    assert set(data.targets) == {"genre", "valence", "energy", "danceability"}
+    assert len(index) == genres.collection(config).table["id"].nunique() + 12
+    assert index["genre"].notna().sum() == len(index) - 12
+    assert index["valence"].notna().sum() == 13
+    assert index.loc[common, ["genre", "valence", "danceability"]].tolist() == ["Rock", 0.25, 0.75]
+    for part in ("train", "val", "test"):
+        assert {"genre", "valence"} <= set(data.pack.index[data.parts == part].dropna(axis=1, how="all").columns)

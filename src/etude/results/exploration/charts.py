@@ -1,0 +1,101 @@
+"""Bars of classes and parts, and histograms. Parts differ in hatching as well as in colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.data.splits import PARTS, UNUSED
+from etude.results.exploration.canvas import Colours, grid, picture, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 40  # classes in a picture; the table has them all
+LOOK = {"train": ("network", ""), "val": ("constant", "...."), "test": ("linear", "////"), UNUSED: ("rule", "")}
+SAID = {UNUSED: "left out"}
+
+
+def classes(name: str, label: dict[str, Any], path: Path) -> str:
+    """Clips of each class as bars, one colour for each part where there is a split.
+
+    Args:
+        name: The label.
+        label: As `counts.label` returns it.
+        path: Where the PNG goes.
+    """
+    rows = label["classes"][:MOST]
+    seen = [part for part in (*PARTS, UNUSED) if part in rows[0]["parts"]]
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        axes = figure.add_subplot()
+        y, left = np.arange(len(rows)), np.zeros(len(rows))
+        for part in seen or ["all"]:
+            role, hatch = LOOK.get(part, ("network", ""))
+            width = np.array([row["parts"][part] if seen else row["clips"] for row in rows], dtype=float)
+            axes.barh(y, width, 0.72, left, color=colours[role], edgecolor=colours["paper"], linewidth=0.8,
+                      hatch=hatch, label=SAID.get(part, part))  # fmt: skip
+            left += width
+        _finish(figure, colours, [(row["class"], row["clips"]) for row in rows], legend=bool(seen))
+
+    split = ", by part of the split" if seen else ""
+    about = f"Clips of each class of {name}{split}; the table has the numbers."
+    size = (5.2, 1.0 + 0.28 * len(rows) + 0.3 * bool(seen))
+    return picture(draw, path, size, about, f"{name}: clips of each class{split}")
+
+
+def before(name: str, counts: dict[str, int], path: Path) -> str:
+    """Clips of each class before classes were merged, the largest first."""
+    rows = sorted(counts.items(), key=lambda row: -row[1])[:MOST]
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        figure.add_subplot().barh(np.arange(len(rows)), [count for _, count in rows], 0.72, color=colours["group-7"])
+        _finish(figure, colours, rows, legend=False)
+
+    about = f"Clips of each class of {name} before classes were merged; the table has the numbers."
+    return picture(draw, path, (5.2, 1.0 + 0.28 * len(rows)), about, f"{name}: clips of each class before merging")
+
+
+def histogram(name: str, found: dict[str, Any], unit: str, path: Path) -> str:
+    """How values lie, with their mean marked.
+
+    Args:
+        name: What was measured.
+        found: As `counts.histogram` returns it.
+        unit: Of the values.
+        path: Where the PNG goes.
+    """
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        axes = figure.add_subplot()
+        axes.stairs(found["counts"], found["edges"], fill=True, color=colours["network"], linewidth=0)
+        for edge, count in zip(found["edges"][1:-1], found["counts"][1:], strict=True):  # a gap between bars
+            axes.plot([edge, edge], [0, max(count, 0)], color=colours["paper"], linewidth=0.8)
+        axes.axvline(found["mean"], color=colours["ink"], linewidth=1, linestyle="--")
+        axes.annotate("mean", (found["mean"], 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10)
+        axes.set(xlabel=f"{plain(name)} ({unit})", ylabel="clips", xlim=(found["low"], found["high"]))
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        grid(axes, colours, "y")
+
+    about = f"{name} in {unit}: {found['n']} values from {found['min']:.3g} to {found['max']:.3g}, mean {found['mean']:.3g}."
+    return picture(draw, path, (3.9, 2.6), about, f"{name}, n = {found['n']}")
+
+
+def _finish(figure: Figure, colours: Colours, rows: list[tuple[str, int]], legend: bool) -> None:
+    """Names at the left, the count at the end of each bar."""
+    axes = figure.axes[0]
+    axes.set_yticks(np.arange(len(rows)), [plain(kind) for kind, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    most = max(count for _, count in rows) or 1
+    axes.set_xlim(0, 1.12 * most)
+    for y, (_, count) in enumerate(rows):
+        axes.text(count + 0.015 * most, y, f"{count:,}", va="center", fontsize=10, color=colours["ink"])
+    axes.set_xlabel("clips")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines["left"].set_visible(False)
+    grid(axes, colours, "x")
+    if legend:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=10,
+                    labelcolor=colours["ink"], handlelength=1.6, columnspacing=1.4, borderaxespad=0.2)  # fmt: skip

@@ -1,0 +1,66 @@
+"""Which clips are shown: those that were asked for, or random ones of different classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def named(words: str, index: pd.DataFrame, skipped: dict[str, str]) -> list[int]:
+    """Rows of the clips that a command names.
+
+    Args:
+        words: Ids with commas between; an id may hold a comma itself when it is the only one.
+        index: Table of the pack, with `id`.
+        skipped: Why clips gave no frames, by id.
+
+    Raises:
+        UserError: One of them is not there; the message names ids that are spelt like it.
+    """
+    place = {str(clip): row for row, clip in enumerate(index["id"])}
+    ids = [words] if words in place else list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    if not ids:
+        raise UserError("clips=: names no clip; give ids with commas between, or count=4 for random ones")
+    for clip in ids:
+        if clip in skipped:
+            raise UserError(f"clips={clip}: this clip was skipped: {skipped[clip]}")
+        if clip not in place:
+            raise UserError(f"clips={clip}: there is no such clip; {_near(clip, place)}")
+    return [place[clip] for clip in ids]
+
+
+def random(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, seed: int) -> list[int]:
+    """Random rows, one of each class before a second of any.
+
+    Args:
+        index: Table of the pack.
+        targets: What its columns mean; the first label tells the classes.
+        count: How many; fewer when there are fewer clips.
+        seed: Another seed, other clips.
+    """
+    order = np.random.default_rng(seed).permutation(len(index))
+    name = next((name for name, spec in targets.items() if spec["kind"] == "label"), None)
+    classes: Sequence[Any] = [""] * len(index) if name is None else list(index[name].where(index[name].notna(), None))
+    seen: dict[Any, int] = {}
+    turns = []
+    for row in order:
+        kind = classes[row]
+        # a clip without a label waits until every class had its turn
+        turns.append((seen.get(kind, 0) + (len(index) if kind is None else 0), len(turns), int(row)))
+        seen[kind] = seen.get(kind, 0) + 1
+    return [row for _, _, row in sorted(turns)[:count]]
+
+
+def _near(clip: str, ids: Iterable[str]) -> str:
+    """Ids like one: spelt alike, or holding it."""
+    known = list(ids)
+    near = get_close_matches(clip, known, n=3, cutoff=0.5) or [one for one in known if clip.lower() in one.lower()][:3]
+    return f"near it are {', '.join(near)}" if near else f"ids look like {', '.join(known[:3])}"

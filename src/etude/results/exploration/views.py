@@ -1,0 +1,109 @@
+"""Frames of a clip by the hop and by the beat: from its sound, from frames that are ready, or from the pack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.audio.decode import DecodeError
+from etude.audio.spectral import FrontEnd
+from etude.data.collection import Collection, DataError
+from etude.data.read import sound
+
+if TYPE_CHECKING:
+    from etude.data.pack import Pack
+
+BEAT = ("none", "beat")
+PACKED = "The pack has frames by the {there} only, and the files that it was made from are not at hand."
+NAMES = {"none": "hop", "beat": "beat"}
+
+
+@dataclass
+class View:
+    """A clip as it is shown.
+
+    Args:
+        frames: Frames by what they are synchronised to, `none` and `beat`: (T, F) float32; those that could be had.
+        why: Why the others could not, by the same names.
+        beats: Where the beats are (K,), in seconds; none where they are not known.
+        seconds: Length of the clip, in seconds, where it is known.
+    """
+
+    frames: dict[str, np.ndarray]
+    why: dict[str, str]
+    beats: np.ndarray | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    """Where a clip comes from: the file, and the collection that knows how it is read."""
+
+    path: Path
+    collection: Collection
+
+    def under(self, front: FrontEnd) -> Path:
+        """The file that serves a front end."""
+        locate = self.collection.locate
+        return locate(self.path, front) if locate else self.path
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it holds sound, and not frames."""
+        return self.collection.reader is sound
+
+
+def files(source: Any) -> dict[str, File]:
+    """The file of each clip by its id; of a pack that was opened by its folder there is none."""
+    if isinstance(source, Collection):
+        table = source.table
+        return {str(clip): File(Path(path), source) for clip, path in zip(table["id"], table["path"], strict=True)}
+    found: dict[str, File] = {}
+    for name, member in getattr(source, "members", {}).items():
+        prefix = "" if source.shared_ids else f"{name}/"
+        found = {prefix + clip: file for clip, file in files(member).items()} | found
+    return found
+
+
+def view(clip: str, row: int, pack: Pack, front: FrontEnd, known: dict[str, File]) -> View:
+    """Frames of a clip, and its beats where there is sound.
+
+    Args:
+        clip: Its id.
+        row: Its row in the pack.
+        pack: Used where there is no file.
+        front: Front end of the pack; both ways of synchronising are shown, whatever its own.
+        known: Files by id, as `files` gives them.
+    """
+    if clip not in known:
+        there = {front.sync: np.asarray(pack.clip(row), dtype=np.float32)}
+        return View(there, {sync: PACKED.format(there=NAMES[front.sync]) for sync in BEAT if sync not in there})
+    fronts, file = {sync: replace(front, sync=sync) for sync in BEAT}, known[clip]
+    if not file.is_sound:
+        return _ready(file, fronts)
+    from etude.audio.beats import track
+    from etude.audio.decode import decode
+    from etude.audio.spectral import frames
+
+    try:
+        audio = decode(file.under(front), front.rate)
+    except DecodeError as error:
+        return View({}, dict.fromkeys(BEAT, str(error)))
+    beats = track(audio, front)
+    made = {sync: frames(audio, one, beats if sync == "beat" else None) for sync, one in fronts.items()}
+    return View(made, {}, beats / front.frames_per_second, len(audio) / front.rate)
+
+
+def _ready(file: File, fronts: dict[str, FrontEnd]) -> View:
+    """Frames that are ready in files; one for the hop and another for the beat."""
+    made, why = {}, {}
+    for sync, front in fronts.items():
+        try:
+            made[sync] = file.collection.reader(file.under(front), front, 0.0)
+        except (DecodeError, DataError) as error:
+            why[sync] = str(error)
+    plain = made.get("none")
+    return View(made, why, None, None if plain is None else len(plain) / fronts["none"].frames_per_second)
