@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
 NETWORK = (
-    *("etude.audio.spectral", "etude.augment", "etude.backbones", "etude.data.feature", "etude.optim"),
+    *("etude.audio.front", "etude.augment", "etude.backbones", "etude.data.feature", "etude.optim"),
     "etude.tasks",
 )
 # And those that a run which is resumed may call as well.

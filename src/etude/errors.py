@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class UserError(ValueError):
     """Something in the command, the config or the data is wrong; the message names it and says what to do."""
+
+
+class DataError(UserError):
+    """Something about the user's data must be mended; the message is one sentence that says what and where."""

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.sources.fma import COMPUTED, SHORT, collection
+from etude.errors import DataError
 from etude.schema import problems
 
 GROUPS = {  # the columns of tracks.csv, in their order

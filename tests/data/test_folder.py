@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.sources.folder import collection
+from etude.errors import DataError
 
 SUFFIXES = ["wav", "flac", "ogg", "opus", "mp3", "m4a", "aac", "aiff", "aif", "au", "wma", "mp4"]
 

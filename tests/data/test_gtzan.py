@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude.data.collection import DataError
 from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, split
+from etude.errors import DataError
 from etude.schema import problems
 
 

@@ -15,10 +15,11 @@ import pytest
 from etude.audio.decode import DecodeError, decode
 from etude.audio.spectral import FrontEnd, frames
 from etude.build import data as build
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.ready import MADE, beside, ready
 from etude.data.sources.demo import HOME
 from etude.data.sources.lab import collection
+from etude.errors import DataError
 
 # Clips per old class, about a twentieth of the true ones: (train, test).
 COUNTS = {

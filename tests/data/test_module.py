@@ -13,12 +13,13 @@ import torch
 
 from etude.audio.spectral import FrontEnd
 from etude.build import data as build
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.feature import Feature
 from etude.data.module import MusicData
 from etude.data.prepare import prepare
 from etude.data.sources.demo import collection
 from etude.data.splits import Split
+from etude.errors import DataError
 
 VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)}
 

@@ -11,9 +11,9 @@ import pytest
 
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd, frames
-from etude.data.collection import DataError
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, write
 from etude.data.sources.demo import HOME
+from etude.errors import DataError
 
 SAMPLES = (100_000, 30_000, 1, 70_000)
 TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index=[7, 3, 9, 1])

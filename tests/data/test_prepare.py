@@ -15,10 +15,11 @@ import soundfile
 import etude.data.prepare
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd, frames
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.pack import FRAMES, INDEX, MANIFEST
 from etude.data.prepare import SKIPPED, prepare
 from etude.data.sources.demo import HOME
+from etude.errors import DataError
 
 FRONT = FrontEnd(n_mels=40)
 COUNT = 12

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.collection import DataError
 from etude.data.sources.demo import collection
 from etude.data.splits import PARTS, Split, group_codes, split_hash
+from etude.errors import DataError
 
 FRACTIONS = (0.6, 0.15, 0.25)
 

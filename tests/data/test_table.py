@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.sources.table import collection
 from etude.data.splits import Split
+from etude.errors import DataError
 
 GENRES = ["rock", "jazz", "rock", "jazz", "rock", "jazz"]
 

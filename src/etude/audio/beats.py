@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.spectral import FrontEnd, decibels, mel_bank, spectrum
+from etude.audio.front import FrontEnd, decibels, mel_bank, spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor

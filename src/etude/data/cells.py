@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import DataError
+from etude.errors import DataError
 
 
 def read(file: Path) -> tuple[dict[str, list[str]], list[str]]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
 from etude.data.read import sound
-from etude.errors import UserError
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 Reader = Callable[[Path, FrontEnd, float], np.ndarray]
 Locator = Callable[[Path, FrontEnd], Path]
 NO_GROUP = "The artists of these clips are not known, so nothing keeps one artist out of both training and test."
-
-
-class DataError(UserError):
-    """Something about the user's data that must be mended; the message is one sentence that says what and where."""
 
 
 @dataclass(frozen=True)

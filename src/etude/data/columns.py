@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from etude.data.collection import DataError, label, scalar
+from etude.data.collection import label, scalar
+from etude.errors import DataError
 
 FEW = 20  # whole numbers of more values than this were measured or counted; of fewer, they number classes
 OBSERVED = "the range {low:g} to {high:g} is that of the values in the table, not of the scale they were given on"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
 
 VIEWS = ("mel", "chroma", "fused")
 

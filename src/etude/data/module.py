@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from etude.data.batch import Batch, Clips, Order
-from etude.data.collection import Collection, DataError
+from etude.data.collection import Collection
 from etude.data.feature import Feature
 from etude.data.pack import Pack
 from etude.data.prepare import Rules
 from etude.data.splits import PARTS, Split
+from etude.errors import DataError
 
 
 class MusicData(LightningDataModule):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.collection import DataError
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

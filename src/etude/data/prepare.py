@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
 from etude.data import draft, runners
-from etude.data.collection import Collection, DataError, Reader
+from etude.data.collection import Collection, Reader
 from etude.data.draft import Draft, Entry
 from etude.data.pack import FORMAT, MANIFEST, Pack, digest
+from etude.errors import DataError
 from etude.progress import track
 
 if TYPE_CHECKING:

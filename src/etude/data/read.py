@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from etude.audio.decode import DecodeError, decode
-from etude.audio.spectral import FrontEnd, frames
+from etude.audio.front import FrontEnd
+from etude.audio.spectral import frames
 
 SILENT = 1e-4  # -80 dB of full scale: below the noise of a 16-bit recording of nothing
 

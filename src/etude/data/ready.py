@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.spectral import FrontEnd
-from etude.data.collection import DataError
+from etude.audio.front import FrontEnd
+from etude.errors import DataError
 
 BEAT = "_beat"  # what the folder of frames that are synchronised to beats has after its name
 MADE = FrontEnd(

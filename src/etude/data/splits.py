@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from etude.data.collection import DataError
 from etude.data.partition import partition
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import Collection, DataError, label, merged, scalar
+from etude.data.collection import Collection, label, merged, scalar
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

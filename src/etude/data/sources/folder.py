@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from etude.data.collection import NO_GROUP, Collection, DataError, label, merged, slug
+from etude.data.collection import NO_GROUP, Collection, label, merged, slug
+from etude.errors import DataError
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".wma", ".mp4")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, DataError, label
+from etude.data.collection import Collection, label
+from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 CLIPS = 100  # of each genre

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import NO_GROUP, Collection, DataError, label, merged, scalar, slug
+from etude.data.collection import NO_GROUP, Collection, label, merged, scalar, slug
 from etude.data.columns import number
 from etude.data.ready import BEAT, beside, ready
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.audio.spectral import FrontEnd
-from etude.data.collection import DataError
+from etude.audio.front import FrontEnd
 from etude.data.pack import Pack
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     from etude.data.prepare import Rules

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.cells import read
-from etude.data.collection import NO_GROUP, Collection, DataError, inside, label, merged, slug
+from etude.data.collection import NO_GROUP, Collection, inside, label, merged, slug
 from etude.data.columns import declared, inferred
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.spectral import FrontEnd
-from etude.data.collection import Collection, DataError
+from etude.audio.front import FrontEnd
+from etude.data.collection import Collection
 from etude.data.pack import Pack
 from etude.data.sources import pack as packs_of
 from etude.data.splits import PARTS
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

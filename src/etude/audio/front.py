@@ -1,0 +1,134 @@
+"""The front end: every number between a sound and its frames, and the one transform that they begin with.
+
+The power spectrum is computed in blocks of 128 frames that stay in the cache, by one rfft, and goes straight through a
+bank of filters. That is several times faster than librosa's passes over a whole spectrogram (McFee et al., 2015), and
+equal to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
+AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
+CHOICES = {"ref": ("max", "one"), "chroma": ("stft", "cqt"), "sync": ("none", "beat")}
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Every number between a sound and its frames; it travels with the pack and the checkpoint.
+
+    Args:
+        rate: Sample rate, in Hz.
+        n_fft: Window length of the transform, in samples (a Hann window).
+        hop_length: Samples from one frame to the next.
+        n_mels: Mel bands, Slaney's scale and normalisation.
+        n_chroma: Pitch classes.
+        fmin: Lowest mel frequency, in Hz.
+        fmax: Highest mel frequency, in Hz; none means half the sample rate.
+        top_db: Dynamic range kept below the loudest bin of a clip, in dB.
+        ref: What 0 dB is: `max`, a clip's own loudest bin, or `one`, full scale.
+        chroma: `stft`, or `cqt`, the constant-Q transform: sharper in the bass, and ten times slower.
+        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; none estimates it for each clip.
+        sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
+    """
+
+    rate: int = 22050
+    n_fft: int = 2048
+    hop_length: int = 512
+    n_mels: int = 128
+    n_chroma: int = 12
+    fmin: float = 0.0
+    fmax: float | None = None
+    top_db: float = 80.0
+    ref: str = "max"
+    chroma: str = "stft"
+    tuning: float | None = 0.0
+    sync: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
+        for name in ("rate", "n_fft", "hop_length", "n_mels", "n_chroma", "top_db"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"feature.front.{name} must be greater than 0, got {value!r}")
+        if not 0 <= self.fmin < (top := self.fmax or self.rate / 2) <= self.rate / 2:
+            raise ValueError(
+                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
+                f"{self.rate / 2:g} Hz"
+            )
+
+    @property
+    def bins(self) -> int:
+        """Rows of a frame, F: mel bands, then pitch classes."""
+        return self.n_mels + self.n_chroma
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frame rate before any synchronisation to beats, in Hz."""
+        return self.rate / self.hop_length
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for manifests and checkpoints."""
+        return asdict(self)
+
+
+def spectrum(audio: np.ndarray, front: FrontEnd, bank: Tensor | None = None) -> Tensor:
+    """Power spectrum of a clip, or what a bank of filters takes from it.
+
+    Args:
+        audio: Samples (N,).
+        front: Parameters of the transform; the window is Hann's, centred, with zeros around the clip.
+        bank: Filters (1 + n_fft / 2, F); none gives the spectrum itself.
+
+    Returns:
+        Power (T, F), or (T, 1 + n_fft / 2) without a bank.
+    """
+    import torch
+
+    window, half = torch.hann_window(front.n_fft), front.n_fft // 2
+    padded = torch.zeros(len(audio) + front.n_fft)
+    padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
+    windows = padded.unfold(0, front.n_fft, front.hop_length)
+    out = torch.empty(len(windows), half + 1 if bank is None else bank.shape[1])
+    # what a block passes through is allocated once: fresh memory costs a quarter of the time
+    shape = (min(BLOCK, len(windows)), half + 1)
+    tapered, transform, squares = (
+        torch.empty(shape[0], front.n_fft),
+        torch.empty(shape, dtype=torch.complex64),
+        torch.empty(shape),
+    )
+    for start in range(0, len(windows), BLOCK):
+        block = windows[start : start + BLOCK]
+        count = slice(len(block))
+        torch.mul(block, window, out=tapered[count])
+        torch.fft.rfft(tapered[count], out=transform[count])
+        real, imaginary = torch.view_as_real(transform[count]).unbind(-1)
+        power = torch.mul(real, real, out=squares[count] if bank is not None else out[start : start + BLOCK])
+        power.addcmul_(imaginary, imaginary)
+        if bank is not None:
+            torch.mm(power, bank, out=out[start : start + BLOCK])
+    return out
+
+
+def decibels(power: Tensor, front: FrontEnd) -> None:
+    """Mel power (T, F) to dB, in place, as librosa.power_to_db does."""
+    power.clamp_(min=AMIN).log10_().mul_(10.0)
+    if front.ref == "max":
+        power -= power.max()
+    power.clamp_(min=power.max() - front.top_db)
+
+
+def mel_bank(front: FrontEnd, n_mels: int | None = None) -> np.ndarray:
+    """Mel filters (n_mels, 1 + n_fft / 2)."""
+    from librosa import filters
+
+    fmax = front.fmax if front.fmax is not None else front.rate / 2
+    return filters.mel(sr=front.rate, n_fft=front.n_fft, n_mels=n_mels or front.n_mels, fmin=front.fmin, fmax=fmax)
