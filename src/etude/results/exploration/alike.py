@@ -1,9 +1,9 @@
 """Clips that are the same recording, to the bit or to the ear.
 
-Mean and spread of each mel band find the clips that might be (as in Pampalk, 2006, timbre alone), and many pieces share
-a timbre. So what decides is how the spectrum changes over time: at the offset that suits best, two copies of a recording
-move together, whatever noise, codec or gain lies between them, and two pieces do not. On the embedded clips, copies
-through MP3, Vorbis, noise 40 dB below the music or cut in half correlate at .92 to 1.00, and no two pieces above .5.
+Mean and spread of each mel band find the clips that might be, but many pieces share a timbre. So what decides is how the
+spectrum changes over time: at the offset that suits best, two copies of a recording move together, whatever noise, codec
+or gain lies between them, and two pieces do not. On the embedded clips, copies through MP3 or Vorbis, with noise 40 dB
+below the music, or cut in half correlate at .92 to 1.00, and no two pieces above .5.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def pairs(pack: Pack, mels: int) -> dict[str, Any]:
         mels: Mel bands of a frame, M.
 
     Returns:
-        `alike`: `a`, `b` (rows), `correlation`, `cosine` and `offset` (frames by which b begins after a), the most alike
-        first; `compared`, how many pairs were; and `closest`, the first of the others, or None.
+        `alike`, the most alike first: `a`, `b` (rows), `correlation`, `cosine` and `offset`, the frames by which b
+        begins after a; `compared`, how many pairs were; and `closest`, the first of the others, or None.
     """
     copies = [row for rows in same(pack.index) for row in rows[1:]]  # they are listed as such already
     rows = np.setdiff1d(np.arange(len(pack.index)), copies)

@@ -69,6 +69,8 @@ def histogram(name: str, found: dict[str, Any], unit: str, path: Path) -> str:
     """
 
     def draw(figure: Figure, colours: Colours) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.add_subplot()
         axes.stairs(found["counts"], found["edges"], fill=True, color=colours["network"], linewidth=0)
         for edge, count in zip(found["edges"][1:-1], found["counts"][1:], strict=True):  # a gap between bars
@@ -76,15 +78,18 @@ def histogram(name: str, found: dict[str, Any], unit: str, path: Path) -> str:
         axes.axvline(found["mean"], color=colours["ink"], linewidth=1, linestyle="--")
         axes.annotate("mean", (found["mean"], 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10)
         axes.set(xlabel=f"{plain(name)} ({unit})", ylabel="clips", xlim=(found["low"], found["high"]))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         grid(axes, colours, "y")
 
-    about = f"{name} in {unit}: {found['n']} values from {found['min']:.3g} to {found['max']:.3g}, mean {found['mean']:.3g}."
+    ends = f"from {found['min']:.3g} to {found['max']:.3g}, mean {found['mean']:.3g}"
+    about = f"{name} in {unit}: {found['n']} values {ends}."
     return picture(draw, path, (3.9, 2.6), about, f"{name}, n = {found['n']}")
 
 
 def _finish(figure: Figure, colours: Colours, rows: list[tuple[str, int]], legend: bool) -> None:
     """Names at the left, the count at the end of each bar."""
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.axes[0]
     axes.set_yticks(np.arange(len(rows)), [plain(kind) for kind, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -93,7 +98,7 @@ def _finish(figure: Figure, colours: Colours, rows: list[tuple[str, int]], legen
     for y, (_, count) in enumerate(rows):
         axes.text(count + 0.015 * most, y, f"{count:,}", va="center", fontsize=10, color=colours["ink"])
     axes.set_xlabel("clips")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.spines["left"].set_visible(False)
     grid(axes, colours, "x")
     if legend:

@@ -50,7 +50,7 @@ def random(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, 
     name = next((name for name, spec in targets.items() if spec["kind"] == "label"), None)
     classes: Sequence[Any] = [""] * len(index) if name is None else list(index[name].where(index[name].notna(), None))
     seen: dict[Any, int] = {}
-    turns = []
+    turns: list[tuple[int, int, int]] = []
     for row in order:
         kind = classes[row]
         # a clip without a label waits until every class had its turn

@@ -46,18 +46,23 @@ def label(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned: np.nda
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Counts of values in equal bins.
+    """Counts of values in twenty equal bins; for whole numbers in fewer when each bin can be as many of them.
 
     Args:
         values: (n,); missing ones are NaN.
-        low: Left end of the first bin.
-        high: Right end of the last.
+        low: Lowest value that can be.
+        high: Highest.
 
     Returns:
         `n`, `missing`, `edges` (B + 1), `counts` (B), and `mean`, `sd`, `min`, `median`, `max` where n allows them.
     """
     there = values[np.isfinite(values)]
-    counts, edges = np.histogram(there, BINS, (low, high))
+    bins, whole = BINS, len(there) > 0 and (there == there.round()).all() and high - low >= 2
+    if whole:  # else some bins would hold two of them and others one
+        step = int(np.ceil((high - low + 1) / BINS))
+        bins, low = int(np.ceil((high - low + 1) / step)), low - 0.5
+        high = low + bins * step
+    counts, edges = np.histogram(there, bins, (low, high))
     found: dict[str, Any] = {"n": len(there), "missing": len(values) - len(there)}
     found |= {"low": low, "high": high, "counts": counts.tolist(), "edges": edges.tolist()}
     for name, function in (("mean", np.mean), ("min", np.min), ("median", np.median), ("max", np.max)):

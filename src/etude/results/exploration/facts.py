@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
 from etude.data.splits import PARTS
 from etude.results.exploration import alike, counts, leaks, levels
 
@@ -31,7 +31,9 @@ class Parted:
     refusal: str = ""
 
 
-def gather(source: Any, pack: Pack, front: FrontEnd, known: dict[str, File], parted: Parted, seed: int) -> dict[str, Any]:
+def gather(
+    source: Any, pack: Pack, front: FrontEnd, known: dict[str, File], parted: Parted, seed: int
+) -> dict[str, Any]:
     """Measure a collection.
 
     Args:
@@ -66,7 +68,9 @@ def gather(source: Any, pack: Pack, front: FrontEnd, known: dict[str, File], par
         },
         "correlations": counts.correlations(index, list(scalars)) if len(scalars) > 1 else [],
         "by_class": {
-            name: counts.by_class(index, name, spec["classes"], list(scalars)) for name, spec in labels.items() if scalars
+            name: counts.by_class(index, name, spec["classes"], list(scalars))
+            for name, spec in labels.items()
+            if scalars
         },
         "lengths": levels.lengths(pack.lengths, front),
         "loudness": levels.loudness(known, ids, front, seed),
@@ -97,19 +101,22 @@ def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
 def _row(
     index: pd.DataFrame, targets: dict[str, dict[str, Any]], rows: list[int], assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Clips side by side: ids, groups and parts; whether they are in different parts, and which labels they differ in."""
+    """Clips side by side: ids, groups, parts; whether these differ, and which labels do."""
     here = index.iloc[rows]
+    groups = here["group"].astype(object).where(here["group"].notna(), None)
     parts = [] if assigned is None else [str(assigned[row]) for row in rows]
     return {
         "ids": [str(clip) for clip in here["id"]],
-        "groups": [None if missing else str(group) for group, missing in zip(here["group"], here["group"].isna(), strict=True)],
+        "groups": [None if group is None else str(group) for group in groups],
         "parts": parts,
         "crosses": len({part for part in parts if part in PARTS}) > 1,
         "differ": [name for name in targets if here[name].dropna().nunique() > 1],
     }  # fmt: skip
 
 
-def _alike(pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None) -> dict[str, Any]:
+def _alike(
+    pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
+) -> dict[str, Any]:
     """Pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
     found = alike.pairs(pack, front.n_mels)
     unit = 1.0 if front.sync == "beat" else front.frames_per_second

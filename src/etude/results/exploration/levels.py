@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
 from etude.progress import track
 from etude.results.exploration.counts import histogram
 from etude.results.exploration.views import File
@@ -26,10 +26,7 @@ def lengths(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
     """
     beats = front.sync == "beat"
     values = frames / (1.0 if beats else front.frames_per_second)
-    low, high = float(values.min()), float(values.max())
-    # lengths that differ by a frame or two are one length, and no bin is narrower than a beat
-    margin = max(0.0, 0.5 - (high - low) / 2) if high - low < 1 else 0.0
-    return histogram(values, low - margin, high + margin) | {"unit": "beats" if beats else "s"}
+    return histogram(values, float(values.min()), float(values.max())) | {"unit": "beats" if beats else "s"}
 
 
 def loudness(known: dict[str, File], ids: list[str], front: FrontEnd, seed: int) -> dict[str, Any]:

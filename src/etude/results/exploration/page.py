@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
 from etude.results import markdown, text
 from etude.results.exploration import charts, spectra
 from etude.results.exploration.findings import findings
@@ -38,7 +38,9 @@ class Shown:
     view: View
 
 
-def write(folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: FrontEnd, command: str, card: str) -> Path:
+def write(
+    folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: FrontEnd, command: str, card: str
+) -> Path:
     """Write the page and what lies beside it.
 
     Args:
@@ -59,7 +61,12 @@ def write(folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: Fr
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("etude.results"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": text.number, "duration": text.duration, "sentence": text.sentence}
+    environment.filters |= {
+        "number": text.number,
+        "duration": text.duration,
+        "sentence": text.sentence,
+        "capital": text.capital,
+    }
     environment.globals |= {"plural": text.plural}
     page = environment.get_template("explore.html.j2").render(
         **facts,
@@ -114,7 +121,8 @@ def _histograms(folder: Path, facts: dict[str, Any]) -> list[tuple[str, dict[str
     rows += [(name, scalar, f"scalar-{k}") for k, (name, scalar) in enumerate(facts["scalars"].items(), 1)]
     for name, numbers, stem in rows:
         unit = numbers.get("unit") or f"range {numbers['low']:g} to {numbers['high']:g}" if "low" in numbers else ""
-        varies = numbers.get("n") and numbers["max"] > numbers["min"]
+        least = 0.01 * numbers["max"] if stem == "length" and numbers["n"] else 0.0  # clips cut alike differ by a frame
+        varies = numbers.get("n") and numbers["max"] - numbers["min"] > least
         path = folder / f"figure-{stem}.png"
         found.append((name, numbers, charts.histogram(name, numbers, unit, path) if varies else ""))
     return found

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.spectral import FrontEnd
+from etude.audio.front import FrontEnd
+from etude.results.exploration import ticks
 from etude.results.exploration.canvas import Colours, picture
 from etude.results.exploration.views import View
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HZ = (50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000)
-PITCHES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 WIDTH, HEIGHT = 3.9, {"mel": 1.55, "chroma": 1.5}
 SHADES = 64  # more is not seen, and makes the page larger
 TITLES = {
@@ -47,6 +46,8 @@ def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, floa
         return ""
 
     def draw(figure: Figure, colours: Colours) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[HEIGHT[kind] for _, kind in panels])
         for axes, (sync, kind) in zip(rows[:, 0], panels, strict=True):
             frames = view.frames[sync]
@@ -55,13 +56,14 @@ def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, floa
             step = 1.0 if sync == "beat" else front.hop_length / front.rate
             _image(axes, shrink(part, most), (len(part), step, sync), limits, kind)
             axes.set_title(TITLES[sync, kind], loc="left", fontsize=10, color=colours["ink"], pad=8)
-            (_hertz if kind == "mel" else _pitches)(axes, front, colours)
+            (ticks.hertz if kind == "mel" else ticks.pitches)(axes, front, colours)
             if sync == "none" and view.beats is not None:
                 high = axes.get_xaxis_transform()
                 x, y = view.beats, np.full(len(view.beats), 1.025)
                 axes.plot(x, y, "|", transform=high, color=colours["ink"], markersize=4.5, clip_on=False)
             if kind == "chroma":
                 axes.set_xlabel("time (s)" if sync == "none" else "beat")
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     known = " and ".join(words for sync, words in (("none", "over seconds"), ("beat", "by the beat"))
                          if sync in view.frames)  # fmt: skip
@@ -85,7 +87,9 @@ def range_of(views: list[View], front: FrontEnd) -> tuple[float, float]:
     return min(float(mel.min()) for mel in mels), max(float(mel.max()) for mel in mels)
 
 
-def _image(axes: Axes, part: np.ndarray, extent: tuple[int, float, str], limits: tuple[float, float], kind: str) -> None:
+def _image(
+    axes: Axes, part: np.ndarray, extent: tuple[int, float, str], limits: tuple[float, float], kind: str
+) -> None:
     from matplotlib import colormaps
 
     length, step, sync = extent
@@ -111,32 +115,3 @@ def _image(axes: Axes, part: np.ndarray, extent: tuple[int, float, str], limits:
         bar.set_ticks([0, 0.5, 1], labels=["0", "½", "1"])
     axes.tick_params(labelsize=9, length=2.5)
     axes.spines[:].set_visible(False)
-
-
-def _hertz(axes: Axes, front: FrontEnd, colours: Colours) -> None:
-    """Mel bands by the frequency at their centre."""
-    from librosa import mel_frequencies
-
-    top = front.fmax or front.rate / 2
-    centres = mel_frequencies(front.n_mels + 2, fmin=front.fmin, fmax=top)[1:-1]
-    shown = [hertz for hertz in HZ if centres[0] <= hertz <= centres[-1]]
-    places = np.interp(shown, centres, np.arange(front.n_mels))
-    spaced = [k for k, place in enumerate(places) if not k or place - places[k - 1] >= 0.06 * front.n_mels]
-    axes.set_yticks(places[spaced], [f"{shown[k]:,}" for k in spaced])
-    axes.set_ylabel("frequency (Hz)", fontsize=10)
-    axes.tick_params(axis="x", labelbottom=False)
-
-
-def _pitches(axes: Axes, front: FrontEnd, colours: Colours) -> None:
-    """Pitch classes as on a keyboard: the sharps stand back."""
-    each, rest = divmod(front.n_chroma, len(PITCHES))
-    if rest:
-        axes.set_ylabel("pitch class", fontsize=10)
-        return
-    places = [k * each for k in range(len(PITCHES))]
-    naturals = [k for k in range(len(PITCHES)) if len(PITCHES[k]) == 1]
-    sharps = [k for k in range(len(PITCHES)) if len(PITCHES[k]) > 1]
-    axes.set_yticks([places[k] for k in naturals], [PITCHES[k] for k in naturals])
-    axes.set_yticks([places[k] for k in sharps], [PITCHES[k] for k in sharps], minor=True)
-    axes.tick_params(axis="y", which="minor", pad=13, labelsize=8.5, length=2.5, labelcolor=colours["muted"])
-    axes.set_ylabel("pitch class", fontsize=10)

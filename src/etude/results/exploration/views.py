@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.spectral import FrontEnd
-from etude.data.collection import Collection, DataError
+from etude.audio.front import FrontEnd
+from etude.data.collection import Collection
 from etude.data.read import sound
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     from etude.data.pack import Pack
