@@ -37,7 +37,7 @@ class Probe:
 def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
     node = {
         "_target_": "etude.data.feature.Feature",
-        "front": {"_target_": "etude.audio.front.FrontEnd", "n_mels": 40},
+        "front": {"_target_": "etude.audio.spectral.FrontEnd", "n_mels": 40},
     }
     feature = make(node, view="fused")
     assert (feature.view, feature.front.n_mels, feature.bins) == ("fused", 40, 52)
@@ -98,7 +98,7 @@ def test_every_file_in_conf_is_trusted() -> None:
         "etude.learner.Learner",
         "etude.learner.LightningModule",
         "etude.learner.torch",
-        "etude.audio.front.asdict",
+        "etude.audio.spectral.asdict",
         "etude.callbacks.log",
         "etude.augment._stretch",  # private
         "etude.audio.spectral._bank",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
 NETWORK = (
-    *("etude.audio.front", "etude.augment", "etude.backbones", "etude.data.feature", "etude.optim"),
+    *("etude.audio.kaldi", "etude.audio.spectral", "etude.augment", "etude.backbones", "etude.data.feature", "etude.optim"),
     "etude.tasks",
 )
 # And those that a run which is resumed may call as well.
@@ -161,8 +161,17 @@ def network(recipe: Mapping[str, Any]) -> Learner:
     )
 
 
-def learner(config: Mapping[str, Any], source: MusicData) -> Learner:
-    """The network of a config, sized and standardised by its data."""
+def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
+    """The network of a config, sized and standardised by its data, with the weights that it begins from.
+
+    Args:
+        config: The whole config.
+        source: Gives sizes and statistics.
+        resume: Its weights come from a checkpoint of this very run, so that none are read elsewhere.
+
+    Raises:
+        UserError: Weights that were trained elsewhere cannot be read, or know other frames.
+    """
     names = list(config["task"]["targets"])
     recipe = {
         "config": {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
@@ -172,8 +181,13 @@ def learner(config: Mapping[str, Any], source: MusicData) -> Learner:
         "front": source.feature.front.to_dict(),
     }
     made = network(recipe)
-    made.standardiser.mean.copy_(source.mean)
-    made.standardiser.std.copy_(source.std)
+    if not made.backbone.raw:
+        made.standardiser.mean.copy_(source.mean)
+        made.standardiser.std.copy_(source.std)
+    elif (hears := made.backbone.hears) not in (None, source.feature.front.to_dict()["_target_"]):
+        raise UserError(f"backbone.weights: were trained on the frames of {hears}; choose the feature that has it")
+    if not resume:
+        made.backbone.initialise()
     if config.get("transfer"):
         make(config["transfer"]).apply(made)
     return made

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -24,3 +27,30 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or "etude" not in stored:
         raise UserError(f"{path}: is a checkpoint of something else; it holds no recipe of a network")
     return stored
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights: .safetensors, or what torch.save wrote, as they are or under a usual key.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds no tensors by name.
+    """
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            stored: Any = load_file(path)
+        else:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+        raise UserError(f"{path}: cannot be read as weights ({reason})") from error
+    for key in ("state_dict", "model"):
+        stored = stored[key] if isinstance(stored, dict) and isinstance(stored.get(key), dict) else stored
+    if not isinstance(stored, dict) or not any(isinstance(value, torch.Tensor) for value in stored.values()):
+        raise UserError(f"{path}: holds no weights by name")
+    return {str(key): value for key, value in stored.items() if isinstance(value, torch.Tensor)}

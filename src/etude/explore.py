@@ -55,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.warning("interrupted")
         return 130
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except HydraException as error:  # many lines, of which the last say where Hydra has looked
+        print(" ".join(str(error).partition("Config search path")[0].split()), file=sys.stderr)  # noqa: T201
+        return 2
+    except (UserError, OmegaConfBaseException) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     print(page)  # noqa: T201

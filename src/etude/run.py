@@ -58,7 +58,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     data.prepare_data()
     data.setup()
     check(config, data)
-    learner = build.learner(config, data)
+    learner = build.learner(config, data, resume)
     if data.overfit:
         learner.without_noise()
     trainer = build.trainer(config, folder)

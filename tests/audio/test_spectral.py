@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
 import librosa
 import numpy as np
 import pytest
 
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd, frames
+from etude.build import make
 from etude.data.sources.demo import HOME
+from etude.errors import UserError
 
-CLIPS = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("electronic", "metal", "orchestral")]
+CLIPS = [path for genre in ("electronic", "metal", "orchestral") for path in sorted((HOME / "clips" / genre).iterdir())]
+HARD = ("freecol__tailwind__1", "marsshooter-data__12-Misanthropia__1")  # least like librosa, of all 196
+FEW = [*CLIPS[:: len(CLIPS) // 6][:6], *(path for path in CLIPS if path.stem in HARD)]
+ONE = [next(path for path in CLIPS if path.parent.name == genre) for genre in ("electronic", "metal", "orchestral")]
 FRONTS = [
     FrontEnd(rate=16000, n_fft=1024, hop_length=160, n_mels=64, fmin=50.0, fmax=7000.0),
     FrontEnd(rate=44100, n_fft=4096, hop_length=1024, n_mels=96, n_chroma=24, top_db=40.0),
+    FrontEnd(rate=48000, n_mels=40, fmin=300.0, tuning=None),
     FrontEnd(n_fft=2000, hop_length=441, ref="one", tuning=0.3),
+    FrontEnd(n_fft=4096, hop_length=256, fmax=4000.0, n_chroma=24, tuning=None),
+]
+CONSTANT_Q = [
+    FrontEnd(chroma="cqt"),
+    FrontEnd(chroma="cqt", tuning=None),
+    FrontEnd(chroma="cqt", rate=32000, hop_length=1024, n_chroma=24, tuning=0.2),
 ]
 
 
+def name(front: FrontEnd) -> str:
+    """What is not as usual."""
+    usual = FrontEnd().to_dict()
+    return "-".join(f"{key}={value}" for key, value in front.to_dict().items() if value != usual[key]) or "usual"
+
+
 def twin(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """The same frames (T, F) by librosa, in two passes."""
-    shared = {"y": audio, "sr": front.rate, "n_fft": front.n_fft, "hop_length": front.hop_length}
-    mel = librosa.feature.melspectrogram(**shared, n_mels=front.n_mels, fmin=front.fmin, fmax=front.fmax)
+    """The same frames (T, F) by librosa, in passes of their own."""
+    shared: dict[str, Any] = {"y": audio, "sr": front.rate, "hop_length": front.hop_length}
+    mel = librosa.feature.melspectrogram(
+        **shared, n_fft=front.n_fft, n_mels=front.n_mels, fmin=front.fmin, fmax=front.fmax
+    )
     decibels = librosa.power_to_db(mel, ref=np.max if front.ref == "max" else 1.0, top_db=front.top_db)
-    chroma = librosa.feature.chroma_stft(**shared, n_chroma=front.n_chroma, tuning=front.tuning)
+    shared |= {"n_chroma": front.n_chroma, "tuning": front.tuning}
+    if front.chroma == "cqt":
+        chroma = librosa.feature.chroma_cqt(**shared, bins_per_octave=3 * front.n_chroma)
+    else:
+        chroma = librosa.feature.chroma_stft(**shared, n_fft=front.n_fft)
     return np.concatenate([decibels, chroma]).T
 
 
@@ -31,40 +60,67 @@ def assert_librosas(audio: np.ndarray, front: FrontEnd) -> None:
     made, expected = frames(audio, front), twin(audio, front)
     assert made.dtype == np.float32
     assert made.shape == expected.shape == (1 + len(audio) // front.hop_length, front.n_mels + front.n_chroma)
-    np.testing.assert_allclose(made[:, : front.n_mels], expected[:, : front.n_mels], atol=1e-3, rtol=0)
+    mel, wanted = made[:, : front.n_mels], expected[:, : front.n_mels]
+    heard = wanted > wanted.max() - 70  # below, a step of float32 is seen in the power of a loud frame's quiet band
+    np.testing.assert_allclose(mel[heard], wanted[heard], atol=1e-3, rtol=0)
+    np.testing.assert_allclose(mel, wanted, atol=2e-3, rtol=0)
     np.testing.assert_allclose(made[:, front.n_mels :], expected[:, front.n_mels :], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.parent.name)
-def test_equals_librosa(path) -> None:
-    assert_librosas(decode(path, 22050), FrontEnd())
+@pytest.mark.parametrize("tuning", [0.0, None])
+@pytest.mark.parametrize("path", FEW, ids=lambda path: path.stem)
+def test_equals_librosa(path: Path, tuning: float | None) -> None:
+    assert_librosas(decode(path, 22050), FrontEnd(tuning=tuning))
 
 
-@pytest.mark.parametrize("front", FRONTS, ids=lambda front: f"{front.rate}-{front.n_fft}-{front.ref}")
+def test_an_estimated_tuning_is_what_librosas_chroma_does_by_itself() -> None:
+    """Nothing is passed but the sound, and the clip is far enough from A440 for that to matter."""
+    audio = decode(CLIPS[1], 22050)
+    expected = librosa.feature.chroma_stft(y=audio, sr=22050).T
+    np.testing.assert_allclose(frames(audio, FrontEnd(tuning=None))[:, 128:], expected, atol=1e-5, rtol=0)
+    assert np.abs(frames(audio, FrontEnd())[:, 128:] - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("front", FRONTS, ids=name)
 def test_equals_librosa_with_other_settings(front: FrontEnd) -> None:
-    assert_librosas(decode(CLIPS[0], front.rate), front)
+    assert_librosas(decode(ONE[0], front.rate), front)
 
 
-@pytest.mark.filterwarnings("ignore:n_fft=")
-@pytest.mark.parametrize("count", [1, 2, 511, 512, 1025, 2047])
-def test_equals_librosa_on_clips_shorter_than_a_window(count: int) -> None:
-    assert_librosas(decode(CLIPS[2], 22050)[60_000:][:count], FrontEnd())
+@pytest.mark.parametrize("front", CONSTANT_Q, ids=name)
+def test_constant_q_chroma_is_librosas(front: FrontEnd) -> None:
+    assert_librosas(decode(ONE[2], front.rate), front)
+
+
+def test_the_usual_constant_q_chroma_is_librosas_own_default() -> None:
+    audio = decode(ONE[1], 22050)
+    made = frames(audio, FrontEnd(chroma="cqt", tuning=None))[:, 128:]
+    np.testing.assert_allclose(made, librosa.feature.chroma_cqt(y=audio, sr=22050).T, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tuning", [0.0, None])
+@pytest.mark.parametrize("count", [1, 2, 100, 511, 512, 1025, 2047])
+def test_equals_librosa_on_clips_shorter_than_a_window(count: int, tuning: float | None) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "n_fft=")
+        warnings.filterwarnings("ignore", "Trying to estimate tuning from empty")
+        assert_librosas(decode(ONE[2], 22050)[60_000:][:count], FrontEnd(tuning=tuning))
 
 
 @pytest.mark.parametrize("count", [128 * 512 - 1, 128 * 512, 256 * 512 - 1])
 def test_a_block_is_no_border(count: int) -> None:
-    assert_librosas(decode(CLIPS[1], 22050)[:count], FrontEnd())
+    assert_librosas(decode(ONE[1], 22050)[:count], FrontEnd())
 
 
+@pytest.mark.parametrize("more", [{}, {"tuning": None}, {"chroma": "cqt"}], ids=str)
 @pytest.mark.parametrize(("ref", "level"), [("max", 0.0), ("one", -100.0)])
-def test_silence_is_finite(ref: str, level: float) -> None:
-    made = frames(np.zeros(22050, np.float32), FrontEnd(ref=ref))
+def test_silence_is_finite(ref: str, level: float, more: dict[str, Any]) -> None:
+    made = frames(np.zeros(22050, np.float32), FrontEnd(ref=ref, **more))
     np.testing.assert_array_equal(made[:, :128], level)
     np.testing.assert_array_equal(made[:, 128:], 0.0)
 
 
 def test_mel_spans_the_dynamic_range_and_chroma_peaks_at_one() -> None:
-    made = frames(decode(CLIPS[1], 22050), FrontEnd(top_db=30.0))
+    made = frames(decode(ONE[1], 22050), FrontEnd(top_db=30.0))
     mel, chroma = made[:, :128], made[:, 128:]
     assert mel.max() == 0.0
     assert mel.min() == -30.0
@@ -72,11 +128,22 @@ def test_mel_spans_the_dynamic_range_and_chroma_peaks_at_one() -> None:
     np.testing.assert_array_equal(chroma.max(axis=1), 1.0)
 
 
-def test_the_samples_are_left_as_they_were() -> None:
-    audio = decode(CLIPS[0], 22050)[:4096]
+@pytest.mark.parametrize("front", [FrontEnd(), FrontEnd(tuning=None), FrontEnd(chroma="cqt"), FrontEnd(sync="beat")],
+                         ids=name)  # fmt: skip
+def test_the_samples_are_left_as_they_were(front: FrontEnd) -> None:
+    audio = decode(ONE[0], 22050)[: 3 * 22050]
     before = audio.copy()
-    frames(audio, FrontEnd())
+    frames(audio, front)
     np.testing.assert_array_equal(audio, before)
+
+
+def test_a_clip_is_the_same_whatever_came_before_it() -> None:
+    """Banks of filters are kept between clips; each clip has its own tuning."""
+    audio = [decode(path, 22050) for path in FEW[:3]]
+    front = FrontEnd(tuning=None)
+    alone = [frames(clip, front) for clip in audio]
+    for clip, expected in reversed(list(zip(audio, alone, strict=True))):
+        np.testing.assert_array_equal(frames(clip, front), expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 22050), (22050, 1)])
@@ -85,6 +152,42 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
         frames(np.zeros(shape, np.float32), FrontEnd())
 
 
-def test_an_unknown_reference_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"ref.*median"):
-        FrontEnd(ref="median")
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("ref", "median", "must be max or one, got 'median'"),
+        ("chroma", "cens", "must be stft or cqt, got 'cens'"),
+        ("sync", "bar", "feature.sync must be none or beat, got 'bar'"),
+        ("rate", 0, "must be greater than 0, got 0"),
+        ("n_fft", -2048, "must be greater than 0, got -2048"),
+        ("hop_length", 0, "must be greater than 0, got 0"),
+        ("n_mels", 0, "must be greater than 0, got 0"),
+        ("n_chroma", 0, "must be greater than 0, got 0"),
+        ("top_db", 0.0, "must be greater than 0, got 0"),
+        ("fmin", -1.0, "fmin -1 Hz and fmax 11025 Hz must be in order"),
+        ("fmin", 11025.0, "fmin 11025 Hz and fmax 11025 Hz must be in order and at most half the rate, 11025 Hz"),
+        ("fmax", 11026.0, "fmax 11026 Hz must be in order and at most half the rate, 11025 Hz"),
+        ("fmax", 0.0, "fmax 0 Hz must be in order"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(key: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=rf"^feature\..*{key}") as error:
+        FrontEnd(**{key: value})
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [FrontEnd(chroma="cqt", rate=8000), FrontEnd(chroma="cqt", rate=6000, n_fft=512)],
+    ids=name,
+)
+def test_a_constant_q_that_does_not_fit_is_refused_in_one_sentence(front: FrontEnd) -> None:
+    with pytest.raises(UserError, match=r"^feature\.front\.chroma=cqt does not fit the other parameters: "):
+        frames(decode(ONE[0], front.rate), front)
+
+
+def test_a_front_end_travels_as_plain_values() -> None:
+    front = FrontEnd(rate=16000, tuning=None, chroma="cqt", sync="beat")
+    plain = json.loads(json.dumps(front.to_dict()))
+    assert make(plain) == front
+    assert make({**plain, "rate": 22050}) != front

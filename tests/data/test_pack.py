@@ -11,8 +11,10 @@ import pytest
 
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd, frames
-from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, write
+from etude.data.draft import JOURNAL, SKIPPED, write
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined, digest
 from etude.data.sources.demo import HOME
+from etude.errors import DataError
 from etude.errors import DataError
 
 SAMPLES = (100_000, 30_000, 1, 70_000)
@@ -28,16 +30,16 @@ def clips() -> list[np.ndarray]:
 
 @pytest.fixture
 def pack(clips: list[np.ndarray], tmp_path: Path) -> Pack:
-    return write(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine"}, {"note.txt": "été"})
+    return write(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine", "note": "été"})
 
 
 def test_what_is_written_is_read(pack: Pack, clips: list[np.ndarray]) -> None:
     opened = Pack(pack.folder)
-    assert opened.index[["id", "genre"]].equals(TABLE.reset_index(drop=True))
+    pd.testing.assert_frame_equal(opened.index[["id", "genre"]], TABLE.reset_index(drop=True))
     assert opened.lengths.tolist() == [1 + count // 512 for count in SAMPLES]
     assert opened.manifest["name"] == "mine"
-    assert (opened.manifest["clips"], opened.manifest["bins"]) == (4, 140)
-    assert (opened.folder / "note.txt").read_text(encoding="utf-8") == "été"
+    assert (opened.manifest["clips"], opened.manifest["skipped"], opened.manifest["bins"]) == (4, 0, 140)
+    assert "été" in (opened.folder / MANIFEST).read_text(encoding="utf-8")
     for row, clip in enumerate(clips):
         read = opened.clip(row)
         assert read.dtype == np.float16
@@ -78,20 +80,54 @@ def test_an_interrupted_writing_leaves_the_old_pack(pack: Pack, clips: list[np.n
 def test_an_old_pack_is_replaced_whole(pack: Pack, clips: list[np.ndarray]) -> None:
     new = write(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
-    assert {path.name for path in pack.folder.iterdir()} == {FRAMES, INDEX, MANIFEST}
+    assert {path.name for path in pack.folder.iterdir()} == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert new.manifest["name"] == "other"
     np.testing.assert_array_equal(new.clip(0), clips[3].astype(np.float16))
     new.verify()
     np.testing.assert_array_equal(pack.clip(1), clips[1].astype(np.float16))  # who still reads the old one, can
 
 
-def test_verify_finds_one_flipped_bit(pack: Pack) -> None:
-    path = pack.folder / FRAMES
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="was changed after it was written; delete the folder"):
+@pytest.mark.parametrize("row", range(len(SAMPLES)))
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_verify_names_the_clip_whose_bit_was_flipped(pack: Pack, row: int, end: str) -> None:
+    pack.verify()
+    frame = 2 * 140
+    start, stop = int(pack.starts[row]) * frame, int(pack.starts[row] + pack.lengths[row]) * frame
+    content = bytearray((pack.folder / FRAMES).read_bytes())
+    content[start if end == "first" else stop - 1] ^= 1
+    (pack.folder / FRAMES).write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"^{pack.folder / FRAMES}: clip '{'abcd'[row]}' was changed after it was written; delete"
+    ):
         Pack(pack.folder).verify()
+
+
+def test_a_hash_is_of_the_frames_of_a_clip_and_nothing_else(pack: Pack, clips: list[np.ndarray]) -> None:
+    half = [np.asarray(clip, np.float16) for clip in clips]
+    assert pack.index["content"].tolist() == [digest(clip) for clip in half]
+    assert len(set(pack.index["content"])) == len(SAMPLES)
+    assert digest(half[0]) == digest(half[0].copy(order="F"))
+    assert digest(half[0]) != digest(half[0][:-1])
+    assert digest(half[0].reshape(-1, 70)) != digest(half[0])  # as many bytes, other frames
+    assert pack.manifest["sha256"] == combined(pack.index["content"])
+
+
+@pytest.mark.parametrize("name", [INDEX, MANIFEST])
+def test_files_of_two_packs_do_not_go_together(
+    pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path
+) -> None:
+    """As many frames and as many clips, but not the same."""
+    other = write(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
+    assert other.frames.shape == pack.frames.shape
+    (pack.folder / name).write_bytes((other.folder / name).read_bytes())
+    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a whole pack \(its table is not the one"):
+        Pack(pack.folder)
+
+
+def test_an_index_in_another_order_is_refused(pack: Pack) -> None:
+    pack.index[::-1].to_parquet(pack.folder / INDEX)
+    with pytest.raises(DataError, match="is not a whole pack"):
+        Pack(pack.folder)
 
 
 @pytest.mark.parametrize("lost", [280, 1, None], ids=["a frame", "a byte", "all"])
@@ -110,3 +146,14 @@ def test_a_folder_without_a_good_file_is_no_pack(pack: Pack, name: str, content:
         (pack.folder / name).write_bytes(content)
     with pytest.raises(DataError, match="is not a whole pack"):
         Pack(pack.folder)
+
+
+def test_a_list_in_the_place_of_the_manifest_is_no_pack(pack: Pack) -> None:
+    (pack.folder / MANIFEST).write_text("[1, 2]")
+    with pytest.raises(DataError, match="is not a whole pack"):
+        Pack(pack.folder)
+
+
+def test_a_folder_that_is_not_there_is_no_pack(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
+        Pack(tmp_path / "none")

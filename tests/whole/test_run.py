@@ -16,8 +16,7 @@ from scipy import stats
 from sklearn import metrics
 
 from etude.audio.decode import decode
-from etude.audio.spectral import FrontEnd, frames
-from etude.build import load
+from etude.build import load, make
 from etude.data.sources.demo import collection
 
 Result = subprocess.CompletedProcess[str]
@@ -82,9 +81,9 @@ def test_the_prediction_is_the_likeliest_class(table: pd.DataFrame) -> None:
 
 def test_a_checkpoint_alone_gives_the_same_predictions_from_sound(finished: Path, table: pd.DataFrame) -> None:
     network = load(finished / "checkpoints" / "best.ckpt")
-    front, paths = FrontEnd(**network.recipe["front"]), collection().table.set_index("id")["path"]
+    front, paths = make(network.recipe["front"]), collection().table.set_index("id")["path"]
     for row in table.iloc[::16].to_dict("records"):
-        x = frames(decode(Path(paths[row["id"]]), front.rate), front)[:, slice(*network.recipe["columns"])]
+        x = front.frames(decode(Path(paths[row["id"]]), front.rate))[:, slice(*network.recipe["columns"])]
         batch = torch.from_numpy(x.astype(np.float16))[None]
         with torch.no_grad():
             z, out = network(batch, torch.tensor([len(x)]))

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import FrontEnd, decibels, mel_bank, spectrum
+from etude.audio.front import Front, decibels, mel_bank, spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KERNEL = 31  # frames, and bins, of the two medians
-ONSET_BANDS = 128  # mel bands whose rises are onsets, whatever the front end's own number
+BANDS = 128  # mel bands whose rises are onsets, whatever the front end's own number
 
 
-def track(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+def track(audio: np.ndarray, front: Front) -> np.ndarray:
     """Where the beats are.
 
     Args:
@@ -34,15 +34,16 @@ def track(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     import torch
 
     rate, hop = front.rate, front.hop_length
-    power = spectrum(percussive(audio, front), front, torch.from_numpy(mel_bank(_onset(front), ONSET_BANDS).T.copy()))
-    decibels(power, _onset(front))
+    # onsets: all frequencies, 80 dB below the loudest, as librosa has it
+    power = spectrum(percussive(audio, front), front, torch.from_numpy(mel_bank(rate, front.n_fft, BANDS).T.copy()))
+    decibels(power, "one")
     onsets = librosa.onset.onset_strength(
         S=power.numpy().T, sr=rate, hop_length=hop, n_fft=front.n_fft, aggregate=np.median
     )
     return librosa.beat.beat_track(onset_envelope=onsets, sr=rate, hop_length=hop)[1].astype(np.int64)
 
 
-def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+def percussive(audio: np.ndarray, front: Front) -> np.ndarray:
     """The percussive part of a sound, (N,): `librosa.effects.hpss(audio)[1]`."""
     import torch
 
@@ -81,9 +82,4 @@ def synchronous(power: Tensor, beats: np.ndarray) -> Tensor:
     import torch
     from librosa.util import sync
 
-    return torch.from_numpy(sync(power.numpy().T, beats.tolist(), aggregate=np.median).T.copy())
-
-
-def _onset(front: FrontEnd) -> FrontEnd:
-    """The transform behind the onsets: all frequencies, 80 dB below the loudest, as librosa has it."""
-    return FrontEnd(front.rate, front.n_fft, front.hop_length, ref="one")
+    return torch.from_numpy(sync(power.numpy().T, beats.tolist() or [0], aggregate=np.median).T.copy())

@@ -15,27 +15,20 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
 AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
-CHOICES = {"ref": ("max", "one"), "chroma": ("stft", "cqt"), "sync": ("none", "beat")}
+BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
 
 
 @dataclass(frozen=True)
-class FrontEnd:
-    """Every number between a sound and its frames; it travels with the pack and the checkpoint.
+class Front:
+    """What every front end has; a kind of its own derives from it and says how it makes frames.
 
     Args:
         rate: Sample rate, in Hz.
-        n_fft: Window length of the transform, in samples (a Hann window).
+        n_fft: Length of the transform, in samples.
         hop_length: Samples from one frame to the next.
-        n_mels: Mel bands, Slaney's scale and normalisation.
-        n_chroma: Pitch classes.
-        fmin: Lowest mel frequency, in Hz.
-        fmax: Highest mel frequency, in Hz; none means half the sample rate.
-        top_db: Dynamic range kept below the loudest bin of a clip, in dB.
-        ref: What 0 dB is: `max`, a clip's own loudest bin, or `one`, full scale.
-        chroma: `stft`, or `cqt`, the constant-Q transform: sharper in the bass, and ten times slower.
-        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; none estimates it for each clip.
+        n_mels: Mel bands.
+        n_chroma: Pitch classes, after the bands.
         sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
     """
 
@@ -43,31 +36,19 @@ class FrontEnd:
     n_fft: int = 2048
     hop_length: int = 512
     n_mels: int = 128
-    n_chroma: int = 12
-    fmin: float = 0.0
-    fmax: float | None = None
-    top_db: float = 80.0
-    ref: str = "max"
-    chroma: str = "stft"
-    tuning: float | None = 0.0
+    n_chroma: int = 0
     sync: str = "none"
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
-        for name in ("rate", "n_fft", "hop_length", "n_mels", "n_chroma", "top_db"):
+        for name in ("rate", "n_fft", "hop_length", "n_mels"):
             if (value := getattr(self, name)) <= 0:
                 raise ValueError(f"feature.front.{name} must be greater than 0, got {value!r}")
-        if not 0 <= self.fmin < (top := self.fmax or self.rate / 2) <= self.rate / 2:
-            raise ValueError(
-                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
-                f"{self.rate / 2:g} Hz"
-            )
+        if self.sync not in ("none", "beat"):
+            raise ValueError(f"feature.sync must be none or beat, got {self.sync!r}")
 
     @property
     def bins(self) -> int:
-        """Rows of a frame, F: mel bands, then pitch classes."""
+        """Width of a frame, F: mel bands, then pitch classes."""
         return self.n_mels + self.n_chroma
 
     @property
@@ -75,12 +56,16 @@ class FrontEnd:
         """Frame rate before any synchronisation to beats, in Hz."""
         return self.rate / self.hop_length
 
+    def frames(self, audio: np.ndarray) -> np.ndarray:
+        """Samples (N,), float32, at `rate`, to frames (T, F), float32."""
+        raise NotImplementedError
+
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for manifests and checkpoints."""
-        return asdict(self)
+        """Plain values, for manifests and checkpoints, with the `_target_` that makes the same front end of them."""
+        return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
 
 
-def spectrum(audio: np.ndarray, front: FrontEnd, bank: Tensor | None = None) -> Tensor:
+def spectrum(audio: np.ndarray, front: Front, bank: Tensor | None = None) -> Tensor:
     """Power spectrum of a clip, or what a bank of filters takes from it.
 
     Args:
@@ -118,17 +103,22 @@ def spectrum(audio: np.ndarray, front: FrontEnd, bank: Tensor | None = None) -> 
     return out
 
 
-def decibels(power: Tensor, front: FrontEnd) -> None:
-    """Mel power (T, F) to dB, in place, as librosa.power_to_db does."""
+def decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
+    """Power (T, F) to dB, in place, as librosa.power_to_db does.
+
+    Args:
+        power: What is changed.
+        ref: What 0 dB is: `max`, the largest value, or `one`.
+        top_db: Range kept below the largest value, in dB.
+    """
     power.clamp_(min=AMIN).log10_().mul_(10.0)
-    if front.ref == "max":
+    if ref == "max":
         power -= power.max()
-    power.clamp_(min=power.max() - front.top_db)
+    power.clamp_(min=power.max() - top_db)
 
 
-def mel_bank(front: FrontEnd, n_mels: int | None = None) -> np.ndarray:
-    """Mel filters (n_mels, 1 + n_fft / 2)."""
+def mel_bank(rate: int, n_fft: int, n_mels: int = 128, fmin: float = 0.0, fmax: float | None = None) -> np.ndarray:
+    """Librosa's mel filters (n_mels, 1 + n_fft / 2), from `fmin` to `fmax` Hz (none: half the rate)."""
     from librosa import filters
 
-    fmax = front.fmax if front.fmax is not None else front.rate / 2
-    return filters.mel(sr=front.rate, n_fft=front.n_fft, n_mels=n_mels or front.n_mels, fmin=front.fmin, fmax=fmax)
+    return filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=rate / 2 if fmax is None else fmax)

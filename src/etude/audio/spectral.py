@@ -5,20 +5,68 @@ Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5; the filters t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from etude.audio.beats import synchronous, track
-from etude.audio.front import FrontEnd, decibels, mel_bank, spectrum
+from etude.audio.front import Front, decibels, mel_bank, spectrum
 from etude.audio.tuning import estimate
 from etude.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FrontEnd", "frames"]
+CHOICES = {"ref": ("max", "one"), "chroma": ("stft", "cqt")}
+
+
+@dataclass(frozen=True)
+class FrontEnd(Front):
+    """Log-mel and chroma, with every number between a sound and its frames; travels with the pack and the checkpoint.
+
+    Args:
+        rate: Sample rate, in Hz.
+        n_fft: Window length of the transform, in samples (a Hann window).
+        hop_length: Samples from one frame to the next.
+        n_mels: Mel bands, Slaney's scale and normalisation.
+        n_chroma: Pitch classes.
+        fmin: Lowest mel frequency, in Hz.
+        fmax: Highest mel frequency, in Hz; none means half the sample rate.
+        top_db: Dynamic range kept below the loudest bin of a clip, in dB.
+        ref: What 0 dB is: `max`, a clip's own loudest bin, or `one`, full scale.
+        chroma: `stft`, or `cqt`, the constant-Q transform: sharper in the bass, and ten times slower.
+        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; none estimates it for each clip.
+        sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
+    """
+
+    n_chroma: int = 12
+    fmin: float = 0.0
+    fmax: float | None = None
+    top_db: float = 80.0
+    ref: str = "max"
+    chroma: str = "stft"
+    tuning: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
+        for name in ("n_chroma", "top_db"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"feature.front.{name} must be greater than 0, got {value!r}")
+        top = self.rate / 2 if self.fmax is None else self.fmax
+        if not 0 <= self.fmin < top <= self.rate / 2:
+            raise ValueError(
+                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
+                f"{self.rate / 2:g} Hz"
+            )
+
+    def frames(self, audio: np.ndarray) -> np.ndarray:
+        """Samples (N,) to frames (T, F): see the function of this name."""
+        return frames(audio, self)
 
 
 def frames(audio: np.ndarray, front: FrontEnd, at: np.ndarray | None = None) -> np.ndarray:
@@ -42,7 +90,7 @@ def frames(audio: np.ndarray, front: FrontEnd, at: np.ndarray | None = None) -> 
     _unit(out[:, front.n_mels :])
     if front.sync == "beat":
         out = synchronous(out, track(audio, front) if at is None else at)
-    decibels(out[:, : front.n_mels], front)
+    decibels(out[:, : front.n_mels], front.ref, front.top_db)
     return out.numpy()
 
 
@@ -92,7 +140,7 @@ def _bank(front: FrontEnd, tuning: float | None) -> Tensor:
     import torch
     from librosa import filters
 
-    bank = mel_bank(front)
+    bank = mel_bank(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
         chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
         bank = np.concatenate([bank, chroma])

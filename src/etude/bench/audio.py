@@ -21,8 +21,7 @@ def run() -> list[Section]:
     import torch
 
     from etude.audio.decode import decode
-    from etude.audio.front import FrontEnd
-    from etude.audio.spectral import frames
+    from etude.audio.spectral import FrontEnd, frames
     from etude.data.read import sound
     from etude.data.sources.demo import collection
 

@@ -29,8 +29,7 @@ def run() -> list[Section]:
 def _clips() -> Iterator[np.ndarray]:
     """960 clips of (1292, 140) float32: frames of the embedded music in ever new order, so that no two are alike."""
     from etude.audio.decode import decode
-    from etude.audio.front import FrontEnd
-    from etude.audio.spectral import frames
+    from etude.audio.spectral import FrontEnd, frames
     from etude.data.sources.demo import collection
 
     paths = collection().table["path"][::20]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.data.read import sound
 from etude.errors import DataError
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # A path, the front end and the shortest length that counts, in seconds, to frames (T, F). A function of a module, so
 # that another process can be handed it. Raises DecodeError when the file gives none.
-Reader = Callable[[Path, FrontEnd, float], np.ndarray]
-Locator = Callable[[Path, FrontEnd], Path]
+Reader = Callable[[Path, Front, float], np.ndarray]
+Locator = Callable[[Path, Front], Path]
 NO_GROUP = "The artists of these clips are not known, so nothing keeps one artist out of both training and test."
 
 
@@ -95,7 +95,7 @@ class Collection:
                 )
         return self
 
-    def pack(self, front: FrontEnd, rules: Rules) -> Pack:
+    def pack(self, front: Front, rules: Rules) -> Pack:
         """The pack of this collection, from disk or made now."""
         from etude.data.prepare import prepare
 

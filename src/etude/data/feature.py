@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
+from etude.audio.spectral import FrontEnd
 
 VIEWS = ("mel", "chroma", "fused")
 
@@ -21,11 +22,13 @@ class Feature:
 
     view: str = "mel"
     sync: str = "none"
-    front: FrontEnd = field(default_factory=FrontEnd)
+    front: Front = field(default_factory=FrontEnd)
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise ValueError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+        if self.view != "mel" and not self.front.n_chroma:
+            raise ValueError(f"feature.view={self.view}: this front end makes no chroma, only view=mel")
         object.__setattr__(self, "front", replace(self.front, sync=self.sync))
 
     @property

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.data import draft, runners
 from etude.data.collection import Collection, Reader
 from etude.data.draft import Draft, Entry
@@ -50,7 +50,7 @@ class Rules:
     retry: bool = False
 
 
-def prepare(collection: Collection, front: FrontEnd, rules: Rules) -> Pack:
+def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     """The pack of a collection, from disk when it is there and still true, else made now.
 
     Files are known by size and time of change (or by content, when only the time differs): clips that an earlier pack
@@ -99,7 +99,7 @@ Known = dict[str, tuple[Entry, np.ndarray | None]]
 
 def _make(
     collection: Collection,
-    front: FrontEnd,
+    front: Front,
     rules: Rules,
     folder: Path,
     files: list[Entry],
@@ -142,7 +142,7 @@ def _make(
     return pack
 
 
-def _clip(job: tuple[Reader, Entry, str, FrontEnd, float]) -> tuple[Entry, np.ndarray | None]:
+def _clip(job: tuple[Reader, Entry, str, Front, float]) -> tuple[Entry, np.ndarray | None]:
     """Frames of one file, float16, or the reason why there are none."""
     reader, file, path, front, shortest = job
     try:

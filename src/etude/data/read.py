@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from etude.audio.decode import DecodeError, decode
-from etude.audio.front import FrontEnd
-from etude.audio.spectral import frames
+from etude.audio.front import Front
 
 SILENT = 1e-4  # -80 dB of full scale: below the noise of a 16-bit recording of nothing
 
 
-def sound(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
+def sound(path: Path, front: Front, shortest: float = 0.0) -> np.ndarray:
     """Decode a sound file and compute its frames.
 
     Args:
@@ -32,4 +31,4 @@ def sound(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
         raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
     if np.abs(audio).max() < SILENT:
         raise DecodeError(f"{path}: is silent")
-    return frames(audio, front)
+    return front.frames(audio)

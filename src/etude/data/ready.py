@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
+from etude.audio.spectral import FrontEnd
 from etude.errors import DataError
 
 BEAT = "_beat"  # what the folder of frames that are synchronised to beats has after its name
@@ -18,7 +19,7 @@ MADE = FrontEnd(
 )  # fmt: skip
 
 
-def beside(path: Path, front: FrontEnd) -> Path:
+def beside(path: Path, front: Front) -> Path:
     """The file of frames that are synchronised as `front` is.
 
     Args:
@@ -29,7 +30,7 @@ def beside(path: Path, front: FrontEnd) -> Path:
     return path if front.sync == "none" else folder.with_name(folder.name + BEAT) / path.parent.name / path.name
 
 
-def ready(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
+def ready(path: Path, front: Front, shortest: float = 0.0) -> np.ndarray:
     """Read the frames of a clip.
 
     Args:
@@ -44,6 +45,8 @@ def ready(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
         DataError: The front end is another one.
         DecodeError: The file is missing, is no such array, holds NaN or infinity, or is too short.
     """
+    if type(front) is not FrontEnd:
+        raise DataError("these frames are ready, and this feature needs the sound: choose feature=mel, chroma or fused")
     made = asdict(MADE)
     if other := [key for key, value in asdict(front).items() if key != "sync" and value != made[key]]:
         values = ", ".join(f"feature.front.{key}={'null' if made[key] is None else made[key]}" for key in other)

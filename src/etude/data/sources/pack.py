@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.data.pack import Pack
 from etude.errors import DataError
 
@@ -31,7 +31,7 @@ class Packed:
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: FrontEnd, rules: Rules) -> Pack:
+    def pack(self, front: Front, rules: Rules) -> Pack:
         """The pack, if its front end is the one that is asked for.
 
         Raises:
@@ -39,6 +39,10 @@ class Packed:
         """
         made, asked = self.opened.manifest["origin"]["front"], front.to_dict()
         if other := [f"{key}={made.get(key)}" for key in asked if made.get(key) != asked[key]]:
+            if any(word.startswith("_target_=") for word in other):
+                raise DataError(
+                    f"{self.opened.folder}: was made by {made.get('_target_')}; choose a feature of that kind"
+                )
             words = " ".join(
                 f"feature.{word}" if word.startswith("sync=") else f"feature.front.{word}" for word in other
             ).replace("=None", "=null")

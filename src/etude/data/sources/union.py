@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.data.collection import Collection
 from etude.data.pack import Pack
 from etude.data.sources import pack as packs_of
@@ -82,7 +82,7 @@ class Union:
     note: str
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: FrontEnd, rules: Rules) -> Joined:
+    def pack(self, front: Front, rules: Rules) -> Joined:
         """The packs of all members, each made where it is not there yet."""
         return Joined({name: member.pack(front, rules) for name, member in self.members.items()}, self.shared_ids)
 

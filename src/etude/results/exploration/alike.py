@@ -1,9 +1,9 @@
 """Clips that are the same recording, to the bit or to the ear.
 
-Mean and spread of each mel band find the clips that might be, but many pieces share a timbre. So what decides is how the
-spectrum changes over time: at the offset that suits best, two copies of a recording move together, whatever noise, codec
-or gain lies between them, and two pieces do not. On the embedded clips, copies through MP3 or Vorbis, with noise 40 dB
-below the music, or cut in half correlate at .92 to 1.00, and no two pieces above .5.
+Mean and spread of each mel band find the clips that might be, but many pieces share a timbre. So what decides is how
+the spectrum changes over time: at the offset that suits best, two copies of a recording move together, whatever noise,
+codec or gain lies between them, and two pieces do not. On the embedded clips, copies through MP3 or Vorbis, with noise
+40 dB below the music, or cut in half correlate at .92 to 1.00, and no two pieces above .5.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.data.splits import PARTS
 from etude.results.exploration import alike, counts, leaks, levels
 
@@ -31,9 +31,7 @@ class Parted:
     refusal: str = ""
 
 
-def gather(
-    source: Any, pack: Pack, front: FrontEnd, known: dict[str, File], parted: Parted, seed: int
-) -> dict[str, Any]:
+def gather(source: Any, pack: Pack, front: Front, known: dict[str, File], parted: Parted, seed: int) -> dict[str, Any]:
     """Measure a collection.
 
     Args:
@@ -81,7 +79,7 @@ def gather(
     }
 
 
-def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
+def _data(source: Any, index: pd.DataFrame, front: Front) -> dict[str, Any]:
     known = index["group"].notna()
     seconds = None if front.sync == "beat" else float(index["frames"].sum()) / front.frames_per_second
     return {
@@ -114,9 +112,7 @@ def _row(
     }  # fmt: skip
 
 
-def _alike(
-    pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
-) -> dict[str, Any]:
+def _alike(pack: Pack, targets: dict[str, dict[str, Any]], front: Front, assigned: np.ndarray | None) -> dict[str, Any]:
     """Pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
     found = alike.pairs(pack, front.n_mels)
     unit = 1.0 if front.sync == "beat" else front.frames_per_second

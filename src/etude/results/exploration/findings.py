@@ -15,7 +15,7 @@ Sentences = Iterator[tuple[str, str]]
 
 
 def findings(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Sentences with what they are, `good`, `bad` or `open` (cannot be told), the bad ones first.
+    """Sentences with what they are, `good`, `bad` or `open` (to check, or not known), the bad ones first.
 
     Args:
         facts: As `facts.gather` returns them.
@@ -29,8 +29,8 @@ def _copies(facts: dict[str, Any]) -> Sentences:
     if not rows:
         yield GOOD, "No audio occurs twice."
         return
-    times = {1: "once", 2: "twice"}.get(len(rows), f"{len(rows)} times")
-    words = f"The same audio stands under several ids {times}: {_some(' = '.join(row['ids']) for row in rows)}."
+    few = _some(" = ".join(row["ids"]) for row in rows)
+    words = f"{_count(rows, 'sound stands', 'sounds stand')} under several ids: {few}."
     if crossing := sum(row["crosses"] for row in rows):
         words += f" {_of(crossing, len(rows))} on two sides of the split."
     if differing := sum(bool(row["differ"]) for row in rows):
@@ -93,7 +93,7 @@ def _names(facts: dict[str, Any]) -> Sentences:
         yield OPEN, "The pack does not say from which files it was made, so file names are not compared."
     elif rows:
         few = _some(f"{row['name']} ({plural(len(row['ids']), 'time')})" for row in rows)
-        yield BAD, f"{_count(rows, 'file name occurs', 'file names occur')} more than once: {few}."
+        yield OPEN, f"{_count(rows, 'file name occurs', 'file names occur')} more than once: {few}."
     else:
         yield GOOD, "No file name occurs twice."
 

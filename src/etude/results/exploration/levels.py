@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.progress import track
 from etude.results.exploration.counts import histogram
 from etude.results.exploration.views import File
 
 HEARD = 200  # clips whose loudness is measured: enough for a distribution, and seconds to decode
 FLOOR = -100.0  # dB of full scale; what is below is silence
-UNKNOWN = "The loudness of these clips is not known: their sound is not at hand, and 0 dB of a frame is {zero}."
-ZERO = {"max": "its clip's own loudest bin", "one": "full scale of one bin, not of the sound"}
+UNKNOWN = "The loudness of these clips is not known: their sound is not at hand, and frames do not tell it."
 
 
-def lengths(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
+def lengths(frames: np.ndarray, front: Front) -> dict[str, Any]:
     """Distribution of lengths (N,), in seconds, or in beats where frames are as long as a beat.
 
     Returns:
@@ -29,7 +28,7 @@ def lengths(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
     return histogram(values, float(values.min()), float(values.max())) | {"unit": "beats" if beats else "s"}
 
 
-def loudness(known: dict[str, File], ids: list[str], front: FrontEnd, seed: int) -> dict[str, Any]:
+def loudness(known: dict[str, File], ids: list[str], front: Front, seed: int) -> dict[str, Any]:
     """Distribution of the level of random clips, from their sound.
 
     Args:
@@ -44,18 +43,18 @@ def loudness(known: dict[str, File], ids: list[str], front: FrontEnd, seed: int)
     """
     sounds = [clip for clip in ids if clip in known and known[clip].is_sound]
     if not sounds:
-        return {"why": UNKNOWN.format(zero=ZERO[front.ref])}
+        return {"why": UNKNOWN}
     if len(sounds) > HEARD:
         sounds = [sounds[i] for i in sorted(np.random.default_rng(seed).choice(len(sounds), HEARD, replace=False))]
     values = [_level(known[clip], front) for clip in track(sounds, len(sounds), "Loudness", "clips")]
     levels = np.array([value for value in values if value is not None])
     if not len(levels):
-        return {"why": UNKNOWN.format(zero=ZERO[front.ref])}
+        return {"why": UNKNOWN}
     low, high = 3 * np.floor(levels.min() / 3), max(0.0, 3 * np.ceil(levels.max() / 3))
     return histogram(levels, float(low), float(high)) | {"unit": "dB of full scale"}
 
 
-def _level(file: File, front: FrontEnd) -> float | None:
+def _level(file: File, front: Front) -> float | None:
     """RMS level of a file, in dB of full scale; None when it cannot be read any more."""
     from etude.audio.decode import decode
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.results import markdown, text
 from etude.results.exploration import charts, spectra
 from etude.results.exploration.findings import findings
@@ -38,9 +38,7 @@ class Shown:
     view: View
 
 
-def write(
-    folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: FrontEnd, command: str, card: str
-) -> Path:
+def write(folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: Front, command: str, card: str) -> Path:
     """Write the page and what lies beside it.
 
     Args:
@@ -83,7 +81,7 @@ def write(
     return save(folder / "explore.html", page)
 
 
-def _clips(folder: Path, shown: Sequence[Shown], front: FrontEnd) -> list[dict[str, Any]]:
+def _clips(folder: Path, shown: Sequence[Shown], front: Front) -> list[dict[str, Any]]:
     """Each clip with its drawing, and sentences in place of what could not be drawn."""
     from etude.progress import track
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.results.exploration import ticks
 from etude.results.exploration.canvas import Colours, picture
 from etude.results.exploration.views import View
@@ -27,7 +27,7 @@ TITLES = {
 }  # fmt: skip
 
 
-def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, float], most: int, title: str) -> str:
+def drawing(view: View, front: Front, path: Path, decibels: tuple[float, float], most: int, title: str) -> str:
     """Draw a clip.
 
     Args:
@@ -41,7 +41,7 @@ def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, floa
     Returns:
         The SVG; "" when there are no frames.
     """
-    panels = [key for key in TITLES if key[0] in view.frames]
+    panels = [key for key in TITLES if key[0] in view.frames and (key[1] == "mel" or front.n_chroma)]
     if not panels:
         return ""
 
@@ -61,7 +61,7 @@ def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, floa
                 high = axes.get_xaxis_transform()
                 x, y = view.beats, np.full(len(view.beats), 1.025)
                 axes.plot(x, y, "|", transform=high, color=colours["ink"], markersize=4.5, clip_on=False)
-            if kind == "chroma":
+            if kind == "chroma" or not front.n_chroma:
                 axes.set_xlabel("time (s)" if sync == "none" else "beat")
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -79,11 +79,11 @@ def shrink(frames: np.ndarray, most: int) -> np.ndarray:
     return np.add.reduceat(frames.astype(np.float32), starts, axis=0) / counts[:, None]
 
 
-def range_of(views: list[View], front: FrontEnd) -> tuple[float, float]:
+def range_of(views: list[View], front: Front) -> tuple[float, float]:
     """Lowest and highest mel value of several clips, in dB."""
     mels = [frames[:, : front.n_mels] for view in views for frames in view.frames.values()]
     if not mels:
-        return -front.top_db, 0.0
+        return -80.0, 0.0
     return min(float(mel.min()) for mel in mels), max(float(mel.max()) for mel in mels)
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.decode import DecodeError
-from etude.audio.front import FrontEnd
+from etude.audio.front import Front
 from etude.data.collection import Collection
 from etude.data.read import sound
-from etude.errors import DataError
+from etude.errors import UserError
 
 if TYPE_CHECKING:
     from etude.data.pack import Pack
@@ -46,7 +46,7 @@ class File:
     path: Path
     collection: Collection
 
-    def under(self, front: FrontEnd) -> Path:
+    def under(self, front: Front) -> Path:
         """The file that serves a front end."""
         locate = self.collection.locate
         return locate(self.path, front) if locate else self.path
@@ -69,7 +69,7 @@ def files(source: Any) -> dict[str, File]:
     return found
 
 
-def view(clip: str, row: int, pack: Pack, front: FrontEnd, known: dict[str, File]) -> View:
+def view(clip: str, row: int, pack: Pack, front: Front, known: dict[str, File]) -> View:
     """Frames of a clip, and its beats where there is sound.
 
     Args:
@@ -82,29 +82,20 @@ def view(clip: str, row: int, pack: Pack, front: FrontEnd, known: dict[str, File
     if clip not in known:
         there = {front.sync: np.asarray(pack.clip(row), dtype=np.float32)}
         return View(there, {sync: PACKED.format(there=NAMES[front.sync]) for sync in BEAT if sync not in there})
-    fronts, file = {sync: replace(front, sync=sync) for sync in BEAT}, known[clip]
-    if not file.is_sound:
-        return _ready(file, fronts)
+    made, why, file = {}, {}, known[clip]
+    for sync in BEAT:
+        try:
+            one = replace(front, sync=sync)
+            made[sync] = file.collection.reader(file.under(one), one, 0.0)
+        except (DecodeError, UserError, NotImplementedError) as error:  # a front end need not know beats
+            why[sync] = str(error) or "This front end does not make such frames."
+    seconds = len(made["none"]) / front.frames_per_second if "none" in made else None
+    return View(made, why, _beats(file, front) if file.is_sound and made else None, seconds)
+
+
+def _beats(file: File, front: Front) -> np.ndarray:
+    """Where the beats of a sound are (K,), in seconds."""
     from etude.audio.beats import track
     from etude.audio.decode import decode
-    from etude.audio.spectral import frames
 
-    try:
-        audio = decode(file.under(front), front.rate)
-    except DecodeError as error:
-        return View({}, dict.fromkeys(BEAT, str(error)))
-    beats = track(audio, front)
-    made = {sync: frames(audio, one, beats if sync == "beat" else None) for sync, one in fronts.items()}
-    return View(made, {}, beats / front.frames_per_second, len(audio) / front.rate)
-
-
-def _ready(file: File, fronts: dict[str, FrontEnd]) -> View:
-    """Frames that are ready in files; one for the hop and another for the beat."""
-    made, why = {}, {}
-    for sync, front in fronts.items():
-        try:
-            made[sync] = file.collection.reader(file.under(front), front, 0.0)
-        except (DecodeError, DataError) as error:
-            why[sync] = str(error)
-    plain = made.get("none")
-    return View(made, why, None, None if plain is None else len(plain) / fronts["none"].frames_per_second)
+    return track(decode(file.under(front), front.rate), front) / front.frames_per_second

@@ -1,0 +1,48 @@
+"""What stands at the side of a picture: frequencies for mel bands, and names for pitch classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from etude.audio.front import Front
+from etude.results.exploration.canvas import Colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
+APART = 0.06  # least distance between two labels, as a share of the height
+PITCHES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
+
+
+def hertz(axes: Axes, front: Front, colours: Colours) -> None:
+    """Mel bands by the frequency at their centre; by number where a front end does not say what its bands are."""
+    from librosa import mel_frequencies
+
+    axes.tick_params(axis="x", labelbottom=front.n_chroma == 0)
+    if not hasattr(front, "fmin") or not hasattr(front, "fmax"):
+        axes.set_ylabel("band", fontsize=10)
+        return
+    centres = mel_frequencies(front.n_mels + 2, fmin=front.fmin, fmax=front.fmax or front.rate / 2)[1:-1]
+    shown = [hertz for hertz in HZ if centres[0] <= hertz <= centres[-1]]
+    places = np.interp(shown, centres, np.arange(front.n_mels))
+    spaced = [k for k, place in enumerate(places) if not k or place - places[k - 1] >= APART * front.n_mels]
+    axes.set_yticks(places[spaced], [f"{shown[k]:,}" for k in spaced])
+    axes.set_ylabel("frequency (Hz)", fontsize=10)
+
+
+def pitches(axes: Axes, front: Front, colours: Colours) -> None:
+    """Pitch classes as on a keyboard: the sharps stand back."""
+    each, rest = divmod(front.n_chroma, len(PITCHES))
+    if rest:
+        axes.set_ylabel("pitch class", fontsize=10)
+        return
+    places = [k * each for k in range(len(PITCHES))]
+    naturals = [k for k in range(len(PITCHES)) if len(PITCHES[k]) == 1]
+    sharps = [k for k in range(len(PITCHES)) if len(PITCHES[k]) > 1]
+    axes.set_yticks([places[k] for k in naturals], [PITCHES[k] for k in naturals])
+    axes.set_yticks([places[k] for k in sharps], [PITCHES[k] for k in sharps], minor=True)
+    axes.tick_params(axis="y", which="minor", pad=13, labelsize=8.5, length=2.5, labelcolor=colours["muted"])
+    axes.set_ylabel("pitch class", fontsize=10)

@@ -1,0 +1,293 @@
+"""Whatever ends a draft, and wherever, what was whole is kept, and going on ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from etude.data.draft import JOURNAL, SKIPPED, Draft, Entry, describe, journal, recover, replace, rewrite, write
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, digest
+
+LENGTHS = (3, 1, 0, 5, 2)  # a clip that was skipped is in the middle
+BINS = 4
+NAMES = ("one", "été ♫", "drei", "4", "fünf")
+
+
+def clip(place: int) -> np.ndarray:
+    return np.random.default_rng(place).random((LENGTHS[place], BINS)).astype(np.float16)
+
+
+def entry(place: int) -> Entry:
+    known = {"id": NAMES[place], "size": 100 + place, "modified": 10**18 + place}
+    if not LENGTHS[place]:
+        return Entry(**known, reason="/a/drei: is broken (“why”)")
+    frames = clip(place)
+    return Entry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=digest(frames))
+
+
+ENTRIES = [entry(place) for place in range(len(LENGTHS))]
+TABLE = pd.DataFrame({"id": NAMES, "genre": list("xyxyx")})
+
+
+def go_on(folder: Path) -> Draft:
+    """Open a draft and add what it lacks."""
+    with Draft(folder) as draft:
+        for place in range(len(draft.entries), len(LENGTHS)):
+            draft.append(ENTRIES[place], clip(place) if LENGTHS[place] else None)
+    return draft
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> dict[str, bytes]:
+    """The files of a draft that nothing interrupted."""
+    go_on(tmp_path / "whole")
+    return content(tmp_path / "whole")
+
+
+def lay(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(whole: dict[str, bytes]) -> None:
+    assert set(whole) == {FRAMES, JOURNAL}
+    assert whole[FRAMES] == b"".join(clip(place).tobytes() for place in range(len(LENGTHS)))
+    lines = whole[JOURNAL].decode().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == list(NAMES)
+    assert "♫" in lines[1]  # for whoever looks into it
+
+
+@pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
+def test_any_name_is_a_line_that_is_read_again(name: str, tmp_path: Path) -> None:
+    frames = clip(0)
+    odd = Entry(name, 5, 7, "s", len(frames), BINS, digest(frames))
+    skipped = Entry("after", 1, 2, reason=f"/music/{name}: is broken")
+    with Draft(tmp_path / "d") as draft:
+        draft.append(odd, frames)
+        draft.append(skipped, None)
+    assert journal(tmp_path / "d") == [odd, skipped]
+    with Draft(tmp_path / "d") as draft:
+        assert draft.entries == [odd, skipped]
+
+
+def test_what_is_not_set_is_not_written_and_read_as_unset(tmp_path: Path) -> None:
+    bare = Entry("a", -1, 0)
+    with Draft(tmp_path / "d") as draft:
+        draft.append(bare, None)
+    assert json.loads((tmp_path / "d" / JOURNAL).read_text()) == {"id": "a", "size": -1, "modified": 0}
+    assert journal(tmp_path / "d") == [bare]
+
+
+def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+    assert journal(tmp_path / "none") == []
+    assert journal(tmp_path) == []
+
+
+def lines_before(text: bytes, stop: int) -> int:
+    return text[:stop].count(b"\n")
+
+
+def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Every place where a kill can cut it, in the middle of a letter too."""
+    text = whole[JOURNAL]
+    for stop in range(len(text)):
+        folder = lay(tmp_path / "cut", whole | {JOURNAL: text[:stop]})
+        with Draft(folder) as draft:
+            assert draft.entries == ENTRIES[: lines_before(text, stop)], stop
+        assert len((folder / FRAMES).read_bytes()) == sum(e.bytes for e in draft.entries)
+        go_on(folder)
+        assert content(folder) == whole, stop
+
+
+def test_frames_that_end_anywhere_go_on_from_the_last_whole_clip(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """As after a power failure, when a journal may be there before its frames are."""
+    frames = whole[FRAMES]
+    ends = np.cumsum([e.bytes for e in ENTRIES])
+    for stop in range(len(frames)):
+        folder = lay(tmp_path / "cut", whole | {FRAMES: frames[:stop]})
+        with Draft(folder) as draft:
+            assert len(draft.entries) == np.argmax(ends > stop), stop
+        go_on(folder)
+        assert content(folder) == whole, stop
+
+
+@pytest.mark.parametrize("more", [b"\x00", b"\x01" * 7, b"\xff" * 5000])
+@pytest.mark.parametrize("lines", [0, 2, 5])
+def test_frames_behind_the_last_line_are_dropped(
+    more: bytes, lines: int, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """What a kill between frames and their line leaves."""
+    text = b"".join(whole[JOURNAL].splitlines(keepends=True)[:lines])
+    kept = whole[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
+    folder = lay(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
+    with Draft(folder) as draft:
+        assert len(draft.entries) == lines
+    assert (folder / FRAMES).read_bytes() == kept
+    go_on(folder)
+    assert content(folder) == whole
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 4])
+def test_frames_that_are_not_those_of_their_line_are_made_again(
+    place: int, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    data = bytearray(whole[FRAMES])
+    data[sum(e.bytes for e in ENTRIES[:place])] ^= 0x40
+    folder = lay(tmp_path / "cut", whole | {FRAMES: bytes(data)})
+    with Draft(folder) as draft:
+        assert draft.entries == ENTRIES[:place]
+    go_on(folder)
+    assert content(folder) == whole
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\x00" * 300 + b"\n", b"{}\n", b"[1, 2]\n", b'{"id": "x", "size": 1, "modified": 2, "colour": "red"}\n', b"\xff\n"],
+)
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_garbled_line_ends_the_journal(
+    line: bytes, place: int, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    lines = whole[JOURNAL].splitlines(keepends=True)
+    folder = lay(tmp_path / "cut", whole | {JOURNAL: b"".join([*lines[:place], line, *lines[place + 1 :]])})
+    with Draft(folder) as draft:
+        assert draft.entries == ENTRIES[:place]
+    go_on(folder)
+    assert content(folder) == whole
+
+
+def test_a_draft_without_frames_begins_again(whole: dict[str, bytes], tmp_path: Path) -> None:
+    folder = lay(tmp_path / "cut", {JOURNAL: whole[JOURNAL]})
+    go_on(folder)
+    assert content(folder) == whole
+
+
+def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> None:
+    folder = lay(tmp_path / ".mine.part", whole)
+    with Draft(folder) as draft:
+        pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
+    assert not folder.exists()
+    assert {path.name for path in pack.folder.iterdir()} == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    kept = [place for place, length in enumerate(LENGTHS) if length]
+    assert pack.index["id"].tolist() == [NAMES[place] for place in kept]
+    assert pack.index["genre"].tolist() == [TABLE["genre"][place] for place in kept]
+    assert pack.index["start"].tolist() == [0, 3, 4, 9]
+    for row, place in enumerate(kept):
+        np.testing.assert_array_equal(pack.clip(row), clip(place))
+    pack.verify()
+    skipped = pd.read_csv(pack.folder / SKIPPED)
+    assert skipped.to_dict("records") == [{"id": "drei", "reason": "/a/drei: is broken (“why”)"}]
+    assert journal(pack.folder) == ENTRIES
+    assert (pack.manifest["clips"], pack.manifest["skipped"]) == (4, 1)
+
+
+def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes], tmp_path: Path) -> None:
+    with Draft(lay(tmp_path / ".mine.part", whole)) as draft:
+        pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
+    later = [Entry(**{**vars(e), "modified": 3}) for e in ENTRIES]
+    rewrite(pack.folder, later)
+    describe(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
+    again = Pack(pack.folder)
+    assert journal(again.folder) == later
+    assert set(again.index["genre"]) == {"z"}
+    assert again.manifest["origin"] == 2
+    assert again.manifest["sha256"] == pack.manifest["sha256"]
+    assert {path.name for path in again.folder.iterdir()} == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    again.verify()
+
+
+def two_packs(tmp_path: Path) -> tuple[Path, Path]:
+    old, new = tmp_path / "mine", tmp_path / ".mine.part"
+    write(old, TABLE[:1], [clip(0)], {"which": "old"})
+    write(tmp_path / "new", TABLE[:1], [clip(1)], {"which": "new"})
+    (tmp_path / "new").rename(new)
+    return old, new
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_pack_is_replaced(tmp_path: Path) -> None:
+    old, new = two_packs(tmp_path)
+    replace(new, old)
+    assert names(tmp_path) == {"mine"}
+    assert Pack(old).manifest["which"] == "new"
+    recover(old)
+    assert Pack(old).manifest["which"] == "new"
+
+
+def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Ctrl-C just before the n-th call of a method of Path; returns how to take that back."""
+    real, calls = getattr(Path, method), 0
+
+    def stopping(self: Path, *args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    monkeypatch.setattr(Path, method, stopping)
+    return monkeypatch.undo
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interrupted_replacement_is_mended(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two names there is no pack; the old one comes back, the new one is still there to be finished."""
+    old, new = two_packs(tmp_path)
+    go_on_again = interrupted_at(step, "rename", monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        replace(new, old)
+    go_on_again()
+    assert names(tmp_path) == {".mine.part", "mine" if step == 1 else ".mine.old"}
+    recover(old)
+    assert names(tmp_path) == {".mine.part", "mine"}
+    assert Pack(old).manifest["which"] == "old"
+    assert Pack(new).manifest["which"] == "new"
+    replace(new, old)
+    assert names(tmp_path) == {"mine"}
+    assert Pack(old).manifest["which"] == "new"
+
+
+def test_what_an_interrupted_replacement_did_not_throw_away_goes(tmp_path: Path) -> None:
+    old, new = two_packs(tmp_path)
+    write(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
+    (tmp_path / "older").rename(tmp_path / ".mine.old")
+    recover(old)
+    assert names(tmp_path) == {".mine.part", "mine"}
+    assert Pack(old).manifest["which"] == "old"
+    replace(new, old)
+    assert Pack(old).manifest["which"] == "new"
+
+
+@pytest.mark.parametrize(("method", "step"), [("replace", 1), ("replace", 2), ("replace", 3), ("rename", 1)])
+def test_whatever_interrupts_the_end_leaves_nothing_behind(
+    method: str, step: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file of the end is written beside and renamed; none that is not renamed stays in the pack."""
+    with Draft(lay(tmp_path / ".sure.part", whole)) as draft:
+        expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
+    folder = lay(tmp_path / ".mine.part", whole)
+    go_on_again = interrupted_at(step, method, monkeypatch)
+    with pytest.raises(KeyboardInterrupt), Draft(folder) as draft:
+        draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
+    go_on_again()
+    monkeypatch.setattr("os.getpid", lambda: 1)  # another process goes on
+    with Draft(folder) as draft:
+        assert draft.entries == ENTRIES
+        again = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
+    assert content(again.folder) == expected
