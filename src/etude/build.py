@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
 NETWORK = (
-    *("etude.audio.kaldi", "etude.audio.spectral", "etude.augment", "etude.backbones", "etude.data.feature", "etude.optim"),
-    "etude.tasks",
+    *("etude.audio.kaldi", "etude.audio.spectral", "etude.augment", "etude.backbones", "etude.data.feature"),
+    *("etude.optim", "etude.tasks"),
 )
 # And those that a run which is resumed may call as well.
 TRUSTED = (
@@ -189,7 +189,7 @@ def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) 
     if not resume:
         made.backbone.initialise()
     if config.get("transfer"):
-        make(config["transfer"]).apply(made)
+        make(config["transfer"]).apply(made, recipe["front"], copy=not resume)
     return made
 
 

@@ -14,6 +14,7 @@ from etude.optim import Optimiser
 from etude.results.metrics import PRIMARY, classification, regression
 from etude.tasks.collect import Collected
 from etude.tasks.task import Task
+from etude.transfer import Transfer, depths
 
 
 class Standardiser(nn.Module):
@@ -63,6 +64,22 @@ class Learner(LightningModule):
         self.optimiser, self.recipe = optimiser or Optimiser(), recipe or {}
         self.collected = Collected(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
+        self.transfer: Transfer | None = None
+
+    def train(self, mode: bool = True) -> Learner:
+        """As in torch; layers that do not learn now stay in evaluation, so that their batch norms do not drift."""
+        super().train(mode)
+        if mode and self.transfer is not None:
+            layers = self.backbone.layers()
+            for depth, layer in enumerate(layers):
+                if not self.transfer.multiplier(depth, len(layers), self.current_epoch):
+                    layer.eval()
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Wake the layers that learn from this epoch on."""
+        if self.transfer is not None:
+            self.train()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Raw frames (B, T, F) and lengths (B,) to the embedding (B, D) and outputs (B, K) by target."""
@@ -132,7 +149,18 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule over all steps of the run."""
-        return self.optimiser.configure(self, int(self.trainer.estimated_stepping_batches))
+        steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+        if self.transfer is None:
+            return self.optimiser.configure(self, steps)
+        table, depth = self.transfer, depths(self.backbone)
+        layers = len(self.backbone.layers())
+
+        def multiplier(name: str, done: float) -> float:
+            if not name.startswith("backbone."):
+                return 1.0
+            return table.multiplier(depth[name.removeprefix("backbone.")], layers, int(done * epochs + 1e-6))
+
+        return self.optimiser.configure(self, steps, multiplier)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the recipe beside the weights."""

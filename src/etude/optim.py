@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,25 +33,44 @@ class Optimiser:
             if value not in options:
                 raise ValueError(f"optim.{name} must be one of {', '.join(options)}, got {value!r}")
 
-    def configure(self, module: nn.Module, steps: int) -> dict[str, Any]:
+    def configure(
+        self, module: nn.Module, steps: int, multiplier: Callable[[str, float], float] | None = None
+    ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns.
 
         Args:
             module: Its parameters that require a gradient are trained.
             steps: Steps of the whole run. The rate changes after each step, not after each epoch.
+            multiplier: Of a parameter's rate, by its name and the share of all steps that are done, in [0, 1). None
+                trains all at one rate.
         """
         import torch
         from torch.optim.lr_scheduler import LambdaLR
 
-        free = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        matrix = {name for name, p in free if p.ndim > 1 and "weight" in name.rpartition(".")[2]}  # no token, no code
-        groups = [
-            {"params": [p for name, p in free if name in matrix], "weight_decay": self.weight_decay},
-            {"params": [p for name, p in free if name not in matrix], "weight_decay": 0.0},
-        ]
+        share = multiplier or (lambda name, done: 1.0)
+        # parameters share a group when their rates are alike all along and both are decayed, or not
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        free = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        for name, p in free.items():
+            decayed = p.ndim > 1 and "weight" in name.rpartition(".")[2]  # no token, no code
+            course = tuple(share(name, step / steps) for step in range(0, steps, max(1, steps // 1000)))
+            groups.setdefault((decayed, course), []).append(name)
+        order = sorted(
+            groups.items(), key=lambda group: (-group[0][1][0], not group[0][0])
+        )  # what learns most is first
         maker = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
-        optimiser = maker([group for group in groups if group["params"]], lr=self.lr)
-        schedule = LambdaLR(optimiser, lambda step: self.factor(step, steps))
+        optimiser = maker(
+            [
+                {"params": [free[name] for name in names], "weight_decay": self.weight_decay if decayed else 0.0}
+                for (decayed, _), names in order
+            ],
+            lr=self.lr,
+        )
+        rates: list[Callable[[int], float]] = [
+            lambda step, name=names[0]: self.factor(step, steps) * share(name, min(step, steps - 1) / steps)  # type: ignore[misc]
+            for _, names in order
+        ]
+        schedule = LambdaLR(optimiser, rates)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def factor(self, step: int, steps: int) -> float:

@@ -1,28 +1,40 @@
-"""A pack is made once, made anew when what it was made from changes, and says which clips it leaves out."""
+"""A pack is made once, gone on with after any interruption, and made of what still holds when its files change."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
-import etude.data.prepare
-from etude.audio.decode import decode
+from etude.audio.decode import DecodeError, decode
 from etude.audio.spectral import FrontEnd, frames
-from etude.data.collection import Collection
-from etude.data.pack import FRAMES, INDEX, MANIFEST
-from etude.data.prepare import SKIPPED, prepare
+from etude.data.collection import Collection, Reader
+from etude.data.draft import JOURNAL, SKIPPED, journal
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack
+from etude.data.prepare import Rules, prepare
+from etude.data.read import sound
+from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
+from tests.data.readers import counted, plain, wait
 
 FRONT = FrontEnd(n_mels=40)
 COUNT = 12
+DONE = 7  # clips of a draft before it is interrupted
+PLACE = 3  # of the clip that changes
+TARGETS = {"genre": {"kind": "label", "classes": ["x", "y"], "note": ""}}
 
 
 @pytest.fixture
@@ -33,8 +45,7 @@ def source(tmp_path: Path) -> Collection:
     for i, path in enumerate(paths):
         soundfile.write(path, audio[i * 9000 :][: 5000 + 900 * i], 22050, subtype="FLOAT")
     rows = {"id": [f"clip{i}" for i in range(COUNT)], "path": map(str, paths), "group": "g", "genre": ["x", "y"] * 6}
-    targets = {"genre": {"kind": "label", "classes": ["x", "y"]}}
-    return Collection("mine", "Mine", pd.DataFrame(rows), targets).check()
+    return Collection("mine", "Mine", pd.DataFrame(rows), TARGETS).check()
 
 
 @pytest.fixture
@@ -42,44 +53,100 @@ def packs(tmp_path: Path) -> Path:
     return tmp_path / "packs"
 
 
+class Reading:
+    """The usual reader, and what it was asked for.
+
+    Attributes:
+        names: Files that were read so far.
+        stop: Ctrl-C comes when as many were read; none: never.
+        deaf: Files that cannot be read for now.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.stop: int | None = None
+        self.deaf: set[str] = set()
+
+    def __call__(self, path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
+        if len(self.names) == self.stop:
+            raise KeyboardInterrupt
+        self.names.append(path.name)
+        if path.name in self.deaf:
+            raise DecodeError(f"{path}: is no music")
+        return sound(path, front, shortest)
+
+
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were decoded so far."""
-    names: list[str] = []
-
-    def spy(path: Path, rate: int) -> np.ndarray:
-        names.append(path.name)
-        return decode(path, rate)
-
-    monkeypatch.setattr(etude.data.prepare, "decode", spy)
-    return names
+def reading() -> Reading:
+    return Reading()
 
 
-def test_a_pack_holds_the_frames_of_every_clip_in_order(source: Collection, packs: Path) -> None:
-    pack = prepare(source, FRONT, packs, workers=1)
-    assert pack.index["id"].tolist() == source.table["id"].tolist()
-    assert pack.index["genre"].tolist() == source.table["genre"].tolist()
-    for row, path in enumerate(source.table["path"]):
+def content(home: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(home.iterdir())}
+
+
+def shown(packs: Path) -> list[str]:
+    """What stands in the folder of packs, without locks."""
+    return sorted(path.name for path in packs.iterdir() if not path.name.endswith(".lock"))
+
+
+def make(source: Collection, packs: Path, reading: Reading | None = None, **rules: Any) -> Pack:
+    if reading is not None:
+        source = replace(source, reader=reading)
+    return prepare(source, FRONT, Rules(packs, workers=1, **rules))
+
+
+def fresh(source: Collection, tmp_path: Path, **rules: Any) -> dict[str, bytes]:
+    """The files of a pack that is made from scratch."""
+    return content(make(source, tmp_path / "fresh", **rules).folder)
+
+
+def assert_frames(pack: Pack, table: pd.DataFrame) -> None:
+    """Against the front end itself."""
+    assert pack.index["id"].tolist() == table["id"].tolist()
+    assert pack.index["genre"].tolist() == table["genre"].tolist()
+    for row, path in enumerate(table["path"]):
         np.testing.assert_array_equal(pack.clip(row), frames(decode(Path(path), 22050), FRONT).astype(np.float16))
 
 
-def test_a_pack_is_made_once(source: Collection, packs: Path, decoded: list[str]) -> None:
-    first = prepare(source, FRONT, packs, workers=1)
-    assert decoded == [f"{i}.wav" for i in range(COUNT)]
-    second = prepare(source, FRONT, packs, workers=1)
-    assert len(decoded) == COUNT
+def test_a_pack_holds_the_frames_of_every_clip_in_order(source: Collection, packs: Path) -> None:
+    pack = make(source, packs)
+    assert_frames(pack, source.table)
+    assert set(content(pack.folder)) == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert "path" not in pack.index  # a pack goes to other machines
+    assert b"/tmp" not in b"".join(content(pack.folder).values())
+    said = pack.manifest["origin"]["collection"]
+    assert (said["name"], said["title"], said["targets"]) == ("mine", "Mine", TARGETS)
+    assert (pack.manifest["clips"], pack.manifest["skipped"]) == (COUNT, 0)
+    pack.verify()
+
+
+def test_a_pack_is_made_once(source: Collection, packs: Path, reading: Reading) -> None:
+    first = make(source, packs, reading)
+    assert reading.names == [f"{i}.wav" for i in range(COUNT)]
+    before = content(first.folder)
+    stamps = [path.stat().st_mtime_ns for path in sorted(first.folder.iterdir())]
+    second = make(source, packs, reading)
+    assert len(reading.names) == COUNT
     assert second.folder == first.folder
-    assert [path.name for path in packs.iterdir()] == [first.folder.name]
+    assert content(second.folder) == before
+    assert [path.stat().st_mtime_ns for path in sorted(first.folder.iterdir())] == stamps  # not even written again
+    assert shown(packs) == [first.folder.name]
 
 
-def test_another_front_end_makes_a_pack_beside(source: Collection, packs: Path, decoded: list[str]) -> None:
-    first = prepare(source, FRONT, packs, workers=1)
-    other = prepare(source, replace(FRONT, hop_length=256), packs, workers=1)
+@pytest.mark.parametrize("change", [{"hop_length": 256}, {"tuning": None}, {"sync": "beat"}], ids=str)
+def test_another_front_end_makes_a_pack_beside(
+    source: Collection, packs: Path, reading: Reading, change: dict[str, Any]
+) -> None:
+    first = make(source, packs)
+    other = prepare(source, replace(FRONT, **change), Rules(packs, workers=1))
     assert other.folder != first.folder
-    assert other.lengths.sum() > 1.9 * first.lengths.sum()
-    decoded.clear()
-    assert prepare(source, FRONT, packs, workers=1).folder == first.folder
-    assert decoded == []
+    assert not np.array_equal(other.frames[:5], first.frames[:5])
+    assert make(source, packs, reading).folder == first.folder
+    assert reading.names == []
+
+
+Change = Callable[[Collection], Collection]
 
 
 def relabelled(source: Collection) -> Collection:
@@ -90,62 +157,684 @@ def regrouped(source: Collection) -> Collection:
     return replace(source, table=source.table.assign(group="other"))
 
 
+def with_a_target_more(source: Collection) -> Collection:
+    more = {**source.targets, "energy": {"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""}}
+    return replace(source, table=source.table.assign(energy=np.linspace(0, 1, COUNT)), targets=more)
+
+
+def retitled(source: Collection) -> Collection:
+    return replace(source, title="Ours", card="# Ours", note="été")
+
+
 def reordered(source: Collection) -> Collection:
     return replace(source, table=source.table[::-1])
 
 
-def rerecorded(source: Collection) -> Collection:
-    soundfile.write(source.table["path"][0], np.ones(7000) / 2, 22050)
+def removed(source: Collection) -> Collection:
+    Path(source.table["path"][PLACE]).unlink()
+    return replace(source, table=source.table.drop(index=PLACE))
+
+
+def moved(source: Collection) -> Collection:
+    """As a whole: every file has another path."""
+    home = Path(source.table["path"][0]).parent / "elsewhere"
+    home.mkdir()
+    paths = [Path(path).rename(home / Path(path).name) for path in source.table["path"]]
+    return replace(source, table=source.table.assign(path=list(map(str, paths))))
+
+
+def touched(source: Collection) -> Collection:
+    os.utime(source.table["path"][PLACE], ns=(1, 10**18 + 7))
     return source
 
 
-@pytest.mark.parametrize("change", [relabelled, regrouped, reordered, rerecorded])
-def test_what_is_changed_is_packed_anew(
-    change: Callable[[Collection], Collection], source: Collection, packs: Path, decoded: list[str]
+def copied(source: Collection) -> Collection:
+    """Every file written anew with the same bytes, as by a second download."""
+    for path in map(Path, source.table["path"]):
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+        os.utime(path, ns=(1, 10**18 + 9))
+    return source
+
+
+def new_clip(source: Collection) -> pd.DataFrame:
+    path = Path(source.table["path"][0]).parent / "new.wav"
+    shutil.copy(source.table["path"][5], path)
+    return source.table[5:6].assign(id="new", path=str(path))
+
+
+def added_in_front(source: Collection) -> Collection:
+    return replace(source, table=pd.concat([new_clip(source), source.table]))
+
+
+def added_in_between(source: Collection) -> Collection:
+    return replace(source, table=pd.concat([source.table[:4], new_clip(source), source.table[4:]]))
+
+
+def added_at_the_end(source: Collection) -> Collection:
+    return replace(source, table=pd.concat([source.table, new_clip(source)]))
+
+
+def renamed(source: Collection) -> Collection:
+    ids = source.table["id"].tolist()
+    ids[PLACE] = "other"
+    return replace(source, table=source.table.assign(id=ids))
+
+
+def recorded_again(source: Collection) -> Collection:
+    soundfile.write(source.table["path"][PLACE], np.ones(7000) / 2, 22050)
+    return source
+
+
+def changed_in_place(source: Collection) -> Collection:
+    """Other samples, as many bytes."""
+    path = Path(source.table["path"][PLACE])
+    data = bytearray(path.read_bytes())
+    data[-8000:-4000] = data[-4000:]
+    path.write_bytes(data)
+    os.utime(path, ns=(1, 10**18 + 8))
+    return source
+
+
+CHANGES: list[tuple[Change, list[str]]] = [
+    (relabelled, []),
+    (regrouped, []),
+    (with_a_target_more, []),
+    (retitled, []),
+    (reordered, []),
+    (removed, []),
+    (moved, []),
+    (touched, []),
+    (copied, []),
+    (added_in_front, ["new.wav"]),
+    (added_in_between, ["new.wav"]),
+    (added_at_the_end, ["new.wav"]),
+    (renamed, [f"{PLACE}.wav"]),
+    (recorded_again, [f"{PLACE}.wav"]),
+    (changed_in_place, [f"{PLACE}.wav"]),
+]
+changing = pytest.mark.parametrize(("change", "again"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
+
+
+@changing
+def test_what_changes_in_a_finished_pack_and_only_that_is_made_again(
+    change: Change, again: list[str], source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
-    prepare(source, FRONT, packs, workers=1)
-    decoded.clear()
+    make(source, packs)
     changed = change(source)
-    pack = prepare(changed, FRONT, packs, workers=1)
-    assert len(decoded) == COUNT
-    assert len(list(packs.iterdir())) == 1
-    for column in ("id", "group", "genre"):
-        assert pack.index[column].tolist() == changed.table[column].tolist()
-    for row, path in enumerate(changed.table["path"]):
-        np.testing.assert_array_equal(pack.clip(row), frames(decode(Path(path), 22050), FRONT).astype(np.float16))
+    pack = make(changed, packs, reading)
+    assert reading.names == again
+    assert_frames(pack, changed.table)
+    assert content(pack.folder) == fresh(changed, tmp_path)
+    assert shown(packs) == [pack.folder.name]
+    reading.names.clear()
+    make(changed, packs, reading)
+    assert reading.names == []
+
+
+def interrupted(source: Collection, packs: Path, reading: Reading, stop: int = DONE) -> Path:
+    """A draft in which some clips are done; returns its folder."""
+    reading.stop = len(reading.names) + stop
+    with pytest.raises(KeyboardInterrupt):
+        make(source, packs, reading)
+    reading.names.clear()
+    reading.stop = None
+    (part,) = packs.glob(".*.part")
+    return part
+
+
+def test_an_interrupted_draft_is_gone_on_with(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    part = interrupted(source, packs, reading)
+    assert len(journal(part)) == DONE
+    assert not [path for path in packs.iterdir() if not path.name.startswith(".")]  # nothing that looks like a pack
+    pack = make(source, packs, reading)
+    assert reading.names == [f"{i}.wav" for i in range(DONE, COUNT)]
+    assert content(pack.folder) == fresh(source, tmp_path)
+    assert shown(packs) == [pack.folder.name]
+
+
+@pytest.mark.parametrize("stop", range(COUNT))
+def test_a_draft_may_be_interrupted_at_every_clip(
+    stop: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    interrupted(source, packs, reading, stop)
+    assert content(make(source, packs, reading).folder) == fresh(source, tmp_path)
+    assert len(reading.names) == COUNT - stop
+
+
+def test_a_draft_may_be_interrupted_after_every_clip(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    for _ in range(COUNT - 1):
+        interrupted(source, packs, reading, stop=1)
+    pack = make(source, packs, reading)
+    assert reading.names == [f"{COUNT - 1}.wav"]
+    assert content(pack.folder) == fresh(source, tmp_path)
+
+
+@changing
+def test_of_a_draft_whose_collection_changed_meanwhile_what_still_holds_is_kept(
+    change: Change, again: list[str], source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    interrupted(source, packs, reading)
+    changed = change(source)
+    pack = make(changed, packs, reading)
+    assert sorted(reading.names) == sorted([*again, *(f"{i}.wav" for i in range(DONE, COUNT))])
+    assert content(pack.folder) == fresh(changed, tmp_path)
+    assert shown(packs) == [pack.folder.name]
+
+
+def test_a_draft_beside_a_pack_that_it_will_replace_takes_from_both(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    half = replace(source, table=source.table[:6])
+    old = content(make(half, packs).folder)
+    part = interrupted(source, packs, reading, stop=2)
+    assert content(part.with_name(part.name.removeprefix(".").removesuffix(".part"))) == old  # stays until then
+    changed = changed_in_place(added_in_front(source))
+    pack = make(changed, packs, reading)
+    assert sorted(reading.names) == sorted(["new.wav", f"{PLACE}.wav", *(f"{i}.wav" for i in range(8, COUNT))])
+    assert content(pack.folder) == fresh(changed, tmp_path)
+
+
+def test_a_collection_may_change_twice_before_it_is_done(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    interrupted(source, packs, reading)
+    once = added_in_between(source)
+    interrupted(once, packs, reading, stop=0)  # four clips were taken over, then came the new one
+    twice = replace(once, table=once.table.iloc[1:])
+    pack = make(twice, packs, reading)
+    assert sorted(reading.names) == sorted(["new.wav", *(f"{i}.wav" for i in range(DONE, COUNT))])
+    assert content(pack.folder) == fresh(twice, tmp_path)
+
+
+def cut_line(part: Path) -> int:
+    text = (part / JOURNAL).read_bytes()
+    (part / JOURNAL).write_bytes(text[: -len(text) // DONE // 2])
+    return DONE - 1
+
+
+def frames_behind(part: Path) -> int:
+    with (part / FRAMES).open("ab") as file:
+        file.write(b"\x01" * 12_345)
+    return DONE
+
+
+def frames_and_half_a_line(part: Path) -> int:
+    frames_behind(part)
+    with (part / JOURNAL).open("ab") as file:
+        file.write(b'{"id": "clip7", "si')
+    return DONE
+
+
+def last_frames_lost(part: Path) -> int:
+    data = (part / FRAMES).read_bytes()
+    (part / FRAMES).write_bytes(data[:-1])
+    return DONE - 1
+
+
+def last_frames_garbled(part: Path) -> int:
+    data = bytearray((part / FRAMES).read_bytes())
+    data[-500:-400] = bytes(100)
+    (part / FRAMES).write_bytes(data)
+    return DONE - 1
+
+
+def journal_lost(part: Path) -> int:
+    (part / JOURNAL).unlink()
+    return 0
+
+
+def frames_lost(part: Path) -> int:
+    (part / FRAMES).unlink()
+    return 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut_line, frames_behind, frames_and_half_a_line, last_frames_lost, last_frames_garbled, journal_lost, frames_lost],
+)
+def test_a_damaged_draft_goes_on_from_what_is_whole(
+    damage: Callable[[Path], int], source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    kept = damage(interrupted(source, packs, reading))
+    pack = make(source, packs, reading)
+    assert reading.names == [f"{i}.wav" for i in range(kept, COUNT)]
+    assert content(pack.folder) == fresh(source, tmp_path)
+
+
+def clips_behind(name: str, stop: int, pack: Pack) -> list[str]:
+    """Files whose frames, or whose line, do not end before a place in the pack's file."""
+    if name not in (FRAMES, JOURNAL):
+        return []
+    sizes = pack.lengths * 2 * FRONT.bins
+    if name == JOURNAL:
+        sizes = [len(line) for line in (pack.folder / JOURNAL).read_bytes().splitlines(keepends=True)]
+    return [f"{i}.wav" for i in np.flatnonzero(np.cumsum(sizes) > stop)]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, INDEX, FRAMES, JOURNAL, SKIPPED])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_pack_is_made_whole_again(
+    name: str, share: float, source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    """From the clips that are still there."""
+    pack = make(source, packs)
+    whole = (pack.folder / name).read_bytes()
+    stop = int(share * len(whole))
+    lost = clips_behind(name, stop, pack)
+    (pack.folder / name).write_bytes(whole[:stop])
+    again = make(relabelled(source), packs, reading)
+    assert content(again.folder) == fresh(relabelled(source), tmp_path)
+    assert reading.names == lost
+
+
+@pytest.mark.parametrize("name", [MANIFEST, INDEX, FRAMES, JOURNAL])
+def test_a_pack_that_lost_a_file_is_made_whole_again(
+    name: str, source: Collection, packs: Path, tmp_path: Path
+) -> None:
+    """Although nothing of the collection changed."""
+    pack = make(source, packs)
+    (pack.folder / name).unlink()
+    assert content(make(source, packs).folder) == fresh(source, tmp_path)
+
+
+def steps(method: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C just before the n-th time that a file or folder gets its name."""
+    real, calls = getattr(Path, method), 0
+
+    def stopping(self: Path, *args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    monkeypatch.setattr(Path, method, stopping)
+
+
+@pytest.mark.parametrize(("method", "step"), [("rename", 1), ("rename", 2), *(("replace", i) for i in (1, 2, 3))])
+def test_an_interruption_at_the_very_end_costs_no_clip(
+    method: str, step: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A pack is there already; the new one takes its place."""
+    make(source, packs)
+    changed = added_at_the_end(source)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        steps(method, step, patch)
+        make(changed, packs)
+    again = make(changed, packs, reading)
+    assert reading.names == []
+    expected = fresh(changed, tmp_path)
+    assert {name: data for name, data in content(again.folder).items() if name in expected} == expected
+    assert shown(packs) == [again.folder.name]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_an_interruption_while_labels_change_costs_no_clip(
+    step: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(source, packs)
+    changed = relabelled(touched(source))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        steps("replace", step, patch)
+        make(changed, packs)
+    again = make(changed, packs, reading)
+    assert reading.names == []
+    expected = fresh(changed, tmp_path)
+    assert {name: data for name, data in content(again.folder).items() if name in expected} == expected
+
+
+# what is left out, and when that is too much
+
+
+def skipped(pack: Pack) -> dict[str, str]:
+    return dict(pd.read_csv(pack.folder / SKIPPED, dtype=str).itertuples(index=False))
 
 
 def test_a_clip_that_is_no_sound_is_left_out_and_listed(source: Collection, packs: Path) -> None:
     broken = source.table["path"][4]
     Path(broken).write_text("no music")
-    pack = prepare(source, FRONT, packs, workers=1)
-    with (pack.folder / SKIPPED).open(newline="", encoding="utf-8") as file:
-        (skipped,) = csv.DictReader(file)
-    assert skipped["id"] == "clip4"
-    assert broken in skipped["reason"]
-    kept = source.table.drop(index=4)
-    assert pack.index["id"].tolist() == kept["id"].tolist()
-    for row, path in enumerate(kept["path"]):
-        np.testing.assert_array_equal(pack.clip(row), frames(decode(Path(path), 22050), FRONT).astype(np.float16))
+    pack = make(source, packs)
+    ((clip, reason),) = skipped(pack).items()
+    assert clip == "clip4"
+    assert reason.startswith(f"{broken}: cannot be decoded")
+    assert_frames(pack, source.table.drop(index=4))
+    assert (pack.manifest["clips"], pack.manifest["skipped"]) == (COUNT - 1, 1)
 
 
-def test_many_broken_clips_are_a_mistake(source: Collection, packs: Path) -> None:
-    for row in (4, 7):
-        Path(source.table["path"][row]).unlink()
-    with pytest.raises(DataError, match=r"^mine: 2 of 12 clips cannot be read, for example .*4\.wav: there is no such"):
-        prepare(source, FRONT, packs, workers=1)
-    assert not packs.exists()
+def test_what_was_skipped_is_not_tried_again_until_its_file_changes(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    """Labels that change are no reason to decode a broken file once more."""
+    broken = Path(source.table["path"][4])
+    whole = broken.read_bytes()
+    broken.write_text("no music")
+    make(source, packs)
+    make(source, packs, reading)
+    make(relabelled(source), packs, reading)
+    more = added_at_the_end(source)
+    make(more, packs, reading)
+    assert reading.names == ["new.wav"]
+    broken.write_bytes(whole)
+    pack = make(more, packs, reading)
+    assert reading.names == ["new.wav", "4.wav"]
+    assert skipped(pack) == {}
+    assert content(pack.folder) == fresh(more, tmp_path)
 
 
-def test_workers_change_no_byte(source: Collection, tmp_path: Path) -> None:
+def test_a_file_that_was_missing_is_taken_in_when_it_is_there(
+    source: Collection, packs: Path, reading: Reading
+) -> None:
+    away = Path(source.table["path"][4])
+    hidden = away.rename(away.with_suffix(".hidden"))
+    pack = make(source, packs, reading)
+    assert skipped(pack) == {"clip4": f"{away}: there is no such file"}
+    hidden.rename(away)
+    reading.names.clear()
+    pack = make(source, packs, reading)
+    assert reading.names == ["4.wav"]
+    assert_frames(pack, source.table)
+
+
+def test_retry_tries_what_was_skipped_and_nothing_else(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    """As when ffmpeg was installed since."""
+    reading.deaf = {"4.wav"}
+    pack = make(source, packs, reading)
+    assert list(skipped(pack)) == ["clip4"]
+    reading.deaf.clear()
+    reading.names.clear()
+    make(source, packs, reading)
+    assert reading.names == []
+    pack = make(source, packs, reading, retry=True)
+    assert reading.names == ["4.wav"]
+    assert content(pack.folder) == fresh(source, tmp_path)
+
+
+def test_retry_tries_what_a_draft_skipped(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    reading.deaf = {"2.wav", "5.wav"}
+    with pytest.raises(DataError, match="more than data.max_skipped"):
+        make(source, packs, reading)
+    reading.deaf.clear()
+    reading.names.clear()
+    pack = make(source, packs, reading, retry=True)
+    assert sorted(reading.names) == sorted(["2.wav", *(f"{i}.wav" for i in range(5, COUNT))])
+    assert content(pack.folder) == fresh(source, tmp_path)
+
+
+def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
+    source: Collection, packs: Path, reading: Reading
+) -> None:
+    reading.deaf = {f"{i}.wav" for i in range(COUNT)}
+    with pytest.raises(DataError) as error:
+        make(source, packs, reading)
+    assert str(error.value) == (
+        "mine: 2 clips of 12 already give no frames, more than data.max_skipped=0.1 allows; for example "
+        f"{source.table['path'][0]}: is no music"
+    )
+    assert reading.names == ["0.wav", "1.wav"]
+    assert shown(packs) == []  # a wrong path leaves nothing
+
+
+def test_what_was_done_before_too_many_were_broken_is_kept(
+    source: Collection, packs: Path, reading: Reading
+) -> None:
+    reading.deaf = {"2.wav", "5.wav"}
+    with pytest.raises(DataError, match="2 clips of 12 already give no frames"):
+        make(source, packs, reading)
+    assert reading.names == [f"{i}.wav" for i in range(6)]
+    pack = make(source, packs, reading, max_skipped=0.2)
+    assert reading.names == [f"{i}.wav" for i in range(COUNT)]
+    assert list(skipped(pack)) == ["clip2", "clip5"]
+
+
+def test_asking_again_does_not_allow_more_broken_clips(source: Collection, packs: Path, reading: Reading) -> None:
+    """What an interrupted draft skipped counts as well."""
+    reading.deaf = {"2.wav", "5.wav"}
+    for _ in range(2):
+        with pytest.raises(DataError, match="2 clips of 12 already give no frames"):
+            make(source, packs, reading)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.08])
+def test_no_broken_clip_may_be_allowed(share: float, source: Collection, packs: Path) -> None:
     Path(source.table["path"][4]).write_text("no music")
-    one, two = (prepare(source, FRONT, tmp_path / f"packs{count}", workers=count) for count in (1, 2))
-    for name in (FRAMES, INDEX, MANIFEST, SKIPPED):
-        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes(), name
+    with pytest.raises(DataError, match=f"1 clips of 12 already give no frames, more than data.max_skipped={share:g}"):
+        make(source, packs, max_skipped=share)
 
 
-def test_a_pack_with_a_garbled_manifest_is_made_again(source: Collection, packs: Path) -> None:
-    pack = prepare(source, FRONT, packs, workers=1)
-    (pack.folder / MANIFEST).write_text('{"format": 1, "na')
-    again = prepare(source, FRONT, packs, workers=1)
-    np.testing.assert_array_equal(again.frames, pack.frames)
+def test_a_collection_without_any_sound_is_refused_however_many_may_be_broken(
+    source: Collection, packs: Path, reading: Reading
+) -> None:
+    reading.deaf = {f"{i}.wav" for i in range(COUNT)}
+    with pytest.raises(DataError, match=r"^mine: .*0\.wav: is no music"):
+        make(source, packs, reading, max_skipped=1.0)
+
+
+def test_short_clips_are_skipped(source: Collection, packs: Path) -> None:
+    """Lengths are 5000 + 900 i samples."""
+    pack = make(source, packs, shortest=0.3, max_skipped=0.5)
+    assert pack.index["id"].tolist() == [f"clip{i}" for i in range(2, COUNT)]
+    assert skipped(pack) == {
+        "clip0": f"{source.table['path'][0]}: is too short (0.23 s, at least 0.3 s are needed)",
+        "clip1": f"{source.table['path'][1]}: is too short (0.27 s, at least 0.3 s are needed)",
+    }
+    other = make(source, packs, shortest=0.4, max_skipped=0.5)
+    assert other.folder != pack.folder
+    assert len(other.index) == COUNT - 5
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+
+
+def test_every_fault_of_a_folder_is_a_sentence_and_stops_nothing(packs: Path, tmp_path: Path) -> None:
+    home = tmp_path / "my music"
+    audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)[: 4 * 22050]
+    for name in ("x", "y"):
+        (home / name).mkdir(parents=True)
+    good = ["x/a.wav", "x/b.flac", "y/a.ogg", "y/z.mp3"]
+    for name in good:
+        soundfile.write(home / name, audio, 22050)
+    (home / "x" / "empty.wav").touch()
+    (home / "x" / "text.mp3").write_text("This was meant to be music.\n" * 500)
+    for name in ("x/half.mp3", "y/half.flac"):
+        soundfile.write(home / name, audio, 22050)
+        (home / name).write_bytes((home / name).read_bytes()[: (home / name).stat().st_size // 2])
+    soundfile.write(home / "x" / "silence.wav", np.zeros(44100), 22050)
+    soundfile.write(home / "y" / "nan.wav", np.where(np.arange(44100) == 9, np.nan, 0.1), 22050, subtype="FLOAT")
+    soundfile.write(home / "y" / "short.wav", audio[:2205], 22050)
+    (home / "y" / "playlist.m4a").write_text(PLAYLIST)
+    soundfile.write(home / "y" / "gone.wav", audio, 22050)
+    source = folder.collection(str(home))
+    (home / "y" / "gone.wav").unlink()  # after it was listed
+    pack = prepare(source, FRONT, Rules(packs, shortest=0.5, max_skipped=0.9, workers=1))
+    assert pack.index["id"].tolist() == sorted(name.rsplit(".", 1)[0] for name in good)
+    pack.verify()
+    expected = {
+        "x/empty": "x/empty.wav: is empty, 0 bytes",
+        "x/half": "x/half.mp3: is cut off, 2.0 s of 4.0 s are there",
+        "x/silence": "x/silence.wav: is silent",
+        "x/text": "x/text.mp3: cannot be decoded (it holds no sound that libsndfile knows",
+        "y/gone": "y/gone.wav: there is no such file",
+        "y/half": "y/half.flac: is broken (",
+        "y/nan": "y/nan.wav: holds NaN or infinite samples",
+        "y/playlist": "y/playlist.m4a: cannot be decoded (",
+        "y/short": "y/short.wav: is too short (0.10 s, at least 0.5 s are needed)",
+    }
+    said = skipped(pack)
+    assert set(said) == set(expected)
+    for clip, sentence in expected.items():
+        assert said[clip].startswith(f"{home}/{sentence}"), said[clip]
+        assert "\n" not in said[clip]
+
+
+def test_frames_that_half_precision_cannot_hold_are_a_fault(source: Collection, packs: Path) -> None:
+    def loud(path: Path, front: FrontEnd, shortest: float) -> np.ndarray:
+        made = sound(path, front, shortest)
+        return made * 1e6 if path.name == "4.wav" else made
+
+    pack = make(replace(source, reader=loud), packs)
+    assert skipped(pack) == {"clip4": f"{source.table['path'][4]}: gives frames that are not finite"}
+
+
+# processes
+
+
+def test_neither_processes_nor_threads_change_a_byte(packs: Path, tmp_path: Path) -> None:
+    """Real clips of ten seconds: a difference in the last digit of a sum would show."""
+    paths = [path for genre in ("electronic", "metal", "orchestral") for path in sorted((HOME / "clips" / genre).iterdir())[:3]]
+    (tmp_path / "text.ogg").write_text("no music")
+    paths.insert(5, tmp_path / "text.ogg")
+    rows = {"id": [path.stem for path in paths], "path": list(map(str, paths)), "group": None, "genre": None}
+    source = Collection("real", "Real", pd.DataFrame(rows), TARGETS).check()
+    made = {}
+    for name, workers, threads in (("alone", 1, 1), ("two processes", 2, 1), ("threads", 1, 2)):
+        torch.set_num_threads(threads)
+        made[name] = content(prepare(source, FrontEnd(), Rules(packs / name, workers=workers)).folder)
+    torch.set_num_threads(1)
+    assert made["two processes"] == made["alone"]
+    assert made["threads"] == made["alone"]
+
+
+FORKING = get_context("forkserver")  # a new process costs no imports
+SLOW = FrontEnd(n_mels=16, hop_length=32)  # for more moments between two clips
+MANY = 120
+alive = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+
+
+def many(home: Path, reader: Reader = plain) -> Collection:
+    paths = sorted(home.glob("*.wav"))
+    rows = {"id": [path.stem for path in paths], "path": list(map(str, paths)), "group": None, "genre": None}
+    return Collection("many", "Many", pd.DataFrame(rows), TARGETS, reader=reader)
+
+
+def job(home: Path, packs: Path, workers: int) -> None:
+    prepare(many(home), SLOW, Rules(packs, workers=workers))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many short files."""
+    home = tmp_path_factory.mktemp("home")
+    audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
+    for i in range(MANY):
+        soundfile.write(home / f"{i:03}.wav", audio[1500 * i :][: 8000 + 20 * i], 22050)
+    return home
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., ForkServerProcess]]:
+    """Begin a process; whatever of it is there in the end, ends."""
+    FORKING.set_forkserver_preload(["pandas", "pyarrow.parquet", "soundfile", "torch", "etude.data.prepare"])
+    begun: list[ForkServerProcess] = []
+
+    def begin(function: Callable[..., None], *args: Any) -> ForkServerProcess:
+        process = FORKING.Process(target=function, args=args)
+        process.start()
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.join()
+
+
+def children(pid: int | None) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def ended(workers: list[int], seconds: float) -> bool:
+    """Whether workers end with the process that was killed; who does not is ended here."""
+    by_themselves = wait(lambda: not any(map(running, workers)), seconds)
+    for pid in workers:
+        if running(pid):
+            os.kill(pid, signal.SIGKILL)
+    return by_themselves
+
+
+def lines(packs: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in packs.glob(".*.part/journal.jsonl"))
+
+
+@alive
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_may_be_killed_at_any_moment(
+    workers: int, home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
+) -> None:
+    """Ten times, after a number of clips that is drawn; with workers, often while they start."""
+    expected = content(prepare(many(home), SLOW, Rules(tmp_path / "sure", workers=1)).folder)
+    rng = np.random.default_rng(workers)
+    moments = rng.integers(1, 12, 10) if workers == 1 else rng.permutation([0] * 7 + [1, 4, 9])
+    partly, helped = 0, True
+    for more in moments.tolist():
+        before = lines(packs)
+        process = start(job, home, packs, workers)
+
+        def ready(process: ForkServerProcess = process, wanted: int = before + more, starting: bool = not more) -> bool:
+            return not process.is_alive() or (bool(children(process.pid)) if starting else lines(packs) >= wanted)
+
+        assert wait(ready)
+        helpers = children(process.pid)
+        process.kill()
+        process.join()
+        if more:
+            helped = ended(helpers, seconds=10 if helped else 0) and helped
+        ended(helpers, seconds=0)
+        partly += 0 < lines(packs) < MANY
+        for pack in packs.glob("many-*"):  # it was faster than the one that watches it
+            assert content(pack) == expected
+            shutil.rmtree(packs)
+    assert partly >= 3
+    process = start(job, home, packs, workers)
+    process.join()
+    assert process.exitcode == 0
+    (pack,) = packs.glob("many-*")
+    assert content(pack) == expected
+    assert shown(packs) == [pack.name]
+    Pack(pack).verify()
+    assert helped  # or each worker that outlives its process would keep its memory for ever
+
+
+def first(home: Path, packs: Path) -> None:
+    prepare(many(home, counted), SLOW, Rules(packs, workers=1))
+
+
+def second(home: Path, packs: Path) -> None:
+    (home / "both").touch()
+    prepare(many(home, counted), SLOW, Rules(packs, workers=1)).verify()
+
+
+def test_of_two_processes_one_makes_the_pack(
+    home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
+) -> None:
+    """The second begins while the first is at its sixth clip."""
+    shutil.copytree(home, copy := tmp_path / "copy")
+    processes = [start(first, copy, packs)]
+    assert wait(lambda: lines(packs) > 0)
+    processes.append(start(second, copy, packs))
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert sorted((copy / "calls").read_text().split()) == [f"{i:03}" for i in range(MANY)]
+    (pack,) = packs.glob("many-*")
+    assert content(pack) == content(prepare(many(copy), SLOW, Rules(tmp_path / "sure", workers=1)).folder)

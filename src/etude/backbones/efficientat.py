@@ -56,7 +56,8 @@ class EfficientAT(Backbone):
         self.features.append(Conv(before, self.dim, 1, 1, swish=True))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                reach = module.kernel_size[0] ** 2 * module.out_channels / module.groups
+                nn.init.normal_(module.weight, std=(2 / reach) ** 0.5)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.

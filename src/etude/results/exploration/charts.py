@@ -77,7 +77,7 @@ def histogram(name: str, found: dict[str, Any], unit: str, path: Path) -> str:
             axes.plot([edge, edge], [0, max(count, 0)], color=colours["paper"], linewidth=0.8)
         axes.axvline(found["mean"], color=colours["ink"], linewidth=1, linestyle="--")
         axes.annotate("mean", (found["mean"], 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10)
-        axes.set(xlabel=f"{plain(name)} ({unit})", ylabel="clips", xlim=(found["low"], found["high"]))
+        axes.set(xlabel=f"{plain(name)} ({unit})", ylabel="clips", xlim=(found["edges"][0], found["edges"][-1]))
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         grid(axes, colours, "y")
 

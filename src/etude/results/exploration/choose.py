@@ -48,7 +48,8 @@ def random(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, 
     """
     order = np.random.default_rng(seed).permutation(len(index))
     name = next((name for name, spec in targets.items() if spec["kind"] == "label"), None)
-    classes: Sequence[Any] = [""] * len(index) if name is None else list(index[name].where(index[name].notna(), None))
+    column = None if name is None else index[name].astype(object)
+    classes: Sequence[Any] = [""] * len(index) if column is None else list(column.where(column.notna(), None))
     seen: dict[Any, int] = {}
     turns: list[tuple[int, int, int]] = []
     for row in order:

@@ -64,7 +64,7 @@ def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
         high = low + bins * step
     counts, edges = np.histogram(there, bins, (low, high))
     found: dict[str, Any] = {"n": len(there), "missing": len(values) - len(there)}
-    found |= {"low": low, "high": high, "counts": counts.tolist(), "edges": edges.tolist()}
+    found |= {"counts": counts.tolist(), "edges": edges.tolist()}
     for name, function in (("mean", np.mean), ("min", np.min), ("median", np.median), ("max", np.max)):
         found[name] = float(function(there)) if len(there) else None
     return found | {"sd": _sd(there)}

@@ -61,7 +61,8 @@ def gather(source: Any, pack: Pack, front: Front, known: dict[str, File], parted
             for name, spec in labels.items()
         },
         "scalars": {
-            name: counts.histogram(index[name].to_numpy(float), spec["low"], spec["high"]) | {"note": spec["note"]}
+            name: counts.histogram(index[name].to_numpy(float), spec["low"], spec["high"])
+            | {"note": spec["note"], "range": [spec["low"], spec["high"]]}
             for name, spec in scalars.items()
         },
         "correlations": counts.correlations(index, list(scalars)) if len(scalars) > 1 else [],

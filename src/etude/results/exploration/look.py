@@ -11,7 +11,7 @@ from etude.data.draft import SKIPPED
 from etude.errors import DataError, UserError
 from etude.results.exploration import choose, facts, page
 from etude.results.exploration.facts import Parted
-from etude.results.exploration.page import Shown
+from etude.results.exploration.pictures import Shown
 from etude.results.exploration.views import File, files, view
 
 if TYPE_CHECKING:

@@ -1,0 +1,40 @@
+"""The front end of images, which are no sound: a row of pixels is a frame, a column is a bin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from etude.audio.front import Front
+
+
+@dataclass(frozen=True)
+class ImageFront(Front):
+    """Square images for networks that look at spectrograms.
+
+    Args:
+        n_mels: Side of an image, in pixels.
+        rate, n_fft, hop_length, n_chroma, sync: Say nothing about an image.
+    """
+
+    rate: int = 1
+    n_fft: int = 1
+    hop_length: int = 1
+    n_mels: int = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_chroma or self.sync != "none":
+            raise ValueError("feature=image: an image has neither chroma nor beats")
+
+    def frames(self, audio: np.ndarray) -> np.ndarray:
+        """A grey image of any size (H, W), in [0, 1], to frames (n_mels, n_mels), float32, bilinearly."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        if audio.ndim != 2:
+            raise ValueError(f"an image must be (H, W), got {audio.shape}")
+        image = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
+        size = (self.n_mels, self.n_mels)
+        return interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0].numpy()

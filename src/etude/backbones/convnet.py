@@ -1,0 +1,81 @@
+"""The small convolutional network of ConvNetJS's MNIST demo (Karpathy, 2014), whose inside fits on a screen.
+
+Convolution with 8 filters of 5 x 5, ReLU, 2 x 2 max-pooling; convolution with 16 filters of 5 x 5, ReLU, 3 x 3
+max-pooling; all that is left, 16 x 4 x 4, is the embedding. The demo's digits are 24 x 24, of which 3 x 3 pooling
+leaves 4 x 4. Here the last pooling divides whatever it gets into 4 x 4 parts: the same thing on 24 x 24, and an
+embedding of the same size for clips of any length and frames of any width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from etude.backbones.base import Backbone, valid
+
+SIDE = 4  # parts of the last pooling, in time and in frequency
+
+
+class ConvNet(Backbone):
+    """Two convolutions and two max-poolings; with a linear head for 10 classes, 5,994 weights.
+
+    Args:
+        bins: Feature bins per frame, or columns of an image, F.
+
+    Attributes:
+        dim: Size of the embedding, D = 256.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 5, padding=2)
+        self.second = nn.Conv2d(8, 16, 5, padding=2)
+        self.wide = 2 if bins > 1 else 1  # a single bin cannot be halved
+        self.dim = 16 * SIDE * SIDE
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Embed a batch of clips.
+
+        Args:
+            x: Standardised frames (B, T, F), float32. What stands at or after a clip's length has no influence.
+            lengths: Valid frames per clip (B,), int64, each in 1..T.
+
+        Returns:
+            Embedding (B, D).
+        """
+        x = F.pad(x, (0, 0, 0, max(0, 2 - x.shape[1])))  # room for the first pooling
+        # what is zero after a clip's end is what a convolution would pad it with, and never above what ReLU gives
+        x = within(x[:, None], lengths)
+        x = within(F.relu(self.first(x)), lengths)
+        x, lengths = F.max_pool2d(x, (2, self.wide)), (lengths // 2).clamp(min=1)
+        x = F.relu(self.second(within(x, lengths)))
+        return parts(x, lengths).flatten(1)
+
+    def layers(self) -> list[nn.Module]:
+        """The two convolutions."""
+        return [self.first, self.second]
+
+
+def within(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zero after each clip's end: (B, C, T, F) and (B,) -> (B, C, T, F)."""
+    return x * valid(lengths, x.shape[2])[:, None, :, None]
+
+
+def parts(x: Tensor, lengths: Tensor) -> Tensor:
+    """Adaptive max-pooling of each clip's own frames.
+
+    Part i of n frames is frames floor(i n / 4) up to ceil((i + 1) n / 4), as in torch's adaptive pooling: four equal
+    parts where 4 divides n, which overlap where it does not.
+
+    Args:
+        x: Values of at least 0 (B, C, T, F).
+        lengths: Valid frames (B,), int64.
+
+    Returns:
+        Largest values (B, C, 4, 4).
+    """
+    x = F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
+    t, n = torch.arange(x.shape[2], device=x.device), lengths[:, None]
+    inside = [(t >= i * n // SIDE) & (t < -(-(i + 1) * n // SIDE)) for i in range(SIDE)]  # (B, T) each
+    return torch.stack([(x * part[:, None, :, None]).amax(2) for part in inside], 2)

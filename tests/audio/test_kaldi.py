@@ -1,0 +1,101 @@
+"""The front ends of published networks give the frames that those networks were trained on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+
+from etude.audio.decode import decode
+from etude.audio.kaldi import ASTFront, EfficientATFront, mel_bank
+from etude.build import make
+from etude.data.feature import Feature
+from etude.data.sources.demo import HOME
+
+CLIPS = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("electronic", "metal", "orchestral")]
+WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn04"
+
+
+def triangles(rate: int, n_fft: int, count: int, low: float, high: float) -> np.ndarray:
+    """Kaldi's filters, one at a time."""
+
+    def mel(f: float) -> float:
+        return 1127.0 * np.log(1.0 + f / 700.0)
+
+    step = (mel(high) - mel(low)) / (count + 1)
+    bank = np.zeros((n_fft // 2 + 1, count))
+    for band in range(count):
+        left, centre, right = (mel(low) + (band + i) * step for i in range(3))
+        for k in range(n_fft // 2):
+            m = mel(k * rate / n_fft)
+            if left < m < right:
+                bank[k, band] = (m - left) / (centre - left) if m <= centre else (right - m) / (right - centre)
+    return bank
+
+
+@pytest.mark.parametrize("setting", [(32000, 1024, 128, 0.0, 15000.0), (16000, 512, 40, 20.0, 8000.0)])
+def test_filters_are_kaldis(setting: tuple[int, int, int, float, float]) -> None:
+    np.testing.assert_allclose(mel_bank(*setting), triangles(*setting), atol=1e-6)
+
+
+@pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.parent.name)
+def test_efficientats_frames_step_by_step(path: Path) -> None:
+    audio = decode(path, 32000)
+    made = EfficientATFront().frames(audio)
+    x = audio[1:].astype(np.float64) - 0.97 * audio[:-1]
+    x = np.pad(x, 512, mode="reflect")
+    window = np.zeros(1024)
+    window[112:912] = np.hanning(800)
+    expected = []
+    for start in range(0, len(x) - 1023, 320):
+        power = np.abs(np.fft.rfft(x[start : start + 1024] * window)) ** 2
+        expected.append((np.log(power @ triangles_32 + 1e-5) + 4.5) / 5)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, np.array(expected), atol=2e-3)
+    assert made.shape == (1 + (len(audio) - 1) // 320, 128)
+
+
+triangles_32 = triangles(32000, 1024, 128, 0.0, 15000.0)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
+def test_efficientats_frames_are_the_authors() -> None:
+    reference = np.load(WEIGHTS / "reference.npz")
+    for clip, expected in zip(reference["clip"], reference["logmel"], strict=True):
+        audio = soxr.resample(decode(HOME / "clips" / str(clip), 22050), 22050, 32000)
+        np.testing.assert_allclose(EfficientATFront().frames(audio).T, expected, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter")
+@pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.parent.name)
+def test_asts_frames_are_the_authors(path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    audio = decode(path, 16000)
+    made = ASTFront().frames(audio)
+    expected = transformers.ASTFeatureExtractor()(audio, sampling_rate=16000, return_tensors="np")["input_values"][0]
+    assert made.shape == (1 + (len(audio) - 400) // 160, 128)
+    np.testing.assert_allclose(made, expected[: len(made)], atol=1e-3)
+
+
+@pytest.mark.parametrize("front", [EfficientATFront(), ASTFront()], ids=lambda front: type(front).__name__)
+def test_short_and_silent_sounds_have_finite_frames(front: EfficientATFront | ASTFront) -> None:
+    for audio in (np.ones(1, np.float32), np.zeros(100, np.float32), np.zeros(5000, np.float32)):
+        frames = front.frames(audio)
+        assert len(frames) >= 1
+        assert frames.shape[1] == front.bins == 128
+        assert np.isfinite(frames).all()
+
+
+@pytest.mark.parametrize("front", [EfficientATFront(), ASTFront(mean=0.0)], ids=lambda front: type(front).__name__)
+def test_a_front_end_is_made_again_from_plain_values(front: EfficientATFront | ASTFront) -> None:
+    assert make(front.to_dict()) == front
+
+
+def test_what_these_front_ends_lack_is_said() -> None:
+    with pytest.raises(ValueError, match=r"feature\.sync=beat: ASTFront makes frames by the hop only"):
+        Feature("mel", "beat", ASTFront())
+    with pytest.raises(ValueError, match=r"feature\.view=chroma: this front end makes no chroma"):
+        Feature("chroma", "none", EfficientATFront())

@@ -1,0 +1,104 @@
+"""EfficientAT reads the published files, and says what the authors' implementation says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from etude import build
+from etude.backbones.efficientat import EfficientAT
+from etude.errors import UserError
+
+WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn04"
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
+def test_embeddings_are_the_authors() -> None:
+    reference = np.load(WEIGHTS / "reference.npz")
+    net = EfficientAT(128, weights=str(WEIGHTS / "mn04_as_mAP_432.pt"))
+    net.initialise()
+    x = torch.from_numpy(reference["logmel"].astype(np.float32)).transpose(1, 2)
+    with torch.no_grad():
+        z = net.eval()(x, torch.full((len(x),), x.shape[1]))
+    np.testing.assert_allclose(z, reference["embedding"], atol=2e-3)  # their frames are stored as float16
+
+
+def published(net: EfficientAT, path: Path) -> Path:
+    """The weights as the authors' files hold them: filters frequency by time, and a classifier besides."""
+    turned = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in net.state_dict().items()}
+    torch.save({**turned, "classifier.5.weight": torch.zeros(527, 512)}, path)
+    return path
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[EfficientAT, Path]:
+    """A network with weights of its own, and its file."""
+    torch.manual_seed(0)
+    net = EfficientAT(128, width=0.25)
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            if value.is_floating_point():
+                value += 0.02 * torch.rand_like(value)
+    return net.eval(), published(net, tmp_path / "mn.pt")
+
+
+def test_a_file_is_read_when_training_begins_and_not_before(trained: tuple[EfficientAT, Path]) -> None:
+    net, path = trained
+    other = EfficientAT(128, width=0.25, weights=str(path)).eval()
+    assert other.raw and not net.raw
+    x, lengths = torch.randn(2, 90, 128), torch.tensor([90, 33])
+    with torch.no_grad():
+        assert not torch.allclose(other(x, lengths), net(x, lengths))
+        other.initialise()
+        torch.testing.assert_close(other(x, lengths), net(x, lengths), atol=0, rtol=0)
+
+
+def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], tmp_path: Path) -> None:
+    _, path = trained
+    with pytest.raises(UserError, match=r"mn\.pt: is no EfficientAT of backbone\.width=0\.4; mn04 is 0\.4 wide"):
+        EfficientAT(128, width=0.4, weights=str(path)).initialise()
+    with pytest.raises(UserError, match="there is no such file of weights"):
+        EfficientAT(128, weights=str(tmp_path / "none.pt")).initialise()
+    (tmp_path / "text.pt").write_text("no weights")
+    with pytest.raises(UserError, match=r"text\.pt: cannot be read as weights"):
+        EfficientAT(128, weights=str(tmp_path / "text.pt")).initialise()
+
+
+def test_pretrained_weights_hear_frames_as_they_are(
+    trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]
+) -> None:
+    net, path = trained
+    composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={path}")
+    data = build.data(composed)
+    data.mean, data.std = torch.full((128,), 3.0), torch.full((128,), 2.0)
+    learner = build.learner(composed, data)
+    x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
+    with torch.no_grad():
+        torch.testing.assert_close(learner.eval()(x, lengths)[0], net(x, lengths))
+    learner = build.learner(config("backbone=efficientat", "backbone.width=0.25"), data)
+    assert learner.standardiser.mean.unique().tolist() == [3.0]
+
+
+def test_other_ears_are_refused(trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]) -> None:
+    composed = config("backbone=efficientat", "feature=mel", "backbone.width=0.25", f"backbone.weights={trained[1]}")
+    with pytest.raises(UserError, match=r"were trained on the frames of etude\.audio\.kaldi\.EfficientATFront"):
+        build.learner(composed, build.data(composed))
+
+
+def test_a_network_is_built_again_without_its_file(
+    trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={trained[1]}")
+    learner = build.learner(composed, build.data(composed))
+    torch.save({"etude": learner.recipe, "state_dict": learner.state_dict()}, tmp_path / "run.ckpt")
+    trained[1].unlink()
+    again = build.load(tmp_path / "run.ckpt")
+    x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
+    with torch.no_grad():
+        torch.testing.assert_close(again(x, lengths)[0], learner.eval()(x, lengths)[0], atol=0, rtol=0)

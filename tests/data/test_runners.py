@@ -1,0 +1,138 @@
+"""Whatever runs the jobs, results come in their order, few are ahead, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from etude.audio.decode import decode
+from etude.audio.spectral import FrontEnd
+from etude.data.collection import Collection
+from etude.data.prepare import Rules, prepare
+from etude.data.runners import AHEAD, SHARD, run
+from etude.data.sources.demo import HOME
+from etude.errors import UserError
+from tests.data.readers import LAST, dies, fails, noted, plain, square
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 30])
+@pytest.mark.parametrize("workers", [1, 2, None])
+def test_few_jobs_need_no_process(count: int, workers: int | None) -> None:
+    if (workers or os.cpu_count() or 1) > 1 and count > SHARD:
+        pytest.skip("these have processes; see below")
+    assert list(run(square, list(range(count)), workers)) == [number**2 for number in range(count)]
+
+
+def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
+    begun: list[int] = []
+
+    def note(number: int) -> int:
+        begun.append(number)
+        return number
+
+    results = run(note, list(range(100)), 1)
+    assert begun == []
+    assert next(results) == 0
+    assert begun == [0]
+
+
+def test_what_a_job_raises_here_reaches_the_caller() -> None:
+    results = run(fails, list(range(40)), 1)
+    assert [next(results) for _ in range(13)] == list(range(13))
+    with pytest.raises(LookupError, match="^job 13$"):
+        next(results)
+
+
+class Pile(Sequence[tuple[str, int]]):
+    """Jobs that say how many of them were taken."""
+
+    def __init__(self, file: Path, count: int) -> None:
+        self.file, self.count, self.taken = file, count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: Any) -> Any:
+        if place >= self.count:
+            raise IndexError
+        self.taken = max(self.taken, place + 1)
+        return str(self.file), place
+
+
+def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
+    """With few of the jobs ahead, in workers of one thread, up to the shard of the one that raises."""
+    whole = LAST // SHARD * SHARD
+    for place in range(whole):
+        assert next(results) == (place, 1)
+        assert pile.taken <= AHEAD * 2 * SHARD + SHARD * (place // SHARD)
+    with pytest.raises(UserError) as caught:
+        next(results)
+    assert str(caught.value) == f"job {LAST} is the user's to mend"  # one sentence, no traceback of somewhere else
+    begun = [int(line) for line in pile.file.read_text().split()]
+    assert len(begun) == len(set(begun))  # none is done twice
+    assert set(range(whole)) <= set(begun) <= set(range(whole + AHEAD * 2 * SHARD))
+
+
+def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    pile = Pile(tmp_path / "done", 400)
+    assert_in_order(run(noted, pile, 2), pile)
+    assert torch.get_num_threads() == before
+
+
+def test_a_worker_that_dies_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"^a worker process died, .*\(workers=1\)"):
+        list(run(dies, list(range(40)), 2))
+
+
+def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"^ray: is not installed; get it with pip install 'etude\[ray\]'"):
+        list(run(square, [1], ray="local"))
+
+
+def test_ray_makes_the_same_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real Ray of two workers, begun and ended by the command."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", ROOT)  # where the reader is
+    audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
+    paths = [tmp_path / f"{i:02}.wav" for i in range(20)]
+    for i, path in enumerate(paths[:-1]):
+        soundfile.write(path, audio[9000 * i :][: 9000 + 500 * i], 22050)
+    rows = {"id": [path.stem for path in paths], "path": list(map(str, paths)), "group": None, "genre": ["x", "y"] * 10}
+    targets = {"genre": {"kind": "label", "classes": ["x", "y"]}}
+    source = Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=maybe)
+    made = [prepare(source, FrontEnd(), Rules(tmp_path / name, workers=count, ray=where))
+            for name, count, where in (("here", 1, None), ("ray", 2, "local"))]  # fmt: skip
+    here, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in made)
+    assert len(made[0].index) == 19  # the last is missing
+    assert there == here
+    assert not ray.is_initialized()
+
+
+def maybe(path: Path, front: FrontEnd, shortest: float = 0.0) -> Any:
+    """A reader that raises OSError for what is not there."""
+    path.stat()
+    return plain(path, front, shortest)
+
+
+def test_ray_keeps_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
+    """In a Ray that was there before, and that stays."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": ROOT}})
+    try:
+        pile = Pile(tmp_path / "done", 400)
+        assert_in_order(run(noted, pile, 2, "local"), pile)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()

@@ -1,0 +1,170 @@
+"""What is frozen does not move, what learns does, at the rate that the table says; and what was copied is said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from etude import build
+from etude.errors import UserError
+from etude.learner import Learner
+from etude.transfer import Transfer, depths
+
+Compose = Callable[..., dict[str, Any]]
+SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer.max_epochs=3", "logger.csv=null"]
+
+
+@pytest.fixture
+def source(config: Compose, tmp_path: Path) -> Path:
+    """A checkpoint of a network with weights and statistics that are no first ones."""
+    composed = config(*SMALL)
+    data = build.data(composed)
+    data.setup()
+    torch.manual_seed(1)
+    made = build.learner(composed, data)
+    for key, value in made.state_dict().items():
+        if value.is_floating_point():
+            value.add_(0.1 * torch.rand_like(value))
+        elif "num_batches" not in key:
+            raise AssertionError(key)
+    path = tmp_path / "source.ckpt"
+    torch.save({"etude": made.recipe, "state_dict": made.state_dict()}, path)
+    return path
+
+
+class Until(Callback):
+    """Ends the training after some of its epochs; how many it was to have is what schedules go by."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner, dict[str, torch.Tensor]]:
+    """A network after some epochs of a few steps, and its tensors before."""
+    composed = config(*SMALL, *overrides)
+    data = build.data(composed)
+    data.setup()
+    torch.manual_seed(0)
+    learner = build.learner(composed, data)
+    before = {key: value.clone() for key, value in learner.state_dict().items()}
+    trainer = Trainer(accelerator="cpu", max_epochs=3, limit_train_batches=2, limit_val_batches=1, logger=False,
+                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+                      num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=[Until(epochs)])  # fmt: skip
+    trainer.fit(learner, data)
+    return learner, before
+
+
+def moved(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of the parts of which some tensor is not what it was, batch norm's running ones included."""
+    changed = {key for key, value in learner.state_dict().items() if not torch.equal(value, before[key])}
+    return {".".join(key.split(".")[:3]) if key.startswith("backbone") else key.split(".")[0] for key in changed}
+
+
+BLOCKS = [f"backbone.blocks.{i}" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs", "learning"),
+    [
+        (["transfer=full"], 1, BLOCKS),
+        (["transfer=probe"], 1, []),
+        (["transfer=last_k"], 1, BLOCKS[2:]),
+        (["transfer=last_k", "transfer.last_k=1"], 2, BLOCKS[3:]),
+        (["transfer=last_k", "transfer.last_k=9"], 1, BLOCKS),
+    ],
+)
+def test_what_is_frozen_stays_as_it_is(
+    config: Compose, source: Path, overrides: list[str], epochs: int, learning: list[str]
+) -> None:
+    learner, before = trained(config, *overrides, f"transfer.init_from={source}", epochs=epochs)
+    assert moved(learner, before) == {"task", *learning}
+
+
+def test_layers_join_one_by_one(config: Compose, source: Path) -> None:
+    for epochs, learning in ((1, []), (2, BLOCKS[3:]), (3, BLOCKS[2:])):
+        learner, before = trained(config, "transfer=gradual", f"transfer.init_from={source}", epochs=epochs)
+        assert moved(learner, before) == {"task", *learning}
+
+
+def test_rates_fall_from_layer_to_layer(config: Compose, source: Path) -> None:
+    flat = ["optim.decay=none", "optim.warmup=0.0"]
+    learner, _ = trained(config, "transfer=full", "transfer.layer_decay=0.5", f"transfer.init_from={source}", *flat)
+    rates = {}
+    names = {id(p): name for name, p in learner.named_parameters()}
+    for group in learner.trainer.optimizers[0].param_groups:
+        for p in group["params"]:
+            rates[names[id(p)]] = group["lr"] / group["initial_lr"]
+    for name, depth in depths(learner.backbone).items():
+        assert rates[f"backbone.{name}"] == pytest.approx(0.5 ** (4 - depth))
+    assert all(rate == 1 for name, rate in rates.items() if name.startswith("task"))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (Transfer("x"), [[1, 1, 1], [1, 1, 1]]),
+        (Transfer("x", "probe"), [[0, 0, 0], [0, 0, 0]]),
+        (Transfer("x", "last_k", last_k=1), [[0, 0, 1], [0, 0, 1]]),
+        (Transfer("x", "last_k", last_k=2, layer_decay=0.5), [[0, 0.25, 0.5], [0, 0.25, 0.5]]),
+        (Transfer("x", "gradual"), [[0, 0, 0], [0, 0, 1]]),
+        (Transfer("x", "gradual", layer_decay=0.1), [[0, 0, 0], [0, 0, 0.1]]),
+    ],
+)
+def test_the_table_of_multipliers(table: Transfer, expected: list[list[float]]) -> None:
+    for epoch, row in enumerate(expected):
+        assert [table.multiplier(layer, 3, epoch) for layer in range(3)] == pytest.approx(row)
+
+
+def test_weights_and_standardisation_are_the_sources(
+    config: Compose, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    composed = config(*SMALL, "transfer=full", f"transfer.init_from={source}", "data.split.seed=5")
+    data = build.data(composed)
+    data.setup()
+    made, stored = build.learner(composed, data), torch.load(source, weights_only=True)["state_dict"]
+    for key, value in made.state_dict().items():
+        if not key.startswith("task."):
+            torch.testing.assert_close(value, stored[key], atol=0, rtol=0)
+    assert not torch.allclose(made.standardiser.mean, data.mean)
+    count = len(made.backbone.state_dict())
+    assert f"{count} of {count} backbone tensors copied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["transfer=probe"], "there is nothing to transfer; give transfer.init_from"),
+        (["transfer=full", "transfer.init_from=nowhere"], "nowhere does not exist"),
+        (
+            ["transfer=full", "transfer.init_from=SOURCE", "feature.front.n_fft=1024"],
+            "other frames .*n_fft",
+        ),
+        (["transfer=full", "transfer.init_from=SOURCE", "backbone=lstm"], "no tensor of .* fits the backbone"),
+        (["transfer=full", "transfer.train=some"], "transfer.train must be one of full, probe"),
+        (["transfer=last_k", "transfer.last_k=0"], "transfer.last_k must be at least 1"),
+        (["transfer=full", "transfer.layer_decay=0"], r"transfer.layer_decay must be in \(0, 1\]"),
+    ],
+)
+def test_what_cannot_be_transferred_is_refused(config: Compose, source: Path, overrides: list[str], said: str) -> None:
+    small = [] if "backbone=lstm" in overrides else SMALL[:2]
+    composed = config(*small, *SMALL[2:], *(word.replace("SOURCE", str(source)) for word in overrides))
+    data = build.data(config())
+    data.setup()
+    with pytest.raises(UserError, match=said):
+        build.learner(composed, _seen(data, composed))
+
+
+def _seen(data: Any, composed: dict[str, Any]) -> Any:
+    """The data, as if seen through the config's feature; its frames are not read here."""
+    data.feature = build.make(composed["feature"])
+    return data
