@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, valid
+from etude.checkpoint import random_state, restore_random_state
 from etude.data.batch import Batch
 from etude.optim import Optimiser
 from etude.results.metrics import PRIMARY, classification, regression
@@ -65,6 +66,7 @@ class Learner(LightningModule):
         self.collected = Collected(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
         self.transfer: Transfer | None = None
+        self.random: dict[str, Any] | None = None
 
     def train(self, mode: bool = True) -> Learner:
         """As in torch; layers that do not learn now stay in evaluation, so that their batch norms do not drift."""
@@ -99,11 +101,18 @@ class Learner(LightningModule):
         if self.augment is not None:
             x = self.augment(x, batch.lengths)
         loss, each = self.task.loss(self.task(self.backbone(x, batch.lengths)), batch.y)
-        losses = {"train/loss": loss.detach()}
+        objective = self.task.balance.objective(loss, each, self.backbone, self.task.heads)
+        logs: dict[str, Any] = {"train/loss": loss.detach()}
         if len(each) > 1:
-            losses |= {f"train/{name}/loss": value.detach() for name, value in each.items()}
-        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch.row))
-        return loss
+            logs |= {f"train/{name}/weight": weight for name, weight in self.task.balance.weights.items()}
+            for name, count in self.task.known(batch.y).items():  # a mean over the clips that have the target
+                self.log(f"train/{name}/loss", each[name].detach(), on_step=False, on_epoch=True, batch_size=count)  # type: ignore[arg-type]
+        self.log_dict(logs, on_step=False, on_epoch=True, batch_size=len(batch.row))
+        return objective
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Let the balance look at the gradients of the whole step."""
+        self.task.balance.before_step()
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Add a batch of whole clips to what is measured at the end."""
@@ -163,8 +172,19 @@ class Learner(LightningModule):
         return self.optimiser.configure(self, steps, multiplier)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the recipe beside the weights."""
+        """Put the recipe beside the weights, and where the random numbers are."""
         checkpoint["etude"] = self.recipe
+        checkpoint["random"] = random_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the random numbers were, for a training that goes on."""
+        self.random = checkpoint.get("random")
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers where the checkpoint was written, so that an interruption changes nothing."""
+        if self.random is not None:
+            restore_random_state(self.random)
+            self.random = None
 
     def _collect(self, batch: Batch) -> None:
         z, out = self(batch.x, batch.lengths)

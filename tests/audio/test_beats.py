@@ -15,7 +15,9 @@ from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd, frames
 from etude.data.sources.demo import HOME
 
-CLIPS = [sorted((HOME / "clips" / genre).iterdir())[i] for genre in ("electronic", "metal", "orchestral") for i in (0, 7)]
+CLIPS = [
+    sorted((HOME / "clips" / genre).iterdir())[i] for genre in ("electronic", "metal", "orchestral") for i in (0, 7)
+]
 FRONTS = [FrontEnd(rate=16000, n_fft=1024, hop_length=256), FrontEnd(rate=44100, n_fft=2048, hop_length=1024)]
 
 

@@ -120,9 +120,7 @@ def test_channels_are_averaged(clip: np.ndarray, tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("native", RATES)
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.m4a", "a.opus"])
-def test_a_tone_keeps_pitch_length_and_level_at_any_rate(
-    name: str, native: int, channels: int, tmp_path: Path
-) -> None:
+def test_a_tone_keeps_pitch_length_and_level_at_any_rate(name: str, native: int, channels: int, tmp_path: Path) -> None:
     if name in ("a.mp3", "a.m4a", "a.opus") and native > 48000:
         pytest.skip("the codec has no such rate")
     if name in ("a.m4a", "a.opus") and (shutil.which("ffmpeg") is None or native not in (8000, 44100, 48000)):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from etude.backbones.ast import AST, SIZES
+from etude.backbones.ast import AST
+from etude.backbones.last_block import last
+from etude.backbones.patches import Drop
+from etude.backbones.positions import Table
+from etude.optim import Optimiser
 
 
 @pytest.fixture(autouse=True)
@@ -28,18 +34,17 @@ def places(net: AST, columns: int) -> Tensor:
     """Frequency code plus time code of every patch, as Vaswani et al. write the latter: (1, columns * rows, D)."""
     angle = np.arange(columns)[:, None] / 10_000 ** (np.arange(0, net.dim, 2) / net.dim)
     time = torch.tensor(0.02 * np.sqrt(2) * np.concatenate([np.sin(angle), np.cos(angle)], axis=1)).float()
-    return (time[None, :, None] + net.frequency).flatten(1, 2)
+    return (time[None, :, None] + net.get_parameter("patches.places.frequency")).flatten(1, 2)
 
 
 def timms(net: AST, frames: int, bins: int) -> VisionTransformer:
     """timm's own transformer with the same weights, for clips of so many frames."""
-    width, depth, heads = SIZES["tiny"]
-    twin = VisionTransformer((frames, bins), embed_dim=width, depth=depth, num_heads=heads, in_chans=1, num_classes=0)
-    twin.patch_embed.proj = net.patches
+    twin = VisionTransformer((frames, bins), embed_dim=192, depth=12, num_heads=3, in_chans=1, num_classes=0)
+    twin.patch_embed.proj = net.patches.filters
     twin.patch_embed.img_size = None  # no check: overlapping patches fit any size
-    twin.cls_token = net.cls
+    twin.cls_token = net.patches.tokens
     columns = (frames - 16) // 10 + 1
-    twin.pos_embed = nn.Parameter(torch.cat([torch.zeros(1, 1, width), places(net, columns)], dim=1))
+    twin.pos_embed = nn.Parameter(torch.cat([torch.zeros(1, 1, 192), places(net, columns)], dim=1))
     twin.blocks.load_state_dict(net.blocks.state_dict())
     twin.norm = net.norm
     return twin.eval()
@@ -72,17 +77,168 @@ def test_a_patch_that_reaches_into_padding_is_not_seen() -> None:
     assert (part - short).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weights": "imagenet"},
+        {"weights": "somewhere.pth", "model": "deit_tiny_distilled_patch16_224"},
+        {"pool": "mean"},
+        {"model": "vit_small_patch32_224", "tstride": 7},
+        {"model": "vit_medium_patch16_gap_240", "depth": 1},
+        {"model": "vit_base_patch16_1024_128.audiomae_as2m_ft_as20k", "depth": 1, "fstride": 16, "tstride": 16},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("bins", [12, 40])
+def test_any_transformer_embeds_a_clip_as_if_it_were_alone(settings: dict[str, str | int], bins: int) -> None:
+    net = shaken(AST(bins, **({"depth": 2, "span": 60} | settings)))  # type: ignore[arg-type]
+    x, lengths = torch.randn(4, 110, bins), torch.tensor([110, 60, 1, 37])  # the first is longer than the table
+    with torch.no_grad():
+        together = net(x, lengths)
+        alone = [net(clip[None, :n], n[None]) for clip, n in zip(x, lengths, strict=True)]
+    assert together.shape == (4, net.dim)
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-5)
+
+
+def test_a_distilled_transformer_is_read_out_at_both_of_its_tokens() -> None:
+    net = shaken(AST(40, "deit_tiny_distilled_patch16_224", depth=2))
+    x, lengths = torch.randn(2, 50, 40), torch.tensor([50, 31])
+    with torch.no_grad():
+        state = net.begin(x, lengths)
+        for block in net.blocks:
+            state = state._replace(tokens=block(state.tokens, attn_mask=state.mask))
+        expected = net.norm(state.tokens)[:, :2].mean(1)
+        torch.testing.assert_close(net(x, lengths), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_clip_that_is_longer_than_the_table_reads_it_more_slowly() -> None:
+    table = Table(rows=2, columns=5, dim=3)
+    table.table.data = torch.arange(5.0)[None, :, None, None].expand(1, 5, 2, 3)
+    read = table(torch.tensor([9, 5, 2]), 9)[:, :, 1, 2]
+    assert read[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4])
+    assert read[1, :5].tolist() == [0, 1, 2, 3, 4]
+    assert read[2, :2].tolist() == [0, 1]
+    assert table(torch.tensor([3, 1]), 3)[0, :, 0, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("model", ["tiny", "deit_tiny_distilled_patch16_224", "vit_little_patch16_reg1_gap_256"])
+def test_the_last_block_is_exact_where_it_is_read(model: str, masked: bool) -> None:
+    block = shaken(AST(16, model, depth=1)).blocks[0]
+    whole, tokens = deepcopy(block), torch.randn(3, 20, int(block.attn.qkv.in_features))
+    mask = (torch.arange(20) < torch.tensor([[20], [7], [2]]))[:, None, None] if masked else None
+    ours, theirs = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
+    read, expected = last(block, ours, 2, mask), whole(theirs, attn_mask=mask)[:, :2]
+    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
+    noise = torch.randn_like(read)
+    (read * noise).sum().backward()
+    (expected * noise).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-5)
+    for mine, other in zip(block.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_a_block_of_a_kind_that_is_not_known_is_run_whole() -> None:
+    class Other(nn.Module):
+        def forward(self, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+            return tokens + tokens.sum(1, keepdim=True)
+
+    assert last(Other(), torch.ones(1, 5, 8), 2).tolist() == torch.full((1, 2, 8), 6.0).tolist()
+
+
+def test_half_of_the_patches_is_half_of_the_work() -> None:
+    net = AST(128, drop_time=0.5).train()
+    x, lengths = torch.randn(2, 326, 128), torch.tensor([326, 326])  # 32 columns of 12
+    assert net.begin(x, lengths).tokens.shape[1] == 1 + 16 * 12
+    assert net.eval().begin(x, lengths).tokens.shape[1] == 1 + 32 * 12
+
+
+@pytest.mark.parametrize(
+    ("drop", "kept"), [((0.5, 0, 0), 16 * 12), ((0, 0.25, 0), 32 * 9), ((0, 0, 0.25), 288), ((0.5, 0.5, 0.5), 48)]
+)
+def test_what_is_dropped_is_a_share_of_what_a_clip_has(drop: tuple[float, float, float], kept: int) -> None:
+    settings = dict(zip(("drop_time", "drop_frequency", "drop_patches"), drop, strict=True))
+    net = AST(128, depth=1, **settings).train()
+    state = net.begin(torch.randn(3, 326, 128), torch.tensor([326, 166, 3]))  # 32, 16 and 1 columns
+    assert state.mask is not None
+    there = state.mask[:, 0, 0].sum(1) - 1
+    assert there[0] == kept
+    assert there[1] == kept // 2
+    assert 1 <= there[2] <= 12
+    assert state.tokens.shape[1] == 1 + kept
+
+
+def test_columns_and_rows_are_dropped_whole_and_padding_is_never_kept() -> None:
+    """Every patch is written with its column and row, and those of the padding with a number that nobody may see."""
+    column, row = torch.meshgrid(torch.arange(8.0), torch.arange(6.0), indexing="ij")
+    x = torch.stack([column, row], dim=2)[None].repeat(50, 1, 1, 1)
+    counts = torch.tensor([8, 3, 1, 5, 8]).repeat(10)
+    x[torch.arange(8)[None] >= counts[:, None]] = -1000
+    kept, columns = Drop(0.5).train()(x, counts)
+    rows_kept, rows = Drop(0.5).train()(kept.transpose(1, 2), torch.full_like(columns, 6))
+    assert columns.tolist() == [4, 2, 1, 2, 4] * 10
+    assert rows.tolist() == [3] * 50
+    for clip, count in zip(rows_kept, columns, strict=True):
+        real = clip[:, :count]
+        assert (real >= 0).all()
+        assert len(real[0, :, 0].unique()) == count  # as many columns, each once ...
+        assert (real[:, :, 0] == real[:1, :, 0]).all()  # ... and the same for every row
+        assert (real[:, :, 1] == real[:, :1, 1]).all()
+    assert len({tuple(clip[0, :4, 0].tolist()) for clip in rows_kept}) > 5  # others for another clip
+
+
+def test_padding_is_invisible_when_patches_are_dropped() -> None:
+    net = AST(40, depth=2, drop_path=0.0, drop_time=0.5, drop_patches=0.3).train()
+    x, lengths, embedded = torch.randn(3, 96, 40), torch.tensor([96, 50, 1]), []
+    for value in (0.0, 1e4):
+        for clip, length in zip(x, lengths, strict=True):
+            clip[length:] = value
+        torch.manual_seed(3)
+        embedded.append(net(x, lengths))
+    torch.testing.assert_close(*embedded)
+
+
+def test_a_share_that_is_dropped_is_less_than_all() -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 1\), got 1"):
+        AST(12, drop_time=1.0)
+
+
+def test_the_first_layer_has_all_that_comes_before_the_blocks() -> None:
+    net = AST(12, "deit_tiny_distilled_patch16_224", "imagenet", depth=2)
+    listed = [weight for layer in net.layers() for weight in layer.parameters()]
+    assert {id(weight) for weight in listed} == {id(weight) for weight in net.parameters()}
+    names = {name for name, _ in net.layers()[0].named_parameters()}
+    assert names == {"tokens", "filters.weight", "filters.bias", "places.table"}
+
+
+@pytest.mark.parametrize("weights", [None, "imagenet"])
+def test_tokens_and_places_are_not_decayed(weights: str | None) -> None:
+    net = AST(12, weights=weights, depth=1)
+    groups = Optimiser(weight_decay=0.1).configure(net, steps=10)["optimizer"].param_groups
+    decayed = {id(weight) for group in groups if group["weight_decay"] for weight in group["params"]}
+    names = {name for name, weight in net.named_parameters() if id(weight) in decayed}
+    matrices = {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}
+    assert names == {"patches.filters.weight", *(f"blocks.0.{name}.weight" for name in matrices)}
+
+
 def test_blocks_are_skipped_more_often_the_deeper_they_are() -> None:
     chance = [getattr(block.drop_path1, "drop_prob", 0.0) for block in AST(12, drop_path=0.11).blocks]
     assert chance == pytest.approx([0.01 * i for i in range(12)])
 
 
-@pytest.mark.parametrize(("size", "weights"), [("tiny", 5.4e6), ("small", 21.4e6)])
-def test_sizes_are_deits(size: str, weights: float) -> None:
+@pytest.mark.parametrize(("model", "weights"), [("tiny", 5.4e6), ("small", 21.4e6)])
+def test_sizes_are_deits(model: str, weights: float) -> None:
     with torch.device("meta"):
-        assert sum(weight.numel() for weight in AST(128, size).parameters()) == pytest.approx(weights, rel=0.02)
+        assert sum(weight.numel() for weight in AST(128, model).parameters()) == pytest.approx(weights, rel=0.02)
 
 
-def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"backbone\.size must be one of tiny, small, base, got 'huge'"):
-        AST(128, size="huge")
+@pytest.mark.parametrize("model", ["huge", "resnet18", "hf_hub:timm/vit_tiny_patch16_224", "vit_base_r50_s16_224"])
+def test_what_is_no_vision_transformer_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match=r"backbone\.model.*" + model):
+        AST(128, model=model)
+
+
+@pytest.mark.parametrize(("model", "pool"), [("tiny", "max"), ("vit_medium_patch16_gap_240", "token")])
+def test_it_is_read_out_where_there_is_something(model: str, pool: str) -> None:
+    with pytest.raises(ValueError, match=r"backbone\.pool must be token, where the model has one, or mean"):
+        AST(128, model, pool=pool)

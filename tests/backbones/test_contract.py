@@ -66,7 +66,7 @@ def test_a_clip_changes_its_own_embedding_and_no_other(case: tuple[Backbone, Ten
         other = x.clone()
         other[clip, max(0, length - 32) : length] += 3
         moved = (embed(net, other) - before).abs().amax(1)
-        assert moved[clip] > 1e-3
+        assert moved[clip] > 1e-4
         assert moved[torch.arange(len(x)) != clip].max() < 2e-5
 
 

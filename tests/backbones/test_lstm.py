@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from etude.backbones.lstm import LSTM, reversal
+from etude.backbones import lstm
+from etude.backbones.lstm import LSTM, READOUTS, Attention, reversal
+from etude.build import make
 
 LENGTHS = torch.tensor([17, 1, 40, 33])
 
@@ -29,9 +34,10 @@ def packed_twin(net: LSTM, bins: int) -> nn.LSTM:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("depth", [1, 3])
-def test_equals_torch_packed(clips: Tensor, bidirectional: bool, depth: int) -> None:
-    net = LSTM(bins=12, hidden=8, depth=depth, bidirectional=bidirectional).eval()
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("packed", [False, True])
+def test_equals_torch_packed(clips: Tensor, bidirectional: bool, depth: int, packed: bool) -> None:
+    net = LSTM(bins=12, hidden=8, depth=depth, bidirectional=bidirectional, packed=packed).eval()
     _, (h, _) = packed_twin(net, 12)(pack_padded_sequence(clips, LENGTHS, batch_first=True, enforce_sorted=False))
     expected = torch.cat([h[-2], h[-1]], dim=-1) if bidirectional else h[-1]
     assert expected.shape[1] == net.dim
@@ -46,14 +52,64 @@ def test_the_mean_is_over_the_packed_states(clips: Tensor, bidirectional: bool) 
     torch.testing.assert_close(net(clips, LENGTHS), states.sum(1) / LENGTHS[:, None], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_attention_is_a_mean_over_the_packed_states_by_their_scores(clips: Tensor, bidirectional: bool) -> None:
+    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, readout="attention").eval()
+    inner, bias, outer = net.attention.parameters()
+    packed = pack_padded_sequence(clips, LENGTHS, batch_first=True, enforce_sorted=False)
+    states, _ = pad_packed_sequence(packed_twin(net, 12)(packed)[0], batch_first=True)
+    expected = []
+    for clip, length in zip(states, LENGTHS, strict=True):
+        h = clip[:length]
+        share = (torch.tanh(h @ inner.T + bias) @ outer[0]).exp()
+        expected.append((share[:, None] * h).sum(0) / share.sum())
+    torch.testing.assert_close(net(clips, LENGTHS), torch.stack(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_attention_without_a_preference_is_the_mean(clips: Tensor) -> None:
+    attention = Attention(12)
+    nn.init.zeros_(attention.score[-1].weight)
+    mean = torch.stack([clip[:length].mean(0) for clip, length in zip(clips, LENGTHS, strict=True)])
+    torch.testing.assert_close(attention(clips, LENGTHS), mean)
+
+
 def test_an_unknown_readout_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"backbone\.readout must be last or mean, got 'first'"):
+    with pytest.raises(ValueError, match=r"backbone\.readout must be last, mean or attention, got 'first'"):
         LSTM(bins=12, readout="first")
 
 
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_gradients_are_those_of_the_packed_twin(clips: Tensor, bidirectional: bool) -> None:
-    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, dropout=0.0)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_packed_or_not_is_the_same_network(clips: Tensor, depth: int, bidirectional: bool, readout: str) -> None:
+    said, pulled = [], []
+    for packed in (False, True):
+        torch.manual_seed(1)
+        net = LSTM(12, 8, depth, bidirectional, dropout=0.0, readout=readout, packed=packed)
+        x = clips.clone().requires_grad_()
+        z = net(x, LENGTHS)
+        z.square().sum().backward()
+        said.append(z)
+        pulled.append({"x": x.grad} | {name: p.grad for name, p in net.named_parameters()})
+    torch.testing.assert_close(said[0], said[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pulled[0], pulled[1], atol=1e-5, rtol=1e-4)
+    assert all(gradient.abs().max() > 0 for gradient in pulled[0].values())
+
+
+def test_on_a_cpu_nothing_is_packed_unless_it_is_asked_for(clips: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    pack = lstm.pack_padded_sequence
+    monkeypatch.setattr(lstm, "pack_padded_sequence", lambda *a, **k: asked.append(1) or pack(*a, **k))
+    LSTM(12, depth=3)(clips, LENGTHS)
+    assert not asked
+    LSTM(12, depth=3, packed=True)(clips, LENGTHS)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_are_those_of_the_packed_twin(clips: Tensor, bidirectional: bool, packed: bool) -> None:
+    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, dropout=0.0, packed=packed)
     twin, ours, theirs = packed_twin(net, 12), clips.clone().requires_grad_(), clips.clone().requires_grad_()
     net(ours, LENGTHS).square().sum().backward()
     _, (h, _) = twin(pack_padded_sequence(theirs, LENGTHS, batch_first=True, enforce_sorted=False))
@@ -62,10 +118,11 @@ def test_gradients_are_those_of_the_packed_twin(clips: Tensor, bidirectional: bo
     torch.testing.assert_close(net.onward[0].weight_hh_l0.grad, twin.weight_hh_l0.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padding_is_invisible(clips: Tensor, bidirectional: bool, readout: str) -> None:
-    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, readout=readout).eval()
+@pytest.mark.parametrize("packed", [False, True])
+def test_padding_is_invisible(clips: Tensor, packed: bool, bidirectional: bool, readout: str) -> None:
+    net = LSTM(bins=12, hidden=8, bidirectional=bidirectional, readout=readout, packed=packed).eval()
     noisy = clips.clone()
     for clip, length in zip(noisy, LENGTHS, strict=True):
         clip[length:] = 1e3
@@ -86,3 +143,23 @@ def test_both_directions_of_a_depth_are_one_layer() -> None:
     weights = [[id(weight) for weight in layer.parameters()] for layer in net.layers()]
     pairs = zip(net.onward, net.backward_, strict=True)
     assert weights == [[id(weight) for part in pair for weight in part.parameters()] for pair in pairs]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_read_out_that_learns_belongs_to_the_last_layer(bidirectional: bool) -> None:
+    net = LSTM(bins=12, hidden=8, depth=3, bidirectional=bidirectional, readout="attention")
+    layers = [list(layer.parameters()) for layer in net.layers()]
+    assert len(layers) == 3
+    assert {id(p) for p in net.attention.parameters()} <= {id(p) for p in layers[-1]}
+    assert sorted(id(p) for layer in layers for p in layer) == sorted(id(p) for p in net.parameters())
+
+
+@pytest.mark.parametrize(("name", "depth", "hidden"), [("lstm_8x256", 8, 256), ("lstm_2x64", 2, 64)])
+def test_the_experiments_have_the_sizes_of_their_names(
+    config: Callable[..., dict[str, Any]], name: str, depth: int, hidden: int
+) -> None:
+    made = config(f"experiment={name}")
+    net = make(made["backbone"], 128)
+    assert [layer.hidden_size for layer in net.onward] == [hidden] * depth
+    assert (net.readout, net.dim) == ("last", hidden)
+    assert (made["optim"]["kind"], made["optim"]["lr"], made["optim"]["decay"]) == ("adam", 1e-4, "none")

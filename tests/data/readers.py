@@ -21,6 +21,12 @@ def plain(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
     return np.log1p(np.abs(np.fft.rfft(windows))[:, : front.bins]).astype(np.float32)
 
 
+def maybe(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
+    """Raises OSError for what is not there."""
+    path.stat()
+    return plain(path, front, shortest)
+
+
 def counted(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
     """Says which file it reads; at the sixth, it waits for the other process."""
     with (path.parent / "calls").open("a") as file:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +15,14 @@ import pandas as pd
 import pytest
 import torch
 
+from etude.audio.spectral import FrontEnd
 from etude.build import data as build
-from etude.data.batch import Batch, Clips, Order
+from etude.data.batch import BUCKET, Batch, Clips, Order
+from etude.data.draft import write
+from etude.data.feature import Feature
 from etude.data.module import MusicData
-from etude.data.pack import Pack, write
-from etude.data.prepare import prepare
+from etude.data.pack import Pack
+from etude.data.splits import Split
 
 LENGTHS = (9, 3, 14, 10, 1, 11)
 CROP = 10
@@ -30,9 +35,9 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return write(tmp_path_factory.mktemp("pack") / "places", pd.DataFrame({"id": range(len(LENGTHS))}), clips, {})
 
 
-def clips(pack: Pack, crop: int | None, rows: Iterable[int] = range(len(LENGTHS))) -> Clips:
+def clips(pack: Pack, crop: int | None, rows: Iterable[int] = range(len(LENGTHS)), crops: int | None = None) -> Clips:
     y = {"genre": torch.arange(len(LENGTHS)) * 10, "energy": torch.arange(len(LENGTHS)) / 10}
-    return Clips(pack, np.array(list(rows)), slice(0, 2), y, crop)
+    return Clips(pack, np.array(list(rows)), slice(0, 2), y, crop, crops)
 
 
 @pytest.mark.parametrize("where", [0.0, 0.25, 0.5, 0.75, 1 - 2**-53])
@@ -70,6 +75,37 @@ def test_a_place_in_the_part_is_a_row_of_the_table(pack: Pack) -> None:
     assert batch.x[:, 0, 0].tolist() == [3, 5]
     assert batch.y["genre"].tolist() == [30, 50]
     assert batch.y["energy"].tolist() == pytest.approx([0.3, 0.5])
+
+
+@pytest.mark.parametrize("crop", [1, 4, 10, 13])
+@pytest.mark.parametrize("crops", [2, 3, 4, 7])
+def test_several_crops_are_spaced_evenly_from_beginning_to_end(pack: Pack, crop: int, crops: int) -> None:
+    rows = [2, 4, 0]
+    batch = clips(pack, crop, crops=crops)[[(row, 0.0) for row in rows]]
+    assert batch.crops == crops
+    assert batch.row.tolist() == rows
+    assert batch.y["genre"].tolist() == [10 * row for row in rows]
+    assert len(batch.x) == len(batch.lengths) == crops * len(rows)
+    for place, row in enumerate(rows):
+        mine = slice(place * crops, (place + 1) * crops)  # the crops of a clip follow one another
+        assert (batch.x[mine, 0, 0] == row).all()
+        room = max(0, LENGTHS[row] - crop)
+        starts = batch.x[mine, 0, 1].int().tolist()
+        assert starts[0] == 0
+        assert starts[-1] == room
+        gaps = [after - before for before, after in pairwise(starts)]
+        assert max(gaps) - min(gaps) <= 1
+        assert batch.lengths[mine].tolist() == [min(crop, LENGTHS[row])] * crops
+        for x, start, length in zip(batch.x[mine], starts, batch.lengths[mine].tolist(), strict=True):
+            assert x[:length, 1].tolist() == list(range(start, start + length))
+            assert (x[length:] == 0).all()
+
+
+def test_a_single_crop_is_the_middle(pack: Pack) -> None:
+    batch = clips(pack, 4, crops=1)[[(2, 0.9), (1, 0.9)]]
+    assert batch.crops == 1
+    assert batch.x[:, 0, 1].tolist() == [5, 0]
+    assert batch.lengths.tolist() == [4, 3]
 
 
 def epoch(number: int, **how: Any) -> list[list[tuple[int, float]]]:
@@ -125,13 +161,184 @@ def test_evaluation_judges_each_clip_once_and_leaves_no_rank_waiting(world: int,
         assert sum(judged.values()) == max(len(judged), world)  # a clip is judged twice only where a rank has none
 
 
+def lengths_of(count: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(20, 400, count)
+
+
+def padding(batches: list[list[tuple[int, float]]], lengths: np.ndarray) -> float:
+    """Frames that mean nothing, as a share of all."""
+    each = [lengths[[i for i, _ in batch]] for batch in batches]
+    return 1 - sum(part.sum() for part in each) / sum(part.max() * len(part) for part in each)
+
+
+@pytest.mark.parametrize("count", [23, 600])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_buckets_have_every_clip_once_and_less_padding(count: int, shuffle: bool) -> None:
+    lengths = lengths_of(count)
+    batches = epoch(3, count=count, shuffle=shuffle, lengths=lengths)
+    assert sorted(i for batch in batches for i, _ in batch) == list(range(count))
+    assert sorted(len(batch) for batch in batches) == sorted(len(b) for b in epoch(3, count=count, shuffle=shuffle))
+    plain = padding(epoch(3, count=count, shuffle=shuffle), lengths)
+    assert plain > 0.3
+    assert padding(batches, lengths) < (plain - 0.1 if count == 23 else 0.05)
+
+
+def test_buckets_are_drawn_anew_each_epoch() -> None:
+    """Batches come in another order, and with more clips than a pool holds, with other clips in them."""
+    count = 2 * BUCKET * 8
+    lengths = lengths_of(count)
+    one, other, again = (epoch(number, count=count, lengths=lengths) for number in (0, 1, 0))
+    assert one == again
+    assert one != other
+    sets = [{frozenset(i for i, _ in batch) for batch in batches} for batches in (one, other)]
+    assert len(sets[0] & sets[1]) < len(sets[0]) / 4
+    means = [np.mean([lengths[i] for i, _ in batch]) for batch in one]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # not from short to long
+    assert {i: where for batch in one for i, where in batch} != {i: where for batch in other for i, where in batch}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("world", [2, 3])
+def test_devices_share_the_batches_of_buckets_and_weights(world: int, weighted: bool) -> None:
+    count = 100
+    how: dict[str, Any] = {"count": count, "lengths": lengths_of(count), "seed": 3}
+    if weighted:
+        how["weights"] = np.linspace(0.1, 1, count)
+    whole = epoch(2, **how)
+    ranks = [epoch(2, **how, rank=rank, world=world) for rank in range(world)]
+    assert len({len(rank) for rank in ranks}) == 1
+    for step, parts in enumerate(zip(*ranks, strict=True)):
+        assert len({len(part) for part in parts}) == 1
+        together = Counter(pick for part in parts for pick in part)
+        assert together <= Counter(whole[step])
+        assert len(whole[step]) - together.total() < world
+
+
+def test_weights_draw_with_replacement_and_in_proportion() -> None:
+    weights = np.array([1.0, 0, 3, 6] * 5)
+    drawn: Counter[int] = Counter()
+    for number in range(300):
+        batches = epoch(number, count=20, weights=weights)
+        assert sum(map(len, batches)) == 20  # an epoch is as long as ever
+        drawn.update(i % 4 for batch in batches for i, _ in batch)
+        assert all(0 <= where < 1 for batch in batches for _, where in batch)
+    assert [drawn[i] / 6000 for i in range(4)] == pytest.approx([0.1, 0, 0.3, 0.6], abs=0.025)
+    twice = [picks for number in range(20) for picks in epoch(number, count=20, weights=weights)]
+    again = [(i, j) for picks in twice for i, a in picks for j, b in picks if i == j and a != b]
+    assert again  # a clip that is drawn twice has another crop
+
+
+@dataclass
+class Given:
+    """A pack that is there already, as a source."""
+
+    made: Pack
+    targets: dict[str, dict[str, Any]]
+
+    def pack(self, front: FrontEnd, rules: Any) -> Pack:
+        return self.made
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]:
+    """Clips of very different lengths and of classes of very different sizes, some without one."""
+    rng = np.random.default_rng(0)
+    genre = np.array(["a"] * 60 + ["b"] * 15 + ["c"] * 5 + [None] * 20, object)[rng.permutation(100)]
+    frames = [rng.random((length, 3)) for length in rng.integers(20, 200, 100)]
+    part = np.where(np.arange(100) % 5 == 4, "test", np.where(np.arange(100) % 5 == 3, "val", "train"))
+    table = pd.DataFrame({"id": [f"c{i}" for i in range(100)], "group": None, "genre": genre, "split": part})
+    made = write(tmp_path_factory.mktemp("uneven") / "p", table, frames, {})
+    source = Given(made, {"genre": {"kind": "label", "classes": ["a", "b", "c", "d"], "note": ""}})
+
+    def make(**options: Any) -> MusicData:
+        feature = Feature("fused", front=FrontEnd(n_mels=2, n_chroma=1, rate=1000, n_fft=64, hop_length=10))
+        data = MusicData(source, feature, Split("official"), **options)  # type: ignore[arg-type]
+        data.setup()
+        return data
+
+    return make
+
+
+def test_balance_draws_the_classes_equally_often(uneven: Callable[..., MusicData]) -> None:
+    """And the clips without one as often as any on average."""
+    data = uneven(balance="genre", crop=0.5, batch_size=16)
+    y = data.y["genre"][data.rows("train")].numpy()
+    sampler, drawn = data.train_dataloader().sampler, Counter[int]()
+    for number in range(400):
+        sampler.set_epoch(number)  # type: ignore[attr-defined]
+        drawn.update(int(y[i]) for picks in sampler for i, _ in picks)  # type: ignore[misc]
+    missing = (y < 0).mean()
+    share = {label: count / drawn.total() for label, count in drawn.items()}
+    assert share[-1] == pytest.approx(missing, abs=0.02)
+    for label in range(3):
+        assert share[label] == pytest.approx((1 - missing) / 3, abs=0.02)
+    assert len(share) == 4  # of the class without a clip nothing can be drawn
+
+
+def test_balance_is_of_training_alone(uneven: Callable[..., MusicData]) -> None:
+    data = uneven(balance="genre", crop=0.5)
+    for part in ("val", "test"):
+        judged = [row for batch in data.loader(part) for row in batch.row.tolist()]
+        assert judged == data.rows(part).tolist()
+
+
+def test_buckets_of_a_module_pad_less_and_judge_every_clip_once(uneven: Callable[..., MusicData]) -> None:
+    padded = {}
+    for buckets in (False, True):
+        data = uneven(crop=None, batch_size=6, eval_batch_size=6, buckets=buckets)
+        for part, train in (("train", True), ("val", False), ("test", False)):
+            batches = list(data.loader(part, train))
+            assert sorted(row for batch in batches for row in batch.row.tolist()) == data.rows(part).tolist()
+            padded[buckets, part] = sum(
+                batch.x.shape[0] * batch.x.shape[1] - int(batch.lengths.sum()) for batch in batches
+            )
+            for batch in batches:
+                for x, row, length in zip(batch.x, batch.row.tolist(), batch.lengths.tolist(), strict=True):
+                    np.testing.assert_array_equal(x[:length], data.pack.clip(row))
+    for part in ("train", "val", "test"):
+        assert padded[True, part] < padded[False, part] / 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"buckets": True}, {"balance": "genre"}, {"buckets": True, "balance": "genre", "crop": None}],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_no_number_of_workers_changes_a_batch(uneven: Callable[..., MusicData], options: dict[str, Any]) -> None:
+    """Real worker processes."""
+    modules = [uneven(**{"crop": 0.5, "batch_size": 8, **options}, workers=workers) for workers in (0, 1, 2)]
+    alone, *helped = (list(data.train_dataloader()) for data in modules)
+    assert len(alone) == 8
+    for batches in helped:
+        assert all(same(one, other) for one, other in zip(alone, batches, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_several_crops_are_judged_in_order(uneven: Callable[..., MusicData], workers: int) -> None:
+    data = uneven(crop=0.5, eval_crops=3, eval_batch_size=7, workers=workers)
+    rows = []
+    for batch in data.test_dataloader()[1]:
+        assert batch.crops == 3
+        assert len(batch.x) == len(batch.lengths) == 3 * len(batch.row)
+        for place, row in enumerate(batch.row.tolist()):
+            whole = data.pack.clip(row)
+            crop = min(50, len(whole))  # half a second at 100 frames
+            first, last = batch.x[3 * place], batch.x[3 * place + 2]
+            np.testing.assert_array_equal(first[:crop], whole[:crop])
+            np.testing.assert_array_equal(last[:crop], whole[-crop:])
+        rows += batch.row.tolist()
+    assert rows == data.rows("test").tolist()
+    assert next(iter(data.train_dataloader())).crops == 1
+
+
 @pytest.fixture(scope="module")
 def music(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
     """The demo, set up."""
 
     def make(*overrides: str) -> MusicData:
         data = build(config("feature=chroma", *overrides))
-        prepare(data.source, data.feature.front, data.packs, workers=1)
+        data.source.pack(data.feature.front, replace(data.rules, workers=1))
         data.setup()
         return data
 

@@ -98,9 +98,7 @@ def lines_before(text: bytes, stop: int) -> int:
     return text[:stop].count(b"\n")
 
 
-def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(
-    whole: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(whole: dict[str, bytes], tmp_path: Path) -> None:
     """Every place where a kill can cut it, in the middle of a letter too."""
     text = whole[JOURNAL]
     for stop in range(len(text)):
@@ -155,12 +153,16 @@ def test_frames_that_are_not_those_of_their_line_are_made_again(
 
 @pytest.mark.parametrize(
     "line",
-    [b"\x00" * 300 + b"\n", b"{}\n", b"[1, 2]\n", b'{"id": "x", "size": 1, "modified": 2, "colour": "red"}\n', b"\xff\n"],
+    [
+        b"\x00" * 300 + b"\n",
+        b"{}\n",
+        b"[1, 2]\n",
+        b'{"id": "x", "size": 1, "modified": 2, "colour": "red"}\n',
+        b"\xff\n",
+    ],
 )
 @pytest.mark.parametrize("place", [0, 2, 4])
-def test_a_garbled_line_ends_the_journal(
-    line: bytes, place: int, whole: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_garbled_line_ends_the_journal(line: bytes, place: int, whole: dict[str, bytes], tmp_path: Path) -> None:
     lines = whole[JOURNAL].splitlines(keepends=True)
     folder = lay(tmp_path / "cut", whole | {JOURNAL: b"".join([*lines[:place], line, *lines[place + 1 :]])})
     with Draft(folder) as draft:

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from pytorch_lightning import Trainer
 
 from etude.audio.spectral import FrontEnd
 from etude.build import data as build
-from etude.data.collection import Collection
+from etude.build import learner as build_learner
+from etude.data.collection import Collection, label, merged, scalar
+from etude.data.draft import write
 from etude.data.feature import Feature
 from etude.data.module import MusicData
-from etude.data.prepare import prepare
+from etude.data.pack import Pack
 from etude.data.sources.demo import collection
-from etude.data.splits import Split
+from etude.data.splits import UNUSED, Split
 from etude.errors import DataError
 
 VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)}
+Compose = Callable[..., dict[str, Any]]
+
+
+def pack_alone(made: MusicData) -> Pack:
+    """Without further processes, which cost more than they save here."""
+    return made.source.pack(made.feature.front, replace(made.rules, workers=1))
 
 
 @pytest.fixture(scope="module", params=VIEWS)
-def data(config: Callable[..., dict[str, Any]], request: pytest.FixtureRequest) -> MusicData:
+def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
     """The demo, seen through each view."""
     made = build(config(f"feature={request.param}"))
-    prepare(made.source, made.feature.front, made.packs, workers=1)
+    pack_alone(made)
     made.setup()
     return made
 
@@ -50,9 +60,9 @@ def test_a_view_is_its_columns(data: MusicData) -> None:
         np.testing.assert_array_equal(x[:length], data.pack.clip(row)[:, columns])
 
 
-def test_all_views_share_one_pack(data: MusicData, config: Callable[..., dict[str, Any]]) -> None:
+def test_all_views_share_one_pack(data: MusicData, config: Compose) -> None:
     others = [build(config(f"feature={view}")) for view in VIEWS]
-    folders = {prepare(other.source, other.feature.front, other.packs, workers=1).folder for other in others}
+    folders = {pack_alone(other).folder for other in others}
     assert folders == {data.pack.folder}
 
 
@@ -77,16 +87,17 @@ def test_an_unknown_part_is_refused(data: MusicData) -> None:
 
 @pytest.fixture
 def holes(tmp_path: Path) -> MusicData:
-    """Six clips of the demo, some without a label, some without a value."""
+    """Nine clips of the demo, some without a label, some without a value."""
     whole = collection()
-    table = whole.table.groupby("genre").head(2).reset_index(drop=True)
-    table = table.assign(id=list("abcdef"), split=["train", "train", "val", "val", "test", "test"])
-    table.loc[[1, 4], "genre"] = None
-    table.loc[[0, 4], "energy"] = np.nan
+    table = whole.table.groupby("genre").head(3).reset_index(drop=True)
+    table = table.assign(id=list("abcdefghi"), split=["train", "val", "test"] * 3)
+    table.loc[[1, 5], "genre"] = None
+    table.loc[[0, 5], "energy"] = np.nan
     source = replace(whole, name="holes", table=table).check()
-    prepare(source, FrontEnd(), tmp_path, workers=1)
     split = Split("official", allow_shared_groups=True)
-    return MusicData(source, Feature("chroma"), split, eval_batch_size=2, packs=str(tmp_path))
+    made = MusicData(source, Feature("chroma"), split, eval_batch_size=3, packs=str(tmp_path))
+    pack_alone(made)
+    return made
 
 
 def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
@@ -94,12 +105,12 @@ def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
     table, classes = holes.source.table, ["electronic", "metal", "orchestral"]
     assert holes.y["genre"].dtype == torch.int64
     assert holes.y["genre"].tolist() == [
-        -1 if row in (1, 4) else classes.index(table["genre"][row]) for row in range(6)
+        -1 if row in (1, 5) else classes.index(table["genre"][row]) for row in range(9)
     ]
     assert holes.y["energy"].dtype == torch.float32
     np.testing.assert_allclose(holes.y["energy"], table["energy"], rtol=1e-6)
     (batch,) = holes.loader("test")
-    assert batch.y["genre"].tolist() == holes.y["genre"][4:].tolist()
+    assert batch.y["genre"].tolist() == holes.y["genre"][2::3].tolist()
 
 
 def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
@@ -112,13 +123,170 @@ def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
 
 def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
     source: Collection = collection()
-    faults = {
-        "no column energy": source.table.drop(columns="energy"),
-        "is empty": source.table[:0],
-        "occurs more than once": source.table.assign(id="a"),
-        "genre = 'polka', which the target does not allow": source.table.assign(genre="polka"),
-        "energy = 1.5, which the target does not allow": source.table.assign(energy=1.5),
+    alone = source.table.assign(genre=["alone", *source.table["genre"].tolist()[1:]])
+    faults: dict[str, Collection] = {
+        "no column energy": replace(source, table=source.table.drop(columns="energy")),
+        "is empty": replace(source, table=source.table[:0]),
+        "occurs more than once": replace(source, table=source.table.assign(id="a")),
+        "genre = 'polka', which the target does not allow": replace(source, table=source.table.assign(genre="polka")),
+        "energy = 1.5, which the target does not allow": replace(source, table=source.table.assign(energy=1.5)),
+        r"genre 'alone' has a single clip \(.*\), which cannot be both learned and tested": replace(
+            source, table=alone, targets={"genre": label([*source.table["genre"], "alone"])}
+        ),
     }
-    for said, table in faults.items():
+    for said, faulty in faults.items():
         with pytest.raises(DataError, match=f"^demo: .*{said}"):
-            replace(source, table=table).check()
+            faulty.check()
+
+
+@pytest.mark.parametrize("name", ["start", "frames", "content", "row", "member"])
+def test_a_target_with_a_name_that_a_pack_needs_is_refused_or_kept(name: str, tmp_path: Path) -> None:
+    """A user's column `start` must not become the place of a clip in the map."""
+    whole = collection()
+    table = whole.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
+    try:
+        source = replace(whole, name="mine", table=table, targets={name: scalar()}).check()
+    except DataError as error:
+        assert name in str(error)
+        return
+    made = MusicData(source, Feature(), Split("random", allow_shared_groups=True), packs=str(tmp_path))
+    pack_alone(made)
+    made.setup()
+    np.testing.assert_allclose(made.y[name], np.linspace(0, 1, 6), atol=1e-6)
+
+
+def test_classes_are_merged_and_others_become_missing() -> None:
+    column = pd.Series(["rock", "punk", "jazz", None, "talk"])
+    made = merged(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
+    assert made.tolist()[:3] == ["loud", "loud", "quiet"]
+    assert made[3:].isna().all()
+    assert merged(column, None) is column
+    with pytest.raises(DataError, match="'rock' is merged into both 'a' and 'b'"):
+        merged(column, {"a": ["rock"], "b": ["rock", "jazz"]})
+    with pytest.raises(DataError, match="the data has nothing for soft; it has jazz, punk, rock, talk"):
+        merged(column, {"loud": ["rock"], "soft": ["ambient"]})
+
+
+# a pack that is there already, as a source
+
+
+@dataclass
+class Given:
+    made: Pack
+    targets: dict[str, dict[str, Any]]
+
+    def pack(self, front: FrontEnd, rules: Any) -> Pack:
+        return self.made
+
+
+FRONT = FrontEnd(rate=1000, n_fft=64, hop_length=10, n_mels=2, n_chroma=1)  # 100 frames a second
+GENRE = {"genre": {"kind": "label", "classes": ["a", "b"], "note": ""}}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    """Thirty clips of 150 to 440 frames; the last two are copies of the first."""
+    rng = np.random.default_rng(0)
+    frames = [rng.random((150 + 10 * i, 3)) for i in range(28)]
+    table = pd.DataFrame({"id": range(30), "group": None, "genre": ["a", "b"] * 15})
+    return Given(write(tmp_path_factory.mktemp("given") / "p", table, [*frames, frames[0], frames[0]], {}), GENRE)
+
+
+def module(given: Given, sync: str = "none", **options: Any) -> MusicData:
+    split = options.pop("split", Split("random", duplicates="allow"))
+    made = MusicData(given, Feature("fused", sync, FRONT), split, **options)  # type: ignore[arg-type]
+    made.setup()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("crop", "sync", "frames"),
+    [
+        (1.2, "none", 120),
+        (0.7, "none", 70),
+        (0.001, "none", 1),
+        (16, "beat", 16),
+        ({"seconds": 1.5, "beats": 8}, "none", 150),
+        ({"seconds": 1.5, "beats": 8}, "beat", 8),
+    ],
+)
+def test_a_crop_is_in_seconds_or_in_beats(given: Given, crop: Any, sync: str, frames: int) -> None:
+    batch = next(iter(module(given, sync, crop=crop).train_dataloader()))
+    assert batch.lengths.tolist() == [frames] * 16
+    assert batch.x.shape == (16, frames, 3)
+
+
+@pytest.mark.parametrize("crop", [None, {"seconds": None, "beats": None}])
+def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> None:
+    made = module(given, crop=crop)
+    for batch in made.train_dataloader():
+        assert batch.lengths.tolist() == made.pack.lengths[batch.row].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 0}, "data.batch_size must be greater than 0, got 0"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size must be greater than 0, got -1"),
+        ({"crop": -1.0}, "data.crop must be greater than 0, got -1"),
+        ({"crop": 0.0}, "data.crop must be greater than 0, got 0"),
+        ({"crop": {"seconds": 0, "beats": 8}}, "data.crop must be greater than 0, got 0"),
+        ({"crop": {"second": 5}}, "data.crop"),
+        ({"eval_crops": 0}, "data.eval_crops must be greater than 0, got 0"),
+        ({"eval_crops": 3, "crop": None}, "data.eval_crops needs data.crop, the length of each crop"),
+        ({"balance": "mood"}, "data.balance must name a label of this data, got 'mood'"),
+    ],
+    ids=str,
+)
+def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        module(given, **options)
+
+
+def test_a_scalar_cannot_be_balanced(given: Given) -> None:
+    with pytest.raises(ValueError, match="data.balance must name a label of this data, got 'energy'"):
+        module(replace(given, targets={**GENRE, "energy": scalar()}), balance="energy")
+
+
+def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
+    made = module(given, split=Split("random", duplicates="drop"))
+    assert np.flatnonzero(made.parts == UNUSED).tolist() == [28, 29]
+    rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
+    assert sorted(rows) == list(range(28))
+    with pytest.raises(DataError, match="the same audio stands under two ids 2 times, .*: 0 = 28, 0 = 29; leave"):
+        module(given, split=Split("random"))
+
+
+# several crops of a clip, judged by the mean of what is said of them
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("eval_crops", [1, 3])
+def test_what_is_said_of_a_clip_is_the_mean_over_its_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
+    """By a real trainer, against the network applied crop by crop."""
+    whole = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
+    made = build(whole)
+    pack_alone(made)
+    made.setup()
+    learner = build_learner(whole, made).eval()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.test(learner, datamodule=made, verbose=False)
+    for number, part in enumerate(("val", "test")):
+        table, rows = learner.tables[number], made.rows(part)
+        assert table["row"].tolist() == rows.tolist()
+        for place, row in enumerate(rows.tolist()):
+            clip = torch.from_numpy(np.array(made.pack.clip(row)[:, made.feature.columns]))
+            room = len(clip) - made.crop
+            middle = (room + 1) // 2
+            starts = [middle] if eval_crops == 1 else [0, middle, room]
+            with torch.no_grad():
+                each = [learner(clip[None, start : start + made.crop], torch.tensor([made.crop])) for start in starts]
+            torch.testing.assert_close(table["z"][place], torch.cat([z for z, _ in each]).mean(0), atol=1e-5, rtol=1e-4)
+            for name in learner.task.targets:
+                mean = torch.cat([out[name] for _, out in each]).mean(0)
+                torch.testing.assert_close(table[f"out.{name}"][place], mean, atol=1e-5, rtol=1e-4)
+        for name, values in made.y.items():
+            torch.testing.assert_close(table[f"y.{name}"], values[rows])

@@ -113,9 +113,7 @@ def test_a_hash_is_of_the_frames_of_a_clip_and_nothing_else(pack: Pack, clips: l
 
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
-def test_files_of_two_packs_do_not_go_together(
-    pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path
-) -> None:
+def test_files_of_two_packs_do_not_go_together(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
     """As many frames and as many clips, but not the same."""
     other = write(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
     assert other.frames.shape == pack.frames.shape

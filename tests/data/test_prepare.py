@@ -558,9 +558,7 @@ def test_retry_tries_what_was_skipped_and_nothing_else(
     assert content(pack.folder) == fresh(source, tmp_path)
 
 
-def test_retry_tries_what_a_draft_skipped(
-    source: Collection, packs: Path, reading: Reading, tmp_path: Path
-) -> None:
+def test_retry_tries_what_a_draft_skipped(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     reading.deaf = {"2.wav", "5.wav"}
     with pytest.raises(DataError, match="more than data.max_skipped"):
         make(source, packs, reading)
@@ -585,9 +583,7 @@ def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
     assert shown(packs) == []  # a wrong path leaves nothing
 
 
-def test_what_was_done_before_too_many_were_broken_is_kept(
-    source: Collection, packs: Path, reading: Reading
-) -> None:
+def test_what_was_done_before_too_many_were_broken_is_kept(source: Collection, packs: Path, reading: Reading) -> None:
     reading.deaf = {"2.wav", "5.wav"}
     with pytest.raises(DataError, match="2 clips of 12 already give no frames"):
         make(source, packs, reading)
@@ -691,7 +687,11 @@ def test_frames_that_half_precision_cannot_hold_are_a_fault(source: Collection, 
 
 def test_neither_processes_nor_threads_change_a_byte(packs: Path, tmp_path: Path) -> None:
     """Real clips of ten seconds: a difference in the last digit of a sum would show."""
-    paths = [path for genre in ("electronic", "metal", "orchestral") for path in sorted((HOME / "clips" / genre).iterdir())[:3]]
+    paths = [
+        path
+        for genre in ("electronic", "metal", "orchestral")
+        for path in sorted((HOME / "clips" / genre).iterdir())[:3]
+    ]
     (tmp_path / "text.ogg").write_text("no music")
     paths.insert(5, tmp_path / "text.ogg")
     rows = {"id": [path.stem for path in paths], "path": list(map(str, paths)), "group": None, "genre": None}

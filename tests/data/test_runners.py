@@ -20,7 +20,7 @@ from etude.data.prepare import Rules, prepare
 from etude.data.runners import AHEAD, SHARD, run
 from etude.data.sources.demo import HOME
 from etude.errors import UserError
-from tests.data.readers import LAST, dies, fails, noted, plain, square
+from tests.data.readers import LAST, dies, fails, maybe, noted, square
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -118,12 +118,6 @@ def test_ray_makes_the_same_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(made[0].index) == 19  # the last is missing
     assert there == here
     assert not ray.is_initialized()
-
-
-def maybe(path: Path, front: FrontEnd, shortest: float = 0.0) -> Any:
-    """A reader that raises OSError for what is not there."""
-    path.stat()
-    return plain(path, front, shortest)
 
 
 def test_ray_keeps_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from etude.data.partition import partition
 from etude.data.sources.demo import collection
-from etude.data.splits import PARTS, Split, group_codes, split_hash
+from etude.data.splits import PARTS, UNUSED, Split, group_codes, split_hash
 from etude.errors import DataError
 
 FRACTIONS = (0.6, 0.15, 0.25)
+GENRE = ("genre",)
 
 
 @pytest.fixture(scope="module")
 def demo() -> pd.DataFrame:
     return collection().table
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer restarts, where not the quality of a split is looked at but its rules."""
+    monkeypatch.setattr("etude.data.partition.WORK", 1000)
 
 
 def clips(seed: int, groups: int, largest: int) -> pd.DataFrame:
@@ -35,84 +46,226 @@ def shares(parts: np.ndarray) -> list[float]:
     return [(parts == part).mean() for part in PARTS]
 
 
-@pytest.mark.parametrize("seed", range(30))
+def crossing(parts: np.ndarray, table: pd.DataFrame) -> int:
+    """The largest number of parts that a group stands in."""
+    return int(pd.Series(parts, index=table.index).groupby(table["group"]).nunique().max())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("seed", range(10))
 def test_no_group_crosses(seed: int) -> None:
-    table = clips(seed, groups=4 + seed, largest=1 + seed % 9)
+    table = clips(seed, groups=4 + 3 * seed, largest=1 + seed % 9)
     parts = Split(seed=seed, stratify="genre" if seed % 2 else None).assign(table)
-    sides = pd.Series(parts, index=table.index).groupby(table["group"]).nunique()
-    assert sides.max() == 1
+    assert crossing(parts, table) == 1
     assert set(parts) == set(PARTS)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_shares_are_kept_where_groups_are_small(seed: int) -> None:
     table = clips(seed, groups=150, largest=3)
-    parts = Split(seed=seed).assign(table)
+    parts = Split(seed=seed).assign(table, GENRE)
     assert shares(parts) == pytest.approx(FRACTIONS, abs=0.02)
     for genre in "abc":
         assert shares(parts[table["genre"] == genre]) == pytest.approx(FRACTIONS, abs=0.04)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_every_part_of_the_demo_has_every_class(demo: pd.DataFrame, seed: int) -> None:
-    parts = Split(seed=seed).assign(demo)
+    parts = Split(seed=seed).assign(demo, GENRE)
     assert {*zip(parts, demo["genre"], strict=True)} == {
         (part, genre) for part in PARTS for genre in set(demo["genre"])
     }
-    assert pd.Series(parts).groupby(demo["group"]).nunique().max() == 1
+    assert crossing(parts, demo) == 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_seed_is_a_split() -> None:
     table = clips(0, groups=30, largest=4)
-    splits = [Split(seed=seed).assign(table) for seed in (0, 0, 1, 2)]
+    splits = [Split(seed=seed).assign(table, GENRE) for seed in (0, 0, 1, 2)]
     np.testing.assert_array_equal(splits[0], splits[1])
     assert all((one != other).any() for one, other in pairwise(splits[1:]))
 
 
-def test_strata_are_kept_clip_by_clip() -> None:
-    table = clips(1, groups=100, largest=3).assign(group=None)
-    parts = Split("stratified").assign(table)
+@pytest.mark.usefixtures("quick")
+def test_what_the_index_of_the_table_says_does_not_matter() -> None:
+    """A table that was sorted or filtered before."""
+    table = clips(0, groups=30, largest=4)
+    np.testing.assert_array_equal(Split().assign(table, GENRE), Split().assign(table.reset_index(drop=True), GENRE))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_strata_are_kept_clip_by_clip(seed: int) -> None:
+    table = clips(seed, groups=100, largest=3).assign(group=None)
+    parts = Split("stratified", seed=seed).assign(table, GENRE)
     for genre in "abc":
         of = table["genre"] == genre
         wanted = np.array(FRACTIONS) * of.sum()
         assert np.abs([(parts[of] == part).sum() for part in PARTS] - wanted).max() < 1
+    assert np.abs([(parts == part).sum() for part in PARTS] - np.array(FRACTIONS) * len(table)).max() < 3
 
 
-def test_a_random_split_has_its_shares() -> None:
+@pytest.mark.parametrize("kind", ["grouped", "stratified"])
+def test_a_scalar_is_stratified_by_its_quantiles(kind: str) -> None:
+    """Each part's mean is near that of all, much nearer than by chance."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"id": range(200), "group": None, "valence": rng.gamma(1.0, size=200)})
+    table.loc[::17, "valence"] = np.nan
+    parts = Split(kind).assign(table, ["valence"])
+    means = [table["valence"][parts == part].mean() for part in PARTS]
+    assert means == pytest.approx([table["valence"].mean()] * 3, abs=0.12)
+    fifths = pd.qcut(table["valence"], 5, labels=False)
+    for fifth in range(5):
+        assert shares(parts[fifths == fifth]) == pytest.approx(FRACTIONS, abs=0.03)
+    chance = Split(kind, stratify=None).assign(table, ["valence"])
+    worst = max(max(abs(np.array(shares(chance[fifths == fifth])) - FRACTIONS)) for fifth in range(5))
+    assert worst > 0.06
+
+
+def test_a_scalar_of_few_values_is_stratified_by_them() -> None:
+    table = pd.DataFrame({"id": range(120), "group": None, "mood": np.repeat([0.0, 0.5, 1.0], 40)})
+    parts = Split("stratified", (0.5, 0.25, 0.25)).assign(table, ["mood"])
+    assert Counter(zip(table["mood"], parts, strict=True)) == {
+        (mood, part): 20 if part == "train" else 10 for mood in (0.0, 0.5, 1.0) for part in PARTS
+    }
+
+
+@pytest.mark.usefixtures("quick")
+def test_auto_is_the_first_target(demo: pd.DataFrame) -> None:
+    auto = [Split().assign(demo, targets) for targets in (["genre", "valence"], ["valence", "genre"])]
+    named = [Split(stratify=name).assign(demo, ["energy"]) for name in ("genre", "valence")]
+    np.testing.assert_array_equal(auto, named)
+    assert (auto[0] != auto[1]).any()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("stratify", ["auto", "no such column"])
+def test_without_a_column_there_are_no_strata(demo: pd.DataFrame, stratify: str | None) -> None:
+    parts = Split(stratify=stratify).assign(demo)
+    np.testing.assert_array_equal(parts, Split(stratify=None).assign(demo, GENRE))
+    assert crossing(parts, demo) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_random_split_has_its_shares_and_no_strata() -> None:
     table = clips(2, groups=100, largest=3).assign(group=None)
-    assert shares(Split("random", (0.5, 0.2, 0.3)).assign(table)) == pytest.approx((0.5, 0.2, 0.3), abs=0.01)
+    split = Split("random", (0.5, 0.2, 0.3))
+    parts = split.assign(table, GENRE)
+    assert shares(parts) == pytest.approx((0.5, 0.2, 0.3), abs=0.01)
+    np.testing.assert_array_equal(parts, split.assign(table.assign(genre="a"), GENRE))
+
+
+@pytest.mark.parametrize(("kind", "folds"), [("grouped", 5), ("stratified", 3), ("random", 3)])
+def test_over_all_folds_every_clip_is_test_once_and_val_once(kind: str, folds: int) -> None:
+    table = clips(5, groups=40, largest=4)
+    splits = [Split(kind, folds=folds, fold=fold, allow_shared_groups=kind != "grouped") for fold in range(folds)]
+    parts = np.stack([split.assign(table, GENRE) for split in splits])
+    assert set(parts.ravel()) == set(PARTS)
+    np.testing.assert_array_equal((parts == "test").sum(0), 1)
+    np.testing.assert_array_equal((parts == "val").sum(0), 1)
+    for fold in range(folds):
+        assert (parts[fold] == "test").mean() == pytest.approx(1 / folds, abs=0.03)
+        if kind == "grouped":
+            assert crossing(parts[fold], table) == 1
+        # the partition is one for all folds: what is validation here is the test of the next
+        np.testing.assert_array_equal(parts[fold] == "val", parts[(fold + 1) % folds] == "test")
+    if kind != "random":
+        for genre in "abc":
+            of = (table["genre"] == genre).to_numpy()
+            for fold in range(folds):
+                assert (parts[fold, of] == "test").mean() == pytest.approx(1 / folds, abs=0.07)
+
+
+@pytest.mark.usefixtures("quick")
+def test_folds_of_the_demo_tear_no_group(demo: pd.DataFrame) -> None:
+    """Few artists, of very different sizes; every fold has every class in training."""
+    parts = np.stack([Split(fold=fold).assign(demo, GENRE) for fold in range(5)])
+    np.testing.assert_array_equal((parts == "test").sum(0), 1)
+    for fold in range(5):
+        assert crossing(parts[fold], demo) == 1
+        assert set(demo["genre"][parts[fold] == "train"]) == set(demo["genre"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_seed_has_other_folds() -> None:
+    table = clips(5, groups=40, largest=4)
+    one, other = (Split(fold=0, seed=seed).assign(table, GENRE) for seed in (0, 1))
+    assert (one != other).any()
 
 
 def test_the_official_split_is_the_tables_own() -> None:
     table = clips(3, groups=9, largest=1).assign(split=list(PARTS) * 3)
-    assert Split("official").assign(table).tolist() == list(PARTS) * 3
+    for seed in range(3):
+        assert Split("official", seed=seed).assign(table, GENRE).tolist() == list(PARTS) * 3
     for wrong in (table.drop(columns="split"), table.assign(split="dev"), table.assign(split=[None, *PARTS[1:]] * 3)):
         with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
             Split("official").assign(wrong)
+
+
+def official(seed: int) -> pd.DataFrame:
+    """Train and test as somebody gave them, by groups; no validation."""
+    table = clips(seed, groups=60, largest=4)
+    codes = group_codes(table)
+    return table.assign(split=np.where(codes % 4 == 0, "test", "train"))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_validation_is_carved_out_of_an_official_training_part(seed: int) -> None:
+    """0.15 of 0.75, grouped and in proportion; the test part stays."""
+    table = official(seed)
+    parts = Split("official", seed=seed).assign(table, GENRE)
+    np.testing.assert_array_equal(parts == "test", table["split"] == "test")
+    assert crossing(parts, table) == 1
+    rest = parts[parts != "test"]
+    assert (rest == "val").mean() == pytest.approx(0.2, abs=0.02)
+    for genre in "abc":
+        of = (table["genre"] == genre).to_numpy() & (parts != "test")
+        assert (parts[of] == "val").mean() == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_seed_carves_another_validation() -> None:
+    one, other = (Split("official", seed=seed).assign(official(0), GENRE) for seed in (0, 1))
+    assert (one != other).any()
+    np.testing.assert_array_equal(one == "test", other == "test")
+
+
+def test_carved_shares_are_those_of_the_fractions() -> None:
+    table = official(1).assign(group=None)
+    parts = Split("official", (0.45, 0.45, 0.1)).assign(table, GENRE)
+    assert (parts[parts != "test"] == "val").mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_group_across_an_official_split_is_refused_by_name() -> None:
+    table = pd.DataFrame({"id": list("abcd"), "group": ["x", "y", "bach", "bach"], "split": [*PARTS, "train"]})
+    with pytest.raises(DataError, match=r"the split has 1 of 3 groups on both sides \(bach\): use data\.split\.kind="):
+        Split("official").assign(table)
+    assert Split("official", allow_shared_groups=True).assign(table).tolist() == [*PARTS, "train"]
+
+
+def test_many_groups_across_are_counted_and_five_are_named() -> None:
+    table = pd.DataFrame({"id": range(14), "group": [f"g{i // 2}" for i in range(14)], "split": ["train", "test"] * 7})
+    table.loc[14] = [14, "z", "val"]
+    with pytest.raises(DataError, match=r"has 7 of 8 groups on both sides \(g0, g1, g2, g3, g4, \.\.\.\)"):
+        Split("official").assign(table)
 
 
 def test_a_clip_without_a_group_is_one_of_its_own() -> None:
     table = pd.DataFrame({"id": ["a", "b", "c", "d"], "group": [None, "a", np.nan, "a"]})
     assert group_codes(table).tolist() == [0, 1, 2, 1]
     lone = clips(4, groups=200, largest=1).assign(group=None)
-    assert shares(Split().assign(lone)) == pytest.approx(FRACTIONS, abs=0.02)
+    assert shares(Split().assign(lone, GENRE)) == pytest.approx(FRACTIONS, abs=0.02)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", ["random", "stratified"])
 def test_leakage_is_refused_unless_asked_for(demo: pd.DataFrame, kind: str) -> None:
     with pytest.raises(
         DataError,
         match=r"^the split has 1[0-2] of \d+ groups on both sides .*, \.\.\.\): use data.split.kind=grouped, or",
     ):
-        Split(kind).assign(demo)
-    assert shares(Split(kind, allow_shared_groups=True).assign(demo)) == pytest.approx(FRACTIONS, abs=0.02)
-
-
-def test_leakage_of_an_official_split_is_refused_by_name() -> None:
-    table = pd.DataFrame({"id": list("abcd"), "group": ["x", "y", "bach", "bach"], "split": [*PARTS, "train"]})
-    with pytest.raises(DataError, match=r"the split has 1 of \d+ groups on both sides \(bach\)"):
-        Split("official").assign(table)
-    assert Split("official", allow_shared_groups=True).assign(table).tolist() == [*PARTS, "train"]
+        Split(kind).assign(demo, GENRE)
+    if kind == "random":
+        assert shares(Split(kind, allow_shared_groups=True).assign(demo)) == pytest.approx(FRACTIONS, abs=0.02)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -124,19 +277,76 @@ def test_three_groups_are_enough_for_three_parts(seed: int) -> None:
     assert set(parts) == set(PARTS)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_every_part_has_every_class_where_that_can_be(seed: int) -> None:
     """Three artists of each genre are enough for one in each part."""
     sizes = np.random.default_rng(seed).integers(1, 20, 9)
     group, genre = np.repeat(np.arange(9), sizes), np.repeat(list("aaabbbccc"), sizes)
-    parts = Split(seed=seed).assign(pd.DataFrame({"id": np.arange(len(group)), "group": group, "genre": genre}))
-    assert len({*zip(parts, genre, strict=True)}) == 9
+    table = pd.DataFrame({"id": np.arange(len(group)), "group": group, "genre": genre})
+    assert len({*zip(Split(seed=seed).assign(table, GENRE), genre, strict=True)}) == 9
 
 
 def test_too_few_groups_are_refused() -> None:
     table = pd.DataFrame({"id": list("abcdef"), "group": list("xxxyyy"), "genre": list("ababab")})
     with pytest.raises(DataError, match=r"leaves no clips for .*: 6 clips in 2 groups are too few"):
+        Split().assign(table, GENRE)
+
+
+# the same audio under two ids
+
+
+def doubled() -> pd.DataFrame:
+    """Sixty clips of which three are the same as others."""
+    table = clips(6, groups=60, largest=1).reset_index(drop=True).assign(group=None)
+    content = [f"hash{i}" for i in range(len(table))]
+    for again, first in ((10, 2), (20, 2), (30, 4)):
+        content[again] = content[first]
+    return table.assign(content=content)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "stratified", "random"])
+def test_the_same_audio_under_two_ids_is_refused_by_name(kind: str) -> None:
+    table = doubled()
+    ids = table["id"]
+    pairs = f"{ids[2]} = {ids[10]}, {ids[2]} = {ids[20]}, {ids[4]} = {ids[30]}"
+    with pytest.raises(DataError, match=rf"^the same audio stands under two ids 3 times, .*: {pairs}; leave one of"):
+        Split(kind).assign(table, GENRE)
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """All but the first; the others are parted as if it were not there."""
+    table = doubled()
+    with caplog.at_level(logging.WARNING):
+        parts = Split(duplicates="drop").assign(table, GENRE)
+    assert np.flatnonzero(parts == UNUSED).tolist() == [10, 20, 30]
+    assert "the same audio under two ids: 3 clips are left out" in caplog.text
+    alone = Split(duplicates="drop").assign(table.drop(index=[10, 20, 30]), GENRE)
+    np.testing.assert_array_equal(parts[parts != UNUSED], alone)
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_can_be_allowed() -> None:
+    parts = Split(duplicates="allow").assign(doubled(), GENRE)
+    np.testing.assert_array_equal(parts, Split().assign(doubled().drop(columns="content"), GENRE))
+    assert UNUSED not in parts
+
+
+def test_many_pairs_are_counted_and_five_are_named() -> None:
+    table = pd.DataFrame({"id": list("abcdefghijklmn"), "group": None, "content": list("1122334455667788")[:14]})
+    with pytest.raises(DataError, match=r"two ids 7 times, .*: a = b, c = d, e = f, g = h, i = j, \.\.\.; leave"):
         Split().assign(table)
+
+
+@pytest.mark.usefixtures("quick")
+def test_folds_of_doubled_audio_leave_out_the_same_clips() -> None:
+    parts = np.stack([Split(folds=3, fold=fold, duplicates="drop").assign(doubled(), GENRE) for fold in range(3)])
+    unused = (parts == UNUSED).all(0)
+    assert np.flatnonzero(unused).tolist() == [10, 20, 30]
+    np.testing.assert_array_equal((parts == "test").sum(0), ~unused)
+
+
+# what cannot be
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.8, 0.3, -0.1), (0.5, 0.3, 0.3), (0.7, 0.3, 0.0)])
@@ -145,9 +355,26 @@ def test_impossible_fractions_are_refused(fractions: tuple[float, ...]) -> None:
         Split(fractions=fractions)  # type: ignore[arg-type]
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(DataError, match=r"data\.split\.kind must be one of grouped, .*, got 'leaky'"):
-        Split("leaky")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "leaky"}, r"^data\.split\.kind must be one of grouped, .*, got 'leaky'"),
+        ({"duplicates": "ignore"}, r"^data\.split\.duplicates must be one of refuse, drop, allow, got 'ignore'"),
+        ({"folds": 2, "fold": 0}, r"^data\.split\.folds must be at least 3 \(training, validation, test\), got 2"),
+        ({"fold": 5}, r"^data\.split\.fold must be in 0 \.\.\. 4, got 5"),
+        ({"fold": -1}, r"^data\.split\.fold must be in 0 \.\.\. 4, got -1"),
+        (
+            {"kind": "official", "fold": 0},
+            r"^data\.split\.fold: an official split has no folds; use data\.split\.kind=",
+        ),
+    ],
+)
+def test_an_impossible_option_is_refused_by_name(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Split(**options)
+
+
+# the hash, and the partition below
 
 
 def test_the_hash_is_of_the_split_and_of_nothing_else() -> None:
@@ -156,3 +383,35 @@ def test_the_hash_is_of_the_split_and_of_nothing_else() -> None:
     assert split_hash(ids, parts) == split_hash(ids[order], parts[order])
     assert split_hash(ids, parts) != split_hash(ids, parts[order])
     assert split_hash(ids, parts) != split_hash(np.array(["a", "b", "d"]), parts)
+
+
+def test_the_hash_can_be_made_by_anybody() -> None:
+    """SHA-256 of `a,train`, a new line, `b,val`."""
+    assert split_hash(np.array(["b", "a"]), np.array(["val", "train"])) == (
+        "78c5272424cf7c98b9b2b5534fb6c850b7c13f0031a233d7ddf4b0721117e36b"
+    )
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2,) * 5, (0.7, 0.1, 0.1, 0.1)])
+def test_a_partition_keeps_units_and_shares(fractions: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(0)
+    units = rng.integers(0, 60, 300)
+    units = np.unique(units, return_inverse=True)[1]
+    strata = rng.integers(0, 3, 300)
+    places = partition(units, strata, fractions, seed=3)
+    for unit in range(units.max() + 1):
+        assert len(set(places[units == unit])) == 1
+    for place, fraction in enumerate(fractions):
+        assert (places == place).mean() == pytest.approx(fraction, abs=0.03)
+        for stratum in range(3):
+            assert (places[strata == stratum] == place).mean() == pytest.approx(fraction, abs=0.06)
+    np.testing.assert_array_equal(places, partition(units, strata, fractions, seed=3))
+
+
+@pytest.mark.usefixtures("quick")
+def test_names_of_strata_that_do_not_occur_do_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    units, strata = np.arange(50), rng.integers(0, 3, 50)
+    np.testing.assert_array_equal(
+        partition(units, strata, (0.5, 0.5), 0), partition(units, 10 * strata + 5, (0.5, 0.5), 0)
+    )

@@ -1,32 +1,346 @@
-"""The balance is the weighted sum of the losses, and so are its gradients."""
+"""Balances are their formulas, in value and gradient; what is missing in a batch moves nothing; all of them train."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from itertools import permutations, product
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
-from etude.tasks.balance import Sum
+from etude.build import conf_dir, network
+from etude.data.batch import Batch
+from etude.errors import UserError
+from etude.learner import Learner
+from etude.optim import Optimiser
+from etude.tasks.balance import Balance, Random, Sum, Uncertainty
+from etude.tasks.surgery import PCGrad
+
+NAMES = sorted(path.stem for path in (conf_dir() / "balance").glob("*.yaml"))
+KINDS = {"genre": "label", "energy": "scalar", "valence": "scalar"}
+
+
+def losses(**values: float) -> dict[str, Tensor]:
+    return {name: torch.tensor(value, requires_grad=True) for name, value in values.items()}
+
+
+# sum
 
 
 def test_without_weights_it_is_the_sum() -> None:
-    losses = {"a": torch.tensor(0.5), "b": torch.tensor(2.0), "c": torch.tensor(0.25)}
-    assert Sum(["a", "b", "c"])(losses).item() == 2.75
+    assert Sum(["a", "b", "c"])(losses(a=0.5, b=2.0, c=0.25)).item() == 2.75
 
 
 def test_weights_are_by_name_and_one_where_none_is_given() -> None:
-    losses = {name: torch.tensor(value, requires_grad=True) for name, value in (("a", 0.5), ("b", 2.0), ("c", 0.25))}
-    total = Sum(["c", "b", "a"], {"b": 0.1, "a": 4})(losses)
+    balance, each = Sum(["c", "b", "a"], {"b": 0.1, "a": 4}), losses(a=0.5, b=2.0, c=0.25)
+    total = balance(each)
     assert total.shape == ()
     assert total.item() == pytest.approx(4 * 0.5 + 0.1 * 2.0 + 0.25)
+    assert balance.weights == {"a": 4.0, "b": 0.1, "c": 1.0}
     total.backward()
-    assert [loss.grad.item() for loss in losses.values()] == pytest.approx([4.0, 0.1, 1.0])
+    assert [loss.grad.item() for loss in each.values()] == pytest.approx([4.0, 0.1, 1.0])
 
 
 def test_a_weight_of_zero_leaves_a_target_out() -> None:
-    losses = {"a": torch.tensor(0.5), "b": torch.tensor(2.0)}
-    assert Sum(["a", "b"], {"b": 0})(losses).item() == 0.5
+    assert Sum(["a", "b"], {"b": 0})(losses(a=0.5, b=2.0)).item() == 0.5
 
 
 def test_a_weight_for_no_target_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^balance\.weights names enery, mood; the task has energy, genre$"):
         Sum(["energy", "genre"], {"mood": 1.0, "enery": 2.0, "genre": 1.0})
+
+
+# random
+
+
+def test_random_weights_are_one_on_average_and_add_up_to_the_number_of_targets() -> None:
+    torch.manual_seed(0)
+    balance, drawn = Random(KINDS), []
+    for _ in range(2000):
+        each = losses(genre=0.5, energy=2.0, valence=1.0)
+        total = balance(each)
+        total.backward()
+        weights = [loss.grad.item() for loss in each.values()]
+        assert weights == pytest.approx(list(balance.weights.values()))
+        assert total.item() == pytest.approx(weights[0] * 0.5 + weights[1] * 2.0 + weights[2], rel=1e-5)
+        drawn.append(weights)
+    assert torch.tensor(drawn).sum(1).allclose(torch.tensor(3.0), atol=1e-4)
+    assert torch.tensor(drawn).mean(0).allclose(torch.ones(3), atol=0.06)
+    assert torch.tensor(drawn).std(0).min() > 0.3
+
+
+def test_in_evaluation_nothing_is_drawn() -> None:
+    assert Random(KINDS).eval()(losses(genre=0.5, energy=2.0, valence=1.0)).item() == 3.5
+
+
+# uncertainty
+
+
+def test_uncertainty_is_the_papers_formula() -> None:
+    balance = Uncertainty(KINDS, rate=1.0)
+    s = {"genre": 0.7, "energy": -1.2, "valence": 0.0}
+    for name, value in s.items():
+        balance.log_variance[name].data.fill_(value)
+    each = losses(genre=1.5, energy=0.4, valence=0.2)
+    total = balance(each)
+    noise = {name: torch.tensor(value / 2).exp() for name, value in s.items()}  # sigma
+    expected = (
+        1.5 / noise["genre"] ** 2 + 0.4 / (2 * noise["energy"] ** 2) + 0.2 / 2 + sum(map(torch.log, noise.values()))
+    )
+    torch.testing.assert_close(total, expected)
+    total.backward()
+    for name, share in (("genre", 1.0), ("energy", 0.5), ("valence", 0.5)):
+        weight = share / noise[name] ** 2
+        torch.testing.assert_close(balance.weights[name], weight)
+        torch.testing.assert_close(each[name].grad, weight)
+        torch.testing.assert_close(balance.log_variance[name].grad, 0.5 - weight * each[name].detach())
+
+
+def test_the_noise_that_is_learned_is_that_of_the_losses() -> None:
+    balance = Uncertainty(KINDS)
+    optimiser = torch.optim.Adam(balance.parameters(), lr=1e-2)
+    for _ in range(500):
+        optimiser.zero_grad()
+        balance(losses(genre=1.5, energy=0.04, valence=0.3)).backward()
+        optimiser.step()
+    variance = {name: (10 * value).exp().item() for name, value in balance.log_variance.items()}
+    assert variance == pytest.approx({"genre": 3.0, "energy": 0.04, "valence": 0.3}, rel=1e-2)
+
+
+def test_a_target_without_labels_contributes_nothing_and_its_weight_stays() -> None:
+    balance = Uncertainty(KINDS)
+    balance.log_variance["genre"].data.fill_(0.3)
+    optimiser = torch.optim.Adam(balance.parameters(), lr=1e-2)
+
+    def step(known: bool) -> float:
+        optimiser.zero_grad()
+        there = {"genre": torch.tensor(known), "energy": torch.tensor(True), "valence": torch.tensor(True)}
+        total = balance(losses(genre=2.0 if known else 0.0, energy=0.4, valence=0.2), there)
+        total.backward()
+        balance.before_step()
+        optimiser.step()
+        return total.item()
+
+    step(True)  # Adam has a momentum for it now
+    before = {name: value.item() for name, value in balance.log_variance.items()}
+    e, v = 10 * before["energy"], 10 * before["valence"]
+    expected = 0.2 * torch.tensor(-e).exp() + e / 2 + 0.1 * torch.tensor(-v).exp() + v / 2
+    assert step(False) == pytest.approx(expected.item(), rel=1e-5)
+    after = {name: value.item() for name, value in balance.log_variance.items()}
+    assert after["genre"] == before["genre"]
+    assert after["energy"] != before["energy"]
+
+
+def test_what_is_learned_about_noise_is_not_decayed() -> None:
+    balance = Uncertainty(KINDS)
+    groups = Optimiser(weight_decay=0.1).configure(balance, 10)["optimizer"].param_groups
+    assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.0, 3)]
+
+
+# gradient surgery
+
+
+class Shared(nn.Module):
+    """Weights that all targets share."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(size))
+
+
+def operated(*pulls: list[float]) -> tuple[Tensor, dict[str, Any]]:
+    """Gradient after surgery of targets whose losses have these gradients, and the weights that are kept."""
+    shared, own, balance = (
+        Shared(len(pulls[0])),
+        nn.Linear(len(pulls), 1, bias=False),
+        PCGrad(map(str, range(len(pulls)))),
+    )
+    each = {str(i): torch.tensor(pull) @ shared.w + (i + 1) * own.weight[0, i] for i, pull in enumerate(pulls)}
+    loss = balance(each)
+    objective = balance.objective(loss, each, shared, own)
+    assert objective.item() == pytest.approx(loss.item())
+    objective.backward()
+    assert own.weight.grad[0].tolist() == pytest.approx(list(range(1, len(pulls) + 1)))  # each head its own
+    return shared.w.grad, balance.weights
+
+
+def test_a_conflict_is_projected_out_by_hand() -> None:
+    # (1, 0) loses its part along (-1, 1), which is (1/2, -1/2); (-1, 1) loses its part along (1, 0), which is (-1, 0)
+    gradient, weights = operated([1.0, 0.0], [-1.0, 1.0])
+    torch.testing.assert_close(gradient, torch.tensor([0.5, 1.5]))
+    assert {name: weight.item() for name, weight in weights.items()} == pytest.approx({"0": 2.0, "1": 1.5})
+
+
+def test_without_a_conflict_it_is_the_sum() -> None:
+    gradient, weights = operated([1.0, 2.0, 0.0], [3.0, -1.0, 1.0], [0.0, 0.0, 5.0])
+    torch.testing.assert_close(gradient, torch.tensor([4.0, 1.0, 6.0]))
+    assert [weight.item() for weight in weights.values()] == [1.0, 1.0, 1.0]
+
+
+def test_three_in_conflict_are_the_papers_algorithm_in_some_order() -> None:
+    pulls = torch.tensor([[1.0, 0.5, 0.0], [-1.0, 0.3, 0.7], [0.2, -1.0, -0.4]])
+    possible = []
+    for orders in product(*(permutations([j for j in range(3) if j != i]) for i in range(3))):
+        total = torch.zeros(3)
+        for i, order in enumerate(orders):
+            g = pulls[i].clone()
+            for j in order:
+                if g @ pulls[j] < 0:
+                    g -= (g @ pulls[j]) / (pulls[j] @ pulls[j]) * pulls[j]
+            total += g
+        possible.append(total)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        gradient, _ = operated(*pulls.tolist())
+        assert min((gradient - other).abs().max() for other in possible) < 1e-5
+
+
+def test_a_target_without_labels_leaves_the_others_alone() -> None:
+    gradient, _ = operated([1.0, 0.0], [0.0, 0.0], [-1.0, 1.0])
+    torch.testing.assert_close(gradient, torch.tensor([0.5, 1.5]))
+
+
+def test_a_single_target_and_a_frozen_backbone_need_no_surgery() -> None:
+    shared, own = Shared(2), Shared(2)
+    loss = shared.w.sum() + own.w.sum()
+    assert PCGrad(["a"]).objective(loss, {"a": loss}, shared, own) is loss
+    shared.w.requires_grad_(False)
+    assert PCGrad(["a", "b"]).objective(loss, {"a": loss, "b": loss}, shared, own) is loss
+
+
+def test_without_torchjd_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
+    with pytest.raises(UserError, match=r"^balance=pcgrad needs TorchJD: pip install 'etude\[pcgrad\]'$"):
+        operated([1.0, 0.0], [-1.0, 1.0])
+
+
+class Pulled(nn.Module):
+    """Two targets that disagree about two shared weights; its output is what one goes backward from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone, self.heads, self.balance = nn.Linear(3, 2), nn.ModuleDict(), PCGrad("ab")
+        self.heads |= {"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}
+        self.heads["b"].load_state_dict({k: -v for k, v in self.heads["a"].state_dict().items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.backbone(x)
+        each = {name: (head(z) - 1).square().mean() for name, head in self.heads.items()}
+        return self.balance.objective(self.balance(each), each, self.backbone, self.heads)
+
+
+def clips() -> Tensor:
+    return torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    net = DistributedDataParallel(Pulled())
+    half = clips()[rank::2]
+    with net.no_sync():
+        (net(half[:2]) / 2).backward()
+    (net(half[2:]) / 2).backward()
+    torch.save([p.grad for p in net.module.parameters()], Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_that_accumulate_operate_as_one(tmp_path: Path) -> None:
+    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    net, plain = Pulled(), Pulled()
+    plain.balance = Sum("ab")
+    for model in (net, plain):
+        for part in clips().split(4):
+            (model(part) / 2).backward()
+    whole = [p.grad for p in net.parameters()]
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), whole)
+    assert (whole[0] - plain.backbone.weight.grad).abs().max() > 1e-3  # there was a conflict
+
+
+# in training
+
+
+def batch(seed: int, *missing: str) -> Batch:
+    """Eight clips with a class of three and two values each, some of which nobody knows."""
+    generator = torch.Generator().manual_seed(seed)
+    y = {"genre": torch.randint(3, (8,), generator=generator)}
+    y |= {name: torch.rand(8, generator=generator) for name in ("energy", "valence")}
+    y["valence"][:3] = float("nan")
+    for name in missing:
+        y[name] = torch.full_like(y[name], -1 if name == "genre" else float("nan"))
+    x = torch.randn(8, 40, 12, generator=generator).half()
+    return Batch(x, torch.full((8,), 40), y, torch.arange(8))
+
+
+@pytest.fixture
+def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., tuple[Learner, dict[str, float]]]:
+    """Train a small network of a balance on batches, one epoch; what came out and what was logged."""
+
+    def go(balance: str, *batches: Batch, accumulate: int = 1) -> tuple[Learner, dict[str, float]]:
+        composed = config(f"balance={balance}", "task=joint", "~task.targets.danceability", "backbone=lstm",
+                          "backbone.dropout=0", "augment=none", "optim=adam", "optim.lr=1e-2")  # fmt: skip
+        specs: dict[str, Any] = {name: {"kind": "scalar", "low": 0.0, "high": 1.0} for name in ("energy", "valence")}
+        specs["genre"] = {"kind": "label", "classes": ["a", "b", "c"]}
+        torch.manual_seed(0)
+        learner = network({"config": composed, "targets": specs, "bins": 12})
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accumulate_grad_batches=accumulate, gradient_clip_val=1.0,
+            default_root_dir=str(tmp_path),
+        )  # fmt: skip
+        if batches:
+            trainer.fit(learner, DataLoader(list(batches), batch_size=None))
+        return learner, {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+    return go
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_balance_trains_and_logs_raw_losses_and_weights(name: str, learn: Callable[..., Any]) -> None:
+    fresh, _ = learn(name)
+    learner, logged = learn(name, batch(0), batch(1, "genre"), batch(2, "energy", "valence"), batch(3))
+    assert isinstance(learner.task.balance, Balance)
+    for target in KINDS:
+        assert logged[f"train/{target}/weight"] > 0
+        assert 0 < logged[f"train/{target}/loss"] < 2
+    moved = zip(learner.named_parameters(), fresh.parameters(), strict=True)
+    for (key, after), before in moved:
+        assert after.isfinite().all(), key
+        assert not after.equal(before), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_any_label_moves_nothing_that_is_learned_about_weights(
+    name: str, learn: Callable[..., Any]
+) -> None:
+    nothing = batch(1, *KINDS)
+    once, _ = learn(name, batch(0))
+    twice, logged = learn(name, batch(0), nothing)
+    assert logged["train/loss"] == logged["train/loss"]
+    torch.testing.assert_close(twice.task.balance.state_dict(), once.task.balance.state_dict(), rtol=0, atol=0)
+
+
+def test_a_raw_loss_is_the_mean_over_the_clips_that_have_the_target(learn: Callable[..., Any]) -> None:
+    _, first = learn("sum", batch(0))
+    _, both = learn("sum", batch(0), batch(1, "genre"))
+    assert both["train/genre/loss"] == first["train/genre/loss"]
+
+
+@pytest.mark.parametrize("name", ["sum", "uncertainty", "pcgrad"])
+def test_two_equal_batches_accumulate_to_the_step_of_one(name: str, learn: Callable[..., Any]) -> None:
+    once, _ = learn(name, batch(0))
+    twice, _ = learn(name, batch(0), batch(0), accumulate=2)
+    if name != "pcgrad":  # whose projections are in random order
+        torch.testing.assert_close(dict(twice.named_parameters()), dict(once.named_parameters()))
+    torch.testing.assert_close(dict(twice.task.heads.named_parameters()), dict(once.task.heads.named_parameters()))

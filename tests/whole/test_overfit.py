@@ -17,9 +17,13 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("task", options("task"))
-@pytest.mark.parametrize("backbone", options("backbone"))
-def test_every_backbone_overfits_every_task(
+# a task of all targets for every backbone, and every task for the fastest backbone: the whole grid takes many minutes
+PAIRS = [(backbone, "joint") for backbone in options("backbone") if backbone != "lstm"]
+PAIRS += [("lstm", task) for task in options("task") if task != "digit"]
+
+
+@pytest.mark.parametrize(("backbone", "task"), PAIRS)
+def test_every_backbone_and_every_task_is_learned_by_heart(
     backbone: str, task: str, config: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

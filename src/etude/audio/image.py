@@ -28,6 +28,11 @@ class ImageFront(Front):
         if self.n_chroma or self.sync != "none":
             raise ValueError("feature=image: an image has neither chroma nor beats")
 
+    @property
+    def frames_per_second(self) -> float:
+        """The rows of an image: it counts as one second, which is what a crop and the shortest clip are measured in."""
+        return float(self.n_mels)
+
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """A grey image of any size (H, W), in [0, 1], to frames (n_mels, n_mels), float32, bilinearly."""
         import torch

@@ -1,22 +1,22 @@
 """Audio Spectrogram Transformer: overlapping patches of a spectrogram as the words of a vision transformer.
 
-Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer". The blocks are timm's. Two things differ, so that a
-clip may have any length: the place of a patch in time is a fixed sinusoid instead of a learned table (its place in
-frequency is learned, as in PaSST, Koutini et al., 2022), and patches that reach into padding are masked out of the
-attention.
+Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer". The transformer is any of timm's; patches, their places
+and the mask that hides what is not there are ours, so that a clip may have any length.
 """
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, valid
-
-SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}  # width, blocks, heads: DeiT's
+from etude.backbones.base import Backbone
+from etude.backbones.last_block import last
+from etude.backbones.patches import Patches, State
+from etude.backbones.positions import Table, Waves
+from etude.backbones.pretrained import IMAGENET, read
+from etude.backbones.vit import full_name, transformer
+from etude.errors import UserError
 
 
 class AST(Backbone):
@@ -24,83 +24,141 @@ class AST(Backbone):
 
     Args:
         bins: Feature bins per frame, F.
-        size: `tiny` (5 M weights), `small` (22 M) or `base` (86 M).
-        patch: Side of a patch, in frames and bins; fewer bins than this make lower patches.
+        model: A vision transformer of timm by its name, or `tiny` (5 M weights), `small` (22 M) or `base` (86 M). One
+            with a distillation token is read out at both, and their mean is the embedding.
+        weights: What it begins from: `imagenet`, for timm's; a file of timm's names, or of an AST of `transformers`;
+            none begins with random weights. Weights of AudioSet hear through `feature=audioset`.
+        depth: How many of its blocks, from the first; none for all.
+        patch: Side of a patch, in frames and bins, none for the model's; fewer bins than this make lower patches.
         fstride: Bins from one patch to the next.
         tstride: Frames from one patch to the next.
+        span: Frames over which the places that come with weights are spread.
+        pool: `token`, or `mean` over all patches; none for the model's.
         dropout: Probability of dropping a unit of the attention's output and of the MLP.
         drop_path: Probability of skipping a block, rising linearly to this at the last.
+        drop_time: Share of columns of patches dropped in training, in [0, 1) (PaSST, Koutini et al., 2022).
+        drop_frequency: Share of rows of patches dropped in training.
+        drop_patches: Share of the remaining patches dropped in training.
 
     Attributes:
         dim: Size of the embedding, D.
 
     Raises:
-        ValueError: `size` is not one of the three.
+        ValueError: A name or a share is not one of those.
     """
+
+    hears = "etude.audio.kaldi.ASTFront"  # for weights that are raw
 
     def __init__(
         self,
         bins: int,
-        size: str = "tiny",
-        patch: int = 16,
+        model: str = "tiny",
+        weights: str | None = None,
+        depth: int | None = None,
+        patch: int | None = None,
         fstride: int = 10,
         tstride: int = 10,
+        span: int = 1024,
+        pool: str | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.1,
+        drop_time: float = 0.0,
+        drop_frequency: float = 0.0,
+        drop_patches: float = 0.0,
     ) -> None:
-        from timm.models.vision_transformer import Block
-
         super().__init__()
-        if size not in SIZES:
-            raise ValueError(f"backbone.size must be one of {', '.join(SIZES)}, got {size!r}")
-        self.dim, depth, heads = SIZES[size]
-        self.patch, self.tstride = patch, tstride
+        net = transformer(model, depth, proj_drop_rate=dropout, drop_path_rate=drop_path)
+        self.model, self.weights, self.depth = model, weights, depth
+        self.dim, own = net.embed_dim, net.num_prefix_tokens
+        self.mean = (pool or {"avg": "mean"}.get(net.global_pool, "token")) == "mean"
+        if pool not in (None, "token", "mean") or not (self.mean or net.has_class_token):
+            raise ValueError(f"backbone.pool must be token, where the model has one, or mean, got {pool!r}")
+        self.read = 2 if hasattr(net, "dist_token") else 1  # class token, distillation token
+        self.placed = 0 if net.no_embed_class else own  # tokens that have a place in timm's table
+        patch = patch or net.patch_embed.patch_size[0]
         height = min(patch, bins)
-        self.patches = nn.Conv2d(1, self.dim, (patch, height), stride=(tstride, fstride))
-        self.rows = (bins - height) // fstride + 1
-        self.cls = nn.Parameter(torch.zeros(1, 1, self.dim))
-        self.frequency = nn.Parameter(torch.zeros(1, 1, self.rows, self.dim))
-        self.blocks = nn.ModuleList(
-            Block(self.dim, heads, qkv_bias=True, proj_drop=dropout, drop_path=drop_path * i / (depth - 1))
-            for i in range(depth)
+        filters = nn.Conv2d(
+            1, self.dim, (patch, height), (tstride, fstride), bias=net.patch_embed.proj.bias is not None
         )
-        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
-        for weight in (self.cls, self.frequency):
-            nn.init.trunc_normal_(weight, std=0.02)
+        rows, columns = (bins - height) // fstride + 1, max(0, span - patch) // tstride + 1
+        places = Waves(rows, self.dim) if weights is None else Table(rows, columns, self.dim)
+        self.patches = Patches(filters, places, own, net.norm_pre, (drop_time, drop_frequency, drop_patches))
+        self.blocks = nn.ModuleList(net.blocks)
+        self.late = not isinstance(net.fc_norm, nn.Identity)  # normalised after the mean
+        self.norm = net.fc_norm if self.late else net.norm
         self.apply(_init)
+
+    @property
+    def raw(self) -> bool:  # type: ignore[override]
+        """Whether its weights know the scale of AudioSet's frames, as their keys say. Without the file: no."""
+        from etude.backbones.vit_weights import PICTURE, kind
+        from etude.checkpoint import tensors
+
+        if self.weights in (None, IMAGENET) or not Path(str(self.weights)).is_file():
+            return False
+        return kind(tensors(Path(str(self.weights)))) != PICTURE
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
 
         Args:
-            x: Standardised frames (B, T, F), float32. What stands at or after a clip's length has no influence.
+            x: Frames (B, T, F), float32. What stands at or after a clip's length has no influence.
             lengths: Valid frames per clip (B,), int64, each in 1..T.
 
         Returns:
-            Embedding (B, D): the class token after the last block.
+            Embedding (B, D).
         """
-        x = F.pad(x, (0, 0, 0, max(0, self.patch - x.shape[1])))
-        x = x * valid(lengths, x.shape[1])[..., None]
-        x = self.patches(x[:, None]).permute(0, 2, 3, 1)  # (B, time, frequency, D)
-        columns = (lengths.clamp(min=self.patch) - self.patch) // self.tstride + 1  # patches without padding
-        x = x + self.frequency + sinusoid(x.shape[1], self.dim, x)[:, None]
-        tokens = torch.cat([self.cls.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
-        mask = valid(1 + columns * self.rows, tokens.shape[1])[:, None, None]  # (B, 1, 1, tokens)
-        whole = bool(mask.all())
-        for block in self.blocks:
-            tokens = block(tokens, attn_mask=None if whole else mask)
-        return self.norm(tokens[:, 0])
+        state = self.begin(x, lengths)
+        for place in range(len(self.blocks)):
+            state = self.step(place, state)
+        return self.end(state)
+
+    def begin(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to what goes into the first block."""
+        return self.patches(x, lengths)
+
+    def step(self, place: int, state: State) -> State:
+        """Through one block. After the last one only the tokens are there that are read."""
+        block, (tokens, mask) = self.blocks[place], state
+        if place == len(self.blocks) - 1 and not self.mean:
+            return State(last(block, tokens, self.read, mask), None)
+        return State(block(tokens, attn_mask=mask), mask)
+
+    def end(self, state: State) -> Tensor:
+        """What comes out of the last block to the embedding (B, D)."""
+        tokens = state.tokens if self.late else self.norm(state.tokens)
+        if not self.mean:
+            z = tokens.mean(1)
+        else:
+            own = self.patches.tokens.shape[1]
+            mask = tokens.new_ones(tokens.shape[:2]) if state.mask is None else state.mask[:, 0, 0].to(tokens.dtype)
+            z = (tokens * mask[..., None])[:, own:].sum(1) / mask[:, own:].sum(1, keepdim=True)
+        return self.norm(z) if self.late else z
 
     def layers(self) -> list[nn.Module]:
-        """Patch embedding, blocks, final norm."""
-        return [self.patches, *self.blocks, self.norm]
+        """Patches with their places and tokens, blocks, final norm."""
+        return [self.patches, *self.blocks, *([self.norm] if any(True for _ in self.norm.parameters()) else [])]
 
+    def initialise(self) -> None:
+        """Read the weights that were trained elsewhere.
 
-def sinusoid(count: int, dim: int, like: Tensor) -> Tensor:
-    """Fixed sines and cosines of position, (count, dim), of small amplitude (Vaswani et al., 2017)."""
-    position = torch.arange(count, device=like.device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-math.log(10_000.0) / dim))
-    return 0.02 * math.sqrt(2) * torch.cat([(position * rate).sin(), (position * rate).cos()], dim=1).to(like.dtype)
+        Raises:
+            UserError: They cannot be had, or are of another network.
+        """
+        if self.weights is None:
+            return
+        from etude.backbones.vit_weights import fit
+
+        found = read(self.weights, full_name(self.model))
+        own = self.state_dict()
+        try:
+            fitted = fit(found, own, self.placed, None if self.weights == IMAGENET else Path(self.weights).parent)
+            self.load_state_dict({key: value for key, value in fitted.items() if key in own or self.depth is None})
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"backbone.weights={self.weights}: are not those of backbone.model={self.model} ({reason})"
+            ) from error
 
 
 def _init(module: nn.Module) -> None:

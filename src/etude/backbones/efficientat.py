@@ -107,7 +107,7 @@ class Conv(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False),
-            MaskedBatchNorm(after, momentum=0.01, eps=1e-3),
+            MaskedBatchNorm(after, eps=1e-3),
         )
         self.swish = swish
 

@@ -27,7 +27,7 @@ class LSTM(Backbone):
         bidirectional: Also read each clip from its last valid frame to its first.
         dropout: Probability of dropping a unit between layers.
         readout: What of the last layer is the embedding: `last`, the states after each clip's own last frame (and, when
-            bidirectional, its first); `mean`, the mean over its frames; or `attention`, a mean whose weights are learned.
+            bidirectional, its first); `mean`, the mean over its frames; or `attention`, a mean with learned weights.
         packed: Whether clips go through the LSTM packed, without their padding; none packs on CUDA and nowhere else.
 
     Attributes:
@@ -117,7 +117,7 @@ class Attention(nn.Module):
         return (weights[..., None] * states).sum(1)
 
 
-def run(layer: nn.LSTM, x: Tensor, lengths: Tensor | None) -> Tensor:
+def run(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
     """States of one LSTM at every valid frame; what stands after a clip's end is not to be read.
 
     Args:

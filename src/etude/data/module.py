@@ -139,6 +139,8 @@ class MusicData(LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+            # a loader draws a number for its workers: of its own, or a resumed run would be one draw off
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

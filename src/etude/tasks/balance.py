@@ -1,14 +1,59 @@
-"""How the losses of several targets become one."""
+"""How the losses of several targets become one.
+
+A target of which a batch has no label has loss 0 there; it teaches nothing, and nothing that is learned about its
+weight moves. What weight each target has is kept, so that the curves can show it beside its raw loss.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 
-class Sum(nn.Module):
+class Balance(nn.Module):
+    """What every balance is.
+
+    Args:
+        targets: Names of the task's targets; as a mapping, with the kind of each (`label` or `scalar`).
+
+    Attributes:
+        weights: What the loss of each target was multiplied by the last time, () each.
+    """
+
+    def __init__(self, targets: Iterable[str]) -> None:
+        super().__init__()
+        self.weights: dict[str, Tensor | float] = dict.fromkeys(targets, 1.0)
+
+    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+        """One loss out of several.
+
+        Args:
+            losses: Mean loss of each target over the clips that have it, ().
+            known: Whether any clip has it, () bool; none means that all have.
+
+        Returns:
+            The loss that is minimised, ().
+        """
+        return torch.stack(list(losses.values())).sum()
+
+    def objective(self, loss: Tensor, losses: dict[str, Tensor], shared: nn.Module, own: nn.Module) -> Tensor:
+        """What to go backward from: the loss itself, or for gradient surgery something with other gradients.
+
+        Args:
+            loss: What `forward` returned, ().
+            losses: What it was given.
+            shared: What all targets share, the backbone.
+            own: What they do not share, the heads.
+        """
+        return loss
+
+    def before_step(self) -> None:
+        """Called when the gradients of a step are complete."""
+
+
+class Sum(Balance):
     """The weighted sum; a target without a weight has weight 1.
 
     Args:
@@ -19,13 +64,75 @@ class Sum(nn.Module):
         ValueError: A weight is given to a target that the task does not have.
     """
 
-    def __init__(self, targets: list[str], weights: Mapping[str, float] | None = None) -> None:
-        super().__init__()
+    def __init__(self, targets: Iterable[str], weights: Mapping[str, float] | None = None) -> None:
+        super().__init__(targets)
         weights = dict(weights or {})
-        if unknown := set(weights) - set(targets):
-            raise ValueError(f"balance.weights names {', '.join(sorted(unknown))}; the task has {', '.join(targets)}")
-        self.weights = {name: float(weights.get(name, 1.0)) for name in targets}
+        if unknown := set(weights) - set(self.weights):
+            raise ValueError(
+                f"balance.weights names {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
+            )
+        self.weights |= {name: float(weight) for name, weight in weights.items()}
 
-    def forward(self, losses: dict[str, Tensor]) -> Tensor:
-        """Mean loss of each target, () each, to the loss that is minimised, ()."""
-        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+        """As of every balance."""
+        return super().forward({name: self.weights[name] * loss for name, loss in losses.items()})
+
+
+class Random(Balance):
+    """Other weights at every step, drawn at random.
+
+    Lin, Ye, Zhang & Tsang, 2022, "Reasonable effectiveness of random weighting: a litmus test for multi-task learning":
+    K normal numbers through a softmax, here times K, so that a weight is 1 on average and the learning rate means what
+    it means for the sum. Of the simple ways to move weights it is the one without state, temperature or schedule:
+    nothing to resume, nothing to agree upon between devices. It does about as well as those that follow the losses
+    (such as dynamic weight average, Liu, Johns & Davison, 2019), and so is the bar that they have to pass.
+    """
+
+    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+        """As of every balance; in evaluation all weights are 1, so that a loss can be compared with the last one."""
+        count = len(losses)
+        drawn = count * torch.randn(count).softmax(0) if self.training else torch.ones(count)
+        self.weights = dict(zip(losses, drawn.tolist(), strict=True))
+        return super().forward({name: self.weights[name] * loss for name, loss in losses.items()})
+
+
+class Uncertainty(Balance):
+    """Weights that are learned, as the noise that each target is believed to have.
+
+    Kendall, Gal & Cipolla, 2018, "Multi-task learning using uncertainty to weigh losses for scene geometry and
+    semantics". With s = log σ² for each target, a scalar's loss L becomes L exp(-s) / 2 + s / 2, the likelihood of a
+    Gaussian, and a label's L exp(-s) + s / 2, that of a softmax whose outputs are divided by σ² (their approximation).
+    A scalar's loss stands in the place of their squared error whichever it is. The loss can be less than 0.
+
+    Args:
+        targets: Kinds by name, `label` or `scalar`.
+        rate: How many times faster than other weights s moves. Adam's steps are as long as the learning rate however
+            small a gradient is, and at the rate of a network s would hardly leave 0 within a short training.
+
+    Attributes:
+        log_variance: s / rate of each target, () each; begins at 0, is never decayed.
+    """
+
+    def __init__(self, targets: Mapping[str, str], rate: float = 10.0) -> None:
+        super().__init__(targets)
+        if rate <= 0:
+            raise ValueError(f"balance.rate must be greater than 0, got {rate}")
+        self.rate, self.share = rate, {name: {"label": 1.0, "scalar": 0.5}[kind] for name, kind in targets.items()}
+        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in targets})
+
+    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+        """As of every balance."""
+        terms = []
+        for name, loss in losses.items():
+            s = self.rate * self.log_variance[name]
+            weight = self.share[name] * (-s).exp()
+            self.weights[name] = weight.detach()
+            there = 1.0 if known is None else known[name].to(loss)
+            terms.append(weight * loss + there * s / 2)
+        return torch.stack(terms).sum()
+
+    def before_step(self) -> None:
+        """Leave out of the step what no clip of it was about: Adam's momentum would go on moving it."""
+        for parameter in self.log_variance.values():
+            if parameter.grad is not None and not parameter.grad.any():
+                parameter.grad = None

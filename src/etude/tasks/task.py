@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from etude.tasks.balance import Balance
 from etude.tasks.targets import Target
 
 
@@ -16,7 +17,7 @@ class Task(nn.Module):
     Args:
         targets: What is learned.
         head: Makes a head from the embedding's size D and a number of outputs K.
-        balance: Makes the balance from the targets' names.
+        balance: Makes the balance from the targets' kinds by name.
         dim: Size of the embedding, D.
     """
 
@@ -24,13 +25,13 @@ class Task(nn.Module):
         self,
         targets: list[Target],
         head: Callable[[int, int], nn.Module],
-        balance: Callable[[list[str]], nn.Module],
+        balance: Callable[[dict[str, str]], Balance],
         dim: int,
     ) -> None:
         super().__init__()
         self.targets = {target.name: target for target in targets}
         self.heads = nn.ModuleDict({target.name: head(dim, target.size) for target in targets})
-        self.balance = balance(list(self.targets))
+        self.balance = balance({target.name: target.kind for target in targets})
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
         """Embedding (B, D) to outputs (B, K) by target."""
@@ -46,11 +47,14 @@ class Task(nn.Module):
         Returns:
             The balanced loss (), and the mean loss of each target over the clips that have it, ().
         """
-        each = {}
+        each, known = {}, self.known(y)
         for name, target in self.targets.items():
-            known = target.known(y[name]).sum().clamp(min=1)
-            each[name] = target.loss(out[name], y[name]).sum() / known
-        return self.balance(each), each
+            each[name] = target.loss(out[name], y[name]).sum() / known[name].clamp(min=1)
+        return self.balance(each, {name: count > 0 for name, count in known.items()}), each
+
+    def known(self, y: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many clips have each target, (): true values (B,) by target, of which some are missing."""
+        return {name: target.known(y[name]).sum() for name, target in self.targets.items()}
 
     def predict(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by target as probabilities (B, K) or values (B,)."""

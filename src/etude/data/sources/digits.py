@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def collection() -> Digits:
     return Digits()
 
 
-def _made(folder: Any, front: ImageFront, origin: dict[str, Any]) -> Pack:
+def _made(folder: Path, front: ImageFront, origin: dict[str, Any]) -> Pack:
     import pandas as pd
     from sklearn.datasets import load_digits
 

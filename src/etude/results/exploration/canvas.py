@@ -46,7 +46,7 @@ def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title
 
     colours = light()
     style = {key: colours[name] if (name := _role(value)) else value for key, value in STYLE.items()}
-    with rc_context(style | {"hatch.color": colours["paper"]}):
+    with rc_context(style | {"axes.facecolor": colours["paper"]}):
         figure = Figure(figsize=size, layout="constrained", facecolor=colours["paper"])
         draw(figure, colours)
         if title:

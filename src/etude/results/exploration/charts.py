@@ -80,6 +80,7 @@ def histogram(name: str, found: dict[str, Any], unit: str, path: Path) -> str:
         axes.set(xlabel=f"{plain(name)} ({unit})", ylabel="clips", xlim=(found["edges"][0], found["edges"][-1]))
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         grid(axes, colours, "y")
+        axes.tick_params(axis="x", pad=6)  # else both zeros touch
 
     ends = f"from {found['min']:.3g} to {found['max']:.3g}, mean {found['mean']:.3g}"
     about = f"{name} in {unit}: {found['n']} values {ends}."

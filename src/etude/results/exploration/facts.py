@@ -10,6 +10,7 @@ import numpy as np
 from etude.audio.front import Front
 from etude.data.splits import PARTS
 from etude.results.exploration import alike, counts, leaks, levels
+from etude.results.exploration.views import hears
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,9 @@ def gather(source: Any, pack: Pack, front: Front, known: dict[str, File], parted
 
 def _data(source: Any, index: pd.DataFrame, front: Front) -> dict[str, Any]:
     known = index["group"].notna()
-    seconds = None if front.sync == "beat" else float(index["frames"].sum()) / front.frames_per_second
+    seconds = (
+        None if front.sync == "beat" or not hears(front) else float(index["frames"].sum()) / front.frames_per_second
+    )
     return {
         "name": source.name,
         "title": source.title,
@@ -93,6 +96,7 @@ def _data(source: Any, index: pd.DataFrame, front: Front) -> dict[str, Any]:
         "seconds": seconds,
         "frames": int(index["frames"].sum()),
         "front": front.to_dict(),
+        "sound": hears(front),
         "licences": source.extra.get("licences", {}),
     }
 
@@ -115,7 +119,7 @@ def _row(
 
 def _alike(pack: Pack, targets: dict[str, dict[str, Any]], front: Front, assigned: np.ndarray | None) -> dict[str, Any]:
     """Pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
-    found = alike.pairs(pack, front.n_mels)
+    found = alike.pairs(pack, front.n_mels) if hears(front) else {"alike": [], "compared": 0, "closest": None}
     unit = 1.0 if front.sync == "beat" else front.frames_per_second
 
     def named(pair: dict[str, Any]) -> dict[str, Any]:

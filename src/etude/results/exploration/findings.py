@@ -46,7 +46,7 @@ def _alike(facts: dict[str, Any]) -> Sentences:
         if rows:
             few = _some(" – ".join(pair["ids"]) for pair in rows)
             yield BAD, f"{_count(rows, 'pair sounds', 'pairs sound')} almost alike{where}: {few}."
-    if not pairs:
+    if not pairs and facts["data"]["sound"]:
         words = "No two clips sound like one recording"
         if closest and closest["correlation"] > 0:
             ids, value = " – ".join(closest["ids"]), number(closest["correlation"])

@@ -10,7 +10,7 @@ from etude.audio.decode import DecodeError
 from etude.audio.front import Front
 from etude.progress import track
 from etude.results.exploration.counts import histogram
-from etude.results.exploration.views import File
+from etude.results.exploration.views import File, hears
 
 HEARD = 200  # clips whose loudness is measured: enough for a distribution, and seconds to decode
 FLOOR = -100.0  # dB of full scale; what is below is silence
@@ -18,14 +18,14 @@ UNKNOWN = "The loudness of these clips is not known: their sound is not at hand,
 
 
 def lengths(frames: np.ndarray, front: Front) -> dict[str, Any]:
-    """Distribution of lengths (N,), in seconds, or in beats where frames are as long as a beat.
+    """Distribution of lengths (N,), in seconds; in beats where frames are as long as a beat; in frames of no sound.
 
     Returns:
         As `histogram`, and `unit`.
     """
-    beats = front.sync == "beat"
-    values = frames / (1.0 if beats else front.frames_per_second)
-    return histogram(values, float(values.min()), float(values.max())) | {"unit": "beats" if beats else "s"}
+    unit = "beats" if front.sync == "beat" else "s" if hears(front) else "frames"
+    values = frames / (front.frames_per_second if unit == "s" else 1.0)
+    return histogram(values, float(values.min()), float(values.max())) | {"unit": unit}
 
 
 def loudness(known: dict[str, File], ids: list[str], front: Front, seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from etude.audio.front import Front
 from etude.results.exploration import ticks
 from etude.results.exploration.canvas import Colours, picture
-from etude.results.exploration.views import View
+from etude.results.exploration.views import View, hears
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,20 +54,24 @@ def drawing(view: View, front: Front, path: Path, decibels: tuple[float, float],
             part = frames[:, : front.n_mels] if kind == "mel" else frames[:, front.n_mels :]
             limits = decibels if kind == "mel" else (0.0, 1.0)
             step = 1.0 if sync == "beat" else front.hop_length / front.rate
-            _image(axes, shrink(part, most), (len(part), step, sync), limits, kind)
-            axes.set_title(TITLES[sync, kind], loc="left", fontsize=10, color=colours["ink"], pad=8)
+            unit = "of max" if kind == "chroma" else "dB" if hasattr(front, "top_db") else ""
+            _image(axes, shrink(part, most), (len(part), step, sync), limits, unit)
+            axes.set_title(
+                TITLES[sync, kind] if hears(front) else "frames", loc="left", fontsize=10, color=colours["ink"], pad=8
+            )
             (ticks.hertz if kind == "mel" else ticks.pitches)(axes, front, colours)
             if sync == "none" and view.beats is not None:
                 high = axes.get_xaxis_transform()
                 x, y = view.beats, np.full(len(view.beats), 1.025)
                 axes.plot(x, y, "|", transform=high, color=colours["ink"], markersize=4.5, clip_on=False)
             if kind == "chroma" or not front.n_chroma:
-                axes.set_xlabel("time (s)" if sync == "none" else "beat")
+                axes.set_xlabel("beat" if sync == "beat" else "time (s)" if hears(front) else "frame")
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     known = " and ".join(words for sync, words in (("none", "over seconds"), ("beat", "by the beat"))
                          if sync in view.frames)  # fmt: skip
-    about = f"{title}: log-mel spectrogram in Hz and dB, and chroma by pitch class, {known}."
+    what = "log-mel spectrogram by frequency" if hears(front) else "frames"
+    about = f"{title}: {what}{' and chroma by pitch class' if front.n_chroma else ''}, {known}."
     return picture(draw, path, (WIDTH, 0.5 * len(panels) + sum(HEIGHT[kind] for _, kind in panels)), about, title)
 
 
@@ -88,7 +92,7 @@ def range_of(views: list[View], front: Front) -> tuple[float, float]:
 
 
 def _image(
-    axes: Axes, part: np.ndarray, extent: tuple[int, float, str], limits: tuple[float, float], kind: str
+    axes: Axes, part: np.ndarray, extent: tuple[int, float, str], limits: tuple[float, float], unit: str
 ) -> None:
     from matplotlib import colormaps
 
@@ -100,7 +104,7 @@ def _image(
         origin="lower",
         aspect="auto",
         interpolation="none",
-        cmap=colormaps["magma" if kind == "mel" else "viridis"].resampled(SHADES),
+        cmap=colormaps["viridis" if unit == "of max" else "magma"].resampled(SHADES),
         vmin=limits[0],
         vmax=limits[1],
         extent=(left, left + length * step, -0.5, part.shape[1] - 0.5),
@@ -110,8 +114,8 @@ def _image(
     bar = figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.02, aspect=14)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=9)
-    bar.ax.set_title("dB" if kind == "mel" else "of max", fontsize=9, loc="left", pad=5)
-    if kind == "chroma":
+    bar.ax.set_title(unit, fontsize=9, loc="left", pad=5)
+    if unit == "of max":
         bar.set_ticks([0, 0.5, 1], labels=["0", "½", "1"])
     axes.tick_params(labelsize=9, length=2.5)
     axes.spines[:].set_visible(False)

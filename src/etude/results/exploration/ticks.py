@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from etude.audio.front import Front
+from etude.audio.spectral import FrontEnd
 from etude.results.exploration.canvas import Colours
 
 if TYPE_CHECKING:
@@ -18,14 +19,16 @@ PITCHES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯",
 
 
 def hertz(axes: Axes, front: Front, colours: Colours) -> None:
-    """Mel bands by the frequency at their centre; by number where a front end does not say what its bands are."""
+    """Mel bands by the frequency at their centre; by number where they are none."""
     from librosa import mel_frequencies
 
     axes.tick_params(axis="x", labelbottom=front.n_chroma == 0)
-    if not hasattr(front, "fmin") or not hasattr(front, "fmax"):
-        axes.set_ylabel("band", fontsize=10)
+    fmin, fmax = getattr(front, "fmin", None), getattr(front, "fmax", None)
+    if fmin is None:
+        axes.set_ylabel("bin", fontsize=10)
         return
-    centres = mel_frequencies(front.n_mels + 2, fmin=front.fmin, fmax=front.fmax or front.rate / 2)[1:-1]
+    htk = not isinstance(front, FrontEnd)  # ours are of Slaney's scale, those of Kaldi of HTK's
+    centres = mel_frequencies(front.n_mels + 2, fmin=fmin, fmax=fmax or front.rate / 2, htk=htk)[1:-1]
     shown = [hertz for hertz in HZ if centres[0] <= hertz <= centres[-1]]
     places = np.interp(shown, centres, np.arange(front.n_mels))
     spaced = [k for k, place in enumerate(places) if not k or place - places[k - 1] >= APART * front.n_mels]

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.decode import DecodeError
 from etude.audio.front import Front
 from etude.data.collection import Collection
 from etude.data.read import sound
-from etude.errors import UserError
 
 if TYPE_CHECKING:
     from etude.data.pack import Pack
@@ -57,6 +55,11 @@ class File:
         return self.collection.reader is sound
 
 
+def hears(front: Front) -> bool:
+    """Whether the bands of a front end are frequencies; else its frames are of something that is no sound."""
+    return hasattr(front, "fmin") and hasattr(front, "fmax")
+
+
 def files(source: Any) -> dict[str, File]:
     """The file of each clip by its id; of a pack that was opened by its folder there is none."""
     if isinstance(source, Collection):
@@ -87,7 +90,7 @@ def view(clip: str, row: int, pack: Pack, front: Front, known: dict[str, File]) 
         try:
             one = replace(front, sync=sync)
             made[sync] = file.collection.reader(file.under(one), one, 0.0)
-        except (DecodeError, UserError, NotImplementedError) as error:  # a front end need not know beats
+        except (ValueError, NotImplementedError) as error:  # no such file, or a front end that knows no beats
             why[sync] = str(error) or "This front end does not make such frames."
     seconds = len(made["none"]) / front.frames_per_second if "none" in made else None
     return View(made, why, _beats(file, front) if file.is_sound and made else None, seconds)

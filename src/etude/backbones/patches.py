@@ -1,0 +1,94 @@
+"""From a spectrogram to the tokens of a transformer: overlapping patches, their places, and which of them are kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from etude.backbones.base import valid
+
+
+class State(NamedTuple):
+    """What goes from block to block.
+
+    Attributes:
+        tokens: Tokens (B, N, D): first the network's own, then the patches, column by column.
+        mask: Which tokens are there, (B, 1, 1, N) bool; none when all are.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None
+
+
+class Patches(nn.Module):
+    """Patches of clips of any length, and the tokens that are read at the end.
+
+    Patches that reach into padding are not there: nothing attends to them. Some of the others may be dropped in
+    training, which shortens the sequence (PaSST, Koutini et al., 2022).
+
+    Args:
+        filters: From a picture (B, 1, T, F) to patches (B, D, columns, rows).
+        places: Codes of the patches' places, from how many columns are a clip's own (B,) and how many there are.
+        own: Tokens that the network has beside the patches: class, distillation, registers.
+        norm: Applied before the first block.
+        drop: Share of columns, of rows and of single patches that are dropped in training.
+    """
+
+    def __init__(
+        self,
+        filters: nn.Conv2d,
+        places: nn.Module,
+        own: int,
+        norm: nn.Module,
+        drop: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        super().__init__()
+        self.filters, self.places, self.norm = filters, places, norm
+        self.tokens = nn.Parameter(torch.zeros(1, own, filters.out_channels))
+        nn.init.trunc_normal_(self.tokens, std=0.02)
+        self.drop = nn.ModuleList(Drop(share) for share in drop)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to tokens."""
+        patch, stride = self.filters.kernel_size[0], self.filters.stride[0]
+        x = F.pad(x, (0, 0, 0, max(0, patch - x.shape[1])))
+        x = x * valid(lengths, x.shape[1])[..., None]
+        x = self.filters(x[:, None]).permute(0, 2, 3, 1)  # (B, columns, rows, D)
+        columns = (lengths.clamp(min=patch) - patch) // stride + 1  # those without padding
+        x = x + self.places(columns, x.shape[1])
+        in_time, in_frequency, anywhere = self.drop
+        x, columns = in_time(x, columns)
+        turned, rows = in_frequency(x.transpose(1, 2), torch.full_like(columns, x.shape[2]))
+        x, counts = anywhere(turned.transpose(1, 2).flatten(1, 2), columns * rows)
+        tokens = self.norm(torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1))
+        mask = valid(self.tokens.shape[1] + counts, tokens.shape[1])
+        return State(tokens, None if bool(mask.all()) else mask[:, None, None])
+
+
+class Drop(nn.Module):
+    """Keeps a random part of what a clip has, in training only; of one that has anything, at least one.
+
+    Args:
+        share: How much is dropped, in [0, 1).
+
+    Raises:
+        ValueError: `share` is outside.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        if not 0 <= share < 1:
+            raise ValueError(f"a share that is dropped must be in [0, 1), got {share}")
+        self.p = share  # the name that whoever switches all dropouts off looks for
+
+    def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Things (B, N, ...), of which the first `counts` (B,) are there, to fewer and how many are there."""
+        if not self.training or self.p == 0:
+            return x, counts
+        kept = ((1 - self.p) * counts).round().long().clamp(min=1)
+        chance = torch.rand(x.shape[:2], device=x.device).masked_fill(~valid(counts, x.shape[1]), 2.0)
+        chosen = chance.argsort(dim=1)[:, : int(kept.max())]
+        return x[torch.arange(len(x), device=x.device)[:, None], chosen], kept

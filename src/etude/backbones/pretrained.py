@@ -1,0 +1,60 @@
+"""Weights of networks that have seen pictures: timm's own, by the network's name, or a file of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET = "imagenet"
+
+
+def read(weights: str, model: str) -> dict[str, Tensor]:
+    """Tensors by name.
+
+    Args:
+        weights: `imagenet`, for those that timm fetches from the Hugging Face hub, or a file.
+        model: timm's name of the network, with or without the tag of its weights.
+
+    Raises:
+        UserError: There are none of this name, they cannot be fetched, or the file is not one of weights.
+    """
+    from etude.checkpoint import tensors
+
+    return fetch(model) if weights == IMAGENET else tensors(Path(weights))
+
+
+def fetch(model: str) -> dict[str, Tensor]:
+    """The weights that timm has of one of its networks, of three input channels.
+
+    Raises:
+        UserError: It has none, or there is no way to the hub; the sentence then says which file is needed.
+    """
+    import timm
+
+    try:
+        source = timm.models.get_pretrained_cfg(model)
+    except RuntimeError:  # no such tag
+        source = None
+    if source is None or not source.has_weights:
+        raise UserError(f"backbone.weights=imagenet: timm has no weights of {model}")
+    try:
+        return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # whatever the hub, the network or the disk may have against it
+        file = f"model.safetensors of huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
+        raise UserError(
+            f"backbone.weights=imagenet: weights of {model} cannot be fetched ({type(error).__name__}); where there is a "
+            f"network get {file}, and pass backbone.weights=/path/of/it"
+        ) from error
+
+
+def one_channel(filters: Tensor) -> Tensor:
+    """Filters (D, 3, H, W) of colours to those of a picture in grey, (D, 1, H, W): what all three see is the sum.
+
+    Source: Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer".
+    """
+    return filters.sum(1, keepdim=True)

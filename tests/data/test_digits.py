@@ -1,0 +1,93 @@
+"""The digits are scikit-learn's, their frames are their rows, and a small network reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from etude.audio.image import ImageFront
+from etude.audio.spectral import FrontEnd
+from etude.build import data as build
+from etude.data.prepare import Rules
+from etude.data.sources.digits import collection
+from etude.errors import DataError
+from etude.run import run
+
+Config = Callable[..., dict[str, Any]]
+
+
+def test_every_image_is_there_with_its_label(packs: Path) -> None:
+    pack, found = collection().pack(ImageFront(), Rules(packs)), load_digits()
+    assert pack.lengths.tolist() == [24] * 1797
+    assert pack.frames.shape[1] == 24
+    assert pack.index["digit"].tolist() == [str(digit) for digit in found.target]
+    assert pack.index["group"].isna().all()
+    assert (pack.frames.min(), pack.frames.max()) == (0, 1)
+    for row in (0, 700, 1796):
+        image, frames = found.images[row] / 16, pack.clip(row).astype(float)
+        np.testing.assert_allclose(frames[1::3, 1::3], image, atol=1e-3)  # the middle of three pixels is the old one
+        between = (2 * image[:, :-1] + image[:, 1:]) / 3
+        np.testing.assert_allclose(frames[1::3, 2:-1:3], between, atol=1e-3)
+
+
+def test_it_is_made_once(packs: Path) -> None:
+    first = collection().pack(ImageFront(), Rules(packs))
+    written = (first.folder / "frames.f16").stat().st_mtime_ns
+    again = collection().pack(ImageFront(), Rules(packs))
+    assert (again.folder, (again.folder / "frames.f16").stat().st_mtime_ns) == (first.folder, written)
+    again.verify()
+    larger = collection().pack(ImageFront(n_mels=32), Rules(packs))
+    assert larger.frames.shape[1] == 32
+    assert larger.folder != first.folder
+
+
+def test_sound_has_no_digits(packs: Path) -> None:
+    with pytest.raises(DataError, match=r"^data=digits: these are images; [^\n]*feature=image$"):
+        collection().pack(FrontEnd(), Rules(packs))
+
+
+@pytest.mark.parametrize("wrong", [{"sync": "beat"}, {"n_chroma": 12}])
+def test_an_image_has_neither_beats_nor_chroma(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="neither chroma nor beats"):
+        ImageFront(**wrong)
+
+
+def test_an_image_of_any_size_becomes_frames() -> None:
+    image = np.outer(np.linspace(0, 1, 48), np.ones(48))
+    frames = ImageFront().frames(image)
+    assert (frames.shape, frames.dtype) == ((24, 24), np.float32)
+    np.testing.assert_allclose(frames, image.reshape(24, 2, 24, 2).mean((1, 3)), atol=0.02)
+    with pytest.raises(ValueError, match=r"must be \(H, W\), got \(24,\)"):
+        ImageFront().frames(image[0, :24])
+
+
+def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
+    made = build(config("data=digits"))
+    made.setup()
+    assert isinstance(made.feature.front, ImageFront)
+    assert (made.feature.bins, made.crop, made.batch_size) == (24, None, 32)
+    counts = np.array([made.pack.index["digit"][made.parts == part].value_counts(normalize=True).sort_index()
+                       for part in ("train", "val", "test")])  # fmt: skip
+    np.testing.assert_allclose(counts, 0.1, atol=0.01)  # stratified
+
+
+def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
+    pack = collection().pack(ImageFront(), Rules(packs))
+    made = build(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
+    made.setup()
+    assert made.targets["digit"]["classes"] == [str(digit) for digit in range(10)]
+    assert "images" in made.source.note
+
+
+def test_a_small_network_reads_them_within_a_few_epochs(config: Config, tmp_path: Path) -> None:
+    result = run(config("experiment=digits_convnet", "trainer.max_epochs=5"), tmp_path)
+    scores = result["targets"]["digit"]["splits"]["test"]["scores"]
+    assert scores["accuracy"]["value"] > 0.95
+    assert json.loads((tmp_path / "record.json").read_text())["model"]["parameters"] == 5994
+    assert "images of handwritten digits" in (tmp_path / "report.html").read_text()

@@ -1,0 +1,78 @@
+"""A view says which columns of a frame a network sees; how frames come about, the front end does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from etude.audio.spectral import FrontEnd, frames
+from etude.build import make
+from etude.data.feature import VIEWS, Feature
+from etude.data.ready import MADE
+from etude.errors import UserError
+
+FRONT = FrontEnd(n_mels=20, n_chroma=24)
+TONE = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
+
+
+@pytest.mark.parametrize(("view", "columns"), [("mel", range(20)), ("chroma", range(20, 44)), ("fused", range(44))])
+def test_a_view_is_its_columns(view: str, columns: range) -> None:
+    feature = Feature(view, front=FRONT)
+    whole = frames(TONE, feature.front)
+    assert list(range(44))[feature.columns] == list(columns)
+    assert feature.bins == len(columns) == whole[:, feature.columns].shape[1]
+
+
+def test_of_a_tone_chroma_is_one_class_and_mel_one_band() -> None:
+    """By what a tone of 440 Hz is: A, and nothing far above it."""
+    feature = Feature("fused")
+    middle = frames(TONE, feature.front)[20]
+    assert np.argmax(middle[Feature("chroma").columns]) == 9
+    assert (middle[Feature("mel").columns][60:] == -80).all()
+
+
+@pytest.mark.parametrize("sync", ["none", "beat"])
+def test_the_front_end_takes_over_sync(sync: str) -> None:
+    assert Feature("mel", sync, FRONT).front == FrontEnd(n_mels=20, n_chroma=24, sync=sync)
+    assert FRONT.sync == "none"  # the given one stays as it is
+
+
+def test_views_of_one_front_end_share_it_and_sync_parts_them() -> None:
+    assert len({Feature(view, front=FRONT).front for view in VIEWS}) == 1
+    assert Feature(sync="beat").front != Feature().front
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"view": "harmony"}, "feature.view must be one of mel, chroma, fused, got 'harmony'"),
+        ({"sync": "bar"}, "feature.sync must be none or beat, got 'bar'"),
+    ],
+)
+def test_an_unknown_word_is_refused_by_name(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        Feature(**options)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_configs_are_the_views_of_the_usual_front_end(view: str, config: Callable[..., dict[str, Any]]) -> None:
+    assert make(config(f"feature={view}")["feature"]) == Feature(view)
+
+
+def test_the_configs_know_beats_and_the_front_end_of_ready_frames(config: Callable[..., dict[str, Any]]) -> None:
+    beats = make(config("feature=fused", "feature.sync=beat")["feature"])
+    assert beats == Feature("fused", "beat")
+    assert beats.front.sync == "beat"
+    assert make(config("feature=chroma", "feature/front=lab")["feature"]) == Feature("chroma", front=MADE)
+
+
+@pytest.mark.parametrize(
+    "override", ["feature.view=harmony", "feature.sync=bar", "feature.front.n_mels=0", "feature.front.chroma=cens"]
+)
+def test_a_wrong_value_in_a_config_is_a_sentence(override: str, config: Callable[..., dict[str, Any]]) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(UserError, match=f"{key} must be"):
+        make(config("feature=fused", override)["feature"])

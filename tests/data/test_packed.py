@@ -1,0 +1,147 @@
+"""A pack says enough of its collection to be one, with no sound file at hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from etude.audio.spectral import FrontEnd
+from etude.build import data as build
+from etude.data.collection import Collection, label, scalar
+from etude.data.draft import write
+from etude.data.module import MusicData
+from etude.data.pack import MANIFEST
+from etude.data.prepare import Rules, prepare
+from etude.data.sources import pack as packs_of
+from etude.errors import DataError
+
+FRONT = FrontEnd(n_mels=20)
+COUNT = 12
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Collection:
+    """Twelve noises, of which one is broken, with everything that a collection can say."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / "audio" / f"{i}.wav" for i in range(COUNT)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        soundfile.write(path, 0.1 * rng.standard_normal(30000), 22050)
+    paths[4].write_text("no music")
+    table = pd.DataFrame(
+        {
+            "id": [f"clip{i}" for i in range(COUNT)],
+            "path": list(map(str, paths)),
+            "group": [f"g{i % 6}" for i in range(COUNT)],
+            "genre": ["x", "y", None] * 4,
+            "energy": np.where(np.arange(COUNT) % 5, np.arange(COUNT) / 12, np.nan),
+        }
+    )
+    return Collection(
+        name="mine",
+        title="Été",
+        table=table,
+        targets={"genre": label(["x", "y"], "a note"), "energy": scalar(0, 1)},
+        card="# Card",
+        note="A note.",
+        extra={"licences": {"CC0": 12}},
+    ).check()
+
+
+@pytest.fixture
+def folder(source: Collection, tmp_path: Path) -> Path:
+    """The pack, at another place, and the audio deleted."""
+    made = prepare(source, FRONT, Rules(tmp_path / "packs", workers=1)).folder
+    moved = tmp_path / "elsewhere (2)"
+    made.rename(moved)
+    shutil.rmtree(tmp_path / "audio")
+    shutil.rmtree(tmp_path / "packs")
+    return moved
+
+
+def test_it_says_what_its_collection_said(source: Collection, folder: Path) -> None:
+    packed = packs_of.collection(str(folder))
+    for name in ("name", "title", "targets", "card", "note", "extra"):
+        assert getattr(packed, name) == getattr(source, name), name
+
+
+def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_path: Path) -> None:
+    packed = packs_of.collection(str(folder))
+    pack = packed.pack(FRONT, Rules(tmp_path / "none"))
+    assert pack.folder == folder
+    expected = source.table.drop(index=4).drop(columns="path").reset_index(drop=True)
+    pd.testing.assert_frame_equal(pack.index[expected.columns.tolist()], expected, check_dtype=False)
+    pack.verify()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    made = build(
+        config("data=pack", f"data.source.path='{folder}'", "feature.front.n_mels=20", f"data.packs={tmp_path}/none")
+    )
+    assert isinstance(made, MusicData)
+    made.prepare_data()
+    made.setup()
+    assert set(made.targets) == {"genre", "energy"}
+    rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
+    assert sorted(rows) == list(range(COUNT - 1))
+    assert made.y["genre"].tolist() == [{"x": 0, "y": 1}.get(genre, -1) for genre in made.pack.index["genre"]]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_mels": 40}, "feature.front.n_mels=20"),
+        ({"tuning": None}, "feature.front.tuning=0.0"),
+        ({"sync": "beat"}, "feature.sync=none"),
+        ({"fmax": 8000.0, "rate": 16000}, "feature.front.rate=22050 feature.front.fmax=null"),
+    ],
+    ids=str,
+)
+def test_another_front_end_is_refused_with_the_words_to_add(
+    change: dict[str, Any], words: str, folder: Path, config: Callable[..., dict[str, Any]]
+) -> None:
+    packed = packs_of.collection(str(folder))
+    with pytest.raises(DataError) as error:
+        packed.pack(replace(FRONT, **change), Rules())
+    sentence, _, said = str(error.value).partition("; add ")
+    assert sentence == f"{folder}: was made by another front end"
+    assert sorted(said.split()) == sorted(words.split())
+    # the words are what is missing: added to the line, it is opened
+    given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
+             for key, value in {"n_mels": 20, **change}.items()]  # fmt: skip
+    overrides = ["data=pack", f"data.source.path='{folder}'", *given, *said.split()]
+    made = build(config(*overrides))
+    assert made.source.pack(made.feature.front, made.rules).folder == folder
+
+
+def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
+        packs_of.collection(str(tmp_path / "none"))
+
+
+def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    made = write(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
+    with pytest.raises(DataError, match="bare: does not say what collection it was made from; make it with"):
+        packs_of.collection(str(made.folder))
+
+
+@pytest.mark.parametrize(
+    "said", ["some words", {"name": "mine"}, {"name": "m", "title": "M", "targets": {}, "mood": 1}], ids=str
+)
+def test_a_pack_that_says_something_else_is_refused_in_a_sentence(folder: Path, said: Any) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["origin"]["collection"] = said
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=f"^{folder.parent}"):
+        packs_of.collection(str(folder))
