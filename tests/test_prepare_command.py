@@ -62,7 +62,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["music", "my music (live)", "it's here", "a,b", "x=y", "50% {off}", "[2001] Discovery", "2020", "ünï ♫", "a\\b", "a: b", "$HOME", "a#b"],
+    ["music", "my music (live)", "it's here", "a,b", "x=y", "50% {off}", "[2001] Discovery", "2020", "ünï ♫", "a\\b",
+     "a: b", "$HOME", "a#b"],
 )  # fmt: skip
 def test_any_folder_is_packed_by_its_name(name: str, here: Path) -> None:
     lay(here / name)
@@ -86,7 +87,7 @@ def test_the_pack_is_the_one_that_the_line_at_the_end_trains_on(
     np.testing.assert_array_equal(pack.clip(3), made.astype(np.float16))
     assert f"4 clips, {int(pack.lengths.sum()):,} frames in outputs/packs/{folder.name}" in caplog.text
     line = next(message for message in caplog.messages if message.startswith("train with: python train.py "))
-    overrides = [word for word in shlex.split(line.removeprefix("train with: python train.py "))]
+    overrides = shlex.split(line.removeprefix("train with: python train.py "))
     opened = build(config(*overrides, f"data.packs={here}/outputs/packs"))
     stamp = (folder / "frames.f16").stat().st_mtime_ns
     assert opened.source.pack(opened.feature.front, opened.rules).folder == folder

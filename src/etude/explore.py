@@ -6,14 +6,13 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.words import module_of
 
 if TYPE_CHECKING:
-    from etude.data.module import MusicData
     from etude.results.exploration.look import Wish
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         wish, rest = _own(words)
-        page = look(_module(rest), wish, shlex.join(["python", "scripts/explore.py", *words]))
+        page = look(module_of(rest)[0], wish, shlex.join(["python", "scripts/explore.py", *words]))
     except KeyboardInterrupt:
         log.warning("interrupted")
         return 130
@@ -85,29 +84,3 @@ def _own(words: list[str]) -> tuple[Wish, list[str]]:
         else:
             rest.append(word)
     return Wish(**own), rest
-
-
-def _module(words: list[str]) -> MusicData:
-    """The data module that prepare's words describe; the translation is prepare's own."""
-    from difflib import get_close_matches
-
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from etude import prepare
-    from etude.build import conf_dir
-
-    overrides, settings, own = prepare._translate(words)
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        known = list(compose("train", overrides=overrides).data.source.keys())
-        for key in settings:
-            if key not in known:
-                near = get_close_matches(key, known, n=1) or [", ".join(k for k in known if k != "_target_")]
-                raise UserError(f"{key}: no such setting of this source; there is {near[0] or 'none'}")
-        overrides += [f"data.source.{key}={prepare._quoted(value)}" for key, value in settings.items()]
-        config = compose("train", overrides=overrides)
-    if missing := sorted(OmegaConf.missing_keys(config.data)):
-        raise UserError("\n".join(f"data.{key}: needs a value; add {key.split('.')[-1]}=..." for key in missing))
-    module = prepare._module(config)
-    module.rules = replace(module.rules, **own)
-    return module

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from difflib import get_close_matches
-from typing import Any
 
 from etude.build import conf_dir
 from etude.errors import UserError
+from etude.words import module_of
 
 log = logging.getLogger(__name__)
 HELP = """prepare: make the pack of a collection, the frames of all its clips in one file.
@@ -38,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the config or the data have to be mended; 130 when interrupted.
     """
-    from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     words = list(sys.argv[1:] if argv is None else argv)
@@ -49,21 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        overrides, settings, own = _translate(words)
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            known = list(compose("train", overrides=overrides).data.source.keys())
-            for key in settings:
-                if key not in known:
-                    near = get_close_matches(key, known, n=1) or [", ".join(k for k in known if k != "_target_")]
-                    raise UserError(f"{key}: no such setting of this source; there is {near[0] or 'none'}")
-            overrides += [f"data.source.{key}={_quoted(value)}" for key, value in settings.items()]
-            config = compose("train", overrides=overrides)
-        if missing := sorted(OmegaConf.missing_keys(config.data)):
-            bare = {key: key.removeprefix("data.source.") for key in missing}
-            said = (f"{key}: needs a value; add {key if '.' in word else word}=..." for key, word in bare.items())
-            raise UserError("\n".join(said))
-        module = _module(config)
-        module.rules = replace(module.rules, **own)
+        module, overrides = module_of(words)
         pack = module.source.pack(module.feature.front, module.rules)
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from here")
@@ -75,54 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.info("%s%s", hours, f" in {pack.folder}" if hasattr(pack, "folder") else "")
     log.info("train with: python train.py %s", shlex.join(overrides))
     return 0
-
-
-def _module(config: Any) -> Any:
-    """The data module of a composed config, checked as in training; the other groups do not matter here."""
-    from omegaconf import OmegaConf
-
-    from etude import build
-    from etude.schema import node_problems
-
-    plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
-    if faults := [fault for key, node in plain.items() for fault in node_problems(key, node)]:
-        raise UserError("\n".join(faults))
-    return build.data({**plain, "seed": 0})
-
-
-def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
-    """What Hydra is told, what the source is told, and what is this command's own."""
-    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} | {"outputs"}
-    overrides: list[str] = []
-    settings: dict[str, str] = {}
-    own: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.lstrip("+").partition("=")
-        if not equals:
-            raise UserError(f"{word}: is not of the form name=value; --help shows some")
-        if key == "workers":
-            if not value.isdigit() or not int(value):
-                raise UserError(f"workers={value}: must be a whole number of at least 1")
-            own["workers"] = int(value)
-        elif key == "retry":
-            own["retry"] = value.lower() == "true"
-        elif key == "ray":
-            own["ray"] = value
-        elif key == "source":
-            overrides.insert(0, f"data={value}")
-        elif key in groups or "." in key or "/" in key:
-            overrides.append(word)
-        else:
-            settings[key] = value
-    return overrides, settings, own
-
-
-def _quoted(value: str) -> str:
-    """A value as Hydra reads it: lists and mappings are its own grammar, anything else is a text, spaces and all."""
-    if value[:1] in ("[", "{", "'", '"') or value.lower() in ("null", "true", "false", "???"):
-        return value
-    escaped = value.replace("'", "\\'")
-    return value if re.fullmatch(r"[\w./-]+", value) else f"'{escaped}'"
 
 
 def _help() -> str:

@@ -43,7 +43,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     from pytorch_lightning import seed_everything
 
     warnings.filterwarnings(
-        "ignore", message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*"
+        "ignore",
+        message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
     )
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

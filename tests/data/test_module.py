@@ -244,7 +244,7 @@ def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str,
 
 
 def test_a_scalar_cannot_be_balanced(given: Given) -> None:
-    with pytest.raises(ValueError, match="data.balance must name a label of this data, got 'energy'"):
+    with pytest.raises(ValueError, match=r"data\.balance must name a label of this data, got 'energy'"):
         module(replace(given, targets={**GENRE, "energy": scalar()}), balance="energy")
 
 
@@ -253,7 +253,7 @@ def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
     assert np.flatnonzero(made.parts == UNUSED).tolist() == [28, 29]
     rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
     assert sorted(rows) == list(range(28))
-    with pytest.raises(DataError, match="the same audio stands under two ids 2 times, .*: 0 = 28, 0 = 29; leave"):
+    with pytest.raises(DataError, match=r"the same audio stands under two ids 2 times, .*: 0 = 28, 0 = 29; leave"):
         module(given, split=Split("random"))
 
 

@@ -15,7 +15,6 @@ from etude.data.draft import JOURNAL, SKIPPED, write
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined, digest
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
-from etude.errors import DataError
 
 SAMPLES = (100_000, 30_000, 1, 70_000)
 TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index=[7, 3, 9, 1])

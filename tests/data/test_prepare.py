@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from tests.data.readers import counted, plain, wait
 
 from etude.audio.decode import DecodeError, decode
 from etude.audio.spectral import FrontEnd, frames
@@ -28,7 +29,6 @@ from etude.data.read import sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
-from tests.data.readers import counted, plain, wait
 
 FRONT = FrontEnd(n_mels=40)
 COUNT = 12
@@ -407,6 +407,21 @@ def test_a_damaged_draft_goes_on_from_what_is_whole(
     assert content(pack.folder) == fresh(source, tmp_path)
 
 
+def test_frames_that_were_damaged_are_not_taken_over(
+    source: Collection, packs: Path, reading: Reading, tmp_path: Path
+) -> None:
+    """A bit that flipped on disk is a clip to be made again, not one to be copied into the next pack."""
+    pack = make(source, packs)
+    data = bytearray((pack.folder / FRAMES).read_bytes())
+    data[int(pack.starts[PLACE]) * 2 * FRONT.bins] ^= 1
+    (pack.folder / FRAMES).write_bytes(data)
+    more = added_at_the_end(source)
+    pack = make(more, packs, reading)
+    pack.verify()
+    assert reading.names == [f"{PLACE}.wav", "new.wav"]
+    assert content(pack.folder) == fresh(more, tmp_path)
+
+
 def clips_behind(name: str, stop: int, pack: Pack) -> list[str]:
     """Files whose frames, or whose line, do not end before a place in the pack's file."""
     if name not in (FRAMES, JOURNAL):
@@ -560,7 +575,7 @@ def test_retry_tries_what_was_skipped_and_nothing_else(
 
 def test_retry_tries_what_a_draft_skipped(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     reading.deaf = {"2.wav", "5.wav"}
-    with pytest.raises(DataError, match="more than data.max_skipped"):
+    with pytest.raises(DataError, match=r"more than data\.max_skipped"):
         make(source, packs, reading)
     reading.deaf.clear()
     reading.names.clear()
@@ -794,6 +809,7 @@ def test_a_process_may_be_killed_at_any_moment(
             return not process.is_alive() or (bool(children(process.pid)) if starting else lines(packs) >= wanted)
 
         assert wait(ready)
+        os.kill(process.pid or 0, signal.SIGSTOP)  # so that it begins no worker that is not seen
         helpers = children(process.pid)
         process.kill()
         process.join()

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from tests.data.readers import LAST, dies, fails, maybe, noted, square
 
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd
@@ -20,7 +21,6 @@ from etude.data.prepare import Rules, prepare
 from etude.data.runners import AHEAD, SHARD, run
 from etude.data.sources.demo import HOME
 from etude.errors import UserError
-from tests.data.readers import LAST, dies, fails, maybe, noted, square
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -49,7 +49,7 @@ def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
 def test_what_a_job_raises_here_reaches_the_caller() -> None:
     results = run(fails, list(range(40)), 1)
     assert [next(results) for _ in range(13)] == list(range(13))
-    with pytest.raises(LookupError, match="^job 13$"):
+    with pytest.raises(LookupError, match=r"^job 13$"):
         next(results)
 
 

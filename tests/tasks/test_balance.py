@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable
 from itertools import permutations, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pytorch_lightning import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -20,10 +19,12 @@ from torch.utils.data import DataLoader
 from etude.build import conf_dir, network
 from etude.data.batch import Batch
 from etude.errors import UserError
-from etude.learner import Learner
 from etude.optim import Optimiser
 from etude.tasks.balance import Balance, Random, Sum, Uncertainty
 from etude.tasks.surgery import PCGrad
+
+if TYPE_CHECKING:
+    from etude.learner import Learner
 
 NAMES = sorted(path.stem for path in (conf_dir() / "balance").glob("*.yaml"))
 KINDS = {"genre": "label", "energy": "scalar", "valence": "scalar"}
@@ -230,7 +231,7 @@ class Pulled(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.backbone, self.heads, self.balance = nn.Linear(3, 2), nn.ModuleDict(), PCGrad("ab")
-        self.heads |= {"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}
+        self.heads.update({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)})
         self.heads["b"].load_state_dict({k: -v for k, v in self.heads["a"].state_dict().items()})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -286,6 +287,8 @@ def batch(seed: int, *missing: str) -> Batch:
 @pytest.fixture
 def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., tuple[Learner, dict[str, float]]]:
     """Train a small network of a balance on batches, one epoch; what came out and what was logged."""
+
+    from pytorch_lightning import Trainer  # here, because the two processes above import this file and need it not
 
     def go(balance: str, *batches: Batch, accumulate: int = 1) -> tuple[Learner, dict[str, float]]:
         composed = config(f"balance={balance}", "task=joint", "~task.targets.danceability", "backbone=lstm",

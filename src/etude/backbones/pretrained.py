@@ -47,8 +47,8 @@ def fetch(model: str) -> dict[str, Tensor]:
     except Exception as error:  # whatever the hub, the network or the disk may have against it
         file = f"model.safetensors of huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
         raise UserError(
-            f"backbone.weights=imagenet: weights of {model} cannot be fetched ({type(error).__name__}); where there is a "
-            f"network get {file}, and pass backbone.weights=/path/of/it"
+            f"backbone.weights=imagenet: {model} cannot be fetched ({type(error).__name__}); get {file}, where there is "
+            "a network, and pass backbone.weights=/path/of/it"
         ) from error
 
 

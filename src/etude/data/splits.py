@@ -116,9 +116,10 @@ class Split:
             return ~again
         first = dict(zip(table["content"][::-1], table["id"][::-1], strict=True))
         pairs = [f"{first[row.content]} = {row.id}" for row in table[again].itertuples()]
+        times = "once" if len(pairs) == 1 else f"{len(pairs)} times"
         if self.duplicates == "refuse":
             raise DataError(
-                f"the same audio stands under two ids {len(pairs)} times, so that it could be learned and tested: "
+                f"the same audio stands under two ids {times}, so that it could be learned and tested: "
                 f"{_some(pairs)}; leave one of each with data.split.duplicates=drop, or keep them with =allow"
             )
         log.warning("the same audio under two ids: %d clips are left out (%s)", len(pairs), _some(pairs))

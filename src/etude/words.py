@@ -1,0 +1,101 @@
+"""The words that prepare and explore take, such as `source=folder path=music`, to the data module that they describe."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from etude.build import conf_dir
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from etude.data.module import MusicData
+
+
+def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
+    """The data module of some words.
+
+    Args:
+        words: Overrides of Hydra, the source's own settings by their bare names, and `workers`, `retry`, `ray`.
+
+    Returns:
+        The module, and the overrides with which `train.py` has the same data.
+
+    Raises:
+        UserError: A word is none of these, or a value is missing or of the wrong type.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig, OmegaConf
+
+    overrides, settings, own = _translate(words)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        source = compose("train", overrides=overrides).data.source
+        known = list(source.keys())
+        for key, value in settings.items():
+            if key not in known:
+                near = get_close_matches(key, known, n=1) or [", ".join(k for k in known if k != "_target_")]
+                raise UserError(f"{key}: no such setting of this source; there is {near[0] or 'none'}")
+            path = f"data.source.{key}"
+            # what is given replaces a mapping; Hydra would put it into the one that is there
+            replaced = (
+                not OmegaConf.is_missing(source, key) and isinstance(source[key], DictConfig) and value[:1] == "{"
+            )
+            overrides += [f"~{path}", f"+{path}={value}"] if replaced else [f"{path}={_quoted(value)}"]
+        config = compose("train", overrides=overrides)
+    if missing := sorted(OmegaConf.missing_keys(config.data)):
+        bare = {key: key.removeprefix("data.source.") for key in missing}
+        said = (f"{key}: needs a value; add {key if '.' in word else word}=..." for key, word in bare.items())
+        raise UserError("\n".join(said))
+    module = _module(config)
+    module.rules = replace(module.rules, **own)
+    return module, overrides
+
+
+def _module(config: Any) -> MusicData:
+    """The data module of a composed config, checked as in training; the other groups do not matter here."""
+    from omegaconf import OmegaConf
+
+    from etude import build
+    from etude.schema import node_problems
+
+    plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
+    if faults := [fault for key, node in plain.items() for fault in node_problems(key, node)]:
+        raise UserError("\n".join(faults))
+    return build.data({**plain, "seed": 0})
+
+
+def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
+    """What Hydra is told, what the source is told, and what is this command's own."""
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} | {"outputs"}
+    overrides: list[str] = []
+    settings: dict[str, str] = {}
+    own: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.lstrip("+").partition("=")
+        if not equals:
+            raise UserError(f"{word}: is not of the form name=value; --help shows some")
+        if key == "workers":
+            if not value.isdigit() or not int(value):
+                raise UserError(f"workers={value}: must be a whole number of at least 1")
+            own["workers"] = int(value)
+        elif key == "retry":
+            own["retry"] = value.lower() == "true"
+        elif key == "ray":
+            own["ray"] = value
+        elif key == "source":
+            overrides.insert(0, f"data={value}")
+        elif key in groups or "." in key or "/" in key:
+            overrides.append(word)
+        else:
+            settings[key] = value
+    return overrides, settings, own
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra reads it: lists and mappings are its own grammar, anything else is a text, spaces and all."""
+    if value[:1] in ("[", "{", "'", '"') or value.lower() in ("null", "true", "false", "???"):
+        return value
+    escaped = value.replace("'", "\\'")
+    return value if re.fullmatch(r"[\w./-]+", value) else f"'{escaped}'"
