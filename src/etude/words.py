@@ -1,4 +1,4 @@
-"""The words that prepare and explore take, such as `source=folder path=music`, to the data module that they describe."""
+"""The words that prepare and explore take, such as `source=folder path=music`, to the data module they describe."""
 
 from __future__ import annotations
 
@@ -81,6 +81,8 @@ def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, A
                 raise UserError(f"workers={value}: must be a whole number of at least 1")
             own["workers"] = int(value)
         elif key == "retry":
+            if value.lower() not in ("true", "false"):
+                raise UserError(f"retry={value}: must be true or false")
             own["retry"] = value.lower() == "true"
         elif key == "ray":
             own["ray"] = value
@@ -94,8 +96,10 @@ def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, A
 
 
 def _quoted(value: str) -> str:
-    """A value as Hydra reads it: lists and mappings are its own grammar, anything else is a text, spaces and all."""
-    if value[:1] in ("[", "{", "'", '"') or value.lower() in ("null", "true", "false", "???"):
+    """A value as Hydra reads it: whole lists and mappings are its own grammar, anything else is a text as it stands."""
+    if value[:1] + value[-1:] in ("[]", "{}", "''", '""') or value.lower() in ("null", "true", "false", "???"):
         return value
-    escaped = value.replace("'", "\\'")
-    return value if re.fullmatch(r"[\w./-]+", value) else f"'{escaped}'"
+    if re.fullmatch(r"[A-Za-z_./][\w./-]*", value):
+        return value
+    # in Hydra's grammar backslashes count only before a quote, which may be the closing one
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"

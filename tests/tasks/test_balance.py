@@ -107,7 +107,7 @@ def test_uncertainty_is_the_papers_formula() -> None:
 
 
 def test_the_noise_that_is_learned_is_that_of_the_losses() -> None:
-    balance = Uncertainty(KINDS)
+    balance = Uncertainty(KINDS, rate=10.0)
     optimiser = torch.optim.Adam(balance.parameters(), lr=1e-2)
     for _ in range(500):
         optimiser.zero_grad()
@@ -117,8 +117,19 @@ def test_the_noise_that_is_learned_is_that_of_the_losses() -> None:
     assert variance == pytest.approx({"genre": 3.0, "energy": 0.04, "valence": 0.3}, rel=1e-2)
 
 
+def test_a_rate_makes_s_larger_and_not_its_gradient() -> None:
+    slow, fast = Uncertainty(KINDS, rate=1.0), Uncertainty(KINDS, rate=50.0)
+    slow.log_variance["energy"].data.fill_(-0.5)
+    fast.log_variance["energy"].data.fill_(-0.01)
+    for balance in (slow, fast):
+        balance(losses(genre=1.5, energy=0.4, valence=0.2)).backward()
+    torch.testing.assert_close(fast.weights, slow.weights)
+    pulled = [[p.grad for p in balance.parameters()] for balance in (slow, fast)]
+    torch.testing.assert_close(pulled[0], pulled[1])
+
+
 def test_a_target_without_labels_contributes_nothing_and_its_weight_stays() -> None:
-    balance = Uncertainty(KINDS)
+    balance = Uncertainty(KINDS, rate=10.0)
     balance.log_variance["genre"].data.fill_(0.3)
     optimiser = torch.optim.Adam(balance.parameters(), lr=1e-2)
 

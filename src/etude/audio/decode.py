@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,10 +61,25 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
             audio = file.read(dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise DecodeError(f"{path}: is broken ({str(error).split(': ')[-1].strip(' .')})") from error
-        if len(audio) < WHOLE * len(file):
-            there, whole = len(audio) / file.samplerate, len(file) / file.samplerate
-            raise DecodeError(f"{path}: is cut off, {there:.1f} s of {whole:.1f} s are there")
+        _whole(path, len(audio) / file.samplerate, len(file) / file.samplerate / _there(path))
         return audio.mean(axis=1, dtype=np.float32), file.samplerate
+
+
+def _whole(path: Path, there: float, stated: float) -> None:
+    """Refuse a file that has lost its end; seconds that it has, and that it should have."""
+    if there < WHOLE * stated:
+        raise DecodeError(f"{path}: is cut off, {there:.1f} s of {stated:.1f} s are there")
+
+
+def _there(path: Path) -> float:
+    """Share of a WAV or AIFF file that is there, by the size in its header; libsndfile reads what it finds."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
+    size = int.from_bytes(head[4:], "little" if order == "little" else "big") + 8
+    if order is None or not 8 < size < 0xFFFFFF00:  # of a stream the size is not known
+        return 1.0
+    return min(1.0, path.stat().st_size / size)
 
 
 def _ffmpeg(path: Path, reason: str) -> tuple[np.ndarray, int]:
@@ -73,7 +89,7 @@ def _ffmpeg(path: Path, reason: str) -> tuple[np.ndarray, int]:
     if shutil.which("ffmpeg") is None:
         raise DecodeError(f"{path}: cannot be decoded ({reason}; ffmpeg is not installed)")
     # of the protocols only files: a playlist must not fetch anything. AU: a header that needs no length
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}",
+    command = ["ffmpeg", "-hide_banner", "-nostats", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}",
                "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "-"]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL)
@@ -82,4 +98,8 @@ def _ffmpeg(path: Path, reason: str) -> tuple[np.ndarray, int]:
         raise DecodeError(f"{path}: cannot be decoded (ffmpeg was not done after {PATIENCE} s)") from error
     except (subprocess.CalledProcessError, soundfile.LibsndfileError) as error:
         raise DecodeError(f"{path}: cannot be decoded ({reason}; nor does ffmpeg know it)") from error
+    said = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", done.stderr)
+    if said and native:
+        hours, minutes, seconds = (float(part) for part in said.groups())
+        _whole(path, len(audio) / native, 3600 * hours + 60 * minutes + seconds)
     return audio.mean(axis=1, dtype=np.float32), native

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,9 +44,9 @@ class Front:
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop_length", "n_mels"):
             if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"feature.front.{name} must be greater than 0, got {value!r}")
+                raise UserError(f"feature.front.{name} must be greater than 0, got {value!r}")
         if self.sync not in ("none", "beat"):
-            raise ValueError(f"feature.sync must be none or beat, got {self.sync!r}")
+            raise UserError(f"feature.sync must be none or beat, got {self.sync!r}")
 
     @property
     def bins(self) -> int:

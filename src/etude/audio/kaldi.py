@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from etude.audio.front import Front
+from etude.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,4 +111,4 @@ def mel_bank(rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Te
 
 def _by_the_hop(front: Front) -> None:
     if front.sync != "none":
-        raise ValueError(f"feature.sync={front.sync}: {type(front).__name__} makes frames by the hop only")
+        raise UserError(f"feature.sync={front.sync}: {type(front).__name__} makes frames by the hop only")

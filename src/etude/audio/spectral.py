@@ -53,13 +53,13 @@ class FrontEnd(Front):
         super().__post_init__()
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
+                raise UserError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
         for name in ("n_chroma", "top_db"):
             if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"feature.front.{name} must be greater than 0, got {value!r}")
+                raise UserError(f"feature.front.{name} must be greater than 0, got {value!r}")
         top = self.rate / 2 if self.fmax is None else self.fmax
         if not 0 <= self.fmin < top <= self.rate / 2:
-            raise ValueError(
+            raise UserError(
                 f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
                 f"{self.rate / 2:g} Hz"
             )

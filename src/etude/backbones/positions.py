@@ -55,7 +55,7 @@ class Table(nn.Module):
         slower = (last / (columns - 1).clamp(min=1)).clamp(max=1)
         place = (torch.arange(count, device=columns.device) * slower[:, None]).clamp(max=last)  # (B, count)
         before = place.floor().long()
-        share = (place - before)[..., None, None]
+        share = (place - before)[..., None, None].to(self.table.dtype)
         return torch.lerp(self.table[0][before], self.table[0][(before + 1).clamp(max=last)], share)
 
 

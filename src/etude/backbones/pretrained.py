@@ -46,9 +46,10 @@ def fetch(model: str) -> dict[str, Tensor]:
         return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # whatever the hub, the network or the disk may have against it
         file = f"model.safetensors of huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
+        reason = type(error).__name__
         raise UserError(
-            f"backbone.weights=imagenet: {model} cannot be fetched ({type(error).__name__}); get {file}, where there is "
-            "a network, and pass backbone.weights=/path/of/it"
+            f"backbone.weights=imagenet: {model} cannot be fetched ({reason}); get {file}, where there is a network, "
+            "and pass backbone.weights=/path/of/it"
         ) from error
 
 

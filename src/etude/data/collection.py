@@ -141,6 +141,18 @@ def merged(column: pd.Series, classes: Mapping[str, Iterable[str]] | None) -> pd
     return column.map(new).astype(object)
 
 
+def expanded(path: str) -> Path:
+    """A path of the user's, with ~ as their home.
+
+    Raises:
+        DataError: There is no user whose home it would be.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: there is no such user; write ./{path} for a file of that name") from error
+
+
 def inside(folder: Path, name: str, where: str) -> Path:
     """A path below a folder.
 

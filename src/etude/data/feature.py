@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from etude.audio.front import Front
 from etude.audio.spectral import FrontEnd
+from etude.errors import UserError
 
 VIEWS = ("mel", "chroma", "fused")
 
@@ -26,9 +27,9 @@ class Feature:
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
-            raise ValueError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+            raise UserError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
         if self.view != "mel" and not self.front.n_chroma:
-            raise ValueError(f"feature.view={self.view}: this front end makes no chroma, only view=mel")
+            raise UserError(f"feature.view={self.view}: this front end makes no chroma, only view=mel")
         object.__setattr__(self, "front", replace(self.front, sync=self.sync))
 
     @property

@@ -106,14 +106,15 @@ class Uncertainty(Balance):
 
     Args:
         targets: Kinds by name, `label` or `scalar`.
-        rate: How many times faster than other weights s moves. Adam's steps are as long as the learning rate however
-            small a gradient is, and at the rate of a network s would hardly leave 0 within a short training.
+        rate: How many times faster than other weights s moves. Adam's steps are about as long as the learning rate
+            whatever the gradient, and s has a way of several units to go: at the rate of a network, 0.0005, it would
+            take thousands of steps.
 
     Attributes:
         log_variance: s / rate of each target, () each; begins at 0, is never decayed.
     """
 
-    def __init__(self, targets: Mapping[str, str], rate: float = 10.0) -> None:
+    def __init__(self, targets: Mapping[str, str], rate: float = 100.0) -> None:
         super().__init__(targets)
         if rate <= 0:
             raise ValueError(f"balance.rate must be greater than 0, got {rate}")
@@ -124,7 +125,9 @@ class Uncertainty(Balance):
         """As of every balance."""
         terms = []
         for name, loss in losses.items():
-            s = self.rate * self.log_variance[name]
+            learned = self.log_variance[name]
+            # rate times as much, with the gradient of s itself: clipping by norm would see a larger one before all else
+            s = learned + (self.rate - 1) * learned.detach()
             weight = self.share[name] * (-s).exp()
             self.weights[name] = weight.detach()
             there = 1.0 if known is None else known[name].to(loss)

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import Collection, label, merged, scalar
+from etude.data.collection import Collection, expanded, label, merged, scalar
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def collection(
     """
     if subset not in SUBSETS:
         raise DataError(f"data.source.subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
-    tables = Path(metadata).expanduser()
+    tables = expanded(metadata)
     table = _read(tables / "tracks.csv", TRACKS)
     if (tables / "echonest.csv").is_file():
         table = table.join(_read(tables / "echonest.csv", ECHONEST, float))
@@ -102,7 +102,7 @@ def collection(
         raise DataError(f"{tables / 'tracks.csv'}: {what}")
 
     extra["licences"] = _counts(table["licence"].fillna("not stated"))
-    files = _files(Path(path).expanduser(), table.index, subset)
+    files = _files(expanded(path), table.index, subset)
     rows: dict[str, Any] = {"id": table.index.astype(str), "path": files, "group": "artist " + table["artist"]}
     table = table.assign(**rows, split=table["split"].map(SPLITS))
     title = f"FMA {subset}: {len(table):,} {'tracks' if subset == 'full' else 'clips'} of the Free Music Archive"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from etude.data.collection import NO_GROUP, Collection, label, merged, slug
+from etude.data.collection import NO_GROUP, Collection, expanded, label, merged, slug
 from etude.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
     """
     import pandas as pd
 
-    home = Path(path).expanduser()
+    home = expanded(path)
     if not home.is_dir():
         raise DataError(f"{home}: there is no such folder; {EXPECTED}")
     names = sorted(folder.name for folder in home.iterdir() if folder.is_dir() and not folder.name.startswith("."))

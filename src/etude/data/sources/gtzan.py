@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, label
+from etude.data.collection import Collection, expanded, label
 from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -59,7 +59,7 @@ def collection(path: str, filtered: bool = True) -> Collection:
     """
     import pandas as pd
 
-    home = Path(path).expanduser()
+    home = expanded(path)
     parts = split()
     names = parts if filtered else [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
     ids = [clip for clip in names if clip != BROKEN]

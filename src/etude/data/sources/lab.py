@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import NO_GROUP, Collection, label, merged, scalar, slug
+from etude.data.collection import NO_GROUP, Collection, expanded, label, merged, scalar, slug
 from etude.data.columns import number
 from etude.data.ready import BEAT, beside, ready
 from etude.errors import DataError
@@ -52,7 +52,7 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
     """
     import pandas as pd
 
-    labels = Path(path).expanduser().absolute()
+    labels = expanded(path).absolute()
     home = labels.with_name(labels.name.removesuffix(BEAT))
     if not (labels / "train_labels.txt").is_file():
         raise DataError(f"{labels}: has no train_labels.txt; expected is fma_genre_spectrograms or multitask_dataset")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.cells import read
-from etude.data.collection import NO_GROUP, Collection, inside, label, merged, slug
+from etude.data.collection import NO_GROUP, Collection, expanded, inside, label, merged, slug
 from etude.data.columns import declared, inferred
 from etude.errors import DataError
 
@@ -47,8 +47,8 @@ def collection(
     Raises:
         DataError: The file cannot be read, or what stands in it cannot be used; the message names the row.
     """
-    file = Path(table).expanduser()
-    home = file.parent if audio is None else Path(audio).expanduser()
+    file = expanded(table)
+    home = file.parent if audio is None else expanded(audio)
     cells, where = read(file)
     if "path" not in cells:
         raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'none at all'}")
