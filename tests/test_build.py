@@ -50,7 +50,7 @@ def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
     ("node", "said"),
     [
         ({"_target_": "etude.backbones.cnn.CNN", "colour": "red"}, "etude.backbones.cnn.CNN: .*colour"),
-        ({"_target_": "etude.backbones.ast.AST", "size": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
+        ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
         ({"_target_": "etude.backbones.cnn.RNN"}, "there is no etude.backbones.cnn.RNN"),
         ({"_target_": "etude.backbones.rnn.RNN"}, "there is no etude.backbones.rnn.RNN"),
         ({"_target_": "CNN"}, "there is no CNN"),

@@ -88,7 +88,7 @@ def test_filters_and_matrices_are_decayed_and_biases_and_norms_are_not(net: nn.M
 
 
 def test_the_class_token_is_a_vector_and_not_decayed() -> None:
-    assert not decayed(AST(12))["cls"]
+    assert not decayed(AST(12))["patches.tokens"]
 
 
 def test_what_is_frozen_is_left_out() -> None:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 # Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
 NETWORK = (
-    *("etude.audio.kaldi", "etude.audio.spectral", "etude.augment", "etude.backbones", "etude.data.feature"),
+    *(
+        "etude.audio.image",
+        "etude.audio.kaldi",
+        "etude.audio.spectral",
+        "etude.augment",
+        "etude.backbones",
+        "etude.data.feature",
+    ),
     *("etude.optim", "etude.tasks"),
 )
 # And those that a run which is resumed may call as well.

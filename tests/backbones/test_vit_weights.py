@@ -114,7 +114,7 @@ def test_without_a_network_it_says_which_file_is_needed(monkeypatch: pytest.Monk
     net = AST(40, DISTILLED + ".fb_in1k", "imagenet", depth=1)
     monkeypatch.setattr(timm, "create_model", offline)
     said = (
-        r"model\.safetensors of huggingface\.co/timm/deit_tiny_distilled_patch16_224\.fb_in1k, and pass backbone\.weig"
+        r"get model\.safetensors of huggingface\.co/timm/deit_tiny_distilled_patch16_224\.fb_in1k, .* backbone\.weights"
     )
     with pytest.raises(UserError, match=said) as raised:
         net.initialise()
@@ -241,6 +241,12 @@ def test_weights_of_another_network_are_refused(settings: dict[str, Any], said: 
     _, path = pictures(tmp_path, depth=2)
     with pytest.raises(UserError, match=said):
         begun(128, weights=str(path), **settings)
+
+
+def test_an_audiomae_that_was_tuned_is_not_taken_for_one_that_was_not(tmp_path: Path) -> None:
+    _, path = audiomae(tmp_path, global_pool="avg")  # whose norm stands behind the mean
+    with pytest.raises(UserError, match="norm"):
+        begun(128, model="vit_base_patch16_1024_128.audiomae_as2m", weights=str(path), depth=2)
 
 
 def test_what_holds_no_transformer_is_refused(tmp_path: Path) -> None:

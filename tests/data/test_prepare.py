@@ -799,7 +799,7 @@ def test_a_process_may_be_killed_at_any_moment(
     """Ten times, after a number of clips that is drawn; with workers, often while they start."""
     expected = content(prepare(many(home), SLOW, Rules(tmp_path / "sure", workers=1)).folder)
     rng = np.random.default_rng(workers)
-    moments = rng.integers(1, 12, 10) if workers == 1 else rng.permutation([0] * 7 + [1, 4, 9])
+    moments = rng.integers(1, 12, 10) if workers == 1 else rng.permutation([0] * 8 + [1, 9])
     partly, helped = 0, True
     for more in moments.tolist():
         before = lines(packs)
@@ -820,7 +820,7 @@ def test_a_process_may_be_killed_at_any_moment(
         for pack in packs.glob("many-*"):  # it was faster than the one that watches it
             assert content(pack) == expected
             shutil.rmtree(packs)
-    assert partly >= 3
+    assert partly >= 2
     process = start(job, home, packs, workers)
     process.join()
     assert process.exitcode == 0

@@ -101,32 +101,37 @@ def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyP
         list(run(square, [1], ray="local"))
 
 
-def test_ray_makes_the_same_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real Ray of two workers, begun and ended by the command."""
+def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real Ray of two workers: the order, few jobs ahead, what a job raises, and the bytes of a pack."""
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", ROOT)  # where the reader is
+    monkeypatch.setenv("PYTHONPATH", ROOT)  # where the readers are
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    numbers = run(square, list(range(60)), 2, "local")
+    try:
+        assert next(numbers) == 0
+        assert ray.cluster_resources()["CPU"] == 2
+        pile = Pile(tmp_path / "done", 400)
+        assert_in_order(run(noted, pile, 2, "local"), pile)
+
+        source = sounds(tmp_path)
+        made = [prepare(source, FrontEnd(), Rules(tmp_path / name, workers=count, ray=where))
+                for name, count, where in (("here", 1, None), ("ray", 2, "local"))]  # fmt: skip
+        here, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in made)
+        assert len(made[0].index) == 19  # the last is missing
+        assert there == here
+
+        assert ray.is_initialized()  # one that was there before stays
+        assert list(numbers) == [number**2 for number in range(1, 60)]
+    finally:
+        numbers.close()  # type: ignore[attr-defined]
+    assert not ray.is_initialized()
+
+
+def sounds(home: Path) -> Collection:
     audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
-    paths = [tmp_path / f"{i:02}.wav" for i in range(20)]
+    paths = [home / f"{i:02}.wav" for i in range(20)]
     for i, path in enumerate(paths[:-1]):
         soundfile.write(path, audio[9000 * i :][: 9000 + 500 * i], 22050)
     rows = {"id": [path.stem for path in paths], "path": list(map(str, paths)), "group": None, "genre": ["x", "y"] * 10}
     targets = {"genre": {"kind": "label", "classes": ["x", "y"]}}
-    source = Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=maybe)
-    made = [prepare(source, FrontEnd(), Rules(tmp_path / name, workers=count, ray=where))
-            for name, count, where in (("here", 1, None), ("ray", 2, "local"))]  # fmt: skip
-    here, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in made)
-    assert len(made[0].index) == 19  # the last is missing
-    assert there == here
-    assert not ray.is_initialized()
-
-
-def test_ray_keeps_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
-    """In a Ray that was there before, and that stays."""
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": ROOT}})
-    try:
-        pile = Pile(tmp_path / "done", 400)
-        assert_in_order(run(noted, pile, 2, "local"), pile)
-        assert ray.is_initialized()
-    finally:
-        ray.shutdown()
+    return Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=maybe)

@@ -135,7 +135,7 @@ def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Calla
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
 def test_every_experiment_runs_to_its_report(name: str, tmp_path: Path, train: Callable[..., Result]) -> None:
-    result = train(tmp_path, f"experiment={name}", "debug=fast")
+    result = train(tmp_path, f"experiment={name}", "debug=fast", "data.crop=1.0", "data.eval_crops=1")
     assert result.returncode == 0, result.stderr
     (page,) = (tmp_path / "outputs").glob("*/report.html")
     assert "</html>" in page.read_text()

@@ -84,8 +84,7 @@ class AST(Backbone):
         places = Waves(rows, self.dim) if weights is None else Table(rows, columns, self.dim)
         self.patches = Patches(filters, places, own, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks = nn.ModuleList(net.blocks)
-        self.late = not isinstance(net.fc_norm, nn.Identity)  # normalised after the mean
-        self.norm = net.fc_norm if self.late else net.norm
+        self.norm, self.fc_norm = net.norm, net.fc_norm  # one before the tokens are pooled or one after
         self.apply(_init)
 
     @property
@@ -126,18 +125,19 @@ class AST(Backbone):
 
     def end(self, state: State) -> Tensor:
         """What comes out of the last block to the embedding (B, D)."""
-        tokens = state.tokens if self.late else self.norm(state.tokens)
+        tokens = self.norm(state.tokens)
         if not self.mean:
             z = tokens.mean(1)
         else:
             own = self.patches.tokens.shape[1]
             mask = tokens.new_ones(tokens.shape[:2]) if state.mask is None else state.mask[:, 0, 0].to(tokens.dtype)
             z = (tokens * mask[..., None])[:, own:].sum(1) / mask[:, own:].sum(1, keepdim=True)
-        return self.norm(z) if self.late else z
+        return self.fc_norm(z)
 
     def layers(self) -> list[nn.Module]:
         """Patches with their places and tokens, blocks, final norm."""
-        return [self.patches, *self.blocks, *([self.norm] if any(True for _ in self.norm.parameters()) else [])]
+        parts = [self.patches, *self.blocks, self.norm, self.fc_norm]
+        return [part for part in parts if next(part.parameters(), None) is not None]
 
     def initialise(self) -> None:
         """Read the weights that were trained elsewhere.

@@ -50,7 +50,10 @@ def transformer(model: str, depth: int | None = None, **settings: Any) -> Vision
         or net.global_pool not in ("token", "avg")
         or getattr(net, "pool_include_prefix", False)
     ):
-        raise ValueError(f"backbone.model={model} is no plain vision transformer; backbone=timm takes any image model")
+        raise ValueError(
+            f"backbone.model={model} is no vision transformer that is read out at a token or at the mean of its patches; "
+            "backbone=timm takes networks for pictures of any size"
+        )
     return net
 
 

@@ -82,8 +82,8 @@ def fit(found: dict[str, Tensor], ours: dict[str, Tensor], first: int, folder: P
     if "patch_embed.proj.bias" in found:
         fitted["patches.filters.bias"] = found["patch_embed.proj.bias"]
     for key, value in found.items():
-        name = re.sub(r"^norm_pre\.", "patches.norm.", re.sub(r"^fc_norm\.", "norm.", key))
-        if name.startswith(("blocks.", "norm.", "patches.norm.")):
+        name = re.sub(r"^norm_pre\.", "patches.norm.", key)
+        if name.startswith(("blocks.", "norm.", "fc_norm.", "patches.norm.")):
             fitted[name] = value
     return fitted
 
