@@ -12,9 +12,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from etude import build
+from etude.backbones.ast import AST
 from etude.errors import UserError
 from etude.learner import Learner
-from etude.transfer import Transfer, depths
+from etude.transfer import Transfer, depths, levels
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer.max_epochs=3", "logger.csv=null"]
@@ -168,3 +169,11 @@ def _seen(data: Any, composed: dict[str, Any]) -> Any:
     """The data, as if seen through the config's feature; its frames are not read here."""
     data.feature = build.make(composed["feature"])
     return data
+
+
+def test_a_final_norm_belongs_to_the_block_before_it() -> None:
+    net = AST(12, depth=3)
+    assert levels(net)[:4] == [0, 1, 2, 3]
+    assert max(levels(net)) == 3
+    assert depths(net)["norm.weight"] == 3
+    assert depths(net)["patches.tokens"] == 0

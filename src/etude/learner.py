@@ -15,7 +15,7 @@ from etude.optim import Optimiser
 from etude.results.metrics import PRIMARY, classification, regression
 from etude.tasks.collect import Collected
 from etude.tasks.task import Task
-from etude.transfer import Transfer, depths
+from etude.transfer import Transfer, depths, levels
 
 
 class Standardiser(nn.Module):
@@ -72,9 +72,9 @@ class Learner(LightningModule):
         """As in torch; layers that do not learn now stay in evaluation, so that their batch norms do not drift."""
         super().train(mode)
         if mode and self.transfer is not None:
-            layers = self.backbone.layers()
-            for depth, layer in enumerate(layers):
-                if not self.transfer.multiplier(depth, len(layers), self.current_epoch):
+            depth_of = levels(self.backbone)
+            for depth, layer in zip(depth_of, self.backbone.layers(), strict=True):
+                if not self.transfer.multiplier(depth, depth_of[-1] + 1, self.current_epoch):
                     layer.eval()
         return self
 
@@ -162,7 +162,7 @@ class Learner(LightningModule):
         if self.transfer is None:
             return self.optimiser.configure(self, steps)
         table, depth = self.transfer, depths(self.backbone)
-        layers = len(self.backbone.layers())
+        layers = levels(self.backbone)[-1] + 1
 
         def multiplier(name: str, done: float) -> float:
             if not name.startswith("backbone."):

@@ -92,15 +92,15 @@ class Transfer:
             )
         if self.init_from is not None and copy:
             self._copy(learner, Path(self.init_from), front)
-        layers = learner.backbone.layers()
-        frozen = self.frozen(len(layers))
+        layers = levels(learner.backbone)[-1] + 1
+        frozen = self.frozen(layers)
         learner.transfer = self
         for name, depth in depths(learner.backbone).items():
             if depth < frozen:
                 learner.backbone.get_parameter(name).requires_grad_(False)
         learner.train()
         if self.train != "full" or self.layer_decay < 1:
-            log.info("transfer: %d of the backbone's %d layers learn", len(layers) - frozen, len(layers))
+            log.info("transfer: %d of the backbone's %d layers learn", layers - frozen, layers)
 
     def _copy(self, learner: Learner, path: Path, front: dict[str, object] | None) -> None:
         """Every tensor of the backbone whose name and shape agree, and the standardisation that it knows."""
@@ -134,9 +134,23 @@ class Transfer:
                 log.warning("transfer: %d tensors are %s: %s", len(keys), title, ", ".join(sorted(keys)[:8]))
 
 
+def levels(backbone: Any) -> list[int]:
+    """The depth of each of a backbone's layers, from 0; one of vectors alone, a final norm, belongs to the one before.
+
+    Args:
+        backbone: A `Backbone`.
+    """
+    depths: list[int] = []
+    for part in backbone.layers():
+        weighs = any(p.ndim > 1 for p in part.parameters())
+        depths.append(depths[-1] + weighs if depths else 0)
+    return depths
+
+
 def depths(backbone: Any) -> dict[str, int]:
-    """The layer of each parameter of a backbone, by name; one that stands in no layer is as deep as the input."""
-    layer = {id(p): depth for depth, part in enumerate(backbone.layers()) for p in part.parameters()}
+    """The depth of each parameter of a backbone, by name; one that stands in no layer is as deep as the input."""
+    parts = zip(levels(backbone), backbone.layers(), strict=True)
+    layer = {id(p): depth for depth, part in parts for p in part.parameters()}
     return {name: layer.get(id(p), 0) for name, p in backbone.named_parameters()}
 
 

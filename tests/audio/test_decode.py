@@ -118,13 +118,19 @@ def test_channels_are_averaged(clip: np.ndarray, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("native", RATES)
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.m4a", "a.opus"])
+@pytest.mark.parametrize(
+    ("name", "native"),
+    [
+        *((name, rate) for name in ("a.wav", "a.flac", "a.ogg") for rate in RATES),
+        *(("a.mp3", rate) for rate in RATES[:-1]),
+        *(
+            pytest.param(name, rate, marks=needs_ffmpeg)
+            for name in ("a.m4a", "a.opus")
+            for rate in (8000, 44100, 48000)
+        ),
+    ],
+)
 def test_a_tone_keeps_pitch_length_and_level_at_any_rate(name: str, native: int, channels: int, tmp_path: Path) -> None:
-    if name in ("a.mp3", "a.m4a", "a.opus") and native > 48000:
-        pytest.skip("the codec has no such rate")
-    if name in ("a.m4a", "a.opus") and (shutil.which("ffmpeg") is None or native not in (8000, 44100, 48000)):
-        pytest.skip("ffmpeg is not installed, or a rate that is tested in other formats")
     tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(native) / native)
     given = tone if channels == 1 else np.stack([tone, 0.5 * tone], axis=1)
     path = tmp_path / name

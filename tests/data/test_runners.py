@@ -25,12 +25,10 @@ from etude.errors import UserError
 ROOT = str(Path(__file__).parents[2])
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 30])
-@pytest.mark.parametrize("workers", [1, 2, None])
-def test_few_jobs_need_no_process(count: int, workers: int | None) -> None:
-    if (workers or os.cpu_count() or 1) > 1 and count > SHARD:
-        pytest.skip("these have processes; see below")
-    assert list(run(square, list(range(count)), workers)) == [number**2 for number in range(count)]
+@pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
+def test_few_jobs_or_one_worker_need_no_process(workers: int | None, count: int) -> None:
+    here = run(lambda number: (number**2, os.getpid()), list(range(count)), workers)  # which no process could be told
+    assert list(here) == [(number**2, os.getpid()) for number in range(count)]
 
 
 def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:

@@ -51,7 +51,7 @@ def transformer(model: str, depth: int | None = None, **settings: Any) -> Vision
         or getattr(net, "pool_include_prefix", False)
     ):
         raise ValueError(
-            f"backbone.model={model} is no vision transformer that is read out at a token or at the mean of its patches; "
+            f"backbone.model={model} is no vision transformer read out at a token or at the mean of its patches; "
             "backbone=timm takes networks for pictures of any size"
         )
     return net
