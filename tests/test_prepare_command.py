@@ -278,3 +278,19 @@ def test_help_names_every_source_and_what_it_takes(
         (line,) = [line for line in said.splitlines() if f"source={source} " in line and "=..." in line]
         assert all(f"{key}=..." in line for key in settings)
     assert list(here.iterdir()) == []
+
+
+def test_verify_tells_a_changed_byte(
+    here: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    lay(here / "music")
+    line = ["source=folder", "path=music", "workers=1", "verify=true"]
+    assert main(line) == 0
+    assert "every clip is, byte for byte, what was written" in caplog.text
+    frames = packs(here)[0] / "frames.f16"
+    content = bytearray(frames.read_bytes())
+    content[1000] ^= 1
+    frames.write_bytes(content)
+    assert main(line) == 2
+    assert "was changed after it was written" in capsys.readouterr().err

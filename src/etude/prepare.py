@@ -22,6 +22,7 @@ HELP = """prepare: make the pack of a collection, the frames of all its clips in
   {settings}
   feature=<view> feature.sync=<none|beat> feature/front=<{fronts}> data.packs=<folder>
   workers=<processes> retry=true (what was skipped) ray=<local | address of a cluster>
+  verify=true (read the pack and tell whether a byte of it was changed)
 
 A word without a dot that is none of these is the source's own. Interrupted at any moment, the same line goes on."""
 
@@ -44,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        module, overrides = module_of(words)
+        module, overrides = module_of([word for word in words if word != "verify=true"])
         pack = module.source.pack(module.feature.front, module.rules)
+        if "verify=true" in words and hasattr(pack, "verify"):
+            pack.verify()
+            log.info("every clip is, byte for byte, what was written")
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from here")
         return 130

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # that another process can be handed it. Raises DecodeError when the file gives none.
 Reader = Callable[[Path, Front, float], np.ndarray]
 Locator = Callable[[Path, Front], Path]
+RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"}
 NO_GROUP = "The artists of these clips are not known, so nothing keeps one artist out of both training and test."
 
 
@@ -70,6 +71,8 @@ class Collection:
         table = self.table
         if missing := {"id", "path", "group", *self.targets} - set(table.columns):
             raise DataError(f"{self.name}: the table of clips has no column {', '.join(sorted(missing))}")
+        if taken := sorted(RESERVED & set(self.targets)):
+            raise DataError(f"{self.name}: {', '.join(taken)} is a column of packs; give the target another name")
         if table.empty:
             raise DataError(f"{self.name}: the table of clips is empty")
         if (twice := table["id"][table["id"].duplicated()]).size:

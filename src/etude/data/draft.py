@@ -7,7 +7,6 @@ and opened again, a draft drops what stands behind the last whole line and goes 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -61,9 +60,7 @@ def journal(folder: Path) -> list[Entry]:
     """The whole lines of a folder's journal; none where there is no journal."""
     entries = []
     try:
-        for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
+        for line in (folder / JOURNAL).read_bytes().split(b"\n")[:-1]:  # str knows other ends of lines
             entries.append(Entry(**json.loads(line)))
     except (OSError, ValueError, TypeError):
         pass  # what stands behind the first broken line is made again
@@ -219,6 +216,6 @@ def _write(file: FileIO, data: memoryview) -> None:
 
 def _save(path: Path, text: str) -> None:
     """A text file, there whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.new")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

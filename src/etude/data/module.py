@@ -78,9 +78,9 @@ class MusicData(LightningDataModule):
             if set(crop) != {"seconds", "beats"}:
                 raise ValueError(f"data.crop takes seconds and beats, or one number for both, got {', '.join(crop)}")
             crop = crop["beats" if beats else "seconds"]
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("crop", crop or 1),
-                            ("eval_crops", eval_crops or 1)):  # fmt: skip
-            if value <= 0:
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "crop": crop, "eval_crops": eval_crops}
+        for name, value in sizes.items():
+            if value is not None and value <= 0:
                 raise ValueError(f"data.{name} must be greater than 0, got {value}")
         if eval_crops and crop is None:
             raise ValueError("data.eval_crops needs data.crop, the length of each crop")

@@ -52,7 +52,7 @@ class Pack:
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
             if self.manifest["sha256"] != combined(self.index["content"]):
                 raise ValueError("its table is not the one that was written with its manifest")
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{folder}: is not a whole pack ({error}); delete the folder and it is made again"
             ) from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,8 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
         known = _known(folder, rules.retry)
         made = [entry for entry, _ in known.values()]
         if made and _same(made, files) and _manifest(folder).get("origin") == origin:
-            return Pack(folder)
+            with suppress(DataError):  # its index is lost or garbled: described anew below
+                return Pack(folder)
         if made and len(made) == len(files) and all(map(_still, made, files, table["path"])):
             _refresh(folder, made, files, table.drop(columns="path"), origin)
             return Pack(folder)
@@ -108,12 +110,13 @@ def _make(
 ) -> Pack:
     part = folder.with_name(f".{folder.name}.part")
     begun = draft.journal(part)
-    stale = folder.with_name(f".{folder.name}.stale")
-    if not _same(begun, files[: len(begun)]):  # the collection changed meanwhile: take from the draft what still holds
-        shutil.rmtree(stale, ignore_errors=True)
-        part.rename(stale)
-    known |= _known(stale, rules.retry)
-    table, skipped = collection.table, 0
+    again = rules.retry and not all(entry.frames for entry in begun)
+    stale = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.stale*"))
+    if again or not _same(begun, files[: len(begun)]):  # changed meanwhile: take from the draft what still holds
+        stale.append(part.rename(folder.with_name(f".{folder.name}.stale{len(stale)}")))
+    for old in stale:
+        known |= _known(old, rules.retry)
+    table = collection.table
     with Draft(part) as unfinished:
         done = len(unfinished.entries)
         if done:
@@ -124,22 +127,32 @@ def _make(
                 for (file, path), old in zip(wanted, reused, strict=True) if old is None]  # fmt: skip
         fresh = iter(runners.run(_clip, jobs, rules.workers, rules.ray))
         results: Iterator[tuple[Entry, np.ndarray | None]] = (next(fresh) if old is None else old for old in reused)
+        _allow(collection.name, unfinished, len(files), rules.max_skipped)
         for entry, frames in track(results, len(wanted), f"Frames of {collection.name}", "clips"):
             unfinished.append(entry, frames)
-            skipped += not entry.frames
-            if skipped > rules.max_skipped * len(files):
-                reason = next(entry.reason for entry in unfinished.entries if not entry.frames)
-                if not any(entry.frames for entry in unfinished.entries):
-                    shutil.rmtree(part)
-                raise DataError(
-                    f"{collection.name}: {skipped} clips of {len(files)} already give no frames, more than "
-                    f"data.max_skipped={rules.max_skipped:g} allows; for example {reason}"
-                )
+            if not entry.frames:
+                _allow(collection.name, unfinished, len(files), rules.max_skipped)
+        if not any(entry.frames for entry in unfinished.entries):
+            shutil.rmtree(part)
+            raise DataError(f"{collection.name}: no clip gives frames; for example {unfinished.entries[0].reason}")
         pack = unfinished.finish(folder, table.drop(columns="path"), {"origin": origin})
-    shutil.rmtree(stale, ignore_errors=True)
+    for old in stale:
+        shutil.rmtree(old, ignore_errors=True)
     if missing := pack.manifest["skipped"]:
         log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
     return pack
+
+
+def _allow(name: str, unfinished: Draft, count: int, share: float) -> None:
+    """Refuse a collection of which too much is skipped, also by earlier calls."""
+    reasons = [entry.reason for entry in unfinished.entries if not entry.frames]
+    if len(reasons) > share * count:
+        if len(reasons) == len(unfinished.entries):
+            shutil.rmtree(unfinished.folder)
+        raise DataError(
+            f"{name}: {len(reasons)} clips of {count} already give no frames, more than "
+            f"data.max_skipped={share:g} allows; for example {reasons[0]}"
+        )
 
 
 def _clip(job: tuple[Reader, Entry, str, Front, float]) -> tuple[Entry, np.ndarray | None]:
@@ -187,7 +200,7 @@ def _still(entry: Entry, file: Entry, path: str) -> bool:
 def _reusable(known: Known, file: Entry, path: str) -> tuple[Entry, np.ndarray | None] | None:
     """A clip that was packed before, under the present time of its file."""
     entry, frames = known.get(file.id, (None, None))
-    if entry is None or not _still(entry, file, path):
+    if entry is None or not _still(entry, file, path) or (frames is not None and digest(frames) != entry.content):
         return None
     return replace(entry, modified=file.modified), frames
 

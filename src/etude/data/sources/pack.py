@@ -63,4 +63,7 @@ def collection(path: str) -> Packed:
     said = opened.manifest.get("origin", {}).get("collection")
     if said is None:
         raise DataError(f"{path}: does not say what collection it was made from; make it with scripts/prepare.py")
-    return Packed(opened, **said)
+    try:
+        return Packed(opened, **said)
+    except TypeError as error:
+        raise DataError(f"{path}: does not say what collection it was made from in words that are known") from error
