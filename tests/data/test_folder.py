@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +109,11 @@ def test_the_config_calls_it(home: Path, config: Callable[..., dict[str, Any]]) 
     node = config("data=folder", f"data.source.path='{path}'")["data"]
     assert len(collection(**{key: value for key, value in node["source"].items() if key != "_target_"}).table) == 4
     assert node["split"]["kind"] == "stratified"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
+def test_a_name_that_is_no_text_is_left_out_and_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = lay(home, "rock/a.wav", "rock/b.wav", "jazz/a.wav", "jazz/b.wav")
+    Path(os.fsdecode(os.fsencode(home / "jazz") + b"/caf\xe9.wav")).touch()
+    assert sorted(genres(collection(path))) == ["jazz/a", "jazz/b", "rock/a", "rock/b"]
+    assert "1 names are not UTF-8 (jazz/caf" in caplog.text

@@ -42,6 +42,10 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
     if loose := sum(_is_sound(file) for file in home.iterdir()):
         log.warning("%s: %d sound files beside the folders belong to no class; left out", home, loose)
     files = [file.relative_to(home) for name in names for file in found[name]]
+    if strange := [file for file in files if not _is_text(file)]:
+        said = str(strange[0]).encode("utf-8", "backslashreplace").decode()
+        log.warning("%s: %d names are not UTF-8 (%s); left out, rename them", home, len(strange), said)
+        files = [file for file in files if _is_text(file)]
     if not files:
         raise DataError(f"{home}: has no sound files in its {len(names)} subfolders; {EXPECTED}")
     rows = {"id": _ids(files), "path": [str(home / file) for file in files], "group": None}
@@ -68,6 +72,14 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
 
 def _is_sound(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
+
+
+def _is_text(file: Path) -> bool:
+    """Whether a name can stand in a table; a file system may hold any bytes."""
+    try:
+        return bool(str(file).encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _sounds(folder: Path) -> list[Path]:
