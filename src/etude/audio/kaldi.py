@@ -19,7 +19,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EfficientATFront(Front):
+class KaldiFront(Front):
+    """What the two front ends below share.
+
+    Args:
+        rate, n_fft, hop_length, n_mels, n_chroma, sync: As of every front end; `sync` is `none`.
+        window: Length of a symmetric Hann window, in samples.
+        fmin: Lowest mel frequency, in Hz.
+        fmax: Highest mel frequency, in Hz.
+        preemphasis: Share of the sample before that is subtracted.
+
+    Raises:
+        UserError: Frames are asked for by the beat.
+    """
+
+    window: int = 400
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    preemphasis: float = 0.97
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sync != "none":
+            raise UserError(f"feature.sync={self.sync}: {type(self).__name__} makes frames by the hop only")
+
+    def mel(self, power: Tensor) -> Tensor:
+        """Power (T, 1 + n_fft / 2) to mel power (T, n_mels)."""
+        return power @ mel_bank(self.rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
+
+
+@dataclass(frozen=True)
+class EfficientATFront(KaldiFront):
     """Log-mel of EfficientAT (Schmid, Koutini & Widmer, 2023): 128 bands of 32 kHz sound, scaled to about [-1, 1].
 
     Pre-emphasis, power of a centred transform with a symmetric Hann window of 25 ms, Kaldi's mel bands up to 15 kHz,
@@ -31,13 +61,7 @@ class EfficientATFront(Front):
     hop_length: int = 320
     n_mels: int = 128
     window: int = 800
-    fmin: float = 0.0
     fmax: float = 15000.0
-    preemphasis: float = 0.97
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _by_the_hop(self)
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) at 32 kHz to frames (T, 128), T = 1 + (N - 1) // 320."""
@@ -50,12 +74,11 @@ class EfficientATFront(Front):
         window = torch.hann_window(self.window, periodic=False)
         spectrum = torch.stft(x, self.n_fft, self.hop_length, self.window, window, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(-1).T
-        mel = power @ mel_bank(self.rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
-        return ((mel + 1e-5).log() + 4.5).div(5.0).numpy()
+        return ((self.mel(power) + 1e-5).log() + 4.5).div(5.0).numpy()
 
 
 @dataclass(frozen=True)
-class ASTFront(Front):
+class ASTFront(KaldiFront):
     """Log-mel filter bank of AST (Gong, Chung & Glass, 2021): Kaldi's, 128 bands of 16 kHz sound, as AudioSet's.
 
     Windows of 25 ms every 10 ms, none beyond the ends of the clip; from each its mean is taken, then pre-emphasis and a
@@ -67,16 +90,9 @@ class ASTFront(Front):
     n_fft: int = 512
     hop_length: int = 160
     n_mels: int = 128
-    window: int = 400
     fmin: float = 20.0
-    fmax: float = 8000.0
-    preemphasis: float = 0.97
     mean: float = -4.2677393
     std: float = 4.5689974
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _by_the_hop(self)
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) at 16 kHz to frames (T, 128), T = 1 + (N - 400) // 160, at least 1."""
@@ -89,8 +105,7 @@ class ASTFront(Front):
         before = pad(windows[:, None], (1, 0), mode="replicate")[:, 0, :-1]
         windows = (windows - self.preemphasis * before) * torch.hann_window(self.window, periodic=False)
         power = torch.fft.rfft(windows, self.n_fft).abs().square()
-        mel = power @ mel_bank(self.rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
-        logarithm = mel.clamp(min=torch.finfo(torch.float32).eps).log()
+        logarithm = self.mel(power).clamp(min=torch.finfo(torch.float32).eps).log()
         return ((logarithm - self.mean) / (2 * self.std)).numpy()
 
 
@@ -107,8 +122,3 @@ def mel_bank(rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Te
     bank = np.maximum(0.0, np.minimum(rising, falling))
     bank[-1] = 0.0  # Kaldi leaves out the bin at half the rate
     return torch.from_numpy(bank.astype(np.float32))
-
-
-def _by_the_hop(front: Front) -> None:
-    if front.sync != "none":
-        raise UserError(f"feature.sync={front.sync}: {type(front).__name__} makes frames by the hop only")

@@ -14,9 +14,8 @@ from etude.backbones.base import Backbone
 from etude.backbones.last_block import last
 from etude.backbones.patches import Patches, State
 from etude.backbones.positions import Table, Waves
-from etude.backbones.pretrained import IMAGENET, read
+from etude.backbones.pretrained import IMAGENET, misfit, read
 from etude.backbones.vit import full_name, transformer
-from etude.errors import UserError
 
 
 class AST(Backbone):
@@ -155,10 +154,7 @@ class AST(Backbone):
             fitted = fit(found, own, self.placed, None if self.weights == IMAGENET else Path(self.weights).parent)
             self.load_state_dict({key: value for key, value in fitted.items() if key in own or self.depth is None})
         except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"backbone.weights={self.weights}: are not those of backbone.model={self.model} ({reason})"
-            ) from error
+            raise misfit(self.weights, self.model, error) from error
 
 
 def _init(module: nn.Module) -> None:

@@ -53,6 +53,12 @@ def fetch(model: str) -> dict[str, Tensor]:
         ) from error
 
 
+def misfit(weights: str, model: str, error: Exception) -> UserError:
+    """What to raise when tensors are not those of a network."""
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"backbone.weights={weights}: are not those of backbone.model={model} ({reason})")
+
+
 def one_channel(filters: Tensor) -> Tensor:
     """Filters (D, 3, H, W) of colours to those of a picture in grey, (D, 1, H, W): what all three see is the sum.
 

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, valid
-from etude.backbones.pretrained import one_channel, read
-from etude.errors import UserError
+from etude.backbones.pretrained import misfit, one_channel, read
 
 LEAST = (128, 64)  # frames and bins: after the usual five halvings there is still a picture to take statistics of
 
@@ -105,7 +104,4 @@ class Timm(Backbone):
         try:
             self.net.load_state_dict({name: value for name, value in found.items() if name in own})
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"backbone.weights={self.weights}: are not those of backbone.model={self.model} ({reason})"
-            ) from error
+            raise misfit(self.weights, self.model, error) from error

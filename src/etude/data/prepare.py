@@ -127,14 +127,16 @@ def _make(
                 for (file, path), old in zip(wanted, reused, strict=True) if old is None]  # fmt: skip
         fresh = iter(runners.run(_clip, jobs, rules.workers, rules.ray))
         results: Iterator[tuple[Entry, np.ndarray | None]] = (next(fresh) if old is None else old for old in reused)
-        _allow(collection.name, unfinished, len(files), rules.max_skipped)
+        reasons = [entry.reason for entry in unfinished.entries if not entry.frames]
+        _allow(collection.name, unfinished, reasons, len(files), rules.max_skipped)
         for entry, frames in track(results, len(wanted), f"Frames of {collection.name}", "clips"):
             unfinished.append(entry, frames)
             if not entry.frames:
-                _allow(collection.name, unfinished, len(files), rules.max_skipped)
-        if not any(entry.frames for entry in unfinished.entries):
+                reasons.append(entry.reason)
+                _allow(collection.name, unfinished, reasons, len(files), rules.max_skipped)
+        if len(reasons) == len(unfinished.entries):
             shutil.rmtree(part)
-            raise DataError(f"{collection.name}: no clip gives frames; for example {unfinished.entries[0].reason}")
+            raise DataError(f"{collection.name}: no clip gives frames; for example {reasons[0]}")
         pack = unfinished.finish(folder, table.drop(columns="path"), {"origin": origin})
     for old in stale:
         shutil.rmtree(old, ignore_errors=True)
@@ -143,9 +145,8 @@ def _make(
     return pack
 
 
-def _allow(name: str, unfinished: Draft, count: int, share: float) -> None:
+def _allow(name: str, unfinished: Draft, reasons: list[str], count: int, share: float) -> None:
     """Refuse a collection of which too much is skipped, also by earlier calls."""
-    reasons = [entry.reason for entry in unfinished.entries if not entry.frames]
     if len(reasons) > share * count:
         if len(reasons) == len(unfinished.entries):
             shutil.rmtree(unfinished.folder)

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.results import figures, markdown, text
+from etude.results import figures, markdown
 from etude.results.bootstrap import FEW_GROUPS
 from etude.results.measure import save, write
 from etude.results.sections import section
+from etude.results.template import template
 
 NEEDED = ("predictions.parquet", "record.json")
 
@@ -28,7 +29,6 @@ def render(folder: str | Path) -> Path:
     Raises:
         FileNotFoundError: The folder has no metrics.json yet; `measure.write` makes it.
     """
-    import jinja2
     import pandas as pd
 
     folder = Path(folder)
@@ -37,18 +37,7 @@ def render(folder: str | Path) -> Path:
     disjoint = bool(record.get("data", {}).get("disjoint", False))
     sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
     model = record.get("model", {})
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("etude.results"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": text.number,
-        "ends": text.ends,
-        "duration": text.duration,
-        "capital": text.capital,
-        "sentence": text.sentence,
-        "excludes_zero": text.excludes_zero,
-    }
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         record=record,
         metrics=metrics,
         model=model,

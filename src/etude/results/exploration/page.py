@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from etude.audio.front import Front
-from etude.results import markdown, text
+from etude.results import markdown
 from etude.results.exploration import pictures
 from etude.results.exploration.findings import findings
 from etude.results.exploration.pictures import Shown
 from etude.results.measure import save
+from etude.results.template import template
 
 MOST_ROWS = 50  # of a table of pairs or files; explore.json has them all
 
@@ -35,20 +36,8 @@ def write(folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: Fr
     Returns:
         Path of the page.
     """
-    import jinja2
-
     pictures.clear(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("etude.results"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": text.number,
-        "duration": text.duration,
-        "sentence": text.sentence,
-        "capital": text.capital,
-    }
-    environment.globals |= {"plural": text.plural}
-    page = environment.get_template("explore.html.j2").render(
+    page = template("explore.html.j2").render(
         **facts,
         names_twice=facts["names"],
         findings=findings(facts),
