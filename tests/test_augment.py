@@ -1,4 +1,4 @@
-"""SpecAugment hides bands and stretches of each clip's own, no wider than it was told, and nothing else."""
+"""Augmentation hides bands and stretches of each clip's own, moves its level, and mixes clips with their labels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.augment import SpecAugment
+from etude.augment import Augment, Mixture
+from etude.tasks.balance import Sum
+from etude.tasks.heads import Linear
+from etude.tasks.targets import Label, Scalar
+from etude.tasks.task import Task
 
 LENGTHS = torch.tensor([100, 37, 1, 64])
 BINS = 24
+DECIBEL = torch.linspace(0, 0.2, BINS)
+NO_MASK = {"time_masks": 0, "frequency_masks": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +23,10 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-def hidden(augment: SpecAugment, lengths: Tensor = LENGTHS) -> Tensor:
+def hidden(augment: Augment, lengths: Tensor = LENGTHS) -> Tensor:
     """What is hidden of a batch that is 1 everywhere, padding too: (B, T, F) bool."""
-    out = augment(torch.ones(len(lengths), 100, BINS), lengths)
+    out, same, mixture = augment(torch.ones(len(lengths), 100, BINS), lengths, DECIBEL)
+    assert torch.equal(same, lengths) and mixture is None
     assert {*out.unique().tolist()} <= {0.0, 1.0}
     return out == 0
 
@@ -32,7 +39,7 @@ def runs(line: Tensor) -> list[tuple[int, int]]:
 
 def test_what_is_not_hidden_is_as_it_was() -> None:
     x = torch.randn(4, 100, BINS)
-    out = SpecAugment()(x, LENGTHS)
+    out = Augment()(x, LENGTHS, DECIBEL)[0]
     kept = out != 0
     assert 0.3 < kept.float().mean() < 0.95
     assert torch.equal(out[kept], x[kept])
@@ -40,7 +47,7 @@ def test_what_is_not_hidden_is_as_it_was() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_a_stretch_lies_within_its_clip_and_is_no_longer_than_its_share(share: float) -> None:
-    augment = SpecAugment(time_masks=1, time_width=share, frequency_masks=0)
+    augment = Augment(time_masks=1, time_width=share, frequency_masks=0)
     for _ in range(200):
         for clip, length in zip(hidden(augment), LENGTHS.tolist(), strict=True):
             assert (clip == clip[:, :1]).all()  # all bins of a frame together
@@ -51,7 +58,7 @@ def test_a_stretch_lies_within_its_clip_and_is_no_longer_than_its_share(share: f
 
 @pytest.mark.parametrize("share", [0.1, 0.2])
 def test_a_band_runs_through_the_whole_clip_and_is_no_wider_than_its_share(share: float) -> None:
-    augment = SpecAugment(time_masks=0, frequency_masks=1, frequency_width=share)
+    augment = Augment(time_masks=0, frequency_masks=1, frequency_width=share)
     for _ in range(200):
         for clip in hidden(augment):
             assert (clip == clip[:1]).all()
@@ -60,7 +67,7 @@ def test_a_band_runs_through_the_whole_clip_and_is_no_wider_than_its_share(share
 
 
 def test_there_are_as_many_masks_as_asked_for_and_each_clip_has_its_own() -> None:
-    augment = SpecAugment(time_masks=3, time_width=0.1, frequency_masks=0)
+    augment = Augment(time_masks=3, time_width=0.1, frequency_masks=0)
     lengths = torch.full((500,), 100)
     counts = [len(runs(clip[:, 0])) for clip in hidden(augment, lengths)]
     assert max(counts) == 3  # fewer where they touch or where one has no width
@@ -68,14 +75,14 @@ def test_there_are_as_many_masks_as_asked_for_and_each_clip_has_its_own() -> Non
 
 
 def test_every_frame_and_every_bin_is_hidden_now_and_then() -> None:
-    often = hidden(SpecAugment(1, 0.2, 1, 0.2), torch.full((2000,), 100)).float().mean(0)
+    often = hidden(Augment(0, 1, 0.2, 1, 0.2), torch.full((2000,), 100)).float().mean(0)
     assert often.min() > 0
     middle = often[30:70, 8:16].mean().item()
     assert middle == pytest.approx(0.2, abs=0.05)  # each mask hides a tenth on average
 
 
-@pytest.mark.parametrize("augment", [SpecAugment(0, 0.5, 0, 0.5), SpecAugment(2, 0.0, 2, 0.0)])
-def test_no_mask_or_no_width_hides_nothing(augment: SpecAugment) -> None:
+@pytest.mark.parametrize("augment", [Augment(0, 0, 0.5, 0, 0.5), Augment(0, 2, 0.0, 2, 0.0)])
+def test_no_mask_or_no_width_hides_nothing(augment: Augment) -> None:
     assert not hidden(augment).any()
 
 
@@ -83,6 +90,66 @@ def test_a_seed_is_a_mask() -> None:
     masks = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        masks.append(hidden(SpecAugment()))
+        masks.append(hidden(Augment()))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+def test_gain_moves_each_bin_by_its_decibels_and_leaves_padding() -> None:
+    x = torch.randn(400, 50, BINS)
+    lengths = torch.randint(1, 51, (400,))
+    moved = Augment(gain=6.0, **NO_MASK)(x, lengths, DECIBEL)[0] - x
+    level = moved[:, 0, -1] / DECIBEL[-1]
+    for change, own, length in zip(moved, level, lengths.tolist(), strict=True):
+        torch.testing.assert_close(change[:length], (own * DECIBEL).expand(length, -1), atol=1e-5, rtol=0)
+        assert not change[length:].any()
+    assert level.abs().max() <= 6.001
+    assert level.min() < -5 and level.max() > 5
+
+
+def test_a_mixture_is_of_two_clips_and_as_long_as_the_longer() -> None:
+    x = torch.randn(4, 100, BINS) * (torch.arange(100)[None] < LENGTHS[:, None])[..., None]
+    mixed, lengths, mixture = Augment(mixup=1.0, **NO_MASK)(x, LENGTHS, DECIBEL)
+    assert mixture is not None
+    assert sorted(mixture.partner.tolist()) == [0, 1, 2, 3]
+    assert mixture.share.min() >= 0.5 and mixture.share.max() <= 1
+    for place in range(4):
+        partner, share = int(mixture.partner[place]), float(mixture.share[place])
+        torch.testing.assert_close(mixed[place], share * x[place] + (1 - share) * x[partner])
+        assert lengths[place] == max(LENGTHS[place], LENGTHS[partner])
+
+
+def test_the_loss_of_a_mixture_is_that_of_mixed_targets() -> None:
+    """Soft labels for cross-entropy; for a squared error the gradient of the mixed value."""
+    label, scalar = Label("genre", {"classes": ["a", "b", "c"]}), Scalar("valence", {"low": 0.0, "high": 1.0})
+    task = Task([label, scalar], Linear, Sum, 8)
+    z = torch.randn(6, 8)
+    y = {"genre": torch.tensor([0, 1, 2, 2, 1, 0]), "valence": torch.rand(6)}
+    mixture = Mixture(torch.tensor([3, 2, 5, 1, 0, 4]), 0.5 + 0.5 * torch.rand(6))
+    out = task(z)
+    _, each = task.loss(mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight)
+    share = mixture.share[:, None]
+    hot = torch.nn.functional.one_hot(y["genre"], 3).float()
+    soft = share * hot + (1 - share) * hot[mixture.partner]
+    torch.testing.assert_close(each["genre"], torch.nn.functional.cross_entropy(out["genre"], soft))
+    value = mixture.share * y["valence"] + (1 - mixture.share) * y["valence"][mixture.partner]
+    mean = ((out["valence"][:, 0] + 0.5 - value) ** 2).mean()
+    ours, theirs = (torch.autograd.grad(loss, out["valence"], retain_graph=True)[0] for loss in (each["valence"], mean))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_clip_without_a_label_leaves_its_partners_true() -> None:
+    task = Task([Label("genre", {"classes": ["a", "b"]})], Linear, Sum, 8)
+    out = task(torch.randn(2, 8))
+    mixture = Mixture(torch.tensor([1, 0]), torch.tensor([0.7, 0.7]))
+    y = {"genre": torch.tensor([1, -1])}
+    _, each = task.loss(mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight)
+    losses = torch.nn.functional.cross_entropy(out["genre"], torch.tensor([1, 1]), reduction="none")
+    torch.testing.assert_close(each["genre"], 0.7 * losses[0] + 0.3 * losses[1])
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"augment\.mixup must be at least 0, got -1"):
+        Augment(mixup=-1)
+    with pytest.raises(ValueError, match=r"augment\.time_width must be in \[0, 1\], got 1\.5"):
+        Augment(time_width=1.5)

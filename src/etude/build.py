@@ -158,6 +158,7 @@ def network(recipe: Mapping[str, Any]) -> Learner:
     head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
     balance = lambda names: make(config["balance"], names)  # noqa: E731
     augment = make(config["augment"]) if config.get("augment") else None
+    decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
     return Learner(
         Standardiser(torch.zeros(bins), torch.ones(bins)),
         backbone,
@@ -165,6 +166,7 @@ def network(recipe: Mapping[str, Any]) -> Learner:
         make(config["optim"]),
         augment,
         dict(recipe),
+        decibel,
     )
 
 
@@ -180,9 +182,11 @@ def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) 
         UserError: Weights that were trained elsewhere cannot be read, or know other frames.
     """
     names = list(config["task"]["targets"])
+    counts = source.counts()
+    specs = {name: dict(spec) | counts.get(name, {}) for name, spec in source.targets.items()}
     recipe = {
         "config": {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
-        "targets": {name: dict(spec) for name, spec in source.targets.items() if name in names} or dict(source.targets),
+        "targets": {name: spec for name, spec in specs.items() if name in names} or specs,
         "bins": source.feature.bins,
         "columns": [source.feature.columns.start, source.feature.columns.stop],
         "front": source.feature.front.to_dict(),

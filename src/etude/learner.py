@@ -49,7 +49,10 @@ class Learner(LightningModule):
         optimiser: Makes the optimiser and its schedule.
         augment: Applied to standardised training frames; none leaves them.
         recipe: Plain values kept in every checkpoint, from which the network can be built again.
+        decibel: What one dB more adds to each bin of raw frames (F,), for the augmentation; none says 1.
     """
+
+    decibel: Tensor
 
     def __init__(
         self,
@@ -59,8 +62,10 @@ class Learner(LightningModule):
         optimiser: Optimiser | None = None,
         augment: nn.Module | None = None,
         recipe: dict[str, Any] | None = None,
+        decibel: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("decibel", torch.ones_like(standardiser.mean) if decibel is None else decibel, False)
         self.standardiser, self.backbone, self.task, self.augment = standardiser, backbone, task, augment
         self.optimiser, self.recipe = optimiser or Optimiser(), recipe or {}
         self.collected = Collected(list(task.targets))
@@ -97,10 +102,13 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch of crops."""
-        x = self.standardiser(batch.x, batch.lengths)
+        x, lengths, mixture = self.standardiser(batch.x, batch.lengths), batch.lengths, None
         if self.augment is not None:
-            x = self.augment(x, batch.lengths)
-        loss, each = self.task.loss(self.task(self.backbone(x, batch.lengths)), batch.y)
+            x, lengths, mixture = self.augment(x, lengths, self.decibel / self.standardiser.std)
+        out, y, weight = self.task(self.backbone(x, lengths)), batch.y, None
+        if mixture is not None:
+            out, y, weight = mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight
+        loss, each = self.task.loss(out, y, weight)
         objective = self.task.balance.objective(loss, each, self.backbone, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
         if len(each) > 1:
@@ -148,7 +156,8 @@ class Learner(LightningModule):
         y = {name: table[f"y.{name}"] for name in self.task.targets}
         out = {name: table[f"out.{name}"] for name in self.task.targets}
         with torch.no_grad():  # on this device, because a balance may have parameters
-            loss, each = self.task.loss(*({k: v.to(self.device) for k, v in side.items()} for side in (out, y)))
+            here = [{name: value.to(self.device) for name, value in side.items()} for side in (out, y)]
+            loss, each = self.task.loss(here[0], here[1])
         logs, leading = {"val/loss": float(loss)}, []
         for name, target in self.task.targets.items():
             score = leading_score(target.kind, target.predict(out[name]), y[name], target.known(y[name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,3 +108,33 @@ def test_half_precision_outputs_are_judged_in_single(case: tuple[Target, Tensor,
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="target energy: loss must be one of mse, mae, huber, got 'mape'"):
         Scalar("energy", RANGE, "mape")
+
+
+def test_balanced_classes_weigh_alike_and_clips_one_on_average() -> None:
+    """As `class_weight="balanced"` of scikit-learn; a class that training lacks changes nothing."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    y = torch.tensor([0] * 5 + [1] * 2 + [2])
+    target = Label("genre", {"classes": list("abcd"), "counts": [5, 2, 1, 0]}, class_weight="balanced")
+    assert target.weight is not None
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=y.numpy())
+    torch.testing.assert_close(target.weight[:3].double(), torch.from_numpy(expected))
+    out = torch.randn(8, 4)
+    plain = Label("genre", {"classes": list("abcd")}).loss(out, y)
+    torch.testing.assert_close(target.loss(out, y), plain * target.weight[y])
+    assert target.weight[y].mean() == pytest.approx(1)
+    with pytest.raises(ValueError, match="target genre: class_weight must be balanced or null, got 'even'"):
+        Label("genre", {"classes": list("abcd")}, class_weight="even")
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_scalar_begins_in_the_middle_with_the_same_slope_and_stays_inside(bounded: bool) -> None:
+    target = Scalar("tempo", {"low": 40.0, "high": 240.0}, bounded=bounded)
+    out = torch.zeros(1, 1, requires_grad=True)
+    assert target.predict(out).item() == pytest.approx(140)
+    (slope,) = torch.autograd.grad(target.predict(out).sum(), out)
+    assert slope.item() == pytest.approx(200)
+    said = target.predict(torch.tensor([[-9.0], [9.0]]))
+    assert said.min() >= 40 and said.max() <= 240
+    far = target.loss(torch.tensor([[9.0]]), torch.tensor([240.0]))
+    assert (far < 1e-6).item() is bounded  # a bounded output cannot overshoot

@@ -54,6 +54,11 @@ class Front:
         return self.n_mels + self.n_chroma
 
     @property
+    def decibel(self) -> np.ndarray:
+        """What one dB more of sound adds to each value of a frame (F,): 1 to mel bands, which are in dB."""
+        return np.repeat(np.array([1, 0], np.float32), [self.n_mels, self.n_chroma])
+
+    @property
     def frames_per_second(self) -> float:
         """Frame rate before any synchronisation to beats, in Hz."""
         return self.rate / self.hop_length

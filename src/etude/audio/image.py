@@ -29,6 +29,11 @@ class ImageFront(Front):
             raise ValueError("feature=image: an image has neither chroma nor beats")
 
     @property
+    def decibel(self) -> np.ndarray:
+        """A pixel knows no decibels (F,)."""
+        return np.zeros(self.bins, np.float32)
+
+    @property
     def frames_per_second(self) -> float:
         """The rows of an image: it counts as one second, which is what a crop and the shortest clip are measured in."""
         return float(self.n_mels)

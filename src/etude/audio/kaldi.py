@@ -43,6 +43,16 @@ class KaldiFront(Front):
         if self.sync != "none":
             raise UserError(f"feature.sync={self.sync}: {type(self).__name__} makes frames by the hop only")
 
+    @property
+    def decibel(self) -> np.ndarray:
+        """What one dB more of sound adds to each value of a frame (F,): logarithms are natural, and scaled."""
+        return np.full(self.bins, np.log(10) / 10 / self.scale, np.float32)
+
+    @property
+    def scale(self) -> float:
+        """What logarithms of power are divided by."""
+        raise NotImplementedError
+
     def mel(self, power: Tensor) -> Tensor:
         """Power (T, 1 + n_fft / 2) to mel power (T, n_mels)."""
         return power @ mel_bank(self.rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
@@ -63,6 +73,11 @@ class EfficientATFront(KaldiFront):
     window: int = 800
     fmax: float = 15000.0
 
+    @property
+    def scale(self) -> float:
+        """What logarithms of power are divided by."""
+        return 5.0
+
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) at 32 kHz to frames (T, 128), T = 1 + (N - 1) // 320."""
         import torch
@@ -74,7 +89,7 @@ class EfficientATFront(KaldiFront):
         window = torch.hann_window(self.window, periodic=False)
         spectrum = torch.stft(x, self.n_fft, self.hop_length, self.window, window, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(-1).T
-        return ((self.mel(power) + 1e-5).log() + 4.5).div(5.0).numpy()
+        return ((self.mel(power) + 1e-5).log() + 4.5).div(self.scale).numpy()
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,11 @@ class ASTFront(KaldiFront):
     mean: float = -4.2677393
     std: float = 4.5689974
 
+    @property
+    def scale(self) -> float:
+        """What logarithms of power are divided by."""
+        return 2 * self.std
+
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) at 16 kHz to frames (T, 128), T = 1 + (N - 400) // 160, at least 1."""
         import torch
@@ -106,7 +126,7 @@ class ASTFront(KaldiFront):
         windows = (windows - self.preemphasis * before) * torch.hann_window(self.window, periodic=False)
         power = torch.fft.rfft(windows, self.n_fft).abs().square()
         logarithm = self.mel(power).clamp(min=torch.finfo(torch.float32).eps).log()
-        return ((logarithm - self.mean) / (2 * self.std)).numpy()
+        return ((logarithm - self.mean) / self.scale).numpy()
 
 
 @lru_cache(maxsize=8)

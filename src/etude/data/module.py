@@ -110,6 +110,15 @@ class MusicData(LightningDataModule):
         self.y = {name: _values(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
 
+    def counts(self) -> dict[str, dict[str, list[int]]]:
+        """Clips of the training part in each class, as `counts`, by the name of the label; after `setup`."""
+        counts = {}
+        for name, spec in self.targets.items():
+            if spec["kind"] == "label":
+                y = self.y[name][self.rows("train")]
+                counts[name] = {"counts": y[y >= 0].bincount(minlength=len(spec["classes"])).tolist()}
+        return counts
+
     def rows(self, part: str) -> np.ndarray:
         """Rows of the pack's table that belong to a part."""
         return np.flatnonzero(self.parts == part)

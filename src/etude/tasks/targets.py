@@ -68,15 +68,25 @@ class Label(Target):
 
     Args:
         name: Its column in the table of clips.
-        spec: What the data says about the column: `classes`.
+        spec: What the data says about the column: `classes`, and for balanced weights their `counts` in training.
         smoothing: Share of probability spread over all classes (Szegedy et al., 2016).
+        class_weight: `balanced` weighs a clip's loss inversely to the size of its class, 1 on average over the training
+            part, so that every class counts alike, as in scikit-learn; none weighs all clips alike.
     """
 
     kind = "label"
 
-    def __init__(self, name: str, spec: dict[str, Any], smoothing: float = 0.0) -> None:
+    def __init__(
+        self, name: str, spec: dict[str, Any], smoothing: float = 0.0, class_weight: str | None = None
+    ) -> None:
+        if class_weight not in (None, "balanced"):
+            raise ValueError(f"target {name}: class_weight must be balanced or null, got {class_weight!r}")
         self.name, self.classes, self.smoothing = name, list(spec["classes"]), smoothing
         self.size = len(self.classes)
+        self.weight: Tensor | None = None
+        if class_weight:
+            counts = torch.tensor(spec["counts"], dtype=torch.float32)
+            self.weight = counts.sum() / ((counts > 0).sum() * counts.clamp(min=1))
 
     def known(self, y: Tensor) -> Tensor:
         """A missing class is -1."""
@@ -87,34 +97,33 @@ class Label(Target):
         return out.float().softmax(1)
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
+        losses = F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
+        return losses if self.weight is None else losses * self.weight.to(losses.device)[y]
 
 
 class Scalar(Target):
     """A number in a range, learned with a squared or a robust loss on its unit scale.
 
-    The head's one output is read as a place in the range: 0 is its middle, where a new network begins, -0.5 its lower
-    end and 0.5 its upper. A prediction outside is moved to the nearer end; the loss sees it where it is, so that its
-    gradient never vanishes.
+    The head's one output is read as a place in the range, of which 0 is the middle, where a new network begins. Left
+    linear, -0.5 is the lower end and 0.5 the upper; a prediction outside is moved to the nearer end, and the loss sees
+    it where it is, so that its gradient never vanishes. Bounded, a sigmoid of the same slope in the middle keeps it
+    inside.
 
     Args:
         name: Its column in the table of clips.
         spec: What the data says about the column: `low` and `high`.
         loss: `mse`, `mae`, or `huber` (quadratic up to a tenth of the range).
+        bounded: Whether a sigmoid keeps the output inside the range.
     """
 
     kind = "scalar"
     size = 1
 
-    def __init__(self, name: str, spec: dict[str, Any], loss: str = "mse") -> None:
+    def __init__(self, name: str, spec: dict[str, Any], loss: str = "mse", bounded: bool = False) -> None:
         if loss not in LOSSES:
             raise ValueError(f"target {name}: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-        self.name, self.low, self.high, self.criterion = (
-            name,
-            float(spec["low"]),
-            float(spec["high"]),
-            LOSSES[loss],
-        )
+        self.name, self.criterion, self.bounded = name, LOSSES[loss], bounded
+        self.low, self.high = float(spec["low"]), float(spec["high"])
 
     def known(self, y: Tensor) -> Tensor:
         """A missing value is NaN."""
@@ -122,7 +131,11 @@ class Scalar(Target):
 
     def predict(self, out: Tensor) -> Tensor:
         """Values (B,) inside the range."""
-        return self.low + (self.high - self.low) * (out.float()[:, 0] + 0.5).clamp(0, 1)
+        return self.low + (self.high - self.low) * self._place(out.float()).clamp(0, 1)
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
-        return self.criterion(out[:, 0] + 0.5, (y - self.low) / (self.high - self.low), reduction="none")
+        return self.criterion(self._place(out), (y - self.low) / (self.high - self.low), reduction="none")
+
+    def _place(self, out: Tensor) -> Tensor:
+        """Outputs (B, 1) as places in the range (B,), of which 0 and 1 are the ends."""
+        return (4 * out[:, 0]).sigmoid() if self.bounded else out[:, 0] + 0.5

@@ -37,24 +37,30 @@ class Task(nn.Module):
         """Embedding (B, D) to outputs (B, K) by target."""
         return {name: head(z) for name, head in self.heads.items()}
 
-    def loss(self, out: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, out: dict[str, Tensor], y: dict[str, Tensor], weight: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss that is minimised, and each target's own.
 
         Args:
             out: Outputs (B, K) by target.
             y: True values (B,) by target; missing ones are masked.
+            weight: How much each clip counts (B,), at least 0; none counts all alike.
 
         Returns:
             The balanced loss (), and the mean loss of each target over the clips that have it, ().
         """
-        each, known = {}, self.known(y)
+        each, known = {}, self.known(y, weight)
         for name, target in self.targets.items():
-            each[name] = target.loss(out[name], y[name]).sum() / known[name].clamp(min=1)
+            losses = target.loss(out[name], y[name])
+            total = losses.sum() if weight is None else (weight * losses).sum()
+            each[name] = total / torch.where(known[name] > 0, known[name], 1)
         return self.balance(each, {name: count > 0 for name, count in known.items()}), each
 
-    def known(self, y: dict[str, Tensor]) -> dict[str, Tensor]:
-        """How many clips have each target, (): true values (B,) by target, of which some are missing."""
-        return {name: target.known(y[name]).sum() for name, target in self.targets.items()}
+    def known(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
+        """How many clips have each target, or their weight, (): true values (B,) by target, some of them missing."""
+        there = {name: target.known(y[name]) for name, target in self.targets.items()}
+        return {name: (known if weight is None else weight * known).sum() for name, known in there.items()}
 
     def predict(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by target as probabilities (B, K) or values (B,)."""
