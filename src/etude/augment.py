@@ -98,8 +98,8 @@ class Augment(nn.Module):
 
     def _draw(self, count: int, device: torch.device) -> Mixture:
         """Partners and shares; of the two shares of a mixture the first clip has the larger."""
-        alpha = torch.full((count,), float(self.mixup))
-        share = torch.distributions.Beta(alpha, alpha).sample().to(device)
+        alpha = torch.full((count,), float(self.mixup), device=device)
+        share = torch.distributions.Beta(alpha, alpha).sample()
         return Mixture(torch.randperm(count, device=device), torch.maximum(share, 1 - share))
 
     def _kept(self, x: Tensor, lengths: Tensor) -> Tensor:

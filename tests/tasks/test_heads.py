@@ -53,6 +53,17 @@ def test_linear_drops_units_of_the_embedding_in_training() -> None:
     torch.testing.assert_close(head(torch.randn(7, 24)), bias.expand(7, -1))
 
 
+def test_a_norm_makes_linear_blind_to_the_scale_of_each_unit() -> None:
+    """As torch's batch norm without weights of its own, in training and after; a batch of one clip is no error."""
+    z = torch.randn(64, 24) * torch.logspace(-2, 3, 24)
+    head, reference = Linear(24, 5, norm=True).train(), nn.BatchNorm1d(24).train()
+    affine = head.layers[1]
+    for _ in range(3):
+        torch.testing.assert_close(head(z), affine(reference(z)))
+    torch.testing.assert_close(head.eval()(z), affine(reference.eval()(z)))
+    assert head.train()(z[:1]).isfinite().all()
+
+
 def test_mlp_is_its_formula() -> None:
     head, z = MLP(24, 5, hidden=16).eval(), torch.randn(7, 24)
     _, _, inner, inner_bias, outer, outer_bias = head.parameters()

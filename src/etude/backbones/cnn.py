@@ -110,7 +110,8 @@ class MaskedBatchNorm(nn.Module):
         if self.training:
             self.num_batches_tracked.add_(1)
         shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if not self.training or (not shared and bool((lengths == x.shape[2]).all())):
+        plain = not shared and x.numel() > x.shape[1] and bool((lengths == x.shape[2]).all())
+        if not self.training or plain:
             running = (self.running_mean, self.running_var)
             return F.batch_norm(x, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
         mask = valid(lengths, x.shape[2])[:, None, :, None].float()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from etude.backbones.cnn import MaskedBatchNorm
 
 
 class Linear(nn.Module):
@@ -12,15 +15,27 @@ class Linear(nn.Module):
         dim: Size of the embedding, D.
         size: Outputs, K.
         dropout: Probability of dropping a unit of the embedding.
+        norm: Whether each unit of the embedding is brought to mean 0 and deviation 1 over the clips, by batch norm:
+            units of a frozen backbone differ in scale, and small ones would be learned last (He et al., 2022, "Masked
+            autoencoders are scalable vision learners", on linear probing).
     """
 
-    def __init__(self, dim: int, size: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, size: int, dropout: float = 0.0, norm: bool = False) -> None:
         super().__init__()
+        self.norm = Norm(dim) if norm else None
         self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, size))
 
     def forward(self, z: Tensor) -> Tensor:
         """Embedding (B, D) to outputs (B, K)."""
-        return self.layers(z)
+        return self.layers(z if self.norm is None else self.norm(z))
+
+
+class Norm(MaskedBatchNorm):
+    """Batch norm of embeddings, over the clips of all devices."""
+
+    def forward(self, z: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Normalise (B, D) by unit."""
+        return super().forward(z[:, :, None, None], z.new_ones(len(z), dtype=torch.int64))[:, :, 0, 0]
 
 
 class MLP(nn.Module):

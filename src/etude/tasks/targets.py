@@ -98,7 +98,10 @@ class Label(Target):
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
         losses = F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
-        return losses if self.weight is None else losses * self.weight.to(losses.device)[y]
+        if self.weight is None:
+            return losses
+        self.weight = self.weight.to(losses.device)  # once
+        return losses * self.weight[y]
 
 
 class Scalar(Target):
