@@ -2,13 +2,15 @@
 
 python scripts/recipe.py run [NAME ...]     trains what is not there yet, into outputs/recipe
 python scripts/recipe.py table              prints the table of docs/recipe.md from what is there
+
+EFFICIENTAT names the file of its published weights, mn04_as_mAP_432.pt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,20 +18,50 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = os.environ.get("ETUDE_WEIGHTS", "weights") + "/efficientat_mn04/mn04_as_mAP_432.pt"
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
-VARIANTS: dict[str, dict[str, list[str]]] = {}
+LAST, MIXUP = "callbacks=last_epoch", "augment=mixup"
+EFFICIENTAT = "backbone=efficientat backbone.weights=${oc.env:EFFICIENTAT}"
+PROBE = f"{EFFICIENTAT} {LAST} transfer=probe augment=none data.crop=null head.norm=true optim.lr=5e-3 trainer.max_epochs=30"
+CNN, SCALARS = f"backbone=cnn {LAST}", f"backbone=lstm task=multitask {LAST}"
+
+VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant that it is compared with
+    "ast": ("backbone=ast", None),
+    "ast, last epoch": (f"backbone=ast {LAST}", "ast"),
+    "ast, last epoch, mixup": (f"backbone=ast {LAST} {MIXUP}", "ast, last epoch"),
+    "cnn": ("backbone=cnn", None),
+    "cnn, last epoch": (CNN, "cnn"),
+    "cnn, no augmentation": (f"{CNN} augment=none", "cnn, last epoch"),
+    "cnn, mixup": (f"{CNN} {MIXUP}", "cnn, last epoch"),
+    "cnn, gain": (f"{CNN} augment.gain=10", "cnn, last epoch"),
+    "cnn, balanced classes": (f"{CNN} task.targets.genre.class_weight=balanced", "cnn, last epoch"),
+    "cnn, label smoothing": (f"{CNN} task.targets.genre.smoothing=0.1", "cnn, last epoch"),
+    "cnn, mean of weights": ("backbone=cnn callbacks=ema_last_epoch", "cnn, last epoch"),
+    "cnn, whole clips": (f"{CNN} data.crop=null", "cnn, last epoch"),
+    "lstm": ("backbone=lstm", None),
+    "lstm, last epoch": (f"backbone=lstm {LAST}", "lstm"),
+    "efficientat, probe": (PROBE, None),
+    "efficientat, all": (f"{EFFICIENTAT} {LAST} head=mlp", "efficientat, probe"),
+    "scalars": (SCALARS, None),
+    "scalars, bounded": (
+        f"{SCALARS} task.targets.valence.bounded=true task.targets.energy.bounded=true "
+        "task.targets.danceability.bounded=true",
+        "scalars",
+    ),
+    "scalars, uncertainty": (f"{SCALARS} balance=uncertainty", "scalars"),
+    "scalars, random weights": (f"{SCALARS} balance=random", "scalars"),
+    "scalars, pcgrad": (f"{SCALARS} balance=pcgrad", "scalars"),
+}
 
 
 def run(names: list[str], folder: Path) -> int:
     """One multirun for each variant: five folds of three splits of the artists, each with a seed of its own."""
     status = 0
     for name in names:
-        sweep = folder / name
+        sweep = place(folder, name)
         if len(pooled(sweep)) == len(SEEDS.split(",")):
             continue
         words = [f"data.split.fold={FOLDS}", f"seed={SEEDS}", "data.split.seed=${seed}", f"hydra.sweep.dir={sweep}"]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *words, *VARIANTS[name]["overrides"]]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *words, *VARIANTS[name][0].split()]
         status |= subprocess.run(command, check=False).returncode
     return status
 
@@ -49,16 +81,38 @@ def pooled(sweep: Path) -> list[dict[str, float]]:
 
 def table(folder: Path) -> str:
     """Markdown: mean and standard deviation over the seeds, and how much better than what it is compared with."""
-    lines = ["| setting | score | linear model | against |", "|---|---|---|---|"]
-    for name, about in VARIANTS.items():
-        rows = pooled(folder / name)
-        if not rows:
+    lines = ["| setting | score | linear model | gain |", "|---|---|---|---|"]
+    for name, (words, other) in VARIANTS.items():
+        if not (rows := pooled(place(folder, name))):
             continue
         own, linear = (np.array([row[key] for row in rows]) for key in ("network", "linear"))
-        words = " ".join(about["overrides"]) or "the default"
-        against = ""
-        if (other := about.get("against")) and len(before := pooled(folder / other[0])) == len(rows):
+        gain = ""
+        if other and len(before := pooled(place(folder, other))) == len(rows):
             gains = own - np.array([row["network"] for row in before])
-            against = f"{gains.mean():+.3f} of {other[0]} ({', '.join(f'{gain:+.2f}' for gain in gains)})"
-        lines.append(f"| {name}: `{words}` | {own.mean():.3f} ± {own.std():.3f} | {linear.mean():.3f} | {against} |")
+            gain = f"{gains.mean():+.3f} ({', '.join(f'{one:+.2f}' for one in gains)}) to {other}"
+        lines.append(f"| {name}: `{words}` | {own.mean():.3f} ± {own.std(ddof=1):.3f} | {linear.mean():.3f} | {gain} |")
     return "\n".join(lines)
+
+
+def place(folder: Path, name: str) -> Path:
+    """Where the sweep of a variant is."""
+    return folder / re.sub(r"\W+", "_", name)
+
+
+def main() -> int:
+    """Train or print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="; ".join(VARIANTS))
+    parser.add_argument("--folder", type=Path, default=Path("outputs/recipe"))
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in VARIANTS]:
+        parser.error(f"there is no {unknown[0]!r}; there are {'; '.join(VARIANTS)}")
+    if options.what == "run":
+        return run(options.names or list(VARIANTS), options.folder)
+    print(table(options.folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
