@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, valid
+from etude.cache import Cache
 from etude.checkpoint import random_state, restore_random_state
 from etude.data.batch import Batch
 from etude.optim import Optimiser
@@ -66,6 +67,7 @@ class Learner(LightningModule):
         self.collected = Collected(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
         self.transfer: Transfer | None = None
+        self.cache: Cache | None = None
         self.random: dict[str, Any] | None = None
 
     def train(self, mode: bool = True) -> Learner:
@@ -88,6 +90,12 @@ class Learner(LightningModule):
         z = self.backbone(self.standardiser(x, lengths), lengths)
         return z, self.task(z)
 
+    def embed(self, batch: Batch, x: Tensor) -> Tensor:
+        """Standardised frames (B, T, F) of a batch to its embedding (B, D), past frozen layers that were run before."""
+        if self.cache is None:
+            return self.backbone(x, batch.lengths)
+        return self.cache.embed(x, batch.lengths, batch.row)
+
     def without_noise(self) -> None:
         """Switch off every dropout, for learning a few clips by heart."""
         for module in self.modules():
@@ -100,7 +108,7 @@ class Learner(LightningModule):
         x = self.standardiser(batch.x, batch.lengths)
         if self.augment is not None:
             x = self.augment(x, batch.lengths)
-        loss, each = self.task.loss(self.task(self.backbone(x, batch.lengths)), batch.y)
+        loss, each = self.task.loss(self.task(self.embed(batch, x)), batch.y)
         objective = self.task.balance.objective(loss, each, self.backbone, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
         if len(each) > 1:
@@ -187,7 +195,8 @@ class Learner(LightningModule):
             self.random = None
 
     def _collect(self, batch: Batch) -> None:
-        z, out = self(batch.x, batch.lengths)
+        z = self.embed(batch, self.standardiser(batch.x, batch.lengths))
+        out = self.task(z)
         if batch.crops > 1:  # what several crops of a clip say, on average
             z, out = (
                 z.unflatten(0, (-1, batch.crops)).mean(1),

@@ -68,9 +68,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def before(self, place: int, x: Tensor, lengths: Tensor) -> State:
-        """Frames (B, T, F) and valid frames (B,) to what goes into a step; through all of a network that is whole."""
-        if self.whole:
-            return self(x, lengths), torch.ones_like(lengths)
+        """Frames (B, T, F) and valid frames (B,) to what goes into a step."""
         state = self.begin(x, lengths)
         for step in range(place):
             state = self.step(step, state)
@@ -78,8 +76,6 @@ class Backbone(nn.Module):
 
     def after(self, place: int, state: State) -> Tensor:
         """What goes into a step to the embedding (B, D)."""
-        if self.whole:
-            return state[0]
         for step in range(place, self.steps):
             state = self.step(step, state)
         return self.end(state)
@@ -91,8 +87,6 @@ class Backbone(nn.Module):
             values: Of each clip (1, ...).
             lengths: How much of its time is there, (B,).
         """
-        if self.whole:
-            return torch.cat([*values]), lengths
         frames = [clip.shape[self.axis] for clip in values]
         room = (0, 0) * (values[0].ndim - 1 - self.axis)
         padded = [F.pad(clip, (*room, 0, max(frames) - n)) for clip, n in zip(values, frames, strict=True)]

@@ -48,18 +48,23 @@ class CNN(Backbone):
         """Frames (B, T, F) and valid frames (B,) to a picture (B, 1, T, F) and its lengths."""
         least = 2 ** len(self.blocks)  # room for every halving
         x = F.pad(x, (0, 0, 0, max(0, least - x.shape[1])))
-        return (x * valid(lengths, x.shape[1])[..., None])[:, None], lengths
+        x = (x * valid(lengths, x.shape[1])[..., None])[:, None]
+        return x.contiguous(memory_format=torch.channels_last), lengths
 
     def step(self, place: int, state: State) -> State:
         """Through one block."""
-        x, lengths = state
-        return self.blocks[place](x.contiguous(memory_format=torch.channels_last), lengths)
+        return self.blocks[place](*state)
 
     def end(self, state: State) -> Tensor:
         """The mean over what is valid, (B, D)."""
         x, lengths = state
         mean = x.mean(3).sum(2) / lengths[:, None]
         return self.dropout(mean)
+
+    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """As of every backbone, with channels last."""
+        x, lengths = super().together(values, lengths)
+        return x.contiguous(memory_format=torch.channels_last), lengths
 
     def layers(self) -> list[nn.Module]:
         """The blocks, input to output."""
