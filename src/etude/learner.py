@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone, valid
+from etude.cache import Cache
 from etude.checkpoint import random_state, restore_random_state
 from etude.data.batch import Batch
 from etude.optim import Optimiser
@@ -71,6 +72,7 @@ class Learner(LightningModule):
         self.collected = Collected(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
         self.transfer: Transfer | None = None
+        self.cache: Cache | None = None
         self.random: dict[str, Any] | None = None
 
     def train(self, mode: bool = True) -> Learner:
@@ -93,6 +95,10 @@ class Learner(LightningModule):
         z = self.backbone(self.standardiser(x, lengths), lengths)
         return z, self.task(z)
 
+    def embed(self, x: Tensor, lengths: Tensor, row: Tensor) -> Tensor:
+        """Standardised frames (B, T, F) of clips, known by `row`, to embeddings (B, D), past layers that ran before."""
+        return self.backbone(x, lengths) if self.cache is None else self.cache.embed(x, lengths, row)
+
     def without_noise(self) -> None:
         """Switch off every dropout, for learning a few clips by heart."""
         for module in self.modules():
@@ -105,7 +111,7 @@ class Learner(LightningModule):
         x, lengths, mixture = self.standardiser(batch.x, batch.lengths), batch.lengths, None
         if self.augment is not None:
             x, lengths, mixture = self.augment(x, lengths, self.decibel / self.standardiser.std)
-        out, y, weight = self.task(self.backbone(x, lengths)), batch.y, None
+        out, y, weight = self.task(self.embed(x, lengths, batch.row)), batch.y, None
         if mixture is not None:
             out, y, weight = mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight
         loss, each = self.task.loss(out, y, weight)
@@ -196,7 +202,8 @@ class Learner(LightningModule):
             self.random = None
 
     def _collect(self, batch: Batch) -> None:
-        z, out = self(batch.x, batch.lengths)
+        z = self.embed(self.standardiser(batch.x, batch.lengths), batch.lengths, batch.row)
+        out = self.task(z)
         if batch.crops > 1:  # what several crops of a clip say, on average
             z, out = (
                 z.unflatten(0, (-1, batch.crops)).mean(1),

@@ -42,6 +42,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     import torch
     from pytorch_lightning import seed_everything
 
+    from etude import frozen
+
     warnings.filterwarnings(
         "ignore",
         message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
@@ -60,6 +62,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     data.setup()
     check(config, data)
     learner = build.learner(config, data, resume)
+    learner.cache = frozen.cache(learner, data, folder)
     if data.overfit:
         learner.without_noise()
     trainer = build.trainer(config, folder)
@@ -79,6 +82,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         )
         return {}
     table = predict(trainer, learner, data)
+    learner.cache = None  # and its disk is free
     if table is None:
         return {}
     names = list(config["task"]["targets"])

@@ -32,6 +32,8 @@ class Transfer:
         last_k: How many layers `last_k` trains.
         every: Epochs from one layer to the next in `gradual`.
         layer_decay: Each layer's learning rate as a share of the next one's (Clark et al., 2020, "ELECTRA").
+        cache: Whether what leaves the layers that never learn is kept on disk, so that they run once for each clip and
+            not once an epoch: `true`, `false`, or `auto`, where that changes nothing.
     """
 
     init_from: str | None = None
@@ -39,6 +41,7 @@ class Transfer:
     last_k: int = 2
     every: int = 1
     layer_decay: float = 1.0
+    cache: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.train not in WAYS:
@@ -48,6 +51,8 @@ class Transfer:
                 raise ValueError(f"transfer.{name} must be at least 1, got {value}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"transfer.layer_decay must be in (0, 1], got {self.layer_decay}")
+        if self.cache not in (True, False, "auto"):
+            raise ValueError(f"transfer.cache must be true, false or auto, got {self.cache!r}")
 
     def multiplier(self, layer: int, layers: int, epoch: int) -> float:
         """Multiplier of the learning rate.
@@ -69,6 +74,11 @@ class Transfer:
         }
         begins = first[self.train]
         return self.layer_decay**height if begins is not None and epoch >= begins else 0.0
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what is frozen is frozen for good."""
+        return self.train in ("probe", "last_k")
 
     def frozen(self, layers: int) -> int:
         """How many layers at the input never learn."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
 from etude.build import conf_dir, make
+from etude.cache import halfway, onward
+from etude.transfer import depths, levels
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 LENGTHS = torch.tensor([61, 1, 100, 34])
@@ -119,3 +121,50 @@ def test_layers_are_the_blocks_in_the_order_in_which_they_run(case: tuple[Backbo
     assert len(listed) == len(set(listed))
     loose = {id(weight) for weight in net._parameters.values()}  # a token or a table of places is no module
     assert {id(weight) for weight in net.parameters()} - loose == set(listed)
+
+
+def cuts(net: Backbone) -> dict[int, int]:
+    """How many layers lie before each place where a network can be cut, with all of them as the last."""
+    layers = levels(net)[-1] + 1
+    return {layers: net.steps} if net.whole else {layers - net.steps + place: place for place in range(net.steps + 1)}
+
+
+def rest(net: Backbone, place: int, x: Tensor) -> Tensor:
+    """The embeddings of clips that came to a cut alone, each without its padding."""
+    alone = [halfway(net, place, clip[None, :length]) for clip, length in zip(x, LENGTHS, strict=True)]
+    return onward(net, place, [values for values, _ in alone], torch.tensor([n for _, n in alone]))
+
+
+def test_there_is_a_step_for_every_layer_but_perhaps_the_first(case: tuple[Backbone, Tensor]) -> None:
+    net = case[0]
+    assert net.whole or levels(net)[-1] + 1 - net.steps in (0, 1)
+
+
+def test_a_cut_changes_nothing(case: tuple[Backbone, Tensor]) -> None:
+    net, x = case
+    for place in cuts(net).values():
+        with torch.no_grad():
+            torch.testing.assert_close(rest(net, place, x), embed(net, x), atol=2e-5, rtol=1e-5)
+
+
+def test_a_cut_after_what_is_frozen_changes_nothing_in_training(case: tuple[Backbone, Tensor]) -> None:
+    net, x = deepcopy(case[0]), case[1]
+    deep = depths(net)
+    for frozen, place in list(cuts(net).items())[1::4]:
+        net.train()
+        for depth, layer in zip(levels(net), net.layers(), strict=True):
+            layer.train(depth >= frozen)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(deep[name] >= frozen)
+        found = []
+        for embedding in (net, lambda x, _, place=place: rest(net, place, x)):
+            torch.manual_seed(2)  # what is random after the cut draws the same numbers: nothing before it draws any
+            net.zero_grad()
+            z = embedding(x, LENGTHS)
+            if z.requires_grad:
+                z.square().mean().backward()
+            gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+            found.append((z.detach(), gradients))
+        assert set(gradients) == {name for name, depth in deep.items() if depth >= frozen}
+        torch.testing.assert_close(*(z for z, _ in found), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(*(gradients for _, gradients in found), atol=1e-4, rtol=1e-3)

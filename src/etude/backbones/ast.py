@@ -6,7 +6,9 @@ and the mask that hides what is not there are ours, so that a clip may have any 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -83,6 +85,7 @@ class AST(Backbone):
         places = Waves(rows, self.dim) if weights is None else Table(rows, columns, self.dim)
         self.patches = Patches(filters, places, own, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks = nn.ModuleList(net.blocks)
+        self.steps = len(self.blocks)
         self.norm, self.fc_norm = net.norm, net.fc_norm  # one before the tokens are pooled or one after
         self.apply(_init)
 
@@ -96,42 +99,32 @@ class AST(Backbone):
             return False
         return kind(tensors(Path(str(self.weights)))) != PICTURE
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch of clips.
-
-        Args:
-            x: Frames (B, T, F), float32. What stands at or after a clip's length has no influence.
-            lengths: Valid frames per clip (B,), int64, each in 1..T.
-
-        Returns:
-            Embedding (B, D).
-        """
-        state = self.begin(x, lengths)
-        for place in range(len(self.blocks)):
-            state = self.step(place, state)
-        return self.end(state)
-
     def begin(self, x: Tensor, lengths: Tensor) -> State:
         """Frames (B, T, F) and valid frames (B,) to what goes into the first block."""
         return self.patches(x, lengths)
 
-    def step(self, place: int, state: State) -> State:
+    def step(self, place: int, state: tuple[Any, ...]) -> State:
         """Through one block. After the last one only the tokens are there that are read."""
-        block, (tokens, mask) = self.blocks[place], state
+        block, (tokens, counts, mask) = self.blocks[place], state
         if place == len(self.blocks) - 1 and not self.mean:
-            return State(last(block, tokens, self.read, mask), None)
-        return State(block(tokens, attn_mask=mask), mask)
+            return State(last(block, tokens, self.read, mask), counts.clamp(max=self.read), None)
+        return State(block(tokens, attn_mask=mask), counts, mask)
 
-    def end(self, state: State) -> Tensor:
+    def end(self, state: tuple[Any, ...]) -> Tensor:
         """What comes out of the last block to the embedding (B, D)."""
-        tokens = self.norm(state.tokens)
+        tokens, _, mask = state
+        tokens = self.norm(tokens)
         if not self.mean:
             z = tokens.mean(1)
         else:
             own = self.patches.tokens.shape[1]
-            mask = tokens.new_ones(tokens.shape[:2]) if state.mask is None else state.mask[:, 0, 0].to(tokens.dtype)
+            mask = tokens.new_ones(tokens.shape[:2]) if mask is None else mask[:, 0, 0].to(tokens.dtype)
             z = (tokens * mask[..., None])[:, own:].sum(1) / mask[:, own:].sum(1, keepdim=True)
         return self.fc_norm(z)
+
+    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """As of every backbone; what a clip does not have is hidden from the others' tokens by a new mask."""
+        return State.of(*super().together(values, lengths))
 
     def layers(self) -> list[nn.Module]:
         """Patches with their places and tokens, blocks, final norm."""

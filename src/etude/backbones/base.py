@@ -1,9 +1,15 @@
-"""What every backbone is, and the mask that keeps padding out of it."""
+"""What every backbone is, where it can be cut in two, and the mask that keeps padding out of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+State = tuple[Any, ...]  # what goes from step to step: values (B, ...), lengths (B,), and what follows from these
 
 
 class Backbone(nn.Module):
@@ -12,20 +18,79 @@ class Backbone(nn.Module):
     A subclass takes `bins`, the width F of a frame, as its first argument, and promises that what stands at or after a
     clip's length has no influence on its embedding.
 
+    It defines `begin`, `step` and `end`, with a step for each of its layers; `begin` may run the first layer. So it can
+    be cut before any step: what leaves layers that never learn is computed once. What a step does at random, it does
+    only when its layer is in training. A network that cannot be told apart like this defines `forward` instead.
+
     Attributes:
         dim: Size of the embedding, D.
+        steps: How many steps there are.
+        axis: The axis of a state's values that is a clip's time.
         raw: Whether frames go in as they are, because weights that were trained elsewhere know their scale; else
             they are standardised by the training part.
         hears: Front end, by dotted name, that such weights need; none for networks without.
     """
 
     dim: int
+    steps: int = 0
+    axis: int = 1
     raw: bool = False
     hears: str | None = None
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Standardised frames (B, T, F), float32, and valid frames (B,), int64 in 1..T, to embeddings (B, D)."""
+        """Embed a batch of clips.
+
+        Args:
+            x: Frames (B, T, F), float32, standardised unless `raw`. What stands at or after a clip's length has no
+                influence.
+            lengths: Valid frames per clip (B,), int64, each in 1..T.
+
+        Returns:
+            Embedding (B, D).
+        """
+        return self.after(0, self.begin(x, lengths))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it cannot be cut, because it has a `forward` of its own."""
+        return type(self).forward is not Backbone.forward
+
+    def begin(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to what goes into the first step."""
         raise NotImplementedError
+
+    def step(self, place: int, state: State) -> State:
+        """Through one layer; places count from 0."""
+        raise NotImplementedError
+
+    def end(self, state: State) -> Tensor:
+        """What comes out of the last step to the embedding (B, D)."""
+        raise NotImplementedError
+
+    def before(self, place: int, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to what goes into a step."""
+        state = self.begin(x, lengths)
+        for step in range(place):
+            state = self.step(step, state)
+        return state
+
+    def after(self, place: int, state: State) -> Tensor:
+        """What goes into a step to the embedding (B, D)."""
+        for step in range(place, self.steps):
+            state = self.step(step, state)
+        return self.end(state)
+
+    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """One state of clips that went through the first steps alone.
+
+        Args:
+            values: Of each clip (1, ...).
+            lengths: How much of its time is there, (B,).
+        """
+        frames = [clip.shape[self.axis] for clip in values]
+        room = (0, 0) * (values[0].ndim - 1 - self.axis)
+        padded = [F.pad(clip, (*room, 0, max(frames) - n)) for clip, n in zip(values, frames, strict=True)]
+        return torch.cat(padded), lengths
 
     def initialise(self) -> None:
         """Read weights that were trained elsewhere, if the config names some. Called once, before training only."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from etude.backbones.base import Backbone, valid
+from etude.backbones.base import Backbone, State, valid
 
 
 class CNN(Backbone):
@@ -30,6 +30,8 @@ class CNN(Backbone):
         dim: Size of the embedding: the filters of the last block.
     """
 
+    axis = 2
+
     def __init__(
         self, bins: int, channels: Sequence[int] = (32, 64, 128, 256), kernel: int = 3, dropout: float = 0.2
     ) -> None:
@@ -39,26 +41,30 @@ class CNN(Backbone):
         for before, after in zip([1, *channels[:-1]], channels, strict=True):
             self.blocks.append(Block(before, after, kernel, tall=bins > 1))
             bins = max(1, bins // 2)
-        self.dropout = nn.Dropout(dropout)
+        self.steps, self.dropout = len(self.blocks), nn.Dropout(dropout)
         self.to(memory_format=torch.channels_last)  # 1.4 times faster on CPU
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch of clips.
-
-        Args:
-            x: Standardised frames (B, T, F), float32. What stands at or after a clip's length has no influence.
-            lengths: Valid frames per clip (B,), int64, each in 1..T.
-
-        Returns:
-            Embedding (B, D).
-        """
+    def begin(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to a picture (B, 1, T, F) and its lengths."""
         least = 2 ** len(self.blocks)  # room for every halving
         x = F.pad(x, (0, 0, 0, max(0, least - x.shape[1])))
-        x = (x * valid(lengths, x.shape[1])[..., None])[:, None].contiguous(memory_format=torch.channels_last)
-        for block in self.blocks:
-            x, lengths = block(x, lengths)
+        x = (x * valid(lengths, x.shape[1])[..., None])[:, None]
+        return x.contiguous(memory_format=torch.channels_last), lengths
+
+    def step(self, place: int, state: State) -> State:
+        """Through one block."""
+        return self.blocks[place](*state)
+
+    def end(self, state: State) -> Tensor:
+        """The mean over what is valid, (B, D)."""
+        x, lengths = state
         mean = x.mean(3).sum(2) / lengths[:, None]
         return self.dropout(mean)
+
+    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """As of every backbone, with channels last."""
+        x, lengths = super().together(values, lengths)
+        return x.contiguous(memory_format=torch.channels_last), lengths
 
     def layers(self) -> list[nn.Module]:
         """The blocks, input to output."""

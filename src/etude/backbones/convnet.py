@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, valid
+from etude.backbones.base import Backbone, State, valid
 
 SIDE = 4  # parts of the last pooling, in time and in frequency
 
@@ -27,6 +27,8 @@ class ConvNet(Backbone):
         dim: Size of the embedding, D = 256.
     """
 
+    steps, axis = 2, 2
+
     def __init__(self, bins: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, 8, 5, padding=2)
@@ -34,23 +36,23 @@ class ConvNet(Backbone):
         self.wide = 2 if bins > 1 else 1  # a single bin cannot be halved
         self.dim = 16 * SIDE * SIDE
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch of clips.
+    def begin(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to a picture (B, 1, T, F) and its lengths."""
+        return F.pad(x, (0, 0, 0, max(0, 2 - x.shape[1])))[:, None], lengths  # room for the first pooling
 
-        Args:
-            x: Standardised frames (B, T, F), float32. What stands at or after a clip's length has no influence.
-            lengths: Valid frames per clip (B,), int64, each in 1..T.
-
-        Returns:
-            Embedding (B, D).
-        """
-        x = F.pad(x, (0, 0, 0, max(0, 2 - x.shape[1])))  # room for the first pooling
+    def step(self, place: int, state: State) -> State:
+        """Through one convolution, and after the first through the first pooling."""
+        x, lengths = state
         # what is zero after a clip's end is what a convolution would pad it with, and never above what ReLU gives
-        x = within(x[:, None], lengths)
+        x = within(x, lengths)
+        if place == 1:
+            return F.relu(self.second(x)), lengths
         x = within(F.relu(self.first(x)), lengths)
-        x, lengths = F.max_pool2d(x, (2, self.wide)), (lengths // 2).clamp(min=1)
-        x = F.relu(self.second(within(x, lengths)))
-        return parts(x, lengths).flatten(1)
+        return F.max_pool2d(x, (2, self.wide)), (lengths // 2).clamp(min=1)
+
+    def end(self, state: State) -> Tensor:
+        """The last pooling, (B, D)."""
+        return parts(*state).flatten(1)
 
     def layers(self) -> list[nn.Module]:
         """The two convolutions."""

@@ -13,7 +13,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, valid
+from etude.backbones.base import Backbone, State, valid
 from etude.backbones.cnn import MaskedBatchNorm
 from etude.errors import UserError
 
@@ -41,6 +41,7 @@ class EfficientAT(Backbone):
     """
 
     hears = "etude.audio.kaldi.EfficientATFront"
+    axis = 2
 
     def __init__(self, bins: int, width: float = 0.4, weights: str | None = None) -> None:
         super().__init__()
@@ -54,24 +55,23 @@ class EfficientAT(Backbone):
             before = _eighths(after * width)
         self.dim = 6 * before
         self.features.append(Conv(before, self.dim, 1, 1, swish=True))
+        self.steps = len(self.features)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 reach = module.kernel_size[0] ** 2 * module.out_channels / module.groups
                 nn.init.normal_(module.weight, std=(2 / reach) ** 0.5)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch of clips.
+    def begin(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,) to a picture (B, 1, T, F) and its lengths."""
+        return x[:, None], lengths
 
-        Args:
-            x: Frames (B, T, F), float32. What stands at or after a clip's length has no influence.
-            lengths: Valid frames per clip (B,), int64, each in 1..T.
+    def step(self, place: int, state: State) -> State:
+        """Through the stem, a block or the last convolution."""
+        return self.features[place](*state)
 
-        Returns:
-            Embedding (B, D).
-        """
-        x = x[:, None]
-        for layer in self.features:
-            x, lengths = layer(x, lengths)
+    def end(self, state: State) -> Tensor:
+        """The mean over time and frequency, (B, D)."""
+        x, lengths = state
         x = x * valid(lengths, x.shape[2])[:, None, :, None]
         return x.mean(3).sum(2) / lengths[:, None]
 

@@ -8,11 +8,14 @@ GPU, cuDNN takes packed sequences and leaves padding out of its work, so there t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from etude.backbones.base import Backbone, valid
+from etude.backbones.base import Backbone, State, valid
 
 READOUTS = ("last", "mean", "attention")
 
@@ -49,7 +52,7 @@ class LSTM(Backbone):
             raise ValueError(f"backbone.readout must be {', '.join(READOUTS[:-1])} or {READOUTS[-1]}, got {readout!r}")
         self.readout, self.packed = readout, packed
         directions = 2 if bidirectional else 1
-        self.dim = hidden * directions
+        self.dim, self.steps = hidden * directions, depth
         self.bidirectional = bidirectional
         self.dropout = nn.Dropout(dropout)
         widths = [bins] + [self.dim] * (depth - 1)
@@ -57,32 +60,37 @@ class LSTM(Backbone):
         self.backward_ = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths if bidirectional)
         self.attention = Attention(self.dim) if readout == "attention" else None
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch of clips.
+    def begin(self, x: Tensor, lengths: Tensor) -> State:
+        """Frames (B, T, F) and valid frames (B,), as they are."""
+        return x, lengths
 
-        Args:
-            x: Standardised frames (B, T, F), float32. What stands at or after a clip's length has no influence.
-            lengths: Valid frames per clip (B,), int64, each in 1..T.
-
-        Returns:
-            Embedding (B, D).
-        """
-        end = (lengths - 1).view(-1, 1, 1)
+    def step(self, place: int, state: State) -> State:
+        """Through one layer: states (B, T, C) of the one before to its own (B, T, D)."""
+        (x, lengths), onward = state, self.onward[place]
+        if place:
+            x = F.dropout(x, self.dropout.p, onward.training)  # none on the way into a layer that is frozen
         packed = lengths.cpu() if (x.is_cuda if self.packed is None else self.packed) else None
-        for i, onward in enumerate(self.onward):
-            states = run(onward, x, packed)
-            last = take(states, end)
-            if self.bidirectional:
-                reverse = reversal(lengths, x.shape[1])
-                flipped = run(self.backward_[i], take(x, reverse), packed)
-                last = torch.cat([last, take(flipped, end)], dim=-1)
-                states = torch.cat([states, take(flipped, reverse)], dim=-1)
-            x = self.dropout(states)
-        if self.readout == "last":
-            return last[:, 0]
+        states = run(onward, x, packed)
+        if self.bidirectional:
+            reverse = reversal(lengths, x.shape[1])
+            flipped = run(self.backward_[place], take(x, reverse), packed)
+            states = torch.cat([states, take(flipped, reverse)], dim=-1)
+        return states, lengths
+
+    def end(self, state: State) -> Tensor:
+        """Read out, (B, D)."""
+        states, lengths = state
+        if self.readout == "last":  # of the backward direction that is the state at the first frame
+            last, half = take(states, (lengths - 1).view(-1, 1, 1))[:, 0], self.dim // 2
+            return torch.cat([last[:, :half], states[:, 0, half:]], dim=1) if self.bidirectional else last
         if self.attention is not None:
             return self.attention(states, lengths)
-        return (states * valid(lengths, x.shape[1])[..., None]).sum(1) / lengths[:, None]
+        return (states * valid(lengths, states.shape[1])[..., None]).sum(1) / lengths[:, None]
+
+    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+        """As of every backbone, laid out in memory as an LSTM does: dropout draws its numbers in that order."""
+        states, lengths = super().together(values, lengths)
+        return states if self.bidirectional else states.transpose(0, 1).contiguous().transpose(0, 1), lengths
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output; the read-out, where it learns, belongs to the last."""

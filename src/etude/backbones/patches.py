@@ -16,11 +16,19 @@ class State(NamedTuple):
 
     Attributes:
         tokens: Tokens (B, N, D): first the network's own, then the patches, column by column.
+        counts: How many of them are there (B,), int64.
         mask: Which tokens are there, (B, 1, 1, N) bool; none when all are.
     """
 
     tokens: Tensor
+    counts: Tensor
     mask: Tensor | None
+
+    @classmethod
+    def of(cls, tokens: Tensor, counts: Tensor) -> State:
+        """Tokens (B, N, D) of which the first `counts` (B,) are there."""
+        mask = valid(counts, tokens.shape[1])
+        return cls(tokens, counts, None if bool(mask.all()) else mask[:, None, None])
 
 
 class Patches(nn.Module):
@@ -64,8 +72,7 @@ class Patches(nn.Module):
         turned, rows = in_frequency(x.transpose(1, 2), torch.full_like(columns, x.shape[2]))
         x, counts = anywhere(turned.transpose(1, 2).flatten(1, 2), columns * rows)
         tokens = self.norm(torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1))
-        mask = valid(self.tokens.shape[1] + counts, tokens.shape[1])
-        return State(tokens, None if bool(mask.all()) else mask[:, None, None])
+        return State.of(tokens, self.tokens.shape[1] + counts)
 
 
 class Drop(nn.Module):

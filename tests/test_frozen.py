@@ -1,0 +1,188 @@
+"""A training that keeps what leaves its frozen layers is the training that runs them in every epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from etude import build, frozen
+from etude.data.module import MusicData
+from etude.errors import UserError
+from etude.learner import Learner
+
+Compose = Callable[..., dict[str, Any]]
+WHOLE = ["data.crop=null", "augment=none", "task=joint", "head=mlp", "logger.csv=null"]
+NETS = {
+    "ast": ["backbone=ast", "backbone.depth=3", "backbone.dropout=0.1", "backbone.drop_time=0.5"],
+    "lstm": ["backbone=lstm", "backbone.hidden=16", "backbone.depth=3", "backbone.dropout=0.3"],
+    "both": ["backbone=lstm", "backbone.hidden=8", "backbone.bidirectional=true", "backbone.readout=attention"],
+    "cnn": ["backbone=cnn", "backbone.channels=[4,8,8,16]"],
+    "timm": ["backbone=timm"],
+}
+CLIPS = {"train": 6, "val": 4, "test": 4}
+
+
+@pytest.fixture
+def source(config: Compose, net: str, tmp_path: Path) -> str:
+    """A network that begins with its first weights, as one to begin from."""
+    return transfer(config, tmp_path, *NETS[net])
+
+
+def transfer(config: Compose, folder: Path, *overrides: str) -> str:
+    composed = config(*WHOLE, *overrides)
+    torch.manual_seed(1)
+    made = build.learner(composed, few(composed))
+    torch.save({"etude": made.recipe, "state_dict": made.state_dict()}, folder / "source.ckpt")
+    return f"transfer.init_from={folder / 'source.ckpt'}"
+
+
+def few(composed: dict[str, Any]) -> MusicData:
+    """A few of the embedded clips, each cut off at another length."""
+    data = build.data(composed)
+    data.setup()
+    for part, count in CLIPS.items():
+        data.parts[data.rows(part)[count:]] = "none"
+    data.pack.lengths = np.random.default_rng(0).integers(40, 300, len(data.parts))
+    return data
+
+
+class Passes(Callback):
+    """Counts how often something goes through the first layer, and ends the training early."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.count = epochs, 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            first = next(m for m in pl_module.backbone.layers()[0].modules() if not list(m.children()))
+            first.register_forward_hook(lambda *_: setattr(self, "count", self.count + 1))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def trained(
+    composed: dict[str, Any], folder: Path, epochs: int = 3, resume: Path | None = None
+) -> tuple[Learner, dict[str, torch.Tensor], int]:
+    """A network after its training, what it says of validation and test, and passes through its first layer."""
+    data = few(composed)
+    torch.manual_seed(0)
+    learner = build.learner(composed, data)
+    learner.cache = frozen.cache(learner, data, folder)
+    passes, keep = Passes(epochs), ModelCheckpoint(folder / "kept", save_last=True)
+    trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
+                      enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+                      callbacks=[passes, keep])  # fmt: skip
+    trainer.fit(learner, data, ckpt_path=resume, weights_only=True)
+    trainer.test(learner, dataloaders=data.test_dataloader(), verbose=False)
+    table = {f"{i}.{key}": value for i, each in learner.tables.items() for key, value in each.items()}
+    return learner, table, passes.count
+
+
+@pytest.mark.parametrize(
+    ("net", "way"), [(net, way) for net in NETS for way in ("probe", "last_k") if (net, way) != ("timm", "last_k")]
+)
+def test_clip_by_clip_it_is_equal_to_the_last_bit(
+    config: Compose, net: str, way: str, source: str, tmp_path: Path
+) -> None:
+    words = [*WHOLE, *NETS[net], source, f"transfer={way}", "data.batch_size=1", "data.eval_batch_size=1"]
+    words += ["transfer.last_k=1"] if way == "last_k" else []
+    kept, said, passes = trained(config(*words, "transfer.cache=true"), tmp_path)
+    run, expected, more = trained(config(*words, "transfer.cache=false"), tmp_path)
+    assert run.cache is None
+    torch.testing.assert_close(kept.state_dict(), run.state_dict(), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(said, expected, rtol=0, atol=0, equal_nan=True)
+    assert kept.cache is not None
+    assert passes == len(kept.cache.found) == sum(CLIPS.values())  # once for each clip
+    assert more == 3 * (CLIPS["train"] + CLIPS["val"]) + CLIPS["val"] + CLIPS["test"]
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_in_batches_it_is_equal_but_for_the_order_of_sums(
+    config: Compose, net: str, source: str, tmp_path: Path
+) -> None:
+    words = [*WHOLE, *NETS[net], source, "transfer=probe", "data.batch_size=3", "data.eval_batch_size=3"]
+    kept, said, _ = trained(config(*words, "transfer.cache=true"), tmp_path)
+    run, expected, _ = trained(config(*words, "transfer.cache=false"), tmp_path)
+    torch.testing.assert_close(kept.state_dict(), run.state_dict(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_a_training_that_goes_on_computes_it_anew_and_ends_the_same(config: Compose, tmp_path: Path) -> None:
+    words = [*WHOLE, *NETS["ast"], "transfer=last_k", "transfer.last_k=1", "transfer.cache=true", "data.batch_size=3"]
+    composed = config(*words, transfer(config, tmp_path, *NETS["ast"]))
+    for folder in ("whole", "parted"):
+        (tmp_path / folder).mkdir()
+    through, expected, _ = trained(composed, tmp_path / "whole")
+    trained(composed, tmp_path / "parted", epochs=1)
+    last = tmp_path / "parted" / "kept" / "last.ckpt"
+    gone_on, said, _ = trained(composed, tmp_path / "parted", resume=last)
+    torch.testing.assert_close(gone_on.state_dict(), through.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(said, expected, rtol=0, atol=0, equal_nan=True)
+
+
+OBSTACLES = [
+    (["augment=specaugment"], "set augment=none"),
+    (["data.crop=1"], "set data.crop=null"),
+    (["+data.overfit=4"], "data.overfit learns a few clips by heart; set it to null"),
+    (["transfer=last_k", "transfer.last_k=4"], "transfer.train=last_k keeps none of the 4 layers frozen"),
+    (["transfer=last_k", "backbone=timm"], "Timm cannot be cut; .* transfer=probe"),
+    (["backbone=timm", "backbone.dropout=0.5"], "Timm is random before what learns; set its dropouts to 0"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), OBSTACLES)
+def test_where_it_would_change_something_it_is_refused_or_left(
+    config: Compose, overrides: list[str], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = [word for word in overrides if word.startswith("backbone")] or ["backbone=cnn"]
+    words = [*WHOLE, *backbone, "transfer=probe", transfer(config, tmp_path, *backbone), *overrides]
+    words = [word for word in words if word != "transfer=probe" or "transfer=last_k" not in words]
+    composed = config(*words)
+    data = few(composed)
+    learner = build.learner(composed, data)
+    with caplog.at_level(logging.INFO):
+        assert frozen.cache(learner, data, tmp_path) is None
+    composed["transfer"]["cache"] = True
+    assert caplog.messages[-1].startswith("transfer: frozen layers are run anew in every epoch: ")
+    with pytest.raises(UserError, match=f"^transfer.cache=true: .*{said}"):
+        frozen.cache(build.learner(composed, data), data, tmp_path)
+
+
+def test_where_there_is_no_room_it_is_left(
+    config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = config(*WHOLE, "backbone=cnn", "transfer=last_k", transfer(config, tmp_path, "backbone=cnn"))
+    data = few(composed)
+    learner = build.learner(composed, data)
+    size, same = frozen.trial(learner, data, 2)
+    frames = data.pack.lengths[data.rows("train")[0]]
+    assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
+    assert same
+    said = {size + 1: f"what leaves the frozen layers is kept: {len(data.parts)} clips, about", size - 1: "GB left"}
+    for free, words in said.items():
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+        with caplog.at_level(logging.INFO):
+            assert (frozen.cache(learner, data, tmp_path) is None) == (free < size)
+        assert words in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("way", ["full", "gradual"])
+def test_where_nothing_is_frozen_for_good_nothing_is_said(
+    config: Compose, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    composed = config(*WHOLE, "backbone=cnn", f"transfer={way}", transfer(config, tmp_path, "backbone=cnn"))
+    data = few(composed)
+    learner = build.learner(composed, data)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert frozen.cache(learner, data, tmp_path) is None
+    assert not caplog.records
