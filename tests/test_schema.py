@@ -20,6 +20,11 @@ OPTIONS = [
     for path in sorted(conf_dir().glob("*/*.yaml"))
     if path.parent.name not in ("hydra", "target")
 ]
+EXPERIMENTS = conf_dir() / "experiment"
+OPTIONS += [
+    f"experiment={path.relative_to(EXPERIMENTS).with_suffix('').as_posix()}"
+    for path in sorted(EXPERIMENTS.glob("*/**/*.yaml"))
+]
 TARGETS = sorted(path.stem for path in (conf_dir() / "target").glob("*.yaml"))
 
 

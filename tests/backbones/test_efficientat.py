@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from etude import build
 from etude.backbones.efficientat import EfficientAT
+from etude.checkpoint import tensors
 from etude.errors import UserError
 
 WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn04"
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
-def test_embeddings_are_the_authors() -> None:
+def test_embeddings_and_probabilities_are_the_authors() -> None:
     reference = np.load(WEIGHTS / "reference.npz")
     net = EfficientAT(128, weights=str(WEIGHTS / "mn04_as_mAP_432.pt"))
     net.initialise()
@@ -27,6 +29,10 @@ def test_embeddings_are_the_authors() -> None:
     with torch.no_grad():
         z = net.eval()(x, torch.full((len(x),), x.shape[1]))
     np.testing.assert_allclose(z, reference["embedding"], atol=2e-3)  # their frames are stored as float16
+    published = tensors(WEIGHTS / "mn04_as_mAP_432.pt")
+    hidden, last = ((published[f"classifier.{i}.weight"], published[f"classifier.{i}.bias"]) for i in (2, 5))
+    said = F.linear(F.hardswish(F.linear(z, *hidden)), *last).sigmoid()  # of 527 classes of AudioSet
+    np.testing.assert_allclose(said, reference["probability"], atol=1e-3)
 
 
 def published(net: EfficientAT, path: Path) -> Path:
