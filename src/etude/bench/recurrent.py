@@ -13,7 +13,7 @@ from etude.backbones.lstm import LSTM
 from etude.bench.timing import Bar, Section
 from etude.bench.training import CLASSES, Classifier, clips, compare, steps
 
-BINS = 128
+BINS, SHORTEST = 128, 4  # the shortest clip is this part of the longest
 PACKED, DENSE, BUCKETS = "torch, packed", "ours, padded", "ours, padded, batches of like length"
 
 
@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case(2, 64, 129, 32, 4, 5, 3),
+    Case(2, 64, 129, 32, 4, 9, 3),
     Case(2, 64, 1293, 8, 1, 3, 8),
     Case(8, 256, 129, 32, 1, 1, None),
 )
@@ -69,7 +69,7 @@ def _section(case: Case) -> Section:
     ours = Classifier(LSTM(BINS, case.hidden, case.layers, dropout=0.0, readout="last", packed=False))
     theirs = Packed(ours)
     count = case.batch * case.batches
-    lengths = torch.linspace(max(1, case.frames // 4), case.frames, count).long()
+    lengths = torch.linspace(max(1, case.frames // SHORTEST), case.frames, count).long()
     mixed = [clips(part, BINS) for part in lengths[torch.randperm(count)].split(case.batch)]
     alike = [clips(part, BINS) for part in lengths.split(case.batch)]
     apart, padding = _exact(ours, theirs, mixed[0][0], mixed[0][1])
