@@ -1,4 +1,4 @@
-"""Speed against peers, and the bars it has to hold: python scripts/bench.py audio data [--check] [--json]."""
+"""Speed against peers, and the bars it has to hold: python scripts/bench.py audio models [--check] [--json]."""
 
 import sys
 

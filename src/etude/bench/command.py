@@ -1,4 +1,4 @@
-"""The command: `python scripts/bench.py audio data`, the tables and which bar holds."""
+"""The command: `python scripts/bench.py audio models`, the tables and which bar holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from importlib import import_module
 
 from etude.bench.timing import Section
 
-BENCHES = {"audio": "sound to frames", "data": "frames on disk to batches"}
+BENCHES = {
+    "audio": "sound to frames",
+    "data": "frames on disk to batches",
+    "models": "a training step of each backbone",
+    "loop": "a run's step against a bare loop",
+    "startup": "how soon the command line answers",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,8 +77,11 @@ def _show(sections: list[Section]) -> None:
         table.add_column("")
         table.add_column(section.unit, justify="right")
         table.add_column("speed", justify="right")
-        for name, value, ratio in section.rows:
-            table.add_row(name, f"{value:,.1f}" if value < 100 else f"{value:,.0f}", f"{ratio:.2f} ×")
+        for title in section.further:
+            table.add_column(title, justify="right")
+        for place, (name, value, ratio) in enumerate(section.rows):
+            further = (_short(column[place]) for column in section.further.values())
+            table.add_row(name, _short(value), f"{ratio:.2f} ×", *further)
         console.print(table)
         for bar in section.bars:
             word, sign = ("holds" if bar.holds else "DOES NOT HOLD"), ("at least" if bar.at_least else "at most")
@@ -80,3 +89,7 @@ def _show(sections: list[Section]) -> None:
         for note in section.notes:
             console.print(f"  note: {note}")
         console.print()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

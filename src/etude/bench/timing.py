@@ -69,6 +69,7 @@ class Section:
         rows: Name, value and ratio to the first row.
         bars: Limits.
         notes: What could not be timed, and why.
+        further: More columns by title, a number for each row.
     """
 
     title: str
@@ -76,6 +77,7 @@ class Section:
     rows: list[tuple[str, float, float]] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    further: dict[str, list[float]] = field(default_factory=dict)
 
 
 def rounds(contenders: dict[str, Callable[[], object]], count: int) -> Timing:
