@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
 LAST, MIXUP = "callbacks=last_epoch", "augment=mixup"
 EFFICIENTAT = "backbone=efficientat backbone.weights=${oc.env:EFFICIENTAT}"
-PROBE = f"{EFFICIENTAT} {LAST} transfer=probe augment=none data.crop=null head.norm=true optim.lr=5e-3 trainer.max_epochs=30"
+WHOLE = "augment=none data.crop=null"  # clips as they are: what leaves a frozen network is then kept
+PROBE = f"{EFFICIENTAT} {LAST} {WHOLE} transfer=probe head.norm=true optim.lr=5e-3 trainer.max_epochs=30"
 CNN, SCALARS = f"backbone=cnn {LAST}", f"backbone=lstm task=multitask {LAST}"
 
 VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant that it is compared with
