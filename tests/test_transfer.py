@@ -70,6 +70,19 @@ def moved(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
     return {".".join(key.split(".")[:3]) if key.startswith("backbone") else key.split(".")[0] for key in changed}
 
 
+def test_what_was_not_copied_is_not_frozen(source: Path, config: Compose) -> None:
+    """Layers that stay at random weights for good are the source work's own fault; those that learn may differ."""
+    wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
+    data = build.data(config(*SMALL))
+    data.setup()
+    with pytest.raises(UserError, match=r"no weights that fit blocks\.3\.conv\.weight, .*transfer\.train=probe would freeze"):
+        build.learner(config(*SMALL, "transfer=probe", *wider), data)
+    made = build.learner(config(*SMALL, "transfer=last_k", "transfer.last_k=1", *wider), data)
+    assert {name for name, p in made.backbone.named_parameters() if p.requires_grad} == {
+        f"blocks.3.{name}" for name in ("conv.weight", "norm.weight", "norm.bias")
+    }
+
+
 BLOCKS = [f"backbone.blocks.{i}" for i in range(4)]
 
 

@@ -93,17 +93,24 @@ class Transfer:
             copy: Whether to copy; a run that is resumed has its weights already.
 
         Raises:
-            UserError: There is no checkpoint there, not one tensor agrees, or its network heard other frames.
+            UserError: There is no checkpoint there, not one tensor agrees, its network heard other frames, or a layer
+                would be frozen that was not copied whole.
         """
         if self.init_from is None and getattr(learner.backbone, "weights", None) is None:
             raise UserError(
                 "transfer: there is nothing to transfer; give transfer.init_from, a run folder or a checkpoint, or "
                 "backbone.weights"
             )
-        if self.init_from is not None and copy:
-            self._copy(learner, Path(self.init_from), front)
         layers = levels(learner.backbone)[-1] + 1
         frozen = self.frozen(layers)
+        if self.init_from is not None and copy:
+            missing = self._copy(learner, Path(self.init_from), front)
+            never = sorted(name for name in missing if depths(learner.backbone).get(name, layers) < frozen)
+            if never:
+                raise UserError(
+                    f"transfer.init_from: {self.init_from} has no weights that fit {', '.join(never[:4])}, which "
+                    f"transfer.train={self.train} would freeze as they are; make the backbones alike, or train=full"
+                )
         learner.transfer = self
         for name, depth in depths(learner.backbone).items():
             if depth < frozen:
@@ -112,8 +119,8 @@ class Transfer:
         if self.train != "full" or self.layer_decay < 1:
             log.info("transfer: %d of the backbone's %d layers learn", layers - frozen, layers)
 
-    def _copy(self, learner: Learner, path: Path, front: dict[str, object] | None) -> None:
-        """Every tensor of the backbone whose name and shape agree, and the standardisation that it knows."""
+    def _copy(self, learner: Learner, path: Path, front: dict[str, object] | None) -> set[str]:
+        """Every tensor of the backbone whose name and shape agree, and the standardisation; returns what is left."""
         from etude.checkpoint import read
 
         path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
@@ -142,6 +149,7 @@ class Transfer:
         for title, keys in left.items():
             if keys:
                 log.warning("transfer: %d tensors are %s: %s", len(keys), title, ", ".join(sorted(keys)[:8]))
+        return set(ours) - set(same)
 
 
 def levels(backbone: Any) -> list[int]:
