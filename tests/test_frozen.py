@@ -132,6 +132,7 @@ def test_a_training_that_goes_on_computes_it_anew_and_ends_the_same(config: Comp
 OBSTACLES = [
     (["augment=specaugment"], "set augment=none"),
     (["data.crop=1"], "set data.crop=null"),
+    (["data.crop=1", "augment=specaugment"], "set augment=none and data.crop=null"),
     (["+data.overfit=4"], "data.overfit learns a few clips by heart; set it to null"),
     (["transfer=last_k", "transfer.last_k=4"], "transfer.train=last_k keeps none of the 4 layers frozen"),
     (["transfer=last_k", "backbone=timm"], "Timm cannot be cut; .* transfer=probe"),

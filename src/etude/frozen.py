@@ -65,13 +65,11 @@ def obstacle(learner: Learner, data: MusicData, frozen: int, layers: int) -> str
         )
     if net.whole and frozen < layers:
         return f"{type(net).__name__} cannot be cut; what it says in the end can be kept, with transfer=probe"
-    if learner.augment is not None:
-        return "frames are augmented, in every epoch in another way; set augment=none"
     if data.overfit:
         return "data.overfit learns a few clips by heart; set it to null"
-    if data.crop is not None:
-        return "training takes other crops in every epoch; set data.crop=null for whole clips"
-    return None
+    changing = ["augment=none"] if learner.augment is not None else []
+    changing += ["data.crop=null"] if data.crop is not None else []
+    return f"training hears other frames in every epoch; set {' and '.join(changing)}" if changing else None
 
 
 def trial(learner: Learner, data: MusicData, place: int) -> tuple[float, bool]:
