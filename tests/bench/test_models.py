@@ -36,7 +36,7 @@ def exact(sections: list[Section]) -> list[Bar]:
 def test_what_is_timed_is_the_same_network() -> None:
     pytest.importorskip("transformers")
     sections = models.run()
-    assert [len(section.rows) for section in sections] == [6, 3, 2, 3]
+    assert [len(section.rows) for section in sections] == [7, 3, 2, 3]
     for section in sections:
         assert all(value > 0 for _, value, _ in section.rows)
         assert section.rows[0][2] == 1
@@ -46,16 +46,16 @@ def test_what_is_timed_is_the_same_network() -> None:
     assert all(bar.holds for bar in bars), bars
     work = dict(zip([name for name, *_ in sections[0].rows], sections[0].further["GFLOP a step"], strict=True))
     assert work[transformer.HALF] < work[transformer.OURS] < work[transformer.SDPA]
-    assert work[transformer.FROZEN] < work[transformer.OURS]
+    assert work[transformer.KEPT] < work[transformer.FROZEN] < work[transformer.OURS]
 
 
 @pytest.mark.usefixtures("small")
 def test_without_transformers_ours_is_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformer, "find_spec", lambda name: None)
     section = transformer.section()
-    assert [name.split()[0].rstrip(",") for name, *_ in section.rows] == ["ours"] * 4
+    assert [name.split()[0].rstrip(",") for name, *_ in section.rows] == ["ours"] * 5
     assert section.notes == ["transformers is not installed and was not timed"]
-    assert len(section.bars) == 2
+    assert len(section.bars) == 3
 
 
 def test_frozen_is_what_a_transfer_freezes() -> None:
