@@ -22,26 +22,31 @@ FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
 LAST, MIXUP = "callbacks=last_epoch", "augment=mixup"
 EFFICIENTAT = "backbone=efficientat backbone.weights=${oc.env:EFFICIENTAT}"
 WHOLE = "augment=none data.crop=null"  # clips as they are: what leaves a frozen network is then kept
-PROBE = f"{EFFICIENTAT} {LAST} {WHOLE} transfer=probe head.norm=true optim.lr=5e-3 trainer.max_epochs=30"
-CNN, SCALARS = f"backbone=cnn {LAST}", f"backbone=lstm task=multitask {LAST}"
+PROBE = f"{EFFICIENTAT} {LAST} {WHOLE} transfer=probe head.norm=true trainer.max_epochs=30 optim.lr=5e-3"
+LSTM, SCALARS = f"backbone=lstm {LAST}", f"backbone=lstm task=multitask {LAST}"
 
 VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant that it is compared with
+    "lstm": ("backbone=lstm", None),
+    "lstm, last epoch": (LSTM, "lstm"),
+    "lstm, no augmentation": (f"{LSTM} augment=none", "lstm, last epoch"),
+    "lstm, mixup": (f"{LSTM} {MIXUP}", "lstm, last epoch"),
+    "lstm, gain": (f"{LSTM} augment.gain=10", "lstm, last epoch"),
+    "lstm, balanced classes": (f"{LSTM} task.targets.genre.class_weight=balanced", "lstm, last epoch"),
+    "lstm, label smoothing": (f"{LSTM} task.targets.genre.smoothing=0.1", "lstm, last epoch"),
+    "lstm, mean of weights": ("backbone=lstm callbacks=ema_last_epoch", "lstm, last epoch"),
+    "lstm, whole clips": (f"{LSTM} data.crop=null", "lstm, last epoch"),
+    "lstm, short crops": (f"{LSTM} data.crop=2.5", "lstm, last epoch"),
+    "cnn": ("backbone=cnn", None),
+    "cnn, last epoch": (f"backbone=cnn {LAST}", "cnn"),
+    "cnn, mixup": (f"backbone=cnn {LAST} {MIXUP}", "cnn, last epoch"),
     "ast": ("backbone=ast", None),
     "ast, last epoch": (f"backbone=ast {LAST}", "ast"),
-    "ast, last epoch, mixup": (f"backbone=ast {LAST} {MIXUP}", "ast, last epoch"),
-    "cnn": ("backbone=cnn", None),
-    "cnn, last epoch": (CNN, "cnn"),
-    "cnn, no augmentation": (f"{CNN} augment=none", "cnn, last epoch"),
-    "cnn, mixup": (f"{CNN} {MIXUP}", "cnn, last epoch"),
-    "cnn, gain": (f"{CNN} augment.gain=10", "cnn, last epoch"),
-    "cnn, balanced classes": (f"{CNN} task.targets.genre.class_weight=balanced", "cnn, last epoch"),
-    "cnn, label smoothing": (f"{CNN} task.targets.genre.smoothing=0.1", "cnn, last epoch"),
-    "cnn, mean of weights": ("backbone=cnn callbacks=ema_last_epoch", "cnn, last epoch"),
-    "cnn, whole clips": (f"{CNN} data.crop=null", "cnn, last epoch"),
-    "lstm": ("backbone=lstm", None),
-    "lstm, last epoch": (f"backbone=lstm {LAST}", "lstm"),
+    "ast, mixup": (f"backbone=ast {LAST} {MIXUP}", "ast, last epoch"),
     "efficientat, probe": (PROBE, None),
-    "efficientat, all": (f"{EFFICIENTAT} {LAST} head=mlp", "efficientat, probe"),
+    "efficientat, probe, lower rate": (PROBE.replace("5e-3", "1e-3"), "efficientat, probe"),
+    "efficientat, probe, dropout": (f"{PROBE} head.dropout=0.3", "efficientat, probe"),
+    "efficientat, all": (f"{EFFICIENTAT} {LAST} head.norm=true", "efficientat, probe"),
+    "efficientat, all, mixup": (f"{EFFICIENTAT} {LAST} {MIXUP} head.norm=true", "efficientat, all"),
     "scalars": (SCALARS, None),
     "scalars, bounded": (
         f"{SCALARS} task.targets.valence.bounded=true task.targets.energy.bounded=true "
