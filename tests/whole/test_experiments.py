@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from etude import build
+from etude.backbones.efficientat import EfficientAT
 from etude.build import conf_dir, load
 from etude.checkpoint import read
 from etude.run import run
@@ -40,7 +41,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(config: Compose, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def efficientat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as EfficientAT's authors', with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "mn04.pt"
+    own = EfficientAT(128).state_dict()
+    torch.save({key: value.transpose(2, 3) if value.ndim == 4 else value for key, value in own.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(
+    config: Compose, weights: Path, efficientat: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """The folder of an experiment that was run for two steps; each is run once."""
     done: dict[str, Path] = {}
 
@@ -48,7 +61,9 @@ def ran(config: Compose, weights: Path, tmp_path_factory: pytest.TempPathFactory
         if name not in done:
             line = [f"experiment={name}", "debug=fast"]
             composed = config(*line)
-            if name in ON_MUSIC:
+            if name == "small":
+                line += [f"backbone.weights={efficientat}"]
+            elif name in ON_MUSIC:
                 line += ["data.crop=1.0", "data.eval_crops=1"]
             if composed["backbone"].get("weights") == "imagenet":
                 line += [f"backbone.weights={weights}"]
@@ -103,6 +118,7 @@ def cnn(*channels: int) -> int:
         ("lab/step8_ast", ast(12 * 128, 1)),
         ("lab/step10_multitask", ast(12, 3)),  # without weights from elsewhere, places are learned in frequency alone
         ("lab/step10_multitask_pretrained", ast(12 * 128, 3)),
+        ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 3),
     ],
 )
 def test_networks_are_as_large_as_they_are_said_to_be(name: str, count: int, ran: Callable[[str], Path]) -> None:
