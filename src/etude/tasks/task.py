@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from etude.tasks.balance import Balance
@@ -45,16 +46,28 @@ class Task(nn.Module):
             y: True values (B,) by target; missing ones are masked.
 
         Returns:
-            The balanced loss (), and the mean loss of each target over the clips that have it, ().
+            The balanced loss (), and the mean loss of each target over the clips that have it, (). In training on
+            several devices the mean of these over the devices is the mean over all clips of the step, however few of
+            those with a label are here.
         """
-        each, known = {}, self.known(y)
+        each, known, devices = {}, self.known(y), self.devices()
         for name, target in self.targets.items():
-            each[name] = target.loss(out[name], y[name]).sum() / known[name].clamp(min=1)
+            each[name] = devices * target.loss(out[name], y[name]).sum() / known[name].clamp(min=1)
         return self.balance(each, {name: count > 0 for name, count in known.items()}), each
 
     def known(self, y: dict[str, Tensor]) -> dict[str, Tensor]:
-        """How many clips have each target, (): true values (B,) by target, of which some are missing."""
-        return {name: target.known(y[name]).sum() for name, target in self.targets.items()}
+        """How many clips of a step have each target, (), on all devices: true values (B,) by target, some missing."""
+        counts = {name: target.known(y[name]).sum() for name, target in self.targets.items()}
+        if self.devices() == 1:
+            return counts
+        total = torch.stack(list(counts.values()))
+        dist.all_reduce(total)
+        return dict(zip(counts, total.unbind(), strict=True))
+
+    def devices(self) -> int:
+        """How many share a step; in evaluation each has the whole part."""
+        several = self.training and dist.is_available() and dist.is_initialized()
+        return dist.get_world_size() if several else 1
 
     def predict(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by target as probabilities (B, K) or values (B,)."""
