@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from etude import build
+from etude.backbones.base import Backbone, valid
 from etude.backbones.cnn import CNN
 from etude.build import conf_dir, load, make, network, resolve, vet
 from etude.errors import UserError
+from etude.storage import Storage
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -284,3 +290,54 @@ def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Pa
     trainer = build.trainer(config("trainer=cpu", "callbacks.early_stopping=null", "logger.csv=null"), tmp_path)
     assert trainer.loggers == []
     assert "EarlyStopping" not in {type(callback).__name__ for callback in trainer.callbacks}
+
+
+# what a run asks of the machine
+
+
+def test_sharded_weights_and_gradient_surgery_exclude_one_another(config: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="balance=pcgrad needs the whole gradient on each device"):
+        build.trainer(config("trainer=fsdp", "task=multitask", "balance=pcgrad"), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_gpu_says_so(config: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^trainer: .*gpu"):
+        build.trainer(config("trainer=fsdp"), tmp_path)
+
+
+def test_plugins_of_a_config_are_beside_our_own(config: Compose, tmp_path: Path) -> None:
+    plugin = {"_target_": "lightning_fabric.plugins.environments.LightningEnvironment"}
+    made = build.trainer(config("trainer=cpu") | {"trainer": config()["trainer"] | {"plugins": [plugin]}}, tmp_path)
+    assert isinstance(made.strategy.checkpoint_io, Storage)
+
+
+class Average(Backbone):
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.dim, self.map = 8, nn.Linear(bins, 8)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.map((x * valid(lengths, x.shape[1])[..., None]).sum(1) / lengths[:, None])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_backbone_has_the_same_loss_gradients_and_names() -> None:
+    torch.manual_seed(0)
+    plain = Average(12)
+    learner = SimpleNamespace(backbone=deepcopy(plain))
+    build.compiled(learner)  # type: ignore[arg-type]
+    assert list(learner.backbone.state_dict()) == list(plain.state_dict())
+    for frames in (20, 33):
+        x, lengths = torch.randn(4, frames, 12), torch.tensor([frames, 5, 9, frames])
+        losses = [backbone(x, lengths).square().mean() for backbone in (plain, learner.backbone)]
+        torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+        gradients = [torch.autograd.grad(loss, backbone.map.weight)[0] for loss, backbone in
+                     zip(losses, (plain, learner.backbone), strict=True)]  # fmt: skip
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler"):
+        build.compiled(SimpleNamespace(backbone=Average(12)))  # type: ignore[arg-type]

@@ -113,6 +113,7 @@ def test_a_typing_error_is_found(sound: Config, override: str, said: str) -> Non
         ("seed=true", "seed: must be a whole number of at least 0, got True"),
         ("seed=null", "seed: must be a whole number of at least 0, got None"),
         ("seed=0.5", "seed: must be a whole number of at least 0, got 0.5"),
+        ("compile=1", "compile: must be bool, got 1"),
         ("task.mode=best", "task.mode: must be min or max, got 'best'"),
     ],
 )

@@ -30,8 +30,14 @@ NETWORK = (
 )
 # And those that a run which is resumed may call as well.
 TRUSTED = (
-    *(*NETWORK, "etude.callbacks", "etude.data.module", "etude.data.sources", "etude.data.splits", "etude.tracking"),
-    *("etude.transfer", "pytorch_lightning.callbacks", "pytorch_lightning.trainer.trainer"),
+    *(*NETWORK, "etude.callbacks", "etude.data.module", "etude.data.sources", "etude.data.splits", "etude.finite"),
+    *(
+        "etude.ramp",
+        "etude.tracking",
+        "etude.transfer",
+        "pytorch_lightning.callbacks",
+        "pytorch_lightning.trainer.trainer",
+    ),
 )
 
 
@@ -204,6 +210,20 @@ def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) 
     return made
 
 
+def compiled(learner: Learner) -> None:
+    """Have torch.compile translate the backbone, in place: its weights keep their names.
+
+    Raises:
+        UserError: There is no C++ compiler, which it needs on any device.
+    """
+    import shutil
+
+    compiler = os.environ.get("CXX", "g++")
+    if not any(map(shutil.which, (compiler, "clang++"))):
+        raise UserError(f"compile=true needs a C++ compiler, and there is no {compiler} here; install it or set CXX")
+    learner.backbone.compile(dynamic=True)  # lengths of clips differ, and each would be translated by itself
+
+
 def load(checkpoint: Path) -> Learner:
     """A trained network from its checkpoint alone. Nothing in the file is run: tensors and plain values only.
 
@@ -227,12 +247,21 @@ def trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from etude.storage import Storage
+
     callbacks: list[Callback] = [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
     loggers = [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
+    node = dict(config["trainer"])
+    if "fsdp" in str(node.get("strategy")).lower() and "PCGrad" in config["balance"]["_target_"]:
+        raise UserError(
+            "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
+        )
+    plugins = [*_value(node.pop("plugins", None) or []), Storage()]
+    mine = {"callbacks": callbacks, "logger": loggers or False, "plugins": plugins}
     try:
-        return make(config["trainer"], default_root_dir=str(folder), callbacks=callbacks, logger=loggers or False)
+        return make(node, default_root_dir=str(folder), **mine)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error

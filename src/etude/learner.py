@@ -74,6 +74,8 @@ class Learner(LightningModule):
         self.transfer: Transfer | None = None
         self.cache: Cache | None = None
         self.random: dict[str, Any] | None = None
+        self.axes = {name: p.ndim for name, p in self.named_parameters()}  # a shard of a matrix is a vector
+        self.losses: Tensor | None = None  # of the last step: the balanced one and each target's (1 + K,)
 
     def train(self, mode: bool = True) -> Learner:
         """As in torch; layers that do not learn now stay in evaluation, so that their batch norms do not drift."""
@@ -115,18 +117,30 @@ class Learner(LightningModule):
         if mixture is not None:
             out, y, weight = mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight
         loss, each = self.task.loss(out, y, weight)
+        self.losses = torch.stack([loss, *each.values()]).detach()
         objective = self.task.balance.objective(loss, each, self.backbone, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
+        mean: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}  # over the epoch and all devices
         if len(each) > 1:
             logs |= {f"train/{name}/weight": weight for name, weight in self.task.balance.weights.items()}
             for name, count in self.task.known(batch.y).items():  # a mean over the clips that have the target
-                self.log(f"train/{name}/loss", each[name].detach(), on_step=False, on_epoch=True, batch_size=count)  # type: ignore[arg-type]
-        self.log_dict(logs, on_step=False, on_epoch=True, batch_size=len(batch.row))
+                self.log(f"train/{name}/loss", each[name].detach(), batch_size=count, **mean)  # type: ignore[arg-type]
+        self.log_dict(logs, batch_size=len(batch.row), **mean)
         return objective
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Let the balance look at the gradients of the whole step."""
         self.task.balance.before_step()
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """As Lightning does; where the weights lie in shards, by the norm over all of them."""
+        sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
+        if sharded is None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            sharded(gradient_clip_val)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Add a batch of whole clips to what is measured at the end."""

@@ -51,8 +51,9 @@ class Optimiser:
         # parameters share a group when their rates are alike all along and both are decayed, or not
         groups: dict[tuple[Any, ...], list[str]] = {}
         free = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        axes = getattr(module, "axes", {})  # of weights before they were put into shards
         for name, p in free.items():
-            decayed = p.ndim > 1 and "weight" in name.rpartition(".")[2]  # no token, no code
+            decayed = axes.get(name, p.ndim) > 1 and "weight" in name.rpartition(".")[2]  # no token, no code
             course = tuple(share(name, step / steps) for step in range(0, steps, max(1, steps // 1000)))
             groups.setdefault((decayed, course), []).append(name)
         order = sorted(

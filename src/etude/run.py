@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from etude import build
 from etude.errors import UserError
+from etude.launch import first
+from etude.limits import explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
 
     Raises:
         UserError: The config, the data and the task do not fit one another; nothing was trained yet.
+        RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
     """
     import warnings
 
@@ -43,17 +46,23 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     from pytorch_lightning import seed_everything
 
     from etude import frozen
+    from etude.ramp import Ramp
+    from etude.storage import clean
 
     warnings.filterwarnings(
         "ignore",
         message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
     )
+    # what is logged of an evaluation is already of all devices, and the rate is the same on each
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     begun = time.monotonic()
     last = folder / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from; start the run anew")
+    if resume and first():
+        clean(last.parent)
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     torch.set_float32_matmul_precision("high")
     seed_everything(config["seed"], workers=True, verbose=False)
@@ -65,13 +74,18 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     learner.cache = frozen.cache(learner, data, folder)
     if data.overfit:
         learner.without_noise()
+    if config.get("compile"):
+        build.compiled(learner)
     trainer = build.trainer(config, folder)
     say(data, learner)
     fitting = time.monotonic()
     try:
-        trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
+        with explained(config, folder, trainer, learner):
+            trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
+    if any(isinstance(callback, Ramp) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return {}  # it was about the learning rate, and the weights are ruined
     trained = time.monotonic()
     about = outcome(trainer, learner)
     if data.overfit:
@@ -81,15 +95,16 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
             trainer.callback_metrics["val/loss"],
         )
         return {}
-    table = predict(trainer, learner, data)
-    learner.cache = None  # and its disk is free
-    if table is None:
-        return {}
-    names = list(config["task"]["targets"])
-    seconds = {"train": round(trained - fitting, 1), "total": round(time.monotonic() - begun, 1)}
-    result = finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
-        "started": started, "seconds": seconds, "model": about,
-    })  # fmt: skip
+    with explained(config, folder, trainer, learner):
+        table = predict(trainer, learner, data)
+        learner.cache = None  # and its disk is free
+        if table is None:
+            return {}
+        names = list(config["task"]["targets"])
+        seconds = {"train": round(trained - fitting, 1), "total": round(time.monotonic() - begun, 1)}
+        result = finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
+            "started": started, "seconds": seconds, "model": about,
+        })  # fmt: skip
     for logger in trainer.loggers:
         if callable(end := getattr(getattr(logger, "experiment", None), "finish", None)):
             end()  # Weights & Biases: the next job of a sweep is another run

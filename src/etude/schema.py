@@ -10,12 +10,12 @@ from etude.signature import signature
 
 TOP = (
     "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
-    "logger", "seed", "name", "resume", "outputs", "choices",
+    "logger", "seed", "name", "resume", "outputs", "compile", "choices",
 )  # fmt: skip
 NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
-PLAIN_KEYS = ("seed", "name", "resume", "outputs")
+PLAIN_KEYS = ("seed", "name", "resume", "outputs", "compile")
 MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
 
 
@@ -33,6 +33,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         found.append(f"seed: must be a whole number of at least 0, got {seed!r}")
+    if not isinstance(config.get("compile", False), bool):
+        found.append(f"compile: must be bool, got {config['compile']!r}")
     task = config.get("task") or {}
     found += _keys("task.", task, TASK)
     if not task.get("targets"):

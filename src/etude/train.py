@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.build import conf_dir
-from etude.errors import UserError
+from etude.errors import RunError, UserError
+from etude.launch import agreed, first
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _job(config, folder)
         except KeyboardInterrupt:
-            if (folder / "checkpoints" / "last.ckpt").is_file():
-                state["advice"] = f"; go on with: python train.py resume={os.path.relpath(folder)}"
+            state["advice"] = _advice(folder)
             raise
-        except UserError as error:
-            state["status"] = 2
-            log.error("%s", error)
+        except (UserError, RunError) as error:
+            state["status"] = 2 if isinstance(error, UserError) else 1
+            if str(error):
+                log.error("%s%s", error, "" if isinstance(error, UserError) else _advice(folder))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return None
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _job(composed: Any, folder: Path) -> float | None:
     """Run one composed config in its folder; returns the score of the best epoch, for a search."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -99,13 +101,15 @@ def _job(composed: Any, folder: Path) -> float | None:
             + ":\n  "
             + "\n  ".join(faults)
         )
+    if HydraConfig.get().mode == RunMode.MULTIRUN and config["trainer"].get("strategy", "auto") != "auto":
+        # Lightning would start the second process with the whole sweep's command
+        raise UserError("trainer: a sweep trains each of its jobs in one process; start jobs for several by themselves")
     from etude.run import run  # heavy, and only now needed
 
     trained = (folder / "checkpoints").is_dir()
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes of one run
-    if not first:
+    if not first():
         logging.getLogger().setLevel(logging.ERROR)
-    if first and not resume:
+    if first() and not resume:
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     try:
         metrics = run(config, folder, resume=bool(resume))
@@ -140,13 +144,23 @@ def _run_folder(resume: str | None, outputs: str, name: str) -> str:
     """Where a run lives: the folder that is resumed, or a new one named by date."""
     if resume:
         return str(resume)
-    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
-    names = [wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))]
-    return str(next(path for path in names if not path.exists()))
+
+    def propose() -> str:
+        wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+        names = [wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))]
+        return str(next(path.name for path in names if not path.exists()))
+
+    return str(Path(outputs) / agreed(propose, name))
 
 
 def _is_run(folder: str) -> bool:
     return folder == "null" or (Path(folder) / "config.yaml").is_file()
+
+
+def _advice(folder: Path) -> str:
+    """How to go on with a run that was stopped, where it left something to go on from."""
+    there = (folder / "checkpoints" / "last.ckpt").is_file()
+    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if there else ""
 
 
 def _discard(folder: Path) -> None:
@@ -154,7 +168,8 @@ def _discard(folder: Path) -> None:
     for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    if first():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _show(folder: Path) -> None:

@@ -141,14 +141,11 @@ def test_every_experiment_runs_to_its_report(name: str, tmp_path: Path, train: C
     assert "</html>" in page.read_text()
 
 
-def test_two_processes_train_as_one(tmp_path: Path, train: Callable[..., Result]) -> None:
-    result = train(tmp_path, "trainer=ddp_cpu", "debug=fast", "backbone=lstm")
-    assert result.returncode == 0, result.stderr
-    (run,) = [path for path in (tmp_path / "outputs").iterdir() if path.is_dir()]
-    table = pd.read_parquet(run / "predictions.parquet")
-    assert table["id"].is_unique
-    assert len(table) == 80
-    assert (run / "report.html").is_file()
+def test_a_sweep_over_several_processes_is_refused(tmp_path: Path, train: Callable[..., Result]) -> None:
+    """Lightning would start the second process of each job with the whole sweep's command."""
+    result = train(tmp_path, "-m", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")
+    assert result.returncode == 2, result.stderr
+    assert "a sweep trains each of its jobs in one process" in result.stderr
 
 
 def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:

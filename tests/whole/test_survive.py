@@ -1,7 +1,8 @@
-"""A run that was killed and resumed is the run that was not, bit for bit."""
+"""A run that was killed, or whose disk was full, and that was resumed is the run that was not, bit for bit."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,39 +16,77 @@ import torch
 ROOT = Path(__file__).parents[2]
 BOMB = """
 import os
+import resource
+import shutil
 import signal
 from pathlib import Path
 
+import torch
 from pytorch_lightning import Callback
 
 
+def kill(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Bomb(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, how: str, step: int) -> None:
+        self.how, self.step = how, step
+
+    def explode(self, how: str, trainer) -> bool:
+        if how != self.how or trainer.global_step < self.step or Path("exploded").exists():
+            return False
+        Path("exploded").touch()
+        return True
 
     def on_train_batch_end(self, trainer, *args) -> None:
-        if trainer.global_step == self.step and not Path("exploded").exists():
-            Path("exploded").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.explode("training", trainer):
+            kill()
+        if self.explode("writing", trainer):
+            torch.save = lambda content, file: (file.write(b"half of it"), file.flush(), kill())
+        if self.explode("full", trainer):
+            shutil.copytree(Path(trainer.default_root_dir) / "checkpoints", "before")
+            # as on a full disk, a file can be begun and not ended
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+
+    def on_validation_batch_end(self, trainer, *args) -> None:
+        if self.explode("validation", trainer):
+            kill()
 """
-EPOCHS, STEPS = 4, 8  # 116 clips in batches of 16
-MOMENTS = sorted(np.random.default_rng(7).choice(np.arange(STEPS, EPOCHS * STEPS), 2, replace=False).tolist())
+EPOCHS, STEPS = 5, 8  # 116 clips in batches of 16
+# within the third epoch, after which early stopping ends the run, because no later epoch is better by so much
+MOMENT = int(np.random.default_rng(7).integers(2 * STEPS + 1, 3 * STEPS))
 LINE = ["backbone=lstm", "task=joint", "backbone.dropout=0.3", "augment=specaugment", f"trainer.max_epochs={EPOCHS}"]
+LINE += ["callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=10"]
+CALLBACKS = ["default"]  # options of conf/callbacks whose state has to survive
 
 
 def start(folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    known = environment | {"PYTHONPATH": str(folder), "ETUDE_TRUST": "bomb"}
+    path = f"{folder}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+    known = environment | {"PYTHONPATH": path, "ETUDE_TRUST": "bomb"}
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
     return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture(scope="module", params=CALLBACKS)
+def callbacks(request: pytest.FixtureRequest) -> str:
+    return f"callbacks={request.param}"
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str]) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str], callbacks: str) -> Path:
     """The run that nothing happens to."""
     folder = tmp_path_factory.mktemp("whole")
-    result = start(folder, environment, f"data.packs={packs}", *LINE)
+    result = start(folder, environment, callbacks, f"data.packs={packs}", *LINE)
     assert result.returncode == 0, result.stderr
     return next((folder / "outputs").iterdir())
+
+
+def pathless(node: Any, run: Path) -> Any:
+    """The same without the run's folder in any text."""
+    if isinstance(node, dict):
+        return {pathless(key, run): pathless(value, run) for key, value in node.items()}
+    return node.replace(str(run), "") if isinstance(node, str) else node
 
 
 def assert_equal(one: Any, other: Any, where: str = "") -> None:
@@ -65,21 +104,37 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_kill_9_changes_nothing(
-    moment: int, whole: Path, packs: Path, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("how", ["training", "validation", "writing", "full"])
+def test_what_ends_a_run_changes_nothing(
+    how: str, whole: Path, packs: Path, environment: dict[str, str], callbacks: str, tmp_path: Path
 ) -> None:
     (tmp_path / "bomb.py").write_text(BOMB)
-    bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, step: {moment}}}"
-    killed = start(tmp_path, environment, f"data.packs={packs}", *LINE, bomb)
-    assert killed.returncode == -9, killed.stderr
+    bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, how: {how}, step: {MOMENT}}}"
+    ended = start(tmp_path, environment, callbacks, f"data.packs={packs}", *LINE, bomb)
+    assert ended.returncode == (1 if how == "full" else -9), ended.stderr
     (run,) = (tmp_path / "outputs").iterdir()
     assert not (run / "metrics.json").exists()
+    left = {path.name for path in (run / "checkpoints").iterdir()}
+    if how == "writing":
+        (draft,) = (run / "checkpoints").glob(".*.part")
+        assert draft.read_bytes() == b"half of it"
+    else:
+        assert left == {"best.ckpt", "last.ckpt"}
+    if how == "full":
+        assert (run / "checkpoints" / "last.ckpt").read_bytes() == (tmp_path / "before" / "last.ckpt").read_bytes()
+        said = ended.stderr.splitlines()[-1]
+        assert said.startswith(f"{run.relative_to(tmp_path)}/checkpoints: the disk is full")
+        assert said.endswith(f"; go on with: python train.py resume={run.relative_to(tmp_path)}")
+        assert "Traceback" not in ended.stderr
     resumed = start(tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
     assert resumed.returncode == 0, resumed.stderr
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     for name in ("last", "best"):
         one, other = (torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True) for path in (whole, run))
         for key in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random"):
             assert_equal(one[key], other[key], f"{name}: {key}")
+        states = (pathless(stored["callbacks"], path) for stored, path in ((one, whole), (other, run)))
+        assert_equal(*states, f"{name}: callbacks")
     assert (run / "curves.csv").read_text() == (whole / "curves.csv").read_text()
+    assert len(pd.read_csv(run / "curves.csv")) == 3 < EPOCHS
     pd.testing.assert_frame_equal(*(pd.read_parquet(path / "predictions.parquet") for path in (run, whole)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from etude.tasks.balance import Balance
@@ -48,19 +49,39 @@ class Task(nn.Module):
             weight: How much each clip counts (B,), at least 0; none counts all alike.
 
         Returns:
-            The balanced loss (), and the mean loss of each target over the clips that have it, ().
+            The balanced loss (), and the mean loss of each target over the clips that have it, (). In training on
+            several devices the mean of these over the devices is the mean over all clips of the step, however few of
+            those with a label are here.
         """
-        each, known = {}, self.known(y, weight)
+        each, known, devices = {}, self.known(y, weight), self.devices()
         for name, target in self.targets.items():
             losses = target.loss(out[name], y[name])
             total = losses.sum() if weight is None else (weight * losses).sum()
-            each[name] = total / torch.where(known[name] > 0, known[name], 1)
+            each[name] = devices * total / torch.where(known[name] > 0, known[name], 1)
         return self.balance(each, {name: count > 0 for name, count in known.items()}), each
 
     def known(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
-        """How many clips have each target, or their weight, (): true values (B,) by target, some of them missing."""
+        """How many clips of a step have each target, or their weight, on all devices.
+
+        Args:
+            y: True values (B,) by target; missing ones are masked.
+            weight: How much each clip counts (B,); none counts all alike.
+
+        Returns:
+            Count or weight of each target, ().
+        """
         there = {name: target.known(y[name]) for name, target in self.targets.items()}
-        return {name: (known if weight is None else weight * known).sum() for name, known in there.items()}
+        counts = {name: (known if weight is None else weight * known).sum() for name, known in there.items()}
+        if self.devices() == 1:
+            return counts
+        total = torch.stack(list(counts.values()))
+        dist.all_reduce(total)
+        return dict(zip(counts, total.unbind(), strict=True))
+
+    def devices(self) -> int:
+        """How many share a step; in evaluation each has the whole part."""
+        several = self.training and dist.is_available() and dist.is_initialized()
+        return dist.get_world_size() if several else 1
 
     def predict(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by target as probabilities (B, K) or values (B,)."""

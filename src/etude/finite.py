@@ -1,0 +1,115 @@
+"""A loss that is not finite ends a run: every weight it touches stops being a number, and so would every result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from etude.errors import RunError
+
+SHOWN = 8  # clips that are named
+
+
+@dataclass
+class Seen:
+    """What one step left to be looked at: which losses were not finite here (1 + K,) and anywhere, and of what."""
+
+    here: Tensor
+    anywhere: Tensor
+    ready: Any
+    rows: Tensor
+    epoch: int
+    step: int
+
+
+class Finite(Callback):
+    """Stops training at the first loss that is infinite or not a number, and names step, targets and clips.
+
+    Early stopping looks at the validation score only, an epoch of ruined steps later, and anomaly detection makes every
+    step slower. To look at a loss at once would make the host wait for the GPU at every step. So a step leaves its
+    answer, agreed between devices, on its way to the host, and it is read when the step after it has been queued: the
+    GPU has work all the time. Before anything is judged or kept the last answer is read, too. Gradients that overflow
+    in half precision are not looked at: the scaler skips such a step, and their loss is finite.
+    """
+
+    def __init__(self) -> None:
+        self.seen: Seen | None = None
+        self.step = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the step that begins."""
+        self.step = trainer.global_step + 1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Send this step's answer on its way, and read the one before."""
+        here = (~torch.isfinite(pl_module.losses)).int()  # type: ignore[union-attr, arg-type]
+        anywhere = here.clone()
+        if trainer.world_size > 1:  # all processes have to stop at the same step, or some would wait for ever
+            dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+        ready = None
+        if anywhere.is_cuda:
+            anywhere = anywhere.to("cpu", non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record()
+        before, self.seen = self.seen, Seen(here, anywhere, ready, batch.row, trainer.current_epoch + 1, self.step)
+        self.read(trainer, before)
+        if ready is None:
+            self.flush(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the last answer before anything is judged."""
+        self.flush(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the last answer before anything is kept."""
+        self.flush(trainer)
+
+    def flush(self, trainer: Trainer) -> None:
+        """Read what has not been read."""
+        seen, self.seen = self.seen, None
+        self.read(trainer, seen)
+
+    def read(self, trainer: Trainer, seen: Seen | None) -> None:
+        """Stop all processes when one of them saw a loss that is not finite.
+
+        Raises:
+            RunError: One did.
+        """
+        if seen is None:
+            return
+        if seen.ready is not None:
+            seen.ready.synchronize()
+        if not seen.anywhere.any():
+            return
+        mine = seen.rows.tolist() if seen.here.any() else []
+        rows: list[list[int]] = [mine]
+        if trainer.world_size > 1:
+            rows = [[] for _ in range(trainer.world_size)]
+            dist.all_gather_object(rows, mine)
+            # the others stop by themselves; Lightning would kill this process as soon as it saw the first of them gone
+            getattr(trainer.strategy.launcher, "procs", []).clear()
+        if not trainer.is_global_zero:
+            raise RunError("")
+        raise RunError(said(trainer, seen, sorted(row for some in rows for row in some)))
+
+
+def said(trainer: Trainer, seen: Seen, rows: list[int]) -> str:
+    """The sentence: where the loss was not finite, of what, and what to try."""
+    learner: Any = trainer.lightning_module
+    ids = trainer.datamodule.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
+    each = [name for name, bad in zip(learner.task.targets, seen.anywhere[1:].tolist(), strict=True) if bad]
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    tries = [f"lower optim.lr (now {learner.optimiser.lr:g})", "look at these clips"]
+    if trainer.precision != "32-true":
+        tries.append(f"set trainer.precision=32-true (now {trainer.precision})")
+    return (
+        f"epoch {seen.epoch}, step {seen.step}: the loss of {', '.join(each) or 'the balance'} is not finite, on the "
+        f"clips {', '.join(ids[:SHOWN])}{more}; {', '.join(tries[:-1])} or {tries[-1]}"
+    )

@@ -1,0 +1,54 @@
+"""Which errors are the end of memory or of a disk, and what is said of them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from etude.limits import explain
+
+RUN = Path("outputs/run")
+
+
+def allocator() -> Exception:
+    try:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), allocator(), RuntimeError("std::bad_alloc")]
+)
+def test_settings_that_take_memory_are_named_with_their_values(
+    error: Exception, config: Callable[..., dict[str, Any]]
+) -> None:
+    given = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
+    assert explain(error, given, RUN, training=True) == (
+        "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 makes up for "
+        "half), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed takes less on a GPU), or raise "
+        "backbone.drop_time (now 0)"
+    )
+    assert explain(error, config("data.eval_crops=5", "data.eval_batch_size=8"), RUN, training=False) == (
+        "out of memory in evaluation; lower data.eval_batch_size (now 8) or data.eval_crops (now 5: judge fewer crops)"
+    )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_named_by_its_folder(number: int) -> None:
+    said = explain(OSError(number, "No space left", "elsewhere/last.ckpt"), {}, RUN, training=True)
+    assert said == "elsewhere: the disk is full or a quota is spent (No space left); free some space"
+    said = explain(OSError(number, "No space left"), {}, RUN, training=True)
+    assert said is not None
+    assert said.startswith("outputs/run: ")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EACCES, "no"), ValueError("x")])
+def test_other_errors_are_left_alone(error: Exception) -> None:
+    assert explain(error, {}, RUN, training=True) is None
