@@ -58,7 +58,9 @@ EPOCHS, STEPS = 5, 8  # 116 clips in batches of 16
 MOMENT = int(np.random.default_rng(7).integers(2 * STEPS + 1, 3 * STEPS))
 LINE = ["backbone=lstm", "task=joint", "backbone.dropout=0.3", "augment=specaugment", f"trainer.max_epochs={EPOCHS}"]
 LINE += ["callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=10"]
-CALLBACKS = ["default"]  # options of conf/callbacks whose state has to survive
+CASES = [*(("default", how) for how in ("training", "validation", "writing", "full")), ("ema", "training")]
+STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random")
+RUNNING = ("current_model_state", "averaging_state")  # of a mean of the weights, which stands in `state_dict`
 
 
 def start(folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +70,7 @@ def start(folder: Path, environment: dict[str, str], *overrides: str) -> subproc
     return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture(scope="module", params=CALLBACKS)
+@pytest.fixture(scope="module")
 def callbacks(request: pytest.FixtureRequest) -> str:
     return f"callbacks={request.param}"
 
@@ -104,7 +106,7 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-@pytest.mark.parametrize("how", ["training", "validation", "writing", "full"])
+@pytest.mark.parametrize(("callbacks", "how"), CASES, indirect=["callbacks"])
 def test_what_ends_a_run_changes_nothing(
     how: str, whole: Path, packs: Path, environment: dict[str, str], callbacks: str, tmp_path: Path
 ) -> None:
@@ -131,7 +133,7 @@ def test_what_ends_a_run_changes_nothing(
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     for name in ("last", "best"):
         one, other = (torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True) for path in (whole, run))
-        for key in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random"):
+        for key in STATE + (RUNNING if "ema" in callbacks else ()):
             assert_equal(one[key], other[key], f"{name}: {key}")
         states = (pathless(stored["callbacks"], path) for stored, path in ((one, whole), (other, run)))
         assert_equal(*states, f"{name}: callbacks")
