@@ -83,6 +83,7 @@ def test_pretrained_weights_hear_frames_as_they_are(
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={path}")
     data = build.data(composed)
     data.mean, data.std = torch.full((128,), 3.0), torch.full((128,), 2.0)
+    data.counts = dict  # no clip was read
     learner = build.learner(composed, data)
     x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
     with torch.no_grad():

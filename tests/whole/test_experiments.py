@@ -19,6 +19,7 @@ from etude.checkpoint import read
 from etude.run import run
 from etude.schema import problems
 
+pytestmark = pytest.mark.xdist_group("experiments")  # what is run once is run in one process
 Compose = Callable[..., dict[str, Any]]
 HOME = conf_dir() / "experiment"
 FILES = [path.relative_to(HOME).with_suffix("") for path in sorted(HOME.rglob("*.yaml"))]
@@ -83,6 +84,7 @@ def test_every_clip_is_in_the_table_and_counted(name: str, ran: Callable[[str], 
     table, split = pd.read_parquet(folder / "predictions.parquet"), pd.read_csv(folder / "split.csv", dtype=str)
     assert sorted(table["id"]) == sorted(split["id"][split["split"] != "train"])
     assert table["embedding"].map(len).nunique() == 1
+    assert "</html>" in (folder / "report.html").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())["targets"]
     assert list(metrics) == list(config(f"experiment={name}")["task"]["targets"])
     for target in metrics.values():

@@ -133,14 +133,6 @@ def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Calla
     assert result.stdout.count("linear model") >= 1
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
-def test_every_experiment_runs_to_its_report(name: str, tmp_path: Path, train: Callable[..., Result]) -> None:
-    result = train(tmp_path, f"experiment={name}", "debug=fast", "data.crop=1.0", "data.eval_crops=1")
-    assert result.returncode == 0, result.stderr
-    (page,) = (tmp_path / "outputs").glob("*/report.html")
-    assert "</html>" in page.read_text()
-
-
 def test_a_sweep_over_several_processes_is_refused(tmp_path: Path, train: Callable[..., Result]) -> None:
     """Lightning would start the second process of each job with the whole sweep's command."""
     result = train(tmp_path, "-m", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")

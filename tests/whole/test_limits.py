@@ -11,6 +11,7 @@ import pytest
 
 from etude.checkpoint import read
 
+pytestmark = pytest.mark.xdist_group("limits")  # what is run once is run in one process
 ROOT = Path(__file__).parents[2]
 Result = subprocess.CompletedProcess[str]
 FAULT = """

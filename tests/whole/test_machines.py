@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.xdist_group("machines")  # what is run once is run in one process
 ROOT = Path(__file__).parents[2]
 Result = subprocess.CompletedProcess[str]
 FORGET = """

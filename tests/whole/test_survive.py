@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+pytestmark = pytest.mark.xdist_group("survive")  # what is run once is run in one process
 ROOT = Path(__file__).parents[2]
 BOMB = """
 import os
