@@ -96,7 +96,8 @@ def table(folder: Path) -> str:
         if other and len(before := pooled(place(folder, other))) == len(rows):
             gains = own - np.array([row["network"] for row in before])
             gain = f"{gains.mean():+.3f} ({', '.join(f'{one:+.2f}' for one in gains)}) to {other}"
-        lines.append(f"| {name}: `{words}` | {own.mean():.3f} ± {own.std(ddof=1):.3f} | {linear.mean():.3f} | {gain} |")
+        shown = words.replace("${oc.env:EFFICIENTAT}", "<file>")
+        lines.append(f"| {name}: `{shown}` | {own.mean():.3f} ± {own.std(ddof=1):.3f} | {linear.mean():.3f} | {gain} |")
     return "\n".join(lines)
 
 
