@@ -76,14 +76,21 @@ def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], 
         EfficientAT(128, weights=str(tmp_path / "text.pt")).initialise()
 
 
+def unread(composed: dict[str, Any]) -> Any:
+    """The data of a config, of which no clip was read, and so none counted."""
+    data = build.data(composed)
+    data.counts = dict
+    data.mean, data.std = torch.zeros(128), torch.ones(128)
+    return data
+
+
 def test_pretrained_weights_hear_frames_as_they_are(
     trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]
 ) -> None:
     net, path = trained
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={path}")
-    data = build.data(composed)
+    data = unread(composed)
     data.mean, data.std = torch.full((128,), 3.0), torch.full((128,), 2.0)
-    data.counts = dict  # no clip was read
     learner = build.learner(composed, data)
     x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
     with torch.no_grad():
@@ -95,14 +102,14 @@ def test_pretrained_weights_hear_frames_as_they_are(
 def test_other_ears_are_refused(trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]) -> None:
     composed = config("backbone=efficientat", "feature=mel", "backbone.width=0.25", f"backbone.weights={trained[1]}")
     with pytest.raises(UserError, match=r"were trained on the frames of etude\.audio\.kaldi\.EfficientATFront"):
-        build.learner(composed, build.data(composed))
+        build.learner(composed, unread(composed))
 
 
 def test_a_network_is_built_again_without_its_file(
     trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={trained[1]}")
-    learner = build.learner(composed, build.data(composed))
+    learner = build.learner(composed, unread(composed))
     torch.save({"etude": learner.recipe, "state_dict": learner.state_dict()}, tmp_path / "run.ckpt")
     trained[1].unlink()
     again = build.load(tmp_path / "run.ckpt")
