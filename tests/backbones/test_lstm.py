@@ -14,13 +14,13 @@ from etude.backbones import lstm
 from etude.backbones.lstm import LSTM, READOUTS, Attention, reversal
 from etude.build import make
 
-LENGTHS = torch.tensor([17, 1, 40, 33])
+LENGTHS = torch.tensor([17, 1, 40, 33, 5, 5, 28, 40, 12, 39, 2])  # more clips than go through at once
 
 
 @pytest.fixture
 def clips() -> Tensor:
     torch.manual_seed(0)
-    return torch.randn(4, 40, 12)
+    return torch.randn(len(LENGTHS), 40, 12)
 
 
 def packed_twin(net: LSTM, bins: int) -> nn.LSTM:
@@ -126,7 +126,7 @@ def test_padding_is_invisible(clips: Tensor, packed: bool, bidirectional: bool, 
     noisy = clips.clone()
     for clip, length in zip(noisy, LENGTHS, strict=True):
         clip[length:] = 1e3
-    longer = torch.cat([noisy, torch.full((4, 9, 12), -1e3)], dim=1)
+    longer = torch.cat([noisy, torch.full((len(LENGTHS), 9, 12), -1e3)], dim=1)
     torch.testing.assert_close(net(longer, LENGTHS), net(clips, LENGTHS))
 
 

@@ -2,13 +2,12 @@
 
 PyTorch runs packed sequences through a slow path on CPU: oneDNN's LSTM takes dense input only. A padded batch gives
 the same states at every valid frame, because a forward LSTM never looks ahead; so we run it dense and read the states
-at the frames that exist. The backward direction is a forward LSTM over each clip reversed within its own length. On a
-GPU, cuDNN takes packed sequences and leaves padding out of its work, so there they are packed; both give equal states.
+at the frames that exist, a few clips of like length at a time, which leaves most of the padding out of its work. The
+backward direction is a forward LSTM over each clip reversed within its own length. On a GPU, cuDNN takes packed
+sequences and leaves padding out by itself, so there they are packed; both give equal states.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from etude.backbones.base import Backbone, State, valid
 
 READOUTS = ("last", "mean", "attention")
+GROUP = 8  # clips: a batch costs a CPU core as much as its parts, down to where the products of a frame get too small
 
 
 class LSTM(Backbone):
@@ -68,8 +68,9 @@ class LSTM(Backbone):
         """Through one layer: states (B, T, C) of the one before to its own (B, T, D)."""
         (x, lengths), onward = state, self.onward[place]
         if place:
-            x = F.dropout(x, self.dropout.p, onward.training)  # none on the way into a layer that is frozen
-        packed = lengths.cpu() if (x.is_cuda if self.packed is None else self.packed) else None
+            # none on the way into a layer that is frozen; contiguous, so that the same numbers are drawn however x lies
+            x = F.dropout(x.contiguous(), self.dropout.p, onward.training)
+        packed = lengths.cpu() if self._packs(x) else None
         states = run(onward, x, packed)
         if self.bidirectional:
             reverse = reversal(lengths, x.shape[1])
@@ -87,10 +88,18 @@ class LSTM(Backbone):
             return self.attention(states, lengths)
         return (states * valid(lengths, states.shape[1])[..., None]).sum(1) / lengths[:, None]
 
-    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
-        """As of every backbone, laid out in memory as an LSTM does: dropout draws its numbers in that order."""
-        states, lengths = super().together(values, lengths)
-        return states if self.bidirectional else states.transpose(0, 1).contiguous().transpose(0, 1), lengths
+    def after(self, place: int, state: State) -> Tensor:
+        """What goes into a layer (B, T, C) to the embedding (B, D); on a CPU, clips of like length at a time."""
+        x, lengths = state
+        if self._packs(x) or x.device.type != "cpu" or torch.compiler.is_compiling() or lengths.min() == lengths.max():
+            return super().after(place, state)
+        order = lengths.argsort(descending=True)
+        groups = zip(x[order].split(GROUP), lengths[order].split(GROUP), strict=True)
+        return torch.cat([super(LSTM, self).after(place, (x[:, : int(n[0])], n)) for x, n in groups])[order.argsort()]
+
+    def _packs(self, x: Tensor) -> bool:
+        """Whether clips go through packed."""
+        return x.is_cuda if self.packed is None else self.packed
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output; the read-out, where it learns, belongs to the last."""
