@@ -23,7 +23,7 @@ Draw = Callable[["Figure", Colours], None]
 @lru_cache(maxsize=1)
 def light() -> dict[str, str]:
     """Colours of the page in daylight by role; the style sheet is the one place that has them."""
-    style = files("etude.results").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    style = files("etude.results").joinpath("templates", "page.css").read_text(encoding="utf-8")
     root = style[: style.index("}")]
     return {name: colour for name, colour in re.findall(r"--([\w-]+): (#[0-9a-f]{6})", root) if name in STAND_IN}
 
