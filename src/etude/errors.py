@@ -1,10 +1,13 @@
-"""The one kind of error that is the user's to mend: one clear sentence and exit status 2, never a traceback."""
+"""What ends a command with one clear sentence, never a traceback: what the user can mend, and what a run can not."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something in the command, the config or the data is wrong; the message names it and says what to do."""
+    """Something in the command, the config or the data is wrong: exit status 2.
+
+    The message names it and says what to do.
+    """
 
 
 class DataError(UserError):

@@ -116,14 +116,15 @@ class Learner(LightningModule):
         out, y, weight = self.task(self.embed(x, lengths, batch.row)), batch.y, None
         if mixture is not None:
             out, y, weight = mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight
-        loss, each = self.task.loss(out, y, weight)
+        known = self.task.known(y, weight)
+        loss, each = self.task.loss(out, y, weight, known)
         self.losses = torch.stack([loss, *each.values()]).detach()
         objective = self.task.balance.objective(loss, each, self.backbone, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
         mean: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}  # over the epoch and all devices
         if len(each) > 1:
             logs |= {f"train/{name}/weight": weight for name, weight in self.task.balance.weights.items()}
-            for name, count in self.task.known(batch.y).items():  # a mean over the clips that have the target
+            for name, count in known.items():  # a mean over the clips that have the target
                 self.log(f"train/{name}/loss", each[name].detach(), batch_size=count, **mean)  # type: ignore[arg-type]
         self.log_dict(logs, batch_size=len(batch.row), **mean)
         return objective

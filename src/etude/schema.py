@@ -10,12 +10,12 @@ from etude.signature import signature
 
 TOP = (
     "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
-    "logger", "seed", "name", "resume", "outputs", "compile", "choices",
+    "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices",
 )  # fmt: skip
 NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
-PLAIN_KEYS = ("seed", "name", "resume", "outputs", "compile")
+PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile")
 MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
 
 

@@ -214,3 +214,11 @@ def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, config: Comp
     assert composed["data"]["overfit"] == 8
     assert not composed["augment"] and not composed["callbacks"]["early_stopping"]
     assert composed["backbone"] == plain["backbone"]
+
+
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "callbacks").glob("*.yaml")))
+def test_what_stops_a_training_can_be_chosen_for_an_experiment(choice: str, config: Compose) -> None:
+    composed = config("experiment=lab/step8_cnn", f"callbacks={choice}")
+    assert problems(composed) == []
+    stopping = composed["callbacks"]["early_stopping"]
+    assert stopping is None or stopping["patience"] == composed["patience"] == 10  # the source work's

@@ -39,7 +39,11 @@ class Task(nn.Module):
         return {name: head(z) for name, head in self.heads.items()}
 
     def loss(
-        self, out: dict[str, Tensor], y: dict[str, Tensor], weight: Tensor | None = None
+        self,
+        out: dict[str, Tensor],
+        y: dict[str, Tensor],
+        weight: Tensor | None = None,
+        known: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss that is minimised, and each target's own.
 
@@ -47,13 +51,14 @@ class Task(nn.Module):
             out: Outputs (B, K) by target.
             y: True values (B,) by target; missing ones are masked.
             weight: How much each clip counts (B,), at least 0; none counts all alike.
+            known: What `known` says of these, where it was asked before: several devices have to agree on it.
 
         Returns:
             The balanced loss (), and the mean loss of each target over the clips that have it, (). In training on
             several devices the mean of these over the devices is the mean over all clips of the step, however few of
             those with a label are here.
         """
-        each, known, devices = {}, self.known(y, weight), self.devices()
+        each, devices, known = {}, self.devices(), known or self.known(y, weight)
         for name, target in self.targets.items():
             losses = target.loss(out[name], y[name])
             total = losses.sum() if weight is None else (weight * losses).sum()
