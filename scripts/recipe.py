@@ -19,34 +19,34 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
-LAST, MIXUP = "callbacks=last_epoch", "augment=mixup"
+BEST, MIXUP = "callbacks=best_epoch", "augment=mixup"
 EFFICIENTAT = "backbone=efficientat backbone.weights=${oc.env:EFFICIENTAT}"
 WHOLE = "augment=none data.crop=null"  # clips as they are: what leaves a frozen network is then kept
-PROBE = f"{EFFICIENTAT} {LAST} {WHOLE} transfer=probe head.norm=true trainer.max_epochs=30 optim.lr=5e-3"
-LSTM, SCALARS = f"backbone=lstm {LAST}", f"backbone=lstm task=multitask {LAST}"
+PROBE = f"{EFFICIENTAT} {WHOLE} transfer=probe head.norm=true trainer.max_epochs=30 optim.lr=5e-3"
+LSTM, CNN, AST, SCALARS = "backbone=lstm", "backbone=cnn", "backbone=ast", "backbone=lstm task=multitask"
 
 VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant that it is compared with
-    "lstm": ("backbone=lstm", None),
-    "lstm, last epoch": (LSTM, "lstm"),
-    "lstm, no augmentation": (f"{LSTM} augment=none", "lstm, last epoch"),
-    "lstm, mixup": (f"{LSTM} {MIXUP}", "lstm, last epoch"),
-    "lstm, gain": (f"{LSTM} augment.gain=10", "lstm, last epoch"),
-    "lstm, balanced classes": (f"{LSTM} task.targets.genre.class_weight=balanced", "lstm, last epoch"),
-    "lstm, label smoothing": (f"{LSTM} task.targets.genre.smoothing=0.1", "lstm, last epoch"),
-    "lstm, mean of weights": ("backbone=lstm callbacks=ema_last_epoch", "lstm, last epoch"),
-    "lstm, whole clips": (f"{LSTM} data.crop=null", "lstm, last epoch"),
-    "lstm, short crops": (f"{LSTM} data.crop=2.5", "lstm, last epoch"),
-    "cnn": ("backbone=cnn", None),
-    "cnn, last epoch": (f"backbone=cnn {LAST}", "cnn"),
-    "cnn, mixup": (f"backbone=cnn {LAST} {MIXUP}", "cnn, last epoch"),
-    "ast": ("backbone=ast", None),
-    "ast, last epoch": (f"backbone=ast {LAST}", "ast"),
-    "ast, mixup": (f"backbone=ast {LAST} {MIXUP}", "ast, last epoch"),
+    "lstm": (LSTM, None),
+    "lstm, best epoch": (f"{LSTM} {BEST}", "lstm"),
+    "lstm, no augmentation": (f"{LSTM} augment=none", "lstm"),
+    "lstm, mixup": (f"{LSTM} {MIXUP}", "lstm"),
+    "lstm, gain": (f"{LSTM} augment.gain=10", "lstm"),
+    "lstm, balanced classes": (f"{LSTM} task.targets.genre.class_weight=balanced", "lstm"),
+    "lstm, label smoothing": (f"{LSTM} task.targets.genre.smoothing=0.1", "lstm"),
+    "lstm, mean of weights": (f"{LSTM} callbacks=ema", "lstm"),
+    "lstm, whole clips": (f"{LSTM} data.crop=null", "lstm"),
+    "lstm, short crops": (f"{LSTM} data.crop=2.5", "lstm"),
+    "cnn": (CNN, None),
+    "cnn, best epoch": (f"{CNN} {BEST}", "cnn"),
+    "cnn, mixup": (f"{CNN} {MIXUP}", "cnn"),
+    "ast": (AST, None),
+    "ast, best epoch": (f"{AST} {BEST}", "ast"),
+    "ast, mixup": (f"{AST} {MIXUP}", "ast"),
     "efficientat, probe": (PROBE, None),
     "efficientat, probe, lower rate": (PROBE.replace("5e-3", "1e-3"), "efficientat, probe"),
     "efficientat, probe, dropout": (f"{PROBE} head.dropout=0.3", "efficientat, probe"),
-    "efficientat, all": (f"{EFFICIENTAT} {LAST} head.norm=true", "efficientat, probe"),
-    "efficientat, all, mixup": (f"{EFFICIENTAT} {LAST} {MIXUP} head.norm=true", "efficientat, all"),
+    "efficientat, all": (f"{EFFICIENTAT} head.norm=true", "efficientat, probe"),
+    "efficientat, all, mixup": (f"{EFFICIENTAT} {MIXUP} head.norm=true", "efficientat, all"),
     "scalars": (SCALARS, None),
     "scalars, bounded": (
         f"{SCALARS} task.targets.valence.bounded=true task.targets.energy.bounded=true "

@@ -274,20 +274,28 @@ def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: 
 # a trainer
 
 
-def test_checkpoints_and_curves_go_into_the_runs_folder(config: Compose, tmp_path: Path) -> None:
-    from pytorch_lightning.callbacks import ModelCheckpoint
+@pytest.mark.parametrize(("choice", "monitor"), [("default", None), ("ema", None), ("best_epoch", "val/score"),
+                                                 ("no_stopping", "val/score")])  # fmt: skip
+def test_checkpoints_and_curves_go_into_the_runs_folder(
+    choice: str, monitor: str | None, config: Compose, tmp_path: Path
+) -> None:
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-    trainer = build.trainer(config("trainer=cpu"), tmp_path / "run")
+    trainer = build.trainer(config("trainer=cpu", f"callbacks={choice}"), tmp_path / "run")
     checkpoint, last = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
-    assert trainer.checkpoint_callback is checkpoint  # the best, not the last, is scored
-    assert last.monitor is None
+    assert trainer.checkpoint_callback is checkpoint  # what it keeps is scored
+    assert (checkpoint.monitor, last.monitor) == (monitor, None)
+    stopping = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]
+    assert [each.monitor for each in stopping] == ([monitor] if choice == "best_epoch" else [])
     assert checkpoint.dirpath == str(tmp_path / "run" / "checkpoints")
     assert [logger.path for logger in trainer.loggers] == [tmp_path / "run" / "curves.csv"]
     assert not (tmp_path / "run").exists()
 
 
 def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Path) -> None:
-    trainer = build.trainer(config("trainer=cpu", "callbacks.early_stopping=null", "logger.csv=null"), tmp_path)
+    trainer = build.trainer(
+        config("trainer=cpu", "callbacks=best_epoch", "callbacks.early_stopping=null", "logger.csv=null"), tmp_path
+    )
     assert trainer.loggers == []
     assert "EarlyStopping" not in {type(callback).__name__ for callback in trainer.callbacks}
 

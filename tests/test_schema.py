@@ -88,7 +88,7 @@ def fault(config: Config) -> str:
         ("feature.front.hop=256", "feature.front.hop: no such setting; "),
         ("task.target=genre", "task.target: no such setting; did you mean targets?"),
         ("task.targets.genre.smooth=0.1", "task.targets.genre.smooth: no such setting; did you mean smoothing?"),
-        ("callbacks.early_stopping.patient=3", "callbacks.early_stopping.patient: no such setting; did you mean pat"),
+        ("callbacks.last.patient=3", "callbacks.last.patient: no such setting; there are"),
         ("logger.csv.project=x", "logger.csv.project: no such setting; "),
         ("backbones=lstm", "backbones: no such setting; did you mean backbone?"),
     ],

@@ -38,7 +38,7 @@ def train(packs: Path, environment: dict[str, str]) -> Callable[..., Result]:
 def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Result]) -> Path:
     """The folder of a short joint run: a label and three scalars."""
     folder = tmp_path_factory.mktemp("finished")
-    result = train(folder, "task=joint", "backbone=lstm", "trainer.max_epochs=3")
+    result = train(folder, "task=joint", "backbone=lstm", "callbacks=best_epoch", "trainer.max_epochs=3")
     assert result.returncode == 0, result.stderr
     (run,) = (folder / "outputs").glob("*_joint_lstm_mel")
     return run
