@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.results import bootstrap
+from etude.results import agreement, bootstrap, calibration
 from etude.results.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -100,11 +100,14 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     pred = _values(labelled, f"{name}.pred", target)
     score = _scorer(true, target)
     point, drawn = _scores(score, pred, resamples)
-    result["scores"] = {m: _number(point[m][0], bootstrap.interval(drawn[m])) for m in point}
+    result["scores"] = _numbers(point, drawn)
     if target["kind"] == "label":
         counts = confusion(true, pred, len(target["classes"]))
         held = [len(set(bootstrap.codes(groups)[true == i].tolist())) for i in range(len(counts))]
         result |= {"per_class": _per_class(counts, target["classes"], held), "confusion": counts.tolist()}
+        result["calibration"] = _calibration(labelled, name, target, true, pred, resamples, seed)
+    else:
+        result["agreement"] = _numbers(*_scores(lambda p, w: agreement.scores(true, p, w), pred, resamples))
     for baseline, names in BASELINES.items():
         column = f"{name}.baseline.{baseline}"
         if column not in labelled.columns or labelled[column].isna().all():
@@ -112,12 +115,37 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
         other, other_drawn = _scores(score, _values(labelled, column, target), resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
-            "scores": {m: _number(other[m][0], bootstrap.interval(other_drawn[m])) for m in other},
+            "scores": _numbers(other, other_drawn),
             "difference": {
                 m: _number(point[m][0] - other[m][0], bootstrap.difference(drawn[m], other_drawn[m])) for m in other
             },
         }
     return result
+
+
+def _calibration(
+    part: DataFrame,
+    name: str,
+    target: dict[str, Any],
+    true: np.ndarray,
+    pred: np.ndarray,
+    resamples: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    """How a label's probabilities are met; empty when the table has none."""
+    columns = [f"{name}.score.{one}" for one in target["classes"]]
+    if not set(columns) <= set(part.columns):
+        return {}
+    probability = part[columns].to_numpy(dtype=np.float64)
+    if np.isnan(probability).any():
+        raise ValueError(f"{np.isnan(probability).any(axis=1).sum()} of {len(part)} clips lack a probability of {name}")
+    numbers = _numbers(*_scores(lambda p, w: calibration.scores(probability, true, p, w), pred, resamples))
+    rows = calibration.table(probability, pred)
+    return {
+        **{m: numbers[m] for m in ("nll", "brier", "ece")},
+        "chance": calibration.unavoidable(probability, pred, seed),
+        "bins": [row | {"accuracy": numbers[f"accuracy_{i}"]} for i, row in enumerate(rows)],
+    }
 
 
 def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
@@ -167,6 +195,10 @@ def _per_class(counts: np.ndarray, classes: list[str], groups: list[int]) -> lis
             }
         )
     return rows
+
+
+def _numbers(point: Scores, drawn: Scores) -> dict[str, dict[str, float]]:
+    return {metric: _number(point[metric][0], bootstrap.interval(drawn[metric])) for metric in point}
 
 
 def _number(value: float, ends: tuple[float, float]) -> dict[str, float]:
