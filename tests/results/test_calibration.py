@@ -1,4 +1,4 @@
-"""Probabilities and residuals are judged as scikit-learn and scipy judge them, on clips and on written-out resamples."""
+"""Probabilities and residuals, judged as scikit-learn and scipy do, on clips and on written-out resamples."""
 
 import numpy as np
 import pandas as pd
