@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,31 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         return {"scale": {}, "clips": {}, "fault": f"{FOLDER}/{INDEX} cannot be read ({error})"}
     return found | {"scale": kept}
+
+
+def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
+    """Put what several runs kept of some clips into one folder: the worst of all folds are among the worst of each.
+
+    Runs whose pictures are of another kind than the first's are left out.
+    """
+    shutil.rmtree(target / FOLDER, ignore_errors=True)
+    scale: dict[str, Any] = {}
+    clips: list[dict[str, Any]] = []
+    for folder in folders:
+        kept = read(folder)
+        scale = scale or kept["scale"]
+        for clip in kept["clips"].values() if kept["scale"] == scale else ():
+            if clip["id"] not in ids:
+                continue
+            (target / FOLDER).mkdir(exist_ok=True)
+            for kind in ("picture", "audio"):
+                if name := clip.get(kind):
+                    clip[kind] = f"{len(clips):02d}{Path(name).suffix}"
+                    shutil.copyfile(folder / FOLDER / name, target / FOLDER / clip[kind])
+            clips.append(clip)
+    if clips:
+        text = json.dumps({**scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
+        (target / FOLDER / INDEX).write_text(text, encoding="utf-8")
 
 
 def cards(folder: Path, kept: dict[str, Any], sections: list[dict[str, Any]], room: int) -> dict[str, int]:
@@ -130,8 +156,8 @@ def _drawing(clip: dict[str, Any], scale: dict[str, Any], picture: str) -> str:
     end = length if beats else length / float(scale["rate"])
     about = f"{clip['id']}: log-mel spectrogram, frequency over {'beats' if beats else f'{end:.1f} s'}."
     panel = Panel(
-        (0, end), (-0.5, bins - 0.5), about, "beat" if beats else "time (s)", "frequency (Hz)", (330, 190),
-        xticks=round_ticks((0, end), 5, whole=True), yticks=[(float(p), str(w)) for p, w in scale["hertz"]],
+        (0, end), (-0.5, bins - 0.5), about, "beat" if beats else "time (s)", "frequency (Hz)", (280, 170),
+        xticks=round_ticks((0, end), 4, whole=True), yticks=[(float(p), str(w)) for p, w in scale["hertz"]],
     )  # fmt: skip
     return panel.image_svg(picture)
 

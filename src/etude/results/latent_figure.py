@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LEAST, MOST = 12, 300  # clips; t-SNE of more would keep a run waiting
-COLOURS = 8
+CLASSES = 16
 
 
 def maps(table: DataFrame, targets: dict[str, Any], pooled: bool = False) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def _drawn(part: DataFrame, z: np.ndarray, targets: dict[str, Any]) -> dict[str,
     column = f"{label}.true" if label else "group"
     values = part[column].astype(object).where(part[column].notna(), None)
     known = targets[label]["classes"] if label else values.value_counts().index.tolist()
-    if len(known) > COLOURS:  # the others are too many to be told apart
-        known = [name for name in known if name in set(values.value_counts().index[:COLOURS])]
+    if len(known) > CLASSES:  # the others are too many to be told apart
+        known = [name for name in known if name in set(values.value_counts().index[:CLASSES])]
     which = np.array([known.index(v) if v in known else -1 for v in values])
     rest = f"other {'classes' if label else 'groups'}" if values.notna().all() else "others, or not known"
-    styles = [(str(name), f"group-{i + 1}", MARKERS[i]) for i, name in enumerate(known)]
+    styles = [(str(name), f"group-{i % 8 + 1}", MARKERS[(i + i // 8) % 8]) for i, name in enumerate(known)]
     styles += [(rest, "constant", "o")] if (which < 0).any() else []
     wrong = (part[f"{label}.pred"] != part[column]).to_numpy() & values.notna().to_numpy() if label else which < -1
     drawn = []

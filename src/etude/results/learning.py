@@ -30,7 +30,7 @@ def panels(log: DataFrame, best: int | None, monitor: str | None = None) -> dict
         monitor: Column by which it was chosen.
 
     Returns:
-        `groups`, headings with (title, svg) each; `legend`, which of train, val and best are seen; `words`, sentences
+        `panels`, (title, svg) of each; `legend`, which of train, val and best are seen; `words`, sentences
         about what was logged and needs no drawing. All empty when nothing was logged.
     """
     epochs = log.groupby("epoch").mean(numeric_only=True) if "epoch" in log else log.iloc[:0]
@@ -38,11 +38,10 @@ def panels(log: DataFrame, best: int | None, monitor: str | None = None) -> dict
     losses, scores = _losses(series, best), _scores(series, best, monitor)
     weights, words = _weights(series, best)
     rates, more = _rates(log, series, best)
-    groups = [("Loss", losses), ("Scores on validation", scores), ("Weight of each target’s loss", weights)]
-    found = [(title, drawn) for title, drawn in [*groups, ("Learning rate", rates)] if drawn]
+    found = [*losses, *scores, *weights, *rates]
     sides = [side for side in ("train", "val") if any(name.startswith(f"{side}/") for name in series)]
     marked = best is not None and any(best in values.index for values in series.values())
-    return {"groups": found, "legend": sides + ["best"] * marked if found else [], "words": [*words, *more]}
+    return {"panels": found, "legend": sides + ["best"] * marked if found else [], "words": [*words, *more]}
 
 
 def _losses(series: dict[str, Series[float]], best: int | None) -> Drawn:
@@ -53,8 +52,8 @@ def _losses(series: dict[str, Series[float]], best: int | None) -> Drawn:
     for name in sorted(names, key=lambda name: name != "loss"):
         lines = [(series[f"{side}/{name}"], look) for side, look in (("train", TRAIN), ("val", VAL))
                  if f"{side}/{name}" in series]  # fmt: skip
-        title = "total" if name == "loss" else name.removesuffix("/loss")
-        drawn.append((title, _panel(lines, best, f"{title} loss (no unit)")))
+        title = "loss" if name == "loss" else f"loss of {name.removesuffix('/loss')}"
+        drawn.append((title, _panel(lines, best, f"{title} (no unit)")))
     return drawn
 
 
@@ -68,9 +67,8 @@ def _scores(series: dict[str, Series[float]], best: int | None, monitor: str | N
     for name in sorted(names, key=lambda name: name != "val/score"):
         *target, metric = name.split("/")[1:]
         words = "mean of the leading scores" if name == "val/score" else NAMES.get(metric, metric)
-        chosen = ", by which the best epoch was chosen" if name == monitor else ""
-        title = ": ".join(["/".join(target), words] if target else [words])
-        drawn.append((title + chosen, _panel([(series[name], VAL)], best, f"{title} on validation")))
+        title = f"{words} of {'/'.join(target)}" if target else words
+        drawn.append((f"{title}, validation", _panel([(series[name], VAL)], best, f"{title} on validation")))
     return drawn
 
 
@@ -80,19 +78,22 @@ def _weights(series: dict[str, Series[float]], best: int | None) -> tuple[Drawn,
         said = ", ".join(f"{name} {number(float(values.iloc[0]))}" for name, values in weights.items())
         return [], [f"The weights of the targets’ losses were the same throughout: {said}."]
     ends = around([value for values in weights.values() for value in values])  # on one scale, because they share a sum
-    return [(name, _panel([(v, TRAIN)], best, f"weight of {name} (no unit)", ends)) for name, v in weights.items()], []
+    return [
+        (f"weight of {name}’s loss", _panel([(v, TRAIN)], best, f"weight of {name}’s loss (no unit)", ends))
+        for name, v in weights.items()
+    ], []
 
 
 def _rates(log: DataFrame, series: dict[str, Series[float]], best: int | None) -> tuple[Drawn, list[str]]:
     names = [str(c) for c in log.columns if str(c) == "lr" or str(c).startswith(("lr/", "lr-"))]
     drawn = []
     for name in names[:MOST_RATES]:
-        title = "all weights" if len(names) == 1 else "what learns fastest" if name == "lr" else f"group {name[3:]}"
+        title = "learning rate" if name == "lr" else f"learning rate of group {name[3:]}"
         if name in series:
-            drawn.append((title, _panel([(series[name], TRAIN)], best, f"learning rate, {title}")))
+            drawn.append((title, _panel([(series[name], TRAIN)], best, title)))
         elif "step" in log and log[name].notna().any():  # logged apart from the epochs
             values = log.set_index("step")[name].dropna()
-            drawn.append((title, _panel([(values, TRAIN)], None, f"learning rate, {title}", xlabel="step")))
+            drawn.append((title, _panel([(values, TRAIN)], None, title, xlabel="step")))
     left = len(names) - MOST_RATES
     return drawn, [f"{left} more groups of weights have rates of their own; curves.csv has them."] if left > 0 else []
 

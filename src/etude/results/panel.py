@@ -59,7 +59,7 @@ class Panel:
         )  # left, top, right, bottom
         self.parts: list[str] = []
         xticks = round_ticks(self.x, (size[0] - left) // 55, whole) if xticks is None else xticks
-        yticks = round_ticks(self.y, max(2, size[1] // 45)) if yticks is None else yticks
+        yticks = round_ticks(self.y, max(2, size[1] // 34)) if yticks is None else yticks
         self._axes(xticks, yticks, xlabel, ylabel)
 
     def at(self, x: float, y: float) -> tuple[float, float]:

@@ -13,7 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.results import excerpts
 from etude.results.measure import save, write
+from etude.results.worst import worst
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +51,9 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
             table = _tables(folds)
             table.to_parquet(folder / "predictions.parquet")
             save(folder / "record.json", json.dumps(_together(records, table), indent=1, ensure_ascii=False) + "\n")
+            shown = [row[0] for name, target in records[0]["targets"].items()
+                     for row in worst(table, name, target["kind"])["rows"]]  # fmt: skip
+            excerpts.gather([run for _, run in sorted(folds.items())], folder, {str(clip) for clip in shown})
             write(folder)
             render(folder)
             made.append(folder)

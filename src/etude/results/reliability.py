@@ -51,6 +51,6 @@ def words(calibration: dict[str, Any], clips: int) -> str:
     beyond = error > chance["high"]
     return (
         f"With {plural(clips, 'clip')} a perfectly calibrated network would show an expected calibration error of "
-        f"{number(chance['mean'])} by chance, and more than {number(chance['high'])} once in twenty times: "
+        f"{number(chance['mean'], 3)} by chance, and more than {number(chance['high'], 3)} once in twenty times: "
         f"{'this one is beyond that.' if beyond else 'no miscalibration is shown.'}"
     )

@@ -13,7 +13,7 @@ from etude.results.text import number
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-MOST_ROWS, MOST_COLOURS, BARS = 12, 8, 20
+MOST_ROWS, BARS = 12, 20
 
 
 def against_truth(table: DataFrame, name: str, agreement: dict[str, Any]) -> str:
@@ -73,8 +73,8 @@ def by_group(table: DataFrame, name: str) -> tuple[str, str]:
                   size, yticks=ticks, left=132)  # fmt: skip
     panel.line([0, 0], panel.y, "ink", width=1)
     for place, group in enumerate(names):
-        here = error[groups == group]
-        panel.points(here, np.full(len(here), place), f"group-{place % MOST_COLOURS + 1}", MARKERS[place % 8], 2.6)
+        here, look = error[groups == group], sorted(names).index(group)  # as in the scatter plot
+        panel.points(here, np.full(len(here), place), f"group-{look % 8 + 1}", MARKERS[look % 8], 2.6)
         middle = float(np.median(here))
         panel.line([middle, middle], [place - 0.36, place + 0.36], "ink", width=2)
     return panel.svg(), f"Residuals by group, one mark for each test clip; upright: the group’s median.{thinned}"
