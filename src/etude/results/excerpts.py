@@ -45,7 +45,7 @@ def read(folder: Path) -> dict[str, Any]:
             found["clips"][str(clip["id"])] = clip
         float(kept["limits"][0]), float(kept["limits"][1]), int(kept["bins"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        return {"scale": {}, "clips": {}, "fault": f"{FOLDER}/{INDEX} cannot be read ({error})"}
+        return {"scale": {}, "clips": {}, "fault": f"what is in {FOLDER}/{INDEX} cannot be read ({error})"}
     return found | {"scale": kept}
 
 
