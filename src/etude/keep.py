@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SECONDS, RATE = 15, 22050  # of a sound that is written anew
-COPIED = 128_000  # bytes; a short OGG or MP3 below this is kept as it is
 COLUMNS, SHADES, RANGE = 300, 64, 80.0  # columns and colours of a picture; dB below the clip's loudest value
 CREDIT = ("title", "artist", "licence", "license", "package", "version", "source_path")
-KNOWN = {("OGG", "VORBIS"): ".ogg", ("MP3", "MPEG_LAYER_III"): ".mp3"}
 
 
 def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, Any]) -> Path | None:
@@ -119,8 +116,7 @@ def _png(path: Path, values: np.ndarray, limits: list[float]) -> None:
 
 def _sound(file: File | None, front: Front, stem: Path) -> tuple[dict[str, Any], str]:
     """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
-    import soundfile
-
+    from etude.audio.excerpt import excerpt
     from etude.results.exploration.views import hears
 
     if not hears(front):
@@ -130,37 +126,8 @@ def _sound(file: File | None, front: Front, stem: Path) -> tuple[dict[str, Any],
     if not file.is_sound:
         return {}, "the data are frames, not sound"
     try:
-        path = file.under(front)
-        found = soundfile.info(path) if path.is_file() else None
-        suffix = KNOWN.get((found.format, found.subtype)) if found else None
-        if found and suffix and found.duration <= SECONDS and path.stat().st_size <= COPIED:
-            shutil.copyfile(path, stem.with_suffix(suffix))
-            return {"audio": f"{stem.name}{suffix}", "heard": found.duration, "seconds": found.duration}, ""
-        audio, seconds = _beginning(path)
-        soundfile.write(stem.with_suffix(".ogg"), audio, RATE, format="OGG", subtype="VORBIS", compression_level=0.7)
-        heard = len(audio) / RATE
-        return {"audio": f"{stem.name}.ogg", "heard": heard, "seconds": seconds, "encoded": True}, ""
+        return excerpt(file.under(front), stem), ""
     except Exception as error:  # whatever a file of somebody's does, the run has ended well
-        for left in stem.parent.glob(f"{stem.name}.*"):
+        for left in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
             left.unlink(missing_ok=True)
         return {}, " ".join(str(error).split()) or type(error).__name__
-
-
-def _beginning(path: Path) -> tuple[np.ndarray, float]:
-    """The first seconds of a file as one channel (N,), float32, and how long it is in seconds."""
-    import soundfile
-    import soxr
-
-    from etude.audio.decode import decode
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            audio = file.read(SECONDS * file.samplerate, dtype="float32", always_2d=True).mean(1)
-            rate, seconds = file.samplerate, len(file) / file.samplerate
-        audio = audio if rate == RATE else soxr.resample(audio, rate, RATE)
-    except soundfile.LibsndfileError:
-        whole = decode(path, RATE)
-        audio, seconds = whole[: SECONDS * RATE], len(whole) / RATE
-    if not len(audio) or not np.isfinite(audio).all():
-        raise ValueError(f"{path}: holds no samples that can be played")
-    return audio, seconds

@@ -17,13 +17,15 @@ import soundfile
 from PIL import Image
 
 from etude.audio.decode import decode
+from etude.audio.excerpt import RATE, SECONDS
 from etude.audio.front import Front
 from etude.audio.image import ImageFront
 from etude.audio.spectral import FrontEnd
 from etude.data.collection import Collection
-from etude.keep import COLUMNS, RATE, SECONDS, SHADES, keep
+from etude.keep import COLUMNS, SHADES, keep
 from etude.results import excerpts
 from etude.results.measure import write
+from etude.results.pool import gather
 from etude.results.report import render
 from etude.results.worst import worst
 
@@ -177,7 +179,7 @@ def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
 
 def test_folds_bring_theirs_together(kept: Path, tmp_path: Path, wrong: pd.DataFrame) -> None:
     ids = worst_ids(wrong)
-    excerpts.gather([kept, tmp_path / "bare", kept], tmp_path, {ids[0], ids[3]})
+    gather([kept, tmp_path / "bare", kept], tmp_path, {ids[0], ids[3]})
     found = excerpts.read(tmp_path)
     assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == excerpts.read(kept)["scale"]
     mine, theirs = (excerpts.read(folder)["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
-from etude.results.panel import Panel, round_ticks
+from etude.results.axis import round_ticks
+from etude.results.panel import Panel
 from etude.results.text import duration
 
 FOLDER, INDEX = "errors", "index.json"
@@ -47,31 +47,6 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         return {"scale": {}, "clips": {}, "fault": f"what is in {FOLDER}/{INDEX} cannot be read ({error})"}
     return found | {"scale": kept}
-
-
-def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
-    """Put what several runs kept of some clips into one folder: the worst of all folds are among the worst of each.
-
-    Runs whose pictures are of another kind than the first's are left out.
-    """
-    shutil.rmtree(target / FOLDER, ignore_errors=True)
-    scale: dict[str, Any] = {}
-    clips: list[dict[str, Any]] = []
-    for folder in folders:
-        kept = read(folder)
-        scale = scale or kept["scale"]
-        for clip in kept["clips"].values() if kept["scale"] == scale else ():
-            if clip["id"] not in ids:
-                continue
-            (target / FOLDER).mkdir(exist_ok=True)
-            for kind in ("picture", "audio"):
-                if name := clip.get(kind):
-                    clip[kind] = f"{len(clips):02d}{Path(name).suffix}"
-                    shutil.copyfile(folder / FOLDER / name, target / FOLDER / clip[kind])
-            clips.append(clip)
-    if clips:
-        text = json.dumps({**scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
-        (target / FOLDER / INDEX).write_text(text, encoding="utf-8")
 
 
 def cards(folder: Path, kept: dict[str, Any], sections: list[dict[str, Any]], room: int) -> dict[str, int]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.results.panel import MARKERS, Panel, around, marker
+from etude.results.axis import MARKERS, around, marker
+from etude.results.panel import Panel
 from etude.results.sample import sample
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etude.results.panel import Panel, around
+from etude.results.axis import around
+from etude.results.panel import Panel
 from etude.results.text import NAMES, capital, number
 
 if TYPE_CHECKING:

@@ -7,21 +7,9 @@ thousandth, and a series of any length is one path. Ticks are matplotlib's.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-Range = tuple[float, float]
-Ticks = Sequence[tuple[float, str]]
-SHAPES = {
-    "o": "m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0-{d} 0",
-    "s": "m-{r}-{r}h{d}v{d}h-{d}z",
-    "D": "m0-{R}l{R} {R}l-{R} {R}l-{R}-{R}z",
-    "^": "m0-{R}l{R} {d}h-{D}z",
-    "v": "m0 {R}l{R}-{d}h-{D}z",
-    "P": "m-{t}-{R}h{r}v{k}h{k}v{r}h-{k}v{k}h-{r}v-{k}h-{k}v-{r}h{k}z",
-    ">": "m{R} 0l-{d} {R}v-{D}z",
-    "<": "m-{R} 0l{d} {R}v-{D}z",
-}
-MARKERS = "".join(SHAPES)
+from etude.results.axis import Range, Ticks, marker, opened, round_ticks
 
 
 class Panel:
@@ -50,7 +38,7 @@ class Panel:
         left: int = 46,
         whole: bool = False,
     ) -> None:
-        self.x, self.y, self.about, self.size = _open(x), _open(y), about, size
+        self.x, self.y, self.about, self.size = opened(x), opened(y), about, size
         self.box = (
             left,
             22 if ylabel else 10,
@@ -121,7 +109,8 @@ class Panel:
 
     def _axes(self, xticks: Ticks, yticks: Ticks, xlabel: str, ylabel: str) -> None:
         left, top, right, bottom = self.box
-        grid, labels = [], []
+        grid: list[str] = []
+        labels: list[tuple[float, float, str, str]] = []
         for value, words in yticks:
             y = self.at(self.x[0], value)[1]
             grid.append(f"M{left} {y:.1f}H{right}")
@@ -144,33 +133,3 @@ class Panel:
     def _text(self, x: float, y: float, text: str, anchor: str, role: str = "muted") -> None:
         where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
         self.parts.append(f'<text {where} style="fill:var(--{role})">{html.escape(text)}</text>')
-
-
-def marker(shape: str, radius: float = 3.2) -> str:
-    """Path of a marker around the point where the pen is."""
-    sizes = {"r": radius, "d": 2 * radius, "R": 1.3 * radius, "D": 2.6 * radius, "t": radius / 2, "k": 0.8 * radius}
-    return SHAPES[shape].format(**{name: f"{size:.3g}" for name, size in sizes.items()})
-
-
-def round_ticks(ends: Range, most: int, whole: bool = False) -> list[tuple[float, str]]:
-    """Round numbers between two ends, and how they are written."""
-    from matplotlib.ticker import MaxNLocator
-
-    low, high = sorted(ends)
-    values = MaxNLocator(max(1, most), steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
-    slack = 1e-9 * (high - low)
-    kept = [float(v) for v in values if low - slack <= v <= high + slack]
-    return [(v, f"{v + 0.0:.4g}".replace("e-0", "e-").replace("-", "−")) for v in kept]
-
-
-def around(values: Iterable[float], share: float = 0.05) -> Range:
-    """Both ends of an axis that holds all values, with a margin."""
-    known = [float(v) for v in values if v == v and abs(v) != float("inf")]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    margin = share * ((high - low) or abs(high) or 1.0)
-    return low - margin, high + margin
-
-
-def _open(ends: Range) -> Range:
-    """An axis has a length, even where all values are one."""
-    return ends if ends[0] != ends[1] else (ends[0] - 0.5, ends[1] + 0.5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from etude.results.panel import Panel, Ticks
+from etude.results.axis import Ticks
+from etude.results.panel import Panel
 from etude.results.text import number, plural
 
 SHARES: Ticks = [(0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1, "1")]

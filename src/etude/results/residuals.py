@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.results.panel import MARKERS, Panel, around
+from etude.results.axis import MARKERS, around
+from etude.results.panel import Panel
 from etude.results.sample import sample
 from etude.results.text import number
 
