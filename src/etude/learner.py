@@ -152,8 +152,12 @@ class Learner(LightningModule):
         self.log_dict(self.judge(self._gather()), rank_zero_only=False, sync_dist=False)
 
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate that the epoch ended with."""
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        """Log the learning rate that the epoch ended with; of several groups of weights that of each."""
+        groups = self.trainer.optimizers[0].param_groups
+        self.log("lr", groups[0]["lr"])  # what learns fastest
+        # weights that are decayed and those that are not come in twos of one rate
+        for place, group in enumerate([group for group in groups if group["weight_decay"]][1:], 1):
+            self.log(f"lr/{place}", group["lr"])
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Add a batch of whole clips to the table of predictions."""

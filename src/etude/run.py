@@ -187,10 +187,10 @@ def finish(
     config: Mapping[str, Any],
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the table, the record, the split, metrics.json and report.html."""
+    """Write the table, the record, the split, what was got most wrong, metrics.json and report.html."""
     import pandas as pd
 
-    from etude import record
+    from etude import keep, record
     from etude.results import measure, report
 
     choices = config.get("choices", {})
@@ -202,6 +202,11 @@ def finish(
     pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}).to_csv(folder / "split.csv", index=False)
     table.to_parquet(folder / "predictions.parquet")
     measure.save(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    if not about["trial"]:
+        try:
+            keep.keep(folder, table, data, targets)
+        except Exception as error:  # pictures are no reason for a run that has ended to fail
+            log.warning("errors/ was left out: %s", error)
     measure.write(folder)
     report.render(folder)
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 
-from etude.results import markdown
+from etude.results import latent_figure, markdown
 from etude.results.measure import write
 from etude.results.metrics import LOWER_IS_BETTER
 from etude.results.report import main, render
@@ -109,7 +112,7 @@ def test_asks_nothing_of_any_network(page) -> None:
     for tag, attrs in html.tags:
         assert tag not in {"script", "link", "iframe", "img"}
         for key in ("src", "href", "xlink:href", "srcset", "action"):
-            assert attrs.get(key, "#").startswith("#"), (tag, attrs)
+            assert attrs.get(key, "#").startswith(("#", "data:")), (tag, attrs)
     style = "".join(html.words)
     assert "@import" not in style and not re.search(r"url\((?!#)", style)
 
@@ -140,7 +143,7 @@ def test_is_accessible(page) -> None:
         if tag == "th":
             assert attrs["scope"] in {"col", "row"}
         if tag == "svg":
-            assert attrs["role"] == "img" and attrs["aria-label"]
+            assert attrs.get("aria-hidden") or (attrs["role"] == "img" and attrs["aria-label"])
         if attrs.get("href", "").startswith("#"):
             assert attrs["href"][1:] in ids
     levels = [int(tag[1]) for tag, _ in html.tags if re.fullmatch(r"h\d", tag)]
@@ -170,9 +173,106 @@ def test_says_what_was_run_and_on_what(page) -> None:
 
 def test_figures_take_the_colours_of_the_page(run: Path, page) -> None:
     drawings = re.findall(r"<svg.*?</svg>", (run / "report.html").read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(drawings) == 7  # forest, three scatters, three curves
+    named = [svg for svg in drawings if "aria-hidden" not in svg]
+    # forest, reliability twice, of each scalar a scatter and residuals twice, three curves, and two maps
+    assert len(named) == 1 + 2 + 3 * 3 + 3 + 2
     for svg in drawings:
         assert "var(--" in svg and not re.search(r"#[0-9a-f]{6}", svg) and "font-family" not in svg
+
+
+def test_calibration_and_residuals_are_those_of_metrics_json(page) -> None:
+    html, metrics = page
+    kinds = {
+        "label": ("calibration", ("nll", "brier", "ece")),
+        "scalar": ("agreement", ("bias", "sd", "lower", "upper")),
+    }
+    for name, target in metrics["targets"].items():
+        part, keys = kinds[target["kind"]]
+        found = target["splits"]["test"][part]
+        expected = [(str(found[k][e]), number(found[k][e], 3)) for k in keys for e in ("value", "low", "high")]
+        assert html.tables[f"{name}: {'residuals' if part == 'agreement' else part}"] == expected
+    rows = [row for row in metrics["targets"]["genre"]["splits"]["test"]["calibration"]["bins"] if row["n"]]
+    shown = [float(value) for value, _ in html.tables["genre: bins of confidence"]]
+    assert shown == [x for row in rows for x in (row["confidence"], *row["accuracy"].values())]
+
+
+def test_every_thing_that_was_logged_has_a_panel(make_run) -> None:
+    folder = make_run("joint")
+    log = pd.DataFrame({"epoch": [1, 2, 3], "step": [9, 19, 29], "train/loss": [3, 2, 1], "val/loss": [3.1, 2.1, 1.9]})
+    for name in ("genre", "valence"):
+        log = log.assign(**{f"{side}/{name}/loss": [2, 1, 0.5] for side in ("train", "val")})
+        log[f"train/{name}/weight"] = [1, 0.9, 0.8]
+    log = log.assign(**{"val/genre/macro_f1": [0.1, 0.2, 0.3], "val/valence/spearman": [0.1, 0.3, 0.2]})
+    log = log.assign(**{"val/score": [0.1, 0.25, 0.25], "lr": [1e-3, 5e-4, 0], "lr/1": [1e-4, 5e-5, 0]})
+    log.to_csv(folder / "curves.csv", index=False)
+    html, _ = build(folder)
+    text = (folder / "report.html").read_text("utf-8").split('id="training"')[1].split("</section>")[0]
+    captions = re.findall("<figcaption>(.*?)</figcaption>", text)
+    assert captions == [
+        *("Loss", "Loss of genre", "Loss of valence", "Mean of the leading scores, validation"),
+        *("Macro-F1 of genre, validation", "Spearman ρ of valence, validation"),
+        *("Weight of genre’s loss", "Weight of valence’s loss", "Learning rate", "Learning rate of group 1"),
+    ]
+    assert "whose weights made the predictions" not in text  # epoch 6 was not logged
+    same = log.assign(**{f"train/{name}/weight": 1.0 for name in ("genre", "valence")})
+    same.to_csv(folder / "curves.csv", index=False)
+    html, _ = build(folder)
+    assert "losses were the same throughout: genre 1.00, valence 1.00." in html.text
+
+
+def test_everything_that_a_record_knows_is_shown(page, run: Path) -> None:
+    html, _ = page
+    record = json.loads((run / "record.json").read_text("utf-8"))
+    record["data"].pop("card")
+
+    def leaves(value: object) -> list[object]:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+        return [leaf for one in values for leaf in leaves(one)] if values is not None else [value]
+
+    for leaf in leaves(record):
+        assert json.dumps(leaf, ensure_ascii=False).strip('"') in html.text, leaf
+    for key in ("command", "seed", "hardware", "versions", "git", "model", "data", "targets"):
+        assert f'"{key}"' in html.text
+
+
+def test_a_run_that_was_measured_before_these_numbers_is_shown(make_run) -> None:
+    folder = make_run("older")
+    _, metrics = build(folder)
+    for target in metrics["targets"].values():
+        for part in target["splits"].values():
+            part.pop("calibration", None), part.pop("agreement", None)
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    html = Page(render(folder).read_text("utf-8"))
+    assert "This run was measured before they were judged: rebuild the report." in html.text
+    assert html.text.count("This run was measured before residuals were: rebuild the report.") == 3
+
+
+def test_maps_need_clips_and_one_network(make_run, table: pd.DataFrame) -> None:
+    html, _ = build(make_run("few", table=table[::6]))
+    assert "There is no map: of 5 test clips no map can be read; 12 are needed." in html.text
+    html, _ = build(make_run("bare", table=table.drop(columns="embedding")))
+    assert "There is no map: the table of predictions has no embeddings." in html.text
+    html, _ = build(make_run("pooled", data={"pooled": [0, 1], "folds": 2, "name": "demo"}))
+    assert "There is no map: each fold has a network of its own" in html.text
+
+
+def test_map_is_scikit_learns_and_the_same_again(table: pd.DataFrame, targets: dict) -> None:
+    z = np.stack(table["embedding"].to_list()).astype(float)
+    plane = latent_figure.points(z)["Principal components"]
+    expected = PCA(2).fit_transform(StandardScaler().fit_transform(z))
+    assert np.abs(plane) == pytest.approx(np.abs(expected), abs=1e-6)
+    first, again = (latent_figure.maps(table, targets) for _ in range(2))
+    assert first == again and first["rings"] and first["by"] == "genre"
+    wrong = (table["genre.true"] != table["genre.pred"])[table["split"] == "test"].sum()
+    assert first["drawn"][0][1].split("fill:none;stroke:var(--ink)")[0].rsplit('d="', 1)[1].count("M") == wrong
+
+
+def test_a_page_of_many_clips_stays_small(make_run, table: pd.DataFrame) -> None:
+    folder = make_run("many")
+    write(folder)  # of few, which is quicker; the page draws what the table has
+    many = pd.concat([table] * 300, ignore_index=True)
+    many.assign(id=[f"clip {i}" for i in many.index]).to_parquet(folder / "predictions.parquet")
+    assert render(folder).stat().st_size < 2_000_000
 
 
 def test_empty_states_have_a_sentence(make_run, table: pd.DataFrame) -> None:

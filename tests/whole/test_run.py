@@ -36,7 +36,7 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("checkpoints", "config.yaml", "curves.csv", "metrics.json", "predictions.parquet", "record.json"),
-        *("report.html", "split.csv", "train.log"),
+        *("errors", "report.html", "split.csv", "train.log"),
     }
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
@@ -131,6 +131,18 @@ def test_the_report_shows_the_numbers_and_says_what_the_labels_are(finished: Pat
     assert f"{scores['genre']['splits']['test']['scores']['macro_f1']['value']:.2f}" in page
     assert "stands in for listener ratings" in page
     assert "artist" in page
+
+
+def test_the_report_shows_and_plays_the_worst_errors(finished: Path, table: pd.DataFrame) -> None:
+    kept = json.loads((finished / "errors" / "index.json").read_text())["clips"]
+    wrong = table[(table["split"] == "test") & (table["genre.true"] != table["genre.pred"])]
+    surest = wrong.loc[wrong.filter(like="genre.score.").max(axis=1).idxmax(), "id"]
+    known = collection().table.set_index("id")
+    assert kept[0]["id"] == surest and kept[0]["credit"]["licence"] == known["licence"][surest]
+    page = (finished / "report.html").read_text()
+    assert page.count("<audio ") == page.count("<image ") == len(kept)
+    assert f"by {known['artist'][surest].replace('&', '&amp;')}"[:8] in page
+    assert len(page.encode()) < 5_000_000
 
 
 def test_the_same_command_gives_the_same_numbers(

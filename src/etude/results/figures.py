@@ -1,4 +1,4 @@
-"""The figures of a report: scores with intervals, predictions against truths, learning curves.
+"""The figures of a report: scores with intervals, predictions against truths.
 
 Series differ in shape as well as in colour, for readers who do not see the colours apart; the page's colours are those
 of Okabe & Ito, without the yellow that white paper swallows.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.results.sample import sample
 from etude.results.svg import STAND_IN, svg
 from etude.results.text import NAMES
 
@@ -75,7 +76,7 @@ def forest(targets: dict[str, Any], split: str = "test") -> str:
 
 def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "test") -> str:
     """Prediction against truth of a scalar, with the line where both are equal; marked by group when there are few."""
-    part = table[(table["split"] == split) & table[f"{name}.true"].notna()]
+    part, _ = sample(table[(table["split"] == split) & table[f"{name}.true"].notna()])
     if part.empty:
         return ""
     x, y = part[f"{name}.true"].to_numpy(float), part[f"{name}.pred"].to_numpy(float)
@@ -116,62 +117,6 @@ def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "t
     about = f"Predicted against true {name} of {len(x)} clips, with the line where both are equal."
     legend = 0.25 * ((len(names) + 1) // 2) if apart else 0.0  # inches
     return svg(draw, f"scatter-{name}", (4.2, 3.9 + legend), about)
-
-
-def curves(log: DataFrame, best_epoch: int | None, monitor: str = "val/score") -> list[tuple[str, str]]:
-    """Learning curves from Lightning's sparse log.
-
-    Args:
-        log: CSVLogger's table: columns epoch, step, train/loss, val/loss, lr, ...; most cells are empty.
-        best_epoch: Epoch whose weights made the predictions, marked in each figure.
-        monitor: Column by which it was chosen; drawn as the score unless it is a loss.
-
-    Returns:
-        (caption, svg) of those among loss, score and learning rate that were logged.
-    """
-    found: list[tuple[str, str]] = []
-    epochs = log.groupby("epoch").mean(numeric_only=True) if "epoch" in log else log.iloc[:0]
-    losses: dict[str, Any] = {c: epochs[c].dropna() for c in ("train/loss", "val/loss") if c in epochs}
-    score = monitor if monitor in epochs and not monitor.endswith("loss") else "val/score"
-    names = [str(c) for c in log.columns if str(c).split("-")[0] == "lr" and "step" in log]
-    rates: dict[str, Any] = {c: log.set_index("step")[c].dropna() for c in names}
-
-    def draw(series: dict[str, Any], ylabel: str, xlabel: str, best: int | None) -> Any:
-        def on(figure: Figure) -> None:
-            from matplotlib.ticker import MaxNLocator
-
-            axes = figure.add_subplot()
-            look = [("constant", "--", "s"), ("network", "-", "o")][-len(series) :] if len(series) < 3 else []
-            for i, (label, values) in enumerate(series.items()):
-                role, line, marker = look[i] if look else (f"group-{i % 8 + 1}", "-", MARKERS[i % 8])
-                marker = marker if len(values) <= 40 else ""
-                axes.plot(values.index, values, line, marker=marker, markersize=3.5, color=STAND_IN[role], label=label)
-            if best is not None:
-                axes.axvline(best, color=STAND_IN["muted"], linewidth=1, linestyle=":")
-                axes.annotate(
-                    f"best epoch {best}", (best, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=10
-                )
-            if len(series) > 1:
-                axes.legend(frameon=False, labelcolor=STAND_IN["ink"], fontsize=10)
-            axes.set(xlabel=xlabel, ylabel=ylabel)
-            axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-            _grid(axes)
-
-        return on
-
-    size = (3.9, 2.9)
-    if any(len(loss) for loss in losses.values()):
-        drawing = svg(draw(losses, "loss (no unit)", "epoch", best_epoch), "curve-loss", size, "Loss by epoch.")
-        found.append(("Loss. What training minimises, on the training and on the validation part.", drawing))
-    if score in epochs and epochs[score].notna().any():
-        one = {score: epochs[score].dropna()}
-        drawing = svg(draw(one, score, "epoch", best_epoch), "curve-score", size, "Validation score by epoch.")
-        found.append((f"Validation score ({score}). The best epoch made the predictions.", drawing))
-    if any(len(rate) for rate in rates.values()):
-        drawing = svg(draw(rates, "learning rate", "step", None), "curve-lr", size, "Learning rate by step.")
-        found.append(("Learning rate, by optimiser step.", drawing))
-    return found
 
 
 def _grid(axes: Axes) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.results import bootstrap
+from etude.results import agreement, bootstrap, calibration, resampled
 from etude.results.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -26,10 +25,6 @@ BASELINES = {
     "constant": {"label": "majority class", "scalar": "training mean"},
     "linear": {"label": "linear model on mel statistics", "scalar": "linear model on mel statistics"},
 }
-BLOCK = 2**22
-"""Clip weights that are scored at once: 32 MB of float64 for each array that a metric makes."""
-
-Scores = dict[str, np.ndarray]
 
 
 def measure(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0) -> dict[str, Any]:
@@ -99,25 +94,58 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     resamples = bootstrap.weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
     pred = _values(labelled, f"{name}.pred", target)
     score = _scorer(true, target)
-    point, drawn = _scores(score, pred, resamples)
-    result["scores"] = {m: _number(point[m][0], bootstrap.interval(drawn[m])) for m in point}
+    point, drawn = resampled.scores(score, pred, resamples)
+    result["scores"] = resampled.numbers(point, drawn)
     if target["kind"] == "label":
         counts = confusion(true, pred, len(target["classes"]))
         held = [len(set(bootstrap.codes(groups)[true == i].tolist())) for i in range(len(counts))]
         result |= {"per_class": _per_class(counts, target["classes"], held), "confusion": counts.tolist()}
+        result["calibration"] = _calibration(labelled, name, target, true, pred, resamples, seed)
+    else:
+        result["agreement"] = resampled.numbers(
+            *resampled.scores(lambda p, w: agreement.scores(true, p, w), pred, resamples)
+        )
     for baseline, names in BASELINES.items():
         column = f"{name}.baseline.{baseline}"
         if column not in labelled.columns or labelled[column].isna().all():
             continue
-        other, other_drawn = _scores(score, _values(labelled, column, target), resamples)
+        other, other_drawn = resampled.scores(score, _values(labelled, column, target), resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
-            "scores": {m: _number(other[m][0], bootstrap.interval(other_drawn[m])) for m in other},
+            "scores": resampled.numbers(other, other_drawn),
             "difference": {
-                m: _number(point[m][0] - other[m][0], bootstrap.difference(drawn[m], other_drawn[m])) for m in other
+                m: resampled.number(point[m][0] - other[m][0], bootstrap.difference(drawn[m], other_drawn[m]))
+                for m in other
             },
         }
     return result
+
+
+def _calibration(
+    part: DataFrame,
+    name: str,
+    target: dict[str, Any],
+    true: np.ndarray,
+    pred: np.ndarray,
+    resamples: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    """How a label's probabilities are met; empty when the table has none."""
+    columns = [f"{name}.score.{one}" for one in target["classes"]]
+    if not set(columns) <= set(part.columns):
+        return {}
+    probability = part[columns].to_numpy(dtype=np.float64)
+    if np.isnan(probability).any():
+        raise ValueError(f"{np.isnan(probability).any(axis=1).sum()} of {len(part)} clips lack a probability of {name}")
+    numbers = resampled.numbers(
+        *resampled.scores(lambda p, w: calibration.scores(probability, true, p, w), pred, resamples)
+    )
+    rows = calibration.table(probability, pred)
+    return {
+        **{m: numbers[m] for m in ("nll", "brier", "ece")},
+        "chance": calibration.unavoidable(probability, pred, seed),
+        "bins": [row | {"accuracy": numbers[f"accuracy_{i}"]} for i, row in enumerate(rows)],
+    }
 
 
 def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
@@ -134,20 +162,10 @@ def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     return values.map(index).to_numpy(dtype=np.int64)
 
 
-def _scorer(true: np.ndarray, target: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray | None], Scores]:
+def _scorer(true: np.ndarray, target: dict[str, Any]) -> resampled.Score:
     if target["kind"] == "scalar":
         return lambda pred, weights: regression(true, pred, weights)
     return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)
-
-
-def _scores(
-    score: Callable[[np.ndarray, np.ndarray | None], Scores], pred: np.ndarray, resamples: np.ndarray
-) -> tuple[Scores, Scores]:
-    """The point estimate (1,) and the resamples' scores (R,), in blocks that fit in a small machine's memory."""
-    rows = max(1, BLOCK // len(pred))
-    blocks = [score(pred, resamples[i : i + rows]) for i in range(0, len(resamples), rows)]
-    point = score(pred, None)
-    return point, {m: np.concatenate([block[m] for block in blocks] or [np.empty(0)]) for m in point}
 
 
 def _per_class(counts: np.ndarray, classes: list[str], groups: list[int]) -> list[dict[str, Any]]:
@@ -167,10 +185,6 @@ def _per_class(counts: np.ndarray, classes: list[str], groups: list[int]) -> lis
             }
         )
     return rows
-
-
-def _number(value: float, ends: tuple[float, float]) -> dict[str, float]:
-    return {"value": float(value), "low": ends[0], "high": ends[1]}
 
 
 def _plain(value: Any) -> Any:

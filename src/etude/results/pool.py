@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.results import excerpts
 from etude.results.measure import save, write
+from etude.results.worst import worst
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +52,38 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
             table = _tables(folds)
             table.to_parquet(folder / "predictions.parquet")
             save(folder / "record.json", json.dumps(_together(records, table), indent=1, ensure_ascii=False) + "\n")
+            shown = [row[0] for name, target in records[0]["targets"].items()
+                     for row in worst(table, name, target["kind"])["rows"]]  # fmt: skip
+            gather([run for _, run in sorted(folds.items())], folder, {str(clip) for clip in shown})
             write(folder)
             render(folder)
             made.append(folder)
     return made
+
+
+def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
+    """Put what several runs kept of some clips into one folder: the worst of all folds are among the worst of each.
+
+    Runs whose pictures are of another kind than the first's are left out.
+    """
+    shutil.rmtree(target / excerpts.FOLDER, ignore_errors=True)
+    scale: dict[str, Any] = {}
+    clips: list[dict[str, Any]] = []
+    for folder in folders:
+        kept = excerpts.read(folder)
+        scale = scale or kept["scale"]
+        for clip in kept["clips"].values() if kept["scale"] == scale else ():
+            if clip["id"] not in ids:
+                continue
+            (target / excerpts.FOLDER).mkdir(exist_ok=True)
+            for kind in ("picture", "audio"):
+                if name := clip.get(kind):
+                    clip[kind] = f"{len(clips):02d}{Path(name).suffix}"
+                    shutil.copyfile(folder / excerpts.FOLDER / name, target / excerpts.FOLDER / clip[kind])
+            clips.append(clip)
+    if clips:
+        text = json.dumps({**scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
+        (target / excerpts.FOLDER / excerpts.INDEX).write_text(text, encoding="utf-8")
 
 
 def _config(run: Path, record: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.results import figures, markdown
+from etude.results import excerpts, figures, latent_figure, learning, markdown
 from etude.results.bootstrap import FEW_GROUPS
 from etude.results.measure import save, write
 from etude.results.sections import section
@@ -36,19 +36,26 @@ def render(folder: str | Path) -> Path:
     table = pd.read_parquet(folder / "predictions.parquet")
     disjoint = bool(record.get("data", {}).get("disjoint", False))
     sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
-    model = record.get("model", {})
-    page = template("report.html.j2").render(
-        record=record,
-        metrics=metrics,
-        model=model,
-        sections=sections,
-        forest=figures.forest(metrics["targets"]),
-        curves=_curves(folder / "curves.csv", model),
-        card=markdown.to_html(record.get("data", {}).get("card", "")),
-        config=_read(folder / "config.yaml"),
-        few=FEW_GROUPS,
-    )
-    return save(folder / "report.html", page)
+    model, data = record.get("model", {}), record.get("data", {})
+    kept = excerpts.read(folder)
+    parts: dict[str, Any] = {
+        "record": record,
+        "metrics": metrics,
+        "model": model,
+        "sections": sections,
+        "forest": figures.forest(metrics["targets"]),
+        "curves": _curves(folder / "curves.csv", model),
+        "latent": latent_figure.maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
+        "card": markdown.to_html(data.get("card", "")),
+        "config": _read(folder / "config.yaml"),
+        "whole": _whole(record),
+        "kept": kept,
+        "stops": excerpts.stops(),
+        "few": FEW_GROUPS,
+    }
+    page = template("report.html.j2")
+    room = excerpts.PAGE - len(page.render(parts | {"left": {}}).encode())
+    return save(folder / "report.html", page.render(parts | {"left": excerpts.cards(folder, kept, sections, room)}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,12 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _curves(path: Path, model: dict[str, Any]) -> list[tuple[str, str]]:
+def _curves(path: Path, model: dict[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
-    if not path.is_file() or not path.stat().st_size:
-        return []
-    return figures.curves(pd.read_csv(path), model.get("best_epoch"), model.get("monitor") or "val/score")
+    there = path.is_file() and path.stat().st_size
+    log = pd.read_csv(path) if there else pd.DataFrame()
+    return learning.panels(log, model.get("best_epoch"), model.get("monitor") or "val/score")
+
+
+def _whole(record: dict[str, Any]) -> str:
+    """record.json without the card, which the page shows by itself."""
+    data = {key: value for key, value in record.get("data", {}).items() if key != "card"}
+    return json.dumps(record | {"data": data}, indent=1, ensure_ascii=False)
 
 
 def _read(path: Path) -> str:

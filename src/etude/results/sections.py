@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etude.results import figures, text
+from etude.results import figures, reliability, residuals, text
 from etude.results.metrics import LOWER_IS_BETTER
 from etude.results.verdict import caution, population, verdict
+from etude.results.worst import worst
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,8 +25,10 @@ ROWS = {
     "scalar": ["spearman", "pearson", "ccc", "r2", "mse", "mae", "rmse"],
 }
 """Order of a report's metrics. Micro scores equal accuracy for single labels, and are named in its row."""
-WORST = {"label": 10, "scalar": 6}
-"""How many errors are listed; beside a scatter plot there is less room."""
+CALIBRATION = {"nll": "Negative log-likelihood (nats)", "brier": "Brier score (0 to 2)",
+               "ece": "Expected calibration error (10 equal bins)"}  # fmt: skip
+AGREEMENT = {"bias": "Mean residual", "sd": "Standard deviation of residuals",
+             "lower": "Lower limit of agreement", "upper": "Upper limit of agreement"}  # fmt: skip
 
 
 def section(name: str, target: dict[str, Any], table: DataFrame, disjoint: bool) -> dict[str, Any]:
@@ -46,8 +49,29 @@ def section(name: str, target: dict[str, Any], table: DataFrame, disjoint: bool)
         "per_class": test.get("per_class", []),
         "confusion": _confusion(test.get("confusion", []), target.get("classes", [])),
         "scatter": "" if label else figures.scatter(table, name, target),
-        "worst": _confident_errors(table, name) if label else _largest_errors(table, name),
+        "worst": worst(table, name, target["kind"]),
+        "calibration": _calibration(name, test) if label else None,
+        "residuals": None if label else _residuals(table, name, test),
     }
+
+
+def _calibration(name: str, test: dict[str, Any]) -> dict[str, Any]:
+    """Three numbers, the diagram, and how much of the error chance explains; `why` stands in for what is not there."""
+    found = test.get("calibration") or {}
+    if not found:
+        why = "" if "calibration" in test else " This run was measured before they were judged: rebuild the report."
+        return {"why": "There are no probabilities to judge." if not why else why.strip()}
+    rows = [(title, found[key]) for key, title in CALIBRATION.items()]
+    return {"rows": rows, "svg": reliability.diagram(name, found), "words": reliability.words(found, test["n"]),
+            "bins": [row for row in found["bins"] if row["n"]], "why": ""}  # fmt: skip
+
+
+def _residuals(table: DataFrame, name: str, test: dict[str, Any]) -> dict[str, Any]:
+    """Bias and limits of agreement, with both pictures."""
+    found = test.get("agreement") or {}
+    spread, caption = residuals.by_group(table, name)
+    return {"rows": [(title, found[key]) for key, title in AGREEMENT.items() if key in found],
+            "truth": residuals.against_truth(table, name, found), "spread": spread, "caption": caption}  # fmt: skip
 
 
 def _part(target: dict[str, Any], split: str, disjoint: bool) -> dict[str, Any]:
@@ -82,28 +106,3 @@ def _confusion(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | 
         count, i, j = most
         words += f" Most often {classes[i]} is taken for {classes[j]}: {count} of {sum(counts[i])}."
     return {"classes": classes, "rows": rows, "words": words}
-
-
-def _confident_errors(table: DataFrame, name: str) -> dict[str, Any]:
-    """Wrong test predictions that the network was surest of."""
-    part = table[(table["split"] == "test") & table[f"{name}.true"].notna()]
-    wrong = part[part[f"{name}.true"] != part[f"{name}.pred"]]
-    columns = {c.removeprefix(f"{name}.score."): c for c in part.columns if c.startswith(f"{name}.score.")}
-    if wrong.empty or not columns:
-        return {"rows": [], "errors": len(wrong), "scored": bool(columns)}
-    sure = [row[columns[row[f"{name}.pred"]]] for _, row in wrong.iterrows()]
-    wrong = wrong.assign(_sure=sure).sort_values("_sure", ascending=False, kind="stable")
-    return {"rows": _rows(wrong.head(WORST["label"]), name, "_sure"), "errors": len(wrong), "scored": True}
-
-
-def _largest_errors(table: DataFrame, name: str) -> dict[str, Any]:
-    part = table[(table["split"] == "test") & table[f"{name}.true"].notna()]
-    part = part.assign(_error=part[f"{name}.pred"] - part[f"{name}.true"])
-    part = part.sort_values("_error", key=abs, ascending=False, kind="stable")
-    return {"rows": _rows(part.head(WORST["scalar"]), name, "_error"), "errors": len(part), "scored": True}
-
-
-def _rows(part: DataFrame, name: str, by: str) -> list[list[Any]]:
-    """Id, group (None when unknown), truth, prediction and what the clips are sorted by."""
-    rows = part[["id", "group", f"{name}.true", f"{name}.pred", by]]
-    return rows.astype(object).where(rows.notna(), None).to_numpy().tolist()

@@ -1,0 +1,133 @@
+"""What a report needs of the clips that were got most wrong, kept in the run's folder: a picture and a short sound.
+
+The data are at hand when a run ends, and often no more when its report is read. So errors/ holds, for the worst test
+errors of each target, a picture of the frames as PNG, a few seconds of the sound where its file can be read, and
+index.json, which says what is what and whose it is. A clip that cannot be read is left out, and the log says so: a
+finished run never fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.results.excerpts import FOLDER, INDEX
+from etude.results.worst import worst
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from etude.audio.front import Front
+    from etude.data.module import MusicData
+    from etude.results.exploration.views import File
+
+log = logging.getLogger(__name__)
+
+COLUMNS, SHADES, RANGE = 300, 64, 80.0  # columns and colours of a picture; dB below the clip's loudest value
+CREDIT = ("title", "artist", "licence", "license", "package", "version", "source_path")
+
+
+def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, Any]) -> Path | None:
+    """Write errors/ into a run folder, whole or not at all; one of an earlier end of the run is replaced.
+
+    Args:
+        folder: The run's.
+        table: Its predictions.
+        data: What it was trained on, set up.
+        targets: Kind of each target, by name.
+
+    Returns:
+        The folder; None where there is no error to show.
+    """
+    from etude.results.exploration.views import files
+
+    target, part = folder / FOLDER, folder / f".{FOLDER}.{os.getpid()}"
+    shutil.rmtree(target, ignore_errors=True)
+    listed = [[row[0] for row in worst(table, name, spec["kind"])["rows"]] for name, spec in targets.items()]
+    ids = list(dict.fromkeys(str(clip) for rank in zip_longest(*listed) for clip in rank if clip is not None))
+    place = {str(clip): row for row, clip in enumerate(data.pack.index["id"])}
+    ids = [clip for clip in ids if clip in place]
+    if not ids:
+        return None
+    part.mkdir()
+    try:
+        frames, scale = _pictures([np.asarray(data.pack.clip(place[clip])) for clip in ids], data.feature.front)
+        known = files(data.source)
+        stems = [part / f"{number:02d}" for number in range(len(ids))]
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # encoders run outside of Python's lock
+            front = data.feature.front
+            sounds = list(threads.map(lambda clip, stem: _sound(known.get(clip), front, stem), ids, stems))
+        clips = []
+        for clip, stem, shown, (sound, why) in zip(ids, stems, frames, sounds, strict=True):
+            _png(stem.with_suffix(".png"), shown.T[::-1] if scale["sound"] else shown, scale["limits"])
+            row = data.pack.index.iloc[place[clip]]
+            said = {key: str(row[key]) for key in CREDIT if key in row.index and row[key] == row[key] and row[key]}
+            length = int(data.pack.lengths[place[clip]])
+            clips.append(
+                {"id": clip, "picture": f"{stem.name}.png", "length": length, "credit": said, "why": why, **sound}
+            )
+        text = json.dumps({"version": 1, **scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
+        (part / INDEX).write_text(text, encoding="utf-8")
+        part.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    silent = [entry["why"] for entry in clips if entry["why"]]
+    if silent:
+        log.info("errors/ has no sound of %d of %d clips: %s", len(silent), len(clips), silent[0])
+    return target
+
+
+def _pictures(clips: list[np.ndarray], front: Front) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Mel bands of each clip (T, F), at most so many frames, in dB below its loudest value; and what the axes say."""
+    from etude.results.exploration.spectra import shrink
+    from etude.results.exploration.ticks import bands
+    from etude.results.exploration.views import hears
+
+    mels = [clip[:, : front.n_mels].astype(np.float32) for clip in clips]
+    per = front.decibel[: front.n_mels]
+    sound = hears(front) and bool(per.all())
+    about: dict[str, Any] = {"sound": sound, "beats": front.sync == "beat", "bins": front.n_mels}
+    if not sound:
+        return mels, about | {"limits": [min(float(m.min()) for m in mels), max(float(m.max()) for m in mels)]}
+    mels = [shrink(mel / per, COLUMNS) for mel in mels]
+    about |= {"rate": front.frames_per_second, "hertz": bands(front), "limits": [-RANGE, 0.0]}
+    return [mel - mel.max() for mel in mels], about
+
+
+def _png(path: Path, values: np.ndarray, limits: list[float]) -> None:
+    """Values (height, width), the upper row first, in few colours and as many pixels."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    low, high = limits
+    shade = np.clip((values - low) / ((high - low) or 1) * SHADES, 0, SHADES - 1).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(shade), "P")
+    image.putpalette((colormaps["magma"].resampled(SHADES)(np.arange(SHADES))[:, :3] * 255).astype(np.uint8).tobytes())
+    image.save(path, optimize=True)
+
+
+def _sound(file: File | None, front: Front, stem: Path) -> tuple[dict[str, Any], str]:
+    """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
+    from etude.audio.excerpt import excerpt
+    from etude.results.exploration.views import hears
+
+    if not hears(front):
+        return {}, ""  # the picture is all there is
+    if file is None:
+        return {}, "the pack does not say where its files are"
+    if not file.is_sound:
+        return {}, "the data are frames, not sound"
+    try:
+        return excerpt(file.under(front), stem), ""
+    except Exception as error:  # whatever a file of somebody's does, the run has ended well
+        for left in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
+            left.unlink(missing_ok=True)
+        return {}, " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,106 @@
+"""Probabilities and residuals, judged as scikit-learn and scipy do, on clips and on written-out resamples."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, log_loss
+
+from etude.results import agreement, calibration
+from etude.results.measure import measure
+from etude.results.metrics import PRIMARY
+
+
+def error_by_sklearn(probability: np.ndarray, true: np.ndarray, pred: np.ndarray) -> float:
+    """Expected calibration error out of scikit-learn's curve, with its bins counted anew."""
+    confidence, right = probability[np.arange(len(pred)), pred], true == pred
+    accuracy, mean = calibration_curve(right, confidence, n_bins=calibration.BINS)
+    inner = np.linspace(0, 1, calibration.BINS + 1)[1:-1]
+    counts = np.bincount(np.searchsorted(inner, confidence), minlength=calibration.BINS)
+    return float(np.abs(accuracy - mean) @ counts[counts > 0] / len(true))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_probabilities_as_scikit_learn_judges_them(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    probability, true = rng.dirichlet([0.5] * classes, 80), rng.integers(0, classes, 80)
+    pred = probability.argmax(1)
+    weights = np.vstack([np.ones(80, int), rng.multinomial(80, np.full(80, 1 / 80), 20)])
+    got = calibration.scores(probability, true, pred, weights)
+    for row, times in enumerate(weights):
+        p, y, said = (np.repeat(value, times, axis=0) for value in (probability, true, pred))
+        every = np.arange(classes)
+        assert got["nll"][row] == pytest.approx(log_loss(y, p, labels=every))
+        brier = brier_score_loss(y, p if classes > 2 else p[:, 1], labels=every, scale_by_half=False)
+        assert got["brier"][row] == pytest.approx(brier)
+        assert got["ece"][row] == pytest.approx(error_by_sklearn(p, y, said))
+    assert {k: v[0] for k, v in calibration.scores(probability, true, pred).items()} == pytest.approx(
+        {k: v[0] for k, v in got.items()}, nan_ok=True
+    )
+
+
+def test_a_probability_of_zero_for_the_truth_is_no_infinity() -> None:
+    probability = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    got = calibration.scores(probability, np.array([1, 1]), np.array([0, 1]))
+    assert got["nll"][0] == pytest.approx(log_loss([1, 1], probability, labels=[0, 1]), rel=1e-6)
+    assert got["brier"][0] == 1 and got["ece"][0] == 0.5
+
+
+def test_a_calibrated_network_shows_the_error_that_chance_leaves_it() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet([1] * 3, 60)
+    pred = probability.argmax(1)
+    chance = calibration.unavoidable(probability, pred)
+    errors = []
+    for _ in range(400):
+        true = (probability.cumsum(1) > rng.random((60, 1))).argmax(1)  # as likely as the network says
+        errors.append(calibration.scores(probability, true, pred)["ece"][0])
+    assert chance["mean"] == pytest.approx(np.mean(errors), abs=0.01)
+    assert np.mean(np.array(errors) > chance["high"]) == pytest.approx(0.05, abs=0.035)
+
+
+def test_limits_of_agreement_as_numpy_and_scipy_compute_them() -> None:
+    rng = np.random.default_rng(1)
+    true, pred = rng.random(50) + 100, rng.random(50) + 100
+    weights = np.vstack([np.ones(50, int), rng.multinomial(50, np.full(50, 1 / 50), 20)])
+    got = agreement.scores(true, pred, weights)
+    for row, times in enumerate(weights):
+        error = np.repeat(pred - true, times)
+        assert got["bias"][row] == pytest.approx(error.mean(), abs=1e-12)
+        assert got["sd"][row] == pytest.approx(np.std(error, ddof=1))
+        low, high = stats.norm.interval(0.95, error.mean(), error.std(ddof=1))
+        assert [got["lower"][row], got["upper"][row]] == pytest.approx([low, high], abs=1e-4)
+
+
+def test_metrics_json_holds_them_with_intervals_and_no_run_is_chosen_by_them(
+    table: pd.DataFrame, targets: dict
+) -> None:
+    measured = measure(table, targets)["targets"]
+    for split in ("test", "val"):
+        part = table[table["split"] == split]
+        classes = targets["genre"]["classes"]
+        probability = part[[f"genre.score.{name}" for name in classes]].to_numpy()
+        true, pred = (part[f"genre.{what}"].map(classes.index).to_numpy() for what in ("true", "pred"))
+        got = measured["genre"]["splits"][split]["calibration"]
+        assert got["nll"]["value"] == pytest.approx(log_loss(true, probability, labels=range(len(classes))))
+        assert got["ece"]["value"] == pytest.approx(error_by_sklearn(probability, true, pred))
+        assert got["ece"]["low"] <= got["ece"]["high"]
+        assert sum(row["n"] for row in got["bins"]) == len(part)
+        accuracy, mean = calibration_curve(true == pred, probability.max(1), n_bins=calibration.BINS)
+        filled = [row for row in got["bins"] if row["n"]]
+        assert [row["accuracy"]["value"] for row in filled] == pytest.approx(accuracy)
+        assert [row["confidence"] for row in filled] == pytest.approx(mean)
+        error = (part["energy.pred"] - part["energy.true"]).dropna()
+        got = measured["energy"]["splits"][split]["agreement"]
+        assert got["bias"]["value"] == pytest.approx(error.mean())
+        assert got["upper"]["value"] == pytest.approx(error.mean() + 1.96 * error.std())
+    assert not {"ece", "nll", "brier", "bias"} & set(PRIMARY.values())
+
+
+def test_a_table_without_probabilities_has_no_calibration(table: pd.DataFrame, targets: dict) -> None:
+    bare = table[[c for c in table.columns if ".score." not in c]]
+    assert measure(bare, targets)["targets"]["genre"]["splits"]["test"]["calibration"] == {}
+    broken = table.assign(**{"genre.score.rock": np.nan})
+    with pytest.raises(ValueError, match="30 of 30 clips lack a probability of genre"):
+        measure(broken, targets)
