@@ -24,6 +24,7 @@ class Method:
 
     Args:
         title: Its name in print.
+        short: The same where there is little room.
         fit: (n, D) float64, dimensions, seed -> coordinates (n, dimensions).
         caution: What the map keeps, and what not to read from it.
         least: Clips that it needs.
@@ -32,6 +33,7 @@ class Method:
     """
 
     title: str
+    short: str
     fit: Callable[[np.ndarray, int, int], np.ndarray]
     caution: str
     least: int
@@ -96,6 +98,7 @@ EVERY = 100_000
 METHODS = {
     "pca": Method(
         "PCA",
+        "PCA",
         _pca,
         "The straight view along the directions of largest spread. Clips that are far apart here are far apart in the "
         "full space; clips that lie together here may differ in every other direction.",
@@ -104,6 +107,7 @@ METHODS = {
     ),
     "tsne": Method(
         "t-SNE",
+        "t-SNE",
         _tsne,
         "Keeps who is near whom. How far two clusters are apart, how large they are and how dense says nothing, and "
         "clusters appear in noise, too.",
@@ -111,6 +115,7 @@ METHODS = {
         most=EVERY,
     ),
     "umap": Method(
+        "UMAP",
         "UMAP",
         _umap,
         "Keeps who is near whom, and draws gaps wider than they are. Distances between clusters, their size and their "
@@ -121,6 +126,7 @@ METHODS = {
     ),
     "spectral": Method(
         "Spectral embedding",
+        "Spectral",
         _spectral,
         "Shows where the graph of nearest clips is easiest to cut. What is well connected shrinks to a point and a few "
         "outliers take the room; distances are not those of the embedding.",
@@ -130,13 +136,15 @@ METHODS = {
     ),
     "mds": Method(
         "MDS",
+        "MDS",
         _mds,
         "Tries to keep every distance, far ones above all. So few dimensions cannot hold them, and the error is spread "
         "over all clips: close neighbours here need not be neighbours.",
         least=4,
-        most=1000,
+        most=2000,
     ),
     "isomap": Method(
+        "Isomap",
         "Isomap",
         _isomap,
         "Keeps distances along the graph of nearest clips. One wrong bridge in that graph, or a region without clips, "

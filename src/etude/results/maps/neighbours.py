@@ -6,6 +6,9 @@ import numpy as np
 
 from etude.results.metrics import regression
 
+BLOCK = 512
+"""Clips whose distances to all others are held at once."""
+
 
 def nearest(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarray:
     """The nearest other clips of each clip, by Euclidean distance; of equally near ones the first.
@@ -30,26 +33,24 @@ def nearest(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarr
     return found
 
 
-def accuracy(true: np.ndarray, near: np.ndarray) -> float:
+def accuracy(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = slice(None)) -> float:
     """Share of clips whose class most of their nearest clips have; of equal votes the first class counts.
 
     Args:
         true: Class numbers (n,).
         near: Rows of the nearest clips (n, k).
+        asked: Which clips count (n,), bool.
     """
     votes = (true[near][:, :, None] == np.arange(true.max() + 1)).sum(1)
-    return float((votes.argmax(1) == true).mean())
+    return float((votes.argmax(1) == true)[asked].mean())
 
 
-def spearman(true: np.ndarray, near: np.ndarray) -> float:
+def spearman(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = slice(None)) -> float:
     """Rank correlation of a number with its mean over the nearest clips; nan where one of them does not vary.
 
     Args:
         true: Numbers (n,).
         near: Rows of the nearest clips (n, k).
+        asked: Which clips count (n,), bool.
     """
-    return float(regression(true, true[near].mean(1))["spearman"].item())
-
-
-BLOCK = 512
-"""Clips whose distances to all others are held at once."""
+    return float(regression(true[asked], true[near].mean(1)[asked])["spearman"].item())

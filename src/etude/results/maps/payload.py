@@ -1,4 +1,4 @@
-"""What the script of the page reads: every clip, truth and prediction once, and of each map two or three coordinates."""
+"""What the script of the page reads: every clip, truth and prediction once, and the coordinates of each map."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _values(values: Sequence[Any], classes: Sequence[str]) -> list[float | int |
     index = {name: i for i, name in enumerate(classes)}
     known = [None if value is None or value != value else value for value in values]
     if classes:
-        return [index.get(value) for value in known]
+        return [None if value is None else index.get(value) for value in known]
     return [None if value is None else round(float(value), 4) for value in known]
 
 
@@ -90,6 +90,7 @@ def _map(chart: Chart, rows: np.ndarray) -> dict[str, Any]:
     whole = np.round(at * (FULL_SCALE / (np.abs(at).max() or 1.0))).astype("<i2")
     return entry | {
         "of": np.searchsorted(rows, drawn).tolist() if len(drawn) < len(rows) else None,
+        "ratio": (np.maximum(np.ptp(at, axis=0), 1e-9) / max(np.ptp(at, axis=0).max(), 1e-9)).round(3).tolist(),
         "at": [{"dtype": "i2", "bdata": base64.b64encode(axis.tobytes()).decode()} for axis in whole.T],
         "note": chart.map.note,
         "numbers": _numbers(chart),

@@ -66,7 +66,7 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
 
 
 def subset(n: int, most: int, seed: int) -> np.ndarray:
-    """At most so many of n rows at random, in ascending order; a smaller subset of one seed lies within a larger one."""
+    """At most so many of n rows at random, in ascending order; of one seed, smaller subsets lie within larger ones."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
 
 

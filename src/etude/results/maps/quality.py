@@ -48,8 +48,9 @@ def told(x: np.ndarray, groups: np.ndarray, targets: Targets) -> dict[str, dict[
 
     Returns:
         By target: n clips that have it; `all`, from all other clips, and `others`, from clips of other groups,
-        accuracy of a label and Spearman correlation of a scalar; for labels `silhouette` and `chance`, the share of the
-        most frequent class. None where it is undefined.
+        accuracy of a label and Spearman correlation of a scalar; `asked`, the clips that `others` is of: those whose
+        class another group has, since no neighbour could tell the rest; for labels `silhouette` and `chance`, the share
+        of the most frequent class. None where it is undefined.
     """
     return {name: _told(x, groups, kind, true) for name, (kind, true) in targets.items()}
 
@@ -59,7 +60,8 @@ def _told(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dic
     known = true >= 0 if label else np.isfinite(true)
     x, groups, true = x[known], groups[known], true[known]
     n = len(true)
-    result: dict[str, Any] = {"kind": kind, "n": n, "all": None, "others": None}
+    asked = _elsewhere(true, groups) if label else np.ones(n, dtype=bool)
+    result: dict[str, Any] = {"kind": kind, "n": n, "all": None, "others": None, "asked": int(asked.sum())}
     if label:
         result |= {"chance": float(np.bincount(true).max() / n) if n else None, "silhouette": _silhouette(x, true)}
     if n < 3:
@@ -67,9 +69,16 @@ def _told(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dic
     score = neighbours.accuracy if label else neighbours.spearman
     outside = n - int(np.unique(groups, return_counts=True)[1].max())
     result["all"] = _number(score(true, neighbours.nearest(x, min(NEIGHBOURS, n - 1))))
-    if outside:
-        result["others"] = _number(score(true, neighbours.nearest(x, min(NEIGHBOURS, outside), groups)))
+    if outside and asked.any():
+        near = neighbours.nearest(x, min(NEIGHBOURS, outside), groups)
+        result["others"] = _number(score(true, near, asked))
     return result
+
+
+def _elsewhere(true: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Whether a class is in more than one group, for each clip (n,), bool."""
+    pairs = np.unique(np.stack([true, groups], axis=1), axis=0)
+    return np.bincount(pairs[:, 0], minlength=true.max(initial=-1) + 1)[true] > 1
 
 
 def _silhouette(x: np.ndarray, true: np.ndarray) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.results.bootstrap import codes
+from etude.results.maps.project import NoMap
 from etude.results.maps.quality import Targets
 from etude.results.text import plural
 
@@ -80,28 +81,38 @@ def read(folder: Path, name: str, part: str) -> Run:
 
 
 def _run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> Run:
-    def without(problem: str) -> Run:
-        return Run(name, table.iloc[:0], np.empty((0, 0)), targets, problem)
-
-    if "embedding" not in table:
-        return without("predictions.parquet has no column embedding.")
-    if pooled:
-        return without(
-            f"These are the pooled predictions of {len(pooled)} networks, each with a space of its own; map the run of "
-            "one fold instead."
-        )
-    held = table["embedding"].notna().to_numpy()
-    sizes = sorted({len(row) for row in table["embedding"][held]})
-    if len(sizes) != 1:
-        return without(f"The embeddings are of different sizes: {sizes}." if sizes else "No clip has an embedding.")
-    x = np.full((len(table), sizes[0]), np.nan)
-    x[held] = np.stack(table["embedding"][held].tolist())
+    try:
+        if pooled:
+            raise NoMap(
+                f"These are the pooled predictions of {len(pooled)} networks, each with a space of its own; map the "
+                "run of one fold instead."
+            )
+        x = embeddings(table)
+    except NoMap as error:
+        return Run(name, table.iloc[:0], np.empty((0, 0)), targets, str(error))
     finite = np.isfinite(x).all(1)
-    if not finite.any():
-        return without("No embedding is finite: did the network diverge?")
     left = len(table) - int(finite.sum())
     note = f"{plural(left, 'clip')} without a finite embedding left out." if left else ""
     return Run(name, table[finite].reset_index(drop=True), x[finite], targets, note=note)
+
+
+def embeddings(table: pd.DataFrame) -> np.ndarray:
+    """The embeddings of a table (n, D), float64; nan where a clip has none.
+
+    Raises:
+        NoMap: There are none, they are of different sizes, or none is finite.
+    """
+    if "embedding" not in table:
+        raise NoMap("The table of predictions has no column embedding.")
+    held = table["embedding"].notna().to_numpy()
+    sizes = sorted({len(row) for row in table["embedding"][held]})
+    if len(sizes) != 1:
+        raise NoMap(f"The embeddings are of different sizes: {sizes}." if sizes else "No clip has an embedding.")
+    x = np.full((len(table), sizes[0]), np.nan)
+    x[held] = np.stack(table["embedding"][held].tolist())
+    if not np.isfinite(x).all(1).any():
+        raise NoMap("No embedding is finite: did the network diverge?")
+    return x
 
 
 def names(folders: list[Path]) -> list[str]:
@@ -128,6 +139,6 @@ def agree(runs: list[Run]) -> None:
                 before, other = known.setdefault((column, clip), (value, run.name))
                 if before != value:
                     raise UserError(
-                        f"{run.name}: {column} of clip {clip!r} is {value!r} here and {before!r} in {other}; these runs "
-                        "are not of one collection and have no place on one page."
+                        f"{run.name}: {column} of clip {clip!r} is {value!r} here and {before!r} in {other}; these "
+                        "runs are not of one collection and have no place on one page."
                     )

@@ -1,64 +1,58 @@
-"""The tables of the page: what the maps keep, and what neighbours tell, over runs and methods."""
+"""The tables of the page, runs x methods: what the maps keep, and what neighbours tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etude.results.maps.chart import Chart
-from etude.results.maps.methods import METHODS
 from etude.results.maps.read import Run
 
 KEPT = ("trustworthiness", "continuity")
+TOLD = {"label": ("all", "others", "silhouette"), "scalar": ("all", "others")}
+
+Numbers = Mapping[str, Any]
+Row = tuple[str, float | None, list[float | None]]
 
 
 def kept(runs: Sequence[Run], charts: Sequence[Chart]) -> list[dict[str, Any]]:
-    """By run, rows of a method's title and its numbers: each of KEPT in each number of dimensions."""
-    return [
-        {
-            "run": run.name,
-            "rows": [(title, [_kept(c, key) for key in KEPT for c in row]) for title, row in _rows(run, charts)],
-        }
-        for run in runs
-        if not run.problem
-    ]
+    """For each of KEPT its `rows`: name of the run, None, and a number (or None) for each of its maps."""
+    return [{"key": key, "rows": _rows(runs, charts, key, lambda chart: (chart.preserved, {}))} for key in KEPT]
 
 
 def told(runs: Sequence[Run], charts: Sequence[Chart]) -> list[dict[str, Any]]:
-    """By target and run, what the full space tells, and rows of what the maps tell.
+    """What neighbours tell of each target.
 
     Returns:
-        For each target: name, kind, the measures that it has, and for each run that knows it `full`, a number for
-        each measure, `chance`, and `rows`: a method's title and each measure in each number of dimensions.
+        By target its name, kind, n clips, how many of them clips of other groups are `asked` about, and `measures`;
+        the `rows` of these have second what the full space tells. A target that was measured nowhere is not there.
     """
-    targets = {name: target["kind"] for run in runs for name, target in run.targets.items()}
+    kinds = {name: target["kind"] for run in runs for name, target in run.targets.items()}
     found = []
-    for name, kind in targets.items():
-        measures = ("all", "others", "silhouette") if kind == "label" else ("all", "others")
-        table = []
-        for run in runs:
-            made = [chart for chart in charts if chart.run == run.name and name in chart.full]
-            if not made:
-                continue
-            most = max(made, key=lambda chart: len(chart.drawn)).full[name]
-            rows = [
-                (title, [_told(c, name, key) for key in measures for c in row]) for title, row in _rows(run, charts)
-            ]
-            full = [most[key] for key in measures]
-            table.append({"run": run.name, "n": most["n"], "chance": most.get("chance"), "full": full, "rows": rows})
-        found.append({"name": name, "kind": kind, "measures": measures, "runs": table})
+    for name, kind in kinds.items():
+        measured = [chart.full[name] for chart in charts if name in chart.full]
+        if measured:
+            most = max(measured, key=lambda full: full["n"])
+            measures = [{"key": key, "rows": _told(runs, charts, key, name)} for key in TOLD[kind]]
+            found.append({"name": name, "kind": kind, "n": most["n"], "asked": most["asked"], "measures": measures})
     return found
 
 
-def _rows(run: Run, charts: Sequence[Chart]) -> list[tuple[str, list[Chart]]]:
-    """The charts of a run by method, each in all numbers of dimensions."""
-    mine = [chart for chart in charts if chart.run == run.name]
-    return [(METHODS[key].title, [c for c in mine if c.method == key]) for key in dict.fromkeys(c.method for c in mine)]
+def _told(runs: Sequence[Run], charts: Sequence[Chart], key: str, target: str) -> list[Row]:
+    knowing = [run for run in runs if target in run.targets]
+    return _rows(knowing, charts, key, lambda chart: (chart.told.get(target, {}), chart.full.get(target, {})))
 
 
-def _kept(chart: Chart, key: str) -> float | None:
-    return chart.preserved.get(key)
-
-
-def _told(chart: Chart, target: str, key: str) -> float | None:
-    return chart.told.get(target, {}).get(key)
+def _rows(
+    runs: Sequence[Run],
+    charts: Sequence[Chart],
+    key: str,
+    numbers: Callable[[Chart], tuple[Numbers, Numbers]],
+) -> list[Row]:
+    """A row per run; what the full space tells is taken from the map that has most clips."""
+    rows = []
+    for run in runs:
+        mine = [chart for chart in charts if chart.run == run.name]
+        most = max(mine, key=lambda chart: len(chart.drawn))
+        rows.append((run.name, numbers(most)[1].get(key), [numbers(chart)[0].get(key) for chart in mine]))
+    return rows

@@ -64,8 +64,8 @@ def wish(words: list[str]) -> Wish:
             near = get_close_matches(key, known, n=1) or [", ".join(known)]
             raise UserError(f"{key}: no such word; there is {near[0]}")
     folders = _runs(places)
-    one = places[0] if len(places) == 1 else Path("outputs/latent")
-    return Wish(**{"folders": folders, "to": one} | given)
+    one: Any = places[0] if len(places) == 1 else Path("outputs/latent")
+    return Wish(folders, **{"to": one} | given)
 
 
 def _several(key: str, value: str) -> tuple[Any, ...]:

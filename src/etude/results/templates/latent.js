@@ -49,7 +49,7 @@ function layout(map) {
     return { ...common, hovermode: "closest", dragmode: drag, xaxis: { ...axis, scaleanchor: "y", constrain: "domain" }, yaxis: { ...axis, constrain: "domain" } };
   }
   const axis = { title: { text: "" }, showticklabels: false, ticks: "", showspikes: false, zeroline: false, showbackground: false, gridcolor: css("--rule"), linecolor: css("--rule"), showline: true };
-  return { ...common, scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", dragmode: "orbit", camera: { eye: { x: 1.35, y: 1.35, z: 0.8 } } } };
+  return { ...common, scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "manual", aspectratio: { x: 1.5 * map.ratio[0], y: 1.5 * map.ratio[1], z: 1.5 * map.ratio[2] }, dragmode: "orbit", camera: { eye: { x: 1.3, y: 1.3, z: 0.8 } } } };
 }
 
 function traces(panel, current) {
@@ -78,7 +78,7 @@ function build(map) {
   table.setAttribute("aria-label", `${title(map.method)} of ${map.run}: what it keeps`);
   const row = (tag, cells) => { const tr = make("tr"); tr.append(...cells.map((words, i) => {
     const cell = make(i && tag === "td" ? "td" : "th", words); if (cell.tagName === "TH") cell.scope = tag === "td" ? "row" : "col"; return cell; })); return tr; };
-  table.createTHead().append(row("th", ["", "map", "full space"]));
+  table.createTHead().append(row("th", ["what is kept", "in the map", "in the full space"]));
   table.createTBody().append(...map.numbers.map((cells) => row("td", cells)));
   below.append(table);
   article.append(plot, below);
@@ -141,13 +141,23 @@ function mark() {
   });
 }
 
+// Predictions of many runs: votes of a class, the range of a number.
+function summary(t, values) {
+  if (!values.length) return [];
+  if (data.targets[t].kind !== "label") return [`predictions ${write(Math.min(...values))} to ${write(Math.max(...values))}`];
+  const votes = data.targets[t].classes.map((name, i) => [values.filter((value) => value === i).length, name]).filter(([n]) => n);
+  return votes.sort((a, b) => b[0] - a[0]).map(([n, name]) => `${name} by ${n} of ${values.length} runs`);
+}
+
+const MOST_NAMED = 3;
 function tell(clip) {
   $("clip").replaceChildren();
   if (clip === null || clip === undefined) { $("clip").append("No clip is marked."); return; }
   $("clip").append(make("b", data.clips[clip]), ` · group ${data.groups[clip] ?? "unknown"}`);
   data.targets.forEach((target, t) => {
-    const said = [...new Set(shown.map(({ run }) => run))].map((run) => [run.name, guess(run, t, clip)]).filter(([, value]) => value !== null);
-    const guesses = said.map(([name, value]) => (data.runs.length > 1 ? `${name}: ${spell(t, value)}` : `prediction ${spell(t, value)}`));
+    const said = [...runs.values()].map((run) => [run.name, guess(run, t, clip)]).filter(([, value]) => value !== null);
+    const guesses = data.runs.length > MOST_NAMED ? summary(t, said.map(([, value]) => value))
+      : said.map(([name, value]) => (data.runs.length > 1 ? `${name}: ${spell(t, value)}` : `prediction ${spell(t, value)}`));
     $("clip").append(` · ${target.name}: truth ${spell(t, target.true[clip])}${guesses.length ? ` (${guesses.join(", ")})` : ""}`);
   });
 }

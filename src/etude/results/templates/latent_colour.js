@@ -87,7 +87,7 @@ function markers(look, run, clips, dims) {
   return {
     size, opacity: dims === 3 ? 1 : 0.9, symbol: values.map((v) => (v === null ? "circle-open" : "circle")),
     color: values.map((v) => (v === null ? null : v)), cmin: look.low, cmax: look.high > look.low ? look.high : look.low + 1,
-    colorscale: stops.map((stop, i) => [i / (stops.length - 1), stop]), line: { width: dims === 3 ? 0 : 0.6, color: css("--muted") },
+    colorscale: stops.map((stop, i) => [i / (stops.length - 1), stop]), line: { width: dims === 3 ? 1 : 0.6, color: css("--muted") },
   };
 }
 
