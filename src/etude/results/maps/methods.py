@@ -53,7 +53,10 @@ def _tsne(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
         from openTSNE import TSNE
 
         logging.getLogger("openTSNE").setLevel(logging.WARNING)  # it tells of every choice it makes
-        return np.asarray(TSNE(dims, perplexity=perplexity, n_jobs=1, random_state=seed).fit(x))
+        # of 10,000 clips it would choose interpolation, which it has for the plane alone
+        forces = "auto" if dims == 2 else "bh"
+        model = TSNE(dims, perplexity, negative_gradient_method=forces, n_jobs=1, random_state=seed)
+        return np.asarray(model.fit(x))
     from sklearn.manifold import TSNE as Exact
 
     return Exact(dims, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)

@@ -10,6 +10,7 @@ from typing import Any
 from etude.errors import UserError
 from etude.results.compare import find
 from etude.results.maps.methods import METHODS
+from etude.results.pool import FOLDER
 
 MOST_RUNS = 8  # side by side on one page
 
@@ -85,7 +86,8 @@ def _runs(places: list[Path]) -> list[Path]:
     for place in places:
         found = find(place)
         if found != [place]:
-            found = [run for run in found if (run / "predictions.parquet").is_file()]
+            # what was pooled from several networks has no space of its own
+            found = [run for run in found if (run / "predictions.parquet").is_file() and run.parent.name != FOLDER]
         if not found:
             raise UserError(f"{place} is not a run, and no finished run is below it.")
         folders |= {run.resolve(): run for run in found}
