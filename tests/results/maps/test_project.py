@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,11 +69,11 @@ def test_pca_says_what_variance_it_holds(x: np.ndarray) -> None:
 
 
 def test_of_too_many_clips_some_are_drawn(x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = METHODS["mds"].__class__(**{**vars(METHODS["mds"]), "most": 20})
-    monkeypatch.setitem(METHODS, "mds", few)
+    monkeypatch.setitem(METHODS, "mds", replace(METHODS["mds"], most=(20, 30)))
     made = project(x, "mds", 2, seed=1)
     assert made.rows.tolist() == subset(60, 20, 1).tolist()
-    assert "20 of 60 clips" in made.note
+    assert "20 of 60 clips, drawn at random: what this method bears in 2-D." in made.note
+    assert len(project(x, "mds", 3, seed=1).rows) == 30
     np.testing.assert_array_equal(made.at, project(x[made.rows], "mds", 2, seed=1).at)
     assert set(subset(60, 20, 1)) < set(subset(60, 40, 1)), "smaller subsets lie within larger ones"
 

@@ -44,7 +44,7 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
         NoMap: Too few clips, or dimensions, or differing embeddings, for this method; or it found no solution.
     """
     chosen = METHODS[method]
-    rows = subset(len(x), chosen.most, seed)
+    rows = subset(len(x), chosen.most[dims - 2], seed)
     every = len(x)
     x = np.asarray(x, dtype=np.float64)[rows]
     if len(x) < chosen.least:
@@ -60,7 +60,9 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
         raise NoMap(f"{chosen.title} needs at least {chosen.least} embeddings that differ; there are {distinct}.")
     at = _fit(x, method, dims, seed)
     notes = (
-        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears."] if len(x) < every else []
+        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
+        if len(x) < every
+        else []
     )
     return Map(rows, at, " ".join([*notes, *_notes(x, at, method)]))
 

@@ -52,6 +52,11 @@ function layout(map) {
   return { ...common, scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "manual", aspectratio: { x: 1.5 * map.ratio[0], y: 1.5 * map.ratio[1], z: 1.5 * map.ratio[2] }, dragmode: "orbit", camera: { eye: { x: 1.3, y: 1.3, z: 0.8 } } } };
 }
 
+const settings = (map) => ({
+  displaylogo: false, responsive: true,
+  modeBarButtons: [map.dims === 2 ? ["zoom2d", "pan2d", "resetScale2d", "toImage"] : ["orbitRotation", "zoom3d", "pan3d", "resetCameraDefault3d", "toImage"]],
+});
+
 function traces(panel, current) {
   const { map, run, clips } = panel;
   const place = Object.fromEntries(map.at.map((axis, i) => ["xyz"[i], axis]));
@@ -95,7 +100,7 @@ async function draw() {
   const current = look($("colour").value);
   legend(current);
   for (const panel of panels.filter((panel) => panel.plot)) {
-    await Plotly.newPlot(panel.plot, traces(panel, current), layout(panel.map), { displaylogo: false, responsive: true });
+    await Plotly.newPlot(panel.plot, traces(panel, current), layout(panel.map), settings(panel.map));
     if (mine !== turn) { Plotly.purge(panel.plot); return; }
     listen(panel);
     shown.push(panel);

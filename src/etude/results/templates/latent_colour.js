@@ -2,12 +2,12 @@
 // What colours and shapes stand for: classes, groups and right or wrong by both, numbers by a scale.
 const data = JSON.parse(document.getElementById("data").textContent);
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const SYMBOLS = ["circle", "square", "diamond", "cross", "x", "circle-open", "square-open", "diamond-open"];
+// In space a mark is a letter of the reader's font: these six are in every one.
+const SYMBOLS = ["circle", "square", "diamond", "circle-open", "square-open", "diamond-open"];
 const SHAPES = { // of the legend, in a box from -8 to 8
   circle: "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0z", square: "M-5.5-5.5h11v11h-11z", diamond: "M0-7.5L7.5 0L0 7.5L-7.5 0z",
-  cross: "M-2-7h4v5h5v4h-5v5h-4v-5h-5v-4h5z", x: "M-6-3.5L-3.5-6L0-2.5L3.5-6L6-3.5L2.5 0L6 3.5L3.5 6L0 2.5L-3.5 6L-6 3.5L-2.5 0z",
 };
-const MOST = 24; // looks that can be told apart: 8 colours, 3 shapes of each
+const MOST = 24; // pairs of 8 colours and 6 shapes, counted up together
 const SEQUENTIAL = ["#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]; // viridis without its ends
 const runs = new Map(data.runs.map((run) => [run.name, { ...run, at: new Map(run.clips.map((clip, i) => [clip, i])) }]));
 
@@ -37,7 +37,7 @@ function look(choice) {
     const known = (run, clip) => target.true[clip] !== null && guess(run, t, clip) !== null;
     if (target.kind === "label") {
       const wrong = (run, clip) => (known(run, clip) ? Number(guess(run, t, clip) !== target.true[clip]) : null);
-      return { ...classes(["right", "wrong"], wrong), colours: ["--constant", "--bad"], symbols: ["circle-open", "x"] };
+      return { ...classes(["right", "wrong"], wrong), colours: ["--constant", "--bad"], symbols: ["circle-open", "diamond"], grow: [1, 1.5] };
     }
     const error = (run, clip) => (known(run, clip) ? guess(run, t, clip) - target.true[clip] : null);
     const most = Math.max(...every(error).map(Math.abs), 1e-9);
@@ -69,7 +69,7 @@ function classes(names, value) {
 function styleOf(look, i) {
   if (i === null) return { colour: css("--constant"), symbol: "circle-open" };
   const colour = look.colours ? look.colours[i] : `--group-${(i % 8) + 1}`;
-  return { colour: css(colour), symbol: look.symbols ? look.symbols[i] : SYMBOLS[((i % 8) + Math.floor(i / 8) * 3) % 8] };
+  return { colour: css(colour), symbol: look.symbols ? look.symbols[i] : SYMBOLS[i % 6] };
 }
 
 function markers(look, run, clips, dims) {
@@ -79,7 +79,7 @@ function markers(look, run, clips, dims) {
     const styles = values.map((value) => styleOf(look, value));
     const open = (style) => style.symbol.endsWith("-open");
     return {
-      size, opacity: dims === 3 ? 1 : 0.85, color: styles.map((s) => s.colour), symbol: styles.map((s) => s.symbol),
+      size: look.grow ? values.map((value) => size * (look.grow[value] ?? 1)) : size, opacity: dims === 3 ? 1 : 0.85, color: styles.map((s) => s.colour), symbol: styles.map((s) => s.symbol),
       line: dims === 3 ? { width: 0 } : { width: styles.map((s) => (open(s) ? 1.5 : 0)), color: styles.map((s) => s.colour) },
     };
   }
