@@ -123,7 +123,9 @@ def test_the_colour_can_be_that_of_classes_numbers_errors_and_groups(page) -> No
 def test_classes_have_the_colours_of_the_legend(page, table: pd.DataFrame) -> None:
     test = table[table["split"] == "test"]
     drawn = page.evaluate("shown[0].plot.data[0].marker.color")
-    legend = page.evaluate("[...document.querySelectorAll('#legend path')].map(path => path.style.fill)")
+    legend = page.evaluate(
+        "[...document.querySelectorAll('#legend path')].map(path => path.style.stroke || path.style.fill)"
+    )
     rgb = page.evaluate(
         "colours => colours.map(c => Object.assign(document.createElement('i').style, {color: c}).color)", drawn
     )

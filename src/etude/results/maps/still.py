@@ -70,7 +70,7 @@ def map_figure(at: pd.DataFrame, table: pd.DataFrame, name: str, target: dict[st
         axes = figure.add_subplot()
         axes.plot(x[~known], y[~known], "o", color=STAND_IN["constant"], markersize=2.5)
         for here, label, look in _series(true, known, target):
-            style = {"linestyle": "", "markersize": 5, "markeredgewidth": 0, "alpha": 0.85} | look
+            style: dict[str, Any] = {"linestyle": "", "markersize": 5, "markeredgewidth": 0, "alpha": 0.85} | look
             axes.plot(x[here], y[here], label=label, **style)
         axes.set(xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")
@@ -100,13 +100,15 @@ def _series(true: pd.Series, known: np.ndarray, target: dict[str, Any]) -> list[
         ends = np.nanquantile(values, [0, 1 / 3, 2 / 3, 1])
         third = np.where(known, np.searchsorted(ends[1:3], np.where(known, values, 0), side="right"), -1)
         names = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(ends)]
-        look = [{"marker": "o", "color": STAND_IN[role], "markersize": 3 + 1.5 * i} for i, role in enumerate(THIRDS)]
+        look: list[dict[str, Any]] = [
+            {"marker": "o", "color": STAND_IN[role], "markersize": 3 + 1.5 * i} for i, role in enumerate(THIRDS)
+        ]
         return [(third == i, names[i], look[i]) for i in range(3) if (third == i).any()]
     text = true.astype(object).to_numpy()
     counts = true.value_counts()
     classes = [name for name in target["classes"] if name in counts.index]
     kept = classes if len(classes) <= MOST else sorted(counts.index[: MOST - 1])
-    series = [
+    series: list[tuple[np.ndarray, str, dict[str, Any]]] = [
         (text == name, short(name), {"marker": MARKERS[(i + i // 8) % 8], "color": STAND_IN[f"group-{i % 8 + 1}"]})
         for i, name in enumerate(kept)
     ]
