@@ -12,6 +12,7 @@ COMMANDS = {
     "explore": ("etude.explore", "look at a collection before training on it"),
     "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
     "compare": ("etude.results.compare", "put runs side by side in one table"),
+    "latent": ("etude.results.maps.command", "draw the embeddings of runs, and say what the maps preserve"),
     "bench": ("etude.bench.command", "time what is here against its peers"),
 }
 

@@ -1,0 +1,93 @@
+"""The command that draws what a network has learned to tell apart: `etude latent outputs/<run>`."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from etude.errors import UserError
+from etude.results.maps.words import Wish, wish
+
+log = logging.getLogger(__name__)
+HELP = """latent: maps of the embeddings before the heads, and what they preserve. One page, from run folders alone.
+
+  python scripts/latent.py outputs/<run>                      all six methods, in the plane and in space
+  python scripts/latent.py outputs/<a> outputs/<b>            runs side by side, linked by clip
+  python scripts/latent.py outputs/<sweep>                    all finished runs of a sweep
+  python scripts/latent.py outputs/<run> methods=pca,umap dims=2
+
+  methods=pca,tsne,umap,spectral,mds,isomap                   any of them
+  dims=2,3                                                    the plane, space, or both
+  part=test | val                                             whose clips
+  seed=<whole number>                                         of everything random; 0
+  to=<folder>                                                 the folder of the run or sweep; of several, outputs/latent
+
+Leaves latent.html, latent.csv (coordinates) and latent.json (numbers). t-SNE of thousands of clips is faster with
+pip install 'etude[opentsne]'; UMAP takes some seconds to compile the first time."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page of some runs.
+
+    Args:
+        argv: Run folders, and methods, dims, part, seed, to.
+
+    Returns:
+        0; 2 when the command or the runs have to be mended; 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or "-h" in words or "--help" in words:
+        print(HELP)  # noqa: T201
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        page = latent(wish(words), shlex.join(["python", "scripts/latent.py", *words]))
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        return 130
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    print(page)  # noqa: T201
+    return 0
+
+
+def latent(asked: Wish, command: str = "") -> Path:
+    """Map runs and write latent.html, latent.csv and latent.json.
+
+    Args:
+        asked: Which runs, how, and where to.
+        command: What the page says it was made by.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: A folder is no run, no map can be made of any, or the folder cannot be written.
+    """
+    from etude.progress import track
+    from etude.results.maps import files, page, read
+    from etude.results.maps.chart import Cache, chart
+    from etude.results.measure import save
+
+    called = read.names(asked.folders)
+    runs = [read.read(folder, name, asked.part) for folder, name in zip(asked.folders, called, strict=True)]
+    read.agree(runs)
+    wanted = [(run, method, dims) for run in runs for method in asked.methods for dims in asked.dims]
+    cache: Cache = {}
+    made = (chart(run, method, dims, asked.seed, cache) for run, method, dims in wanted)
+    charts = list(track(made, len(wanted), "latent", "maps"))
+    if all(one.map is None for one in charts):
+        reasons = dict.fromkeys(f"{one.run}: {one.why}" for one in charts)
+        raise UserError("there is nothing to map\n" + "\n".join(reasons))
+    html = page.render(runs, charts, asked, command)
+    try:
+        asked.to.mkdir(parents=True, exist_ok=True)
+        save(asked.to / "latent.csv", files.coordinates(runs, charts).to_csv(index=False))
+        save(asked.to / "latent.json", files.numbers(runs, charts, asked.part, asked.seed))
+        return save(asked.to / "latent.html", html)
+    except OSError as error:
+        raise UserError(f"to={asked.to}: cannot be written ({error.strerror})") from error
