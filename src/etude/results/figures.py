@@ -94,7 +94,7 @@ def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "t
             here = groups == group if apart else np.ones(len(x), dtype=bool)
             colour = STAND_IN[f"group-{i + 1}"] if apart else STAND_IN["network"]
             marker = MARKERS[i] if apart else "o"
-            (points,) = axes.plot(x[here], y[here], marker, linestyle="", color=colour, label=_short(group))
+            (points,) = axes.plot(x[here], y[here], marker, linestyle="", color=colour, label=short(group))
             points.set(markersize=5, markeredgewidth=0, alpha=0.9 if apart else 0.55)
         axes.set(xlim=bounds, ylim=bounds, aspect="equal")
         unit = f" ({target['low']:g} to {target['high']:g})" if "low" in target and "high" in target else ""
@@ -180,7 +180,7 @@ def _grid(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def _short(text: str, most: int = 18) -> str:
-    """A name that fits a legend; matplotlib hides labels that begin with an underscore and reads $ as mathematics."""
+def short(text: str, most: int = 18) -> str:
+    """A name that fits a figure; matplotlib hides labels that begin with an underscore and reads $ as mathematics."""
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text.lstrip("_").replace("$", r"\$")

@@ -95,11 +95,11 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     if len(labelled) < 2:
         return result
 
-    true = _values(labelled, column, target)
+    true = values(labelled, column, target)
     resamples = bootstrap.weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
-    pred = _values(labelled, f"{name}.pred", target)
-    score = _scorer(true, target)
-    point, drawn = _scores(score, pred, resamples)
+    pred = values(labelled, f"{name}.pred", target)
+    score = scorer(true, target)
+    point, drawn = score_of(score, pred, resamples)
     result["scores"] = {m: _number(point[m][0], bootstrap.interval(drawn[m])) for m in point}
     if target["kind"] == "label":
         counts = confusion(true, pred, len(target["classes"]))
@@ -109,7 +109,7 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
         column = f"{name}.baseline.{baseline}"
         if column not in labelled.columns or labelled[column].isna().all():
             continue
-        other, other_drawn = _scores(score, _values(labelled, column, target), resamples)
+        other, other_drawn = score_of(score, values(labelled, column, target), resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
             "scores": {m: _number(other[m][0], bootstrap.interval(other_drawn[m])) for m in other},
@@ -120,7 +120,7 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     return result
 
 
-def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
+def values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     """A column as class indices (n,) int64, or as numbers (n,) float64. Every clip must have one."""
     values = part[column]
     if values.isna().any():
@@ -134,13 +134,13 @@ def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     return values.map(index).to_numpy(dtype=np.int64)
 
 
-def _scorer(true: np.ndarray, target: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray | None], Scores]:
+def scorer(true: np.ndarray, target: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray | None], Scores]:
     if target["kind"] == "scalar":
         return lambda pred, weights: regression(true, pred, weights)
     return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)
 
 
-def _scores(
+def score_of(
     score: Callable[[np.ndarray, np.ndarray | None], Scores], pred: np.ndarray, resamples: np.ndarray
 ) -> tuple[Scores, Scores]:
     """The point estimate (1,) and the resamples' scores (R,), in blocks that fit in a small machine's memory."""

@@ -29,15 +29,18 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
         runs: Run folders. Those without folds, unfinished, or alone with their config are left as they are.
 
     Returns:
-        The folders of the pooled results, each with its table, record, metrics.json and report.html.
+        The folders of the pooled results, each with its table, record, config without a fold, metrics.json and
+        report.html.
     """
+    import yaml
+
     from etude.results.report import render
 
     alike: dict[str, dict[int, Path]] = defaultdict(dict)
     for run in runs:
         record = _record(run)
         fold = record.get("data", {}).get("fold")
-        if isinstance(fold, int) and (run / "metrics.json").is_file():
+        if isinstance(fold, int) and (run / "metrics.json").is_file() and (run / "predictions.parquet").is_file():
             alike[_config(run, record)][fold] = run  # of two runs of a fold, the later counts
     made = []
     for key, folds in alike.items():
@@ -48,7 +51,10 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             table = _tables(folds)
             table.to_parquet(folder / "predictions.parquet")
-            save(folder / "record.json", json.dumps(_together(records, table), indent=1, ensure_ascii=False) + "\n")
+            record = _together(records, table)
+            record["data"]["pooled_from"] = [run.name for _, run in sorted(folds.items())]
+            save(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            save(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
             write(folder)
             render(folder)
             made.append(folder)
@@ -98,8 +104,8 @@ def _together(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[str, A
             for rows in [table[table["split"] == part]]
         },
     }
-    seconds = {key: round(sum(r["seconds"][key] for r in records), 1) for key in first.get("seconds", {})}
-    model = {k: v for k, v in first["model"].items() if k not in ("epochs", "best_epoch", "best_score")}
+    seconds = {k: round(sum(r.get("seconds", {}).get(k, 0) for r in records), 1) for k in first.get("seconds", {})}
+    model = {k: v for k, v in first.get("model", {}).items() if k not in ("epochs", "best_epoch", "best_score")}
     return first | {"data": data, "seconds": seconds, "model": model}
 
 
