@@ -10,7 +10,8 @@ from pathlib import Path
 from etude.errors import UserError
 from etude.results.comparison.axes import ABOUT, NAMED, OF_SCORES
 from etude.results.comparison.build import Comparison, build
-from etude.results.comparison.runs import find, printable, read
+from etude.results.comparison.reading import find, read
+from etude.results.comparison.run import printable
 from etude.results.comparison.scores import COLUMNS, collect, gather
 from etude.results.comparison.wish import Wish, parse
 

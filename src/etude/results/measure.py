@@ -135,6 +135,7 @@ def values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
 
 
 def scorer(true: np.ndarray, target: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray | None], Scores]:
+    """All metrics of a target as a function of predictions (n,) and weights (R, n) or None."""
     if target["kind"] == "scalar":
         return lambda pred, weights: regression(true, pred, weights)
     return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)

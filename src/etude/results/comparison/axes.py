@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from etude.errors import UserError
-from etude.results.comparison.runs import Run, printable
+from etude.results.comparison.run import Run, printable
 
 OF_SCORES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
@@ -83,7 +83,7 @@ def check(axis: str, runs: Sequence[Run], word: str) -> None:
 
 
 def differing(runs: Sequence[Run], most: int = 4) -> list[str]:
-    """The axes on which runs differ: the named ones, then keys that differ between runs that these do not tell apart."""
+    """The axes on which runs differ: named ones, then keys that differ between runs which these do not tell apart."""
     named = [axis for axis in NAMED if axis not in REPEATS and len({value(run, axis) for run in runs}) > 1]
     alike = defaultdict(list)
     for run in runs:

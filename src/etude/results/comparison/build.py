@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from etude.errors import UserError
 from etude.results.comparison import axes
-from etude.results.comparison.cells import Labels, Table
+from etude.results.comparison.cell import Labels
 from etude.results.comparison.layout import chosen, folded, layout
 from etude.results.comparison.notes import notes
 from etude.results.comparison.pair import Pair
 from etude.results.comparison.pairs import pairs
 from etude.results.comparison.pivot import pivot
-from etude.results.comparison.runs import Run, titles
+from etude.results.comparison.run import Run, titles
 from etude.results.comparison.scores import tidy
+from etude.results.comparison.table import Table
 from etude.results.comparison.wish import Wish
-from etude.results.text import NAMES, duration
+from etude.results.text import NAMES, duration, plural
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -84,8 +85,9 @@ def build(runs: Sequence[Run], wish: Wish | None = None, tests: bool = True) -> 
             table.aside = ("time", {row: times.get(row[table.heads.index("run")], "") for row in table.rows})
     remarks = [f"{names[run.folder]}: {run.remark}" for run in shown if run.remark]
     if hidden := len(everything) - len(shown):
-        what = "Folds are one by one: what was pooled" if "fold" in (*rows, *cols) else "Folds are pooled: each by itself"
-        remarks.append(f"{what} is in compare.csv ({hidden} runs).")
+        single = any(run.pooled for run in everything if run not in shown)
+        what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
+        remarks.append(f"{what} is in compare.csv ({plural(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
     found, more = pairs(tested, names, wish.part, wish.metrics[0] if len(wish.metrics) == 1 else "")
     found = [pair for pair in found if pair.target in set(frame["target"])]
@@ -117,9 +119,7 @@ def _split(frame: DataFrame, runs: Sequence[Run], asked: Labels) -> Iterator[tup
         yield "", frame
 
 
-def _means(
-    frame: DataFrame, runs: Sequence[Run], names: dict[Path, str], rows: Labels, cols: Labels
-) -> Table | None:
+def _means(frame: DataFrame, runs: Sequence[Run], names: dict[Path, str], rows: Labels, cols: Labels) -> Table | None:
     """The same without what is chance, where that brings runs together."""
     settings = tuple(axis for axis in rows if axis not in ("run", *axes.REPEATS))
     if not settings or frame["metric"].isna().all():

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.results.comparison.cells import Labels
-from etude.results.comparison.runs import Run
+from etude.results.comparison.cell import Labels
+from etude.results.comparison.run import Run
 from etude.results.comparison.scores import number, tidy
 from etude.results.figures import short
 from etude.results.svg import STAND_IN, svg

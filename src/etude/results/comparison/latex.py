@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from etude.results.comparison.build import Comparison
-from etude.results.comparison.cells import Labels, Table
+from etude.results.comparison.cell import Labels
+from etude.results.comparison.table import Table
 from etude.results.comparison.terminal import tests
 
 SPECIAL = {
@@ -44,7 +45,8 @@ def _table(table: Table, place: int) -> str:
     sizes = table.sizes()[1]
     by_row = any(row in sizes for row in table.rows)
     tail = [r"$n$"] * by_row + ([escape(table.aside[0])] if table.aside[0] else [])
-    lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{_caption(table)}}}", rf"  \label{{tab:compare-{place}}}"]
+    lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{_caption(table)}}}"]
+    lines += [rf"  \label{{tab:compare-{place}}}"]
     lines += [rf"  \begin{{tabular}}{{{'l' * len(table.heads)}{'r' * (len(table.cols) + len(tail))}}}", r"    \toprule"]
     levels = table.levels()
     for depth, level in enumerate(levels):

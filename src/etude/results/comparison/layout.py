@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from etude.errors import UserError
 from etude.results.comparison import axes
-from etude.results.comparison.cells import Labels
-from etude.results.comparison.runs import Run
+from etude.results.comparison.cell import Labels
+from etude.results.comparison.run import Run
 from etude.results.comparison.wish import VIEWS, Wish
 from etude.results.sections import ROWS
 

@@ -6,7 +6,7 @@ import html
 import re
 
 from etude.results.comparison.build import Comparison
-from etude.results.comparison.cells import Table
+from etude.results.comparison.table import Table
 from etude.results.comparison.terminal import tests
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from etude.results.bootstrap import FEW_GROUPS
 from etude.results.comparison.axes import REPEATS, differing, value
-from etude.results.comparison.cells import Cell, Table
+from etude.results.comparison.cell import Cell
 from etude.results.comparison.pivot import alike
-from etude.results.comparison.runs import Run
+from etude.results.comparison.run import Run
+from etude.results.comparison.table import Table
 from etude.results.metrics import LOWER_IS_BETTER
 from etude.results.text import plural
 from etude.results.verdict import caution
@@ -48,9 +49,9 @@ def _means(means: list[list[Run]]) -> list[str]:
     counts = sorted({len(runs) for runs in means})
     size = plural(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     kinds = " and ".join([*over, *mixed]) or "runs with one config"
-    found = [f"± is the standard deviation between the {size} of a cell, over {kinds}; the number before it is their mean."]
+    found = [f"A cell with ± is the mean of {size} and the standard deviation between them, over {kinds}."]
     if mixed:
-        found.append(f"Different settings are averaged: {', '.join(mixed)}. Put them into rows or cols to tell them apart.")
+        found.append(f"Different settings are averaged: {', '.join(mixed)}; in rows or cols they stand apart.")
     if "fold" in over:
         found.append("Folds by themselves are averaged here; the pooled result is another number.")
     return found
@@ -60,12 +61,15 @@ def _grounds(cells: Sequence[Cell], runs: Sequence[Run]) -> list[str]:
     """On how many data sets and splits the scores were computed, when that is more than one or not known."""
     data = list(dict.fromkeys(value(run, "data") for run in runs))
     splits = {run.scored_on for run in runs}
-    of = f" They are of different data: {', '.join(data)}." if len(data) > 1 else ""
+    of = f" The table holds different data: {', '.join(data)}." if len(data) > 1 else ""
     if len(splits) < 2 and not any("?" in split for split in splits):
         return []
     by_measure: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         by_measure.setdefault(cell.measured, []).append(cell)
-    if all(alike(rivals) for rivals in by_measure.values()) and any(len(cell.scored_on) > 1 for cell in cells):
-        return [f"Scored on {len(splits)} splits or parts, the same ones in each cell.{of}"]
-    return [f"These runs were not scored on the same clips: their numbers do not compare.{of}"]
+    apart = dict.fromkeys(measured[0] for measured, rivals in by_measure.items() if not alike(rivals))
+    if apart:
+        return [f"{', '.join(apart)}: not all were scored on the same clips; their numbers do not compare.{of}"]
+    if any(len(cell.scored_on) > 1 for cell in cells):
+        return [f"Scored on {len(splits)} splits, the same ones in each cell of a target.{of}"]
+    return [f"The targets were scored on {len(splits)} data sets or splits; those of one target on the same.{of}"]

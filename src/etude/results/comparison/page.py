@@ -1,14 +1,14 @@
-"""A comparison as one page that asks nothing of any network: tables that can be sorted and filtered, pictures, tests."""
+"""A comparison as one page that asks nothing of any network: tables to sort and filter, pictures, tests of pairs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from etude.results.comparison.build import PARTS, Comparison
-from etude.results.comparison.cells import Table
 from etude.results.comparison.figure import forests
 from etude.results.comparison.pair import NOTHING, Pair, chance
 from etude.results.comparison.statistics import LEVEL
+from etude.results.comparison.table import Table
 from etude.results.template import template
 from etude.results.text import plural
 
@@ -66,12 +66,13 @@ def _tests(pairs: list[Pair]) -> dict[str, Any]:
     told = [pair for pair in pairs if pair.better]
     sizes = sorted({(pair.n, pair.groups) for pair in pairs})
     clips = " or ".join(f"{plural(n, 'clip')} in {plural(groups, 'group')}" for n, groups in sizes)
-    if told:
-        words = f"{len(told)} of {plural(len(pairs), 'pair')} differ; in the others there is {NOTHING}."
-        words = words if len(told) < len(pairs) else f"{plural(len(pairs), 'pair')}, of which every one differs."
+    if len(pairs) == 1:
+        words = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].verdict}."
+    elif told:
+        rest = f"; between the others there is {NOTHING}" if len(told) < len(pairs) else ""
+        words = f"{len(told)} of {len(pairs)} pairs differ{rest}."
     else:
-        words = f"Between {'the two' if len(names) == 2 else 'no two'} runs: {NOTHING}."
-        words = words if len(names) == 2 else f"{plural(len(pairs), 'pair')}, and in none a difference that this data can show."
+        words = f"{len(pairs)} pairs: {NOTHING}."
     return {
         "target": pairs[0].target,
         "metric": pairs[0].metric,

@@ -14,7 +14,7 @@ import numpy as np
 
 from etude.results import bootstrap
 from etude.results.comparison.pair import Pair
-from etude.results.comparison.runs import Run, printable
+from etude.results.comparison.run import Run, printable
 from etude.results.comparison.statistics import LEVEL, floor, holm, mcnemar, two_sided
 from etude.results.measure import score_of, scorer, values
 from etude.results.metrics import PRIMARY
@@ -44,6 +44,7 @@ def pairs(
     """
     found: list[Pair] = []
     remarks: list[str] = []
+    hopeless: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(name for run in runs for name in run.metrics):
         alike: dict[str, list[tuple[Run, DataFrame]]] = defaultdict(list)
         for run in (run for run in runs if name in run.metrics):
@@ -55,10 +56,12 @@ def pairs(
         for members in alike.values():
             tested, remark = _family(members, names, name, metric)
             found += tested
-            remarks += [remark] if remark else []
+            if remark:
+                hopeless[remark].append(name)
         lone = [names[members[0][0].folder] for members in alike.values() if len(members) == 1]
         if lone and len(alike) > 1:
             remarks.append(f"Scored on clips of {name} that no other run here was scored on: {', '.join(lone)}.")
+    remarks += [f"{', '.join(targets)}: {remark}" for remark, targets in hopeless.items()]
     return found, list(dict.fromkeys(remarks))
 
 
@@ -85,7 +88,7 @@ def _family(
     if not count or len(table) < 2:
         return [], ""
     if len(members) > MOST_RUNS:
-        return [], f"{len(members)} runs are too many to test each pair of them on {name}: compare fewer."
+        return [], f"{len(members)} runs on the same clips are too many to test each pair of them: compare fewer."
     target = run.metrics[name]
     label = target["kind"] == "label"
     groups = table["group"].astype(object).where(table["group"].notna(), None).tolist()
@@ -113,8 +116,11 @@ def _family(
     corrected = zip(found, holm(p), holm(accurate), strict=True)
     remark = ""
     if len(drawn) and count * max(2 / (1 + len(drawn)), floor(held)) >= LEVEL:
-        remark = f"{name}: {plural(len(table), 'clip')} in {plural(held, 'group')} can show no difference of "
-        remark += f"{plural(count, 'pair')}: one run may be ahead in each of so few groups by chance."
+        few = f"{plural(len(table), 'clip')} in {plural(held, 'group')}"
+        remark = (
+            f"{few} can show no difference in {plural(count, 'pair')}, however large: chance may put one "
+        )
+        remark += "run ahead in every group."
     return [replace(pair, p=one, mcnemar=two) for pair, one, two in corrected], remark
 
 
@@ -123,4 +129,4 @@ def _known(value: float) -> float | None:
 
 
 def _short(error: Exception) -> str:
-    return printable(str(error).splitlines()[0])[:160].rstrip(".") if str(error) else type(error).__name__
+    return printable(str(error).splitlines()[0])[:160].rstrip(" .") if str(error) else type(error).__name__

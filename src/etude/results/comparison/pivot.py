@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.results.comparison.axes import OF_SCORES, value
-from etude.results.comparison.cells import Cell, Labels, Table
+from etude.results.comparison.cell import Cell, Labels
 from etude.results.comparison.references import Place, references
-from etude.results.comparison.runs import Run
+from etude.results.comparison.run import Run
 from etude.results.comparison.scores import number
+from etude.results.comparison.table import Table
 from etude.results.metrics import LOWER_IS_BETTER
 from etude.results.text import NAMES
 

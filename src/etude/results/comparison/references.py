@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etude.results.comparison.axes import OF_SCORES
-from etude.results.comparison.cells import Cell, Labels
+from etude.results.comparison.cell import Cell, Labels
 from etude.results.comparison.scores import number
 
 BASELINES = {"linear": "linear model", "constant": "majority class / training mean"}
@@ -30,6 +30,7 @@ def references(places: Mapping[Place, list[dict[Any, Any]]], rows: Labels, cols:
     axes = (rows, cols)[side]
     first = next(i for i, axis in enumerate(axes) if axis not in OF_SCORES)
     found: dict[Place, list[tuple[str, float | None]]] = defaultdict(list)
+    measured: dict[Place, Labels] = {}
     for role, name in BASELINES.items():
         if not any(number(score[role]) is not None for scores in places.values() for score in scores):
             continue
@@ -39,15 +40,17 @@ def references(places: Mapping[Place, list[dict[Any, Any]]], rows: Labels, cols:
                 for i, (axis, part) in enumerate(zip(axes, place[side], strict=True))
             )
             new = (label, place[1]) if side == 0 else (place[0], label)
+            measured[new] = tuple(str(scores[0][axis]) for axis in OF_SCORES)
             found[new] += [(score["scored_on"], number(score[role])) for score in scores]
-    return {place: _cell(scores) for place, scores in found.items()}
+    return {place: _cell(scores, measured[place]) for place, scores in found.items()}
 
 
-def _cell(scores: list[tuple[str, float | None]]) -> Cell:
+def _cell(scores: list[tuple[str, float | None]], measured: Labels) -> Cell:
     """One score per split: runs on one split have the same baselines, unless their front ends differ."""
     by_split: dict[str, set[float | None]] = defaultdict(set)
     for split, score in scores:
         by_split[split].add(None if score is None else round(score, 6))
-    values = tuple(next(iter(known)) for known in by_split.values())
+    values = [next(iter(known)) for known in by_split.values()]
     varies = any(len(known) > 1 for known in by_split.values())
-    return Cell(values, scored_on=frozenset(by_split), status="varies" if varies else "")
+    values = values if len(set(values)) > 1 else values[:1]
+    return Cell(tuple(values), status="varies" if varies else "", measured=measured)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.results.comparison.axes import NAMED
-from etude.results.comparison.runs import Run, find, read
+from etude.results.comparison.reading import find, read
+from etude.results.comparison.run import Run
 from etude.results.metrics import PRIMARY
 
 if TYPE_CHECKING:

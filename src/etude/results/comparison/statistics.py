@@ -6,7 +6,7 @@ Two questions, and what each takes for granted:
   same resamples, and the p value is the share of resamples on the other side of zero, doubled (Efron & Tibshirani 1993,
   An Introduction to the Bootstrap, 15.4), with one added to both counts, so that it is never 0 (Davison & Hinkley 1997,
   Bootstrap Methods, 4.2.5). Resamples of few groups are too sure of themselves, so that p is never below what G groups
-  can show: chance alone puts one run ahead in all of them, or behind in all, once in 2 ** (G - 1) times (the sign test).
+  can show: by chance alone one run is ahead in all of them, or behind in all, once in 2 ** (G - 1) times (sign test).
 - Accuracy: McNemar's exact test on the clips that one run has right and the other has not (McNemar 1947; Dietterich
   1998). It takes clips for independent ones: where groups are few it is too sure.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from etude.results.comparison.build import Comparison
-from etude.results.comparison.cells import Table
-from etude.results.comparison.pair import Pair
+from etude.results.comparison.pair import NOTHING, Pair
+from etude.results.comparison.table import Table
 from etude.results.text import plural
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def show(comparison: Comparison) -> None:
             console.print()
         console.print(table.heading(), soft_wrap=True, markup=False, style="" if plain else "bold")
         console.print(_table(table, plain))
+        mark = "is marked *;" if plain else "is bold;"
         for note in table.notes:
-            console.print(note.replace("is marked;", "is marked *;" if plain else "is bold;"), soft_wrap=True, markup=False)
+            console.print(note.replace("is marked;", mark), soft_wrap=True, markup=False)
     for line in (*tests(comparison.pairs), *comparison.remarks):
         console.print(line, soft_wrap=True, markup=False)
 
@@ -44,13 +45,13 @@ def tests(pairs: list[Pair]) -> list[str]:
     for target in dict.fromkeys(pair.target for pair in pairs):
         here = [pair for pair in pairs if pair.target == target]
         told = here if len(here) <= FEW_PAIRS else [pair for pair in here if pair.better]
-        many = f"Holm's correction for {plural(len(here), 'pair')}" if len(here) > 1 else "one pair"
-        head = f"{target}, {plural(len(here), 'pair')} on the same clips; "
+        head = f"{target}, {plural(len(here), 'pair')} of runs on the same clips"
+        head += ", p values corrected by Holm" if len(here) > 1 else ""
         if not told:
-            lines.append(f"{head}no difference in any of them that this data can show ({many}).")
+            lines.append(f"{head}: {NOTHING}.")
             continue
         rest = len(here) - len(told)
-        lines.append(f"{head}{many}{f'; no difference that this data can show in the other {rest}' if rest else ''}:")
+        lines.append(f"{head}{f'; in {rest} of them {NOTHING}; in the others' if rest else ''}:")
         lines += [f"  {pair.words}" for pair in told]
     return lines
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from etude.errors import UserError
-from etude.results.comparison.cells import Labels
+from etude.results.comparison.cell import Labels
 from etude.results.text import NAMES
 from etude.words import pair
 
@@ -68,8 +68,10 @@ def parse(words: Sequence[str]) -> tuple[Wish, list[Path]]:
         values = tuple(part for part in text.split(",") if part)
         if not values:
             raise UserError(f"{word}: needs a value")
-        if key in ("rows", "cols"):
-            wish = replace(wish, **{key: values})
+        if key == "rows":
+            wish = replace(wish, rows=values)
+        elif key == "cols":
+            wish = replace(wish, cols=values)
         elif key == "metric":
             _among(word, values, {*NAMES})
             wish = replace(wish, metrics=values)

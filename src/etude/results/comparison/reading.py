@@ -8,68 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from etude.results.comparison.run import Run, mapping, printable
 
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
 KNOWN = ("name", "seed", "model", "data", "targets")
 """What a record.json of today says; an older one may lack some of it."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a folder says of its run.
-
-    Args:
-        folder: Where it is.
-        status: finished, failed, interrupted, unfinished, or unreadable.
-        remark: What a reader has to know of it, one sentence without the run's name, or "".
-        record: record.json; empty where there is none.
-        config: config.yaml; empty where there is none.
-        metrics: metrics.json's targets; empty unless the run is finished.
-    """
-
-    folder: Path
-    status: str
-    remark: str = ""
-    record: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """As the run calls itself, else as its folder is called; what cannot be printed is replaced."""
-        return printable(self.record.get("name") or self.config.get("name") or self.folder.resolve().name)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the record says of data and split."""
-        return _mapping(self.record.get("data"))
-
-    @property
-    def pooled(self) -> bool:
-        """Whether this is the pooled result of several folds."""
-        return bool(self.data.get("pooled"))
-
-    @property
-    def fold(self) -> str | None:
-        """The fold as a text: "0", "3 of 5 folds", or None where there was no cross-validation."""
-        if self.pooled:
-            return f"{len(self.data['pooled'])} of {self.data.get('folds')} folds"
-        fold = self.data.get("fold")
-        return None if fold is None else str(fold)
-
-    @property
-    def scored_on(self) -> str:
-        """Hashes of data and split, "?" for one that is not known: runs whose numbers compare have the same."""
-        return f"{self.data.get('labels') or self.data.get('hash') or '?'}/{self.data.get('split_hash') or '?'}"
-
-    @property
-    def seconds(self) -> float | None:
-        """Time of the whole run."""
-        return _mapping(self.record.get("seconds")).get("total")
 
 
 def find(path: Path) -> list[Path]:
@@ -89,7 +36,7 @@ def read(folder: Path) -> Run:
         return Run(folder, status, " ".join([remark, *faults]), record, config)
     broken = len(faults)
     metrics = _load(folder / "metrics.json", faults)
-    targets = {name: target for name, target in _mapping(metrics.get("targets")).items() if _whole(target)}
+    targets = {name: target for name, target in mapping(metrics.get("targets")).items() if _whole(target)}
     if len(faults) == broken and not targets:
         faults.append("metrics.json holds no target with its scores.")
     if not targets:
@@ -100,27 +47,9 @@ def read(folder: Path) -> Run:
         faults.append(f"record.json does not say its {', '.join(lacking)}: an older version may have written it.")
     run = Run(folder, "finished", " ".join(faults), record, config, targets)
     if "?" in run.scored_on:
-        words = "on which data and split it was scored is not known, so that nothing is ranked beside it."
+        words = "On which data and split it was scored is not known, so that nothing is ranked beside it."
         run = Run(folder, "finished", " ".join([*faults, words]), record, config, targets)
     return run
-
-
-def titles(runs: list[Run]) -> dict[Path, str]:
-    """A title for each run: its name and fold, with its folder where two runs would be called the same."""
-    plain = {run.folder: run.name + _suffix(run) for run in runs}
-    twice = {name for name in plain.values() if list(plain.values()).count(name) > 1}
-    named = {f: printable(f.resolve().name) if name in twice else name for f, name in plain.items()}
-    again = {name for name in named.values() if list(named.values()).count(name) > 1}
-    return {folder: printable(folder) if name in again else name for folder, name in named.items()}
-
-
-def printable(value: object) -> str:
-    """A text on one line; what would steer a terminal is shown as a replacement character."""
-    return "".join(c if c.isprintable() else "�" for c in str(value))
-
-
-def _suffix(run: Run) -> str:
-    return "" if run.fold is None else f", {run.fold}" if run.pooled else f", fold {run.fold}"
 
 
 def _load(path: Path, faults: list[str]) -> dict[str, Any]:
@@ -169,7 +98,3 @@ def _end(log: Path) -> tuple[str, str]:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sorts job 10 of a sweep after job 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
