@@ -117,9 +117,7 @@ def _family(
     remark = ""
     if len(drawn) and count * max(2 / (1 + len(drawn)), floor(held)) >= LEVEL:
         few = f"{plural(len(table), 'clip')} in {plural(held, 'group')}"
-        remark = (
-            f"{few} can show no difference in {plural(count, 'pair')}, however large: chance may put one "
-        )
+        remark = f"{few} can show no difference in {plural(count, 'pair')}, however large: chance may put one "
         remark += "run ahead in every group."
     return [replace(pair, p=one, mcnemar=two) for pair, one, two in corrected], remark
 
