@@ -10,7 +10,7 @@ from pathlib import Path
 from etude.errors import UserError
 from etude.results.comparison.axes import ABOUT, NAMED, OF_SCORES
 from etude.results.comparison.build import Comparison, build
-from etude.results.comparison.reading import find, read
+from etude.results.comparison.reading import find
 from etude.results.comparison.run import printable
 from etude.results.comparison.scores import COLUMNS, collect, gather
 from etude.results.comparison.wish import Wish, parse
@@ -107,7 +107,7 @@ def _pool(folder: Path) -> list[str]:
     if runs == [folder]:
         return []
     try:
-        pool(folder, [run for run in runs if read(run).status == "finished"])
+        pool(folder, runs)
     except (ValueError, OSError) as error:
         return [printable(f"{folder}: folds could not be pooled: {error}.")]
     return []

@@ -52,12 +52,12 @@ def run(folder: Path, table: pd.DataFrame, config: dict[str, Any] | None = None,
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Callable[..., Path]:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def table_of() -> Callable[..., pd.DataFrame]:
     return clips
 

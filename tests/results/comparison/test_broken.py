@@ -2,10 +2,11 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 
@@ -14,6 +15,7 @@ from etude.results.compare import compare, main
 from etude.results.comparison.reading import read
 from etude.results.comparison.wish import Wish
 
+Make = Callable[..., Any]
 FORMAT = yaml.safe_load((conf_dir() / "hydra/job_logging/etude.yaml").read_text())["formatters"]["file"]["format"]
 
 
@@ -25,8 +27,15 @@ def log(run: Path, *lines: tuple[int, str, str]) -> None:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, make: Callable[..., Path], table_of: Callable[..., pd.DataFrame]) -> Path:
+def sweep(made: Path, tmp_path: Path) -> Path:
+    """A copy of one's own."""
+    return Path(shutil.copytree(made, tmp_path / "sweep"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, make: Make, table_of: Make) -> Path:
     """Two runs in order, and one of every other kind."""
+    tmp_path = tmp_path_factory.mktemp("broken")
     for i, name in enumerate(["fine", "fine2", "old", "cut", "empty", "junk", "nothing", "array", "lost"]):
         make(tmp_path / name, table_of(i, right=0.1 * i))
     epoch = (logging.INFO, "etude.callbacks", "epoch 2/60  train/loss 1.089")
@@ -89,9 +98,7 @@ def test_all_of_them_are_compared(sweep: Path, words: list[str], capsys: pytest.
         if said:
             assert any(line.startswith(f"{name}: ") and said in line for line in out.splitlines()), name
     assert "nothing: predictions.parquet cannot be tested" in out and "lost: predictions.parquet cannot" in out
-    assert {path.name for path in sweep.iterdir() if path.is_file()} == {
-        f"compare.{x}" for x in ("csv", "md", "tex", "html")
-    }
+    assert {path.suffix for path in sweep.glob("compare.*")} == {".csv", ".md", ".tex", ".html"}
 
 
 def test_what_is_in_order_is_still_tested(sweep: Path) -> None:
