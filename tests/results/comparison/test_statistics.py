@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score
 
 from etude.results import bootstrap
@@ -14,7 +15,7 @@ from etude.results.compare import compare
 from etude.results.comparison.pair import NOTHING
 from etude.results.comparison.pairs import pairs
 from etude.results.comparison.reading import read
-from etude.results.comparison.statistics import floor, holm, mcnemar, two_sided
+from etude.results.comparison.statistics import holm, mcnemar, two_sided
 from etude.results.metrics import classification
 
 
@@ -41,18 +42,25 @@ def test_holm_by_hand() -> None:
     assert all(new >= old for new, old in zip(holm(p), p, strict=True))
 
 
-def test_p_and_interval_say_the_same() -> None:
+def test_a_difference_has_an_interval_without_zero() -> None:
     rng = np.random.default_rng(1)
     for shift in np.linspace(-3, 3, 25):
         drawn = rng.normal(shift, 1, 4000)
         low, high = bootstrap.interval(drawn)
-        p = two_sided(drawn, groups=100)
+        p = two_sided(shift, drawn, groups=10_000)
         assert p is not None
-        if abs(p - 0.05) > 0.002:
+        if abs(p - 0.05) > 0.004:
             assert (p < 0.05) == (low > 0 or high < 0)
-    assert two_sided(np.zeros(500), 100) == 1.0
-    assert two_sided(np.full(500, 0.2), 4) == floor(4) == 0.125
-    assert two_sided(np.empty(0), 1) is None
+    assert two_sided(0.0, np.zeros(500), 100) == 1.0
+    assert two_sided(0.2, np.full(500, 0.2), 4) == pytest.approx(2 / 501)
+    assert two_sided(0.2, np.empty(0), 1) is None
+
+
+def test_few_groups_are_a_t_test() -> None:
+    """Resamples of a mean of few numbers: the p value of scipy's t test, which such a mean has."""
+    x = np.array([0.3, 0.8, -0.1, 0.5, 0.6])
+    drawn = bootstrap.weights(list(range(5)), 20_000) @ x / 5
+    assert two_sided(x.mean(), drawn, 5) == pytest.approx(ttest_1samp(x, 0).pvalue, rel=0.05)
 
 
 def _simulated(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tuple[float, float]:
@@ -68,21 +76,24 @@ def _simulated(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tu
         preds = np.where(right, true, 1 - true)
         drawn = bootstrap.weights(group.tolist(), resamples, seed=int(rng.integers(1 << 30)))
         spread = [classification(true, pred, 2, drawn)["accuracy"] for pred in preds]
-        p = two_sided(spread[0] - spread[1], groups)
+        gain = classification(true, preds[0], 2)["accuracy"] - classification(true, preds[1], 2)["accuracy"]
+        p = two_sided(gain[0], spread[0] - spread[1], groups)
         low, high = bootstrap.difference(spread[0], spread[1])
         found += p is not None and p < 0.05
         covered += low <= 0 <= high
     return found / trials, covered / trials
 
 
-def test_false_positives_are_near_what_is_said() -> None:
-    rate, covered = _simulated(groups=40, resamples=400, trials=400)
-    assert 0.02 < rate < 0.09
-    assert 0.91 < covered < 0.98
+@pytest.mark.parametrize("groups", [6, 12, 40])
+def test_false_positives_are_near_what_is_said(groups: int) -> None:
+    assert 0.02 < _simulated(groups, resamples=400, trials=300)[0] < 0.08
 
 
-def test_few_groups_find_nothing_and_a_gap_is_found() -> None:
-    assert _simulated(groups=4, resamples=400, trials=100)[0] == 0
+def test_intervals_of_a_difference_cover_it() -> None:
+    assert 0.91 < _simulated(groups=40, resamples=400, trials=300)[1] < 0.98
+
+
+def test_a_gap_is_found() -> None:
     assert _simulated(groups=40, resamples=400, trials=60, gap=1.2)[0] > 0.9
 
 

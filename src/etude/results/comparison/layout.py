@@ -99,7 +99,7 @@ def folded(runs: Sequence[Run], wish: Wish) -> list[Run]:
 
 
 def _part_of(fold: Run, whole: Run) -> bool:
-    if fold.data.get("fold") is None:
+    if fold.data.get("fold") is None or whole.folder.parent.parent != fold.folder.parent:
         return False
     made_of = whole.data.get("pooled_from")  # what an older version pooled does not say it
     return fold.folder.name in made_of if made_of else fold.name == whole.name

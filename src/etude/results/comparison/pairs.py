@@ -15,7 +15,7 @@ import numpy as np
 from etude.results import bootstrap
 from etude.results.comparison.pair import Pair
 from etude.results.comparison.run import Run, printable
-from etude.results.comparison.statistics import LEVEL, floor, holm, mcnemar, two_sided
+from etude.results.comparison.statistics import LEVEL, holm, mcnemar, two_sided
 from etude.results.measure import score_of, scorer, values
 from etude.results.metrics import PRIMARY
 from etude.results.text import plural
@@ -23,7 +23,7 @@ from etude.results.text import plural
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-MOST_RUNS = 50  # on the same clips; beyond them no data of the usual size shows anything after correction
+MOST_RUNS = 30  # on the same clips; of more, so many resamples could show nothing after correction
 MOST_RESAMPLES = 20_000
 MOST_WEIGHTS = 2**26  # of clips, in memory at once
 
@@ -105,7 +105,7 @@ def _family(
         scores = _known(point[lead][0]), _known(other[lead][0])
         gain = _known(point[lead][0] - other[lead][0])
         low, high = map(_known, bootstrap.difference(spread[lead], other_spread[lead]))
-        p.append(None if gain is None else two_sided(spread[lead] - other_spread[lead], held))
+        p.append(None if gain is None else two_sided(gain, spread[lead] - other_spread[lead], held))
         only = mcnemar(preds[i] == true, preds[j] == true) if label else None
         accurate.append(only[2] if only else None)
         found.append(Pair(
@@ -115,10 +115,10 @@ def _family(
         ))  # fmt: skip
     corrected = zip(found, holm(p), holm(accurate), strict=True)
     remark = ""
-    if len(drawn) and count * max(2 / (1 + len(drawn)), floor(held)) >= LEVEL:
-        few = f"{plural(len(table), 'clip')} in {plural(held, 'group')}"
-        remark = f"{few} can show no difference in {plural(count, 'pair')}, however large: chance may put one "
-        remark += "run ahead in every group."
+    if len(drawn) and 2 * count / (1 + len(drawn)) >= LEVEL:
+        remark = (
+            f"{len(drawn):,} resamples cannot show a difference in any of {plural(count, 'pair')}: compare fewer runs."
+        )
     return [replace(pair, p=one, mcnemar=two) for pair, one, two in corrected], remark
 
 

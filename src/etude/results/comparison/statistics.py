@@ -5,8 +5,9 @@ Two questions, and what each takes for granted:
 - The leading metric: groups are resampled as for every interval here (`results.bootstrap`), both runs are scored on the
   same resamples, and the p value is the share of resamples on the other side of zero, doubled (Efron & Tibshirani 1993,
   An Introduction to the Bootstrap, 15.4), with one added to both counts, so that it is never 0 (Davison & Hinkley 1997,
-  Bootstrap Methods, 4.2.5). Resamples of few groups are too sure of themselves, so that p is never below what G groups
-  can show: by chance alone one run is ahead in all of them, or behind in all, once in 2 ** (G - 1) times (sign test).
+  Bootstrap Methods, 4.2.5). With few groups that is too sure: of two equal networks it called one better in 16 of 100
+  simulated comparisons on 6 groups. So p is at least that of a t test with G - 1 degrees of freedom, whose standard
+  error is that of the resamples times sqrt(G / (G - 1)) (Cameron, Gelbach & Miller 2008): then 4 of 100.
 - Accuracy: McNemar's exact test on the clips that one run has right and the other has not (McNemar 1947; Dietterich
   1998). It takes clips for independent ones: where groups are few it is too sure.
 
@@ -23,26 +24,26 @@ LEVEL = 0.05
 """Below this a corrected p value counts as a difference."""
 
 
-def two_sided(differences: np.ndarray, groups: int) -> float | None:
-    """Bootstrap p value of "no difference".
+def two_sided(gain: float, differences: np.ndarray, groups: int) -> float | None:
+    """The p value of "no difference" between two runs.
 
     Args:
-        differences: Of two runs on each resample (R,); those that are nan are left out.
+        gain: Their difference on all clips.
+        differences: Their differences on each resample (R,); those that are nan are left out.
         groups: How many groups were resampled, G.
 
     Returns:
-        A value in (0, 1], or None where no resample has a difference.
+        A value in (0, 1], or None where fewer than two resamples have a difference.
     """
+    from scipy.stats import t
+
     known = differences[~np.isnan(differences)]
-    if not len(known):
+    if len(known) < 2:
         return None
     fewer = min((known <= 0).sum(), (known >= 0).sum())
-    return float(min(1.0, max(2 * (1 + fewer) / (1 + len(known)), floor(groups))))
-
-
-def floor(groups: int) -> float:
-    """The smallest p value that so many groups can show."""
-    return 2.0 ** (1 - groups)
+    error = known.std(ddof=1) * np.sqrt(groups / (groups - 1))
+    by_size = 2 * t.sf(abs(gain) / error, groups - 1) if error else 0.0
+    return float(min(1.0, max(2 * (1 + fewer) / (1 + len(known)), by_size)))
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
