@@ -29,16 +29,15 @@ def forests(runs: Sequence[Run], names: Mapping[Path, str], part: str, metrics: 
         metrics: A single metric is drawn; otherwise the one that leads each target.
 
     Returns:
-        Title, SVG and how many runs were left out, of each target that has scores.
+        SVG, and how many runs were left out, of each target that has scores.
     """
     frame = tidy(runs, part, metrics if len(metrics) == 1 else ())
     scores = [row for row in frame.to_dict("records") if number(row["value"]) is not None]
     found = []
     for i, target in enumerate(dict.fromkeys(row["target"] for row in scores)):
         here = [row for row in scores if row["target"] == target]
-        measured = NAMES[here[0]["metric"]]
-        drawing = _forest(here[:MOST], names, f"compare-{i}", f"{target}: {measured}")
-        found.append({"title": f"{target}: {measured}", "svg": drawing, "left_out": max(0, len(here) - MOST)})
+        drawing = _forest(here[:MOST], names, f"compare-{i}", f"{target}: {NAMES[here[0]['metric']]}")
+        found.append({"svg": drawing, "left_out": max(0, len(here) - MOST)})
     return found
 
 

@@ -117,7 +117,7 @@ def _family(
     remark = ""
     if len(drawn) and 2 * count / (1 + len(drawn)) >= LEVEL:
         remark = (
-            f"{len(drawn):,} resamples cannot show a difference in any of {plural(count, 'pair')}: compare fewer runs."
+            f"{plural(count, 'pair')} are too many for {len(drawn):,} resamples to show a difference: compare fewer."
         )
     return [replace(pair, p=one, mcnemar=two) for pair, one, two in corrected], remark
 

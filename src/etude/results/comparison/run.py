@@ -65,7 +65,8 @@ def titles(runs: list[Run]) -> dict[Path, str]:
     """A title for each run: its name and fold, with its folder where two runs would be called the same."""
     plain = {run.folder: run.name + _suffix(run) for run in runs}
     twice = {name for name in plain.values() if list(plain.values()).count(name) > 1}
-    named = {f: printable(f.resolve().name) if name in twice else name for f, name in plain.items()}
+    folders = {run.folder: printable(run.folder.resolve().name) + _suffix(run) for run in runs}
+    named = {folder: folders[folder] if name in twice else name for folder, name in plain.items()}
     again = {name for name in named.values() if list(named.values()).count(name) > 1}
     return {folder: printable(folder) if name in again else name for folder, name in named.items()}
 
