@@ -9,13 +9,14 @@ EFFICIENTAT names the file of its published weights, mn04_as_mAP_432.pt.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
+
+from etude.results.compare import collect
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
@@ -72,32 +73,27 @@ def run(names: list[str], folder: Path) -> int:
     return status
 
 
-def pooled(sweep: Path) -> list[dict[str, float]]:
-    """Score of the network and of the linear model in each pooled result of a sweep, mean over its targets."""
-    scores = []
-    for path in sorted(sweep.glob("pooled/*/metrics.json")):
-        targets = json.loads(path.read_text("utf-8"))["targets"].values()
-        seed = json.loads(path.with_name("record.json").read_text("utf-8"))["seed"]
-        parts = [(target["primary"], target["splits"]["test"]) for target in targets]
-        own = float(np.mean([part["scores"][metric]["value"] for metric, part in parts]))
-        linear = float(np.mean([part["baselines"]["linear"]["scores"][metric]["value"] for metric, part in parts]))
-        scores.append({"seed": seed, "network": own, "linear": linear})
-    return sorted(scores, key=lambda row: row["seed"])
+def pooled(sweep: Path) -> pd.DataFrame:
+    """Score of the network and of the linear model by seed (a row each), mean over the targets of its pooled folds."""
+    frame = collect(sweep)
+    frame = frame[frame["fold"].fillna("").str.endswith("folds")]
+    return frame.groupby("seed")[["value", "linear"]].mean()
 
 
 def table(folder: Path) -> str:
     """Markdown: mean and standard deviation over the seeds, and how much better than what it is compared with."""
     lines = ["| setting | score | linear model | gain |", "|---|---|---|---|"]
     for name, (words, other) in VARIANTS.items():
-        if not (rows := pooled(place(folder, name))):
+        rows = pooled(place(folder, name))
+        if rows.empty:
             continue
-        own, linear = (np.array([row[key] for row in rows]) for key in ("network", "linear"))
+        own, linear = rows["value"], rows["linear"]
         gain = ""
         if other and len(before := pooled(place(folder, other))) == len(rows):
-            gains = own - np.array([row["network"] for row in before])
+            gains = own - before["value"]
             gain = f"{gains.mean():+.3f} ({', '.join(f'{one:+.2f}' for one in gains)}) to {other}"
         shown = words.replace("${oc.env:EFFICIENTAT}", "<file>")
-        lines.append(f"| {name}: `{shown}` | {own.mean():.3f} ± {own.std(ddof=1):.3f} | {linear.mean():.3f} | {gain} |")
+        lines.append(f"| {name}: `{shown}` | {own.mean():.3f} ± {own.std():.3f} | {linear.mean():.3f} | {gain} |")
     return "\n".join(lines)
 
 

@@ -174,9 +174,9 @@ def _discard(folder: Path) -> None:
 
 def _show(folder: Path) -> None:
     """The result table and where the report is."""
-    from etude.results.compare import collect, show
+    from etude.results.compare import show
 
-    show(collect([folder]))
+    show([folder])
     log.info("report: %s", os.path.relpath(folder / "report.html"))
 
 

@@ -73,9 +73,7 @@ def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, A
     settings: dict[str, str] = {}
     own: dict[str, Any] = {}
     for word in words:
-        key, equals, value = word.lstrip("+").partition("=")
-        if not equals:
-            raise UserError(f"{word}: is not of the form name=value; --help shows some")
+        key, value = pair(word)
         if key == "workers":
             if not value.isdigit() or not int(value):
                 raise UserError(f"workers={value}: must be a whole number of at least 1")
@@ -93,6 +91,14 @@ def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, A
         else:
             settings[key] = value
     return overrides, settings, own
+
+
+def pair(word: str) -> tuple[str, str]:
+    """Name and value of a word; a UserError when it has no equals sign."""
+    key, equals, value = word.lstrip("+").partition("=")
+    if not equals:
+        raise UserError(f"{word}: is not of the form name=value; --help shows some")
+    return key, value
 
 
 def _quoted(value: str) -> str:

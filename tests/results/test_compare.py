@@ -40,9 +40,11 @@ def test_one_row_per_run_and_target(sweep: Path) -> None:
 def test_unfinished_runs_are_listed(sweep: Path, capsys) -> None:
     frame = collect([sweep / "0", sweep / "2"])
     assert frame["status"].tolist() == ["finished"] * 4 + ["unfinished"]
-    show(frame)
-    show(collect(sweep / "2"))
-    assert capsys.readouterr().out.count("unfinished") == 4 + 1
+    show([sweep / "0", sweep / "2"])
+    show([sweep / "2"])
+    out = capsys.readouterr().out
+    assert out.count(" unfinished  ") == 4 + 1
+    assert out.count("2: unfinished, and without a log that says why.") == 2
 
 
 def test_table_marks_the_best_and_keeps_the_csv(sweep: Path, capsys) -> None:
@@ -60,7 +62,7 @@ def test_other_data_is_not_ranked(sweep: Path, capsys) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
     record["data"]["split_hash"] = "another"
     path.write_text(json.dumps(record), encoding="utf-8")
-    show(collect(sweep))
+    show([sweep])
     out = capsys.readouterr().out
     assert "*" not in out and "do not compare" in out
 

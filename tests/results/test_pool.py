@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score
 
-from etude.results.compare import collect, find, main, show
+from etude.results.compare import find, main, show
 from etude.results.measure import write
 from etude.results.pool import pool
 
@@ -103,7 +103,7 @@ def test_a_table_shows_what_is_pooled_in_place_of_its_folds(fold: MakeFold, caps
     assert ", fold 1" not in out
     kept = pd.read_csv(sweep / "compare.csv", dtype={"fold": str})
     assert set(kept["fold"]) == {"0", "1", "2", "3 of 3 folds"}
-    show(collect(find(sweep)[:FOLDS]))
+    show(find(sweep)[:FOLDS])
     assert "one, fold 1" in capsys.readouterr().out
     assert main([str(sweep)]) == 0  # pooled anew from the folds, not from what was pooled
     assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(kept)

@@ -126,6 +126,6 @@ def _grid(axes: Axes) -> None:
 
 
 def short(text: str, most: int = 18) -> str:
-    """A name that fits a legend; matplotlib hides labels that begin with an underscore and reads $ as mathematics."""
+    """A name that fits a figure; matplotlib hides labels that begin with an underscore and reads $ as mathematics."""
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text.lstrip("_").replace("$", r"\$")

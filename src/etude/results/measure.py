@@ -90,10 +90,10 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     if len(labelled) < 2:
         return result
 
-    true = _values(labelled, column, target)
+    true = values(labelled, column, target)
     resamples = bootstrap.weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
-    pred = _values(labelled, f"{name}.pred", target)
-    score = _scorer(true, target)
+    pred = values(labelled, f"{name}.pred", target)
+    score = scorer(true, target)
     point, drawn = resampled.scores(score, pred, resamples)
     result["scores"] = resampled.numbers(point, drawn)
     if target["kind"] == "label":
@@ -109,7 +109,7 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
         column = f"{name}.baseline.{baseline}"
         if column not in labelled.columns or labelled[column].isna().all():
             continue
-        other, other_drawn = resampled.scores(score, _values(labelled, column, target), resamples)
+        other, other_drawn = resampled.scores(score, values(labelled, column, target), resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
             "scores": resampled.numbers(other, other_drawn),
@@ -148,7 +148,7 @@ def _calibration(
     }
 
 
-def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
+def values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     """A column as class indices (n,) int64, or as numbers (n,) float64. Every clip must have one."""
     values = part[column]
     if values.isna().any():
@@ -162,7 +162,8 @@ def _values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     return values.map(index).to_numpy(dtype=np.int64)
 
 
-def _scorer(true: np.ndarray, target: dict[str, Any]) -> resampled.Score:
+def scorer(true: np.ndarray, target: dict[str, Any]) -> resampled.Score:
+    """All metrics of a target as a function of predictions (n,) and weights (R, n) or None."""
     if target["kind"] == "scalar":
         return lambda pred, weights: regression(true, pred, weights)
     return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)

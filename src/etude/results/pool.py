@@ -6,6 +6,7 @@ pooled result is a run folder like any other, so everything that reads runs read
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.results import excerpts
+from etude.results.comparison.reading import read
+from etude.results.comparison.run import Run, mapping
 from etude.results.measure import save, write
 from etude.results.worst import worst
 
@@ -32,29 +35,36 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
         runs: Run folders. Those without folds, unfinished, or alone with their config are left as they are.
 
     Returns:
-        The folders of the pooled results, each with its table, record, metrics.json and report.html.
+        The folders of the pooled results, each with its table, record, config without a fold, metrics.json and
+        report.html.
     """
+    import yaml
+
     from etude.results.report import render
 
-    alike: dict[str, dict[int, Path]] = defaultdict(dict)
-    for run in runs:
-        record = _record(run)
-        fold = record.get("data", {}).get("fold")
-        if isinstance(fold, int) and (run / "metrics.json").is_file():
-            alike[_config(run, record)][fold] = run  # of two runs of a fold, the later counts
+    alike: dict[str, dict[int, Run]] = defaultdict(dict)
+    for run in map(read, runs):
+        fold = run.data.get("fold")
+        whole = run.status == "finished" and (run.folder / "predictions.parquet").is_file()
+        known = run.config or not (run.folder / "config.yaml").is_file()
+        if isinstance(fold, int) and whole and known:
+            alike[_config(run)][fold] = run  # of two runs of a fold, the later counts
     made = []
     for key, folds in alike.items():
         if len(folds) > 1:
-            records = [_record(run) for _, run in sorted(folds.items())]
+            records = [run.record for _, run in sorted(folds.items())]
             name = re.sub(r"[^\w.-]+", "-", str(records[0].get("name", "run")))
             folder = sweep / FOLDER / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
             folder.mkdir(parents=True, exist_ok=True)
             table = _tables(folds)
             table.to_parquet(folder / "predictions.parquet")
-            save(folder / "record.json", json.dumps(_together(records, table), indent=1, ensure_ascii=False) + "\n")
+            record = _together(records, table)
+            record["data"]["pooled_from"] = [run.folder.name for _, run in sorted(folds.items())]
+            save(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            save(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
             shown = [row[0] for name, target in records[0]["targets"].items()
                      for row in worst(table, name, target["kind"])["rows"]]  # fmt: skip
-            gather([run for _, run in sorted(folds.items())], folder, {str(clip) for clip in shown})
+            gather([run.folder for _, run in sorted(folds.items())], folder, {str(clip) for clip in shown})
             write(folder)
             render(folder)
             made.append(folder)
@@ -86,16 +96,14 @@ def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
         (target / excerpts.FOLDER / excerpts.INDEX).write_text(text, encoding="utf-8")
 
 
-def _config(run: Path, record: dict[str, Any]) -> str:
+def _config(run: Run) -> str:
     """What two folds of one cross-validation have in common: every value but the fold, and the data."""
-    import yaml
-
-    config = yaml.safe_load((run / "config.yaml").read_text("utf-8")) if (run / "config.yaml").is_file() else {}
-    config.get("data", {}).get("split", {}).pop("fold", None)
-    return json.dumps([config, record["data"].get("hash"), record["data"].get("folds")], sort_keys=True)
+    config = copy.deepcopy(run.config)
+    mapping(mapping(config.get("data")).get("split")).pop("fold", None)
+    return json.dumps([config, run.data.get("hash"), run.data.get("folds")], sort_keys=True, default=str)
 
 
-def _tables(folds: dict[int, Path]) -> pd.DataFrame:
+def _tables(folds: dict[int, Run]) -> pd.DataFrame:
     """The tables of all folds, with the fold of each row.
 
     Raises:
@@ -103,7 +111,9 @@ def _tables(folds: dict[int, Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    tables = [pd.read_parquet(run / "predictions.parquet").assign(fold=fold) for fold, run in sorted(folds.items())]
+    tables = [
+        pd.read_parquet(run.folder / "predictions.parquet").assign(fold=fold) for fold, run in sorted(folds.items())
+    ]
     table = pd.concat(tables, ignore_index=True)
     tested = table.loc[table["split"] == "test", "id"]
     if tested.duplicated().any():
@@ -129,11 +139,6 @@ def _together(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[str, A
             for rows in [table[table["split"] == part]]
         },
     }
-    seconds = {key: round(sum(r["seconds"][key] for r in records), 1) for key in first.get("seconds", {})}
-    model = {k: v for k, v in first["model"].items() if k not in ("epochs", "best_epoch", "best_score")}
+    seconds = {k: round(sum(r.get("seconds", {}).get(k, 0) for r in records), 1) for k in first.get("seconds", {})}
+    model = {k: v for k, v in first.get("model", {}).items() if k not in ("epochs", "best_epoch", "best_score")}
     return first | {"data": data, "seconds": seconds, "model": model}
-
-
-def _record(run: Path) -> dict[str, Any]:
-    path = run / "record.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""After a sweep, its folds pooled, and one table over all of its runs."""
+"""After a sweep, its folds pooled, its runs compared, and what was found kept beside them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ class SweepTable(Callback):
     """Hydra calls this when the last job of a multirun has ended."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Pool its folds, collect its runs, print their table and keep it as compare.csv."""
-        from etude.results.compare import collect, find, show
-        from etude.results.pool import pool
+        """Pool its folds, print the comparison of its runs, and write compare.csv, .md, .tex and .html."""
+        from etude.results.compare import find, main
 
         folder = Path(config.hydra.sweep.dir)
-        if folder.is_dir():
-            pool(folder, find(folder))
-            show(collect([folder]), folder)
+        if folder.is_dir() and find(folder):
+            main([str(folder)])

@@ -13,6 +13,9 @@ NAMES = {
     "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R²",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
 } | {
     f"{average}_{score}": f"{average}-F1" if score == "f1" else f"{average} {score}"
     for average in ("macro", "micro", "weighted")
