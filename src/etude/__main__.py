@@ -12,6 +12,7 @@ COMMANDS = {
     "explore": ("etude.explore", "look at a collection before training on it"),
     "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
     "compare": ("etude.results.compare", "put runs side by side in one table"),
+    "dashboard": ("etude.dashboard", "lay out a project of Weights & Biases: backbones beside tasks"),
     "bench": ("etude.bench.command", "time what is here against its peers"),
 }
 

@@ -46,13 +46,16 @@ class Drawing(str):
         from matplotlib import rc_context
         from matplotlib.colors import to_hex
         from matplotlib.figure import Figure
+        from matplotlib.text import Text
 
         light, buffer = colours(), io.BytesIO()
         real = {STAND_IN[role]: light[role] for role in ROLES}
-        with rc_context({key: real.get(value, value) for key, value in STYLE.items()}):
+        style = {key: real.get(value, value) for key, value in STYLE.items()} | {"axes.facecolor": light["paper"]}
+        with rc_context(style):
             figure = Figure(figsize=self.size, layout="constrained", facecolor=light["paper"])
             self.draw(figure)
-            for artist in figure.findobj():
+            framed = [text.get_bbox_patch() for text in figure.findobj(Text)]  # which it does not find
+            for artist in [*figure.findobj(), *framed]:
                 for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
                     get, put = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
                     value = get() if get and put else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 PARTS = {"test": "test", "val": "validation"}
-"""How a part's results are named. `val/...` are the curves, by epoch; `validation/...` is what the best epoch came to."""
+"""How a part's results are named: `val/...` are curves by epoch, `validation/...` is what the best epoch came to."""
 
 
 def numbers(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, float]:

@@ -32,6 +32,7 @@ class MLflow(Tracker):
     """
 
     key, title = "mlflow", "MLflow"
+    advice = "logger.mlflow.uri says where it is, a server or sqlite:///runs.db"
     inner: MLFlowLogger | None
 
     def __init__(
@@ -50,9 +51,11 @@ class MLflow(Tracker):
         """Begin a run, or go on with the one of this id."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # what is run here is nobody else's business
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 hold a run up for minutes
+        import mlflow  # noqa: F401 (it sets the level of its own log)
+        from pytorch_lightning.loggers import MLFlowLogger
+
         for chatty in ("alembic", "mlflow", "pytorch_lightning.loggers.mlflow"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
-        from pytorch_lightning.loggers import MLFlowLogger
 
         uri, place = self.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
         if not uri:

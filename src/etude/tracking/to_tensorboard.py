@@ -16,6 +16,7 @@ class TensorBoard(Tracker):
     """Event files in the run's folder; a run that is resumed adds a file to them."""
 
     key, title = "tensorboard", "TensorBoard"
+    advice = "leave it out with logger.tensorboard=null"
     inner: TensorBoardLogger | None
 
     def start(self, known: str | None) -> tuple[TensorBoardLogger, None]:
@@ -37,7 +38,7 @@ class TensorBoard(Tracker):
         z, known = finished.embedding
         if len(z):
             rows = known.astype(str).replace(r"[\t\r\n]", " ", regex=True)  # the projector reads tab separated lines
-            writer.add_embedding(z, rows.to_numpy().tolist(), tag="test", metadata_header=[*rows.columns, ""][: -1])
+            writer.add_embedding(z, rows.to_numpy().tolist(), tag="test", metadata_header=list(rows.columns))
         leading: dict[str, Any] = {}
         for name, target in finished.metrics["targets"].items():
             key = f"test/{name}/{target['primary']}"

@@ -33,6 +33,7 @@ class WeightsAndBiases(Tracker):
     """
 
     key, title = "wandb", "Weights & Biases"
+    advice = "logger.wandb.mode=offline needs no server and no key"
     inner: WandbLogger | None
 
     def __init__(
@@ -47,11 +48,11 @@ class WeightsAndBiases(Tracker):
         from pytorch_lightning.loggers import WandbLogger
 
         mode = self.mode or os.environ.get("WANDB_MODE")
-        mode = mode or ("online" if os.environ.get("WANDB_API_KEY") or wandb.api.api_key else "offline")
+        mode = mode or ("online" if has_key() else "offline")
         if mode == "offline":
             log.info("Weights & Biases: offline; `wandb sync %s` uploads the run", self.folder / "wandb" / "offline-*")
         run = wandb.init(
-            **self.options, id=known, resume="allow", name=self.folder.name, dir=str(self.folder), mode=mode,  # type: ignore[arg-type]
+            **self.options, id=known, resume="allow" if known else None, name=self.folder.name, dir=str(self.folder), mode=mode,  # type: ignore[arg-type]
             config=dict(self.config), group=sweep_of(self.folder), job_type=self._task, reinit="finish_previous",
             settings=wandb.Settings(silent=True, finish_timeout=self.timeout, finish_timeout_raises=True),
         )  # fmt: skip
@@ -93,7 +94,7 @@ class WeightsAndBiases(Tracker):
         return self.config.get("choices", {}).get("task") or "+".join(self.config["task"]["targets"])
 
     def _lineage(self, finished: Finished) -> None:
-        """pack -> run -> its best checkpoint -> the runs that begin from it.
+        """From a pack to a run, to its best checkpoint, to the runs that begin from it.
 
         An artifact is known by its name and content. What this run used is named and described again, and is that very
         version of the project's: of a pack there is a card with its hashes, of a checkpoint nothing is sent twice.
@@ -124,3 +125,15 @@ def _weights(run: str, checkpoint: Path | None, about: dict[str, Any]) -> wandb.
     if checkpoint is not None:
         artifact.add_file(str(checkpoint), name="best.ckpt", policy="immutable", skip_cache=True)
     return artifact
+
+
+def has_key() -> bool:
+    """Whether this machine knows a key, without asking anybody for one."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return bool(wandb.login(prompt=False, verify=False))  # type: ignore[call-arg]
+    except TypeError:  # an older client, which has no such word
+        return bool(wandb.api.api_key)

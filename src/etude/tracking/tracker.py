@@ -40,6 +40,8 @@ class Tracker(Logger):
     """Its option in the group `logger`, and the extra that it needs."""
     title: ClassVar[str]
     """What people call it."""
+    advice: ClassVar[str] = ""
+    """What to try when it cannot be begun."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -78,7 +80,8 @@ class Tracker(Logger):
             extra = f"logger={self.key} needs the extra etude[{self.key}]: pip install 'etude[{self.key}]'"
             raise UserError(extra) from error
         except Exception as error:
-            raise UserError(f"logger={self.key}: {self.title} does not begin the run: {reason(error)}") from error
+            why = f"{self.title} does not begin the run ({reason(error)}); {self.advice}"
+            raise UserError(f"logger={self.key}: {why}") from error
         if name is not None:
             save(self.folder / "trackers.json", json.dumps(tracked_as(self.folder) | {self.key: name}) + "\n")
 
