@@ -52,8 +52,9 @@ class WeightsAndBiases(Tracker):
         if mode == "offline":
             log.info("Weights & Biases: offline; `wandb sync %s` uploads the run", self.folder / "wandb" / "offline-*")
         run = wandb.init(
-            **self.options, id=known, resume="allow" if known else None, name=self.folder.name, dir=str(self.folder), mode=mode,  # type: ignore[arg-type]
-            config=dict(self.config), group=sweep_of(self.folder), job_type=self._task, reinit="finish_previous",
+            **self.options, id=known, resume="allow" if known else None, mode=mode,  # type: ignore[arg-type]
+            name=self.folder.name, dir=str(self.folder), config=dict(self.config),
+            group=sweep_of(self.folder), job_type=self._task, reinit="finish_previous",
             settings=wandb.Settings(silent=True, finish_timeout=self.timeout, finish_timeout_raises=True),
         )  # fmt: skip
         run.define_metric("trainer/global_step")
