@@ -44,7 +44,7 @@ class Drawing(str):
     def png(self, dpi: int = 150) -> bytes:
         """The figure as PNG, in the page's light colours on its paper."""
         from matplotlib import rc_context
-        from matplotlib.colors import to_hex
+        from matplotlib.colors import is_color_like, to_hex
         from matplotlib.figure import Figure
         from matplotlib.text import Text
 
@@ -59,7 +59,7 @@ class Drawing(str):
                 for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
                     get, put = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
                     value = get() if get and put else None
-                    if isinstance(value, str | tuple) and (colour := real.get(to_hex(value))):
+                    if is_color_like(value) and (colour := real.get(to_hex(value))):
                         put(colour)  # type: ignore[misc]
             figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
         return buffer.getvalue()
