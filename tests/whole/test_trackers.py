@@ -43,7 +43,7 @@ class Bomb(Callback):
         if self.how == "interrupt" and trainer.current_epoch == 1 and not os.path.exists("exploded"):
             open("exploded", "w").close()
             os.killpg(0, signal.SIGINT)  # as a terminal does: to everything that it started
-        if self.how.isdigit() and trainer.current_epoch == 0:
+        if self.how.isdigit() and trainer.is_global_zero:
             os.killpg(int(self.how), signal.SIGKILL)
 """
 LINE = ["backbone=lstm", "backbone.hidden=8", "debug=fast"]
@@ -61,6 +61,7 @@ class Server:
         words += [f"file://{folder}/artifacts", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         self.log = (folder / "server.log").open("w")
         known = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+        known |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a server of jobs beside it, which nobody asks
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *words],
             stdout=self.log, stderr=self.log, env=known, start_new_session=True, cwd=folder,
@@ -302,9 +303,11 @@ def test_mlflow_has_parameters_scores_tags_and_files(
 
 
 def test_a_server_that_is_gone_costs_a_run_nothing(home: Path, packs: Path, start: Any, tmp_path: Path) -> None:
+    """In two processes, of which the first alone has trackers: Weights & Biases has one run, and it is whole."""
     gone = Server(tmp_path)
     try:
-        words = [*LINE, "logger=mlflow", f"logger.mlflow.uri={gone.uri}", f"data.packs={packs}", "outputs=gone"]
+        words = [*LINE, "trainer=ddp_cpu", "logger=[mlflow,wandb]", f"logger.mlflow.uri={gone.uri}"]
+        words += [f"data.packs={packs}", "outputs=gone"]
         result = start(*words, f"+callbacks.bomb={{_target_: bomb.Bomb, how: '{gone.process.pid}'}}")
     finally:
         gone.end()
@@ -317,6 +320,9 @@ def test_a_server_that_is_gone_costs_a_run_nothing(home: Path, packs: Path, star
     assert said[0].endswith("; the training goes on without it, and its curves are offered again at the end")
     assert said[1].endswith(f"; it did not get all results; they are in {run.relative_to(home)}")
     assert "Traceback" not in result.stderr
+    (kept,) = told(run)
+    assert kept.exits == [0]
+    assert all(kept.summary.get(name) == score["value"] for name, score in scores(run))
 
 
 # TensorBoard

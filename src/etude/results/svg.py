@@ -57,10 +57,9 @@ class Drawing(str):
             framed = [text.get_bbox_patch() for text in figure.findobj(Text)]  # which it does not find
             for artist in [*figure.findobj(), *framed]:
                 for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
-                    get, put = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
-                    value = get() if get and put else None
+                    value: Any = getattr(artist, f"get_{part}", lambda: None)()
                     if is_color_like(value) and (colour := real.get(to_hex(value))):
-                        put(colour)  # type: ignore[misc]
+                        artist.set(**{part: colour})  # type: ignore[union-attr]
             figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
         return buffer.getvalue()
 
