@@ -13,6 +13,7 @@ COMMANDS = {
     "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
     "compare": ("etude.results.compare", "put runs side by side in one table"),
     "latent": ("etude.results.maps.command", "draw the embeddings of runs, and say what the maps preserve"),
+    "dashboard": ("etude.dashboard", "lay out a project of Weights & Biases: backbones beside tasks"),
     "bench": ("etude.bench.command", "time what is here against its peers"),
 }
 

@@ -46,8 +46,9 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     from pytorch_lightning import seed_everything
 
     from etude import frozen
-    from etude.ramp import Ramp
     from etude.storage import clean
+    from etude.tracking.finished import Finished
+    from etude.tracking.tracker import tracked
 
     warnings.filterwarnings(
         "ignore",
@@ -57,13 +58,12 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    begun = time.monotonic()
+    begun = datetime.now().astimezone()
     last = folder / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from; start the run anew")
     if resume and first():
         clean(last.parent)
-    started = datetime.now().astimezone().isoformat(timespec="seconds")
     torch.set_float32_matmul_precision("high")
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build.data(config)
@@ -78,10 +78,44 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         build.compiled(learner)
     trainer = build.trainer(config, folder)
     say(data, learner)
+    with tracked(trainer.loggers) as trackers:
+        result = carry_out(config, folder, trainer, learner, data, begun, last if resume else None)
+        if result:  # all of it is in the folder
+            finished = Finished(folder)
+            for tracker in trackers:
+                tracker.hand_over(finished)
+    return result
+
+
+def carry_out(
+    config: Mapping[str, Any],
+    folder: Path,
+    trainer: Trainer,
+    learner: Learner,
+    data: MusicData,
+    begun: datetime,
+    last: Path | None,
+) -> dict[str, Any]:
+    """Fit, predict with the best checkpoint, measure, report: from what is built to what is on disk.
+
+    Args:
+        config: The resolved config.
+        folder: The run's folder.
+        trainer: Its trainer.
+        learner: The network.
+        data: Its clips.
+        begun: When the run began.
+        last: The checkpoint to go on from.
+
+    Returns:
+        The content of metrics.json; empty where there is no test, and on all processes but the first.
+    """
+    from etude.ramp import Ramp
+
     fitting = time.monotonic()
     try:
         with explained(config, folder, trainer, learner):
-            trainer.fit(learner, data, ckpt_path=str(last) if resume else None, weights_only=True)
+            trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     if any(isinstance(callback, Ramp) for callback in trainer.callbacks):  # type: ignore[attr-defined]
@@ -101,14 +135,12 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         if table is None:
             return {}
         names = list(config["task"]["targets"])
-        seconds = {"train": round(trained - fitting, 1), "total": round(time.monotonic() - begun, 1)}
-        result = finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
-            "started": started, "seconds": seconds, "model": about,
+        total = (datetime.now().astimezone() - begun).total_seconds()
+        return finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
+            "started": begun.isoformat(timespec="seconds"),
+            "seconds": {"train": round(trained - fitting, 1), "total": round(total, 1)},
+            "model": about,
         })  # fmt: skip
-    for logger in trainer.loggers:
-        if callable(end := getattr(getattr(logger, "experiment", None), "finish", None)):
-            end()  # Weights & Biases: the next job of a sweep is another run
-    return result
 
 
 def check(config: Mapping[str, Any], data: MusicData) -> None:

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides and options; none takes the command line's.
 
     Returns:
-        0, 1 when a run failed, or 2 when the command, the config or the data have to be mended.
+        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; or 2 when the
+        command, the config or the data have to be mended.
     """
     import hydra
     from omegaconf import OmegaConf
@@ -106,7 +107,8 @@ def _job(composed: Any, folder: Path) -> float | None:
         raise UserError("trainer: a sweep trains each of its jobs in one process; start jobs for several by themselves")
     from etude.run import run  # heavy, and only now needed
 
-    trained = (folder / "checkpoints").is_dir()
+    known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
+    trained = known[0].is_dir()
     if not first():
         logging.getLogger().setLevel(logging.ERROR)
     if first() and not resume:
@@ -114,7 +116,7 @@ def _job(composed: Any, folder: Path) -> float | None:
     try:
         metrics = run(config, folder, resume=bool(resume))
     except UserError:
-        if not resume and not trained and not (folder / "checkpoints").is_dir():
+        if not resume and not trained and not any(path.exists() for path in known):
             _discard(folder)
         raise
     if metrics:

@@ -10,6 +10,7 @@ import html
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +35,42 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], about: str) -> str:
+class Drawing(str):
+    """The SVG of a figure, as text for a page; and the same figure as a picture, for what shows no SVG."""
+
+    draw: Callable[[Figure], None]
+    size: tuple[float, float]
+
+    def png(self, dpi: int = 150) -> bytes:
+        """The figure as PNG, in the page's light colours on its paper."""
+        from matplotlib import rc_context
+        from matplotlib.colors import is_color_like, to_hex
+        from matplotlib.figure import Figure
+        from matplotlib.text import Text
+
+        light, buffer = colours(), io.BytesIO()
+        real = {STAND_IN[role]: light[role] for role in ROLES}
+        style = {key: real.get(value, value) for key, value in STYLE.items()} | {"axes.facecolor": light["paper"]}
+        with rc_context(style):
+            figure = Figure(figsize=self.size, layout="constrained", facecolor=light["paper"])
+            self.draw(figure)
+            framed = [text.get_bbox_patch() for text in figure.findobj(Text)]  # which it does not find
+            for artist in [*figure.findobj(), *framed]:
+                for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+                    value: Any = getattr(artist, f"get_{part}", lambda: None)()
+                    if is_color_like(value) and (colour := real.get(to_hex(value))):
+                        artist.set(**{part: colour})  # type: ignore[union-attr]
+            figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+        return buffer.getvalue()
+
+
+def colours() -> dict[str, str]:
+    """The page's colours by role, in light; they are said once, in its style sheet."""
+    sheet = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", sheet.partition("@media")[0]))
+
+
+def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], about: str) -> Drawing:
     """Draw on a fresh figure of a size in inches; the SVG scales to the width that the page gives it."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -44,7 +80,9 @@ def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], ab
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
-    return inline(buffer.getvalue(), re.sub(r"\W+", "-", name), about)
+    drawing = Drawing(inline(buffer.getvalue(), re.sub(r"\W+", "-", name), about))
+    drawing.draw, drawing.size = draw, size
+    return drawing
 
 
 def inline(drawing: str, name: str, about: str) -> str:

@@ -1,0 +1,21 @@
+"""A finished run folder, as the tests of results make it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.results.conftest import predictions, write_run
+
+from etude.results import measure, report
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: read it, do not change it."""
+    run = write_run(tmp_path_factory.mktemp("tracking") / "a-run", predictions())
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+    measure.write(run)
+    report.render(run)
+    return run
