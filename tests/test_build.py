@@ -235,6 +235,15 @@ def test_a_file_whose_config_would_run_code_is_refused_and_does_not(config: Comp
     assert not trap.exists()
 
 
+def test_a_file_whose_front_end_would_run_code_is_refused_and_does_not(config: Compose, tmp_path: Path) -> None:
+    trap, path = tmp_path / "trap", tmp_path / "evil.ckpt"
+    evil = recipe(config()) | {"columns": [0, 12], "front": {"_target_": "os.mkdir", "path": str(trap)}}
+    torch.save({"state_dict": {}, "etude": evil}, path)
+    with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
+        load(path)
+    assert not trap.exists()
+
+
 def test_a_file_cannot_open_a_connection(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A logger is trusted in a run that is resumed, but it is no part of a network."""
     monkeypatch.chdir(tmp_path)
@@ -290,6 +299,21 @@ def test_checkpoints_and_curves_go_into_the_runs_folder(
     assert checkpoint.dirpath == str(tmp_path / "run" / "checkpoints")
     assert [logger.path for logger in trainer.loggers] == [tmp_path / "run" / "curves.csv"]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_history_keeps_every_epoch_beside_the_best_and_the_last(config: Compose, tmp_path: Path) -> None:
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    trainer = build.trainer(config("trainer=cpu", "callbacks=history"), tmp_path / "run")
+    kept = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    assert trainer.checkpoint_callback is kept[0]  # the best is still what is scored
+    assert len({callback.state_key for callback in kept}) == 3
+    (history,) = (callback for callback in kept if callback.save_top_k == -1)
+    folder = tmp_path / "run" / "checkpoints" / "history"
+    assert [Path(history.format_checkpoint_name({"epoch": k})) for k in (0, 12)] == [
+        folder / "epoch=000.ckpt",
+        folder / "epoch=012.ckpt",
+    ]
 
 
 def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Path) -> None:

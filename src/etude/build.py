@@ -233,7 +233,7 @@ def load(checkpoint: Path) -> Learner:
     from etude.checkpoint import read
 
     stored = read(checkpoint)
-    vet(stored["etude"]["config"], NETWORK)
+    vet(stored["etude"], NETWORK)
     made = network(stored["etude"])
     try:
         made.load_state_dict(stored["state_dict"])

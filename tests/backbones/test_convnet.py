@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.convnet import ConvNet, parts
+from etude.backbones.convnet import AdaptiveMaxPool, ConvNet
 from etude.tasks.heads import Linear
 
 
@@ -47,7 +47,7 @@ def test_and_so_are_its_gradients(digits: Tensor) -> None:
 def test_the_last_pooling_is_adaptive_over_each_clips_own_frames(bins: int) -> None:
     lengths = torch.arange(1, 14)
     x = torch.rand(len(lengths), 3, 20, bins)  # what stands after a clip's end may be larger than what is in it
-    got = parts(x, lengths)
+    got = AdaptiveMaxPool()(x, lengths)
     assert got.shape == (len(lengths), 3, 4, 4)
     for clip, pooled, length in zip(x, got, lengths, strict=True):
         torch.testing.assert_close(pooled, F.adaptive_max_pool2d(clip[:, :length], (4, 4)))

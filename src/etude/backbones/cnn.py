@@ -79,10 +79,11 @@ class Block(nn.Module):
         self.conv = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)  # the norm has a bias
         self.norm = MaskedBatchNorm(after)
         self.pool = nn.MaxPool2d((2, 2 if tall else 1))
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Pool a batch to half its frames; a clip of one frame keeps one."""
-        x = F.relu(self.pool(self.norm(self.conv(x), lengths)))
+        x = self.relu(self.pool(self.norm(self.conv(x), lengths)))
         lengths = (lengths // 2).clamp(min=1)
         return x * valid(lengths, x.shape[2])[:, None, :, None], lengths
 

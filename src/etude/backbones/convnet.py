@@ -33,7 +33,10 @@ class ConvNet(Backbone):
         super().__init__()
         self.first = nn.Conv2d(1, 8, 5, padding=2)
         self.second = nn.Conv2d(8, 16, 5, padding=2)
-        self.wide = 2 if bins > 1 else 1  # a single bin cannot be halved
+        # modules, although they learn nothing: what passes through them can be looked at
+        self.first_relu, self.second_relu = nn.ReLU(), nn.ReLU()
+        self.first_pool = nn.MaxPool2d((2, 2 if bins > 1 else 1))  # a single bin cannot be halved
+        self.second_pool = AdaptiveMaxPool()
         self.dim = 16 * SIDE * SIDE
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
@@ -46,13 +49,13 @@ class ConvNet(Backbone):
         # what is zero after a clip's end is what a convolution would pad it with, and never above what ReLU gives
         x = within(x, lengths)
         if place == 1:
-            return F.relu(self.second(x)), lengths
-        x = within(F.relu(self.first(x)), lengths)
-        return F.max_pool2d(x, (2, self.wide)), (lengths // 2).clamp(min=1)
+            return self.second_relu(self.second(x)), lengths
+        x = within(self.first_relu(self.first(x)), lengths)
+        return self.first_pool(x), (lengths // 2).clamp(min=1)
 
     def end(self, state: State) -> Tensor:
         """The last pooling, (B, D)."""
-        return parts(*state).flatten(1)
+        return self.second_pool(*state).flatten(1)
 
     def layers(self) -> list[nn.Module]:
         """The two convolutions."""
@@ -64,20 +67,16 @@ def within(x: Tensor, lengths: Tensor) -> Tensor:
     return x * valid(lengths, x.shape[2])[:, None, :, None]
 
 
-def parts(x: Tensor, lengths: Tensor) -> Tensor:
+class AdaptiveMaxPool(nn.Module):
     """Adaptive max-pooling of each clip's own frames.
 
     Part i of n frames is frames floor(i n / 4) up to ceil((i + 1) n / 4), as in torch's adaptive pooling: four equal
     parts where 4 divides n, which overlap where it does not.
-
-    Args:
-        x: Values of at least 0 (B, C, T, F).
-        lengths: Valid frames (B,), int64.
-
-    Returns:
-        Largest values (B, C, 4, 4).
     """
-    x = F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
-    t, n = torch.arange(x.shape[2], device=x.device), lengths[:, None]
-    inside = [(t >= i * n // SIDE) & (t < -(-(i + 1) * n // SIDE)) for i in range(SIDE)]  # (B, T) each
-    return torch.stack([(x * part[:, None, :, None]).amax(2) for part in inside], 2)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Largest of values of at least 0 (B, C, T, F), whose first (B,) frames are valid: (B, C, 4, 4)."""
+        x = F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
+        t, n = torch.arange(x.shape[2], device=x.device), lengths[:, None]
+        inside = [(t >= i * n // SIDE) & (t < -(-(i + 1) * n // SIDE)) for i in range(SIDE)]  # (B, T) each
+        return torch.stack([(x * part[:, None, :, None]).amax(2) for part in inside], 2)

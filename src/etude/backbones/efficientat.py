@@ -109,7 +109,7 @@ class Conv(nn.Sequential):
             nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False),
             MaskedBatchNorm(after, eps=1e-3),
         )
-        self.swish = swish
+        self.act = nn.Identity() if swish is None else nn.Hardswish() if swish else nn.ReLU()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """(B, C, T, F), (B,) to (B, C', T', F'), (B,): halves rounded up with a stride of 2."""
@@ -119,7 +119,7 @@ class Conv(nn.Sequential):
         if conv.stride[0] == 2:
             lengths = (lengths + 1) // 2
         x = norm(conv(x), lengths)
-        return x if self.swish is None else F.hardswish(x) if self.swish else F.relu(x), lengths
+        return self.act(x), lengths
 
 
 class Inverted(nn.Module):

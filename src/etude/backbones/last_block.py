@@ -15,7 +15,8 @@ def last(block: nn.Module, tokens: Tensor, count: int, mask: Tensor | None = Non
     """The first tokens after a block.
 
     All tokens have keys and values, but only those that are read need queries, a projection and the MLP. That is exact,
-    in training too. A kind of block that is not known is run whole.
+    in training too. A block that is watched by hooks is run whole, so that these see what they are there for; so is one
+    of a kind that is not known.
 
     Args:
         block: timm's block.
@@ -28,7 +29,13 @@ def last(block: nn.Module, tokens: Tensor, count: int, mask: Tensor | None = Non
     """
     from timm.models.vision_transformer import Attention, Block  # type: ignore[attr-defined]
 
-    if type(block) is not Block or type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
+    watched = any(part._forward_hooks or part._forward_pre_hooks for part in block.modules())
+    if (
+        watched
+        or type(block) is not Block
+        or type(block.attn) is not Attention
+        or getattr(block.attn, "gate", None) is not None
+    ):
         return block(tokens, attn_mask=mask)[:, :count]
     read = tokens[:, :count]
     read = read + block.drop_path1(block.ls1(_attend(block.attn, block.norm1(tokens), count, mask)))

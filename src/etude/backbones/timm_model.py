@@ -37,6 +37,8 @@ class Timm(Backbone):
         ValueError: There is no such network, or it takes pictures of one size only.
     """
 
+    axis = 3  # its pictures have time to the right
+
     def __init__(
         self,
         bins: int,

@@ -119,6 +119,35 @@ def scatter(table: DataFrame, name: str, target: dict[str, Any], split: str = "t
     return svg(draw, f"scatter-{name}", (4.2, 3.9 + legend), about)
 
 
+def by_epoch(name: str, epochs: list[int], series: dict[str, Any], ylabel: str, about: str) -> str:
+    """Lines over epochs, told apart by colour and marker.
+
+    Args:
+        name: Of the drawing.
+        epochs: Where the values are (n,).
+        series: Values (n,) by the name of their line, eight lines at most.
+        ylabel: What they are.
+        about: What the drawing shows, for those who do not see it.
+    """
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        axes = figure.add_subplot()
+        for i, (label, values) in enumerate(series.items()):
+            look: dict[str, Any] = {"marker": MARKERS[i], "markersize": 4, "linewidth": 1.4}
+            axes.plot(epochs, values, color=STAND_IN[f"group-{i + 1}"], label=short(label), **look)
+        if len(series) > 1:
+            axes.legend(
+                frameon=False, labelcolor=STAND_IN["ink"], fontsize=9.5, loc="upper left", bbox_to_anchor=(1, 1)
+            )
+        axes.set(xlabel="epoch", ylabel=ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        _grid(axes)
+
+    return svg(draw, name, (4.6 if len(series) > 1 else 3.9, 2.9), about)
+
+
 def _grid(axes: Axes) -> None:
     axes.grid(color=STAND_IN["rule"], linewidth=0.8)
     axes.set_axisbelow(True)

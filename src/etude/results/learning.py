@@ -111,7 +111,7 @@ def _panel(
     y = ends or around([float(value) for values, _ in lines for value in values])
     last = lines[-1][0]
     about = f"{capital(what)} by {xlabel}, from {number(float(last.iloc[0]), 3)} to {number(float(last.iloc[-1]), 3)}"
-    about += f"; best epoch {best}." if best is not None else "."
+    about += f"; the weights are of epoch {best}." if best is not None else "."
     panel = Panel(around(steps, 0.03), y, about, xlabel, "", (300, 178), whole=True)
     if best is not None and min(steps) <= best <= max(steps):
         panel.line([best, best], y, "muted", "1.5 3", 1.2)

@@ -48,7 +48,7 @@ def measure(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0)
         parts = {split: _split(table[table["split"] == split], name, target, seed) for split in SPLITS}
         about: dict[str, Any] = {key: target[key] for key in ("kind", "classes", "low", "high") if key in target}
         measured[name] = about | {"note": target.get("note", ""), "primary": PRIMARY[kind], "splits": parts}
-    return {"version": 1, "resamples": bootstrap.RESAMPLES, "level": 0.95, "targets": _plain(measured)}
+    return {"version": 1, "resamples": bootstrap.RESAMPLES, "level": 0.95, "targets": plain(measured)}
 
 
 def write(folder: str | Path) -> Path:
@@ -188,10 +188,10 @@ def _per_class(counts: np.ndarray, classes: list[str], groups: list[int]) -> lis
     return rows
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same with None for every float that JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

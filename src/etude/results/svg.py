@@ -88,6 +88,9 @@ def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], ab
 def inline(drawing: str, name: str, about: str) -> str:
     """The part of an SVG file that belongs in a page: no prolog, no metadata, ids of its own, variables for colours."""
     drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(
+        r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawing
+    )  # equal images, such as colour bars, have equal ids
     drawing = re.sub(r"<(metadata|style).*?</\1>", "", drawing, flags=re.DOTALL)  # a <style> would rule the whole page
     box = re.search(r'viewBox="([^"]+)"', drawing)
     assert box is not None, "matplotlib writes a viewBox"

@@ -59,6 +59,10 @@ class Target:
         """Outputs (B, K) as what they mean: probabilities (B, K), or values (B,)."""
         raise NotImplementedError
 
+    def score(self, out: Tensor) -> Tensor:
+        """Outputs (B, K) as what is explained of them: before what squeezes them, so that nothing vanishes, (B, K)."""
+        raise NotImplementedError
+
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -95,6 +99,10 @@ class Label(Target):
     def predict(self, out: Tensor) -> Tensor:
         """Probabilities (B, K)."""
         return out.float().softmax(1)
+
+    def score(self, out: Tensor) -> Tensor:
+        """Outputs before the softmax (B, K)."""
+        return out.float()
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
         losses = F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
@@ -135,6 +143,10 @@ class Scalar(Target):
     def predict(self, out: Tensor) -> Tensor:
         """Values (B,) inside the range."""
         return self.low + (self.high - self.low) * self._place(out.float()).clamp(0, 1)
+
+    def score(self, out: Tensor) -> Tensor:
+        """Values (B, 1), before those outside the range are moved to its ends."""
+        return (self.low + (self.high - self.low) * self._place(out.float()))[:, None]
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
         return self.criterion(self._place(out), (y - self.low) / (self.high - self.low), reduction="none")

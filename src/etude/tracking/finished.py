@@ -68,21 +68,15 @@ class Finished:
 
     @cached_property
     def figures(self) -> dict[str, bytes]:
-        """The report's figures as PNG."""
-        import pandas as pd
-
+        """The report's figures as PNG; curves a tracker draws by itself."""
         from etude.results import figures
         from etude.results.svg import Drawing
 
-        targets, curves = self.metrics["targets"], self.folder / "curves.csv"
+        targets = self.metrics["targets"]
         drawn: dict[str, str] = {"scores": figures.forest(targets)}
         for name, target in targets.items():
             if target["kind"] == "scalar":
                 drawn[f"scatter/{name}"] = figures.scatter(self.table, name, target)
-        if curves.is_file() and curves.stat().st_size:
-            model = self.record["model"]
-            found = figures.curves(pd.read_csv(curves), model.get("best_epoch"), model.get("monitor") or "val/score")
-            drawn |= {f"curves/{i}": drawing for i, (_, drawing) in enumerate(found, start=1)}
         return {name: drawing.png() for name, drawing in drawn.items() if isinstance(drawing, Drawing)}
 
     @property

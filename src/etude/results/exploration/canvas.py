@@ -52,8 +52,7 @@ def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title
         if title:
             figure.suptitle(plain(title, 60), fontsize=11, x=0.02, ha="left")
         figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Description": about})
-    drawing = svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
-    return re.sub(r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawing)  # equal images, such as colour bars, have equal ids
+    return svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
 
 
 def plain(text: str, most: int = 22) -> str:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def named(words: str, index: pd.DataFrame, skipped: dict[str, str]) -> list[int]:
+def named(words: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "clips") -> list[int]:
     """Rows of the clips that a command names.
 
     Args:
         words: Ids with commas between; an id may hold a comma itself when it is the only one.
         index: Table of the pack, with `id`.
         skipped: Why clips gave no frames, by id.
+        key: What the command calls them.
 
     Raises:
         UserError: One of them is not there; the message names ids that are spelt like it.
@@ -28,12 +29,12 @@ def named(words: str, index: pd.DataFrame, skipped: dict[str, str]) -> list[int]
     place = {str(clip): row for row, clip in enumerate(index["id"])}
     ids = [words] if words in place else list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
     if not ids:
-        raise UserError("clips=: names no clip; give ids with commas between, or count=4 for random ones")
+        raise UserError(f"{key}=: names no clip; give ids with commas between, or leave {key}= out")
     for clip in ids:
         if clip in skipped:
-            raise UserError(f"clips={clip}: this clip was skipped: {skipped[clip]}")
+            raise UserError(f"{key}={clip}: this clip was skipped: {skipped[clip]}")
         if clip not in place:
-            raise UserError(f"clips={clip}: there is no such clip; {_near(clip, place)}")
+            raise UserError(f"{key}={clip}: there is no such clip; {_near(clip, place)}")
     return [place[clip] for clip in ids]
 
 

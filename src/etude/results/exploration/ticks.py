@@ -21,7 +21,7 @@ PITCHES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯",
 def hertz(axes: Axes, front: Front, colours: Colours) -> None:
     """Mel bands by the frequency at their centre; by number where they are none."""
     axes.tick_params(axis="x", labelbottom=front.n_chroma == 0)
-    if getattr(front, "fmin", None) is None:
+    if mel_centres(front) is None:
         axes.set_ylabel("bin", fontsize=10)
         return
     shown = bands(front)
@@ -31,15 +31,24 @@ def hertz(axes: Axes, front: Front, colours: Colours) -> None:
 
 def bands(front: Front) -> list[tuple[float, str]]:
     """Round frequencies, by the mel band in which they lie and in words, in Hz; not nearer than labels can be."""
-    from librosa import mel_frequencies
-
-    fmin, fmax = front.fmin, front.fmax  # type: ignore[attr-defined]
-    htk = not isinstance(front, FrontEnd)  # ours are of Slaney's scale, those of Kaldi of HTK's
-    centres = mel_frequencies(front.n_mels + 2, fmin=fmin, fmax=fmax or front.rate / 2, htk=htk)[1:-1]
+    centres = mel_centres(front)
+    if centres is None:
+        return []
     shown = [hertz for hertz in HZ if centres[0] <= hertz <= centres[-1]]
     places = np.interp(shown, centres, np.arange(front.n_mels))
     spaced = [k for k, place in enumerate(places) if not k or place - places[k - 1] >= APART * front.n_mels]
     return [(float(places[k]), f"{shown[k]:,}") for k in spaced]
+
+
+def mel_centres(front: Front) -> np.ndarray | None:
+    """Frequency at the centre of each mel band (n_mels,), in Hz; none where the bands are no frequencies."""
+    from librosa import mel_frequencies
+
+    fmin, fmax = getattr(front, "fmin", None), getattr(front, "fmax", None)
+    if fmin is None:
+        return None
+    htk = not isinstance(front, FrontEnd)  # ours are of Slaney's scale, those of Kaldi of HTK's
+    return mel_frequencies(front.n_mels + 2, fmin=fmin, fmax=fmax or front.rate / 2, htk=htk)[1:-1]
 
 
 def pitches(axes: Axes, front: Front, colours: Colours) -> None:

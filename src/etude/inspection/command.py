@@ -1,0 +1,115 @@
+"""The command that looks inside a trained network: `etude inspect outputs/<run> clip=<id>`."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etude.errors import UserError
+
+log = logging.getLogger(__name__)
+HELP = """inspect: look inside a trained network with a clip. Activations, gradients, weights, attention, attributions.
+
+  python scripts/inspect.py outputs/<run>                     the most confident error of its test part
+  python scripts/inspect.py outputs/<run> clip=<id>,<id>      these clips, a page for each
+  python scripts/inspect.py outputs/<run> clip=song.mp3       any sound file, through the network's own front end
+
+  clip=<id | id,id | sound file>      may be said several times
+  crop=<seconds> | crop=<from>-<to>   a part of the clip; beats where a frame is one
+  checkpoint=best | last | <file>     whose inside is shown; the strip has all that the run has kept
+  to=<folder>                         where the pages go; else into the run
+
+It writes inspect_<clip>.html and inspect_<clip>.json. Attributions need captum: pip install 'etude[inspect]'.
+A run with callbacks=history keeps the weights of every epoch, for the strip."""
+
+
+@dataclass
+class Wish:
+    """What is to be shown.
+
+    Args:
+        folder: Of the run.
+        clips: Words that name clips.
+        crop: First and last second (or beat); none for the whole clip.
+        checkpoint: `best`, `last`, or a file.
+        to: Where the pages go; none for the run's folder.
+    """
+
+    folder: Path
+    clips: list[str] = field(default_factory=list)
+    crop: tuple[float, float] | None = None
+    checkpoint: str = "best"
+    to: Path | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page of each clip.
+
+    Args:
+        argv: A run folder, and clip, crop, checkpoint, to.
+
+    Returns:
+        0; 2 when the command or the run has to be mended; 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or "-h" in words or "--help" in words:
+        print(HELP)  # noqa: T201
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        wish = parse(words)
+        from etude.inspection.page import inspect  # heavy, and only now needed
+
+        pages = inspect(wish, shlex.join(["python", "scripts/inspect.py", *words]))
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        return 130
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    for page in pages:
+        print(page)  # noqa: T201
+    return 0
+
+
+def parse(words: Sequence[str]) -> Wish:
+    """What the words of the command say.
+
+    Raises:
+        UserError: A word is none of these, or says something else than it may.
+    """
+    folders: list[Path] = []
+    wish = Wish(Path())
+    for word in words:
+        key, equals, value = word.partition("=")
+        if Path(word).is_dir() or not equals:
+            folders.append(Path(word).expanduser())
+        elif key in ("clip", "clips"):
+            wish.clips.append(value)
+        elif key == "crop":
+            wish.crop = _crop(word, value)
+        elif key == "checkpoint" and value:
+            wish.checkpoint = value
+        elif key == "to" and value:
+            wish.to = Path(value).expanduser()
+        else:
+            raise UserError(f"{word}: is none of clip=, crop=, checkpoint=, to=; --help shows some")
+    if len(folders) != 1:
+        raise UserError(f"inspect takes one run folder, got {', '.join(map(str, folders)) or 'none'}")
+    wish.folder = folders[0]
+    if not wish.folder.is_dir():
+        raise UserError(f"{wish.folder}: there is no such folder of a run")
+    return wish
+
+
+def _crop(word: str, value: str) -> tuple[float, float]:
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)", value)
+    first, last = (float(found[1] or 0), float(found[2])) if found else (0.0, 0.0)
+    if last <= first:
+        raise UserError(f"{word}: must be a length, as crop=5, or from where to where, as crop=10-15")
+    return first, last

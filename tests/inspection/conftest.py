@@ -1,0 +1,92 @@
+"""Run folders of small networks that nobody has trained: a pack, a config, checkpoints, a table of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from etude import build
+from etude.data.collection import label, scalar
+from etude.data.draft import write
+from etude.learner import Learner
+
+Config = Callable[..., dict[str, Any]]
+Make = Callable[..., Path]
+CLASSES = ["high", "low"]
+STRANGE = '<script>alert(1)</script> & "$x$"'
+IDS = ["one", STRANGE, *(f"clip{k}" for k in range(4))]
+
+
+def recipe(config: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of a config."""
+    feature = build.make(config["feature"])
+    kept = {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")}
+    columns = [feature.columns.start, feature.columns.stop]
+    return {
+        "config": kept,
+        "targets": {name: targets[name] for name in config["task"]["targets"]},
+        "bins": feature.bins,
+        "columns": columns,
+        "front": feature.front.to_dict(),
+    }
+
+
+def checkpoint(path: Path, network: Learner, epoch: int) -> None:
+    """A file as training leaves it, without what an inspection does not read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": network.state_dict(), "etude": network.recipe, "epoch": epoch}, path)
+
+
+@pytest.fixture(scope="session")
+def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """A run folder of overrides, with checkpoints after some epochs; clips of noise, one with a strange name."""
+
+    def make(*overrides: str, epochs: tuple[int, ...] = (1,), frames: int = 50) -> Path:
+        folder = tmp_path_factory.mktemp("run")
+        plain = config("data=pack", "data.source.path=x", *overrides)
+        front = build.make(plain["feature"]).front
+        targets = {"genre": label(CLASSES), "valence": scalar(), "energy": scalar(), "danceability": scalar()}
+        table = pd.DataFrame({
+            "id": IDS, "group": IDS, "genre": ["low", "high"] * 3, "valence": np.linspace(0.1, 0.9, 6),
+            "energy": 0.5, "danceability": [0.2, np.nan, 0.3, 0.4, 0.5, 0.6],
+        })  # fmt: skip
+        rng = np.random.default_rng(0)
+        said = {"name": "noise", "title": "Noise", "targets": targets, "card": "", "note": "", "extra": {}}
+        noise = [rng.normal(-40, 9, (frames, front.bins)) for _ in IDS]
+        pack = write(folder / "pack", table, noise, {"origin": {"front": front.to_dict(), "collection": said}})
+        plain["data"]["source"]["path"] = str(pack.folder)
+        for epoch in epochs:
+            torch.manual_seed(epoch)
+            network = build.network(recipe(plain, targets))
+            network.standardiser.mean.fill_(-40)
+            network.standardiser.std.fill_(9)
+            name = "best" if epoch == epochs[-1] else f"history/epoch={epoch - 1:03d}"
+            checkpoint(folder / "checkpoints" / f"{name}.ckpt", network, epoch - 1)
+        OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+        parts = pd.DataFrame({"id": IDS, "split": ["test"] * 4 + ["train", "val"]})
+        parts.to_csv(folder / "split.csv", index=False)
+        predictions(table, parts, list(plain["task"]["targets"])).to_parquet(folder / "predictions.parquet")
+        return folder
+
+    return make
+
+
+def predictions(table: pd.DataFrame, parts: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """A table in which `clip0` is the surest of the errors in genre, and `clip1` furthest off in valence."""
+    made = pd.DataFrame({"id": table["id"], "split": parts["split"]})
+    for name in names:
+        made[f"{name}.true"] = table[name]
+        if name == "genre":
+            high = np.array([0.9, 0.8, 0.95, 0.9, 0.5, 0.5])  # true: low, high, low, high
+            made[f"{name}.pred"] = np.where(high > 0.5, "high", "low")
+            made[f"{name}.score.high"], made[f"{name}.score.low"] = high, 1 - high
+        else:
+            made[f"{name}.pred"] = table[name] + np.where(table["id"] == "clip1", 0.5, 0.1)
+    return made

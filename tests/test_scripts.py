@@ -1,0 +1,35 @@
+"""Every script says how it is used, although one of them has the name of a module of Python's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+def test_every_script_has_a_help(script: Path, tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, str(script), "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert script.stem in result.stdout
+    assert not result.stderr
+
+
+@pytest.mark.parametrize("path", [str(SCRIPTS), ""], ids=["by its path", "from its folder"])
+def test_inspect_beside_a_script_is_pythons(path: str) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {path!r}); import inspect; print(inspect.__file__, inspect.signature(print))"
+    )
+    result = subprocess.run([sys.executable, "-I", "-c", code], cwd=SCRIPTS, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert str(SCRIPTS) not in result.stdout and "sep=' '" in result.stdout
+
+
+def test_help_of_inspect_imports_nothing_heavy() -> None:
+    code = "import sys; from etude.inspection.command import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "matplotlib", "pandas", "numpy", "hydra", "captum"} & set(out.split())
