@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_says_what_was_run_and_on_what(page) -> None:
         "5,512,345 parameters",
         "CC-BY-4.0 (120)",
         "8 min 33 s",
-        "used for early stopping, so optimistic",
+        "it chose the epoch, so it is optimistic",
         "Few groups. The intervals come from only 6 groups",
         "depth: 4",
     ):
@@ -169,6 +170,17 @@ def test_says_what_was_run_and_on_what(page) -> None:
     assert (
         html.text.count("erived from the signal; stands in for listener ratings.") == 6
     )  # in brief and in its section, for three targets
+
+
+def test_a_validation_that_chose_nothing_is_not_called_optimistic(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    known = json.loads((copy / "record.json").read_text(encoding="utf-8"))
+    known["model"] |= {"monitor": None, "best_score": None, "best_epoch": 12}
+    (copy / "record.json").write_text(json.dumps(known), encoding="utf-8")
+    html, _ = build(copy)
+    assert "Validation: in this run it chose nothing" in html.text
+    assert "12 epochs; the weights of epoch 12 predict" in html.text
+    assert "optimistic" not in html.text and "best by" not in html.text
 
 
 def test_figures_take_the_colours_of_the_page(run: Path, page) -> None:

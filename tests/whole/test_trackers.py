@@ -236,7 +236,7 @@ def test_the_page_and_the_figures_are_there(done: Path, kept: Told) -> None:
     media = {key: value for row in kept.history for key, value in row.items() if key.endswith(".path")}
     page = kept.files / media["report.path"]
     assert page.read_bytes() == (done / "report.html").read_bytes()
-    for name in ("scores", "scatter/valence", "curves/1"):
+    for name in ("scores", "scatter/valence"):
         assert (kept.files / media[f"figures/{name}.path"]).read_bytes()[:4] == b"\x89PNG"
 
 
