@@ -47,8 +47,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
 
     from etude import frozen
     from etude.storage import clean
+    from etude.tracking.course import tracked
     from etude.tracking.finished import Finished
-    from etude.tracking.tracker import tracked
 
     warnings.filterwarnings(
         "ignore",

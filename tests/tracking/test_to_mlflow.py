@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from etude.tracking import mlflow as factory
+from etude.tracking.course import tracked
 from etude.tracking.finished import Finished, tracked_as
-from etude.tracking.tracker import tracked
 
 mlflow = pytest.importorskip("mlflow", reason="needs etude[mlflow]")
 

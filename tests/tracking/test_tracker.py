@@ -10,8 +10,9 @@ import pytest
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import RunError, UserError
+from etude.tracking.course import tracked
 from etude.tracking.finished import Finished, tracked_as
-from etude.tracking.tracker import Tracker, tracked
+from etude.tracking.tracker import Tracker
 
 
 class Inner(Logger):

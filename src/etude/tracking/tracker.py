@@ -1,4 +1,4 @@
-"""What all trackers have in common: when they are begun, what they are told, and that their faults stay theirs."""
+"""What all trackers have in common: what they are told, and that their faults stay theirs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import UserError
-from etude.launch import first
 from etude.results.measure import save
 from etude.tracking.finished import Finished, tracked_as
 
@@ -142,21 +140,6 @@ class Tracker(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The config is handed over when the run begins."""
-
-
-@contextmanager
-def tracked(loggers: Sequence[Logger]) -> Iterator[list[Tracker]]:
-    """Begin the trackers among the loggers of a run, and tell them how it ended: whatever is raised, it failed."""
-    trackers = [logger for logger in loggers if isinstance(logger, Tracker)] if first() else []
-    failed = True
-    try:
-        for tracker in trackers:
-            tracker.begin()
-        yield trackers
-        failed = False
-    finally:
-        for tracker in trackers:
-            tracker.end(failed)
 
 
 def reason(error: BaseException) -> str:
