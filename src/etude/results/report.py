@@ -1,7 +1,7 @@
 """A run folder to one page that says what was found, on what, and how sure one can be.
 
 The page is a file of its own: styles, figures and numbers are inside it, and it asks nothing of any network. Test is
-what it headlines; validation is folded away, and called optimistic where it chose the weights. Every string from the run
+what it headlines; validation is folded away, and called optimistic where it chose the weights. Every string of the run
 is escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
 """
 
