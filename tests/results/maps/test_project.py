@@ -10,7 +10,6 @@ import pytest
 
 from etude.results.maps.methods import METHODS, tsne_library
 from etude.results.maps.project import NoMap, project, subset
-from etude.results.maps.still import coordinates, map_figure
 
 
 def by_hand(method: str, x: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -115,17 +114,3 @@ def test_umap_is_imported_by_its_own_map_alone() -> None:
         "assert not {'umap', 'torch', 'openTSNE'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("method", ["pca", "tsne"])
-def test_a_still_map_is_of_one_part_and_keeps_its_rows(table, targets, method: str) -> None:
-    at = coordinates(table, method)
-    assert at.index.tolist() == table.index[table["split"] == "test"].tolist()
-    x = np.stack(table.loc[at.index, "embedding"].tolist())
-    np.testing.assert_array_equal(at.to_numpy(), project(x, method, 2).at)
-    for name in ("genre", "valence"):
-        drawn = map_figure(at, table, name, targets[name], method)
-        assert drawn.startswith("<svg") and f"of {len(at)} clips, coloured by {name}" in drawn
-    assert all(name in map_figure(at, table, "genre", targets["genre"]) for name in targets["genre"]["classes"])
-    with pytest.raises(NoMap, match="no column embedding"):
-        coordinates(table.drop(columns="embedding"))
