@@ -6,6 +6,7 @@ pictures of these in a headless Chromium, which has to be on the machine.
 
 from __future__ import annotations
 
+import argparse
 import io
 import shutil
 import subprocess
@@ -83,6 +84,7 @@ def take(shot: Shot, page: Page) -> bytes:
 
 def main() -> int:
     """Make all pictures; exit status 2 where there is no browser."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     from playwright.sync_api import sync_playwright
 
     browser = next((found for name in CHROMIUM if (found := shutil.which(name))), None)

@@ -17,9 +17,10 @@ def numbers(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, 
         record: The content of record.json.
 
     Returns:
-        `test/<target>/<metric>` with its ends `.../low` and `.../high`; the same of a baseline as
-        `test/<target>/<baseline>/<metric>` and of the distance from it as `test/<target>/over_<baseline>/<metric>`; `n`
-        and `groups`; `best/epoch` and the score that chose it; seconds. What is undefined is left out.
+        `test/<target>/<metric>`, calibration and agreement among them, with its ends `.../low` and `.../high`; the
+        same of a baseline as `test/<target>/<baseline>/<metric>` and of the distance from it as
+        `test/<target>/over_<baseline>/<metric>`; `n` and `groups`; `best/epoch` and the score that chose it; seconds.
+        What is undefined is left out.
     """
     flat: dict[str, float | None] = {}
     for name, target in metrics["targets"].items():
@@ -36,6 +37,8 @@ def _part(root: str, part: Mapping[str, Any]) -> Iterator[tuple[str, float | Non
     yield f"{root}/n", part["n"]
     yield f"{root}/groups", part["groups"]
     yield from _scores(root, part["scores"])
+    sure = {key: score for key, score in part.get("calibration", {}).items() if key not in ("chance", "bins")}
+    yield from _scores(root, sure | part.get("agreement", {}))
     for name, baseline in part["baselines"].items():
         yield from _scores(f"{root}/{name}", baseline["scores"])
         yield from _scores(f"{root}/over_{name}", baseline["difference"])
