@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.door import door
 from etude.errors import UserError
 from etude.words import module_of
 
 if TYPE_CHECKING:
     from etude.results.exploration.look import Wish
 
-log = logging.getLogger(__name__)
 MOST = 24  # clips on one page
 HELP = """explore: look before you train. Clips as pictures, labels as counts, copies and leaks in sentences; one page.
 
@@ -38,30 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the command or the data have to be mended; 130 when interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or "-h" in words or "--help" in words:
-        print(HELP)  # noqa: T201
-        return 0
+    return door(argv, HELP, _work)
+
+
+def _work(words: list[str]) -> list[Path]:
+    """The page of a collection, and what Hydra says of a word as what has to be mended."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from etude.results.exploration.look import look
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         wish, rest = _own(words)
-        page = look(module_of(rest)[0], wish, shlex.join(["python", "scripts/explore.py", *words]))
-    except KeyboardInterrupt:
-        log.warning("interrupted")
-        return 130
+        return [look(module_of(rest)[0], wish, shlex.join(["python", "scripts/explore.py", *words]))]
     except HydraException as error:  # many lines, of which the last say where Hydra has looked
-        print(" ".join(str(error).partition("Config search path")[0].split()), file=sys.stderr)  # noqa: T201
-        return 2
-    except (UserError, OmegaConfBaseException) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    print(page)  # noqa: T201
-    return 0
+        raise UserError(" ".join(str(error).partition("Config search path")[0].split())) from error
+    except OmegaConfBaseException as error:
+        raise UserError(str(error)) from error
 
 
 def _own(words: list[str]) -> tuple[Wish, list[str]]:

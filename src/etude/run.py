@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[str, Any]:
-    """Train, predict with the best checkpoint, measure, report.
+    """Train, predict with the checkpoint that was kept, measure, report.
 
     Args:
         config: The resolved config, plain values.
@@ -96,7 +96,7 @@ def carry_out(
     begun: datetime,
     last: Path | None,
 ) -> dict[str, Any]:
-    """Fit, predict with the best checkpoint, measure, report: from what is built to what is on disk.
+    """Fit, predict with the checkpoint that was kept, measure, report: from what is built to what is on disk.
 
     Args:
         config: The resolved config.
@@ -170,7 +170,7 @@ def say(data: MusicData, learner: Learner) -> None:
 
 
 def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
-    """How training went: best epoch, its score, epochs run."""
+    """How training went: the epoch whose weights were kept, its score where one chose it, epochs run."""
     from etude.checkpoint import read
 
     checkpoint: Any = trainer.checkpoint_callback
@@ -188,7 +188,7 @@ def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
 
 
 def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
-    """The table of predictions of validation and test by the best checkpoint; None on all processes but the first."""
+    """The table of predictions of validation and test by what was kept; None on all processes but the first."""
     import numpy as np
 
     from etude.results.baselines import mel_statistics

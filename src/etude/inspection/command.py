@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etude.door import door
 from etude.errors import UserError
 
-log = logging.getLogger(__name__)
 HELP = """inspect: look inside a trained network with a clip. Activations, gradients, weights, attention, attributions.
 
   python scripts/inspect.py outputs/<run>                     the most confident error of its test part
@@ -56,25 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the command or the run has to be mended; 130 when interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or "-h" in words or "--help" in words:
-        print(HELP)  # noqa: T201
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work(words: list[str]) -> list[Path]:
         wish = parse(words)
         from etude.inspection.page import inspect  # heavy, and only now needed
 
-        pages = inspect(wish, shlex.join(["python", "scripts/inspect.py", *words]))
-    except KeyboardInterrupt:
-        log.warning("interrupted")
-        return 130
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    for page in pages:
-        print(page)  # noqa: T201
-    return 0
+        return inspect(wish, shlex.join(["python", "scripts/inspect.py", *words]))
+
+    return door(argv, HELP, work)
 
 
 def parse(words: Sequence[str]) -> Wish:

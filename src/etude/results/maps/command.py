@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from etude.door import door
 from etude.errors import UserError
 from etude.results.maps.words import Wish, wish
 
-log = logging.getLogger(__name__)
 HELP = """latent: maps of the embeddings before the heads, and what they preserve. One page, from run folders alone.
 
   python scripts/latent.py outputs/<run>                      all six methods, in the plane and in space
@@ -38,21 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the command or the runs have to be mended; 130 when interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or "-h" in words or "--help" in words:
-        print(HELP)  # noqa: T201
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        page = latent(wish(words), shlex.join(["python", "scripts/latent.py", *words]))
-    except KeyboardInterrupt:
-        log.warning("interrupted")
-        return 130
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    print(page)  # noqa: T201
-    return 0
+    return door(argv, HELP, lambda words: [latent(wish(words), shlex.join(["python", "scripts/latent.py", *words]))])
 
 
 def latent(asked: Wish, command: str = "") -> Path:
