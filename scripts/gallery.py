@@ -34,8 +34,8 @@ class Shot(NamedTuple):
 
 SHOTS = (
     Shot("report", "sweep/0_*/report.html"),
-    Shot("report-errors", "sweep/0_*/report.html", "text=Most confident errors"),
-    Shot("report-scalars", "affect/report.html", "#target-1", "dark"),
+    Shot("report-errors", "sweep/0_*/report.html", "text=relative to each clip"),
+    Shot("report-scalars", "affect/report.html", "text=Predictions and residuals", "dark"),
     Shot("compare", "sweep/compare.html"),
     Shot("compare-pairs", "sweep/compare.html", "#pairs"),
     Shot("latent", "sweep/latent.html", "#maps"),
@@ -65,20 +65,17 @@ def work() -> None:
 
 
 def take(shot: Shot, page: Page) -> bytes:
-    """A picture of a page as PNG of 128 colours, which is a quarter of its size."""
+    """A picture of what a window shows, as PNG of 256 colours, which is a third of its size."""
     from PIL import Image
 
     page.emulate_media(color_scheme=shot.scheme)  # type: ignore[arg-type]
     page.goto(next(RUNS.glob(shot.page)).as_uri())
-    top = 0.0
     if shot.part:
         box = page.locator(shot.part).first.bounding_box()
         assert box is not None, f"{shot.page} has no {shot.part}"
-        top = max(0.0, box["y"] - 24)
-    clip = {"x": 0, "y": top, "width": WIDTH, "height": HEIGHT}
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip)))  # type: ignore[arg-type]
-    small = io.BytesIO()
-    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        page.evaluate("y => window.scrollTo({top: y, behavior: 'instant'})", box["y"] - 24)
+    picture, small = Image.open(io.BytesIO(page.screenshot())), io.BytesIO()
+    picture.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
