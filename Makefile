@@ -20,7 +20,8 @@ demo: setup
 	$(BIN)/python train.py
 
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@# a thread for each of the two processes: on two cores, four get in each other's way
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check
