@@ -17,7 +17,7 @@ from etude.build import conf_dir
 torch.set_num_threads(1)
 # of its own for each process: what two of them compile into one cache at a time crashes the next that loads it
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE))
+os.environ["NUMBA_CACHE_DIR"] = str(CACHE)  # whatever the process that started this one has
 
 CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, debug: null}"  # filled in a real run
 
