@@ -44,6 +44,6 @@ def test_the_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, enviro
         cwd=empty,
         env=outside,
     )
-    (run,) = (empty / "outputs").glob("*_fast_genre_ast")
+    (run,) = (empty / "outputs").glob("*_fast_genre_cnn")
     assert (run / "report.html").stat().st_size > 10_000
     assert str(ROOT) not in (run / "config.yaml").read_text()

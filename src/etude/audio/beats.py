@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.compiled import first_use
 from etude.audio.front import Front, decibels, mel_bank, spectrum
 
 if TYPE_CHECKING:
@@ -30,17 +31,19 @@ def track(audio: np.ndarray, front: Front) -> np.ndarray:
     Returns:
         Frames of `front` where beats fall (K,), ascending; empty when there is no onset.
     """
-    import librosa
     import torch
 
     rate, hop = front.rate, front.hop_length
     # onsets: all frequencies, 80 dB below the loudest, as librosa has it
     power = spectrum(percussive(audio, front), front, torch.from_numpy(mel_bank(rate, front.n_fft, BANDS).T.copy()))
     decibels(power, "one")
-    onsets = librosa.onset.onset_strength(
-        S=power.numpy().T, sr=rate, hop_length=hop, n_fft=front.n_fft, aggregate=np.median
-    )
-    return librosa.beat.beat_track(onset_envelope=onsets, sr=rate, hop_length=hop)[1].astype(np.int64)
+    with first_use("beats"):
+        import librosa
+
+        onsets = librosa.onset.onset_strength(
+            S=power.numpy().T, sr=rate, hop_length=hop, n_fft=front.n_fft, aggregate=np.median
+        )
+        return librosa.beat.beat_track(onset_envelope=onsets, sr=rate, hop_length=hop)[1].astype(np.int64)
 
 
 def percussive(audio: np.ndarray, front: Front) -> np.ndarray:

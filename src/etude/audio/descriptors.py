@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from etude.audio.compiled import first_use
+
 Biquad = tuple[np.ndarray, np.ndarray]  # numerator (3,) and denominator (3,), the latter starting with 1
 
 LOUDNESS = (-36.0, -6.0)  # LUFS: a soft solo instrument .. a heavily limited master
@@ -117,12 +119,13 @@ def pulse_clarity(audio: np.ndarray, rate: int) -> float:
     Returns:
         Correlation; NaN if the clip is silent.
     """
-    import librosa
-
     if not audio.any():
         return np.nan
     hop = round(rate / 86)  # 12 ms: 4 % of the shortest period
-    onsets = librosa.onset.onset_strength(y=_peak(audio), sr=rate, n_fft=_window(rate), hop_length=hop)
+    with first_use("onsets"):
+        import librosa
+
+        onsets = librosa.onset.onset_strength(y=_peak(audio), sr=rate, n_fft=_window(rate), hop_length=hop)
     frames = rate / hop
     lags = range(int(np.ceil(60 / BPM[1] * frames)), int(60 / BPM[0] * frames) + 1)
     return max(_correlation(onsets[:-lag], onsets[lag:]) for lag in lags)
@@ -140,14 +143,15 @@ def brightness(audio: np.ndarray, rate: int) -> float:
     Returns:
         log2 Hz; NaN if the clip is silent.
     """
-    import librosa
-
     if not audio.any():
         return np.nan
     n_fft = _window(rate)
-    frequency = librosa.fft_frequencies(sr=rate, n_fft=n_fft)
+    frequency = np.fft.rfftfreq(n_fft, 1 / rate)
     heard = (frequency >= BAND[0]) & (frequency <= BAND[1])
-    spectrum = np.abs(librosa.stft(_peak(audio), n_fft=n_fft))[heard].mean(axis=1)
+    with first_use("transform"):
+        import librosa
+
+        spectrum = np.abs(librosa.stft(_peak(audio), n_fft=n_fft))[heard].mean(axis=1)
     return float(np.average(np.log2(frequency[heard]), weights=spectrum))
 
 
@@ -163,14 +167,15 @@ def mode(audio: np.ndarray, rate: int) -> float:
     Returns:
         Difference of two correlations, in [-2, 2]; NaN if the clip is silent.
     """
-    import librosa
-
     if not audio.any():
         return np.nan
     # Constant Q: a short transform smears the low semitones into their neighbours and makes a major triad look minor.
     # A440 rather than an estimated tuning, whose histogram can jump by a step for one bit of the input. No
     # normalisation of frames, so that a fading tail weighs what it sounds like.
-    chroma = librosa.feature.chroma_cqt(y=_peak(audio), sr=rate, tuning=0.0, norm=None).mean(axis=1)
+    with first_use("key"):
+        import librosa
+
+        chroma = librosa.feature.chroma_cqt(y=_peak(audio), sr=rate, tuning=0.0, norm=None).mean(axis=1)
     best = [max(_correlation(np.roll(key, tonic), chroma) for tonic in range(12)) for key in (MAJOR, MINOR)]
     return best[0] - best[1]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from etude.audio.beats import synchronous, track
+from etude.audio.compiled import first_use
 from etude.audio.front import Front, decibels, mel_bank, spectrum
 from etude.audio.tuning import estimate
 from etude.errors import UserError
@@ -111,12 +112,13 @@ def _constant_q(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     """Constant-Q chroma (T, n_chroma); librosa's own, because a constant-Q transform is not ours to write again."""
     import warnings
 
-    from librosa.feature import chroma_cqt
     from librosa.util.exceptions import ParameterError
 
     try:
-        with warnings.catch_warnings():
+        with first_use("chroma"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of clips shorter than the longest filter, and of those without a pitch
+            from librosa.feature import chroma_cqt
+
             chroma = chroma_cqt(
                 y=audio, sr=front.rate, hop_length=front.hop_length, n_chroma=front.n_chroma, tuning=front.tuning,
                 bins_per_octave=3 * front.n_chroma,
@@ -138,10 +140,11 @@ def _unit(chroma: Tensor) -> None:
 def _bank(front: FrontEnd, tuning: float | None) -> Tensor:
     """Mel and chroma filters side by side, (1 + n_fft / 2, F); mel filters alone without a tuning."""
     import torch
-    from librosa import filters
 
     bank = mel_bank(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
+        from librosa import filters
+
         chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
         bank = np.concatenate([bank, chroma])
     return torch.from_numpy(bank.T.astype(np.float32).copy())

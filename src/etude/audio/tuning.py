@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from etude.audio.compiled import first_use
+
 LOWEST, HIGHEST = 150.0, 4000.0  # Hz
 THRESHOLD = 0.1  # of the frame's strongest bin
 
@@ -23,8 +25,6 @@ def estimate(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
     Returns:
         Deviation from A440 in fractions of a pitch class, in [-0.5, 0.5), a multiple of 0.01; 0 without any pitch.
     """
-    from librosa import pitch_tuning
-
     n_fft = 2 * (power.shape[1] - 1)
     frequency = np.fft.rfftfreq(n_fft, 1 / rate)
     (wanted,) = np.nonzero((frequency >= LOWEST) & (frequency < HIGHEST))
@@ -38,4 +38,9 @@ def estimate(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
     shift = np.divide(-slope, bend, out=np.zeros_like(slope), where=np.abs(slope) < np.abs(bend))
     pitch, height = (peaks[1] + first + shift) * float(rate) / n_fft, mid + 0.5 * slope * shift
     loud = pitch[height >= np.median(height)] if len(height) else height
-    return float(pitch_tuning(loud, bins_per_octave=n_chroma)) if len(loud) else 0.0
+    if not len(loud):
+        return 0.0
+    with first_use("tuning"):
+        from librosa import pitch_tuning
+
+        return float(pitch_tuning(loud, bins_per_octave=n_chroma))
