@@ -124,9 +124,10 @@ def carry_out(
     about = outcome(trainer, learner)
     if data.overfit:
         log.info(
-            "%d clips learned by heart: loss %.4f; no report, because this is no test",
+            "%d clips learned by heart: loss %.4f after %d epochs; no report, because this is no test",
             data.overfit,
             trainer.callback_metrics["val/loss"],
+            trainer.current_epoch,
         )
         return {}
     with explained(config, folder, trainer, learner):

@@ -212,7 +212,8 @@ def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, config: Comp
     composed, plain = config(*line, "debug=overfit"), config(*line)
     assert problems(composed) == []
     assert composed["data"]["overfit"] == 8
-    assert not composed["augment"] and not composed["callbacks"]["early_stopping"]
+    assert not composed["augment"]
+    assert composed["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # what it learns by heart, whatever stops it
     assert composed["backbone"] == plain["backbone"]
 
 
