@@ -27,6 +27,39 @@ except Timeout:
     print("waits")
 """
 
+EACH = """
+from contextlib import contextmanager
+import numpy as np
+from numba.core.caching import Cache
+from etude.audio import compiled
+
+held, loads, alone = [], [0], compiled.first_use
+
+@contextmanager
+def seen(name):
+    with alone(name):
+        held.append(name)
+        yield
+        held.pop()
+
+def load(cache, *args):
+    loads[0] += 1
+    if not held:
+        print(cache._py_func.__qualname__)
+    return plain(cache, *args)
+
+compiled.first_use = seen
+plain, Cache.load_overload = Cache.load_overload, load
+from etude.audio import descriptors
+from etude.audio.spectral import FrontEnd
+audio = np.random.default_rng(0).standard_normal(22050 * 3).astype(np.float32)
+for choice in CHOICES:
+    FrontEnd(**choice).frames(audio)
+for name in ("pulse_clarity", "brightness", "mode"):
+    getattr(descriptors, name)(audio, 22050)
+assert loads[0] > 9
+"""
+
 
 @pytest.fixture
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -54,3 +87,8 @@ def test_what_failed_is_not_yet_used(other: list[str]) -> None:
         assert said(other) == "waits"
     with first_use("tuning"):
         assert said(other) == "waits"
+
+
+def test_whatever_is_compiled_is_used_first_behind_the_lock() -> None:
+    choices = [{}, {"tuning": None}, {"chroma": "cqt"}, {"sync": "beat"}]
+    assert said([sys.executable, "-c", EACH.replace("CHOICES", repr(choices))]) == ""

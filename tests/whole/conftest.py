@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.whole.warm import Nest
 
-ROOT = Path(__file__).parents[2]
 Result = subprocess.CompletedProcess[str]
 
 
@@ -22,14 +21,21 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def train(packs: Path, environment: dict[str, str]) -> Callable[..., Result]:
+def nest(environment: dict[str, str]) -> Iterator[Nest]:
+    """Where processes come from that have their imports behind them."""
+    made = Nest(environment)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="session")
+def train(packs: Path, environment: dict[str, str], nest: Nest) -> Callable[..., Result]:
     """`python train.py ...` in a folder, to its end."""
 
     def go(folder: Path, *overrides: str) -> Result:
         shared = [] if any(word.startswith("resume=") for word in overrides) else [f"data.packs={packs}"]
         words = sorted([*shared, *overrides], key=lambda word: not word.startswith("-"))  # Hydra wants its flags first
-        command = [sys.executable, str(ROOT / "train.py"), *words]
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        return nest.run(folder, environment, *words)
 
     return go
 

@@ -213,7 +213,7 @@ def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, config: Comp
     assert problems(composed) == []
     assert composed["data"]["overfit"] == 8
     assert not composed["augment"]
-    assert composed["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # what it learns by heart, whatever stops it
+    assert composed["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # whatever stopped it
     assert composed["backbone"] == plain["backbone"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.whole.warm import Nest
 
 pytestmark = pytest.mark.xdist_group("survive")  # what is run once is run in one process
-ROOT = Path(__file__).parents[2]
 BOMB = """
 import os
 import resource
@@ -65,27 +65,32 @@ STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_scheduler
 RUNNING = ("current_model_state", "averaging_state")  # of a mean of the weights, which stands in `state_dict`
 
 
-def start(folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
+def start(nest: Nest, folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
     path = f"{folder}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     known = environment | {"PYTHONPATH": path, "ETUDE_TRUST": "bomb"}
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture(scope="module")
-def callbacks(request: pytest.FixtureRequest) -> list[str]:
-    return [f"callbacks={request.param}", *WAYS[request.param]]
+    return nest.run(folder, known, *overrides)
 
 
 @pytest.fixture(scope="module")
 def whole(
-    tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str], callbacks: list[str]
-) -> Path:
-    """The run that nothing happens to."""
-    folder = tmp_path_factory.mktemp("whole")
-    result = start(folder, environment, *callbacks, f"data.packs={packs}", *LINE)
-    assert result.returncode == 0, result.stderr
-    return next((folder / "outputs").iterdir())
+    tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str], nest: Nest
+) -> Callable[[str], Path]:
+    """The run that nothing happens to, by what is kept of it; each is run once."""
+    done: dict[str, Path] = {}
+
+    def go(kept: str) -> Path:
+        if kept not in done:
+            folder = tmp_path_factory.mktemp("whole")
+            result = start(nest, folder, environment, *words(kept), f"data.packs={packs}", *LINE)
+            assert result.returncode == 0, result.stderr
+            done[kept] = next((folder / "outputs").iterdir())
+        return done[kept]
+
+    return go
+
+
+def words(kept: str) -> list[str]:
+    return [f"callbacks={kept}", *WAYS[kept]]
 
 
 def pathless(node: Any, run: Path) -> Any:
@@ -110,13 +115,20 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-@pytest.mark.parametrize(("callbacks", "how"), CASES, indirect=["callbacks"])
+@pytest.mark.parametrize(("kept", "how"), CASES)
 def test_what_ends_a_run_changes_nothing(
-    how: str, whole: Path, packs: Path, environment: dict[str, str], callbacks: list[str], tmp_path: Path
+    kept: str,
+    how: str,
+    whole: Callable[[str], Path],
+    packs: Path,
+    environment: dict[str, str],
+    nest: Nest,
+    tmp_path: Path,
 ) -> None:
+    quiet = whole(kept)
     (tmp_path / "bomb.py").write_text(BOMB)
     bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, how: {how}, step: {MOMENT}}}"
-    ended = start(tmp_path, environment, *callbacks, f"data.packs={packs}", *LINE, bomb)
+    ended = start(nest, tmp_path, environment, *words(kept), f"data.packs={packs}", *LINE, bomb)
     assert ended.returncode == (1 if how == "full" else -9), ended.stderr
     (run,) = (tmp_path / "outputs").iterdir()
     assert not (run / "metrics.json").exists()
@@ -132,15 +144,15 @@ def test_what_ends_a_run_changes_nothing(
         assert said.startswith(f"{run.relative_to(tmp_path)}/checkpoints: the disk is full")
         assert said.endswith(f"; go on with: python train.py resume={run.relative_to(tmp_path)}")
         assert "Traceback" not in ended.stderr
-    resumed = start(tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
+    resumed = start(nest, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
     assert resumed.returncode == 0, resumed.stderr
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     for name in ("last", "best"):
-        one, other = (torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True) for path in (whole, run))
-        for key in STATE + (RUNNING if "callbacks=ema" in callbacks else ()):
+        one, other = (torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True) for path in (quiet, run))
+        for key in STATE + (RUNNING if kept == "ema" else ()):
             assert_equal(one[key], other[key], f"{name}: {key}")
-        states = (pathless(stored["callbacks"], path) for stored, path in ((one, whole), (other, run)))
+        states = (pathless(stored["callbacks"], path) for stored, path in ((one, quiet), (other, run)))
         assert_equal(*states, f"{name}: callbacks")
-    assert (run / "curves.csv").read_text() == (whole / "curves.csv").read_text()
+    assert (run / "curves.csv").read_text() == (quiet / "curves.csv").read_text()
     assert len(pd.read_csv(run / "curves.csv")) == 3 < EPOCHS
-    pd.testing.assert_frame_equal(*(pd.read_parquet(path / "predictions.parquet") for path in (run, whole)))
+    pd.testing.assert_frame_equal(*(pd.read_parquet(path / "predictions.parquet") for path in (run, quiet)))

@@ -83,6 +83,8 @@ def synchronous(power: Tensor, beats: np.ndarray) -> Tensor:
     The median is taken of power and not of dB: for an even number of frames it lies between two of them.
     """
     import torch
-    from librosa.util import sync
 
-    return torch.from_numpy(sync(power.numpy().T, beats.tolist() or [0], aggregate=np.median).T.copy())
+    with first_use("beats: median"):
+        from librosa.util import sync
+
+        return torch.from_numpy(sync(power.numpy().T, beats.tolist() or [0], aggregate=np.median).T.copy())

@@ -143,8 +143,9 @@ def _bank(front: FrontEnd, tuning: float | None) -> Tensor:
 
     bank = mel_bank(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
-        from librosa import filters
+        with first_use("chroma filters"):
+            from librosa import filters
 
-        chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
+            chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
         bank = np.concatenate([bank, chroma])
     return torch.from_numpy(bank.T.astype(np.float32).copy())
