@@ -21,7 +21,7 @@ demo: setup
 
 test: setup lint
 	@# a thread for each of the two processes: on two cores, four get in each other's way
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20
 
 lint: setup
 	$(BIN)/ruff check

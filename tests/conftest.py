@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from etude.build import conf_dir
 
 torch.set_num_threads(1)
+os.environ["NUMBA_NUM_THREADS"] = "1"  # or its first parallel function sets torch to a thread for each core, which spin
 # of its own for each process: what two of them compile into one cache at a time crashes the next that loads it
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["NUMBA_CACHE_DIR"] = str(CACHE)  # whatever the process that started this one has
