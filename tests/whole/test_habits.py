@@ -140,10 +140,8 @@ def test_a_sweep_over_several_processes_is_refused(tmp_path: Path, train: Callab
     assert "a sweep trains each of its jobs in one process" in result.stderr
 
 
-def test_loggers_hold_the_curves(tmp_path: Path, packs: Path, environment: dict[str, str]) -> None:
-    words = ["-m", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm", f"data.packs={packs}"]
-    command = [sys.executable, str(ROOT / "train.py"), *words]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:
+    result = train(tmp_path, "-m", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm")
     assert result.returncode == 0, result.stderr
     (offline,) = (tmp_path / "outputs").rglob("run-*.wandb")
     assert b"val/score" in offline.read_bytes()

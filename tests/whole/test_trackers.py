@@ -19,12 +19,12 @@ import pandas as pd
 import pytest
 import yaml
 from tests.whole.wandb_file import Told, told
+from tests.whole.warm import Nest
 
 mlflow = pytest.importorskip("mlflow", reason="needs etude[mlflow]")
 pytest.importorskip("tensorboard", reason="needs etude[tensorboard]")
 
 pytestmark = pytest.mark.xdist_group("trackers")  # what is run once is run in one process
-ROOT = Path(__file__).parents[2]
 Result = subprocess.CompletedProcess[str]
 BOMB = """
 import os
@@ -102,17 +102,14 @@ def server(home: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def start(home: Path, environment: dict[str, str]) -> Any:
+def start(home: Path, environment: dict[str, str], nest: Nest) -> Any:
     known = {key: value for key, value in environment.items() if not key.startswith("MLFLOW")}
     known |= {f"WANDB_{name}_DIR": str(home / f"wandb_{name}") for name in ("DATA", "CACHE", "CONFIG")}
     known |= {"PYTHONPATH": f"{home}{os.pathsep}{environment.get('PYTHONPATH', '')}", "ETUDE_TRUST": "bomb"}
     known |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def go(*words: str) -> Result:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *words],
-            cwd=home, env=known, capture_output=True, text=True, timeout=300, start_new_session=True,
-        )  # fmt: skip
+        return nest.run(home, known, *words)
 
     return go
 

@@ -1,7 +1,7 @@
 """`python train.py ...` without the wait for its imports: forked from a process that did nothing but import.
 
-Not for runs with a tracker: the client of Weights & Biases makes a folder for its files when it is imported, which the
-first process that ends takes away from the others.
+The client of Weights & Biases is not among them, nor timm, which imports it: on its import it makes a folder for its
+files, which the first process that ends would take away from the others.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULES = "hydra, matplotlib.pyplot, pandas, pytorch_lightning, sklearn.linear_model, timm, etude.learner, etude.train"
+MODULES = "hydra, matplotlib.pyplot, pandas, pytorch_lightning, sklearn.linear_model, etude.learner, etude.train"
 NEST = f"""
 import json, os, runpy, signal, sys
 
 import {MODULES}
 
+assert "wandb" not in sys.modules
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
