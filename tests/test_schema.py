@@ -108,6 +108,8 @@ def test_a_typing_error_is_found(sound: Config, override: str, said: str) -> Non
         ("data.split.allow_shared_groups=1", "data.split.allow_shared_groups: must be bool, got 1"),
         ("feature.front.top_db=true", "feature.front.top_db: must be float, got True"),
         ("feature.view=12", "feature.view: must be str, got 12"),
+        ("trainer.max_epochs=0", "trainer.max_epochs: must be at least 1, got 0"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs: must be at least 1, got -1"),
         ("trainer.max_epochs=many", "trainer.max_epochs: must be int or None, got 'many'"),
         ("seed=-1", "seed: must be a whole number of at least 0, got -1"),
         ("seed=true", "seed: must be a whole number of at least 0, got True"),

@@ -33,6 +33,9 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         found.append(f"seed: must be a whole number of at least 0, got {seed!r}")
+    epochs = (config.get("trainer") or {}).get("max_epochs")
+    if isinstance(epochs, int) and epochs < 1:
+        found.append(f"trainer.max_epochs: must be at least 1, got {epochs}")
     if not isinstance(config.get("compile", False), bool):
         found.append(f"compile: must be bool, got {config['compile']!r}")
     task = config.get("task") or {}

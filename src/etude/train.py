@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         except (UserError, RunError) as error:
             state["status"] = 2 if isinstance(error, UserError) else 1
+            if config.get("resume") and isinstance(error, UserError):
+                _silence()  # the run's own log is about the run
             if str(error):
                 log.error("%s%s", error, "" if isinstance(error, UserError) else _advice(folder))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -137,6 +139,8 @@ def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
         raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(config, dict)
+    if (config.get("data") or {}).get("overfit"):
+        raise UserError(f"resume={os.path.relpath(folder)}: this run learns a few clips by heart; start it anew")
     vet(config)
     return {str(key): value for key, value in config.items()}
 
@@ -167,11 +171,16 @@ def _advice(folder: Path) -> str:
 
 def _discard(folder: Path) -> None:
     """Take away the folder of a run that never began."""
+    _silence()
+    if first():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _silence() -> None:
+    """Write no more into the run's train.log."""
     for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    if first():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _show(folder: Path) -> None:

@@ -333,3 +333,23 @@ def test_markdown_table() -> None:
     html = markdown.to_html("| a | b |\n|---|--:|\n| 1 | <2 |")
     assert '<thead><tr><th scope="col">a</th><th scope="col">b</th></tr></thead>' in html
     assert "<tr><td>1</td><td>&lt;2</td></tr>" in html
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("predictions.parquet", "no table", "cannot be read as a table"),
+        ("record.json", "{", "cannot be read as JSON"),
+        ("record.json", "{}", "does not say the targets of a run"),
+    ],
+)
+def test_a_damaged_file_is_a_sentence(
+    name: str, content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / "predictions.parquet")
+    (tmp_path / "record.json").write_text('{"targets": {}}')
+    (tmp_path / name).write_text(content)
+    assert main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / name}: {said}; train the run anew")
+    assert not (tmp_path / "report.html").exists()

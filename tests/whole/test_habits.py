@@ -117,6 +117,17 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     assert curves["epoch"].dropna().astype(int).tolist() == list(range(1, 13))
 
 
+def test_what_is_learned_by_heart_is_not_gone_on_with(tmp_path: Path, train: Callable[..., Result]) -> None:
+    result = train(tmp_path, "debug=overfit", "backbone=lstm", "data.crop=1.0", "trainer.max_epochs=5")
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "outputs").iterdir()
+    log = (run / "train.log").read_text()
+    again = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
+    assert again.returncode == 2
+    assert again.stderr.strip() == f"resume=outputs/{run.name}: this run learns a few clips by heart; start it anew"
+    assert (run / "train.log").read_text() == log  # which is about the run
+
+
 def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:
     result = train(tmp_path, "-m", "backbone=lstm,cnn", "task=genre,valence", "debug=fast")
     assert result.returncode == 0, result.stderr

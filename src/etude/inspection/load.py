@@ -83,10 +83,9 @@ class Run:
 
     def predictions(self) -> pd.DataFrame | None:
         """The table of predictions, where the run has come so far."""
-        import pandas as pd
+        from etude.results import reading
 
-        path = self.folder / "predictions.parquet"
-        return pd.read_parquet(path) if path.is_file() else None
+        return reading.table(self.folder) if (self.folder / reading.TABLE).is_file() else None
 
     def clips(self, wanted: list[str]) -> list[Clip]:
         """Clips that were named by id or file; the most confident error of the test part when none was.

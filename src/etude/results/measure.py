@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.results import agreement, bootstrap, calibration, resampled
+from etude.results import agreement, bootstrap, calibration, reading, resampled
 from etude.results.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -56,11 +56,8 @@ def write(folder: str | Path) -> Path:
 
     The file appears whole or not at all: a run that has metrics.json is a finished run.
     """
-    import pandas as pd
-
     folder = Path(folder)
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    metrics = measure(pd.read_parquet(folder / "predictions.parquet"), record["targets"])
+    metrics = measure(reading.table(folder), reading.record(folder)["targets"])
     return save(folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

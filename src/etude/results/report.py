@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.results import excerpts, figures, latent_figure, learning, markdown
+from etude.errors import UserError
+from etude.results import excerpts, figures, latent_figure, learning, markdown, reading
 from etude.results.bootstrap import FEW_GROUPS
 from etude.results.measure import save, write
 from etude.results.sections import section
@@ -29,11 +30,9 @@ def render(folder: str | Path) -> Path:
     Raises:
         FileNotFoundError: The folder has no metrics.json yet; `measure.write` makes it.
     """
-    import pandas as pd
-
     folder = Path(folder)
-    record, metrics = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("record", "metrics"))
-    table = pd.read_parquet(folder / "predictions.parquet")
+    record, metrics = reading.record(folder), json.loads((folder / "metrics.json").read_text("utf-8"))
+    table = reading.table(folder)
     disjoint = bool(record.get("data", {}).get("disjoint", False))
     sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
     model, data = record.get("model", {}), record.get("data", {})
@@ -69,8 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
             return 2
     for folder in runs:
-        write(folder)
-        print(render(folder))  # noqa: T201
+        try:
+            write(folder)
+            print(render(folder))  # noqa: T201
+        except UserError as error:
+            print(error, file=sys.stderr)  # noqa: T201
+            return 2
     return 0
 
 

@@ -126,3 +126,10 @@ def test_broken_folds_do_not_keep_the_others_from_being_pooled(tmp_path: Path, m
     assert any("Folds are pooled" in remark and "2 runs" in remark for remark in made.remarks)
     single = compare([tmp_path], Wish(rows=("fold",)), tests=False)
     assert {row for (row,) in single.tables[0].rows} >= {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("trial", ["overfit", "lr"])
+def test_a_trial_that_has_no_scores_is_not_taken_for_a_training_that_goes_on(trial: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"name: one\nchoices: {{debug: {trial}}}\n")
+    log(tmp_path, (logging.INFO, "etude.run", "8 clips learned by heart"))
+    assert read(tmp_path).remark == f"a trial run (debug={trial}), which has no scores."

@@ -15,6 +15,7 @@ from etude.results.comparison.run import Run, mapping, printable
 
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
+WITHOUT = ("overfit", "lr")  # the trials that end without a table
 KNOWN = ("name", "seed", "model", "data", "targets")
 """What a record.json of today says; an older one may lack some of it."""
 
@@ -33,6 +34,8 @@ def read(folder: Path) -> Run:
     config = _load(folder / "config.yaml", faults)
     if not (folder / "metrics.json").is_file():
         status, remark = _end(folder / "train.log")
+        if (trial := mapping(config.get("choices")).get("debug")) in WITHOUT and status == "unfinished":
+            return Run(folder, status, f"a trial run (debug={trial}), which has no scores.", record, config)
         return Run(folder, status, " ".join([remark, *faults]), record, config)
     broken = len(faults)
     metrics = _load(folder / "metrics.json", faults)

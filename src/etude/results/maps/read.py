@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
+from etude.results import reading
 from etude.results.bootstrap import codes
 from etude.results.maps.project import NoMap
 from etude.results.maps.quality import Targets
@@ -67,13 +67,10 @@ def read(folder: Path, name: str, part: str) -> Run:
     Raises:
         UserError: It is not a finished run, or has no clip of this part.
     """
-    import pandas as pd
-
     lacking = [file for file in ("predictions.parquet", "record.json") if not (folder / file).is_file()]
     if lacking:
         raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
-    record = json.loads((folder / "record.json").read_text("utf-8"))
-    table = pd.read_parquet(folder / "predictions.parquet")
+    record, table = reading.record(folder), reading.table(folder)
     table = table[table["split"] == part].reset_index(drop=True)
     if table.empty:
         raise UserError(f"{folder}: its predictions.parquet has no clip of the part {part}.")
