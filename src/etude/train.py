@@ -139,8 +139,6 @@ def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
         raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert isinstance(config, dict)
-    if (config.get("data") or {}).get("overfit"):
-        raise UserError(f"resume={os.path.relpath(folder)}: this run learns a few clips by heart; start it anew")
     vet(config)
     return {str(key): value for key, value in config.items()}
 

@@ -124,7 +124,8 @@ def test_what_is_learned_by_heart_is_not_gone_on_with(tmp_path: Path, train: Cal
     log = (run / "train.log").read_text()
     again = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
     assert again.returncode == 2
-    assert again.stderr.strip() == f"resume=outputs/{run.name}: this run learns a few clips by heart; start it anew"
+    said = "there is no checkpoints/last.ckpt to go on from; start the run anew"
+    assert again.stderr.strip() == f"resume={run}: {said}"
     assert (run / "train.log").read_text() == log  # which is about the run
 
 

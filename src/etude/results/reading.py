@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,20 @@ TABLE, RECORD = "predictions.parquet", "record.json"
 ANEW = "train the run anew, or take the file from where it is whole"
 
 
-def table(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def table(folder: Path) -> pd.DataFrame:
     """A run's predictions, a row per clip.
 
     Args:
         folder: The run's folder.
-        columns: Only these; all if not said.
 
     Raises:
-        UserError: The file is damaged, or lacks one of the columns.
+        UserError: The file is damaged.
     """
     import pandas as pd
 
     try:
-        return pd.read_parquet(folder / TABLE, columns=None if columns is None else list(columns))
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these
+        return pd.read_parquet(folder / TABLE)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these
         raise UserError(f"{folder / TABLE}: cannot be read as a table; {ANEW}") from error
 
 
