@@ -110,8 +110,13 @@ async function draw() {
 
 function listen(panel) {
   const clip = (event) => panel.clips[event.points.find((point) => point.curveNumber === 0)?.pointNumber];
-  panel.plot.on("plotly_hover", (event) => { if (clip(event) !== undefined) { pointed = { clip: clip(event), panel }; mark(); } });
-  panel.plot.on("plotly_unhover", () => { pointed = null; mark(); });
+  // Plotly tells of a pointer late, and not of one that leaves while a click is drawn; the browser knows where it is.
+  const leave = () => { pointed = null; mark(); };
+  panel.plot.on("plotly_hover", (event) => {
+    if (clip(event) !== undefined && panel.plot.matches(":hover")) { pointed = { clip: clip(event), panel }; mark(); }
+  });
+  panel.plot.on("plotly_unhover", leave);
+  panel.plot.addEventListener("mouseleave", leave);
   panel.plot.on("plotly_click", (event) => { if (clip(event) !== undefined) choose(clip(event) === chosen ? null : clip(event)); });
 }
 
@@ -123,6 +128,7 @@ async function recolour() {
 
 function choose(clip) {
   chosen = clip;
+  pointed = null; // what was asked for last is shown
   $("find").value = clip === null ? "" : data.clips[clip];
   mark();
 }
