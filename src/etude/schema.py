@@ -10,7 +10,7 @@ from etude.signature import signature
 
 TOP = (
     "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
-    "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices",
+    "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep",
 )  # fmt: skip
 NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
@@ -45,7 +45,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     if task.get("mode") not in ("min", "max"):
         found.append(f"task.mode: must be min or max, got {task.get('mode')!r}")
     for path, group in [*((key, config.get(key)) for key in TOP), ("task.targets", task.get("targets"))]:
-        if path in (*PLAIN_KEYS, "task", "choices") or not group:  # an empty group is `none`
+        if path in (*PLAIN_KEYS, "task", "choices", "sweep") or not group:  # an empty group is `none`
             continue
         if path not in MAPS:
             found += node_problems(path, group)
