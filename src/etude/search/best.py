@@ -69,7 +69,8 @@ def say(trials: Sequence[Trial], mode: str, monitor: str) -> str:
     of = f"{len(trials)} trials" + (f", {without} of them without a score" if without else "")
     if found is None:
         return f"no best trial: none of {of} came to a {monitor}; their logs say why"
-    values = " ".join(f"{key}={value}" for key, value in found.values.items())
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in found.values.items()}
+    values = " ".join(f"{key}={value}" for key, value in shown.items())
     where = f" ({os.path.relpath(found.folder)})" if found.folder else ""
     return f"best of {of}: {monitor} {found.score:.4g} with {values}{where}"
 

@@ -1,4 +1,4 @@
-"""An Optuna study that was stopped is gone on with: the trials that it has count, and what was cut off is done first."""
+"""An Optuna study that was stopped is gone on with: its trials count, and what was cut off is done first."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ def take_up(study: Any) -> int:
     Returns:
         How many of its trials are over.
     """
+    import warnings
+
+    from optuna.exceptions import ExperimentalWarning
     from optuna.trial import TrialState
 
     over = 0
     for trial in study.get_trials(deepcopy=True):
         if trial.state == TrialState.RUNNING:
             if trial.params:
-                study.enqueue_trial(trial.params)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)  # as it has been since 1.2
+                    study.enqueue_trial(trial.params)
             study._storage.set_trial_user_attr(trial._trial_id, AGAIN, True)
             study.tell(trial.number, state=TrialState.FAIL)
         elif trial.state.is_finished() and not trial.user_attrs.get(AGAIN):
@@ -43,7 +48,7 @@ def seeded(sampler: Mapping[str, Any] | None, seed: int) -> Any:
 
     if sampler is None:
         return None
-    node: Any = OmegaConf.to_container(OmegaConf.create(sampler), resolve=True)
+    node: Any = OmegaConf.to_container(OmegaConf.create(dict(sampler)), resolve=True)
     return instantiate(node | {"seed": seed} if "seed" in node else node)
 
 

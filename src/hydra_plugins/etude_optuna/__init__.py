@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class StudySweeper(Sweeper):
         storage: str,
         study_name: str,
         max_failure_rate: float,
-        params: Mapping[str, Any] | None = None,
+        params: DictConfig | None = None,
     ) -> None:
         self.n_trials, self.n_jobs, self.seed, self.sampler = n_trials, n_jobs, seed, sampler
         self.mode, self.monitor, self.storage, self.study_name = mode, monitor, storage, study_name
@@ -54,8 +55,8 @@ class StudySweeper(Sweeper):
             import hydra_plugins.hydra_optuna_sweeper.optuna_sweeper  # noqa: F401
         except ImportError as error:
             raise CompactHydraException(
-                "this search is led by Optuna, which is not installed: pip install 'etude[optuna]'; or search at random, "
-                "with sweep=random_... in the place of sweep=optuna_..."
+                "this search is led by Optuna, which is not installed: pip install 'etude[optuna]', or search at "
+                "random with sweep=random_... in the place of sweep=optuna_..."
             ) from error
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
@@ -77,7 +78,7 @@ class StudySweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)  # or SQLite has no place for its file
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
         study = optuna.create_study(
             storage=self.storage, study_name=self.study_name, direction=direction, load_if_exists=True
@@ -100,7 +101,7 @@ class StudySweeper(Sweeper):
         try:
             theirs.sweep(arguments)
         except ValueError as error:
-            if any(trial.score is not None for trial in trials(study)):
-                raise
-            raise CompactHydraException(say(trials(study), self.mode, self.monitor)) from error
+            scored = any(trial.score is not None for trial in trials(study))
+            said = f"the search cannot go on: {error}" if scored else say(trials(study), self.mode, self.monitor)
+            raise CompactHydraException(said) from error
         print(say(trials(study), self.mode, self.monitor))  # noqa: T201
