@@ -55,4 +55,9 @@ class Task:
 
         os.environ.update(self.environment)
         sys.argv = [self.script, *HydraConfig.get().overrides.task]  # the record of a run says how to run it again
-        return self.function(config)
+        try:
+            return self.function(config)
+        except KeyboardInterrupt as stop:
+            if isinstance(stop.__cause__, SystemExit):  # submitit's, once the job is queued again
+                raise stop.__cause__ from None
+            raise

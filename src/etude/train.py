@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{strange[0]}: is not a run folder, it has no config.yaml", file=sys.stderr)  # noqa: T201
         return 2
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    # our options of submitit's launcher have its names, and Hydra checks them by its types; that is as it should be
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_\w+' is validated")
     state: dict[str, Any] = {"started": False, "status": 0, "advice": ""}
 
     def job(config: Any) -> float | None:

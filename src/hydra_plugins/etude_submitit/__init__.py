@@ -51,7 +51,15 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by a sweeper, once for all jobs or once for each batch of a search."""
-        return self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        from hydra.errors import CompactHydraException
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        try:
+            return self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        except (FailedJobError, UncompletedJobError) as error:  # sbatch refused it, or it died without a word
+            said = (str(error).strip().splitlines() or ["no reason was given"])[-1]
+            where = str(self.settings["submitit_folder"]).removesuffix("/%j")
+            raise CompactHydraException(f"submitit: {said} (its scripts and logs are in {where})") from error
 
 
 class SlurmLauncher(LocalLauncher):
@@ -61,10 +69,18 @@ class SlurmLauncher(LocalLauncher):
 
     def asked(self, config: DictConfig) -> dict[str, Any]:
         """GPUs, processes and machines of the trainer, where nothing else is said."""
+        from shutil import which
+
         from omegaconf import OmegaConf
 
         from etude.clusters import per_node
+        from etude.errors import UserError
 
+        if absent := [name for name in ("sbatch", "srun") if which(name) is None]:
+            raise UserError(
+                f"hydra/launcher=submitit_slurm: there is no {absent[0]} here; start the sweep on a machine of the "
+                "cluster that has Slurm, or leave hydra/launcher out"
+            )
         trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
         gpus, tasks = per_node(trainer)
         wanted = {"gpus_per_node": gpus or None, "tasks_per_node": tasks, "nodes": trainer.get("num_nodes", 1)}
