@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.build import conf_dir
+
 if TYPE_CHECKING:
     from etude.data.module import MusicData
 
@@ -30,15 +32,24 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Command, git commit of the working directory, versions, and the machine."""
-    script = Path(sys.argv[0]).name
     return {
-        "command": shlex.join(
-            [*(["etude", "train"] if script in ("etude", "__main__.py") else ["python", script]), *sys.argv[1:]]
-        ),
+        "command": command(),
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(),
     }
+
+
+def command() -> str:
+    """The line that does this again; of a job of a sweep, without what says where in the sweep it is."""
+    from etude.sweeps.outcome import FAULT
+
+    script, words = Path(sys.argv[0]).name, sys.argv[1:]
+    if FAULT in os.environ:
+        words = [word for word in words if not word.startswith(("hydra.run.", "hydra.sweep.", "hydra.job."))]
+    checkout = (conf_dir().parent / "train.py").is_file()
+    door = ["etude", "train"] if script in ("etude", "__main__.py") or not checkout else ["python", "train.py"]
+    return shlex.join([*door, *words])
 
 
 def git() -> dict[str, Any]:
