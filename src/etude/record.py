@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.help import program
+
 if TYPE_CHECKING:
     from etude.data.module import MusicData
 
@@ -30,11 +32,8 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Command, git commit of the working directory, versions, and the machine."""
-    script = Path(sys.argv[0]).name
     return {
-        "command": shlex.join(
-            [*(["etude", "train"] if script in ("etude", "__main__.py") else ["python", script]), *sys.argv[1:]]
-        ),
+        "command": f"{program()} {shlex.join(sys.argv[1:])}".rstrip(),
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(),
