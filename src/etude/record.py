@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.build import conf_dir
+from etude.help import program
 
 if TYPE_CHECKING:
     from etude.data.module import MusicData
@@ -44,12 +44,10 @@ def command() -> str:
     """The line that does this again; of a job of a sweep, without what says where in the sweep it is."""
     from etude.sweeps.outcome import FAULT
 
-    script, words = Path(sys.argv[0]).name, sys.argv[1:]
+    words = sys.argv[1:]
     if FAULT in os.environ:
         words = [word for word in words if not word.startswith(("hydra.run.", "hydra.sweep.", "hydra.job."))]
-    checkout = (conf_dir().parent / "train.py").is_file()
-    door = ["etude", "train"] if script in ("etude", "__main__.py") or not checkout else ["python", "train.py"]
-    return shlex.join([*door, *words])
+    return f"{program()} {shlex.join(words)}".rstrip()
 
 
 def git() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from etude import help
 from etude.build import conf_dir
 from etude.checked import checked
 from etude.errors import RunError, UserError
@@ -31,11 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, also where the results are on disk and a tracker did not get them; 1 when a run failed; or 2 when the
         command, the config or the data have to be mended.
     """
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]
+    if help.asked(sys.argv[1:]):
+        return _help()
     import hydra
     from omegaconf import OmegaConf
 
-    if argv is not None:
-        sys.argv = [sys.argv[0], *argv]
     # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -91,6 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         tidy()
     return state["status"] or OUTCOME.status
+
+
+def _help() -> int:
+    try:
+        print(help.text(sys.argv[1:]))  # noqa: T201
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
 
 
 def _job(composed: Any, folder: Path) -> float | None:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 
 from etude.bench.timing import Bar, Section, rounds
 
@@ -18,7 +20,9 @@ def run() -> list[Section]:
     """Time a sweep of tiny jobs by both launchers, to its tables."""
     names = {"basic": "all in one process", "isolated": "a process each"}
     with tempfile.TemporaryDirectory() as folder:
-        contenders = {title: (lambda name=name: _sweep(name, folder)) for name, title in names.items()}
+        contenders: dict[str, Callable[[], object]] = {
+            title: partial(_sweep, name, folder) for name, title in names.items()
+        }
         times = rounds(contenders, ROUNDS)
     one, each = names.values()
     section = Section(f"A sweep of {JOBS} tiny jobs, from the command to its tables", "s")
