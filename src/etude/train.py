@@ -106,7 +106,7 @@ def _help() -> int:
 
 
 def _job(composed: Any, folder: Path) -> float | None:
-    """Run one composed config in its folder; returns the score of the best epoch, for a search."""
+    """Run one composed config in its folder; returns its score of the validation part, for a search."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -119,10 +119,19 @@ def _job(composed: Any, folder: Path) -> float | None:
     resume = config.pop("resume", None)
     if resume:
         config = _stored(folder, list(HydraConfig.get().overrides.task))
-    # with hydra/launcher=isolated a job is no part of a multirun
-    if HydraConfig.get().mode == RunMode.MULTIRUN and config["trainer"].get("strategy", "auto") != "auto":
-        # Lightning would start the second process with the whole sweep's command
-        raise UserError("trainer: a sweep trains each of its jobs in one process; start jobs for several by themselves")
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
+        from etude import multirun
+
+        try:
+            multirun.refuse_processes(config["trainer"])
+            there = multirun.standing(folder, config)
+        except UserError:
+            _discard(folder)
+            raise
+        if there == multirun.FINISHED:
+            log.info("%s: is finished", os.path.relpath(folder))
+            return _score(folder)
+        resume = there == multirun.BEGUN
     from etude.run import run  # heavy, and only now needed
 
     known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
@@ -217,9 +226,9 @@ def _advice(folder: Path) -> str:
 
 
 def _discard(folder: Path) -> None:
-    """Take away the folder of a run that never began."""
+    """Take away the folder of a run that never began; one that an earlier run is in stays as it is."""
     _silence()
-    if first():
+    if first() and not any((folder / name).exists() for name in ("checkpoints", "metrics.json", "trackers.json")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -239,9 +248,10 @@ def _show(folder: Path) -> None:
 
 
 def _score(folder: Path) -> float | None:
-    import json
+    """What a search goes by."""
+    from etude.results.score import monitored
 
-    return json.loads((folder / "record.json").read_text(encoding="utf-8"))["model"]["best_score"]
+    return monitored(folder)
 
 
 if __name__ == "__main__":

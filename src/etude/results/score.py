@@ -1,15 +1,56 @@
-"""What a run's task monitors, of the validation part."""
+"""The one number of a run that a search goes by: its task's monitor on the validation part, never on the test part."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 from pathlib import Path
+from typing import Any
+
+from etude.results import reading
+
+PART = "val/"
+MEAN = f"{PART}score"
 
 
 def monitored(folder: Path) -> float | None:
-    """Stand-in until the real one is merged."""
-    try:
-        t = json.loads((folder / "metrics.json").read_text())["targets"]
-        return sum(v["splits"]["val"]["macro_f1"]["value"] for v in t.values()) / len(t)
-    except Exception:
+    """The task's monitor for the weights that predicted, measured on the validation part.
+
+    Args:
+        folder: A run's.
+
+    Returns:
+        `val/score` from metrics.json, which measures those weights; any other monitor from curves.csv, at the epoch
+        that they are of. None where the run has not come so far, or where there is no such number.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    from omegaconf import OmegaConf
+
+    if not all((folder / name).is_file() for name in ("config.yaml", "metrics.json", reading.RECORD)):
         return None
+    monitor = str(OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "task.monitor"))
+    if not monitor.startswith(PART):
+        return None
+    value = _mean(folder) if monitor == MEAN else _logged(folder, monitor)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean(folder: Path) -> float | None:
+    """The mean over targets of their leading scores; one that is undefined counts 0, as while training."""
+    targets: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"))["targets"]
+    leading = [target["splits"]["val"]["scores"].get(target["primary"]) for target in targets.values()]
+    values = [float((score or {}).get("value") or 0.0) for score in leading]
+    return sum(values) / len(values) if values else None
+
+
+def _logged(folder: Path, monitor: str) -> float | None:
+    """What was logged of the epoch whose weights were kept."""
+    epoch, path = reading.record(folder).get("model", {}).get("best_epoch"), folder / "curves.csv"
+    if epoch is None or not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        found = [row[monitor] for row in csv.DictReader(file) if row.get("epoch") == str(epoch) and row.get(monitor)]
+    return float(found[-1]) if found else None

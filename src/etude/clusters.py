@@ -1,0 +1,58 @@
+"""Jobs of a sweep on a cluster, by submitit: what a job asks for, and what its process has to know."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra.types import TaskFunction
+
+
+def per_node(trainer: Mapping[str, Any]) -> tuple[int, int]:
+    """GPUs and processes that a job needs on each machine: a process for each GPU.
+
+    Args:
+        trainer: The config's. An accelerator of `auto` asks for a GPU, since a job sees none that it did not ask for.
+
+    Returns:
+        GPUs, 0 with `accelerator=cpu`, and processes.
+
+    Raises:
+        UserError: The number of devices is left to what a machine has, which nobody knows before the job is there.
+    """
+    devices = trainer.get("devices", 1)
+    count = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0
+    if count < 1:
+        raise UserError(f"trainer.devices={devices}: Slurm has to be told how many; add trainer.devices=4, say")
+    return (0 if trainer.get("accelerator") == "cpu" else count), count
+
+
+@dataclass
+class Task:
+    """What a job's process calls: the entry point of every run, under the command line and the settings of the sweep's.
+
+    Args:
+        function: Takes a composed config.
+        script: The program that was called.
+        environment: Variables that have to be as where the sweep was started.
+    """
+
+    function: TaskFunction
+    script: str = field(default_factory=lambda: sys.argv[0])
+    environment: dict[str, str] = field(
+        default_factory=lambda: {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    )
+
+    def __call__(self, config: Any) -> Any:
+        """Run a job."""
+        from hydra.core.hydra_config import HydraConfig
+
+        os.environ.update(self.environment)
+        sys.argv = [self.script, *HydraConfig.get().overrides.task]  # the record of a run says how to run it again
+        return self.function(config)
