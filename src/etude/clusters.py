@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.sweeps.outcome import OUTCOME
 
 if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
     from hydra.types import TaskFunction
+
+log = logging.getLogger(__name__)
 
 
 def per_node(trainer: Mapping[str, Any]) -> tuple[int, int]:
@@ -31,6 +36,25 @@ def per_node(trainer: Mapping[str, Any]) -> tuple[int, int]:
     if count < 1:
         raise UserError(f"trainer.devices={devices}: Slurm has to be told how many; add trainer.devices=4, say")
     return (0 if trainer.get("accelerator") == "cpu" else count), count
+
+
+def taken(jobs: Sequence[JobReturn]) -> Sequence[JobReturn]:
+    """Note what failed for the exit status, and make it no end of the sweep: a failed job has no score.
+
+    Args:
+        jobs: As submitit's launcher returns them.
+    """
+    from hydra.core.utils import JobStatus
+
+    OUTCOME.begun = True
+    for job in jobs:
+        if job.status == JobStatus.FAILED:
+            error = job._return_value
+            refused = isinstance(error, UserError) and OUTCOME.status != 1
+            OUTCOME.status = 2 if refused else 1
+            log.error("%s: %s", " ".join(job.overrides or []), error)
+            job.status, job.return_value = JobStatus.COMPLETED, None
+    return jobs
 
 
 @dataclass
@@ -54,7 +78,8 @@ class Task:
         from hydra.core.hydra_config import HydraConfig
 
         os.environ.update(self.environment)
-        sys.argv = [self.script, *HydraConfig.get().overrides.task]  # the record of a run says how to run it again
+        told = [word for word in HydraConfig.get().overrides.task if not word.startswith("sweep.resume=")]
+        sys.argv = [self.script, *told]  # the record of a run says how to run it again
         try:
             return self.function(config)
         except KeyboardInterrupt as stop:

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.help import program
+
 if TYPE_CHECKING:
     from etude.data.module import MusicData
 
@@ -30,15 +32,22 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Command, git commit of the working directory, versions, and the machine."""
-    script = Path(sys.argv[0]).name
     return {
-        "command": shlex.join(
-            [*(["etude", "train"] if script in ("etude", "__main__.py") else ["python", script]), *sys.argv[1:]]
-        ),
+        "command": command(),
         "git": git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(),
     }
+
+
+def command() -> str:
+    """The line that does this again; of a job of a sweep, without what says where in the sweep it is."""
+    from etude.sweeps.outcome import FAULT
+
+    words = sys.argv[1:]
+    if FAULT in os.environ:
+        words = [word for word in words if not word.startswith(("hydra.run.", "hydra.sweep.", "hydra.job."))]
+    return f"{program()} {shlex.join(words)}".rstrip()
 
 
 def git() -> dict[str, Any]:

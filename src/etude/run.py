@@ -56,6 +56,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     )
     # what is logged of an evaluation is already of all devices, and the rate is the same on each
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # batch norm over all devices needs its gradient, which the functional collectives do not promise yet
+    warnings.filterwarnings("ignore", message=".*nn.functional.all_reduce is deprecated.*")
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     begun = datetime.now().astimezone()

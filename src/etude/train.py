@@ -13,9 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from etude import help
 from etude.build import conf_dir
+from etude.checked import checked
 from etude.errors import RunError, UserError
 from etude.launch import agreed, first
+from etude.sweeps.outcome import OUTCOME, forget, tell, tidy
 
 log = logging.getLogger(__name__)
 
@@ -30,24 +33,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, also where the results are on disk and a tracker did not get them; 1 when a run failed; or 2 when the
         command, the config or the data have to be mended.
     """
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]
+    if help.asked(sys.argv[1:]):
+        return _help()
     import hydra
     from omegaconf import OmegaConf
 
-    if argv is not None:
-        sys.argv = [sys.argv[0], *argv]
     # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if strange := [word for word in sys.argv[1:] if word.startswith("resume=") and not _is_run(word[7:])]:
         print(f"{strange[0]}: is not a run folder, it has no config.yaml", file=sys.stderr)  # noqa: T201
         return 2
+    if fault := _sweep_fault(sys.argv[1:]):
+        print(fault, file=sys.stderr)  # noqa: T201
+        return 2
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     # our options of submitit's launcher have its names, and Hydra checks them by its types; that is as it should be
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_\w+' is validated")
-    state: dict[str, Any] = {"started": False, "status": 0, "advice": ""}
+    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
+    _sweep_folder.cache_clear()
+    forget()
+    state: dict[str, Any] = {"status": 0, "advice": ""}
 
     def job(config: Any) -> float | None:
-        state["started"] = True
+        OUTCOME.begun = True
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
@@ -61,22 +72,40 @@ def main(argv: Sequence[str] | None = None) -> int:
             state["status"] = 2 if isinstance(error, UserError) else 1
             if config.get("resume") and isinstance(error, UserError):
                 _silence()  # the run's own log is about the run
+            tell(str(error))
             if str(error):
                 log.error("%s%s", error, "" if isinstance(error, UserError) else _advice(folder))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return None
+        except Exception as error:
+            tell(f"{type(error).__name__}: {error}")
+            raise
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except KeyboardInterrupt:
-        log.warning("interrupted%s", state["advice"])
+        log.warning("interrupted%s", OUTCOME.advice or state["advice"])
         return 130
+    except UserError as error:  # of a sweep as a whole
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
     except SystemExit as stop:
         if stop.code in (0, None):
-            return 0
-        return state["status"] or (1 if state["started"] else 2)
-    return state["status"]
+            return OUTCOME.status
+        return state["status"] or (1 if OUTCOME.begun else 2)
+    finally:
+        tidy()
+    return state["status"] or OUTCOME.status
+
+
+def _help() -> int:
+    try:
+        print(help.text(sys.argv[1:]))  # noqa: T201
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
 
 
 def _job(composed: Any, folder: Path) -> float | None:
@@ -84,30 +113,16 @@ def _job(composed: Any, folder: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from etude.schema import problems
-
-    if missing := sorted(OmegaConf.missing_keys(composed)):
-        _discard(folder)
-        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
     try:
-        config: Any = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
+        config = checked(composed)
+    except UserError:
         _discard(folder)
-        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+        raise
     resume = config.pop("resume", None)
     if resume:
         config = _stored(folder, list(HydraConfig.get().overrides.task))
-    elif faults := problems(config):
-        _discard(folder)
-        raise UserError(
-            "the config has "
-            + ("a fault" if len(faults) == 1 else f"{len(faults)} faults")
-            + ":\n  "
-            + "\n  ".join(faults)
-        )
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
         from etude import multirun
 
         try:
@@ -168,6 +183,39 @@ def _run_folder(resume: str | None, outputs: str, name: str) -> str:
         return str(next(path.name for path in names if not path.exists()))
 
     return str(Path(outputs) / agreed(propose, name))
+
+
+@lru_cache  # one sweep has one folder
+def _sweep_folder(resume: str | None, outputs: str) -> str:
+    """Where a sweep lives: the folder that is gone on with, or a new one that no other sweep can have."""
+    if resume:
+        return str(resume)
+    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_sweep"
+    Path(outputs).mkdir(parents=True, exist_ok=True)
+    for folder in (wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        OUTCOME.folder = folder
+        return str(folder)
+    raise UserError(f"{wanted}: a thousand sweeps began in this second")
+
+
+def _sweep_fault(words: Sequence[str]) -> str:
+    """What is wrong with what is said of sweeps; a job of one is told its sweep's folder."""
+    many = any(word in ("-m", "--multirun") or word == "hydra.mode=MULTIRUN" for word in words)
+    if any(word.startswith("hydra.sweep.dir=") for word in words) and not many:
+        return ""
+    for word in words:
+        if word.startswith("sweep=") and word != "sweep=null" and not many:
+            return f"{word}: is a sweep; add -m"
+        if word.startswith("sweep.resume=") and word != "sweep.resume=null":
+            if not many:
+                return f"{word}: goes on with a sweep; say its command again, with -m"
+            if not any((Path(word[13:]) / name).is_file() for name in ("jobs.csv", "multirun.yaml")):
+                return f"{word}: is not the folder of a sweep, it has no jobs.csv"
+    return ""
 
 
 def _is_run(folder: str) -> bool:

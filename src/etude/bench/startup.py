@@ -26,7 +26,6 @@ def run() -> list[Section]:
         Bar(f"of {', '.join(HEAVY)} imported", len(found), 0, False, ""),
     ]
     section.notes = [f"{module} is imported" for module in found]
-    section.notes.append("a process for each job of a sweep has no launcher yet, so that its bar is not measured")
     return [section]
 
 

@@ -54,8 +54,10 @@ class LocalLauncher(Launcher):
         from hydra.errors import CompactHydraException
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
+        from etude.clusters import taken
+
         try:
-            return self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+            return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
         except (FailedJobError, UncompletedJobError) as error:  # sbatch refused it, or it died without a word
             said = (str(error).strip().splitlines() or ["no reason was given"])[-1]
             where = str(self.settings["submitit_folder"]).removesuffix("/%j")

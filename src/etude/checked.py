@@ -1,0 +1,36 @@
+"""A composed config to plain values, or a sentence for all that is wrong with it; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+from etude.schema import problems
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def checked(composed: DictConfig) -> dict[str, Any]:
+    """The config of a run, resolved.
+
+    Args:
+        composed: By Hydra, without its own part.
+
+    Raises:
+        UserError: Values are missing, cannot be resolved, or are not what the code that they are for takes.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
+    try:
+        config: Any = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+    config.pop("sweep", None)  # which of them this is a job of is no setting of a run
+    if not config.get("resume") and (faults := problems(config)):
+        heading = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise UserError("\n  ".join([f"the config has {heading}:", *faults]))
+    return config

@@ -1,0 +1,139 @@
+"""How a sweep is coming along: jobs done, running and failed, the time that is left, the best so far."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.results.text import duration, number, plural
+from etude.sweeps.job import DONE, FAILED, RUNNING, STOPPED, Job
+from etude.sweeps.ledger import Ledger
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+OVER = (DONE, FAILED, STOPPED)
+
+
+class Board:
+    """Says what happens, a plain line each; on a terminal with several jobs at a time, over a bar of the whole.
+
+    Args:
+        ledger: All jobs of the sweep, also those of batches before.
+        many: How many run at a time; their output goes into files when it is more than one.
+        total: How many jobs there will be, where that is known before.
+    """
+
+    def __init__(self, ledger: Ledger, many: int, total: int = 0) -> None:
+        self.ledger, self.many, self.total = ledger, many, total
+        self.logs = ledger.folder / "logs" if many > 1 else None
+        self.begun = time.monotonic()
+        self._told = False
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def open(self, jobs: Sequence[Job]) -> None:
+        """Some jobs are about to begin."""
+        if not self._told:
+            self._told = True
+            found, place = sum(job.found for job in jobs), os.path.relpath(self.ledger.folder)
+            self.say(f"sweep: {plural(self.count(), 'job')} in {place}" + (f", {found} done before" if found else ""))
+            if self.logs is not None:
+                self.logs.mkdir(exist_ok=True)
+                self.say(f"their output is in {os.path.relpath(self.logs)}")
+        if self.logs is not None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("", total=self.count())
+            self._bar.start()
+            self._update()
+
+    def log(self, job: Job) -> Path | None:
+        """Where a job writes its output; none: it is seen."""
+        return self.logs / f"{job.name}.log" if self.logs else None
+
+    def count(self) -> int:
+        """How many jobs there are, or will be."""
+        return max(self.total, len(self.ledger.jobs))
+
+    def started(self, job: Job, again: bool) -> None:
+        """A job begins."""
+        words = shlex.join(word for word in job.overrides if not word.startswith("sweep."))
+        self.say(f"{'going on with' if again else 'job'} {job.name}: {words}")
+        self._update()
+
+    def ended(self, job: Job) -> None:
+        """A job is over."""
+        if job.status == DONE:
+            score = "" if job.score is None else f", {number(job.score)}"
+            self.say(f"{job.name} is done in {duration(job.seconds)}{score}; {self.state()}")
+        else:
+            self.say(f"{job.name} {'was stopped' if job.status == STOPPED else 'FAILED'}: {job.why}; {self.state()}")
+        self._update()
+
+    def say(self, line: str) -> None:
+        """A line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    def state(self) -> str:
+        """The sweep in a clause."""
+        count = Counter(job.status for job in self.ledger.jobs)
+        said = f"{count[DONE]} of {self.count()} done"
+        if count[FAILED]:
+            said += f", {count[FAILED]} failed"
+        if count[RUNNING] and self.many > 1:
+            said += f", {count[RUNNING]} running"
+        if (left := self.left()) is not None:
+            said += f", about {duration(left)} left"
+        return said + (f"; best {best}" if (best := self.best()) else "")
+
+    def left(self) -> float | None:
+        """Seconds that the rest will take if it is as those before; none where none is known or nothing is left."""
+        jobs = self.ledger.jobs
+        rest = self.count() - sum(job.status in OVER for job in jobs)
+        took = [job.seconds for job in jobs if job.seconds and job.status in (DONE, FAILED)]
+        return math.fsum(took) / len(took) * rest / min(self.many, rest) if took and rest else None
+
+    def best(self) -> str:
+        """The best score of each set of targets: scores of others do not compare."""
+        found: dict[tuple[str, ...], Job] = {}
+        for job in self.ledger.jobs:
+            if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):
+                continue
+            sign = -1 if (job.config.get("task") or {}).get("mode") == "min" else 1
+            other = found.get(job.targets)
+            if other is None or sign * job.score > sign * (other.score or 0):
+                found[job.targets] = job
+        return ", ".join(f"{'+'.join(targets)} {number(job.score)} ({job.name})" for targets, job in found.items())
+
+    def close(self) -> None:
+        """No more jobs for now; when that is all of them, what failed once more."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        over = [job for job in self.ledger.jobs if job.status in OVER]
+        if len(over) < self.count():
+            return
+        self.say(f"sweep: {self.state()}; {duration(time.monotonic() - self.begun)} in all")
+        for job in over:
+            if job.status == FAILED:
+                where = f" ({os.path.relpath(path)})" if (path := self.log(job)) and path.is_file() else ""
+                self.say(f"  failed: {job.name}: {job.why}{where}")
+
+    def _update(self) -> None:
+        if self._bar is not None:
+            over = sum(job.status in OVER for job in self.ledger.jobs)
+            self._bar.update(self._task, completed=over, description=self.state())

@@ -1,0 +1,131 @@
+"""The overrides that a sweeper asks for to jobs with a folder and a config, so that each is a plain command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.checked import checked
+from etude.errors import UserError
+from etude.sweeps.devices import Pool, visible
+from etude.sweeps.drive import Sweep
+from etude.sweeps.job import DONE, Job, quoted
+from etude.sweeps.ledger import Ledger
+from etude.sweeps.outcome import OUTCOME
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+
+OURS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.job.num", "hydra.job.id")
+STARTS = (None, "fork", "spawn")
+
+
+def begin(config: DictConfig, jobs: int | None, devices: Sequence[Any] | None, start: str | None) -> Sweep:
+    """The sweep of a config, before its first job.
+
+    Args:
+        config: Of the sweep, with Hydra's own part.
+        jobs: How many run at a time.
+        devices: GPUs to share out; none: all that are visible.
+        start: `fork` or `spawn`; none: what is safe here.
+
+    Raises:
+        UserError: The launcher's settings, or what is in the sweep's folder, have to be mended.
+    """
+    if start not in STARTS or (start == "fork" and not hasattr(os, "fork")):
+        raise UserError(f"hydra.launcher.start: must be fork (not on Windows) or spawn, got {start}")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"hydra.launcher.jobs: must be at least 1, got {jobs}")
+    folder = Path(str(config.hydra.sweep.dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    pool = Pool(visible() if devices is None else [str(name) for name in devices])
+    trials = config.hydra.sweeper.get("n_trials") or 0
+    ledger = Ledger(folder)
+    ledger.lock()
+    return Sweep(ledger, jobs, pool, (start or _safest()) == "fork", trials)
+
+
+def launch(
+    sweep: Sweep, overrides: Sequence[Sequence[str]], first: int, config: DictConfig, context: HydraContext
+) -> list[JobReturn]:
+    """Run what a sweeper asks for.
+
+    Args:
+        sweep: Of which these are jobs.
+        overrides: Of each job.
+        first: The number that the sweeper has for the first.
+        config: Of the sweep.
+        context: Hydra's.
+
+    Returns:
+        For each job, in order, its score as the return value; none of a job that failed.
+    """
+    composed: list[tuple[Job, DictConfig]] = []
+    for place, told in enumerate(overrides):
+        composed.append(_job(list(told), first + place, config, context, sweep.ledger))
+        sweep.ledger.put(composed[-1][0])
+    refused = [job for job, _ in composed if job.reason]
+    if not OUTCOME.begun and len(refused) == len(composed) and len({job.reason for job in refused}) == 1:
+        raise UserError(refused[0].reason)
+    OUTCOME.begun = True
+    try:
+        sweep.run([job for job, _ in composed])
+    except KeyboardInterrupt:
+        OUTCOME.advice = f"; go on with the same command and sweep.resume={os.path.relpath(sweep.ledger.folder)}"
+        raise
+    return [_return(job, whole) for job, whole in composed]
+
+
+def _job(
+    told: list[str], number: int, config: DictConfig, context: HydraContext, ledger: Ledger
+) -> tuple[Job, DictConfig]:
+    """A job: the one that is known by these overrides, or a new one."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    whole = context.config_loader.load_sweep_config(config, told)
+    words = [str(word) for word in whole.hydra.overrides.task if not str(word).startswith("sweep.resume=")]
+    known = ledger.known(words)
+    number = known.number if known else ledger.number(number)
+    with open_dict(whole):
+        whole.hydra.job.num, whole.hydra.job.id = number, str(number)
+        whole.hydra.sweep.dir = str(ledger.folder)
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(whole)
+    try:
+        folder = ledger.folder / str(whole.hydra.sweep.subdir)
+        try:
+            plain, fault = checked(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])), ""
+        except UserError as error:
+            plain, fault = {}, str(error)
+    finally:
+        HydraConfig.instance().cfg = before
+    settings = [str(word) for word in whole.hydra.overrides.hydra if not str(word).startswith(OURS)]
+    settings += [f"hydra.sweep.dir={quoted(ledger.folder)}", f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
+    flags = [f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"]
+    job = Job(number, words, folder, plain, flags, settings)
+    if known and known.status == DONE and known.folder.is_dir():
+        job.folder, job.status, job.found = known.folder, DONE, True
+        job.code, job.seconds, job.score = known.code, known.seconds, known.score
+    else:
+        job.folder = known.folder if known else folder
+        job.reason = fault
+    return job, whole
+
+
+def _return(job: Job, whole: DictConfig) -> JobReturn:
+    """What a sweeper hears of a job: a failed one has no value, which a search takes for a failure of that trial."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    status = JobStatus.COMPLETED
+    return JobReturn(overrides=job.overrides, hydra_cfg=whole, status=status, _return_value=job.score)
+
+
+def _safest() -> str:
+    """On macOS a forked process may not use its libraries for numbers, and Windows has no fork."""
+    return "fork" if sys.platform == "linux" else "spawn"

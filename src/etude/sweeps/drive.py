@@ -1,0 +1,188 @@
+"""A sweep from its first job to its last: who may start, who has ended, and what is kept of each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.sweeps.board import Board
+from etude.sweeps.devices import Pool
+from etude.sweeps.job import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job
+from etude.sweeps.ledger import Ledger
+from etude.sweeps.outcome import FAULT, OUTCOME, told
+from etude.sweeps.starter import Starter
+
+THREADS = "OMP_NUM_THREADS"
+
+
+class Sweep:
+    """Runs jobs to their ends, each in a process of its own; asked once for all of them, or once for each batch.
+
+    A job that begins from the weights of another waits for it. One that fails is reported and the others go on.
+
+    Args:
+        ledger: What is kept of the jobs.
+        many: How many run at a time; none: as many as there are GPUs, or one.
+        pool: The GPUs.
+        fork: Whether processes are forked, see `Starter`.
+        total: How many jobs there will be, where that is known before.
+    """
+
+    def __init__(self, ledger: Ledger, many: int | None, pool: Pool, fork: bool, total: int = 0) -> None:
+        self.ledger, self.pool, self.fork, self.total = ledger, pool, fork, total
+        self.limit = many or len(pool.names) or 1
+        self.starter: Starter | None = None
+        self.board = Board(ledger, self.limit, total)
+        self.jobs: Sequence[Job] = []
+        self.running: dict[int, Job] = {}
+        self.stopping = 0
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run some jobs; those that are done are left alone.
+
+        Raises:
+            KeyboardInterrupt: The sweep was interrupted; all jobs have ended.
+        """
+        self.jobs = jobs
+        for job in jobs:
+            self.ledger.put(job)
+        self.ledger.write()
+        waiting = sum(job.status == WAITING for job in jobs)
+        self.board.open(jobs)
+        try:
+            if waiting:
+                self.starter = self.starter or Starter(self.fork, environment(self.limit, self.pool))
+                self.loop(self.starter)
+        finally:
+            self.ledger.write()
+            self.board.close()
+        failed = [job for job in jobs if job.status == FAILED]
+        if failed:
+            refused = all(job.code == REFUSED for job in failed)
+            OUTCOME.status = REFUSED if refused and OUTCOME.status != 1 else 1
+
+    def loop(self, starter: Starter) -> None:
+        """Until nothing runs and nothing may start."""
+        with _terminated_as_interrupted():
+            while True:
+                try:
+                    if not self.stopping:
+                        self.begin(starter)
+                    if not self.running:
+                        break
+                    self.end(*starter.wait())
+                except KeyboardInterrupt:
+                    self.stop(starter)
+        if self.stopping:
+            for job in self.jobs:
+                if job.status == WAITING:
+                    job.status = STOPPED
+            starter.close()
+            raise KeyboardInterrupt
+
+    def begin(self, starter: Starter) -> None:
+        """Start whatever may start now."""
+        for job in self.jobs:
+            if len(self.running) >= self.limit:
+                return
+            if job.status != WAITING or not self.ready(job):
+                continue
+            if job.reason:
+                self.fail(job, job.reason)
+                continue
+            try:
+                count = self.pool.wanted(job.config.get("trainer") or {})
+            except UserError as error:
+                self.fail(job, str(error))
+                continue
+            names = self.pool.take(job.number, count)
+            if names is None:
+                continue
+            more = {"CUDA_VISIBLE_DEVICES": ",".join(names)} if self.pool.names else {}
+            again, words = "resume=" in (told := job.words)[-1], told
+            more[FAULT] = str(self.fault(job).absolute())
+            job.status, job.code = RUNNING, None
+            self.running[job.number] = job
+            self.board.started(job, again)
+            starter.start(job.number, words, self.board.log(job), more)
+            self.ledger.write()
+
+    def ready(self, job: Job) -> bool:
+        """Whether nothing is in the way of a job: the run whose weights it begins from is there, or will never be."""
+        source = job.source
+        other = next((one for one in self.jobs if source and one is not job and _same(one.folder, source)), None)
+        if other is None or other.status == DONE:
+            return True
+        if other.status in (FAILED, STOPPED):
+            self.fail(job, f"it begins from the weights of {other.name}, which has none")
+        return False
+
+    def fail(self, job: Job, why: str) -> None:
+        """A job that cannot be started."""
+        job.status, job.code, job.reason = FAILED, REFUSED, why
+        self.board.ended(job)
+        self.ledger.write()
+
+    def end(self, number: int, code: int, seconds: float) -> None:
+        """A job is over."""
+        from etude.results.score import monitored
+
+        job = self.running.pop(number)
+        self.pool.give(number)
+        job.code, job.seconds = code, round(seconds, 2)
+        job.reason = told(self.fault(job))
+        job.status = DONE if code == 0 else STOPPED if self.stopping else FAILED
+        if job.status == DONE:
+            job.score = monitored(job.folder)
+        self.board.ended(job)
+        self.ledger.write()
+
+    def fault(self, job: Job) -> Path:
+        """Where a job leaves what ended it."""
+        return self.ledger.folder / f".{job.number}.fault"
+
+    def stop(self, starter: Starter) -> None:
+        """Ctrl-C: let all end at once; a second time, kill them."""
+        self.stopping += 1
+        if self.running:
+            again = "they are killed" if self.stopping > 1 else "they end where they can go on; Ctrl-C again kills them"
+            self.board.say(f"interrupted with {len(self.running)} running: {again}")
+        starter.signal("SIGKILL" if self.stopping > 1 else "SIGINT")
+
+
+def environment(many: int, pool: Pool) -> dict[str, str]:
+    """What all jobs find in their environment: the way to modules beside the script, and their share of the cores."""
+    known = dict(os.environ)
+    paths = [sys.path[0], *known.get("PYTHONPATH", "").split(os.pathsep)]
+    known["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(str(Path(path).absolute()) for path in paths if path))
+    if many > 1 and not pool.names:  # threads of several jobs would get in each other's way
+        known.setdefault(THREADS, str(max(1, (os.cpu_count() or 1) // many)))
+    return known
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.absolute() == other.absolute()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A polite kill is Ctrl-C: jobs end where they can go on."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,82 @@
+"""One job of a sweep: what it is told, where it lives, what it needs, and how it went."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
+REFUSED = 2  # exit status of a command that has to be mended
+
+
+@dataclass
+class Job:
+    """One point of a sweep.
+
+    Args:
+        number: Its place in the sweep.
+        overrides: What it is told, and known by when the sweep is gone on with.
+        folder: Its run folder.
+        config: Its composed config, plain values.
+        flags: Hydra's own flags, such as the folder of further configs.
+        settings: Overrides of Hydra's own values.
+        status: How it is.
+        code: Exit status of its process; of a signal, negative.
+        seconds: From its start to its end.
+        score: The monitor of its task on the validation part.
+    """
+
+    number: int
+    overrides: list[str]
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    status: str = WAITING
+    code: int | None = None
+    seconds: float | None = None
+    score: float | None = None
+    reason: str = ""
+    """What ended it, or why it cannot start."""
+    found: bool = False
+    """Whether it was done before this command."""
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.folder.name
+
+    @property
+    def words(self) -> list[str]:
+        """The command line of its process, after `train.py`; where it has a checkpoint, it goes on from that."""
+        if (self.folder / "checkpoints" / "last.ckpt").is_file() and (self.folder / "config.yaml").is_file():
+            return [*self.flags, *self.settings, f"resume={quoted(self.folder)}"]
+        return [*self.flags, *self.overrides, *self.settings, f"hydra.run.dir={quoted(self.folder)}"]
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the run whose weights it begins from."""
+        said = (self.config.get("transfer") or {}).get("init_from")
+        if not said:
+            return None
+        path = Path(str(said))
+        return path.parent.parent if path.suffix == ".ckpt" else path
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it learns: scores of the same targets can be compared."""
+        return tuple((self.config.get("task") or {}).get("targets") or ())
+
+    @property
+    def why(self) -> str:
+        """Why it did not come to its end, in a few words."""
+        if self.code is not None and self.code < 0:
+            return f"killed by {signal.Signals(-self.code).name}"
+        return self.reason or f"ended with status {self.code}"
+
+
+def quoted(value: object) -> str:
+    """A text as a value of Hydra's grammar."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,93 @@
+"""jobs.csv, beside the jobs of a sweep: what each was told and how it went, so that the sweep can be gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from etude.errors import UserError
+from etude.sweeps.job import DONE, FAILED, RUNNING, STOPPED, WAITING, Job
+
+NAME = "jobs.csv"
+COLUMNS = ("number", "folder", "status", "code", "seconds", "score", "why", "overrides")
+ANEW = {RUNNING: STOPPED, WAITING: STOPPED}  # what a file says of jobs whose sweep is gone
+
+
+class Ledger:
+    """The jobs that a sweep has had.
+
+    Args:
+        folder: Of the sweep.
+
+    Raises:
+        UserError: The file that is there is not a sweep's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.jobs: list[Job] = []
+        path = folder / NAME
+        if path.is_file():
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    self.jobs = [self._job(row) for row in csv.DictReader(file)]
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
+                raise UserError(f"{path}: is not the list of a sweep's jobs; take it away to begin anew") from error
+
+    def lock(self) -> None:
+        """Keep other processes out until this one ends.
+
+        Raises:
+            UserError: Another one runs this sweep.
+        """
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.folder / f".{NAME}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"{os.path.relpath(self.folder)}: another process runs this sweep; let it end") from error
+
+    def _job(self, row: dict[str, str]) -> Job:
+        overrides = json.loads(row["overrides"])
+        status = ANEW.get(row["status"], row["status"])
+        if not isinstance(overrides, list) or status not in (DONE, FAILED, STOPPED):
+            raise ValueError
+        return Job(
+            int(row["number"]),
+            [str(word) for word in overrides],
+            self.folder / Path(row["folder"]).name,
+            status=status,
+            code=int(row["code"]) if row["code"] else None,
+            seconds=float(row["seconds"]) if row["seconds"] else None,
+            score=float(row["score"]) if row["score"] else None,
+        )
+
+    def known(self, overrides: Iterable[str]) -> Job | None:
+        """The job that was told the same."""
+        asked = sorted(overrides)
+        return next((job for job in self.jobs if sorted(job.overrides) == asked), None)
+
+    def number(self, wanted: int) -> int:
+        """A number for a job that was not there yet: the wanted one, or the next that is free."""
+        taken = {job.number for job in self.jobs}
+        return wanted if wanted not in taken else max(taken) + 1
+
+    def put(self, job: Job) -> None:
+        """Take a job in, in the place of one of its number."""
+        self.jobs = sorted([*(one for one in self.jobs if one.number != job.number), job], key=lambda one: one.number)
+
+    def write(self) -> None:
+        """Put the file on disk, whole or not at all."""
+        path = self.folder / f".{NAME}.{os.getpid()}"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            for job in self.jobs:
+                row: list[object] = [job.number, job.name, job.status, job.code, job.seconds, job.score]
+                row += [job.why if job.status == FAILED else "", json.dumps(job.overrides)]
+                table.writerow(["" if value is None else value for value in row])
+        path.replace(self.folder / NAME)

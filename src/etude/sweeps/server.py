@@ -1,0 +1,151 @@
+"""A process that has imported everything and does nothing but fork: a job costs its own work, not its imports.
+
+It is asked in lines of JSON and answers in such lines, over two pipes that only the sweep and it have. It never trains,
+uses no GPU and opens no logger, so that whatever a job does to its process is gone with that process. When the sweep is
+gone, however it ended, so are its jobs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import selectors
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+MODULES = (
+    "hydra",
+    "matplotlib.pyplot",
+    "pandas",
+    "plotly.offline",
+    "pyarrow.dataset",
+    "pytorch_lightning",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.manifold",
+    "sklearn.pipeline",
+    "timm",
+    "etude.callbacks",
+    "etude.keep",
+    "etude.learner",
+    "etude.record",
+    "etude.run",
+    "etude.train",
+    "etude.data.module",
+    "etude.data.sources.demo",
+    "etude.results.compare",
+    "etude.results.report",
+    "etude.tasks.targets",
+)
+
+
+def preload() -> None:
+    """Import what a run needs, and not the client of Weights & Biases.
+
+    timm imports that one where it is installed, and on its import it makes a folder for its files, which the first
+    process to end takes away from all others.
+    """
+    absent = "wandb" not in sys.modules
+    if absent:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # an import of it fails, as if it were not there
+    try:
+        for name in MODULES:
+            importlib.import_module(name)
+    finally:
+        if absent:
+            del sys.modules["wandb"]
+
+
+def serve(asked: int, answers: int) -> dict[str, Any] | None:
+    """Fork a process for each request until there are no more.
+
+    Args:
+        asked: File descriptor that requests come from: `job`, `words`, `log`, `env`.
+        answers: And that answers go to: `job` and `pid`, later `job` and `code`.
+
+    Returns:
+        In a forked process, its request; none in this one, at the end.
+    """
+    preload()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # one for a job that is just being made is not lost
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(awake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    selector = selectors.DefaultSelector()
+    selector.register(asked, selectors.EVENT_READ)
+    selector.register(awake, selectors.EVENT_READ)
+    jobs: dict[int, int] = {}
+    rest = b""
+
+    def say(**answer: int) -> None:
+        os.write(answers, json.dumps(answer).encode() + b"\n")
+
+    while True:
+        ready = {key.fd for key, _ in selector.select()}
+        if awake in ready:
+            with suppress(BlockingIOError):
+                os.read(awake, 4096)
+        for pid, job in list(jobs.items()):
+            gone, status = os.waitpid(pid, os.WNOHANG)
+            if gone:
+                del jobs[pid]
+                end(pid)  # what it left behind, such as a second rank
+                say(job=job, code=os.waitstatus_to_exitcode(status))
+        if asked in ready:
+            read = os.read(asked, 1 << 16)
+            if not read:
+                for pid in jobs:
+                    end(pid)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)  # it may not have a group yet
+                return None
+            *lines, rest = (rest + read).split(b"\n")
+            for line in lines:
+                request = json.loads(line)
+                pid = os.fork()
+                if not pid:
+                    selector.close()
+                    signal.set_wakeup_fd(-1)
+                    for pipe in (asked, answers, awake, wake):
+                        os.close(pipe)
+                    return request
+                jobs[pid] = request["job"]
+                say(job=request["job"], pid=pid)
+
+
+def end(pid: int) -> None:
+    """Kill the group of a process, whoever of it is still there."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def become(request: dict[str, Any]) -> int:
+    """Be the job: `python -m etude.train WORDS` in a session of its own."""
+    import etude.train
+
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    if request["log"]:
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    # Lightning starts the further processes of a job by what these say of the first
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("etude.train")
+    sys.argv = [str(etude.train.__file__), *request["words"]]
+    return etude.train.main()
+
+
+if __name__ == "__main__":
+    mine = serve(int(sys.argv[1]), int(sys.argv[2]))
+    sys.exit(become(mine) if mine else 0)

@@ -1,0 +1,40 @@
+"""Hydra finds launchers in `hydra_plugins` alone; all that this one does is in `etude.sweeps`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.launcher import Launcher
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+    from etude.sweeps.drive import Sweep
+
+
+class IsolatedLauncher(Launcher):
+    """Each job of a sweep in a process of its own.
+
+    Args:
+        jobs: How many run at a time; none: as many as there are GPUs, or one on a CPU.
+        devices: GPUs to share out; none: all that are visible.
+        start: `fork`, `spawn`, or none for what is safe here.
+    """
+
+    def __init__(self, jobs: int | None = None, devices: Sequence[Any] | None = None, start: str | None = None) -> None:
+        self.jobs, self.devices, self.start = jobs, devices, start
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before the first launch."""
+        self.context, self.config = hydra_context, config
+        self.sweep: Sweep | None = None
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Called by a sweeper, once for all jobs or once for each batch of a search."""
+        from etude.sweeps.compose import begin, launch
+
+        self.sweep = self.sweep or begin(self.config, self.jobs, self.devices, self.start)
+        return launch(self.sweep, job_overrides, initial_job_idx, self.config, self.context)
