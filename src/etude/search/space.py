@@ -1,4 +1,4 @@
-"""What a search draws from, in the words of Hydra's grammar: a,b,c, range(), interval() and tag(log, interval())."""
+"""What a search draws from, in the words of Hydra's grammar: a,b,c, range(), interval(), tag(log, interval())."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number between two others, both included; a whole number where both are whole.
+    """A number between two others, both included; a whole number where both are whole, as in int(interval(1,9)).
 
     Args:
         low: The smallest.

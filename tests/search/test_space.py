@@ -1,0 +1,65 @@
+"""A search draws what its space says: every value of it, none outside, and no point twice."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import pytest
+
+from etude.errors import UserError
+from etude.search.space import Choice, Interval, parse
+
+
+def drawn(*words: str, count: int = 400, seed: int = 0) -> list[dict[str, str]]:
+    return list(islice(parse(words).points(seed), count))
+
+
+def test_the_words_of_hydras_grammar() -> None:
+    space = parse(["a=1,2,2", "b=choice([1,2],'x y')", "c=range(0,6,2)", "d=tag(log, interval(1e-4,1e-2))", "+e=f"])
+    assert space.varied == {
+        "a": Choice(("1", "2")),
+        "b": Choice(("[1,2]", r"x\ y")),
+        "c": Choice(("0", "2", "4")),
+        "d": Interval(1e-4, 1e-2, log=True),
+    }
+    assert space.fixed == {"+e": "f"}
+
+
+def test_the_later_of_two_words_counts() -> None:
+    assert parse(["a=1,2", "a=3"]).varied == {}
+    assert parse(["a=3", "a=1,2"]).fixed == {}
+    assert parse(["a=interval(0,1)", "a=interval(0,2)"]).varied == {"a": Interval(0, 2)}
+
+
+def test_a_logarithm_is_drawn_evenly() -> None:
+    values = [float(point["lr"]) for point in drawn("lr=tag(log, interval(1e-5,1e-1))")]
+    assert 1e-5 <= min(values) < 2e-5 and 5e-2 < max(values) <= 1e-1
+    tens = [sum(10**n <= value < 10 ** (n + 1) for value in values) for n in range(-5, -1)]
+    assert all(70 < count < 130 for count in tens)  # of 100
+
+
+def test_whole_numbers_stay_whole_and_both_ends_are_drawn() -> None:
+    assert {point["n"] for point in drawn("n=int(interval(2,5))")} == {"2", "3", "4", "5"}
+    assert {point["n"] for point in drawn("n=tag(log, int(interval(1,3)))")} == {"1", "2", "3"}
+
+
+def test_no_point_is_drawn_twice_and_a_small_space_ends() -> None:
+    points = drawn("a=1,2,3", "b=x,y")
+    assert len(points) == 6 == len({tuple(point.items()) for point in points})
+
+
+def test_a_longer_search_begins_as_the_shorter_one_and_another_seed_elsewhere() -> None:
+    words = ["a=interval(0.0,1.0)", "b=1,2,3"]
+    assert drawn(*words, count=20)[:7] == drawn(*words, count=7)
+    assert drawn(*words, count=7, seed=1) != drawn(*words, count=7)
+
+
+@pytest.mark.parametrize("word", ["a=interval(2,1)", "a=tag(log, interval(0,1))", "a=range(3,3)"])
+def test_what_holds_nothing_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match="a="):
+        parse([word])
+
+
+def test_a_continuum_has_no_end() -> None:
+    assert parse(["a=interval(0.0,1.0)", "b=1,2"]).size == math.inf
