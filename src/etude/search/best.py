@@ -66,9 +66,9 @@ def say(trials: Sequence[Trial], mode: str, monitor: str) -> str:
 
     found = best(trials, mode)
     without = sum(trial.score is None for trial in trials)
-    of = f"{len(trials)} trials" + (f", {without} of them without a score" if without else "")
     if found is None:
-        return f"no best trial: none of {of} came to a {monitor}; their logs say why"
+        return f"no best trial: none of {len(trials)} trials came to a {monitor}; their logs say why"
+    of = f"{len(trials)} trials" + (f", {without} of them without a score" if without else "")
     shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in found.values.items()}
     values = " ".join(f"{key}={value}" for key, value in shown.items())
     where = f" ({os.path.relpath(found.folder)})" if found.folder else ""
