@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if strange := [word for word in sys.argv[1:] if word.startswith("resume=") and not _is_run(word[7:])]:
+    if strange := [word for word in sys.argv[1:] if word.startswith("resume=") and not _is_run(word[7:].strip("'"))]:
         print(f"{strange[0]}: is not a run folder, it has no config.yaml", file=sys.stderr)  # noqa: T201
         return 2
     if fault := _sweep_fault(sys.argv[1:]):

@@ -42,7 +42,7 @@ def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
             replaced = (
                 not OmegaConf.is_missing(source, key) and isinstance(source[key], DictConfig) and value[:1] == "{"
             )
-            overrides += [f"~{path}", f"+{path}={value}"] if replaced else [f"{path}={_quoted(value)}"]
+            overrides += [f"~{path}", f"+{path}={value}"] if replaced else [f"{path}={quoted(value)}"]
         config = compose("train", overrides=overrides)
     if missing := sorted(OmegaConf.missing_keys(config.data)):
         bare = {key: key.removeprefix("data.source.") for key in missing}
@@ -101,7 +101,7 @@ def pair(word: str) -> tuple[str, str]:
     return key, value
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A value as Hydra reads it: whole lists and mappings are its own grammar, anything else is a text as it stands."""
     if value[:1] + value[-1:] in ("[]", "{}", "''", '""') or value.lower() in ("null", "true", "false", "???"):
         return value

@@ -40,7 +40,7 @@ class Probe(Callback):
             if known["seed"] == "2":
                 os.kill(os.getpid(), signal.SIGKILL)
 """
-TINY = ["backbone=lstm", "data.crop=1.0", "trainer.limit_train_batches=2", "trainer.max_epochs=3"]
+TINY = ["backbone=lstm", "data.crop=1.0", "+trainer.limit_train_batches=2", "trainer.max_epochs=3"]
 SIX = ["-m", *TINY, "seed=0,1,2,3,4,5", "+callbacks.probe={_target_: probe.Probe}"]
 
 
@@ -107,8 +107,8 @@ def test_a_job_that_fails_is_its_own_affair_and_a_sweep_goes_on_where_it_was(
     assert statuses(one) == ["done", "failed", "failed", "done", "done", "done"]
     assert "going on with 4_" in again.stderr
     assert again.stderr.count("epoch 1/3") == 1  # of the sixth; the fifth had been there, two failed before
-    assert "failed: 1_genre_lstm: ArithmeticError: seed 1 is no good" in again.stderr
-    assert "failed: 2_genre_lstm: killed by SIGKILL" in again.stderr
+    assert "failed: 1_genre_lstm_mel: ArithmeticError: seed 1 is no good" in again.stderr
+    assert "failed: 2_genre_lstm_mel: killed by SIGKILL" in again.stderr
 
     (tmp_path / "calm").touch()
     third = sweep(tmp_path, *SIX, f"sweep.resume={one.relative_to(tmp_path)}", "hydra.launcher.jobs=2")
@@ -116,11 +116,11 @@ def test_a_job_that_fails_is_its_own_affair_and_a_sweep_goes_on_where_it_was(
     assert statuses(one) == 6 * ["done"]
     assert {path.parent.name for path in one.glob("*/metrics.json")} == set(jobs(one))
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert {path.name for path in (one / "logs").iterdir()} == {"1_genre_lstm.log", "2_genre_lstm.log"}
+    assert {path.name for path in (one / "logs").iterdir()} == {"1_genre_lstm_mel.log", "2_genre_lstm_mel.log"}
     for row in jobs(one).values():  # what a search would hear
         measured = json.loads((one / row["folder"] / "metrics.json").read_text())["targets"]["genre"]["splits"]["val"]
-        assert float(row["score"]) == pytest.approx(measured["metrics"]["macro_f1"]["value"])
-    record = json.loads((one / "5_genre_lstm" / "record.json").read_text())
+        assert float(row["score"]) == pytest.approx(measured["scores"]["macro_f1"]["value"])
+    record = json.loads((one / "5_genre_lstm_mel" / "record.json").read_text())
     assert "hydra." not in record["command"] and "seed=5" in record["command"]
 
 

@@ -12,9 +12,10 @@ from etude.checked import checked
 from etude.errors import UserError
 from etude.sweeps.devices import Pool, visible
 from etude.sweeps.drive import Sweep
-from etude.sweeps.job import DONE, Job, quoted
+from etude.sweeps.job import DONE, Job
 from etude.sweeps.ledger import Ledger
 from etude.sweeps.outcome import OUTCOME
+from etude.words import quoted
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -106,7 +107,7 @@ def _job(
     finally:
         HydraConfig.instance().cfg = before
     settings = [str(word) for word in whole.hydra.overrides.hydra if not str(word).startswith(OURS)]
-    settings += [f"hydra.sweep.dir={quoted(ledger.folder)}", f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
+    settings += [f"hydra.sweep.dir={quoted(str(ledger.folder))}", f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
     flags = [f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"]
     job = Job(number, words, folder, plain, flags, settings)
     if known and known.status == DONE and known.folder.is_dir():

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,8 @@ class Sweep:
         job.reason = told(self.fault(job))
         job.status = DONE if code == 0 else STOPPED if self.stopping else FAILED
         if job.status == DONE:
-            job.score = monitored(job.folder)
+            with suppress(UserError):  # a file of it is damaged, which its comparison says
+                job.score = monitored(job.folder)
         self.board.ended(job)
         self.ledger.write()
 

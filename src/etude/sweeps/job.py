@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from etude.words import quoted
+
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 REFUSED = 2  # exit status of a command that has to be mended
 
@@ -52,8 +54,8 @@ class Job:
     def words(self) -> list[str]:
         """The command line of its process, after `train.py`; where it has a checkpoint, it goes on from that."""
         if (self.folder / "checkpoints" / "last.ckpt").is_file() and (self.folder / "config.yaml").is_file():
-            return [*self.flags, *self.settings, f"resume={quoted(self.folder)}"]
-        return [*self.flags, *self.overrides, *self.settings, f"hydra.run.dir={quoted(self.folder)}"]
+            return [*self.flags, *self.settings, f"resume={quoted(str(self.folder))}"]
+        return [*self.flags, *self.overrides, *self.settings, f"hydra.run.dir={quoted(str(self.folder))}"]
 
     @property
     def source(self) -> Path | None:
@@ -75,8 +77,3 @@ class Job:
         if self.code is not None and self.code < 0:
             return f"killed by {signal.Signals(-self.code).name}"
         return self.reason or f"ended with status {self.code}"
-
-
-def quoted(value: object) -> str:
-    """A text as a value of Hydra's grammar."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
