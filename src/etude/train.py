@@ -14,6 +14,8 @@ from typing import Any
 
 from etude import help
 from etude.build import conf_dir
+from etude.compose.faults import faults, told
+from etude.compose.opened import arguments, raising
 from etude.errors import RunError, UserError
 from etude.launch import agreed, first
 
@@ -68,7 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return None
 
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        flags = arguments(sys.argv[1:])
+        with raising():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    except (UserError, RunError) as error:
+        if not state["started"]:
+            print(error, file=sys.stderr)  # noqa: T201
+        return state["status"] or 2
     except KeyboardInterrupt:
         log.warning("interrupted%s", state["advice"])
         return 130
@@ -76,6 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stop.code in (0, None):
             return 0
         return state["status"] or (1 if state["started"] else 2)
+    except Exception as error:
+        name = flags.config_name or "train"
+        if state["started"] or not (found := faults(flags.overrides, flags.multirun, flags.config_dir, name, error)):
+            raise
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            log.exception("what Hydra said")
+        print(told(found), file=sys.stderr)  # noqa: T201
+        return 2
     return state["status"]
 
 
