@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Sequence
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude import help
+from etude import help, job
 from etude.build import conf_dir
 from etude.compose.faults import faults, told
 from etude.compose.opened import arguments, raising
 from etude.errors import RunError, UserError
-from etude.launch import agreed, first
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if help.asked(sys.argv[1:]):
         return _help()
     import hydra
-    from omegaconf import OmegaConf
 
-    # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
-    # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if strange := [word for word in sys.argv[1:] if word.startswith("resume=") and not _is_run(word[7:])]:
-        print(f"{strange[0]}: is not a run folder, it has no config.yaml", file=sys.stderr)  # noqa: T201
+    try:
+        flags = arguments(sys.argv[1:])
+        job.prepare(flags.overrides)
+        # Hydra makes the folder of a sweep before it looks at what is swept
+        if flags.multirun and (found := faults(flags.overrides, True, flags.config_dir, flags.config_name or "train")):
+            raise UserError(told(found))
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
         return 2
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    except SystemExit:  # --version
+        return 0
     state: dict[str, Any] = {"started": False, "status": 0, "advice": ""}
 
-    def job(config: Any) -> float | None:
+    def task(config: Any) -> float | None:
         state["started"] = True
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
@@ -57,22 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _job(config, folder)
         except KeyboardInterrupt:
-            state["advice"] = _advice(folder)
+            state["advice"] = job.advice(folder)
             raise
         except (UserError, RunError) as error:
             state["status"] = 2 if isinstance(error, UserError) else 1
             if config.get("resume") and isinstance(error, UserError):
-                _silence()  # the run's own log is about the run
+                job.silence(folder)  # the run's own log is about the run
             if str(error):
-                log.error("%s%s", error, "" if isinstance(error, UserError) else _advice(folder))
+                log.error("%s%s", error, "" if isinstance(error, UserError) else job.advice(folder))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return None
 
     try:
-        flags = arguments(sys.argv[1:])
         with raising():
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
     except (UserError, RunError) as error:
         if not state["started"]:
             print(error, file=sys.stderr)  # noqa: T201
@@ -108,105 +106,15 @@ def _job(composed: Any, folder: Path) -> float | None:
     """Run one composed config in its folder; returns the score of the best epoch, for a search."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from etude.schema import problems
-
-    if missing := sorted(OmegaConf.missing_keys(composed)):
-        _discard(folder)
-        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
-    try:
-        config: Any = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        _discard(folder)
-        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
-    resume = config.pop("resume", None)
-    if resume:
-        config = _stored(folder, list(HydraConfig.get().overrides.task))
-    elif faults := problems(config):
-        _discard(folder)
-        raise UserError(
-            "the config has "
-            + ("a fault" if len(faults) == 1 else f"{len(faults)} faults")
-            + ":\n  "
-            + "\n  ".join(faults)
-        )
+    config, resume = job.checked(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN and config["trainer"].get("strategy", "auto") != "auto":
         # Lightning would start the second process with the whole sweep's command
         raise UserError("trainer: a sweep trains each of its jobs in one process; start jobs for several by themselves")
-    from etude.run import run  # heavy, and only now needed
-
-    known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
-    trained = known[0].is_dir()
-    if not first():
-        logging.getLogger().setLevel(logging.ERROR)
-    if first() and not resume:
-        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    try:
-        metrics = run(config, folder, resume=bool(resume))
-    except UserError:
-        if not resume and not trained and not any(path.exists() for path in known):
-            _discard(folder)
-        raise
+    metrics = job.carry_out(config, folder, resume)
     if metrics:
         _show(folder)
     return _score(folder) if metrics else None
-
-
-def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """The config of the run that is resumed."""
-    from omegaconf import OmegaConf
-
-    from etude.build import vet
-
-    others = [override for override in overrides if not override.startswith("resume=")]
-    if others:
-        raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
-    if (folder / "metrics.json").is_file():
-        raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(config, dict)
-    vet(config)
-    return {str(key): value for key, value in config.items()}
-
-
-@lru_cache  # asked again later in the run, and the answer must not move with the clock
-def _run_folder(resume: str | None, outputs: str, name: str) -> str:
-    """Where a run lives: the folder that is resumed, or a new one named by date."""
-    if resume:
-        return str(resume)
-
-    def propose() -> str:
-        wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
-        names = [wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))]
-        return str(next(path.name for path in names if not path.exists()))
-
-    return str(Path(outputs) / agreed(propose, name))
-
-
-def _is_run(folder: str) -> bool:
-    return folder == "null" or (Path(folder) / "config.yaml").is_file()
-
-
-def _advice(folder: Path) -> str:
-    """How to go on with a run that was stopped, where it left something to go on from."""
-    there = (folder / "checkpoints" / "last.ckpt").is_file()
-    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if there else ""
-
-
-def _discard(folder: Path) -> None:
-    """Take away the folder of a run that never began."""
-    _silence()
-    if first():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _silence() -> None:
-    """Write no more into the run's train.log."""
-    for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 def _show(folder: Path) -> None:
