@@ -186,7 +186,7 @@ def _checked(config: DictConfig) -> list[str]:
     kept = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
     try:
-        mine = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        mine = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         if lacking := sorted(OmegaConf.missing_keys(mine)):
             return [f"{key}: needs a value; add {key}=... to the command" for key in lacking]
         plain: Any = OmegaConf.to_container(mine, resolve=True)

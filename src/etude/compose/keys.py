@@ -75,7 +75,7 @@ def _takes(node: DictConfig) -> list[str]:
 def _paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """All keys that hold a value, with dots; those of Hydra are not asked for by mistake."""
     for name in node:
-        path = f"{prefix}{name}"
+        path = prefix + str(name)
         if name in ("_target_", "choices") or path == "hydra":
             continue
         child = node._get_node(name)

@@ -57,7 +57,7 @@ def raising() -> Iterator[None]:
     from hydra._internal import utils
 
     kept = utils.run_and_report
-    utils.run_and_report = lambda work: work()
+    utils.run_and_report = lambda func: func()
     try:
         yield
     finally:
