@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -93,7 +94,8 @@ def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> str:
             raise UserError(told(found)) from error
         raise
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
-        raise UserError(f"{' '.join(words)}: {SWEEP}")
+        said = [word for word in words if word.startswith(("sweep=", "hydra.mode="))]
+        raise UserError(f"{' '.join(said or words)}: {SWEEP}")
     return str(composed.hydra.job_logging.formatters.file.format)
 
 
@@ -107,7 +109,8 @@ def _one(composed: Any, folder: Path, log_format: str) -> None:
                 if not resume:
                     job.discard(folder)
                 raise UserError(f"trainer: {ALONE}")
-            job.carry_out(config, folder, resume)
+            if job.carry_out(config, folder, resume):
+                log.info("report: %s", os.path.relpath(folder / "report.html"))
         except BaseException as error:
             logging.getLogger().removeHandler(screen)  # whoever called is told by the error
             if isinstance(error, UserError) and composed.get("resume"):
