@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from etude.experiment import run
 from etude.ramp import Ramp, smooth, suggestion
-from etude.run import run
 
 RATES = np.geomspace(1e-6, 1, 61)  # ten to a decade
 

@@ -23,14 +23,16 @@ def checked(composed: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if missing := sorted(OmegaConf.missing_keys(composed)):
-        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
     try:
-        config: Any = OmegaConf.to_container(composed, resolve=True)
+        missing = sorted(OmegaConf.missing_keys(composed))
+        config: Any = None if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
-    config.pop("sweep", None)  # which of them this is a job of is no setting of a run
-    if not config.get("resume") and (faults := problems(config)):
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
+    if missing:
+        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
+    for key in ("sweep", "resume"):  # where a run is, and no setting of it
+        config.pop(key, None)
+    if faults := problems(config):
         heading = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise UserError("\n  ".join([f"the config has {heading}:", *faults]))
     return config

@@ -40,19 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(words: list[str]) -> list[Path]:
-    """The page of a collection, and what Hydra says of a word as what has to be mended."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
+    """The page of a collection."""
     from etude.results.exploration.look import look
 
-    try:
-        wish, rest = _own(words)
-        return [look(module_of(rest)[0], wish, shlex.join(["python", "scripts/explore.py", *words]))]
-    except HydraException as error:  # many lines, of which the last say where Hydra has looked
-        raise UserError(" ".join(str(error).partition("Config search path")[0].split())) from error
-    except OmegaConfBaseException as error:
-        raise UserError(str(error)) from error
+    wish, rest = _own(words)
+    return [look(module_of(rest)[0], wish, shlex.join(["python", "scripts/explore.py", *words]))]
 
 
 def _own(words: list[str]) -> tuple[Wish, list[str]]:

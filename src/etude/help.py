@@ -78,7 +78,8 @@ def listing(folders: Sequence[Path]) -> dict[str, list[str]]:
 def program() -> str:
     """How the command for a training was called: `python train.py`, or `etude train` without a checkout."""
     script = Path(sys.argv[0]).name
-    return "etude train" if script in ("etude", "__main__.py") else f"python {script}"
+    checkout = (conf_dir().parent / "train.py").is_file()
+    return f"python {script}" if checkout and script not in ("etude", "__main__.py") else "etude train"
 
 
 def _stored() -> Iterator[tuple[str, str]]:

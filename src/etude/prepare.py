@@ -36,9 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the config or the data have to be mended; 130 when interrupted.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or "-h" in words or "--help" in words:
         print(_help())  # noqa: T201
@@ -53,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from here")
         return 130
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except UserError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     hours = f"{len(pack.index)} clips, {int(pack.lengths.sum()):,} frames"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude import help
+from etude import help, job
 from etude.build import conf_dir
-from etude.checked import checked
+from etude.compose.faults import faults, told
+from etude.compose.opened import arguments, raising
 from etude.errors import RunError, UserError
-from etude.launch import agreed, first
-from etude.sweeps.outcome import OUTCOME, forget, tell, tidy
+from etude.sweeps import place
+from etude.sweeps.outcome import OUTCOME, tell, tidy
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if help.asked(sys.argv[1:]):
         return _help()
     import hydra
-    from omegaconf import OmegaConf
 
-    # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
-    # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if strange := [word for word in sys.argv[1:] if word.startswith("resume=") and not _is_run(word[7:].strip("'"))]:
-        print(f"{strange[0]}: is not a run folder, it has no config.yaml", file=sys.stderr)  # noqa: T201
+    try:
+        flags = arguments(sys.argv[1:])
+        job.prepare(flags.overrides)
+        place.prepare(flags.overrides, flags.multirun)
+        # Hydra makes the folder of a sweep before it looks at what is swept
+        if flags.multirun and (found := faults(flags.overrides, True, flags.config_dir, flags.config_name or "train")):
+            raise UserError(told(found))
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
         return 2
-    if fault := _sweep_fault(sys.argv[1:]):
-        print(fault, file=sys.stderr)  # noqa: T201
-        return 2
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    except SystemExit:  # --version
+        return 0
     # our options of submitit's launcher have its names, and Hydra checks them by its types; that is as it should be
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_\w+' is validated")
-    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
-    _sweep_folder.cache_clear()
-    forget()
     state: dict[str, Any] = {"status": 0, "advice": ""}
 
-    def job(config: Any) -> float | None:
+    def task(config: Any) -> float | None:
         OUTCOME.begun = True
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
@@ -66,15 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _job(config, folder)
         except KeyboardInterrupt:
-            state["advice"] = _advice(folder)
+            state["advice"] = job.advice(folder)
             raise
         except (UserError, RunError) as error:
             state["status"] = 2 if isinstance(error, UserError) else 1
             if config.get("resume") and isinstance(error, UserError):
-                _silence()  # the run's own log is about the run
+                job.silence(folder)  # the run's own log is about the run
             tell(str(error))
             if str(error):
-                log.error("%s%s", error, "" if isinstance(error, UserError) else _advice(folder))
+                log.error("%s%s", error, "" if isinstance(error, UserError) else job.advice(folder))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return None
@@ -83,17 +79,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
 
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        with raising():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+    except (UserError, RunError) as error:
+        if not OUTCOME.begun:
+            print(error, file=sys.stderr)  # noqa: T201
+        return state["status"] or 2
     except KeyboardInterrupt:
         log.warning("interrupted%s", OUTCOME.advice or state["advice"])
         return 130
-    except UserError as error:  # of a sweep as a whole
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
     except SystemExit as stop:
         if stop.code in (0, None):
             return OUTCOME.status
         return state["status"] or (1 if OUTCOME.begun else 2)
+    except Exception as error:
+        name = flags.config_name or "train"
+        if OUTCOME.begun or not (found := faults(flags.overrides, flags.multirun, flags.config_dir, name, error)):
+            raise
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            log.exception("what Hydra said")
+        print(told(found), file=sys.stderr)  # noqa: T201
+        return 2
     finally:
         tidy()
     return state["status"] or OUTCOME.status
@@ -112,16 +118,10 @@ def _job(composed: Any, folder: Path) -> float | None:
     """Run one composed config in its folder; returns its score of the validation part, for a search."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
 
-    try:
-        config = checked(composed)
-    except UserError:
-        _discard(folder)
-        raise
-    resume = config.pop("resume", None)
-    if resume:
-        config = _stored(folder, list(HydraConfig.get().overrides.task))
+    from etude.results.score import monitored
+
+    config, resume = job.checked(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
         from etude import multirun
 
@@ -129,117 +129,16 @@ def _job(composed: Any, folder: Path) -> float | None:
             multirun.refuse_processes(config["trainer"])
             there = multirun.standing(folder, config)
         except UserError:
-            _discard(folder)
+            job.discard(folder)
             raise
         if there == multirun.FINISHED:
             log.info("%s: is finished", os.path.relpath(folder))
-            return _score(folder)
+            return monitored(folder)
         resume = there == multirun.BEGUN
-    from etude.run import run  # heavy, and only now needed
-
-    known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
-    trained = known[0].is_dir()
-    if not first():
-        logging.getLogger().setLevel(logging.ERROR)
-    if first() and not resume:
-        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    try:
-        metrics = run(config, folder, resume=bool(resume))
-    except UserError:
-        if not resume and not trained and not any(path.exists() for path in known):
-            _discard(folder)
-        raise
+    metrics = job.carry_out(config, folder, resume)
     if metrics:
         _show(folder)
-    return _score(folder) if metrics else None
-
-
-def _stored(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """The config of the run that is resumed."""
-    from omegaconf import OmegaConf
-
-    from etude.build import vet
-
-    others = [override for override in overrides if not override.startswith("resume=")]
-    if others:
-        raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
-    if (folder / "metrics.json").is_file():
-        raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(config, dict)
-    vet(config)
-    return {str(key): value for key, value in config.items()}
-
-
-@lru_cache  # asked again later in the run, and the answer must not move with the clock
-def _run_folder(resume: str | None, outputs: str, name: str) -> str:
-    """Where a run lives: the folder that is resumed, or a new one named by date."""
-    if resume:
-        return str(resume)
-
-    def propose() -> str:
-        wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
-        names = [wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))]
-        return str(next(path.name for path in names if not path.exists()))
-
-    return str(Path(outputs) / agreed(propose, name))
-
-
-@lru_cache  # one sweep has one folder
-def _sweep_folder(resume: str | None, outputs: str) -> str:
-    """Where a sweep lives: the folder that is gone on with, or a new one that no other sweep can have."""
-    if resume:
-        return str(resume)
-    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_sweep"
-    Path(outputs).mkdir(parents=True, exist_ok=True)
-    for folder in (wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))):
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        OUTCOME.folder = folder
-        return str(folder)
-    raise UserError(f"{wanted}: a thousand sweeps began in this second")
-
-
-def _sweep_fault(words: Sequence[str]) -> str:
-    """What is wrong with what is said of sweeps; a job of one is told its sweep's folder."""
-    many = any(word in ("-m", "--multirun") or word == "hydra.mode=MULTIRUN" for word in words)
-    if any(word.startswith("hydra.sweep.dir=") for word in words) and not many:
-        return ""
-    for word in words:
-        if word.startswith("sweep=") and word != "sweep=null" and not many:
-            return f"{word}: is a sweep; add -m"
-        if word.startswith("sweep.resume=") and word != "sweep.resume=null":
-            if not many:
-                return f"{word}: goes on with a sweep; say its command again, with -m"
-            if not any((Path(word[13:]) / name).is_file() for name in ("jobs.csv", "multirun.yaml")):
-                return f"{word}: is not the folder of a sweep, it has no jobs.csv"
-    return ""
-
-
-def _is_run(folder: str) -> bool:
-    return folder == "null" or (Path(folder) / "config.yaml").is_file()
-
-
-def _advice(folder: Path) -> str:
-    """How to go on with a run that was stopped, where it left something to go on from."""
-    there = (folder / "checkpoints" / "last.ckpt").is_file()
-    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if there else ""
-
-
-def _discard(folder: Path) -> None:
-    """Take away the folder of a run that never began; one that an earlier run is in stays as it is."""
-    _silence()
-    if first() and not any((folder / name).exists() for name in ("checkpoints", "metrics.json", "trackers.json")):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _silence() -> None:
-    """Write no more into the run's train.log."""
-    for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+    return monitored(folder) if metrics else None
 
 
 def _show(folder: Path) -> None:
@@ -248,13 +147,6 @@ def _show(folder: Path) -> None:
 
     show([folder])
     log.info("report: %s", os.path.relpath(folder / "report.html"))
-
-
-def _score(folder: Path) -> float | None:
-    """What a search goes by."""
-    from etude.results.score import monitored
-
-    return monitored(folder)
 
 
 if __name__ == "__main__":

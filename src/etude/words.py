@@ -8,9 +8,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from etude.build import conf_dir
+from etude.compose.opened import opened
 from etude.errors import UserError
 
 if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
     from etude.data.module import MusicData
 
 
@@ -26,12 +29,12 @@ def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
     Raises:
         UserError: A word is none of these, or a value is missing or of the wrong type.
     """
-    from hydra import compose, initialize_config_dir
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     overrides, settings, own = _translate(words)
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        source = compose("train", overrides=overrides).data.source
+    with opened() as hydra:
+        source = _composed(hydra, overrides, words).data.source
         known = list(source.keys())
         for key, value in settings.items():
             if key not in known:
@@ -43,14 +46,35 @@ def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
                 not OmegaConf.is_missing(source, key) and isinstance(source[key], DictConfig) and value[:1] == "{"
             )
             overrides += [f"~{path}", f"+{path}={value}"] if replaced else [f"{path}={quoted(value)}"]
-        config = compose("train", overrides=overrides)
-    if missing := sorted(OmegaConf.missing_keys(config.data)):
-        bare = {key: key.removeprefix("data.source.") for key in missing}
-        said = (f"{key}: needs a value; add {key if '.' in word else word}=..." for key, word in bare.items())
-        raise UserError("\n".join(said))
-    module = _module(config)
+        config = _composed(hydra, overrides, words)
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config.data)):
+            bare = {key: key.removeprefix("data.source.") for key in missing}
+            said = (f"{key}: needs a value; add {key if '.' in word else word}=..." for key, word in bare.items())
+            raise UserError("\n".join(said))
+        module = _module(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     module.rules = replace(module.rules, **own)
     return module, overrides
+
+
+def _composed(hydra: Hydra, overrides: list[str], words: list[str]) -> Any:
+    """The config of some overrides, or a sentence for each that is wrong, as this command would have it."""
+    from hydra.types import RunMode
+
+    from etude.compose.faults import faults, told
+
+    try:
+        return hydra.compose_config("train", list(overrides), RunMode.RUN)
+    except Exception as error:
+        found = faults(overrides, error=error, several="several values, where one is wanted", whole=False)
+        if not found:
+            raise
+        typed = {f"data={word[7:]}": word for word in words if word.startswith("source=")}
+        for translated, word in typed.items():
+            found = [fault.replace(translated, word, 1) for fault in found]
+        raise UserError(told(found)) from error
 
 
 def _module(config: Any) -> MusicData:

@@ -17,7 +17,7 @@ from etude.build import data as build
 from etude.data.prepare import Rules
 from etude.data.sources.digits import collection
 from etude.errors import DataError
-from etude.run import run
+from etude.experiment import run
 
 Config = Callable[..., dict[str, Any]]
 

@@ -311,7 +311,7 @@ def test_a_pack_alone_shows_what_it_has(home: Path, looked: Any, tmp_path: Path)
         ("tabel=x", "tabel: no such setting of this source; there is table"),
         ("nothing", "nothing: is not of the form name=value"),
         ("out=/dev/null/x", "out=/dev/null/x: cannot be written"),
-        ("data=nowhere", "Could not find 'data/nowhere' Available options in 'data': demo"),
+        ("data=nowhere", "data=nowhere: no such option; there are demo"),
     ],
 )
 def test_bad_words_are_one_sentence(

@@ -16,7 +16,7 @@ from etude import build
 from etude.backbones.efficientat import EfficientAT
 from etude.build import conf_dir, load
 from etude.checkpoint import read
-from etude.run import run
+from etude.experiment import run
 from etude.schema import problems
 
 pytestmark = pytest.mark.xdist_group("experiments")  # what is run once is run in one process

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etude.build import conf_dir
-from etude.run import run
+from etude.experiment import run
 
 
 def options(group: str) -> list[str]:

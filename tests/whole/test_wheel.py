@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,12 +39,14 @@ def test_the_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, enviro
         "-m",
         "etude",
         "train",
+        "-m",  # as a job of a sweep, of which both ranks have the installed package
         "debug=fast",
         "trainer=ddp_cpu",
         f"data.packs={packs}",
         cwd=empty,
         env=outside,
     )
-    (run,) = (empty / "outputs").glob("*_fast_genre_cnn")
+    (run,) = (empty / "outputs").glob("*_sweep/0_fast_genre_cnn")
+    assert json.loads((run / "record.json").read_text())["command"].startswith("etude train debug=fast")
     assert (run / "report.html").stat().st_size > 10_000
     assert str(ROOT) not in (run / "config.yaml").read_text()

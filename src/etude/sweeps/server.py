@@ -33,7 +33,7 @@ MODULES = (
     "etude.keep",
     "etude.learner",
     "etude.record",
-    "etude.run",
+    "etude.experiment",
     "etude.train",
     "etude.data.module",
     "etude.data.sources.demo",

@@ -49,6 +49,12 @@ class Comparison:
     pairs: list[Pair] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        from etude.results.comparison.markdown import text
+
+        return text(self)
+
 
 def build(runs: Sequence[Run], wish: Wish | None = None, tests: bool = True) -> Comparison:
     """Compare runs.

@@ -1,0 +1,158 @@
+"""A run from Python: `etude.run(["backbone=lstm", "task=genre"])` is `python train.py backbone=lstm task=genre`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude import job
+from etude.compose.faults import faults, told
+from etude.compose.opened import opened
+from etude.errors import UserError
+from etude.loaded import Run
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+log = logging.getLogger(__name__)
+SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
+ALONE = "trains in several processes, which the command line starts: python train.py ..."
+
+
+def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
+    """Train, predict, measure and report in this process.
+
+    Args:
+        overrides: The words that would follow `python train.py`, without flags; `resume=<run folder>` too.
+        config_dir: A folder of further options, as by `--config-dir`.
+
+    Returns:
+        The finished run; one that was only a trial (`debug=lr`, `debug=overfit`) has no scores.
+
+    Raises:
+        UserError: Words, config or data have to be mended; nothing is left.
+        RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
+    """
+    words = [overrides] if isinstance(overrides, str) else [str(word) for word in overrides]
+    if flags := [word for word in words if word.startswith("-")]:
+        raise UserError(f"{flags[0]}: is a flag of the command line; from Python a run has overrides and config_dir=")
+    job.prepare(words)
+    ended: dict[str, Any] = {}
+    shown = [] if config_dir is None else [f"--config-dir={config_dir}"]
+    with opened(config_dir) as hydra, _called(["train.py", *shown, *words]), warnings.catch_warnings():
+        log_format = _look(hydra, words, config_dir)
+
+        def task(composed: Any) -> None:
+            from hydra.core.hydra_config import HydraConfig
+
+            ended["folder"] = folder = Path(HydraConfig.get().runtime.output_dir)
+            try:
+                _one(composed, folder, log_format)
+            except Exception as error:  # Hydra would say it once more, with its own words
+                ended["error"] = error
+
+        hydra.run("train", task, list(words), with_log_configuration=False)
+    if "error" in ended:
+        raise ended["error"]
+    return Run(_near(ended["folder"]))
+
+
+def load(path: str | Path) -> Run:
+    """A run from its folder, or from one of its checkpoints.
+
+    Raises:
+        UserError: There is no run, or there are several, as in the folder of a sweep.
+    """
+    from etude.results.comparison.reading import find
+
+    path = Path(path)
+    folder = path.parent.parent if path.suffix == ".ckpt" and path.is_file() else path
+    if not folder.exists():
+        raise UserError(f"{folder}: there is no such folder")
+    runs = find(folder)
+    if runs == [folder]:
+        return Run(folder)
+    if not runs:
+        raise UserError(f"{path}: is no run; a run's folder has a config.yaml and a record.json")
+    raise UserError(f"{folder}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
+
+
+def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> str:
+    """Compose once to refuse what cannot be a run of this process; returns the format of train.log."""
+    from hydra.types import RunMode
+
+    try:
+        composed = hydra.compose_config("train", list(words), RunMode.RUN)
+    except Exception as error:
+        if found := faults(words, folder=config_dir, error=error, several=SWEEP):
+            raise UserError(told(found)) from error
+        raise
+    if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
+        said = [word for word in words if word.startswith(("sweep=", "hydra.mode="))]
+        raise UserError(f"{' '.join(said or words)}: {SWEEP}")
+    return str(composed.hydra.job_logging.formatters.file.format)
+
+
+def _one(composed: Any, folder: Path, log_format: str) -> None:
+    """The run itself; its log is kept in the folder and printed, and what went wrong ends it."""
+    with _logged(folder, log_format) as screen:
+        try:
+            config, resume = job.checked(composed, folder)
+            trainer = config["trainer"]
+            if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
+                if not resume:
+                    job.discard(folder)
+                raise UserError(f"trainer: {ALONE}")
+            if job.carry_out(config, folder, resume):
+                log.info("report: %s", os.path.relpath(folder / "report.html"))
+        except BaseException as error:
+            logging.getLogger().removeHandler(screen)  # whoever called is told by the error
+            if isinstance(error, UserError) and composed.get("resume"):
+                job.silence(folder)  # the run's own log is about the run
+            elif isinstance(error, KeyboardInterrupt):
+                log.warning("interrupted%s", job.advice(folder))
+            elif isinstance(error, Exception):
+                log.error("%s", error)
+            raise
+
+
+@contextmanager
+def _logged(folder: Path, log_format: str) -> Iterator[logging.Handler]:
+    """Write what is logged into train.log and show it, for as long as a run takes."""
+    root, noisy = (
+        logging.getLogger(),
+        [logging.getLogger(name) for name in ("", "pytorch_lightning", "lightning_fabric")],
+    )
+    kept, levels = list(root.handlers), [logger.level for logger in noisy]
+    screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter(log_format))
+    root.handlers[:] = [*kept, screen, file, logging.NullHandler()]  # the last, so that logging prints none by itself
+    root.setLevel(logging.INFO)
+    try:
+        yield screen
+    finally:
+        file.close()
+        root.handlers[:] = kept
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _called(words: list[str]) -> Iterator[None]:
+    """The command that the record and the trackers read is the line that would do the same."""
+    kept, sys.argv = sys.argv, words
+    try:
+        yield
+    finally:
+        sys.argv = kept
+
+
+def _near(folder: Path) -> Path:
+    """A folder as a path from here, where it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

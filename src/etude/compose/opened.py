@@ -1,0 +1,100 @@
+"""Hydra, opened on our configs, raising what it would otherwise print."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.build import conf_dir
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+
+@contextmanager
+def opened(folder: str | Path | None = None) -> Iterator[Hydra]:
+    """Hydra on conf/, which composes configs; whatever was open before is open again afterwards.
+
+    Args:
+        folder: A folder of further options, which come before ours, as by `--config-dir`.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
+
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"--config-dir={folder}: there is no such folder")
+    before = Singleton._instances.pop(GlobalHydra, None)
+    version.setbase("1.3")
+    try:
+        path = create_config_search_path(str(conf_dir()))
+        if folder is not None:
+            path.prepend("command-line", f"file://{Path(folder).absolute()}", SearchPathQuery(provider="schema"))
+        yield Hydra.create_main_hydra2("train", path)
+    finally:
+        Singleton._instances.pop(GlobalHydra, None)
+        if before is not None:
+            Singleton._instances[GlobalHydra] = before
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Let hydra.main raise what it would print.
+
+    `HYDRA_FULL_ERROR=1` does the same, but the processes that a run starts would inherit it.
+    """
+    from hydra._internal import utils
+
+    kept = utils.run_and_report
+    utils.run_and_report = lambda func: func()
+    try:
+        yield
+    finally:
+        utils.run_and_report = kept
+
+
+def arguments(words: Sequence[str]) -> Namespace:
+    """The words of a command as Hydra takes them apart: flags and overrides.
+
+    Raises:
+        UserError: A flag that there is not, or a word between two flags.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def refuse(message: str) -> Any:
+        raise UserError(message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    found, strange = parser.parse_known_args(list(words))
+    if found.config_dir is not None and not Path(found.config_dir).is_dir():
+        refuse(f"--config-dir={found.config_dir}: there is no such folder")
+    if found.resolve and not found.cfg:
+        refuse("--resolve: goes with --cfg")
+    modes = (found.run, found.multirun, found.cfg, found.info, found.shell_completion)
+    if sum(map(bool, modes)) > 1:
+        refuse("of --run, --multirun, --cfg, --info and --shell-completion only one is possible")
+    if not strange:
+        return found
+    said = []
+    for word in strange:
+        if word.startswith("-"):
+            near = get_close_matches(word.partition("=")[0], flags, n=1)
+            hint = f"did you mean {near[0]}?" if near else "python train.py --hydra-help lists them"
+            said.append(f"{word}: no such flag; {hint}")
+        else:
+            said.append(f"{word}: stands behind a flag that has words before it; put the flags first")
+    raise UserError("\n".join(said))

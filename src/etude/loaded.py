@@ -1,0 +1,144 @@
+"""A run as an object of Python, read from its folder and from nothing else; each part when it is first asked for."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from etude.learner import Learner
+    from etude.results.notebook import Picture
+
+UNFINISHED = "the run is not finished; go on with: python train.py resume="
+
+
+class Run:
+    """A run; in a notebook it shows its scores beside the baselines.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Every value, resolved, as config.yaml has them."""
+        import yaml
+
+        found = yaml.safe_load(self._file("config.yaml").read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What the run says of itself: command, commit, versions, seed, machine, data and split."""
+        from etude.results import reading
+
+        return reading.record(self._file("record.json").parent)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Every score with its interval, per class, beside the baselines, as metrics.json has them."""
+        path = self._file("metrics.json")
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"{path}: cannot be read as JSON; make it anew: python scripts/report.py {self.folder}"
+            ) from error
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """A row per clip of validation and test: truth, prediction, scores, baselines, embedding."""
+        from etude.results import reading
+
+        return reading.table(self._file("predictions.parquet").parent)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Losses, scores and learning rate by epoch."""
+        import pandas as pd
+
+        return pd.read_csv(self._file("curves.csv"))
+
+    def scores(self) -> pd.DataFrame:
+        """All scores, a row each.
+
+        Returns:
+            Columns `target`, `split` (test, val), `metric`, `value`, `low` and `high` of its 95 % interval, `n` clips
+            in `groups` groups, and what the baselines `constant` and `linear` reach; NaN for what is undefined.
+        """
+        from etude.results.notebook import scores
+
+        return scores(self.metrics)
+
+    def confusion(self, target: str | None = None, split: str = "test") -> pd.DataFrame:
+        """Counts of clips, truth in rows and prediction in columns.
+
+        Args:
+            target: A label; the run's only one when it is left out.
+            split: test or val.
+        """
+        import pandas as pd
+
+        targets = self.metrics["targets"]
+        labels = [name for name, about in targets.items() if about["kind"] == "label"]
+        name = target or (labels[0] if len(labels) == 1 else "")
+        if name not in labels:
+            raise UserError(f"confusion: of which label? this run has {', '.join(labels) or 'none'}")
+        classes, counts = targets[name]["classes"], targets[name]["splits"][split].get("confusion") or None
+        frame = pd.DataFrame(counts, index=classes, columns=classes)
+        return frame.rename_axis(index="true", columns="predicted")
+
+    def figures(self) -> dict[str, Picture]:
+        """Drawings by name: `scores`, and of each target `reliability/<label>`, `scatter/<scalar>`."""
+        from etude.results.notebook import figures
+
+        return figures(self.metrics, self.predictions)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that predicted: best.ckpt, else last.ckpt."""
+        from etude.tracking.finished import best
+
+        if (path := best(self.folder)) is None:
+            raise UserError(f"{self.folder}: has no checkpoint in checkpoints/; a trial run keeps none")
+        return path
+
+    def network(self) -> Learner:
+        """The trained network; nothing in its file is run."""
+        from etude.build import load
+
+        return load(self.checkpoint)
+
+    @property
+    def report(self) -> Path:
+        """report.html."""
+        return self._file("report.html")
+
+    def show(self) -> None:
+        """Print the scores of the test part beside the baselines."""
+        from etude.results.compare import show
+
+        show([self.folder])
+
+    def _repr_html_(self) -> str:
+        from etude.results.notebook import brief
+
+        return brief(self)
+
+    def __repr__(self) -> str:
+        return f"etude.load({str(self.folder)!r})"
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"{self.folder}: has no {name}; {UNFINISHED}{self.folder}")
+        return path

@@ -1,0 +1,120 @@
+"""What is wrong with the words of a command is one sentence each, with what was probably meant, all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etude.compose.faults import faults
+from etude.train import main
+
+OF_BACKBONE = "there are ast, cnn, convnet, efficientat, lstm, timm"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("bakbone=lstm", "bakbone: no such group or setting; did you mean backbone?"),
+        ("backbone=lsmt", f"backbone=lsmt: no such option; did you mean lstm? {OF_BACKBONE}"),
+        ("backbone=null", f"backbone=null: no such option; {OF_BACKBONE}"),
+        ("backbone", f"backbone: is not of the form name=value; {OF_BACKBONE}"),
+        ("backbone@x=lstm", "backbone@x=lstm: backbone@x is not chosen in this config; did you mean backbone? a plus"),
+        ("+backbone=lstm", "+backbone=lstm: backbone has an option already; leave out the plus"),
+        ("~backbone=lstm", "~backbone=lstm: backbone has the option cnn"),
+        ("feature/frnt=lab", "feature/frnt: no such group or setting; did you mean feature/front?"),
+        ("logger=[csv,wandbb]", "logger=wandbb: no such option; did you mean wandb? there are csv, mlflow, "),
+        ("+experiment=lab", "+experiment=lab: is a folder of options; there are lab/step10_multitask, "),
+        ("experiment=lab/step5_lsm", "experiment=lab/step5_lsm: no such option; did you mean lab/step5_lstm? "),
+        ("task=genre,valence", "task=genre,valence: several values make a sweep; add -m"),
+        ("logger=csv,wandb", "logger=csv,wandb: several values make a sweep; add -m, or write a list: 'logger=[csv,"),
+        ("trainer.max_epoch=2", "trainer.max_epoch: no such setting; did you mean max_epochs?"),
+        ("trainer.overfit_batches=2", "trainer.overfit_batches: is not among the settings yet; add it with a plus: +t"),
+        ("trainer.max_epochs.x=2", "trainer.max_epochs.x: trainer.max_epochs is a value, not a group of settings"),
+        ("train.max_epochs=2", "train.max_epochs: no such group or setting; did you mean trainer.max_epochs?"),
+        ("lr=0.1", "lr: no such group or setting; did you mean optim.lr?"),
+        ("data.split={kindd: random}", "data.split.kindd: no such setting; did you mean kind?"),
+        ("+data.batch_size=3", "+data.batch_size=3: data.batch_size is there already; leave out the plus"),
+        ("~sed", "sed: no such group or setting; did you mean seed?"),
+        ("data.batch_size=[", "data.batch_size=[: a bracket or a quote is left open"),
+        ("name=a:b=c", "name=a:b=c: the value cannot be read; if it is a text, quote it twice: \"name='a:b=c'\""),
+        ("a b=3", "a b=3: the name cannot be read; it is letters, digits and dots, without a space"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence(word: str, said: str) -> None:
+    (sentence,) = faults([word])
+    assert sentence.startswith(said)
+
+
+def test_all_wrong_words_are_said_at_once_and_what_follows_from_a_guess_is_not() -> None:
+    words = ["backbone=lsmt", "backbone.hidden=3", "trainer.max_epoch=3", "seed=-1", "tsk=genre", "name=a(b"]
+    assert [fault.partition(":")[0] for fault in faults(words)] == [
+        "backbone=lsmt", "name=a(b", "trainer.max_epoch", "tsk", "seed",
+    ]  # fmt: skip
+    # nothing is near to this, and whether the others go with it nobody knows
+    assert len(faults(["backbone=qqq", "backbone.hidden=3"])) == 1
+    assert len(faults(["experiment=qqq", "backbone.colour=3"])) == 1
+
+
+def test_right_words_are_without_a_fault() -> None:
+    assert (
+        faults(["backbone=lstm", "backbone.hidden=3", "+trainer.overfit_batches=2", "~augment.gain", "logger=[]"]) == []
+    )
+
+
+def test_a_sweep_is_judged_by_all_its_options() -> None:
+    assert faults(["backbone=lstm,cnnn", "task=genre,valence"], sweep=True) == [
+        f"backbone=cnnn: no such option; did you mean cnn? {OF_BACKBONE}"
+    ]
+    (only,) = faults(["backbone=lstm,cnn", "backbone.hidden=3", "seed=1,2"], sweep=True)
+    assert only == "backbone.hidden: no such setting; there are channels, kernel, dropout (with backbone=cnn)"
+    # Hydra composes the defaults, a CNN, before it looks at what is swept
+    (before,) = faults(["backbone=lstm,ast", "backbone.depth=3"], sweep=True)
+    assert before.endswith("write ++backbone.depth=3")
+
+
+def test_options_of_a_folder_of_mine_are_known_and_its_faults_are_said(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    for name, text in (("mine", "seed: 3"), ("broken", "seed: [3"), ("lost", "defaults:\n  - /backbone: lsmt")):
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    assert faults(["experiment=mine"], folder=tmp_path) == []
+    assert faults(["experiment=mie"], folder=tmp_path)[0].startswith(
+        "experiment=mie: no such option; did you mean mine?"
+    )
+    (broken,) = faults(["experiment=broken"], folder=tmp_path)
+    assert broken.startswith("experiment=broken: ") and "broken.yaml: line 3: " in broken
+    (lost,) = faults(["experiment=lost"], folder=tmp_path)
+    assert lost.startswith("experiment=lost: ") and "backbone/lsmt" in lost
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["backbone=lsmt", "seed=-1"], ["the command has 2 faults:", "  backbone=lsmt: ", "  seed: must be"]),
+        (["--cfg", "job", "trainer.max_epoch=2"], ["trainer.max_epoch: no such setting; did you mean max_epochs?"]),
+        (["-m", "trainer.max_epoch=2,3"], ["trainer.max_epoch: no such setting; did you mean max_epochs?"]),
+        (["--multirum", "seed=1,2"], ["--multirum: no such flag; did you mean --multirun?"]),
+        (["seed=1", "--cfg", "job", "patience=2"], ["patience=2: stands behind a flag that has words before it"]),
+        (["--resolve"], ["--resolve: goes with --cfg"]),
+        (["--cfg", "jb"], ["argument --cfg/-c: invalid choice: 'jb'"]),
+        (["--config-dir=nowhere"], ["--config-dir=nowhere: there is no such folder"]),
+        (["--config-name=nothing"], ["Cannot find primary config 'nothing'."]),
+        (["seed=${nothing}"], ["seed: Interpolation key 'nothing' not found"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_command_prints_its_faults_and_leaves_nothing(
+    words: list[str],
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    assert main(words) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    for line, start in zip(error.splitlines(), said, strict=True):
+        assert line.startswith(start)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
