@@ -65,3 +65,28 @@ def test_drafts_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path)
         (tmp_path / name).touch()
     clean(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", ".hidden"}
+
+
+def test_ctrl_c_in_the_midst_of_writing_is_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's writer notices on its way out that bytes are missing, and says that."""
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"the one before")
+
+    def cut(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.serialization, "_save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        Storage().save_checkpoint({"a": torch.ones(3)}, path)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "save", lambda *args: _wrapped())
+    with pytest.raises(KeyboardInterrupt):
+        Storage().save_checkpoint({"a": torch.ones(3)}, path)
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("last.ckpt", b"the one before")]
+
+
+def _wrapped() -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 217664 vs 217616")

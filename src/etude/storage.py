@@ -29,6 +29,7 @@ class Storage(TorchCheckpointIO):
 
         Raises:
             OSError: The disk did not take it; the file is as it was.
+            KeyboardInterrupt: Ctrl-C came meanwhile; the same.
         """
         import torch
 
@@ -43,12 +44,14 @@ class Storage(TorchCheckpointIO):
             draft.replace(path)
         except BaseException as error:
             draft.unlink(missing_ok=True)
-            # torch's writer puts its own words ("unexpected pos") in the place of what the disk said
+            # torch's writer puts its own words ("unexpected pos") in the place of what the disk, or Ctrl-C, said
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, OSError):
+            while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
                 cause = cause.__context__
             if cause is None:
                 raise
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         _sync(path.parent)
 
