@@ -85,14 +85,15 @@ def _job(composed: Any, folder: Path) -> float | None:
 
     from etude.schema import problems
 
-    if missing := sorted(OmegaConf.missing_keys(composed)):
-        _discard(folder)
-        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
+    missing = OmegaConf.missing_keys(composed)
     try:
-        config: Any = OmegaConf.to_container(composed, resolve=True)
+        config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         _discard(folder)
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+    if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # also what a sweep would have filled in
+        _discard(folder)
+        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
     resume = config.pop("resume", None)
     if resume:
         config = _stored(folder, list(HydraConfig.get().overrides.task))

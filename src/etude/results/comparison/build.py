@@ -87,7 +87,7 @@ def build(runs: Sequence[Run], wish: Wish | None = None, tests: bool = True) -> 
     if hidden := len(everything) - len(shown):
         single = any(run.pooled for run in everything if run not in shown)
         what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
-        remarks.append(f"{what} is in compare.csv ({plural(hidden, 'run')}).")
+        remarks.append(f"{what} is in {wish.stem}.csv ({plural(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
     found, more = pairs(tested, names, wish.part, wish.metrics[0] if len(wish.metrics) == 1 else "")
     found = [pair for pair in found if pair.target in set(frame["target"])]
