@@ -107,9 +107,7 @@ def test_imagenet_is_what_timm_has(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not net.raw
 
 
-def test_imagenet_is_first_looked_for_in_the_folder_of_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_is_first_looked_for_in_the_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, known = tmp_path / f"{DISTILLED}.safetensors", {"cls_token": torch.randn(1, 1, 4)}
     monkeypatch.setattr(pretrained, "fetch", lambda model: {"fetched": torch.zeros(1)})
     save_file(known, file)
@@ -129,9 +127,10 @@ def test_without_a_network_it_says_which_file_is_needed(monkeypatch: pytest.Monk
 
     net = AST(40, DISTILLED + ".fb_in1k", "imagenet", depth=1)
     monkeypatch.setattr(timm, "create_model", offline)
+    name = rf"{DISTILLED}\.fb_in1k"
     said = (
-        r"get model\.safetensors of huggingface\.co/timm/deit_tiny_distilled_patch16_224\.fb_in1k, .* keep it as "
-        r"deit_tiny_distilled_patch16_224\.fb_in1k\.safetensors in the folder .* ETUDE_WEIGHTS names, .* backbone\.weights"
+        rf"get model\.safetensors of huggingface\.co/timm/{name}, .* keep it as {name}\.safetensors in the folder "
+        r"that .* ETUDE_WEIGHTS names, .* backbone\.weights"
     )
     with pytest.raises(UserError, match=said) as raised:
         net.initialise()
