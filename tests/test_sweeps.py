@@ -85,9 +85,7 @@ def test_a_transfer_begins_from_the_genre_ast_of_its_sweep_seed_and_kind(sweep: 
 
 
 def test_no_two_jobs_of_the_whole_source_work_share_a_folder() -> None:
-    """A folder is the job's name and seed, and a name is that of its file with whose settings it has."""
-    names = [
-        Path(name) for kind in KINDS for path in (HOME / kind).rglob("*.yaml") if (name := path).parent.name != "base"
-    ]
-    called = [f"{name.relative_to(HOME).parts[0]}_{name.stem}" for name in names]
+    """A folder is the job's name and seed, and a name says its file and whose settings it has."""
+    cells = [path.relative_to(HOME) for kind in KINDS for path in (HOME / kind).rglob("*.yaml")]
+    called = [f"{cell.parts[0]}_{cell.stem}" for cell in cells if cell.parent.name != "base"]
     assert len(set(called)) == len(called)

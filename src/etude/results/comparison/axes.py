@@ -30,13 +30,18 @@ def _transfer(run: Run) -> str:
     return _at(run.config, "transfer", "train") or "none"
 
 
+def _origin(run: Run) -> str:
+    """Where the run begins from, whatever the seed: in a sweep, seed 1 begins from `<run>_seed1`."""
+    parts = PurePath(str(_at(run.config, "transfer", "init_from") or "")).parts
+    own = f"_seed{run.config.get('seed')}"
+    return str(PurePath(*(part.removesuffix(own) for part in parts))) if parts else ""
+
+
 def _pretrained(run: Run) -> str:
     """Where the weights come from: another run, a file, a name such as imagenet, or nowhere."""
-    if origin := _at(run.config, "transfer", "init_from"):
-        path = PurePath(str(origin))
-        name = path.parent.parent.name if path.suffix == ".ckpt" else path.name
-        of_seed = f"_seed{run.config.get('seed')}"
-        return f"from {name.removesuffix(of_seed)}"  # over seeds it is one origin
+    if origin := _origin(run):
+        path = PurePath(origin)
+        return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
     weights = _at(run.config, "backbone", "weights")
     return PurePath(str(weights)).name if weights else "random"
 
@@ -99,7 +104,8 @@ def differing(runs: Sequence[Run], most: int = 4) -> list[str]:
     named = [axis for axis in NAMED if axis not in REPEATS and len({value(run, axis) for run in runs}) > 1]
     alike = defaultdict(list)
     for run in runs:
-        alike[tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)].append(flat(run.config))
+        here = tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)
+        alike[here].append(flat(run.config) | {"transfer.init_from": _origin(run)})
     keys: dict[str, None] = {}
     for configs in alike.values():
         every = dict.fromkeys(key for config in configs for key in config)
