@@ -9,8 +9,6 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from etude.errors import UserError
-
 log = logging.getLogger(__name__)
 
 
@@ -56,11 +54,11 @@ class SweepTable(Callback):
 
         try:
             wish, _ = parse(words)
-            made = build(gather(folder), replace(wish, to=folder, stem=name), tests=False)  # pairs are in compare.html
+            made = build(gather(folder), replace(wish, to=folder, stem=name), tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             show(made)
             return write(made)[-1]
-        except (UserError, OSError, ValueError, KeyError) as error:
+        except Exception as error:  # the runs are there, whatever a page has against them
             log.warning("%s: left out: %s", name, error)
             return None
 
@@ -74,6 +72,6 @@ class SweepTable(Callback):
         runs = extremes(gather(folder), str(self.maps))
         try:
             return latent(Wish([run.folder for run in runs], folder)) if runs else None
-        except (UserError, OSError, ValueError, KeyError) as error:
+        except Exception as error:  # the runs are there, whatever a page has against them
             log.warning("maps of %s: left out: %s", self.maps, error)
             return None

@@ -79,7 +79,7 @@ def build(runs: Sequence[Run], wish: Wish | None = None, tests: bool = True) -> 
         means.title = f"{PARTS[wish.part]}: means over runs of one setting"
         tables.append(means)
     for table in tables:
-        table.notes = notes(table, shown)
+        table.notes = notes(table, shown, tests)
         if "run" in table.heads:
             times = {names[run.folder]: duration(run.seconds) for run in shown if run.seconds}
             table.aside = ("time", {row: times.get(row[table.heads.index("run")], "") for row in table.rows})
