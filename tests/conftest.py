@@ -20,7 +20,8 @@ os.environ["NUMBA_NUM_THREADS"] = "1"  # or its first parallel function sets tor
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["NUMBA_CACHE_DIR"] = str(CACHE)  # whatever the process that started this one has
 
-CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, debug: null}"  # filled in a real run
+# filled in a real run
+CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, experiment: null, debug: null}"
 
 
 @pytest.fixture(scope="session")

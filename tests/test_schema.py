@@ -37,7 +37,8 @@ def given(node: Any) -> Any:
 
 @pytest.mark.parametrize("option", ["seed=0", *OPTIONS])
 def test_every_option_is_without_fault(config: Compose, option: str) -> None:
-    assert problems(given(config(option))) == []
+    known = ["sweep={lab_ast: a, better_ast: b}"] if option.startswith("sweep=lab_") else []  # a run's Hydra knows them
+    assert problems(given(config(option, *known))) == []
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -24,12 +24,12 @@ def checked(composed: DictConfig) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        missing = sorted(OmegaConf.missing_keys(composed))
-        config: Any = None if missing else OmegaConf.to_container(composed, resolve=True)
+        missing = OmegaConf.missing_keys(composed)
+        config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
-    if missing:
-        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in missing))
+    if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # also what a sweep would have filled in
+        raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
     for key in ("sweep", "resume"):  # where a run is, and no setting of it
         config.pop(key, None)
     if faults := problems(config):

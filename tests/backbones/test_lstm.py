@@ -154,7 +154,9 @@ def test_a_read_out_that_learns_belongs_to_the_last_layer(bidirectional: bool) -
     assert sorted(id(p) for layer in layers for p in layer) == sorted(id(p) for p in net.parameters())
 
 
-@pytest.mark.parametrize(("name", "depth", "hidden"), [("lab/step5_lstm", 8, 256), ("lab/step8_lstm", 2, 64)])
+@pytest.mark.parametrize(
+    ("name", "depth", "hidden"), [("lab/table1/lstm_mel", 8, 256), ("lab/table2/lstm_valence", 2, 64)]
+)
 def test_the_experiments_have_the_sizes_of_the_source_work(
     config: Callable[..., dict[str, Any]], name: str, depth: int, hidden: int
 ) -> None:

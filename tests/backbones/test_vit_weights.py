@@ -107,14 +107,30 @@ def test_imagenet_is_what_timm_has(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not net.raw
 
 
+def test_imagenet_is_first_looked_for_in_the_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, known = tmp_path / f"{DISTILLED}.safetensors", {"cls_token": torch.randn(1, 1, 4)}
+    monkeypatch.setattr(pretrained, "fetch", lambda model: {"fetched": torch.zeros(1)})
+    save_file(known, file)
+    monkeypatch.delenv("ETUDE_WEIGHTS", raising=False)
+    assert list(pretrained.read("imagenet", DISTILLED)) == ["fetched"]
+    monkeypatch.setenv("ETUDE_WEIGHTS", str(tmp_path))
+    assert torch.equal(pretrained.read("imagenet", DISTILLED)["cls_token"], known["cls_token"])
+    assert list(pretrained.read("imagenet", "deit_tiny_patch16_224")) == ["fetched"]  # of which there is no file
+    file.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=str(file)):
+        pretrained.read("imagenet", DISTILLED)
+
+
 def test_without_a_network_it_says_which_file_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: Any, **settings: Any) -> None:
         raise OSError("no route to host")
 
     net = AST(40, DISTILLED + ".fb_in1k", "imagenet", depth=1)
     monkeypatch.setattr(timm, "create_model", offline)
+    name = rf"{DISTILLED}\.fb_in1k"
     said = (
-        r"get model\.safetensors of huggingface\.co/timm/deit_tiny_distilled_patch16_224\.fb_in1k, .* backbone\.weights"
+        rf"get model\.safetensors of huggingface\.co/timm/{name}, .* keep it as {name}\.safetensors in the folder "
+        r"that .* ETUDE_WEIGHTS names, .* backbone\.weights"
     )
     with pytest.raises(UserError, match=said) as raised:
         net.initialise()

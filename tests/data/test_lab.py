@@ -281,8 +281,10 @@ def test_label_files_are_recognised_by_their_header(affect: Path, text: str) -> 
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no train_labels\.txt; expected is fma_genre_spectrograms or multitask"):
+    with pytest.raises(DataError, match=r"^data\.source\.path: there is no folder .*; unpack Kaggle's geoparslp"):
         collection(str(tmp_path / "nothing"))
+    with pytest.raises(DataError, match=r"has no train_labels\.txt; expected is fma_genre_spectrograms or multitask"):
+        collection(str(tmp_path))
     (tmp_path / "train_labels.txt").write_bytes(b"Id\tGenre\n\xff\xfe\n")
     with pytest.raises(DataError, match="cannot be read"):
         collection(str(tmp_path))

@@ -27,7 +27,7 @@ Config = Callable[..., dict[str, Any]]
 def digits(config: Config) -> Learner:
     """The network of step 7.1 in double precision, in evaluation."""
     torch.manual_seed(0)
-    plain = config("experiment=lab/step7_digits")
+    plain = config("experiment=lab/step7/digits")
     return build.network(recipe(plain, {"digit": label(range(10))})).double().eval()
 
 

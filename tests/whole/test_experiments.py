@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,31 @@ Compose = Callable[..., dict[str, Any]]
 HOME = conf_dir() / "experiment"
 FILES = [path.relative_to(HOME).with_suffix("") for path in sorted(HOME.rglob("*.yaml"))]
 NAMES = [name.as_posix() for name in FILES if name.parent.name != "base"]  # from which the others are made
-ON_MUSIC = [name for name in NAMES if name != "lab/step7_digits"]
-GIVEN = {"lab/step9_transfer": ["transfer.init_from=somewhere"]}
+LAB = [name for name in NAMES if name.startswith("lab/") and name != "lab/step7/digits"]
+BETTER = [name for name in NAMES if name.startswith("better/")]
+# One of each kind is trained. The others differ from one of these in a target, a feature or a value that is composed.
+TRAINED = [
+    *("small", "joint_ast", "lab/step7/digits", "lab/step7/ast", "lab/step7/cnn", "lab/table1/lstm_mel"),
+    *("lab/table2/lstm_valence", "lab/step9/transfer_energy", "lab/step9/imagenet_danceability"),
+    *("lab/table3/multitask_random", "better/step7/ast", "better/step9/transfer_valence", "better/table1/lstm_fused"),
+]
+AXES = ("valence", "energy", "danceability")
 D = 192  # numbers of a token of the tiny AST
+MODEL = "deit_tiny_distilled_patch16_224"
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as timm's of ImageNet, with random weights."""
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A file as timm's of ImageNet, with random weights, in the folder where it is looked for."""
     import timm
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(timm.create_model("deit_tiny_distilled_patch16_224").state_dict(), path)
-    return path
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(timm.create_model(MODEL).state_dict(), folder / f"{MODEL}.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETUDE_WEIGHTS", str(folder))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +63,14 @@ def efficientat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def composed(config: Compose) -> Compose:
+    """What `config` composes, each line once."""
+    return lru_cache(None)(config)
+
+
+@pytest.fixture(scope="module")
 def ran(
-    config: Compose, weights: Path, efficientat: Path, tmp_path_factory: pytest.TempPathFactory
+    composed: Compose, weights: None, efficientat: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     """The folder of an experiment that was run for two steps; each is run once."""
     done: dict[str, Path] = {}
@@ -61,32 +78,29 @@ def ran(
     def go(name: str) -> Path:
         if name not in done:
             line = [f"experiment={name}", "debug=fast"]
-            composed = config(*line)
             if name == "small":
                 line += [f"backbone.weights={efficientat}"]
-            elif name in ON_MUSIC:
-                line += ["data.crop=1.0", "data.eval_crops=1"]
-            if composed["backbone"].get("weights") == "imagenet":
-                line += [f"backbone.weights={weights}"]
-            if composed["transfer"].get("init_from") == "???":
-                line += [f"transfer.init_from={go('lab/step7_ast')}"]
+            elif name != "lab/step7/digits":
+                line += ["data=demo", "data.crop=1.0", "data.eval_crops=1"]
+            if (composed(*line)["transfer"] or {}).get("init_from") == "???":
+                line += [f"transfer.init_from={go(name.split('/')[0] + '/step7/ast')}"]
             done[name] = tmp_path_factory.mktemp("run")
-            run(config(*line), done[name])
+            run(composed(*line), done[name])
             (done[name] / "line.json").write_text(json.dumps(line))
         return done[name]
 
     return go
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_clip_is_in_the_table_and_counted(name: str, ran: Callable[[str], Path], config: Compose) -> None:
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_clip_is_in_the_table_and_counted(name: str, ran: Callable[[str], Path], composed: Compose) -> None:
     folder = ran(name)
     table, split = pd.read_parquet(folder / "predictions.parquet"), pd.read_csv(folder / "split.csv", dtype=str)
     assert sorted(table["id"]) == sorted(split["id"][split["split"] != "train"])
     assert table["embedding"].map(len).nunique() == 1
     assert "</html>" in (folder / "report.html").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())["targets"]
-    assert list(metrics) == list(config(f"experiment={name}")["task"]["targets"])
+    assert list(metrics) == list(composed(f"experiment={name}")["task"]["targets"])
     for target in metrics.values():
         assert {part: target["splits"][part]["n"] for part in ("val", "test")} == {
             part: int((split["split"] == part).sum()) for part in ("val", "test")
@@ -111,24 +125,33 @@ def cnn(*channels: int) -> int:
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("lab/step5_lstm", lstm(128, 256, 8) + 257 * 3),
-        ("lab/step7_digits", 5994),
-        ("lab/step7_cnn", cnn(32, 64, 128, 256) + 257 * 3),
-        ("lab/step7_ast", ast(12 * 128, 3)),  # places of 128 x 1293
-        ("lab/step8_lstm", lstm(128, 64, 2) + 65),
-        ("lab/step8_cnn", cnn(32, 64, 128, 256) + 257),
-        ("lab/step8_ast", ast(12 * 128, 1)),
-        ("lab/step10_multitask", ast(12, 3)),  # without weights from elsewhere, places are learned in frequency alone
-        ("lab/step10_multitask_pretrained", ast(12 * 128, 3)),
-        ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 3),
+        ("lab/step7/digits", 5994),
+        ("lab/table1/lstm_mel", lstm(128, 256, 8) + 257 * 10),
+        ("lab/table1/lstm_chroma", lstm(12, 256, 8) + 257 * 10),
+        ("lab/table1/lstm_fused", lstm(140, 256, 8) + 257 * 10),
+        ("lab/step7/cnn", cnn(32, 64, 128, 256) + 257 * 10),
+        ("lab/step7/ast", ast(12 * 128, 10)),  # places of 128 x 1293
+        ("lab/table2/lstm_energy", lstm(128, 64, 2) + 65),
+        ("lab/table2/cnn_energy", cnn(32, 64, 128, 256) + 257),
+        ("lab/table2/ast_energy", ast(12 * 128, 1)),
+        ("lab/table3/multitask_random", ast(12, 3)),  # without weights, places are learned in frequency alone
+        ("lab/table3/multitask_pretrained", ast(12 * 128, 3)),
+        ("better/table3/multitask_random", ast(12, 3)),
+        ("better/step9/transfer_energy", ast(12 * 128, 1)),
+        ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 10),
     ],
 )
-def test_networks_are_as_large_as_they_are_said_to_be(name: str, count: int, ran: Callable[[str], Path]) -> None:
-    assert json.loads((ran(name) / "record.json").read_text())["model"]["parameters"] == count
+def test_networks_are_as_large_as_they_are_said_to_be(name: str, count: int, composed: Compose) -> None:
+    plain = composed(f"experiment={name}")
+    ten = {"kind": "label", "classes": list("0123456789")}
+    targets = {"genre": ten, "digit": ten} | {axis: {"kind": "scalar", "low": 0.0, "high": 1.0} for axis in AXES}
+    bins = build.make(plain["feature"]).bins
+    net = build.network({"config": plain, "targets": targets, "bins": bins})
+    assert sum(p.numel() for p in net.parameters()) == count
 
 
 def test_layers_of_the_network_for_digits_have_the_shapes_of_the_source_work(ran: Callable[[str], Path]) -> None:
-    net = load(ran("lab/step7_digits") / "checkpoints" / "best.ckpt")
+    net = load(ran("lab/step7/digits") / "checkpoints" / "best.ckpt")
     shapes: dict[str, list[int]] = {}
 
     def note(name: str) -> Callable[..., None]:
@@ -155,71 +178,98 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {".".join(place[:3]) if place[1] == "blocks" else ".".join(place[:2]) for place in places}
 
 
-@pytest.mark.parametrize("name", ["lab/step9_transfer", "lab/step9_imagenet"])
+@pytest.mark.parametrize("name", ["lab/step9/transfer_energy", "lab/step9/imagenet_danceability"])
 def test_only_the_last_two_blocks_the_norm_and_the_head_learn(
-    name: str, ran: Callable[[str], Path], config: Compose
+    name: str, ran: Callable[[str], Path], composed: Compose
 ) -> None:
     from pytorch_lightning import seed_everything
 
     folder = ran(name)
     after = read(folder / "checkpoints" / "best.ckpt")["state_dict"]
-    composed = config(*json.loads((folder / "line.json").read_text()))
-    seed_everything(composed["seed"], verbose=False)
-    data = build.data(composed)
+    plain = composed(*json.loads((folder / "line.json").read_text()))
+    seed_everything(plain["seed"], verbose=False)
+    data = build.data(plain)
     data.setup()
-    before = build.learner(composed, data).state_dict()
+    before = build.learner(plain, data).state_dict()
     expected = {"backbone.blocks.10", "backbone.blocks.11", "backbone.norm", "task.heads"}
     assert moved(before, after) == expected
-    if name == "lab/step9_transfer":
-        source = read(ran("lab/step7_ast") / "checkpoints" / "best.ckpt")["state_dict"]
+    if name == "lab/step9/transfer_energy":
+        source = read(ran("lab/step7/ast") / "checkpoints" / "best.ckpt")["state_dict"]
         for key in (key for key in after if key.startswith("backbone.")):
             assert torch.equal(before[key], source[key]), key  # all of it was copied
 
 
-def test_a_transfer_asks_what_to_begin_from(config: Compose) -> None:
-    assert config("experiment=lab/step9_transfer")["transfer"]["init_from"] == "???"
+@pytest.mark.parametrize("kind", ["lab", "better"])
+@pytest.mark.parametrize("axis", AXES)
+def test_a_transfer_asks_what_to_begin_from(kind: str, axis: str, composed: Compose) -> None:
+    for way, origin in {"transfer": "???", "imagenet": None}.items():
+        plain = composed(f"experiment={kind}/step9/{way}_{axis}")
+        assert (plain["transfer"]["init_from"], plain["backbone"]["weights"]) == (origin, "imagenet")
+        assert plain["transfer"]["train"] == {"lab": "last_k", "better": "full"}[kind]
+        assert list(plain["task"]["targets"]) == [axis]
 
 
 def test_the_heads_of_the_multitask_network_read_its_whole_embedding(ran: Callable[[str], Path]) -> None:
-    net = load(ran("lab/step10_multitask") / "checkpoints" / "best.ckpt")
+    net = load(ran("lab/table3/multitask_random") / "checkpoints" / "best.ckpt")
     heads = {name: [tuple(p.shape) for p in head.parameters()] for name, head in net.task.heads.items()}
-    assert heads == {axis: [(1, D), (1,)] for axis in ("valence", "energy", "danceability")}
+    assert heads == {axis: [(1, D), (1,)] for axis in AXES}
 
 
 def test_a_cosine_ends_with_the_run(ran: Callable[[str], Path]) -> None:
-    curves = pd.read_csv(ran("lab/step10_multitask") / "curves.csv")
+    curves = pd.read_csv(ran("lab/table3/multitask_random") / "curves.csv")
     assert curves["lr"].tolist() == [0.0]  # of a run of two steps, whatever the number of epochs that were planned
-    assert pd.read_csv(ran("lab/step8_ast") / "curves.csv")["lr"].tolist() == [1e-4]
+    assert pd.read_csv(ran("lab/step7/ast") / "curves.csv")["lr"].tolist() == [1e-4]
 
 
-@pytest.mark.parametrize("name", ON_MUSIC)
-@pytest.mark.parametrize("data", ["lab", "lab_affect"])
-def test_experiments_take_the_source_works_data_as_they_are(name: str, data: str, config: Compose) -> None:
-    line = [f"experiment={name}", *GIVEN.get(name, [])]
-    here, there = config(*line), config(*line, f"data={data}", "data.source.path=somewhere")
-    assert problems(there) == []
-    assert there["feature"]["front"]["chroma"] == "cqt"  # as those frames were made
-    assert there["data"]["source"]["path"] == "somewhere"
-    for key in ("batch_size", "crop"):
+@pytest.mark.parametrize("name", [*LAB, *BETTER])
+def test_a_cell_is_of_the_source_works_data_unless_other_data_are_named(name: str, composed: Compose) -> None:
+    here, there = composed(f"experiment={name}"), composed(f"experiment={name}", "data=demo")
+    genre = list(here["task"]["targets"]) == ["genre"]
+    assert here["data"]["source"]["path"] == ("data/fma_genre_spectrograms" if genre else "data/multitask_dataset")
+    assert here["feature"]["front"]["chroma"] == "cqt"  # as those frames were made
+    assert problems(here) == problems(there) == []
+    assert there["data"]["source"] == {"_target_": "etude.data.sources.demo.collection"}
+    assert there["feature"] == here["feature"] | {"front": composed()["feature"]["front"]}
+    for key in ("batch_size", "crop", "eval_crops"):
         assert there["data"][key] == here["data"][key]
     for key in set(here) - {"data", "feature"}:
         assert there[key] == here[key], key
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, config: Compose) -> None:
-    line = [f"experiment={name}", *GIVEN.get(name, [])]
-    composed, plain = config(*line, "debug=overfit"), config(*line)
-    assert problems(composed) == []
-    assert composed["data"]["overfit"] == 8
-    assert not composed["augment"]
-    assert composed["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # whatever stopped it
-    assert composed["backbone"] == plain["backbone"]
+def test_each_cell_of_the_source_work_has_ours_beside_it() -> None:
+    assert [name.removeprefix("better/") for name in BETTER] == [name.removeprefix("lab/") for name in LAB]
+    assert len(LAB) == 4 + 2 + 9 + 6 + 2
+
+
+@pytest.mark.parametrize("name", BETTER)
+def test_ours_differs_in_method_alone(name: str, composed: Compose) -> None:
+    ours, theirs = composed(f"experiment={name}"), composed(f"experiment=lab/{name.removeprefix('better/')}")
+    stem = name.rpartition("/")[2]
+    assert (ours["name"], theirs["name"]) == (f"better_{stem}", f"lab_{stem}")  # what tables and folders are told by
+    for key in ("feature", "task", "head", "balance"):
+        assert ours[key] == theirs[key], key
+    assert ours["data"]["source"] == theirs["data"]["source"] and ours["data"]["split"] == theirs["data"]["split"]
+    for key in ("_target_", "model", "weights", "channels"):
+        assert ours["backbone"].get(key) == theirs["backbone"].get(key), key
+    assert bool(ours["transfer"]) == bool(theirs["transfer"])
+    assert (ours["optim"]["kind"], theirs["optim"]["kind"]) == ("adamw", "adam")
+    assert ours["augment"] and not theirs["augment"]
+    assert theirs["callbacks"]["early_stopping"] and not ours["callbacks"]["early_stopping"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, composed: Compose) -> None:
+    asked, plain = composed(f"experiment={name}", "debug=overfit"), composed(f"experiment={name}")
+    assert problems(asked) == []
+    assert asked["data"]["overfit"] == 8
+    assert not asked["augment"]
+    assert asked["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # whatever stopped it
+    assert asked["backbone"] == plain["backbone"]
 
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "callbacks").glob("*.yaml")))
-def test_what_stops_a_training_can_be_chosen_for_an_experiment(choice: str, config: Compose) -> None:
-    composed = config("experiment=lab/step8_cnn", f"callbacks={choice}")
-    assert problems(composed) == []
-    stopping = composed["callbacks"]["early_stopping"]
-    assert stopping is None or stopping["patience"] == composed["patience"] == 10  # the source work's
+def test_what_stops_a_training_can_be_chosen_for_an_experiment(choice: str, composed: Compose) -> None:
+    plain = composed("experiment=lab/table2/cnn_valence", f"callbacks={choice}")
+    assert problems(plain) == []
+    stopping = plain["callbacks"]["early_stopping"]
+    assert stopping is None or stopping["patience"] == plain["patience"] == 10  # the source work's

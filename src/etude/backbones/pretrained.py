@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ def read(weights: str, model: str) -> dict[str, Tensor]:
     """Tensors by name.
 
     Args:
-        weights: `imagenet`, for those that timm fetches from the Hugging Face hub, or a file.
+        weights: `imagenet`, for `<model>.safetensors` in the folder that the environment variable `ETUDE_WEIGHTS`
+            names, or where there is none for those that timm fetches from the Hugging Face hub; or a file.
         model: timm's name of the network, with or without the tag of its weights.
 
     Raises:
@@ -25,7 +27,17 @@ def read(weights: str, model: str) -> dict[str, Tensor]:
     """
     from etude.checkpoint import tensors
 
-    return fetch(model) if weights == IMAGENET else tensors(Path(weights))
+    if weights != IMAGENET:
+        return tensors(Path(weights))
+    kept = at_hand(model)
+    return tensors(kept) if kept else fetch(model)
+
+
+def at_hand(model: str) -> Path | None:
+    """The file of a network's weights in the folder that `ETUDE_WEIGHTS` names, for machines without a network."""
+    folder = os.environ.get("ETUDE_WEIGHTS")
+    file = Path(folder).expanduser() / f"{model}.safetensors" if folder else None
+    return file if file and file.is_file() else None
 
 
 def fetch(model: str) -> dict[str, Tensor]:
@@ -49,7 +61,8 @@ def fetch(model: str) -> dict[str, Tensor]:
         reason = type(error).__name__
         raise UserError(
             f"backbone.weights=imagenet: {model} cannot be fetched ({reason}); get {file}, where there is a network, "
-            "and pass backbone.weights=/path/of/it"
+            f"and keep it as {model}.safetensors in the folder that the environment variable ETUDE_WEIGHTS names, or "
+            "pass backbone.weights=/path/of/it"
         ) from error
 
 

@@ -53,7 +53,7 @@ def small(folder: Path) -> tuple[dict[str, Any], MusicData]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    words = ["experiment=lab/step7_digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
+    words = ["experiment=lab/step7/digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
     words += ["+trainer.enable_progress_bar=false", f"data.packs={folder / 'packs'}", "choices=null"]
     with initialize_config_dir(str(build.conf_dir()), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("train", overrides=words), resolve=True)

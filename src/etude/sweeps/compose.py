@@ -122,8 +122,11 @@ def _job(
 def _return(job: Job, whole: DictConfig) -> JobReturn:
     """What a sweeper hears of a job: a failed one has no value, which a search takes for a failure of that trial."""
     from hydra.core.utils import JobReturn, JobStatus
+    from omegaconf import open_dict
 
     status = JobStatus.COMPLETED
+    with open_dict(whole):
+        whole.hydra.runtime.output_dir = str(job.folder.absolute())
     return JobReturn(overrides=job.overrides, hydra_cfg=whole, status=status, _return_value=job.score)
 
 

@@ -59,7 +59,9 @@ def told(path: Path) -> str:
 def tidy() -> None:
     """Take away the folder of a sweep that never began: Hydra puts its own config there first."""
     folder = OUTCOME.folder
-    if folder is None or OUTCOME.begun or {path.name for path in folder.glob("*")} - {"multirun.yaml"}:
+    if folder is None or OUTCOME.begun:
+        return
+    if any(path.name != "multirun.yaml" and not path.name.startswith(".") for path in folder.iterdir()):
         return
     with suppress(OSError):
         for path in folder.iterdir():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+ARCHIVE = "geoparslp/patreco3-multitask-affective-music"
 SUFFIX = ".fused.full.npy"
 PARTS = ("train", "test")
 AXES = ("valence", "energy", "danceability")
@@ -48,12 +49,17 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
         named but missing keeps its row, and is skipped, and listed, when frames are read.
 
     Raises:
-        DataError: The label files or all the arrays are missing, or a label file is not as expected.
+        DataError: The folder, the label files or all the arrays are missing, or a label file is not as expected.
     """
     import pandas as pd
 
     labels = expanded(path).absolute()
     home = labels.with_name(labels.name.removesuffix(BEAT))
+    if not labels.is_dir():
+        raise DataError(
+            f"data.source.path: there is no folder {labels}; unpack Kaggle's {ARCHIVE} there, or say where its folder "
+            "fma_genre_spectrograms or multitask_dataset is: data.source.path=..."
+        )
     if not (labels / "train_labels.txt").is_file():
         raise DataError(f"{labels}: has no train_labels.txt; expected is fma_genre_spectrograms or multitask_dataset")
     found = [_labels(file, part) for part in PARTS if (file := labels / f"{part}_labels.txt").is_file()]

@@ -15,7 +15,9 @@ OF_SCORES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
 REPEATS = ("seed", "fold", "data.split.seed")
 """Axes of chance: a mean over them is the same experiment again."""
-NOT_SETTINGS = ("name", "outputs", "resume", "compile", "choices", "callbacks.progress", "logger", "data.packs")
+NOT_SETTINGS = (
+    *("name", "outputs", "resume", "sweep", "compile", "choices", "callbacks.progress", "logger", "data.packs"),
+)
 """Keys of a config that say nothing of what was measured."""
 
 
@@ -28,13 +30,26 @@ def _transfer(run: Run) -> str:
     return _at(run.config, "transfer", "train") or "none"
 
 
+def _origin(run: Run) -> str:
+    """Where the run begins from, whatever the seed: in a sweep, seed 1 begins from `<run>_seed1`."""
+    parts = PurePath(str(_at(run.config, "transfer", "init_from") or "")).parts
+    own = f"_seed{run.config.get('seed')}"
+    return str(PurePath(*(part.removesuffix(own) for part in parts))) if parts else ""
+
+
 def _pretrained(run: Run) -> str:
     """Where the weights come from: another run, a file, a name such as imagenet, or nowhere."""
-    if origin := _at(run.config, "transfer", "init_from"):
-        path = PurePath(str(origin))
+    if origin := _origin(run):
+        path = PurePath(origin)
         return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
     weights = _at(run.config, "backbone", "weights")
     return PurePath(str(weights)).name if weights else "random"
+
+
+def _method(run: Run) -> str:
+    """The first word of `experiment=lab/table1/lstm_mel`: whose settings they are."""
+    group, parted, _ = str(_at(run.config, "choices", "experiment") or "").partition("/")
+    return group if parted else ""
 
 
 def _setting(run: Run) -> str:
@@ -42,6 +57,7 @@ def _setting(run: Run) -> str:
 
 
 NAMED: dict[str, Callable[[Run], Any]] = {
+    "method": _method,
     "backbone": _chosen("backbone"),
     "feature": _chosen("feature"),
     "head": _chosen("head"),
@@ -54,6 +70,7 @@ NAMED: dict[str, Callable[[Run], Any]] = {
     "fold": lambda run: run.fold,
 }
 ABOUT = {
+    "method": "of an experiment, what its name begins with: lab or better",
     "setting": "single-task or multitask",
     "transfer": "what goes on learning: none, full, last_k, ...",
     "pretrained": "random, imagenet, a file of weights, or the run that was begun from",
@@ -87,7 +104,8 @@ def differing(runs: Sequence[Run], most: int = 4) -> list[str]:
     named = [axis for axis in NAMED if axis not in REPEATS and len({value(run, axis) for run in runs}) > 1]
     alike = defaultdict(list)
     for run in runs:
-        alike[tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)].append(flat(run.config))
+        here = tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)
+        alike[here].append(flat(run.config) | {"transfer.init_from": _origin(run)})
     keys: dict[str, None] = {}
     for configs in alike.values():
         every = dict.fromkeys(key for config in configs for key in config)

@@ -85,7 +85,7 @@ def build(runs: Sequence[Run], wish: Wish | None = None, tests: bool = True) -> 
         means.title = f"{PARTS[wish.part]}: means over runs of one setting"
         tables.append(means)
     for table in tables:
-        table.notes = notes(table, shown)
+        table.notes = notes(table, shown, tests)
         if "run" in table.heads:
             times = {names[run.folder]: duration(run.seconds) for run in shown if run.seconds}
             table.aside = ("time", {row: times.get(row[table.heads.index("run")], "") for row in table.rows})
@@ -93,7 +93,7 @@ def build(runs: Sequence[Run], wish: Wish | None = None, tests: bool = True) -> 
     if hidden := len(everything) - len(shown):
         single = any(run.pooled for run in everything if run not in shown)
         what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
-        remarks.append(f"{what} is in compare.csv ({plural(hidden, 'run')}).")
+        remarks.append(f"{what} is in {wish.stem}.csv ({plural(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
     found, more = pairs(tested, names, wish.part, wish.metrics[0] if len(wish.metrics) == 1 else "")
     found = [pair for pair in found if pair.target in set(frame["target"])]

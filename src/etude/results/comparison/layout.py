@@ -66,7 +66,7 @@ def _view(runs: Sequence[Run], wish: Wish) -> tuple[Labels, Labels, Labels]:
 
 
 def chosen(runs: Sequence[Run], wish: Wish) -> list[Run]:
-    """The runs that the wish does not leave out.
+    """The runs that the wish does not leave out, in the order in which it asks for values.
 
     Raises:
         UserError: The wish names an axis that no run has, or asks for values that none has.
@@ -79,11 +79,17 @@ def chosen(runs: Sequence[Run], wish: Wish) -> list[Run]:
         if axis in ("metric", "class", "run"):
             raise UserError(f"{axis}={','.join(values)}: cannot be chosen; put it into rows or cols")
         there = {run.folder: _values(run, axis) for run in kept}
-        kept = [run for run in kept if any(axes.same(one, wanted) for one in there[run.folder] for wanted in values)]
+        place = {folder: _place(found, values) for folder, found in there.items()}
+        kept = sorted((run for run in kept if place[run.folder] < len(values)), key=lambda run: place[run.folder])
         if not kept:
             known = dict.fromkeys(one for found in there.values() for one in found)
             raise UserError(f"{axis}={','.join(values)}: no run has it; there are {', '.join(known) or 'none'}")
     return kept
+
+
+def _place(found: Sequence[str], wanted: Sequence[str]) -> int:
+    """The place of the first wanted value that a run has; behind all of them where it has none."""
+    return next((i for i, value in enumerate(wanted) if any(axes.same(one, value) for one in found)), len(wanted))
 
 
 def _values(run: Run, axis: str) -> list[str]:

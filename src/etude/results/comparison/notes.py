@@ -15,12 +15,13 @@ from etude.results.text import plural
 from etude.results.verdict import caution
 
 
-def notes(table: Table, runs: Sequence[Run]) -> list[str]:
+def notes(table: Table, runs: Sequence[Run], tests: bool = True) -> list[str]:
     """The sentences that belong to a table.
 
     Args:
         table: A table.
         runs: The runs that it may hold.
+        tests: Whether pairs of them are tested beside it.
     """
     by_folder = {str(run.folder): run for run in runs}
     cells = [cell for cell in table.cells.values() if cell.folders]
@@ -34,7 +35,12 @@ def notes(table: Table, runs: Sequence[Run]) -> list[str]:
     if table.best_mark():
         lowest = {cell.measured[1] for cell in cells if cell.best} & LOWER_IS_BETTER
         best = "The best value, the lowest of an error," if lowest else "The highest value"
-        found.append(f"{best} is marked; whether it is more than luck, the tests of pairs say.")
+        luck = (
+            "whether it is more than luck, the tests of pairs say"
+            if tests
+            else "that may be luck: nothing is tested here"
+        )
+        found.append(f"{best} is marked; {luck}.")
     groups = [size for cell in cells if cell.low is not None for size in cell.groups]
     if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.heads:
         found.append(caution({"scores": True, "groups": min(groups)}))

@@ -28,6 +28,7 @@ class Wish:
         only: Values by axis: runs that are elsewhere are left out.
         to: Folder that the files are written into; none: that of a sweep.
         formats: Which files are written.
+        stem: What they are called.
     """
 
     rows: Labels = ()
@@ -38,6 +39,7 @@ class Wish:
     only: dict[str, Labels] = field(default_factory=dict)
     to: Path | None = None
     formats: Labels = FORMATS
+    stem: str = "compare"
 
 
 VIEWS = {

@@ -20,7 +20,9 @@ def write(comparison: Comparison) -> list[Path]:
     if folder is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    return [save(folder / f"compare.{kind}", WRITERS[kind](comparison)) for kind in comparison.wish.formats]
+    return [
+        save(folder / f"{comparison.wish.stem}.{kind}", WRITERS[kind](comparison)) for kind in comparison.wish.formats
+    ]
 
 
 def _csv(comparison: Comparison) -> str:

@@ -1,0 +1,109 @@
+"""The end of a sweep: what it is told to make beside the comparison, whatever became of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from etude.results.comparison.scores import gather
+from etude.results.maps import command
+from etude.results.maps.extremes import extremes
+from etude.results.maps.words import Wish
+from etude.results.measure import write
+from etude.results.sweep import SweepTable
+
+TABLES = {
+    "genre": ["rows=backbone", "cols=metric,method", "metric=accuracy,macro_f1", "target=genre", "method=lab,better"],
+    "step9": ["rows=method,pretrained", "cols=target", "target=valence,energy", "backbone=ast", "method=lab,better"],
+    "nothing": ["rows=backbone", "cols=target", "backbone=cnn"],
+}
+
+
+@pytest.fixture
+def sweep(make_run: Callable[..., Path], table: pd.DataFrame) -> Path:
+    """Two settings of two seeds each, the second right about every clip, and a run that failed."""
+    right = table.assign(**{"genre.pred": table["genre.true"]})
+    model = {"head": "linear", "task": "joint", "feature": "mel"}
+    for kind, made, backbone in (("better", right, "lstm"), ("lab", table, "ast")):
+        for seed in (0, 1):
+            told = {"seed": seed, "model": model | {"backbone": backbone}}
+            folder = make_run(f"sweep/{kind}_{backbone}_seed{seed}", table=made, **told)
+            record = json.loads((folder / "record.json").read_text())
+            (folder / "record.json").write_text(json.dumps(record | {"name": f"{kind}_{backbone}"}))
+            begun = {"train": "full", "init_from": f"elsewhere/{kind}_first_seed{seed}"}
+            known = {"seed": seed, "choices": {"experiment": f"{kind}/step7/{backbone}"}, "transfer": begun}
+            known |= {"sweep": {"lab_ast": f"elsewhere/{seed}"}}
+            (folder / "config.yaml").write_text(json.dumps(known))
+            write(folder)
+    failed = make_run("sweep/lab_ast_seed2", table=table)
+    (failed / "record.json").unlink()
+    (failed / "train.log").write_text("2026-11-22 14:03:11,000 ERROR etude.train: it fell over\n")
+    return failed.parent
+
+
+def end(callback: SweepTable, folder: Path) -> None:
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
+
+
+def test_tables_by_name_tell_settings_apart_and_average_over_seeds_alone(
+    sweep: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    end(SweepTable(OmegaConf.create(TABLES)), sweep)
+    out = capsys.readouterr().out
+    assert out.splitlines()[-2:] == [str(sweep / "genre.html"), str(sweep / "step9.html")]
+    assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "genre.html", "step9.html"}
+    assert "nothing: left out: backbone=cnn: no run has it; there are" in caplog.text
+    genre = (sweep / "genre.md").read_text()
+    assert "mean ± sd of 2 runs" in genre
+    assert "| backbone | accuracy / lab | accuracy / better | macro-F1 / lab | macro-F1 / better |" in genre
+    assert "**1.00 ± 0.00**" in genre.split("| lstm |")[1].splitlines()[0]
+    step9 = (sweep / "step9.md").read_text()
+    assert step9.count("| lab | from lab\\_first |") == 1  # over seeds it is one origin
+    assert "better" not in step9  # which has no ast
+    assert "Different settings" not in genre + step9
+    assert set(pd.read_csv(sweep / "genre.csv")["name"]) == {"lab_ast", "better_lstm"}
+
+
+def test_values_that_are_asked_for_come_in_the_order_in_which_they_are_asked_for(sweep: Path) -> None:
+    for order in (["ast", "lstm"], ["lstm", "ast"]):
+        end(SweepTable({"one": ["rows=backbone", "cols=target", f"backbone={','.join(order)}"]}), sweep)
+        lines = (sweep / "one.md").read_text().splitlines()
+        assert [line.split("|")[1].strip() for line in lines if line.startswith(("| ast", "| lstm"))] == order
+
+
+def test_maps_are_of_the_best_and_the_worst_by_validation(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Wish] = []
+    monkeypatch.setattr(command, "latent", lambda wish: asked.append(wish) or wish.to / "latent.html")
+    end(SweepTable(maps="genre"), sweep)
+    assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
+    (wish,) = asked
+    assert wish.folders[0].name.startswith("better_lstm_seed")
+    assert {run.name.rpartition("_")[0] for run in wish.folders} == {"better_lstm", "lab_ast"}
+    assert (wish.dims, wish.to) == ((2, 3), sweep)
+    asked.clear()
+    end(SweepTable(maps="tempo"), sweep)
+    assert asked == []
+
+
+def test_the_test_part_does_not_choose(sweep: Path) -> None:
+    runs = [run for run in gather(sweep) if run.status == "finished"]
+
+    def scored(place: int, backbone: str, val: float | None, test: float) -> object:
+        parts = {part: {"scores": {"macro_f1": {"value": value}}} for part, value in (("val", val), ("test", test))}
+        genre = {"kind": "label", "primary": "macro_f1", "splits": parts}
+        return replace(runs[place], record={"model": {"backbone": backbone}}, metrics={"genre": genre})
+
+    made = [scored(0, "ast", 0.5, 0.1), scored(1, "ast", 0.4, 0.9), scored(2, "lstm", 0.2, 0.8)]
+    assert extremes(made, "genre") == [made[0], made[2]]  # type: ignore[arg-type, comparison-overlap]
+    made[0] = scored(0, "ast", 0.1, 0.9)
+    assert extremes(made, "genre") == [made[1], made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
+    made[1] = scored(1, "ast", None, 0.9)
+    assert extremes(made, "genre") == [made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
