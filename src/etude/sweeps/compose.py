@@ -66,13 +66,12 @@ def launch(
     Returns:
         For each job, in order, its score as the return value; none of a job that failed.
     """
-    composed: list[tuple[Job, DictConfig]] = []
-    for place, told in enumerate(overrides):
-        composed.append(_job(list(told), first + place, config, context, sweep.ledger))
-        sweep.ledger.put(composed[-1][0])
-    refused = [job for job, _ in composed if job.reason]
-    if not OUTCOME.begun and len(refused) == len(composed) and len({job.reason for job in refused}) == 1:
-        raise UserError(refused[0].reason)
+    sweep.warm()
+    try:
+        composed = _composed(sweep, overrides, first, config, context)
+    except BaseException:
+        sweep.close()
+        raise
     OUTCOME.begun = True
     try:
         sweep.run([job for job, _ in composed])
@@ -80,6 +79,20 @@ def launch(
         OUTCOME.advice = f"; go on with the same command and sweep.resume={os.path.relpath(sweep.ledger.folder)}"
         raise
     return [_return(job, whole) for job, whole in composed]
+
+
+def _composed(
+    sweep: Sweep, overrides: Sequence[Sequence[str]], first: int, config: DictConfig, context: HydraContext
+) -> list[tuple[Job, DictConfig]]:
+    """Jobs with their configs; a sweep of which none can run, for one and the same reason, is refused."""
+    made: list[tuple[Job, DictConfig]] = []
+    for place, told in enumerate(overrides):
+        made.append(_job(list(told), first + place, config, context, sweep.ledger))
+        sweep.ledger.put(made[-1][0])
+    reasons = [job.reason for job, _ in made]
+    if not OUTCOME.begun and all(reasons) and len(set(reasons)) == 1:
+        raise UserError(reasons[0])
+    return made
 
 
 def _job(

@@ -44,6 +44,17 @@ class Sweep:
         self.running: dict[int, Job] = {}
         self.stopping = 0
 
+    def warm(self) -> Starter:
+        """Begin with the imports, which take seconds, while jobs are still being composed."""
+        self.starter = self.starter or Starter(self.fork, environment(self.limit, self.pool))
+        return self.starter
+
+    def close(self) -> None:
+        """Let go of what starts jobs."""
+        if self.starter is not None:
+            self.starter.close()
+            self.starter = None
+
     def run(self, jobs: Sequence[Job]) -> None:
         """Run some jobs; those that are done are left alone.
 
@@ -58,8 +69,7 @@ class Sweep:
         self.board.open(jobs)
         try:
             if waiting:
-                self.starter = self.starter or Starter(self.fork, environment(self.limit, self.pool))
-                self.loop(self.starter)
+                self.loop(self.warm())
         finally:
             self.ledger.write()
             self.board.close()
@@ -84,7 +94,7 @@ class Sweep:
             for job in self.jobs:
                 if job.status == WAITING:
                     job.status = STOPPED
-            starter.close()
+            self.close()
             raise KeyboardInterrupt
 
     def begin(self, starter: Starter) -> None:

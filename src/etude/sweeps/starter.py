@@ -86,6 +86,8 @@ class Starter:
         if self._server is not None:
             with suppress(OSError):
                 os.close(self._ask)
+            if not self.pids:
+                self._server.terminate()  # it may still be importing
             self._server.wait()
             self._server = None
         self.signal("SIGKILL")

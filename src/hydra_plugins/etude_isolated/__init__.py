@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,5 +37,7 @@ class IsolatedLauncher(Launcher):
         """Called by a sweeper, once for all jobs or once for each batch of a search."""
         from etude.sweeps.compose import begin, launch
 
-        self.sweep = self.sweep or begin(self.config, self.jobs, self.devices, self.start)
+        if self.sweep is None:
+            self.sweep = begin(self.config, self.jobs, self.devices, self.start)
+            atexit.register(self.sweep.close)
         return launch(self.sweep, job_overrides, initial_job_idx, self.config, self.context)
