@@ -37,7 +37,9 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
     def make(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("train", overrides=[f"data.packs={packs}", *overrides, CHOICES])
-        plain = OmegaConf.to_container(composed, resolve=True)
+        plain = OmegaConf.to_container(
+            OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"]), resolve=True
+        )
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 

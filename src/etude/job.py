@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude.checked import checked as plain
+from etude.compose.checked import checked as plain
 from etude.errors import UserError
 from etude.launch import agreed, first
 

@@ -123,7 +123,7 @@ def _job(composed: Any, folder: Path) -> float | None:
 
     config, resume = job.checked(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
-        from etude import multirun
+        from etude.sweeps import multirun
 
         try:
             multirun.refuse_processes(config["trainer"])

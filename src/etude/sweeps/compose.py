@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.checked import checked
+from etude.compose.checked import checked
 from etude.errors import UserError
 from etude.sweeps.devices import Pool, visible
 from etude.sweeps.drive import Sweep

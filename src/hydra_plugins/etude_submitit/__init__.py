@@ -29,8 +29,8 @@ class LocalLauncher(Launcher):
         """Called by Hydra before the first launch."""
         from hydra.errors import CompactHydraException
 
-        from etude.clusters import Task
         from etude.errors import UserError
+        from etude.sweeps.clusters import Task
 
         try:
             from hydra_plugins.hydra_submitit_launcher import submitit_launcher
@@ -54,7 +54,7 @@ class LocalLauncher(Launcher):
         from hydra.errors import CompactHydraException
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        from etude.clusters import taken
+        from etude.sweeps.clusters import taken
 
         try:
             return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
@@ -75,8 +75,8 @@ class SlurmLauncher(LocalLauncher):
 
         from omegaconf import OmegaConf
 
-        from etude.clusters import per_node
         from etude.errors import UserError
+        from etude.sweeps.clusters import per_node
 
         if absent := [name for name in ("sbatch", "srun") if which(name) is None]:
             raise UserError(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from etude.clusters import per_node
 from etude.errors import UserError
+from etude.sweeps.clusters import per_node
 
 
 @pytest.mark.parametrize(
