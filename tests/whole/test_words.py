@@ -62,6 +62,27 @@ def test_right_words_are_without_a_fault() -> None:
     )
 
 
+def test_a_setting_that_waits_for_its_value_is_one() -> None:
+    assert faults(["transfer=full", "transfer.init_from=outputs/a"]) == []
+    assert faults(["transfer=full,probe", "transfer.init_from=outputs/a,outputs/b"], sweep=True) == []
+    assert faults(["balance={weights: {genre: 3}}"])[0].startswith("balance.weights.genre: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2", "optim.lr=interval(0, 1)"],
+        ["backbone=choice(lstm,cnn)", "seed=range(0,3)", "sweep=folds", "optim.weight_decay=tag(log, interval(0, 1))"],
+        ["backbone=glob(c*)", "feature=mel,chroma", "feature.sync=none,beat"],
+        ["logger=wandb,[wandb,csv]", "+trainer.overfit_batches=1,2", "++backbone.depth=1,2"],
+        ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3", "sweep.resume=outputs/x"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_right_sweeps_are_without_a_fault(words: list[str]) -> None:
+    assert faults(words, sweep=True) == []
+
+
 def test_a_sweep_is_judged_by_all_its_options() -> None:
     assert faults(["backbone=lstm,cnnn", "task=genre,valence"], sweep=True) == [
         f"backbone=cnnn: no such option; did you mean cnn? {OF_BACKBONE}"

@@ -108,9 +108,10 @@ def _together(
 
 def _before(hydra: Hydra, name: str, judged: list[Word]) -> Iterator[str]:
     """Keys that every option of a sweep has, and not the one that Hydra composes before it begins."""
-    config = _compose(hydra, name, [word.instead[0] for word in judged if word.group and len(word.instead) == 1])
-    for word in judged:
-        if not word.group and word.instead and _set(config, word.instead[0], []):
+    here = [word for word in judged if not word.swept and word.instead]
+    config = _compose(hydra, name, [word.instead[0] for word in here if word.group])
+    for word in here:
+        if not word.group and _set(config, word.instead[0], []):
             yield f"{word.text}: Hydra wants the setting before the sweep has chosen; write ++{word.text.lstrip('+')}"
 
 

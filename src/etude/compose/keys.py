@@ -26,7 +26,7 @@ def missing(config: DictConfig, key: str, value: str, groups: Iterable[str] = ()
     for i, part in enumerate(parts):
         if not _holds(node):
             return f"{key}: {'.'.join(parts[:i])} is a value, not a group of settings"
-        if part not in node:
+        if part not in node.keys():  # noqa: SIM118  # of itself a config denies what has no value yet
             break
         node = node._get_node(part)
     else:

@@ -31,6 +31,7 @@ class Word:
     faults: list[str] = field(default_factory=list)
     group: str = ""
     instead: list[str] = field(default_factory=list)
+    swept: bool = False
 
 
 def judge(hydra: Hydra, text: str, sweep: bool, several: str = SEVERAL) -> Word:
@@ -48,7 +49,7 @@ def judge(hydra: Hydra, text: str, sweep: bool, several: str = SEVERAL) -> Word:
     repository = hydra.config_loader.repository  # type: ignore[attr-defined]
     key, equals, value = text.partition("=")
     bare = key.lstrip("+~")
-    grouped = _is_group(repository, bare.partition("@")[0])
+    grouped = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # which sets keys inside it
     if not equals and not text.startswith("~"):
         known = f"; there are {', '.join(_options(repository, bare))}" if grouped else ""
         return Word(text, [f"{text}: is not of the form name=value{known}"], bare if grouped else "")
@@ -57,9 +58,9 @@ def judge(hydra: Hydra, text: str, sweep: bool, several: str = SEVERAL) -> Word:
         (override,) = parser.parse_overrides([text])
     except HydraException:
         return Word(text, [f"{text}: {_unreadable(parser, key, value)}"], bare if grouped else "")
-    word = Word(text, group=bare if grouped else "")
+    word = Word(text, group=bare if grouped else "", swept=override.is_sweep_override())
     values = [value]
-    if override.is_sweep_override():
+    if word.swept:
         if not sweep:
             mapped = bare if not grouped or bare in MAPS else ""
             listed = f", or write a list: '{key}=[{value}]'" if mapped and value.replace(",", "").isprintable() else ""
