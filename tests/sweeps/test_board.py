@@ -38,6 +38,7 @@ def test_the_best_is_that_of_each_task_by_its_own_monitor(tmp_path: Path) -> Non
         job(6, DONE, "energy", "min"),
     ]  # fmt: skip
     assert board(tmp_path, 1, *jobs).best() == "genre 0.70 (1_x), energy 0.20 (5_x)"
+    assert board(tmp_path, 1, *jobs).best(("energy",)) == "energy 0.20 (5_x)"
 
 
 def test_a_line_counts_what_is_done_what_failed_and_what_runs(tmp_path: Path) -> None:

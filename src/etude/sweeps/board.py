@@ -76,9 +76,10 @@ class Board:
         """A job is over."""
         if job.status == DONE:
             score = "" if job.score is None else f", {number(job.score)}"
-            self.say(f"{job.name} is done in {duration(job.seconds)}{score}; {self.state()}")
+            said = f"is done in {duration(job.seconds)}{score}"
         else:
-            self.say(f"{job.name} {'was stopped' if job.status == STOPPED else 'FAILED'}: {job.why}; {self.state()}")
+            said = "was stopped" if job.status == STOPPED else f"FAILED: {job.why}"
+        self.say(f"{job.name} {said}; {self.state(job.targets)}")
         self._update()
 
     def say(self, line: str) -> None:
@@ -88,8 +89,8 @@ class Board:
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201
 
-    def state(self) -> str:
-        """The sweep in a clause."""
+    def state(self, targets: tuple[str, ...] | None = None) -> str:
+        """The sweep in a clause, with the best of all tasks or of the one with these targets."""
         count = Counter(job.status for job in self.ledger.jobs)
         said = f"{count[DONE]} of {self.count()} done"
         if count[FAILED]:
@@ -98,7 +99,7 @@ class Board:
             said += f", {count[RUNNING]} running"
         if (left := self.left()) is not None:
             said += f", about {duration(left)} left"
-        return said + (f"; best {best}" if (best := self.best()) else "")
+        return said + (f"; best {best}" if (best := self.best(targets)) else "")
 
     def left(self) -> float | None:
         """Seconds that the rest will take if it is as those before; none where none is known or nothing is left."""
@@ -107,8 +108,8 @@ class Board:
         took = [job.seconds for job in jobs if job.seconds and job.status in (DONE, FAILED)]
         return math.fsum(took) / len(took) * rest / min(self.many, rest) if took and rest else None
 
-    def best(self) -> str:
-        """The best score of each set of targets: scores of others do not compare."""
+    def best(self, only: tuple[str, ...] | None = None) -> str:
+        """The best score of each set of targets, or of one: scores of others do not compare."""
         found: dict[tuple[str, ...], Job] = {}
         for job in self.ledger.jobs:
             if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):
@@ -117,7 +118,8 @@ class Board:
             other = found.get(job.targets)
             if other is None or sign * job.score > sign * (other.score or 0):
                 found[job.targets] = job
-        return ", ".join(f"{'+'.join(targets)} {number(job.score)} ({job.name})" for targets, job in found.items())
+        named = {targets: job for targets, job in found.items() if only in (None, targets)}
+        return ", ".join(f"{'+'.join(targets)} {number(job.score)} ({job.name})" for targets, job in named.items())
 
     def close(self) -> None:
         """No more jobs for now; when that is all of them, what failed once more."""
