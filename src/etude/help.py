@@ -30,6 +30,7 @@ EXAMPLES = (
     (" resume=outputs/<run>", "go on with an interrupted run"),
 )
 OF_HYDRA = ("hydra/launcher", "hydra/sweeper")  # of Hydra's own groups, those that somebody chooses
+PARTS = ("base", "space")  # groups inside groups that hold what options are made of
 STORED = re.compile(r'\.store\(\s*group="([\w/]+)",\s*name="(\w+)"')
 
 
@@ -67,7 +68,8 @@ def listing(folders: Sequence[Path]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.rglob("*.yaml"):
-            if group := path.parent.relative_to(folder).as_posix().removeprefix("."):
+            group = path.parent.relative_to(folder).as_posix().removeprefix(".")
+            if group and group.rpartition("/")[2] not in PARTS:
                 found.setdefault(group, set()).add(path.stem)
     for group, option in _stored():
         found.setdefault(group, set()).add(option)

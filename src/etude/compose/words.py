@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from etude.help import PARTS
 from etude.schema import MAPS
 
 if TYPE_CHECKING:
@@ -99,15 +100,15 @@ def _choose(repository: Any, word: Word, override: Override, values: list[str]) 
 
 def _no_option(repository: Any, group: str, option: str) -> tuple[str, str]:
     """What is said of an option that is not there, and which was probably meant."""
-    options = _options(repository, group)
     if _is_group(repository, f"{group}/{option}"):
-        inside = [f"{option}/{name}" for name in _options(repository, f"{group}/{option}")]
+        inside = [f"{option}/{name}" for name in _every(repository, f"{group}/{option}")]
         return f"is a folder of options; there are {', '.join(inside)}", ""
     folder = option.rpartition("/")[0]
     nested = [f"{folder}/{name}" for name in _options(repository, f"{group}/{folder}")] if folder else []
-    near = get_close_matches(option, nested or options, n=1)
+    options = nested or (_every if folder else _options)(repository, group)
+    near = get_close_matches(option, options, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"no such option; {hint}there are {', '.join(nested or options) or 'none'}", near[0] if near else ""
+    return f"no such option; {hint}there are {', '.join(options) or 'none'}", near[0] if near else ""
 
 
 def _unreadable(parser: Any, key: str, value: str) -> str:
@@ -136,3 +137,12 @@ def _options(repository: Any, group: str) -> list[str]:
     from hydra.core.object_type import ObjectType
 
     return sorted(repository.get_group_options(group, ObjectType.CONFIG))
+
+
+def _every(repository: Any, group: str) -> list[str]:
+    """The options of a group and of the groups in it, but for those that others are made of."""
+    from hydra.core.object_type import ObjectType
+
+    inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in PARTS]
+    nested = [f"{name}/{option}" for name in inner for option in _every(repository, f"{group}/{name}")]
+    return sorted({*_options(repository, group), *nested})
