@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         flags = arguments(sys.argv[1:])
+        if flags.experimental_rerun:  # it would unpickle a file, which may run code
+            raise UserError("--experimental-rerun: is not offered; a run's config.yaml has all of its values")
         job.prepare(flags.overrides)
         place.prepare(flags.overrides, flags.multirun)
         # Hydra makes the folder of a sweep before it looks at what is swept

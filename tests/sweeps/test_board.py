@@ -13,7 +13,9 @@ def board(folder: Path, many: int, *jobs: Job, total: int = 0) -> Board:
     ledger = Ledger(folder)
     for job in jobs:
         ledger.put(job)
-    return Board(ledger, many, total)
+    made = Board(ledger, many, total)
+    made.open(jobs)
+    return made
 
 
 def job(number: int, status: str, target: str = "genre", mode: str = "max", **known: float) -> Job:

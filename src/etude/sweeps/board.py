@@ -35,12 +35,14 @@ class Board:
         self.ledger, self.many, self.total = ledger, many, total
         self.logs = ledger.folder / "logs" if many > 1 else None
         self.begun = time.monotonic()
+        self._mine: dict[int, Job] = {}
         self._told = False
         self._bar: Progress | None = None
         self._task: Any = None
 
     def open(self, jobs: Sequence[Job]) -> None:
         """Some jobs are about to begin."""
+        self._mine |= {job.number: job for job in jobs}
         if not self._told:
             self._told = True
             found, place = sum(job.found for job in jobs), os.path.relpath(self.ledger.folder)
@@ -62,9 +64,14 @@ class Board:
         """Where a job writes its output; none: it is seen."""
         return self.logs / f"{job.name}.log" if self.logs else None
 
+    @property
+    def jobs(self) -> list[Job]:
+        """What is counted: of a search all that there were, of a grid those that this command asks for."""
+        return self.ledger.jobs if self.total else list(self._mine.values())
+
     def count(self) -> int:
         """How many jobs there are, or will be."""
-        return max(self.total, len(self.ledger.jobs))
+        return max(self.total, len(self.jobs))
 
     def started(self, job: Job, again: bool) -> None:
         """A job begins."""
@@ -91,7 +98,7 @@ class Board:
 
     def state(self, targets: tuple[str, ...] | None = None) -> str:
         """The sweep in a clause, with the best of all tasks or of the one with these targets."""
-        count = Counter(job.status for job in self.ledger.jobs)
+        count = Counter(job.status for job in self.jobs)
         said = f"{count[DONE]} of {self.count()} done"
         if count[FAILED]:
             said += f", {count[FAILED]} failed"
@@ -103,7 +110,7 @@ class Board:
 
     def left(self) -> float | None:
         """Seconds that the rest will take if it is as those before; none where none is known or nothing is left."""
-        jobs = self.ledger.jobs
+        jobs = self.jobs
         rest = self.count() - sum(job.status in OVER for job in jobs)
         took = [job.seconds for job in jobs if job.seconds and job.status in (DONE, FAILED)]
         return math.fsum(took) / len(took) * rest / min(self.many, rest) if took and rest else None
@@ -111,7 +118,7 @@ class Board:
     def best(self, only: tuple[str, ...] | None = None) -> str:
         """The best score of each set of targets, or of one: scores of others do not compare."""
         found: dict[tuple[str, ...], Job] = {}
-        for job in self.ledger.jobs:
+        for job in self.jobs:
             if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):
                 continue
             sign = -1 if (job.config.get("task") or {}).get("mode") == "min" else 1
@@ -126,7 +133,7 @@ class Board:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        over = [job for job in self.ledger.jobs if job.status in OVER]
+        over = [job for job in self.jobs if job.status in OVER]
         if len(over) < self.count():
             return
         self.say(f"sweep: {self.state()}; {duration(time.monotonic() - self.begun)} in all")
@@ -137,5 +144,5 @@ class Board:
 
     def _update(self) -> None:
         if self._bar is not None:
-            over = sum(job.status in OVER for job in self.ledger.jobs)
+            over = sum(job.status in OVER for job in self.jobs)
             self._bar.update(self._task, completed=over, description=self.state())

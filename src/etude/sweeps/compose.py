@@ -102,6 +102,8 @@ def _job(
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
+    from etude.results.score import monitored
+
     whole = context.config_loader.load_sweep_config(config, told)
     words = [str(word) for word in whole.hydra.overrides.task if not str(word).startswith("sweep.resume=")]
     known = ledger.known(words)
@@ -123,9 +125,9 @@ def _job(
     settings += [f"hydra.sweep.dir={quoted(str(ledger.folder))}", f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
     flags = [f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"]
     job = Job(number, words, folder, plain, flags, settings)
-    if known and known.status == DONE and known.folder.is_dir():
+    if known and known.folder.is_dir() and (known.status == DONE or known.measured):
         job.folder, job.status, job.found = known.folder, DONE, True
-        job.code, job.seconds, job.score = known.code, known.seconds, known.score
+        job.code, job.seconds, job.score = 0, known.seconds, monitored(known.folder)
     else:
         job.folder = known.folder if known else folder
         job.reason = fault
@@ -135,10 +137,10 @@ def _job(
 def _return(job: Job, whole: DictConfig) -> JobReturn:
     """What a sweeper hears of a job: a failed one has no value, which a search takes for a failure of that trial."""
     from hydra.core.utils import JobReturn, JobStatus
-    from omegaconf import open_dict
+    from omegaconf import open_dict, read_write
 
     status = JobStatus.COMPLETED
-    with open_dict(whole):
+    with read_write(whole.hydra.runtime), open_dict(whole.hydra.runtime):
         whole.hydra.runtime.output_dir = str(job.folder.absolute())
     return JobReturn(overrides=job.overrides, hydra_cfg=whole, status=status, _return_value=job.score)
 

@@ -148,7 +148,7 @@ class Sweep:
         self.pool.give(number)
         job.code, job.seconds = code, round(seconds, 2)
         job.reason = told(self.fault(job))
-        job.status = DONE if code == 0 else STOPPED if self.stopping else FAILED
+        job.status = DONE if code == 0 or (self.stopping and job.measured) else STOPPED if self.stopping else FAILED
         if job.status == DONE:
             with suppress(UserError):  # a file of it is damaged, which its comparison says
                 job.score = monitored(job.folder)

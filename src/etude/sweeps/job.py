@@ -51,6 +51,11 @@ class Job:
         return self.folder.name
 
     @property
+    def measured(self) -> bool:
+        """Whether its results are on disk, however its process ended after that."""
+        return (self.folder / "metrics.json").is_file()
+
+    @property
     def words(self) -> list[str]:
         """The command line of its process, after `train.py`; where it has a checkpoint, it goes on from that."""
         if (self.folder / "checkpoints" / "last.ckpt").is_file() and (self.folder / "config.yaml").is_file():
