@@ -27,7 +27,8 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-FILES = [OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(conf_dir().rglob("*.yaml"))]
+OURS = [path for path in sorted(conf_dir().rglob("*.yaml")) if path.relative_to(conf_dir()).parts[0] != "hydra"]
+FILES = [OmegaConf.to_container(OmegaConf.load(path)) for path in OURS]  # what is in hydra/ Hydra calls by itself
 TARGETS = sorted({name for file in FILES for name in targets(file)})
 OTHERS = ("pytorch_lightning.LightningModule", "pytorch_lightning.callbacks.EarlyStopping", "etude.train.main")
 

@@ -80,7 +80,7 @@ def listing(folders: Sequence[Path]) -> dict[str, list[str]]:
 def program() -> str:
     """How the command for a training was called: `python train.py`, or `etude train` without a checkout."""
     script = Path(sys.argv[0]).name
-    checkout = (conf_dir().parent / "train.py").is_file()
+    checkout = (conf_dir().parent / "pyproject.toml").is_file()
     return f"python {script}" if checkout and script not in ("etude", "__main__.py") else "etude train"
 
 

@@ -130,26 +130,29 @@ def test_what_is_learned_by_heart_is_not_gone_on_with(tmp_path: Path, train: Cal
 
 
 def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:
-    result = train(tmp_path, "-m", "backbone=lstm,cnn", "task=genre,valence", "debug=fast")
+    result = train(tmp_path, "-m", "backbone=lstm", "task=genre,valence", "debug=fast")
     assert result.returncode == 0, result.stderr
     (sweep,) = (tmp_path / "outputs").glob("*_sweep")
     jobs = [path for path in sweep.iterdir() if path.is_dir()]
-    assert len(jobs) == 4
+    assert len(jobs) == 2
     table = pd.read_csv(sweep / "compare.csv")
     assert sorted(zip(table["backbone"], table["target"], strict=True)) == [
-        ("cnn", "genre"), ("cnn", "valence"), ("lstm", "genre"), ("lstm", "valence"),
-    ]  # fmt: skip
+        ("lstm", "genre"),
+        ("lstm", "valence"),
+    ]
     for job in jobs:
         record = json.loads((job / "record.json").read_text())
         assert job.name.endswith(f"{record['model']['task']}_{record['model']['backbone']}")
     assert result.stdout.count("linear model") >= 1
 
 
-def test_a_sweep_over_several_processes_is_refused(tmp_path: Path, train: Callable[..., Result]) -> None:
-    """Lightning would start the second process of each job with the whole sweep's command."""
-    result = train(tmp_path, "-m", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")
+def test_a_sweep_over_several_processes_is_refused_where_it_is_one(
+    tmp_path: Path, train: Callable[..., Result]
+) -> None:
+    """By a launcher of one process, in which Lightning would start the second with the whole sweep's command."""
+    result = train(tmp_path, "-m", "hydra/launcher=basic", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")
     assert result.returncode == 2, result.stderr
-    assert "a sweep trains each of its jobs in one process" in result.stderr
+    assert "in a sweep by this launcher each job has one process" in result.stderr
 
 
 def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:

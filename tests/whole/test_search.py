@@ -54,13 +54,13 @@ def test_optuna_searches_and_keeps_its_study(train: Callable[..., Result], tmp_p
     assert "optim.lr" in best.best_params and "backbone.hidden" not in best.best_params
 
 
-def test_submitit_runs_jobs_in_processes_of_their_own(train: Callable[..., Result], tmp_path: Path) -> None:
-    result = train(tmp_path, "-m", *TINY, "seed=0,1", "hydra/launcher=submitit_local")
+def test_submitit_runs_a_job_in_a_process_of_its_own(train: Callable[..., Result], tmp_path: Path) -> None:
+    result = train(tmp_path, "-m", *TINY, "seed=3", "hydra/launcher=submitit_local")
     assert result.returncode == 0, result.stderr
     runs = sorted((tmp_path / "outputs" / "sweep").glob("*_fast_genre_lstm"))
-    assert [json.loads((run / "record.json").read_text())["seed"] for run in runs] == [0, 1]
+    assert [json.loads((run / "record.json").read_text())["seed"] for run in runs] == [3]
     commands = [json.loads((run / "record.json").read_text())["command"] for run in runs]
-    assert all(f"seed={seed}" in line and "-m" not in line.split() for seed, line in enumerate(commands))
+    assert all("seed=3" in line and "-m" not in line.split() for line in commands)
     assert (tmp_path / "outputs" / "sweep" / "compare.csv").is_file()
 
 

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from etude.search.best import Trial
 
 AGAIN = "again"  # an attribute of a trial that was cut off, whose values are tried again by a later one
+
+
+def stamp(storage: str) -> None:
+    """Say in a new data base which tables it is going to have.
+
+    Optuna 2.10, the last that hydra-optuna-sweeper takes, says so without a commit, which SQLAlchemy 2 takes back
+    (hydra's issue 2562); said beforehand, all else works with it.
+
+    Args:
+        storage: Its address.
+    """
+    import optuna
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import create_engine
+
+    engine = create_engine(storage)
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection)
+        if context.get_current_revision() is None:
+            tables = Path(optuna.__file__).parent / "storages" / "_rdb" / "alembic"
+            context.stamp(ScriptDirectory(str(tables)), "head")
+    engine.dispose()
 
 
 def take_up(study: Any) -> int:

@@ -72,7 +72,7 @@ class StudySweeper(Sweeper):
         from omegaconf import OmegaConf
 
         from etude.search.best import DIRECTION, say
-        from etude.search.study import seeded, take_up, trials
+        from etude.search.study import seeded, stamp, take_up, trials
 
         assert self.config is not None and self.hydra_context is not None
         folder = Path(self.config.hydra.sweep.dir)
@@ -80,6 +80,7 @@ class StudySweeper(Sweeper):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
+        stamp(self.storage)
         study = optuna.create_study(
             storage=self.storage, study_name=self.study_name, direction=direction, load_if_exists=True
         )
