@@ -124,7 +124,7 @@ def sweep(home: Path, packs: Path, start: Any, all_three: list[str]) -> tuple[Pa
     """Two jobs, of which the second fails."""
     words = [*LINE, *all_three, "task=joint,valence", "+callbacks.bomb={_target_: bomb.Bomb, how: job}"]
     words += ["logger.wandb.tags=[first]", "logger.wandb.notes=a try", "+logger.mlflow.tags.who=me"]
-    result = start("-m", *words, f"data.packs={packs}", "outputs=swept")
+    result = start("-m", "hydra/launcher=basic", *words, f"data.packs={packs}", "outputs=swept")
     assert result.returncode == 1, result.stderr  # of the job that fails
     (folder,) = (home / "swept").glob("*_sweep")
     return folder, result

@@ -123,6 +123,9 @@ def _job(
         HydraConfig.instance().cfg = before
     settings = [str(word) for word in whole.hydra.overrides.hydra if not str(word).startswith(OURS)]
     settings += [f"hydra.sweep.dir={quoted(str(ledger.folder))}", f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
+    begun_from = (plain.get("transfer") or {}).get("init_from")
+    if begun_from and not any("transfer.init_from=" in word for word in words):  # filled in by the sweep
+        settings.append(f"transfer.init_from={quoted(str(begun_from))}")
     flags = [f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"]
     job = Job(number, words, folder, plain, flags, settings)
     if known and known.folder.is_dir() and (known.status == DONE or known.measured):

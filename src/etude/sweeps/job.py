@@ -23,7 +23,7 @@ class Job:
         folder: Its run folder.
         config: Its composed config, plain values.
         flags: Hydra's own flags, such as the folder of further configs.
-        settings: Overrides of Hydra's own values.
+        settings: Overrides of Hydra's own values, and what its sweep fills in.
         status: How it is.
         code: Exit status of its process; of a signal, negative.
         seconds: From its start to its end.
@@ -59,7 +59,8 @@ class Job:
     def words(self) -> list[str]:
         """The command line of its process, after `train.py`; where it has a checkpoint, it goes on from that."""
         if (self.folder / "checkpoints" / "last.ckpt").is_file() and (self.folder / "config.yaml").is_file():
-            return [*self.flags, *self.settings, f"resume={quoted(str(self.folder))}"]
+            own = [word for word in self.settings if word.startswith("hydra")]
+            return [*self.flags, *own, f"resume={quoted(str(self.folder))}"]
         return [*self.flags, *self.overrides, *self.settings, f"hydra.run.dir={quoted(str(self.folder))}"]
 
     @property
