@@ -37,7 +37,7 @@ class Sweep:
 
     def __init__(self, ledger: Ledger, many: int | None, pool: Pool, fork: bool, total: int = 0) -> None:
         self.ledger, self.pool, self.fork, self.total = ledger, pool, fork, total
-        self.limit = many or len(pool.names) or 1
+        self.asked, self.limit = many, many or len(pool.names) or 1
         self.starter: Starter | None = None
         self.board = Board(ledger, self.limit, total)
         self.jobs: Sequence[Job] = []
@@ -83,8 +83,8 @@ class Sweep:
         with _terminated_as_interrupted():
             while True:
                 try:
-                    if not self.stopping:
-                        self.begin(starter)
+                    while not self.stopping and self.begin(starter):
+                        pass  # what has failed to start may be what another waits for
                     if not self.running:
                         break
                     self.end(*starter.wait())
@@ -96,33 +96,43 @@ class Sweep:
                     job.status = STOPPED
             self.close()
             raise KeyboardInterrupt
-
-    def begin(self, starter: Starter) -> None:
-        """Start whatever may start now."""
         for job in self.jobs:
-            if len(self.running) >= self.limit:
-                return
-            if job.status != WAITING or not self.ready(job):
-                continue
-            if job.reason:
-                self.fail(job, job.reason)
-                continue
-            try:
-                count = self.pool.wanted(job.config.get("trainer") or {})
-            except UserError as error:
-                self.fail(job, str(error))
-                continue
-            names = self.pool.take(job.number, count)
-            if names is None:
-                continue
-            more = {"CUDA_VISIBLE_DEVICES": ",".join(names)} if self.pool.names else {}
-            again, words = "resume=" in (told := job.words)[-1], told
-            more[FAULT] = str(self.fault(job).absolute())
-            job.status, job.code = RUNNING, None
-            self.running[job.number] = job
-            self.board.started(job, again)
-            starter.start(job.number, words, self.board.log(job), more)
-            self.ledger.write()
+            if job.status == WAITING:
+                self.fail(job, f"it begins from the weights of {job.source}, which begins from its own")
+
+    def begin(self, starter: Starter) -> bool:
+        """Start whatever may start now; whether anything has changed."""
+        before = [job.status for job in self.jobs]
+        for job in self.jobs:
+            if len(self.running) < self.limit and job.status == WAITING and self.ready(job):
+                try:
+                    self.start(job, starter)
+                except UserError as error:
+                    self.fail(job, str(error))
+        return before != [job.status for job in self.jobs]
+
+    def start(self, job: Job, starter: Starter) -> None:
+        """Start a job, if there are devices for it.
+
+        Raises:
+            UserError: It cannot be run.
+        """
+        if job.reason:
+            raise UserError(job.reason)
+        count = self.pool.wanted(job.config.get("trainer") or {})
+        if not count and self.asked is None and any(not self.pool.taken.get(number) for number in self.running):
+            return  # on a CPU one has all cores, unless somebody says otherwise
+        names = self.pool.take(job.number, count)
+        if names is None:
+            return
+        more = {"CUDA_VISIBLE_DEVICES": ",".join(names)} if self.pool.names else {}
+        more[FAULT] = str(self.fault(job).absolute())
+        words = job.words
+        job.status, job.code = RUNNING, None
+        self.running[job.number] = job
+        self.board.started(job, again="resume=" in words[-1])
+        starter.start(job.number, words, self.board.log(job), more)
+        self.ledger.write()
 
     def ready(self, job: Job) -> bool:
         """Whether nothing is in the way of a job: the run whose weights it begins from is there, or will never be."""

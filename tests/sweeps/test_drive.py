@@ -1,0 +1,104 @@
+"""Which job may start when: after the run that it begins from, on devices that are free, and never twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.sweeps import drive
+from etude.sweeps.devices import Pool
+from etude.sweeps.drive import Sweep
+from etude.sweeps.job import DONE, FAILED, Job
+from etude.sweeps.ledger import Ledger
+
+
+class Starter:
+    """Ends jobs one after the other in the order of their start, without any process."""
+
+    def __init__(self, fork: bool, environment: dict[str, str]) -> None:
+        self.running: list[int] = []
+        self.log: list[str] = []
+        self.gpus: dict[int, str | None] = {}
+        self.codes: dict[int, int] = {}
+
+    def start(self, job: int, words: list[str], log: Path | None, more: dict[str, str]) -> None:
+        self.running.append(job)
+        self.log.append(f"+{job}")
+        self.gpus[job] = more.get("CUDA_VISIBLE_DEVICES")
+
+    def wait(self) -> tuple[int, int, float]:
+        job = self.running.pop(0)
+        self.log.append(f"-{job}")
+        return job, self.codes.get(job, 0), 1.0
+
+    def close(self) -> None:
+        assert not self.running
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run jobs of these trainers, of which some begin from others and some fail."""
+
+    def go(
+        trainers: list[dict[str, Any]],
+        sources: dict[int, int] | None = None,
+        codes: dict[int, int] | None = None,
+        gpus: int = 0,
+        many: int | None = None,
+    ) -> tuple[list[Job], Starter]:
+        monkeypatch.setattr(drive, "Starter", Starter)
+        jobs = []
+        for number, trainer in enumerate(trainers):
+            config: dict[str, Any] = {"trainer": trainer, "task": {"targets": {"genre": {}}}}
+            if number in (sources or {}):
+                config["transfer"] = {"init_from": str(tmp_path / f"{(sources or {})[number]}_x")}
+            jobs.append(Job(number, [f"seed={number}"], tmp_path / f"{number}_x", config))
+        sweep = Sweep(Ledger(tmp_path), many, Pool([str(name) for name in range(gpus)]), True)
+        starter = sweep.warm()
+        assert isinstance(starter, Starter)
+        starter.codes = codes or {}
+        sweep.run(jobs)
+        return jobs, starter
+
+    return go
+
+
+CPU, ONE, TWO = {"accelerator": "cpu"}, {"accelerator": "gpu", "devices": 1}, {"accelerator": "gpu", "devices": 2}
+
+
+def test_a_job_waits_for_the_run_that_it_begins_from(run: Any) -> None:
+    jobs, starter = run([CPU] * 3, {0: 2}, many=3)
+    assert starter.log == ["+1", "+2", "-1", "-2", "+0", "-0"]
+    assert [job.status for job in jobs] == [DONE] * 3
+
+
+def test_what_begins_from_a_run_that_failed_fails_too_and_all_else_runs(run: Any) -> None:
+    jobs, starter = run([CPU] * 4, {0: 1, 1: 2}, {2: 1})
+    assert starter.log == ["+2", "-2", "+3", "-3"]
+    assert [job.status for job in jobs] == [FAILED, FAILED, FAILED, DONE]
+    assert jobs[0].why == "it begins from the weights of 1_x, which has none"
+
+
+def test_jobs_that_wait_for_each_other_are_not_waited_for(run: Any) -> None:
+    jobs, _ = run([CPU] * 2, {0: 1, 1: 0})
+    assert [job.status for job in jobs] == [FAILED, FAILED]
+
+
+def test_gpus_are_full_and_no_job_has_those_of_another(run: Any) -> None:
+    jobs, starter = run([TWO, TWO, ONE, {"accelerator": "gpu", "devices": 4}, ONE], gpus=3)
+    # the second waits for two of three, the third takes the one that is left; four are nowhere
+    assert starter.log == ["+0", "+2", "-0", "+1", "-2", "+4", "-1", "-4"]
+    assert starter.gpus == {0: "0,1", 2: "2", 1: "0,1", 4: "2"}
+    assert jobs[3].status == FAILED and "there are 3 GPUs here" in jobs[3].why
+
+
+@pytest.mark.parametrize(("many", "log"), [(None, ["+0", "-0", "+1", "-1"]), (2, ["+0", "+1", "-0", "-1"])])
+def test_on_a_cpu_there_is_one_job_at_a_time_unless_more_are_asked_for(
+    many: int | None, log: list[str], run: Any
+) -> None:
+    for gpus in (0, 4):
+        _, starter = run([CPU] * 2, many=many, gpus=gpus)
+        assert starter.log == log
+        assert not any(starter.gpus.values())
