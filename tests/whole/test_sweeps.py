@@ -102,7 +102,7 @@ def test_a_job_that_fails_is_its_own_affair_and_a_sweep_goes_on_where_it_was(
     assert len(finished) == 2
 
     (tmp_path / "mended").touch()
-    again = sweep(tmp_path, *SIX, f"sweep.resume={one.relative_to(tmp_path)}", "hydra.launcher.jobs=2")
+    again = sweep(tmp_path, *SIX, f"sweep.resume={one.relative_to(tmp_path)}", "hydra.launcher.devices=[5,7]")
     assert again.returncode == 1, again.stderr
     assert statuses(one) == ["done", "done", "failed", "done", "done", "done"]
     assert "going on with 4_" in again.stderr
@@ -116,6 +116,8 @@ def test_a_job_that_fails_is_its_own_affair_and_a_sweep_goes_on_where_it_was(
     }
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert len(list(one.glob("*/metrics.json"))) == 5
+    told = {number: json.loads((one / f"{number}_genre_lstm_mel" / "rank0.json").read_text()) for number in (0, 1, 2)}
+    assert [told[number]["devices"] for number in told] == [None, "5", "7"]  # two at a time, a GPU each
     for row in (row for row in jobs(one).values() if row["status"] == "done"):  # what a search would hear
         measured = json.loads((one / row["folder"] / "metrics.json").read_text())["targets"]["genre"]["splits"]["val"]
         assert float(row["score"]) == pytest.approx(measured["scores"]["macro_f1"]["value"])
@@ -149,15 +151,6 @@ def test_every_rank_of_a_job_has_its_config(words: list[str], tmp_path: Path, sw
     assert len(rates) == 2
     folders = {path.name for path in folder.iterdir() if (path / "config.yaml").is_file()}
     assert folders == set(jobs(folder))
-
-
-def test_jobs_share_the_gpus_out(tmp_path: Path, sweep: Callable[..., Result]) -> None:
-    line = ["debug=fast", "backbone=lstm", "data.crop=1.0", "+callbacks.probe={_target_: probe.Probe}"]
-    result = sweep(tmp_path, "-m", *line, "seed=3,4", "hydra.launcher.devices=[5,7]")
-    assert result.returncode == 0, result.stderr
-    (folder,) = (tmp_path / "outputs").iterdir()
-    devices = [json.loads((folder / name / "rank0.json").read_text())["devices"] for name in jobs(folder)]
-    assert devices == ["5", "7"]
 
 
 @pytest.mark.parametrize(
