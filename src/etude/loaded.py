@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from etude.learner import Learner
+    from etude.prediction.model import Model
+    from etude.prediction.results import Predictions
     from etude.results.notebook import Picture
 
 UNFINISHED = "the run is not finished; go on with: python train.py resume="
@@ -27,6 +30,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._models: dict[str, Model] = {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -117,6 +121,35 @@ class Run:
         from etude.build import load
 
         return load(self.checkpoint)
+
+    def predict(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        window: float | None = None,
+        overlap: float = 0.5,
+        batch: int = 32,
+        workers: int | None = None,
+        device: str = "auto",
+    ) -> Predictions:
+        """What the network says of sounds that it has not seen.
+
+        Args:
+            paths: Sound files of any length and format, folders of them, and lists (.csv, .txt, ... of paths).
+            window: Seconds of a window; none takes the length of the clips that it was trained and judged on.
+            overlap: Share of a window that the next one has again.
+            batch: Windows that are judged at a time.
+            workers: Processes that decode; none means one per core, and for few files none but this.
+            device: auto, cpu or cuda.
+
+        Returns:
+            Its tables `files` and `windows`; a file that cannot be heard is a row that says why.
+        """
+        from etude.prediction.model import Model
+        from etude.prediction.results import predicted
+
+        if device not in self._models:  # a loop over files reads it once
+            self._models[device] = Model(self.checkpoint, device)
+        return predicted(self._models[device], paths, window, overlap, batch, workers)
 
     @property
     def report(self) -> Path:
