@@ -8,9 +8,10 @@ from itertools import islice
 from etude.prediction.columns import Columns
 from etude.prediction.engine import Said
 from etude.prediction.inputs import text
-from etude.results.text import duration, number
+from etude.prediction.lines import clock
+from etude.results.text import number
 
-MOST, WIDE = 20, 32  # rows; letters of a name
+MOST, WIDE = 20, 28  # rows; letters of a name
 
 
 def show(results: Iterable[Said], count: int, columns: Columns, failed: int) -> None:
@@ -30,11 +31,11 @@ def show(results: Iterable[Said], count: int, columns: Columns, failed: int) -> 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", no_wrap=True)
     table.add_column("length", justify="right", no_wrap=True)
-    table.add_column("windows", justify="right")
+    table.add_column("windows", justify="right", no_wrap=True)
     for name, spec in columns.targets.items():
         table.add_column(Text(name), justify="left" if spec["kind"] == "label" else "right", no_wrap=True)
     for said in islice(results, MOST):
-        length = "" if said.reason else duration(said.seconds)
+        length = "" if said.reason else clock(said.seconds)
         cells = ["–"] * len(columns.targets) if said.reason else words(said, columns)
         short = shortened(text(said.path.name))
         table.add_row(*(Text(cell) for cell in (short, length, str(len(said.windows) or ""), *cells)))
