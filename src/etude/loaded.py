@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +145,9 @@ class Run:
         Returns:
             Its tables `files` and `windows`; a file that cannot be heard is a row that says why.
         """
+        os.environ.setdefault(
+            "OMP_WAIT_POLICY", "PASSIVE"
+        )  # as in training; OpenMP reads it once, when torch is imported
         from etude.prediction.model import Model
         from etude.prediction.results import predicted
 
