@@ -1,4 +1,4 @@
-"""From results to predict.html: one file that asks nothing of any network.
+"""From results to predict.html and its figures: the page is one file that asks nothing of any network.
 
 Every name is escaped by the template. The page has players and lines of the first files, and says how many it leaves.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.data import runners
+from etude.prediction import figure
 from etude.prediction.engine import Said
 from etude.prediction.inputs import text
 from etude.prediction.lines import clock, plots, times
@@ -65,11 +66,12 @@ def write(
             name = text(said.path.name)
             rows.append({"name": name, "anchor": anchor, "length": length, "cells": words(said, model.columns)})
     jobs = [(said.path, model.front) for said in files]
+    figure.clear(to)
     made = list(track(runners.run(shown, jobs, workers, shard=1), len(jobs), "Pictures and sounds", "files"))
     page = template("predict.html.j2").render(
         run=_name(model.checkpoint), checkpoint=model.checkpoint.name, backbone=type(model.network.backbone).__name__,
         command=command, count=count, seconds=seconds, bad=bad[:ROWS], bad_count=len(bad), rows=rows,
-        heard=count - len(bad), targets=list(model.columns.targets), files=_files(files, made, model, plan),
+        heard=count - len(bad), targets=list(model.columns.targets), files=_files(to, files, made, model, plan),
         about=sentence(plan), stops=stops(), beats=plan.front.sync == "beat",
     )  # fmt: skip
     return save(to / NAME, page)
@@ -91,9 +93,10 @@ def sentence(plan: Plan) -> str:
     )
 
 
-def _files(files: list[Said], made: list[Shown], model: Model, plan: Plan) -> list[dict[str, Any]]:
+def _files(to: Path, files: list[Said], made: list[Shown], model: Model, plan: Plan) -> list[dict[str, Any]]:
     hertz = [((place + 0.5) / plan.front.n_mels, words) for place, words in bands(plan.front)]
-    found, room = [], SOUNDS
+    found: list[dict[str, Any]] = []
+    room = SOUNDS
     for said, shows in zip(files, made, strict=True):
         why = shows.why
         if len(shows.sound) > room:
@@ -108,6 +111,7 @@ def _files(files: list[Said], made: list[Shown], model: Model, plan: Plan) -> li
             ],
         }
         first = said.windows[0]
+        figure.write(to, len(found) + 1, said, shows, drawn, hertz)
         found.append(
             {
                 "name": text(said.path.name), "folder": text(said.path.parent), "length": clock(said.seconds),

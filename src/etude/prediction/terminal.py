@@ -11,7 +11,7 @@ from etude.prediction.inputs import text
 from etude.prediction.lines import clock
 from etude.results.text import number
 
-MOST, WIDE = 20, 28  # rows; letters of a name
+MOST, LEAST = 20, 12  # rows; letters of a name
 
 
 def show(results: Iterable[Said], count: int, columns: Columns, failed: int) -> None:
@@ -28,18 +28,23 @@ def show(results: Iterable[Said], count: int, columns: Columns, failed: int) -> 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", no_wrap=True)
-    table.add_column("length", justify="right", no_wrap=True)
-    table.add_column("windows", justify="right", no_wrap=True)
-    for name, spec in columns.targets.items():
-        table.add_column(Text(name), justify="left" if spec["kind"] == "label" else "right", no_wrap=True)
+    kinds = [spec["kind"] for spec in columns.targets.values()]
+    rows = [["file", "length", *columns.targets]]
     for said in islice(results, MOST):
         length = "" if said.reason else clock(said.seconds)
-        cells = ["–"] * len(columns.targets) if said.reason else words(said, columns)
-        short = shortened(text(said.path.name))
-        table.add_row(*(Text(cell) for cell in (short, length, str(len(said.windows) or ""), *cells)))
+        cells = ["–"] * len(kinds) if said.reason else words(said, columns)
+        rows.append([text(said.path.name), length, *cells])
     console = Console(highlight=False)
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = max(LEAST, console.width - sum(wide[1:]) - 3 * len(wide))  # where it is narrow, names of files give way
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, (name, width) in enumerate(zip(rows[0], wide, strict=True)):
+        left = not place or (place > 1 and kinds[place - 2] == "label")
+        table.add_column(
+            Text(name), justify="left" if left else "right", no_wrap=True, min_width=width if place else None
+        )
+    for name, *cells in rows[1:]:
+        table.add_row(*map(Text, (shortened(name, room), *cells)))
     console.print(table)
     if count > MOST:
         console.print(f"{count - MOST:,} more are in the tables.")
@@ -47,9 +52,10 @@ def show(results: Iterable[Said], count: int, columns: Columns, failed: int) -> 
         console.print(f"{failed:,} of {count:,} files could not be heard; the column error says why.")
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, most: int) -> str:
     """A name of a file with its beginning and its end."""
-    return name if len(name) <= WIDE else f"{name[: WIDE - 11]}…{name[-10:]}"
+    end = min(10, most // 3)
+    return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 
 
 def words(said: Said, columns: Columns) -> list[str]:
