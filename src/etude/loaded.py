@@ -129,7 +129,7 @@ class Run:
         window: float | None = None,
         overlap: float = 0.5,
         batch: int = 32,
-        workers: int | None = None,
+        workers: int | None = 1,
         device: str = "auto",
     ) -> Predictions:
         """What the network says of sounds that it has not seen.
@@ -139,7 +139,8 @@ class Run:
             window: Seconds of a window; none takes the length of the clips that it was trained and judged on.
             overlap: Share of a window that the next one has again.
             batch: Windows that are judged at a time.
-            workers: Processes that decode; none means one per core, and for few files none but this.
+            workers: Processes that decode; None means one per core, for many files. Each begins by importing the script
+                that called, which therefore has to call below `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
 
         Returns:

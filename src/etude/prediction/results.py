@@ -45,7 +45,7 @@ def predicted(
     window: float | None = None,
     overlap: float = 0.5,
     batch: int = 32,
-    workers: int | None = None,
+    workers: int | None = 1,
 ) -> Predictions:
     """Predict sounds; see `etude.Run.predict`."""
     from etude.errors import UserError
