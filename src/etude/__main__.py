@@ -10,6 +10,7 @@ COMMANDS = {
     "train": ("etude.train", "train one experiment, or a sweep of them with -m"),
     "prepare": ("etude.prepare", "make the pack of a collection without training on it"),
     "explore": ("etude.explore", "look at a collection before training on it"),
+    "predict": ("etude.prediction.command", "say what a trained network hears in sounds it has not seen"),
     "inspect": ("etude.inspection.command", "look inside a trained network, with one clip"),
     "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
     "compare": ("etude.results.compare", "put runs side by side in one table"),

@@ -141,7 +141,7 @@ def network(recipe: Mapping[str, Any]) -> Learner:
 
     Args:
         recipe: `config` (backbone, head, task, balance, optim, augment), `targets` (kind and size by name), `bins`, and
-            `front`, `columns` for whoever has new sounds.
+            `front`, `columns`, `evaluation` for whoever has new sounds.
 
     Raises:
         UserError: The task asks for a target that the data does not have, or has as another kind.
@@ -196,6 +196,7 @@ def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) 
         "bins": source.feature.bins,
         "columns": [source.feature.columns.start, source.feature.columns.stop],
         "front": source.feature.front.to_dict(),
+        "evaluation": source.evaluation(),
     }
     made = network(recipe)
     if not made.backbone.raw:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.results.excerpts import FOLDER, INDEX
+from etude.results.shades import png
 from etude.results.worst import worst
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLUMNS, SHADES, RANGE = 300, 64, 80.0  # columns and colours of a picture; dB below the clip's loudest value
+COLUMNS, RANGE = 300, 80.0  # columns of a picture; dB below the clip's loudest value
 CREDIT = ("title", "artist", "licence", "license", "package", "version", "source_path")
 
 
@@ -67,7 +68,8 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
             sounds = list(threads.map(lambda clip, stem: _sound(known.get(clip), front, stem), ids, stems))
         clips = []
         for clip, stem, shown, (sound, why) in zip(ids, stems, frames, sounds, strict=True):
-            _png(stem.with_suffix(".png"), shown.T[::-1] if scale["sound"] else shown, scale["limits"])
+            rows = shown.T[::-1] if scale["sound"] else shown
+            stem.with_suffix(".png").write_bytes(png(rows, (scale["limits"][0], scale["limits"][1])))
             row = data.pack.index.iloc[place[clip]]
             said = {key: str(row[key]) for key in CREDIT if key in row.index and row[key] == row[key] and row[key]}
             length = int(data.pack.lengths[place[clip]])
@@ -100,18 +102,6 @@ def _pictures(clips: list[np.ndarray], front: Front) -> tuple[list[np.ndarray], 
     mels = [shrink(mel / per, COLUMNS) for mel in mels]
     about |= {"rate": front.frames_per_second, "hertz": bands(front), "limits": [-RANGE, 0.0]}
     return [mel - mel.max() for mel in mels], about
-
-
-def _png(path: Path, values: np.ndarray, limits: list[float]) -> None:
-    """Values (height, width), the upper row first, in few colours and as many pixels."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    low, high = limits
-    shade = np.clip((values - low) / ((high - low) or 1) * SHADES, 0, SHADES - 1).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(shade), "P")
-    image.putpalette((colormaps["magma"].resampled(SHADES)(np.arange(SHADES))[:, :3] * 255).astype(np.uint8).tobytes())
-    image.save(path, optimize=True)
 
 
 def _sound(file: File | None, front: Front, stem: Path) -> tuple[dict[str, Any], str]:

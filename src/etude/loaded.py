@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from etude.learner import Learner
+    from etude.prediction.model import Model
+    from etude.prediction.results import Predictions
     from etude.results.notebook import Picture
 
 UNFINISHED = "the run is not finished; go on with: python train.py resume="
@@ -27,6 +31,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._models: dict[str, Model] = {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -117,6 +122,39 @@ class Run:
         from etude.build import load
 
         return load(self.checkpoint)
+
+    def predict(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        window: float | None = None,
+        overlap: float = 0.5,
+        batch: int = 32,
+        workers: int | None = 1,
+        device: str = "auto",
+    ) -> Predictions:
+        """What the network says of sounds that it has not seen.
+
+        Args:
+            paths: Sound files of any length and format, folders of them, and lists (.csv, .txt, ... of paths).
+            window: Seconds of a window; none takes the length of the clips that it was trained and judged on.
+            overlap: Share of a window that the next one has again.
+            batch: Windows that are judged at a time.
+            workers: Processes that decode; None means one per core, for many files. Each begins by importing the script
+                that called, which therefore has to call below `if __name__ == "__main__":`.
+            device: auto, cpu or cuda.
+
+        Returns:
+            Its tables `files` and `windows`; a file that cannot be heard is a row that says why.
+        """
+        os.environ.setdefault(
+            "OMP_WAIT_POLICY", "PASSIVE"
+        )  # as in training; OpenMP reads it once, when torch is imported
+        from etude.prediction.model import Model
+        from etude.prediction.results import predicted
+
+        if device not in self._models:  # a loop over files reads it once
+            self._models[device] = Model(self.checkpoint, device)
+        return predicted(self._models[device], paths, window, overlap, batch, workers)
 
     @property
     def report(self) -> Path:

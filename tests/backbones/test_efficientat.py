@@ -79,7 +79,7 @@ def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], 
 def unread(composed: dict[str, Any]) -> Any:
     """The data of a config, of which no clip was read, and so none counted."""
     data = build.data(composed)
-    data.counts = dict
+    data.counts = data.evaluation = dict
     data.mean, data.std = torch.zeros(128), torch.ones(128)
     return data
 

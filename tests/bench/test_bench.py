@@ -58,7 +58,7 @@ def test_an_unknown_bench_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stop:
         main(["speed"])
     assert stop.value.code == 2
-    assert "there is no bench speed; there are audio, data, models, loop, startup" in capsys.readouterr().err
+    assert "there is no bench speed; there are audio, data, models, loop, startup, predict" in capsys.readouterr().err
 
 
 def exact(sections: list[Section]) -> dict[str, Bar]:

@@ -22,11 +22,12 @@ from etude.audio.front import Front
 from etude.audio.image import ImageFront
 from etude.audio.spectral import FrontEnd
 from etude.data.collection import Collection
-from etude.keep import COLUMNS, SHADES, keep
+from etude.keep import COLUMNS, keep
 from etude.results import excerpts
 from etude.results.measure import write
 from etude.results.pool import gather
 from etude.results.report import render
+from etude.results.shades import SHADES
 from etude.results.worst import worst
 
 HOSTILE = "<script>alert('clip')</script>"

@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from sklearn import metrics
 
+import etude
 from etude.audio.decode import decode
 from etude.build import load, make
 from etude.data.sources.demo import collection
@@ -92,6 +93,15 @@ def test_a_checkpoint_alone_gives_the_same_predictions_from_sound(finished: Path
         np.testing.assert_allclose(z[0], row["embedding"], atol=1e-4)
         assert float(said["valence"]) == pytest.approx(row["valence.pred"], abs=1e-4)
         assert float(said["genre"][0, 0]) == pytest.approx(row["genre.score.electronic"], abs=1e-4)
+
+
+def test_a_run_predicts_its_own_clips_as_its_table_has_them(finished: Path, table: pd.DataFrame) -> None:
+    rows = table.iloc[::16]
+    found = etude.load(finished).predict(collection().table.set_index("id")["path"][rows["id"]]).files
+    columns = [name for name in rows if ".score." in name or (name.endswith(".pred") and name != "genre.pred")]
+    assert len(columns) == 6 and list(found["genre.pred"]) == list(rows["genre.pred"])
+    np.testing.assert_allclose(found[columns].to_numpy(float), rows[columns].to_numpy(float), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.stack(found["embedding"]), np.stack(rows["embedding"]), rtol=0, atol=1e-4)
 
 
 def test_the_readme_shows_how(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

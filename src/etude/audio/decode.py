@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 WHOLE = 0.95  # share of the length that a header states; below it, the rest of the file is lost
+BLOCK = 1 << 20  # samples that are read at a time
 PATIENCE = 600  # seconds that ffmpeg gets for one file
 
 
@@ -58,11 +59,14 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
         return _ffmpeg(path, reason)
     with file:
         try:
-            audio = file.read(dtype="float32", always_2d=True)
+            blocks = []  # all channels of a long file at once would be most of the memory that it takes
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(axis=1, dtype=np.float32))
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise DecodeError(f"{path}: is broken ({str(error).split(': ')[-1].strip(' .')})") from error
+        audio = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
         _whole(path, len(audio) / file.samplerate, len(file) / file.samplerate / _there(path))
-        return audio.mean(axis=1, dtype=np.float32), file.samplerate
+        return audio, file.samplerate
 
 
 def _whole(path: Path, there: float, stated: float) -> None:

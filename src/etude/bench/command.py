@@ -18,6 +18,7 @@ BENCHES = {
     "models": "a training step of each backbone",
     "loop": "a run's step against a bare loop",
     "startup": "how soon the command line answers",
+    "predict": "predictions on a folder against a file at a time",
     "sweeps": "a process for each job of a sweep against one for all",
 }
 

@@ -60,7 +60,7 @@ class Clips(Dataset[Batch]):
     ) -> None:
         self.pack, self.rows, self.columns, self.y, self.crop = pack, rows, columns, y, crop
         self.lengths = pack.lengths[rows]
-        self.places = None if crops is None else np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
+        self.places = None if crops is None else places(crops)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,8 +76,7 @@ class Clips(Dataset[Batch]):
         lengths = [min(int(self.lengths[i]), self.crop or int(self.lengths[i])) for i, _ in wanted]
         x = torch.empty(len(wanted), max(lengths), self.columns.stop - self.columns.start, dtype=torch.float16)
         for clip, (i, where), length in zip(x.numpy(), wanted, lengths, strict=True):
-            room = int(self.lengths[i]) - length + 1
-            start = min(int(where * room), room - 1)
+            start = begin(where, int(self.lengths[i]), length)
             clip[:length] = self.pack.clip(int(self.rows[i]), start, length)[:, self.columns]
             clip[length:] = 0
         row = torch.from_numpy(self.rows[[i for i, _ in picks]])
@@ -85,6 +84,17 @@ class Clips(Dataset[Batch]):
         return Batch(x, torch.tensor(lengths), y, row, len(wanted) // len(picks))
 
     __getitem__ = __getitems__  # the sampler's items are batches
+
+
+def places(crops: int) -> np.ndarray:
+    """Where in [0, 1] of the room for it each of several crops of a clip begins (C,); a single one is its middle."""
+    return np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
+
+
+def begin(where: float, frames: int, length: int) -> int:
+    """The first frame of a crop of `length` frames, of a clip that has `frames`."""
+    room = frames - length + 1
+    return min(int(where * room), room - 1)
 
 
 class Order(Sampler[list[Pick]]):

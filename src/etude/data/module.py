@@ -119,6 +119,22 @@ class MusicData(LightningDataModule):
                 counts[name] = {"counts": y[y >= 0].bincount(minlength=len(spec["classes"])).tolist()}
         return counts
 
+    def evaluation(self) -> dict[str, Any]:
+        """What evaluation hears of a clip, for whoever has sounds of other lengths; after `setup`.
+
+        Returns:
+            `frames` of the median clip and of the `longest`, over all parts; `shortest`, seconds below which a clip is
+            of no use; `crops` of a clip whose outputs are averaged, and their length `crop` in frames, or none.
+        """
+        lengths = self.pack.lengths
+        return {
+            "frames": int(np.median(lengths)),
+            "longest": int(np.max(lengths)),
+            "shortest": float(self.rules.shortest),
+            "crop": self.crop if self.eval_crops else None,
+            "crops": self.eval_crops,
+        }
+
     def rows(self, part: str) -> np.ndarray:
         """Rows of the pack's table that belong to a part."""
         return np.flatnonzero(self.parts == part)

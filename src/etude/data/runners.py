@@ -23,7 +23,11 @@ AHEAD = 3  # shards of each worker that are under way or wait to be taken
 
 
 def run(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None = None, ray: str | None = None
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int | None = None,
+    ray: str | None = None,
+    shard: int = SHARD,
 ) -> Iterator[Result]:
     """Results of all jobs, in order.
 
@@ -32,31 +36,38 @@ def run(
         jobs: What it is called with.
         workers: Processes; none means one per core, or with Ray as many as the cluster has.
         ray: Address of a Ray cluster, `local` to start one here; none uses processes of this machine.
+        shard: Jobs that travel together; fewer where a result is large.
 
     Raises:
         UserError: A worker died, or Ray is asked for and not there.
     """
     if ray is not None:
-        return _ray(function, jobs, workers, ray)
+        return _ray(function, jobs, workers, ray, shard)
     count = min(workers or os.cpu_count() or 1, -(-len(jobs) // SHARD))
-    return _processes(function, jobs, count) if count > 1 else _alone(function, jobs)
+    return _processes(function, jobs, count, shard) if count > 1 else _alone(function, jobs)
 
 
 def _alone(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
-    """In this process, with one thread: more add up in another order, and the last digit of a frame differs."""
+    """In this process, with one thread: more add up in another order, and the last digit of a frame differs.
+
+    Whoever takes the results has all threads between them.
+    """
     import torch
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import ThreadpoolController
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield from map(function, jobs)
-    finally:
-        torch.set_num_threads(before)
+    pools = ThreadpoolController()
+    for job in jobs:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with pools.limit(limits=1):
+                result = function(job)
+        finally:
+            torch.set_num_threads(before)
+        yield result
 
 
-def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
+def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: int, shard: int) -> Iterator[Result]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -64,7 +75,9 @@ def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: in
     # spawned, not forked: a fork of a process that holds threads or a GPU can hang
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
     try:
-        yield from _window(lambda shard: pool.submit(_shard, function, shard), lambda job: job.result(), jobs, count)
+        yield from _window(
+            lambda some: pool.submit(_shard, function, some), lambda job: job.result(), jobs, count, shard
+        )
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process died, perhaps for want of memory; start again with fewer (workers=1) and it goes on"
@@ -73,7 +86,9 @@ def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: in
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ray(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None, address: str) -> Iterator[Result]:
+def _ray(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None, address: str, shard: int
+) -> Iterator[Result]:
     try:
         import ray
     except ImportError as error:
@@ -86,7 +101,7 @@ def _ray(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | 
     try:
         count = workers or int(ray.cluster_resources().get("CPU", 1))
         task: Any = ray.remote(num_cpus=1, max_retries=3)(_shard_alone)
-        yield from _window(lambda shard: task.remote(function, shard), _got, jobs, count)
+        yield from _window(lambda some: task.remote(function, some), _got, jobs, count, shard)
     finally:
         if begun:
             ray.shutdown()
@@ -104,12 +119,12 @@ def _got(result: Any) -> Any:
 
 
 def _window(
-    submit: Callable[[list[Job]], Any], take: Callable[[Any], list[Result]], jobs: Iterable[Job], count: int
+    submit: Callable[[list[Job]], Any], take: Callable[[Any], list[Result]], jobs: Iterable[Job], count: int, size: int
 ) -> Iterator[Result]:
     """Submit shards, a few ahead, and take their results in order."""
     rest, under_way = iter(jobs), deque[Any]()
     while True:
-        while len(under_way) < AHEAD * count and (shard := list(islice(rest, SHARD))):
+        while len(under_way) < AHEAD * count and (shard := list(islice(rest, size))):
             under_way.append(submit(shard))
         if not under_way:
             return

@@ -1,0 +1,8 @@
+"""What a trained network says of sounds: python scripts/predict.py outputs/<run> song.mp3 folder/ list.csv."""
+
+import sys
+
+from etude.prediction.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The command that predicts sounds: `etude predict outputs/<run> song.mp3 folder/ list.csv`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etude.door import door
+from etude.errors import UserError
+
+HELP = """predict: what a trained network says of sounds that it has not seen, of any length and format.
+
+  python scripts/predict.py outputs/<run> song.mp3               a file
+  python scripts/predict.py outputs/<run> folder/ list.csv       folders at any depth, and lists of files
+  python scripts/predict.py best.ckpt folder/ to=results         a checkpoint alone is enough
+
+  to=<folder>                      where results go; else predict/ in the run, or beside the checkpoint
+  format=csv,json,parquet          of the tables files.* and windows.*; csv
+  window=<seconds>                 of a window; else as long as the clips that it was trained and judged on
+  overlap=<share>                  of a window that the next one has again; 0.5
+  batch=<windows>                  that are judged at a time; 32
+  workers=<processes>              that decode; one per core
+  device=auto | cpu | cuda         where the network is; auto
+  page=false                       no predict.html, which has players and lines over time of the first {most} files
+
+A list is a table (.csv, .tsv, .parquet) with a column path, or a text (.txt, .m3u) with a path in each line, from its
+folder on. A file that cannot be heard is a row that says why, and the exit status is 1. Interrupted, the same line goes
+on where it was."""
+FORMATS, PAGES = ("csv", "json", "parquet"), 20
+
+
+@dataclass
+class Wish:
+    """What is to be predicted.
+
+    Args:
+        run: A run folder, or a checkpoint.
+        sounds: Files, folders and lists.
+        to: Where results go; none: beside what predicts.
+        formats: Of the tables.
+        window: Seconds of a window; none: of the clips of training.
+        overlap: Share of a window that the next one has again.
+        batch: Windows that are judged at a time.
+        workers: Processes that decode; none: one per core.
+        device: Where the network is.
+        page: Whether there is one.
+    """
+
+    run: Path
+    sounds: list[str] = field(default_factory=list)
+    to: Path | None = None
+    formats: list[str] = field(default_factory=lambda: ["csv"])
+    window: float | None = None
+    overlap: float = 0.5
+    batch: int = 32
+    workers: int | None = None
+    device: str = "auto"
+    page: bool = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict sounds.
+
+    Args:
+        argv: A run folder or a checkpoint, sounds, and settings.
+
+    Returns:
+        0; 1 when a file could not be heard; 2 when the command has to be mended; 130 when interrupted.
+    """
+    failed = 0
+
+    def work(words: list[str]) -> list[Path]:
+        nonlocal failed
+        wish = parse(words)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to those who decode
+        from etude.prediction.work import carry_out  # heavy, and only now needed
+
+        paths, failed = carry_out(wish, shlex.join(["python", "scripts/predict.py", *words]))
+        return paths
+
+    return door(argv, HELP.format(most=PAGES), work) or int(failed > 0)
+
+
+def parse(words: Sequence[str]) -> Wish:
+    """What the words of the command say.
+
+    Raises:
+        UserError: A word is none of these, or says something else than it may.
+    """
+    names: list[str] = []
+    wish = Wish(Path())
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).expanduser().exists():
+            names.append(word)
+        elif key == "to" and value:
+            wish.to = Path(value).expanduser()
+        elif key == "format":
+            wish.formats = list(dict.fromkeys(value.split(",")))
+            if unknown := [name for name in wish.formats if name not in FORMATS]:
+                raise UserError(f"{word}: there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
+        elif key in ("window", "overlap"):
+            try:
+                setattr(wish, key, float(value))
+            except ValueError as error:
+                raise UserError(f"{word}: must be a number") from error
+        elif key in ("batch", "workers"):
+            if not value.isdecimal() or not int(value):
+                raise UserError(f"{word}: must be a whole number of at least 1")
+            setattr(wish, key, int(value))
+        elif key == "device" and value:
+            wish.device = value
+        elif key == "page" and value.lower() in ("true", "false"):
+            wish.page = value.lower() == "true"
+        else:
+            raise UserError(
+                f"{word}: is no file, and none of to=, format=, window=, overlap=, batch=, workers=, device=, page=; "
+                "--help shows some"
+            )
+    if len(names) < 2:
+        raise UserError("predict takes a run folder or a checkpoint, and then sounds: files, folders, lists")
+    wish.run, wish.sounds = Path(names[0]).expanduser(), names[1:]
+    return wish

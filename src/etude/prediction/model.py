@@ -1,0 +1,126 @@
+"""A trained network as predictions need it: from a run folder or from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude import build
+from etude.audio.front import Front
+from etude.errors import UserError
+from etude.prediction.columns import Columns
+from etude.prediction.windows import Plan, Window
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEVICES = ("auto", "cpu", "cuda")
+Judged = tuple[np.ndarray, dict[str, np.ndarray]]  # the embedding (D,), and outputs (K,) by target
+
+
+class Model:
+    """A network that judges windows.
+
+    Args:
+        checkpoint: Its file.
+        device: `auto` takes a GPU where there is one.
+
+    Attributes:
+        checkpoint: Its file.
+        network: In evaluation mode.
+        front: What makes its frames.
+        columns: What its tables have.
+
+    Raises:
+        UserError: It cannot be read, hears no sound, or there is no such device.
+    """
+
+    def __init__(self, checkpoint: Path, device: str = "auto") -> None:
+        import torch
+
+        from etude.results.exploration.views import hears
+
+        if device not in DEVICES:
+            raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda: there is no GPU that torch can use; leave it out or say device=cpu")
+        self.checkpoint, self.network = checkpoint, build.load(checkpoint)
+        self.front: Front = build.make(self.network.recipe["front"])
+        if not hears(self.front):
+            raise UserError(f"{checkpoint}: this network looks at images, and takes no sound")
+        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.network.to(self.device)
+        self.columns = Columns.of(self.network.recipe["targets"], list(self.network.task.targets))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the checkpoint, by which predictions are known to be of it."""
+        import hashlib
+
+        with self.checkpoint.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def knows_clips(self) -> bool:
+        """Whether its checkpoint says how long the clips of its training were."""
+        return bool(self.network.recipe.get("evaluation"))
+
+    def plan(self, window: float | None = None, overlap: float = 0.5) -> Plan:
+        """How sounds are cut for it; see `Plan.of`."""
+        return Plan.of(self.network.recipe, self.front, window, overlap)
+
+    def judge(self, windows: Sequence[Window]) -> list[Judged]:
+        """Windows that are not silent, in one batch; crops of a window are averaged as in training's evaluation."""
+        import torch
+
+        crops = [crop for window in windows for crop in window.crops]
+        lengths = [len(crop) for crop in crops]
+        x = torch.zeros(len(crops), max(lengths), crops[0].shape[1], dtype=torch.float16)
+        for clip, crop, length in zip(x.numpy(), crops, lengths, strict=True):
+            clip[:length] = crop
+        each = len(windows[0].crops)
+        with torch.inference_mode():
+            z, out = self.network(x.to(self.device), torch.tensor(lengths, device=self.device))
+        embeddings = _mean(z, each)
+        outputs = {name: _mean(value, each) for name, value in out.items()}
+        return [(embeddings[i], {name: value[i] for name, value in outputs.items()}) for i in range(len(windows))]
+
+    def values(self, outputs: dict[str, np.ndarray]) -> list[float]:
+        """Outputs (K,) by target as probabilities and values, in the order of `columns.values`."""
+        import torch
+
+        said = self.network.task.predict({name: torch.from_numpy(value)[None] for name, value in outputs.items()})
+        return [float(value) for name in self.columns.targets for value in said[name].reshape(-1)]
+
+
+def find(path: Path) -> Path:
+    """The checkpoint of a run folder, or the one that is named itself.
+
+    Raises:
+        UserError: There is none, or the folder holds several runs.
+    """
+    from etude.api import load
+
+    if path.is_file():
+        return path
+    return load(path).checkpoint
+
+
+def _mean(value: Tensor, crops: int) -> np.ndarray:
+    """Mean over the crops of each window: (B * C, K) to (B, K), float32."""
+    value = value.float()
+    return (value.unflatten(0, (-1, crops)).mean(1) if crops > 1 else value).cpu().numpy()
+
+
+def about(model: Model, plan: Plan) -> dict[str, Any]:
+    """What results depend on besides the file: as plain values, for the journal."""
+    return {
+        "checkpoint": model.sha256,
+        "window": plan.window,
+        "overlap": plan.overlap,
+        "targets": model.columns.targets,
+    }

@@ -1,0 +1,156 @@
+"""A sound cut into windows, each of which is heard as evaluation heard a clip in training.
+
+It is the sound that is cut, and not its frames: a front end may measure a clip against its own loudest bin, or tune and
+count beats by it, so that frames of a whole song are no frames of clips. A window goes through the front end alone, as
+the same seconds would in a file of their own. A file that is no longer than the clips of training were is one window,
+and gets the numbers that the run's table of predictions has for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from etude.audio.front import Front
+from etude.data.batch import begin, places
+from etude.data.read import SILENT
+from etude.errors import UserError
+
+UNKNOWN = 30.0  # seconds; what is taken for the length of a clip where a checkpoint does not say it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How sounds are cut and heard; plain enough for other processes.
+
+    Args:
+        front: What makes frames.
+        columns: First and last column of the network's view.
+        length: Frames of a window (beats where a frame is one), as the median clip of training had.
+        longest: Frames of the longest clip of training; what is no longer is one window.
+        shortest: Seconds below which a sound is of no use.
+        crop: Frames of each crop where evaluation averages several.
+        crops: How many it averages; none hears a window at once.
+        window: Seconds of a window, in the place of `length` and `longest`.
+        overlap: Share of a window that the next one has again.
+    """
+
+    front: Front
+    columns: tuple[int, int]
+    length: int
+    longest: int
+    shortest: float = 0.0
+    crop: int | None = None
+    crops: int | None = None
+    window: float | None = None
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.window is not None and not 0 < self.window < float("inf"):
+            raise UserError(f"window={self.window:g}: must be a number of seconds greater than 0")
+        if not 0 <= self.overlap <= 0.95:
+            raise UserError(f"overlap={self.overlap:g}: must be a share of a window from 0 to 0.95")
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any], front: Front, window: float | None = None, overlap: float = 0.5) -> Plan:
+        """The plan of a network.
+
+        Args:
+            recipe: What its checkpoint keeps.
+            front: Its front end.
+            window: Seconds of a window; none: of the clips of training.
+            overlap: Share of a window that the next one has again.
+        """
+        heard = recipe.get("evaluation")
+        if not heard:  # a checkpoint of before it was kept
+            frames = round(UNKNOWN * (2 if front.sync == "beat" else front.frames_per_second))  # two beats a second
+            heard = {"frames": frames, "longest": frames}
+        return cls(
+            front, tuple(recipe["columns"]), heard["frames"], heard["longest"], heard.get("shortest", 0.0),
+            heard.get("crop"), heard.get("crops"), window, overlap,
+        )  # fmt: skip
+
+    @property
+    def hop(self) -> float:
+        """From one window to the next, as a share of a window."""
+        return 1.0 - self.overlap
+
+
+@dataclass
+class Window:
+    """A part of a sound.
+
+    Args:
+        start, end: Where it lies, in seconds.
+        crops: Frames (T, F) float16 of what is heard of it; none where it is silent.
+    """
+
+    start: float
+    end: float
+    crops: list[np.ndarray] = field(default_factory=list)
+
+
+def windows(audio: np.ndarray, plan: Plan) -> list[Window]:
+    """Cut a sound and make the frames of each part.
+
+    Args:
+        audio: Samples (N,), float32, at the front end's rate.
+        plan: How.
+
+    Returns:
+        Windows in order, from the first sample to the last.
+    """
+    rate = plan.front.rate
+    found = []
+    for first, last in spans(len(audio), *_sizes(audio, plan), plan.hop):
+        part = audio[first:last]
+        crops = _crops(plan.front.frames(part), plan) if np.abs(part).max() >= SILENT else []
+        found.append(Window(first / rate, last / rate, crops))
+    return found
+
+
+def spans(samples: int, size: int, whole: int, hop: float) -> list[tuple[int, int]]:
+    """Where windows begin and end.
+
+    Args:
+        samples: Length of a sound, N.
+        size: Length of a window, in samples.
+        whole: A sound that is no longer than this is one window.
+        hop: From one window to the next, as a share of a window.
+
+    Returns:
+        First sample and the one after the last of each; the last window ends with the sound.
+    """
+    if samples <= max(size, whole):
+        return [(0, samples)]
+    starts = range(0, samples - size, max(1, round(size * hop)))
+    return [*((start, start + size) for start in starts), (samples - size, samples)]
+
+
+def _sizes(audio: np.ndarray, plan: Plan) -> tuple[int, int]:
+    """Samples of a window, and of the longest sound that is one."""
+    front = plan.front
+    if plan.window is not None:
+        size = max(1, round(plan.window * front.rate))
+        return size, size + front.n_fft  # a few frames more are no window of their own
+    if front.sync == "beat":  # as long as so many beats take in this very sound
+        beats = len(front.frames(audio)) if len(audio) else 0
+        return max(1, round(len(audio) * plan.length / max(beats, 1))), len(audio) if beats <= plan.longest else 0
+    # a frame more than there are hops, as of a centred transform; where it is not centred, a window is that much longer
+    return (plan.length - 1) * front.hop_length + 1, plan.longest * front.hop_length + front.n_fft
+
+
+def _crops(frames: np.ndarray, plan: Plan) -> list[np.ndarray]:
+    """What evaluation hears of a clip's frames: all of them, or several crops; float16, as packs have them."""
+    with np.errstate(over="ignore"):
+        view = frames[:, slice(*plan.columns)].astype(np.float16)
+    if not np.isfinite(view).all():
+        raise ValueError("gives frames that are not finite")
+    if not plan.crops or not plan.crop:
+        return [view]
+    length = min(plan.crop, len(view))
+    starts = [begin(float(where), len(view), length) for where in places(plan.crops)]
+    return [view[start : start + length] for start in starts]

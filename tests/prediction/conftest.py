@@ -1,0 +1,82 @@
+"""A small network that nobody has trained, and sounds: clips of the embedded music, and songs made of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from etude import build
+from etude.audio.decode import decode
+from etude.data.collection import label, scalar
+from etude.data.sources.demo import collection
+from etude.prediction.model import Model
+
+STRANGE = '<img src=x onerror=alert(1)> & "$x$".ogg'
+TARGETS = {"genre": label(["<b>loud", "quiet", "soft"]), "energy": scalar(), "valence": scalar()}
+EVALUATION = {"frames": 431, "longest": 431, "shortest": 1.0, "crop": None, "crops": None}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint alone, of an LSTM with a label and two scalars, as for clips of 10 s."""
+    plain = config("backbone=lstm", "backbone.hidden=16", "task=multitask")
+    genre = config("task=genre")["task"]["targets"]
+    del plain["task"]["targets"]["danceability"]
+    plain["task"]["targets"] = genre | plain["task"]["targets"]
+    feature = build.make(plain["feature"])
+    recipe = {
+        "config": {k: plain.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
+        "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],
+        "front": feature.front.to_dict(), "evaluation": EVALUATION,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    network = build.network(recipe)
+    network.standardiser.mean.fill_(-40)
+    network.standardiser.std.fill_(15)
+    for head in network.task.heads.values():  # so that sounds differ in what is said of them
+        for weight in head.parameters():
+            weight.data.mul_(8 if weight.ndim > 1 else 1)
+    path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
+    torch.save({"state_dict": network.state_dict(), "etude": recipe, "epoch": 0}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Path) -> Model:
+    """The network of it."""
+    return Model(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[Path]:
+    """Every twentieth of the embedded clips, of 10 s."""
+    return [Path(path) for path in collection().table["path"][::20]]
+
+
+@pytest.fixture(scope="session")
+def music(clips: list[Path]) -> np.ndarray:
+    """98 s of stereo at 44.1 kHz (N, 2)."""
+    mono = np.concatenate([decode(path, 44100) for path in clips])[: round(97.7 * 44100)]
+    return np.stack([mono, 0.5 * mono], axis=1)
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory, clips: list[Path], music: np.ndarray) -> Path:
+    """A folder of two songs, three clips of which one has a strange name, and two files that are no sound."""
+    home = tmp_path_factory.mktemp("sounds")
+    (home / "deep" / ".hidden").mkdir(parents=True)
+    for path, name in zip(clips, ("a.ogg", STRANGE, "deep/b.ogg", "deep/.hidden/c.ogg"), strict=False):
+        shutil.copy(path, home / name)
+    soundfile.write(home / "song.flac", music, 44100)
+    soundfile.write(home / "song.mp3", music[: 25 * 44100], 44100)
+    (home / "broken.mp3").write_bytes(b"no sound at all")
+    soundfile.write(home / "silent.wav", np.zeros(44100 * 2), 44100)
+    (home / "notes.md").write_text("no sound, and not taken for one")
+    return home
