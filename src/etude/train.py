@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except SystemExit:  # --version
         return 0
-    # our options of submitit's launcher have its names, and Hydra checks them by its types; that is as it should be
-    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_\w+' is validated")
     state: dict[str, Any] = {"status": 0, "advice": ""}
 
     def task(config: Any) -> float | None:
@@ -77,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             return None
         except Exception as error:
-            tell(f"{type(error).__name__}: {error}")
+            tell(said := f"{type(error).__name__}: {error}")
+            log.error("%s", said)  # into the run's log; the trace follows on the screen
             raise
 
     try:

@@ -8,11 +8,17 @@ from itertools import islice
 import pytest
 
 from etude.errors import UserError
-from etude.search.space import Choice, Interval, parse
+from etude.search.space import Choice, Interval, parse, still_free
 
 
 def drawn(*words: str, count: int = 400, seed: int = 0) -> list[dict[str, str]]:
     return list(islice(parse(words).points(seed), count))
+
+
+def test_what_is_fixed_by_a_key_above_is_not_drawn() -> None:
+    space = {"data.crop.seconds": "1,2", "data.crop_size": "3,4", "optim.lr": "1,2"}
+    assert list(still_free(space, ["data.crop=null", "+optim=x.y", "seed=1"])) == ["data.crop_size"]
+    assert still_free(space, ["data.crop.seconds=3"]) == space  # which the sweeper itself takes for the last word
 
 
 def test_the_words_of_hydras_grammar() -> None:

@@ -22,6 +22,7 @@ class Starter:
         self.log: list[str] = []
         self.gpus: dict[int, str | None] = {}
         self.codes: dict[int, int] = {}
+        self.said = ""
 
     def start(self, job: int, words: list[str], log: Path | None, more: dict[str, str]) -> None:
         self.running.append(job)
@@ -38,7 +39,7 @@ class Starter:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run jobs of these trainers, of which some begin from others and some fail."""
 
     def go(
@@ -47,6 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         codes: dict[int, int] | None = None,
         gpus: int = 0,
         many: int | None = None,
+        reasons: dict[int, str] | None = None,
     ) -> tuple[list[Job], Starter]:
         monkeypatch.setattr(drive, "Starter", Starter)
         jobs = []
@@ -59,7 +61,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         starter = sweep.warm()
         assert isinstance(starter, Starter)
         starter.codes = codes or {}
+        for number, reason in (reasons or {}).items():
+            jobs[number].reason = reason
         sweep.run(jobs)
+        starter.said = capsys.readouterr().err
         return jobs, starter
 
     return go
@@ -79,6 +84,13 @@ def test_what_begins_from_a_run_that_failed_fails_too_and_all_else_runs(run: Any
     assert starter.log == ["+2", "-2", "+3", "-3"]
     assert [job.status for job in jobs] == [FAILED, FAILED, FAILED, DONE]
     assert jobs[0].why == "it begins from the weights of 1_x, which has none"
+
+
+def test_what_cannot_run_is_said_before_anything_is_trained(run: Any) -> None:
+    jobs, starter = run([CPU] * 2, reasons={1: "the config has a fault:\n  seed: must be a number"})
+    assert starter.said.index("1_x FAILED") < starter.said.index("job 0_x")
+    assert jobs[1].why == "the config has a fault: seed: must be a number"
+    assert [job.status for job in jobs] == [DONE, FAILED]
 
 
 def test_jobs_that_wait_for_each_other_are_not_waited_for(run: Any) -> None:

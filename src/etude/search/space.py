@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -95,6 +95,17 @@ class Space:
             if (values := tuple(point.values())) not in seen:
                 seen.add(values)
                 yield point
+
+
+def still_free(params: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """What of a space the command line leaves: an override of `data.crop` fixes `data.crop.seconds` too.
+
+    Args:
+        params: The space, by key.
+        words: Overrides of the command line.
+    """
+    said = [word.partition("=")[0].lstrip("+~") for word in words]
+    return {key: value for key, value in params.items() if not any(str(key).startswith(f"{name}.") for name in said)}
 
 
 def parse(words: Sequence[str], loader: Any = None) -> Space:

@@ -14,6 +14,7 @@ from etude.sweeps.devices import Pool, visible
 from etude.sweeps.drive import Sweep
 from etude.sweeps.job import DONE, Job
 from etude.sweeps.ledger import Ledger
+from etude.sweeps.multirun import FINISHED, standing
 from etude.sweeps.outcome import OUTCOME
 from etude.words import quoted
 
@@ -40,8 +41,10 @@ def begin(config: DictConfig, jobs: int | None, devices: Sequence[Any] | None, s
     """
     if start not in STARTS or (start == "fork" and not hasattr(os, "fork")):
         raise UserError(f"hydra.launcher.start: must be fork (not on Windows) or spawn, got {start}")
-    if jobs is not None and jobs < 1:
-        raise UserError(f"hydra.launcher.jobs: must be at least 1, got {jobs}")
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise UserError(f"hydra.launcher.jobs: must be a whole number of at least 1, got {jobs}")
+    if isinstance(devices, str):
+        raise UserError(f"hydra.launcher.devices: must be a list such as [0,1], got {devices}")
     folder = Path(str(config.hydra.sweep.dir))
     folder.mkdir(parents=True, exist_ok=True)
     pool = Pool(visible() if devices is None else [str(name) for name in devices])
@@ -89,6 +92,13 @@ def _composed(
     for place, told in enumerate(overrides):
         made.append(_job(list(told), first + place, config, context, sweep.ledger))
         sweep.ledger.put(made[-1][0])
+    folders: dict[Path, Job] = {}
+    for job, _ in made:
+        if (other := folders.setdefault(job.folder, job)) is not job:
+            raise UserError(
+                f"hydra.sweep.subdir: jobs {other.number} and {job.number} have one folder, {job.name}; it needs a "
+                "part that differs, such as ${hydra:job.num} (debug=... gives all runs of a task and backbone one name)"
+            )
     reasons = [job.reason for job, _ in made]
     if not OUTCOME.begun and all(reasons) and len(set(reasons)) == 1:
         raise UserError(reasons[0])
@@ -134,6 +144,13 @@ def _job(
     else:
         job.folder = known.folder if known else folder
         job.reason = fault
+        if not known and not fault:  # another launcher may have run it
+            try:
+                job.found = standing(folder, plain) == FINISHED
+            except UserError as error:
+                job.reason = str(error)
+            if job.found:
+                job.status, job.code, job.score = DONE, 0, monitored(folder)
     return job, whole
 
 

@@ -67,6 +67,9 @@ class Sweep:
         self.ledger.write()
         waiting = sum(job.status == WAITING for job in jobs)
         self.board.open(jobs)
+        for job in jobs:
+            if job.status == WAITING and job.reason:  # said before anything is trained
+                self.fail(job, job.reason)
         try:
             if waiting:
                 self.loop(self.warm())
@@ -117,8 +120,6 @@ class Sweep:
         Raises:
             UserError: It cannot be run.
         """
-        if job.reason:
-            raise UserError(job.reason)
         count = self.pool.wanted(job.config.get("trainer") or {})
         if not count and self.asked is None and any(not self.pool.taken.get(number) for number in self.running):
             return  # on a CPU one has all cores, unless somebody says otherwise

@@ -82,4 +82,5 @@ class Job:
         """Why it did not come to its end, in a few words."""
         if self.code is not None and self.code < 0:
             return f"killed by {signal.Signals(-self.code).name}"
-        return self.reason or f"ended with status {self.code}"
+        said = "; ".join(line.strip() for line in self.reason.splitlines() if line.strip())
+        return said.replace(":; ", ": ") or f"ended with status {self.code}"

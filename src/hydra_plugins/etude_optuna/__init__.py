@@ -72,6 +72,7 @@ class StudySweeper(Sweeper):
         from omegaconf import OmegaConf
 
         from etude.search.best import DIRECTION, say
+        from etude.search.space import still_free
         from etude.search.study import seeded, stamp, take_up, trials
 
         assert self.config is not None and self.hydra_context is not None
@@ -95,7 +96,7 @@ class StudySweeper(Sweeper):
             self.max_failure_rate,
             None,
             None,
-            self.params,
+            OmegaConf.create(still_free(self.params or {}, arguments)),
         )
         theirs.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
         theirs.sweeper.job_idx = over  # so that a job has the number of its trial, in this sitting and the next

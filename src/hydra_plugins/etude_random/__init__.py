@@ -53,10 +53,10 @@ class RandomSweeper(Sweeper):
 
         from etude.errors import UserError
         from etude.search.best import Trial, best, folder_of, say, score_of, write
-        from etude.search.space import parse
+        from etude.search.space import parse, still_free
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        words = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]
         try:
             if self.n_trials < 1:
                 raise UserError(f"hydra.sweeper.n_trials: must be at least 1, got {self.n_trials}")
