@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from etude.results import text
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+@lru_cache  # its compiling takes a quarter of a second
 def template(name: str) -> Template:
     """A template of this package by its file name; what is put into it is escaped."""
     import jinja2

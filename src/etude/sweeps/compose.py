@@ -136,7 +136,10 @@ def _job(
     begun_from = (plain.get("transfer") or {}).get("init_from")
     if begun_from and not any("transfer.init_from=" in word for word in words):  # filled in by the sweep
         settings.append(f"transfer.init_from={quoted(str(begun_from))}")
-    flags = [f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"]
+    flags = ["--run"]  # or Hydra composes once more, to see whether it is a sweep
+    flags += [
+        f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"
+    ]
     job = Job(number, words, folder, plain, flags, settings)
     if known and known.folder.is_dir() and (known.status == DONE or known.measured):
         job.folder, job.status, job.found = known.folder, DONE, True

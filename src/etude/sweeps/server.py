@@ -7,13 +7,17 @@ gone, however it ended, so are its jobs.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import selectors
 import signal
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -58,6 +62,17 @@ def preload() -> None:
     finally:
         if absent:
             del sys.modules["wandb"]
+    from hydra.types import RunMode
+
+    from etude.compose.opened import opened
+    from etude.results.template import template
+
+    with opened() as hydra:  # finds the plug-ins, and warms what reads overrides and interpolations
+        hydra.compose_config("train", [], RunMode.RUN)
+    for name in ("report.html.j2", "page.html.j2", "macros.html.j2"):
+        template(name)
+    gc.collect()
+    gc.freeze()  # what is there stays, and a job that looks through it would copy all of its memory
 
 
 def serve(asked: int, answers: int) -> dict[str, Any] | None:
@@ -148,4 +163,13 @@ def become(request: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     mine = serve(int(sys.argv[1]), int(sys.argv[2]))
-    sys.exit(become(mine) if mine else 0)
+    if mine:
+        status = become(mine)
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.current_thread():
+                thread.join()
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # all else is the kernel's to clear away, which it does in no time

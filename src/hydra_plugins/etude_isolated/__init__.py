@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from etude.sweeps.drive import Sweep
-
 
 class IsolatedLauncher(Launcher):
     """Each job of a sweep in a process of its own.
@@ -30,14 +28,15 @@ class IsolatedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the first launch."""
+        from etude.sweeps.compose import begin
+
         self.context, self.config = hydra_context, config
-        self.sweep: Sweep | None = None
+        self.sweep = begin(config, self.jobs, self.devices, self.start)
+        atexit.register(self.sweep.close)
+        self.sweep.warm()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by a sweeper, once for all jobs or once for each batch of a search."""
-        from etude.sweeps.compose import begin, launch
+        from etude.sweeps.compose import launch
 
-        if self.sweep is None:
-            self.sweep = begin(self.config, self.jobs, self.devices, self.start)
-            atexit.register(self.sweep.close)
         return launch(self.sweep, job_overrides, initial_job_idx, self.config, self.context)
