@@ -46,7 +46,7 @@ def command() -> str:
 
     words = sys.argv[1:]
     if FAULT in os.environ:
-        words = [word for word in words if not word.startswith(("hydra.", "hydra/", "sweep=", "sweep."))]
+        words = [word for word in words if not word.startswith(("--run", "hydra.", "hydra/", "sweep=", "sweep."))]
     return f"{program()} {shlex.join(words)}".rstrip()
 
 
