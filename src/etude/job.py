@@ -6,14 +6,13 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from etude.compose.checked import checked as plain
 from etude.errors import UserError
-from etude.launch import agreed, first
+from etude.launch import agreed, dated, first
 
 
 def prepare(words: Sequence[str]) -> None:
@@ -107,9 +106,7 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         return str(resume)
 
     def propose() -> str:
-        wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
-        names = [wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))]
-        return str(next(path.name for path in names if not path.exists()))
+        return next(path.name for path in dated(outputs, name) if not path.exists())
 
     return str(Path(outputs) / agreed(propose, name))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import count
+from pathlib import Path
 
 
 def first() -> bool:
@@ -11,6 +14,13 @@ def first() -> bool:
     if "RANK" in os.environ:  # torchrun's; it counts over all machines, whatever srun says beside it
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def dated(outputs: str, name: str) -> Iterator[Path]:
+    """Names for a new folder, the first by date and name alone, the others with a number behind them."""
+    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+    yield wanted
+    yield from (wanted.with_name(f"{wanted.name}_{i}") for i in count(2))
 
 
 def agreed(propose: Callable[[], str], name: str) -> str:

@@ -69,12 +69,7 @@ def launch(
     Returns:
         For each job, in order, its score as the return value; none of a job that failed.
     """
-    sweep.warm()
-    try:
-        composed = _composed(sweep, overrides, first, config, context)
-    except BaseException:
-        sweep.close()
-        raise
+    composed = _composed(sweep, overrides, first, config, context)
     OUTCOME.begun = True
     try:
         sweep.run([job for job, _ in composed])
@@ -140,20 +135,17 @@ def _job(
     flags += [
         f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"
     ]
-    job = Job(number, words, folder, plain, flags, settings)
-    if known and known.folder.is_dir() and (known.status == DONE or known.measured):
-        job.folder, job.status, job.found = known.folder, DONE, True
-        job.code, job.seconds, job.score = 0, known.seconds, monitored(known.folder)
-    else:
-        job.folder = known.folder if known else folder
-        job.reason = fault
-        if not known and not fault:  # another launcher may have run it
-            try:
-                job.found = standing(folder, plain) == FINISHED
-            except UserError as error:
-                job.reason = str(error)
-            if job.found:
-                job.status, job.code, job.score = DONE, 0, monitored(folder)
+    job = Job(number, words, known.folder if known else folder, plain, flags, settings, reason=fault)
+    if known:
+        job.found = job.folder.is_dir() and (known.status == DONE or job.measured)
+        job.seconds = known.seconds if job.found else None
+    elif not fault:  # another launcher may have run it
+        try:
+            job.found = standing(folder, plain) == FINISHED
+        except UserError as error:
+            job.reason = str(error)
+    if job.found:
+        job.status, job.code, job.reason, job.score = DONE, 0, "", monitored(job.folder)
     return job, whole
 
 

@@ -64,12 +64,11 @@ def standing(folder: Path, config: Mapping[str, Any]) -> str:
     return FINISHED if finished else BEGUN
 
 
-def _flat(node: Any, path: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
     """Values by dotted keys; what says how a sweep is run, and not what, is left out."""
-    if not isinstance(node, Mapping) or not node:
-        return {path: node}
-    inner = [_flat(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()]
-    return {key: value for part in inner for key, value in part.items() if key.split(".")[0] not in ("sweep", "resume")}
+    from etude.results.comparison.axes import flat
+
+    return flat({str(key): value for key, value in config.items() if key not in ("sweep", "resume")})
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

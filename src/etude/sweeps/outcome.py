@@ -43,7 +43,7 @@ def tell(why: str) -> None:
     """Leave what ended this run to the sweep that it is a job of, if it is one."""
     if (path := os.environ.get(FAULT)) and first():
         with suppress(OSError):
-            Path(path).write_text("; ".join(line.strip() for line in why.splitlines() if line.strip()), "utf-8")
+            Path(path).write_text(why, "utf-8")
 
 
 def told(path: Path) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from etude.errors import UserError
+from etude.launch import dated
 from etude.sweeps.ledger import NAME
 from etude.sweeps.outcome import OUTCOME, forget
 
@@ -45,13 +45,12 @@ def sweep_folder(resume: str | None, outputs: str) -> str:
     """The folder that is gone on with, or a new one that no other sweep can have."""
     if resume:
         return str(resume)
-    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_sweep"
     Path(outputs).mkdir(parents=True, exist_ok=True)
-    for folder in (wanted, *(wanted.with_name(f"{wanted.name}_{i}") for i in range(2, 1000))):
+    for folder in dated(outputs, "sweep"):
         try:
             folder.mkdir()
         except FileExistsError:
             continue
         OUTCOME.folder = folder
-        return str(folder)
-    raise UserError(f"{wanted}: a thousand sweeps began in this second")
+        break
+    return str(OUTCOME.folder)
