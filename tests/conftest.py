@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tests.browsing import chromium
 
 from etude.build import conf_dir
 
@@ -44,3 +45,10 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
         return {str(key): value for key, value in plain.items()}
 
     return make
+
+
+@pytest.fixture(scope="module")  # no longer: while it is open, nothing else may run a loop of asyncio
+def browser() -> Iterator[Any]:
+    """A real browser; a test that needs one is skipped where there is none."""
+    with chromium() as started:
+        yield started

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,19 +181,6 @@ def test_two_names_never_share_a_file() -> None:
     assert len({stem(name) for name in names}) == len(names)
     for name in names:
         assert re.fullmatch(r"[\w.-]{1,120}", stem(name)) and not stem(name).startswith(".")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A real browser that reaches no network."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    api = pytest.importorskip("playwright.sync_api")
-    if found is None:
-        pytest.skip("there is no Chromium on this machine")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 def test_a_browser_shows_it(learned: Path, tmp_path: Path, browser: Any) -> None:

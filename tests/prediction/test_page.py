@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browsing import visit
 from tests.prediction.conftest import STRANGE
 from tests.results.test_report_browser import CONTRAST, NAMELESS
 
@@ -61,33 +61,10 @@ def test_times_are_round_and_few() -> None:
     assert all(2 <= len(times(seconds)) <= 6 for seconds in (1.2, 29, 200, 1000, 7000, 30000))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        words = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        chromium = playwright.chromium.launch(executable_path=path, args=words)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    width, scheme = getattr(request, "param", (1280, "light"))
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-    shown = context.new_page()
-    shown.said = []
-    shown.on("console", lambda message: shown.said.append(message.text))
-    shown.on("pageerror", lambda error: shown.said.append(str(error)))
-    shown.on(
-        "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else shown.said.append(asked.url)
-    )
-    shown.goto(page.as_uri())
-    yield shown
-    context.close()
+    with visit(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as shown:
+        yield shown
 
 
 @pytest.mark.parametrize("opened", [(1280, "light"), (390, "dark")], indirect=True, ids=str)

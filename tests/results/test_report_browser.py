@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from tests.browsing import visit
 from tests.results.conftest import write_run
 
 from etude.audio.spectral import FrontEnd
@@ -74,30 +74,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Pat
     return run
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def opened(browser: Any, folder: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    width, scheme = getattr(request, "param", (1440, "light"))
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-    page = context.new_page()
-    page.said = []
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda asked: page.said.append(asked.url) if not asked.url.startswith(("file:", "data:")) else 0)
-    page.goto((folder / "report.html").as_uri())
-    yield page
-    context.close()
+    with visit(browser, (folder / "report.html").as_uri(), *getattr(request, "param", (1440, "light"))) as page:
+        yield page
 
 
 @pytest.mark.parametrize("opened", SCHEMES, indirect=True, ids=lambda p: f"{p[0]} px {p[1]}")

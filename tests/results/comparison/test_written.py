@@ -12,7 +12,6 @@ from etude.results.comparison import latex, markdown
 from etude.results.comparison.table import Table
 from etude.results.comparison.wish import parse
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)</script>"
 MARKS = r"50% & x_1 $a$ #1 {b} ~ ^ \ | *c* `d`"
 
@@ -97,17 +96,6 @@ def test_sizes_are_said_once_or_where_they_differ() -> None:
     assert table(5, 6, 5, 6).sizes() == ("", {("x",): "5", ("y",): "6"}, False)
     assert table(5, 5, 6, 6).sizes() == ("", {("a",): "5", ("b",): "6"}, False)
     assert table(5, 6, 6, 5).sizes() == ("", {}, True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip("no Chromium at /usr/bin/chromium")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

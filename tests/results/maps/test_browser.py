@@ -10,9 +10,6 @@ import pytest
 
 from etude.results.maps.command import main
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page with")
 DRAWN = "shown.length > 0 && shown.length === wanted().filter(map => !map.why).length"
 WHERE = """([panel, clip]) => {
   const { plot, at } = shown[panel], { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
@@ -34,16 +31,6 @@ def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     to = tmp_path_factory.mktemp("page")
     assert main([str(run), str(other), "methods=pca,mds", f"to={to}"]) == 0
     return (to / "latent.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
