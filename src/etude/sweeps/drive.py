@@ -36,7 +36,7 @@ class Sweep:
     """
 
     def __init__(self, ledger: Ledger, many: int | None, pool: Pool, fork: bool, total: int = 0) -> None:
-        self.ledger, self.pool, self.fork, self.total = ledger, pool, fork, total
+        self.ledger, self.pool, self.fork = ledger, pool, fork
         self.asked, self.limit = many, many or len(pool.names) or 1
         self.starter: Starter | None = None
         self.board = Board(ledger, self.limit, total)
@@ -65,13 +65,12 @@ class Sweep:
         for job in jobs:
             self.ledger.put(job)
         self.ledger.write()
-        waiting = sum(job.status == WAITING for job in jobs)
         self.board.open(jobs)
         for job in jobs:
             if job.status == WAITING and job.reason:  # said before anything is trained
                 self.fail(job, job.reason)
         try:
-            if waiting:
+            if any(job.status == WAITING for job in jobs):
                 self.loop(self.warm())
         finally:
             self.ledger.write()
