@@ -44,9 +44,7 @@ def about(model: Model, plan: Plan, folder: Path | None) -> About:
     """
     record, metrics = _json(folder, "record.json"), _json(folder, "metrics.json")
     made, data = record.get("model", {}), record.get("data", {})
-    kind = (
-        f"A network of {type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"
-    )
+    kind = f"{type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"
     trained = data.get("splits", {}).get("train", {})
     of = f", trained on {plural(trained['clips'], 'clip')}" if "clips" in trained else ""
     lead = f"{kind}{of}{' of ' + data['title'] if of and data.get('title') else ''}."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from etude.results.text import duration
 
-MB = 1_000_000
+MB = 1 << 20  # bytes, as the browser's part of gradio counts them
 PATIENCE = 20  # seconds that ffprobe gets to find a length
 HEAD = 512  # bytes by which a text is known
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import webbrowser
-from threading import Timer
+from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from etude.demo.command import FIRST, LAST
@@ -36,7 +39,8 @@ def serve(wish: Wish) -> None:
         UserError: There is no such run, its network hears no sound, or the port is in use.
     """
     with listening(wish.host, wish.port) as door, tempfile.TemporaryDirectory(prefix="etude-demo-") as home:
-        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": home})  # read by gradio: what is dropped lies in our folder
+        # gradio serves these two folders, and both are ours: what is dropped, and a cache that stays empty
+        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": home, "GRADIO_EXAMPLES_CACHE": home})
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the folder
         made = parts(wish)
         app = application(made, wish)
@@ -45,14 +49,11 @@ def serve(wish: Wish) -> None:
         if wish.host not in LOCAL:
             log.warning("host=%s: anyone who can reach this machine can use it", wish.host)
         print(f"{made.about.name}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
-        if wish.browser:
-            opened = Timer(1.0, webbrowser.open, [address])
-            opened.daemon = True
-            opened.start()
-        try:
+        if wish.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
+            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # else it may be one in this terminal
+        with suppress(KeyboardInterrupt):
             _run(app, door)
-        except KeyboardInterrupt:
-            log.info("ended; what was dropped on the page is deleted")
+    log.info("ended; what was dropped on the page is deleted")
 
 
 def parts(wish: Wish) -> Parts:
@@ -82,9 +83,10 @@ def application(made: Parts, wish: Wish) -> ASGIApp:
     import gradio as gr
     from fastapi import FastAPI
 
+    from etude.demo.dress import head, theme
     from etude.demo.gate import Gate
     from etude.demo.limits import MB
-    from etude.demo.page import head, page, theme
+    from etude.demo.page import page
 
     blocks = page(made)
     app = FastAPI(openapi_url=None)
@@ -117,7 +119,7 @@ def listening(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             door.close()
             problem = error
-            if error.errno == 99:
+            if error.errno == errno.EADDRNOTAVAIL:
                 raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
     where = f"port={port}" if port else f"the ports from {FIRST} to {LAST}"
     raise UserError(f"{where}: cannot be used ({problem.strerror}); name another with port=<number>") from problem
