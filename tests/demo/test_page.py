@@ -27,8 +27,10 @@ from etude.demo import stored
 from etude.demo.command import Wish
 from etude.demo.ear import Refused
 from etude.demo.library import embedded, library, members
+from etude.demo.near import Near
 from etude.demo.page import Parts
 from etude.demo.serve import parts as made
+from etude.errors import DataError
 from etude.inspection.load import Run
 from etude.prediction.results import predicted
 from etude.results.maps.read import embeddings
@@ -66,28 +68,40 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the page of the real command, which Ctrl-C ends with status 0 and nothing left behind."""
+def process(folder: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """The real command, which Ctrl-C ends with status 0 and nothing left behind; it starts beside the first tests."""
     home = tmp_path_factory.mktemp("temporary")
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder)]
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         [*command, "browser=false", "limit=1", "seconds=60", "device=cpu"], cwd=folder, text=True,
         env=os.environ | {"TMPDIR": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    address = re.search(r"http://127\.0\.0\.1:\d+", line)
-    if address is None:
-        process.kill()
-        pytest.fail(line + process.communicate()[1])
-    yield address[0]
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 0, err
+    yield started
+    dropped = list(home.glob("etude-demo-*/*"))
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=20)
+    assert started.returncode == 0, err
     assert "Traceback" not in err and "ended; what was dropped on the page is deleted" in err
-    assert not list(home.iterdir())  # what was dropped is gone
+    assert dropped and not list(home.glob("etude-demo-*"))
 
 
+@pytest.fixture(scope="module")
+def served(process: subprocess.Popen[str]) -> str:
+    """The address of the page."""
+    assert process.stdout is not None
+    address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    assert address is not None, process.communicate(timeout=20)[1]
+    return address[0]
+
+
+@pytest.fixture(scope="module")
+def copied(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run, which tests may change."""
+    home = tmp_path_factory.mktemp("copied") / "run"
+    return shutil.copytree(folder, home, ignore=shutil.ignore_patterns("errors", "report.html"))
+
+
+@pytest.mark.usefixtures("process")
 def test_embeddings_are_those_of_evaluation(folder: Path, parts: Parts) -> None:
     run = Run(folder)
     table = run.predictions()
@@ -113,37 +127,50 @@ def test_the_nearest_are_those_of_scikit_learn(parts: Parts, sounds: Path) -> No
 
 
 def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
-    folder: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, path = parts.ear, folder / stored.NAME
+    ear, path, run = parts.ear, copied / stored.NAME, Run(copied)
     assert path.is_file() and len(parts.near.library.x) == 116
     with monkeypatch.context() as patch:
         patch.setattr(type(ear.model), "judge", None)  # it is not asked
-        again = library(Run(folder), ear.model, ear.plan)
+        again = library(run, ear.model, ear.plan)
         assert np.array_equal(again.x, parts.near.library.x) and again.what == "training" and not again.why
     with np.load(path) as kept:
         key = stored.Key(str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist()))
-    assert stored.read(folder, key) is not None
-    assert all(stored.read(folder, other) is None for other in (key._replace(checkpoint="x"), key._replace(ids=("a",))))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert stored.read(folder, key) is None
-    assert np.allclose(library(Run(folder), ear.model, ear.plan).x, parts.near.library.x, atol=1e-6)
-    assert stored.read(folder, key) is not None
-    stored.write(folder / "nowhere", key, parts.near.library.x)  # said, and no more
-    assert not [file for file in folder.iterdir() if file.name.startswith(".")]
+    assert stored.read(copied, key) is not None
+    assert all(stored.read(copied, other) is None for other in (key._replace(checkpoint="x"), key._replace(ids=("a",))))
+    path.write_bytes(path.read_bytes()[:2000])
+    assert stored.read(copied, key) is None
+    assert np.allclose(library(run, ear.model, ear.plan).x, parts.near.library.x, atol=1e-6)
+    assert stored.read(copied, key) is not None
+    assert not [file for file in copied.iterdir() if file.name.startswith(".")]
 
 
-def test_without_the_data_it_says_what_is_compared_instead(folder: Path, parts: Parts, tmp_path: Path) -> None:
-    ear = parts.ear
-    copied = tmp_path / "run"
-    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("errors", "report.html", stored.NAME))
-    (copied / "split.csv").unlink()
-    found = library(Run(copied), ear.model, ear.plan)
+def test_a_folder_that_cannot_be_written_is_said(
+    tmp_path: Path, parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored.write(tmp_path / "nowhere", stored.Key("a", "b", ("c",)), parts.near.library.x)
+    assert "nowhere: cannot be written" in caplog.text and "computed anew the next time" in caplog.text
+
+
+def test_without_the_data_it_says_what_is_compared_instead(
+    copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: Run) -> None:
+        raise DataError("music/: there is no such folder")
+
+    monkeypatch.setattr(Run, "pack", property(gone))
+    found = library(Run(copied), parts.ear.model, parts.ear.plan)
     assert found.what == "validation and test" and len(found.x) == 80 and not found.files
-    assert "split.csv" in found.why and "the clips that the run was judged on" in found.why
+    assert "there is no such folder" in found.why and "the clips that the run was judged on" in found.why
+    page = Near(found, parts.ear.model.front, parts.ear.model.columns).page(found.x[0])
+    assert page.count("No player: its sound is not at hand") == 6 and "there is no such folder" in page
+
+
+def test_a_checkpoint_alone_is_enough(folder: Path, tmp_path: Path) -> None:
     alone = made(Wish(shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt"), device="cpu"))
     assert alone.about.name == "alone.ckpt" and not alone.about.scores and not alone.examples
+    assert "Nothing is known here of how well it does" in alone.about.limits[0]
     assert alone.near.find(np.zeros(16)) == [] and "A checkpoint alone knows no clips" in alone.near.page(np.zeros(16))
 
 
@@ -243,7 +270,7 @@ def test_a_bad_sound_is_a_message_and_the_next_one_is_heard(page: Any, sounds: P
         page.locator(".etude [role=alert]", has_text=said).wait_for()
         assert page.locator("#heard").count() == 0 and not page.locator(".looked").is_visible()
     page.set_input_files("input[type=file]", str(sounds / "large.wav"))
-    page.get_by_text("exceed the maximum allowed size of 1 M").wait_for()
+    page.get_by_text("exceed the maximum allowed size of 1.0 Mb").wait_for()
     page.set_input_files("input[type=file]", str(sounds / "song.mp3"))
     page.locator("#heard").wait_for()
     assert page.locator(".etude [role=alert]").count() == 0
