@@ -128,7 +128,10 @@ def listening(host: str, port: int | None) -> socket.socket:
 def _run(app: ASGIApp, door: socket.socket) -> None:
     import uvicorn
 
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, lifespan="on", ws="none")
-    )
-    server.run(sockets=[door])
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that open pages are cut off is no error
+            await super().shutdown(sockets)
+
+    settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": 1, "lifespan": "on", "ws": "none"}
+    Server(uvicorn.Config(app, **settings)).run(sockets=[door])
