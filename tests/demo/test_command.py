@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from etude.demo.bars import bars
 from etude.demo.command import LACKING, main, parse
 from etude.demo.gate import OPEN
 from etude.demo.limits import Limits
 from etude.demo.serve import listening
 from etude.errors import UserError
+from etude.prediction.columns import Columns
+from etude.prediction.engine import Said
 
 
 def test_words_say_what_is_served(tmp_path: Path) -> None:
@@ -102,3 +105,15 @@ def test_limits_are_known_before_a_sound_is_decoded(tmp_path: Path) -> None:
     assert limits.refuse(tmp_path / "gone.wav") == "This sound is no longer here; drop it once more."
     soundfile.write(tmp_path / "fine.wav", np.full(8000, 0.1), 8000)
     assert limits.refuse(tmp_path / "fine.wav") == ""
+
+
+def test_bars_are_sorted_and_those_left_out_are_counted() -> None:
+    columns = Columns({
+        "genre": {"kind": "label", "classes": list("abcdefghijkl")},
+        "tempo": {"kind": "scalar", "low": 40, "high": 240},
+    })  # fmt: skip
+    values = [0.05, 0.3, *[0.06] * 9, 0.11, 290.0]
+    label, scalar = bars(Said(Path("x"), 1, 1, 10.0, values), columns)
+    assert [row["name"] for row in label["rows"]] == list("blcdefghij")  # of equal ones the first
+    assert label["rest"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
+    assert scalar["rows"] == [{"name": "tempo", "value": 290.0, "share": 1.0, "ends": (40.0, 240.0)}]

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from etude.demo.bars import bars
 from etude.demo.limits import Limits
 from etude.prediction import engine
+from etude.prediction.columns import Columns
 from etude.prediction.engine import Said
 from etude.prediction.hearing import Heard, hear
 from etude.prediction.lines import clock, plots
@@ -18,10 +19,9 @@ from etude.prediction.piece import hertz, piece
 from etude.prediction.shown import shown
 from etude.prediction.windows import Plan
 from etude.results.template import template
-from etude.results.text import capital
 
 log = logging.getLogger(__name__)
-BATCH, CLASSES = 32, 10  # windows at a time; bars of a label
+BATCH = 32  # windows at a time
 
 
 class Refused(Exception):
@@ -35,7 +35,7 @@ class Told:
     said: Said
     heard: Heard
 
-    def decisive(self, columns: Any) -> int:
+    def decisive(self, columns: Columns) -> int:
         """The window that speaks most clearly for what is said of the whole sound.
 
         Of a label that is the one in which the class of the whole is most probable, of a scalar the furthest from the
@@ -105,28 +105,7 @@ class Ear:
         shows = shown((said.path, self.model.front))
         drawn = plots(said, columns) if len(said.windows) > 1 else []  # one window has no lines over time
         file = piece(said, shows, drawn, columns, hertz(self.model.front)) | {"name": name, "folder": ""}
-        return template("demo_heard.html.j2").render(file=file, bars=self.bars(said))
-
-    def bars(self, said: Said) -> list[dict[str, Any]]:
-        """A bar for each class of a label, the most probable first, and for each scalar in its range."""
-        values = self.model.columns.split(said.values or [])
-        found: list[dict[str, Any]] = []
-        scalars: list[dict[str, Any]] = []
-        for name, spec in self.model.columns.targets.items():
-            if spec["kind"] == "scalar":
-                low, high, value = float(spec["low"]), float(spec["high"]), float(values[name][0])
-                share = (min(max(value, low), high) - low) / ((high - low) or 1.0)
-                scalars.append({"name": name, "value": value, "share": share, "ends": (low, high)})
-                continue
-            ranked = sorted(zip(spec["classes"], values[name], strict=True), key=lambda pair: -pair[1])
-            rows = [{"name": one, "value": share, "share": share} for one, share in ranked[:CLASSES]]
-            rest = [share for _, share in ranked[CLASSES:]]
-            found.append(
-                {"title": f"{capital(name)}: probability of each class", "rows": rows, "rest": (len(rest), sum(rest))}
-            )
-        if scalars:
-            found.append({"title": "On its scale", "rows": scalars, "rest": (0, 0.0)})
-        return found
+        return template("demo_heard.html.j2").render(file=file, bars=bars(said, columns))
 
 
 def moments(told: Told) -> list[str]:
