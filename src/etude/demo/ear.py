@@ -110,7 +110,7 @@ class Ear:
 
 def moments(told: Told) -> list[str]:
     """The windows of a sound by their times."""
-    return [f"{clock(round(start))} – {clock(round(end))}" for start, end, _ in told.said.windows]
+    return [f"{clock(start)} – {clock(end)}" for start, end, _ in told.said.windows]
 
 
 def _verb(reason: str) -> str:

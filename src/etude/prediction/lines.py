@@ -82,8 +82,8 @@ def plots(said: Said, columns: Columns) -> list[Plot]:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 0:07, 3:25 or 1:02:03."""
-    whole = int(seconds)
+    """Seconds, to the nearest one, as 0:07, 3:25 or 1:02:03."""
+    whole = round(seconds)
     minutes = f"{whole // 60 % 60}:{whole % 60:02d}"
     return f"{whole // 3600}:{minutes:0>5}" if whole >= 3600 else minutes
 
