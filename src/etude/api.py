@@ -64,14 +64,17 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
 
 
 def load(path: str | Path) -> Run:
-    """A run from its folder, or from one of its checkpoints.
+    """A run from its folder, or from one of its checkpoints; or an exported network, which has no results beside it.
 
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
+    from etude.checkpoint import exported
     from etude.results.comparison.reading import find
 
     path = Path(path)
+    if exported(folder := path.parent if path.suffix == ".safetensors" else path):
+        return Run(folder)
     folder = path.parent.parent if path.suffix == ".ckpt" and path.is_file() else path
     if not folder.exists():
         raise UserError(f"{folder}: there is no such folder")

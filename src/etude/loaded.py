@@ -110,9 +110,12 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that predicted: best.ckpt, else last.ckpt."""
+        """The checkpoint that predicted: best.ckpt, else last.ckpt; or the weights of an export."""
+        from etude.checkpoint import WEIGHTS, exported
         from etude.tracking.finished import best
 
+        if exported(self.folder):
+            return self.folder / WEIGHTS
         if (path := best(self.folder)) is None:
             raise UserError(f"{self.folder}: has no checkpoint in checkpoints/; a trial run keeps none")
         return path
@@ -176,7 +179,11 @@ class Run:
         return f"etude.load({str(self.folder)!r})"
 
     def _file(self, name: str) -> Path:
+        from etude.checkpoint import exported
+
         path = self.folder / name
+        if not path.is_file() and exported(self.folder):
+            raise UserError(f"{self.folder}: is an exported network; {name} is in the folder of its run")
         if not path.is_file():
             raise UserError(f"{self.folder}: has no {name}; {UNFINISHED}{self.folder}")
         return path

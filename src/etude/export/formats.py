@@ -121,13 +121,13 @@ def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: 
         config: Plain values.
         path: Where the tensors go.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from etude.checkpoint import CONFIG
 
     # two names of one tensor, as of weights that are shared, are two tensors in this format
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, path,
-              metadata={"format": "pt"})  # fmt: skip
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.with_name(CONFIG).write_text(text, encoding="utf-8")
 
