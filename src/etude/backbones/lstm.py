@@ -91,7 +91,7 @@ class LSTM(Backbone):
     def after(self, place: int, state: State) -> Tensor:
         """What goes into a layer (B, T, C) to the embedding (B, D); on a CPU, clips of like length at a time."""
         x, lengths = state
-        if self._packs(x) or x.device.type != "cpu" or exporting() or torch.compiler.is_compiling() or lengths.min() == lengths.max():
+        if self._packs(x) or x.device.type != "cpu" or torch.compiler.is_compiling() or lengths.min() == lengths.max():
             return super().after(place, state)
         order = lengths.argsort(descending=True)
         groups = zip(x[order].split(GROUP), lengths[order].split(GROUP), strict=True)

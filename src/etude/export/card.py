@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +25,8 @@ METRICS = {
 # the hub's names of metrics and licences, where it has them
 HUB = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall", "accuracy": "accuracy",
        "spearman": "spearmanr", "ccc": "ccc", "r2": "r_squared", "mae": "mae", "mse": "mse"}  # fmt: skip
-LICENCES = frozenset(
-    "cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
-    "cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 mit apache-2.0 "
-    "bsd-3-clause gpl-2.0 gpl-3.0 lgpl-3.0 unlicense".split()
+LICENCES = re.compile(
+    r"cc0-1\.0|cc-by(-2\.0|-2\.5|(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|-nd-4\.0)|mit|apache-2\.0|bsd-3-clause|l?gpl-3\.0"
 )
 
 
@@ -83,7 +82,7 @@ def front_matter(
 ) -> dict[str, Any]:
     """What the hub reads of a card; the licence is that of the data, from which the weights were made."""
     known = [str(name).lower() for name in (record or {}).get("data", {}).get("licences", {})]
-    licence = known[0] if len(known) == 1 and known[0] in LICENCES else "other"
+    licence = known[0] if len(known) == 1 and LICENCES.fullmatch(known[0]) else "other"
     head: dict[str, Any] = {"license": licence}
     if licence == "other":
         head["license_name"] = "that-of-the-data" if known else "unknown"
@@ -115,7 +114,11 @@ def _target(
     name: str, spec: Mapping[str, Any], record: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """A target: what it says, and where it was judged its scores, the verdict and its limits."""
-    found: dict[str, Any] = {"name": name, **spec, "note": ((record or {}).get("targets", {}).get(name) or {}).get("note", "")}
+    found: dict[str, Any] = {
+        "name": name,
+        **spec,
+        "note": ((record or {}).get("targets", {}).get(name) or {}).get("note", ""),
+    }
     target = (metrics or {}).get("targets", {}).get(name)
     if target is None:
         return found

@@ -26,9 +26,9 @@ HELP = """export: a trained network as files that others run, with a card that s
   push=<user/name>                 to the Hugging Face hub as well (HF_TOKEN, or hf auth login)
   private=true                     a new repository of that name is not public
 
-Graphs take waveform (B, N) at the front end's rate, or frames (B, T, F), and lengths (B,); they give embedding (B, D) and,
-of each target, probabilities (B, K) or a value (B,). Each file is run on clips of different lengths, together and one by
-one, and kept only if it says what the network says, to 1e-3."""
+Graphs take waveform (B, N) at the front end's rate, or frames (B, T, F), and lengths (B,); they give embedding (B, D)
+and, of each target, probabilities (B, K) or a value (B,). Each file is run on clips of different lengths, together and
+one by one, and kept only if it says what the network says, to 1e-3."""
 FORMATS, INPUTS = ("onnx", "torch", "safetensors"), ("waveform", "frames")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -192,4 +192,6 @@ def of(front: Front, columns: tuple[int, int]) -> Ears:
 
 def refusal(what: str) -> UserError:
     """What to raise when something cannot be part of a graph."""
-    return UserError(f"{what} cannot be part of a graph that takes a waveform; export the network behind it: input=frames")
+    return UserError(
+        f"{what} cannot be part of a graph that takes a waveform; export the network behind it: input=frames"
+    )

@@ -112,4 +112,6 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
     except Exception as error:  # whatever a backbone of somebody's does, torch has its own word for it
         kind = type(graph.backbone).__name__
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"export: the backbone {kind} cannot be made a graph ({reason}); format=safetensors needs none") from error
+        raise UserError(
+            f"export: the backbone {kind} cannot be made a graph ({reason}); format=safetensors needs none"
+        ) from error

@@ -82,7 +82,9 @@ def restore(program: torch.export.ExportedProgram) -> None:
 
 def to_onnx() -> dict[Any, Any]:
     """How ONNX says it: its gates stand in another order, and its time comes before the batch."""
-    from onnxscript import opset20 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset20  # whose types know tensors alone
 
     def ordered(weight: Any) -> Any:
         i, f, g, o = op.Split(weight, axis=0, num_outputs=4)

@@ -48,8 +48,8 @@ def carry_out(wish: Wish) -> list[Path]:
         hub.ready()
     checkpoint = find(wish.run)
     run = _run(wish.run, checkpoint)
-    model = Model(checkpoint, "cpu", images=wish.takes == "frames" or wish.formats == ["safetensors"])
-    graphs = [name for name in ("onnx", "torch") if name in wish.formats]
+    model = Model(checkpoint, "cpu", images=True)
+    graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
     graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
     known = about(model, graph if graphs else None)
     found, whose = paths(None if run is None else run.folder, wish.check)
@@ -173,7 +173,9 @@ def _draft(to: Path) -> Iterator[Path]:
         for path in list(part.iterdir()):
             path.replace(to / path.name)
     except OSError as error:
-        raise UserError(f"to={to}: cannot be written ({error.strerror}); name another with to=<folder>") from error
+        raise UserError(
+            f"to={to}: cannot be written ({error.strerror or error}); name another with to=<folder>"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         if not there and to.is_dir() and not any(to.iterdir()):
