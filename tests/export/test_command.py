@@ -16,15 +16,19 @@ import soundfile
 import torch
 import yaml
 from tests.export import bare
+from tests.results.conftest import predictions, record, write_run
 
 import etude
 from etude import build
 from etude.audio.decode import decode
+from etude.data.sources.demo import collection
 from etude.errors import UserError
-from etude.export import check, command
+from etude.export import check, command, formats
 from etude.export.check import Trial, values
+from etude.export.graph import Graph
 from etude.prediction.engine import predict
 from etude.prediction.model import Model, find
+from etude.results.measure import measure
 
 ROOT = Path(__file__).parents[2]
 FILES = ["README.md", "config.json", "model.onnx", "model.pt2", "model.safetensors"]
@@ -187,13 +191,64 @@ def test_a_network_of_images_is_exported_by_its_frames(
     assert command.main([str(path), f"to={tmp_path}"]) == 2
     assert "ImageFront cannot be part of a graph that takes a waveform" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
-    assert command.main([str(path), f"to={tmp_path}", "input=frames"]) == 0
+    assert command.main([str(path), f"to={tmp_path}", "input=frames", "format=torch"]) == 0
     assert "`frames` (B, T, 24)" in (tmp_path / "README.md").read_text("utf-8")
 
 
-def test_files_of_weights_of_this_machine_are_names_alone(stored: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_is_told_of_and_its_own_clips_are_heard(checkpoint: Path, tmp_path: Path) -> None:
+    table, said = predictions(), record()
+    table["id"] = collection().table["id"][: len(table)]
+    run = write_run(tmp_path / "a-run", table, seed=3)
+    source = {"_target_": "etude.data.sources.demo.collection"}
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
+    (run / "metrics.json").write_text(json.dumps(measure(table, said["targets"])))
+    (run / "checkpoints").mkdir()
+    shutil.copy(checkpoint, run / "checkpoints" / "best.ckpt")
+    cards = []
+    for path in (run, run / "checkpoints" / "best.ckpt"):
+        assert command.main([str(path), f"to={tmp_path / 'to'}", "format=safetensors"]) == 0
+        cards.append((tmp_path / "to" / "README.md").read_text("utf-8"))
+    assert cards[0] == cards[1]
+    assert "Each was run on clips of the run's data" in cards[0] and "seed 3" in cards[0]
+    assert "\n# a-run\n" in cards[0] and "| Macro-F1 |" in cards[0] and "Demo clips (`demo`): 180 clips" in cards[0]
+    (run / "metrics.json").unlink()  # one that was not measured, whose data are elsewhere
+    (run / "config.yaml").write_text("data: {source: {_target_: os.getcwd}}")
+    assert command.main([str(run), "format=safetensors"]) == 0
+    text = (run / "export" / "README.md").read_text("utf-8")
+    assert "How good it is at genre is not known: its run was not measured." in text
+    assert "Each was run on clips of the embedded music" in text
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert command.main([str(checkpoint), "format=safetensors", f"to={tmp_path / 'file' / 'to'}"]) == 2
+    assert "cannot be written (Not a directory); name another with to=<folder>" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_names_that_a_graph_has_itself_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(model.network.task.targets, "embedding", model.network.task.targets["genre"])
+    with pytest.raises(UserError, match="a target cannot be called embedding"):
+        Graph(model.network, model.front)
+
+
+def test_without_what_onnx_needs_there_is_the_line_that_installs_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert command.main([str(checkpoint), f"to={tmp_path / 'to'}"]) == 2
+    assert "pip install 'etude[export]'" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
+def test_files_of_weights_of_this_machine_are_names_alone(
+    stored: Callable[..., Path], wav: Path, tmp_path: Path
+) -> None:
     path = stored("backbone=efficientat", "backbone.width=0.1", "backbone.weights=/home/me/secret/mn01.pt")
-    assert command.main([str(path), f"to={tmp_path}", "format=safetensors"]) == 0
+    assert command.main([str(path), f"to={tmp_path}", "format=safetensors", f"check={wav}"]) == 0
+    assert "Each was run on clips that were named" in (tmp_path / "README.md").read_text("utf-8")
     written = "".join((tmp_path / name).read_text("utf-8") for name in ("README.md", "config.json"))
     assert "mn01.pt" in written and "secret" not in written
     assert torch.equal(build.load(tmp_path).standardiser.mean, build.load(path).standardiser.mean)

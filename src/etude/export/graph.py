@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -99,13 +100,16 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
     Raises:
         UserError: The backbone cannot be one; the sentence says why.
     """
+    deferred = "prefer_deferred_runtime_asserts_over_guards"  # what holds for every length and cannot be proven
+    if deferred not in signature(torch.export.export).parameters:
+        raise UserError(f"export: graphs need a newer torch than {torch.__version__}; format=safetensors needs none")
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=graph.least)
     shapes = ({0: batch, 1: time}, {0: batch})[: len(graph.inputs)]
     try:
         with torch.no_grad():
             return torch.export.export(
                 graph, graph.example(), dynamic_shapes=shapes, strict=False,
-                prefer_deferred_runtime_asserts_over_guards=True,  # what holds for all lengths and cannot be proven
+                **{deferred: True},
             )  # fmt: skip
     except UserError:
         raise
