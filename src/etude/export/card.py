@@ -55,7 +55,7 @@ def card(
     """The card as Markdown with a head of YAML.
 
     Args:
-        about: What files keep of themselves; see `work.about`.
+        about: What files keep of themselves; see `about.about`.
         files: What is beside it.
         whose: Which clips they were tried on.
         record: The run's record.json; none of a checkpoint alone.
@@ -67,7 +67,8 @@ def card(
     data = (record or {}).get("data", {})
     rows = [_target(name, about["targets"][name], record, metrics) for name in about["targets"]]
     text = _template().render(
-        about=about, files=files, whose=whose, record=record, data=data, rows=rows, formats=[f.name for f in files],
+        about=about, files=files, whose=whose, record=record, data=data, rows=rows,
+        formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
         title=(record or {}).get("name") or "a network of Étude", code=markdown.code, fenced=markdown.fenced,
         plural=plural, sentence=sentence, capital=capital, number=number,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
 from etude.export import card, formats, hub
+from etude.export.about import about, config
 from etude.export.check import Trial, judged, speed
 from etude.export.clips import cut, paths
 from etude.export.graph import Graph, traced
@@ -38,7 +39,7 @@ def carry_out(wish: Wish) -> list[Path]:
 
     Raises:
         UserError: There is no such run, something cannot be a graph, a file does not say what the network says, the
-            folder cannot be written, or the hub does not take it. Only of the hub anything is left.
+            folder cannot be written, or the hub does not take it. Only in the last case anything is left.
     """
     if not wish.run.exists():
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
@@ -66,39 +67,6 @@ def carry_out(wish: Wish) -> list[Path]:
     if wish.push:
         log.info("%s", hub.push(wish.push, written, wish.private))
     return written
-
-
-def about(model: Model, graph: Graph | None) -> dict[str, Any]:
-    """What files and the card say of a network: plain values, none of which knows this machine."""
-    from etude import __version__
-
-    recipe, front, plan = model.network.recipe, model.front, model.plan()
-    seconds = ((plan.length - 1) * front.hop_length + 1) / front.rate
-    return {
-        "version": __version__,
-        "input": graph.takes if graph else None,
-        "front": type(front).__name__,
-        "rate": front.rate,
-        "bins": recipe["bins"],
-        "frames_per_second": front.frames_per_second,
-        "dim": model.network.backbone.dim,
-        "ragged": graph.ragged if graph else True,
-        "least": graph.least if graph else 1,
-        "window": round(seconds, 3) if model.knows_clips and front.sync == "none" and front.rate > 1 else None,
-        "crop": plan.crop,
-        "crops": plan.crops,
-        "targets": model.columns.targets,
-    }
-
-
-def config(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.json holds: the recipe, in which a file of weights of this machine is its name alone."""
-    from etude import __version__
-
-    return {
-        "library_name": "etude", "model_type": "etude", "etude_version": __version__,
-        "etude": {**recipe, "config": _without_folders(recipe["config"])},
-    }  # fmt: skip
 
 
 def _graphs(
@@ -138,16 +106,6 @@ def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> card.File:
     tried = judged(path.name, Trial.of(model, sounds, "frames").differences(says, ragged=True))
     log.info("%s: %.1f MB; largest differences: %s", path.name, path.stat().st_size / 1e6, tried)
     return card.File(path.name, path.stat().st_size, tried)
-
-
-def _without_folders(node: Any) -> Any:
-    """A config in which whole paths are the names of their files."""
-    if isinstance(node, Mapping):
-        return {key: _without_folders(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_folders(value) for value in node]
-    whole = isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~"))
-    return Path(node).name if whole else node
 
 
 def _run(path: Path, checkpoint: Path) -> Run | None:
