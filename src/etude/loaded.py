@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from etude.prediction.results import Predictions
     from etude.results.notebook import Picture
 
+MARKS = ("config.yaml", "record.json")  # of a run's folder
 UNFINISHED = "the run is not finished; go on with: python train.py resume="
 
 
@@ -27,10 +28,11 @@ class Run:
 
     Args:
         folder: The run's folder.
+        checkpoint: Whose weights predict; none takes those that predicted in the run.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:
+        self.folder, self._checkpoint = Path(folder), Path(checkpoint) if checkpoint else None
         self._models: dict[str, Model] = {}
 
     @cached_property
@@ -110,15 +112,19 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that predicted: best.ckpt, else last.ckpt; or the weights of an export."""
-        from etude.checkpoint import WEIGHTS, exported
+        """The checkpoint that was named; else the one that predicted: best.ckpt, else last.ckpt."""
         from etude.tracking.finished import best
 
-        if exported(self.folder):
-            return self.folder / WEIGHTS
+        if self._checkpoint:
+            return self._checkpoint
         if (path := best(self.folder)) is None:
             raise UserError(f"{self.folder}: has no checkpoint in checkpoints/; a trial run keeps none")
         return path
+
+    @property
+    def alone(self) -> Path | None:
+        """The checkpoint, where there is nothing but that."""
+        return None if any((self.folder / mark).is_file() for mark in MARKS) else self._checkpoint
 
     def network(self) -> Learner:
         """The trained network; nothing in its file is run."""
@@ -168,6 +174,8 @@ class Run:
         """Print the scores of the test part beside the baselines."""
         from etude.results.compare import show
 
+        if self.alone:
+            self._file("metrics.json")
         show([self.folder])
 
     def _repr_html_(self) -> str:
@@ -176,14 +184,12 @@ class Run:
         return brief(self)
 
     def __repr__(self) -> str:
-        return f"etude.load({str(self.folder)!r})"
+        return f"etude.load({str(self._checkpoint or self.folder)!r})"
 
     def _file(self, name: str) -> Path:
-        from etude.checkpoint import exported
-
         path = self.folder / name
-        if not path.is_file() and exported(self.folder):
-            raise UserError(f"{self.folder}: is an exported network; {name} is in the folder of its run")
+        if self.alone:
+            raise UserError(f"{self.alone}: a checkpoint alone has no {name}; load the folder of its run")
         if not path.is_file():
             raise UserError(f"{self.folder}: has no {name}; {UNFINISHED}{self.folder}")
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,11 @@ def wait(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 def square(number: int) -> int:
     return number * number
+
+
+def origin(number: int) -> tuple[int, int, bool]:
+    """The process, the one that it was forked from, and whether it had its imports before it was asked for anything."""
+    return os.getpid(), os.getppid(), "librosa.filters" in sys.modules
 
 
 LAST = 130  # job that raises

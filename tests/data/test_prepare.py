@@ -765,10 +765,12 @@ def start() -> Iterator[Callable[..., ForkServerProcess]]:
 
 
 def children(pid: int | None) -> list[int]:
+    """Processes that a process began, and those that they began."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+    return own + [deeper for child in own for deeper in children(child)]
 
 
 def running(pid: int) -> bool:
@@ -821,6 +823,7 @@ def test_a_process_may_be_killed_at_any_moment(
             assert content(pack) == expected
             shutil.rmtree(packs)
     assert partly >= 2
+    assert helped
     process = start(job, home, packs, workers)
     process.join()
     assert process.exitcode == 0

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from tests.data.readers import LAST, dies, fails, maybe, noted, square
+from tests.data.readers import LAST, dies, fails, maybe, noted, origin, square
 
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd
@@ -86,6 +86,15 @@ def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) 
     pile = Pile(tmp_path / "done", 400)
     assert_in_order(run(noted, pile, 2), pile)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are workers forked")
+def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
+    first, second = (list(run(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
+    parents = {parent for _, parent, _ in first + second}
+    assert len(parents) == 1 and os.getpid() not in parents  # one for all calls, and it is not this one
+    assert {worker for worker, *_ in first}.isdisjoint(worker for worker, *_ in second)
+    assert all(there for *_, there in first)
 
 
 def test_a_worker_that_dies_is_a_sentence() -> None:

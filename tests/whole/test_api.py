@@ -16,6 +16,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 import etude
+from etude.data.sources.demo import collection
 from etude.errors import UserError
 
 WORDS = ["backbone=lstm", "task=joint", "data.crop=1.0", "trainer.max_epochs=1"]
@@ -92,6 +93,22 @@ def test_a_run_is_loaded_from_its_folder_and_from_its_checkpoint(run: etude.Run,
         loaded = etude.load(path)
         assert loaded.metrics == run.metrics and loaded._repr_html_() == run._repr_html_()
     assert set(run.network().task.targets) == {"genre", "valence", "energy", "danceability"}
+
+
+def test_a_checkpoint_that_is_named_is_the_one_that_predicts(run: etude.Run, tmp_path: Path) -> None:
+    other = run.folder / "checkpoints" / "last.ckpt"
+    assert etude.load(other).checkpoint == other and etude.load(other).metrics == run.metrics
+    alone = tmp_path / "<b>.ckpt"
+    shutil.copy(run.checkpoint, alone)
+    loaded = etude.load(alone)
+    clip = collection().table["path"][0]
+    assert loaded.predict(clip).files.equals(run.predict(clip).files)
+    assert repr(loaded) == f"etude.load({str(alone)!r})"
+    shown = loaded._repr_html_()
+    assert "a checkpoint alone" in shown and "&lt;b&gt;.ckpt" in shown and "<b>" not in shown
+    for read in (loaded.scores, loaded.show, lambda: loaded.predictions):
+        with pytest.raises(UserError, match=r"ckpt: a checkpoint alone has no .*; load the folder of its run"):
+            read()
 
 
 def test_what_is_no_run_is_a_sentence(run: etude.Run, tmp_path: Path) -> None:

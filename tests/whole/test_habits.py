@@ -156,7 +156,7 @@ def test_a_sweep_over_several_processes_is_refused_where_it_is_one(
 
 
 def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:
-    result = train(tmp_path, "-m", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm")
+    result = train(tmp_path, "-m", "hydra/launcher=basic", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm")
     assert result.returncode == 0, result.stderr
     (offline,) = (tmp_path / "outputs").rglob("run-*.wandb")
     assert b"val/score" in offline.read_bytes()

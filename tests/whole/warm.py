@@ -1,7 +1,6 @@
 """`python train.py ...` without the wait for its imports: forked from a process that did nothing but import.
 
-The client of Weights & Biases is not among them, nor timm, which imports it: on its import it makes a folder for its
-files, which the first process that ends would take away from the others.
+What must not be shared by processes is not among them; see `etude.sweeps.server.forkable`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,12 @@ MODULES = "hydra, matplotlib.pyplot, pandas, pytorch_lightning, sklearn.linear_m
 NEST = f"""
 import json, os, runpy, signal, sys
 
-import {MODULES}
+from etude.sweeps.server import forkable
 
-assert "wandb" not in sys.modules
+with forkable():
+    import {MODULES}
+
+assert not {{"wandb", "onnxruntime"}} & set(sys.modules)
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.bank import Bank
 from etude.audio.compiled import first_use
 from etude.audio.front import Front, decibels, mel_bank, spectrum
 
@@ -31,11 +32,9 @@ def track(audio: np.ndarray, front: Front) -> np.ndarray:
     Returns:
         Frames of `front` where beats fall (K,), ascending; empty when there is no onset.
     """
-    import torch
-
     rate, hop = front.rate, front.hop_length
     # onsets: all frequencies, 80 dB below the loudest, as librosa has it
-    power = spectrum(percussive(audio, front), front, torch.from_numpy(mel_bank(rate, front.n_fft, BANDS).T.copy()))
+    power = spectrum(percussive(audio, front), front, Bank(mel_bank(rate, front.n_fft, BANDS)))
     decibels(power, "one")
     with first_use("beats"):
         import librosa

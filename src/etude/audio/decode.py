@@ -61,10 +61,10 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
         try:
             blocks = []  # all channels of a long file at once would be most of the memory that it takes
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1, dtype=np.float32))
+                blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise DecodeError(f"{path}: is broken ({str(error).split(': ')[-1].strip(' .')})") from error
-        audio = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        audio = blocks[0] if len(blocks) == 1 else np.concatenate(blocks) if blocks else np.empty(0, np.float32)
         _whole(path, len(audio) / file.samplerate, len(file) / file.samplerate / _there(path))
         return audio, file.samplerate
 

@@ -18,6 +18,8 @@ from etude.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from etude.audio.bank import Bank
+
 AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
 BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
 
@@ -73,13 +75,13 @@ class Front:
         return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
 
 
-def spectrum(audio: np.ndarray, front: Front, bank: Tensor | None = None) -> Tensor:
+def spectrum(audio: np.ndarray, front: Front, bank: Bank | None = None) -> Tensor:
     """Power spectrum of a clip, or what a bank of filters takes from it.
 
     Args:
         audio: Samples (N,).
         front: Parameters of the transform; the window is Hann's, centred, with zeros around the clip.
-        bank: Filters (1 + n_fft / 2, F); none gives the spectrum itself.
+        bank: Filters over its 1 + n_fft / 2 bins; none gives the spectrum itself.
 
     Returns:
         Power (T, F), or (T, 1 + n_fft / 2) without a bank.
@@ -90,7 +92,7 @@ def spectrum(audio: np.ndarray, front: Front, bank: Tensor | None = None) -> Ten
     padded = torch.zeros(len(audio) + front.n_fft)
     padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     windows = padded.unfold(0, front.n_fft, front.hop_length)
-    out = torch.empty(len(windows), half + 1 if bank is None else bank.shape[1])
+    out = torch.empty(len(windows), half + 1 if bank is None else bank.width)
     # what a block passes through is allocated once: fresh memory costs a quarter of the time
     shape = (min(BLOCK, len(windows)), half + 1)
     tapered, transform, squares = (
@@ -107,7 +109,7 @@ def spectrum(audio: np.ndarray, front: Front, bank: Tensor | None = None) -> Ten
         power = torch.mul(real, real, out=squares[count] if bank is not None else out[start : start + BLOCK])
         power.addcmul_(imaginary, imaginary)
         if bank is not None:
-            torch.mm(power, bank, out=out[start : start + BLOCK])
+            bank.apply(power, out[start : start + BLOCK])
     return out
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.audio.bank import Bank
 from etude.audio.beats import synchronous, track
 from etude.audio.compiled import first_use
 from etude.audio.front import Front, decibels, mel_bank, spectrum
@@ -105,7 +106,8 @@ def _powers(audio: np.ndarray, front: FrontEnd) -> Tensor:
     if front.tuning is not None:
         return spectrum(audio, front, _bank(front, front.tuning))
     power = spectrum(audio, front)
-    return power @ _bank(front, estimate(power.numpy(), front.rate, front.n_chroma))
+    bank = _bank(front, estimate(power.numpy(), front.rate, front.n_chroma))
+    return bank.apply(power, torch.empty(len(power), bank.width))
 
 
 def _constant_q(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
@@ -137,10 +139,8 @@ def _unit(chroma: Tensor) -> None:
 
 
 @lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
-def _bank(front: FrontEnd, tuning: float | None) -> Tensor:
-    """Mel and chroma filters side by side, (1 + n_fft / 2, F); mel filters alone without a tuning."""
-    import torch
-
+def _bank(front: FrontEnd, tuning: float | None) -> Bank:
+    """Mel and chroma filters, F; mel filters alone without a tuning."""
     bank = mel_bank(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
         with first_use("chroma filters"):
@@ -148,4 +148,4 @@ def _bank(front: FrontEnd, tuning: float | None) -> Tensor:
 
             chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
         bank = np.concatenate([bank, chroma])
-    return torch.from_numpy(bank.T.astype(np.float32).copy())
+    return Bank(bank)

@@ -57,6 +57,8 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _sections(checkpoint: Path, paths: list[Path]) -> list[Section]:
+    from multiprocessing import forkserver
+
     import numpy as np
     import torch
 
@@ -81,6 +83,7 @@ def _sections(checkpoint: Path, paths: list[Path]) -> list[Section]:
                 said[alone].append(float(network.task.predict(out)["energy"]))
 
     def ours() -> None:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that its start is in every round
         place = list(model.columns.targets).index("energy") - len(model.columns.targets)  # scalars are the last
         results = engine.predict(model, paths * TIMES, model.plan(), BATCH)
         said[batched] = [one.values[place] for one in results if one.values]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,8 +44,22 @@ def run(
     """
     if ray is not None:
         return _ray(function, jobs, workers, ray, shard)
-    count = min(workers or os.cpu_count() or 1, -(-len(jobs) // SHARD))
+    count = _count(len(jobs), workers)
     return _processes(function, jobs, count, shard) if count > 1 else _alone(function, jobs)
+
+
+def ready(jobs: int, workers: int | None = None) -> None:
+    """Begin with what `run` will need for so many jobs, while the caller still has something else to do."""
+    if _count(jobs, workers) > 1 and sys.platform == "linux":
+        from multiprocessing import forkserver
+
+        _context()
+        forkserver.ensure_running()
+
+
+def _count(jobs: int, workers: int | None) -> int:
+    """Processes for so many jobs: none of them with less than a shard to do."""
+    return min(workers or os.cpu_count() or 1, -(-jobs // SHARD))
 
 
 def _alone(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
@@ -70,10 +85,8 @@ def _alone(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[R
 def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: int, shard: int) -> Iterator[Result]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
 
-    # spawned, not forked: a fork of a process that holds threads or a GPU can hang
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
+    pool = ProcessPoolExecutor(count, mp_context=_context(), initializer=_quiet)
     try:
         yield from _window(
             lambda some: pool.submit(_shard, function, some), lambda job: job.result(), jobs, count, shard
@@ -84,6 +97,20 @@ def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: in
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> Any:
+    """How workers begin: not forked from this process, because a fork of one that holds threads or a GPU can hang.
+
+    On Linux they are forked from one that has nothing but their imports; elsewhere each begins anew.
+    """
+    from multiprocessing import get_context
+
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["etude.data.warm"])
+    return context
 
 
 def _ray(

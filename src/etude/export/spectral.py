@@ -71,7 +71,8 @@ class Spectral(Ears):
 
     def __init__(self, front: FrontEnd, columns: tuple[int, int]) -> None:
         first, last = columns
-        bank = _bank(front, front.tuning if last > front.n_mels else None)[:, first:last]
+        filters, bins = _bank(front, front.tuning if last > front.n_mels else None), front.n_fft // 2 + 1
+        bank = filters.apply(torch.eye(bins), torch.empty(bins, filters.width))[:, first:last]
         super().__init__(front.n_fft, front.hop_length, torch.hann_window(front.n_fft), bank.clone())
         self.mels, self.ref, self.top = max(0, front.n_mels - first), front.ref, front.top_db
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.data import runners
 from etude.errors import UserError
 from etude.prediction import engine, inputs, tables, terminal
 from etude.prediction.command import PAGES
@@ -39,6 +40,7 @@ def carry_out(wish: Wish, command: str = "") -> tuple[list[Path], int]:
     if not wish.run.exists():
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
     files = inputs.files(wish.sounds)
+    runners.ready(len(files), wish.workers)
     checkpoint = find(wish.run)
     to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
     model = Model(checkpoint, wish.device)

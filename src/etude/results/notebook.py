@@ -65,7 +65,7 @@ def figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, Picture]:
 def brief(run: Run) -> str:
     """A run in a few lines of HTML; every text of it is escaped."""
     rows = []
-    finished = (run.folder / "metrics.json").is_file()
+    finished = not run.alone and (run.folder / "metrics.json").is_file()
     for name, target in run.metrics["targets"].items() if finished else ():
         part, lead = target["splits"]["test"], target["primary"]
         score = part["scores"].get(lead)
@@ -84,7 +84,10 @@ def brief(run: Run) -> str:
             }
         )
     said = run.record if finished else {}
-    link = (run.folder / "report.html").resolve().as_uri() if (run.folder / "report.html").is_file() else ""
-    name = said.get("name") or run.folder.resolve().name
-    values = {"name": name, "rows": rows, "folder": str(run.folder), "link": link, "finished": finished}
+    link = (
+        (run.folder / "report.html").resolve().as_uri() if finished and (run.folder / "report.html").is_file() else ""
+    )
+    name = said.get("name") or (run.alone or run.folder).resolve().name
+    folder = str(run.alone.parent if run.alone else run.folder)
+    values = {"name": name, "rows": rows, "folder": folder, "link": link, "finished": finished, "alone": run.alone}
     return template("run.html.j2").render(values | {"trial": said.get("trial"), "command": said.get("command", "")})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import logging
@@ -18,7 +19,9 @@ import selectors
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any
 
 MODULES = (
@@ -47,21 +50,32 @@ MODULES = (
 )
 
 
-def preload() -> None:
-    """Import what a run needs, and not the client of Weights & Biases.
+@contextmanager
+def forkable() -> Iterator[None]:
+    """Imports without those that must not be shared by the processes that are forked later.
 
-    timm imports that one where it is installed, and on its import it makes a folder for its files, which the first
-    process to end takes away from all others.
+    timm imports the client of Weights & Biases where it is installed: on its import it makes a folder for its files,
+    which the first process to end takes away from all others. torchmetrics imports ONNX Runtime: that begins threads,
+    which no fork has, and waits for them at the end. Whoever wants one of them later imports it anew.
     """
-    absent = "wandb" not in sys.modules
-    if absent:
-        sys.modules["wandb"] = None  # type: ignore[assignment]  # an import of it fails, as if it were not there
+    runtime: Any = ModuleType("onnxruntime")
+    runtime.InferenceSession = object
+    runtime.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)  # who only asks whether it is there
+    absent = {"wandb": None, "onnxruntime": runtime}  # an import of the first fails, as if it were not there
+    absent = {name: module for name, module in absent.items() if name not in sys.modules}
+    sys.modules.update(absent)
     try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+def preload() -> None:
+    """Import what a run needs."""
+    with forkable():
         for name in MODULES:
             importlib.import_module(name)
-    finally:
-        if absent:
-            del sys.modules["wandb"]
     from hydra.types import RunMode
 
     from etude.compose.opened import opened

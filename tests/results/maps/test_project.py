@@ -11,6 +11,8 @@ import pytest
 from etude.results.maps.methods import METHODS, tsne_library
 from etude.results.maps.project import NoMap, project, subset
 
+pytestmark = pytest.mark.xdist_group("maps")  # numba compiles for half a minute, in each process anew
+
 
 def by_hand(method: str, x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     """The libraries, as their own pages say to call them."""
