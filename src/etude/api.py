@@ -64,7 +64,7 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
 
 
 def load(path: str | Path) -> Run:
-    """A run from its folder; from a checkpoint, which then is its network; or one alone, or exported, which can predict.
+    """A run from its folder; from a checkpoint, which then is its network; or one alone or exported, which can predict.
 
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.

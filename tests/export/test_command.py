@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_the_snippet_says_what_predict_says_where_nothing_but_onnxruntime_is(
     home = tmp_path_factory.getbasetemp() / "bare"
     python = home / "bin" / "python" if home.exists() else bare.make(home)
     for name in ("torch", "etude", "soundfile"):
-        assert subprocess.run([python, "-c", f"import {name}"], cwd=tmp_path, capture_output=True).returncode == 1
+        assert subprocess.run([python, "-Ic", f"import {name}"], cwd=tmp_path, capture_output=True).returncode == 1
     for path in (exported / "model.onnx", wav):
         shutil.copy(path, tmp_path)
     text = (exported / "README.md" if where == "card" else ROOT / where).read_text("utf-8")
@@ -148,6 +149,14 @@ def test_a_folder_of_a_stranger_runs_nothing(
     with pytest.raises(UserError, match=said):
         build.load(tmp_path)
     assert not (tmp_path / "broken").exists()
+
+
+def test_no_file_knows_where_it_was_made(exported: Path) -> None:
+    with zipfile.ZipFile(exported / "model.pt2") as packed:
+        parts = [packed.read(name) for name in packed.namelist()]
+    parts += [(exported / name).read_bytes() for name in FILES]
+    for place in (ROOT, Path.home(), Path(torch.__file__).parents[1], exported):
+        assert not any(f"{place}/".encode() in part for part in parts), place
 
 
 def test_the_card_of_a_checkpoint_says_what_is_not_known_and_shows_text_as_text(exported: Path) -> None:

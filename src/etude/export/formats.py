@@ -59,6 +59,8 @@ def onnx(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[str
     made.model.metadata_props[ABOUT] = json.dumps(about, ensure_ascii=False)
     made.model.producer_name = "etude"
     _name(made.model, graph)
+    for node in made.model.graph:  # what was called where, with the paths of this machine
+        node.metadata_props.clear()
     made.save(path, external_data=False)
     return open_onnx(path)
 
@@ -92,6 +94,7 @@ def program(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[
     from etude.export.recurrent import restore
 
     restore(program)
+    program.example_inputs = None
     with _quiet():
         torch.export.save(program, path, extra_files={f"{ABOUT}.json": json.dumps(about, ensure_ascii=False)})
     return open_program(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -105,17 +105,15 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
         raise UserError(f"export: graphs need a newer torch than {torch.__version__}; format=safetensors needs none")
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=graph.least)
     shapes = ({0: batch, 1: time}, {0: batch})[: len(graph.inputs)]
+    options: dict[str, Any] = {"strict": False, deferred: True}
     try:
         with torch.no_grad():
-            return torch.export.export(
-                graph, graph.example(), dynamic_shapes=shapes, strict=False,
-                **{deferred: True},
-            )  # fmt: skip
-    except UserError:
-        raise
+            program = torch.export.export(graph, graph.example(), dynamic_shapes=shapes, **options)
     except Exception as error:  # whatever a backbone of somebody's does, torch has its own word for it
-        kind = type(graph.backbone).__name__
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        kind, reason = type(graph.backbone).__name__, " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
             f"export: the backbone {kind} cannot be made a graph ({reason}); format=safetensors needs none"
         ) from error
+    for node in program.graph.nodes:  # lines of source, with the paths of this machine
+        node.meta.pop("stack_trace", None)
+    return program
