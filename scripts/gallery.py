@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,17 +68,38 @@ def work() -> None:
 
 def take(shot: Shot, page: Page) -> bytes:
     """A picture of what a window shows, as PNG of 256 colours, which is a third of its size."""
-    from PIL import Image
-
     page.emulate_media(color_scheme=shot.scheme)  # type: ignore[arg-type]
     page.goto(next(RUNS.glob(shot.page)).as_uri())
     if shot.part:
         box = page.locator(shot.part).first.bounding_box()
         assert box is not None, f"{shot.page} has no {shot.part}"
         page.evaluate("y => window.scrollTo({top: y, behavior: 'instant'})", box["y"] - 24)
-    picture, small = Image.open(io.BytesIO(page.screenshot())), io.BytesIO()
-    picture.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue()
+    return small(page.screenshot())
+
+
+def small(shot: bytes) -> bytes:
+    """A picture in 256 colours."""
+    from PIL import Image
+
+    picture, made = Image.open(io.BytesIO(shot)), io.BytesIO()
+    picture.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
+    return made.getvalue()
+
+
+def tried(folder: Path, page: Page) -> bytes:
+    """A picture of the page to try a network, after its first example was heard."""
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder), "browser=false"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        address = re.search(r"http://\S+", served.stdout.readline())
+        assert address is not None, f"{folder}: its page was not served"
+        page.goto(address[0])
+        page.get_by_role("button", name="Hear this").first.click()
+        page.locator(".near").wait_for()
+        page.evaluate("document.querySelector('#heard').scrollIntoView({behavior: 'instant'})")
+        shot = small(page.screenshot())
+        served.send_signal(signal.SIGINT)
+    return shot
 
 
 def main() -> int:
@@ -97,6 +120,9 @@ def main() -> int:
         for shot in SHOTS:
             (PICTURES / f"{shot.name}.png").write_bytes(take(shot, page))
             print(PICTURES / f"{shot.name}.png")
+        page.emulate_media(color_scheme="light")
+        (PICTURES / "demo.png").write_bytes(tried(next((RUNS / "sweep").glob("0_*")), page))
+        print(PICTURES / "demo.png")
     return 0
 
 

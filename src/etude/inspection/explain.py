@@ -61,8 +61,9 @@ def outputs(
 
 
 def attributions(
-    network: Learner, x: Tensor, base: np.ndarray, said: dict[str, Tensor], y: dict[str, Tensor], scene: Scene
-) -> tuple[Explained, Explained]:
+    network: Learner, x: Tensor, base: np.ndarray, said: dict[str, Tensor], y: dict[str, Tensor], scene: Scene,
+    only: str | None = None,
+) -> tuple[Explained, Explained]:  # fmt: skip
     """Integrated gradients and Grad-CAM of everything that is explained.
 
     Args:
@@ -72,8 +73,9 @@ def attributions(
         said: What it says, by target.
         y: What is true, by target.
         scene: Where the frames lie.
+        only: The one target that is explained; none: all of them.
     """
-    items = wanted(network, said, y)
+    items = [item for item in wanted(network, said, y) if only in (None, item[0])]
     parts, cam = Explained(), Explained()
     maps = attribution.last_maps(network, x)
     for place, (name, index, words) in enumerate(track(items, len(items), "Attributions", "outputs")):

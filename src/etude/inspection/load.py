@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from etude.results.exploration.views import hears
 if TYPE_CHECKING:
     import pandas as pd
 
+    from etude.data.module import MusicData
     from etude.data.pack import Pack
     from etude.learner import Learner
 
@@ -62,9 +64,13 @@ class Run:
     def pack(self) -> Pack:
         """The pack of the run's data; made when it is not there."""
         if self._pack is None:
-            data = build.data(self.config)
-            self._pack = data.source.pack(data.feature.front, data.rules)
+            self._pack = self.data.source.pack(self.data.feature.front, self.data.rules)
         return self._pack
+
+    @cached_property
+    def data(self) -> MusicData:
+        """The data of the run, which is not set up."""
+        return build.data(self.config)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from etude.data import runners
 from etude.prediction import figure
 from etude.prediction.engine import Said
 from etude.prediction.inputs import text
-from etude.prediction.lines import clock, plots, times
+from etude.prediction.lines import clock, plots
 from etude.prediction.model import Model
+from etude.prediction.piece import hertz, piece
 from etude.prediction.shown import Shown, shown
 from etude.prediction.terminal import words
 from etude.prediction.windows import Plan
 from etude.progress import track
 from etude.results.excerpts import stops
-from etude.results.exploration.ticks import bands
 from etude.results.measure import save
 from etude.results.template import template
 
@@ -69,7 +69,7 @@ def write(
     figure.clear(to)
     made = list(track(runners.run(shown, jobs, workers, shard=1), len(jobs), "Pictures and sounds", "files"))
     page = template("predict.html.j2").render(
-        run=_name(model.checkpoint), checkpoint=model.checkpoint.name, backbone=type(model.network.backbone).__name__,
+        run=name_of(model.checkpoint), checkpoint=model.checkpoint.name, backbone=type(model.network.backbone).__name__,
         command=command, count=count, seconds=seconds, bad=bad[:ROWS], bad_count=len(bad), rows=rows,
         heard=count - len(bad), targets=list(model.columns.targets), files=_files(to, files, made, model, plan),
         about=sentence(plan), stops=stops(), beats=plan.front.sync == "beat",
@@ -94,38 +94,20 @@ def sentence(plan: Plan) -> str:
 
 
 def _files(to: Path, files: list[Said], made: list[Shown], model: Model, plan: Plan) -> list[dict[str, Any]]:
-    hertz = [((place + 0.5) / plan.front.n_mels, words) for place, words in bands(plan.front)]
+    ticks = hertz(plan.front)
     found: list[dict[str, Any]] = []
     room = SOUNDS
     for said, shows in zip(files, made, strict=True):
-        why = shows.why
         if len(shows.sound) > room:
-            shows.sound, why = "", "the page has no more room for sounds"
+            shows.sound, shows.why = "", "the page has no more room for sounds"
         room -= len(shows.sound)
         drawn = plots(said, model.columns)
-        data = {
-            "seconds": said.seconds,
-            "windows": [
-                [round(start, 3), round(end, 3), None if values is None else [round(value, 3) for value in values]]
-                for start, end, values in said.windows
-            ],
-        }
-        first = said.windows[0]
-        figure.write(to, len(found) + 1, said, shows, drawn, hertz)
-        found.append(
-            {
-                "name": text(said.path.name), "folder": text(said.path.parent), "length": clock(said.seconds),
-                "seconds": said.seconds, "windows": len(said.windows), "window": first[1] - first[0],
-                "said": list(zip(model.columns.targets, words(said, model.columns), strict=True)),
-                "picture": shows.picture, "sound": shows.sound, "heard": shows.heard, "why": why,
-                "hertz": hertz, "plots": drawn, "times": times(said.seconds), "data": data,
-                "silent": sum(values is None for *_, values in said.windows),
-            }
-        )  # fmt: skip
+        figure.write(to, len(found) + 1, said, shows, drawn, ticks)
+        found.append(piece(said, shows, drawn, model.columns, ticks))
     return found
 
 
-def _name(checkpoint: Path) -> str:
+def name_of(checkpoint: Path) -> str:
     """The run that a checkpoint is of, or the checkpoint."""
     folder = checkpoint.resolve().parent
     return folder.parent.name if folder.name == "checkpoints" else checkpoint.name

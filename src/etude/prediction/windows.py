@@ -107,7 +107,7 @@ def windows(audio: np.ndarray, plan: Plan) -> list[Window]:
     found = []
     for first, last in spans(len(audio), *_sizes(audio, plan), plan.hop):
         part = audio[first:last]
-        crops = _crops(plan.front.frames(part), plan) if np.abs(part).max() >= SILENT else []
+        crops = crops_of(plan.front.frames(part), plan) if np.abs(part).max() >= SILENT else []
         found.append(Window(first / rate, last / rate, crops))
     return found
 
@@ -143,8 +143,12 @@ def _sizes(audio: np.ndarray, plan: Plan) -> tuple[int, int]:
     return (plan.length - 1) * front.hop_length + 1, plan.longest * front.hop_length + front.n_fft
 
 
-def _crops(frames: np.ndarray, plan: Plan) -> list[np.ndarray]:
-    """What evaluation hears of a clip's frames: all of them, or several crops; float16, as packs have them."""
+def crops_of(frames: np.ndarray, plan: Plan) -> list[np.ndarray]:
+    """What evaluation hears of a clip's frames (T, F): all of them, or several crops; float16, as packs have them.
+
+    Raises:
+        ValueError: They are not finite.
+    """
     with np.errstate(over="ignore"):
         view = frames[:, slice(*plan.columns)].astype(np.float16)
     if not np.isfinite(view).all():

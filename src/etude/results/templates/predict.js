@@ -1,6 +1,6 @@
 // The playhead follows the sound; a click, a drag or a key on the plots moves both.
-for (const article of document.querySelectorAll('.file')) {
-  const data = JSON.parse(article.querySelector('.data').textContent);
+function alive(article) {
+  const data = JSON.parse(article.dataset.said);
   const sound = article.querySelector('audio'), stack = article.querySelector('.stack');
   const values = [...article.querySelectorAll('[data-place]')], when = [...article.querySelectorAll('.when')];
   const whole = values.map(node => node.textContent);
@@ -67,3 +67,4 @@ for (const article of document.querySelectorAll('.file')) {
     event.preventDefault();
   });
 }
+document.querySelectorAll('.file').forEach(alive);

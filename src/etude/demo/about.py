@@ -1,0 +1,106 @@
+"""What the top of the page says: which network this is, on what it was trained, what it reached, and its limits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.prediction.model import Model
+from etude.prediction.page import name_of
+from etude.prediction.windows import Plan
+from etude.results.bootstrap import FEW_GROUPS
+from etude.results.text import NAMES, plural, span
+from etude.results.verdict import population
+
+
+@dataclass
+class About:
+    """The top of the page.
+
+    Args:
+        name: Of the run, or of its checkpoint.
+        lead: One sentence on the network and its data.
+        scores: Of each target `name`, `metric`, `score` with its interval, `others`: names and scores of the baselines,
+            and `basis`: on how many clips.
+        limits: Sentences on what its numbers are worth.
+    """
+
+    name: str
+    lead: str
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+
+
+def about(model: Model, plan: Plan, folder: Path | None) -> About:
+    """What is known of a network.
+
+    Args:
+        model: The network.
+        plan: How sounds are cut for it.
+        folder: Of its run; none for a checkpoint alone.
+    """
+    record, metrics = _json(folder, "record.json"), _json(folder, "metrics.json")
+    made, data = record.get("model", {}), record.get("data", {})
+    kind = f"{type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"
+    trained = data.get("splits", {}).get("train", {})
+    of = f", trained on {plural(trained['clips'], 'clip')}" if "clips" in trained else ""
+    lead = f"{kind}{of}{' of ' + data['title'] if of and data.get('title') else ''}."
+    disjoint = bool(data.get("disjoint", False))
+    found = About(str(record.get("name") or name_of(model.checkpoint)), lead)
+    for name, target in metrics.get("targets", {}).items():
+        if name in model.columns.targets:
+            found.scores.append(_scored(name, target, disjoint))
+    if record.get("trial"):
+        found.limits.append(f"This is a trial (debug={record['trial']}), whose numbers mean nothing.")
+    if not found.scores:
+        found.limits.append("Nothing is known here of how well it does: its run has no metrics.json beside it.")
+    groups = [target["splits"]["test"]["groups"] for target in metrics.get("targets", {}).values()]
+    if groups and min(groups) < FEW_GROUPS:
+        found.limits.append("From so few groups the intervals are rough, and as a rule too narrow.")
+    length = "" if plan.front.sync == "beat" else f" of {plan.length / plan.front.frames_per_second:.3g} s"
+    found.limits.append(
+        f"It has heard clips{length} and knows no others: of music unlike them, and of what is no music, it says "
+        "something too, with the same air of certainty. A probability here is the network's own, not a frequency."
+    )
+    if data.get("note"):
+        found.limits.append(str(data["note"]))
+    return found
+
+
+def home(run: Path, checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint is of, where it lies in one."""
+    folder = run if run.is_dir() else checkpoint.resolve().parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def _scored(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]:
+    metric, part = target["primary"], target["splits"]["test"]
+    scores = part["scores"] or {}
+    others = [
+        (baseline["name"], span(baseline["scores"][metric]))
+        for baseline in part["baselines"].values()
+        if baseline["scores"].get(metric, {}).get("value") is not None  # a constant orders nothing
+    ]
+    return {
+        "name": name, "metric": NAMES[metric], "score": span(scores[metric]) if metric in scores else "not defined",
+        "others": others, "basis": population(part, disjoint),
+    }  # fmt: skip
+
+
+def _json(folder: Path | None, name: str) -> dict[str, Any]:
+    """What a file of the run holds; nothing where there is none.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    path = folder / name if folder else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON; take the file away, or from where it is whole") from error
+    return found if isinstance(found, dict) else {}

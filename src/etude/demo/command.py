@@ -1,0 +1,129 @@
+"""The command that opens a page to try a trained network: `etude demo outputs/<run>`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from etude.door import door
+from etude.errors import UserError
+
+HELP = """demo: a page in the browser to try a trained network: drop or record a sound, and see what it hears.
+
+  python scripts/demo.py outputs/<run>         the page of a run, at http://127.0.0.1:7860
+  python scripts/demo.py best.ckpt             a checkpoint alone is enough; then no clips are compared
+
+  host=<address>                   127.0.0.1, which this machine alone can reach
+  port=<number>                    the first free one from 7860 on
+  limit=<MB>  seconds=<seconds>    the largest and the longest sound that is taken; 50 and 600
+  device=auto | cpu | cuda         where the network is; auto
+  browser=false                    only says the address, and opens no browser
+
+Nothing is asked of any network, and what is dropped on the page stays on this machine until the page ends: Ctrl-C.
+It needs gradio: pip install 'etude[page]'."""
+LACKING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
+FIRST, LAST = 7860, 7959  # ports that are tried
+
+
+@dataclass
+class Wish:
+    """What is to be served.
+
+    Args:
+        run: A run folder, or a checkpoint.
+        host: Where the page can be reached from.
+        port: Its port; none: the first that is free.
+        limit: The largest sound, in MB.
+        seconds: The longest sound, in s.
+        device: Where the network is.
+        browser: Whether one is opened.
+    """
+
+    run: Path
+    host: str = "127.0.0.1"
+    port: int | None = None
+    limit: float = 50.0
+    seconds: float = 600.0
+    device: str = "auto"
+    browser: bool = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page until it is ended.
+
+    Args:
+        argv: A run folder or a checkpoint, and settings.
+
+    Returns:
+        0 when Ctrl-C or SIGTERM ends the page; 2 when the command has to be mended; 130 when interrupted before the
+        page is there.
+    """
+
+    def work(words: list[str]) -> list[Path]:
+        wish = parse(words)
+        if not installed():
+            raise UserError(LACKING)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from etude.demo.serve import serve  # heavy, and only now needed
+
+        serve(wish)
+        return []
+
+    return door(argv, HELP, work)
+
+
+def installed() -> bool:
+    """Whether gradio is there."""
+    try:
+        return find_spec("gradio") is not None
+    except ValueError:  # an empty module in its place
+        return False
+
+
+def parse(words: Sequence[str]) -> Wish:
+    """What the words of the command say.
+
+    Raises:
+        UserError: A word is none of these, or says something else than it may.
+    """
+    names: list[str] = []
+    wish = Wish(Path())
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).expanduser().exists():
+            names.append(word)
+        elif key == "host" and value:
+            wish.host = value
+        elif key == "port":
+            if not value.isdecimal() or not 0 < int(value) < 65536:
+                raise UserError(f"{word}: must be a whole number from 1 to 65535")
+            wish.port = int(value)
+        elif key in ("limit", "seconds"):
+            setattr(wish, key, _positive(word, value))
+        elif key == "device" and value:
+            wish.device = value
+        elif key == "browser" and value.lower() in ("true", "false"):
+            wish.browser = value.lower() == "true"
+        else:
+            raise UserError(
+                f"{word}: is no run, and none of host=, port=, limit=, seconds=, device=, browser=; --help shows some"
+            )
+    if len(names) != 1:
+        raise UserError(f"demo takes one run folder or checkpoint, got {', '.join(names) or 'none'}")
+    wish.run = Path(names[0]).expanduser()
+    if not wish.run.exists():
+        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
+    return wish
+
+
+def _positive(word: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise UserError(f"{word}: must be a number greater than 0")
+    return number

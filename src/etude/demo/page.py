@@ -1,0 +1,132 @@
+"""The page: gradio takes the sound and brings what is said of it; all that is seen comes from the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.demo.about import About
+from etude.demo.ear import Ear, Refused, Told, moments
+from etude.demo.examples import Example
+from etude.demo.looked import Looked
+from etude.demo.near import Near
+from etude.results.template import template
+
+if TYPE_CHECKING:
+    from gradio import HTML, Blocks, Button
+
+WAITING, DELETED = 16, (300, 1800)  # calls in the queue; s: how often old uploads are looked for, and how old they get
+FIRST = "Nothing is heard yet: drop a sound above, record one, or take an example."
+LOST = "This sound is no longer here; drop it once more."
+
+
+@dataclass
+class Parts:
+    """What the page is made of.
+
+    Args:
+        about: Its top.
+        ear: Hears a sound.
+        near: Finds clips that are alike.
+        looked: Draws where the network looked.
+        examples: Sounds to begin with.
+    """
+
+    about: About
+    ear: Ear
+    near: Near
+    looked: Looked
+    examples: list[Example]
+
+
+def page(parts: Parts) -> Blocks:
+    """The page, which answers one call at a time."""
+    import gradio as gr
+
+    targets = list(parts.ear.model.columns.targets)
+    one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
+    with gr.Blocks(title=f"{parts.about.name} · Étude", analytics_enabled=False, delete_cache=DELETED) as blocks:
+        _html(template("demo_about.html.j2").render(about=parts.about))
+        sound = gr.Audio(
+            sources=["upload", "microphone"], type="filepath", editable=False, buttons=[],
+            label=f"A sound, {parts.ear.limits.words}",
+        )  # fmt: skip
+        buttons = _examples(parts.examples)
+        heard, near = _html(note(FIRST)), _html()
+        with gr.Column(visible=False, elem_classes="looked") as looked:
+            _html(template("demo_ask.html.j2").render())
+            with gr.Row():
+                window = gr.Dropdown([], label="Window", interactive=True, min_width=260)
+                target = gr.Dropdown(targets, value=targets[0], label="What for", visible=len(targets) > 1)
+                button = gr.Button("Show where it looked", variant="primary")
+            pictures = _html()
+        current = gr.State()
+        outputs = [sound, heard, near, looked, window, pictures, current]
+
+        def hear(path: str | None, name: str = "") -> Iterator[dict[Any, Any]]:
+            empty = {near: "", looked: gr.Column(visible=False), pictures: "", current: None, sound: None}
+            if path is None:
+                return
+            try:
+                told = parts.ear.hear(Path(path))
+                shown = parts.ear.page(told, name or Path(path).name)
+            except Refused as refused:
+                yield {**empty, heard: note(str(refused), alarm=True)}
+                return
+            choice = _windows(told, told.decisive(parts.ear.model.columns))
+            yield {**empty, heard: shown, current: path}
+            assert told.said.embedding is not None
+            yield {
+                near: parts.near.page(told.said.embedding), looked: gr.Column(visible=True),
+                window: gr.Dropdown(choices=choice, value=choice[0][1]),
+            }  # fmt: skip
+
+        def look(path: str | None, place: int, name: str) -> str:
+            try:
+                if path is None:
+                    raise Refused(LOST)
+                return parts.looked.page(parts.ear.hear(Path(path)), place, name)
+            except Refused as refused:
+                return note(str(refused), alarm=True)
+
+        gr.on([sound.upload, sound.stop_recording], hear, [sound], outputs, **one)
+        for example, chosen in zip(parts.examples, buttons, strict=True):
+            chosen.click(partial(hear, str(example.path), example.name), None, outputs, **one)
+        button.click(look, [current, window, target], pictures, **one)
+    return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
+
+
+def note(sentence: str, alarm: bool = False) -> str:
+    """One sentence in the place of what there is not."""
+    return template("demo_note.html.j2").render(sentence=sentence, alarm=alarm)
+
+
+def _windows(told: Told, first: int) -> list[tuple[str, int]]:
+    """The windows to choose from, the clearest one first."""
+    found = [(words, place) for place, words in enumerate(moments(told))]
+    clearest = (f"{found[first][0]}, the clearest", first)
+    return [clearest, *found[:first], *found[first + 1 :]] if len(found) > 1 else found
+
+
+def _html(value: str = "") -> HTML:
+    import gradio as gr
+
+    return gr.HTML(value, apply_default_css=False, elem_classes="etude")
+
+
+def _examples(examples: list[Example]) -> list[Button]:
+    """A card of each example, and the buttons by which they are heard."""
+    import gradio as gr
+
+    buttons: list[Button] = []
+    if examples:
+        _html("<h3>Examples from its test part</h3>")
+        with gr.Row():
+            for example in examples:
+                with gr.Column(min_width=220):
+                    _html(template("demo_example.html.j2").render(clip=example.card))
+                    buttons.append(gr.Button("Hear this", size="sm"))
+    return buttons

@@ -1,0 +1,137 @@
+"""From the words of the command to a page that is served until it is ended."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import webbrowser
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from etude.demo.command import FIRST, LAST
+from etude.demo.limits import Limits
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from etude.demo.command import Wish
+    from etude.demo.page import Parts
+
+log = logging.getLogger(__name__)
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def serve(wish: Wish) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Args:
+        wish: What is to be served, and where.
+
+    Raises:
+        UserError: There is no such run, its network hears no sound, or the port is in use.
+    """
+    with listening(wish.host, wish.port) as door, tempfile.TemporaryDirectory(prefix="etude-demo-") as home:
+        # gradio serves these two folders, and both are ours: what is dropped, and a cache that stays empty
+        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": home, "GRADIO_EXAMPLES_CACHE": home})
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the folder
+        made = parts(wish)
+        app = application(made, wish)
+        host, port = door.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if wish.host not in LOCAL:
+            log.warning("host=%s: anyone who can reach this machine can use it", wish.host)
+        print(f"{made.about.name}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
+        if wish.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
+            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # else it may be one in this terminal
+        with suppress(KeyboardInterrupt):
+            _run(app, door)
+    log.info("ended; what was dropped on the page is deleted")
+
+
+def parts(wish: Wish) -> Parts:
+    """What the page is made of; embeddings of the training part are computed, unless they were kept."""
+    from etude.demo.about import about, home
+    from etude.demo.ear import Ear
+    from etude.demo.examples import examples
+    from etude.demo.library import library
+    from etude.demo.looked import Looked
+    from etude.demo.near import Near
+    from etude.demo.page import Parts
+    from etude.inspection.load import Run
+    from etude.prediction.model import Model, find
+
+    checkpoint = find(wish.run)
+    model = Model(checkpoint, wish.device)
+    plan = model.plan()
+    folder = home(wish.run, checkpoint)
+    run = Run(folder, str(checkpoint)) if folder else None
+    near = Near(library(run, model, plan), model.front, model.columns)
+    ear = Ear(model, plan, Limits(wish.limit, wish.seconds))
+    return Parts(about(model, plan, folder), ear, near, Looked(model), examples(run, near))
+
+
+def application(made: Parts, wish: Wish) -> ASGIApp:
+    """The page as an application, behind its gate."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from etude.demo.dress import head, theme
+    from etude.demo.gate import Gate
+    from etude.demo.limits import MB
+    from etude.demo.page import page
+
+    blocks = page(made)
+    app = FastAPI(openapi_url=None)
+    settings: dict[str, Any] = {"ssr_mode": False, "pwa": False, "mcp_server": False, "run_history": False}
+    gr.mount_gradio_app(
+        app, blocks, path="/", server_name=wish.host, footer_links=[], show_error=False, enable_monitoring=False,
+        max_file_size=int(wish.limit * MB), theme=theme(), head=head(), **settings,
+    )  # fmt: skip
+    return Gate(app, LOCAL if wish.host in LOCAL else None)
+
+
+def listening(host: str, port: int | None) -> socket.socket:
+    """A socket that listens: at a port, or at the first that is free.
+
+    Raises:
+        UserError: It is in use, or the machine has no such address.
+    """
+    problem = OSError()
+    for one in [port] if port else range(FIRST, LAST + 1):
+        try:
+            family, *_, address = socket.getaddrinfo(host, one, type=socket.SOCK_STREAM)[0]
+            door = socket.socket(family, socket.SOCK_STREAM)
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        except OSError as error:
+            raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
+        try:
+            door.bind(address)
+            door.listen(128)
+            return door
+        except OSError as error:
+            door.close()
+            problem = error
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
+    where = f"port={port}" if port else f"the ports from {FIRST} to {LAST}"
+    raise UserError(f"{where}: cannot be used ({problem.strerror}); name another with port=<number>") from problem
+
+
+def _run(app: ASGIApp, door: socket.socket) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that open pages are cut off is no error
+            await super().shutdown(sockets)
+
+    settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": 1, "lifespan": "on", "ws": "none"}
+    Server(uvicorn.Config(app, **settings)).run(sockets=[door])

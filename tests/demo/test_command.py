@@ -1,0 +1,119 @@
+"""The words of the command, and what is not there: one sentence, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from etude.demo.bars import bars
+from etude.demo.command import LACKING, main, parse
+from etude.demo.gate import OPEN
+from etude.demo.limits import Limits
+from etude.demo.serve import listening
+from etude.errors import UserError
+from etude.prediction.columns import Columns
+from etude.prediction.engine import Said
+
+
+def test_words_say_what_is_served(tmp_path: Path) -> None:
+    wish = parse([str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"])
+    assert (wish.run, wish.host, wish.port, wish.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
+    assert (wish.limit, wish.seconds, wish.browser) == (2.5, 90.0, False)
+    plain = parse([str(tmp_path)])
+    assert (plain.host, plain.port, plain.browser) == ("127.0.0.1", None, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "takes one run folder or checkpoint, got none"),
+        (["{run}", "{run}"], "takes one run folder or checkpoint, got {run}, {run}"),
+        (["nowhere"], "nowhere: there is no such run folder or checkpoint"),
+        (["{run}", "port=0"], "port=0: must be a whole number from 1 to 65535"),
+        (["{run}", "port=http"], "port=http: must be a whole number from 1 to 65535"),
+        (["{run}", "limit=0"], "limit=0: must be a number greater than 0"),
+        (["{run}", "seconds=inf"], "seconds=inf: must be a number greater than 0"),
+        (["{run}", "share=true"], "share=true: is no run, and none of host="),
+        (["{run}", "browser=no"], "browser=no: is no run, and none of host="),
+    ],
+)
+def test_wrong_words_are_said(words: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        parse([word.format(run=tmp_path) for word in words])
+    assert said.format(run=tmp_path) in str(error.value)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from etude.demo.command import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "python scripts/demo.py" in out
+    assert not {"torch", "gradio", "pandas", "numpy", "uvicorn"} & set(out.split())
+
+
+def test_without_gradio_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.strip() == LACKING and "pip install 'etude[page]'" in LACKING
+
+
+def test_a_port_that_is_taken_is_said_and_else_the_next_is_found() -> None:
+    with listening("127.0.0.1", None) as first, listening("127.0.0.1", None) as second:
+        one, two = first.getsockname()[1], second.getsockname()[1]
+        assert 7860 <= one < two
+        with pytest.raises(UserError, match=f"port={one}: cannot be used .*in use.*; name another with port="):
+            listening("127.0.0.1", one)
+    with pytest.raises(UserError, match=r"host=192\.0\.2\.1: this machine has no such address"):
+        listening("192.0.2.1", None)  # an address of documentation, which no machine has
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with listening("127.0.0.1", port) as third:
+        assert third.getsockname()[1] == port
+
+
+def test_only_what_the_page_needs_is_answered() -> None:
+    for path in ("/", "/config", "/theme.css", "/assets/index.js", "/gradio_api/upload", "/gradio_api/queue/join",
+                 "/gradio_api/heartbeat/a1b2", "/gradio_api/file=/tmp/x/song.mp3"):  # fmt: skip
+        assert OPEN.fullmatch(path), path
+    for path in ("/gradio_api/file=https://example.com/x", "/gradio_api/proxy=https://x.hf.space", "/docs",
+                 "/monitoring", "/gradio_api/vibe-code", "/gradio_api/info", "/login"):  # fmt: skip
+        assert not OPEN.fullmatch(path), path
+
+
+def test_limits_are_known_before_a_sound_is_decoded(tmp_path: Path) -> None:
+    limits = Limits(1, 60)
+    assert limits.words == "up to 1 MB and 1 min"
+    path = tmp_path / "quiet.flac"  # two hours in a few kB
+    soundfile.write(path, np.zeros(7200 * 8000, np.int16), 8000)
+    assert path.stat().st_size < 1 << 20
+    assert limits.refuse(path) == "This sound is 2 h 00 min long; this page takes up to 1 MB and 1 min."
+    large, empty, listed = tmp_path / "large.wav", tmp_path / "empty.mp3", tmp_path / "list.mp3"
+    large.write_bytes(b"\xff" * (3 << 19))
+    empty.write_bytes(b"")
+    listed.write_text("#EXTM3U\n/etc/passwd\n" + "é" * 400)  # a playlist opens files of this machine
+    assert limits.refuse(large) == "This file has 1.5 MB; this page takes up to 1 MB and 1 min."
+    assert limits.refuse(empty) == "This file is empty, 0 bytes."
+    assert limits.refuse(listed) == "This file is a text, and no sound."
+    assert limits.refuse(tmp_path / "gone.wav") == "This sound is no longer here; drop it once more."
+    soundfile.write(tmp_path / "fine.wav", np.full(8000, 0.1), 8000)
+    assert limits.refuse(tmp_path / "fine.wav") == ""
+
+
+def test_bars_are_sorted_and_those_left_out_are_counted() -> None:
+    columns = Columns({
+        "genre": {"kind": "label", "classes": list("abcdefghijkl")},
+        "tempo": {"kind": "scalar", "low": 40, "high": 240},
+    })  # fmt: skip
+    values = [0.05, 0.3, *[0.06] * 9, 0.11, 290.0]
+    label, scalar = bars(Said(Path("x"), 1, 1, 10.0, values), columns)
+    assert [row["name"] for row in label["rows"]] == list("blcdefghij")  # of equal ones the first
+    assert label["rest"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
+    assert scalar["rows"] == [{"name": "tempo", "value": 290.0, "share": 1.0, "ends": (40.0, 240.0)}]
