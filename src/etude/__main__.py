@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": ("etude.prepare", "make the pack of a collection without training on it"),
     "explore": ("etude.explore", "look at a collection before training on it"),
     "predict": ("etude.prediction.command", "say what a trained network hears in sounds it has not seen"),
+    "export": ("etude.export.command", "make files of a trained network that others run, with a card"),
     "demo": ("etude.demo.command", "open a page to try a trained network in the browser"),
     "inspect": ("etude.inspection.command", "look inside a trained network, with one clip"),
     "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),

@@ -64,21 +64,26 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
 
 
 def load(path: str | Path) -> Run:
-    """A run from its folder; from a checkpoint, which then is its network; or a checkpoint alone, which can predict.
+    """A run from its folder; from a checkpoint, which then is its network; or one alone or exported, which can predict.
 
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
+    from etude.checkpoint import WEIGHTS, exported
     from etude.results.comparison.reading import find
 
     path = Path(path)
     if path.suffix == ".ckpt" and path.is_file():
         return Run(path.parent.parent, path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return Run(path.parent, path)
     if not path.exists():
         raise UserError(f"{path}: there is no such folder")
     runs = find(path)
     if runs == [path]:
         return Run(path)
+    if not runs and exported(path):
+        return Run(path, path / WEIGHTS)
     if not runs:
         raise UserError(f"{path}: is no run; a run's folder has a config.yaml and a record.json")
     raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")

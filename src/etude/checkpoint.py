@@ -12,14 +12,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # what an export is made of, as the Hugging Face hub has them
+
+
+def exported(folder: Path) -> bool:
+    """Whether a folder holds a network that was exported as safetensors."""
+    return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
+
+
 def read(path: Path) -> dict[str, Any]:
     """The content of one of our checkpoints: `state_dict`, the recipe under `etude`, and Lightning's own.
+
+    Args:
+        path: A checkpoint; or an export: its folder, or its .safetensors beside a config.json.
 
     Raises:
         UserError: The file cannot be read, or is a checkpoint of something else.
     """
     import torch
 
+    if path.is_dir() or path.suffix == ".safetensors":
+        return _exported(path / WEIGHTS if path.is_dir() else path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a strange byte leads to, and advises to trust it
@@ -28,6 +41,20 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or "etude" not in stored:
         raise UserError(f"{path}: is a checkpoint of something else; it holds no recipe of a network")
     return stored
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    """What `read` gives, of tensors and the recipe that lies beside them."""
+    import json
+
+    config = path.with_name(CONFIG)
+    try:
+        found = json.loads(config.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{config}: cannot be read as JSON; an exported network is {path.name} beside it") from error
+    if not isinstance(found, dict) or not isinstance(found.get("etude"), dict):
+        raise UserError(f"{config}: is the config of something else; it holds no recipe of a network")
+    return {"state_dict": tensors(path), "etude": found["etude"]}
 
 
 def random_state() -> dict[str, Any]:

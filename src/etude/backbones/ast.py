@@ -84,7 +84,7 @@ class AST(Backbone):
         rows, columns = (bins - height) // fstride + 1, max(0, span - patch) // tstride + 1
         places = Waves(rows, self.dim) if weights is None else Table(rows, columns, self.dim)
         self.patches = Patches(filters, places, own, net.norm_pre, (drop_time, drop_frequency, drop_patches))
-        self.blocks = nn.ModuleList(net.blocks)
+        self.blocks, self.least = nn.ModuleList(net.blocks), 2 * patch
         self.steps = len(self.blocks)
         self.norm, self.fc_norm = net.norm, net.fc_norm  # one before the tokens are pooled or one after
         self.apply(_init)

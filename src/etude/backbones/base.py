@@ -29,6 +29,9 @@ class Backbone(nn.Module):
         raw: Whether frames go in as they are, because weights that were trained elsewhere know their scale; else
             they are standardised by the training part.
         hears: Front end, by dotted name, that such weights need; none for networks without.
+        ragged: Whether clips of different lengths can share an exported graph; else those of a batch have one length.
+        least: Frames that an exported graph needs, whose shapes have to hold for every length: it adds so many of
+            padding, which is invisible; where clips have one length, theirs has to be at least this.
     """
 
     dim: int
@@ -36,6 +39,8 @@ class Backbone(nn.Module):
     axis: int = 1
     raw: bool = False
     hears: str | None = None
+    ragged: bool = True
+    least: int = 32
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
@@ -98,6 +103,11 @@ class Backbone(nn.Module):
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output, for freezing, layer-wise learning rates and inspection."""
         raise NotImplementedError
+
+
+def exporting() -> bool:
+    """Whether a graph is being made, which cannot ask what is in a tensor and has to serve batches of every shape."""
+    return bool(getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)())  # torch 2.6 has the latter only
 
 
 def valid(lengths: Tensor, frames: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, State, valid
+from etude.backbones.base import Backbone, State, exporting, valid
 
 SIDE = 4  # parts of the last pooling, in time and in frequency
 
@@ -76,7 +76,12 @@ class AdaptiveMaxPool(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Largest of values of at least 0 (B, C, T, F), whose first (B,) frames are valid: (B, C, 4, 4)."""
-        x = F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
+        if exporting():  # ONNX has no adaptive pooling; of ties, this has another gradient
+            width = x.shape[3]
+            parts = [x[..., i * width // SIDE : -(-(i + 1) * width // SIDE)].amax(3) for i in range(SIDE)]
+            x = torch.stack(parts, 3)
+        else:
+            x = F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
         t, n = torch.arange(x.shape[2], device=x.device), lengths[:, None]
         inside = [(t >= i * n // SIDE) & (t < -(-(i + 1) * n // SIDE)) for i in range(SIDE)]  # (B, T) each
         return torch.stack([(x * part[:, None, :, None]).amax(2) for part in inside], 2)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from etude.backbones.base import Backbone, State, valid
+from etude.backbones.base import Backbone, State, exporting, valid
 
 READOUTS = ("last", "mean", "attention")
 GROUP = 8  # clips: a batch costs a CPU core as much as its parts, down to where the products of a frame get too small
@@ -50,7 +50,7 @@ class LSTM(Backbone):
         super().__init__()
         if readout not in READOUTS:
             raise ValueError(f"backbone.readout must be {', '.join(READOUTS[:-1])} or {READOUTS[-1]}, got {readout!r}")
-        self.readout, self.packed = readout, packed
+        self.readout, self.packed, self.least = readout, packed, 0
         directions = 2 if bidirectional else 1
         self.dim, self.steps = hidden * directions, depth
         self.bidirectional = bidirectional
@@ -98,8 +98,8 @@ class LSTM(Backbone):
         return torch.cat([super(LSTM, self).after(place, (x[:, : int(n[0])], n)) for x, n in groups])[order.argsort()]
 
     def _packs(self, x: Tensor) -> bool:
-        """Whether clips go through packed."""
-        return x.is_cuda if self.packed is None else self.packed
+        """Whether clips go through packed; in an exported graph, which other devices run, they do not."""
+        return not exporting() and (x.is_cuda if self.packed is None else self.packed)
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output; the read-out, where it learns, belongs to the last."""
@@ -158,6 +158,6 @@ def take(x: Tensor, frames: Tensor) -> Tensor:
 
 def reversal(lengths: Tensor, frames: int) -> Tensor:
     """Indices (B, T, 1) that reverse each clip within its own length and leave its padding where it is."""
-    t = torch.arange(frames, device=lengths.device).expand(len(lengths), -1)
+    t = torch.arange(frames, device=lengths.device).expand(lengths.shape[0], -1)
     end = lengths[:, None]
     return torch.where(t < end, end - 1 - t, t)[..., None]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import valid
+from etude.backbones.base import exporting, valid
 
 
 class State(NamedTuple):
@@ -28,7 +28,7 @@ class State(NamedTuple):
     def of(cls, tokens: Tensor, counts: Tensor) -> State:
         """Tokens (B, N, D) of which the first `counts` (B,) are there."""
         mask = valid(counts, tokens.shape[1])
-        return cls(tokens, counts, None if bool(mask.all()) else mask[:, None, None])
+        return cls(tokens, counts, None if not exporting() and bool(mask.all()) else mask[:, None, None])
 
 
 class Patches(nn.Module):
@@ -71,7 +71,7 @@ class Patches(nn.Module):
         x, columns = in_time(x, columns)
         turned, rows = in_frequency(x.transpose(1, 2), torch.full_like(columns, x.shape[2]))
         x, counts = anywhere(turned.transpose(1, 2).flatten(1, 2), columns * rows)
-        tokens = self.norm(torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1))
+        tokens = self.norm(torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], dim=1))
         return State.of(tokens, self.tokens.shape[1] + counts)
 
 

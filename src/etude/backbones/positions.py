@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from etude.backbones.base import exporting
+
 
 class Waves(nn.Module):
     """For a network without weights from elsewhere: sinusoids of time and a learned code of frequency.
@@ -50,7 +52,7 @@ class Table(nn.Module):
     def forward(self, columns: Tensor, count: int) -> Tensor:
         """Codes of `count` columns of clips that have `columns` (B,) of their own: (1 or B, count, rows, D)."""
         last = self.table.shape[1] - 1
-        if count <= last + 1:
+        if not exporting() and count <= last + 1:
             return self.table[:, :count]
         slower = (last / (columns - 1).clamp(min=1)).clamp(max=1)
         place = (torch.arange(count, device=columns.device) * slower[:, None]).clamp(max=last)  # (B, count)

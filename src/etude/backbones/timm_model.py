@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, valid
+from etude.backbones.base import Backbone, exporting, valid
 from etude.backbones.pretrained import misfit, one_channel, read
 
 LEAST = (128, 64)  # frames and bins: after the usual five halvings there is still a picture to take statistics of
@@ -37,6 +37,7 @@ class Timm(Backbone):
         ValueError: There is no such network, or it takes pictures of one size only.
     """
 
+    ragged, least = False, LEAST[0]
     axis = 3  # its pictures have time to the right
 
     def __init__(
@@ -77,6 +78,8 @@ class Timm(Backbone):
         """
         x = x * valid(lengths, x.shape[1])[..., None]
         x = F.pad(x, (0, self.bins - x.shape[2], 0, max(0, LEAST[0] - x.shape[1]))).transpose(1, 2)[:, None]
+        if exporting():  # where all are of one length
+            return self.net(x)
         lengths = lengths.clamp(min=LEAST[0])  # a short clip ends in zeros, whatever its neighbours
         rows, parts = [], []
         for length in lengths.unique().tolist():

@@ -28,6 +28,7 @@ class Model:
     Args:
         checkpoint: Its file.
         device: `auto` takes a GPU where there is one.
+        images: Whether it may be one that looks at images.
 
     Attributes:
         checkpoint: Its file.
@@ -39,7 +40,7 @@ class Model:
         UserError: It cannot be read, hears no sound, or there is no such device.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto") -> None:
+    def __init__(self, checkpoint: Path, device: str = "auto", images: bool = False) -> None:
         import torch
 
         from etude.results.exploration.views import hears
@@ -50,7 +51,7 @@ class Model:
             raise UserError("device=cuda: there is no GPU that torch can use; leave it out or say device=cpu")
         self.checkpoint, self.network = checkpoint, build.load(checkpoint)
         self.front: Front = build.make(self.network.recipe["front"])
-        if not hears(self.front):
+        if not images and not hears(self.front):
             raise UserError(f"{checkpoint}: this network looks at images, and takes no sound")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.network.to(self.device)
@@ -98,7 +99,7 @@ class Model:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint of a run folder, or the one that is named itself.
+    """The checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
 
     Raises:
         UserError: There is none, or the folder holds several runs.

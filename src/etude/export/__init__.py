@@ -1,0 +1,1 @@
+"""A trained network as files that others run without this project: an ONNX graph, a PyTorch program, safetensors."""

@@ -1,0 +1,49 @@
+"""What the tests of exports share: the small network of predictions, and a checkpoint of any backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.prediction.conftest import TARGETS, checkpoint, clips, model  # noqa: F401  # fixtures, shared
+
+from etude import build
+
+Judges = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def stored(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Judges:
+    """Write a checkpoint of a network that nobody has trained, from overrides."""
+
+    def make(*overrides: str, **more: Any) -> Path:
+        plain = config("task=multitask", *overrides)
+        genre = config("task=genre")["task"]["targets"]
+        del plain["task"]["targets"]["danceability"]
+        plain["task"]["targets"] = genre | plain["task"]["targets"]
+        feature = build.make(plain["feature"])
+        recipe = {
+            "config": {k: plain.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
+            "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],
+            "front": feature.front.to_dict(),
+            "evaluation": {"frames": 260, "longest": 260, "shortest": 1.0, "crop": None, "crops": None}, **more,
+        }  # fmt: skip
+        torch.manual_seed(0)
+        network = build.network(recipe)
+        decibel = torch.from_numpy(feature.front.decibel[feature.columns])
+        network.standardiser.mean.copy_(torch.where(decibel == 1, -40.0, 0.0))
+        network.standardiser.std.copy_(torch.where(decibel == 1, 15.0, 1.0))
+        with torch.no_grad():  # away from its tidy first weights
+            for key, value in network.backbone.state_dict().items():
+                if key.endswith("running_var"):
+                    value.uniform_(0.5, 2.0)
+                elif value.is_floating_point():
+                    value += 0.02 * torch.randn_like(value)
+        path = tmp_path_factory.mktemp("stored") / "best.ckpt"
+        torch.save({"state_dict": network.state_dict(), "etude": recipe, "epoch": 0}, path)
+        return path
+
+    return make
