@@ -56,7 +56,7 @@ def test_lines_break_where_it_is_silent_and_reach_the_ends() -> None:
 
 
 def test_times_are_round_and_few() -> None:
-    assert (clock(7.9), clock(205), clock(3723)) == ("0:07", "3:25", "1:02:03")
+    assert (clock(7.9), clock(205), clock(3723)) == ("0:08", "3:25", "1:02:03")
     assert times(10) == [(0, "0:00"), (0.2, "0:02"), (0.4, "0:04"), (0.6, "0:06"), (0.8, "0:08"), (1, "0:10")]
     assert all(2 <= len(times(seconds)) <= 6 for seconds in (1.2, 29, 200, 1000, 7000, 30000))
 
