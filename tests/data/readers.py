@@ -53,7 +53,7 @@ def square(number: int) -> int:
 
 def origin(number: int) -> tuple[int, int, bool]:
     """The process, the one that it was forked from, and whether it had its imports before it was asked for anything."""
-    return os.getpid(), os.getppid(), "librosa.filters" in sys.modules
+    return os.getpid(), os.getppid(), "torch" in sys.modules
 
 
 LAST = 130  # job that raises

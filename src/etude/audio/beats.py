@@ -13,7 +13,8 @@ import numpy as np
 
 from etude.audio.bank import Bank
 from etude.audio.compiled import first_use
-from etude.audio.front import Front, decibels, mel_bank, spectrum
+from etude.audio.filters import mel
+from etude.audio.front import Front, decibels, spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ def track(audio: np.ndarray, front: Front) -> np.ndarray:
     """
     rate, hop = front.rate, front.hop_length
     # onsets: all frequencies, 80 dB below the loudest, as librosa has it
-    power = spectrum(percussive(audio, front), front, Bank(mel_bank(rate, front.n_fft, BANDS)))
+    power = spectrum(percussive(audio, front), front, Bank(mel(rate, front.n_fft, BANDS)))
     decibels(power, "one")
     with first_use("beats"):
         import librosa

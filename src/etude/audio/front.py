@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from etude.audio.compiled import first_use
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,11 +124,3 @@ def decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
     if ref == "max":
         power -= power.max()
     power.clamp_(min=power.max() - top_db)
-
-
-def mel_bank(rate: int, n_fft: int, n_mels: int = 128, fmin: float = 0.0, fmax: float | None = None) -> np.ndarray:
-    """Librosa's mel filters (n_mels, 1 + n_fft / 2), from `fmin` to `fmax` Hz (none: half the rate)."""
-    with first_use("filters"):
-        from librosa import filters
-
-        return filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=rate / 2 if fmax is None else fmax)

