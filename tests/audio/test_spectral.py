@@ -191,3 +191,11 @@ def test_a_front_end_travels_as_plain_values() -> None:
     plain = json.loads(json.dumps(front.to_dict()))
     assert make(plain) == front
     assert make({**plain, "rate": 22050}) != front
+
+
+@pytest.mark.parametrize("front", [FrontEnd(), *FRONTS, FrontEnd(sync="beat"), FrontEnd(chroma="cqt")], ids=name)
+def test_a_view_is_some_columns_of_the_frames(front: FrontEnd) -> None:
+    audio = decode(ONE[0], front.rate)
+    whole = frames(audio, front)
+    for columns in ((0, front.n_mels), (3, 20), (front.n_mels, front.bins), (0, front.bins)):
+        np.testing.assert_allclose(front.view(audio, columns), whole[:, slice(*columns)], rtol=0, atol=1e-4)

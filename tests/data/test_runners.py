@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,16 @@ def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
     assert len(parents) == 1 and os.getpid() not in parents  # one for all calls, and it is not this one
     assert {worker for worker, *_ in first}.isdisjoint(worker for worker, *_ in second)
     assert all(there for *_, there in first)
+
+
+def test_until_the_others_are_there_this_process_does_what_there_is_to_do() -> None:
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that the others have to be waited for
+    done = list(run(origin, list(range(5000)), 2, meanwhile=True))
+    who = [worker for worker, *_ in done]
+    here = who.count(os.getpid())
+    assert len(done) == 5000 and here >= 1
+    assert who[:here] == [os.getpid()] * here  # at first, and then never again
+    assert list(run(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
 
 
 def test_a_worker_that_dies_is_a_sentence() -> None:

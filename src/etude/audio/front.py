@@ -69,6 +69,10 @@ class Front:
         """Samples (N,), float32, at `rate`, to frames (T, F), float32."""
         raise NotImplementedError
 
+    def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
+        """The frames (T, last - first) of some columns alone, from the first to the one before the last."""
+        return self.frames(audio)[:, slice(*columns)]
+
     def to_dict(self) -> dict[str, object]:
         """Plain values, for manifests and checkpoints, with the `_target_` that makes the same front end of them."""
         return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}

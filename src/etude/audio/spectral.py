@@ -71,14 +71,19 @@ class FrontEnd(Front):
         """Samples (N,) to frames (T, F): see the function of this name."""
         return frames(audio, self)
 
+    def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
+        """Some columns of the frames; pitch classes, which cost the most, only where they are among them."""
+        return frames(audio, self, pitched=columns[1] > self.n_mels)[:, slice(*columns)]
 
-def frames(audio: np.ndarray, front: FrontEnd, at: np.ndarray | None = None) -> np.ndarray:
+
+def frames(audio: np.ndarray, front: FrontEnd, at: np.ndarray | None = None, pitched: bool = True) -> np.ndarray:
     """Log-mel and chroma of one clip.
 
     Args:
         audio: Samples (N,), float32, at `front.rate`.
         front: Parameters of the transform.
         at: Frames where beats are (K,), for a beat-synchronous front end; none tracks them.
+        pitched: Whether there are pitch classes behind the mel bands.
 
     Returns:
         Frames (T, F), float32: `n_mels` bands in dB, then `n_chroma` pitch classes in [0, 1]. T = 1 + N // hop_length,
@@ -89,8 +94,9 @@ def frames(audio: np.ndarray, front: FrontEnd, at: np.ndarray | None = None) -> 
     """
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be (N,) with N > 0, got {audio.shape}")
-    out = _powers(audio, front)
-    _unit(out[:, front.n_mels :])
+    out = _powers(audio, front) if pitched else spectrum(audio, front, _bank(front, None))
+    if pitched:
+        _unit(out[:, front.n_mels :])
     if front.sync == "beat":
         out = synchronous(out, track(audio, front) if at is None else at)
     decibels(out[:, : front.n_mels], front.ref, front.top_db)

@@ -12,10 +12,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -29,6 +33,7 @@ def run(
     workers: int | None = None,
     ray: str | None = None,
     shard: int = SHARD,
+    meanwhile: bool = False,
 ) -> Iterator[Result]:
     """Results of all jobs, in order.
 
@@ -38,6 +43,7 @@ def run(
         workers: Processes; none means one per core, or with Ray as many as the cluster has.
         ray: Address of a Ray cluster, `local` to start one here; none uses processes of this machine.
         shard: Jobs that travel together; fewer where a result is large.
+        meanwhile: Whether this process does jobs itself until the first of the others is there.
 
     Raises:
         UserError: A worker died, or Ray is asked for and not there.
@@ -45,7 +51,7 @@ def run(
     if ray is not None:
         return _ray(function, jobs, workers, ray, shard)
     count = _count(len(jobs), workers)
-    return _processes(function, jobs, count, shard) if count > 1 else _alone(function, jobs)
+    return _processes(function, jobs, count, shard, meanwhile) if count > 1 else _alone(function, jobs)
 
 
 def ready(jobs: int, workers: int | None = None) -> None:
@@ -62,7 +68,7 @@ def _count(jobs: int, workers: int | None) -> int:
     return min(workers or os.cpu_count() or 1, -(-jobs // SHARD))
 
 
-def _alone(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+def _alone(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
     """In this process, with one thread: more add up in another order, and the last digit of a frame differs.
 
     Whoever takes the results has all threads between them.
@@ -82,14 +88,21 @@ def _alone(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[R
         yield result
 
 
-def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: int, shard: int) -> Iterator[Result]:
+def _processes(
+    function: Callable[[Job], Result], jobs: Sequence[Job], count: int, shard: int, meanwhile: bool
+) -> Iterator[Result]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
     pool = ProcessPoolExecutor(count, mp_context=_context(), initializer=_quiet)
+    rest = iter(jobs)
     try:
+        if meanwhile:
+            start = threading.Thread(target=_started, args=(pool,), daemon=True)
+            start.start()
+            yield from _alone(function, _while(start.is_alive, rest))
         yield from _window(
-            lambda some: pool.submit(_shard, function, some), lambda job: job.result(), jobs, count, shard
+            lambda some: pool.submit(_shard, function, some), lambda job: job.result(), rest, count, shard
         )
     except BrokenProcessPool as error:
         raise UserError(
@@ -97,6 +110,18 @@ def _processes(function: Callable[[Job], Result], jobs: Sequence[Job], count: in
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _started(pool: Executor) -> None:
+    """Wait for the first worker; whoever sends a job waits too."""
+    with suppress(Exception):  # a pool that is broken or ended says so to the next who asks
+        pool.submit(os.getpid).result()
+
+
+def _while(going: Callable[[], bool], jobs: Iterator[Job]) -> Iterator[Job]:
+    """Jobs, for as long as something goes on; the others stay where they are."""
+    while going() and (one := list(islice(jobs, 1))):
+        yield from one
 
 
 def _context() -> Any:

@@ -108,7 +108,8 @@ def embedded(run: Run, model: Model, plan: Plan, rows: np.ndarray) -> np.ndarray
     def batches() -> Iterator[list[Window]]:
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            yield [Window(0.0, 0.0, crops_of(np.asarray(run.pack.clip(int(row))), plan)) for row in some]
+            clips = (np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in some)
+            yield [Window(0.0, 0.0, crops_of(clip, plan)) for clip in clips]
 
     for batch in track(
         batches(), -(-len(rows) // BATCH), "Embeddings of the training part", f"batches of {BATCH} clips"

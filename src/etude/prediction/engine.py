@@ -66,12 +66,12 @@ class _Open:
             said.reason = heard.reason or SILENCE
             return said
         one: list[Judged] = [judged for judged in known if judged is not None]
-        said.values = model.values({name: np.stack([out[name] for _, out in one]).mean(0) for name in one[0][1]})
+        values = [None if judged is None else model.values(judged[1]) for judged in self.judged]
+        said.values = next(filter(None, values))
+        if len(one) > 1:
+            said.values = model.values({name: np.stack([out[name] for _, out in one]).mean(0) for name in one[0][1]})
         said.embedding = np.stack([z for z, _ in one]).mean(0)
-        said.windows = [
-            (window.start, window.end, None if judged is None else model.values(judged[1]))
-            for window, judged in zip(heard.windows, self.judged, strict=True)
-        ]
+        said.windows = [(window.start, window.end, value) for window, value in zip(heard.windows, values, strict=True)]
         return said
 
 
@@ -88,7 +88,7 @@ def predict(
         workers: Processes that hear; none means one per core, and for few files none but this.
     """
     jobs = [(path, plan) for path in files]
-    yield from judge(model, runners.run(hear, jobs, workers, shard=1), batch)
+    yield from judge(model, runners.run(hear, jobs, workers, shard=2, meanwhile=True), batch)
 
 
 def judge(model: Model, heard: Iterable[Heard], batch: int) -> Iterator[Said]:

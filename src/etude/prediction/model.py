@@ -16,6 +16,8 @@ from etude.prediction.columns import Columns
 from etude.prediction.windows import Plan, Window
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from torch import Tensor
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -75,7 +77,32 @@ class Model:
         return Plan.of(self.network.recipe, self.front, window, overlap)
 
     def judge(self, windows: Sequence[Window]) -> list[Judged]:
-        """Windows that are not silent, in one batch; crops of a window are averaged as in training's evaluation."""
+        """Windows that are not silent, in one batch; crops of a window are averaged as in training's evaluation.
+
+        On a CPU each core takes a share of them: a small network has too little to do in a step to share that.
+        """
+        import torch
+
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        if cores == 1:
+            return self._judge(windows)
+        share = -(-len(windows) // cores)
+        parts = [windows[start : start + share] for start in range(0, len(windows), share)]
+        torch.set_num_threads(1)
+        try:
+            return [one for part in self._cores.map(self._judge, parts) for one in part]
+        finally:
+            torch.set_num_threads(cores)
+
+    @cached_property
+    def _cores(self) -> Executor:
+        from concurrent.futures import ThreadPoolExecutor
+
+        import torch
+
+        return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+
+    def _judge(self, windows: Sequence[Window]) -> list[Judged]:
         import torch
 
         crops = [crop for window in windows for crop in window.crops]

@@ -107,7 +107,7 @@ def windows(audio: np.ndarray, plan: Plan) -> list[Window]:
     found = []
     for first, last in spans(len(audio), *_sizes(audio, plan), plan.hop):
         part = audio[first:last]
-        crops = crops_of(plan.front.frames(part), plan) if np.abs(part).max() >= SILENT else []
+        crops = crops_of(plan.front.view(part, plan.columns), plan) if np.abs(part).max() >= SILENT else []
         found.append(Window(first / rate, last / rate, crops))
     return found
 
@@ -137,20 +137,24 @@ def _sizes(audio: np.ndarray, plan: Plan) -> tuple[int, int]:
         size = max(1, round(plan.window * front.rate))
         return size, size + front.n_fft  # a few frames more are no window of their own
     if front.sync == "beat":  # as long as so many beats take in this very sound
-        beats = len(front.frames(audio)) if len(audio) else 0
+        beats = len(front.view(audio, plan.columns)) if len(audio) else 0
         return max(1, round(len(audio) * plan.length / max(beats, 1))), len(audio) if beats <= plan.longest else 0
     # a frame more than there are hops, as of a centred transform; where it is not centred, a window is that much longer
     return (plan.length - 1) * front.hop_length + 1, plan.longest * front.hop_length + front.n_fft
 
 
-def crops_of(frames: np.ndarray, plan: Plan) -> list[np.ndarray]:
-    """What evaluation hears of a clip's frames (T, F): all of them, or several crops; float16, as packs have them.
+def crops_of(view: np.ndarray, plan: Plan) -> list[np.ndarray]:
+    """What evaluation hears of a clip: all of it, or several crops; float16, as packs have them.
+
+    Args:
+        view: Its frames, of the network's columns (T, F).
+        plan: How it is heard.
 
     Raises:
         ValueError: They are not finite.
     """
     with np.errstate(over="ignore"):
-        view = frames[:, slice(*plan.columns)].astype(np.float16)
+        view = view.astype(np.float16)
     if not np.isfinite(view).all():
         raise ValueError("gives frames that are not finite")
     if not plan.crops or not plan.crop:
