@@ -40,7 +40,7 @@ def test_words_say_what_is_served(tmp_path: Path) -> None:
         (["{run}", "limit=0"], "limit=0: must be a number greater than 0"),
         (["{run}", "seconds=inf"], "seconds=inf: must be a number greater than 0"),
         (["{run}", "share=true"], "share=true: is no run, and none of host="),
-        (["{run}", "browser=no"], "browser=no: is no run, and none of host="),
+        (["{run}", "browser=no"], "browser=no: must be true or false"),
     ],
 )
 def test_wrong_words_are_said(words: list[str], said: str, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_without_captum_the_rest_is_there(learned: Path, tmp_path: Path, monkeyp
     ("words", "said"),
     [
         (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; near it are clip"),
-        (["{run}", "clip="], "clip=: names no clip"),
+        (["{run}", "clip="], "clip=: says nothing"),
         (["{run}", "clipp=one"], "clipp=one: is none of clip="),
         (["{run}", "crop=0"], "crop=0: must be a length"),
         (["{run}", "crop=5-2"], "crop=5-2: must be a length"),

@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
         ("window=long", "window=long: must be a number"),
         ("workers=0", "workers=0: must be a whole number of at least 1"),
         ("batch=many", "batch=many: must be a whole number of at least 1"),
-        ("page=perhaps", "page=perhaps: is no file, and none of to="),
+        ("page=perhaps", "page=perhaps: must be true or false"),
         ("colour=red", "colour=red: is no file, and none of to="),
     ],
 )

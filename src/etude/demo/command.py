@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from etude import settings
 from etude.door import door
 from etude.errors import UserError
 
@@ -25,6 +26,14 @@ HELP = """demo: a page in the browser to try a trained network: drop or record a
 Nothing is asked of any network, and what is dropped on the page stays on this machine until the page ends: Ctrl-C.
 It needs gradio: pip install 'etude[page]'."""
 LACKING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
+SETTINGS: settings.Settings = {
+    "host": ("host", str),
+    "port": ("port", settings.whole(1, 65535)),
+    "limit": ("limit", settings.positive),
+    "seconds": ("seconds", settings.positive),
+    "device": ("device", str),
+    "browser": ("browser", settings.truth),
+}
 FIRST, LAST = 7860, 7959  # ports that are tried
 
 
@@ -89,41 +98,10 @@ def parse(words: Sequence[str]) -> Wish:
     Raises:
         UserError: A word is none of these, or says something else than it may.
     """
-    names: list[str] = []
-    wish = Wish(Path())
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or Path(word).expanduser().exists():
-            names.append(word)
-        elif key == "host" and value:
-            wish.host = value
-        elif key == "port":
-            if not value.isdecimal() or not 0 < int(value) < 65536:
-                raise UserError(f"{word}: must be a whole number from 1 to 65535")
-            wish.port = int(value)
-        elif key in ("limit", "seconds"):
-            setattr(wish, key, _positive(word, value))
-        elif key == "device" and value:
-            wish.device = value
-        elif key == "browser" and value.lower() in ("true", "false"):
-            wish.browser = value.lower() == "true"
-        else:
-            raise UserError(
-                f"{word}: is no run, and none of host=, port=, limit=, seconds=, device=, browser=; --help shows some"
-            )
+    names, said = settings.read(words, SETTINGS, "is no run, and")
     if len(names) != 1:
         raise UserError(f"demo takes one run folder or checkpoint, got {', '.join(names) or 'none'}")
-    wish.run = Path(names[0]).expanduser()
+    wish = Wish(settings.path(names[0]), **said)
     if not wish.run.exists():
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
     return wish
-
-
-def _positive(word: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise UserError(f"{word}: must be a number greater than 0")
-    return number

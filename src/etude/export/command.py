@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etude import settings
 from etude.door import door
 from etude.errors import UserError
 
@@ -82,35 +83,23 @@ def parse(words: Sequence[str]) -> Wish:
     Raises:
         UserError: A word is none of these, or says something else than it may.
     """
-    names: list[str] = []
-    wish = Wish(Path())
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or Path(word).expanduser().exists():
-            names.append(word)
-        elif key == "format":
-            wish.formats = list(dict.fromkeys(value.split(",")))
-            if unknown := [name for name in wish.formats if name not in FORMATS]:
-                raise UserError(f"{word}: there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
-        elif key == "input":
-            if value not in INPUTS:
-                raise UserError(f"{word}: must be {' or '.join(INPUTS)}")
-            wish.takes = value
-        elif key == "to" and value:
-            wish.to = Path(value).expanduser()
-        elif key == "check" and value:
-            wish.check += [value] if Path(value).expanduser().exists() else value.split(",")
-        elif key == "push":
-            if not NAME.fullmatch(value):
-                raise UserError(f"{word}: must be <user>/<name>, as on the Hugging Face hub")
-            wish.push = value
-        elif key == "private" and value.lower() in ("true", "false"):
-            wish.private = value.lower() == "true"
-        else:
-            raise UserError(
-                f"{word}: is none of format=, input=, to=, check=, push=, private=; --help shows what they take"
-            )
+    names, said = settings.read(words, SETTINGS)
     if len(names) != 1:
         raise UserError(f"export takes one run folder or checkpoint{', got ' + ' '.join(names) if names else ''}")
-    wish.run = Path(names[0]).expanduser()
-    return wish
+    return Wish(settings.path(names[0]), **said)
+
+
+def _hub(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("must be <user>/<name>, as on the Hugging Face hub")
+    return value
+
+
+SETTINGS: settings.Settings = {
+    "format": ("formats", settings.several("format", *FORMATS)),
+    "input": ("takes", settings.one_of(*INPUTS)),
+    "to": ("to", settings.path),
+    "check": ("check", settings.listed),
+    "push": ("push", _hub),
+    "private": ("private", settings.truth),
+}

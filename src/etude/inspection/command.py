@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etude import settings
 from etude.door import door
 from etude.errors import UserError
 
@@ -70,33 +71,26 @@ def parse(words: Sequence[str]) -> Wish:
     Raises:
         UserError: A word is none of these, or says something else than it may.
     """
-    folders: list[Path] = []
-    wish = Wish(Path())
-    for word in words:
-        key, equals, value = word.partition("=")
-        if Path(word).is_dir() or not equals:
-            folders.append(Path(word).expanduser())
-        elif key in ("clip", "clips"):
-            wish.clips.append(value)
-        elif key == "crop":
-            wish.crop = _crop(word, value)
-        elif key == "checkpoint" and value:
-            wish.checkpoint = value
-        elif key == "to" and value:
-            wish.to = Path(value).expanduser()
-        else:
-            raise UserError(f"{word}: is none of clip=, crop=, checkpoint=, to=; --help shows some")
+    folders, said = settings.read(words, SETTINGS)
     if len(folders) != 1:
-        raise UserError(f"inspect takes one run folder, got {', '.join(map(str, folders)) or 'none'}")
-    wish.folder = folders[0]
+        raise UserError(f"inspect takes one run folder, got {', '.join(folders) or 'none'}")
+    wish = Wish(settings.path(folders[0]), **said)
     if not wish.folder.is_dir():
         raise UserError(f"{wish.folder}: there is no such folder of a run")
     return wish
 
 
-def _crop(word: str, value: str) -> tuple[float, float]:
+def _crop(value: str) -> tuple[float, float]:
     found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)", value)
     first, last = (float(found[1] or 0), float(found[2])) if found else (0.0, 0.0)
     if last <= first:
-        raise UserError(f"{word}: must be a length, as crop=5, or from where to where, as crop=10-15")
+        raise ValueError("must be a length, as crop=5, or from where to where, as crop=10-15")
     return first, last
+
+
+SETTINGS: settings.Settings = {
+    "clip": ("clips", settings.each),
+    "crop": ("crop", _crop),
+    "checkpoint": ("checkpoint", str),
+    "to": ("to", settings.path),
+}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etude import settings
 from etude.door import door
 from etude.errors import UserError
 
@@ -30,6 +31,16 @@ A list is a table (.csv, .tsv, .parquet) with a column path, or a text (.txt, .m
 folder on. A file that cannot be heard is a row that says why, and the exit status is 1. Interrupted, the same line goes
 on where it was."""
 FORMATS, PAGES = ("csv", "json", "parquet"), 20
+SETTINGS: settings.Settings = {
+    "to": ("to", settings.path),
+    "format": ("formats", settings.several("format", *FORMATS)),
+    "window": ("window", settings.number),
+    "overlap": ("overlap", settings.number),
+    "batch": ("batch", settings.whole()),
+    "workers": ("workers", settings.whole()),
+    "device": ("device", str),
+    "page": ("page", settings.truth),
+}
 
 
 @dataclass
@@ -90,37 +101,7 @@ def parse(words: Sequence[str]) -> Wish:
     Raises:
         UserError: A word is none of these, or says something else than it may.
     """
-    names: list[str] = []
-    wish = Wish(Path())
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or Path(word).expanduser().exists():
-            names.append(word)
-        elif key == "to" and value:
-            wish.to = Path(value).expanduser()
-        elif key == "format":
-            wish.formats = list(dict.fromkeys(value.split(",")))
-            if unknown := [name for name in wish.formats if name not in FORMATS]:
-                raise UserError(f"{word}: there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
-        elif key in ("window", "overlap"):
-            try:
-                setattr(wish, key, float(value))
-            except ValueError as error:
-                raise UserError(f"{word}: must be a number") from error
-        elif key in ("batch", "workers"):
-            if not value.isdecimal() or not int(value):
-                raise UserError(f"{word}: must be a whole number of at least 1")
-            setattr(wish, key, int(value))
-        elif key == "device" and value:
-            wish.device = value
-        elif key == "page" and value.lower() in ("true", "false"):
-            wish.page = value.lower() == "true"
-        else:
-            raise UserError(
-                f"{word}: is no file, and none of to=, format=, window=, overlap=, batch=, workers=, device=, page=; "
-                "--help shows some"
-            )
+    names, said = settings.read(words, SETTINGS, "is no file, and")
     if len(names) < 2:
         raise UserError("predict takes a run folder or a checkpoint, and then sounds: files, folders, lists")
-    wish.run, wish.sounds = Path(names[0]).expanduser(), names[1:]
-    return wish
+    return Wish(settings.path(names[0]), names[1:], **said)
