@@ -89,6 +89,15 @@ def load(path: str | Path) -> Run:
     raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
 
 
+def weights(path: Path) -> Path:
+    """The checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
+
+    Raises:
+        UserError: There is none, or the folder holds several runs.
+    """
+    return path if path.is_file() else load(path).checkpoint
+
+
 def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> str:
     """Compose once to refuse what cannot be a run of this process; returns the format of train.log."""
     from hydra.types import RunMode

@@ -21,6 +21,7 @@ from tests.results.conftest import predictions, record, write_run
 
 import etude
 from etude import build
+from etude.api import weights
 from etude.audio.decode import decode
 from etude.data.sources.demo import collection
 from etude.errors import UserError
@@ -28,7 +29,7 @@ from etude.export import check, command, formats
 from etude.export.check import Trial, values
 from etude.export.graph import Graph
 from etude.prediction.engine import predict
-from etude.prediction.model import Model, find
+from etude.prediction.model import Model
 from etude.results.measure import measure
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +121,7 @@ def test_exported_weights_are_opened_wherever_a_checkpoint_is(
         found = build.load(path).state_dict()
         assert found.keys() == truth.keys() and all(torch.equal(found[key], truth[key]) for key in truth)
     (said,) = predict(model, [wav], model.plan(), workers=1)
-    assert find(exported) == exported / "model.safetensors"
+    assert weights(exported) == exported / "model.safetensors"
     for path in (exported, exported / "model.safetensors"):
         run = etude.load(path)
         assert run.predict(wav).files["energy.pred"][0] == said.values[-1]  # type: ignore[index]

@@ -58,6 +58,7 @@ def serve(wish: Wish) -> None:
 
 def parts(wish: Wish) -> Parts:
     """What the page is made of; embeddings of the training part are computed, unless they were kept."""
+    from etude.api import weights
     from etude.demo.about import about, home
     from etude.demo.ear import Ear
     from etude.demo.examples import examples
@@ -66,9 +67,9 @@ def parts(wish: Wish) -> Parts:
     from etude.demo.near import Near
     from etude.demo.page import Parts
     from etude.inspection.load import Run
-    from etude.prediction.model import Model, find
+    from etude.prediction.model import Model
 
-    checkpoint = find(wish.run)
+    checkpoint = weights(wish.run)
     model = Model(checkpoint, wish.device)
     plan = model.plan()
     folder = home(wish.run, checkpoint)

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.api import weights
 from etude.errors import UserError
 from etude.export import card, formats, hub
 from etude.export.about import about, config
 from etude.export.check import Trial, judged, speed
 from etude.export.clips import cut, paths
 from etude.export.graph import Graph, traced
-from etude.prediction.model import Model, find
+from etude.prediction.model import Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ def carry_out(wish: Wish) -> list[Path]:
         formats.installed()
     if wish.push:
         hub.ready()
-    checkpoint = find(wish.run)
+    checkpoint = weights(wish.run)
     run = _run(wish.run, checkpoint)
     model = Model(checkpoint, "cpu", images=True)
     graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]

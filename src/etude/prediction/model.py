@@ -125,19 +125,6 @@ class Model:
         return [float(value) for name in self.columns.targets for value in said[name].reshape(-1)]
 
 
-def find(path: Path) -> Path:
-    """The checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
-
-    Raises:
-        UserError: There is none, or the folder holds several runs.
-    """
-    from etude.api import load
-
-    if path.is_file():
-        return path
-    return load(path).checkpoint
-
-
 def _mean(value: Tensor, crops: int) -> np.ndarray:
     """Mean over the crops of each window: (B * C, K) to (B, K), float32."""
     value = value.float()

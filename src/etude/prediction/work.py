@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.api import weights
 from etude.data import runners
 from etude.errors import UserError
 from etude.prediction import engine, inputs, tables, terminal
 from etude.prediction.command import PAGES
 from etude.prediction.engine import Said
 from etude.prediction.journal import Journal
-from etude.prediction.model import Model, about, find
+from etude.prediction.model import Model, about
 from etude.prediction.windows import UNKNOWN, Plan
 from etude.progress import track
 
@@ -41,7 +42,7 @@ def carry_out(wish: Wish, command: str = "") -> tuple[list[Path], int]:
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
     files = inputs.files(wish.sounds)
     runners.ready(len(files), wish.workers)
-    checkpoint = find(wish.run)
+    checkpoint = weights(wish.run)
     to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
     model = Model(checkpoint, wish.device)
     plan = model.plan(wish.window, wish.overlap)
