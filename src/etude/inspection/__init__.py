@@ -1,1 +1,1 @@
-"""The inside of a trained network for one clip: the only page that loads a model."""
+"""The inside of a trained network for one clip: its page loads a model."""

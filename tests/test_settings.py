@@ -1,0 +1,64 @@
+"""Words of a command: what is a name, what a setting says, and one sentence for what is neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etude import settings
+from etude.errors import UserError
+
+KNOWN: settings.Settings = {
+    "to": ("to", settings.path),
+    "format": ("formats", settings.several("format", "csv", "json")),
+    "check": ("check", settings.listed),
+    "clip": ("clips", settings.each),
+    "many": ("count", settings.whole()),
+    "port": ("port", settings.whole(1, 10)),
+    "input": ("takes", settings.one_of("sound", "frames", "both")),
+    "page": ("page", settings.truth),
+    "limit": ("limit", settings.positive),
+}
+
+
+def test_names_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("to=there.mp3", "a,b.wav"):
+        Path(name).touch()
+    words = [
+        "run",
+        "to=x",
+        "to=~/y",
+        "to=there.mp3",
+        "format=json,csv,json",
+        "check=a,b.wav",
+        "check=c,d",
+        "page=False",
+    ]
+    names, said = settings.read([*words, "clip=p,q", "clip=r", "many=3"], KNOWN)
+    assert names == ["run", "to=there.mp3"]  # what is there as a file is no setting
+    assert said == {
+        "to": Path("~/y").expanduser(), "formats": ["json", "csv"], "check": ["a,b.wav", "c", "d"], "page": False,
+        "clips": ["p,q", "r"], "count": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("colour=red", "colour=red: is no file, and none of to=, format=, check=, "),
+        ("to=", "to=: says nothing; leave it out, or say what"),
+        ("format=csv,xml", "format=csv,xml: there is no format 'xml'; there are csv, json"),
+        ("many=0", "many=0: must be a whole number of at least 1"),
+        ("many=-1", "many=-1: must be a whole number of at least 1"),
+        ("port=11", "port=11: must be a whole number from 1 to 10"),
+        ("input=smell", "input=smell: must be sound, frames or both"),
+        ("page=yes", "page=yes: must be true or false"),
+        ("limit=nan", "limit=nan: must be a number greater than 0"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence(word: str, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        settings.read(["run", word], KNOWN, "is no file, and")
+    assert str(error.value).startswith(sentence)
