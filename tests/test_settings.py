@@ -36,7 +36,7 @@ def test_names_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
         "check=c,d",
         "page=False",
     ]
-    names, said = settings.read([*words, "clip=p,q", "clip=r", "many=3"], KNOWN)
+    names, said = settings.read([*words, "page=False", "clip=p,q", "clip=r", "many=3"], KNOWN)
     assert names == ["run", "to=there.mp3"]  # what is there as a file is no setting
     assert said == {
         "to": Path("~/y").expanduser(), "formats": ["json", "csv"], "check": ["a,b.wav", "c", "d"], "page": False,
