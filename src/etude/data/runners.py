@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections import deque
@@ -56,11 +57,8 @@ def run(
 
 def ready(jobs: int, workers: int | None = None) -> None:
     """Begin with what `run` will need for so many jobs, while the caller still has something else to do."""
-    if _count(jobs, workers) > 1 and sys.platform == "linux":
-        from multiprocessing import forkserver
-
+    if _count(jobs, workers) > 1:
         _context()
-        forkserver.ensure_running()
 
 
 def _count(jobs: int, workers: int | None) -> int:
@@ -127,14 +125,16 @@ def _while(going: Callable[[], bool], jobs: Iterator[Job]) -> Iterator[Job]:
 def _context() -> Any:
     """How workers begin: not forked from this process, because a fork of one that holds threads or a GPU can hang.
 
-    On Linux they are forked from one that has nothing but their imports; elsewhere each begins anew.
+    On Linux they are forked from one that has nothing but their imports, and begins with them here; elsewhere each
+    begins anew.
     """
-    from multiprocessing import get_context
+    from multiprocessing import forkserver, get_context
 
     if sys.platform != "linux":
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(["etude.data.warm"])
+    forkserver.ensure_running()
     return context
 
 
@@ -195,8 +195,6 @@ def _shard_alone(function: Callable[[Job], Result], jobs: list[Job]) -> list[Res
 
 def _quiet() -> None:
     """A worker of ours: Ctrl-C is the first process's to answer, and C libraries say nothing into its progress bar."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

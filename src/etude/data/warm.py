@@ -6,15 +6,13 @@ Torch costs a core more than a second, and each process would pay that again.
 from __future__ import annotations
 
 import gc
+import signal
+from importlib import import_module
 
-import soundfile  # noqa: F401
-import soxr  # noqa: F401
-import threadpoolctl  # noqa: F401
-import torch  # noqa: F401
+MODULES = ("soundfile", "soxr", "threadpoolctl", "torch", "etude.audio.spectral", "etude.data.batch", "etude.data.read")
 
-import etude.audio.spectral
-import etude.data.batch
-import etude.data.read  # noqa: F401
-
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer, from here on
+for name in MODULES:
+    import_module(name)
 gc.collect()
 gc.freeze()  # what is there stays; a worker that looked through it would copy it
