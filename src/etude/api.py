@@ -78,14 +78,16 @@ def load(path: str | Path) -> Run:
     if path.suffix == ".safetensors" and path.is_file():
         return Run(path.parent, path)
     if not path.exists():
-        raise UserError(f"{path}: there is no such folder")
+        raise UserError(f"{path}: there is no such folder or checkpoint")
     runs = find(path)
     if runs == [path]:
         return Run(path)
     if not runs and exported(path):
         return Run(path, path / WEIGHTS)
     if not runs:
-        raise UserError(f"{path}: is no run; a run's folder has a config.yaml and a record.json")
+        raise UserError(
+            f"{path}: is no run, whose folder has a config.yaml and a record.json, and no export with model.safetensors"
+        )
     raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
 
 

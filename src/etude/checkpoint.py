@@ -37,7 +37,8 @@ def read(path: Path) -> dict[str, Any]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a strange byte leads to, and advises to trust it
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+        words = reason if any(map(str.isalpha, reason)) else "its bytes make no sense"
+        raise UserError(f"{path}: cannot be read as a checkpoint ({words})") from error
     if not isinstance(stored, dict) or "etude" not in stored:
         raise UserError(f"{path}: is a checkpoint of something else; it holds no recipe of a network")
     return stored

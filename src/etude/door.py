@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ def door(argv: Sequence[str] | None, help: str, work: Callable[[list[str]], Iter
     except UserError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    for page in pages:
-        print(page)  # noqa: T201
+    try:
+        for page in pages:
+            print(page)  # noqa: T201
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

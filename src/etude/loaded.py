@@ -145,7 +145,7 @@ class Run:
 
         Args:
             paths: Sound files of any length and format, folders of them, and lists (.csv, .txt, ... of paths).
-            window: Seconds of a window; none takes the length of the clips that it was trained and judged on.
+            window: Seconds of a window; none takes the length of the clips that it was judged on.
             overlap: Share of a window that the next one has again.
             batch: Windows that are judged at a time.
             workers: Processes that decode; None means one per core, for many files. Each begins by importing the script
@@ -189,7 +189,8 @@ class Run:
     def _file(self, name: str) -> Path:
         path = self.folder / name
         if self.alone:
-            raise UserError(f"{self.alone}: a checkpoint alone has no {name}; load the folder of its run")
+            what = "a checkpoint alone" if self.alone.suffix == ".ckpt" else "an exported network"
+            raise UserError(f"{self.alone}: {what} has no {name}, which is in the folder of its run")
         if not path.is_file():
             raise UserError(f"{self.folder}: has no {name}; {UNFINISHED}{self.folder}")
         return path

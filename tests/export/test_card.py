@@ -16,6 +16,7 @@ from etude.results.verdict import verdict
 STRANGE = "a *b* <script>x</script> | `c` [d](javascript:e) $f$\n# g"
 ABOUT: dict[str, Any] = {
     "version": "0.1.0", "input": "waveform", "front": "FrontEnd", "rate": 22050, "bins": 128, "dim": 8,
+    "settings": {"n_fft": 2048}, "shortest": 1.0,
     "frames_per_second": 43.07, "ragged": True, "least": 1, "window": 30.0, "crop": 100, "crops": 3,
     "targets": {"genre": {"kind": "label", "classes": CLASSES}, "energy": {"kind": "scalar", "low": 0.0, "high": 1.0}},
 }  # fmt: skip

@@ -52,11 +52,15 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def wav(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip as a WAV of 16 bits."""
-    path = tmp_path_factory.mktemp("wav") / "clip.wav"
-    soundfile.write(path, decode(clips[4], 22050), 22050, subtype="PCM_16")
-    return path
+def wavs(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A clip, and a song of several windows, as WAV of 16 bits."""
+    home = tmp_path_factory.mktemp("wav")
+    sounds = {"clip": clips[4:5], "song": clips[:3]}
+    for name, some in sounds.items():
+        (home / name).mkdir()
+        sound = np.concatenate([decode(path, 22050) for path in some])
+        soundfile.write(home / name / "clip.wav", sound[: 25 * 22050], 22050, subtype="PCM_16")
+    return {name: home / name / "clip.wav" for name in sounds}
 
 
 def snippets(text: str) -> list[str]:
@@ -69,14 +73,16 @@ def numbers(printed: str) -> dict[str, object]:
     return {name: json.loads(value.replace("'", '"')) for name, _, value in lines}
 
 
-@pytest.mark.parametrize("where", ["card", "docs/export.md"])
+@pytest.mark.parametrize(("where", "what"), [("card", "clip"), ("docs/export.md", "clip"), ("docs/export.md", "song")])
 def test_the_snippet_says_what_predict_says_where_nothing_but_onnxruntime_is(
-    where: str, exported: Path, wav: Path, model: Model, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
+    where: str, what: str, exported: Path, wavs: dict[str, Path], model: Model,
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path,
+) -> None:  # fmt: skip
     home = tmp_path_factory.getbasetemp() / "bare"
     python = home / "bin" / "python" if home.exists() else bare.make(home)
     for name in ("torch", "etude", "soundfile"):
         assert subprocess.run([python, "-Ic", f"import {name}"], cwd=tmp_path, capture_output=True).returncode == 1
+    wav = wavs[what]
     for path in (exported / "model.onnx", wav):
         shutil.copy(path, tmp_path)
     text = (exported / "README.md" if where == "card" else ROOT / where).read_text("utf-8")
@@ -125,7 +131,7 @@ def test_exported_weights_are_opened_wherever_a_checkpoint_is(
     for path in (exported, exported / "model.safetensors"):
         run = etude.load(path)
         assert run.predict(wav).files["energy.pred"][0] == said.values[-1]  # type: ignore[index]
-        with pytest.raises(UserError, match=r"a checkpoint alone has no metrics\.json"):
+        with pytest.raises(UserError, match=r"an exported network has no metrics\.json"):
             _ = run.metrics
     assert torch.equal(run.network().state_dict()["standardiser.mean"], truth["standardiser.mean"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)  # names may hold any bytes
     except soundfile.LibsndfileError as error:
         reason = str(error).split(": ")[-1].strip(" .")
         if "does not exist" in reason:  # libsndfile's word for an MP3 that is none

@@ -13,7 +13,7 @@ from etude.prediction.page import name_of
 from etude.prediction.windows import Plan
 from etude.results.bootstrap import FEW_GROUPS
 from etude.results.text import NAMES, plural, span
-from etude.results.verdict import population
+from etude.results.verdict import population, verdict
 
 
 @dataclass
@@ -62,10 +62,10 @@ def about(model: Model, plan: Plan, folder: Path | None) -> About:
         found.limits.append("From so few groups the intervals are rough, and as a rule too narrow.")
     length = "" if plan.front.sync == "beat" else f" of {plan.length / plan.front.frames_per_second:.3g} s"
     found.limits.append(
-        f"It has heard clips{length} and knows no others: of music unlike them, and of what is no music, it says "
-        "something too, with the same air of certainty. A probability here is the network's own, not a frequency."
+        f"It was judged on clips{length}: of music unlike them, and of what is no music, it says something too, with "
+        "the same air of certainty. A probability here is the network's own, not a frequency."
     )
-    if data.get("note"):
+    if data.get("note") and any((about or {}).get("note") for about in record.get("targets", {}).values()):
         found.limits.append(str(data["note"]))
     return found
 
@@ -86,7 +86,7 @@ def _scored(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]
     ]
     return {
         "name": name, "metric": NAMES[metric], "score": span(scores[metric]) if metric in scores else "not defined",
-        "others": others, "basis": population(part, disjoint),
+        "others": others, "basis": population(part, disjoint), "words": verdict(target, disjoint=disjoint)[0],
     }  # fmt: skip
 
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 WAITING, DELETED = 16, (300, 1800)  # calls in the queue; s: how often old uploads are looked for, and how old they get
 FIRST = "Nothing is heard yet: drop a sound above, record one, or take an example."
+# what is heard comes into sight; where a sound was refused there is nothing, and the reason stands below its box
+SHOW = """() => {
+  const heard = document.getElementById("heard");
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  heard?.scrollIntoView({ behavior: still ? "auto" : "smooth" });
+}"""
 LOST = "This sound is no longer here; drop it once more."
 
 
@@ -54,8 +60,9 @@ def page(parts: Parts) -> Blocks:
             sources=["upload", "microphone"], type="filepath", editable=False, buttons=[],
             label=f"A sound, {parts.ear.limits.words}",
         )  # fmt: skip
+        message = _html(note(FIRST))
         buttons = _examples(parts.examples)
-        heard, near = _html(note(FIRST)), _html()
+        heard, near = _html(), _html()
         with gr.Column(visible=False, elem_classes="looked") as looked:
             _html(template("demo_ask.html.j2").render())
             with gr.Row():
@@ -64,20 +71,20 @@ def page(parts: Parts) -> Blocks:
                 button = gr.Button("Show where it looked", variant="primary")
             pictures = _html()
         current = gr.State()
-        outputs = [sound, heard, near, looked, window, pictures, current]
+        outputs = [sound, message, heard, near, looked, window, pictures, current]
 
         def hear(path: str | None, name: str = "") -> Iterator[dict[Any, Any]]:
-            empty = {near: "", looked: gr.Column(visible=False), pictures: "", current: None, sound: None}
+            empty = {heard: "", near: "", looked: gr.Column(visible=False), pictures: "", current: None, sound: None}
             if path is None:
                 return
             try:
                 told = parts.ear.hear(Path(path))
                 shown = parts.ear.page(told, name or Path(path).name)
             except Refused as refused:
-                yield {**empty, heard: note(str(refused), alarm=True)}
+                yield {**empty, message: note(str(refused), alarm=True)}
                 return
             choice = _windows(told, told.decisive(parts.ear.model.columns))
-            yield {**empty, heard: shown, current: path}
+            yield {**empty, message: "", heard: shown, current: path}
             assert told.said.embedding is not None
             yield {
                 near: parts.near.page(told.said.embedding), looked: gr.Column(visible=True),
@@ -92,9 +99,9 @@ def page(parts: Parts) -> Blocks:
             except Refused as refused:
                 return note(str(refused), alarm=True)
 
-        gr.on([sound.upload, sound.stop_recording], hear, [sound], outputs, **one)
+        gr.on([sound.upload, sound.stop_recording], hear, [sound], outputs, **one).then(None, js=SHOW)
         for example, chosen in zip(parts.examples, buttons, strict=True):
-            chosen.click(partial(hear, str(example.path), example.name), None, outputs, **one)
+            chosen.click(partial(hear, str(example.path), example.name), None, outputs, **one).then(None, js=SHOW)
         button.click(look, [current, window, target], pictures, **one)
     return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 

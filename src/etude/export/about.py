@@ -21,6 +21,7 @@ def about(model: Model, graph: Graph | None) -> dict[str, Any]:
         "version": __version__,
         "input": graph.takes if graph else None,
         "front": type(front).__name__,
+        "settings": {key: value for key, value in front.to_dict().items() if key != "_target_"},
         "rate": front.rate,
         "bins": recipe["bins"],
         "frames_per_second": front.frames_per_second,
@@ -28,7 +29,8 @@ def about(model: Model, graph: Graph | None) -> dict[str, Any]:
         "ragged": graph.ragged if graph else True,
         "least": graph.least if graph else 1,
         "window": round(seconds, 3) if model.knows_clips and front.sync == "none" and front.rate > 1 else None,
-        "crop": plan.crop,
+        "shortest": plan.shortest or None,
+        "crop": plan.crop if plan.crops else None,
         "crops": plan.crops,
         "targets": model.columns.targets,
     }

@@ -66,11 +66,12 @@ def card(
     head = yaml.safe_dump(front_matter(about, files, record, metrics), allow_unicode=True, sort_keys=False, width=1000)
     data = (record or {}).get("data", {})
     rows = [_target(name, about["targets"][name], record, metrics) for name in about["targets"]]
+    settings = ", ".join(f"{key} {value}" for key, value in about["settings"].items())
     text = _template().render(
         about=about, files=files, whose=whose, record=record, data=data, rows=rows,
         formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
         title=(record or {}).get("name") or "a network of Étude", code=markdown.code, fenced=markdown.fenced,
-        plural=plural, sentence=sentence, capital=capital, number=number,
+        settings=settings, plural=plural, sentence=sentence, capital=capital, number=number,
     )  # fmt: skip
     return f"---\n{head}---\n\n{text}"
 

@@ -65,6 +65,8 @@ def carry_out(wish: Wish) -> list[Path]:
         (part / card.FILE).write_text(text, encoding="utf-8")
         written = [to / name for name in sorted(path.name for path in part.iterdir()) if name != card.FILE]
     written.append(to / card.FILE)
+    if old := [name for name in formats.FILES.values() if (to / name).is_file() and to / name not in written]:
+        log.warning("%s: %s of an earlier export stays there; the card does not know it", to, ", ".join(old))
     if wish.push:
         log.info("%s", hub.push(wish.push, written, wish.private))
     return written

@@ -20,7 +20,7 @@ HELP = """predict: what a trained network says of sounds that it has not seen, o
 
   to=<folder>                      where results go; else predict/ in the run, or beside the checkpoint
   format=csv,json,parquet          of the tables files.* and windows.*; csv
-  window=<seconds>                 of a window; else as long as the clips that it was trained and judged on
+  window=<seconds>                 of a window; else as long as the clips that it was judged on
   overlap=<share>                  of a window that the next one has again; 0.5
   batch=<windows>                  that are judged at a time; 32
   workers=<processes>              that decode; one per core

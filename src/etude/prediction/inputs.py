@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def files(words: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for word in words:
+        if not isinstance(word, str | os.PathLike):
+            raise UserError(
+                f"sounds are named by paths of files, got {type(word).__name__}; write samples to a file first"
+            )
         path = expanded(str(word))
         if path.is_dir():
             inside = _sounds(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from etude.errors import UserError
 from etude.prediction.engine import Said
 from etude.prediction.hearing import stamp
 
+log = logging.getLogger(__name__)
 NAME, LOCK = "journal.jsonl", ".lock"
 DIGITS = 7  # of a value; what a float32 holds
 
@@ -51,9 +53,11 @@ class Journal:
             raise UserError(f"to={folder}: cannot be written ({error.strerror}); name another with to=") from error
         head = _line(about)
         self.file.seek(0)
-        if self.file.readline() == head:
+        if (first := self.file.readline()) == head:
             self._read()
         else:
+            if first:
+                log.warning("to=%s: its results were of another network or other windows, and are replaced", folder)
             self.file.truncate(0)
             self.file.write(head)
 

@@ -82,9 +82,9 @@ def sentence(plan: Plan) -> str:
     if plan.window is not None:
         length = f"{plan.window:g} s"
     elif plan.front.sync == "beat":
-        length = f"{plan.length} beats, as the clips that the network was trained on"
+        length = f"{plan.length} beats, as the clips that the network was judged on"
     else:
-        length = f"{plan.length / plan.front.frames_per_second:.3g} s, as the clips that the network was trained on"
+        length = f"{plan.length / plan.front.frames_per_second:.3g} s, as the clips that the network was judged on"
     over = f", each of which begins {100 * plan.hop:.3g} % of a window after the one before" if plan.overlap else ""
     crops = f" Of each window, {plan.crops} crops are heard and averaged." if plan.crops else ""
     return (
