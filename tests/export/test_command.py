@@ -96,8 +96,13 @@ def test_the_snippet_says_what_predict_says_where_nothing_but_onnxruntime_is(
     assert dict(zip(["<b>loud", "quiet", "soft"], truth["genre"], strict=True)) == pytest.approx(
         found["genre"], abs=1e-3
     )
+    windows = [model.columns.split(values) for *_, values in said.windows if values]
+    assert (len(windows) > 1) == (what == "song")
     for name in ("valence", "energy"):
-        assert truth[name][0] == pytest.approx(found[name], abs=1e-3)
+        if len(windows) == 1 or all(
+            0 < one[name][0] < 1 for one in windows
+        ):  # means are cut off
+            assert truth[name][0] == pytest.approx(found[name], abs=1e-3)
 
 
 def test_a_program_is_loaded_by_torch_alone(exported: Path, model: Model, clips: list[Path], tmp_path: Path) -> None:
@@ -119,13 +124,14 @@ def test_a_program_is_loaded_by_torch_alone(exported: Path, model: Model, clips:
 
 
 def test_exported_weights_are_opened_wherever_a_checkpoint_is(
-    exported: Path, checkpoint: Path, model: Model, wav: Path
+    exported: Path, checkpoint: Path, model: Model, wavs: dict[str, Path]
 ) -> None:
     assert json.loads((exported / "config.json").read_text())["etude"] == model.network.recipe
     truth = build.load(checkpoint).state_dict()
     for path in (exported, exported / "model.safetensors"):
         found = build.load(path).state_dict()
         assert found.keys() == truth.keys() and all(torch.equal(found[key], truth[key]) for key in truth)
+    wav = wavs["clip"]
     (said,) = predict(model, [wav], model.plan(), workers=1)
     assert weights(exported) == exported / "model.safetensors"
     for path in (exported, exported / "model.safetensors"):
@@ -260,10 +266,10 @@ def test_without_what_onnx_needs_there_is_the_line_that_installs_it(
 
 
 def test_files_of_weights_of_this_machine_are_names_alone(
-    stored: Callable[..., Path], wav: Path, tmp_path: Path
+    stored: Callable[..., Path], wavs: dict[str, Path], tmp_path: Path
 ) -> None:
     path = stored("backbone=efficientat", "backbone.width=0.1", "backbone.weights=/home/me/secret/mn01.pt")
-    assert command.main([str(path), f"to={tmp_path}", "format=safetensors", f"check={wav}"]) == 0
+    assert command.main([str(path), f"to={tmp_path}", "format=safetensors", f"check={wavs['clip']}"]) == 0
     assert "Each was run on clips that were named" in (tmp_path / "README.md").read_text("utf-8")
     written = "".join((tmp_path / name).read_text("utf-8") for name in ("README.md", "config.json"))
     assert "mn01.pt" in written and "secret" not in written
