@@ -99,9 +99,7 @@ def test_the_snippet_says_what_predict_says_where_nothing_but_onnxruntime_is(
     windows = [model.columns.split(values) for *_, values in said.windows if values]
     assert (len(windows) > 1) == (what == "song")
     for name in ("valence", "energy"):
-        if len(windows) == 1 or all(
-            0 < one[name][0] < 1 for one in windows
-        ):  # means are cut off
+        if len(windows) == 1 or all(0 < one[name][0] < 1 for one in windows):  # means are cut off
             assert truth[name][0] == pytest.approx(found[name], abs=1e-3)
 
 
