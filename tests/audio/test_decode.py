@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,6 +305,14 @@ def test_without_ffmpeg_the_sentence_says_so(name: str, tmp_path: Path, monkeypa
 
 
 @needs_ffmpeg
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_name_may_hold_any_bytes(clip: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"latin\xe9.wav")
+    with path.open("wb") as file:
+        soundfile.write(file, clip, 22050, format="WAV", subtype="FLOAT")
+    np.testing.assert_array_equal(decode(path, 22050), clip)
+
+
 def test_a_name_is_never_an_option_or_an_address(clip: np.ndarray, tmp_path: Path) -> None:
     """Colons, dashes and percent signs mean something to ffmpeg."""
     good = encode(tmp_path / "a.m4a", clip, 22050)

@@ -108,6 +108,28 @@ def test_processes_and_this_one_say_the_same(checkpoint: Path, few: Path, whole:
         )
 
 
+def test_that_results_of_other_windows_are_replaced_is_said(
+    checkpoint: Path, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = f"to={tmp_path}: its results were of another network or other windows, and are replaced"
+    for words, replaced in (([], False), ([], False), (["window=5"], True)):
+        caplog.clear()
+        assert call(checkpoint, sounds / "a.ogg", tmp_path, *words) == 0
+        assert (said in caplog.messages) == replaced
+    assert len(pd.read_csv(tmp_path / "windows.csv")) == 3
+
+
+def test_who_reads_the_first_lines_alone_gets_no_traceback(checkpoint: Path, sounds: Path, tmp_path: Path) -> None:
+    words = [str(checkpoint), str(sounds / "a.ogg"), f"to={tmp_path}", "page=false"]
+    command = [sys.executable, "-m", "etude", "predict", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # as head does
+        said = process.stderr.read()
+    assert "Traceback" not in said and "BrokenPipe" not in said
+    assert (tmp_path / "files.csv").is_file()
+
+
 def test_a_folder_that_cannot_be_written_is_a_sentence(
     checkpoint: Path, few: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

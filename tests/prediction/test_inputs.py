@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from etude.errors import UserError
@@ -35,3 +36,8 @@ def test_what_names_nothing_is_a_sentence(tmp_path: Path) -> None:
             files([tmp_path / word])
     with pytest.raises(UserError, match="no sound was named"):
         files([])
+
+
+def test_samples_are_no_paths() -> None:
+    with pytest.raises(UserError, match="sounds are named by paths of files, got float64; write samples to a file"):
+        files(np.zeros(3))  # type: ignore[arg-type]
