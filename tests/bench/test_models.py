@@ -99,7 +99,7 @@ def test_the_peak_of_memory_is_what_is_held_at_once() -> None:
 
 def test_a_step_of_a_run_learns_what_the_bare_loop_learns(tmp_path: Path) -> None:
     config, data = loop.small(tmp_path)
-    torch.manual_seed(0)  # from one draw in twenty, the last bit of a sum, which differs, grows to 1e-4 within the epoch
+    torch.manual_seed(0)  # of one draw in twenty the last bit of a sum, which differs, grows to 1e-4
     one = build.learner(config, data)
     other, before = deepcopy(one), deepcopy(one.state_dict())
     assert loop.bare(one, config, data) > 0
