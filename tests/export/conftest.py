@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.prediction.conftest import TARGETS, checkpoint, clips, model  # noqa: F401  # fixtures, shared
+from tests.prediction.conftest import EVALUATION, checkpoint, clips, model, recipe_of  # noqa: F401  # fixtures, shared
 
 from etude import build
 
@@ -20,20 +20,11 @@ def stored(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
     """Write a checkpoint of a network that nobody has trained, from overrides."""
 
     def make(*overrides: str, **more: Any) -> Path:
-        plain = config("task=multitask", *overrides)
-        genre = config("task=genre")["task"]["targets"]
-        del plain["task"]["targets"]["danceability"]
-        plain["task"]["targets"] = genre | plain["task"]["targets"]
-        feature = build.make(plain["feature"])
-        recipe = {
-            "config": {k: plain.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
-            "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],
-            "front": feature.front.to_dict(),
-            "evaluation": {"frames": 260, "longest": 260, "shortest": 1.0, "crop": None, "crops": None}, **more,
-        }  # fmt: skip
+        recipe = recipe_of(config, EVALUATION | {"frames": 260, "longest": 260}, *overrides) | more
+        front, columns = build.make(recipe["front"]), slice(*recipe["columns"])
         torch.manual_seed(0)
         network = build.network(recipe)
-        decibel = torch.from_numpy(feature.front.decibel[feature.columns])
+        decibel = torch.from_numpy(front.decibel[columns])
         network.standardiser.mean.copy_(torch.where(decibel == 1, -40.0, 0.0))
         network.standardiser.std.copy_(torch.where(decibel == 1, 15.0, 1.0))
         with torch.no_grad():  # away from its tidy first weights

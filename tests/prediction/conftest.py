@@ -23,19 +23,24 @@ TARGETS = {"genre": label(["<b>loud", "quiet", "soft"]), "energy": scalar(), "va
 EVALUATION = {"frames": 431, "longest": 431, "shortest": 1.0, "crop": None, "crops": None}
 
 
-@pytest.fixture(scope="session")
-def checkpoint(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint alone, of an LSTM with a label and two scalars, as for clips of 10 s."""
-    plain = config("backbone=lstm", "backbone.hidden=16", "task=multitask")
+def recipe_of(config: Callable[..., dict[str, Any]], evaluation: dict[str, Any], *overrides: str) -> dict[str, Any]:
+    """What a checkpoint says of a network with a label and two scalars, from overrides."""
+    plain = config("task=multitask", *overrides)
     genre = config("task=genre")["task"]["targets"]
     del plain["task"]["targets"]["danceability"]
     plain["task"]["targets"] = genre | plain["task"]["targets"]
     feature = build.make(plain["feature"])
-    recipe = {
+    return {
         "config": {k: plain.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
         "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],
-        "front": feature.front.to_dict(), "evaluation": EVALUATION,
+        "front": feature.front.to_dict(), "evaluation": evaluation,
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def checkpoint(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint alone, of an LSTM with a label and two scalars, as for clips of 10 s."""
+    recipe = recipe_of(config, EVALUATION, "backbone=lstm", "backbone.hidden=16")
     torch.manual_seed(0)
     network = build.network(recipe)
     network.standardiser.mean.fill_(-40)

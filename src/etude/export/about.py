@@ -16,7 +16,7 @@ def about(model: Model, graph: Graph | None) -> dict[str, Any]:
     from etude import __version__
 
     recipe, front, plan = model.network.recipe, model.front, model.plan()
-    seconds = ((plan.length - 1) * front.hop_length + 1) / front.rate
+    seconds = plan.samples / front.rate
     return {
         "version": __version__,
         "input": graph.takes if graph else None,

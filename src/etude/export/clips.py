@@ -73,7 +73,7 @@ def cut(files: list[Path], front: Front, plan: Plan, least: int) -> list[np.ndar
     Raises:
         UserError: No file gives any.
     """
-    window = max(least, (plan.length - 1) * front.hop_length + 1 if front.sync == "none" else 30 * front.rate)
+    window = max(least, plan.samples if front.sync == "none" else 30 * front.rate)
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, 2 * COUNT).astype(int))]  # some may be broken
     sounds, reason = [], "they are silent, or too short"
     for path in chosen:

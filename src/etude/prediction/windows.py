@@ -74,6 +74,14 @@ class Plan:
         )  # fmt: skip
 
     @property
+    def samples(self) -> int:
+        """Samples of a window of `length` frames, where a frame is no beat.
+
+        A frame more than there are hops, as of a centred transform; where it is not, a window is that much longer.
+        """
+        return (self.length - 1) * self.front.hop_length + 1
+
+    @property
     def hop(self) -> float:
         """From one window to the next, as a share of a window."""
         return 1.0 - self.overlap
@@ -139,8 +147,7 @@ def _sizes(audio: np.ndarray, plan: Plan) -> tuple[int, int]:
     if front.sync == "beat":  # as long as so many beats take in this very sound
         beats = len(front.view(audio, plan.columns)) if len(audio) else 0
         return max(1, round(len(audio) * plan.length / max(beats, 1))), len(audio) if beats <= plan.longest else 0
-    # a frame more than there are hops, as of a centred transform; where it is not centred, a window is that much longer
-    return (plan.length - 1) * front.hop_length + 1, plan.longest * front.hop_length + front.n_fft
+    return plan.samples, plan.longest * front.hop_length + front.n_fft
 
 
 def crops_of(view: np.ndarray, plan: Plan) -> list[np.ndarray]:
