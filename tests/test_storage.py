@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from etude.storage import Storage, clean
+from etude.files import atomic, ownership
+from etude.storage import Storage
 
 FULL = """
 import resource, sys
@@ -21,26 +22,27 @@ from etude.storage import Storage
 for room in (0, 100, 20_000, 40_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
-        Storage().save_checkpoint({"a": torch.ones(10_000), "b": torch.ones(3)}, Path(sys.argv[1]))
+        content = {"a": torch.ones(10_000), "b": torch.ones(3)}
+        Storage([Path(sys.argv[1]).parent]).save_checkpoint(content, Path(sys.argv[1]))
     except OSError as error:
         print(error.errno, error.filename)
-    print(sorted(path.name for path in Path(sys.argv[1]).parent.iterdir()))
+    print(sorted(path.name for path in Path(sys.argv[1]).parent.glob("[!.]*")))
 """
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     content = {"weights": torch.arange(5.0), "epoch": 3}
-    Storage().save_checkpoint(content, tmp_path / "new" / "last.ckpt")
-    stored = Storage().load_checkpoint(tmp_path / "new" / "last.ckpt", weights_only=True)
+    Storage([tmp_path]).save_checkpoint(content, tmp_path / "new" / "last.ckpt")
+    stored = Storage([tmp_path]).load_checkpoint(tmp_path / "new" / "last.ckpt", weights_only=True)
     assert torch.equal(stored["weights"], content["weights"])
     assert stored["epoch"] == 3
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
+    assert [path.name for path in (tmp_path / "new").glob("[!.]*")] == ["last.ckpt"]
 
 
 def test_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
     """A disk takes so many bytes of a file of 41,000 and no more."""
     path = tmp_path / "last.ckpt"
-    path.write_bytes(b"the one before")
+    atomic.write_bytes(path, b"the one before")
     said = subprocess.run([sys.executable, "-c", FULL, str(path)], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert said.splitlines() == [f"{errno.EFBIG} {path}", "['last.ckpt']"] * 4
     assert path.read_bytes() == b"the one before"
@@ -50,39 +52,34 @@ def test_the_old_file_has_its_name_until_the_disk_has_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, seen = tmp_path / "last.ckpt", []
-    Storage().save_checkpoint({"epoch": 1}, path)
+    Storage([tmp_path]).save_checkpoint({"epoch": 1}, path)
 
     def fsync(handle: int) -> None:
         seen.append(torch.load(path, weights_only=True)["epoch"])
 
     monkeypatch.setattr(os, "fsync", fsync)
-    Storage().save_checkpoint({"epoch": 2}, path)
+    Storage([tmp_path]).save_checkpoint({"epoch": 2}, path)
     assert seen == [1, 2]  # the file, and then the folder that has its name
-
-
-def test_drafts_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".last.ckpt.part", "last.ckpt", ".hidden"):
-        (tmp_path / name).touch()
-    clean(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", ".hidden"}
 
 
 def test_ctrl_c_in_the_midst_of_writing_is_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's writer notices on its way out that bytes are missing, and says that."""
     path = tmp_path / "last.ckpt"
-    path.write_bytes(b"the one before")
+    atomic.write_bytes(path, b"the one before")
 
     def cut(*args: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch.serialization, "_save", cut)
     with pytest.raises(KeyboardInterrupt):
-        Storage().save_checkpoint({"a": torch.ones(3)}, path)
+        Storage([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
     monkeypatch.undo()
     monkeypatch.setattr(torch, "save", lambda *args: _wrapped())
     with pytest.raises(KeyboardInterrupt):
-        Storage().save_checkpoint({"a": torch.ones(3)}, path)
-    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("last.ckpt", b"the one before")]
+        Storage([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir() if one.name != ownership.LIST] == [
+        ("last.ckpt", b"the one before")
+    ]
 
 
 def _wrapped() -> None:

@@ -39,6 +39,8 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         UserError: Words, config or data have to be mended; nothing is left.
         RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
     """
+    from etude.compose.output_check import Refused
+
     words = [overrides] if isinstance(overrides, str) else [str(word) for word in overrides]
     if flags := [word for word in words if word.startswith("-")]:
         raise UserError(f"{flags[0]}: is a flag of the command line; from Python a run has overrides and config_dir=")
@@ -46,18 +48,24 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     ended: dict[str, Any] = {}
     shown = [] if config_dir is None else [f"--config-dir={config_dir}"]
     with opened(config_dir) as hydra, _called(["train.py", *shown, *words]), warnings.catch_warnings():
-        log_format = _look(hydra, words, config_dir)
+        _look(hydra, words, config_dir)
 
         def task(composed: Any) -> None:
             from hydra.core.hydra_config import HydraConfig
 
             ended["folder"] = folder = Path(HydraConfig.get().runtime.output_dir)
             try:
-                _one(composed, folder, log_format)
+                _one(composed, folder)
             except Exception as error:  # Hydra would say it once more, with its own words
                 ended["error"] = error
 
-        hydra.run("train", task, list(words), with_log_configuration=False)
+        with _logged():
+            try:
+                hydra.run("train", task, list(words), with_log_configuration=False)
+            except Refused as refusal:
+                raise refusal.error from None
+            finally:
+                job.close_all()
     if "error" in ended:
         raise ended["error"]
     return Run(_near(ended["folder"]))
@@ -100,8 +108,8 @@ def weights(path: Path) -> Path:
     return path if path.is_file() else load(path).checkpoint
 
 
-def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> str:
-    """Compose once to refuse what cannot be a run of this process; returns the format of train.log."""
+def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> None:
+    """Compose once to refuse what cannot be a run of this process."""
     from hydra.types import RunMode
 
     try:
@@ -113,48 +121,53 @@ def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> str:
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
         said = [word for word in words if word.startswith(("sweep=", "hydra.mode="))]
         raise UserError(f"{' '.join(said or words)}: {SWEEP}")
-    return str(composed.hydra.job_logging.formatters.file.format)
 
 
-def _one(composed: Any, folder: Path, log_format: str) -> None:
+def _one(composed: Any, folder: Path) -> None:
     """The run itself; its log is kept in the folder and printed, and what went wrong ends it."""
-    with _logged(folder, log_format) as screen:
-        try:
-            config, resume = job.checked(composed, folder)
-            trainer = config["trainer"]
-            if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
-                if not resume:
-                    job.discard(folder)
-                raise UserError(f"trainer: {ALONE}")
-            if job.carry_out(config, folder, resume):
-                log.info("report: %s", os.path.relpath(folder / "report.html"))
-        except BaseException as error:
-            logging.getLogger().removeHandler(screen)  # whoever called is told by the error
-            if isinstance(error, UserError) and composed.get("resume"):
-                job.silence(folder)  # the run's own log is about the run
-            elif isinstance(error, KeyboardInterrupt):
-                log.warning("interrupted%s", job.advice(folder))
-            elif isinstance(error, Exception):
-                log.error("%s", error)
-            raise
+    try:
+        config, resume = job.checked(composed, folder)
+        trainer = config["trainer"]
+        if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
+            if not resume:
+                job.discard(folder)
+            raise UserError(f"trainer: {ALONE}")
+        if job.carry_out(config, folder, resume):
+            log.info("report: %s", os.path.relpath(folder / "report.html"))
+    except BaseException as error:
+        for handler in list(logging.getLogger().handlers):
+            if isinstance(handler, Screen):
+                logging.getLogger().removeHandler(handler)  # the caller gets the error
+        if isinstance(error, UserError) and composed.get("resume"):
+            job.silence(folder)  # the run's own log is about the run
+        elif isinstance(error, KeyboardInterrupt):
+            log.warning("interrupted%s", job.advice(folder))
+        elif isinstance(error, Exception):
+            log.error("%s", error)
+        raise
+
+
+class Screen(logging.StreamHandler):
+    """Handler that prints the log of a run while it lasts."""
 
 
 @contextmanager
-def _logged(folder: Path, log_format: str) -> Iterator[logging.Handler]:
-    """Write what is logged into train.log and show it, for as long as a run takes."""
+def _logged() -> Iterator[None]:
+    """Show the log for as long as a run takes."""
     root, noisy = (
         logging.getLogger(),
         [logging.getLogger(name) for name in ("", "pytorch_lightning", "lightning_fabric")],
     )
     kept, levels = list(root.handlers), [logger.level for logger in noisy]
-    screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter(log_format))
-    root.handlers[:] = [*kept, screen, file, logging.NullHandler()]  # the last, so that logging prints none by itself
+    root.handlers[:] = [
+        *kept,
+        Screen(sys.stdout),
+        logging.NullHandler(),
+    ]  # the last, so that logging prints none itself
     root.setLevel(logging.INFO)
     try:
-        yield screen
+        yield
     finally:
-        file.close()
         root.handlers[:] = kept
         for logger, level in zip(noisy, levels, strict=True):
             logger.setLevel(level)

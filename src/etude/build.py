@@ -12,6 +12,7 @@ from etude.errors import UserError
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning.loggers import Logger
 
     from etude.data.module import MusicData
     from etude.learner import Learner
@@ -243,8 +244,23 @@ def load(checkpoint: Path) -> Learner:
     return made.eval()
 
 
-def trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
-    """The Trainer of a config, with its callbacks and loggers writing into the run's folder."""
+def loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
+    """Return the loggers of a config, which write into the run's folder."""
+    return [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
+
+
+def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Trainer:
+    """Return the Trainer of a config, with its callbacks and loggers writing into the run's folder.
+
+    Args:
+        config: The whole config.
+        folder: The run's folder.
+        resume: Whether the config was stored by the run that is resumed. Its paths for output are then replaced by
+            those below the folder, because somebody else may have written it.
+
+    Raises:
+        UserError: The trainer does not take these values.
+    """
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -252,16 +268,21 @@ def trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
 
     callbacks: list[Callback] = [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+        if resume and getattr(callback, "dirpath", None) is not None:
+            callback.dirpath = None  # type: ignore[attr-defined]
+        if hasattr(callback, "dirpath") and callback.dirpath is None:
             callback.dirpath = str(folder / "checkpoints")
-    loggers = [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
+        if isinstance(callback, ModelCheckpoint) and callback.save_last == "link":
+            raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
     node = dict(config["trainer"])
     if "fsdp" in str(node.get("strategy")).lower() and "PCGrad" in config["balance"]["_target_"]:
         raise UserError(
             "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
         )
-    plugins = [*_value(node.pop("plugins", None) or []), Storage()]
-    mine = {"callbacks": callbacks, "logger": loggers or False, "plugins": plugins}
+    named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
+    elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
+    plugins = [*_value(node.pop("plugins", None) or []), Storage([folder, *elsewhere])]
+    mine = {"callbacks": callbacks, "logger": loggers(config, folder) or False, "plugins": plugins}
     try:
         return make(node, default_root_dir=str(folder), **mine)
     except MisconfigurationException as error:

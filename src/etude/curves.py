@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from etude.results.measure import save
+from etude.files.atomic import write_text
 
 
 class Curves(Logger):
@@ -62,7 +62,7 @@ class Curves(Logger):
         writer = csv.DictWriter(text, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows[step] for step in sorted(self.rows))
-        save(self.path, text.getvalue())
+        write_text(self.path, text.getvalue())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

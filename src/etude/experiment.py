@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude import build
 from etude.errors import UserError
+from etude.files import atomic
 from etude.launch import first
 from etude.limits import explained
 
@@ -46,7 +47,6 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     from pytorch_lightning import seed_everything
 
     from etude import frozen
-    from etude.storage import clean
     from etude.tracking.course import tracked
     from etude.tracking.finished import Finished
 
@@ -65,7 +65,9 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     if resume and not last.is_file():
         raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from; start the run anew")
     if resume and first():
-        clean(last.parent)
+        atomic.clean(last.parent)
+        if (folder / "metrics.json").is_file():  # only what comes after the measuring is missing
+            return complete(config, folder)
     torch.set_float32_matmul_precision("high")
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build.data(config)
@@ -78,7 +80,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         learner.without_noise()
     if config.get("compile"):
         build.compiled(learner)
-    trainer = build.trainer(config, folder)
+    trainer = build.trainer(config, folder, resume)
     say(data, learner)
     with tracked(trainer.loggers) as trackers:
         result = carry_out(config, folder, trainer, learner, data, begun, last if resume else None)
@@ -226,7 +228,6 @@ def finish(
     import pandas as pd
 
     from etude import keep, record
-    from etude.results import measure, report
 
     choices = config.get("choices", {})
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
@@ -234,14 +235,35 @@ def finish(
         about["model"]["feature"] = f"beat-{about['model']['feature']}"
     about |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"], **record.environment()}
     about |= {"data": record.dataset(data), "targets": targets}
-    pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}).to_csv(folder / "split.csv", index=False)
-    table.to_parquet(folder / "predictions.parquet")
-    measure.save(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    split = pd.DataFrame({"id": data.pack.index["id"], "split": data.parts})
+    atomic.write_text(folder / "split.csv", split.to_csv(index=False))
+    with atomic.replacing(folder / "predictions.parquet") as draft:
+        table.to_parquet(draft)
+    atomic.write_text(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     if not about["trial"]:
         try:
             keep.keep(folder, table, data, targets)
         except Exception as error:  # pictures are no reason for a run that has ended to fail
             log.warning("errors/ was left out: %s", error)
+    return measured(folder)
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """Write metrics.json and report.html from the table of predictions; returns the content of metrics.json."""
+    from etude.results import measure, report
+
     measure.write(folder)
     report.render(folder)
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def complete(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Finish a run whose predictions are on disk: measure, report, and hand the results to the trackers."""
+    from etude.tracking.course import tracked
+    from etude.tracking.finished import Finished
+
+    result = measured(folder)
+    with tracked(build.loggers(config, folder)) as trackers:
+        for tracker in trackers:
+            tracker.hand_over(Finished(folder))
+    return result

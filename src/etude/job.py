@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +11,23 @@ from typing import Any
 
 from etude.compose.checked import checked as plain
 from etude.errors import UserError
+from etude.files import atomic, ownership
 from etude.launch import agreed, dated, first
+
+log = logging.getLogger(__name__)
+LOG = "train.log"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Every file and folder that a run writes; a new run may not meet one that it did not write.
+OUTPUTS = (
+    *("config.yaml", LOG, "curves.csv", "split.csv", "predictions.parquet", "record.json", "metrics.json"),
+    *("report.html", "trackers.json", "lr.csv", "lr.png", "checkpoints/", "errors/", "wandb/", "tensorboard/"),
+)
+SWEEP_OUTPUTS = (
+    *("multirun.yaml", "jobs.csv", "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
+    *("latent.csv", "latent.json", "logs/", "pooled/"),
+)
+RESUMED = ("resume", "data.packs")  # settings that may stand beside resume
+_locks: dict[str, Any] = {}  # of the run folders that this process writes, by absolute path
 
 
 def prepare(words: Sequence[str]) -> None:
@@ -34,6 +49,78 @@ def prepare(words: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
+def claim(folder: Path, resume: bool) -> None:
+    """Make a folder the output folder of this process's run: checked, locked, and with its log open.
+
+    Args:
+        folder: The run's folder; created where it is missing.
+        resume: Whether the run in it is continued.
+
+    Raises:
+        UserError: A file that the run would write belongs to somebody else, another run is in the folder, or another
+            process writes there.
+    """
+    from etude.files.lock import RUN, Lock
+
+    key = str(folder.absolute())
+    if key in _locks:
+        return
+    try:
+        ownership.open_folder(folder)
+        ownership.check_names(folder, OUTPUTS)
+        lock = Lock(folder / RUN, os.path.relpath(folder))
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"{os.path.relpath(folder)}: cannot be written ({error.strerror or error})") from error
+    _locks[key] = lock
+    if not resume and (begun(folder) or finished(folder)):
+        release(folder)
+        raise UserError(
+            f"{os.path.relpath(folder)}: holds a run already; continue it with resume={os.path.relpath(folder)}, or "
+            "choose another folder"
+        )
+    if not ownership.created(folder):
+        atomic.clean(folder)
+
+
+def open_log(folder: Path) -> None:
+    """Append what is logged to the train.log of a run; after Hydra has configured the logging, which ends all others.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: The file belongs to somebody else.
+    """
+    known = [one.baseFilename for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)]
+    if str((folder / LOG).absolute()) in known:
+        return
+    ownership.check(folder / LOG)
+    ownership.record(folder / LOG)
+    new = not (folder / LOG).exists()
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.getLogger().addHandler(handler)
+    if new:
+        ownership.mark_created(folder / LOG)
+
+
+def release(folder: Path) -> None:
+    """Let other processes write into a run's folder again."""
+    if lock := _locks.pop(str(folder.absolute()), None):
+        lock.release()
+
+
+def begun(folder: Path) -> bool:
+    """Return whether a run has a checkpoint that it can be resumed from."""
+    return (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a run has all of its files: the report is the last that is written."""
+    return (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
+
+
 def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     """The plain config of a run, and whether it goes on with the run that is in the folder.
 
@@ -44,6 +131,8 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     Raises:
         UserError: Values are missing, cannot be resolved, or do not fit the code; all of them are named.
     """
+    if first() and str(folder.absolute()) in _locks:
+        open_log(folder)
     if composed.get("resume"):
         return _stored(folder), True  # first of all, because the folder of a run is never taken away
     try:
@@ -65,10 +154,15 @@ def carry_out(config: dict[str, Any], folder: Path, resume: bool) -> dict[str, A
 
     known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
     trained = known[0].is_dir()
-    if not first():
+    if first():
+        claim(folder, resume)  # where Hydra's callback was not asked, as by another launcher
+        open_log(folder)
+        if not resume:
+            atomic.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    else:
         logging.getLogger().setLevel(logging.ERROR)
-    if first() and not resume:
-        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+        ownership.open_folder(folder)
+        open_log(folder)
     try:
         return run(config, folder, resume=resume)
     except UserError:
@@ -79,15 +173,16 @@ def carry_out(config: dict[str, Any], folder: Path, resume: bool) -> dict[str, A
 
 def advice(folder: Path) -> str:
     """How to go on with a run that was stopped, where it left something to go on from."""
-    there = (folder / "checkpoints" / "last.ckpt").is_file()
-    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if there else ""
+    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if begun(folder) else ""
 
 
 def discard(folder: Path) -> None:
-    """Take away the folder of a run that never began; one that an earlier run is in stays as it is."""
+    """Remove what this process wrote into the folder of a run that never began, and the folder if it created that."""
     silence(folder)
-    if first() and not any((folder / name).exists() for name in ("checkpoints", "metrics.json", "trackers.json")):
-        shutil.rmtree(folder, ignore_errors=True)
+    if first():
+        release(folder)
+        if not any((folder / name).exists() for name in ("checkpoints", "metrics.json", "trackers.json")):
+            atomic.discard(folder)
 
 
 def silence(folder: Path) -> None:
@@ -99,16 +194,38 @@ def silence(folder: Path) -> None:
             handler.close()
 
 
+def close(folder: Path) -> None:
+    """End the writing of this process into a run's folder."""
+    silence(folder)
+    release(folder)
+
+
+def close_all() -> None:
+    """End the writing of this process into all run folders, and remove those in which no run began."""
+    for folder in list(_locks):
+        close(Path(folder))
+    atomic.remove_empty_folders()
+
+
 @lru_cache  # asked again later in the run, and the answer must not move with the clock
 def run_folder(resume: str | None, outputs: str, name: str) -> str:
-    """Where a run lives: the folder that is resumed, or a new one named by date."""
+    """Where a run lives: the folder that is resumed, or a new one named by date, which this call creates."""
     if resume:
         return str(resume)
 
-    def propose() -> str:
-        return next(path.name for path in dated(outputs, name) if not path.exists())
+    def create() -> str:
+        for path in dated(outputs, name):
+            try:
+                ownership.create_folder(path)
+            except FileExistsError:
+                continue
+            return path.name
+        raise AssertionError  # the names do not end
 
-    return str(Path(outputs) / agreed(propose, name))
+    try:
+        return str(Path(outputs) / agreed(create, name))
+    except OSError as error:
+        raise UserError(f"outputs={outputs}: cannot be written ({error.strerror or error})") from error
 
 
 def _stored(folder: Path) -> dict[str, Any]:
@@ -118,13 +235,19 @@ def _stored(folder: Path) -> dict[str, Any]:
 
     from etude.build import vet
 
-    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    others = [override for override in overrides if not override.startswith("resume=")]
+    overrides: list[str] = list(HydraConfig.get().overrides.task)
+    others = [override for override in overrides if override.partition("=")[0] not in RESUMED]
     if others:
         raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
-    if (folder / "metrics.json").is_file():
+    if finished(folder):
         raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(config, dict)
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    except Exception as error:  # whatever a damaged file makes the parser raise
+        raise UserError(
+            f"{os.path.relpath(folder / 'config.yaml')}: cannot be read as a config ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(config, dict):
+        raise UserError(f"{os.path.relpath(folder / 'config.yaml')}: is not a config; the run cannot be resumed")
     vet(config)
     return {str(key): value for key, value in config.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
+from etude.files.ownership import subfolder
 from etude.results.excerpts import FOLDER, INDEX
 from etude.results.shades import png
 from etude.results.worst import worst
@@ -51,14 +52,14 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
     from etude.results.exploration.views import files
 
     target, part = folder / FOLDER, folder / f".{FOLDER}.{os.getpid()}"
-    shutil.rmtree(target, ignore_errors=True)
+    remove_folder(target)
     listed = [[row[0] for row in worst(table, name, spec["kind"])["rows"]] for name, spec in targets.items()]
     ids = list(dict.fromkeys(str(clip) for rank in zip_longest(*listed) for clip in rank if clip is not None))
     place = {str(clip): row for row, clip in enumerate(data.pack.index["id"])}
     ids = [clip for clip in ids if clip in place]
     if not ids:
         return None
-    part.mkdir()
+    subfolder(part)
     try:
         frames, scale = _pictures([np.asarray(data.pack.clip(place[clip])) for clip in ids], data.feature.front)
         known = files(data.source)
@@ -69,7 +70,7 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
         clips = []
         for clip, stem, shown, (sound, why) in zip(ids, stems, frames, sounds, strict=True):
             rows = shown.T[::-1] if scale["sound"] else shown
-            stem.with_suffix(".png").write_bytes(png(rows, (scale["limits"][0], scale["limits"][1])))
+            write_bytes(stem.with_suffix(".png"), png(rows, (scale["limits"][0], scale["limits"][1])))
             row = data.pack.index.iloc[place[clip]]
             said = {key: str(row[key]) for key in CREDIT if key in row.index and row[key] == row[key] and row[key]}
             length = int(data.pack.lengths[place[clip]])
@@ -77,10 +78,10 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
                 {"id": clip, "picture": f"{stem.name}.png", "length": length, "credit": said, "why": why, **sound}
             )
         text = json.dumps({"version": 1, **scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
-        (part / INDEX).write_text(text, encoding="utf-8")
-        part.replace(target)
+        write_text(part / INDEX, text)
+        move(part, target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
     silent = [entry["why"] for entry in clips if entry["why"]]
     if silent:
         log.info("errors/ has no sound of %d of %d clips: %s", len(silent), len(clips), silent[0])
@@ -119,5 +120,5 @@ def _sound(file: File | None, front: Front, stem: Path) -> tuple[dict[str, Any],
         return excerpt(file.under(front), stem), ""
     except Exception as error:  # whatever a file of somebody's does, the run has ended well
         for left in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
-            left.unlink(missing_ok=True)
+            remove(left)
         return {}, " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from etude.files.atomic import replacing, write_text
+
 log = logging.getLogger(__name__)
 SMOOTH = 0.8  # weight of the past in the running mean of the loss
 
@@ -99,7 +101,8 @@ def write(folder: Path, rates: np.ndarray, losses: list[float]) -> None:
     from matplotlib.figure import Figure
 
     smoothed, found = smooth(losses), suggestion(rates, losses)
-    pd.DataFrame({"lr": rates, "loss": losses, "smoothed": smoothed}).to_csv(folder / "lr.csv", index=False)
+    table = pd.DataFrame({"lr": rates, "loss": losses, "smoothed": smoothed})
+    write_text(folder / "lr.csv", table.to_csv(index=False))
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.semilogx(rates, losses, color="0.8", label="loss of a step")
@@ -110,6 +113,7 @@ def write(folder: Path, rates: np.ndarray, losses: list[float]) -> None:
         axes.axvline(found, color="C1", linestyle="--", label=f"optim.lr={found:.1e}")
     axes.set(xlabel="learning rate", ylabel="training loss")
     axes.legend(frameon=False)
-    figure.savefig(folder / "lr.png", dpi=120)
+    with replacing(folder / "lr.png") as draft:
+        figure.savefig(draft, format="png", dpi=120)
     said = f"optim.lr={found:.1e}, a tenth of where the loss was lowest" if found else "the loss never fell"
     log.info("%s; the picture: %s", said, os.path.relpath(folder / "lr.png"))

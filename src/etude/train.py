@@ -14,6 +14,7 @@ from etude.build import conf_dir
 from etude.compose.faults import faults, told
 from etude.compose.opened import arguments, raising
 from etude.errors import RunError, UserError
+from etude.launch import first
 from etude.sweeps import place
 from etude.sweeps.outcome import OUTCOME, tell, tidy
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if help.asked(sys.argv[1:]):
         return _help()
     import hydra
+
+    from etude.compose.output_check import Refused
 
     try:
         flags = arguments(sys.argv[1:])
@@ -59,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            return _job(config, folder)
+            score = _job(config, folder)
+            job.close(folder)
+            return score
         except KeyboardInterrupt:
             state["advice"] = job.advice(folder)
             raise
@@ -70,12 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             tell(str(error))
             if str(error):
                 log.error("%s%s", error, "" if isinstance(error, UserError) else job.advice(folder))
+            job.close(folder)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             return None
         except Exception as error:
             tell(said := f"{type(error).__name__}: {error}")
             log.error("%s", said)  # into the run's log; the trace follows on the screen
+            job.close(folder)
             raise
 
     try:
@@ -88,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.warning("interrupted%s", OUTCOME.advice or state["advice"])
         return 130
+    except Refused as refusal:
+        print(refusal.error, file=sys.stderr)  # noqa: T201
+        tell(str(refusal.error))
+        return 2
     except SystemExit as stop:
         if stop.code in (0, None):
             return OUTCOME.status
@@ -102,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         tidy()
+        job.close_all()
     return state["status"] or OUTCOME.status
 
 
@@ -131,6 +143,8 @@ def _job(composed: Any, folder: Path) -> float | None:
         except UserError:
             job.discard(folder)
             raise
+        if first():
+            job.claim(folder, resume or there != multirun.NEW)
         if there == multirun.FINISHED:
             log.info("%s: is finished", os.path.relpath(folder))
             return monitored(folder)

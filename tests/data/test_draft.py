@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -243,7 +244,7 @@ def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> C
             raise KeyboardInterrupt
         return real(self, *args)
 
-    monkeypatch.setattr(Path, method, stopping)
+    monkeypatch.setattr(os, method, stopping)
     return monkeypatch.undo
 
 

@@ -29,6 +29,7 @@ from etude.data.read import sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
+from etude.files.ownership import LIST
 
 FRONT = FrontEnd(n_mels=40)
 COUNT = 12
@@ -87,7 +88,7 @@ def content(home: Path) -> dict[str, bytes]:
 
 def shown(packs: Path) -> list[str]:
     """What stands in the folder of packs, without locks."""
-    return sorted(path.name for path in packs.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST)))
 
 
 def make(source: Collection, packs: Path, reading: Reading | None = None, **rules: Any) -> Pack:
@@ -112,7 +113,7 @@ def assert_frames(pack: Pack, table: pd.DataFrame) -> None:
 def test_a_pack_holds_the_frames_of_every_clip_in_order(source: Collection, packs: Path) -> None:
     pack = make(source, packs)
     assert_frames(pack, source.table)
-    assert set(content(pack.folder)) == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert set(content(pack.folder)) == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert "path" not in pack.index  # a pack goes to other machines
     assert b"/tmp" not in b"".join(content(pack.folder).values())
     said = pack.manifest["origin"]["collection"]
@@ -469,7 +470,7 @@ def steps(method: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return real(self, *args)
 
-    monkeypatch.setattr(Path, method, stopping)
+    monkeypatch.setattr(os, method, stopping)
 
 
 @pytest.mark.parametrize(("method", "step"), [("rename", 1), ("rename", 2), *(("replace", i) for i in (1, 2, 3))])

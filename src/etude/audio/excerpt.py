@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from etude.audio.decode import DecodeError, decode
+from etude.files.atomic import replacing, write_bytes
 
 SECONDS, RATE = 15, 22050  # of a sound that is written anew
 BLOCK = 1 << 16  # samples that are encoded at a time
@@ -41,11 +41,11 @@ def excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED
         found = None  # there is none, or one for ffmpeg
     suffix = KNOWN.get((found.format, found.subtype)) if found else None
     if found and suffix and found.duration <= longest and path.stat().st_size <= copied:
-        shutil.copyfile(path, stem.with_suffix(suffix))
+        write_bytes(stem.with_suffix(suffix), path.read_bytes())
         return {"audio": f"{stem.name}{suffix}", "heard": found.duration, "seconds": found.duration, "encoded": False}
     audio, seconds = _beginning(path, found is not None, longest)
     look: dict[str, Any] = {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.7}
-    with soundfile.SoundFile(stem.with_suffix(".ogg"), "w", RATE, 1, **look) as file:
+    with replacing(stem.with_suffix(".ogg")) as draft, soundfile.SoundFile(draft, "w", RATE, 1, **look) as file:
         for start in range(0, len(audio), BLOCK):  # the encoder keeps a whole block on its stack
             file.write(audio[start : start + BLOCK])
     return {"audio": f"{stem.name}.ogg", "heard": len(audio) / RATE, "seconds": seconds, "encoded": True}

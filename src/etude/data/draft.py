@@ -7,17 +7,18 @@ and opened again, a draft drops what stands behind the last whole line and goes 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined, digest
+from etude.errors import DataError
+from etude.files import ownership
+from etude.files.atomic import move, open_file, remove_folder, replacing, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,9 +80,9 @@ class Draft:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        ownership.open_folder(folder)
         self.entries = self._sound(journal(folder))
-        self._frames, self._journal = (FileIO(folder / name, "ab") for name in (FRAMES, JOURNAL))
+        self._frames, self._journal = (open_file(folder / name, "ab", buffering=0) for name in (FRAMES, JOURNAL))
         self._frames.truncate(sum(entry.bytes for entry in self.entries))
         self._journal.truncate(sum(len(_line(entry)) for entry in self.entries))
 
@@ -138,7 +139,7 @@ def write(folder: Path, table: pd.DataFrame, clips: Iterable[np.ndarray], manife
     Returns:
         The pack, opened.
     """
-    shutil.rmtree(part := folder.with_name(f".{folder.name}.part"), ignore_errors=True)
+    remove_folder(part := folder.with_name(f".{folder.name}.part"))
     try:
         with Draft(part) as draft:
             for clip, frames in zip(table["id"], (np.ascontiguousarray(c, np.float16) for c in clips), strict=True):
@@ -146,7 +147,7 @@ def write(folder: Path, table: pd.DataFrame, clips: Iterable[np.ndarray], manife
                 draft.append(entry, frames)
             return draft.finish(folder, table, manifest)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
 
 
 def read(folder: Path, entries: list[Entry]) -> Iterator[tuple[Entry, np.ndarray | None]]:
@@ -162,7 +163,7 @@ def read(folder: Path, entries: list[Entry]) -> Iterator[tuple[Entry, np.ndarray
 
 def rewrite(folder: Path, entries: list[Entry]) -> None:
     """Replace a folder's journal."""
-    _save(folder / JOURNAL, b"".join(map(_line, entries)).decode())
+    write_bytes(folder / JOURNAL, b"".join(map(_line, entries)))
 
 
 def describe(folder: Path, entries: list[Entry], table: pd.DataFrame, manifest: dict[str, Any]) -> None:
@@ -171,32 +172,52 @@ def describe(folder: Path, entries: list[Entry], table: pd.DataFrame, manifest: 
 
     kept = [entry for entry in entries if entry.frames]
     skipped = [(entry.id, entry.reason) for entry in entries if not entry.frames]
-    _save(folder / SKIPPED, pd.DataFrame(skipped, columns=["id", "reason"]).to_csv(index=False))
+    write_text(folder / SKIPPED, pd.DataFrame(skipped, columns=["id", "reason"]).to_csv(index=False))
     counts = np.array([entry.frames for entry in kept], dtype=np.int64)
     index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
-    index.to_parquet(folder / f"{INDEX}.new")
-    (folder / f"{INDEX}.new").replace(folder / INDEX)
+    with replacing(folder / INDEX) as draft:
+        index.to_parquet(draft)
     counted = {"bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
     manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}
-    _save(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
 
 
 def replace(draft: Path, target: Path) -> None:
-    """Rename `draft` to `target`; what was there goes. `recover` mends what an interruption between the two leaves."""
+    """Rename `draft` to `target`; what was there goes. `recover` mends what an interruption between the two leaves.
+
+    Raises:
+        DataError: The target is not a pack that Étude wrote, or holds other files.
+    """
+    check_replaceable(target)
     aside = _aside(target)
     if target.exists():
-        target.rename(aside)
-    draft.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+        move(target, aside)
+    move(draft, target)
+    remove_folder(aside)
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuse to replace a folder that is a link or holds a file that Étude did not write.
+
+    Raises:
+        DataError: It is or does.
+    """
+    if target.is_symlink():
+        raise DataError(f"{target}: is a symbolic link, and its pack is out of date; remove the link to make it again")
+    if target.is_dir() and (others := ownership.foreign(target)):
+        raise DataError(
+            f"{target}: the pack is out of date, and the folder holds files that Étude did not write "
+            f"({', '.join(others[:3])}); move them away"
+        )
 
 
 def recover(target: Path) -> None:
     """Put back, or take away, what an interrupted `replace` left aside."""
     aside = _aside(target)
-    if aside.exists() and not target.exists():
-        aside.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.is_dir() and not target.exists():
+        move(aside, target)
+    remove_folder(aside)
 
 
 def _aside(target: Path) -> Path:
@@ -208,14 +229,7 @@ def _line(entry: Entry) -> bytes:
             "modified": entry.modified}, ensure_ascii=False) + "\n").encode()  # fmt: skip
 
 
-def _write(file: FileIO, data: memoryview) -> None:
+def _write(file: IO[bytes], data: memoryview) -> None:
     """All of it; the operating system may take a part at a time."""
     while len(data):
         data = data[file.write(data) :]
-
-
-def _save(path: Path, text: str) -> None:
-    """A text file, there whole or not at all."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

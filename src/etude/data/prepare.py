@@ -6,9 +6,8 @@ import glob
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,10 @@ from etude.data import draft, runners
 from etude.data.collection import Collection, Reader
 from etude.data.draft import Draft, Entry
 from etude.data.pack import FORMAT, MANIFEST, Pack, digest
-from etude.errors import DataError
+from etude.errors import DataError, UserError
+from etude.files import ownership
+from etude.files.atomic import move, remove_folder
+from etude.files.lock import Lock
 from etude.progress import track
 
 if TYPE_CHECKING:
@@ -75,8 +77,11 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     if locate := collection.locate:
         table = table.assign(path=[str(locate(Path(path), front)) for path in table["path"]])
     files = [_stamp(clip, path) for clip, path in zip(table["id"], table["path"], strict=True)]
-    rules.packs.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    made = [entry for entry, _ in _known(folder, rules.retry).values()]
+    if made and _same(made, files) and _manifest(folder).get("origin") == origin:
+        with suppress(DataError):  # complete, and read without a lock, so that the folder may be read-only
+            return Pack(folder)
+    with lock(folder):
         draft.recover(folder)
         known = _known(folder, rules.retry)
         made = [entry for entry, _ in known.values()]
@@ -109,11 +114,13 @@ def _make(
     origin: dict[str, Any],
 ) -> Pack:
     part = folder.with_name(f".{folder.name}.part")
+    draft.check_replaceable(folder)
     begun = draft.journal(part)
     again = rules.retry and not all(entry.frames for entry in begun)
     stale = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.stale*"))
     if again or not _same(begun, files[: len(begun)]):  # changed meanwhile: take from the draft what still holds
-        stale.append(part.rename(folder.with_name(f".{folder.name}.stale{len(stale)}")))
+        stale.append(folder.with_name(f".{folder.name}.stale{len(stale)}"))
+        move(part, stale[-1])
     for old in stale:
         known |= _known(old, rules.retry)
     table = collection.table
@@ -135,11 +142,11 @@ def _make(
                 reasons.append(entry.reason)
                 _allow(collection.name, unfinished, reasons, len(files), rules.max_skipped)
         if len(reasons) == len(unfinished.entries):
-            shutil.rmtree(part)
+            remove_folder(part)
             raise DataError(f"{collection.name}: no clip gives frames; for example {reasons[0]}")
         pack = unfinished.finish(folder, table.drop(columns="path"), {"origin": origin})
     for old in stale:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
     if missing := pack.manifest["skipped"]:
         log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
     return pack
@@ -149,7 +156,7 @@ def _allow(name: str, unfinished: Draft, reasons: list[str], count: int, share: 
     """Refuse a collection of which too much is skipped, also by earlier calls."""
     if len(reasons) > share * count:
         if len(reasons) == len(unfinished.entries):
-            shutil.rmtree(unfinished.folder)
+            remove_folder(unfinished.folder)
         raise DataError(
             f"{name}: {len(reasons)} clips of {count} already give no frames, more than "
             f"data.max_skipped={share:g} allows; for example {reasons[0]}"
@@ -212,21 +219,20 @@ def _known(folder: Path, retry: bool) -> Known:
             if frames is not None or not (entry.frames or retry)}  # fmt: skip
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Of two processes that want the same pack, one makes it and the other waits."""
-    from filelock import FileLock, Timeout
+def lock(folder: Path) -> Lock:
+    """Take the lock of a pack, which the caller releases; of two processes that want it, one waits.
 
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    Raises:
+        UserError: The folder of packs cannot be written.
+    """
     try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        log.info("another process makes %s; waiting for it", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        ownership.open_folder(folder.parent)
+        held = Lock(folder.with_name(f".{folder.name}.lock"), str(folder))
+        held.acquire(wait=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"data.packs={folder.parent}: cannot be written ({reason}); choose another folder") from error
+    return held
 
 
 def _refresh(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from etude.errors import UserError
+from etude.files.atomic import replacing
 
 log = logging.getLogger(__name__)
 NAME = "embeddings.npz"
@@ -41,15 +43,9 @@ def read(folder: Path, key: Key) -> np.ndarray | None:
 
 def write(folder: Path, key: Key, x: np.ndarray) -> None:
     """Keep embeddings, whole or not at all; a folder that cannot be written to is said, and ends nothing."""
-    draft = folder / f".{NAME}.{os.getpid()}"
     try:
-        try:
-            with draft.open("wb") as file:
-                np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
-            draft.replace(folder / NAME)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning(
-            "%s: cannot be written (%s); the embeddings are computed anew the next time", folder, error.strerror
-        )
+        with replacing(folder / NAME) as draft, draft.open("wb") as file:
+            np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
+    except (OSError, UserError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.warning("%s: cannot be written (%s); the embeddings are computed anew the next time", folder, reason)

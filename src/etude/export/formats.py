@@ -127,12 +127,13 @@ def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: 
     from safetensors.torch import save
 
     from etude.checkpoint import CONFIG
+    from etude.files.atomic import write_bytes, write_text
 
     # two names of one tensor, as of weights that are shared, are two tensors in this format
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    path.write_bytes(save(tensors, metadata={"format": "pt"}))
+    write_bytes(path, save(tensors, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.with_name(CONFIG).write_text(text, encoding="utf-8")
+    write_text(path.with_name(CONFIG), text)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,9 @@ from etude.export.about import about, config
 from etude.export.check import Trial, judged, speed
 from etude.export.clips import cut, paths
 from etude.export.graph import Graph, traced
+from etude.files import ownership
+from etude.files.atomic import discard, remove_folder, replace, write_text
+from etude.files.ownership import subfolder
 from etude.prediction.model import Model
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def carry_out(wish: Wish) -> list[Path]:
         if "safetensors" in wish.formats:
             files.append(_weights(model, sounds, part))
         text = card.card(known, files, whose, *(_results(run) if run else (None, None)))
-        (part / card.FILE).write_text(text, encoding="utf-8")
+        write_text(part / card.FILE, text)
         written = [to / name for name in sorted(path.name for path in part.iterdir()) if name != card.FILE]
     written.append(to / card.FILE)
     if old := [name for name in formats.FILES.values() if (to / name).is_file() and to / name not in written]:
@@ -127,17 +129,23 @@ def _results(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
 @contextmanager
 def _draft(to: Path) -> Iterator[Path]:
     """A folder whose files are all put into another at the end, or, whatever happens meanwhile, none of them."""
-    there, part = to.is_dir(), to / f".{FOLDER}.{os.getpid()}"
+    part = to / f".{FOLDER}.{os.getpid()}"
     try:
-        part.mkdir(parents=True)
+        ownership.open_folder(to)
+        subfolder(part)
         yield part
-        for path in list(part.iterdir()):
-            path.replace(to / path.name)
+        names = [path.name for path in part.iterdir()]
+        for name in names:
+            ownership.check(to / name)
+        for name in names:
+            ownership.mark_created(part / name)  # also those that exporters of other libraries wrote
+            replace(part / name, to / name)
     except OSError as error:
         raise UserError(
             f"to={to}: cannot be written ({error.strerror or error}); name another with to=<folder>"
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if not there and to.is_dir() and not any(to.iterdir()):
-            to.rmdir()
+        for path in part.iterdir() if part.is_dir() else ():
+            ownership.mark_created(path)
+        remove_folder(part)
+        discard(to)

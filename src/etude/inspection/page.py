@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etude.errors import UserError
+from etude.files import ownership
+from etude.files.atomic import write_text
 from etude.inspection import attribution, explain, history, layers, pictures, strip
 from etude.inspection.clips import Clip, cropped, known
 from etude.inspection.gallery import gallery
@@ -21,7 +23,7 @@ from etude.inspection.load import Run
 from etude.inspection.scene import Scene
 from etude.inspection.statistics import statistics
 from etude.inspection.trace import Trace, trace
-from etude.results.measure import plain, save
+from etude.results.measure import plain
 from etude.results.template import template
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def inspect(wish: Wish, command: str = "") -> list[Path]:
     """
     to = wish.to or wish.folder
     try:
-        to.mkdir(parents=True, exist_ok=True)
+        ownership.open_folder(to)
     except OSError as error:
         raise UserError(f"to={to}: cannot be written ({error.strerror})") from error
     run = Run(wish.folder, wish.checkpoint)
@@ -109,8 +111,8 @@ def _write(run: Run, clip: Clip, to: Path, command: str) -> Path:
     )
     path = to / f"inspect_{stem(clip.id)}.html"
     try:
-        save(path.with_name(f"{path.stem}.json"), json.dumps(plain(about), indent=1, ensure_ascii=False) + "\n")
-        return save(path, page)
+        write_text(path.with_name(f"{path.stem}.json"), json.dumps(plain(about), indent=1, ensure_ascii=False) + "\n")
+        return write_text(path, page)
     except OSError as error:
         raise UserError(f"{to}: cannot be written ({error.strerror}); name another folder with to=<folder>") from error
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.files.atomic import remove
+from etude.files.ownership import subfolder
 from etude.prediction.engine import Said
 from etude.prediction.inputs import text
 from etude.prediction.lines import Plot, clock, times
@@ -28,7 +30,7 @@ STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1)))  # as the lines of the
 def clear(to: Path) -> None:
     """Remove the figures of an earlier call."""
     for path in (to / FOLDER).glob("[0-9][0-9]_*.png"):
-        path.unlink()
+        remove(path)
 
 
 def write(
@@ -45,7 +47,7 @@ def write(
         hertz: Share of the height, and words, of some frequencies.
     """
     folder = to / FOLDER
-    folder.mkdir(exist_ok=True)
+    subfolder(folder)
     name = re.sub(r"[^\w.-]+", "-", text(said.path.stem)).strip("-.")[:60] or "file"
     rows = [*([None] if shows.picture else []), *drawn]
 

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 
 from etude.errors import UserError
+from etude.files import ownership
+from etude.files.atomic import open_file
+from etude.files.lock import Lock
 from etude.prediction.engine import Said
 from etude.prediction.hearing import stamp
 
@@ -37,18 +40,12 @@ class Journal:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        from filelock import FileLock, Timeout
-
         self.path, self.places = folder / NAME, dict[str, tuple[int, int, int]]()  # size, time, where its line begins
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(folder / LOCK)
-            self.lock.acquire(timeout=0)
-            self.file = self.path.open("a+b")
-        except Timeout as error:
-            raise UserError(
-                f"to={folder}: another process writes there; wait for it, or name another folder"
-            ) from error
+            ownership.open_folder(folder)
+            self.lock = Lock(folder / LOCK, f"to={folder}")
+            self.lock.acquire()
+            self.file = open_file(self.path, "a+b")
         except OSError as error:
             raise UserError(f"to={folder}: cannot be written ({error.strerror}); name another with to=") from error
         head = _line(about)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.data import runners
+from etude.files.atomic import write_text
 from etude.prediction import figure
 from etude.prediction.engine import Said
 from etude.prediction.inputs import text
@@ -21,7 +22,6 @@ from etude.prediction.terminal import words
 from etude.prediction.windows import Plan
 from etude.progress import track
 from etude.results.excerpts import stops
-from etude.results.measure import save
 from etude.results.template import template
 
 NAME = "predict.html"
@@ -74,7 +74,7 @@ def write(
         heard=count - len(bad), targets=list(model.columns.targets), files=_files(to, files, made, model, plan),
         about=sentence(plan), stops=stops(), beats=plan.front.sync == "beat",
     )  # fmt: skip
-    return save(to / NAME, page)
+    return write_text(to / NAME, page)
 
 
 def sentence(plan: Plan) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from etude.files.atomic import open_file, remove, replace
+from etude.files.ownership import draft_of, record
 from etude.prediction.columns import Columns, Row
 from etude.prediction.engine import Said
 from etude.prediction.inputs import text
@@ -51,7 +52,9 @@ def write(folder: Path, results: Iterable[Said], columns: Columns, formats: Sequ
         Paths of the files.
     """
     paths = [folder / f"{table}.{name}" for name in formats for table in (FILES, WINDOWS)]
-    drafts = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+    drafts = [draft_of(path) for path in paths]
+    for path in paths:
+        record(path)
     types: dict[str, dict[str, Any]] = {
         FILES: {"path": str, "seconds": float, "windows": int, **columns.types, "error": str},
         WINDOWS: {"path": str, "start": float, "end": float, **columns.types},
@@ -69,14 +72,14 @@ def write(folder: Path, results: Iterable[Said], columns: Columns, formats: Sequ
                     else:
                         writer.add([file_row(said, columns, path.suffix == ".parquet")])
         for path, draft in zip(paths, drafts, strict=True):
-            draft.replace(path)
+            replace(draft, path)
     finally:
         for draft in drafts:
-            draft.unlink(missing_ok=True)
+            remove(draft)
     for name in FORMATS:
         for table in (FILES, WINDOWS):
             if name not in formats:
-                (folder / f"{table}.{name}").unlink(missing_ok=True)
+                remove(folder / f"{table}.{name}")
     return paths
 
 
@@ -106,7 +109,7 @@ class Writer(Protocol):
 
 class _Csv:
     def __init__(self, path: Path, types: dict[str, Any]) -> None:
-        self.file = path.open("w", newline="", encoding="utf-8")
+        self.file = open_file(path, "w", newline="", encoding="utf-8")
         self.writer = csv.writer(self.file, lineterminator="\n")
         self.writer.writerow(types)
 
@@ -124,7 +127,7 @@ class _Json:
     """A list of objects."""
 
     def __init__(self, path: Path, types: dict[str, Any]) -> None:
-        self.file, self.before = path.open("w", encoding="utf-8"), "[\n"
+        self.file, self.before = open_file(path, "w", encoding="utf-8"), "[\n"
 
     def __enter__(self) -> _Json:
         return self
@@ -149,6 +152,7 @@ class _Parquet:
         if path.name.startswith(f".{FILES}"):
             fields["embedding"] = pa.list_(pa.float32())
         self.schema, self.rows = pa.schema(fields), list[Row]()
+        open_file(path).close()  # records it; the writer opens it by its name
         self.writer = parquet.ParquetWriter(path, self.schema)
 
     def __enter__(self) -> _Parquet:

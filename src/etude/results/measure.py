@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.files.atomic import write_text
 from etude.results import agreement, bootstrap, calibration, reading, resampled
 from etude.results.metrics import PRIMARY, classification, regression
 
@@ -58,14 +58,9 @@ def write(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     metrics = measure(reading.table(folder), reading.record(folder)["targets"])
-    return save(folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def save(path: Path, text: str) -> Path:
-    """Write a text file in one step, so that nobody reads half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    return partial.replace(path)
+    return write_text(
+        folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def confusion(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:

@@ -10,15 +10,16 @@ import copy
 import hashlib
 import json
 import re
-import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.files.atomic import remove_folder, replacing, write_bytes, write_text
+from etude.files.ownership import open_folder, subfolder
 from etude.results import excerpts
 from etude.results.comparison.reading import read
 from etude.results.comparison.run import Run, mapping
-from etude.results.measure import save, write
+from etude.results.measure import write
 from etude.results.worst import worst
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
             records = [run.record for _, run in sorted(folds.items())]
             name = re.sub(r"[^\w.-]+", "-", str(records[0].get("name", "run")))
             folder = sweep / FOLDER / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
-            folder.mkdir(parents=True, exist_ok=True)
+            subfolder(sweep / FOLDER)
+            open_folder(folder)
             table = _tables(folds)
-            table.to_parquet(folder / "predictions.parquet")
+            with replacing(folder / "predictions.parquet") as draft:
+                table.to_parquet(draft)
             record = _together(records, table)
             record["data"]["pooled_from"] = [run.folder.name for _, run in sorted(folds.items())]
-            save(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-            save(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
+            write_text(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            write_text(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
             shown = [row[0] for name, target in records[0]["targets"].items()
                      for row in worst(table, name, target["kind"])["rows"]]  # fmt: skip
             gather([run.folder for _, run in sorted(folds.items())], folder, {str(clip) for clip in shown})
@@ -76,7 +79,7 @@ def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
 
     Runs whose pictures are of another kind than the first's are left out.
     """
-    shutil.rmtree(target / excerpts.FOLDER, ignore_errors=True)
+    remove_folder(target / excerpts.FOLDER)
     scale: dict[str, Any] = {}
     clips: list[dict[str, Any]] = []
     for folder in folders:
@@ -85,15 +88,15 @@ def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
         for clip in kept["clips"].values() if kept["scale"] == scale else ():
             if clip["id"] not in ids:
                 continue
-            (target / excerpts.FOLDER).mkdir(exist_ok=True)
+            subfolder(target / excerpts.FOLDER)
             for kind in ("picture", "audio"):
                 if name := clip.get(kind):
                     clip[kind] = f"{len(clips):02d}{Path(name).suffix}"
-                    shutil.copyfile(folder / excerpts.FOLDER / name, target / excerpts.FOLDER / clip[kind])
+                    write_bytes(target / excerpts.FOLDER / clip[kind], (folder / excerpts.FOLDER / name).read_bytes())
             clips.append(clip)
     if clips:
         text = json.dumps({**scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
-        (target / excerpts.FOLDER / excerpts.INDEX).write_text(text, encoding="utf-8")
+        write_text(target / excerpts.FOLDER / excerpts.INDEX, text)
 
 
 def _config(run: Run) -> str:

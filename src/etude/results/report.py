@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.files.atomic import write_text
 from etude.results import excerpts, figures, latent_figure, learning, markdown, reading
 from etude.results.bootstrap import FEW_GROUPS
-from etude.results.measure import save, write
+from etude.results.measure import write
 from etude.results.sections import section
 from etude.results.template import template
 
@@ -54,7 +55,9 @@ def render(folder: str | Path) -> Path:
     }
     page = template("report.html.j2")
     room = excerpts.PAGE - len(page.render(parts | {"left": {}}).encode())
-    return save(folder / "report.html", page.render(parts | {"left": excerpts.cards(folder, kept, sections, room)}))
+    return write_text(
+        folder / "report.html", page.render(parts | {"left": excerpts.cards(folder, kept, sections, room)})
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.files.atomic import write_text
+
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
@@ -86,4 +88,4 @@ def write(folder: Path, trial: Trial, name: str) -> None:
     from omegaconf import OmegaConf
 
     found = {"name": name, "best_params": dict(trial.values), "best_value": trial.score}
-    OmegaConf.save(OmegaConf.create(found), folder / FILE)
+    write_text(folder / FILE, OmegaConf.to_yaml(OmegaConf.create(found)))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.files.ownership import subfolder
 from etude.results.text import duration, number, plural
 from etude.sweeps.job import DONE, FAILED, RUNNING, STOPPED, Job
 from etude.sweeps.ledger import Ledger
@@ -48,7 +49,7 @@ class Board:
             found, place = sum(job.found for job in jobs), os.path.relpath(self.ledger.folder)
             self.say(f"sweep: {plural(self.count(), 'job')} in {place}" + (f", {found} done before" if found else ""))
             if self.logs is not None:
-                self.logs.mkdir(exist_ok=True)
+                subfolder(self.logs)
                 self.say(f"their output is in {os.path.relpath(self.logs)}")
         if self.logs is not None and sys.stderr.isatty():
             from rich.console import Console

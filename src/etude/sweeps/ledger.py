@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from etude.errors import UserError
+from etude.files.atomic import replacing
 from etude.sweeps.job import DONE, FAILED, RUNNING, STOPPED, WAITING, Job
 
 NAME = "jobs.csv"
@@ -43,13 +44,10 @@ class Ledger:
         Raises:
             UserError: Another one runs this sweep.
         """
-        from filelock import FileLock, Timeout
+        from etude.files.lock import Lock
 
-        self._lock = FileLock(self.folder / f".{NAME}.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(f"{os.path.relpath(self.folder)}: another process runs this sweep; let it end") from error
+        self._lock = Lock(self.folder / f".{NAME}.lock", os.path.relpath(self.folder))
+        self._lock.acquire()
 
     def _job(self, row: dict[str, str]) -> Job:
         overrides = json.loads(row["overrides"])
@@ -82,12 +80,10 @@ class Ledger:
 
     def write(self) -> None:
         """Put the file on disk, whole or not at all."""
-        path = self.folder / f".{NAME}.{os.getpid()}"
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.folder / NAME) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(COLUMNS)
             for job in self.jobs:
                 row: list[object] = [job.number, job.name, job.status, job.code, job.seconds, job.score]
                 row += [job.why if job.status == FAILED else "", json.dumps(job.overrides)]
                 table.writerow(["" if value is None else value for value in row])
-        path.replace(self.folder / NAME)

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from etude.errors import UserError
+from etude.files.atomic import discard, remove, write_text
 from etude.launch import first
 
 FAULT = "ETUDE_FAULT"
@@ -42,8 +44,8 @@ def forget() -> None:
 def tell(why: str) -> None:
     """Leave what ended this run to the sweep that it is a job of, if it is one."""
     if (path := os.environ.get(FAULT)) and first():
-        with suppress(OSError):
-            Path(path).write_text(why, "utf-8")
+        with suppress(OSError, UserError):
+            write_text(Path(path), why)
 
 
 def told(path: Path) -> str:
@@ -53,7 +55,7 @@ def told(path: Path) -> str:
     except OSError:
         return ""
     finally:
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def tidy() -> None:
@@ -61,9 +63,5 @@ def tidy() -> None:
     folder = OUTCOME.folder
     if folder is None or OUTCOME.begun:
         return
-    if any(path.name != "multirun.yaml" and not path.name.startswith(".") for path in folder.iterdir()):
-        return
-    with suppress(OSError):
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+    if folder.is_dir() and not any(path.name != "multirun.yaml" and path.name[0] != "." for path in folder.iterdir()):
+        discard(folder)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from etude.errors import UserError
+from etude.files import ownership
 from etude.launch import dated
 from etude.sweeps.ledger import NAME
 from etude.sweeps.outcome import OUTCOME, forget
@@ -45,12 +46,13 @@ def sweep_folder(resume: str | None, outputs: str) -> str:
     """The folder that is gone on with, or a new one that no other sweep can have."""
     if resume:
         return str(resume)
-    Path(outputs).mkdir(parents=True, exist_ok=True)
     for folder in dated(outputs, "sweep"):
         try:
-            folder.mkdir()
+            ownership.create_folder(folder)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UserError(f"outputs={outputs}: cannot be written ({error.strerror or error})") from error
         OUTCOME.folder = folder
         break
     return str(OUTCOME.folder)

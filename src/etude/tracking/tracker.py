@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import UserError
-from etude.results.measure import save
+from etude.files.atomic import write_text
 from etude.tracking.finished import Finished, tracked_as
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Tracker(Logger):
             why = f"{self.title} does not begin the run ({reason(error)}); {self.advice}"
             raise UserError(f"logger={self.key}: {why}") from error
         if name is not None:
-            save(self.folder / "trackers.json", json.dumps(tracked_as(self.folder) | {self.key: name}) + "\n")
+            write_text(self.folder / "trackers.json", json.dumps(tracked_as(self.folder) | {self.key: name}) + "\n")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Losses, scores and learning rate of a step. Epochs count from 1, as in the log and the report."""

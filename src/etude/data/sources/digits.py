@@ -58,15 +58,16 @@ class Digits:
         Raises:
             DataError: The front end is one for sound.
         """
-        from filelock import FileLock
-
         if not isinstance(front, ImageFront):
             raise DataError("data=digits: these are images; leave the feature to them, or choose feature=image")
         said = {name: getattr(self, name) for name in ("name", "title", "targets", "card", "note", "extra")}
         origin = {"front": front.to_dict(), "collection": said}
         folder = rules.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
-        rules.packs.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):  # of several processes one makes it
+        if (folder / MANIFEST).is_file():
+            return Pack(folder)
+        from etude.data.prepare import lock
+
+        with lock(folder):  # of several processes one makes it
             return Pack(folder) if (folder / MANIFEST).is_file() else _made(folder, front, origin)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from etude.files import ownership
+from etude.files.atomic import write_text
 from etude.results.comparison import latex, markdown
 from etude.results.comparison.build import Comparison
-from etude.results.measure import save
 
 
 def write(comparison: Comparison) -> list[Path]:
@@ -19,9 +20,10 @@ def write(comparison: Comparison) -> list[Path]:
     folder = comparison.wish.to
     if folder is None:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
+    ownership.open_folder(folder)
     return [
-        save(folder / f"{comparison.wish.stem}.{kind}", WRITERS[kind](comparison)) for kind in comparison.wish.formats
+        write_text(folder / f"{comparison.wish.stem}.{kind}", WRITERS[kind](comparison))
+        for kind in comparison.wish.formats
     ]
 
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.files.atomic import replacing
 from etude.results.svg import STAND_IN, STYLE, svg
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title
         draw(figure, colours)
         if title:
             figure.suptitle(plain(title, 60), fontsize=11, x=0.02, ha="left")
-        figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Description": about})
+        with replacing(path) as draft:
+            figure.savefig(
+                draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Description": about}
+            )
     return svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
 
 

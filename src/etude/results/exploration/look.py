@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from etude.data.collection import slug
 from etude.data.draft import SKIPPED
 from etude.errors import DataError, UserError
+from etude.files import ownership
 from etude.results.exploration import choose, facts, page
 from etude.results.exploration.facts import Parted
 from etude.results.exploration.pictures import Shown
@@ -53,7 +54,7 @@ def look(module: MusicData, wish: Wish, command: str = "") -> Path:
     source, front = module.source, module.feature.front
     folder = wish.out / slug(source.name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        ownership.open_folder(folder)
     except OSError as error:
         raise UserError(f"out={wish.out}: cannot be written ({error.strerror})") from error
     pack = source.pack(front, module.rules)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from etude.audio.front import Front
+from etude.files.atomic import write_text
 from etude.results import markdown
 from etude.results.exploration import pictures
 from etude.results.exploration.findings import findings
 from etude.results.exploration.pictures import Shown
-from etude.results.measure import save
 from etude.results.template import template
 
 MOST_ROWS = 50  # of a table of pairs or files; explore.json has them all
@@ -48,5 +48,5 @@ def write(folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: Fr
         command=command,
         most=MOST_ROWS,
     )
-    save(folder / "explore.json", json.dumps(facts, indent=1, ensure_ascii=False))
-    return save(folder / "explore.html", page)
+    write_text(folder / "explore.json", json.dumps(facts, indent=1, ensure_ascii=False))
+    return write_text(folder / "explore.html", page)

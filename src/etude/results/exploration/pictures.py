@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.audio.front import Front
+from etude.files.atomic import remove
 from etude.progress import track
 from etude.results.exploration import charts, spectra
 from etude.results.exploration.views import View
@@ -33,7 +34,7 @@ class Shown:
 def clear(folder: Path) -> None:
     """Take away the figures of an earlier look at the same collection."""
     for old in (*folder.glob("clip-*.png"), *folder.glob("figure-*.png")):
-        old.unlink()
+        remove(old)
 
 
 def clips(folder: Path, shown: Sequence[Shown], front: Front) -> list[dict[str, Any]]:

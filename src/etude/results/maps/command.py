@@ -52,10 +52,11 @@ def latent(asked: Wish, command: str = "") -> Path:
     Raises:
         UserError: A folder is no run, no map can be made of any, or the folder cannot be written.
     """
+    from etude.files import ownership
+    from etude.files.atomic import write_text
     from etude.progress import track
     from etude.results.maps import files, page, read
     from etude.results.maps.chart import Cache, chart
-    from etude.results.measure import save
 
     called = read.names(asked.folders)
     runs = [read.read(folder, name, asked.part) for folder, name in zip(asked.folders, called, strict=True)]
@@ -69,9 +70,9 @@ def latent(asked: Wish, command: str = "") -> Path:
         raise UserError("there is nothing to map\n" + "\n".join(reasons))
     html = page.render(runs, charts, asked, command)
     try:
-        asked.to.mkdir(parents=True, exist_ok=True)
-        save(asked.to / "latent.csv", files.coordinates(runs, charts).to_csv(index=False))
-        save(asked.to / "latent.json", files.numbers(runs, charts, asked.part, asked.seed))
-        return save(asked.to / "latent.html", html)
+        ownership.open_folder(asked.to)
+        write_text(asked.to / "latent.csv", files.coordinates(runs, charts).to_csv(index=False))
+        write_text(asked.to / "latent.json", files.numbers(runs, charts, asked.part, asked.seed))
+        return write_text(asked.to / "latent.html", html)
     except OSError as error:
         raise UserError(f"to={asked.to}: cannot be written ({error.strerror})") from error
