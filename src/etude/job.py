@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.compose.checked import checked as plain
+from etude.compose.stored import finished, stored
 from etude.errors import UserError
 from etude.files import atomic, ownership
 from etude.launch import agreed, dated, first
@@ -26,7 +27,6 @@ SWEEP_OUTPUTS = (
     *("multirun.yaml", "jobs.csv", "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
     *("latent.csv", "latent.json", "logs/", "pooled/"),
 )
-RESUMED = ("resume", "data.packs")  # settings that may stand beside resume
 _locks: dict[str, Any] = {}  # of the run folders that this process writes, by absolute path
 
 
@@ -116,11 +116,6 @@ def begun(folder: Path) -> bool:
     return (folder / "checkpoints" / "last.ckpt").is_file()
 
 
-def finished(folder: Path) -> bool:
-    """Return whether a run has all of its files: the report is the last that is written."""
-    return (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
-
-
 def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     """The plain config of a run, and whether it goes on with the run that is in the folder.
 
@@ -134,7 +129,7 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     if first() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        return _stored(folder), True  # first of all, because the folder of a run is never taken away
+        return stored(folder), True  # first of all, because the folder of a run is never taken away
     try:
         return plain(composed), False
     except UserError:
@@ -226,28 +221,3 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         return str(Path(outputs) / agreed(create, name))
     except OSError as error:
         raise UserError(f"outputs={outputs}: cannot be written ({error.strerror or error})") from error
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    """The config of the run that is resumed."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from etude.build import vet
-
-    overrides: list[str] = list(HydraConfig.get().overrides.task)
-    others = [override for override in overrides if override.partition("=")[0] not in RESUMED]
-    if others:
-        raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
-    if finished(folder):
-        raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    except Exception as error:  # whatever a damaged file makes the parser raise
-        raise UserError(
-            f"{os.path.relpath(folder / 'config.yaml')}: cannot be read as a config ({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(config, dict):
-        raise UserError(f"{os.path.relpath(folder / 'config.yaml')}: is not a config; the run cannot be resumed")
-    vet(config)
-    return {str(key): value for key, value in config.items()}

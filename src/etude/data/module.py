@@ -41,6 +41,7 @@ class MusicData(LightningDataModule):
         packs: Folder where packs are kept between runs.
         min_seconds: Shorter clips are skipped.
         max_skipped: Share of clips that may be skipped before the collection is refused.
+        packs_read_only: Whether packs are only read, because the folder was named by a stored config.
         seed: Seed of order and crops.
 
     Attributes:
@@ -70,6 +71,7 @@ class MusicData(LightningDataModule):
         packs: str = "outputs/packs",
         min_seconds: float = 1.0,
         max_skipped: float = 0.1,
+        packs_read_only: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -90,7 +92,7 @@ class MusicData(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balance = eval_crops, buckets, balance
-        self.rules = Rules(Path(packs), min_seconds, max_skipped)
+        self.rules = Rules(Path(packs), min_seconds, max_skipped, read_only=packs_read_only)
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:

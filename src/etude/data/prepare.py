@@ -43,6 +43,7 @@ class Rules:
         workers: Processes; none means one per core.
         ray: Address of a Ray cluster, or `local`; none uses processes of this machine.
         retry: Try again what was skipped, although its files are what they were.
+        read_only: Refuse to make or change a pack; one that is complete and up to date is read.
     """
 
     packs: Path = Path("outputs/packs")
@@ -51,6 +52,7 @@ class Rules:
     workers: int | None = None
     ray: str | None = None
     retry: bool = False
+    read_only: bool = False
 
 
 def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
@@ -81,7 +83,7 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     if made and _same(made, files) and _manifest(folder).get("origin") == origin:
         with suppress(DataError):  # complete, and read without a lock, so that the folder may be read-only
             return Pack(folder)
-    with lock(folder):
+    with lock(folder, rules):
         draft.recover(folder)
         known = _known(folder, rules.retry)
         made = [entry for entry, _ in known.values()]
@@ -219,12 +221,17 @@ def _known(folder: Path, retry: bool) -> Known:
             if frames is not None or not (entry.frames or retry)}  # fmt: skip
 
 
-def lock(folder: Path) -> Lock:
+def lock(folder: Path, rules: Rules) -> Lock:
     """Take the lock of a pack, which the caller releases; of two processes that want it, one waits.
 
     Raises:
-        UserError: The folder of packs cannot be written.
+        UserError: The folder of packs cannot be written, or is only to be read.
     """
+    if rules.read_only:
+        raise DataError(
+            f"data.packs={rules.packs}: has no pack that is up to date, and none is made there because a stored config "
+            "named the folder; name one with data.packs=<folder>"
+        )
     try:
         ownership.open_folder(folder.parent)
         held = Lock(folder.with_name(f".{folder.name}.lock"), str(folder))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from etude.compose.stored import finished
 from etude.words import quoted
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
@@ -53,7 +54,7 @@ class Job:
     @property
     def measured(self) -> bool:
         """Whether its results are on disk, however its process ended after that."""
-        return (self.folder / "metrics.json").is_file()
+        return finished(self.folder)
 
     @property
     def words(self) -> list[str]:

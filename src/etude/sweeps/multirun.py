@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etude.compose.stored import finished
 from etude.errors import UserError
 
 NEW, BEGUN, FINISHED = "new", "begun", "finished"
@@ -48,8 +49,8 @@ def standing(folder: Path, config: Mapping[str, Any]) -> str:
     Raises:
         UserError: A run of another config is there.
     """
-    finished = (folder / "metrics.json").is_file()
-    if not finished and not (folder / "checkpoints" / "last.ckpt").is_file():
+    done = finished(folder)
+    if not done and not (folder / "checkpoints" / "last.ckpt").is_file():
         return NEW
     from omegaconf import OmegaConf
 
@@ -61,7 +62,7 @@ def standing(folder: Path, config: Mapping[str, Any]) -> str:
             f"{os.path.relpath(folder)}: holds a run of another config{what}; give the sweep another folder by "
             "hydra.sweep.dir=..., or the overrides that it was begun with"
         )
-    return FINISHED if finished else BEGUN
+    return FINISHED if done else BEGUN
 
 
 def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Digits:
             return Pack(folder)
         from etude.data.prepare import lock
 
-        with lock(folder):  # of several processes one makes it
+        with lock(folder, rules):  # of several processes one makes it
             return Pack(folder) if (folder / MANIFEST).is_file() else _made(folder, front, origin)
 
 
