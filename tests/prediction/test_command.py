@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from etude.errors import UserError
+from etude.files.ownership import LIST
 from etude.prediction import engine, hearing
 from etude.prediction.command import main, parse
 from etude.prediction.journal import NAME
@@ -83,7 +84,7 @@ def test_interrupted_and_started_again_it_ends_with_the_same_tables(
     assert heard[3:] == ["2.mp3", "2.ogg", "3.ogg"]
     for name in ("files.csv", "windows.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(to / name), pd.read_csv(whole / name), atol=1e-6)
-    assert {path.name for path in to.iterdir()} == {NAME, "files.csv", "windows.csv", ".lock"}
+    assert {path.name for path in to.iterdir()} == {NAME, "files.csv", "windows.csv", ".lock", LIST}
 
     assert call(checkpoint, few, to, "format=json") == 1
     assert heard[6:] == ["2.mp3"]  # what could not be heard is tried again
@@ -137,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 
     (tmp_path / "file").touch()
     assert call(checkpoint, few, tmp_path / "file") == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     with FileLock(whole / ".lock"):
         assert call(checkpoint, few, whole) == 2
     assert "another process writes there" in capsys.readouterr().err

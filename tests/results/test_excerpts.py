@@ -22,6 +22,7 @@ from etude.audio.front import Front
 from etude.audio.image import ImageFront
 from etude.audio.spectral import FrontEnd
 from etude.data.collection import Collection
+from etude.files.ownership import subfolder
 from etude.keep import COLUMNS, keep
 from etude.results import excerpts
 from etude.results.measure import write
@@ -149,7 +150,7 @@ def test_images_have_no_player(wrong: pd.DataFrame, make_run: Callable[..., Path
 
 def test_a_run_without_errors_keeps_nothing(make_run: Callable[..., Path], wrong: pd.DataFrame, data: Any) -> None:
     folder = make_run("perfect", table=wrong)
-    (folder / "errors").mkdir()  # of an earlier end
+    subfolder(folder / "errors")  # of an earlier end
     right = wrong.assign(**{"genre.pred": wrong["genre.true"]})
     assert keep(folder, right, data, GENRE) is None
     assert not (folder / "errors").exists() and not list(folder.glob(".errors*"))

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from etude.files.ownership import LIST
 from etude.results import bootstrap
 from etude.results.measure import measure, write
 
@@ -151,4 +152,4 @@ def test_write_is_strict_json_and_leaves_nothing_else(make_run) -> None:
     constant = metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]
     assert metrics["version"] == 1
     assert constant["scores"]["spearman"]["value"] is None
-    assert {p.name for p in folder.iterdir()} == before | {"metrics.json"}
+    assert {p.name for p in folder.iterdir()} == before | {"metrics.json", LIST}

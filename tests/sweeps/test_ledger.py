@@ -34,7 +34,7 @@ def test_another_process_reads_what_was_written(ledger: Ledger) -> None:
     table = pd.read_csv(ledger.folder / "jobs.csv")
     assert tuple(table) == COLUMNS
     assert table["why"].fillna("").tolist() == ["", "killed by SIGKILL", ""]
-    assert {path.name for path in ledger.folder.iterdir()} == {"jobs.csv"}
+    assert {path.name for path in ledger.folder.glob("[!.]*")} == {"jobs.csv"}
 
 
 def test_a_job_is_known_by_what_it_was_told(ledger: Ledger) -> None:

@@ -36,6 +36,8 @@ def test_how_far_a_run_has_come(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert standing(tmp_path, CONFIG | {"sweep": {"resume": "outputs/here"}}) == BEGUN
     (tmp_path / "metrics.json").touch()
+    assert standing(tmp_path, CONFIG) == BEGUN  # the report is the last file of a run
+    (tmp_path / "report.html").touch()
     assert standing(tmp_path, CONFIG) == FINISHED
     with pytest.raises(UserError, match=r"another config: optim\.lr; "):
         standing(tmp_path, CONFIG | {"optim": {"lr": 2e-3}})

@@ -17,7 +17,7 @@ from etude.export.check import Trial, judged, speed
 from etude.export.clips import cut, paths
 from etude.export.graph import Graph, traced
 from etude.files import ownership
-from etude.files.atomic import discard, remove_folder, replace, write_text
+from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
 from etude.files.ownership import subfolder
 from etude.prediction.model import Model
 
@@ -148,4 +148,4 @@ def _draft(to: Path) -> Iterator[Path]:
         for path in part.iterdir() if part.is_dir() else ():
             ownership.mark_created(path)
         remove_folder(part)
-        discard(to)
+        remove_if_empty(to)

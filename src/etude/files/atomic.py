@@ -164,6 +164,15 @@ def discard(folder: Path) -> None:
         ownership.forget(folder)
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove an output folder that this process created and that holds nothing but its list."""
+    if folder.is_dir() and ownership.created(folder) and {one.name for one in os.scandir(folder)} <= {ownership.LIST}:
+        with suppress(FileNotFoundError):
+            os.unlink(folder / ownership.LIST)
+        os.rmdir(folder)
+        ownership.forget(folder)
+
+
 def remove_empty_folders() -> None:
     """Remove the folders that this process created and that hold nothing."""
     for folder in ownership.created_folders():
@@ -191,9 +200,9 @@ def move(source: Path, target: Path) -> None:
         raise UserError(f"{source}: was not written by Étude and is not moved; move it away yourself")
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    ownership.record(target)
-    if source.is_dir() and not (source / ownership.LIST).is_file():  # the list of a folder moves with it
-        for path in source.rglob("*"):
+    if not (source / ownership.LIST).is_file():  # the list of an output folder moves with it
+        ownership.record(target)
+        for path in source.rglob("*") if source.is_dir() else ():
             if ownership.owned(path):
                 ownership.record(target / path.relative_to(source))
     os.rename(source, target)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.files.atomic import open_file
 from etude.files.ownership import subfolder
 from etude.results.text import duration, number, plural
 from etude.sweeps.job import DONE, FAILED, RUNNING, STOPPED, Job
@@ -63,7 +64,11 @@ class Board:
 
     def log(self, job: Job) -> Path | None:
         """Where a job writes its output; none: it is seen."""
-        return self.logs / f"{job.name}.log" if self.logs else None
+        if self.logs is None:
+            return None
+        path = self.logs / f"{job.name}.log"
+        open_file(path, "ab").close()  # checked and recorded here; the process of the job appends to it
+        return path
 
     @property
     def jobs(self) -> list[Job]:

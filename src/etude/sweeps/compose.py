@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.compose.checked import checked
 from etude.errors import UserError
+from etude.files import ownership
 from etude.sweeps.devices import Pool, visible
 from etude.sweeps.drive import Sweep
 from etude.sweeps.job import DONE, Job
@@ -46,7 +47,7 @@ def begin(config: DictConfig, jobs: int | None, devices: Sequence[Any] | None, s
     if isinstance(devices, str):
         raise UserError(f"hydra.launcher.devices: must be a list such as [0,1], got {devices}")
     folder = Path(str(config.hydra.sweep.dir))
-    folder.mkdir(parents=True, exist_ok=True)
+    ownership.open_folder(folder)
     pool = Pool(visible() if devices is None else [str(name) for name in devices])
     trials = config.hydra.sweeper.get("n_trials") or 0
     ledger = Ledger(folder)

@@ -71,14 +71,15 @@ class StudySweeper(Sweeper):
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
         from omegaconf import OmegaConf
 
+        from etude.files import atomic, ownership
         from etude.search.best import DIRECTION, say
         from etude.search.space import still_free
         from etude.search.study import seeded, stamp, take_up, trials
 
         assert self.config is not None and self.hydra_context is not None
         folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)  # or SQLite has no place for its file
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        ownership.open_folder(folder)  # or SQLite has no place for its file
+        atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
         stamp(self.storage)

@@ -52,6 +52,7 @@ class RandomSweeper(Sweeper):
         from omegaconf import OmegaConf
 
         from etude.errors import UserError
+        from etude.files import atomic, ownership
         from etude.search.best import Trial, best, folder_of, say, score_of, write
         from etude.search.space import parse, still_free
 
@@ -70,8 +71,8 @@ class RandomSweeper(Sweeper):
         jobs = [[*(f"{key}={value}" for key, value in point.items()), *fixed] for point in points]
         folder = Path(self.config.hydra.sweep.dir)
         self.validate_batch_is_legal(jobs)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        ownership.open_folder(folder)
+        atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         returns = self.launcher.launch(jobs, initial_job_idx=0)
         trials = [Trial(point, score_of(job), folder_of(job)) for point, job in zip(points, returns, strict=True)]
         if found := best(trials, self.mode):

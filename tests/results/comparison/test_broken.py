@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from etude.build import conf_dir
+from etude.job import LOG_FORMAT
 from etude.results.compare import compare, main
 from etude.results.comparison.reading import read
 from etude.results.comparison.wish import Wish
 
 Make = Callable[..., Any]
-FORMAT = yaml.safe_load((conf_dir() / "hydra/job_logging/etude.yaml").read_text())["formatters"]["file"]["format"]
 
 
 def log(run: Path, *lines: tuple[int, str, str]) -> None:
     """A train.log as the configured handler writes it."""
-    write = logging.Formatter(FORMAT)
+    write = logging.Formatter(LOG_FORMAT)
     text = [write.format(logging.LogRecord(name, level, "", 0, said, None, None)) for level, name, said in lines]
     (run / "train.log").write_text("\n".join(text) + "\n", "utf-8")
 

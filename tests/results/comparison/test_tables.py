@@ -196,7 +196,7 @@ def test_help_names_every_axis_and_view(capsys) -> None:
 def test_files_go_where_they_are_asked_for(grid: Path, tmp_path: Path) -> None:
     assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel")]) == 0
     assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel"), f"to={tmp_path}", "format=csv,tex"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.csv", "compare.tex"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["compare.csv", "compare.tex"]
     kept = pd.read_csv(io.StringIO((tmp_path / "compare.csv").read_text()))
     assert kept["seed"].tolist() == collect([grid / "0_lstm_mel", grid / "4_cnn_mel"])["seed"].tolist()
 

@@ -1,0 +1,56 @@
+"""One process writes into a folder; another is refused, or waits, and learns which process it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from etude.errors import UserError
+from etude.files.lock import Lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from etude.files.lock import Lock
+lock = Lock(Path(sys.argv[1]), "a run")
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_and_the_first_named(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        for _ in range(2):  # a refused process must not change what the next one reads
+            with pytest.raises(UserError, match=rf"a run: another process writes there \(process {holder.pid} on "):
+                Lock(path, "a run").acquire()
+        holder.kill()
+        holder.wait()
+    lock = Lock(path, "a run")
+    lock.acquire()  # the lock ended with its process
+    assert f"process {os.getpid()} on" in lock.holder()
+    lock.release()
+    lock.release()
+    assert lock.holder() == "unknown process"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_something_else_with_the_name_of_the_lock_is_refused(kind: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
+    path = tmp_path / "run" / ".lock"
+    path.parent.mkdir()
+    if kind == "link":
+        path.symlink_to(other)
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=r"\.lock: is not a file"):
+        Lock(path, "a run").acquire()
+    assert other.read_text() == "mine"

@@ -1,0 +1,153 @@
+"""Files are deleted and renamed in one package only, and every other place that opens one for writing is known."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OURS = "etude.files"
+DELETE = {"rmtree", "unlink", "remove", "rmdir", "removedirs", "move", "rename", "renames", "replace"}
+WRITE = {
+    *("write_text", "write_bytes", "touch", "save", "savez", "savez_compressed", "savetxt", "tofile", "memmap"),
+    *("to_csv", "to_parquet", "to_json", "to_excel", "to_pickle", "to_hdf", "to_feather", "savefig", "save_file"),
+    *("copyfile", "copy2", "copytree", "symlink_to", "hardlink_to", "truncate", "mkdir", "makedirs", "dump"),
+    *("ParquetWriter", "FileHandler", "SoundFile", "FileIO", "fdopen", "mkstemp", "mkdtemp"),
+    *("TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile"),
+}
+# Why each place outside of etude.files may name a function that writes.
+TEXT = "a string, which etude.files writes"
+DRAFT = "a draft that etude.files made and gives its name"
+STREAM = "a buffer in memory"
+TEMPORARY = "a temporary folder or file, which ends with the process"
+READ = "a file that is only read"
+CHECKED = "a file that etude.files has checked and recorded"
+KNOWN = {
+    "src/etude/audio/excerpt.py": {"SoundFile": DRAFT},
+    "src/etude/bench/audio.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/bench/data.py": dict.fromkeys(("TemporaryDirectory", "mkdir", "save", "save_file"), TEMPORARY),
+    "src/etude/bench/loop.py": dict.fromkeys(("TemporaryDirectory", "mkdir"), TEMPORARY),
+    "src/etude/bench/predict.py": dict.fromkeys(("TemporaryDirectory", "save"), TEMPORARY),
+    "src/etude/bench/sweeps.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/bench/transformer.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/bench/work.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/cache.py": {"TemporaryFile": TEMPORARY},
+    "src/etude/curves.py": {"save": "the logger's own method"},
+    "src/etude/dashboard.py": {"save": "a view on the server of Weights & Biases"},
+    "src/etude/data/draft.py": {"truncate": CHECKED, "memmap": READ, "to_csv": TEXT, "to_parquet": DRAFT},
+    "src/etude/data/pack.py": {"memmap": READ},
+    "src/etude/data/prepare.py": {"to_csv": TEXT},
+    "src/etude/demo/near.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/demo/serve.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/demo/stored.py": {"savez": DRAFT},
+    "src/etude/experiment.py": {"to_csv": TEXT, "to_parquet": DRAFT},
+    "src/etude/export/formats.py": {"save": "a draft folder of etude.export.work"},
+    "src/etude/job.py": {"FileHandler": CHECKED},
+    "src/etude/prediction/journal.py": {"truncate": CHECKED},
+    "src/etude/prediction/shown.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/prediction/tables.py": {"ParquetWriter": CHECKED},
+    "src/etude/ramp.py": {"savefig": DRAFT, "to_csv": TEXT},
+    "src/etude/record.py": {"to_csv": TEXT},
+    "src/etude/results/comparison/pairs.py": {"to_csv": TEXT},
+    "src/etude/results/comparison/write.py": {"to_csv": TEXT},
+    "src/etude/results/exploration/canvas.py": {"savefig": DRAFT},
+    "src/etude/results/maps/command.py": {"to_csv": TEXT},
+    "src/etude/results/pool.py": {"to_parquet": DRAFT},
+    "src/etude/results/shades.py": {"save": STREAM},
+    "src/etude/results/svg.py": {"savefig": STREAM},
+    "src/etude/storage.py": {"save": DRAFT},
+    "src/etude/sweeps/starter.py": {"fdopen": "a pipe from the process that forks jobs"},
+    "src/etude/tracking/to_wandb.py": {"dump": "a file of an artifact that is uploaded"},
+    "src/etude/tracking/to_mlflow.py": {"to_csv": TEXT},
+}
+OPENED = {  # files that are opened for writing by name
+    "src/etude/demo/stored.py": DRAFT,
+    "src/etude/storage.py": DRAFT,
+    "src/etude/sweeps/ledger.py": DRAFT,
+    "src/etude/sweeps/server.py": CHECKED,
+    "src/etude/sweeps/starter.py": CHECKED,
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Path and syntax tree of every module outside of etude.files."""
+    for path in [*sorted((ROOT / "src").rglob("*.py")), ROOT / "train.py"]:
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith("src/etude/files/"):
+            yield name, ast.parse(path.read_text("utf-8"))
+
+
+def imported(tree: ast.Module) -> dict[str, str]:
+    """Names that a module imports, with the module that they come from."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name: node.module or "" for alias in node.names}
+    return found
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[str, str, ast.Call]]:
+    """Name, origin and node of every call: the module of an imported function, the receiver of a method."""
+    names = imported(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, names.get(node.func.id, ""), node
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            receiver = ast.unparse(node.func.value)
+            origin = f"{names[receiver]}.{receiver}" if receiver in names else receiver
+            yield node.func.attr, origin, node
+
+
+def deletes(name: str, origin: str, node: ast.Call) -> bool:
+    """Whether a call may delete, rename or replace a file.
+
+    `str.replace` and `Series.replace` take two values, `dataclasses.replace` and `rename(columns=...)` named ones, and
+    the handle of a hook removes itself without any.
+    """
+    if name not in DELETE or origin.startswith((OURS, "dataclasses")):
+        return False
+    if origin in ("os", "shutil") or name in ("rmtree", "unlink", "rmdir", "removedirs", "renames"):
+        return True
+    if isinstance(node.func, ast.Name):
+        return bool(origin)  # a function of another module
+    return len(node.args) == 1 and name in ("rename", "replace", "move")
+
+
+def test_nothing_but_the_package_for_files_deletes_or_renames() -> None:
+    found = [
+        f"{path}:{node.lineno}: {ast.unparse(node)[:80]}"
+        for path, tree in modules()
+        for name, origin, node in calls(tree)
+        if deletes(name, origin, node)
+    ]
+    assert not found, "delete, rename and replace files through etude.files:\n" + "\n".join(found)
+
+
+def test_every_other_place_that_writes_is_known() -> None:
+    found: dict[str, set[str]] = {}
+    for path, tree in modules():
+        for name, origin, node in calls(tree):
+            if name in WRITE and not origin.startswith(OURS):
+                if name == "SoundFile" and len(node.args) < 2:
+                    continue  # opened for reading
+                if name == "dump" and origin not in ("json", "yaml", "pickle"):
+                    continue
+                found.setdefault(path, set()).add(name)
+    assert found == {path: set(names) for path, names in KNOWN.items()}
+
+
+def test_every_file_that_is_opened_for_writing_is_known() -> None:
+    found = set()
+    for path, tree in modules():
+        for name, origin, node in calls(tree):
+            if name != "open" or origin.startswith(OURS):
+                continue
+            words = [
+                one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+            flags = {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
+            text = any(set(word) <= set("rwaxbt+") and set(word) & set("wax+") for word in words)
+            if text or (flags & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND"} and "devnull" not in flags):
+                found.add(path)
+    assert found == set(OPENED)
