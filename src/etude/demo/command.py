@@ -23,7 +23,8 @@ HELP = """demo: a page in the browser to try a trained network: drop or record a
   device=auto | cpu | cuda         where the network is; auto
   browser=false                    only says the address, and opens no browser
 
-Nothing is asked of any network, and what is dropped on the page stays on this machine until the page ends: Ctrl-C.
+Nothing is asked of any network. The last 32 sounds that were dropped on the page are kept on this machine, for half an
+hour, or until the page ends: Ctrl-C. Requests that do not come from the page itself are refused.
 It needs gradio: pip install 'etude[page]'."""
 LACKING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 SETTINGS: settings.Settings = {

@@ -21,6 +21,7 @@ from etude.demo.limits import MB, Limits
 from etude.demo.origin import host_rules, is_loopback
 from etude.demo.uploads import Uploads
 from etude.errors import UserError
+from etude.results.comparison.run import printable
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -54,7 +55,7 @@ def serve(wish: Wish) -> None:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         if not is_loopback(wish.host):
             log.warning("host=%s: anyone who can reach this machine can use it", wish.host)
-        print(f"{made.about.name}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
+        print(f"{printable(made.about.name)}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
         if wish.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
             Thread(target=webbrowser.open, args=[address], daemon=True).start()  # else it may be one in this terminal
         with suppress(KeyboardInterrupt):

@@ -16,6 +16,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from etude.files import atomic, ownership
+
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
@@ -105,14 +107,15 @@ class Uploads:
                 self._remove(next(iter(self._stored)))
             try:
                 home.mkdir(mode=0o700)
+                ownership.mark_created(home)
                 try:
                     with path.open("xb") as target:
+                        ownership.mark_created(path)
                         file.seek(0)
                         shutil.copyfileobj(file, target)
                     identity = _identity(os.lstat(path))
                 except BaseException:
-                    path.unlink(missing_ok=True)
-                    home.rmdir()
+                    atomic.discard(home)
                     raise
             except OSError as error:
                 raise RequestProblem(507, f"The sound cannot be stored ({error.strerror}).") from error
@@ -194,10 +197,9 @@ class Uploads:
 
     def _remove(self, path: str) -> None:
         upload = self._stored.pop(path)
-        with suppress(OSError):
-            if _unchanged(upload):
-                upload.path.unlink()
-            upload.path.parent.rmdir()
+        if _unchanged(upload):
+            with suppress(OSError):
+                atomic.discard(upload.path.parent)
 
 
 def bounded(scope: Scope, receive: Receive, max_bytes: int, shown: int | None = None) -> Callable[[], Awaitable[Any]]:
