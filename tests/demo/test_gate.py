@@ -138,7 +138,9 @@ def test_malformed_call_is_refused(gate: Gate, app: Recorder, data: Any, index: 
     assert (answer.status, answer.body) == (400, b"This is no call of this page.") and not app.paths
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"[" * 60_000, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"[" * 60_000, b"\xff\xfe"], ids=lambda body: str(body[:3])
+)
 def test_call_that_is_no_json_is_refused(gate: Gate, app: Recorder, body: bytes) -> None:
     assert request(gate, "POST", "/gradio_api/queue/join", body=[body]).status == 400 and not app.paths
 

@@ -104,8 +104,9 @@ def served(process: subprocess.Popen[str], temporary: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def copied(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run, which tests may change."""
+def copied(folder: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run with its embeddings, which tests may change."""
+    assert parts.near.library.x.size  # which wrote them
     home = tmp_path_factory.mktemp("copied") / "run"
     return shutil.copytree(folder, home, ignore=shutil.ignore_patterns("errors", "report.html"))
 
@@ -152,7 +153,7 @@ def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
     assert stored.read(copied, key) is None
     assert np.allclose(library(run, ear.model, ear.plan).x, parts.near.library.x, atol=1e-6)
     assert stored.read(copied, key) is not None
-    assert not [file for file in copied.iterdir() if file.name.startswith(".")]
+    assert not list(copied.glob(".*.part"))
 
 
 def test_a_folder_that_cannot_be_written_is_said(
