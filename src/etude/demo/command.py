@@ -23,8 +23,8 @@ HELP = """demo: a page in the browser to try a trained network: drop or record a
   device=auto | cpu | cuda         where the network is; auto
   browser=false                    only says the address, and opens no browser
 
-Nothing is asked of any network. The last 32 sounds that were dropped on the page are kept on this machine, for half an
-hour, or until the page ends: Ctrl-C. Requests that do not come from the page itself are refused.
+Nothing is asked of any network. Of the sounds that were dropped on the page, at most 32 and at most 8 times limit= are
+kept on this machine, for half an hour or until the page ends: Ctrl-C. Requests of other pages are refused.
 It needs gradio: pip install 'etude[page]'."""
 LACKING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 SETTINGS: settings.Settings = {
