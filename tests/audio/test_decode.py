@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import soxr
 
 from etude.audio.decode import DecodeError, decode
 from etude.data.sources.demo import HOME
+from etude.demo.limits import seconds_of
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -324,3 +327,26 @@ def test_a_name_is_never_an_option_or_an_address(clip: np.ndarray, tmp_path: Pat
             assert len(decode(Path(name), 22050)) == pytest.approx(len(clip), abs=2500)
     finally:
         os.chdir(here)
+
+
+def test_ffmpeg_opens_no_file_that_another_one_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playlists and lists of parts name other files, whatever their first bytes look like."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", run)
+    path = tmp_path / "list.m4a"
+    path.write_bytes(b"ffconcat version 1.0\n#\xff\xfe\nfile private.wav\n")
+    with pytest.raises(DecodeError, match="cannot be decoded"):
+        decode(path, 16000)
+    assert seconds_of(path) is None
+    for command in commands:
+        options = dict(itertools.pairwise(command))
+        assert options["-protocol_whitelist"] == "file"
+        assert not {"hls", "concat", "dash", "imf", "sdp", "lavfi"} & set(options["-format_whitelist"].split(","))
+        assert command.index("-format_whitelist") < command.index(f"file:{path}")
+    assert [command[0] for command in commands] == ["ffmpeg", "ffprobe"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,8 @@ import soundfile
 
 from etude.demo.bars import bars
 from etude.demo.command import LACKING, main, parse
-from etude.demo.gate import OPEN
 from etude.demo.limits import Limits
-from etude.demo.serve import listening
+from etude.demo.serve import ending_by_signal, listening, upload_folder
 from etude.errors import UserError
 from etude.prediction.columns import Columns
 from etude.prediction.engine import Said
@@ -79,13 +81,28 @@ def test_a_port_that_is_taken_is_said_and_else_the_next_is_found() -> None:
         assert third.getsockname()[1] == port
 
 
-def test_only_what_the_page_needs_is_answered() -> None:
-    for path in ("/", "/config", "/theme.css", "/assets/index.js", "/gradio_api/upload", "/gradio_api/queue/join",
-                 "/gradio_api/heartbeat/a1b2", "/gradio_api/file=/tmp/x/song.mp3"):  # fmt: skip
-        assert OPEN.fullmatch(path), path
-    for path in ("/gradio_api/file=https://example.com/x", "/gradio_api/proxy=https://x.hf.space", "/docs",
-                 "/monitoring", "/gradio_api/vibe-code", "/gradio_api/info", "/login"):  # fmt: skip
-        assert not OPEN.fullmatch(path), path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_removes_the_uploads_and_ends_with_143(number: int) -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
+    with pytest.raises(SystemExit) as ended, ending_by_signal(), upload_folder() as folder:
+        (folder / "sound.wav").write_bytes(b"sound")
+        signal.raise_signal(number)
+    assert ended.value.code == 143 and not folder.exists()
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
+
+
+def test_second_interrupt_does_not_stop_the_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = shutil.rmtree
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        remove(*args, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), upload_folder() as folder:
+        (folder / "sound.wav").write_bytes(b"sound")
+        signal.raise_signal(signal.SIGINT)
+    assert not folder.exists()
 
 
 def test_limits_are_known_before_a_sound_is_decoded(tmp_path: Path) -> None:

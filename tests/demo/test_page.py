@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -37,7 +38,8 @@ from etude.results.maps.read import embeddings
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["backbone=lstm", "backbone.hidden=16", "task=joint", "data.crop=1.0", "trainer.max_epochs=1"]
-STRANGE = "${alert(1)} {{this}} & <b>song.mp3"
+PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+STRANGE = "${alert(1)} {{this}} & <b>50% of %20 #1 song.mp3"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def process(folder: Path, parts: Parts, temporary: Path) -> Iterator[subprocess.
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder)]
     started = subprocess.Popen(
         [*command, "browser=false", "limit=1", "seconds=60", "device=cpu"], cwd=folder, text=True,
-        env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(temporary)} | PROXIES, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     yield started
     if started.poll() is None:
@@ -102,8 +104,9 @@ def served(process: subprocess.Popen[str], temporary: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def copied(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run, which tests may change."""
+def copied(folder: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run with its embeddings, which tests may change."""
+    assert parts.near.library.x.size  # which wrote them
     home = tmp_path_factory.mktemp("copied") / "run"
     return shutil.copytree(folder, home, ignore=shutil.ignore_patterns("errors", "report.html"))
 
@@ -150,7 +153,7 @@ def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
     assert stored.read(copied, key) is None
     assert np.allclose(library(run, ear.model, ear.plan).x, parts.near.library.x, atol=1e-6)
     assert stored.read(copied, key) is not None
-    assert not [file for file in copied.iterdir() if file.name.startswith(".")]
+    assert not list(copied.glob(".*.part"))
 
 
 def test_a_folder_that_cannot_be_written_is_said(
@@ -208,10 +211,26 @@ def test_nothing_else_is_served(served: str, folder: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(served + path)
         assert error.value.code in (403, 404), path
-    with pytest.raises(urllib.error.HTTPError):  # a name that leads here from elsewhere
+    with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(urllib.request.Request(served, headers={"Host": "example.com"}))
+    assert "restart it with host=example.com" in error.value.read().decode()
     with urllib.request.urlopen(served) as page:
         assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_files_that_were_not_uploaded_are_not_read(served: str, sounds: Path, temporary: Path) -> None:
+    before = sorted(temporary.rglob("*"))
+    for path in (sounds / "song.mp3", "http://192.0.2.1/song.mp3"):
+        file = {"path": str(path), "url": str(path), "meta": {"_type": "gradio.FileData"}}
+        call = {"data": [file], "fn_index": 0, "trigger_id": None, "event_data": None, "session_hash": "abc"}
+        for route in ("queue/join", "run/predict_upload", "call/predict_upload"):
+            asked = urllib.request.Request(
+                f"{served}/gradio_api/{route}", json.dumps(call).encode(), {"Content-Type": "application/json"}
+            )
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(asked)
+            assert error.value.code == (403 if route == "queue/join" else 404)
+    assert sorted(temporary.rglob("*")) == before
 
 
 @pytest.fixture
@@ -222,6 +241,8 @@ def page(browser: Any, served: str, request: pytest.FixtureRequest) -> Iterator[
     page = context.new_page()
     page.asked = []
     page.on("request", lambda asked: page.asked.append(asked.url))
+    page.failed = []
+    page.on("pageerror", lambda error: page.failed.append(str(error)))
     page.goto(served)
     page.locator("input[type=file]").wait_for(state="attached")
     yield page
@@ -234,7 +255,7 @@ def test_a_sound_is_heard_compared_and_explained(page: Any, served: str, parts: 
     assert page.locator(".scores li").count() == 4 and page.locator("article.clip audio").count() == 3
     page.set_input_files("input[type=file]", str(sounds / STRANGE))
     page.locator("#heard").wait_for()
-    assert "song.mp3" in page.locator("#heard h2").inner_text() and page.locator("#heard h2 b").count() == 0
+    assert page.locator("#heard h2").inner_text() == STRANGE and page.locator("#heard h2 b").count() == 0
 
     row = predicted(parts.ear.model, sounds / "song.mp3").files.iloc[0]
     rows = page.locator(".bars dl div")
@@ -263,6 +284,9 @@ def test_a_sound_is_heard_compared_and_explained(page: Any, served: str, parts: 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(f"({CONTRAST})().filter(row => row[2] < 4.5)") == []
     assert [url for url in page.asked if not url.startswith((served, "data:", f"blob:{served}"))] == []
+    assert page.failed == []
+    played = "async sound => { await sound.play(); return sound.error === null && sound.duration > 24; }"
+    assert page.locator("#heard audio").evaluate(played)
 
 
 def test_a_bad_sound_is_a_message_and_the_next_one_is_heard(
@@ -279,4 +303,4 @@ def test_a_bad_sound_is_a_message_and_the_next_one_is_heard(
     assert page.locator(".etude [role=alert]").count() == 0
     page.get_by_role("button", name="Hear this").first.click()
     page.locator("#heard h2", has_text=parts.examples[0].name).wait_for()
-    assert list(temporary.glob("etude-demo-*/*/silent.wav"))  # in our folder, which is gone in the end
+    assert list(temporary.glob("etude-demo-*/*/sound.wav"))  # in the folder that is removed at the end

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from tests.results.hostile import NAMES as NAMES_OF_STRANGERS
+from tests.results.hostile import assert_harmless
 
 from etude import build
 from etude.build import conf_dir
@@ -203,3 +206,22 @@ def test_a_browser_shows_it(learned: Path, tmp_path: Path, browser: Any) -> None
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
         assert complaints == []
         context.close()
+
+
+def test_names_of_a_run_are_shown_as_text(make_run: Make, tmp_path: Path) -> None:
+    home = tmp_path / NAMES_OF_STRANGERS[5]
+    shutil.copytree(make_run("backbone=lstm", "backbone.hidden=4"), home)
+    path = home / "checkpoints" / "best.ckpt"
+    kept = torch.load(path, weights_only=True)
+    kept["etude"]["targets"]["genre"]["classes"] = NAMES_OF_STRANGERS[:2]
+    torch.save(kept, path)
+    names = dict(zip(["genre.score.high", "genre.score.low"], NAMES_OF_STRANGERS[:2], strict=True))
+    table = pd.read_parquet(home / "predictions.parquet")
+    table.rename(columns={old: f"genre.score.{new}" for old, new in names.items()}).to_parquet(
+        home / "predictions.parquet"
+    )
+    assert main([str(home), f"clip={STRANGE}"]) == 0
+    page, _ = written(home, STRANGE)
+    shown = assert_harmless(page, scripts=0)
+    text = "".join(data for _, data in shown.data)
+    assert all(name in text for name in (STRANGE, *NAMES_OF_STRANGERS[:2]))

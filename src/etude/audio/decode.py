@@ -14,6 +14,12 @@ import numpy as np
 WHOLE = 0.95  # share of the length that a header states; below it, the rest of the file is lost
 BLOCK = 1 << 20  # samples that are read at a time
 PATIENCE = 600  # seconds that ffmpeg gets for one file
+# demuxers that ffmpeg may use: none that opens other files, as those of playlists do, whatever a file begins with
+CONTAINERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,g722,gsm,iff,loas,matroska,webm,mlp,"
+    "mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,qcp,rm,sds,shorten,sox,spdif,tak,truehd,"
+    "tta,voc,w64,wav,wv,xwma"
+)
 
 
 class DecodeError(ValueError):
@@ -94,7 +100,8 @@ def _ffmpeg(path: Path, reason: str) -> tuple[np.ndarray, int]:
     if shutil.which("ffmpeg") is None:
         raise DecodeError(f"{path}: cannot be decoded ({reason}; ffmpeg is not installed)")
     # of the protocols only files: a playlist must not fetch anything. AU: a header that needs no length
-    command = ["ffmpeg", "-hide_banner", "-nostats", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}",
+    command = ["ffmpeg", "-hide_banner", "-nostats", "-nostdin", "-protocol_whitelist", "file",
+               "-format_whitelist", CONTAINERS, "-i", f"file:{path}",
                "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "-"]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL)

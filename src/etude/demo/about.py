@@ -41,7 +41,23 @@ def about(model: Model, plan: Plan, folder: Path | None) -> About:
         model: The network.
         plan: How sounds are cut for it.
         folder: Of its run; none for a checkpoint alone.
+
+    Raises:
+        UserError: A file of the run is damaged, or does not hold what a run writes.
     """
+    try:
+        return _about(model, plan, folder)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{folder}: its record.json or metrics.json does not hold what a run writes ({reason}); restore both "
+            "files, or name the checkpoint alone"
+        ) from error
+
+
+def _about(model: Model, plan: Plan, folder: Path | None) -> About:
     record, metrics = _json(folder, "record.json"), _json(folder, "metrics.json")
     made, data = record.get("model", {}), record.get("data", {})
     kind = f"{type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"

@@ -17,13 +17,14 @@ HELP = """demo: a page in the browser to try a trained network: drop or record a
   python scripts/demo.py outputs/<run>         the page of a run, at http://127.0.0.1:7860
   python scripts/demo.py best.ckpt             a checkpoint alone is enough; then no clips are compared
 
-  host=<address>                   127.0.0.1, which this machine alone can reach
+  host=<address or name>           127.0.0.1, which this machine alone can reach; browsers may use this name only
   port=<number>                    the first free one from 7860 on
   limit=<MB>  seconds=<seconds>    the largest and the longest sound that is taken; 50 and 600
   device=auto | cpu | cuda         where the network is; auto
   browser=false                    only says the address, and opens no browser
 
-Nothing is asked of any network, and what is dropped on the page stays on this machine until the page ends: Ctrl-C.
+Nothing is asked of any network. Of the sounds that were dropped on the page, at most 32 and at most 8 times limit= are
+kept on this machine, for half an hour or until the page ends: Ctrl-C. Requests of other pages are refused.
 It needs gradio: pip install 'etude[page]'."""
 LACKING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 SETTINGS: settings.Settings = {
@@ -67,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: A run folder or a checkpoint, and settings.
 
     Returns:
-        0 when Ctrl-C or SIGTERM ends the page; 2 when the command has to be mended; 130 when interrupted before the
-        page is there.
+        0 when Ctrl-C ends the page; 2 when the command has to be mended; 130 when interrupted before the page is there.
+
+    Raises:
+        SystemExit: With status 143 after SIGTERM or SIGHUP.
     """
 
     def work(words: list[str]) -> list[Path]:

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from etude.audio.decode import CONTAINERS
 from etude.results.text import duration
 
 MB = 1 << 20  # bytes, as the browser's part of gradio counts them
@@ -80,10 +81,13 @@ def seconds_of(path: Path) -> float | None:
         pass
     if shutil.which("ffprobe") is None:
         return None
-    command = ["ffprobe", "-v", "error", "-protocol_whitelist", "file", "-show_entries", "format=duration"]
+    command = ["ffprobe", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
     try:
         asked = subprocess.run(
-            [*command, "-of", "json", f"file:{path}"], capture_output=True, timeout=PATIENCE, check=True
+            [*command, "-show_entries", "format=duration", "-of", "json", f"file:{path}"],
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
         )
         return float(json.loads(asked.stdout)["format"]["duration"])
     except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):

@@ -13,12 +13,13 @@ from etude.demo.ear import Ear, Refused, Told, moments
 from etude.demo.examples import Example
 from etude.demo.looked import Looked
 from etude.demo.near import Near
+from etude.demo.uploads import Uploads
 from etude.results.template import template
 
 if TYPE_CHECKING:
     from gradio import HTML, Blocks, Button
 
-WAITING, DELETED = 16, (300, 1800)  # calls in the queue; s: how often old uploads are looked for, and how old they get
+WAITING = 16  # calls in the queue
 FIRST = "Nothing is heard yet: drop a sound above, record one, or take an example."
 # what is heard comes into sight; where a sound was refused there is nothing, and the reason stands below its box
 SHOW = """() => {
@@ -48,13 +49,18 @@ class Parts:
     examples: list[Example]
 
 
-def page(parts: Parts) -> Blocks:
-    """The page, which answers one call at a time."""
+def page(parts: Parts, uploads: Uploads) -> Blocks:
+    """Return the page, which answers one call at a time.
+
+    Args:
+        parts: Content of the page.
+        uploads: Sounds that its visitors may name; examples are named by their position alone.
+    """
     import gradio as gr
 
     targets = list(parts.ear.model.columns.targets)
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
-    with gr.Blocks(title=f"{parts.about.name} · Étude", analytics_enabled=False, delete_cache=DELETED) as blocks:
+    with gr.Blocks(title=f"{parts.about.name} · Étude", analytics_enabled=False) as blocks:
         _html(template("demo_about.html.j2").render(about=parts.about))
         sound = gr.Audio(
             sources=["upload", "microphone"], type="filepath", editable=False, buttons=[],
@@ -73,18 +79,27 @@ def page(parts: Parts) -> Blocks:
         current = gr.State()
         outputs = [sound, message, heard, near, looked, window, pictures, current]
 
-        def hear(path: str | None, name: str = "") -> Iterator[dict[Any, Any]]:
-            empty = {heard: "", near: "", looked: gr.Column(visible=False), pictures: "", current: None, sound: None}
+        def predict_upload(path: str | None) -> Iterator[dict[Any, Any]]:
             if path is None:
                 return
+            upload = uploads.find(path)
+            if upload is None:
+                yield {**empty(), message: note(LOST, alarm=True)}
+            else:
+                yield from predict(upload.path, upload.name)
+
+        def empty() -> dict[Any, Any]:
+            return {heard: "", near: "", looked: gr.Column(visible=False), pictures: "", current: None, sound: None}
+
+        def predict(path: Path, name: str) -> Iterator[dict[Any, Any]]:
             try:
-                told = parts.ear.hear(Path(path))
-                shown = parts.ear.page(told, name or Path(path).name)
+                told = parts.ear.hear(path)
+                shown = parts.ear.page(told, name)
             except Refused as refused:
-                yield {**empty, message: note(str(refused), alarm=True)}
+                yield {**empty(), message: note(str(refused), alarm=True)}
                 return
             choice = _windows(told, told.decisive(parts.ear.model.columns))
-            yield {**empty, message: "", heard: shown, current: path}
+            yield {**empty(), message: "", heard: shown, current: str(path)}
             assert told.said.embedding is not None
             yield {
                 near: parts.near.page(told.said.embedding), looked: gr.Column(visible=True),
@@ -99,9 +114,9 @@ def page(parts: Parts) -> Blocks:
             except Refused as refused:
                 return note(str(refused), alarm=True)
 
-        gr.on([sound.upload, sound.stop_recording], hear, [sound], outputs, **one).then(None, js=SHOW)
+        gr.on([sound.upload, sound.stop_recording], predict_upload, [sound], outputs, **one).then(None, js=SHOW)
         for example, chosen in zip(parts.examples, buttons, strict=True):
-            chosen.click(partial(hear, str(example.path), example.name), None, outputs, **one).then(None, js=SHOW)
+            chosen.click(partial(predict, example.path, example.name), None, outputs, **one).then(None, js=SHOW)
         button.click(look, [current, window, target], pictures, **one)
     return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 

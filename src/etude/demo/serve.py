@@ -10,13 +10,18 @@ import socket
 import sys
 import tempfile
 import webbrowser
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from etude.demo.command import FIRST, LAST
-from etude.demo.limits import Limits
+from etude.demo.limits import MB, Limits
+from etude.demo.origin import host_rules, is_loopback
+from etude.demo.uploads import Uploads
 from etude.errors import UserError
+from etude.results.comparison.run import printable
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -25,35 +30,77 @@ if TYPE_CHECKING:
     from etude.demo.page import Parts
 
 log = logging.getLogger(__name__)
-LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+MAX_CONNECTIONS = 256
+ENDED = "ended; what was dropped on the page is deleted"
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def serve(wish: Wish) -> None:
-    """Serve the page until Ctrl-C or SIGTERM.
+    """Serve the page until Ctrl-C, which returns, or SIGTERM, which raises SystemExit.
 
     Args:
         wish: What is to be served, and where.
 
     Raises:
         UserError: There is no such run, its network hears no sound, or the port is in use.
+        SystemExit: With status 143 after SIGTERM or SIGHUP.
     """
-    with listening(wish.host, wish.port) as door, tempfile.TemporaryDirectory(prefix="etude-demo-") as home:
-        # gradio serves these two folders, and both are ours: what is dropped, and a cache that stays empty
-        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": home, "GRADIO_EXAMPLES_CACHE": home})
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the folder
+    with ending_by_signal(), listening(wish.host, wish.port) as door, upload_folder() as home:
+        # gradio serves files of these two folders: the uploads, and a cache that stays empty
+        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": str(home), "GRADIO_EXAMPLES_CACHE": str(home)})
+        uploads = Uploads(home, int(wish.limit * MB))
         made = parts(wish)
-        app = application(made, wish)
+        app = application(made, wish, uploads)
         host, port = door.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        if wish.host not in LOCAL:
+        if not is_loopback(wish.host):
             log.warning("host=%s: anyone who can reach this machine can use it", wish.host)
-        print(f"{made.about.name}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
+        print(f"{printable(made.about.name)}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
         if wish.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
             Thread(target=webbrowser.open, args=[address], daemon=True).start()  # else it may be one in this terminal
         with suppress(KeyboardInterrupt):
             _run(app, door)
-    log.info("ended; what was dropped on the page is deleted")
+    log.info(ENDED)
+
+
+@contextmanager
+def upload_folder() -> Iterator[Path]:
+    """Create a folder for uploads, and remove it at the end even if Ctrl-C is pressed again meanwhile."""
+    made = tempfile.TemporaryDirectory(prefix="etude-demo-", ignore_cleanup_errors=True)
+    try:
+        yield Path(made.name)
+    finally:
+        ignored = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+        try:
+            made.cleanup()
+        finally:
+            for number, handler in zip(ignored, before, strict=True):
+                signal.signal(number, handler)
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, which lets the upload folder be removed, and SIGHUP into SIGTERM."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    def hang_up(_number: int, _frame: object) -> None:
+        signal.raise_signal(signal.SIGTERM)  # uvicorn ends its connections after SIGTERM, not after SIGHUP
+
+    handlers: dict[int, Any] = {signal.SIGTERM: end}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        handlers[signal.SIGHUP] = hang_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    except SystemExit:
+        log.info(ENDED)
+        raise
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def parts(wish: Wish) -> Parts:
@@ -79,24 +126,35 @@ def parts(wish: Wish) -> Parts:
     return Parts(about(model, plan, folder), ear, near, Looked(model), examples(run, near))
 
 
-def application(made: Parts, wish: Wish) -> ASGIApp:
-    """The page as an application, behind its gate."""
+def application(made: Parts, wish: Wish, uploads: Uploads) -> ASGIApp:
+    """Return the page as an ASGI application behind its gate.
+
+    Args:
+        made: Content of the page.
+        wish: Where it is served, and its limits.
+        uploads: Storage of the sounds.
+    """
     import gradio as gr
     from fastapi import FastAPI
 
     from etude.demo.dress import head, theme
     from etude.demo.gate import Gate
-    from etude.demo.limits import MB
     from etude.demo.page import page
 
-    blocks = page(made)
+    blocks = page(made, uploads)
     app = FastAPI(openapi_url=None)
     settings: dict[str, Any] = {"ssr_mode": False, "pwa": False, "mcp_server": False, "run_history": False}
     gr.mount_gradio_app(
         app, blocks, path="/", server_name=wish.host, footer_links=[], show_error=False, enable_monitoring=False,
-        max_file_size=int(wish.limit * MB), theme=theme(), head=head(), **settings,
+        max_file_size=uploads.max_bytes, theme=theme(), head=head(), **settings,
     )  # fmt: skip
-    return Gate(app, LOCAL if wish.host in LOCAL else None)
+    blocks.has_launched = True  # else gradio checks no path that a call names: mounted pages do not set it
+    calls = {
+        index: [isinstance(block, gr.Audio) for block in function.inputs]
+        for index, function in blocks.fns.items()
+        if function.fn is not None
+    }
+    return Gate(app, host_rules(wish.host), uploads, calls)
 
 
 def listening(host: str, port: int | None) -> socket.socket:
@@ -135,4 +193,5 @@ def _run(app: ASGIApp, door: socket.socket) -> None:
             await super().shutdown(sockets)
 
     settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": 1, "lifespan": "on", "ws": "none"}
+    settings["limit_concurrency"] = MAX_CONNECTIONS
     Server(uvicorn.Config(app, **settings)).run(sockets=[door])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / FOLDER / INDEX
     if not path.is_file():
         return found
+    if not is_inside(path, folder):
+        return found | {"fault": f"{FOLDER}/{INDEX} is a link that leads out of the run"}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         for clip in kept.pop("clips"):
@@ -40,13 +43,38 @@ def read(folder: Path) -> dict[str, Any]:
                 name = clip.get(kind)
                 if name and (Path(name).name != name or Path(name).suffix not in MIME):
                     raise ValueError(f"{name!r} is no name of a picture or a sound")
+                if name and not is_inside(path.parent / name, folder):
+                    raise ValueError(f"{name!r} is a link that leads out of the run")
                 if name and not (path.parent / name).is_file():
                     clip[kind] = None
+            _check_clip(clip)
             found["clips"][str(clip["id"])] = clip
-        float(kept["limits"][0]), float(kept["limits"][1]), int(kept["bins"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        _check_scale(kept)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         return {"scale": {}, "clips": {}, "fault": f"what is in {FOLDER}/{INDEX} cannot be read ({error})"}
     return found | {"scale": kept}
+
+
+def _check_clip(clip: dict[str, Any]) -> None:
+    """Raise what the drawing of a clip would raise for values of other types."""
+    float(clip.get("heard", 0)), float(clip.get("seconds", 0)), credit(clip)
+    if clip.get("picture"):
+        int(clip["length"])
+
+
+def _check_scale(scale: dict[str, Any]) -> None:
+    """Raise what the drawing of pictures would raise for values of other types."""
+    float(scale["limits"][0]), float(scale["limits"][1]), int(scale["bins"])
+    if scale.get("sound"):
+        1 / float(scale["rate"]), [(float(place), str(words)) for place, words in scale["hertz"]]
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path stays in a folder when its links are followed.
+
+    A run folder may come from somebody else: a link in it must not bring other files of this machine into a page.
+    """
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # does not raise for a loop of links
 
 
 def cards(folder: Path, kept: dict[str, Any], sections: list[dict[str, Any]], room: int) -> dict[str, int]:

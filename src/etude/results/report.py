@@ -47,7 +47,7 @@ def render(folder: str | Path) -> Path:
         "curves": _curves(folder / "curves.csv", model),
         "latent": latent_figure.maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": markdown.to_html(data.get("card", "")),
-        "config": _read(folder / "config.yaml"),
+        "config": _config(folder),
         "whole": _whole(record),
         "kept": kept,
         "stops": excerpts.stops(),
@@ -94,5 +94,7 @@ def _whole(record: dict[str, Any]) -> str:
     return json.dumps(record | {"data": data}, indent=1, ensure_ascii=False)
 
 
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def _config(folder: Path) -> str:
+    """Return the text of config.yaml; "" if there is none, or only a link to a file elsewhere."""
+    path = folder / "config.yaml"
+    return path.read_text(encoding="utf-8") if path.is_file() and excerpts.is_inside(path, folder) else ""

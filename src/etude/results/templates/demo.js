@@ -1,6 +1,6 @@
 // What is put into the page later comes alive too, and of all players one plays at a time.
 new MutationObserver(() => {
-  for (const article of document.querySelectorAll('.file:not([data-alive])')) {
+  for (const article of document.querySelectorAll('.file[data-said]:not([data-alive])')) {
     article.dataset.alive = '';
     alive(article);
   }
