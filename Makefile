@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint constraints clean
+.PHONY: setup demo test test-full lint constraints clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,10 @@ demo: setup
 test: setup lint
 	@# a thread for each of the two processes: on two cores, four get in each other's way
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20
+
+# exhaustive matrices and fuzzers, which take longer than anybody waits for every day
+test-full: test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 -m full
 
 lint: setup
 	$(BIN)/ruff check

@@ -40,6 +40,7 @@ KNOWN = {
     "src/etude/data/prepare.py": {"to_csv": TEXT},
     "src/etude/demo/near.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/demo/serve.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/demo/uploads.py": {"mkdir": TEMPORARY},
     "src/etude/demo/stored.py": {"savez": DRAFT},
     "src/etude/experiment.py": {"to_csv": TEXT, "to_parquet": DRAFT},
     "src/etude/export/formats.py": {"save": "a draft folder of etude.export.work"},
@@ -62,6 +63,7 @@ KNOWN = {
     "src/etude/tracking/to_mlflow.py": {"to_csv": TEXT},
 }
 OPENED = {  # files that are opened for writing by name
+    "src/etude/demo/uploads.py": TEMPORARY,
     "src/etude/demo/stored.py": DRAFT,
     "src/etude/storage.py": DRAFT,
     "src/etude/sweeps/ledger.py": DRAFT,

@@ -1,0 +1,251 @@
+"""The folder of a run or a sweep may be one of the user's: nothing that was there is changed, and nobody shares it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from etude.compose.stored import finished
+from etude.files.ownership import LIST
+from etude.job import run_folder
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+SAME_SECOND = f"""
+import datetime, sys
+import etude.launch, etude.train
+
+class Fixed(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 1, tzinfo=tz)
+
+etude.launch.datetime = Fixed
+sys.argv[0] = {str(ROOT / "train.py")!r}
+sys.exit(etude.train.main())
+"""
+TINY = (
+    *("debug=fast", "backbone=lstm", "backbone.hidden=8", "backbone.depth=1", "trainer=cpu", "trainer.max_epochs=1"),
+    *("augment=none", "data.crop=1.0"),
+)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with files of a user."""
+    folder = tmp_path / "home"
+    (folder / "thesis").mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "thesis" / "chapter.tex").write_text("mine too")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
+    """A finished run of two epochs whose callbacks keep the best of them."""
+    folder = tmp_path_factory.mktemp("made")
+    result = train(folder, *TINY, "callbacks=no_stopping", "trainer.max_epochs=2", "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, in a folder of its own."""
+    return Path(shutil.copytree(made, tmp_path / "copy" / "run"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("hydra.run.dir=.", "trainer.max_epochs=abc"),
+        ("hydra.run.dir=.", "data.split.kind=official"),
+        ("hydra.run.dir=thesis", "trainer.max_epochs=abc"),
+        ("-m", "hydra.sweep.dir=.", "trainer.max_epochs=abc"),
+        ("-m", "hydra.sweep.dir=.", "seed=0,1", "data.split.kind=official", "hydra/launcher=basic"),
+    ],
+)
+def test_a_refused_command_removes_nothing(words: tuple[str, ...], home: Path, train: Train) -> None:
+    before = content(home)
+    result = train(home, *words)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    after = content(home)
+    assert {name: after.get(name) for name in before} == before
+    if "-m" not in words:
+        assert after == before
+
+
+def test_a_run_and_a_sweep_in_a_folder_of_other_files(home: Path, train: Train) -> None:
+    before = content(home)
+    for words in (["hydra.run.dir=."], ["-m", "hydra.sweep.dir=.", "seed=0", "hydra/launcher=basic"]):
+        result = train(home, *TINY, *words)
+        assert result.returncode == 0, result.stderr
+    after = content(home)
+    assert {name: after.get(name) for name in before} == before
+    assert finished(home) and finished(home / "0_fast_genre_lstm")
+    again = train(home, *TINY, "hydra.run.dir=.")
+    assert again.returncode == 2
+    assert ".: holds a run already" in again.stderr
+    assert content(home) == after
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        *(("hydra.run.dir", name) for name in ("train.log", "checkpoints/")),
+        *(("hydra.sweep.dir", name) for name in ("multirun.yaml", "logs/")),
+    ],
+)
+def test_a_name_that_is_taken_ends_the_command_before_anything_is_written(
+    option: str, name: str, home: Path, train: Train
+) -> None:
+    taken = home / name.rstrip("/")
+    if name.endswith("/"):
+        taken.mkdir()
+        (taken / "mine.txt").write_text("mine")
+    else:
+        taken.write_text("mine")
+    before = content(home)
+    result = train(home, *TINY, f"{option}=.", *(["-m", "seed=0,1"] if "sweep" in option else []))
+    assert result.returncode == 2, result.stderr
+    assert f"{name.rstrip('/')}: exists and is not in {LIST}" in result.stderr
+    assert content(home) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints/", "errors/", "train.log", "config.yaml", ".lock"])
+def test_nothing_is_written_through_a_link_in_a_run_folder(name: str, home: Path, run: Path, train: Train) -> None:
+    (run / "report.html").unlink()
+    taken = run / name.rstrip("/")
+    if taken.is_dir():
+        shutil.rmtree(taken)
+    else:
+        taken.unlink(missing_ok=True)
+    taken.symlink_to(home / "thesis" if name.endswith("/") else home / "notes.txt")
+    before = content(home)
+    result = train(run.parent, "resume=run")
+    assert result.returncode == 2, result.stderr
+    assert f"{name.rstrip('/')}: " in result.stderr
+    assert content(home) == before
+
+
+def test_paths_that_a_run_stores_are_never_written(made: Path, run: Path, home: Path, train: Train) -> None:
+    """A run folder of somebody else: its config and its checkpoint name places of the user's."""
+    for name in ("metrics.json", "report.html", "predictions.parquet"):
+        (run / name).unlink()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["max_epochs"] = 4
+    config["outputs"] = str(home / "outputs")
+    config["callbacks"]["checkpoint"] |= {"dirpath": str(home / "thesis"), "monitor": "val/loss", "mode": "min"}
+    config["logger"]["mlflow"] = {"_target_": "etude.tracking.mlflow", "uri": f"sqlite:///{home / 'runs.db'}"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    path = run / "checkpoints" / "last.ckpt"
+    stored = torch.load(path, weights_only=True)
+    bait = str(home / "thesis" / "chapter.tex")
+    for state in stored["callbacks"].values():
+        for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
+            if key in state:
+                state[key] = bait
+        if "best_k_models" in state:
+            state |= {"dirpath": str(home / "thesis"), "best_k_models": {bait: torch.tensor(1e9)}}
+            state |= {"kth_value": torch.tensor(1e9), "best_model_score": torch.tensor(1e9)}
+    torch.save(stored, path)
+    before = content(home)
+    result = train(run.parent, "resume=run")
+    assert result.returncode == 0, result.stderr
+    assert content(home) == before
+    assert finished(run)
+
+
+def test_a_pack_that_a_stored_config_places_elsewhere_is_not_made(run: Path, home: Path, train: Train) -> None:
+    (run / "metrics.json").unlink()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["packs"] = str(home / "thesis")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    before = content(home)
+    result = train(run.parent, "resume=run")
+    assert result.returncode == 2
+    assert f"data.packs={home / 'thesis'}: has no pack" in result.stderr
+    assert content(home) == before
+
+
+@pytest.mark.parametrize("stop", ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"])
+def test_resume_finishes_whatever_is_missing(stop: str, made: Path, run: Path, train: Train, packs: Path) -> None:
+    """As after a disk that was full before this file was written; the order is that of the run."""
+    order = ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"]
+    for name in order[order.index(stop) :]:
+        (run / name).unlink()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    result = train(run.parent, "resume=run", f"data.packs={config['data']['packs']}")
+    assert result.returncode == 0, result.stderr
+    assert finished(run)
+    for name in ("split.csv", "predictions.parquet", "metrics.json"):
+        assert (run / name).read_bytes() == (made / name).read_bytes()
+
+
+@pytest.mark.full
+def test_runs_of_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, packs: Path, environment: dict[str, str]
+) -> None:
+    """Three processes begin at once; the name that each would take is the same."""
+    words = [*TINY, f"data.packs={packs}", "name=same"]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SAME_SECOND, *words, f"seed={seed}"], cwd=tmp_path, env=environment)
+        for seed in (1, 2, 3)
+    ]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
+    runs = sorted((tmp_path / "outputs").glob("*_same*"))
+    assert len(runs) == 3 and all(map(finished, runs))
+    seeds = [(yaml.safe_load((one / "config.yaml").read_text())["seed"], record(one)["seed"]) for one in runs]
+    assert sorted(seeds) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_folders_of_the_same_second_are_created_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return cls(2026, 1, 1)
+
+    monkeypatch.setattr("etude.launch.datetime", Fixed)
+    with ThreadPoolExecutor(8) as threads:
+        names = list(threads.map(lambda _: run_folder.__wrapped__(None, str(tmp_path), "same"), range(8)))
+    assert len(set(names)) == 8
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == sorted(Path(name).name for name in names)
+
+
+def record(run: Path) -> dict[str, object]:
+    """The record of a run."""
+    return json.loads((run / "record.json").read_text())
+
+
+def test_a_second_process_in_a_run_folder_is_refused(run: Path, train: Train, environment: dict[str, str]) -> None:
+    (run / "metrics.json").unlink()
+    hold = "import sys; from pathlib import Path; from etude.files.lock import *\n"
+    hold += "lock = Lock(Path(sys.argv[1]), 'run'); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(run / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        before = {name: data for name, data in content(run).items() if not name.startswith(".")}
+        for words in (["resume=run"], [*TINY, "hydra.run.dir=run"]):
+            result = train(run.parent, *words)
+            assert result.returncode == 2
+            assert f"run: another process writes there (process {holder.pid} on" in result.stderr
+        os.kill(holder.pid, signal.SIGKILL)
+    assert {name: data for name, data in content(run).items() if not name.startswith(".")} == before
