@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.api import weights
+from etude.checkpoint import CONFIG
 from etude.errors import UserError
 from etude.export import card, formats, hub
 from etude.export.about import about, config
@@ -52,13 +53,15 @@ def carry_out(wish: Wish) -> list[Path]:
         hub.ready()
     checkpoint = weights(wish.run)
     run = _run(wish.run, checkpoint)
+    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
+    names = [formats.FILES[name] for name in wish.formats]
+    ownership.check_names(to, [*names, *([CONFIG] if "safetensors" in wish.formats else []), card.FILE])
     model = Model(checkpoint, "cpu", images=True)
     graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
     graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
     known = about(model, graph if graphs else None)
     found, whose = paths(None if run is None else run.folder, wish.check)
     sounds = cut(found, model.front, model.plan(), graph.least if graph.takes == "waveform" else 1)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
     with _draft(to) as part:
         files = _graphs(graphs, model, graph, known, sounds, part) if graphs else []
         if "safetensors" in wish.formats:

@@ -53,6 +53,7 @@ def inspect(wish: Wish, command: str = "") -> list[Path]:
     run = Run(wish.folder, wish.checkpoint)
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
     clips = [cropped(clip, run, wish.crop) for clip in run.clips(wish.clips)]
+    ownership.check_names(to, [f"inspect_{stem(clip.id)}.{kind}" for clip in clips for kind in ("html", "json")])
     if not attribution.installed():
         log.warning(attribution.LACKING)
     return [_write(run, clip, to, command) for clip in clips]

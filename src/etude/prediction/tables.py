@@ -51,7 +51,7 @@ def write(folder: Path, results: Iterable[Said], columns: Columns, formats: Sequ
     Returns:
         Paths of the files.
     """
-    paths = [folder / f"{table}.{name}" for name in formats for table in (FILES, WINDOWS)]
+    paths = paths_of(folder, formats)
     drafts = [draft_of(path) for path in paths]
     for path in paths:
         record(path)
@@ -81,6 +81,11 @@ def write(folder: Path, results: Iterable[Said], columns: Columns, formats: Sequ
             if name not in formats:
                 remove(folder / f"{table}.{name}")
     return paths
+
+
+def paths_of(folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Return the paths of both tables in some formats."""
+    return [folder / f"{table}.{name}" for name in formats for table in (FILES, WINDOWS)]
 
 
 def frames(results: Iterable[Said], columns: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:

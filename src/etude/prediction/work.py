@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from etude.api import weights
 from etude.data import runners
 from etude.errors import UserError
-from etude.prediction import engine, inputs, tables, terminal
+from etude.files import ownership
+from etude.prediction import engine, figure, inputs, tables, terminal
 from etude.prediction.command import PAGES
 from etude.prediction.engine import Said
 from etude.prediction.journal import Journal
 from etude.prediction.model import Model, about
+from etude.prediction.page import NAME
 from etude.prediction.windows import UNKNOWN, Plan
 from etude.progress import track
 
@@ -44,6 +46,8 @@ def carry_out(wish: Wish, command: str = "") -> tuple[list[Path], int]:
     runners.ready(len(files), wish.workers)
     checkpoint = weights(wish.run)
     to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
+    pages = [NAME, f"{figure.FOLDER}/"] if wish.page else []
+    ownership.check_names(to, [*(path.name for path in tables.paths_of(to, wish.formats)), *pages])
     model = Model(checkpoint, wish.device)
     plan = model.plan(wish.window, wish.overlap)
     if wish.window is None and not model.knows_clips:

@@ -21,6 +21,7 @@ def write(comparison: Comparison) -> list[Path]:
     if folder is None:
         return []
     ownership.open_folder(folder)
+    ownership.check_names(folder, [f"{comparison.wish.stem}.{kind}" for kind in comparison.wish.formats])
     return [
         write_text(folder / f"{comparison.wish.stem}.{kind}", WRITERS[kind](comparison))
         for kind in comparison.wish.formats

@@ -57,6 +57,7 @@ def look(module: MusicData, wish: Wish, command: str = "") -> Path:
         ownership.open_folder(folder)
     except OSError as error:
         raise UserError(f"out={wish.out}: cannot be written ({error.strerror})") from error
+    ownership.check_names(folder, ("explore.html", "explore.json"))
     pack = source.pack(front, module.rules)
     skipped = _skipped(pack)
     if wish.clips is None:

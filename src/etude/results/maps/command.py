@@ -58,6 +58,7 @@ def latent(asked: Wish, command: str = "") -> Path:
     from etude.results.maps import files, page, read
     from etude.results.maps.chart import Cache, chart
 
+    ownership.check_names(asked.to, ("latent.html", "latent.csv", "latent.json"))
     called = read.names(asked.folders)
     runs = [read.read(folder, name, asked.part) for folder, name in zip(asked.folders, called, strict=True)]
     read.agree(runs)
