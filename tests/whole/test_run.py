@@ -38,7 +38,7 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("checkpoints", "config.yaml", "curves.csv", "metrics.json", "predictions.parquet", "record.json"),
-        *("errors", "report.html", "split.csv", "train.log"),
+        *("errors", "report.html", "split.csv", "train.log", ".etude-files", ".lock"),
     }
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 

@@ -153,22 +153,21 @@ def discard(folder: Path) -> None:
             discard(path)
         elif ownership.created(path) and entry.name != ownership.LIST and not entry.is_symlink():
             remove(path)
+    remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove the list of an output folder if nothing of it is left, and the folder if it is empty.
+
+    Both are removed only if this process created them.
+    """
     listing = folder / ownership.LIST
     named = any((folder / name).exists() for name in ownership.listed(folder))
     if not named and ownership.created(listing) and not listing.is_symlink():
         with suppress(FileNotFoundError):
             os.unlink(listing)
         ownership.forget(listing)
-    if ownership.created(folder) and not any(os.scandir(folder)):
-        os.rmdir(folder)
-        ownership.forget(folder)
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove an output folder that this process created and that holds nothing but its list."""
-    if folder.is_dir() and ownership.created(folder) and {one.name for one in os.scandir(folder)} <= {ownership.LIST}:
-        with suppress(FileNotFoundError):
-            os.unlink(folder / ownership.LIST)
+    if folder.is_dir() and ownership.created(folder) and not any(os.scandir(folder)):
         os.rmdir(folder)
         ownership.forget(folder)
 
