@@ -146,7 +146,7 @@ def _excel(file: Path) -> list[list[str]]:
     import pandas as pd
 
     if find_spec("openpyxl") is None:
-        raise DataError(f"{file}: reading .xlsx needs openpyxl: pip install 'etude[xlsx]', or {SAVE[: SAVE.index(',')]}")
+        raise DataError(f"{file}: .xlsx needs openpyxl: pip install 'etude[xlsx]', or {SAVE[: SAVE.index(',')]}")
     if not file.is_file():
         raise DataError(f"{file}: cannot be read as a table (there is no such file)")
     try:
