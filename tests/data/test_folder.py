@@ -15,7 +15,25 @@ from etude.data.collection import Collection
 from etude.data.sources.folder import collection
 from etude.errors import DataError
 
-SUFFIXES = ["wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "aac", "aiff", "aif", "aifc", "au", "caf", "wma", "mp4", "webm", "wv"]
+SUFFIXES = [
+    "wav",
+    "flac",
+    "ogg",
+    "oga",
+    "opus",
+    "mp3",
+    "m4a",
+    "aac",
+    "aiff",
+    "aif",
+    "aifc",
+    "au",
+    "caf",
+    "wma",
+    "mp4",
+    "webm",
+    "wv",
+]
 
 
 def lay(home: Path, *names: str) -> str:

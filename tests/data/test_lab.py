@@ -139,7 +139,9 @@ def test_dropped_clips_are_counted_in_the_log(
     caplog.set_level(logging.INFO)
     genres.collection(config)
     dropped = sum(sum(COUNTS[name]) for name in DROPPED)
-    assert f"{dropped} items are left out (class is not named in data.source.classes: {dropped}, such as " in caplog.text
+    assert (
+        f"{dropped} items are left out (class is not named in data.source.classes: {dropped}, such as " in caplog.text
+    )
     assert "has no label" not in caplog.text
 
 

@@ -237,7 +237,10 @@ def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any,
         ([3, 3, 3, "3.0", 3, 3], "all its cells are the same"),
         (["True", "False", "True", "False", "", ""], "it holds False and True alone; to learn it, set targets="),
         (["yes", "no", "yes", "no", "yes", "no"], "it holds no and yes alone; to learn it, set targets={mine: label}"),
-        (['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"], "its numbers have commas, such as '0,5'; write them with a decimal"),
+        (
+            ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],
+            "its numbers have commas, such as '0,5'; write them with a decimal",
+        ),
         (
             [0.1, 0.2, 0.3, 0.4, 0.5, "n/a"],
             "it has 6 values in 6 clips, too many for classes, and 'n/a' is not a number",

@@ -132,8 +132,8 @@ def _swallowed(file: Path, row: int, line: int, text: str) -> NoReturn:
     """Refuse a row in which a cell begins with a quote that is no quotation."""
     begin = text[text.index('"') :][:20].splitlines()[0]
     raise DataError(
-        f"{file}, row {row} (line {line}): a quote begins at {begin!r} and does not end in its cell, so that rows would "
-        'be lost; write two quotes for one, between quotes ("""Heroes"), or remove it'
+        f"{file}, row {row} (line {line}): a quote begins at {begin!r} and does not end in its cell, so that rows "
+        'would be lost; write two quotes for one, between quotes ("""Heroes"), or remove it'
     )
 
 

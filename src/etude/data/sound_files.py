@@ -38,7 +38,8 @@ def find_sound_files(folder: Path, root: Path | None = None) -> tuple[list[Path]
         left_out.append(LeftOut(as_text(path.relative_to(root)), reason))
 
     # Links are followed after all folders that are there themselves: a new link changes no path that was found before.
-    folders, links, visited = [folder], [], set()
+    folders, links = [folder], list[Path]()
+    visited: set[str] = set()
     if folder != root and os.path.realpath(folder) in above:
         leave_out(folder, "link to a folder that contains the link")
         folders = []

@@ -81,7 +81,7 @@ def number_names(figure: Figure) -> dict[str, str]:
     for axes in figure.axes:
         for axis in (axes.yaxis, axes.xaxis):
             places = axis.get_majorticklocs()
-            labels = axis.get_major_formatter().format_ticks(places)
+            labels = axis.get_major_formatter().format_ticks(places.tolist())
             if not all(draws(letter) for label in labels for letter in label):
                 axis.set_ticks(places, [shown(label) for label in labels])  # ticks write their text when they are drawn
     for text in figure.findobj(Text):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     if not home.is_dir():
         raise DataError(f"{home}: there is no such folder; {EXPECTED}")
     try:
-        folders = sorted((folder for folder in home.iterdir() if os.path.isdir(folder)), key=lambda folder: folder.name)
+        folders = sorted((folder for folder in home.iterdir() if _is_folder(folder)), key=lambda folder: folder.name)
         left_out = list(other_files(home, "sound file is in no class folder"))
     except OSError as error:
         raise DataError(f"{home}: cannot be read ({error.strerror or error}); allow it, or name another") from error
@@ -78,6 +77,14 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         extra={"before": {"genre": before}} if classes else {},
         left_out=tuple(left_out),
     ).check()
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; one that cannot be asked, such as a link to itself, is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _ids(files: list[Path]) -> list[str]:

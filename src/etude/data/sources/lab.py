@@ -9,7 +9,6 @@ The layout is that of Kaggle's `geoparslp/patreco3-multitask-affective-music`, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +156,7 @@ def _compare(home: Path, table: pd.DataFrame, known: set[tuple[str, str]]) -> li
     left_out: list[LeftOut] = []
     for parent in (folder / part for folder in folders for part in PARTS if (folder / part).is_dir()):
         try:
-            names = sorted(os.listdir(parent))
+            names = sorted(file.name for file in parent.iterdir())
         except OSError as error:
             raise DataError(f"{parent}: cannot be read ({error.strerror or error})") from error
         there |= {(parent.name, name) for name in names if name.endswith(SUFFIX)}
