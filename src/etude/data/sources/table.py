@@ -50,7 +50,8 @@ def collection(
     Args:
         table: A file .csv, .tsv, .xlsx or .parquet. It must have a column `path`. It may have `id` (else the path
             without suffix), `group` (else `artist`), `split` (train, val, test) and `title`, `artist`, `licence`; any
-            other column may be a target. An empty cell is a missing value; no word stands for one unless `missing` has it.
+            other column may be a target. An empty cell is a missing value; no word stands for one unless `missing`
+            has it.
         audio: Folder from which the paths go on; none means the table's own.
         targets: By column, `label`, `scalar` or a range such as [40, 220]; a mapping, or one as YAML text. None takes
             every column that can be one.
