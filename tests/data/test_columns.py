@@ -77,7 +77,7 @@ def test_number_column_with_a_text_cell_asks(tmp_path: Path) -> None:
 
 def test_words_for_a_missing_value_can_be_declared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     columns = {"tempo": [60.5 + i for i in range(38)] + ["NA", "n/a"], "mood": ["x", "y", "NA", "z"] * 10}
-    with pytest.raises(DataError, match="column tempo holds numbers"):
+    with pytest.raises(DataError, match=r"column tempo holds numbers"):
         table(tmp_path, columns)
     source = table(tmp_path, columns, missing=["na", "n/a"])
     assert source.table["tempo"].isna().sum() == 2
@@ -85,7 +85,7 @@ def test_words_for_a_missing_value_can_be_declared(tmp_path: Path, caplog: pytes
     caplog.clear()
     assert "NA" in table(tmp_path, {"mood": columns["mood"]}).targets["mood"]["classes"]
     assert "10 cells are 'NA', which is taken as a class" in caplog.text and "set missing=['NA']" in caplog.text
-    with pytest.raises(DataError, match="missing: .* has no cell unknown"):
+    with pytest.raises(DataError, match=r"missing: .* has no cell unknown"):
         table(tmp_path, columns, missing=["unknown", "na"])
 
 
@@ -103,7 +103,9 @@ def test_decimal_commas_get_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("mark", ["|", ";"])
 def test_cells_of_several_values_are_warned_about(tmp_path: Path, mark: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert len(table(tmp_path, {"style": ["rock", "pop", f"rock{mark}pop", "jazz"] * 10}).targets["style"]["classes"]) == 4
+    assert (
+        len(table(tmp_path, {"style": ["rock", "pop", f"rock{mark}pop", "jazz"] * 10}).targets["style"]["classes"]) == 4
+    )
     assert f"cells such as 'rock{mark}pop' hold several values" in caplog.text and "(tags)" in caplog.text
     caplog.clear()
     table(tmp_path, {"style": ["R&B/Soul", "Hip-Hop/Rap", "jazz", "pop"] * 10})

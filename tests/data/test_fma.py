@@ -176,6 +176,7 @@ def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: py
     with caplog.at_level(logging.INFO):
         made = tree.read()
     assert "20" not in set(made.table["id"])
+    assert [item.item for item in made.left_out] == ["1486", "98565", "20"]
     assert "clip is known to be empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
 
 

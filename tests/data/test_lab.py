@@ -402,3 +402,13 @@ def test_both_collections_teach_one_network(
     assert index.loc[common, ["genre", "valence", "danceability"]].tolist() == ["Rock", 0.25, 0.75]
     for part in ("train", "val", "test"):
         assert {"genre", "valence"} <= set(data.pack.index[data.parts == part].dropna(axis=1, how="all").columns)
+
+
+def test_files_and_rows_that_are_not_used_are_listed(affect: Path) -> None:
+    (affect / "train" / "notes.txt").touch()
+    with (affect / "train_labels.txt").open("a") as file:
+        file.write("987654,,,\n")
+    reasons = {item.item: item.reason for item in collection(str(affect)).left_out}
+    assert reasons["987654"] == "clip has no label"
+    assert reasons["train/notes.txt"] == "name does not end in .fused.full.npy"
+    assert reasons["test/100.fused.full.npy"] == "array has no row in a label file"

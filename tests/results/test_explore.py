@@ -446,3 +446,12 @@ def test_one_clip_is_a_collection(home: Path, looked: Any) -> None:
     pack = Pack(next(path.parent for path in (home / "packs").glob("clips-*/manifest.json")))
     pack.index = pack.index.head(1)
     assert alike.pairs(pack, 128) == {"alike": [], "compared": 0, "closest": None}
+
+
+def test_picture_of_many_classes_says_how_many_it_shows(tmp_path: Path) -> None:
+    rows = [{"class": f"class {i:02d}", "clips": 2, "groups": 2, "parts": {}} for i in range(45)]
+    drawing = charts.classes("style", {"classes": rows}, tmp_path / "a.png")
+    assert "Clips of each class of style, the first 40 of 45; the table has the numbers." in drawing
+    assert "of 40" not in charts.classes("style", {"classes": rows[:40]}, tmp_path / "b.png")
+    before = charts.before("style", {row["class"]: 2 for row in rows}, tmp_path / "c.png")
+    assert "before classes were merged, the first 40 of 45" in before
