@@ -154,3 +154,14 @@ def test_five_hundred_classes_of_two_clips_are_a_label(tmp_path: Path) -> None:
     rows = "".join(f"{i}.wav,class {i // 2}\n" for i in range(1000))
     (tmp_path / "many.csv").write_text("path,style\n" + rows)
     assert len(collection(str(tmp_path / "many.csv")).targets["style"]["classes"]) == 500
+
+
+def test_column_with_the_name_of_a_pack_column_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert list(table(tmp_path, {"start": [i / 40 for i in range(COUNT)]}).targets) == ["side"]
+    assert "column start is not taken as a target: packs have a column of this name; rename it" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["NA", ["na"], -1])
+def test_one_word_for_a_missing_value_needs_no_list(tmp_path: Path, missing: Any) -> None:
+    cell = missing if isinstance(missing, int) else "NA"
+    assert table(tmp_path, {"mood": ["x", "y", cell, "z"] * 10}, missing=missing).table["mood"].isna().sum() == 10

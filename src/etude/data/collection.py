@@ -135,7 +135,12 @@ def slug(name: str) -> str:
     if len(short.encode()) <= SLUG_BYTES:
         return short
     digest = hashlib.sha256(short.encode()).hexdigest()[:8]
-    return short.encode()[: SLUG_BYTES - 9].decode(errors="ignore") + "-" + digest
+    return cut_bytes(short, SLUG_BYTES - 9) + "-" + digest
+
+
+def cut_bytes(text: str, most: int) -> str:
+    """Return the beginning of a text that takes at most so many bytes; names of files are limited in bytes."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def log_left_out(where: str | Path, left_out: Sequence[LeftOut]) -> None:
@@ -264,8 +269,10 @@ def inside(folder: Path, name: str, where: str) -> Path:
         where: What to blame in the message, such as the file and its row.
 
     Raises:
-        DataError: The path is absolute or climbs out of the folder.
+        DataError: The path is absolute, climbs out of the folder or holds a zero byte.
     """
+    if "\0" in name:
+        raise DataError(f"{where}: path {name!r} holds a zero byte, which no name of a file has")
     path = Path(name)
     depth = 0
     for part in path.parts:

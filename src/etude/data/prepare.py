@@ -157,6 +157,8 @@ def _make(
         remove_folder(old)
     if missing := pack.manifest["skipped"]:
         log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
+    elif collection.left_out:
+        log.info("%s lists what is left out", folder / draft.SKIPPED)
     return pack
 
 

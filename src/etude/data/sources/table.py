@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from etude.data.cells import read
 from etude.data.collection import (
     NO_GROUP,
+    RESERVED,
     Collection,
     LeftOut,
     as_mapping,
@@ -43,7 +44,7 @@ def collection(
     targets: Mapping[str, Any] | str | None = None,
     name: str | None = None,
     classes: Mapping[str, Mapping[Any, Any]] | str | None = None,
-    missing: Sequence[Any] = (),
+    missing: Any = (),
 ) -> Collection:
     """The clips of a table.
 
@@ -57,7 +58,8 @@ def collection(
             every column that can be one.
         name: Name of the collection; none means that of the file.
         classes: By label, by new class, the old classes that it stands for. Other classes become missing labels.
-        missing: Cells that stand for a missing value, such as NA, in any case, in all columns but `path` and `id`.
+        missing: A cell or a list of cells that stand for a missing value, such as NA, in upper or lower case; in all
+            columns but `path` and `id`.
 
     Returns:
         The collection, without the clips that have no label at all and rows without a path; these are in `left_out`.
@@ -75,7 +77,7 @@ def collection(
     if not home.is_dir():
         raise DataError(f"audio: there is no folder {home}")
     cells, where, left_out = _with_path(file, cells, where)
-    cells = _clean(file, cells, missing)
+    cells = _clean(file, cells, missing if isinstance(missing, list | tuple) else [missing])
     said = as_mapping(targets, "targets")
     wanted = None if said is None else {nfc(str(key)): value for key, value in said.items()}
     merging = {nfc(str(key)): value for key, value in (as_mapping(classes, "classes") or {}).items()}
@@ -210,6 +212,10 @@ def _targets(
     for key in able if targets is None else []:
         if key in classes:
             specs[key] = declared(key, cells[key], "label", where)
+        elif key in RESERVED:
+            log.warning(
+                "%s: column %s is not taken as a target: packs have a column of this name; rename it", file, key
+            )
         elif key not in ABOUT:
             found, remarks = inferred(key, cells[key], where)
             for remark in remarks:
