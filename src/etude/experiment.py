@@ -157,7 +157,8 @@ def check(config: Mapping[str, Any], data: MusicData) -> None:
             known = int(data.pack.index[name][data.parts == part].notna().sum())
             if known < 2:
                 raise UserError(
-                    f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split"
+                    f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split, "
+                    "such as data.split.kind=random"
                 )
 
 

@@ -36,6 +36,7 @@ def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
     with opened() as hydra:
         source = _composed(hydra, overrides, words).data.source
         known = list(source.keys())
+        annotations = _annotations(str(source.get("_target_")))
         for key, value in settings.items():
             if key not in known:
                 near = get_close_matches(key, known, n=1) or [", ".join(k for k in known if k != "_target_")]
@@ -45,7 +46,8 @@ def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
             replaced = (
                 not OmegaConf.is_missing(source, key) and isinstance(source[key], DictConfig) and value[:1] == "{"
             )
-            overrides += [f"~{path}", f"+{path}={value}"] if replaced else [f"{path}={quoted(value)}"]
+            text = quoted(value, annotations.get(key, ""))
+            overrides += [f"~{path}", f"+{path}={text}"] if replaced else [f"{path}={text}"]
         config = _composed(hydra, overrides, words)
     try:
         if missing := sorted(OmegaConf.missing_keys(config.data)):
@@ -57,6 +59,17 @@ def module_of(words: list[str]) -> tuple[MusicData, list[str]]:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     module.rules = replace(module.rules, **own)
     return module, overrides
+
+
+def _annotations(target: str) -> dict[str, str]:
+    """Return the types of a source's settings; none where its code cannot be read."""
+    from etude.signature import signature
+
+    try:
+        found = signature(target)
+    except LookupError:
+        return {}
+    return found.takes if found else {}
 
 
 def _composed(hydra: Hydra, overrides: list[str], words: list[str]) -> Any:
@@ -125,11 +138,34 @@ def pair(word: str) -> tuple[str, str]:
     return key, value
 
 
-def quoted(value: str) -> str:
-    """A value as Hydra reads it: whole lists and mappings are its own grammar, anything else is a text as it stands."""
-    if value[:1] + value[-1:] in ("[]", "{}", "''", '""') or value.lower() in ("null", "true", "false", "???"):
+def quoted(value: str, annotation: str = "") -> str:
+    """Return a value as Hydra reads it.
+
+    Args:
+        value: As it was typed. `null`, and a text between quotes, are Hydra's own grammar. Whole lists and mappings are
+            so too, unless the setting is a text; sources read a mapping that is given as text themselves.
+        annotation: Type of the setting, as its source writes it. A `str` takes any value as text, as a folder may be
+            named `[live]`, `true` or `nan`.
+    """
+    ends = value[:1] + value[-1:] if len(value) > 1 else ""
+    options = {option.strip() for option in annotation.split("|")}
+    is_text = "str" in options and options <= {"str", "None"}
+    whole = re.fullmatch(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", value)
+    if whole or value == "???" or (value == "null" and options != {"str"}):
         return value
-    if re.fullmatch(r"[A-Za-z_./][\w./-]*", value):
+    if not is_text:
+        if ends in ("[]", "{}") and not re.search(r"[^\x00-\x7f][^][{}:,]*:", value):  # a key takes no quotes
+            return "".join(map(_quoted_word, re.findall(r"""'[^']*'|"[^"]*"|[][{}:,]|[^][{}:,'"]+|['"]""", value)))
+        if value.lower() in ("null", "true", "false"):
+            return value
+    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value)
+    if plain and not (is_text and re.fullmatch(r"(?i)null|true|false|inf|nan|\.[0-9_]+(e-?[0-9_]+)?", value)):
         return value
     # in Hydra's grammar backslashes count only before a quote, which may be the closing one
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
+
+
+def _quoted_word(word: str) -> str:
+    """Return a piece of a list between quotes where Hydra's grammar has no such letters."""
+    bare = word.strip()
+    return word if bare.isascii() or bare[0] in "'\"" else word.replace(bare, quoted(bare, "str"))

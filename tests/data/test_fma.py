@@ -161,7 +161,7 @@ def test_without_echonest_there_is_the_genre_alone(tree: Tree, caplog: pytest.Lo
     assert list(made.targets) == ["genre"]
     assert list(made.table) == ["id", "path", "group", "split", "genre"]
     assert made.table["genre"].notna().all()
-    assert "FMA large: 2 of 9 clips have no label and are left out" in caplog.text
+    assert "clip has no label: 2, such as 20" in caplog.text
 
 
 def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
@@ -176,7 +176,8 @@ def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: py
     with caplog.at_level(logging.INFO):
         made = tree.read()
     assert "20" not in set(made.table["id"])
-    assert "FMA large: 1 of 9 clips have no label and are left out" in caplog.text
+    assert [item.item for item in made.left_out] == ["1486", "98565", "20"]
+    assert "clip is known to be empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
 
 
 def test_genres_are_merged_and_the_rest_is_missing(tree: Tree) -> None:

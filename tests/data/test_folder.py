@@ -15,7 +15,25 @@ from etude.data.collection import Collection
 from etude.data.sources.folder import collection
 from etude.errors import DataError
 
-SUFFIXES = ["wav", "flac", "ogg", "opus", "mp3", "m4a", "aac", "aiff", "aif", "au", "wma", "mp4"]
+SUFFIXES = [
+    "wav",
+    "flac",
+    "ogg",
+    "oga",
+    "opus",
+    "mp3",
+    "m4a",
+    "aac",
+    "aiff",
+    "aif",
+    "aifc",
+    "au",
+    "caf",
+    "wma",
+    "mp4",
+    "webm",
+    "wv",
+]
 
 
 def lay(home: Path, *names: str) -> str:
@@ -73,7 +91,7 @@ def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCa
     source = collection(path, {"loud": ["rock", "punk"], "quiet": ["jazz"]})
     assert genres(source) == {"jazz/a": "quiet", "jazz/b": "quiet", "punk/a": "loud", "rock/a": "loud"}
     assert source.extra["before"] == {"genre": {"jazz": 2, "punk": 1, "rock": 1, "talk": 1}}
-    assert "1 clips are in no class of data.source.classes; left out" in caplog.text
+    assert "1 item is left out (class is not named in data.source.classes: 1, such as talk/a)" in caplog.text
     with pytest.raises(DataError, match="the data has nothing for soft"):
         collection(path, {"loud": ["rock", "punk"], "soft": ["ambient"]})
 
@@ -81,8 +99,9 @@ def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCa
 def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
     assert len(collection(lay(home, *names)).table) == 4
-    assert "no sound files in covers; left out" in caplog.text
-    assert "1 sound files beside the folders belong to no class; left out" in caplog.text
+    assert "4 items are left out" in caplog.text
+    assert "folder has no sound files: 1, such as covers" in caplog.text
+    assert "sound file is in no class folder: 1, such as intro.wav" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -116,4 +135,4 @@ def test_a_name_that_is_no_text_is_left_out_and_said(home: Path, caplog: pytest.
     path = lay(home, "rock/a.wav", "rock/b.wav", "jazz/a.wav", "jazz/b.wav")
     Path(os.fsdecode(os.fsencode(home / "jazz") + b"/caf\xe9.wav")).touch()
     assert sorted(genres(collection(path))) == ["jazz/a", "jazz/b", "rock/a", "rock/b"]
-    assert "1 names are not UTF-8 (jazz/caf" in caplog.text
+    assert "name is not UTF-8; rename it: 1, such as jazz/caf" in caplog.text

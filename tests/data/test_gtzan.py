@@ -118,3 +118,10 @@ def test_the_config_is_the_source(folder: Path, config: Callable[..., dict[str, 
     source = dict(made["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.gtzan.collection"
     assert len(collection(**source).table) == 929
+
+
+def test_clips_outside_the_split_are_listed(folder: Path) -> None:
+    reasons = [item.reason for item in collection(str(folder)).left_out]
+    assert reasons.count("clip is not in the fault-filtered split") == 70
+    assert reasons.count("file is broken in a copy that is in wide use") == 1
+    assert [item.item for item in collection(str(folder), filtered=False).left_out] == ["jazz.00054"]

@@ -139,8 +139,10 @@ def test_dropped_clips_are_counted_in_the_log(
     caplog.set_level(logging.INFO)
     genres.collection(config)
     dropped = sum(sum(COUNTS[name]) for name in DROPPED)
-    assert f"{dropped} clips of genres that data.source.classes does not name are left out" in caplog.text
-    assert "without a label" not in caplog.text
+    assert (
+        f"{dropped} items are left out (class is not named in data.source.classes: {dropped}, such as " in caplog.text
+    )
+    assert "has no label" not in caplog.text
 
 
 def test_what_nobody_knows_is_missing_and_said(twenty: Collection) -> None:
@@ -220,7 +222,7 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
     caplog.set_level(logging.INFO)
     node = config("data=lab_affect", f"data.source.path={affect}", "task=multitask")["data"]
     source = collection(**{key: value for key, value in node["source"].items() if key != "_target_"})
-    assert "5 clips without a label are left out" in caplog.text
+    assert "5 items are left out (array has no row in a label file: 5, such as test/100.fused.full.npy)" in caplog.text
     assert source.table["id"].tolist() == [str(clip) for clip in range(12)]
     assert set(source.table["split"]) == {"train"}
     assert list(source.targets) == ["valence", "energy", "danceability"]
@@ -400,3 +402,13 @@ def test_both_collections_teach_one_network(
     assert index.loc[common, ["genre", "valence", "danceability"]].tolist() == ["Rock", 0.25, 0.75]
     for part in ("train", "val", "test"):
         assert {"genre", "valence"} <= set(data.pack.index[data.parts == part].dropna(axis=1, how="all").columns)
+
+
+def test_files_and_rows_that_are_not_used_are_listed(affect: Path) -> None:
+    (affect / "train" / "notes.txt").touch()
+    with (affect / "train_labels.txt").open("a") as file:
+        file.write("987654,,,\n")
+    reasons = {item.item: item.reason for item in collection(str(affect)).left_out}
+    assert reasons["987654"] == "clip has no label"
+    assert reasons["train/notes.txt"] == "name does not end in .fused.full.npy"
+    assert reasons["test/100.fused.full.npy"] == "array has no row in a label file"

@@ -21,7 +21,7 @@ from tests.data.readers import counted, plain, wait
 
 from etude.audio.decode import DecodeError, decode
 from etude.audio.spectral import FrontEnd, frames
-from etude.data.collection import Collection, Reader
+from etude.data.collection import Collection, LeftOut, Reader
 from etude.data.draft import JOURNAL, SKIPPED, journal
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack
 from etude.data.prepare import Rules, prepare
@@ -858,3 +858,29 @@ def test_of_two_processes_one_makes_the_pack(
     assert sorted((copy / "calls").read_text().split()) == [f"{i:03}" for i in range(MANY)]
     (pack,) = packs.glob("many-*")
     assert content(pack) == content(prepare(many(copy), SLOW, Rules(tmp_path / "sure", workers=1)).folder)
+
+
+def test_left_out_items_are_listed_with_skipped_clips(source: Collection, packs: Path) -> None:
+    Path(source.table["path"][PLACE]).write_bytes(b"no music")
+    notes = replace(source, left_out=(LeftOut("notes.txt", "suffix .txt is not read as sound"),))
+    pack = make(notes, packs)
+    assert (pack.manifest["skipped"], pack.manifest["left_out"]) == (1, 1)
+    listed = pd.read_csv(pack.folder / SKIPPED)
+    assert listed["id"].tolist() == [f"clip{PLACE}", "notes.txt"]
+    assert listed["reason"][1] == "suffix .txt is not read as sound"
+    stamp = (pack.folder / FRAMES).stat().st_mtime_ns
+    more = replace(notes, left_out=(*notes.left_out, LeftOut("row 9", "path is empty", clip=True)))
+    again = make(more, packs)
+    assert pd.read_csv(again.folder / SKIPPED)["id"].tolist() == [f"clip{PLACE}", "notes.txt", "row 9"]
+    assert (again.folder / FRAMES).stat().st_mtime_ns == stamp
+    assert "left_out" not in make(source, packs).manifest
+
+
+def test_clips_that_a_source_lost_count_against_max_skipped(source: Collection, packs: Path) -> None:
+    lost = tuple(LeftOut(f"row {i}", "path is empty", clip=True) for i in range(4))
+    with pytest.raises(DataError, match=r"4 clips of 16 already .* for example row 0: path is empty"):
+        make(replace(source, left_out=lost), packs, max_skipped=0.2)
+    assert not [path for path in packs.iterdir() if path.is_dir()]
+    assert len(make(replace(source, left_out=lost), packs, max_skipped=0.25).index) == COUNT
+    others = tuple(replace(item, clip=False) for item in lost)
+    assert len(make(replace(source, left_out=others), packs, max_skipped=0.0).index) == COUNT

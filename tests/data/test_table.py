@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.collection import Collection
+from etude.data.collection import Collection, LeftOut
 from etude.data.sources.table import collection
 from etude.data.splits import Split
 from etude.errors import DataError
@@ -128,9 +128,13 @@ def test_no_path_climbs_out(make: Make, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["", ".", "  "])
-def test_a_path_names_a_file(make: Make, path: str) -> None:
-    with pytest.raises(DataError, match=r"My clips\.csv, row 3: path '\.?' names no file"):
-        make(six(path=["0.wav", path, "2.wav", "3.wav", "4.wav", "5.wav"]))
+def test_row_without_path_is_left_out_and_listed(make: Make, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    source = make(six(path=["0.wav", path, "2.wav", "3.wav", "4.wav", "5.wav"], genre=[*"xxyyxy"]))
+    assert source.table["id"].tolist() == ["0", "2", "3", "4", "5"]
+    assert source.left_out == (LeftOut("row 3", "path is empty", clip=True),)
+    assert "1 item is left out (path is empty: 1, such as row 3)" in caplog.text
+    with pytest.raises(DataError, match="the column path is empty in all 6 rows"):
+        make(six(path=[path] * 6))
 
 
 def test_equal_ids_are_named_with_both_rows(make: Make) -> None:
@@ -204,7 +208,6 @@ def test_an_official_split_that_parts_a_group_is_refused(make: Make) -> None:
         ([0, 1, 1, 0, 1, 0], ("label", "0", "1")),
         ([-1, 1, -1, 1, "", 1], ("label", "-1", "1")),
         (["007", "007", "008", "008", "", ""], ("label", "007", "008")),
-        (["True", "False", "True", "False", "", ""], ("label", "False", "True")),
         (["inf", "1", "inf", "1", "inf", "1"], ("label", "1", "inf")),
         (["x", "1", "x", "1", "x", "1"], ("label", "1", "x")),
     ],
@@ -232,6 +235,12 @@ def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any,
         ([""] * 6, "it is empty"),
         (["a"] * 6, "all its cells are the same"),
         ([3, 3, 3, "3.0", 3, 3], "all its cells are the same"),
+        (["True", "False", "True", "False", "", ""], "it holds False and True alone; to learn it, set targets="),
+        (["yes", "no", "yes", "no", "yes", "no"], "it holds no and yes alone; to learn it, set targets={mine: label}"),
+        (
+            ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],
+            "its numbers have commas, such as '0,5'; write them with a decimal",
+        ),
         (
             [0.1, 0.2, 0.3, 0.4, 0.5, "n/a"],
             "it has 6 values in 6 clips, too many for classes, and 'n/a' is not a number",
@@ -322,7 +331,7 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
     assert source.table["genre"].fillna("-").tolist() == ["loud", "loud", "quiet", "quiet", "-"]
     assert source.table["id"].tolist() == ["0", "1", "2", "3", "5"]  # clip 4 has no label any more
     assert source.table.index.tolist() == list(range(5))
-    assert "1 clips have no label at all and are left out" in caplog.text
+    assert "1 item is left out (clip has no label: 1, such as 4)" in caplog.text
     assert source.extra == {"before": {"genre": {"Jazz": 2, "Rock": 1, "Punk": 1, "Talk": 1}}}
     assert source.targets["mood"]["classes"] == ["down", "up"]
     with pytest.raises(DataError, match="has no column style to learn; it has genre, mood"):
@@ -338,7 +347,7 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
     [
         ("", "has no column path; it has none at all"),
         ("file,genre\na.wav,x\n", "has no column path; it has file, genre"),
-        ("path;genre\na.wav;x\n", "has no column path; it has path;genre"),
+        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected is ','; save it as"),
         ("path,genre\n", "has a header and no rows"),
         ("path,genre\n,\n\n", "has a header and no rows"),
         ("path,genre\na.wav,x\nb.wav,x,y\n", r"t\.csv, row 3: has 3 cells, the header has 2"),

@@ -180,6 +180,7 @@ def test_a_config_that_would_call_something_else_is_refused(learned: Path, tmp_p
 
 def test_two_names_never_share_a_file() -> None:
     assert stem("a_b.1-2") == "a_b.1-2"
+    assert len(f".inspect_{stem('典' * 82)}.json".encode()) < 200
     names = ["a/b", "a\\b", "a b", "a-b", "../a-b", STRANGE, "", "é" * 200]
     assert len({stem(name) for name in names}) == len(names)
     for name in names:

@@ -446,3 +446,14 @@ def test_one_clip_is_a_collection(home: Path, looked: Any) -> None:
     pack = Pack(next(path.parent for path in (home / "packs").glob("clips-*/manifest.json")))
     pack.index = pack.index.head(1)
     assert alike.pairs(pack, 128) == {"alike": [], "compared": 0, "closest": None}
+
+
+def test_picture_of_many_classes_says_how_many_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "MOST", 3)  # which is drawn sooner
+    rows = [{"class": f"class {i:02d}", "clips": 2, "groups": 2, "parts": {}} for i in range(5)]
+    drawing = charts.classes("style", {"classes": rows}, tmp_path / "a.png")
+    assert "Clips of each class of style, the first 3 of 5; the table has the numbers." in drawing
+    assert "class 02" in drawing and "class 03" not in drawing
+    before = charts.before("style", {row["class"]: 2 for row in rows}, tmp_path / "b.png")
+    assert "before classes were merged, the first 3 of 5" in before
+    assert charts.first_of(3) == ""

@@ -353,3 +353,18 @@ def test_a_damaged_file_is_a_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{tmp_path / name}: {said}; train the run anew")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_confusion_of_many_classes_is_a_list_of_pairs(make_run, table: pd.DataFrame) -> None:
+    many = pd.concat([table[["id", "group", "split", "embedding"]]] * 5, ignore_index=True)
+    names = np.array([f"class {i:03d}" for i in range(100)], dtype=object)
+    true = many.index.to_numpy() // 3
+    many = many.assign(id=[f"clip {i}" for i in many.index], **{
+        "genre.true": names[true], "genre.pred": names[(true + 1) % 100],
+        "genre.baseline.constant": names[0], "genre.baseline.linear": names[1],
+    })  # fmt: skip
+    page, metrics = build(make_run("many-classes", many, targets={"genre": {"kind": "label", "classes": list(names)}}))
+    assert np.shape(metrics["targets"]["genre"]["splits"]["test"]["confusion"]) == (100, 100)
+    assert "The matrix of 100 classes is too large for a page; metrics.json has it." in page.text
+    assert "50 of " in page.text and "pairs of a true and another predicted class" in page.text
+    assert "genre: confusion matrix" not in page.tables

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.tasks.balance import Sum
+from etude.tasks.balance import Sum, Uncertainty
 from etude.tasks.heads import Linear
-from etude.tasks.targets import Label, Scalar
+from etude.tasks.targets import Label, Scalar, module_key
 from etude.tasks.task import Task
 
 NAN = float("nan")
@@ -98,3 +98,23 @@ def test_predictions_are_probabilities_and_values_and_need_no_gradient(z: Tensor
     assert said["valence"].shape == (5,)
     assert said["valence"].abs().max() == 1
     assert not any(value.requires_grad for value in said.values())
+
+
+def test_target_of_any_name_has_a_head_and_a_weight(z: Tensor) -> None:
+    names = ["type", "pop", "train", "items", "forward", "_modules", "mood.valence", "a%b", "%74ype", "Größe", "genre"]
+    targets = [Label(name, {"classes": ["a", "b"]}) for name in names]
+    made = Task(targets, Linear, Uncertainty, dim=6)
+    out = made(z)
+    assert list(out) == names
+    y = {name: torch.tensor([0, 1, 0, 1, -1]) for name in names}
+    made.loss(out, y)[0].backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    assert len({module_key(name) for name in names}) == len(names)
+    again = Task(targets, Linear, Uncertainty, dim=6)
+    again.load_state_dict(made.state_dict())
+    torch.testing.assert_close(again(z), out)
+
+
+def test_usual_names_of_targets_are_kept_in_checkpoints() -> None:
+    for name in ("genre", "valence", "energy", "danceability", "digit", "Größe", "mood-2"):
+        assert module_key(name) == name

@@ -16,6 +16,7 @@ from tests.results.conftest import CLASSES, HOSTILE, SCALARS
 from etude.results.svg import ROLES, STAND_IN, Drawing, colours
 from etude.tracking import tables
 from etude.tracking.finished import Finished, sweep_of
+from etude.tracking.tables import confusion
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,10 @@ def test_a_sweep_is_known_by_what_hydra_leaves_in_it(tmp_path: Path) -> None:
     assert sweep_of(tmp_path / "0") is None
     (tmp_path / "multirun.yaml").touch()
     assert sweep_of(tmp_path / "0") == tmp_path.name
+
+
+def test_confusion_of_many_classes_has_no_empty_cells() -> None:
+    names = [f"class {i:03d}" for i in range(101)]
+    table = confusion(np.eye(101, dtype=int).tolist(), names)
+    assert table["actual"].tolist() == table["predicted"].tolist() == names
+    assert len(confusion(np.eye(100, dtype=int).tolist(), names[:100])) == 10_000

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +29,25 @@ if TYPE_CHECKING:
 Reader = Callable[[Path, Front, float], np.ndarray]
 Locator = Callable[[Path, Front], Path]
 RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"}
+SLUG_BYTES = 96  # of the 255 that a file name may have; packs add a hash, a dot and suffixes
 NO_GROUP = "The artists of these clips are not known, so nothing keeps one artist out of both training and test."
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row, file or folder that a source does not use.
+
+    Args:
+        item: Path from the collection's folder on, id of a clip, or row of a table.
+        reason: Why, in the same words for all items of one kind, so that they can be counted.
+        clip: Whether a clip was expected there. Such items count against `data.max_skipped`, as missing files do.
+    """
+
+    item: str
+    reason: str
+    clip: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,7 @@ class Collection:
             were merged, by target.
         reader: How a file becomes frames: by the front end from its sound, or as frames that are ready in it.
         locate: Which file serves a front end, for collections that have several of a clip; none: `path` itself.
+        left_out: Rows, files and folders that the source does not use. They are listed in the pack's skipped.csv.
     """
 
     name: str
@@ -57,6 +80,7 @@ class Collection:
     extra: dict[str, Any] = field(default_factory=dict)
     reader: Reader = sound
     locate: Locator | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     def check(self) -> Collection:
         """Refuse what would go wrong later.
@@ -106,8 +130,30 @@ class Collection:
 
 
 def slug(name: str) -> str:
-    """A name as that of a file: letters, digits, `_` and `-`."""
-    return re.sub(r"[^\w-]+", "-", name.lower()).strip("-") or "data"
+    """Return a name as that of a file: letters, digits, `_` and `-`; a long one is cut and gets a hash."""
+    short = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", name).lower()).strip("-") or "data"
+    if len(short.encode()) <= SLUG_BYTES:
+        return short
+    digest = hashlib.sha256(short.encode()).hexdigest()[:8]
+    return cut_bytes(short, SLUG_BYTES - 9) + "-" + digest
+
+
+def cut_bytes(text: str, most: int) -> str:
+    """Return the beginning of a text that takes at most so many bytes; names of files are limited in bytes."""
+    return text.encode()[:most].decode(errors="ignore")
+
+
+def log_left_out(where: str | Path, left_out: Sequence[LeftOut]) -> None:
+    """Log a warning with the number of items that are left out for each reason, and one example of each."""
+    if not left_out:
+        return
+    reasons: dict[str, list[str]] = {}
+    for item in left_out:
+        reasons.setdefault(item.reason, []).append(item.item)
+    ordered = sorted(reasons.items(), key=lambda pair: -len(pair[1]))
+    parts = [f"{reason}: {len(items)}, such as {items[0]}" for reason, items in ordered]
+    count = "1 item is" if len(left_out) == 1 else f"{len(left_out)} items are"
+    log.warning("%s: %s left out (%s)", where, count, "; ".join(parts))
 
 
 def label(values: Iterable[Any], note: str = "") -> dict[str, Any]:
@@ -120,39 +166,97 @@ def scalar(low: float = 0.0, high: float = 1.0, note: str = "") -> dict[str, Any
     return {"kind": "scalar", "low": float(low), "high": float(high), "note": note}
 
 
-def merged(column: pd.Series, classes: Mapping[str, Iterable[str]] | None) -> pd.Series:
+def merged(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Series:
     """A label column with its classes merged; those that no list names become missing.
 
     Args:
         column: Class names.
-        classes: By new name, the old names that it stands for; none leaves the column as it is.
+        classes: By new name, the old names that it stands for: one, or a list. Numbers are read as text. None leaves
+            the column as it is.
 
     Raises:
-        DataError: An old name stands in two lists, or in the data there is none of a list's names.
+        DataError: An entry is no name or list of names, an old name stands in two lists, or in the data there is none
+            of a list's names.
     """
-    if classes is None:
+    if (classes := as_mapping(classes, "classes")) is None:
         return column
     new: dict[str, str] = {}
-    for name, olds in classes.items():
-        for old in [olds] if isinstance(olds, str) else olds:
+    for key, olds in classes.items():
+        name = _class_name(key, key)
+        for old in [_class_name(old, key) for old in (olds if isinstance(olds, list | tuple) else [olds])]:
             if old in new:
                 raise DataError(f"classes: {old!r} is merged into both {new[old]!r} and {name!r}")
             new[old] = name
+    column = column.map(lambda value: nfc(value) if isinstance(value, str) else value).astype(object)
     present = set(column.dropna())
-    if absent := [name for name in classes if not present & {old for old in new if new[old] == name}]:
+    names = list(dict.fromkeys(_class_name(key, key) for key in classes))
+    if absent := [name for name in names if not present & {old for old in new if new[old] == name}]:
         raise DataError(f"classes: the data has nothing for {', '.join(absent)}; it has {', '.join(sorted(present))}")
     return column.map(new).astype(object)
 
 
+def as_mapping(value: Mapping[Any, Any] | str | None, key: str) -> Mapping[Any, Any] | None:
+    """Return a mapping that is given as such or as YAML text.
+
+    Keys on a command line are ASCII in Hydra's grammar: `{Größe: label}` is a text there.
+
+    Raises:
+        DataError: It is neither.
+    """
+    import yaml
+
+    if isinstance(value, str):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise DataError(f"{key}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if value is not None and not isinstance(value, Mapping):
+        raise DataError(f"{key}: must be a mapping such as {{genre: label}}, got {value!r}")
+    return value
+
+
+def _class_name(value: Any, key: Any) -> str:
+    """Return a class of a config as text; YAML reads 1 and 1.0 as numbers."""
+    if value is None or isinstance(value, Mapping | list | tuple):
+        raise DataError(f"classes: {key} must name a class or a list of classes, such as [Rock, Punk], got {value!r}")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return nfc(str(value))
+
+
+def nfc(text: str) -> str:
+    """Return text in Unicode's composed form, in which equal letters are equal strings."""
+    return unicodedata.normalize("NFC", text)
+
+
+def existing(path: Path) -> Path:
+    """Return a path in the Unicode form in which it exists; as it is where it exists in none.
+
+    Some systems store an accented letter as one character and others as two, and copies keep either.
+    """
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[1 if path.anchor else 0 :]:
+        forms = dict.fromkeys((part, nfc(part), unicodedata.normalize("NFD", part)))
+        there = next((form for form in forms if os.path.lexists(found / form)), None)
+        if there is None:
+            return path
+        found /= there
+    return found
+
+
 def expanded(path: str) -> Path:
-    """A path of the user's, with ~ as their home.
+    """A path of the user's, with ~ as their home, in the Unicode form in which it exists.
 
     Raises:
         DataError: There is no user whose home it would be.
     """
     try:
-        return Path(path).expanduser()
+        return existing(Path(path).expanduser())
     except RuntimeError as error:
+        if os.path.lexists(path):
+            return Path(path)
         raise DataError(f"{path}: there is no such user; write ./{path} for a file of that name") from error
 
 
@@ -165,8 +269,10 @@ def inside(folder: Path, name: str, where: str) -> Path:
         where: What to blame in the message, such as the file and its row.
 
     Raises:
-        DataError: The path is absolute or climbs out of the folder.
+        DataError: The path is absolute, climbs out of the folder or holds a zero byte.
     """
+    if "\0" in name:
+        raise DataError(f"{where}: path {name!r} holds a zero byte, which no name of a file has")
     path = Path(name)
     depth = 0
     for part in path.parts:

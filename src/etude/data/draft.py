@@ -7,7 +7,7 @@ and opened again, a draft drops what stands behind the last whole line and goes 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from etude.files.atomic import move, open_file, remove_folder, replacing, write_
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from etude.data.collection import LeftOut
 
 JOURNAL, SKIPPED = "journal.jsonl", "skipped.csv"
 ITEM = np.dtype(np.float16).itemsize
@@ -102,20 +104,23 @@ class Draft:
         _write(self._journal, memoryview(_line(entry)))
         self.entries.append(entry)
 
-    def finish(self, target: Path, table: pd.DataFrame, manifest: dict[str, Any]) -> Pack:
+    def finish(
+        self, target: Path, table: pd.DataFrame, manifest: dict[str, Any], left_out: Sequence[LeftOut] = ()
+    ) -> Pack:
         """Make the draft a pack.
 
         Args:
             target: Where the pack will be. What stands there is replaced.
             table: One row per entry, in the same order.
             manifest: What to keep beside format, counts and hash.
+            left_out: What the source of the clips does not use; listed with the clips that gave no frames.
 
         Returns:
             The pack, opened.
         """
         self._frames.close()
         self._journal.close()
-        describe(self.folder, self.entries, table, manifest)
+        describe(self.folder, self.entries, table, manifest, left_out)
         replace(self.folder, target)
         return Pack(target)
 
@@ -166,19 +171,31 @@ def rewrite(folder: Path, entries: list[Entry]) -> None:
     write_bytes(folder / JOURNAL, b"".join(map(_line, entries)))
 
 
-def describe(folder: Path, entries: list[Entry], table: pd.DataFrame, manifest: dict[str, Any]) -> None:
-    """Write what belongs to frames and journal: the list of the skipped, the index, and last the manifest."""
+def describe(
+    folder: Path,
+    entries: list[Entry],
+    table: pd.DataFrame,
+    manifest: dict[str, Any],
+    left_out: Sequence[LeftOut] = (),
+) -> None:
+    """Write what belongs to frames and journal: the list of the skipped, the index, and last the manifest.
+
+    The list has a row for each clip that gave no frames, and for each item of `left_out`.
+    """
     import pandas as pd
 
     kept = [entry for entry in entries if entry.frames]
     skipped = [(entry.id, entry.reason) for entry in entries if not entry.frames]
-    write_text(folder / SKIPPED, pd.DataFrame(skipped, columns=["id", "reason"]).to_csv(index=False))
+    listed = [*skipped, *((item.item, item.reason) for item in left_out)]
+    write_text(folder / SKIPPED, pd.DataFrame(listed, columns=["id", "reason"]).to_csv(index=False))
     counts = np.array([entry.frames for entry in kept], dtype=np.int64)
     index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
     with replacing(folder / INDEX) as draft:
         index.to_parquet(draft)
     counted = {"bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
+    if left_out:
+        counted["left_out"] = len(left_out)
     manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
 

@@ -17,7 +17,7 @@ import numpy as np
 from etude.audio.decode import DecodeError
 from etude.audio.front import Front
 from etude.data import draft, runners
-from etude.data.collection import Collection, Reader
+from etude.data.collection import Collection, LeftOut, Reader
 from etude.data.draft import Draft, Entry
 from etude.data.pack import FORMAT, MANIFEST, Pack, digest
 from etude.errors import DataError, UserError
@@ -75,6 +75,7 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     key = json.dumps({**front.to_dict(), "shortest": rules.shortest}, sort_keys=True)
     folder = rules.packs / f"{collection.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     origin = {"front": front.to_dict(), "shortest": rules.shortest, **about(collection)}
+    left_out = collection.left_out
     table = collection.table.reset_index(drop=True)
     if locate := collection.locate:
         table = table.assign(path=[str(locate(Path(path), front)) for path in table["path"]])
@@ -91,7 +92,7 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
             with suppress(DataError):  # its index is lost or garbled: described anew below
                 return Pack(folder)
         if made and len(made) == len(files) and all(map(_still, made, files, table["path"])):
-            _refresh(folder, made, files, table.drop(columns="path"), origin)
+            _refresh(folder, made, files, table.drop(columns="path"), origin, left_out)
             return Pack(folder)
         return _make(replace(collection, table=table), front, rules, folder, files, known, origin)
 
@@ -100,7 +101,11 @@ def about(collection: Collection) -> dict[str, Any]:
     """What a pack says of its collection, and a hash of its table without the paths."""
     said = {name: getattr(collection, name) for name in ("name", "title", "targets", "card", "note", "extra")}
     table = collection.table.drop(columns="path").to_csv(index=False)
-    return {"collection": json.loads(json.dumps(said)), "table": hashlib.sha256(table.encode()).hexdigest()}
+    found = {"collection": json.loads(json.dumps(said)), "table": hashlib.sha256(table.encode()).hexdigest()}
+    if collection.left_out:  # so that skipped.csv is written anew when something else is left out
+        items = json.dumps([(item.item, item.reason) for item in collection.left_out])
+        found["left_out"] = hashlib.sha256(items.encode()).hexdigest()
+    return found
 
 
 Known = dict[str, tuple[Entry, np.ndarray | None]]
@@ -137,31 +142,34 @@ def _make(
         fresh = iter(runners.run(_clip, jobs, rules.workers, rules.ray))
         results: Iterator[tuple[Entry, np.ndarray | None]] = (next(fresh) if old is None else old for old in reused)
         reasons = [entry.reason for entry in unfinished.entries if not entry.frames]
-        _allow(collection.name, unfinished, reasons, len(files), rules.max_skipped)
+        lost = [f"{item.item}: {item.reason}" for item in collection.left_out if item.clip]
+        _allow(collection.name, unfinished, reasons, lost, len(files), rules.max_skipped)
         for entry, frames in track(results, len(wanted), f"Frames of {collection.name}", "clips"):
             unfinished.append(entry, frames)
             if not entry.frames:
                 reasons.append(entry.reason)
-                _allow(collection.name, unfinished, reasons, len(files), rules.max_skipped)
+                _allow(collection.name, unfinished, reasons, lost, len(files), rules.max_skipped)
         if len(reasons) == len(unfinished.entries):
             remove_folder(part)
             raise DataError(f"{collection.name}: no clip gives frames; for example {reasons[0]}")
-        pack = unfinished.finish(folder, table.drop(columns="path"), {"origin": origin})
+        pack = unfinished.finish(folder, table.drop(columns="path"), {"origin": origin}, collection.left_out)
     for old in stale:
         remove_folder(old)
     if missing := pack.manifest["skipped"]:
         log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
+    elif collection.left_out:
+        log.info("%s lists what is left out", folder / draft.SKIPPED)
     return pack
 
 
-def _allow(name: str, unfinished: Draft, reasons: list[str], count: int, share: float) -> None:
-    """Refuse a collection of which too much is skipped, also by earlier calls."""
-    if len(reasons) > share * count:
+def _allow(name: str, unfinished: Draft, reasons: list[str], lost: list[str], count: int, share: float) -> None:
+    """Refuse a collection of which too much is skipped, also by earlier calls, or lost before a file could be read."""
+    if len(reasons) + len(lost) > share * (count + len(lost)):
         if len(reasons) == len(unfinished.entries):
             remove_folder(unfinished.folder)
         raise DataError(
-            f"{name}: {len(reasons)} clips of {count} already give no frames, more than "
-            f"data.max_skipped={share:g} allows; for example {reasons[0]}"
+            f"{name}: {len(reasons) + len(lost)} clips of {count + len(lost)} already give no frames, more than "
+            f"data.max_skipped={share:g} allows; for example {[*reasons, *lost][0]}"
         )
 
 
@@ -243,12 +251,17 @@ def lock(folder: Path, rules: Rules) -> Lock:
 
 
 def _refresh(
-    folder: Path, entries: list[Entry], files: list[Entry], table: pd.DataFrame, origin: dict[str, Any]
+    folder: Path,
+    entries: list[Entry],
+    files: list[Entry],
+    table: pd.DataFrame,
+    origin: dict[str, Any],
+    left_out: tuple[LeftOut, ...],
 ) -> None:
     """New labels, or new times of unchanged files: the frames stay, what describes them is written anew."""
     now = [replace(entry, modified=file.modified) for entry, file in zip(entries, files, strict=True)]
     draft.rewrite(folder, now)
-    draft.describe(folder, now, table, {"origin": origin})
+    draft.describe(folder, now, table, {"origin": origin}, left_out)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from etude.backbones.base import valid
 from etude.errors import UserError
 from etude.export import ears
 from etude.export.recurrent import replaced
+from etude.tasks.targets import module_key
 
 if TYPE_CHECKING:
     from etude.learner import Learner
@@ -78,7 +79,7 @@ class Graph(nn.Module):
         # packs have frames as float16, and so have evaluation and predictions
         x = F.pad(self.standardiser(x.half(), lengths), (0, 0, 0, self.room))
         z = self.backbone(x, lengths)
-        said = {name: target.predict(self.heads[name](z)) for name, target in self.targets.items()}
+        said = {name: target.predict(self.heads[module_key(name)](z)) for name, target in self.targets.items()}
         found = {EMBEDDING: z.float(), **said}
         if self.ragged:
             return found

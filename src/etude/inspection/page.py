@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.data.collection import cut_bytes
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import write_text
@@ -61,7 +62,7 @@ def inspect(wish: Wish, command: str = "") -> list[Path]:
 
 def stem(clip: str) -> str:
     """A clip's id as part of a file's name; one that would be changed by that keeps apart from others by its hash."""
-    safe = re.sub(r"[^\w.-]+", "-", clip).strip("-.")[:100]
+    safe = cut_bytes(re.sub(r"[^\w.-]+", "-", clip).strip("-."), 100)
     return safe if safe and safe == clip else f"{safe}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}".lstrip("-")
 
 

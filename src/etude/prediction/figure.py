@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.data.collection import cut_bytes
 from etude.files.atomic import remove
 from etude.files.ownership import subfolder
 from etude.prediction.engine import Said
@@ -48,7 +49,7 @@ def write(
     """
     folder = to / FOLDER
     subfolder(folder)
-    name = re.sub(r"[^\w.-]+", "-", text(said.path.stem)).strip("-.")[:60] or "file"
+    name = cut_bytes(re.sub(r"[^\w.-]+", "-", text(said.path.stem)).strip("-.")[:60], 120) or "file"
     rows = [*([None] if shows.picture else []), *drawn]
 
     def draw(figure: Figure, colours: Colours) -> None:

@@ -93,11 +93,16 @@ def _part(target: dict[str, Any], split: str, disjoint: bool) -> dict[str, Any]:
     }
 
 
+MOST_CLASSES, MOST_PAIRS = 60, 50  # a matrix of 500 classes has 250,000 cells, which no browser shows in time
+
+
 def _confusion(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | None:
-    """Rows of (count, share of its row), and in words where most clips go astray."""
+    """Rows of (count, share of its row), and in words where most clips go astray.
+
+    Of many classes there are no rows but `pairs`, the most frequent confusions, and `kinds`, how many there are.
+    """
     if not counts:
         return None
-    rows = [[(count, count / max(1, sum(row))) for count in row] for row in counts]
     pairs = [(counts[i][j], i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
     most = max(pairs, default=(0, 0, 0), key=lambda pair: pair[0])
     hits = sum(counts[i][i] for i in range(len(classes)))
@@ -105,4 +110,9 @@ def _confusion(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | 
     if most[0]:
         count, i, j = most
         words += f" Most often {classes[i]} is taken for {classes[j]}: {count} of {sum(counts[i])}."
-    return {"classes": classes, "rows": rows, "words": words}
+    if len(classes) > MOST_CLASSES:
+        wrong = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[0])
+        shown = [(classes[i], classes[j], count, count / sum(counts[i])) for count, i, j in wrong[:MOST_PAIRS]]
+        return {"classes": classes, "rows": [], "words": words, "pairs": shown, "kinds": len(wrong)}
+    rows = [[(count, count / max(1, sum(row))) for count in row] for row in counts]
+    return {"classes": classes, "rows": rows, "words": words, "pairs": [], "kinds": 0}

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.results.fonts import browser_fonts, families, number_names
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -51,9 +53,10 @@ class Drawing(str):
         light, buffer = colours(), io.BytesIO()
         real = {STAND_IN[role]: light[role] for role in ROLES}
         style = {key: real.get(value, value) for key, value in STYLE.items()} | {"axes.facecolor": light["paper"]}
-        with rc_context(style):
+        with rc_context(style | {"font.family": families()}):
             figure = Figure(figsize=self.size, layout="constrained", facecolor=light["paper"])
             self.draw(figure)
+            number_names(figure)
             framed = [text.get_bbox_patch() for text in figure.findobj(Text)]  # which it does not find
             for artist in [*figure.findobj(), *framed]:
                 for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
@@ -76,7 +79,7 @@ def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], ab
     from matplotlib.figure import Figure
 
     buffer = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": name}):
+    with browser_fonts(), rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from etude.tasks.targets import module_key
+
 
 class Balance(nn.Module):
     """What every balance is.
@@ -119,13 +121,13 @@ class Uncertainty(Balance):
         if rate <= 0:
             raise ValueError(f"balance.rate must be greater than 0, got {rate}")
         self.rate, self.share = rate, {name: {"label": 1.0, "scalar": 0.5}[kind] for name, kind in targets.items()}
-        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in targets})
+        self.log_variance = nn.ParameterDict({module_key(name): nn.Parameter(torch.zeros(())) for name in targets})
 
     def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
         """As of every balance."""
         terms = []
         for name, loss in losses.items():
-            learned = self.log_variance[name]
+            learned = self.log_variance[module_key(name)]
             # rate times as much, with the gradient of s itself: clipping by norm would see a larger one before all else
             s = learned + (self.rate - 1) * learned.detach()
             weight = self.share[name] * (-s).exp()

@@ -8,13 +8,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": F.mse_loss,
     "mae": F.l1_loss,
     "huber": partial(F.huber_loss, delta=0.1),
 }
+TAKEN = frozenset((*dir(nn.ModuleDict()), *dir(nn.ParameterDict())))  # attributes that no module in them may replace
+
+
+def module_key(name: str) -> str:
+    """Return the key of a target in a `ModuleDict` or `ParameterDict`.
+
+    Keys become attributes: torch refuses one with a dot, an empty one, and the names that these containers have
+    themselves, such as `type`, `pop` and `train`. Such names are escaped as in addresses, all others stay as they are,
+    so that weights keep their names.
+    """
+    key = name.replace("%", "%25").replace(".", "%2E")
+    return f"%{ord(key[0]):02X}{key[1:]}" if key in TAKEN else key or "%"
 
 
 class Target:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from etude.tasks.balance import Balance
-from etude.tasks.targets import Target
+from etude.tasks.targets import Target, module_key
 
 
 class Task(nn.Module):
@@ -31,12 +31,12 @@ class Task(nn.Module):
     ) -> None:
         super().__init__()
         self.targets = {target.name: target for target in targets}
-        self.heads = nn.ModuleDict({target.name: head(dim, target.size) for target in targets})
+        self.heads = nn.ModuleDict({module_key(target.name): head(dim, target.size) for target in targets})
         self.balance = balance({target.name: target.kind for target in targets})
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
         """Embedding (B, D) to outputs (B, K) by target."""
-        return {name: head(z) for name, head in self.heads.items()}
+        return {name: self.heads[module_key(name)](z) for name in self.targets}
 
     def loss(
         self,

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_CELLS = 10_000  # Weights & Biases cuts a table of more rows
+
 
 def predictions(table: pd.DataFrame) -> pd.DataFrame:
     """predictions.parquet without the embeddings: a row per clip of test and validation."""
@@ -17,10 +19,11 @@ def predictions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> pd.DataFrame:
-    """A confusion matrix (C, C) as C² rows: actual, predicted, clips."""
+    """A confusion matrix (C, C) as C² rows: actual, predicted, clips; of many classes without empty cells."""
     import pandas as pd
 
-    pairs = [(classes[i], classes[j], n) for i, row in enumerate(counts) for j, n in enumerate(row)]
+    every = len(classes) ** 2 <= MOST_CELLS
+    pairs = [(classes[i], classes[j], n) for i, row in enumerate(counts) for j, n in enumerate(row) if n or every]
     return pd.DataFrame(pairs, columns=["actual", "predicted", "clips"])
 
 

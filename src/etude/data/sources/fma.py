@@ -9,19 +9,17 @@ Its audio and its tables come in separate archives, from https://github.com/mdef
 from __future__ import annotations
 
 import csv
-import logging
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import Collection, expanded, label, merged, scalar
+from etude.data.collection import Collection, LeftOut, expanded, label, log_left_out, merged, scalar
 from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger(__name__)
 SUBSETS = ("small", "medium", "large", "full")  # each holds those before it; large and full are the same tracks
 SPLITS = {"training": "train", "validation": "val", "test": "test"}
 TRACKS = {
@@ -58,7 +56,7 @@ whole tracks. Clips are 30 seconds from the middle of a track.
 
 
 def collection(
-    path: str, metadata: str, subset: str = "small", classes: Mapping[str, list[str]] | None = None
+    path: str, metadata: str, subset: str = "small", classes: Mapping[str, Any] | str | None = None
 ) -> Collection:
     """Tracks of the Free Music Archive with their genre and, where The Echo Nest has them, three scalars.
 
@@ -84,8 +82,11 @@ def collection(
         table = table.join(_read(tables / "echonest.csv", ECHONEST, float))
     if subset in ("small", "medium"):
         table = table[table["subset"].isin(SUBSETS[: SUBSETS.index(subset) + 1])]
+    left_out: list[LeftOut] = []
     if subset != "full":
-        table = table.drop(index=list(SHORT), errors="ignore")
+        short = [track for track in SHORT if track in table.index]
+        left_out = [LeftOut(str(track), "clip is known to be empty or short") for track in short]
+        table = table.drop(index=short)
     extra: dict[str, Any] = {"before": {"genre": _counts(table["genre"])}} if classes else {}
     table = table.assign(genre=merged(table["genre"], classes))
 
@@ -94,9 +95,9 @@ def collection(
     labelled = table[list(targets)].notna().any(axis=1)
     if not labelled.any():
         raise DataError(f"{tables / 'tracks.csv'}: has no track of the subset {subset} that has a label")
-    if dropped := int((~labelled).sum()):
-        log.info("FMA %s: %d of %d clips have no label and are left out", subset, dropped, len(table))
+    left_out += [LeftOut(str(track), "clip has no label") for track in table.index[~labelled]]
     table = table[labelled]
+    log_left_out(f"FMA {subset}", left_out)
     if len(odd := table["split"][~table["split"].isin(SPLITS)]):
         what = f"track {odd.index[0]} has set.split = {odd.iloc[0]!r}, expected is {', '.join(SPLITS)}"
         raise DataError(f"{tables / 'tracks.csv'}: {what}")
@@ -113,6 +114,7 @@ def collection(
         targets=targets,
         card=CARD.format(title=title),
         extra=extra,
+        left_out=tuple(left_out),
     ).check()
 
 

@@ -6,20 +6,22 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from etude.data.collection import NO_GROUP, Collection, expanded, label, merged, slug
+from etude.data.collection import NO_GROUP, Collection, LeftOut, expanded, label, log_left_out, merged, nfc, slug
+from etude.data.sound_files import as_text, find_sound_files, is_text, other_files
 from etude.errors import DataError
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".wma", ".mp4")
 EXPECTED = "expected is a folder for each class with sound files in it, such as rock/song.mp3 and jazz/song.mp3"
 
 
-def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Collection:
+def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Collection:
     """The sound files of a folder whose subfolders are classes.
 
     Args:
-        path: The folder. Each direct subfolder is a class; its files lie at any depth. Hidden ones are left out.
+        path: The folder. Each direct subfolder is a class; its files lie at any depth. Links to folders are followed.
+            Hidden files and folders are left out.
         classes: By new name, the subfolders that it stands for; files of those that none names are left out.
 
     Returns:
@@ -33,28 +35,34 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
     home = expanded(path)
     if not home.is_dir():
         raise DataError(f"{home}: there is no such folder; {EXPECTED}")
-    names = sorted(folder.name for folder in home.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    try:
+        folders = sorted((folder for folder in home.iterdir() if _is_folder(folder)), key=lambda folder: folder.name)
+        left_out = list(other_files(home, "sound file is in no class folder"))
+    except OSError as error:
+        raise DataError(f"{home}: cannot be read ({error.strerror or error}); allow it, or name another") from error
+    names = [folder.name for folder in folders if not folder.name.startswith(".") and is_text(folder.name)]
     if not names:
         raise DataError(f"{home}: has no subfolders; {EXPECTED}")
-    found = {name: _sounds(home / name) for name in names}
-    if empty := [name for name in names if not found[name]]:
-        log.warning("%s: no sound files in %s; left out", home, ", ".join(empty))
-    if loose := sum(_is_sound(file) for file in home.iterdir()):
-        log.warning("%s: %d sound files beside the folders belong to no class; left out", home, loose)
-    files = [file.relative_to(home) for name in names for file in found[name]]
-    if strange := [file for file in files if not _is_text(file)]:
-        said = str(strange[0]).encode("utf-8", "backslashreplace").decode()
-        log.warning("%s: %d names are not UTF-8 (%s); left out, rename them", home, len(strange), said)
-        files = [file for file in files if _is_text(file)]
+    files: list[Path] = []
+    for name in names:
+        found, others = find_sound_files(home / name, home)
+        files += [file.relative_to(home) for file in found]
+        left_out += others
+        if not found:
+            left_out.append(LeftOut(as_text(name), "folder has no sound files"))
     if not files:
+        log_left_out(home, left_out)
         raise DataError(f"{home}: has no sound files in its {len(names)} subfolders; {EXPECTED}")
     rows = {"id": _ids(files), "path": [str(home / file) for file in files], "group": None}
-    table = pd.DataFrame({**rows, "genre": [file.parts[0] for file in files]})
+    table = pd.DataFrame({**rows, "genre": [nfc(file.parts[0]) for file in files]})
+    if twice := [name for name, count in Counter(map(nfc, names)).items() if count > 1]:
+        log.warning("%s: two folders are named %s, in two Unicode forms; they are one class", home, twice[0])
     before = {str(name): int(count) for name, count in table["genre"].value_counts().items()}
     table["genre"] = merged(table["genre"], classes)
-    if dropped := int(table["genre"].isna().sum()):
-        log.info("%s: %d clips are in no class of data.source.classes; left out", home, dropped)
-        table = table[table["genre"].notna()].reset_index(drop=True)
+    unused = table["genre"].isna()
+    left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][unused]]
+    table = table[~unused].reset_index(drop=True)
+    log_left_out(home, left_out)
     target = label(table["genre"])
     if len(target["classes"]) < 2:
         raise DataError(f"{home}: has the single class {target['classes'][0]!r}, nothing to tell apart; {EXPECTED}")
@@ -67,28 +75,16 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
         card=f"# {title}\n\nSound files, a folder per class. Their artists and licences are not known.\n",
         note=NO_GROUP,
         extra={"before": {"genre": before}} if classes else {},
+        left_out=tuple(left_out),
     ).check()
 
 
-def _is_sound(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
-
-
-def _is_text(file: Path) -> bool:
-    """Whether a name can stand in a table; a file system may hold any bytes."""
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; one that cannot be asked, such as a link to itself, is none."""
     try:
-        return bool(str(file).encode("utf-8"))
-    except UnicodeEncodeError:
+        return path.is_dir()
+    except OSError:
         return False
-
-
-def _sounds(folder: Path) -> list[Path]:
-    """Sound files at any depth, in the same order everywhere; none that is hidden or in a hidden folder."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if _is_sound(file) and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
 
 
 def _ids(files: list[Path]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, expanded, label
+from etude.data.collection import Collection, LeftOut, expanded, label, log_left_out
 from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -61,7 +61,8 @@ def collection(path: str, filtered: bool = True) -> Collection:
 
     home = expanded(path)
     parts = split()
-    names = parts if filtered else [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
+    every = [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
+    names = parts if filtered else every
     ids = [clip for clip in names if clip != BROKEN]
     files = [_file(home, clip) for clip in ids]
     if not any(file.is_file() for file in files):
@@ -69,6 +70,9 @@ def collection(path: str, filtered: bool = True) -> Collection:
             f"{home}: has no clip of GTZAN, such as blues/{ids[0]}.wav or .au; data.source.path must be the folder "
             f"that has {', '.join(GENRES[:3])}, ... in it"
         )
+    left_out = [LeftOut(BROKEN, "file is broken in a copy that is in wide use")]
+    left_out += [LeftOut(clip, "clip is not in the fault-filtered split") for clip in every if clip not in names]
+    log_left_out(home, left_out)
     table = pd.DataFrame({"id": ids, "path": map(str, files), "group": None, "genre": [i.split(".")[0] for i in ids]})
     if filtered:
         table["split"] = [parts[clip] for clip in ids]
@@ -80,6 +84,7 @@ def collection(path: str, filtered: bool = True) -> Collection:
         targets={"genre": label(GENRES)},
         card=CARD.format(title=title),
         note=NOTE,
+        left_out=tuple(left_out),
     ).check()
 
 

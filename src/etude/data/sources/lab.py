@@ -9,20 +9,29 @@ The layout is that of Kaggle's `geoparslp/patreco3-multitask-affective-music`, a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import NO_GROUP, Collection, expanded, label, merged, scalar, slug
+from etude.data.collection import (
+    NO_GROUP,
+    Collection,
+    LeftOut,
+    expanded,
+    label,
+    log_left_out,
+    merged,
+    scalar,
+    slug,
+)
 from etude.data.columns import number
 from etude.data.ready import BEAT, beside, ready
+from etude.data.sound_files import as_text
 from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger(__name__)
 ARCHIVE = "geoparslp/patreco3-multitask-affective-music"
 SUFFIX = ".fused.full.npy"
 PARTS = ("train", "test")
@@ -35,7 +44,7 @@ samples or every beat. The clips' artists and licences are not known.
 """
 
 
-def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Collection:
+def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Collection:
     """Clips whose frames are on disk.
 
     Args:
@@ -67,10 +76,13 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
         raise DataError(f"{labels}: one of its label files has genres and the other ratings")
     table = pd.concat(found, ignore_index=True)
     names = [str(name) for name in table if name not in ("id", "split")]
-    table = table.dropna(subset=names, how="all").reset_index(drop=True)
+    unlabelled = table[names].isna().all(axis=1)
+    known = set(zip(table["split"], table["id"], strict=True))
+    left_out = [LeftOut(clip, "clip has no label") for clip in table["id"][unlabelled]]
+    table = table[~unlabelled].reset_index(drop=True)
     where = zip(table["split"], table["id"], strict=True)
     table = table.assign(path=[str(home / part / (clip + SUFFIX)) for part, clip in where], group=None)
-    _compare(home, table)
+    left_out += _compare(home, table, known)
 
     extra: dict[str, Any] = {}
     targets = {name: scalar() for name in names}
@@ -78,10 +90,10 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
         if classes:
             extra["before"] = {"genre": {str(k): int(v) for k, v in table["genre"].value_counts().items()}}
         kept = merged(table["genre"], classes)
-        if dropped := int(kept.isna().sum()):
-            log.info("%s: %d clips of genres that data.source.classes does not name are left out", home, dropped)
+        left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][kept.isna()]]
         table = table.assign(genre=kept)[kept.notna()].reset_index(drop=True)
         targets = {"genre": label(table["genre"])}
+    log_left_out(home, left_out)
     what = f"{len(targets['genre']['classes'])} genres" if names == ["genre"] else "ratings of " + ", ".join(names)
     title = f"{home.name}: {len(table)} clips of the Free Music Archive with {what}"
     return Collection(
@@ -94,6 +106,7 @@ def collection(path: str, classes: Mapping[str, list[str]] | None = None) -> Col
         extra=extra,
         reader=ready,
         locate=beside,
+        left_out=tuple(left_out),
     ).check()
 
 
@@ -127,13 +140,31 @@ def _labels(path: Path, part: str) -> pd.DataFrame:
     return table if header[1] == "genre" else table.astype(dict.fromkeys(AXES, float))
 
 
-def _compare(home: Path, table: pd.DataFrame) -> None:
-    """Say how many arrays have no label; refuse labels of which none has an array."""
+def _compare(home: Path, table: pd.DataFrame, known: set[tuple[str, str]]) -> list[LeftOut]:
+    """Return the files that are no arrays of clips that a label file names.
+
+    Args:
+        home: Folder of the arrays.
+        table: Clips with a label: `id`, `split` and `path`.
+        known: Split and id of all rows of the label files.
+
+    Raises:
+        DataError: None of the clips has an array, or a folder cannot be read.
+    """
     folders = (home, home.with_name(home.name + BEAT))
-    there = {(part, f.name) for folder in folders for part in PARTS for f in (folder / part).glob(f"*{SUFFIX}")}
+    there: set[tuple[str, str]] = set()
+    left_out: list[LeftOut] = []
+    for parent in (folder / part for folder in folders for part in PARTS if (folder / part).is_dir()):
+        try:
+            names = sorted(file.name for file in parent.iterdir())
+        except OSError as error:
+            raise DataError(f"{parent}: cannot be read ({error.strerror or error})") from error
+        there |= {(parent.name, name) for name in names if name.endswith(SUFFIX)}
+        others = [name for name in names if not name.endswith(SUFFIX)]
+        left_out += [LeftOut(as_text(f"{parent.name}/{name}"), f"name does not end in {SUFFIX}") for name in others]
     named = {(part, clip + SUFFIX) for part, clip in zip(table["split"], table["id"], strict=True)}
     if not there & named:
         example = f", for example {table['path'].iloc[0]}" if len(table) else ""
         raise DataError(f"{home}: has none of the {len(table)} arrays that its label files name{example}")
-    if unlabelled := len(there - named):
-        log.info("%s: %d clips without a label are left out", home, unlabelled)
+    unlabelled = sorted(there - named - {(part, clip + SUFFIX) for part, clip in known})
+    return left_out + [LeftOut(f"{part}/{name}", "array has no row in a label file") for part, name in unlabelled]

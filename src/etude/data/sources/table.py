@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.cells import read
-from etude.data.collection import NO_GROUP, Collection, expanded, inside, label, merged, slug
-from etude.data.columns import declared, inferred
+from etude.data.collection import (
+    NO_GROUP,
+    RESERVED,
+    Collection,
+    LeftOut,
+    as_mapping,
+    existing,
+    expanded,
+    inside,
+    label,
+    log_left_out,
+    merged,
+    nfc,
+    slug,
+)
+from etude.data.columns import ABSENT, class_names, declared, inferred
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,23 +41,28 @@ Columns = dict[str, list[str]]
 def collection(
     table: str,
     audio: str | None = None,
-    targets: Mapping[str, Any] | None = None,
+    targets: Mapping[str, Any] | str | None = None,
     name: str | None = None,
-    classes: Mapping[str, Mapping[str, list[str]]] | None = None,
+    classes: Mapping[str, Mapping[Any, Any]] | str | None = None,
+    missing: Any = (),
 ) -> Collection:
     """The clips of a table.
 
     Args:
-        table: A file .csv, .tsv or .parquet. It must have a column `path`. It may have `id` (else the path without
-            suffix), `group` (else `artist`), `split` (train, val, test) and `title`, `artist`, `licence`; any other
-            column may be a target. An empty cell is a missing value; no word stands for one.
+        table: A file .csv, .tsv, .xlsx or .parquet. It must have a column `path`. It may have `id` (else the path
+            without suffix), `group` (else `artist`), `split` (train, val, test) and `title`, `artist`, `licence`; any
+            other column may be a target. An empty cell is a missing value; no word stands for one unless `missing`
+            has it.
         audio: Folder from which the paths go on; none means the table's own.
-        targets: By column, `label`, `scalar` or a range such as [40, 220]. None takes every column that can be one.
+        targets: By column, `label`, `scalar` or a range such as [40, 220]; a mapping, or one as YAML text. None takes
+            every column that can be one.
         name: Name of the collection; none means that of the file.
         classes: By label, by new class, the old classes that it stands for. Other classes become missing labels.
+        missing: A cell or a list of cells that stand for a missing value, such as NA, in upper or lower case; in all
+            columns but `path` and `id`.
 
     Returns:
-        The collection, without the clips that have no label at all.
+        The collection, without the clips that have no label at all and rows without a path; these are in `left_out`.
 
     Raises:
         DataError: The file cannot be read, or what stands in it cannot be used; the message names the row.
@@ -56,12 +76,18 @@ def collection(
         raise DataError(f"{file}: has a header and no rows")
     if not home.is_dir():
         raise DataError(f"audio: there is no folder {home}")
-    frame = _clips(file, home, cells, where, targets or {})
-    specs = _targets(file, cells, targets, classes or {}, where)
-    before = _labels(frame, cells, specs, classes or {})
-    frame = frame.dropna(subset=list(specs), how="all").reset_index(drop=True)
-    if len(frame) < len(where):
-        log.info("%s: %d clips have no label at all and are left out", file, len(where) - len(frame))
+    cells, where, left_out = _with_path(file, cells, where)
+    cells = _clean(file, cells, missing if isinstance(missing, list | tuple) else [missing])
+    said = as_mapping(targets, "targets")
+    wanted = None if said is None else {nfc(str(key)): value for key, value in said.items()}
+    merging = {nfc(str(key)): value for key, value in (as_mapping(classes, "classes") or {}).items()}
+    frame = _clips(file, home, cells, where, wanted or {})
+    specs = _targets(file, cells, wanted, merging, where)
+    before = _labels(frame, cells, specs, merging)
+    unlabelled = frame[list(specs)].isna().all(axis=1)
+    left_out += [LeftOut(clip, "clip has no label") for clip in frame["id"][unlabelled]]
+    frame = frame[~unlabelled].reset_index(drop=True)
+    log_left_out(file, left_out)
     spelt = "licence" if "licence" in frame else "license"
     licences = _counts(frame[spelt]) if spelt in frame else {}
     grouped = int(frame["group"].notna().sum())
@@ -78,7 +104,46 @@ def collection(
         card=card,
         note="" if grouped or "artist" in specs else NO_GROUP,
         extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
+        left_out=tuple(left_out),
     ).check()
+
+
+def _with_path(file: Path, cells: Columns, where: list[str]) -> tuple[Columns, list[str], list[LeftOut]]:
+    """Return the rows that have a path, and the others as left out.
+
+    Raises:
+        DataError: No row has one.
+    """
+    has = [bool(Path(cell.replace("\\", "/")).name) for cell in cells["path"]]
+    if not any(has):
+        raise DataError(f"{file}: the column path is empty in all {len(where)} rows")
+    left_out = [
+        LeftOut(place.removeprefix(f"{file}, "), "path is empty", clip=True)
+        for place, there in zip(where, has, strict=True)
+        if not there
+    ]
+    if left_out:
+        cells = {key: [c for c, there in zip(column, has, strict=True) if there] for key, column in cells.items()}
+        where = [place for place, there in zip(where, has, strict=True) if there]
+    return cells, where, left_out
+
+
+def _clean(file: Path, cells: Columns, missing: Sequence[Any]) -> Columns:
+    """Return the columns in Unicode's composed form, with words for a missing value as empty cells."""
+    absent = {"null" if word is None else str(word).lower() for word in missing}  # YAML reads null and nan as values
+    words = {cell.lower() for key, column in cells.items() if key not in ("path", "id") for cell in column}
+    if unused := absent - words:
+        raise DataError(f"missing: {file} has no cell {', '.join(sorted(unused))}")
+    clean = {}
+    for key, column in cells.items():
+        if key in ("path", "id"):
+            clean[key] = column
+            continue
+        composed = {cell: nfc(cell) for cell in set(column)}
+        if twice := [form for form, count in Counter(composed.values()).items() if count > 1]:
+            log.warning("%s: column %s has %r in two Unicode forms, which are read as one", file, key, twice[0])
+        clean[key] = ["" if cell.lower() in absent else composed[cell] for cell in column]
+    return clean
 
 
 def _counts(column: pd.Series) -> dict[str, int]:
@@ -91,10 +156,14 @@ def _clips(file: Path, home: Path, cells: Columns, where: list[str], targets: Ma
 
     paths = [cell.replace("\\", "/") for cell in cells["path"]]  # the table may have been written on Windows
     rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _groups(file, cells, targets)}
+    other_form = []
     for path, place in zip(paths, where, strict=True):
-        if not Path(path).name:
-            raise DataError(f"{place}: path {path!r} names no file")
-        rows["path"].append(str(inside(home, path, place)))
+        named = inside(home, path, place)
+        rows["path"].append(str(found := existing(named)))
+        if found != named:
+            other_form.append(path)
+    if other_form:
+        log.warning("%s: %d paths are found in another Unicode form, such as %s", file, len(other_form), other_form[0])
     rows["id"] = cells.get("id") or [Path(path).with_suffix("").as_posix() for path in paths]
     seen: dict[str, str] = {}
     for clip, place in zip(rows["id"], where, strict=True):
@@ -122,6 +191,9 @@ def _groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list[str 
         log.info("%s: has no column group; the clips of an artist are one", file)
     if missing := cells[key].count(""):
         log.info("%s: %d clips have no %s; each is a group of its own", file, missing, key)
+    if words := [cell for cell in dict.fromkeys(cells[key]) if cell.lower() in ABSENT]:
+        log.warning("%s: clips whose %s is %r are one group; if it is missing, set missing=[%r]",
+                    file, key, words[0], words[0])  # fmt: skip
     return [cell or None for cell in cells[key]]
 
 
@@ -140,8 +212,14 @@ def _targets(
     for key in able if targets is None else []:
         if key in classes:
             specs[key] = declared(key, cells[key], "label", where)
+        elif key in RESERVED:
+            log.warning(
+                "%s: column %s is not taken as a target: packs have a column of this name; rename it", file, key
+            )
         elif key not in ABOUT:
-            found = inferred(cells[key])
+            found, remarks = inferred(key, cells[key], where)
+            for remark in remarks:
+                log.warning("%s: column %s: %s", file, key, remark)
             if isinstance(found, str):
                 log.warning("%s: column %s is not taken as a target: %s", file, key, found)
             else:
@@ -163,7 +241,7 @@ def _labels(
         if spec["kind"] == "scalar":
             frame[key] = pd.Series([float(cell) if cell else float("nan") for cell in cells[key]], dtype=float)
             continue
-        frame[key] = pd.Series([cell or None for cell in cells[key]], dtype=object)
+        frame[key] = pd.Series([cell or None for cell in class_names(cells[key])], dtype=object)
         if key in classes:
             before[key] = _counts(frame[key])
             frame[key] = merged(frame[key], classes[key])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etude.files.atomic import replacing
+from etude.results.fonts import families, number_names
 from etude.results.svg import STAND_IN, STYLE, svg
 
 if TYPE_CHECKING:
@@ -47,15 +48,15 @@ def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title
 
     colours = light()
     style = {key: colours[name] if (name := _role(value)) else value for key, value in STYLE.items()}
-    with rc_context(style | {"axes.facecolor": colours["paper"]}):
+    with rc_context(style | {"axes.facecolor": colours["paper"], "font.family": families()}):
         figure = Figure(figsize=size, layout="constrained", facecolor=colours["paper"])
         draw(figure, colours)
         if title:
             figure.suptitle(plain(title, 60), fontsize=11, x=0.02, ha="left")
+        names = "".join(f" {number}: {name}." for number, name in number_names(figure).items())
+        about_names = {"Description": about + names}
         with replacing(path) as draft:
-            figure.savefig(
-                draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Description": about}
-            )
+            figure.savefig(draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata=about_names)
     return svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
 
 

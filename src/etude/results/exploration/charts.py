@@ -41,9 +41,10 @@ def classes(name: str, label: dict[str, Any], path: Path) -> str:
         _finish(figure, colours, [(row["class"], row["clips"]) for row in rows], legend=bool(seen))
 
     split = ", by part of the split" if seen else ""
-    about = f"Clips of each class of {name}{split}; the table has the numbers."
+    first = first_of(len(label["classes"]))
+    about = f"Clips of each class of {name}{split}{first}; the table has the numbers."
     size = (5.2, 1.0 + 0.28 * len(rows) + 0.3 * bool(seen))
-    return picture(draw, path, size, about, f"{name}: clips of each class{split}")
+    return picture(draw, path, size, about, f"{name}: clips of each class{first or split}")
 
 
 def before(name: str, counts: dict[str, int], path: Path) -> str:
@@ -54,8 +55,15 @@ def before(name: str, counts: dict[str, int], path: Path) -> str:
         figure.add_subplot().barh(np.arange(len(rows)), [count for _, count in rows], 0.72, color=colours["group-7"])
         _finish(figure, colours, rows, legend=False)
 
-    about = f"Clips of each class of {name} before classes were merged; the table has the numbers."
-    return picture(draw, path, (5.2, 1.0 + 0.28 * len(rows)), about, f"{name}: clips of each class before merging")
+    first = first_of(len(counts))
+    about = f"Clips of each class of {name} before classes were merged{first}; the table has the numbers."
+    title = f"{name}: clips of each class before merging{first}"
+    return picture(draw, path, (5.2, 1.0 + 0.28 * len(rows)), about, title)
+
+
+def first_of(count: int) -> str:
+    """Return how many of so many classes a picture shows; "" when it shows all."""
+    return f", the first {MOST} of {count}" if count > MOST else ""
 
 
 def histogram(name: str, found: dict[str, Any], unit: str, path: Path) -> str:

@@ -59,9 +59,10 @@ def classes(folder: Path, facts: dict[str, Any]) -> dict[str, list[tuple[str, st
         found[name] = []
         if label["before"]:
             drawn = charts.before(name, label["before"], folder / f"figure-label-{place}-before.png")
-            found[name].append(("Before merging", drawn))
+            found[name].append(("Before merging" + charts.first_of(len(label["before"])), drawn))
         drawn = charts.classes(name, label, folder / f"figure-label-{place}.png")
-        found[name].append(("After merging" if label["before"] else "", drawn))
+        shown = charts.first_of(len(label["classes"]))
+        found[name].append((("After merging" if label["before"] else "Classes" if shown else "") + shown, drawn))
     return found
 
 

@@ -1,0 +1,115 @@
+"""Search for sound files: links are followed once, and everything that is not used is listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.data import sound_files
+from etude.data.collection import slug
+from etude.data.sound_files import find_sound_files
+from etude.data.sources.folder import collection
+from etude.errors import DataError
+
+
+def lay(home: Path, *names: str) -> Path:
+    for name in names:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    return home
+
+
+def link(path: Path, target: Path) -> None:
+    try:
+        path.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:
+        pytest.skip("links are not allowed here")
+
+
+def listed(home: Path) -> tuple[list[str], dict[str, str]]:
+    files, left_out = find_sound_files(home)
+    return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in left_out}
+
+
+def test_linked_folder_is_followed(tmp_path: Path) -> None:
+    lay(tmp_path, "albums/one/a.wav", "albums/one/cd2/b.flac", "rock/c.wav")
+    link(tmp_path / "rock" / "album", tmp_path / "albums" / "one")
+    assert listed(tmp_path / "rock") == (["album/a.wav", "album/cd2/b.flac", "c.wav"], {})
+
+
+def test_link_in_a_circle_is_listed(tmp_path: Path) -> None:
+    home = lay(tmp_path / "music", "rock/a.wav", "rock/deep/b.wav")
+    link(home / "rock" / "deep" / "up", home)
+    link(home / "rock" / "deep" / "out", tmp_path)
+    link(home / "rock" / "again", home / "rock" / "deep")
+    link(home / "rock" / "self", home / "rock" / "self")
+    files, reasons = listed(home)
+    assert files == ["rock/a.wav", "rock/deep/b.wav"]
+    circle = "link to a folder that is read already or contains the link"
+    assert {name: reasons[name] for name in ("rock/deep/up", "rock/deep/out", "rock/again")} == dict.fromkeys(
+        ("rock/deep/up", "rock/deep/out", "rock/again"), circle
+    )
+    assert set(reasons) == {"rock/deep/up", "rock/deep/out", "rock/again", "rock/self"}
+
+
+def test_class_folder_that_links_to_all_classes_is_left_out(tmp_path: Path) -> None:
+    home = lay(tmp_path / "music", "rock/a.wav", "rock/b.wav", "jazz/c.wav", "jazz/d.wav")
+    link(home / "all", home)
+    source = collection(str(home))
+    assert source.targets["genre"]["classes"] == ["jazz", "rock"]
+    assert ("all", "link to a folder that contains the link") in [(item.item, item.reason) for item in source.left_out]
+
+
+def test_everything_that_is_no_sound_is_listed_with_its_reason(tmp_path: Path) -> None:
+    lay(tmp_path, "a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv", "notes.txt", "cover.jpg", "README", ".x.wav")
+    lay(tmp_path, ".git/g.wav")
+    link(tmp_path / "gone.wav", tmp_path / "nowhere.wav")
+    files, reasons = listed(tmp_path)
+    assert files == ["a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv"]
+    assert reasons == {
+        "notes.txt": "suffix .txt is not read as sound",
+        "cover.jpg": "suffix .jpg is not read as sound",
+        "README": "name has no suffix",
+        ".x.wav": "hidden: the name begins with a dot",
+        ".git": "hidden: the name begins with a dot",
+        "gone.wav": "link leads nowhere",
+    }
+
+
+def test_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = lay(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
+
+    def scandir(path: Any) -> Iterator[Any]:  # whoever runs the tests may be allowed to read everything
+        if Path(path).name == "theirs":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(sound_files.os, "scandir", scandir)
+    source = collection(str(home))
+    assert len(source.table) == 4
+    assert [(item.item, item.reason) for item in source.left_out] == [
+        ("rock/theirs", "folder cannot be read (Permission denied)")
+    ]
+
+
+def test_folder_of_classes_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: Any) -> Iterator[Any]:
+        raise PermissionError(13, "Permission denied")
+
+    lay(tmp_path, "rock/a.wav")
+    monkeypatch.setattr(sound_files.os, "scandir", scandir)
+    with pytest.raises(DataError, match="cannot be read"):
+        collection(str(tmp_path))
+
+
+def test_long_names_are_cut_for_files_and_stay_apart() -> None:
+    name = "古" * 82
+    assert len(f".{slug(name)}-01234567.stale0.lock".encode()) < 255
+    assert slug(name) != slug(name + "典") and slug(name) == slug(name)
+    assert slug("My Music") == "my-music"
+    assert slug("Cafe\N{COMBINING ACUTE ACCENT}") == slug("Café")
