@@ -25,7 +25,7 @@ OUTPUTS = (
 )
 SWEEP_OUTPUTS = (
     *("multirun.yaml", "jobs.csv", "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
-    *("latent.csv", "latent.json", "logs/", "pooled/"),
+    *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
 )
 _locks: dict[str, Any] = {}  # of the run folders that this process writes, by absolute path
 

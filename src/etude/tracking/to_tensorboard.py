@@ -16,6 +16,7 @@ class TensorBoard(Tracker):
     """Event files in the run's folder; a run that is resumed adds a file to them."""
 
     key, title = "tensorboard", "TensorBoard"
+    local = ("tensorboard",)
     advice = "leave it out with logger.tensorboard=null"
     inner: TensorBoardLogger | None
 

@@ -33,6 +33,7 @@ class WeightsAndBiases(Tracker):
     """
 
     key, title = "wandb", "Weights & Biases"
+    local = ("wandb",)
     advice = "logger.wandb.mode=offline needs no server and no key"
     inner: WandbLogger | None
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import UserError
+from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.tracking.finished import Finished, tracked_as
 
@@ -40,6 +41,8 @@ class Tracker(Logger):
     """What people call it."""
     advice: ClassVar[str] = ""
     """What to try when it cannot be begun."""
+    local: ClassVar[tuple[str, ...]] = ()
+    """Folders that its client creates in the run's folder."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -72,6 +75,8 @@ class Tracker(Logger):
         Raises:
             UserError: It cannot be begun: a package is missing, or nobody answers.
         """
+        for local in self.local:
+            ownership.record(self.folder / local)  # checked when the folder was opened; the tracker creates it
         try:
             self.inner, name = self.start(tracked_as(self.folder).get(self.key))
         except ModuleNotFoundError as error:

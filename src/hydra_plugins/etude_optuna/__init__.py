@@ -79,6 +79,8 @@ class StudySweeper(Sweeper):
         assert self.config is not None and self.hydra_context is not None
         folder = Path(self.config.hydra.sweep.dir)
         ownership.open_folder(folder)  # or SQLite has no place for its file
+        ownership.check(folder / "search.db")
+        ownership.record(folder / "search.db")
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
