@@ -135,7 +135,7 @@ def test_a_table_is_packed(here: Path) -> None:
 def test_the_same_line_again_does_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay(here / "music")
     assert main(["source=folder", "path=music", "workers=1"]) == 0
-    monkeypatch.setattr(etude.data.read, "decode", None)  # nobody may call it
+    monkeypatch.setattr(etude.data.read, "stream", None)  # nobody may call it
     assert main(["source=folder", "path=music", "workers=1"]) == 0
 
 

@@ -339,6 +339,12 @@ def test_ffmpeg_opens_no_file_that_another_one_names(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", run)
+
+    def start(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     path = tmp_path / "list.m4a"
     path.write_bytes(b"ffconcat version 1.0\n#\xff\xfe\nfile private.wav\n")
     with pytest.raises(DecodeError, match="cannot be decoded"):
