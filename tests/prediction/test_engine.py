@@ -100,7 +100,7 @@ def test_whatever_a_file_does_is_a_sentence(model: Model, tmp_path: Path, monkey
     def fails(*_: object) -> None:
         raise RuntimeError("a library\nsays so")
 
-    monkeypatch.setattr("etude.prediction.hearing.decode", fails)
+    monkeypatch.setattr("etude.prediction.hearing.stream", fails)
     heard = hear((tmp_path / "odd.wav", plan))
     assert heard.reason == "a library says so" and not heard.windows
 

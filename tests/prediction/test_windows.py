@@ -13,9 +13,29 @@ from etude.audio.decode import decode
 from etude.audio.front import Front
 from etude.audio.spectral import FrontEnd
 from etude.errors import UserError
-from etude.prediction.windows import Plan, spans, windows
+from etude.prediction import windows as cutting
+from etude.prediction.windows import Plan, Tape, Window
 
 PLAN = Plan(FrontEnd(), (0, 128), 431, 431)
+
+
+def in_blocks(audio: np.ndarray, size: int) -> list[np.ndarray]:
+    return [audio[start : start + size] for start in range(0, len(audio), size)]
+
+
+def windows(audio: np.ndarray, plan: Plan, block: int = 1 << 20) -> list[Window]:
+    return list(cutting.windows(in_blocks(audio, block), plan))
+
+
+def spans(samples: int, size: int, whole: int, hop: float, block: int = 64) -> list[tuple[int, int]]:
+    """Spans of a ramp, each of which the tape holds when it is due."""
+    ramp = np.arange(samples, dtype=np.float32)
+    tape, found = Tape(in_blocks(ramp, block)), []
+    for first, last in cutting.spans(tape, size, whole, hop):
+        np.testing.assert_array_equal(tape.part(first, last), ramp[first:last])
+        assert tape.end - tape.first <= max(size, whole) + size + block
+        found.append((first, last))
+    return found
 
 
 @pytest.mark.parametrize("samples", [1, 99, 100, 101, 149, 150, 151, 1000, 1234])

@@ -6,7 +6,7 @@ A file is decoded in blocks, so that memory is that of the samples that are kept
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ BLOCK = 1 << 20  # samples that are read at a time, over all channels
 LOWEST, HIGHEST = 1_000, 768_000  # Hz; heart sounds have 2 kHz, ultrasound 768 kHz
 LARGEST = 1e10  # absolute value of a sample: 32-bit integers without a scale stay below, powers of it are finite
 HEAD = 1024  # bytes by which a file is recognised that is no sound
+Blocks = Generator[np.ndarray, None, None]
 
 
 @dataclass
@@ -31,16 +32,19 @@ class _Part:
 
     rate: int
     seconds: float | None
-    blocks: Iterator[np.ndarray]
+    blocks: Blocks
 
 
-def decode(path: Path, rate: int, longest: float | None = None) -> np.ndarray:
+def decode(
+    path: Path, rate: int, longest: float | None = None, statistics: SoundStatistics | None = None
+) -> np.ndarray:
     """Read a sound file as one channel.
 
     Args:
         path: Any file that libsndfile reads (wav, flac, ogg, mp3, ...), or ffmpeg if that is installed (m4a, wma, ...).
         rate: Sample rate of the result, in Hz. Another one is resampled by soxr at high quality.
         longest: Length from which a file is refused, in seconds; None accepts any.
+        statistics: Receives the samples before they are resampled.
 
     Returns:
         Samples (N,), float32, channels averaged. Files that were joined into one follow each other.
@@ -49,20 +53,18 @@ def decode(path: Path, rate: int, longest: float | None = None) -> np.ndarray:
         DecodeError: The file is missing, is not sound, is empty, is cut off, or holds NaN or infinity.
         TooLongError: There is more sound in it than `longest`.
     """
-    blocks = list(stream(path, rate, longest))
+    blocks = list(stream(path, rate, longest, statistics))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def stream(
-    path: Path, rate: int, longest: float | None = None, statistics: SoundStatistics | None = None
-) -> Iterator[np.ndarray]:
+def stream(path: Path, rate: int, longest: float | None = None, statistics: SoundStatistics | None = None) -> Blocks:
     """Yield what `decode` returns in blocks (N,); together they are the same to the last bit.
 
     Args:
         path: As of `decode`.
         rate: As of `decode`.
         longest: As of `decode`.
-        statistics: Receives the samples before they are resampled.
+        statistics: As of `decode`.
 
     Raises:
         DecodeError, TooLongError: As of `decode`; possibly after some blocks.
@@ -71,7 +73,7 @@ def stream(
 
     total = native = 0
     for part in _parts(path):
-        with closing(part.blocks):  # type: ignore[type-var]
+        with closing(part.blocks):
             if not LOWEST <= part.rate <= HIGHEST:
                 raise DecodeError(
                     f"{path}: has a sample rate of {part.rate:,} Hz; rates from {LOWEST:,} to {HIGHEST:,} Hz are read"
@@ -175,7 +177,7 @@ def _part(path: Path, file: object, segment: Segment) -> _Part:
     return _Part(file.samplerate, seconds, _blocks(path, file))
 
 
-def _blocks(path: Path, file: object) -> Iterator[np.ndarray]:
+def _blocks(path: Path, file: object) -> Blocks:
     """Yield the samples of a file that libsndfile reads, channels averaged; blocks are small if there are many."""
     import soundfile
 
@@ -190,10 +192,10 @@ def _blocks(path: Path, file: object) -> Iterator[np.ndarray]:
     _refuse_cut(path, count / file.samplerate, len(file) / file.samplerate)
 
 
-def _complete(path: Path, opened: ffmpeg.FfmpegStream) -> Iterator[np.ndarray]:
+def _complete(path: Path, opened: ffmpeg.FfmpegStream) -> Blocks:
     """Yield the samples that ffmpeg decodes, and refuse fewer than the header states."""
     count = 0
-    with closing(opened.blocks):  # type: ignore[type-var]
+    with closing(opened.blocks):
         for block in opened.blocks:
             count += len(block)
             yield block

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.audio.decode import DecodeError, stream
+from etude.audio.decode import DecodeError, decode
 from etude.audio.front import Front
 from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
 
@@ -33,9 +33,7 @@ def sound(path: Path, front: Front, shortest: float = 0.0, longest: float | None
         SuspectSoundWarning: The file can be decoded, and may not be music.
     """
     statistics = SoundStatistics()
-    blocks = list(stream(path, front.rate, longest, statistics))
-    audio = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    del blocks
+    audio = decode(path, front.rate, longest, statistics)
     if (seconds := len(audio) / front.rate) < shortest:
         raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
     if np.abs(audio).max() < SILENT:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -42,7 +42,7 @@ class FfmpegStream:
 
     rate: int
     seconds: float | None
-    blocks: Iterator[np.ndarray]
+    blocks: Generator[np.ndarray, None, None]
 
 
 def open_stream(path: Path, reason: str) -> FfmpegStream:
@@ -100,7 +100,7 @@ def stated_seconds(path: Path) -> float | None:
         return None
 
 
-def _blocks(path: Path, process: subprocess.Popen[bytes], channels: int) -> Iterator[np.ndarray]:
+def _blocks(path: Path, process: subprocess.Popen[bytes], channels: int) -> Generator[np.ndarray, None, None]:
     """Yield samples as ffmpeg decodes them, channels averaged."""
     step = 4 * channels * max(1, BLOCK // channels)
     try:
