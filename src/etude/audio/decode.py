@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +19,14 @@ from etude.audio.formats import TooLongError, ffmpeg
 from etude.audio.formats.containers import Segment, SegmentFile, segments
 from etude.audio.plausibility import SoundStatistics
 
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
 WHOLE = 0.95  # share of the length that a header states; below it, the rest of the file is lost
 BLOCK = 1 << 20  # samples that are read at a time, over all channels
 LOWEST, HIGHEST = 1_000, 768_000  # Hz; heart sounds have 2 kHz, ultrasound 768 kHz
 LARGEST = 1e10  # absolute value of a sample: 32-bit integers without a scale stay below, powers of it are finite
+UNKNOWN = 1 << 60  # samples; libsndfile has no other word for a length that it does not know
 HEAD = 1024  # bytes by which a file is recognised that is no sound
 Blocks = Generator[np.ndarray, None, None]
 
@@ -124,6 +129,9 @@ def _parts(path: Path) -> Iterator[_Part]:
     if why := _not_sound(path):
         raise DecodeError(f"{path}: {why}")
     found = segments(path)
+    for segment in found:
+        if segment.damage:
+            raise DecodeError(f"{path}: is cut off: {segment.damage}")
     if not found[0].covers(size):
         yield from _joined(path, found)
         return
@@ -161,14 +169,11 @@ def _reason(error: Exception) -> str:
     return str(error).split(": ")[-1].strip(" .")
 
 
-def _part(path: Path, file: object, segment: Segment) -> _Part:
+def _part(path: Path, file: SoundFile, segment: Segment) -> _Part:
     """Return an opened sound as a part, unless its header says more than is there."""
-    import soundfile
-
-    assert isinstance(file, soundfile.SoundFile)
     seconds = len(file) / file.samplerate if file.samplerate >= LOWEST else 0.0
-    if segment.damage:
-        raise DecodeError(f"{path}: is cut off: {segment.damage}")
+    if len(file) > UNKNOWN:
+        raise DecodeError(f"{path}: is broken (its length is not known)")
     # libsndfile takes what an MP3 states for its length, and of a container what it finds
     if file.format == "MP3":
         _refuse_cut(path, segment.share * seconds, seconds)
@@ -177,11 +182,10 @@ def _part(path: Path, file: object, segment: Segment) -> _Part:
     return _Part(file.samplerate, seconds, _blocks(path, file))
 
 
-def _blocks(path: Path, file: object) -> Blocks:
+def _blocks(path: Path, file: SoundFile) -> Blocks:
     """Yield the samples of a file that libsndfile reads, channels averaged; blocks are small if there are many."""
     import soundfile
 
-    assert isinstance(file, soundfile.SoundFile)
     frames, count = max(1, BLOCK // file.channels), 0
     try:
         while len(block := file.read(frames, dtype="float32", always_2d=True)):

@@ -15,7 +15,7 @@ CLIPPED = 0.5  # share of samples; of distorted electronic music it is up to a q
 LAGS = 4  # samples; of noise that was recorded or encoded, neighbours are alike because the highest octave is filtered
 ALIKE = 0.02  # correlation of neighbours below which samples are independent of each other
 NOISE = 0.2  # RMS from which independent samples are suspicious; of random bytes it is 0.3 to 0.6
-OFFSET = 2.0  # constant part over deviation; of text that is read as samples it is 3 and more
+ONE_SIDED = 0.01  # share of samples below zero, or above; bytes of a text are all on one side
 FEWEST = 4000  # samples that statistics need
 
 
@@ -34,7 +34,7 @@ class SoundStatistics:
     def __init__(self) -> None:
         self.count, self.peak = 0, 0.0
         self._low, self._high = np.inf, -np.inf
-        self._clipped, self._sum = 0, 0.0
+        self._clipped, self._positive, self._negative, self._sum = 0, 0, 0, 0.0
         self._products = np.zeros(1 + LAGS)
 
     def add(self, block: np.ndarray) -> None:
@@ -47,9 +47,11 @@ class SoundStatistics:
         self.count += len(block)
         if high >= FULL or low <= -FULL:
             self._clipped += int(np.count_nonzero(np.abs(block) >= FULL))
+        self._positive += int(np.count_nonzero(block > 0))
+        self._negative += int(np.count_nonzero(block < 0))
         self._sum += float(block.sum(dtype=np.float64))
         for lag in range(1 + LAGS):
-            self._products[lag] += float(np.dot(block[lag:], block[: len(block) - lag]))
+            self._products[lag] += float(np.dot(block[lag:], block[: max(0, len(block) - lag)]))
 
     def findings(self) -> list[str]:
         """Return what is unusual, as ends of a sentence about the file."""
@@ -64,19 +66,17 @@ class SoundStatistics:
             found.append(f"has {100 * share:.0f} % of its samples at full scale")
         if self.peak < QUIET:
             found.append(f"is almost silent: its peak is {20 * np.log10(self.peak):.0f} dB of full scale")
-        if self.count >= FEWEST:
-            found += self._noise()
+        one_sided = min(self._positive, self._negative) < ONE_SIDED * (self._positive + self._negative)
+        if one_sided and self._positive + self._negative >= FEWEST:
+            found.append("has nearly all samples on one side of zero: it may be text or other data")
+        elif self.count >= FEWEST and self._is_white_noise():
+            found.append("is white noise near full scale: it may be random or compressed data")
         return found
 
-    def _noise(self) -> list[str]:
-        """Return whether samples look like bytes of something else."""
+    def _is_white_noise(self) -> bool:
+        """Return whether samples are as large as random bytes, and as independent of each other."""
         mean, power = self._sum / self.count, self._products / self.count
         variance = power[0] - mean**2
-        if variance <= 0:
-            return []
-        if mean**2 > OFFSET**2 * variance and abs(mean) > NOISE:
-            return [f"has an offset of {mean:.2f}, which no recording has: it may be text or other data"]
-        alike = np.abs((power[1:] - mean**2) / variance).max()
-        if np.sqrt(variance) > NOISE and alike < ALIKE:
-            return ["sounds like white noise near full scale: it may be random or compressed data"]
-        return []
+        if variance < NOISE**2:
+            return False
+        return bool(np.abs((power[1:] - mean**2) / variance).max() < ALIKE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.audio.formats import mp3
+from etude.audio.formats import STEP, find_all, flac, mp3, release
 
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # the marker, and the header of the block that follows it in every file
 BOS, EOS = 0x02, 0x04  # flags of an Ogg page: first and last of a stream
@@ -187,16 +187,18 @@ def _share(data: mmap.mmap) -> float:
 
 def _flac(data: mmap.mmap) -> list[Segment]:
     """Return the segments of a FLAC file."""
-    starts = [0]
-    while (at := data.find(FLAC_START, starts[-1] + len(FLAC_START))) > 0:
-        starts.append(at)
-    return [Segment(start, end) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+    starts = [0, *(at for at in find_all(data, FLAC_START) if at)]
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        header = flac.repaired_header(data, start, end)
+        found.append(Segment(start + len(header), end, header))
+    return found
 
 
 def _ogg(data: mmap.mmap) -> list[Segment]:
     """Return the segments of an Ogg file: a new one begins where streams begin after others had data."""
     found: list[Segment] = []
-    start = at = 0
+    start = at = seen = 0
     ended, begun = False, False
 
     def close(end: int, damage: str = "") -> None:
@@ -214,5 +216,8 @@ def _ogg(data: mmap.mmap) -> list[Segment]:
             start, ended, begun = at, False, False
         begun, ended = begun or not flags[0] & BOS, ended or bool(flags[0] & EOS)
         at += 27 + len(table) + sum(table)
+        if at - seen > STEP:
+            release(data, seen)
+            seen += STEP
     close(len(data))
     return found

@@ -10,6 +10,8 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass, field
 
+from etude.audio.formats import STEP, find_all, release
+
 LAYER_3 = 0x02  # bits 1 and 2 of the second byte
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz, by version: 1, 2, 2.5
 BIT_RATES = {
@@ -92,7 +94,7 @@ def runs(data: mmap.mmap | bytes) -> list[Run]:
     """Return the runs of Layer III frames in a file; runs of a few frames are left out."""
     marks = _marks(data)
     found: list[Run] = []
-    at = end = 0
+    at = end = seen = 0
     while at + 4 <= len(data):
         length = LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0) if data[at] == 0xFF else 0
         if not length:
@@ -111,6 +113,9 @@ def runs(data: mmap.mmap | bytes) -> list[Run]:
         run.kinds.add(first[2] & 0xFC)
         at = end = min(at + length, len(data))
         run.end = end
+        if at - seen > STEP:
+            release(data, seen)
+            seen += STEP
     return [run for run in found if run.frames >= FEWEST]
 
 
@@ -144,8 +149,7 @@ def _marks(data: mmap.mmap | bytes) -> dict[int, int | None]:
     """Return the count of frames in every Xing, Info or VBRI header, by the first byte of its frame."""
     found: dict[int, int | None] = {}
     for name in (b"Xing", b"Info", b"VBRI"):
-        at = -1
-        while (at := data.find(name, at + 1)) >= 0:
+        for at in find_all(data, name):
             for side in (32,) if name == b"VBRI" else (32, 17, 9):
                 first = data[max(0, at - 4 - side) : at - side]
                 if len(first) == 4 and first[0] == 0xFF and first[1] << 8 | first[2] in LENGTHS:
