@@ -93,7 +93,7 @@ def test_flac_of_unknown_length_is_decoded_completely(noise: np.ndarray, encode:
         ("a.rf64", {"format": "RF64"}, "1.0 s of 2.0 s are there"),
         ("a.w64", {"format": "W64"}, "1.0 s of 2.0 s are there"),
         ("a.au", {"format": "AU"}, "1.0 s of 2.0 s are there"),
-        ("a.caf", {"format": "CAF"}, "cannot be decoded"),  # libsndfile notices
+        ("a.caf", {"format": "CAF"}, "is cut off, 48 % of it are there"),  # libsndfile does not open it
         ("a.ogg", {}, "its last page is not complete"),
         ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "its last page is not complete"),
     ],

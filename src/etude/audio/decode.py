@@ -142,6 +142,8 @@ def _parts(path: Path) -> Iterator[_Part]:
         reason = _reason(error)
         if "does not exist" in reason:  # libsndfile's message for an MP3 that is none
             reason = "it holds no sound that libsndfile knows"
+        if found[0].share < WHOLE:  # ffmpeg would read what is there
+            raise DecodeError(f"{path}: is cut off, {100 * found[0].share:.0f} % of it are there") from error
         opened = ffmpeg.open_stream(path, reason)
         yield _Part(opened.rate, opened.seconds, _complete(path, opened))
         return

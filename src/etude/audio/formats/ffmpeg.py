@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import threading
-from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +61,15 @@ def open_stream(path: Path, reason: str) -> FfmpegStream:
     command = ["ffmpeg", "-v", "error", "-nostats", "-nostdin", *LOCAL, "-i", f"file:{path}",
                "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "-"]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    errors: deque[str] = deque(maxlen=1)
-    drain = threading.Thread(target=_keep_last_line, args=(process.stderr, errors), daemon=True)
+    errors: list[str] = []
+    drain = threading.Thread(target=_keep_first_line, args=(process.stderr, errors), daemon=True)
     drain.start()
     header = _read(path, process, 24)
     first, _, encoding, rate, channels = (int.from_bytes(header[at : at + 4], "big") for at in range(4, 24, 4))
     if len(header) < 24 or header[:4] != b".snd" or encoding != AU_FLOAT or not rate or not channels:
         _end(process)
         drain.join()
-        why = f": {errors[-1]}" if errors else ""
+        why = f": {errors[0]}" if errors else ""
         raise DecodeError(f"{path}: cannot be decoded ({reason}; ffmpeg cannot read it either{why})")
     _read(path, process, first - len(header))  # its annotation
     return FfmpegStream(rate, stated_seconds(path), _blocks(path, process, channels))
@@ -81,13 +81,13 @@ def stated_seconds(path: Path) -> float | None:
     Text that people may have written, such as a comment, has no influence.
 
     Returns:
-        The length; None where ffprobe is not installed, or the file has no table that the length could be read from.
+        The length; None where the file has no table that it could be read from.
     """
-    if shutil.which("ffprobe") is None:
-        return None
-    fields = "stream=duration:format=duration,format_name,nb_streams"
-    command = ["ffprobe", "-v", "error", *LOCAL, "-select_streams", "a:0", "-show_entries", fields, "-of", "json"]
     try:
+        if shutil.which("ffprobe") is None:
+            return _printed_seconds(path)
+        fields = "stream=duration:format=duration,format_name,nb_streams"
+        command = ["ffprobe", "-v", "error", *LOCAL, "-select_streams", "a:0", "-show_entries", fields, "-of", "json"]
         done = subprocess.run([*command, f"file:{path}"], capture_output=True, timeout=PATIENCE, check=True)
         found: dict[str, Any] = json.loads(done.stdout)
         whole = found.get("format", {})
@@ -98,6 +98,21 @@ def stated_seconds(path: Path) -> float | None:
         return None if seconds is None else float(seconds)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, subprocess.SubprocessError):
         return None
+
+
+def _printed_seconds(path: Path) -> float | None:
+    """Return the length that ffmpeg prints of a file with one stream; tags are indented further than its own line."""
+    command = ["ffmpeg", "-hide_banner", "-nostdin", *LOCAL, "-i", f"file:{path}"]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
+    kind = re.match(rb"(?:.*\n)*?Input #0, (.*), from '", done.stderr)
+    if kind is None or set(kind[1].decode(errors="replace").split(",")) & ESTIMATED:
+        return None
+    found = re.findall(rb"^  Duration: (\d+):(\d+):([\d.]+), ", done.stderr, re.MULTILINE)
+    streams = re.findall(rb"^  Stream #0:", done.stderr, re.MULTILINE)
+    if len(found) != 1 or len(streams) != 1:
+        return None
+    hours, minutes, seconds = (float(part) for part in found[0])
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _blocks(path: Path, process: subprocess.Popen[bytes], channels: int) -> Generator[np.ndarray, None, None]:
@@ -144,8 +159,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _keep_last_line(pipe: IO[bytes] | None, lines: deque[str]) -> None:
+def _keep_first_line(pipe: IO[bytes] | None, lines: list[str]) -> None:
     """Read a pipe to its end, so that the process never waits for a reader."""
     if pipe is not None:
         with pipe:
-            lines.extend(text for line in pipe if (text := line.decode(errors="replace").strip()))
+            for line in pipe:
+                text = re.sub(r"^\[[^]]*\] *", "", line.decode(errors="replace")).strip()
+                if text and not lines:
+                    lines.append(text)
