@@ -181,7 +181,7 @@ def _make(
         log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
     elif collection.left_out:
         log.info("%s lists what is left out", folder / draft.SKIPPED)
-    _log_suspects([entry.suspect for entry in unfinished.entries if entry.suspect], folder)
+    _log_suspects([f"{entry.id}: {entry.suspect}" for entry in unfinished.entries if entry.suspect], folder)
     return pack
 
 
@@ -218,7 +218,8 @@ def _clip(job: tuple[Reader, Entry, str, Front, float]) -> tuple[Entry, np.ndarr
             frames = reader(Path(path), front, shortest).astype(np.float16)
         for other in (one for one in caught if not issubclass(one.category, SuspectSoundWarning)):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        suspect = "; ".join(str(one.message) for one in caught if issubclass(one.category, SuspectSoundWarning))
+        suspects = (str(one.message) for one in caught if issubclass(one.category, SuspectSoundWarning))
+        suspect = "; ".join(each.removeprefix(f"{path}: ") for each in suspects)
         if not np.isfinite(frames).all():
             raise DecodeError(f"{path}: gives frames that are not finite")
         entry = replace(entry, frames=len(frames), bins=frames.shape[1], content=digest(frames), suspect=suspect)

@@ -12,7 +12,7 @@ import numpy as np
 
 from etude.audio.front import Front
 
-SPAN, MEAN = 1024, 8  # a long sound is drawn by spans of so many means over so many frames: a few minutes each
+SPAN, MEAN = 300.0, 8  # a sound of more seconds is drawn by spans of them, as means over so many frames
 COLUMNS, RANGE = 900, 80.0  # of a picture; dB below the file's loudest value
 LONGEST, COPIED = 600, 1_500_000  # seconds of a sound that are kept; bytes of one that is kept as it is
 
@@ -74,7 +74,7 @@ def _bands(path: Path, front: Front) -> np.ndarray:
     def bands(part: np.ndarray, front: Front) -> np.ndarray:
         return front.frames(part)[:, : front.n_mels] / front.decibel[: front.n_mels]
 
-    tape, count = Tape(stream(path, front.rate)), SPAN * MEAN
+    tape, count = Tape(stream(path, front.rate)), MEAN * round(SPAN * front.frames_per_second / MEAN)
     samples = count * front.hop_length
     if not tape.reach(samples + 1):
         return bands(tape.part(0, tape.end), front)
