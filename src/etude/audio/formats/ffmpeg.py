@@ -60,7 +60,11 @@ def open_stream(path: Path, reason: str) -> FfmpegStream:
     # AU: a header that needs no length
     command = ["ffmpeg", "-v", "error", "-nostats", "-nostdin", *LOCAL, "-i", f"file:{path}",
                "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "-"]  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        why = error.strerror or error
+        raise DecodeError(f"{path}: cannot be decoded ({reason}; ffmpeg does not start: {why})") from error
     errors: list[str] = []
     drain = threading.Thread(target=_keep_first_line, args=(process.stderr, errors), daemon=True)
     drain.start()
