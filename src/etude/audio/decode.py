@@ -180,7 +180,7 @@ def _part(path: Path, file: SoundFile, segment: Segment) -> _Part:
     if file.format == "MP3":
         _refuse_cut(path, segment.share * seconds, seconds)
     elif seconds:
-        _refuse_cut(path, seconds, seconds / segment.share)
+        _refuse_cut(path, seconds, seconds / max(segment.share, 1e-9))
     return _Part(file.samplerate, seconds, _blocks(path, file))
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import io
 import mmap
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from etude.audio.formats import STEP, find_all, flac, mp3, release
 
+Content = mmap.mmap | bytes
+MAPPED = 32 << 20  # bytes above which a file is mapped instead of read
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # the marker, and the header of the block that follows it in every file
 BOS, EOS = 0x02, 0x04  # flags of an Ogg page: first and last of a stream
 W64_RIFF, W64_DATA = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0"
@@ -99,7 +102,11 @@ def segments(path: Path) -> list[Segment]:
     Returns:
         At least one segment. An ordinary file is one that covers it.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        data: Content = file.read(MAPPED + 1)
+        if len(data) > MAPPED:  # only these: a mapped file that another program shortens ends the process
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] >= b"\xe0"):
             return [Segment(run.start, run.end, run.header, run.share) for run in mp3.repaired(data)]
         if data[:4] == b"OggS":
@@ -111,7 +118,7 @@ def segments(path: Path) -> list[Segment]:
         return [Segment(0, len(data), share=_share(data))]
 
 
-def _riff(data: mmap.mmap) -> list[Segment]:
+def _riff(data: Content) -> list[Segment]:
     """Return the segments of a WAV or AIFF file."""
     found: list[Segment] = []
     start = 0
@@ -128,7 +135,7 @@ def _riff(data: mmap.mmap) -> list[Segment]:
         start = end
 
 
-def _chunked(data: mmap.mmap, start: int, order: Any) -> Segment:
+def _chunked(data: Content, start: int, order: Any) -> Segment:
     """Return the last, or the only, segment of a WAV or AIFF file, with its header repaired if it was never written."""
     at, long = start + 12, 0
     while at + 8 <= len(data):
@@ -158,7 +165,7 @@ def _unknown(size: int) -> bool:
     return any(top - 0x1200 <= size <= top for top in (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF))
 
 
-def _only_chunks(data: mmap.mmap, at: int, order: Any) -> bool:
+def _only_chunks(data: Content, at: int, order: Any) -> bool:
     """Return whether the rest of a file is whole chunks, and no sound without an announced size."""
     while at + 8 <= len(data) and data[at : at + 4].isalnum():
         size = int.from_bytes(data[at + 4 : at + 8], order)
@@ -166,7 +173,7 @@ def _only_chunks(data: mmap.mmap, at: int, order: Any) -> bool:
     return at in (len(data), len(data) + 1)
 
 
-def _share(data: mmap.mmap) -> float:
+def _share(data: Content) -> float:
     """Return the share of the announced sound that is in an AU, W64 or CAF file; 1 for any other."""
     if data[:4] in (b".snd", b"dns."):
         order: Any = "big" if data[:4] == b".snd" else "little"
@@ -185,7 +192,7 @@ def _share(data: mmap.mmap) -> float:
     return 1.0 if stated <= 0 or _unknown(stated) else min(1.0, max(0, len(data) - first) / stated)
 
 
-def _flac(data: mmap.mmap) -> list[Segment]:
+def _flac(data: Content) -> list[Segment]:
     """Return the segments of a FLAC file."""
     starts = [0, *(at for at in find_all(data, FLAC_START) if at)]
     found = []
@@ -195,7 +202,7 @@ def _flac(data: mmap.mmap) -> list[Segment]:
     return found
 
 
-def _ogg(data: mmap.mmap) -> list[Segment]:
+def _ogg(data: Content) -> list[Segment]:
     """Return the segments of an Ogg file: a new one begins where streams begin after others had data."""
     found: list[Segment] = []
     start = at = seen = 0

@@ -19,7 +19,7 @@ SIZES = {
 }
 
 
-def repaired_header(data: mmap.mmap, start: int, end: int) -> bytes:
+def repaired_header(data: mmap.mmap | bytes, start: int, end: int) -> bytes:
     """Return the first bytes of a FLAC file with its length in samples.
 
     Args:

@@ -20,6 +20,7 @@ BIT_RATES = {
 }  # kbit/s, by whether it is version 1
 FEWEST = 8  # frames of a run that counts: fewer are bytes that look like frames by chance
 JUNK = 1024  # bytes between frames that a decoder skips
+TRIES = 1 << 18  # bytes that may be tried without being a frame, over the whole file
 MARGIN = 0.02  # share by which a count may differ from what a decoder takes for it
 
 
@@ -94,17 +95,19 @@ def runs(data: mmap.mmap | bytes) -> list[Run]:
     """Return the runs of Layer III frames in a file; runs of a few frames are left out."""
     marks = _marks(data)
     found: list[Run] = []
-    at = end = seen = 0
-    while at + 4 <= len(data):
+    at = end = seen = tries = 0
+    while at + 4 <= len(data) and tries < TRIES:
         length = LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0) if data[at] == 0xFF else 0
         if not length:
             end = end if data[at : at + 3] != b"ID3" else -JUNK - 1  # another file begins behind a tag
             at = _next(data, at)
+            tries += 1
             continue
         first = data[at : at + 4]
         if not found or at in marks or at - end > JUNK or _kind(first) != _kind(found[-1].first):
             if not _follows(data, at, length):  # not a frame, but bytes like one
                 at += 1
+                tries += 1
                 continue
             found.append(Run(at, at, first, stated=marks.get(at)))
             found[-1].frames -= at in marks
