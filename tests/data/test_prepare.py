@@ -728,7 +728,7 @@ def test_clips_above_the_limit_are_skipped_and_counted(
     assert pack.index["id"].tolist() == [f"clip{i}" for i in range(COUNT - 2)]
     skipped = pd.read_csv(pack.folder / SKIPPED)
     assert skipped["id"].tolist() == ["clip10", "clip11"]
-    assert skipped["reason"].str.contains(r"is too long \(\d s or more; at most 0.6 s are accepted\)").all()
+    assert skipped["reason"].str.contains(r"is too long \(\d s or more; at most 0.6 s .*; data.max_seconds sets").all()
     assert "2 clips are skipped" in caplog.text
     with pytest.raises(DataError, match=r"is too long"):
         make(source, packs, longest=0.5)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from etude.audio.decode import DecodeError, decode
+from etude.audio.formats import TooLongError
 from etude.audio.front import Front
 from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
 
@@ -33,7 +34,10 @@ def sound(path: Path, front: Front, shortest: float = 0.0, longest: float | None
         SuspectSoundWarning: The file can be decoded, and may not be music.
     """
     statistics = SoundStatistics()
-    audio = decode(path, front.rate, longest, statistics)
+    try:
+        audio = decode(path, front.rate, longest, statistics)
+    except TooLongError as error:
+        raise TooLongError(f"{error}; data.max_seconds sets the limit") from error
     if (seconds := len(audio) / front.rate) < shortest:
         raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
     if np.abs(audio).max() < SILENT:
