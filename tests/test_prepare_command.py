@@ -145,11 +145,11 @@ def test_ctrl_c_is_answered_and_the_same_line_goes_on(
     lay(here / "music")
     read: list[str] = []
 
-    def decode_two(path: Path, rate: int) -> np.ndarray:
+    def decode_two(path: Path, *rest: Any) -> np.ndarray:
         if len(read) == 2:
             raise KeyboardInterrupt
         read.append(path.name)
-        return decode(path, rate)
+        return decode(path, *rest)
 
     monkeypatch.setattr(etude.data.read, "decode", decode_two)
     assert main(["source=folder", "path=music", "workers=1"]) == 130
@@ -167,10 +167,10 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
     lay(here / "music")
     line = ["source=folder", "path=music", "workers=1", "data.max_skipped=0.5"]
 
-    def deaf(path: Path, rate: int) -> np.ndarray:
+    def deaf(path: Path, *rest: Any) -> np.ndarray:
         if path.stem == "a":
             raise DecodeError(f"{path}: cannot be decoded (ffmpeg is not installed)")
-        return decode(path, rate)
+        return decode(path, *rest)
 
     monkeypatch.setattr(etude.data.read, "decode", deaf)
     assert main(line) == 0

@@ -22,13 +22,13 @@ from tests.data.readers import counted, plain, wait
 from etude.audio.decode import DecodeError, decode
 from etude.audio.spectral import FrontEnd, frames
 from etude.data.collection import Collection, LeftOut, Reader
-from etude.data.draft import JOURNAL, SKIPPED, journal
+from etude.data.draft import JOURNAL, SKIPPED, SUSPECT, journal
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack
 from etude.data.prepare import Rules, prepare
 from etude.data.read import sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME
-from etude.errors import DataError
+from etude.errors import DataError, UserError
 from etude.files.ownership import LIST
 
 FRONT = FrontEnd(n_mels=40)
@@ -719,6 +719,42 @@ def test_neither_processes_nor_threads_change_a_byte(packs: Path, tmp_path: Path
     torch.set_num_threads(1)
     assert made["two processes"] == made["alone"]
     assert made["threads"] == made["alone"]
+
+
+def test_clips_above_the_limit_are_skipped_and_counted(
+    source: Collection, packs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pack = make(source, packs, longest=0.6, max_skipped=0.5)  # the twelfth has 0.68 s
+    assert pack.index["id"].tolist() == [f"clip{i}" for i in range(COUNT - 2)]
+    skipped = pd.read_csv(pack.folder / SKIPPED)
+    assert skipped["id"].tolist() == ["clip10", "clip11"]
+    assert skipped["reason"].str.contains(r"is too long \(\d s or more; at most 0.6 s .*; data.max_seconds sets").all()
+    assert "2 clips are skipped" in caplog.text
+    with pytest.raises(DataError, match=r"is too long"):
+        make(source, packs, longest=0.5)
+    with pytest.raises(UserError, match=r"^data.max_seconds=1: must be greater than data.min_seconds=2, or null$"):
+        Rules(packs, shortest=2.0, longest=1.0)
+
+
+def test_the_usual_limit_does_not_change_the_name_of_a_pack(source: Collection, packs: Path) -> None:
+    assert "longest" not in make(source, packs).manifest["origin"]
+    assert make(source, packs, longest=None).folder != make(source, packs).folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clips_that_may_be_no_music_are_used_and_listed(
+    workers: int, source: Collection, packs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(0).uniform(-1, 1, 22050).astype(np.float32)
+    for place in (2, PLACE):
+        soundfile.write(source.table["path"][place], random, 22050, subtype="PCM_16")
+    pack = prepare(source, FRONT, Rules(packs, workers=workers))
+    assert len(pack.index) == COUNT
+    suspect = pd.read_csv(pack.folder / SUSPECT)
+    assert suspect["id"].tolist() == ["clip2", f"clip{PLACE}"]
+    assert suspect["reason"].str.startswith("is white noise near full scale").all()
+    assert "2 clips are used, although they may not be music" in caplog.text
+    assert f"clip{PLACE}: is white noise near full scale" in caplog.text
 
 
 FORKING = get_context("forkserver")  # a new process costs no imports

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 import etude
+from etude.audio.front import Front
+from etude.audio.kaldi import ASTFront
+from etude.audio.spectral import FrontEnd
 from etude.errors import UserError
-from etude.prediction import engine
+from etude.prediction import engine, hearing, shown
 from etude.prediction.hearing import Heard, hear
-from etude.prediction.model import Model
+from etude.prediction.model import Judged, Model
 from etude.prediction.results import Predictions, predicted
 from etude.prediction.windows import Window
+from etude.results.exploration.spectra import shrink
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,79 @@ def test_few_files_are_under_way_however_many_there_are(model: Model) -> None:
         assert taken <= done + 16
 
 
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat every file that is longer than one window as a long one, and decode it in small blocks."""
+    monkeypatch.setattr(engine, "hear", partial(hear, limit=1))
+    monkeypatch.setattr("etude.audio.decode.BLOCK", 1 << 16)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_long_file_has_the_numbers_of_a_short_one(found: Predictions, model: Model, sounds: Path) -> None:
+    assert hear((sounds / "song.flac", model.plan()), 1).windows == []
+    other = predicted(model, sounds, batch=5)
+    for one, two in ((found.files, other.files), (found.windows, other.windows)):
+        pd.testing.assert_frame_equal(one.drop(columns="embedding", errors="ignore"),
+                                      two.drop(columns="embedding", errors="ignore"), atol=1e-5)  # fmt: skip
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_long_file_is_judged_while_it_is_decoded(model: Model, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    batches: list[int] = []
+    real, judge = hearing.stream, model.judge
+
+    def counted(*args: Any) -> Iterator[np.ndarray]:
+        for block in real(*args):
+            decoded.append(len(block))
+            yield block
+
+    def noted(windows: list[Window]) -> list[Judged]:
+        batches.append(sum(decoded))
+        return judge(windows)
+
+    monkeypatch.setattr(hearing, "stream", counted)
+    monkeypatch.setattr(model, "judge", noted)
+    (said,) = engine.predict(model, [sounds / "song.flac"], model.plan(), batch=2, workers=1)
+    assert len(said.windows) == 19 and len(batches) == 10
+    windows = 22050 * 5 * np.arange(2, 20, 2) + 22050 * 5  # the end of the last window of each batch, half overlapping
+    assert (np.array(batches[:9]) < windows + 22050 * 3).all()  # little more than that was decoded
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_long_file_that_breaks_in_the_end_has_no_numbers(model: Model, sounds: Path, tmp_path: Path) -> None:
+    whole = (sounds / "song.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: int(0.8 * len(whole))])
+    soundfile.write(tmp_path / "b.wav", np.zeros(22050 * 30), 22050)
+    broken, silent = engine.predict(model, [tmp_path / "a.flac", tmp_path / "b.wav"], model.plan(), workers=1)
+    assert broken.reason.startswith("is broken") and silent.reason == "is silent"
+    assert broken.values is None and not broken.windows and silent.values is None
+
+
+def test_a_file_that_may_be_no_music_is_used_and_said(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from etude.prediction.command import main
+
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-1, 1, 22050 * 3), 22050)
+    assert main([str(checkpoint), str(tmp_path / "a.wav"), f"to={tmp_path / 'to'}", "page=false"]) == 0
+    assert "a.wav: is used, although it may not be music: it is white noise near full scale" in caplog.text
+
+
+@pytest.mark.parametrize("front", [FrontEnd(), ASTFront()], ids=["relative", "absolute"])
+def test_the_picture_of_a_long_sound_is_that_of_a_short_one(
+    front: Front, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shown._bands(sounds / "song.flac", front)
+    assert len(whole) > 97 * front.frames_per_second
+    monkeypatch.setattr(shown, "SPAN", 15.0)
+    parts = shown._bands(sounds / "song.flac", front)
+    assert len(parts) == -(-len(whole) // shown.MEAN)
+    whole = shrink(whole, len(parts))
+    difference = (whole - whole.max()) - (parts - parts.max())
+    assert np.abs(difference).mean() < 0.5  # dB
+
+
 def test_a_run_predicts_from_python(checkpoint: Path, clips: list[Path], tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(checkpoint.read_bytes())
@@ -100,7 +180,7 @@ def test_whatever_a_file_does_is_a_sentence(model: Model, tmp_path: Path, monkey
     def fails(*_: object) -> None:
         raise RuntimeError("a library\nsays so")
 
-    monkeypatch.setattr("etude.prediction.hearing.decode", fails)
+    monkeypatch.setattr("etude.prediction.hearing.stream", fails)
     heard = hear((tmp_path / "odd.wav", plan))
     assert heard.reason == "a library says so" and not heard.windows
 

@@ -13,9 +13,29 @@ from etude.audio.decode import decode
 from etude.audio.front import Front
 from etude.audio.spectral import FrontEnd
 from etude.errors import UserError
-from etude.prediction.windows import Plan, spans, windows
+from etude.prediction import windows as cutting
+from etude.prediction.windows import Plan, Tape, Window
 
 PLAN = Plan(FrontEnd(), (0, 128), 431, 431)
+
+
+def in_blocks(audio: np.ndarray, size: int) -> list[np.ndarray]:
+    return [audio[start : start + size] for start in range(0, len(audio), size)]
+
+
+def windows(audio: np.ndarray, plan: Plan, block: int = 1 << 20) -> list[Window]:
+    return list(cutting.windows(in_blocks(audio, block), plan))
+
+
+def spans(samples: int, size: int, whole: int, hop: float, block: int = 64) -> list[tuple[int, int]]:
+    """Spans of a ramp, each of which the tape holds when it is due."""
+    ramp = np.arange(samples, dtype=np.float32)
+    tape, found = Tape(in_blocks(ramp, block)), []
+    for first, last in cutting.spans(tape, size, whole, hop):
+        np.testing.assert_array_equal(tape.part(first, last), ramp[first:last])
+        assert tape.end - tape.first <= max(size, whole) + size + block
+        found.append((first, last))
+    return found
 
 
 @pytest.mark.parametrize("samples", [1, 99, 100, 101, 149, 150, 151, 1000, 1234])
@@ -44,6 +64,26 @@ def test_a_window_is_what_its_seconds_are_alone(clips: list[Path]) -> None:
         assert frames.max() == 0  # each is measured against its own loudest bin, as a clip was
     first = audio[: 430 * 512 + 1]
     np.testing.assert_array_equal(found[0].crops[0], FrontEnd().frames(first)[:, :128].astype(np.float16))
+
+
+def test_blocks_do_not_change_windows(clips: list[Path]) -> None:
+    audio = np.concatenate([decode(path, 22050) for path in clips[:2]])[: 17 * 22050]
+    for plan in (replace(PLAN, window=2.0, overlap=0.7), Plan(Beats(), (0, 128), 8, 10)):
+        whole = windows(audio, plan)
+        parts = windows(audio, plan, 5000)
+        assert len(whole) > 3
+        assert [(window.start, window.end) for window in whole] == [(window.start, window.end) for window in parts]
+        for one, two in zip(whole, parts, strict=True):
+            np.testing.assert_array_equal(one.crops[0], two.crops[0])
+
+
+def test_beats_of_a_long_sound_are_counted_in_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "TEMPO", 20.0)
+    noise = np.random.default_rng(0).normal(0, 0.1, 22050 * 50).astype(np.float32)
+    plan = Plan(Beats(), (0, 128), 10, 12)
+    assert {window.end - window.start for window in windows(noise, plan, 5000)} == {5.0}
+    assert len(windows(noise[: 22050 * 6], plan)) == 1  # as long as a clip of training
+    assert len(windows(noise[: 22050 * 25], replace(plan, longest=60))) == 1  # which may be longer than that beginning
 
 
 def test_silence_is_not_heard_as_the_loudest_level() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from etude.audio.decode import DecodeError, decode
+from etude.audio.decode import stream
 from etude.files.atomic import replacing, write_bytes
 
 SECONDS, RATE = 15, 22050  # of a sound that is written anew
@@ -43,7 +44,8 @@ def excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED
     if found and suffix and found.duration <= longest and path.stat().st_size <= copied:
         write_bytes(stem.with_suffix(suffix), path.read_bytes())
         return {"audio": f"{stem.name}{suffix}", "heard": found.duration, "seconds": found.duration, "encoded": False}
-    audio, seconds = _beginning(path, found is not None, longest)
+    # libsndfile estimates the length of an MP3
+    audio, seconds = _beginning(path, longest, found.duration if found and found.format != "MP3" else None)
     look: dict[str, Any] = {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.7}
     with replacing(stem.with_suffix(".ogg")) as draft, soundfile.SoundFile(draft, "w", RATE, 1, **look) as file:
         for start in range(0, len(audio), BLOCK):  # the encoder keeps a whole block on its stack
@@ -51,19 +53,24 @@ def excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED
     return {"audio": f"{stem.name}.ogg", "heard": len(audio) / RATE, "seconds": seconds, "encoded": True}
 
 
-def _beginning(path: Path, known: bool, longest: int) -> tuple[np.ndarray, float]:
-    """The first seconds of a file as one channel (N,), float32, and how long all of it is, in seconds."""
-    import soundfile
-    import soxr
+def _beginning(path: Path, longest: int, seconds: float | None) -> tuple[np.ndarray, float]:
+    """Return the first seconds of a file as one channel (N,), float32, and the length of all of it in seconds.
 
-    if known:
-        with soundfile.SoundFile(path) as file:
-            audio = file.read(longest * file.samplerate, dtype="float32", always_2d=True).mean(1)
-            rate, seconds = file.samplerate, len(file) / file.samplerate
-        audio = audio if rate == RATE else soxr.resample(audio, rate, RATE)
-    else:
-        whole = decode(path, RATE)
-        audio, seconds = whole[: longest * RATE], len(whole) / RATE
-    if not len(audio) or not np.isfinite(audio).all():
-        raise DecodeError(f"{path}: holds no samples that can be played")
-    return audio, seconds
+    Args:
+        path: The file.
+        longest: Seconds that are kept.
+        seconds: Its length if it is known; None decodes it to its end.
+    """
+    kept: list[np.ndarray] = []
+    count, wanted = 0, longest * RATE
+    with closing(stream(path, RATE)) as blocks:
+        for block in blocks:
+            if count < wanted:
+                kept.append(block[: wanted - count])
+            count += len(block)
+            if seconds is not None and count >= wanted:
+                break
+        else:
+            seconds = count / RATE
+    assert seconds is not None
+    return np.concatenate(kept), max(seconds, min(count, wanted) / RATE)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from etude.data.collection import LeftOut
 
-JOURNAL, SKIPPED = "journal.jsonl", "skipped.csv"
+JOURNAL, SKIPPED, SUSPECT = "journal.jsonl", "skipped.csv", "suspect.csv"
 ITEM = np.dtype(np.float16).itemsize
 
 
@@ -42,6 +42,7 @@ class Entry:
         bins: Width of a frame, F.
         content: Hash of the frames.
         reason: Why it is skipped.
+        suspect: Why it may not be music, although it is used.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Entry:
     bins: int = 0
     content: str = ""
     reason: str = ""
+    suspect: str = ""
 
     @property
     def bytes(self) -> int:
@@ -188,6 +190,8 @@ def describe(
     skipped = [(entry.id, entry.reason) for entry in entries if not entry.frames]
     listed = [*skipped, *((item.item, item.reason) for item in left_out)]
     write_text(folder / SKIPPED, pd.DataFrame(listed, columns=["id", "reason"]).to_csv(index=False))
+    if suspect := [(entry.id, entry.suspect) for entry in kept if entry.suspect]:
+        write_text(folder / SUSPECT, pd.DataFrame(suspect, columns=["id", "reason"]).to_csv(index=False))
     counts = np.array([entry.frames for entry in kept], dtype=np.int64)
     index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])

@@ -15,7 +15,7 @@ from etude.data.batch import Batch, Clips, Order
 from etude.data.collection import Collection
 from etude.data.feature import Feature
 from etude.data.pack import Pack
-from etude.data.prepare import Rules
+from etude.data.prepare import LONGEST, Rules
 from etude.data.splits import PARTS, Split
 from etude.errors import DataError
 
@@ -40,6 +40,7 @@ class MusicData(LightningDataModule):
             of the network, never of its score; none for real work.
         packs: Folder where packs are kept between runs.
         min_seconds: Shorter clips are skipped.
+        max_seconds: Longer sound files are skipped, and decoded no further; none accepts any.
         max_skipped: Share of clips that may be skipped before the collection is refused.
         packs_read_only: Whether packs are only read, because the folder was named by a stored config.
         seed: Seed of order and crops.
@@ -72,6 +73,7 @@ class MusicData(LightningDataModule):
         min_seconds: float = 1.0,
         max_skipped: float = 0.1,
         packs_read_only: bool = False,
+        max_seconds: float | None = LONGEST,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,7 +94,8 @@ class MusicData(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balance = eval_crops, buckets, balance
-        self.rules = Rules(Path(packs), min_seconds, max_skipped, read_only=packs_read_only)
+        longest = None if max_seconds is None else float(max_seconds)
+        self.rules = Rules(Path(packs), min_seconds, max_skipped, read_only=packs_read_only, longest=longest)
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:

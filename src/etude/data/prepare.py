@@ -6,9 +6,11 @@ import glob
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,12 @@ import numpy as np
 
 from etude.audio.decode import DecodeError
 from etude.audio.front import Front
+from etude.audio.plausibility import SuspectSoundWarning
 from etude.data import draft, runners
 from etude.data.collection import Collection, LeftOut, Reader
 from etude.data.draft import Draft, Entry
 from etude.data.pack import FORMAT, MANIFEST, Pack, digest
+from etude.data.read import sound
 from etude.errors import DataError, UserError
 from etude.files import ownership
 from etude.files.atomic import move, remove_folder
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+LONGEST = 3600.0  # seconds; of an hour the frames of a process take about a gigabyte while they are made
+SHOWN = 10  # suspect clips that the log names
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Rules:
         ray: Address of a Ray cluster, or `local`; none uses processes of this machine.
         retry: Try again what was skipped, although its files are what they were.
         read_only: Refuse to make or change a pack; one that is complete and up to date is read.
+        longest: Sound files above this length are skipped, in seconds; none accepts any. They are decoded no further.
     """
 
     packs: Path = Path("outputs/packs")
@@ -53,6 +60,19 @@ class Rules:
     ray: str | None = None
     retry: bool = False
     read_only: bool = False
+    longest: float | None = LONGEST
+
+    def __post_init__(self) -> None:
+        if self.longest is not None and not self.longest > max(self.shortest, 0.0):
+            raise UserError(
+                f"data.max_seconds={self.longest:g}: must be greater than data.min_seconds={self.shortest:g}, or null"
+            )
+
+    @property
+    def identity(self) -> dict[str, float | None]:
+        """Values that decide which clips a pack has; the usual `longest` is left out, as in packs without a limit."""
+        limit = {} if self.longest == LONGEST else {"longest": self.longest}
+        return {"shortest": self.shortest, **limit}
 
 
 def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
@@ -72,9 +92,9 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     Raises:
         DataError: Too many files give no frames.
     """
-    key = json.dumps({**front.to_dict(), "shortest": rules.shortest}, sort_keys=True)
+    key = json.dumps({**front.to_dict(), **rules.identity}, sort_keys=True)
     folder = rules.packs / f"{collection.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    origin = {"front": front.to_dict(), "shortest": rules.shortest, **about(collection)}
+    origin = {"front": front.to_dict(), **rules.identity, **about(collection)}
     left_out = collection.left_out
     table = collection.table.reset_index(drop=True)
     if locate := collection.locate:
@@ -137,7 +157,9 @@ def _make(
             log.info("%s: going on after %d of %d clips", collection.name, done, len(files))
         wanted = list(zip(files, table["path"], strict=True))[done:]
         reused = [_reusable(known, file, path) for file, path in wanted]
-        jobs = [(collection.reader, file, path, front, rules.shortest)
+        # frames that are ready have no length in seconds before they are read, and take no memory beyond their file
+        reader = partial(sound, longest=rules.longest) if collection.reader is sound else collection.reader
+        jobs = [(reader, file, path, front, rules.shortest)
                 for (file, path), old in zip(wanted, reused, strict=True) if old is None]  # fmt: skip
         fresh = iter(runners.run(_clip, jobs, rules.workers, rules.ray))
         results: Iterator[tuple[Entry, np.ndarray | None]] = (next(fresh) if old is None else old for old in reused)
@@ -159,7 +181,20 @@ def _make(
         log.warning("%d clips are skipped; %s says why", missing, folder / draft.SKIPPED)
     elif collection.left_out:
         log.info("%s lists what is left out", folder / draft.SKIPPED)
+    _log_suspects([f"{entry.id}: {entry.suspect}" for entry in unfinished.entries if entry.suspect], folder)
     return pack
+
+
+def _log_suspects(suspects: list[str], folder: Path) -> None:
+    """Warn of clips that are used and may not be music."""
+    if suspects:
+        log.warning(
+            "%d clips are used, although they may not be music; %s lists them", len(suspects), folder / draft.SUSPECT
+        )
+    for suspect in suspects[:SHOWN]:
+        log.warning("%s", suspect)
+    if len(suspects) > SHOWN:
+        log.warning("... and %d more", len(suspects) - SHOWN)
 
 
 def _allow(name: str, unfinished: Draft, reasons: list[str], lost: list[str], count: int, share: float) -> None:
@@ -178,11 +213,17 @@ def _clip(job: tuple[Reader, Entry, str, Front, float]) -> tuple[Entry, np.ndarr
     reader, file, path, front, shortest = job
     try:
         entry = replace(file, sha256=_sha(path) if file.size >= 0 else "")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SuspectSoundWarning)
             frames = reader(Path(path), front, shortest).astype(np.float16)
+        for other in (one for one in caught if not issubclass(one.category, SuspectSoundWarning)):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+        suspects = (str(one.message) for one in caught if issubclass(one.category, SuspectSoundWarning))
+        suspect = "; ".join(each.removeprefix(f"{path}: ") for each in suspects)
         if not np.isfinite(frames).all():
             raise DecodeError(f"{path}: gives frames that are not finite")
-        return replace(entry, frames=len(frames), bins=frames.shape[1], content=digest(frames)), frames
+        entry = replace(entry, frames=len(frames), bins=frames.shape[1], content=digest(frames), suspect=suspect)
+        return entry, frames
     except DecodeError as error:
         return replace(file, reason=str(error)), None
     except OSError as error:

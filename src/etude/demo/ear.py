@@ -79,7 +79,7 @@ class Ear:
         return self._told(path, path.stat().st_mtime_ns)
 
     def _judged(self, path: Path, modified: int) -> Told:
-        heard = hear((path, self.plan))
+        heard = hear((path, self.plan), None)
         if why := self.limits.long(heard.seconds):
             raise Refused(why)
         windows = [(window, list(window.crops)) for window in heard.windows]

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.audio.decode import CONTAINERS
+from etude.audio.formats.ffmpeg import CONTAINERS
 from etude.results.text import duration
 
 MB = 1 << 20  # bytes, as the browser's part of gradio counts them

@@ -1,7 +1,9 @@
 """Files to what a network says of them: heard in processes, judged in batches in this one.
 
 Results come in the order of the files. Only a few files are under way, and of each only the frames of its windows, so
-that memory does not grow with their number. A batch takes windows of as many files as fill it.
+that memory does not grow with their number. A batch takes windows of as many files as fill it. A file of more than a
+quarter of an hour or so is decoded in this process, and its windows are judged while it is, so that memory does not
+grow with its length either.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Said:
         windows: First and last second of each window, and its values; none where it is silent.
         embedding: Mean over its windows (D,), float32.
         reason: Why there is nothing.
+        suspect: Why it may not be music.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class Said:
     windows: list[tuple[float, float, list[float] | None]] = field(default_factory=list)
     embedding: np.ndarray | None = None
     reason: str = ""
+    suspect: str = ""
 
 
 class _Open:
@@ -54,13 +58,23 @@ class _Open:
 
     def __init__(self, heard: Heard) -> None:
         self.heard = heard
-        self.judged: list[Judged | None] = [None] * len(heard.windows)
-        self.wanted = [place for place, window in enumerate(heard.windows) if window.crops]
-        self.left = len(self.wanted)
+        self.windows: list[Window] = []
+        self.judged: list[Judged | None] = []
+        self.wanted: list[int] = []
+        self.left = 0
+
+    def add(self, window: Window) -> int:
+        """Add a window and return its index."""
+        self.windows.append(window)
+        self.judged.append(None)
+        if window.crops:
+            self.wanted.append(len(self.windows) - 1)
+            self.left += 1
+        return len(self.windows) - 1
 
     def said(self, model: Model) -> Said:
         heard = self.heard
-        said = Said(heard.path, heard.size, heard.modified, heard.seconds, reason=heard.reason)
+        said = Said(heard.path, heard.size, heard.modified, heard.seconds, reason=heard.reason, suspect=heard.suspect)
         known = [self.judged[place] for place in self.wanted]
         if heard.reason or not known:
             said.reason = heard.reason or SILENCE
@@ -71,7 +85,7 @@ class _Open:
         if len(one) > 1:
             said.values = model.values({name: np.stack([out[name] for _, out in one]).mean(0) for name in one[0][1]})
         said.embedding = np.stack([z for z, _ in one]).mean(0)
-        said.windows = [(window.start, window.end, value) for window, value in zip(heard.windows, values, strict=True)]
+        said.windows = [(window.start, window.end, value) for window, value in zip(self.windows, values, strict=True)]
         return said
 
 
@@ -104,10 +118,13 @@ def judge(model: Model, heard: Iterable[Heard], batch: int) -> Iterator[Said]:
     for one in heard:
         file = _Open(one)
         files.append(file)
-        waiting += [(file, place, one.windows[place]) for place in file.wanted]
-        while len(waiting) >= batch:
-            some, waiting = waiting[:batch], waiting[batch:]
-            flush(some)
+        for window in one.parts():
+            place = file.add(window)
+            if window.crops:
+                waiting.append((file, place, window))
+            if len(waiting) >= batch:
+                some, waiting = waiting[:batch], waiting[batch:]
+                flush(some)
         while files and not files[0].left:
             yield files.popleft().said(model)
     if waiting:

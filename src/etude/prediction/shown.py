@@ -6,9 +6,13 @@ import base64
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from etude.audio.front import Front
 
+SPAN, MEAN = 300.0, 8  # a sound of more seconds is drawn by spans of them, as means over so many frames
 COLUMNS, RANGE = 900, 80.0  # of a picture; dB below the file's loudest value
 LONGEST, COPIED = 600, 1_500_000  # seconds of a sound that are kept; bytes of one that is kept as it is
 
@@ -54,10 +58,36 @@ def uri(content: bytes, kind: str) -> str:
 
 def _spectrogram(path: Path, front: Front) -> bytes:
     """Mel bands in dB below the loudest, frequency upwards and time to the right, as PNG."""
-    from etude.audio.decode import decode
     from etude.results.exploration.spectra import shrink
     from etude.results.shades import png
 
-    frames = replace(front, sync="none").frames(decode(path, front.rate))
-    mel = shrink(frames[:, : front.n_mels] / front.decibel[: front.n_mels], COLUMNS)
+    mel = shrink(_bands(path, replace(front, sync="none")), COLUMNS)
     return png((mel - mel.max()).T[::-1], (-RANGE, 0.0))
+
+
+def _bands(path: Path, front: Front) -> np.ndarray:
+    """Return mel bands (T, n_mels) in dB; those of a long sound as means over a few frames, a span at a time."""
+    from etude.audio.decode import stream
+    from etude.prediction.windows import Tape
+    from etude.results.exploration.spectra import shrink
+
+    def bands(part: np.ndarray, front: Front) -> np.ndarray:
+        return front.frames(part)[:, : front.n_mels] / front.decibel[: front.n_mels]
+
+    tape, count = Tape(stream(path, front.rate)), MEAN * round(SPAN * front.frames_per_second / MEAN)
+    samples = count * front.hop_length
+    if not tape.reach(samples + 1):
+        return bands(tape.part(0, tape.end), front)
+    if hasattr(front, "ref"):
+        absolute: dict[str, Any] = {"ref": "one"}  # spans are compared with each other
+        front = replace(front, **absolute)
+    parts, start = [], 0
+    while tape.reach(start + samples):
+        frames = bands(tape.part(start, start + samples), front)[:count]
+        parts.append(shrink(frames, -(-len(frames) // MEAN)))
+        start += samples
+        tape.drop(start)
+    if tape.end > start:
+        rest = bands(tape.part(start, tape.end), front)
+        parts.append(shrink(rest, -(-len(rest) // MEAN)))
+    return np.concatenate(parts)

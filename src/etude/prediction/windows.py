@@ -8,7 +8,8 @@ and gets the numbers that the run's table of predictions has for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ from etude.data.batch import begin, places
 from etude.data.read import SILENT
 from etude.errors import UserError
 
+TEMPO = 180.0  # seconds in which beats are counted for the length of a window; all of a sound that is no longer
+SLOWEST = 1.5  # seconds of a beat, 40 a minute: by which a clip of training may have been longer than that
 UNKNOWN = 30.0  # seconds; what is taken for the length of a clip where a checkpoint does not say it
 
 
@@ -101,52 +104,98 @@ class Window:
     crops: list[np.ndarray] = field(default_factory=list)
 
 
-def windows(audio: np.ndarray, plan: Plan) -> list[Window]:
-    """Cut a sound and make the frames of each part.
+class Tape:
+    """Sliding part of a sound that comes in blocks.
 
     Args:
-        audio: Samples (N,), float32, at the front end's rate.
-        plan: How.
+        blocks: Samples (N,) each, of which only the part in use is kept in memory.
 
-    Returns:
-        Windows in order, from the first sample to the last.
+    Attributes:
+        first: Number of the first sample that is kept.
+        end: Number of the one after the last that was read.
     """
-    rate = plan.front.rate
-    found = []
-    for first, last in spans(len(audio), *_sizes(audio, plan), plan.hop):
-        part = audio[first:last]
-        crops = crops_of(plan.front.view(part, plan.columns), plan) if np.abs(part).max() >= SILENT else []
-        found.append(Window(first / rate, last / rate, crops))
-    return found
+
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
+        self._blocks, self._kept = iter(blocks), deque[np.ndarray]()
+        self.first = self.end = 0
+
+    def reach(self, end: int) -> bool:
+        """Read until there are `end` samples and return whether there are."""
+        while self.end < end and (block := next(self._blocks, None)) is not None:
+            self._kept.append(block)
+            self.end += len(block)
+        return self.end >= end
+
+    def part(self, first: int, last: int) -> np.ndarray:
+        """Return samples (last - first,) that were read and not yet dropped."""
+        if len(self._kept) > 1:
+            whole = np.concatenate(self._kept)
+            self._kept.clear()
+            self._kept.append(whole)
+        return self._kept[0][first - self.first : last - self.first] if self._kept else np.empty(0, np.float32)
+
+    def drop(self, before: int) -> None:
+        """Let go of all samples before one."""
+        while self._kept and self.first < before:
+            block = self._kept.popleft()
+            if self.first + len(block) > before:
+                self._kept.appendleft(block[before - self.first :])
+                self.first = before
+            else:
+                self.first += len(block)
 
 
-def spans(samples: int, size: int, whole: int, hop: float) -> list[tuple[int, int]]:
-    """Where windows begin and end.
+def windows(blocks: Iterable[np.ndarray], plan: Plan) -> Iterator[Window]:
+    """Yield the windows of a sound with their frames, from its first sample to its last.
 
     Args:
-        samples: Length of a sound, N.
+        blocks: Samples (N,) each, float32, at the front end's rate, in order.
+        plan: How.
+    """
+    tape, rate = Tape(blocks), plan.front.rate
+    for first, last in spans(tape, *_sizes(tape, plan), plan.hop):
+        part = tape.part(first, last)
+        crops = crops_of(plan.front.view(part, plan.columns), plan) if np.abs(part).max() >= SILENT else []
+        yield Window(first / rate, last / rate, crops)
+
+
+def spans(tape: Tape, size: int, whole: int, hop: float) -> Iterator[tuple[int, int]]:
+    """Yield where windows begin and end; the tape holds the samples of the last one that was yielded.
+
+    Args:
+        tape: The sound, which is read as far as it is needed.
         size: Length of a window, in samples.
         whole: A sound that is no longer than this is one window.
         hop: From one window to the next, as a share of a window.
 
-    Returns:
+    Yields:
         First sample and the one after the last of each; the last window ends with the sound.
     """
-    if samples <= max(size, whole):
-        return [(0, samples)]
-    starts = range(0, samples - size, max(1, round(size * hop)))
-    return [*((start, start + size) for start in starts), (samples - size, samples)]
+    if not tape.reach(max(size, whole) + 1):
+        yield 0, tape.end
+        return
+    step = max(1, round(size * hop))
+    start = 0
+    while tape.reach(start + size + 1):
+        yield start, start + size
+        tape.drop(start)  # the last window begins behind it
+        start += step
+    yield tape.end - size, tape.end
 
 
-def _sizes(audio: np.ndarray, plan: Plan) -> tuple[int, int]:
-    """Samples of a window, and of the longest sound that is one."""
+def _sizes(tape: Tape, plan: Plan) -> tuple[int, int]:
+    """Return the samples of a window, and of the longest sound that is one."""
     front = plan.front
     if plan.window is not None:
         size = max(1, round(plan.window * front.rate))
         return size, size + front.n_fft  # a few frames more are no window of their own
     if front.sync == "beat":  # as long as so many beats take in this very sound
-        beats = len(front.view(audio, plan.columns)) if len(audio) else 0
-        return max(1, round(len(audio) * plan.length / max(beats, 1))), len(audio) if beats <= plan.longest else 0
+        known = round(max(TEMPO, plan.longest * SLOWEST) * front.rate)
+        longer = tape.reach(known + 1)
+        count = min(known, tape.end)
+        beats = len(front.view(tape.part(0, count), plan.columns)) if count else 0
+        size = max(1, round(count * plan.length / max(beats, 1)))
+        return size, count if beats <= plan.longest and not longer else 0
     return plan.samples, plan.longest * front.hop_length + front.n_fft
 
 

@@ -91,4 +91,6 @@ def _predict(model: Model, files: list[Path], plan: Plan, journal: Journal, wish
         if said.reason:
             failed += 1
             log.warning("%s: %s", inputs.text(said.path), said.reason)
+        elif said.suspect:
+            log.warning("%s: is used, although it may not be music: it %s", inputs.text(said.path), said.suspect)
     return failed

@@ -1,0 +1,31 @@
+"""Parsers of sound file formats: what libsndfile does not check, and files that only ffmpeg reads."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+
+STEP = 16 << 20  # bytes that are searched before their memory is released
+
+
+class DecodeError(ValueError):
+    """A file without usable sound; the message names the file and the reason."""
+
+
+class TooLongError(DecodeError):
+    """A file with more sound than the caller accepts."""
+
+
+def find_all(data: mmap.mmap | bytes, pattern: bytes) -> Iterator[int]:
+    """Yield every position of a pattern in a file, without keeping the file in memory."""
+    for start in range(0, len(data), STEP):
+        at, end = start - 1, start + STEP + len(pattern) - 1
+        while (at := data.find(pattern, at + 1, end)) >= 0:
+            yield at
+        release(data, start)
+
+
+def release(data: mmap.mmap | bytes, start: int) -> None:
+    """Let go of the memory of `STEP` bytes of a mapped file; they are read again if they are needed."""
+    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and start < len(data):
+        data.madvise(mmap.MADV_DONTNEED, start - start % mmap.PAGESIZE, min(STEP, len(data) - start))

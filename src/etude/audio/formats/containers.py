@@ -1,0 +1,230 @@
+"""Headers of WAV, AIFF, AU, CAF, W64, FLAC and Ogg files: sizes, truncation, and several sounds in one file.
+
+libsndfile reads the samples that it finds. It reports neither that a header announces more of them, nor that another
+sound follows the first one, as in files that were joined with cat.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.audio.formats import STEP, find_all, flac, mp3, release
+
+Content = mmap.mmap | bytes
+MAPPED = 32 << 20  # bytes above which a file is mapped instead of read
+FLAC_START = b"fLaC\x00\x00\x00\x22"  # the marker, and the header of the block that follows it in every file
+BOS, EOS = 0x02, 0x04  # flags of an Ogg page: first and last of a stream
+W64_RIFF, W64_DATA = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of a file that is a complete sound file by itself.
+
+    Args:
+        start: First byte.
+        end: Byte after the last.
+        header: Bytes to put before it: a repaired header.
+        share: Share of the announced sound that is there, in [0, 1].
+        damage: Why the sound is not complete; "" where nothing is known to be wrong.
+    """
+
+    start: int
+    end: int
+    header: bytes = b""
+    share: float = 1.0
+    damage: str = ""
+
+    def covers(self, size: int) -> bool:
+        """Return whether the segment is a whole file of `size` bytes as it is."""
+        return not self.header and self.start == 0 and self.end == size
+
+
+class SegmentFile(io.RawIOBase):
+    """Readable and seekable file object of one segment of a file.
+
+    Args:
+        path: The file.
+        segment: Its part.
+    """
+
+    def __init__(self, path: Path, segment: Segment) -> None:
+        self._file, self._segment, self._at = path.open("rb"), segment, 0
+        self._size = len(segment.header) + segment.end - segment.start
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position, in bytes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position and return it."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer and return the number of bytes."""
+        view, header = memoryview(buffer).cast("B"), self._segment.header
+        count = max(0, min(len(view), self._size - self._at))
+        first = header[self._at : self._at + count]
+        view[: len(first)] = first
+        if count > len(first):
+            self._file.seek(self._segment.start + self._at + len(first) - len(header))
+            count = len(first) + self._file.readinto(view[len(first) : count])  # type: ignore[attr-defined]
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def segments(path: Path) -> list[Segment]:
+    """Return the sounds in a file.
+
+    Args:
+        path: The file; it must not be empty.
+
+    Returns:
+        At least one segment. An ordinary file is one that covers it.
+    """
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        data: Content = file.read(MAPPED + 1)
+        if len(data) > MAPPED:  # only these: a mapped file that another program shortens ends the process
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] >= b"\xe0"):
+            return [Segment(run.start, run.end, run.header, run.share) for run in mp3.repaired(data)]
+        if data[:4] == b"OggS":
+            return _ogg(data)
+        if data[:4] == b"fLaC":
+            return _flac(data)
+        if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
+            return _riff(data)
+        return [Segment(0, len(data), share=_share(data))]
+
+
+def _riff(data: Content) -> list[Segment]:
+    """Return the segments of a WAV or AIFF file."""
+    found: list[Segment] = []
+    start = 0
+    while True:
+        order: Any = "little" if data[start : start + 4] in (b"RIFF", b"RF64") else "big"
+        size = int.from_bytes(data[start + 4 : start + 8], order)
+        if data[start : start + 4] == b"RF64" and data[start + 12 : start + 16] == b"ds64":
+            size = int.from_bytes(data[start + 20 : start + 28], order)
+        end = start + 8 + size + size % 2
+        following = data[end : end + 4] + data[end + 8 : end + 12]
+        if following not in (b"RIFFWAVE", b"RIFXWAVE", b"RF64WAVE", b"FORMAIFF", b"FORMAIFC"):
+            return [*found, _chunked(data, start, order)]
+        found.append(Segment(start, end))
+        start = end
+
+
+def _chunked(data: Content, start: int, order: Any) -> Segment:
+    """Return the last, or the only, segment of a WAV or AIFF file, with its header repaired if it was never written."""
+    at, long = start + 12, 0
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], order)
+        if name == b"ds64":
+            long = int.from_bytes(data[at + 16 : at + 24], order)
+        if name in (b"data", b"SSND"):
+            there = len(data) - at - 8
+            stated = long if size == 0xFFFFFFFF and long else size
+            if name == b"data" and not size and there and not _only_chunks(data, at + 8, order):
+                # the program that wrote it ended before it could fill in the sizes
+                sizes = [min(number, 0xFFFFFFFF) for number in (len(data) - start - 8, there)]
+                riff, body = (number.to_bytes(4, order) for number in sizes)
+                header = data[start : start + 4] + riff + data[start + 8 : at + 4] + body
+                return Segment(at + 8, len(data), header)
+            share = 1.0 if not stated or _unknown(stated) else min(1.0, there / stated)
+            return Segment(start, len(data), share=share)
+        at += 8 + size + size % 2
+    return Segment(start, len(data))
+
+
+def _unknown(size: int) -> bool:
+    """Return whether a size stands for an unknown one: programs that write to a pipe use limits of 32 bits.
+
+    Of sox it is 0x7FFFF000, of arecord 0x80000000, of ffmpeg 0xFFFFFFFF; some leave room for the header.
+    """
+    return any(top - 0x1200 <= size <= top for top in (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF))
+
+
+def _only_chunks(data: Content, at: int, order: Any) -> bool:
+    """Return whether the rest of a file is whole chunks, and no sound without an announced size."""
+    while at + 8 <= len(data) and data[at : at + 4].isalnum():
+        size = int.from_bytes(data[at + 4 : at + 8], order)
+        at += 8 + size + size % 2
+    return at in (len(data), len(data) + 1)
+
+
+def _share(data: Content) -> float:
+    """Return the share of the announced sound that is in an AU, W64 or CAF file; 1 for any other."""
+    if data[:4] in (b".snd", b"dns."):
+        order: Any = "big" if data[:4] == b".snd" else "little"
+        first, stated = (int.from_bytes(data[at : at + 4], order) for at in (4, 8))
+    elif data[:12] == W64_RIFF:
+        if (at := data.find(W64_DATA, 0, 1 << 20)) < 0:
+            return 1.0
+        first, stated = at + 24, int.from_bytes(data[at + 16 : at + 24], "little") - 24
+    elif data[:4] == b"caff":
+        at = 8
+        while data[at : at + 4] not in (b"data", b""):
+            at += 12 + int.from_bytes(data[at + 4 : at + 12], "big")
+        first, stated = at + 12, int.from_bytes(data[at + 4 : at + 12], "big")
+    else:
+        return 1.0
+    return 1.0 if stated <= 0 or _unknown(stated) else min(1.0, max(0, len(data) - first) / stated)
+
+
+def _flac(data: Content) -> list[Segment]:
+    """Return the segments of a FLAC file."""
+    starts = [0, *(at for at in find_all(data, FLAC_START) if at)]
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        header = flac.repaired_header(data, start, end)
+        found.append(Segment(start + len(header), end, header))
+    return found
+
+
+def _ogg(data: Content) -> list[Segment]:
+    """Return the segments of an Ogg file: a new one begins where streams begin after others had data."""
+    found: list[Segment] = []
+    start = at = seen = 0
+    ended, begun = False, False
+
+    def close(end: int, damage: str = "") -> None:
+        damage = damage or ("" if ended else "the mark of its end is missing")
+        found.append(Segment(start, end, damage=damage))
+
+    while (at := data.find(b"OggS", at)) >= 0:
+        flags, count = data[at + 5 : at + 6], data[at + 26 : at + 27]
+        table = data[at + 27 : at + 27 + count[0]] if count else b""
+        if not count or len(table) < count[0] or at + 27 + len(table) + sum(table) > len(data):
+            close(len(data), "its last page is not complete")
+            return found
+        if flags[0] & BOS and begun:
+            close(at)
+            start, ended, begun = at, False, False
+        begun, ended = begun or not flags[0] & BOS, ended or bool(flags[0] & EOS)
+        at += 27 + len(table) + sum(table)
+        if at - seen > STEP:
+            release(data, seen)
+            seen += STEP
+    close(len(data))
+    return found

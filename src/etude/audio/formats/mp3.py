@@ -1,0 +1,189 @@
+"""Frames of MP3 files: how long a file really is, and where another one begins in it.
+
+An MP3 has no header of its own. Its length is an estimate from the first bit rate unless the first frame is a Xing
+header with a count of frames, and that count is wrong where files were joined. libsndfile stops at the estimate, so
+the frames are counted here, and a Xing header with the count goes before the frames where the estimate would be wrong.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+
+from etude.audio.formats import STEP, find_all, release
+
+LAYER_3 = 0x02  # bits 1 and 2 of the second byte
+RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz, by version: 1, 2, 2.5
+BIT_RATES = {
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}  # kbit/s, by whether it is version 1
+FEWEST = 8  # frames of a run that counts: fewer are bytes that look like frames by chance
+JUNK = 1024  # bytes between frames that a decoder skips
+TRIES = 1 << 18  # bytes that may be tried without being a frame, over the whole file
+MARGIN = 0.02  # share by which a count may differ from what a decoder takes for it
+
+
+def _lengths() -> dict[int, int]:
+    """Return the length of a frame, in bytes, by its second and third byte."""
+    table = {}
+    for key in range(0xE000, 0x10000):
+        version, rate, bits = key >> 11 & 3, key >> 2 & 3, key >> 4 & 15
+        if key >> 9 & 3 == LAYER_3 >> 1 and version != 1 and rate != 3 and 0 < bits < 15:
+            coefficient = 144_000 if version == 3 else 72_000
+            table[key] = coefficient * BIT_RATES[version == 3][bits] // RATES[version][rate] + (key >> 1 & 1)
+    return table
+
+
+LENGTHS = _lengths()
+
+
+@dataclass
+class Run:
+    """Frames that belong together: of one version, rate and number of channels.
+
+    Args:
+        start: First byte.
+        end: Byte after the last.
+        first: The first four bytes.
+        frames: How many there are, without a Xing header.
+        stated: How many a Xing header states; None without one.
+        kinds: Third bytes without the padding bit: more than one means a variable bit rate.
+        header: A Xing header to put before the frames; b"" where decoders take the length for what it is.
+    """
+
+    start: int
+    end: int
+    first: bytes
+    frames: int = 0
+    stated: int | None = None
+    kinds: set[int] = field(default_factory=set)
+    header: bytes = b""
+
+    @property
+    def share(self) -> float:
+        """Share of the stated frames that are there, in [0, 1]."""
+        return min(1.0, self.frames / self.stated) if self.stated else 1.0
+
+
+def repaired(data: mmap.mmap | bytes) -> list[Run]:
+    """Return the runs of frames in a file, with a header for those whose length decoders would take for another one.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        At least one run; one from the first to the last byte where there is nothing to repair.
+    """
+    found = runs(data)
+    for run in found:
+        slack = len(data) - run.end if len(found) == 1 else 0  # tags behind the frames count for the estimate
+        if run.stated is None:
+            wrong = len(run.kinds) > 1 or slack > MARGIN * (run.end - run.start)
+        else:
+            wrong = run.frames > (1 + MARGIN) * run.stated + FEWEST
+        if wrong:
+            run.header = xing(run.first, run.frames + (run.stated is not None), run.end - run.start)
+    if (len(found) == 1 and not found[0].header) or not found:
+        whole = found[0] if found else Run(0, 0, b"")
+        whole.start, whole.end = 0, len(data)
+        return [whole]
+    return found
+
+
+def runs(data: mmap.mmap | bytes) -> list[Run]:
+    """Return the runs of Layer III frames in a file; runs of a few frames are left out."""
+    marks = _marks(data)
+    found: list[Run] = []
+    at = end = seen = tries = 0
+    while at + 4 <= len(data) and tries < TRIES:
+        length = LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0) if data[at] == 0xFF else 0
+        if not length:
+            end = end if data[at : at + 3] != b"ID3" else -JUNK - 1  # another file begins behind a tag
+            at = _next(data, at)
+            tries += 1
+            continue
+        first = data[at : at + 4]
+        if not found or at in marks or at - end > JUNK or _kind(first) != _kind(found[-1].first):
+            if not _follows(data, at, length):  # not a frame, but bytes like one
+                at += 1
+                tries += 1
+                continue
+            found.append(Run(at, at, first, stated=marks.get(at)))
+            found[-1].frames -= at in marks
+        run = found[-1]
+        run.frames += at + length <= len(data)
+        run.kinds.add(first[2] & 0xFC)
+        at = end = min(at + length, len(data))
+        run.end = end
+        if at - seen > STEP:
+            release(data, seen)
+            seen += STEP
+    return [run for run in found if run.frames >= FEWEST]
+
+
+def xing(first: bytes, frames: int, size: int) -> bytes:
+    """Return a frame with a Xing header.
+
+    Args:
+        first: The first four bytes of a frame of the file.
+        frames: How many frames follow.
+        size: How many bytes they have.
+    """
+    head = bytes([0xFF, first[1] | 1, 0x50 | first[2] & 0x0C, first[3]])  # no checksum; room for the count
+    length = LENGTHS[head[1] << 8 | head[2]]
+    numbers = (0b11, frames, size + length)  # which fields there are, and both of them
+    body = head + bytes(_side(first)) + b"Xing" + b"".join(number.to_bytes(4, "big") for number in numbers)
+    return body.ljust(length, b"\0")
+
+
+def _kind(first: bytes) -> tuple[int, int, bool]:
+    """Return version, rate, and whether a frame has one channel."""
+    return first[1] & 0x18, first[2] & 0x0C, first[3] >> 6 == 3
+
+
+def _side(first: bytes) -> int:
+    """Return the bytes of side information between the four bytes of a frame and a Xing header."""
+    version_1, mono = first[1] & 0x18 == 0x18, first[3] >> 6 == 3
+    return {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[version_1, mono]
+
+
+def _marks(data: mmap.mmap | bytes) -> dict[int, int | None]:
+    """Return the count of frames in every Xing, Info or VBRI header, by the first byte of its frame."""
+    found: dict[int, int | None] = {}
+    for name in (b"Xing", b"Info", b"VBRI"):
+        for at in find_all(data, name):
+            for side in (32,) if name == b"VBRI" else (32, 17, 9):
+                first = data[max(0, at - 4 - side) : at - side]
+                if len(first) == 4 and first[0] == 0xFF and first[1] << 8 | first[2] in LENGTHS:
+                    if name == b"VBRI":
+                        found[at - 36] = int.from_bytes(data[at + 14 : at + 18], "big")
+                    elif _side(first) == side:
+                        counted = data[at + 7 : at + 8] != b"" and data[at + 7] & 1
+                        found[at - 4 - side] = int.from_bytes(data[at + 8 : at + 12], "big") if counted else None
+    return found
+
+
+def _next(data: mmap.mmap | bytes, at: int) -> int:
+    """Return the next byte at which a frame may begin, behind any tag."""
+    if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
+        size = 0
+        for byte in data[at + 6 : at + 10]:
+            size = size << 7 | byte & 0x7F
+        return at + 10 + size + (10 if data[at + 5] & 0x10 else 0)
+    if data[at : at + 3] == b"TAG":
+        return at + 128
+    after = data.find(b"\xff", at + 1)
+    after = len(data) if after < 0 else after
+    tags = (data.find(name, at + 1, after) for name in (b"ID3", b"TAG"))
+    return min((tag for tag in tags if tag >= 0), default=after)
+
+
+def _follows(data: mmap.mmap | bytes, at: int, length: int) -> bool:
+    """Return whether a frame is followed by another one of its kind, or by the end of the file."""
+    after = at + length
+    if after + 4 > len(data):
+        return True
+    other = data[after : after + 4]
+    alike = other[0] == 0xFF and other[1] << 8 | other[2] in LENGTHS and _kind(other) == _kind(data[at : at + 4])
+    return alike or other[:3] in (b"TAG", b"ID3", b"APE")

@@ -1,0 +1,231 @@
+"""Files whose headers are wrong, missing or repeated are decoded to their end, or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from etude.audio.decode import DecodeError, decode
+from etude.audio.formats import TooLongError, mp3
+
+RATE = 22050
+Encode = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    """Two seconds of noise that no codec clips."""
+    return np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32)
+
+
+@pytest.fixture
+def encode(tmp_path: Path) -> Encode:
+    """Return the bytes of a file with these samples."""
+
+    def encoded(suffix: str, audio: np.ndarray, rate: int = RATE, **options: object) -> bytes:
+        path = tmp_path / f"source{suffix}"
+        soundfile.write(path, audio, rate, **options)
+        return path.read_bytes()
+
+    return encoded
+
+
+def seconds(path: Path, content: bytes) -> float:
+    """Return the length of what these bytes decode to."""
+    path.write_bytes(content)
+    return len(decode(path, RATE)) / RATE
+
+
+def with_sizes(wav: bytes, riff: int, data: int) -> bytes:
+    """Return a WAV file of 44 bytes of header with other sizes in it."""
+    return wav[:4] + struct.pack("<I", riff) + wav[8:40] + struct.pack("<I", data) + wav[44:]
+
+
+@pytest.mark.parametrize(
+    ("riff", "data"),
+    [
+        (0x7FFFF024, 0x7FFFF000),  # sox into a pipe
+        (0x80000024, 0x80000000),  # arecord
+        (0xFFFFFFFF, 0xFFFFFFFF),  # ffmpeg
+        (0x7FFFFFFF, 0x7FFFFFFF - 36),
+        (0, 0),  # ended before it could write them
+        (36, 0),
+        (0xFFFFFFFF, 0),
+    ],
+)
+def test_wav_with_unknown_sizes_is_decoded_completely(
+    riff: int, data: int, noise: np.ndarray, encode: Encode, tmp_path: Path
+) -> None:
+    whole = encode(".wav", noise)
+    (tmp_path / "a.wav").write_bytes(with_sizes(whole, riff, data))
+    np.testing.assert_array_equal(decode(tmp_path / "a.wav", RATE), decode(tmp_path / "source.wav", RATE))
+
+
+def test_wav_without_samples_is_not_repaired(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    chunk = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    empty = with_sizes(encode(".wav", noise)[:44] + chunk, 36 + len(chunk), 0)
+    with pytest.raises(DecodeError, match="holds no samples"):
+        seconds(tmp_path / "a.wav", empty)
+
+
+def test_flac_of_unknown_length_is_decoded_completely(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    for channels in (1, 2):
+        flac = bytearray(encode(".flac", np.stack([noise] * channels, 1)))
+        flac[21:26] = bytes([flac[21] & 0xF0]) + bytes(4)
+        (tmp_path / "a.flac").write_bytes(flac)
+        np.testing.assert_array_equal(decode(tmp_path / "a.flac", RATE), decode(tmp_path / "source.flac", RATE))
+        with pytest.raises(TooLongError):
+            decode(tmp_path / "a.flac", RATE, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("a.wav", {}, "1.0 s of 2.0 s are there"),
+        ("a.wav", {"endian": "BIG"}, "1.0 s of 2.0 s are there"),
+        ("a.rf64", {"format": "RF64"}, "1.0 s of 2.0 s are there"),
+        ("a.w64", {"format": "W64"}, "1.0 s of 2.0 s are there"),
+        ("a.au", {"format": "AU"}, "1.0 s of 2.0 s are there"),
+        ("a.caf", {"format": "CAF"}, "is cut off, 48 % of it are there"),  # libsndfile does not open it
+        ("a.ogg", {}, "its last page is not complete"),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "its last page is not complete"),
+    ],
+)
+def test_half_a_file_is_refused(
+    name: str, options: dict[str, str], said: str, noise: np.ndarray, encode: Encode, tmp_path: Path
+) -> None:
+    rate = 48000 if name == "a.opus" else RATE
+    whole = encode(Path(name).suffix, noise, rate, **options)
+    assert seconds(tmp_path / name, whole) == pytest.approx(len(noise) / rate, abs=1e-3)
+    with pytest.raises(DecodeError, match=said):
+        seconds(tmp_path / name, whole[: len(whole) // 2])
+
+
+def test_ogg_that_ends_between_two_pages_is_refused(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    whole = encode(".ogg", np.tile(noise, 3))
+    with pytest.raises(DecodeError, match="the mark of its end is missing"):
+        seconds(tmp_path / "a.ogg", whole[: whole.rindex(b"OggS")])
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".flac", ".ogg"])
+def test_joined_files_are_decoded_one_after_the_other(
+    suffix: str, noise: np.ndarray, encode: Encode, tmp_path: Path
+) -> None:
+    one, other = encode(suffix, noise), encode(suffix, np.stack([noise, noise], 1)[:20000], 44100)
+    assert seconds(tmp_path / f"a{suffix}", one + other) == pytest.approx(2 + 20000 / 44100, abs=2e-3)
+    with pytest.raises(DecodeError, match=r"is cut off|is broken"):
+        seconds(tmp_path / f"a{suffix}", one + other[: len(other) // 2])
+
+
+def variable(encode: Encode, audio: np.ndarray, rate: int = RATE, mode: str = "VARIABLE") -> bytes:
+    """Return an MP3, by default of a variable bit rate, that begins with a Xing or Info frame."""
+    found = encode(".mp3", audio, rate, bitrate_mode=mode, compression_level=0.5)
+    assert b"Xing" in found[:200] or b"Info" in found[:200]
+    return found
+
+
+def bare(content: bytes) -> bytes:
+    """Return an MP3 without its first frame, which is no sound."""
+    return content[mp3.LENGTHS[content[1] << 8 | content[2]] :]
+
+
+def test_mp3_of_variable_bit_rate_without_a_count_is_decoded_to_its_end(
+    noise: np.ndarray, encode: Encode, tmp_path: Path
+) -> None:
+    audio = np.concatenate([noise, 1e-3 * np.tile(noise, 2)])  # loud, then quiet: the first bit rate misleads
+    whole = variable(encode, audio)
+    path = tmp_path / "a.mp3"
+    assert seconds(path, bare(whole)) == pytest.approx(6, abs=0.15)
+    path.write_bytes(bare(whole))
+    with soundfile.SoundFile(path) as file:
+        assert len(file) < 0.8 * len(audio)  # the estimate that would have been believed
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44100, 1), (RATE, 2), (44100, 2)])
+def test_joined_mp3s_are_decoded_to_their_end(
+    tagged: bool, rate: int, channels: int, noise: np.ndarray, encode: Encode, tmp_path: Path
+) -> None:
+    one = variable(encode, noise)
+    other = variable(encode, np.stack([noise] * channels, 1), rate, "CONSTANT")
+    if not tagged:
+        one, other = bare(one), bare(other)
+    want = 2 + 2 * RATE / rate
+    assert seconds(tmp_path / "a.mp3", one + other) == pytest.approx(want, abs=0.3)
+    assert seconds(tmp_path / "a.mp3", one + bare(other)) == pytest.approx(want, abs=0.3)
+
+
+def test_tags_around_joined_mp3s_are_skipped(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    one = bare(variable(encode, noise, mode="CONSTANT"))
+    tag = b"ID3\x04\0\0\0\0\x20\0" + b"\xff\xfb" * 2048  # bytes that look like frames
+    assert seconds(tmp_path / "a.mp3", tag + one + tag + one + b"TAG" + bytes(125)) == pytest.approx(4, abs=0.3)
+    assert seconds(tmp_path / "a.mp3", one + bytes(100_000)) == pytest.approx(2, abs=0.15)
+
+
+def test_half_of_the_second_of_two_mp3s_is_refused(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    one = variable(encode, noise)
+    with pytest.raises(DecodeError, match=r"is cut off, (0.9|1.0) s of 2.0 s are there"):
+        seconds(tmp_path / "a.mp3", one + one[: len(one) // 2])
+
+
+def fake_tools(folder: Path, audio: np.ndarray, probed: dict[str, object], code: int = 0) -> None:
+    """Write an ffmpeg that gives these samples whatever it is asked for, and an ffprobe that gives these fields."""
+    header = b".snd" + b"".join(number.to_bytes(4, "big") for number in (28, 0xFFFFFFFF, 6, RATE, 2)) + b"note"
+    stereo = np.stack([audio, 0.5 * audio], 1)
+    (folder / "sound").write_bytes(header + stereo.astype(">f4").tobytes() if len(audio) else b"")
+    (folder / "fields").write_text(json.dumps(probed))
+    printed = "Duration: 01:00:00.00"  # of a comment
+    for name, content in (("ffmpeg", "sound"), ("ffprobe", "fields")):
+        script = f"#!/bin/sh\necho '{printed}' >&2\n/bin/cat '{folder / content}'\nexit {code}\n"
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+
+
+STREAM = {
+    "streams": [{"duration": "2.000000"}],
+    "format": {"duration": "3600.0", "format_name": "mov,mp4", "nb_streams": 2},
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for ffmpeg is a shell script")
+@pytest.mark.parametrize(
+    ("probed", "code", "said"),
+    [
+        (STREAM, 0, ""),
+        ({}, 0, ""),
+        ({"streams": [{}], "format": {"duration": "2.0", "format_name": "matroska,webm", "nb_streams": 1}}, 0, ""),
+        ({"streams": [{"duration": "9.0"}], "format": {"format_name": "aac", "nb_streams": 1}}, 0, ""),  # an estimate
+        ({"streams": [{"duration": "4.0"}]}, 0, "is cut off, 2.0 s of 4.0 s are there"),
+        ({"streams": [{}], "format": {"duration": "4.0", "format_name": "asf", "nb_streams": 1}}, 0, "is cut off"),
+        (STREAM, 1, "is broken"),
+    ],
+)
+def test_lengths_are_those_of_the_audio_stream(
+    probed: dict[str, object], code: int, said: str, noise: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tools(tmp_path, noise, probed, code)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
+    if said:
+        with pytest.raises(DecodeError, match=said):
+            decode(tmp_path / "a.m4a", RATE)
+    else:
+        np.testing.assert_allclose(decode(tmp_path / "a.m4a", RATE), 0.75 * noise, atol=1e-7)
+        with pytest.raises(TooLongError):
+            decode(tmp_path / "a.m4a", RATE, 1.0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for ffmpeg is a shell script")
+def test_what_ffmpeg_cannot_read_is_said_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_tools(tmp_path, np.zeros(0, np.float32), {}, 1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
+    with pytest.raises(DecodeError, match=r"ffmpeg cannot read it either: Duration: 01:00:00.00\)$"):
+        decode(tmp_path / "a.m4a", RATE)
