@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
+from etude import signals
 from etude.errors import UserError
 from etude.files import atomic, ownership
 
@@ -63,7 +64,7 @@ class Storage(TorchCheckpointIO):
             if cause is None:
                 raise
             if isinstance(cause, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
+                raise signals.again(cause) from error
             raise OSError(cause.errno, cause.strerror, str(path)) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:

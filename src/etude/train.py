@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude import help, job
+from etude import disk, help, job, signals
 from etude.build import conf_dir
 from etude.compose.faults import faults, told
 from etude.compose.opened import arguments, raising
+from etude.door import guard
 from etude.errors import RunError, UserError
 from etude.launch import first
 from etude.sweeps import place
 from etude.sweeps.outcome import OUTCOME, tell, tidy
 
 log = logging.getLogger(__name__)
+WAY_OUT = "name another place with outputs=<folder>, data.packs=<folder> or hydra.run.dir=<folder>"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,9 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides and options; none takes the command line's.
 
     Returns:
-        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; or 2 when the
-        command, the config or the data have to be mended.
+        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; 2 when the command,
+        the config or the data have to be mended; 130 after Ctrl-C; 143 after SIGTERM.
     """
+    return guard(lambda: _main(argv), WAY_OUT)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Run the words of the command line, or those that are given."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if help.asked(sys.argv[1:]):
@@ -62,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            score = _job(config, folder)
+            with disk.explained(folder, WAY_OUT):
+                score = _job(config, folder)
             job.close(folder)
             return score
         except KeyboardInterrupt:
@@ -92,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not OUTCOME.begun:
             print(error, file=sys.stderr)  # noqa: T201
         return state["status"] or 2
-    except KeyboardInterrupt:
-        log.warning("interrupted%s", OUTCOME.advice or state["advice"])
-        return 130
+    except KeyboardInterrupt as error:
+        signals.advise(error, OUTCOME.advice or state["advice"])
+        raise
     except Refused as refusal:
         print(refusal.error, file=sys.stderr)  # noqa: T201
         tell(str(refusal.error))

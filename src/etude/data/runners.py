@@ -17,6 +17,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from etude import signals
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ def _processes(
         raise UserError(
             "a worker process died, perhaps for want of memory; start again with fewer (workers=1) and it goes on"
         ) from error
+    except KeyboardInterrupt:
+        signals.kill_children()  # or the pool waits for what they are doing
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.errors import UserError
+from etude.door import guard
 from etude.files.atomic import write_text
 from etude.results import excerpts, figures, latent_figure, learning, markdown, reading
 from etude.results.bootstrap import FEW_GROUPS
@@ -62,6 +62,10 @@ def render(folder: str | Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rebuild metrics.json and report.html of run folders; exit status 2 when one of them is not a run."""
+    return guard(lambda: _main(argv), "copy the run to a place that can be written")
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
     runs: list[Path] = parser.parse_args(argv).runs
@@ -71,12 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
             return 2
     for folder in runs:
-        try:
-            write(folder)
-            print(render(folder))  # noqa: T201
-        except UserError as error:
-            print(error, file=sys.stderr)  # noqa: T201
-            return 2
+        write(folder)
+        print(render(folder))  # noqa: T201
     return 0
 
 

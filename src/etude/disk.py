@@ -1,0 +1,83 @@
+"""Errors of the file system as sentences: full disks, read-only places, and files that cannot be opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etude.errors import RunError, UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+OF_A_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
+BROKEN = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENXIO, errno.ENODEV, errno.EROFS)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Name a path in the errors of a block that writes it: a full disk is noticed by a call that has no path.
+
+    Raises:
+        OSError: As in the block, with the path as its file name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+@contextmanager
+def explained(place: str | Path | None = None, way_out: str = "") -> Iterator[None]:
+    """Turn the file system's errors in a block into those of `explain`.
+
+    Raises:
+        RunError: The disk is full or failing.
+        UserError: A place cannot be written or read.
+    """
+    try:
+        yield
+    except OSError as error:
+        sentence = explain(error, place, way_out)
+        if sentence is None:
+            raise
+        raise sentence from error
+
+
+def explain(error: OSError, place: str | Path | None = None, way_out: str = "") -> UserError | RunError | None:
+    """Return the error to raise in place of one of the file system, with a sentence that names path and way out.
+
+    Args:
+        error: The error.
+        place: Where the writing was, if the error does not say it.
+        way_out: What to change where a place cannot be written, such as `name another folder with to=<folder>`.
+
+    Returns:
+        A RunError for a full or failing disk, a UserError for a place that cannot be written or read; None for errors
+        that are not about a path.
+    """
+    path = error.filename if error.filename is not None else place
+    named = os.path.relpath(os.fsdecode(path)) if isinstance(path, str | bytes | Path) else "the disk"
+    if isinstance(path, str | bytes | Path) and named.startswith(os.pardir):
+        named = os.fsdecode(path)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    more = f"; {way_out}" if way_out else ""
+    if error.errno in FULL:
+        other = f", or {way_out}" if way_out else ""
+        return RunError(f"{named}: the disk is full or a quota is spent ({reason}); free some space{other}")
+    if path is None:
+        return None
+    if error.errno in READ_ONLY:
+        unreadable = os.path.exists(os.fsdecode(path)) and not os.access(path, os.R_OK)
+        if unreadable:
+            return UserError(f"{named}: cannot be read ({reason})")
+        return UserError(f"{named}: cannot be written ({reason}){more}")
+    if error.errno in OF_A_PATH:
+        return UserError(f"{named}: cannot be used ({reason}){more}")
+    if error.errno in BROKEN:
+        return RunError(f"{named}: cannot be read or written ({reason})")
+    return None
