@@ -56,6 +56,7 @@ def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
             stream.flush()
         if not streams.deliver(guarded):
             status = status or 1
+    signals.ending(status)
     return status
 
 

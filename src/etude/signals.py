@@ -34,11 +34,12 @@ class Terminated(KeyboardInterrupt):
 
 
 class _State:
-    """Process that installed the handlers, the first signal that it received, and how many blocks are open."""
+    """Process that installed the handlers, the first signal that came, the open blocks, and the exit status."""
 
     owner = 0
     received: int | None = None
     depth = 0
+    status: int | None = None
 
 
 def exit_status(error: KeyboardInterrupt) -> int:
@@ -86,7 +87,7 @@ def handled() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in HANDLED}
-    atexit.register(_ignore_in_finalization)
+    atexit.register(_skip_finalization)
     _State.owner, _State.received, _State.depth = os.getpid(), None, 1
     rearm(before)
     try:
@@ -95,12 +96,12 @@ def handled() -> Iterator[None]:
         _State.depth = 0
         if _State.received is None:  # else the process is ending, and a second signal must find the handlers
             restore(before)
-            atexit.unregister(_ignore_in_finalization)
+            atexit.unregister(_skip_finalization)
 
 
 def restore(before: dict[Any, Any]) -> None:
     """Install other handlers again, and forget the signal that was received."""
-    _State.owner, _State.received = 0, None
+    _State.owner, _State.received, _State.status = 0, None, None
     for number, handler in before.items():
         if handler is not None:
             signal.signal(number, handler)
@@ -177,11 +178,19 @@ def _exception(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
-def _ignore_in_finalization() -> None:
-    """Ignore signals from the last exit function on: the interpreter would restore their default, which is to kill."""
+def ending(status: int) -> None:
+    """Note the exit status of a command that a signal ended."""
     if received():
-        for number in HANDLED:
-            signal.signal(number, signal.SIG_IGN)
+        _State.status = status
+
+
+def _skip_finalization() -> None:
+    """End after the exit functions: freeing all modules takes seconds, in which the interpreter handles no signals."""
+    if received() and _State.status is not None:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(_State.status)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
