@@ -34,12 +34,13 @@ class Terminated(KeyboardInterrupt):
 
 
 class _State:
-    """Process that installed the handlers, the first signal that came, the open blocks, and the exit status."""
+    """Process that installed the handlers, the signals that came, the open blocks, and the exit status."""
 
     owner = 0
     received: int | None = None
     depth = 0
     status: int | None = None
+    answered: int | None = None
 
 
 def exit_status(error: KeyboardInterrupt) -> int:
@@ -123,7 +124,12 @@ def rearm(ignored: dict[Any, Any] | None = None) -> None:
 
 def allow_another() -> None:
     """Let the next signal raise an exception once more, for code that answers the first one by itself."""
-    _State.received = None
+    _State.answered, _State.received = _State.received, None
+
+
+def answered() -> None:
+    """Let the process end by the signal that `allow_another` has set aside."""
+    _State.received, _State.answered = _State.received or _State.answered, None
 
 
 def kill_children() -> None:

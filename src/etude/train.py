@@ -57,6 +57,7 @@ def _main(argv: Sequence[str] | None) -> int:
             raise UserError(told(found))
     except UserError as error:
         print(error, file=sys.stderr)  # noqa: T201
+        tell(str(error))
         return 2
     except SystemExit:  # --version
         return 0
@@ -99,8 +100,10 @@ def _main(argv: Sequence[str] | None) -> int:
     except (UserError, RunError) as error:
         if not OUTCOME.begun:
             print(error, file=sys.stderr)  # noqa: T201
+            tell(str(error))
         return state["status"] or 2
     except KeyboardInterrupt as error:
+        tell(signals.describe(error))
         signals.advise(error, OUTCOME.advice or state["advice"])
         raise
     except Refused as refusal:
@@ -114,10 +117,13 @@ def _main(argv: Sequence[str] | None) -> int:
     except Exception as error:
         name = flags.config_name or "train"
         if OUTCOME.begun or not (found := faults(flags.overrides, flags.multirun, flags.config_dir, name, error)):
+            if not OUTCOME.begun:
+                tell(f"{type(error).__name__}: {error}")
             raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             log.exception("what Hydra said")
         print(told(found), file=sys.stderr)  # noqa: T201
+        tell(told(found))
         return 2
     finally:
         tidy()
