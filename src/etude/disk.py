@@ -72,7 +72,7 @@ def explain(error: OSError, place: str | Path | None = None, way_out: str = "") 
     if path is None:
         return None
     if error.errno in READ_ONLY:
-        unreadable = os.path.exists(os.fsdecode(path)) and not os.access(path, os.R_OK)
+        unreadable = Path(os.fsdecode(path)).exists() and not os.access(path, os.R_OK)
         if unreadable:
             return UserError(f"{named}: cannot be read ({reason})")
         return UserError(f"{named}: cannot be written ({reason}){more}")

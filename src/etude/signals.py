@@ -88,7 +88,8 @@ def handled() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in HANDLED}
-    atexit.register(_skip_finalization)
+    if "multiprocessing.util" not in sys.modules:  # exit functions run from last to first, and this has to be the last
+        atexit.register(_skip_finalization)
     _State.owner, _State.received, _State.depth = os.getpid(), None, 1
     rearm(before)
     try:

@@ -144,7 +144,8 @@ def _job(
     flags += [
         f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"
     ]
-    job = Job(number, words, known.folder if known else folder, plain, flags, settings, reason=fault, sweep=ledger.folder)
+    there = known.folder if known else folder
+    job = Job(number, words, there, plain, flags, settings, reason=fault, sweep=ledger.folder)
     if known:
         job.found = job.folder.is_dir() and (known.status == DONE or job.measured)
         job.seconds = known.seconds if job.found else None
