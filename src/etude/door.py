@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from etude import disk, signals, streams
@@ -28,6 +29,8 @@ def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
         The command's own status, usually 0; 1 when it failed; 2 when its input has to be corrected; 130 after Ctrl-C;
         143 after SIGTERM. Where neither a stream nor a log could take the output, 0 becomes 1.
     """
+    from etude.files.atomic import remove_empty_folders
+
     with streams.guarded() as guarded:
         nested = not guarded
         with signals.handled():
@@ -38,7 +41,7 @@ def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
                 if nested:
                     raise
                 signals.kill_children()
-                log.warning("%s", signals.describe(error))
+                signals.report(error)
                 if signals.received():
                     logging.disable(logging.INFO)  # libraries report their statistics when the process ends
                 status = signals.exit_status(error)
@@ -52,6 +55,9 @@ def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
                     raise
                 log.debug("the error", exc_info=True)
                 status = _refused(explained)
+        if status and not nested:
+            with suppress(OSError):
+                remove_empty_folders()
         for stream in guarded:
             stream.flush()
         if not streams.deliver(guarded):
@@ -60,9 +66,7 @@ def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
     return status
 
 
-def door(
-    argv: Sequence[str] | None, help: str, work: Callable[[list[str]], Iterable[Path]], way_out: str = ""
-) -> int:
+def door(argv: Sequence[str] | None, help: str, work: Callable[[list[str]], Iterable[Path]], way_out: str = "") -> int:
     """Run a command that writes pages, and print where they are.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+log = logging.getLogger(__name__)
 HANDLED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 2.0  # seconds that the exit functions get after a second signal
 
@@ -51,6 +53,13 @@ def exit_status(error: KeyboardInterrupt) -> int:
 def describe(error: KeyboardInterrupt) -> str:
     """Return what ended the process, and how to continue where that is known."""
     return (str(error) if isinstance(error, Terminated) else "interrupted") + getattr(error, "advice", "")
+
+
+def report(error: KeyboardInterrupt) -> None:
+    """Log an interruption, unless that has been done."""
+    if not getattr(error, "reported", False):
+        error.reported = True  # type: ignore[attr-defined]
+        log.warning("%s", describe(error))
 
 
 def again(error: BaseException) -> KeyboardInterrupt:

@@ -160,6 +160,14 @@ def deliver(streams: list[GuardedStream]) -> bool:
     return not any("".join(stream.lost).strip() for stream in streams)
 
 
+def deliver_now() -> None:
+    """Deliver what the guarded streams could not show so far, before a log is closed."""
+    if isinstance(sys.stdout, GuardedStream) and isinstance(sys.stderr, GuardedStream):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        deliver([sys.stdout, sys.stderr])
+
+
 def _files() -> list[logging.FileHandler]:
     """Return the log files that are open."""
     return [one for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)]

@@ -20,7 +20,6 @@ from etude.sweeps import place
 from etude.sweeps.outcome import OUTCOME, tell, tidy
 
 log = logging.getLogger(__name__)
-WAY_OUT = "name another place with outputs=<folder>, data.packs=<folder> or hydra.run.dir=<folder>"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, also where the results are on disk and a tracker did not get them; 1 when a run failed; 2 when the command,
         the config or the data have to be mended; 130 after Ctrl-C; 143 after SIGTERM.
     """
-    return guard(lambda: _main(argv), WAY_OUT)
+    return guard(lambda: _main(argv), disk.OTHER_RUN)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -70,7 +69,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with disk.explained(folder, WAY_OUT):
+            with disk.explained(folder, disk.OTHER_RUN):
                 score = _job(config, folder)
             job.close(folder)
             return score
@@ -104,12 +103,12 @@ def _main(argv: Sequence[str] | None) -> int:
         return state["status"] or 2
     except KeyboardInterrupt as error:
         tell(signals.describe(error))
-        signals.advise(error, OUTCOME.advice or state["advice"])
+        signals.report(signals.advise(error, OUTCOME.advice or state["advice"]))  # before the run's log is closed
         raise
     except Refused as refusal:
         print(refusal.error, file=sys.stderr)  # noqa: T201
         tell(str(refusal.error))
-        return 2
+        return 1 if isinstance(refusal.error, RunError) else 2
     except SystemExit as stop:
         if stop.code in (0, None):
             return OUTCOME.status

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude import disk
 from etude.audio.decode import DecodeError
 from etude.audio.front import Front
 from etude.data import draft, runners
 from etude.data.collection import Collection, LeftOut, Reader
 from etude.data.draft import Draft, Entry
 from etude.data.pack import FORMAT, MANIFEST, Pack, digest
-from etude.errors import DataError, UserError
+from etude.errors import DataError
 from etude.files import ownership
 from etude.files.atomic import move, remove_folder
 from etude.files.lock import Lock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+OTHER_PACKS = "name another folder with data.packs=<folder>"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     if made and _same(made, files) and _manifest(folder).get("origin") == origin:
         with suppress(DataError):  # complete, and read without a lock, so that the folder may be read-only
             return Pack(folder)
-    with lock(folder, rules):
+    with disk.explained(folder, OTHER_PACKS, f"data.packs={rules.packs}"), lock(folder, rules):
         draft.recover(folder)
         known = _known(folder, rules.retry)
         made = [entry for entry, _ in known.values()]
@@ -240,13 +242,10 @@ def lock(folder: Path, rules: Rules) -> Lock:
             f"data.packs={rules.packs}: has no pack that is up to date, and none is made there because a stored config "
             "named the folder; name one with data.packs=<folder>"
         )
-    try:
+    with disk.explained(folder.parent, OTHER_PACKS, f"data.packs={folder.parent}"):
         ownership.open_folder(folder.parent)
         held = Lock(folder.with_name(f".{folder.name}.lock"), str(folder))
         held.acquire(wait=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"data.packs={folder.parent}: cannot be written ({reason}); choose another folder") from error
     return held
 
 
