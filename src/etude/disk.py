@@ -67,6 +67,8 @@ def explain(
         that are not about a path.
     """
     path = Path(os.fsdecode(found)) if (found := error.filename or place) else None
+    if path is not None and path.name.startswith("."):  # a draft, a lock or a list of ours
+        path = path.parent
     named = "the disk" if path is None else str(path)
     if path is not None and not (near := os.path.relpath(path)).startswith(os.pardir):
         named = near
