@@ -148,8 +148,8 @@ class Run:
             window: Seconds of a window; none takes the length of the clips that it was judged on.
             overlap: Share of a window that the next one has again.
             batch: Windows that are judged at a time.
-            workers: Processes that decode; None means one per core, for many files. Each begins by importing the script
-                that called, which therefore has to call below `if __name__ == "__main__":`.
+            workers: Processes that decode; None means one per core, for many files. They do not import the script that
+                called, which therefore needs no `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
 
         Returns:
