@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,12 @@ def _curves(path: Path, model: dict[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
     there = path.is_file() and path.stat().st_size
-    log = pd.read_csv(path) if there else pd.DataFrame()
+    try:
+        log = pd.read_csv(path) if there else pd.DataFrame()
+    except (OSError, ValueError) as error:  # pandas' errors are of these
+        reason = " ".join(str(error).split())[:200]
+        logging.getLogger(__name__).warning("%s: cannot be read, its curves are left out (%s)", path, reason)
+        log = pd.DataFrame()
     return learning.panels(log, model.get("best_epoch"), model.get("monitor") or "val/score")
 
 
@@ -97,4 +103,6 @@ def _whole(record: dict[str, Any]) -> str:
 def _config(folder: Path) -> str:
     """Return the text of config.yaml; "" if there is none, or only a link to a file elsewhere."""
     path = folder / "config.yaml"
-    return path.read_text(encoding="utf-8") if path.is_file() and excerpts.is_inside(path, folder) else ""
+    if not path.is_file() or not excerpts.is_inside(path, folder):
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
