@@ -240,6 +240,7 @@ def finish(
     import pandas as pd
 
     from etude import keep, record
+    from etude.results import reading
 
     choices = config.get("choices", {})
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
@@ -250,8 +251,8 @@ def finish(
     split = pd.DataFrame({"id": data.pack.index["id"], "split": data.parts})
     atomic.write_text(folder / "split.csv", split.to_csv(index=False))
     with atomic.replacing(folder / "predictions.parquet") as draft:
-        table.to_parquet(draft)
-    atomic.write_text(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        table.to_parquet(draft, write_page_checksum=True)
+    atomic.write_text(folder / "record.json", json.dumps(reading.sealed(about), indent=1, ensure_ascii=False) + "\n")
     if not about["trial"]:
         try:
             keep.keep(folder, table, data, targets)
@@ -262,11 +263,11 @@ def finish(
 
 def measured(folder: Path) -> dict[str, Any]:
     """Write metrics.json and report.html from the table of predictions; returns the content of metrics.json."""
-    from etude.results import measure, report
+    from etude.results import measure, reading, report
 
     measure.write(folder)
     report.render(folder)
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return reading.metrics(folder)
 
 
 def complete(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def describe(
     index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
     with replacing(folder / INDEX) as draft:
-        index.to_parquet(draft)
+        index.to_parquet(draft, write_page_checksum=True)
     counted = {"bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
     if left_out:
         counted["left_out"] = len(left_out)

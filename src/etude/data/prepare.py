@@ -93,7 +93,8 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
         if made and _same(made, files) and _manifest(folder).get("origin") == origin:
             with suppress(DataError):  # its index is lost or garbled: described anew below
                 return Pack(folder)
-        if made and len(made) == len(files) and all(map(_still, made, files, table["path"])):
+        kept = len(made) == len(files) and all(map(_still, made, files, table["path"]))
+        if made and kept and all(frames is None or digest(frames) == one.content for one, frames in known.values()):
             _refresh(folder, made, files, table.drop(columns="path"), origin, left_out)
             return Pack(folder)
         return _make(replace(collection, table=table), front, rules, folder, files, known, origin)

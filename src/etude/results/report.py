@@ -33,7 +33,7 @@ def render(folder: str | Path) -> Path:
         FileNotFoundError: The folder has no metrics.json yet; `measure.write` makes it.
     """
     folder = Path(folder)
-    record, metrics = reading.record(folder), json.loads((folder / "metrics.json").read_text("utf-8"))
+    record, metrics = reading.record(folder), reading.metrics(folder)
     table = reading.table(folder)
     disjoint = bool(record.get("data", {}).get("disjoint", False))
     sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]

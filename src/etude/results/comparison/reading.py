@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.results.comparison.run import Run, mapping, printable
+from etude.results.reading import CHANGED, intact
 
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
@@ -68,6 +69,9 @@ def _load(path: Path, faults: list[str]) -> dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         faults.append(f"{path.name} cannot be read.")
+        return {}
+    if path.suffix == ".json" and not intact(value):
+        faults.append(f"{path.name} {CHANGED}.")
         return {}
     return value
 
