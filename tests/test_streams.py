@@ -41,7 +41,7 @@ def log_file(tmp_path: Path) -> Iterator[Path]:
 
 def show(*lines: str) -> int:
     for line in lines:
-        print(line)
+        print(line)  # noqa: T201
     return 0
 
 

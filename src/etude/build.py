@@ -264,10 +264,10 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from etude.callbacks import SignalHandlers
+    from etude.callbacks import FinishedTraining, SignalHandlers
     from etude.storage import Storage
 
-    callbacks: list[Callback] = [SignalHandlers()]
+    callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
     callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:
         if resume and getattr(callback, "dirpath", None) is not None:

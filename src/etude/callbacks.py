@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
 
 from etude import signals
 
@@ -80,3 +80,13 @@ class SignalHandlers(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Install the handlers while a run that was interrupted shuts down."""
         signals.rearm()
+
+
+class FinishedTraining(Callback):
+    """Callback that trains no further epoch in a resumed run that early stopping had ended."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once when the patience was spent before the run was interrupted, as in its evaluation."""
+        for callback in trainer.early_stopping_callbacks:
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                trainer.should_stop = True

@@ -252,6 +252,7 @@ def finish(
     atomic.write_text(folder / "split.csv", split.to_csv(index=False))
     with atomic.replacing(folder / "predictions.parquet") as draft:
         table.to_parquet(draft, write_page_checksum=True)
+    about[reading.TABLE_HASH] = reading.file_hash(folder / reading.TABLE)
     atomic.write_text(folder / "record.json", json.dumps(reading.sealed(about), indent=1, ensure_ascii=False) + "\n")
     if not about["trial"]:
         try:

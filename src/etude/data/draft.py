@@ -6,6 +6,7 @@ and opened again, a draft drops what stands behind the last whole line and goes 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -193,7 +194,8 @@ def describe(
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
     with replacing(folder / INDEX) as draft:
         index.to_parquet(draft, write_page_checksum=True)
-    counted = {"bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
+    whole = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    counted: dict[str, Any] = {"index": whole, "bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
     if left_out:
         counted["left_out"] = len(left_out)
     manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}

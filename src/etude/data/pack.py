@@ -54,6 +54,8 @@ class Pack:
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
             if self.manifest["sha256"] != combined(self.index["content"]):
                 raise ValueError("its table is not the one that was written with its manifest")
+            if self.manifest.get("index") not in (None, hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()):
+                raise ValueError(f"{INDEX} was changed after it was written")
             if self._touched():
                 self.verify()
                 with suppress(OSError):  # the next process need not look again

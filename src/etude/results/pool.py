@@ -62,6 +62,7 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
             with replacing(folder / "predictions.parquet") as draft:
                 table.to_parquet(draft, write_page_checksum=True)
             record = _together(records, table)
+            record[reading.TABLE_HASH] = reading.file_hash(folder / reading.TABLE)
             record["data"]["pooled_from"] = [run.folder.name for _, run in sorted(folds.items())]
             write_text(folder / "record.json", json.dumps(reading.sealed(record), indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TABLE, RECORD, METRICS = "predictions.parquet", "record.json", "metrics.json"
 CHECKSUM = "checksum"  # key of the hash of all other values
+TABLE_HASH = "predictions_sha256"  # key of record.json
 CHANGED = "was changed after it was written"
 ANEW = "train the run anew, or take the file from where it is whole"
 
@@ -30,9 +31,13 @@ def table(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(folder / TABLE, page_checksum_verification=True)
+        found = pd.read_parquet(folder / TABLE, page_checksum_verification=True)
+        whole = _recorded_hash(folder) in (None, file_hash(folder / TABLE))
     except (OSError, ValueError) as error:  # pyarrow's errors are of these
         raise UserError(f"{folder / TABLE}: cannot be read as a table; {ANEW}") from error
+    if not whole:
+        raise UserError(f"{folder / TABLE}: {CHANGED}; {ANEW}")
+    return found
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -71,6 +76,21 @@ def metrics(folder: Path) -> dict[str, Any]:
     if not intact(found):
         raise UserError(f"{path}: {CHANGED}; {remedy}")
     return found
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded_hash(folder: Path) -> str | None:
+    """Return the hash of the table that a run's record.json holds; None where it holds none or cannot be read."""
+    try:
+        found = json.loads((folder / RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get(TABLE_HASH) if isinstance(found, dict) else None
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
