@@ -6,6 +6,7 @@ and opened again, a draft drops what stands behind the last whole line and goes 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -234,6 +235,9 @@ def check_replaceable(target: Path) -> None:
 def recover(target: Path) -> None:
     """Put back, or take away, what an interrupted `replace` left aside."""
     aside = _aside(target)
+    for folder in (target, aside, *target.parent.glob(f".{glob.escape(target.name)}.*")):
+        if folder.is_dir():
+            ownership.check_names(folder, ())  # its own list counts, and not that of the folder of packs
     if aside.is_dir() and not target.exists():
         move(aside, target)
     remove_folder(aside)

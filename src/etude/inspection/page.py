@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from etude import disk
 from etude.data.collection import cut_bytes
-from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.inspection import attribution, explain, history, layers, pictures, strip
