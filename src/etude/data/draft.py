@@ -196,7 +196,12 @@ def describe(
     with replacing(folder / INDEX) as draft:
         index.to_parquet(draft, write_page_checksum=True)
     whole = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
-    counted: dict[str, Any] = {"index": whole, "bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
+    counted: dict[str, Any] = {
+        "index": whole,
+        "bins": kept[0].bins if kept else 0,
+        "clips": len(kept),
+        "skipped": len(skipped),
+    }
     if left_out:
         counted["left_out"] = len(left_out)
     manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}
