@@ -95,7 +95,7 @@ def _end(log: Path) -> tuple[str, str]:
         last = next((line for line in reversed(lines) if line), None)
         if last and last[1] in ("ERROR", "CRITICAL"):
             return "failed", f"failed: {printable(last[3]).rstrip('.')}."
-        if last and last[3].startswith("interrupted"):
+        if last and last[3].startswith(("interrupted", "terminated by SIG")):
             return "interrupted", "interrupted before its end."
         if last:
             return "unfinished", f"unfinished; its log ends with: {printable(last[3])[:160].rstrip('.')}."
