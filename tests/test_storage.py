@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from etude import checkpoint
+from etude.errors import UserError
 from etude.files import atomic, ownership
 from etude.storage import Storage
 
@@ -87,3 +89,25 @@ def _wrapped() -> None:
         raise KeyboardInterrupt
     finally:
         raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 217664 vs 217616")
+
+
+@pytest.mark.parametrize("reader", ["storage", "checkpoint"])
+def test_changed_byte_of_a_checkpoint_is_noticed(reader: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    Storage([tmp_path]).save_checkpoint({"etude": {}, "weights": torch.zeros(1000)}, path)
+    read = Storage([tmp_path]).load_checkpoint if reader == "storage" else checkpoint.read
+    assert torch.equal(read(path)["weights"], torch.zeros(1000))
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(2000)) + 1000] = 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"last\.ckpt: is damaged, the checksum of .* is wrong"):
+        read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"])
+def test_damaged_checkpoint_of_a_resumed_run_is_a_sentence(content: bytes | str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    Storage([tmp_path]).save_checkpoint({"weights": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000] if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=r"last\.ckpt: "):
+        Storage([tmp_path]).load_checkpoint(path)

@@ -28,6 +28,13 @@ def main() -> int:
     Returns:
         Its exit status; 2 when there is no such command.
     """
+    from etude.door import guard
+
+    return guard(_run)  # the imports of a command take seconds, and signals and streams need their handlers before
+
+
+def _run() -> int:
+    """Run the command that the command line names."""
     from etude import __version__
 
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"

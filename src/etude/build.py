@@ -264,9 +264,11 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from etude.callbacks import FinishedTraining, SignalHandlers
     from etude.storage import Storage
 
-    callbacks: list[Callback] = [make(node) for node in (config.get("callbacks") or {}).values() if node]
+    callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
+    callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:
         if resume and getattr(callback, "dirpath", None) is not None:
             callback.dirpath = None  # type: ignore[attr-defined]

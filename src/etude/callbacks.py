@@ -8,7 +8,9 @@ import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
+
+from etude import signals
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +52,41 @@ class Lines(ProgressBar):
             said,
             time.monotonic() - self.begun,
         )
+
+
+class SignalHandlers(Callback):
+    """Handlers of the command, installed again over those of Lightning.
+
+    Lightning lets SIGTERM wait until a batch has ended, asks all processes of a run to agree on it from within the
+    handler, which can block for ever, and ignores SIGINT while it shuts down.
+    """
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the handlers before the first validation."""
+        signals.rearm()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the handlers before training."""
+        signals.rearm()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Raise an interruption that a library has swallowed."""
+        signals.check()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the handlers before testing."""
+        signals.rearm()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Install the handlers while a run that was interrupted shuts down."""
+        signals.rearm()
+
+
+class FinishedTraining(Callback):
+    """Callback that trains no further epoch in a resumed run that early stopping had ended."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once when the patience was spent before the run was interrupted, as in its evaluation."""
+        for callback in trainer.early_stopping_callbacks:
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                trainer.should_stop = True

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+COPY = "take it from a copy, or train the run anew"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # what an export is made of, as the Hugging Face hub has them
 
 
@@ -33,6 +34,7 @@ def read(path: Path) -> dict[str, Any]:
 
     if path.is_dir() or path.suffix == ".safetensors":
         return _exported(path / WEIGHTS if path.is_dir() else path)
+    verify(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a strange byte leads to, and advises to trust it
@@ -42,6 +44,25 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or "etude" not in stored:
         raise UserError(f"{path}: is a checkpoint of something else; it holds no recipe of a network")
     return stored
+
+
+def verify(path: Path) -> None:
+    """Check that no byte of a checkpoint has changed since it was written: torch itself ignores the checksums in it.
+
+    Raises:
+        UserError: The content of the file does not have its checksums.
+    """
+    import zipfile
+
+    try:
+        if not zipfile.is_zipfile(path):
+            return  # of an old format, or no checkpoint, which reading it tells
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a strange byte in a header leads to errors of many kinds
+        raise UserError(f"{path}: is damaged ({str(error) or type(error).__name__}); {COPY}") from error
+    if damaged is not None:
+        raise UserError(f"{path}: is damaged, the checksum of {damaged} is wrong; {COPY}")
 
 
 def _exported(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from etude.errors import UserError
 from etude.files.atomic import write_text
 
 
@@ -28,9 +29,12 @@ class Curves(Logger):
         self.path = path
         self.rows: dict[int, dict[str, Any]] = {}
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    for row in csv.DictReader(file):
+                        self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
+            except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+                raise UserError(f"{path}: is damaged; remove it to resume without its earlier curves") from error
 
     @property
     def name(self) -> str:

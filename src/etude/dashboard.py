@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from etude.door import guard
 from etude.errors import UserError
 
 HELP = """dashboard: a view of a project in Weights & Biases, with a group of runs for each backbone and task.
@@ -33,29 +34,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 when Weights & Biases does not take it; 2 when the command has to be mended or there is no key.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _dashboard(words))
+
+
+def _dashboard(words: list[str]) -> int:
+    """Save or print the view that the words of the command describe."""
     if not words or "-h" in words or "--help" in words:
         print(HELP)  # noqa: T201
         return 0
     from etude.tracking.panels import leading, workspace
     from etude.tracking.to_wandb import has_key
 
-    try:
-        asked = _asked(words)
-        show = asked["show"] == "true"
-        targets = [name for name in asked["targets"].split(",") if name] or None
-        if not show and not asked["entity"]:
-            raise UserError("entity=<user or team>: a view is saved under somebody's name; show=true only prints it")
-        view = workspace(asked["entity"] or "<entity>", asked["project"], asked["name"], leading(targets))
-        if show:
-            print(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1))  # noqa: T201
-            return 0
-        if not has_key():
-            raise UserError(
-                "there is no key for Weights & Biases here: wandb login, or WANDB_API_KEY; show=true needs none"
-            )
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    asked = _asked(words)
+    show = asked["show"] == "true"
+    targets = [name for name in asked["targets"].split(",") if name] or None
+    if not show and not asked["entity"]:
+        raise UserError("entity=<user or team>: a view is saved under somebody's name; show=true only prints it")
+    view = workspace(asked["entity"] or "<entity>", asked["project"], asked["name"], leading(targets))
+    if show:
+        print(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1))  # noqa: T201
+        return 0
+    if not has_key():
+        raise UserError(
+            "there is no key for Weights & Biases here: wandb login, or WANDB_API_KEY; show=true needs none"
+        )
     try:
         print(view.save().url)  # type: ignore[no-untyped-call]  # noqa: T201
     except Exception as error:  # the client raises what its transport does

@@ -1,46 +1,99 @@
-"""What the commands that write a page have in common: help, one sentence for what is wrong, and an exit status."""
+"""The way into every command: exceptions become sentences and exit statuses, and streams and signals are guarded."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from etude.errors import UserError
+from etude import disk, signals, streams
+from etude.errors import RunError, UserError
 
 log = logging.getLogger(__name__)
 
 
-def door(argv: Sequence[str] | None, help: str, work: Callable[[list[str]], Iterable[Path]]) -> int:
-    """Run a command and print where its pages are.
+def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
+    """Run a command to its exit status.
+
+    SIGTERM ends it as Ctrl-C does, and a second signal at once. What a closed or full stdout or stderr does not take is
+    shown elsewhere. A guard inside another one leaves signals and streams to the outer one.
+
+    Args:
+        work: The command; returns its status.
+        way_out: What to change when a place cannot be written, such as `name another folder with to=<folder>`.
+        advice: How to continue after an interruption, as the rest of a sentence.
+
+    Returns:
+        The command's own status, usually 0; 1 when it failed; 2 when its input has to be corrected; 130 after Ctrl-C;
+        143 after SIGTERM. Where neither a stream nor a log could take the output, 0 becomes 1.
+    """
+    from etude.files.atomic import remove_empty_folders
+
+    with streams.guarded() as guarded:
+        nested = not guarded
+        with signals.handled():
+            try:
+                status = work()
+            except KeyboardInterrupt as error:
+                signals.advise(error, advice)
+                if nested:
+                    raise
+                signals.kill_children()
+                signals.report(error)
+                if signals.received():
+                    logging.disable(logging.INFO)  # libraries report their statistics when the process ends
+                status = signals.exit_status(error)
+            except (UserError, RunError) as error:
+                status = _refused(error)
+            except MemoryError:
+                status = _refused(RunError("out of memory; close other programs, or give the command less at a time"))
+            except OSError as error:
+                explained = disk.explain(error, way_out=way_out)
+                if explained is None:
+                    raise
+                log.debug("the error", exc_info=True)
+                status = _refused(explained)
+        if status and not nested:
+            with suppress(OSError):
+                remove_empty_folders()
+        for stream in guarded:
+            stream.flush()
+        if not streams.deliver(guarded):
+            status = status or 1
+    signals.ending(status)
+    return status
+
+
+def door(argv: Sequence[str] | None, help: str, work: Callable[[list[str]], Iterable[Path]], way_out: str = "") -> int:
+    """Run a command that writes pages, and print where they are.
 
     Args:
         argv: The words of the command; none takes those of the process.
         help: What is printed when it is asked for, or nothing is.
         work: Words to the pages that were written; raises UserError for what has to be mended.
+        way_out: What to change when a place cannot be written; see `guard`.
 
     Returns:
-        0; 2 when something has to be mended; 130 when interrupted.
+        The exit status; see `guard`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or "-h" in words or "--help" in words:
-        print(help)  # noqa: T201
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        pages = work(words)
-    except KeyboardInterrupt:
-        log.warning("interrupted")
-        return 130
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    try:
-        for page in pages:
+
+    def run() -> int:
+        if not words or "-h" in words or "--help" in words:
+            print(help)  # noqa: T201
+            return 0
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        for page in work(words):
             print(page)  # noqa: T201
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+
+    return guard(run, way_out)
+
+
+def _refused(error: UserError | RunError) -> int:
+    """Print the sentence of an error; return the exit status that goes with it."""
+    if str(error):  # of several processes the first one speaks
+        print(error, file=sys.stderr)  # noqa: T201
+    return 1 if isinstance(error, RunError) else 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude import build
+from etude import build, signals
 from etude.errors import UserError
 from etude.files import atomic
 from etude.launch import first
@@ -117,11 +118,8 @@ def carry_out(
     from etude.ramp import Ramp
 
     fitting = time.monotonic()
-    try:
-        with explained(config, folder, trainer, learner):
-            trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from stop
+    with interruptible(), explained(config, folder, trainer, learner):
+        trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
     if any(isinstance(callback, Ramp) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}  # it was about the learning rate, and the weights are ruined
     trained = time.monotonic()
@@ -134,7 +132,7 @@ def carry_out(
             trainer.current_epoch,
         )
         return {}
-    with explained(config, folder, trainer, learner):
+    with interruptible(), explained(config, folder, trainer, learner):
         table = predict(trainer, learner, data)
         learner.cache = None  # and its disk is free
         if table is None:
@@ -146,6 +144,19 @@ def carry_out(
             "seconds": {"train": round(trained - fitting, 1), "total": round(total, 1)},
             "model": about,
         })  # fmt: skip
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise the interruption itself where Lightning answers it with SystemExit.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or, as Terminated, another signal ended training or testing.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        raise signals.again(stop) from stop
 
 
 def check(config: Mapping[str, Any], data: MusicData) -> None:
@@ -229,6 +240,7 @@ def finish(
     import pandas as pd
 
     from etude import keep, record
+    from etude.results import reading
 
     choices = config.get("choices", {})
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
@@ -239,8 +251,9 @@ def finish(
     split = pd.DataFrame({"id": data.pack.index["id"], "split": data.parts})
     atomic.write_text(folder / "split.csv", split.to_csv(index=False))
     with atomic.replacing(folder / "predictions.parquet") as draft:
-        table.to_parquet(draft)
-    atomic.write_text(folder / "record.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        table.to_parquet(draft, write_page_checksum=True)
+    about[reading.TABLE_HASH] = reading.file_hash(folder / reading.TABLE)
+    atomic.write_text(folder / "record.json", json.dumps(reading.sealed(about), indent=1, ensure_ascii=False) + "\n")
     if not about["trial"]:
         try:
             keep.keep(folder, table, data, targets)
@@ -251,11 +264,11 @@ def finish(
 
 def measured(folder: Path) -> dict[str, Any]:
     """Write metrics.json and report.html from the table of predictions; returns the content of metrics.json."""
-    from etude.results import measure, report
+    from etude.results import measure, reading, report
 
     measure.write(folder)
     report.render(folder)
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return reading.metrics(folder)
 
 
 def complete(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

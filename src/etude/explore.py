@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the command or the data have to be mended; 130 when interrupted.
     """
-    return door(argv, HELP, _work)
+    return door(argv, HELP, _work, "name another folder with out=<folder> or data.packs=<folder>")
 
 
 def _work(words: list[str]) -> list[Path]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from etude import disk, streams
 from etude.compose.checked import checked as plain
 from etude.compose.stored import finished, stored
 from etude.errors import UserError
@@ -71,7 +72,7 @@ def claim(folder: Path, resume: bool) -> None:
         lock = Lock(folder / RUN, os.path.relpath(folder))
         lock.acquire()
     except OSError as error:
-        raise UserError(f"{os.path.relpath(folder)}: cannot be written ({error.strerror or error})") from error
+        raise disk.explain(error, folder, disk.OTHER_RUN) or error from error
     _locks[key] = lock
     if not resume and (begun(folder) or finished(folder)):
         release(folder)
@@ -191,6 +192,7 @@ def silence(folder: Path) -> None:
 
 def close(folder: Path) -> None:
     """End the writing of this process into a run's folder."""
+    streams.deliver_now()
     silence(folder)
     release(folder)
 
@@ -220,4 +222,4 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
     try:
         return str(Path(outputs) / agreed(create, name))
     except OSError as error:
-        raise UserError(f"outputs={outputs}: cannot be written ({error.strerror or error})") from error
+        raise disk.explain(error, outputs, disk.OTHER_RUN, f"outputs={outputs}") or error from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -53,13 +52,9 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Every score with its interval, per class, beside the baselines, as metrics.json has them."""
-        path = self._file("metrics.json")
-        try:
-            return json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise UserError(
-                f"{path}: cannot be read as JSON; make it anew: python scripts/report.py {self.folder}"
-            ) from error
+        from etude.results import reading
+
+        return reading.metrics(self._file("metrics.json").parent)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -73,7 +68,11 @@ class Run:
         """Losses, scores and learning rate by epoch."""
         import pandas as pd
 
-        return pd.read_csv(self._file("curves.csv"))
+        path = self._file("curves.csv")
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError) as error:  # pandas' errors are of these
+            raise UserError(f"{path}: cannot be read as a table ({' '.join(str(error).split())[:200]})") from error
 
     def scores(self) -> pd.DataFrame:
         """All scores, a row each.
@@ -148,8 +147,8 @@ class Run:
             window: Seconds of a window; none takes the length of the clips that it was judged on.
             overlap: Share of a window that the next one has again.
             batch: Windows that are judged at a time.
-            workers: Processes that decode; None means one per core, for many files. Each begins by importing the script
-                that called, which therefore has to call below `if __name__ == "__main__":`.
+            workers: Processes that decode; None means one per core, for many files. They do not import the script that
+                called, which therefore needs no `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
 
         Returns:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from etude.build import conf_dir
-from etude.errors import UserError
+from etude.door import guard
 from etude.words import module_of
 
 log = logging.getLogger(__name__)
+ADVICE = "; the same command goes on from here"
 HELP = """prepare: make the pack of a collection, the frames of all its clips in one file.
 
   python scripts/prepare.py source=folder path=music                 a folder per class
@@ -37,22 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 when the config or the data have to be mended; 130 when interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _prepare(words), "name another folder with data.packs=<folder>", ADVICE)
+
+
+def _prepare(words: list[str]) -> int:
+    """Make the pack that the words of the command describe."""
     if not words or "-h" in words or "--help" in words:
         print(_help())  # noqa: T201
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        module, overrides = module_of([word for word in words if word != "verify=true"])
-        pack = module.source.pack(module.feature.front, module.rules)
-        if "verify=true" in words and hasattr(pack, "verify"):
-            pack.verify()
-            log.info("every clip is, byte for byte, what was written")
-    except KeyboardInterrupt:
-        log.warning("interrupted; the same command goes on from here")
-        return 130
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    module, overrides = module_of([word for word in words if word != "verify=true"])
+    pack = module.source.pack(module.feature.front, module.rules)
+    if "verify=true" in words and hasattr(pack, "verify"):
+        pack.verify()
+        log.info("every clip is, byte for byte, what was written")
     hours = f"{len(pack.index)} clips, {int(pack.lengths.sum()):,} frames"
     log.info("%s%s", hours, f" in {pack.folder}" if hasattr(pack, "folder") else "")
     log.info("train with: python train.py %s", shlex.join(overrides))

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import TypeVar
 
+from etude import signals
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 EVERY = 10.0  # seconds between two plain lines
@@ -23,10 +25,10 @@ def track(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
         title: What is being done.
         unit: What is counted, in the plural.
     """
-    if sys.stderr.isatty():
-        yield from _bar(items, total, title, unit)
-    else:
-        yield from _lines(items, total, title, unit)
+    shown = _bar if sys.stderr.isatty() else _lines
+    for item in shown(items, total, title, unit):
+        signals.check()
+        yield item
 
 
 def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:

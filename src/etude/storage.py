@@ -10,6 +10,8 @@ from typing import Any
 
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
+from etude import signals
+from etude.checkpoint import COPY, verify
 from etude.errors import UserError
 from etude.files import atomic, ownership
 
@@ -63,12 +65,16 @@ class Storage(TorchCheckpointIO):
             if cause is None:
                 raise
             if isinstance(cause, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
+                raise signals.again(cause) from error
             raise OSError(cause.errno, cause.strerror, str(path)) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint, with the paths in it recomputed from where its folder lies now."""
-        checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        verify(Path(path))
+        try:
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        except Exception as error:  # the unpickler raises whatever a strange byte leads to
+            raise UserError(f"{path}: cannot be read as a checkpoint; {COPY}") from error
         relocate(checkpoint, Path(path).parent)
         return checkpoint
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude import help, job
+from etude import disk, help, job, signals
 from etude.build import conf_dir
 from etude.compose.faults import faults, told
 from etude.compose.opened import arguments, raising
+from etude.door import guard
 from etude.errors import RunError, UserError
 from etude.launch import first
 from etude.sweeps import place
@@ -28,9 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides and options; none takes the command line's.
 
     Returns:
-        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; or 2 when the
-        command, the config or the data have to be mended.
+        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; 2 when the command,
+        the config or the data have to be mended; 130 after Ctrl-C; 143 after SIGTERM.
     """
+    return guard(lambda: _main(argv), disk.OTHER_RUN)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Run the words of the command line, or those that are given."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if help.asked(sys.argv[1:]):
@@ -50,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(told(found))
     except UserError as error:
         print(error, file=sys.stderr)  # noqa: T201
+        tell(str(error))
         return 2
     except SystemExit:  # --version
         return 0
@@ -62,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            score = _job(config, folder)
+            with disk.explained(folder, disk.OTHER_RUN):
+                score = _job(config, folder)
             job.close(folder)
             return score
         except KeyboardInterrupt:
@@ -91,14 +99,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, RunError) as error:
         if not OUTCOME.begun:
             print(error, file=sys.stderr)  # noqa: T201
+            tell(str(error))
         return state["status"] or 2
-    except KeyboardInterrupt:
-        log.warning("interrupted%s", OUTCOME.advice or state["advice"])
-        return 130
+    except KeyboardInterrupt as error:
+        tell(signals.describe(error))
+        signals.report(signals.advise(error, OUTCOME.advice or state["advice"]))  # before the run's log is closed
+        raise
     except Refused as refusal:
         print(refusal.error, file=sys.stderr)  # noqa: T201
         tell(str(refusal.error))
-        return 2
+        return 1 if isinstance(refusal.error, RunError) else 2
     except SystemExit as stop:
         if stop.code in (0, None):
             return OUTCOME.status
@@ -106,10 +116,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         name = flags.config_name or "train"
         if OUTCOME.begun or not (found := faults(flags.overrides, flags.multirun, flags.config_dir, name, error)):
+            if not OUTCOME.begun:
+                tell(f"{type(error).__name__}: {error}")
             raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             log.exception("what Hydra said")
         print(told(found), file=sys.stderr)  # noqa: T201
+        tell(told(found))
         return 2
     finally:
         tidy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,3 +156,22 @@ def test_a_list_in_the_place_of_the_manifest_is_no_pack(pack: Pack) -> None:
 def test_a_folder_that_is_not_there_is_no_pack(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
         Pack(tmp_path / "none")
+
+
+def test_frames_that_are_newer_than_the_manifest_are_verified(pack: Pack) -> None:
+    data = bytearray((pack.folder / FRAMES).read_bytes())
+    data[len(data) // 2] ^= 1
+    (pack.folder / FRAMES).write_bytes(data)
+    later = (pack.folder / MANIFEST).stat().st_mtime_ns + 10**9
+    os.utime(pack.folder / FRAMES, ns=(later, later))
+    with pytest.raises(DataError, match="was changed after it was written"):
+        Pack(pack.folder)
+
+
+def test_intact_frames_are_verified_once(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pack.folder / FRAMES).write_bytes((pack.folder / FRAMES).read_bytes())
+    earlier = (pack.folder / FRAMES).stat().st_mtime_ns - 10**9
+    os.utime(pack.folder / MANIFEST, ns=(earlier, earlier))
+    Pack(pack.folder)
+    monkeypatch.setattr(Pack, "verify", None)
+    Pack(pack.folder)

@@ -29,6 +29,7 @@ from etude.data.read import sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError, UserError
+from etude.files import ownership
 from etude.files.ownership import LIST
 
 FRONT = FrontEnd(n_mels=40)
@@ -920,3 +921,36 @@ def test_clips_that_a_source_lost_count_against_max_skipped(source: Collection, 
     assert len(make(replace(source, left_out=lost), packs, max_skipped=0.25).index) == COUNT
     others = tuple(replace(item, clip=False) for item in lost)
     assert len(make(replace(source, left_out=others), packs, max_skipped=0.0).index) == COUNT
+
+
+@pytest.fixture
+def another_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget what this process has written, as if another one had."""
+
+    def forget() -> None:
+        monkeypatch.setattr(ownership, "_folders", set())
+        monkeypatch.setattr(ownership, "_created", set())
+
+    return forget
+
+
+def test_outdated_pack_of_another_process_is_replaced(
+    source: Collection, packs: Path, another_process: Callable[[], None]
+) -> None:
+    fewer = replace(source, table=source.table[:-1])
+    prepare(fewer, FRONT, Rules(packs, workers=1))
+    another_process()
+    assert len(prepare(source, FRONT, Rules(packs, workers=1)).index) == COUNT
+    assert [path.name for path in packs.iterdir() if path.is_dir() and path.name.startswith(".")] == []
+
+
+def test_changed_frames_are_made_again(source: Collection, packs: Path, another_process: Callable[[], None]) -> None:
+    pack = prepare(source, FRONT, Rules(packs, workers=1))
+    before = (pack.folder / FRAMES).read_bytes()
+    (pack.folder / FRAMES).write_bytes(before[:1000] + bytes([before[1000] ^ 1]) + before[1001:])
+    later = (pack.folder / MANIFEST).stat().st_mtime_ns + 10**9
+    os.utime(pack.folder / FRAMES, ns=(later, later))
+    another_process()
+    again = prepare(source, FRONT, Rules(packs, workers=1))
+    assert (again.folder / FRAMES).read_bytes() == before
+    again.verify()

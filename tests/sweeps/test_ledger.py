@@ -65,7 +65,18 @@ def test_another_file_of_that_name_is_refused(text: str, tmp_path: Path) -> None
         Ledger(tmp_path)
 
 
-def test_a_folder_in_the_file_is_one_of_the_sweep(tmp_path: Path) -> None:
-    rows = "0,../../elsewhere,done,0,1.0,0.5,,[]\n"
-    (tmp_path / "jobs.csv").write_text(",".join(COLUMNS) + "\n" + rows)
-    assert Ledger(tmp_path).jobs[0].folder == tmp_path / "elsewhere"
+@pytest.mark.parametrize("folder", ["../../elsewhere", "/elsewhere", "0_a/../../x"])
+def test_folder_outside_of_the_sweep_is_refused(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text(",".join(COLUMNS) + f"\n0,{folder},done,0,1.0,0.5,,[]\n")
+    with pytest.raises(UserError, match=r"jobs\.csv: is not the list of a sweep's jobs"):
+        Ledger(tmp_path)
+
+
+def test_folder_with_slash_is_read_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for number, name in enumerate(("a", "b")):
+        folder = tmp_path / f"{number}_{name}" / "x"
+        ledger.put(Job(number, [f"name='{name}/x'"], folder, status=DONE, sweep=tmp_path))
+    ledger.write()
+    assert [job.folder for job in Ledger(tmp_path).jobs] == [tmp_path / "0_a" / "x", tmp_path / "1_b" / "x"]
+    assert [job.name for job in Ledger(tmp_path).jobs] == ["0_a/x", "1_b/x"]

@@ -30,6 +30,10 @@ def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def terminate(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Bomb(Callback):
     def __init__(self, how: str, step: int) -> None:
         self.how, self.step = how, step
@@ -53,6 +57,10 @@ class Bomb(Callback):
     def on_validation_batch_end(self, trainer, *args) -> None:
         if self.explode("validation", trainer):
             kill()
+
+    def on_test_batch_end(self, trainer, *args) -> None:
+        if self.explode("testing", trainer):
+            terminate()
 """
 EPOCHS, STEPS = 5, 8  # 116 clips in batches of 16
 # within the third epoch, after which the run ends: it was to have as many, or no later one is better by so much
@@ -60,7 +68,10 @@ MOMENT = int(np.random.default_rng(7).integers(2 * STEPS + 1, 3 * STEPS))
 LINE = ["backbone=lstm", "task=joint", "backbone.dropout=0.3", "augment=specaugment"]
 STOPPED = [f"trainer.max_epochs={EPOCHS}", "patience=2", "+callbacks.early_stopping.min_delta=10"]
 WAYS = {"best_epoch": STOPPED, "ema": ["trainer.max_epochs=3"]}
-CASES = [*(("best_epoch", how) for how in ("training", "validation", "writing", "full")), ("ema", "training")]
+CASES = [
+    *(("best_epoch", how) for how in ("training", "validation", "writing", "full", "testing")),
+    ("ema", "training"),
+]
 STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random")
 RUNNING = ("current_model_state", "averaging_state")  # of a mean of the weights, which stands in `state_dict`
 
@@ -129,7 +140,7 @@ def test_what_ends_a_run_changes_nothing(
     (tmp_path / "bomb.py").write_text(BOMB)
     bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, how: {how}, step: {MOMENT}}}"
     ended = start(nest, tmp_path, environment, *words(kept), f"data.packs={packs}", *LINE, bomb)
-    assert ended.returncode == (1 if how == "full" else -9), ended.stderr
+    assert ended.returncode == {"full": 1, "testing": 143}.get(how, -9), ended.stderr
     (run,) = (tmp_path / "outputs").iterdir()
     assert not (run / "metrics.json").exists()
     left = {path.name for path in (run / "checkpoints").iterdir()}
@@ -144,6 +155,11 @@ def test_what_ends_a_run_changes_nothing(
         assert said.startswith(f"{run.relative_to(tmp_path)}/checkpoints: the disk is full")
         assert said.endswith(f"; go on with: python train.py resume={run.relative_to(tmp_path)}")
         assert "Traceback" not in ended.stderr
+    if how == "testing":
+        run_path = run.relative_to(tmp_path)
+        said = f"terminated by SIGTERM; go on with: python train.py resume={run_path}"
+        assert ended.stderr.splitlines()[-1] == said
+        assert (run / "train.log").read_text().rstrip().endswith(said)
     resumed = start(nest, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
     assert resumed.returncode == 0, resumed.stderr
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

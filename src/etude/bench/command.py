@@ -11,6 +11,7 @@ from dataclasses import asdict
 from importlib import import_module
 
 from etude.bench.timing import Section
+from etude.door import guard
 
 BENCHES = {
     "audio": "sound to frames",
@@ -29,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 with `--check` when a bar does not hold.
     """
+    return guard(lambda: _bench(argv))
+
+
+def _bench(argv: Sequence[str] | None) -> int:
+    """Time what the command line names."""
     parser = argparse.ArgumentParser(
         prog="bench", description="Speed against peers that are timed in the same run, and the bars it has to hold."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from etude import job
-from etude.errors import UserError
+from etude import disk, job
+from etude.errors import RunError, UserError
 from etude.files import ownership
 from etude.launch import first
 
@@ -26,8 +25,8 @@ class Refused(SystemExit):
         error: The reason.
     """
 
-    def __init__(self, error: UserError) -> None:
-        super().__init__(2)
+    def __init__(self, error: UserError | RunError) -> None:
+        super().__init__(1 if isinstance(error, RunError) else 2)
         self.error = error
 
 
@@ -76,7 +75,7 @@ def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = 
             if not (folder / name).exists():
                 ownership.mark_created(folder / name)
     except OSError as error:
-        raise UserError(f"{os.path.relpath(folder)}: cannot be written ({error.strerror or error})") from error
+        raise disk.explain(error, folder, disk.OTHER_RUN) or error from error
 
 
 def _selected(config: Any, key: str) -> Path | None:
@@ -86,7 +85,7 @@ def _selected(config: Any, key: str) -> Path | None:
         return Path(str(OmegaConf.select(config, key)))
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
+        while cause is not None and not isinstance(cause, UserError | RunError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise Refused(cause) from error
@@ -96,5 +95,5 @@ def _selected(config: Any, key: str) -> Path | None:
 def _refusing(function: Callable[..., None], *args: Any) -> None:
     try:
         function(*args)
-    except UserError as error:
+    except (UserError, RunError) as error:
         raise Refused(error) from error

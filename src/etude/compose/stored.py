@@ -46,7 +46,7 @@ def stored(folder: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file makes the parser raise errors of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a config ({reason}); the run cannot be resumed") from error
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not {"data", "feature", "backbone", "task", "trainer"} <= set(config):
         raise UserError(f"{path}: is not a config; the run cannot be resumed")
     vet(config)
     return relocate({str(key): value for key, value in config.items()}, folder, overrides)

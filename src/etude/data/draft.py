@@ -6,6 +6,8 @@ and opened again, a draft drops what stands behind the last whole line and goes 
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -196,8 +198,14 @@ def describe(
     index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
     with replacing(folder / INDEX) as draft:
-        index.to_parquet(draft)
-    counted = {"bins": kept[0].bins if kept else 0, "clips": len(kept), "skipped": len(skipped)}
+        index.to_parquet(draft, write_page_checksum=True)
+    whole = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    counted: dict[str, Any] = {
+        "index": whole,
+        "bins": kept[0].bins if kept else 0,
+        "clips": len(kept),
+        "skipped": len(skipped),
+    }
     if left_out:
         counted["left_out"] = len(left_out)
     manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}
@@ -236,6 +244,9 @@ def check_replaceable(target: Path) -> None:
 def recover(target: Path) -> None:
     """Put back, or take away, what an interrupted `replace` left aside."""
     aside = _aside(target)
+    for folder in (target, aside, *target.parent.glob(f".{glob.escape(target.name)}.*")):
+        if folder.is_dir():
+            ownership.check_names(folder, ())  # its own list counts, and not that of the folder of packs
     if aside.is_dir() and not target.exists():
         move(aside, target)
     remove_folder(aside)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +48,20 @@ class Pack:
         self.folder = folder
         try:
             self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            self.index: pd.DataFrame = pd.read_parquet(folder / INDEX)
+            self.index: pd.DataFrame = pd.read_parquet(folder / INDEX, page_checksum_verification=True)
             self.starts, self.lengths = self.index["start"].to_numpy(), self.index["frames"].to_numpy()
             shape = (int(self.lengths.sum()), int(self.manifest["bins"]))
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
             if self.manifest["sha256"] != combined(self.index["content"]):
                 raise ValueError("its table is not the one that was written with its manifest")
+            if self.manifest.get("index") not in (None, hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()):
+                raise ValueError(f"{INDEX} was changed after it was written")
+            if self._touched():
+                self.verify()
+                with suppress(OSError):  # the next process need not look again
+                    os.utime(folder / MANIFEST)
+        except DataError:
+            raise
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{folder}: is not a whole pack ({error}); delete the folder and it is made again"
@@ -62,6 +72,11 @@ class Pack:
         first, frames = int(self.starts[row]), int(self.lengths[row])
         stop = frames if length is None else min(start + length, frames)
         return self.frames[first + start : first + stop]
+
+    def _touched(self) -> bool:
+        """Return whether the frames were written after the manifest, which is the last file of a pack."""
+        frames, manifest = ((self.folder / name).stat().st_mtime_ns for name in (FRAMES, MANIFEST))
+        return frames > manifest
 
     def verify(self) -> None:
         """Raise DataError when the frames of a clip are not, byte for byte, those that were written."""

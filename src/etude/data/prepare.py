@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude import disk
 from etude.audio.decode import DecodeError
 from etude.audio.front import Front
 from etude.audio.plausibility import SuspectSoundWarning
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LONGEST = 3600.0  # seconds; of an hour the frames of a process take about a gigabyte while they are made
 SHOWN = 10  # suspect clips that the log names
+OTHER_PACKS = "name another folder with data.packs=<folder>"
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,15 @@ def prepare(collection: Collection, front: Front, rules: Rules) -> Pack:
     if made and _same(made, files) and _manifest(folder).get("origin") == origin:
         with suppress(DataError):  # complete, and read without a lock, so that the folder may be read-only
             return Pack(folder)
-    with lock(folder, rules):
+    with disk.explained(folder, OTHER_PACKS, f"data.packs={rules.packs}"), lock(folder, rules):
         draft.recover(folder)
         known = _known(folder, rules.retry)
         made = [entry for entry, _ in known.values()]
         if made and _same(made, files) and _manifest(folder).get("origin") == origin:
             with suppress(DataError):  # its index is lost or garbled: described anew below
                 return Pack(folder)
-        if made and len(made) == len(files) and all(map(_still, made, files, table["path"])):
+        kept = len(made) == len(files) and all(map(_still, made, files, table["path"]))
+        if made and kept and all(frames is None or digest(frames) == one.content for one, frames in known.values()):
             _refresh(folder, made, files, table.drop(columns="path"), origin, left_out)
             return Pack(folder)
         return _make(replace(collection, table=table), front, rules, folder, files, known, origin)
@@ -281,13 +284,10 @@ def lock(folder: Path, rules: Rules) -> Lock:
             f"data.packs={rules.packs}: has no pack that is up to date, and none is made there because a stored config "
             "named the folder; name one with data.packs=<folder>"
         )
-    try:
+    with disk.explained(folder.parent, OTHER_PACKS, f"data.packs={folder.parent}"):
         ownership.open_folder(folder.parent)
         held = Lock(folder.with_name(f".{folder.name}.lock"), str(folder))
         held.acquire(wait=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"data.packs={folder.parent}: cannot be written ({reason}); choose another folder") from error
     return held
 
 

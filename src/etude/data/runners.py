@@ -17,11 +17,14 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from etude import signals
+from etude.data import processes
 from etude.errors import UserError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 SHARD = 8  # jobs that travel together: enough to hide the way there and back
@@ -92,6 +95,10 @@ def _processes(
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
+    if processes.refers_to_main(function, jobs[0]):
+        log.info("one process: what it calls is defined in the script itself, which workers do not import")
+        yield from _alone(function, jobs)
+        return
     pool = ProcessPoolExecutor(count, mp_context=_context(), initializer=_quiet)
     rest = iter(jobs)
     try:
@@ -106,6 +113,9 @@ def _processes(
         raise UserError(
             "a worker process died, perhaps for want of memory; start again with fewer (workers=1) and it goes on"
         ) from error
+    except KeyboardInterrupt:
+        signals.kill_children()  # or the pool waits for what they are doing
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -128,11 +138,11 @@ def _context() -> Any:
     On Linux they are forked from one that has nothing but their imports, and begins with them here; elsewhere each
     begins anew.
     """
-    from multiprocessing import forkserver, get_context
-
     if sys.platform != "linux":
-        return get_context("spawn")
-    context = get_context("forkserver")
+        return processes.SpawnContext()
+    from multiprocessing import forkserver
+
+    context = processes.ForkServerContext()
     context.set_forkserver_preload(["etude.data.warm"])
     forkserver.ensure_running()
     return context

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etude import settings
+from etude import disk, settings
 from etude.door import door
 from etude.errors import UserError
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return carry_out(wish)
 
-    return door(argv, HELP, work)
+    return door(argv, HELP, work, disk.OTHER_FOLDER)
 
 
 def parse(words: Sequence[str]) -> Wish:

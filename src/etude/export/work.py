@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude import disk
 from etude.api import weights
 from etude.checkpoint import CONFIG
 from etude.errors import UserError
@@ -144,9 +145,7 @@ def _draft(to: Path) -> Iterator[Path]:
             ownership.mark_created(part / name)  # also those that exporters of other libraries wrote
             replace(part / name, to / name)
     except OSError as error:
-        raise UserError(
-            f"to={to}: cannot be written ({error.strerror or error}); name another with to=<folder>"
-        ) from error
+        raise disk.explain(error, to, disk.OTHER_FOLDER, f"to={to}") or error from error
     finally:
         for path in part.iterdir() if part.is_dir() else ():
             ownership.mark_created(path)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from etude import disk
 from etude.errors import UserError
 from etude.files import ownership
 
@@ -29,13 +30,14 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
     ownership.check(path)
     ownership.record(path)
     draft = ownership.draft_of(path)
-    _create(draft)
     try:
-        yield draft
-        if sync:
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
-        replace(draft, path)
+        with disk.writing(path):
+            _create(draft)
+            yield draft
+            if sync:
+                with draft.open("rb") as file:
+                    os.fsync(file.fileno())
+            replace(draft, path)
     except BaseException:
         remove(draft)
         raise

@@ -8,6 +8,7 @@ so is any folder that holds a file that is not listed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from etude import disk
 from etude.errors import UserError
 
 LIST = ".etude-files"
@@ -175,8 +177,15 @@ def record(path: Path) -> None:
         raise UserError(f"{target}: is a symbolic link, and nothing is written through it; remove the link")
     new = not os.path.exists(target)
     handle = os.open(target, flags, 0o666)
+    line = (json.dumps(name) + "\n").encode()
     try:
-        os.write(handle, (json.dumps(name) + "\n").encode())
+        with disk.writing(target):
+            if os.write(handle, line) < len(line):  # the disk took a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        if new:
+            os.unlink(target)
+        raise
     finally:
         os.close(handle)
     if new:

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude import disk
 from etude.data.collection import cut_bytes
-from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.inspection import attribution, explain, history, layers, pictures, strip
@@ -47,10 +47,8 @@ def inspect(wish: Wish, command: str = "") -> list[Path]:
         UserError: There is no such run or clip, or the folder cannot be written.
     """
     to = wish.to or wish.folder
-    try:
+    with disk.explained(to, disk.OTHER_FOLDER, f"to={to}"):
         ownership.open_folder(to)
-    except OSError as error:
-        raise UserError(f"to={to}: cannot be written ({error.strerror})") from error
     run = Run(wish.folder, wish.checkpoint)
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
     clips = [cropped(clip, run, wish.crop) for clip in run.clips(wish.clips)]
@@ -112,11 +110,9 @@ def _write(run: Run, clip: Clip, to: Path, command: str) -> Path:
         gallery=gallery(run, clip.id),
     )
     path = to / f"inspect_{stem(clip.id)}.html"
-    try:
+    with disk.explained(to, disk.OTHER_FOLDER, f"to={to}"):
         write_text(path.with_name(f"{path.stem}.json"), json.dumps(plain(about), indent=1, ensure_ascii=False) + "\n")
         return write_text(path, page)
-    except OSError as error:
-        raise UserError(f"{to}: cannot be written ({error.strerror}); name another folder with to=<folder>") from error
 
 
 def curves(folder: Path) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etude import settings
+from etude import disk, settings
 from etude.door import door
 from etude.errors import UserError
 
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths, failed = carry_out(wish, shlex.join(["python", "scripts/predict.py", *words]))
         return paths
 
-    return door(argv, HELP.format(most=PAGES), work) or int(failed > 0)
+    return door(argv, HELP.format(most=PAGES), work, disk.OTHER_FOLDER) or int(failed > 0)
 
 
 def parse(words: Sequence[str]) -> Wish:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.errors import UserError
+from etude import disk
 from etude.files import ownership
 from etude.files.atomic import open_file
 from etude.files.lock import Lock
@@ -47,7 +47,7 @@ class Journal:
             self.lock.acquire()
             self.file = open_file(self.path, "a+b")
         except OSError as error:
-            raise UserError(f"to={folder}: cannot be written ({error.strerror}); name another with to=") from error
+            raise disk.explain(error, folder, disk.OTHER_FOLDER, f"to={folder}") or error from error
         head = _line(about)
         self.file.seek(0)
         if (first := self.file.readline()) == head:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude import disk
 from etude.api import weights
 from etude.data import runners
 from etude.errors import UserError
@@ -65,15 +66,13 @@ def carry_out(wish: Wish, command: str = "") -> tuple[list[Path], int]:
         def results() -> Iterator[Said]:
             return (journal.said(path) for path in files)
 
-        try:
+        with disk.explained(to, disk.OTHER_FOLDER, f"to={to}"):
             paths = tables.write(to, results(), model.columns, wish.formats)
             terminal.show(results(), len(files), model.columns, failed)
             if wish.page:
                 from etude.prediction.page import write
 
                 paths.append(write(to, results(), len(files), model, plan, command, PAGES, wish.workers))
-        except OSError as error:
-            raise UserError(f"to={to}: cannot be written ({error.strerror}); name another with to=<folder>") from error
     return paths, failed
 
 
@@ -87,7 +86,8 @@ def _predict(model: Model, files: list[Path], plan: Plan, journal: Journal, wish
     failed = 0
     results = engine.predict(model, wanted, plan, wish.batch, wish.workers)
     for said in track(results, len(wanted), "Predictions", "files"):
-        journal.add(said)
+        with disk.explained(journal.path, disk.OTHER_FOLDER):
+            journal.add(said)
         if said.reason:
             failed += 1
             log.warning("%s: %s", inputs.text(said.path), said.reason)

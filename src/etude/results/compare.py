@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from etude.door import guard
 from etude.errors import UserError
 from etude.results.comparison.axes import ABOUT, NAMED, OF_SCORES
 from etude.results.comparison.build import Comparison, build
@@ -72,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 when a folder holds no run or a word is not understood.
     """
+    return guard(lambda: _main(argv), "name another folder with to=<folder>")
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from etude.results.comparison.terminal import show as print_it
     from etude.results.comparison.write import write
 
@@ -80,22 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = "\n".join(f"  {axis:<12}{what}" for axis, what in ABOUT.items())
         print(HELP.format(axes=", ".join((*NAMED, *OF_SCORES)), about=about))  # noqa: T201
         return 0
-    try:
-        wish, folders = parse(words)
-        if not folders:
-            raise UserError("no folder is named: compare outputs/<sweep>, or several runs")
-        for folder in folders:
-            if not find(folder):
-                raise UserError(f"{folder} is not a run, and no run is below it.")
-        if wish.to is None and len(folders) == 1 and find(folders[0]) != folders:
-            wish = replace(wish, to=folders[0])
-        made = compare(folders, wish)
-        print_it(made)
-        for path in write(made):
-            print(path)  # noqa: T201
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    wish, folders = parse(words)
+    if not folders:
+        raise UserError("no folder is named: compare outputs/<sweep>, or several runs")
+    for folder in folders:
+        if not find(folder):
+            raise UserError(f"{folder} is not a run, and no run is below it.")
+    if wish.to is None and len(folders) == 1 and find(folders[0]) != folders:
+        wish = replace(wish, to=folders[0])
+    made = compare(folders, wish)
+    print_it(made)
+    for path in write(made):
+        print(path)  # noqa: T201
     return 0
 
 

@@ -57,7 +57,7 @@ def write(folder: str | Path) -> Path:
     The file appears whole or not at all: a run that has metrics.json is a finished run.
     """
     folder = Path(folder)
-    metrics = measure(reading.table(folder), reading.record(folder)["targets"])
+    metrics = reading.sealed(measure(reading.table(folder), reading.record(folder)["targets"]))
     return write_text(
         folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.files.atomic import remove_folder, replacing, write_bytes, write_text
 from etude.files.ownership import open_folder, subfolder
-from etude.results import excerpts
+from etude.results import excerpts, reading
 from etude.results.comparison.reading import read
 from etude.results.comparison.run import Run, mapping
 from etude.results.measure import write
@@ -60,10 +60,11 @@ def pool(sweep: Path, runs: list[Path]) -> list[Path]:
             open_folder(folder)
             table = _tables(folds)
             with replacing(folder / "predictions.parquet") as draft:
-                table.to_parquet(draft)
+                table.to_parquet(draft, write_page_checksum=True)
             record = _together(records, table)
+            record[reading.TABLE_HASH] = reading.file_hash(folder / reading.TABLE)
             record["data"]["pooled_from"] = [run.folder.name for _, run in sorted(folds.items())]
-            write_text(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            write_text(folder / "record.json", json.dumps(reading.sealed(record), indent=1, ensure_ascii=False) + "\n")
             write_text(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
             shown = [row[0] for name, target in records[0]["targets"].items()
                      for row in worst(table, name, target["kind"])["rows"]]  # fmt: skip
@@ -114,9 +115,7 @@ def _tables(folds: dict[int, Run]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    tables = [
-        pd.read_parquet(run.folder / "predictions.parquet").assign(fold=fold) for fold, run in sorted(folds.items())
-    ]
+    tables = [reading.table(run.folder).assign(fold=fold) for fold, run in sorted(folds.items())]
     table = pd.concat(tables, ignore_index=True)
     tested = table.loc[table["split"] == "test", "id"]
     if tested.duplicated().any():

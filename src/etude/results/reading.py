@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,10 @@ from etude.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE, RECORD = "predictions.parquet", "record.json"
+TABLE, RECORD, METRICS = "predictions.parquet", "record.json", "metrics.json"
+CHECKSUM = "checksum"  # key of the hash of all other values
+TABLE_HASH = "predictions_sha256"  # key of record.json
+CHANGED = "was changed after it was written"
 ANEW = "train the run anew, or take the file from where it is whole"
 
 
@@ -27,9 +31,13 @@ def table(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(folder / TABLE)
+        found = pd.read_parquet(folder / TABLE, page_checksum_verification=True)
+        whole = _recorded_hash(folder) in (None, file_hash(folder / TABLE))
     except (OSError, ValueError) as error:  # pyarrow's errors are of these
         raise UserError(f"{folder / TABLE}: cannot be read as a table; {ANEW}") from error
+    if not whole:
+        raise UserError(f"{folder / TABLE}: {CHANGED}; {ANEW}")
+    return found
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -44,4 +52,58 @@ def record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / RECORD}: cannot be read as JSON; {ANEW}") from error
     if not isinstance(found, dict) or not isinstance(found.get("targets"), dict):
         raise UserError(f"{folder / RECORD}: does not say the targets of a run; {ANEW}")
+    if not intact(found):
+        raise UserError(f"{folder / RECORD}: {CHANGED}; {ANEW}")
     return found
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's metrics.json.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path, remedy = folder / METRICS, f"make it anew: python scripts/report.py {folder}"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON; {remedy}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("targets"), dict):
+        raise UserError(f"{path}: holds no scores; {remedy}")
+    if not intact(found):
+        raise UserError(f"{path}: {CHANGED}; {remedy}")
+    return found
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded_hash(folder: Path) -> str | None:
+    """Return the hash of the table that a run's record.json holds; None where it holds none or cannot be read."""
+    try:
+        found = json.loads((folder / RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get(TABLE_HASH) if isinstance(found, dict) else None
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file with its checksum, by which `intact` notices a changed number."""
+    return content | {CHECKSUM: _checksum(content)}
+
+
+def intact(content: dict[str, Any]) -> bool:
+    """Return whether the content of a JSON file has its checksum; a file without one, of an older version, has."""
+    return CHECKSUM not in content or content[CHECKSUM] == _checksum(content)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of all values but the checksum itself, as JSON has them."""
+    rest = json.loads(json.dumps({key: value for key, value in content.items() if key != CHECKSUM}))
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

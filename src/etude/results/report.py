@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.errors import UserError
+from etude.door import guard
 from etude.files.atomic import write_text
 from etude.results import excerpts, figures, latent_figure, learning, markdown, reading
 from etude.results.bootstrap import FEW_GROUPS
@@ -32,7 +33,7 @@ def render(folder: str | Path) -> Path:
         FileNotFoundError: The folder has no metrics.json yet; `measure.write` makes it.
     """
     folder = Path(folder)
-    record, metrics = reading.record(folder), json.loads((folder / "metrics.json").read_text("utf-8"))
+    record, metrics = reading.record(folder), reading.metrics(folder)
     table = reading.table(folder)
     disjoint = bool(record.get("data", {}).get("disjoint", False))
     sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
@@ -62,6 +63,10 @@ def render(folder: str | Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rebuild metrics.json and report.html of run folders; exit status 2 when one of them is not a run."""
+    return guard(lambda: _main(argv), "copy the run to a place that can be written")
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
     runs: list[Path] = parser.parse_args(argv).runs
@@ -71,12 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
             return 2
     for folder in runs:
-        try:
-            write(folder)
-            print(render(folder))  # noqa: T201
-        except UserError as error:
-            print(error, file=sys.stderr)  # noqa: T201
-            return 2
+        write(folder)
+        print(render(folder))  # noqa: T201
     return 0
 
 
@@ -84,7 +85,12 @@ def _curves(path: Path, model: dict[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
     there = path.is_file() and path.stat().st_size
-    log = pd.read_csv(path) if there else pd.DataFrame()
+    try:
+        log = pd.read_csv(path) if there else pd.DataFrame()
+    except (OSError, ValueError) as error:  # pandas' errors are of these
+        reason = " ".join(str(error).split())[:200]
+        logging.getLogger(__name__).warning("%s: cannot be read, its curves are left out (%s)", path, reason)
+        log = pd.DataFrame()
     return learning.panels(log, model.get("best_epoch"), model.get("monitor") or "val/score")
 
 
@@ -97,4 +103,6 @@ def _whole(record: dict[str, Any]) -> str:
 def _config(folder: Path) -> str:
     """Return the text of config.yaml; "" if there is none, or only a link to a file elsewhere."""
     path = folder / "config.yaml"
-    return path.read_text(encoding="utf-8") if path.is_file() and excerpts.is_inside(path, folder) else ""
+    if not path.is_file() or not excerpts.is_inside(path, folder):
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")

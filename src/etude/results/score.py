@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def monitored(folder: Path) -> float | None:
 
 def _mean(folder: Path) -> float | None:
     """The mean over targets of their leading scores; one that is undefined counts 0, as while training."""
-    targets: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"))["targets"]
+    targets: dict[str, Any] = reading.metrics(folder)["targets"]
     leading = [target["splits"]["val"]["scores"].get(target["primary"]) for target in targets.values()]
     values = [float((score or {}).get("value") or 0.0) for score in leading]
     return sum(values) / len(values) if values else None

@@ -66,7 +66,7 @@ class Board:
         """Where a job writes its output; none: it is seen."""
         if self.logs is None:
             return None
-        path = self.logs / f"{job.name}.log"
+        path = self.logs / f"{job.name.replace('/', '_')}.log"
         open_file(path, "ab").close()  # checked and recorded here; the process of the job appends to it
         return path
 

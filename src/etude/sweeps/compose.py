@@ -73,7 +73,7 @@ def launch(
     composed = _composed(sweep, overrides, first, config, context)
     OUTCOME.begun = True
     try:
-        sweep.run([job for job, _ in composed])
+        sweep.run(list({job.number: job for job, _ in composed}.values()))
     except KeyboardInterrupt:
         OUTCOME.advice = f"; go on with the same command and sweep.resume={os.path.relpath(sweep.ledger.folder)}"
         raise
@@ -85,11 +85,19 @@ def _composed(
 ) -> list[tuple[Job, DictConfig]]:
     """Jobs with their configs; a sweep of which none can run, for one and the same reason, is refused."""
     made: list[tuple[Job, DictConfig]] = []
+    known: dict[tuple[str, ...], tuple[Job, DictConfig]] = {}
     for place, told in enumerate(overrides):
-        made.append(_job(list(told), first + place, config, context, sweep.ledger))
+        key = tuple(sorted(told))
+        if key in known:
+            if not sweep.board.total:
+                raise UserError(_repeated(list(told), config, context))
+            made.append(known[key])  # a search may suggest one point twice
+            continue
+        known[key] = _job(list(told), first + place, config, context, sweep.ledger)
+        made.append(known[key])
         sweep.ledger.put(made[-1][0])
     folders: dict[Path, Job] = {}
-    for job, _ in made:
+    for job, _ in known.values():
         if (other := folders.setdefault(job.folder, job)) is not job:
             raise UserError(
                 f"hydra.sweep.subdir: jobs {other.number} and {job.number} have one folder, {job.name}; it needs a "
@@ -120,7 +128,7 @@ def _job(
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(whole)
     try:
-        folder = ledger.folder / str(whole.hydra.sweep.subdir)
+        folder = _inside(ledger.folder, str(whole.hydra.sweep.subdir))
         try:
             plain, fault = checked(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])), ""
         except UserError as error:
@@ -136,7 +144,8 @@ def _job(
     flags += [
         f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"
     ]
-    job = Job(number, words, known.folder if known else folder, plain, flags, settings, reason=fault)
+    there = known.folder if known else folder
+    job = Job(number, words, there, plain, flags, settings, reason=fault, sweep=ledger.folder)
     if known:
         job.found = job.folder.is_dir() and (known.status == DONE or job.measured)
         job.seconds = known.seconds if job.found else None
@@ -148,6 +157,37 @@ def _job(
     if job.found:
         job.status, job.code, job.reason, job.score = DONE, 0, "", monitored(job.folder)
     return job, whole
+
+
+def _repeated(told: list[str], config: DictConfig, context: HydraContext) -> str:
+    """Return the sentence for a sweep that contains one job twice, with the values that are repeated."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = config.hydra.sweeper.get("params") or {}
+    words = [*config.hydra.overrides.task, *(f"{key}={value}" for key, value in params.items())]
+    said = []
+    for override in OverridesParser.create(config_loader=context.config_loader).parse_overrides([*map(str, words)]):
+        if override.is_sweep_override() and not override.is_interval_sweep():
+            values = list(override.sweep_string_iterator())
+            twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+            said += [f"{override.input_line}: {', '.join(twice)} stands there more than once"] if twice else []
+    if not said:
+        return f"{' '.join(told)}: two jobs of the sweep have these values; leave one out"
+    return "\n".join(f"{one}; each job of a sweep needs values of its own" for one in said)
+
+
+def _inside(sweep: Path, subdir: str) -> Path:
+    """Return the folder of a job, which has to lie below that of its sweep.
+
+    Raises:
+        UserError: It does not.
+    """
+    folder = Path(os.path.normpath(sweep / subdir))
+    if ".." in Path(subdir).parts or folder == sweep or not folder.is_relative_to(os.path.normpath(sweep)):
+        raise UserError(
+            f"{subdir}: a job's folder has to be below that of the sweep; use no .. in name= and hydra.sweep.subdir="
+        )
+    return folder
 
 
 def _return(job: Job, whole: DictConfig) -> JobReturn:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from etude import signals
 from etude.errors import UserError
 from etude.sweeps.board import Board
 from etude.sweeps.devices import Pool
@@ -43,6 +41,7 @@ class Sweep:
         self.jobs: Sequence[Job] = []
         self.running: dict[int, Job] = {}
         self.stopping = 0
+        self.interruption: KeyboardInterrupt | None = None
 
     def warm(self) -> Starter:
         """Begin with the imports, which take seconds, while jobs are still being composed."""
@@ -82,22 +81,23 @@ class Sweep:
 
     def loop(self, starter: Starter) -> None:
         """Until nothing runs and nothing may start."""
-        with _terminated_as_interrupted():
-            while True:
-                try:
-                    while not self.stopping and self.begin(starter):
-                        pass  # what has failed to start may be what another waits for
-                    if not self.running:
-                        break
-                    self.end(*starter.wait())
-                except KeyboardInterrupt:
-                    self.stop(starter)
-        if self.stopping:
+        while True:
+            try:
+                while not self.stopping and self.begin(starter):
+                    pass  # what has failed to start may be what another waits for
+                if not self.running:
+                    break
+                self.end(*starter.wait())
+            except KeyboardInterrupt as error:
+                self.interruption = self.interruption or error
+                self.stop(starter)
+        if self.interruption is not None:
             for job in self.jobs:
                 if job.status == WAITING:
                     job.status = STOPPED
             self.close()
-            raise KeyboardInterrupt
+            signals.answered()
+            raise self.interruption
         for job in self.jobs:
             if job.status == WAITING:
                 self.fail(job, f"it begins from the weights of {job.source}, which begins from its own")
@@ -170,12 +170,14 @@ class Sweep:
         return self.ledger.folder / f".{job.number}.fault"
 
     def stop(self, starter: Starter) -> None:
-        """Ctrl-C: let all end at once; a second time, kill them."""
+        """Let all jobs end where they can be resumed; at a second signal, kill them."""
         self.stopping += 1
         if self.running:
             again = "they are killed" if self.stopping > 1 else "they end where they can go on; Ctrl-C again kills them"
             self.board.say(f"interrupted with {len(self.running)} running: {again}")
         starter.signal("SIGKILL" if self.stopping > 1 else "SIGINT")
+        if self.stopping == 1:
+            signals.allow_another()  # until here a second signal ends the process, and the jobs with it
 
 
 def environment(many: int, pool: Pool) -> dict[str, str]:
@@ -190,20 +192,3 @@ def environment(many: int, pool: Pool) -> dict[str, str]:
 
 def _same(one: Path, other: Path) -> bool:
     return one.absolute() == other.absolute()
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """A polite kill is Ctrl-C: jobs end where they can go on."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -45,11 +45,14 @@ class Job:
     """What ended it, or why it cannot start."""
     found: bool = False
     """Whether it was done before this command."""
+    sweep: Path | None = None
+    """The folder of its sweep."""
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
-        return self.folder.name
+        """Path of its folder below that of the sweep, with slashes."""
+        sweep = self.folder.parent if self.sweep is None else self.sweep
+        return self.folder.relative_to(sweep).as_posix()
 
     @property
     def measured(self) -> bool:
@@ -83,5 +86,7 @@ class Job:
         """Why it did not come to its end, in a few words."""
         if self.code is not None and self.code < 0:
             return f"killed by {signal.Signals(-self.code).name}"
+        if not self.reason and self.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            return f"ended by {signal.Signals(self.code - 128).name}"
         said = "; ".join(line.strip() for line in self.reason.splitlines() if line.strip())
         return said.replace(":; ", ": ") or f"ended with status {self.code}"

@@ -52,16 +52,20 @@ class Ledger:
     def _job(self, row: dict[str, str]) -> Job:
         overrides = json.loads(row["overrides"])
         status = ANEW.get(row["status"], row["status"])
+        folder = Path(row["folder"])
         if not isinstance(overrides, list) or status not in (DONE, FAILED, STOPPED):
+            raise ValueError
+        if folder.is_absolute() or ".." in folder.parts or not folder.parts:
             raise ValueError
         return Job(
             int(row["number"]),
             [str(word) for word in overrides],
-            self.folder / Path(row["folder"]).name,
+            self.folder / folder,
             status=status,
             code=int(row["code"]) if row["code"] else None,
             seconds=float(row["seconds"]) if row["seconds"] else None,
             score=float(row["score"]) if row["score"] else None,
+            sweep=self.folder,
         )
 
     def known(self, overrides: Iterable[str]) -> Job | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from etude import disk
 from etude.errors import UserError
 from etude.files import ownership
 from etude.launch import dated
@@ -52,7 +53,7 @@ def sweep_folder(resume: str | None, outputs: str) -> str:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"outputs={outputs}: cannot be written ({error.strerror or error})") from error
+            raise disk.explain(error, outputs, disk.OTHER_RUN, f"outputs={outputs}") or error from error
         OUTCOME.folder = folder
         break
     return str(OUTCOME.folder)

@@ -178,7 +178,10 @@ def become(request: dict[str, Any]) -> int:
 if __name__ == "__main__":
     mine = serve(int(sys.argv[1]), int(sys.argv[2]))
     if mine:
-        status = become(mine)
+        try:
+            status = become(mine)
+        except KeyboardInterrupt:  # it came before the command had its handlers
+            status = 130
         for thread in threading.enumerate():
             if not thread.daemon and thread is not threading.current_thread():
                 thread.join()

@@ -41,9 +41,9 @@ class Finished:
     @cached_property
     def table(self) -> pd.DataFrame:
         """predictions.parquet."""
-        import pandas as pd
+        from etude.results import reading
 
-        return pd.read_parquet(self.folder / "predictions.parquet")
+        return reading.table(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, float]:

@@ -70,7 +70,9 @@ def _table(run: Run, name: str, part: str) -> DataFrame:
     import pandas as pd
 
     columns = ["id", "group", f"{name}.true", f"{name}.pred"]
-    table = pd.read_parquet(run.folder / "predictions.parquet", columns=[*columns, "split"])
+    table = pd.read_parquet(
+        run.folder / "predictions.parquet", columns=[*columns, "split"], page_checksum_verification=True
+    )
     return table[(table["split"] == part) & table[columns[2]].notna()][columns].sort_values("id", kind="stable")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.results.comparison.run import Run, mapping, printable
+from etude.results.reading import CHANGED, intact
 
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
@@ -69,6 +70,9 @@ def _load(path: Path, faults: list[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         faults.append(f"{path.name} cannot be read.")
         return {}
+    if path.suffix == ".json" and not intact(value):
+        faults.append(f"{path.name} {CHANGED}.")
+        return {}
     return value
 
 
@@ -91,7 +95,7 @@ def _end(log: Path) -> tuple[str, str]:
         last = next((line for line in reversed(lines) if line), None)
         if last and last[1] in ("ERROR", "CRITICAL"):
             return "failed", f"failed: {printable(last[3]).rstrip('.')}."
-        if last and last[3].startswith("interrupted"):
+        if last and last[3].startswith(("interrupted", "terminated by SIG")):
             return "interrupted", "interrupted before its end."
         if last:
             return "unfinished", f"unfinished; its log ends with: {printable(last[3])[:160].rstrip('.')}."

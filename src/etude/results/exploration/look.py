@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude import disk
 from etude.data.collection import slug
 from etude.data.draft import SKIPPED
-from etude.errors import DataError, UserError
+from etude.errors import DataError
 from etude.files import ownership
 from etude.results.exploration import choose, facts, page
 from etude.results.exploration.facts import Parted
@@ -53,10 +54,8 @@ def look(module: MusicData, wish: Wish, command: str = "") -> Path:
     """
     source, front = module.source, module.feature.front
     folder = wish.out / slug(source.name)
-    try:
+    with disk.explained(folder, "name another folder with out=<folder>", f"out={wish.out}"):
         ownership.open_folder(folder)
-    except OSError as error:
-        raise UserError(f"out={wish.out}: cannot be written ({error.strerror})") from error
     ownership.check_names(folder, ("explore.html", "explore.json"))
     pack = source.pack(front, module.rules)
     skipped = _skipped(pack)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from etude import disk
 from etude.door import door
 from etude.errors import UserError
 from etude.results.maps.words import Wish, wish
@@ -36,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the command or the runs have to be mended; 130 when interrupted.
     """
-    return door(argv, HELP, lambda words: [latent(wish(words), shlex.join(["python", "scripts/latent.py", *words]))])
+    return door(
+        argv,
+        HELP,
+        lambda words: [latent(wish(words), shlex.join(["python", "scripts/latent.py", *words]))],
+        disk.OTHER_FOLDER,
+    )
 
 
 def latent(asked: Wish, command: str = "") -> Path:
@@ -70,10 +76,8 @@ def latent(asked: Wish, command: str = "") -> Path:
         reasons = dict.fromkeys(f"{one.run}: {one.why}" for one in charts)
         raise UserError("there is nothing to map\n" + "\n".join(reasons))
     html = page.render(runs, charts, asked, command)
-    try:
+    with disk.explained(asked.to, disk.OTHER_FOLDER, f"to={asked.to}"):
         ownership.open_folder(asked.to)
         write_text(asked.to / "latent.csv", files.coordinates(runs, charts).to_csv(index=False))
         write_text(asked.to / "latent.json", files.numbers(runs, charts, asked.part, asked.seed))
         return write_text(asked.to / "latent.html", html)
-    except OSError as error:
-        raise UserError(f"to={asked.to}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,76 @@
+"""Full disks and read-only places are one sentence with a path and a way out, and leave no drafts."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude import disk
+from etude.door import guard
+from etude.errors import RunError, UserError
+from etude.files.atomic import write_text
+
+
+def raising(error: BaseException) -> Any:
+    def work() -> int:
+        raise error
+
+    return work
+
+
+def failing(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), *([path] if path else []))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (UserError("rate=0: must be positive"), 2, "rate=0: must be positive"),
+        (RunError("the loss is not finite"), 1, "the loss is not finite"),
+        (MemoryError(), 1, "out of memory"),
+        (failing(errno.ENOSPC, "out/a.csv"), 1, "out/a.csv: the disk is full or a quota is spent"),
+        (failing(errno.EDQUOT), 1, "the disk: the disk is full or a quota is spent"),
+        (failing(errno.EROFS, "out/a.csv"), 2, "out/a.csv: cannot be written (Read-only file system); use to="),
+        (failing(errno.EACCES, "out/a.csv"), 2, "out/a.csv: cannot be written (Permission denied); use to="),
+        (failing(errno.EROFS, "out/.a.csv.7.part"), 2, "out: cannot be written (Read-only file system); use to="),
+        (failing(errno.EISDIR, "out/a.csv"), 2, "out/a.csv: cannot be used (Is a directory)"),
+        (failing(errno.EIO, "out/a.csv"), 1, "out/a.csv: cannot be read or written"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_error_becomes_sentence_and_status(
+    error: BaseException, status: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guard(raising(error), "use to=") == status
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_unknown_error_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="a fault in the program"):
+        guard(raising(ValueError("a fault in the program")))
+
+
+def test_setting_is_named_only_for_its_own_place() -> None:
+    inside = disk.explain(failing(errno.EROFS, "out/a.csv"), "out", "", "to=out")
+    outside = disk.explain(failing(errno.EROFS, "other/a.csv"), "out", "", "to=out")
+    assert str(inside) == "to=out: cannot be written (Read-only file system)"
+    assert str(outside) == "other/a.csv: cannot be written (Read-only file system)"
+
+
+def test_full_disk_names_the_file_and_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:3])
+        raise failing(errno.ENOSPC)
+
+    write_text(tmp_path / "report.html", "before")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_text(tmp_path / "report.html", "after")
+    assert caught.value.filename == str(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", ".etude-files"}
