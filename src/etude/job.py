@@ -13,7 +13,8 @@ from etude.compose.checked import checked as plain
 from etude.compose.stored import finished, stored
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.launch import agreed, dated, first
+from etude.launch import agreed, dated, first, refuse_process_count, refuse_stray_ranks
+from etude.machine import provide_home
 
 log = logging.getLogger(__name__)
 LOG = "train.log"
@@ -38,6 +39,8 @@ def prepare(words: Sequence[str]) -> None:
     """
     from omegaconf import OmegaConf
 
+    refuse_stray_ranks()
+    provide_home()
     # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -129,9 +132,13 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     if first() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        return stored(folder), True  # first of all, because the folder of a run is never taken away
+        config = stored(folder)  # first of all, because the folder of a run is never taken away
+        refuse_process_count(config["trainer"])
+        return config, True
     try:
-        return plain(composed), False
+        config = plain(composed)
+        refuse_process_count(config["trainer"])
+        return config, False
     except UserError:
         discard(folder)
         raise
