@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude import build
-from etude.errors import UserError
+from etude.errors import RunError, UserError
 from etude.files import atomic
 from etude.launch import first
 from etude.limits import explained
@@ -211,6 +211,12 @@ def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame
         name: np.concatenate([target.predict(table[f"out.{name}"]).numpy() for table in tables])
         for name, target in learner.task.targets.items()
     }
+    for name, values in predicted.items():  # the callback that guards training may have been left out
+        if lost := int((~np.isfinite(values)).reshape(len(rows), -1).any(1).sum()):
+            raise RunError(
+                f"training diverged: the network's outputs for {name} are not finite for {lost} of {len(rows)} clips; "
+                f"lower optim.lr (now {learner.optimiser.lr:g})"
+            )
     mels = data.feature.front.n_mels
     statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
     specs = {name: data.targets[name] for name in predicted}

@@ -13,7 +13,8 @@ from etude.compose.checked import checked as plain
 from etude.compose.stored import finished, stored
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.launch import agreed, dated, first, refuse_process_count, refuse_stray_ranks
+from etude.launch import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
+from etude.machine import provide_home
 from etude.machine import provide_home
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def prepare(words: Sequence[str]) -> None:
             raise UserError(f"{word}: is not a run folder, it has no config.yaml")
     run_folder.cache_clear()
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
 
 
 def claim(folder: Path, resume: bool) -> None:

@@ -28,7 +28,6 @@ OTHERWISE = {
     "overfit_batches": "would judge a run on what it was trained on; to learn a few clips by heart: debug=overfit",
     "limit_test_batches": "results are about all clips of a part; for a short run to the report: debug=fast",
 }
-NEUTRAL = (None, False, 0, 1.0)  # values of these settings that change nothing; a logger of False is one as well
 LEAST = {  # the least value of a number, and whether that value itself is allowed
     "optim.lr": (0, False),
     "optim.weight_decay": (0, True),
@@ -121,7 +120,9 @@ def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(trainer, Mapping) or not isinstance(callbacks, Mapping):
         return
     for key, why in OTHERWISE.items():
-        if key in trainer and (key in ("logger", "callbacks") or trainer[key] not in NEUTRAL):
+        value = trainer.get(key)
+        all_of_it = key == "limit_test_batches" and isinstance(value, float) and value == 1.0
+        if key in trainer and not all_of_it and (value or key in ("logger", "callbacks", "limit_test_batches")):
             yield f"trainer.{key}: {why}"
     precision, strategy = str(trainer.get("precision") or "32-true"), str(trainer.get("strategy") or "")
     if precision not in PRECISIONS and "fsdp" not in strategy.lower():  # which casts what goes into the network
