@@ -15,7 +15,6 @@ from etude.errors import UserError
 from etude.files import atomic, ownership
 from etude.launch import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
 from etude.machine import provide_home
-from etude.machine import provide_home
 
 log = logging.getLogger(__name__)
 LOG = "train.log"
@@ -46,6 +45,11 @@ def prepare(words: Sequence[str]) -> None:
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for word in words:
+        if word.lstrip("+").startswith("hydra.job.chdir=") and word.partition("=")[2].lower() in ("true", "yes", "on", "1"):
+            raise UserError(
+                f"{word}: is not supported, because paths in a config are relative to the folder where the command "
+                "starts; leave it out, every file of a run is in its folder anyway"
+            )
         said = Path(word[7:].strip("'"))  # as Hydra reads a name with a blank in it
         if word.startswith("resume=") and word != "resume=null" and not (said / "config.yaml").is_file():
             raise UserError(f"{word}: is not a run folder, it has no config.yaml")

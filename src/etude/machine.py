@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -65,6 +67,21 @@ def private_folder(name: str) -> Path | None:
     if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and (about.st_uid != user or about.st_mode & 0o022)):
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def use_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode where names of files would be decoded as something else.
+
+    In a locale such as C or POSIX, names with letters beyond ASCII get code points that no library for tables or sounds
+    takes. Where the streams alone have another encoding, what they cannot print is printed as an escape sequence.
+    """
+    encoding = sys.getfilesystemencoding().lower().replace("-", "")
+    if os.name == "posix" and encoding != "utf8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # also of the processes that this one starts
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def provide_home() -> None:
