@@ -13,6 +13,7 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+PROCESSORS = Path("/proc/cpuinfo")
 SOCKET_PATH = 103  # bytes that the path of a Unix socket may have on every system (Linux takes 107)
 SOCKET_NAME = len("/pymp-12345678/listener-12345678")  # what multiprocessing appends to the temporary folder
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # tempfile makes a private folder in it
@@ -99,7 +100,7 @@ def provide_home() -> None:
 def has_bfloat16() -> bool | None:
     """Return whether this processor has instructions for bfloat16; None if the system does not say."""
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = PROCESSORS.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     lines = [line.split(":", 1)[1] for line in text.splitlines() if line.startswith(("flags", "Features")) and ":" in line]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.limits import DISK
 from etude.files.atomic import write_text
 from etude.results import excerpts, figures, latent_figure, learning, markdown, reading
 from etude.results.bootstrap import FEW_GROUPS
@@ -77,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(error, file=sys.stderr)  # noqa: T201
             return 2
+        except OSError as error:
+            print(f"{folder}: cannot be written ({error.strerror or error})", file=sys.stderr)  # noqa: T201
+            return 1 if error.errno in DISK else 2
     return 0
 
 
