@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +16,7 @@ from etude.errors import RunError, UserError
 from etude.files import atomic
 from etude.launch import first
 from etude.limits import explained
+from etude.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +71,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         if (folder / "metrics.json").is_file():  # only what comes after the measuring is missing
             return complete(config, folder)
     torch.set_float32_matmul_precision("high")
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and knows no quota of a container
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build.data(config)
     data.prepare_data()

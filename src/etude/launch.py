@@ -13,7 +13,6 @@ from typing import Any
 
 from etude.errors import UserError
 
-
 INTERACTIVE = ("bash", "interactive")  # names of Slurm jobs in which a command is no task, by Lightning's convention
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 NAME_BYTES = 180  # of a folder's name, which has 255; the rest is for its date, number and drafts

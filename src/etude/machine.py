@@ -16,7 +16,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 PROCESSORS = Path("/proc/cpuinfo")
 SOCKET_PATH = 103  # bytes that the path of a Unix socket may have on every system (Linux takes 107)
 SOCKET_NAME = len("/pymp-12345678/listener-12345678")  # what multiprocessing appends to the temporary folder
-SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # tempfile makes a private folder in it
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # tempfile makes a private folder in it
 
 
 def usable_cores() -> int:
@@ -103,7 +103,9 @@ def has_bfloat16() -> bool | None:
         text = PROCESSORS.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    lines = [line.split(":", 1)[1] for line in text.splitlines() if line.startswith(("flags", "Features")) and ":" in line]
+    lines = [
+        line.split(":", 1)[1] for line in text.splitlines() if line.startswith(("flags", "Features")) and ":" in line
+    ]
     if not lines:
         return None
     return any(flag in lines[0].split() for flag in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))

@@ -97,7 +97,13 @@ def hardware() -> dict[str, Any]:
         )
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"cpu": name, "cores": os.cpu_count(), "usable_cores": usable_cores(), "memory_gb": round(pages / 2**30, 1), "accelerator": gpu}
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_gb": round(pages / 2**30, 1),
+        "accelerator": gpu,
+    }
 
 
 def dataset(data: MusicData) -> dict[str, Any]:

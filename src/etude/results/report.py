@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.limits import DISK
 from etude.files.atomic import write_text
+from etude.limits import DISK
 from etude.results import excerpts, figures, latent_figure, learning, markdown, reading
 from etude.results.bootstrap import FEW_GROUPS
 from etude.results.measure import write
