@@ -46,9 +46,15 @@ def test_a_resumed_run_has_the_same_average(
     accumulated: int, config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     settings = config(
-        "trainer=cpu", "callbacks=ema", "trainer.max_epochs=4", "logger.csv=null", "callbacks.finite=null",
-        f"trainer.accumulate_grad_batches={accumulated}", "callbacks.progress=null", "+trainer.enable_progress_bar=false",
-    )  # fmt: skip
+        "trainer=cpu",
+        "callbacks=ema",
+        "trainer.max_epochs=4",
+        "logger.csv=null",
+        "callbacks.finite=null",
+        f"trainer.accumulate_grad_batches={accumulated}",
+        "callbacks.progress=null",
+        "+trainer.enable_progress_bar=false",
+    )
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
     loader = DataLoader(TensorDataset(x), 8)
 

@@ -283,8 +283,9 @@ def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: 
 # a trainer
 
 
-@pytest.mark.parametrize(("choice", "monitor"), [("default", None), ("ema", None), ("best_epoch", "val/score"),
-                                                 ("no_stopping", "val/score")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("choice", "monitor"), [("default", None), ("ema", None), ("best_epoch", "val/score"), ("no_stopping", "val/score")]
+)
 def test_checkpoints_and_curves_go_into_the_runs_folder(
     choice: str, monitor: str | None, config: Compose, tmp_path: Path
 ) -> None:
@@ -342,11 +343,13 @@ def test_without_checkpoint_callbacks_lightning_adds_none(
 
 
 def test_values_that_the_trainer_does_not_take_get_a_sentence(config: Compose, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^trainer: "):
+    with pytest.raises(UserError, match=r"^trainer: "):
         build.trainer(config("trainer=cpu", "trainer.precision=8"), tmp_path)
 
 
-@pytest.mark.parametrize(("precision", "known", "warned"), [("bf16-mixed", False, 1), ("bf16-mixed", True, 0), ("32-true", False, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("precision", "known", "warned"), [("bf16-mixed", False, 1), ("bf16-mixed", True, 0), ("32-true", False, 0)]
+)
 def test_slow_bfloat16_is_warned_of(
     precision: str,
     known: bool,

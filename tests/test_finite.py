@@ -35,5 +35,5 @@ def test_a_validation_loss_that_is_not_finite_ends_training() -> None:
     module: Any = nn.Linear(2, 2)
     Finite().on_validation_end(trainer(module, **{"val/loss": 1.0}), module)
     Finite().on_validation_end(trainer(module), module)
-    with pytest.raises(RunError, match="diverged at step 7 .*the validation loss is not finite"):
+    with pytest.raises(RunError, match=r"diverged at step 7 .*the validation loss is not finite"):
         Finite().on_validation_end(trainer(module, **{"val/loss": float("inf")}), module)

@@ -31,7 +31,9 @@ def test_ordinary_names_stay(name: str) -> None:
     assert folder_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["lab/run1", "../x", "/abs", "..", "", " ", "a\\b", "a\nb", "a?b", "x" * 300, "é" * 200, "\udce9"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["lab/run1", "../x", "/abs", "..", "", " ", "a\\b", "a\nb", "a?b", "x" * 300, "é" * 200, "\udce9"]
+)
 def test_other_names_become_one_component(name: str) -> None:
     made = folder_name(name)
     assert "/" not in made and "\\" not in made and made.strip(". ")
@@ -131,15 +133,23 @@ def test_the_number_of_processes_that_was_started_is_accepted(
 
 def test_only_the_first_of_several_processes_has_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, TORCHRUN.replace("RANK=0", "RANK=1"))
-    with pytest.raises(UserError, match="^$"):
+    with pytest.raises(UserError, match=r"^$"):
         refuse_process_count({})
 
 
 @pytest.mark.parametrize(
     ("trainer", "count"),
-    [({}, 1), ({"devices": "2"}, 2), ({"devices": [0, 1]}, 2), ({"devices": "0,1,"}, 2), ({"devices": "auto"}, None),
-     ({"devices": "auto", "accelerator": "cpu"}, 1), ({"devices": 4, "num_nodes": 2}, 8), ({"devices": -1}, None)],
-)  # fmt: skip
+    [
+        ({}, 1),
+        ({"devices": "2"}, 2),
+        ({"devices": [0, 1]}, 2),
+        ({"devices": "0,1,"}, 2),
+        ({"devices": "auto"}, None),
+        ({"devices": "auto", "accelerator": "cpu"}, 1),
+        ({"devices": 4, "num_nodes": 2}, 8),
+        ({"devices": -1}, None),
+    ],
+)
 def test_processes_of_a_trainer(trainer: dict[str, Any], count: int | None) -> None:
     assert processes(trainer) == count
 

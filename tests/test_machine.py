@@ -53,11 +53,15 @@ def test_cores_follow_the_affinity(eight_cores: Path, monkeypatch: pytest.Monkey
         ("0::/\n", {"cpu.max": "max 100000"}, 8),
         ("0::/\n", {"cpu.max": "50000 100000"}, 1),
         ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
-        ("4:memory:/x\n2:cpu,cpuacct:/y\n", {"cpu,cpuacct/y/cpu.cfs_quota_us": "400000", "cpu,cpuacct/y/cpu.cfs_period_us": "100000"}, 4),
+        (
+            "4:memory:/x\n2:cpu,cpuacct:/y\n",
+            {"cpu,cpuacct/y/cpu.cfs_quota_us": "400000", "cpu,cpuacct/y/cpu.cfs_period_us": "100000"},
+            4,
+        ),
         ("2:cpu,cpuacct:/y\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
         ("0::/\n", {"cpu.max": "nonsense"}, 8),
     ],
-)  # fmt: skip
+)
 def test_cores_follow_the_quota_of_a_cgroup(eight_cores: Path, own: str, files: dict[str, str], cores: int) -> None:
     write(eight_cores / "own", own)
     for name, text in files.items():
@@ -121,8 +125,9 @@ def test_a_user_without_home_gets_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("text", "known"), [("flags\t: fpu avx512_bf16\n", True), ("flags\t: fpu avx2\n", False), ("Features : bf16\n", True), ("", None)]
-)  # fmt: skip
+    ("text", "known"),
+    [("flags\t: fpu avx512_bf16\n", True), ("flags\t: fpu avx2\n", False), ("Features : bf16\n", True), ("", None)],
+)
 def test_bfloat16_is_read_from_the_processors_flags(
     text: str, known: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,12 +45,8 @@ def prepare(words: Sequence[str]) -> None:
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for word in words:
-        if word.lstrip("+").startswith("hydra.job.chdir=") and word.partition("=")[2].lower() in (
-            "true",
-            "yes",
-            "on",
-            "1",
-        ):
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "hydra.job.chdir" and value.lower() in ("true", "yes", "on", "1"):
             raise UserError(
                 f"{word}: is not supported, because paths in a config are relative to the folder where the command "
                 "starts; leave it out, every file of a run is in its folder anyway"

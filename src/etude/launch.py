@@ -49,8 +49,8 @@ def refuse_stray_ranks() -> None:
     if strays:
         shown = " ".join(f"{name}={known[name]}" for name in strays)
         raise UserError(
-            f"{shown}: the environment makes this process one of several, but neither torchrun nor srun has started it; "
-            f"for a single process: unset {' '.join(strays)}"
+            f"{shown}: the environment makes this process one of several, but neither torchrun nor srun has started "
+            f"it; for a single process: unset {' '.join(strays)}"
         )
 
 
@@ -79,7 +79,7 @@ def refuse_process_count(trainer: Mapping[str, Any]) -> None:
         message = (
             f"trainer: {launcher} has started {started} process{'es' if started > 1 else ''}, but "
             f"trainer.devices={trainer.get('devices', 1)} with trainer.num_nodes={trainer.get('num_nodes', 1)} makes "
-            f"{wanted}; start {wanted}, or for {started} choose trainer=ddp and set trainer.devices and trainer.num_nodes"
+            f"{wanted}; start {wanted}, or choose trainer=ddp and set trainer.devices and trainer.num_nodes"
         )
     elif launcher == "srun" and "SLURM_NTASKS_PER_NODE" not in known:
         message = f"SLURM_NTASKS={started}: Lightning needs --ntasks-per-node; use it in the place of --ntasks"
@@ -127,8 +127,8 @@ def _tasks() -> int:
 def folder_name(name: str) -> str:
     """Return the name of a run as that of one folder: no path, and of no other name.
 
-    Letters and digits of any script stay, and so do `-_.=+,@` and blanks inside. Anything else, such as a slash, becomes
-    `-`, and a code of the name follows: two names never share one folder name.
+    Letters and digits of any script stay, and so do `-_.=+,@` and blanks inside. Anything else, such as a slash,
+    becomes `-`, and a hash of the name follows: two names never share one folder name.
 
     Args:
         name: As the user wrote it.

@@ -146,7 +146,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _short_socket_folder() -> bool:
-    """Have multiprocessing put its sockets where their paths are short enough; return whether there is such a folder."""
+    """Have multiprocessing put its sockets where their paths are short enough; return whether that is possible."""
     from multiprocessing import util
 
     if _fits(tempfile.gettempdir()):

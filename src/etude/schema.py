@@ -109,9 +109,10 @@ def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
     for path, (least, allowed) in LEAST.items():
         group, _, key = path.partition(".")
         value = (config.get(group) or {}).get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            if value < least or (value == least and not allowed):
-                yield f"{path}: must be {'at least' if allowed else 'greater than'} {least}, got {value!r}"
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            continue  # another check is about its type
+        if value < least or (value == least and not allowed):
+            yield f"{path}: must be {'at least' if allowed else 'greater than'} {least}, got {value!r}"
 
 
 def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
@@ -138,8 +139,8 @@ def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
     for name, node in nodes.items():
         if str(node.get("_target_")).endswith(".StochasticWeightAveraging"):
             yield (
-                f"callbacks.{name}: it averages after the last checkpoint is written, so the average would not predict; "
-                "choose callbacks=ema"
+                f"callbacks.{name}: it averages after the last checkpoint is written, so the average would not "
+                "predict; choose callbacks=ema"
             )
     yield from _unmonitored(trainer, nodes)
 

@@ -104,7 +104,9 @@ def test_the_lock_needs_no_entry_in_the_list_of_users(monkeypatch: pytest.Monkey
     assert compiled.lock_file().name.endswith(".lock")
 
 
-@pytest.mark.parametrize(("beside", "cache", "given"), [(True, False, False), (False, True, False), (False, False, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("beside", "cache", "given"), [(True, False, False), (False, True, False), (False, False, True)]
+)
 def test_numba_has_a_folder_where_it_finds_none(
     beside: bool, cache: bool, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

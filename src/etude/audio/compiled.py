@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -61,10 +61,10 @@ def provide_cache() -> None:
     if "numba" in sys.modules:  # it has read its environment already
         from numba.core import config
 
-        config.reload_config()
+        config.reload_config()  # type: ignore[no-untyped-call]
 
 
-def _lock() -> object:
+def _lock() -> AbstractContextManager[object]:
     """Return the lock, or nothing where no file can be locked."""
     from filelock import FileLock
 
