@@ -139,7 +139,8 @@ def test_a_folder_is_writable_where_its_parent_is(tmp_path: Path) -> None:
 
 
 def test_a_block_runs_without_lock_where_no_file_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "lock_file", lambda: tmp_path / "missing" / "lock")
+    monkeypatch.setattr(compiled, "lock_file", lambda: tmp_path / "file" / "lock")
+    (tmp_path / "file").touch()
     monkeypatch.setattr(compiled, "_used", set())
     with first_use("beats"):
         pass

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,16 +64,21 @@ def provide_cache() -> None:
         config.reload_config()  # type: ignore[no-untyped-call]
 
 
-def _lock() -> AbstractContextManager[object]:
-    """Return the lock, or nothing where no file can be locked."""
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Hold the lock, or nothing where no file can be locked."""
     from filelock import FileLock
 
+    lock = FileLock(lock_file())
     try:
-        path = lock_file()
-        path.touch()
+        lock.acquire()
     except OSError:
-        return nullcontext()
-    return FileLock(path)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _beside_librosa() -> bool:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.files.ownership import open_parents
 from etude.tracking.finished import Finished, sweep_of, tracked_as
 from etude.tracking.tracker import Tracker, shortened
 
@@ -172,6 +173,6 @@ def _alone(uri: str) -> Iterator[None]:
     from filelock import FileLock
 
     file = Path(path).absolute()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    open_parents(file)
     with FileLock(file.with_name(f".{file.name}.lock")):
         yield
