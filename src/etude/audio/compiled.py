@@ -72,6 +72,8 @@ def _lock() -> Iterator[None]:
     lock = FileLock(lock_file())
     try:
         lock.acquire()
+    except TimeoutError:  # an OSError as well: another process holds it
+        raise
     except OSError:
         yield
         return
