@@ -2,7 +2,7 @@
 
 import sys
 
-from etude.demo.command import main
+from etude.__main__ import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("demo"))

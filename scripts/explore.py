@@ -2,7 +2,7 @@
 
 import sys
 
-from etude.explore import main
+from etude.__main__ import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("explore"))

@@ -9,9 +9,9 @@ OTHERS = [place for place in sys.path if Path(place or ".").resolve() != HERE]
 if __name__ == "__main__":
     sys.path[:] = OTHERS  # or whatever is imported from here on would take this file for Python's `inspect`
 
-    from etude.inspection.command import main
+    from etude.__main__ import command
 
-    sys.exit(main())
+    sys.exit(command("inspect"))
 elif __name__ == "inspect":
     # a script beside this one, in whose path this folder is the first, wants Python's own module
     from importlib.machinery import PathFinder

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from etude import build
+from etude import build, machine
 from etude.backbones.base import Backbone, valid
 from etude.backbones.cnn import CNN
 from etude.build import conf_dir, load, make, network, resolve, vet
@@ -283,8 +283,9 @@ def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: 
 # a trainer
 
 
-@pytest.mark.parametrize(("choice", "monitor"), [("default", None), ("ema", None), ("best_epoch", "val/score"),
-                                                 ("no_stopping", "val/score")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("choice", "monitor"), [("default", None), ("ema", None), ("best_epoch", "val/score"), ("no_stopping", "val/score")]
+)
 def test_checkpoints_and_curves_go_into_the_runs_folder(
     choice: str, monitor: str | None, config: Compose, tmp_path: Path
 ) -> None:
@@ -333,6 +334,36 @@ def test_sharded_weights_and_gradient_surgery_exclude_one_another(config: Compos
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_checkpoint_callbacks_lightning_adds_none(
+    config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = build.trainer(config("trainer=cpu", "callbacks.checkpoint=null", "callbacks.last=null"), tmp_path)
+    assert not trainer.checkpoint_callbacks
+    assert "no checkpoint is kept" in caplog.text
+
+
+def test_values_that_the_trainer_does_not_take_get_a_sentence(config: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^trainer: "):
+        build.trainer(config("trainer=cpu", "trainer.precision=8"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("precision", "known", "warned"), [("bf16-mixed", False, 1), ("bf16-mixed", True, 0), ("32-true", False, 0)]
+)
+def test_slow_bfloat16_is_warned_of(
+    precision: str,
+    known: bool,
+    warned: int,
+    config: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: known)
+    build.trainer(config("trainer=cpu", f"trainer.precision={precision}"), tmp_path)
+    assert caplog.text.count("no instructions for bfloat16") == warned
+
+
 def test_a_machine_without_a_gpu_says_so(config: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^trainer: .*gpu"):
         build.trainer(config("trainer=fsdp"), tmp_path)

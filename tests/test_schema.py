@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from functools import reduce
@@ -122,6 +123,50 @@ def test_a_typing_error_is_found(sound: Config, override: str, said: str) -> Non
 )
 def test_a_value_of_the_wrong_type_is_found(sound: Config, override: str, said: str) -> None:
     assert fault(altered(sound, override)) == said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["optim.lr=-1"], "optim.lr: must be greater than 0, got -1"),
+        (["optim.lr=.inf"], "optim.lr: must be a finite number, got inf"),
+        (["optim.lr=.nan"], "optim.lr: must be a finite number, got nan"),
+        (["optim.weight_decay=-0.1"], "optim.weight_decay: must be at least 0, got -0.1"),
+        (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches: must be at least 1, got 0"),
+        (["trainer.limit_train_batches=0"], "trainer.limit_train_batches: must be greater than 0, got 0"),
+        (["trainer.max_steps=0"], "trainer.max_steps: must be at least 1, or -1 for no limit, got 0"),
+        (["trainer.precision=16-true"], "trainer.precision: must be one of 32-true, 16-mixed, bf16-mixed, 64-true, "),
+        (["trainer.fast_dev_run=true"], "trainer.fast_dev_run: .*debug=fast"),
+        (["trainer.barebones=true"], "trainer.barebones: .*debug=fast"),
+        (["trainer.overfit_batches=1"], "trainer.overfit_batches: .*debug=overfit"),
+        (["trainer.limit_test_batches=1"], "trainer.limit_test_batches: .*debug=fast"),
+        (["trainer.logger=false"], "trainer.logger: .*logger.csv=null"),
+        (["trainer.callbacks=null"], "trainer.callbacks: .*group `callbacks`"),
+        (["trainer.enable_checkpointing=false"], ".* needs callbacks.checkpoint=null callbacks.last=null as well"),
+        (["trainer.limit_val_batches=0", "callbacks.checkpoint.monitor=val/score"], ".*=0: callbacks.checkpoint needs"),
+        (["trainer.check_val_every_n_epoch=50", "callbacks.checkpoint.monitor=val/loss"], ".*=50: is more than "),
+        (
+            ["callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}"],
+            "callbacks.swa: .*choose callbacks=ema",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_a_run_are_found(sound: Config, overrides: list[str], said: str) -> None:
+    assert re.match(said, fault(altered(sound, *overrides)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.fast_dev_run=false", "trainer.limit_test_batches=1.0", "trainer.overfit_batches=0"],
+        ["trainer.limit_val_batches=0"],
+        ["trainer.check_val_every_n_epoch=2", "callbacks.checkpoint.monitor=val/score"],
+        ["trainer.max_steps=3", "trainer.precision=bf16-mixed", "trainer.limit_train_batches=0.1"],
+        ["trainer.enable_checkpointing=false", "callbacks.checkpoint=null", "callbacks.last=null"],
+    ],
+)
+def test_settings_that_fit_a_run_are_accepted(sound: Config, overrides: list[str]) -> None:
+    assert problems(altered(sound, *overrides)) == []
 
 
 @pytest.mark.parametrize("override", ["data.crop=null", "data.crop=5", "optim.lr=1", "data.overfit=4"])

@@ -6,6 +6,8 @@ import os
 import sys
 from importlib import import_module
 
+from etude.machine import use_utf8
+
 COMMANDS = {
     "train": ("etude.train", "train one experiment, or a sweep of them with -m"),
     "prepare": ("etude.prepare", "make the pack of a collection without training on it"),
@@ -20,6 +22,19 @@ COMMANDS = {
     "dashboard": ("etude.dashboard", "lay out a project of Weights & Biases: backbones beside tasks"),
     "bench": ("etude.bench.command", "time what is here against its peers"),
 }
+
+
+def command(name: str) -> int:
+    """Run one command with the arguments of this process, as the script of its name does.
+
+    Args:
+        name: A key of COMMANDS.
+
+    Returns:
+        Its exit status.
+    """
+    use_utf8()
+    return int(import_module(COMMANDS[name][0]).main(sys.argv[1:]) or 0)
 
 
 def main() -> int:
@@ -37,6 +52,7 @@ def _run() -> int:
     """Run the command that the command line names."""
     from etude import __version__
 
+    use_utf8()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-V", "--version"):
         print(f"etude {__version__}")  # noqa: T201

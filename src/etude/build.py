@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from importlib import import_module
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from etude.data.module import MusicData
     from etude.learner import Learner
+
+log = logging.getLogger(__name__)
 
 # Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
 NETWORK = (
@@ -262,9 +265,11 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
         UserError: The trainer does not take these values.
     """
     from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.accelerators import CPUAccelerator
+    from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
     from etude.callbacks import FinishedTraining, SignalHandlers
+    from etude.machine import has_bfloat16
     from etude.storage import Storage
 
     callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
@@ -285,7 +290,19 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
     elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
     plugins = [*_value(node.pop("plugins", None) or []), Storage([folder, *elsewhere])]
     mine = {"callbacks": callbacks, "logger": loggers(config, folder) or False, "plugins": plugins}
+    if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
+        node["enable_checkpointing"] = False  # or Lightning adds one of its own, in a folder of its own
+        log.warning("no checkpoint is kept: the run cannot be resumed, and its network is lost when it ends")
     try:
-        return make(node, default_root_dir=str(folder), **mine)
-    except MisconfigurationException as error:
+        made = make(node, default_root_dir=str(folder), **mine)
+    except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"trainer: {error}") from error
+    if isinstance(made.accelerator, CPUAccelerator) and "bf16" in str(made.precision) and has_bfloat16() is False:
+        log.warning(
+            "trainer.precision=%s: this processor has no instructions for bfloat16, so it is many times slower than "
+            "trainer.precision=32-true",
+            node["precision"],
+        )
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude import build, signals
-from etude.errors import UserError
+from etude.errors import RunError, UserError
 from etude.files import atomic
 from etude.launch import first
 from etude.limits import explained
+from etude.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +72,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         if (folder / "metrics.json").is_file():  # only what comes after the measuring is missing
             return complete(config, folder)
     torch.set_float32_matmul_precision("high")
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and knows no quota of a container
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build.data(config)
     data.prepare_data()
@@ -222,6 +226,12 @@ def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame
         name: np.concatenate([target.predict(table[f"out.{name}"]).numpy() for table in tables])
         for name, target in learner.task.targets.items()
     }
+    for name, values in predicted.items():  # the callback that guards training may have been left out
+        if lost := int((~np.isfinite(values)).reshape(len(rows), -1).any(1).sum()):
+            raise RunError(
+                f"training diverged: the network's outputs for {name} are not finite for {lost} of {len(rows)} clips; "
+                f"lower optim.lr (now {learner.optimiser.lr:g})"
+            )
     mels = data.feature.front.n_mels
     statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
     specs = {name: data.targets[name] for name in predicted}

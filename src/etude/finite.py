@@ -67,9 +67,30 @@ class Finite(Callback):
         """Read the last answer before anything is judged."""
         self.flush(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if the validation loss is not finite, before a checkpoint is chosen by it.
+
+        Raises:
+            RunError: It is not.
+        """
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not torch.isfinite(torch.as_tensor(loss)) and not trainer.sanity_checking:
+            stop(trainer, diverged(trainer, "the validation loss is not finite"))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the last answer before anything is kept."""
+        """Read the last answer before anything is kept, and look at the weights that the last step left.
+
+        Raises:
+            RunError: A weight is not finite.
+        """
         self.flush(trainer)
+        bad = [name for name, weight in pl_module.named_parameters() if not torch.isfinite(weight).all()]
+        anywhere = torch.tensor(len(bad), device=pl_module.device)
+        if trainer.world_size > 1:  # a device may hold only a part of the weights
+            dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+        if anywhere:
+            which = f"{bad[0]} and {len(bad) - 1} more" if len(bad) > 1 else bad[0] if bad else "on another device"
+            stop(trainer, diverged(trainer, f"weights are not finite ({which})"))
 
     def flush(self, trainer: Trainer) -> None:
         """Read what has not been read."""
@@ -93,11 +114,36 @@ class Finite(Callback):
         if trainer.world_size > 1:
             rows = [[] for _ in range(trainer.world_size)]
             dist.all_gather_object(rows, mine)
-            # the others stop by themselves; Lightning would kill this process as soon as it saw the first of them gone
-            getattr(trainer.strategy.launcher, "procs", []).clear()
-        if not trainer.is_global_zero:
-            raise RunError("")
-        raise RunError(said(trainer, seen, sorted(row for some in rows for row in some)))
+        stop(trainer, said(trainer, seen, sorted(row for some in rows for row in some)))
+
+
+def stop(trainer: Trainer, message: str) -> None:
+    """End training in this process; all processes come here at the same step.
+
+    Raises:
+        RunError: Always; the message is empty in all processes but the first.
+    """
+    if trainer.world_size > 1:
+        # the others stop by themselves; Lightning would kill this process as soon as it saw the first of them gone
+        getattr(trainer.strategy.launcher, "procs", []).clear()
+    raise RunError(message if trainer.is_global_zero else "")
+
+
+def diverged(trainer: Trainer, symptom: str) -> str:
+    """Return the sentence for a training that diverged without a loss that shows it."""
+    learner: Any = trainer.lightning_module
+    return (
+        f"training diverged at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {symptom}; "
+        f"{' or '.join(_remedies(trainer, learner))}"
+    )
+
+
+def _remedies(trainer: Trainer, learner: Any) -> list[str]:
+    """Return what to try, with the present values."""
+    tries = [f"lower optim.lr (now {learner.optimiser.lr:g})"]
+    if trainer.precision != "32-true":
+        tries.append(f"set trainer.precision=32-true (now {trainer.precision})")
+    return tries
 
 
 def said(trainer: Trainer, seen: Seen, rows: list[int]) -> str:
@@ -106,9 +152,8 @@ def said(trainer: Trainer, seen: Seen, rows: list[int]) -> str:
     ids = trainer.datamodule.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
     each = [name for name, bad in zip(learner.task.targets, seen.anywhere[1:].tolist(), strict=True) if bad]
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    tries = [f"lower optim.lr (now {learner.optimiser.lr:g})", "look at these clips"]
-    if trainer.precision != "32-true":
-        tries.append(f"set trainer.precision=32-true (now {trainer.precision})")
+    tries = _remedies(trainer, learner)
+    tries.insert(1, "look at these clips")
     return (
         f"epoch {seen.epoch}, step {seen.step}: the loss of {', '.join(each) or 'the balance'} is not finite, on the "
         f"clips {', '.join(ids[:SHOWN])}{more}; {', '.join(tries[:-1])} or {tries[-1]}"

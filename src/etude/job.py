@@ -14,7 +14,8 @@ from etude.compose.checked import checked as plain
 from etude.compose.stored import finished, stored
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.launch import agreed, dated, first
+from etude.launch import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
+from etude.machine import provide_home
 
 log = logging.getLogger(__name__)
 LOG = "train.log"
@@ -39,15 +40,24 @@ def prepare(words: Sequence[str]) -> None:
     """
     from omegaconf import OmegaConf
 
+    refuse_stray_ranks()
+    provide_home()
     # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
     # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "hydra.job.chdir" and value.lower() in ("true", "yes", "on", "1"):
+            raise UserError(
+                f"{word}: is not supported, because paths in a config are relative to the folder where the command "
+                "starts; leave it out, every file of a run is in its folder anyway"
+            )
         said = Path(word[7:].strip("'"))  # as Hydra reads a name with a blank in it
         if word.startswith("resume=") and word != "resume=null" and not (said / "config.yaml").is_file():
             raise UserError(f"{word}: is not a run folder, it has no config.yaml")
     run_folder.cache_clear()
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
 
 
 def claim(folder: Path, resume: bool) -> None:
@@ -130,9 +140,13 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     if first() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        return stored(folder), True  # first of all, because the folder of a run is never taken away
+        config = stored(folder)  # first of all, because the folder of a run is never taken away
+        refuse_process_count(config["trainer"])
+        return config, True
     try:
-        return plain(composed), False
+        config = plain(composed)
+        refuse_process_count(config["trainer"])
+        return config, False
     except UserError:
         discard(folder)
         raise

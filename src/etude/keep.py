@@ -20,6 +20,7 @@ import numpy as np
 
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
 from etude.files.ownership import subfolder
+from etude.machine import usable_cores
 from etude.results.excerpts import FOLDER, INDEX
 from etude.results.shades import png
 from etude.results.worst import worst
@@ -64,7 +65,7 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
         frames, scale = _pictures([np.asarray(data.pack.clip(place[clip])) for clip in ids], data.feature.front)
         known = files(data.source)
         stems = [part / f"{number:02d}" for number in range(len(ids))]
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # encoders run outside of Python's lock
+        with ThreadPoolExecutor(min(4, usable_cores())) as threads:  # encoders run outside of Python's lock
             front = data.feature.front
             sounds = list(threads.map(lambda clip, stem: _sound(known.get(clip), front, stem), ids, stems))
         clips = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.help import program
+from etude.machine import usable_cores
 
 if TYPE_CHECKING:
     from etude.data.module import MusicData
@@ -51,18 +52,38 @@ def command() -> str:
 
 
 def git() -> dict[str, Any]:
-    """Commit of the working directory and whether it has changes; null outside a repository."""
+    """Return the commit of the working directory and whether it has changes.
 
-    def ask(*words: str) -> str | None:
-        try:
-            return subprocess.run(
-                ["git", *words], capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
+    Returns:
+        `commit` and `dirty`, and where either is unknown `reason`: no git, no repository, or what git says of it.
+    """
+    known: dict[str, Any] = {"commit": None, "dirty": None}
+    try:
+        known["commit"] = _git("rev-parse", "HEAD")
+        known["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except FileNotFoundError:
+        known["reason"] = "git is not installed"
+    except subprocess.TimeoutExpired as error:
+        known["reason"] = f"git did not answer in {error.timeout:g} s"
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines()
+        known["reason"] = said[0].removeprefix("fatal: ") if said else f"git ended with status {error.returncode}"
+    except OSError as error:
+        known["reason"] = f"git cannot be started: {error.strerror}"
+    return known
 
-    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if commit is None else bool(changes)}
+
+def _git(*arguments: str) -> str:
+    """Return what git prints; its messages are in English whatever the user's language is."""
+    return subprocess.run(
+        ["git", *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=True,
+        timeout=10,
+        env=os.environ | {"LC_ALL": "C"},
+    ).stdout.strip()
 
 
 def hardware() -> dict[str, Any]:
@@ -76,7 +97,13 @@ def hardware() -> dict[str, Any]:
         )
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"cpu": name, "cores": os.cpu_count(), "memory_gb": round(pages / 2**30, 1), "accelerator": gpu}
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_gb": round(pages / 2**30, 1),
+        "accelerator": gpu,
+    }
 
 
 def dataset(data: MusicData) -> dict[str, Any]:

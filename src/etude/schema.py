@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +17,30 @@ NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "tr
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
+# settings of the trainer that a run makes itself, or that would take away what it needs, and the way to what is meant
+OTHERWISE = {
+    "logger": "a run makes it from the group `logger`; logger.csv=null leaves curves.csv out",
+    "callbacks": "a run makes them from the group `callbacks`",
+    "default_root_dir": "is the run's folder; choose it with outputs= or name=",
+    "fast_dev_run": "keeps no checkpoint and predicts one batch; for a short run to the report: debug=fast",
+    "barebones": "a run needs its callbacks; for a short run to the report: debug=fast",
+    "overfit_batches": "would judge a run on what it was trained on; to learn a few clips by heart: debug=overfit",
+    "limit_test_batches": "results are about all clips of a part; for a short run to the report: debug=fast",
+}
+LEAST = {  # the least value of a number, and whether that value itself is allowed
+    "optim.lr": (0, False),
+    "optim.weight_decay": (0, True),
+    "optim.warmup": (0, True),
+    "trainer.max_epochs": (1, True),
+    "trainer.accumulate_grad_batches": (1, True),
+    "trainer.check_val_every_n_epoch": (1, True),
+    "trainer.limit_train_batches": (0, False),
+    "trainer.limit_val_batches": (0, True),
+    "trainer.gradient_clip_val": (0, True),
+    "trainer.num_nodes": (1, True),
+    "trainer.log_every_n_steps": (0, True),
+}
 MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
 
 
@@ -33,9 +58,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         found.append(f"seed: must be a whole number of at least 0, got {seed!r}")
-    epochs = (config.get("trainer") or {}).get("max_epochs")
-    if isinstance(epochs, int) and epochs < 1:
-        found.append(f"trainer.max_epochs: must be at least 1, got {epochs}")
+    found += [*_ranges(config), *_trainer(config)]
     if not isinstance(config.get("compile", False), bool):
         found.append(f"compile: must be bool, got {config['compile']!r}")
     task = config.get("task") or {}
@@ -81,6 +104,60 @@ def node_problems(path: str, node: Any) -> Iterator[str]:
                 yield from node_problems(f"{path}.{key}" + (f"[{place}]" if place != "" else ""), item)
 
 
+def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the numbers that are too small."""
+    for path, (least, allowed) in LEAST.items():
+        group, _, key = path.partition(".")
+        value = (config.get(group) or {}).get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            continue  # another check is about its type
+        if value < least or (value == least and not allowed):
+            yield f"{path}: must be {'at least' if allowed else 'greater than'} {least}, got {value!r}"
+
+
+def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the settings of the trainer that do not fit a run, and those that do not fit its callbacks."""
+    trainer, callbacks = config.get("trainer") or {}, config.get("callbacks") or {}
+    if not isinstance(trainer, Mapping) or not isinstance(callbacks, Mapping):
+        return
+    for key, why in OTHERWISE.items():
+        value = trainer.get(key)
+        all_of_it = key == "limit_test_batches" and isinstance(value, float) and value == 1.0
+        if key in trainer and not all_of_it and (value or key in ("logger", "callbacks", "limit_test_batches")):
+            yield f"trainer.{key}: {why}"
+    precision, strategy = str(trainer.get("precision") or "32-true"), str(trainer.get("strategy") or "")
+    if precision not in PRECISIONS and "fsdp" not in strategy.lower():  # which casts what goes into the network
+        yield f"trainer.precision: must be one of {', '.join(PRECISIONS[:4])}, got {precision}"
+    steps = trainer.get("max_steps")
+    if isinstance(steps, int) and steps < 1 and steps != -1:
+        yield f"trainer.max_steps: must be at least 1, or -1 for no limit, got {steps}"
+    nodes = {name: node for name, node in callbacks.items() if isinstance(node, Mapping)}
+    keeping = [name for name, node in nodes.items() if str(node.get("_target_")).endswith(".ModelCheckpoint")]
+    if trainer.get("enable_checkpointing", True) is False and keeping:
+        without = " ".join(f"callbacks.{name}=null" for name in keeping)
+        yield f"trainer.enable_checkpointing: a run without checkpoints needs {without} as well"
+    for name, node in nodes.items():
+        if str(node.get("_target_")).endswith(".StochasticWeightAveraging"):
+            yield (
+                f"callbacks.{name}: it averages after the last checkpoint is written, so the average would not "
+                "predict; choose callbacks=ema"
+            )
+    yield from _unmonitored(trainer, nodes)
+
+
+def _unmonitored(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what stops the validation that callbacks wait for."""
+    waiting = [name for name, node in callbacks.items() if str(node.get("monitor") or "").startswith("val/")]
+    if not waiting:
+        return
+    way = f"callbacks.{waiting[0]} needs scores of the validation part; with callbacks=default nothing does"
+    if trainer.get("limit_val_batches") == 0:
+        yield f"trainer.limit_val_batches=0: {way}"
+    every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
+    if isinstance(every, int) and isinstance(epochs, int) and every > epochs > 0:
+        yield f"trainer.check_val_every_n_epoch={every}: is more than trainer.max_epochs={epochs}; {way}"
+
+
 def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
     """Keys that nobody reads, each with the nearest that somebody does."""
     for key in node:
@@ -102,6 +179,9 @@ def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
         return
     for option in options:
         if value is None and option == "None":
+            return
+        if option == "float" and isinstance(value, float) and not math.isfinite(value):
+            yield f"{path}: must be a finite number, got {value!r}"
             return
         if option in PLAIN and isinstance(value, PLAIN[option]) and (option == "bool" or not isinstance(value, bool)):  # type: ignore[arg-type]
             return

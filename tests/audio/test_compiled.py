@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,3 +94,54 @@ def test_what_failed_is_not_yet_used(other: list[str]) -> None:
 def test_whatever_is_compiled_is_used_first_behind_the_lock() -> None:
     choices = [{}, {"tuning": None}, {"chroma": "cqt"}, {"sync": "beat"}]
     assert said([sys.executable, "-c", EACH.replace("CHOICES", repr(choices))]) == ""
+
+
+def test_the_lock_needs_no_entry_in_the_list_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert compiled.lock_file().name.endswith(".lock")
+
+
+@pytest.mark.parametrize(
+    ("beside", "cache", "given"), [(True, False, False), (False, True, False), (False, False, True)]
+)
+def test_numba_has_a_folder_where_it_finds_none(
+    beside: bool, cache: bool, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(compiled.CACHE, raising=False)
+    monkeypatch.setattr(compiled, "private_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(compiled, "_beside_librosa", lambda: beside)
+    monkeypatch.setattr(compiled, "_user_cache", lambda: cache)
+    monkeypatch.setattr(compiled, "sys", SimpleNamespace(modules={}))
+    compiled.provide_cache()
+    assert os.environ.get(compiled.CACHE) == (str(tmp_path / "numba") if given else None)
+    monkeypatch.delenv(compiled.CACHE, raising=False)
+
+
+def test_numba_does_not_compile_where_there_is_no_folder_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(compiled.CACHE, raising=False)
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
+    for name in ("_beside_librosa", "_user_cache"):
+        monkeypatch.setattr(compiled, name, lambda: False)
+    monkeypatch.setattr(compiled, "private_folder", lambda _: None)
+    monkeypatch.setattr(compiled, "sys", SimpleNamespace(modules={}))
+    compiled.provide_cache()
+    assert os.environ["NUMBA_DISABLE_JIT"] == "1"
+
+
+def test_a_folder_is_writable_where_its_parent_is(tmp_path: Path) -> None:
+    assert compiled._writable(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    assert not compiled._writable(tmp_path / "file" / "b")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_block_runs_without_lock_where_no_file_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "lock_file", lambda: tmp_path / "file" / "lock")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(compiled, "_used", set())
+    with first_use("beats"):
+        pass
+    assert compiled._used == {"beats"}

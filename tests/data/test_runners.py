@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from tests.data.readers import LAST, dies, fails, maybe, noted, origin, square
 
 from etude.audio.decode import decode
 from etude.audio.spectral import FrontEnd
+from etude.data import runners
 from etude.data.collection import Collection
 from etude.data.prepare import Rules, prepare
 from etude.data.runners import AHEAD, SHARD, run
@@ -30,6 +32,25 @@ ROOT = str(Path(__file__).parents[2])
 def test_few_jobs_or_one_worker_need_no_process(workers: int | None, count: int) -> None:
     here = run(lambda number: (number**2, os.getpid()), list(range(count)), workers)  # which no process could be told
     assert list(here) == [(number**2, os.getpid()) for number in range(count)]
+
+
+def test_without_semaphores_all_jobs_are_done_here(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(multiprocessing, "Lock", refuse)
+    runners._say_once.cache_clear()
+    for _ in range(2):
+        assert set(run(lambda _: os.getpid(), list(range(30)), 2)) == {os.getpid()}
+    assert caplog.text.count("one process does all the work") == 1
+    assert "Read-only file system" in caplog.text
+
+
+def test_none_means_a_process_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "usable_cores", lambda: 1)
+    assert set(run(lambda _: os.getpid(), list(range(30)), None)) == {os.getpid()}
 
 
 def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:

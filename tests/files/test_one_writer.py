@@ -25,6 +25,7 @@ READ = "a file that is only read"
 CHECKED = "a file that etude.files has checked and recorded"
 KNOWN = {
     "src/etude/audio/excerpt.py": {"SoundFile": DRAFT},
+    "src/etude/audio/compiled.py": {"TemporaryFile": TEMPORARY},
     "src/etude/bench/audio.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/bench/data.py": dict.fromkeys(("TemporaryDirectory", "mkdir", "save", "save_file"), TEMPORARY),
     "src/etude/bench/loop.py": dict.fromkeys(("TemporaryDirectory", "mkdir"), TEMPORARY),
@@ -45,6 +46,7 @@ KNOWN = {
     "src/etude/experiment.py": {"to_csv": TEXT, "to_parquet": DRAFT},
     "src/etude/export/formats.py": {"save": "a draft folder of etude.export.work"},
     "src/etude/job.py": {"FileHandler": CHECKED},
+    "src/etude/machine.py": {"mkdir": "a private folder in the temporary folder"},
     "src/etude/prediction/journal.py": {"truncate": CHECKED},
     "src/etude/prediction/shown.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/prediction/tables.py": {"ParquetWriter": CHECKED},

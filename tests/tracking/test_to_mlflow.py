@@ -6,12 +6,66 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from etude.tracking import mlflow as factory
 from etude.tracking.course import tracked
 from etude.tracking.finished import Finished, tracked_as
+from etude.tracking.to_mlflow import _alone, accepted
 
 mlflow = pytest.importorskip("mlflow", reason="needs etude[mlflow]")
+_validate_metric_name = pytest.importorskip("mlflow.utils.validation")._validate_metric_name
+
+
+@pytest.mark.parametrize("name", ["test/genre/macro_f1", "жанр/a b", "a.b:c-d", "x" * 250])
+def test_names_that_mlflow_takes_stay(name: str) -> None:
+    assert accepted(name) == name
+
+
+def test_other_names_stay_apart() -> None:
+    names = [
+        "val/R&B?",
+        "val/R_B_",
+        "val/R#B?",
+        "val//x",
+        "/x",
+        "../x",
+        "./x",
+        "x/..",
+        "x" * 251,
+        "x" * 252,
+        "a(b)",
+        "",
+    ]
+    made = [accepted(name) for name in names]
+    assert len(set(made)) == len(names)
+    for name in made:
+        _validate_metric_name(name)
+
+
+def test_numbers_of_odd_names_all_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "runs").as_uri()
+    config: dict[str, Any] = {"outputs": str(tmp_path), "task": {"targets": {"R&B? (x)": {"loss": 1}}, "none": {}}}
+    tags = {"a": "b" * 9000, "c#d": "e"}
+    tracker: Any = factory(tmp_path / "run", config, uri=uri, tags=tags)
+    (tmp_path / "run").mkdir()
+    with tracked([tracker]):
+        tracker.log_metrics({"val/жанр": 1.0, "val/R&B": 2.0, "val/R#B": 3.0}, 4)
+    client = mlflow.MlflowClient(uri)
+    run = client.get_run(tracked_as(tmp_path / "run")["mlflow"])
+    assert sorted(run.data.metrics.values()) == [1.0, 2.0, 3.0]
+    assert run.data.metrics["val/жанр"] == 1.0
+    assert "1" in run.data.params.values()
+    assert len(run.data.tags["a"]) == 5000
+
+
+def test_a_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with _alone(f"sqlite:///{tmp_path / 'a.db'}?timeout=60"):
+        with pytest.raises(Timeout), FileLock(tmp_path / ".a.db.lock", timeout=0):
+            pass
+        with _alone("http://localhost:1"):  # a server does that itself
+            pass
 
 
 @pytest.mark.parametrize("where", ["file", "default"])

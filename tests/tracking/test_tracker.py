@@ -10,6 +10,7 @@ import pytest
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import RunError, UserError
+from etude.tracking import wandb
 from etude.tracking.course import tracked
 from etude.tracking.finished import Finished, tracked_as
 from etude.tracking.tracker import Tracker
@@ -123,8 +124,17 @@ def test_results_that_are_not_taken_are_said_in_one_sentence(tmp_path: Path, cap
 
 
 def test_only_the_first_process_begins_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     tracker = Kept(tmp_path)
     with tracked([tracker]) as begun:
         tracker.log_metrics({"loss": 1.0}, 1)
     assert (begun, tracker.known, tracker.ends, tracker.there.rows, tracker.waiting) == ([], [], [], [], [])
+
+
+def test_long_tags_are_cut_and_stay_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker: Any = wandb(tmp_path, {}, tags=["a", "x" * 64, "x" * 65, "x" * 66, ""])
+    tags = tracker._tags()
+    assert len(set(tags)) == 4 and max(map(len, tags)) == 64
+    assert tags[:2] == ["a", "x" * 64]
+    assert "2 tag(s) are longer than 64" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from etude.data.pack import Pack
 from etude.data.prepare import LONGEST, Rules
 from etude.data.splits import PARTS, Split
 from etude.errors import DataError
+from etude.machine import why_one_process
+
+log = logging.getLogger(__name__)
 
 
 class MusicData(LightningDataModule):
@@ -162,12 +166,13 @@ class MusicData(LightningDataModule):
         lengths = self.pack.lengths[self.rows(part)] if self.buckets else None
         weights = self._weights() if train and self.balance else None
         order = Order(len(self.rows(part)), size, train, self.seed, rank, world, lengths, weights)
+        workers = self._usable_workers()
         return DataLoader(
             self.clips(part, whole=not train),
             batch_size=None,  # the sampler gives whole batches
             sampler=order,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # a loader draws a number for its workers: of its own, or a resumed run would be one draw off
             generator=torch.Generator().manual_seed(self.seed),
@@ -184,6 +189,13 @@ class MusicData(LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Whole clips of the validation and the test part: both go into the table of predictions."""
         return [self.loader("val"), self.loader("test")]
+
+    def _usable_workers(self) -> int:
+        """Return the number of worker processes, 0 where the machine cannot start any."""
+        if self.workers and (reason := why_one_process()):
+            log.warning("data.workers=%d: batches are read in the training process: %s", self.workers, reason)
+            self.workers = 0
+        return self.workers
 
     def _weights(self) -> np.ndarray:
         """How often each clip of the training part is drawn (n,): inversely to its class's size, or as on average."""

@@ -14,12 +14,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from etude import signals
 from etude.data import processes
 from etude.errors import UserError
+from etude.machine import usable_cores, why_one_process
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -44,7 +46,7 @@ def run(
     Args:
         function: A function of a module.
         jobs: What it is called with.
-        workers: Processes; none means one per core, or with Ray as many as the cluster has.
+        workers: Processes; none means one per usable core, or with Ray as many as the cluster has.
         ray: Address of a Ray cluster, `local` to start one here; none uses processes of this machine.
         shard: Jobs that travel together; fewer where a result is large.
         meanwhile: Whether this process does jobs itself until the first of the others is there.
@@ -65,8 +67,17 @@ def ready(jobs: int, workers: int | None = None) -> None:
 
 
 def _count(jobs: int, workers: int | None) -> int:
-    """Processes for so many jobs: none of them with less than a shard to do."""
-    return min(workers or os.cpu_count() or 1, -(-jobs // SHARD))
+    """Return the number of processes for so many jobs: none with less than a shard, one where no more can start."""
+    count = min(workers or usable_cores(), -(-jobs // SHARD))
+    if count > 1 and (reason := why_one_process()):
+        _say_once(f"one process does all the work: {reason}")
+        return 1
+    return count
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def _alone(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from etude import signals
 from etude.errors import UserError
+from etude.machine import usable_cores
 from etude.sweeps.board import Board
 from etude.sweeps.devices import Pool
 from etude.sweeps.job import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job
@@ -186,7 +187,7 @@ def environment(many: int, pool: Pool) -> dict[str, str]:
     paths = [sys.path[0], *known.get("PYTHONPATH", "").split(os.pathsep)]
     known["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(str(Path(path).absolute()) for path in paths if path))
     if many > 1 and not pool.names:  # threads of several jobs would get in each other's way
-        known.setdefault(THREADS, str(max(1, (os.cpu_count() or 1) // many)))
+        known.setdefault(THREADS, str(max(1, usable_cores() // many)))
     return known
 
 

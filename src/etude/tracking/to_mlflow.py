@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.files.ownership import open_parents
 from etude.tracking.finished import Finished, sweep_of, tracked_as
-from etude.tracking.tracker import Tracker
+from etude.tracking.tracker import Tracker, shortened
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import MLFlowLogger
 
 AT_ONCE = 500  # metrics in one request; MLflow takes 1,000
+LONGEST_NAME, LONGEST_TAG = 250, 5000  # characters of a name and of a tag's value; newer servers take longer tags
+BUSY = 60  # seconds that a process waits for the database while another writes
 
 
 class MLflow(Tracker):
@@ -60,16 +66,37 @@ class MLflow(Tracker):
         uri, place = self.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
         if not uri:
             outputs = Path(self.config["outputs"]).absolute()
-            uri, place = f"sqlite:///{outputs / 'mlflow.db'}", (outputs / "mlflow").as_uri()
-        inner = MLFlowLogger(
-            self.experiment_name, self.folder.name, uri, self._tags(), artifact_location=place, run_id=known
-        )
-        client, run = inner.experiment, inner.run_id
+            uri, place = f"sqlite:///{outputs / 'mlflow.db'}?timeout={BUSY}", (outputs / "mlflow").as_uri()
+
+        def begun() -> MLFlowLogger:
+            inner = MLFlowLogger(
+                self.experiment_name, self.folder.name, uri, self._tags(), artifact_location=place, run_id=known
+            )
+            _ = inner.experiment  # makes the store, the experiment and the run
+            return inner
+
+        with _alone(uri):
+            try:
+                inner = begun()
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                inner = begun()  # another process has made the experiment in the meantime
+        client, run = inner.experiment, str(inner.run_id)
         if known is None:
-            inner.log_hyperparams(dict(self.config))
+            self._log_params(inner)
         else:
             client.update_run(run, status="RUNNING")
         return inner, run
+
+    def send(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Give MLflow some numbers; Lightning's logger would drop letters of their names, and with them numbers."""
+        from mlflow.entities import Metric
+
+        assert self.inner is not None
+        now, names = int(time.time() * 1000), {name: accepted(name) for name in metrics}
+        batch = [Metric(names[name], value, now, step or 0) for name, value in metrics.items()]
+        self.inner.experiment.log_batch(str(self.inner.run_id), metrics=batch)
 
     def receive(self, finished: Finished) -> None:
         """Scores at the step that training ended with, then the files."""
@@ -79,7 +106,7 @@ class MLflow(Tracker):
         # a file store keeps a metric in a file, which cannot be the folder of its ends as well
         numbers = [(re.sub(r"/(low|high)$", r".\1", name), value) for name, value in finished.numbers.items()]
         for i in range(0, len(numbers), AT_ONCE):
-            self.inner.log_metrics(dict(numbers[i : i + AT_ONCE]), self.step)
+            self.send(dict(numbers[i : i + AT_ONCE]), self.step)
         client, run = self.inner.experiment, str(self.inner.run_id)
         client.set_tag(run, "pack", f"{finished.pack['name']}@{finished.pack['hash']}")
         if finished.source and (source := tracked_as(finished.source).get(self.key)):
@@ -90,9 +117,9 @@ class MLflow(Tracker):
             client.log_artifact(run, str(finished.checkpoint), "checkpoints")
         for name, frame in finished.tables.items():
             if name != "predictions":  # a file of its own
-                client.log_text(run, frame.to_csv(index=False), f"tables/{name}.csv")
+                client.log_text(run, frame.to_csv(index=False), f"tables/{accepted(name)}.csv")
         for name, png in finished.figures.items():
-            client.log_image(run, Image.open(io.BytesIO(png)), f"figures/{name}.png")
+            client.log_image(run, Image.open(io.BytesIO(png)), f"figures/{accepted(name)}.png")
 
     def stop(self, failed: bool) -> None:
         """Failed or finished."""
@@ -105,4 +132,47 @@ class MLflow(Tracker):
         sweep = sweep_of(self.folder)
         tags = choices | ({"sweep": sweep} if sweep else {}) | dict(self.tags)
         tags |= {"mlflow.note.content": self.notes} if self.notes else {}
-        return {key: str(value) for key, value in tags.items()}
+        return {accepted(str(key)): shortened(str(value), LONGEST_TAG) for key, value in tags.items()}
+
+    def _log_params(self, inner: MLFlowLogger) -> None:
+        """Give MLflow every value of the config."""
+        inner.log_hyperparams({accepted(name): value for name, value in _flat(self.config)})
+
+
+def accepted(name: str) -> str:
+    """Return a name that MLflow takes, for one name only; most stay as they are.
+
+    Letters and digits, `_-.:` and blanks are taken, and parts between slashes that are neither empty nor dots. A part
+    with anything else ends in a code that is its own, so that no two names become one.
+    """
+    parts = []
+    for part in name.split("/"):
+        kept = re.sub(r"[^\w.\- :]", "_", part)
+        if kept != part or not kept.strip(". "):
+            kept = f"{kept.strip('. ') or '_'}-{hashlib.sha256(part.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+        parts.append(kept)
+    return shortened("/".join(parts), LONGEST_NAME)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a config by their names, as Lightning joins them: with slashes."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Hold the lock of a database in a file: processes that make its tables at the same time spoil them."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    if not uri.startswith("sqlite:///") or not path:
+        yield
+        return
+    from filelock import FileLock
+
+    file = Path(path).absolute()
+    open_parents(file)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        yield

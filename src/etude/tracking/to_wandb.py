@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.tracking.finished import Finished, best, sweep_of, tracked_as
-from etude.tracking.tracker import Tracker
+from etude.tracking.tracker import Tracker, shortened
 
 if TYPE_CHECKING:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
 log = logging.getLogger(__name__)
+LONGEST_TAG, LONGEST_NAME = 64, 128  # characters of a tag or a job type, and of a run's name
 
 
 class WeightsAndBiases(Tracker):
@@ -52,10 +53,11 @@ class WeightsAndBiases(Tracker):
         mode = mode or ("online" if has_key() else "offline")
         if mode == "offline":
             log.info("Weights & Biases: offline; `wandb sync %s` uploads the run", self.folder / "wandb" / "offline-*")
+        options = self.options | {"tags": self._tags()}
         run = wandb.init(
-            **self.options, id=known, resume="allow" if known else None, mode=mode,  # type: ignore[arg-type]
-            name=self.folder.name, dir=str(self.folder), config=dict(self.config),
-            group=sweep_of(self.folder), job_type=self._task, reinit="finish_previous",
+            **options, id=known, resume="allow" if known else None, mode=mode,  # type: ignore[arg-type]
+            name=shortened(self.folder.name, LONGEST_NAME), dir=str(self.folder), config=dict(self.config),
+            group=sweep_of(self.folder), job_type=shortened(self._task, LONGEST_TAG), reinit="finish_previous",
             settings=wandb.Settings(silent=True, finish_timeout=self.timeout, finish_timeout_raises=True),
         )  # fmt: skip
         run.define_metric("trainer/global_step")
@@ -95,6 +97,13 @@ class WeightsAndBiases(Tracker):
     def _task(self) -> str:
         return self.config.get("choices", {}).get("task") or "+".join(self.config["task"]["targets"])
 
+    def _tags(self) -> list[str]:
+        """Return the user's tags, none longer than Weights & Biases takes; the run's config has them in full."""
+        tags = [str(tag) for tag in self.options.get("tags") or () if str(tag)]
+        if long := [tag for tag in tags if len(tag) > LONGEST_TAG]:
+            log.warning("Weights & Biases: %d tag(s) are longer than %d characters and are cut", len(long), LONGEST_TAG)
+        return [shortened(tag, LONGEST_TAG) for tag in tags]
+
     def _lineage(self, finished: Finished) -> None:
         """From a pack to a run, to its best checkpoint, to the runs that begin from it.
 
@@ -104,7 +113,8 @@ class WeightsAndBiases(Tracker):
         import wandb
 
         pack = finished.pack
-        name = re.sub(r"[^\w.-]+", "-", f"pack-{pack['name']}-{str(pack['hash'])[:8]}")
+        name = f"pack-{shortened(str(pack['name']), 100)}-{str(pack['hash'])[:8]}"
+        name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)
         frames = wandb.Artifact(name, "pack", metadata=pack)
         with frames.new_file("pack.json", encoding="utf-8") as file:
             json.dump(pack, file, indent=1, sort_keys=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -115,10 +116,14 @@ class Tracker(Logger):
         self.inner = None
 
     def _send(self) -> None:
-        assert self.inner is not None
         while self.waiting:
-            self.inner.log_metrics(*self.waiting[0])
+            self.send(*self.waiting[0])
             del self.waiting[0]
+
+    def send(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Give the tracker some numbers of a step, by names that it takes."""
+        assert self.inner is not None
+        self.inner.log_metrics(dict(metrics), step)
 
     def _try(self, act: Callable[[], None], consequence: str) -> bool:
         """Do it; one sentence when it fails, and none when the tracker has failed before."""
@@ -147,7 +152,21 @@ class Tracker(Logger):
         """The config is handed over when the run begins."""
 
 
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters; a longer one ends in a code that is its own.
+
+    Args:
+        text: Such as a tag.
+        limit: At least 10.
+    """
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 9]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, without a full stop."""
+    """Return the first line of what an error says, without a full stop; of several faults the first."""
     lines = str(error).strip().splitlines()
+    if len(lines) > 1 and "validation error" in lines[0]:  # pydantic's count of them
+        lines = [" ".join(line.strip() for line in lines[1:3])]
     return (lines[0] if lines else type(error).__name__).strip().rstrip(".")

@@ -1,0 +1,39 @@
+"""A training whose weights or outputs stop being numbers ends at the epoch, with a sentence."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from etude.errors import RunError
+from etude.finite import Finite
+
+
+def trainer(module: Any, **metrics: float) -> Any:
+    """As much of Lightning's Trainer as the callback looks at."""
+    module.optimiser = SimpleNamespace(lr=1e30)
+    module.device = torch.device("cpu")
+    return SimpleNamespace(
+        world_size=1, is_global_zero=True, global_step=7, current_epoch=1, precision="32-true", sanity_checking=False,
+        lightning_module=module, callback_metrics={key: torch.tensor(value) for key, value in metrics.items()},
+    )  # fmt: skip
+
+
+def test_weights_that_are_not_finite_end_training() -> None:
+    module: Any = nn.Linear(2, 2)
+    Finite().on_train_epoch_end(trainer(module), module)
+    nn.init.constant_(module.bias, float("nan"))
+    with pytest.raises(RunError, match=r"diverged at step 7 \(epoch 2\): .*\(bias\); lower optim.lr \(now 1e\+30\)"):
+        Finite().on_train_epoch_end(trainer(module), module)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training() -> None:
+    module: Any = nn.Linear(2, 2)
+    Finite().on_validation_end(trainer(module, **{"val/loss": 1.0}), module)
+    Finite().on_validation_end(trainer(module), module)
+    with pytest.raises(RunError, match=r"diverged at step 7 .*the validation loss is not finite"):
+        Finite().on_validation_end(trainer(module, **{"val/loss": float("inf")}), module)

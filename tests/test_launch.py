@@ -1,0 +1,160 @@
+"""Names of run folders, and environments that make a process one of several."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude import job
+from etude.errors import UserError
+from etude.launch import dated, first, folder_name, processes, refuse_process_count, refuse_stray_ranks
+
+VARIABLES = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_ID", "SLURM_JOB_NAME", "SLURM_NTASKS_PER_NODE"),
+)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Set the variables of a launch, as `NAME=value NAME=value`, and no others."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for pair in text.split():
+        monkeypatch.setenv(*pair.split("="))
+
+
+@pytest.mark.parametrize("name", ["genre_ast", "Ünï 2", "fold=0,lr=1e-3", "लय", "a.b", "e\u0301"])
+def test_ordinary_names_stay(name: str) -> None:
+    assert folder_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["lab/run1", "../x", "/abs", "..", "", " ", "a\\b", "a\nb", "a?b", "x" * 300, "é" * 200, "\udce9"]
+)
+def test_other_names_become_one_component(name: str) -> None:
+    made = folder_name(name)
+    assert "/" not in made and "\\" not in made and made.strip(". ")
+    assert len(made.encode()) < 200
+    assert Path("outputs", made).resolve().parent == Path("outputs").resolve()
+
+
+def test_two_names_never_share_a_folder_name() -> None:
+    names = ["lab/run1", "lab-run1", "lab\\run1", "lab?run1", "x" * 300, "x" * 301, "run", " run", "run "]
+    assert len({folder_name(name) for name in names}) == len(names)
+
+
+def test_folders_of_names_with_slashes_are_in_outputs(tmp_path: Path) -> None:
+    for name in ("lab/run1", "../../x", str(tmp_path / "y")):
+        assert all(path.parent == tmp_path for path in islice(dated(str(tmp_path), name), 3))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ("RANK=1 WORLD_SIZE=2", "RANK=1 WORLD_SIZE=2: .* unset RANK WORLD_SIZE"),
+        ("RANK=1 MASTER_ADDR=a MASTER_PORT=1", "RANK=1: "),
+        ("LOCAL_RANK=1", "unset LOCAL_RANK"),
+        ("SLURM_PROCID=3", "unset SLURM_PROCID"),
+        ("SLURM_NTASKS=4 SLURM_PROCID=0", "SLURM_NTASKS=4: .* srun"),
+        ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_JOB_NAME=train", "SLURM_NTASKS=4: .* srun"),
+    ],
+)
+def test_ranks_that_no_launcher_set_are_refused(
+    environment: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, environment)
+    assert first()  # it is alone, and says so
+    with pytest.raises(UserError, match=message):
+        refuse_stray_ranks()
+    with pytest.raises(UserError, match=message):
+        job.prepare([])
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        "",
+        "RANK=0 WORLD_SIZE=1",
+        "SLURM_NTASKS=1 SLURM_PROCID=0",
+        "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_JOB_NAME=interactive",
+        "SLURM_NTASKS=4 SLURM_PROCID=3 SLURM_STEP_ID=0",
+        "TORCHELASTIC_RUN_ID=none RANK=1 LOCAL_RANK=1 WORLD_SIZE=2",
+        "MASTER_ADDR=localhost MASTER_PORT=4 LOCAL_RANK=1 WORLD_SIZE=2",
+    ],
+)
+def test_processes_of_a_launcher_and_single_ones_are_accepted(
+    environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, environment)
+    refuse_stray_ranks()
+
+
+TORCHRUN = "TORCHELASTIC_RUN_ID=none RANK=0 LOCAL_RANK=0 WORLD_SIZE=2"
+SRUN = "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_ID=0"
+
+
+@pytest.mark.parametrize(
+    ("environment", "trainer", "message"),
+    [
+        (TORCHRUN, {}, "torchrun has started 2 processes"),
+        (SRUN, {"devices": 1}, "srun has started 4 processes"),
+        (SRUN, {"devices": 2, "num_nodes": 2}, "ntasks-per-node"),
+        ("MASTER_ADDR=a MASTER_PORT=1 WORLD_SIZE=2 RANK=1", {}, "has started 2"),
+        ("LOCAL_RANK=0", {"devices": 2}, "unset LOCAL_RANK"),
+    ],
+)
+def test_another_number_of_processes_than_started_is_refused(
+    environment: str, trainer: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, environment)
+    with pytest.raises(UserError, match=message):
+        refuse_process_count(trainer)
+
+
+@pytest.mark.parametrize(
+    ("environment", "trainer"),
+    [
+        (TORCHRUN, {"devices": 2}),
+        (TORCHRUN, {"devices": -1}),
+        (f"{SRUN} SLURM_NTASKS_PER_NODE=2", {"devices": 2, "num_nodes": 2}),
+        ("LOCAL_RANK=0", {"devices": 1}),
+        ("MASTER_ADDR=a MASTER_PORT=1", {"devices": 2}),
+    ],
+)
+def test_the_number_of_processes_that_was_started_is_accepted(
+    environment: str, trainer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, environment)
+    refuse_process_count(trainer)
+
+
+def test_only_the_first_of_several_processes_has_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, TORCHRUN.replace("RANK=0", "RANK=1"))
+    with pytest.raises(UserError, match=r"^$"):
+        refuse_process_count({})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "count"),
+    [
+        ({}, 1),
+        ({"devices": "2"}, 2),
+        ({"devices": [0, 1]}, 2),
+        ({"devices": "0,1,"}, 2),
+        ({"devices": "auto"}, None),
+        ({"devices": "auto", "accelerator": "cpu"}, 1),
+        ({"devices": 4, "num_nodes": 2}, 8),
+        ({"devices": -1}, None),
+    ],
+)
+def test_processes_of_a_trainer(trainer: dict[str, Any], count: int | None) -> None:
+    assert processes(trainer) == count
+
+
+def test_changing_the_folder_of_a_job_is_refused() -> None:
+    with pytest.raises(UserError, match=r"hydra\.job\.chdir=true: is not supported"):
+        job.prepare(["hydra.job.chdir=true"])
+    job.prepare(["hydra.job.chdir=false"])

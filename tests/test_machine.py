@@ -1,0 +1,157 @@
+"""Cores, worker processes, private folders, home and encoding of unusual machines."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import sys
+import tempfile
+from multiprocessing import connection, process, util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude import machine
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine of eight cores without limits; returns the folder of its cgroups."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def forget_socket_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have multiprocessing choose the folder of its sockets anew."""
+    here: Any = process.current_process()
+    monkeypatch.setattr(here, "_config", {key: value for key, value in here._config.items() if key != "tempdir"})
+
+
+def test_cores_of_a_machine_without_limits(eight_cores: Path) -> None:
+    assert machine.usable_cores() == 8
+
+
+def test_cores_follow_the_affinity(eight_cores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert machine.usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        (
+            "4:memory:/x\n2:cpu,cpuacct:/y\n",
+            {"cpu,cpuacct/y/cpu.cfs_quota_us": "400000", "cpu,cpuacct/y/cpu.cfs_period_us": "100000"},
+            4,
+        ),
+        ("2:cpu,cpuacct:/y\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("0::/\n", {"cpu.max": "nonsense"}, 8),
+    ],
+)
+def test_cores_follow_the_quota_of_a_cgroup(eight_cores: Path, own: str, files: dict[str, str], cores: int) -> None:
+    write(eight_cores / "own", own)
+    for name, text in files.items():
+        write(eight_cores / "cgroup" / name, text)
+    assert machine.usable_cores() == cores
+
+
+def test_no_semaphores_mean_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    assert machine.why_one_process() is None
+    monkeypatch.setattr(multiprocessing, "Lock", refuse)
+    assert "Read-only file system" in str(machine.why_one_process())
+
+
+def test_sockets_open_beside_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    forget_socket_folder(monkeypatch)
+    assert machine.why_one_process() is None
+    assert tempfile.gettempdir() == str(long)
+    with connection.Listener(family="AF_UNIX"):  # in the folder that was chosen
+        pass
+    assert not str(util.get_temp_dir()).startswith(str(long))
+
+
+def test_no_short_folder_means_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    forget_socket_folder(monkeypatch)
+    monkeypatch.setattr(machine, "SHORT_FOLDERS", (str(tmp_path / "missing"),))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert "set TMPDIR" in str(machine.why_one_process())
+
+
+def test_a_private_folder_is_of_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = machine.private_folder("cache")
+    assert folder is not None and folder.stat().st_mode & 0o777 == 0o700
+    assert machine.private_folder("cache") == folder
+    folder.chmod(0o777)
+    assert machine.private_folder("cache") is None
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    assert machine.private_folder("cache") is None
+
+
+def test_a_user_without_home_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "/somewhere")
+    machine.provide_home()
+    assert os.environ["HOME"] == "/somewhere"
+    monkeypatch.delenv("HOME")
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    machine.provide_home()
+    assert Path(os.environ["HOME"]).parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [("flags\t: fpu avx512_bf16\n", True), ("flags\t: fpu avx2\n", False), ("Features : bf16\n", True), ("", None)],
+)
+def test_bfloat16_is_read_from_the_processors_flags(
+    text: str, known: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "cpuinfo", text)
+    monkeypatch.setattr(machine, "PROCESSORS", tmp_path / "cpuinfo")
+    assert machine.has_bfloat16() is known
+
+
+def test_a_command_starts_again_once_where_names_of_files_are_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, arguments: started.append(arguments))
+    monkeypatch.delenv("PYTHONUTF8", raising=False)
+    machine.use_utf8()
+    assert not started
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    machine.use_utf8()
+    machine.use_utf8()
+    assert started == [[sys.executable, *sys.orig_argv[1:]]]
+    assert os.environ["PYTHONUTF8"] == "1"
+
+
+def test_an_ascii_stream_prints_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    machine.use_utf8()
+    print("± é", flush=True)  # noqa: T201
+    assert raw.getvalue() == b"\\xb1 \\xe9\n"

@@ -1,0 +1,46 @@
+"""The record of a run says why a commit is unknown."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude import record
+
+
+def test_a_missing_git_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert record.git() == {"commit": None, "dirty": None, "reason": "git is not installed"}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (subprocess.TimeoutExpired("git", 10), "git did not answer in 10 s"),
+        (PermissionError(13, "Permission denied"), "git cannot be started: Permission denied"),
+        (
+            subprocess.CalledProcessError(
+                128, "git", stderr="fatal: detected dubious ownership in repository at '/x'\n"
+            ),
+            "detected dubious ownership in repository at '/x'",
+        ),
+        (subprocess.CalledProcessError(1, "git", stderr=""), "git ended with status 1"),
+    ],
+)
+def test_what_git_says_is_the_reason(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert record.git() == {"commit": None, "dirty": None, "reason": reason}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_folder_without_repository_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert record.git()["reason"].startswith("not a git repository")
