@@ -68,9 +68,11 @@ MOMENT = int(np.random.default_rng(7).integers(2 * STEPS + 1, 3 * STEPS))
 LINE = ["backbone=lstm", "task=joint", "backbone.dropout=0.3", "augment=specaugment"]
 STOPPED = [f"trainer.max_epochs={EPOCHS}", "patience=2", "+callbacks.early_stopping.min_delta=10"]
 WAYS = {"best_epoch": STOPPED, "ema": ["trainer.max_epochs=3"]}
+MANY = np.random.default_rng(8).integers(STEPS + 1, 3 * STEPS, 10).tolist()  # behind the first checkpoint
 CASES = [
-    *(("best_epoch", how) for how in ("training", "validation", "writing", "full", "testing")),
-    ("ema", "training"),
+    *(("best_epoch", how, MOMENT) for how in ("training", "validation", "writing", "full", "testing")),
+    ("ema", "training", MOMENT),
+    *(pytest.param("best_epoch", "training", moment, marks=pytest.mark.full) for moment in MANY),
 ]
 STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random")
 RUNNING = ("current_model_state", "averaging_state")  # of a mean of the weights, which stands in `state_dict`
@@ -126,10 +128,11 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-@pytest.mark.parametrize(("kept", "how"), CASES)
+@pytest.mark.parametrize(("kept", "how", "moment"), CASES)
 def test_what_ends_a_run_changes_nothing(
     kept: str,
     how: str,
+    moment: int,
     whole: Callable[[str], Path],
     packs: Path,
     environment: dict[str, str],
@@ -138,7 +141,7 @@ def test_what_ends_a_run_changes_nothing(
 ) -> None:
     quiet = whole(kept)
     (tmp_path / "bomb.py").write_text(BOMB)
-    bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, how: {how}, step: {MOMENT}}}"
+    bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, how: {how}, step: {moment}}}"
     ended = start(nest, tmp_path, environment, *words(kept), f"data.packs={packs}", *LINE, bomb)
     assert ended.returncode == {"full": 1, "testing": 143}.get(how, -9), ended.stderr
     (run,) = (tmp_path / "outputs").iterdir()
