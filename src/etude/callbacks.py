@@ -30,10 +30,11 @@ class Lines(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self.begun = time.monotonic()
+        self.silent = False
 
     def disable(self) -> None:
-        """Called by Lightning on all processes but the first."""
-        log.setLevel(logging.ERROR)
+        """Print nothing; Lightning calls this in all processes but the first."""
+        self.silent = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
@@ -41,6 +42,8 @@ class Lines(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say the epoch."""
+        if self.silent:
+            return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         shown: dict[str, Any] = {"train/loss": None, "val/loss": None}
         shown |= {key: None for key in metrics if key.startswith("val/") and not key.endswith("loss")}

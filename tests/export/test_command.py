@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     assert command.main([str(checkpoint), "format=safetensors", f"to={tmp_path / 'file' / 'to'}"]) == 2
-    assert "cannot be written (Not a directory); name another with to=<folder>" in capsys.readouterr().err
+    assert "cannot be used (Not a directory); name another folder with to=<folder>" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
 
 

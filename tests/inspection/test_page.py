@@ -159,7 +159,7 @@ def test_without_captum_the_rest_is_there(learned: Path, tmp_path: Path, monkeyp
         (["clip=one"], "inspect takes one run folder, got none"),
         (["{run}/nowhere"], "nowhere: there is no such folder of a run"),
         (["{run}/pack", "clip=one"], "pack: is not a run folder; it has no config.yaml"),
-        (["{run}", "to={run}/config.yaml"], "config.yaml: cannot be written"),
+        (["{run}", "to={run}/config.yaml"], "config.yaml: is not a folder"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(learned: Path, words: list[str], said: str, capsys: Capture) -> None:

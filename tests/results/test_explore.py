@@ -310,7 +310,7 @@ def test_a_pack_alone_shows_what_it_has(home: Path, looked: Any, tmp_path: Path)
         ("seed=x", "seed=x: must be a whole number"),
         ("tabel=x", "tabel: no such setting of this source; there is table"),
         ("nothing", "nothing: is not of the form name=value"),
-        ("out=/dev/null/x", "out=/dev/null/x: cannot be written"),
+        ("out=/dev/null/x", "/dev/null/x: cannot be used"),
         ("data=nowhere", "data=nowhere: no such option; there are demo"),
     ],
 )
