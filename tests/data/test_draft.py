@@ -13,7 +13,9 @@ import pytest
 
 from etude.data.draft import JOURNAL, SKIPPED, Draft, Entry, describe, journal, recover, replace, rewrite, write
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, digest
-from etude.files.ownership import LIST
+from etude.errors import DataError
+from etude.files.atomic import remove_folder, write_text
+from etude.files.ownership import LIST, open_folder
 
 LENGTHS = (3, 1, 0, 5, 2)  # a clip that was skipped is in the middle
 BINS = 4
@@ -296,3 +298,20 @@ def test_whatever_interrupts_the_end_leaves_nothing_behind(
         assert draft.entries == ENTRIES
         again = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     assert content(again.folder) == expected
+
+
+@pytest.mark.parametrize("name", ["report.html", "run/report.html"])
+def test_a_run_in_the_folder_of_a_pack_is_not_removed_with_the_pack(name: str, tmp_path: Path) -> None:
+    def pack() -> Pack:
+        clips = [clip(place) for place in range(len(LENGTHS)) if LENGTHS[place]]
+        return write(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
+
+    pack()
+    path = tmp_path / "pack" / name
+    open_folder(path.parent)
+    write_text(path, "a report")
+    with pytest.raises(DataError, match=f"other files \\({name.split('/')[0]}"):
+        pack()
+    assert path.read_text() == "a report"
+    assert not remove_folder(tmp_path / "pack") or name == "report.html"
+    assert path.exists() == (name != "report.html")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
+from etude.files import atomic
 from etude.files.lock import Lock
 
 HOLD = """
@@ -54,3 +55,17 @@ def test_something_else_with_the_name_of_the_lock_is_refused(kind: str, tmp_path
     with pytest.raises(UserError, match=r"\.lock: is not a file"):
         Lock(path, "a run").acquire()
     assert other.read_text() == "mine"
+
+
+def test_a_file_with_the_name_of_the_lock_is_neither_emptied_nor_removed(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.write_text("mine")
+    with pytest.raises(UserError, match=r"\.lock: is not a lock of Étude"):
+        Lock(path, "a run").acquire()
+    atomic.discard(tmp_path)
+    assert path.read_text() == "mine"
+    path.write_text("")  # as the lock of a process that ended before it was listed
+    with Lock(path, "a run") as lock:
+        lock.acquire()
+    atomic.discard(tmp_path)
+    assert path.exists()

@@ -50,18 +50,22 @@ def opened(folder: str | Path | None = None) -> Iterator[Hydra]:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Let hydra.main raise what it would print.
+    """Let hydra.main raise what it would print, and check the output folder whatever callbacks the config has.
 
-    `HYDRA_FULL_ERROR=1` does the same, but the processes that a run starts would inherit it.
+    `HYDRA_FULL_ERROR=1` raises as well, but the processes that a run starts would inherit it.
     """
-    from hydra._internal import utils
+    from hydra._internal import hydra, utils
 
-    kept = utils.run_and_report
+    from etude.compose.output_check import CheckedCallbacks
+
+    kept, callbacks = utils.run_and_report, hydra.Callbacks  # type: ignore[attr-defined]
     utils.run_and_report = lambda func: func()
+    hydra.Callbacks = CheckedCallbacks  # type: ignore[attr-defined]
     try:
         yield
     finally:
         utils.run_and_report = kept
+        hydra.Callbacks = callbacks  # type: ignore[attr-defined]
 
 
 def arguments(words: Sequence[str]) -> Namespace:

@@ -227,18 +227,25 @@ def replace(draft: Path, target: Path) -> None:
 
 
 def check_replaceable(target: Path) -> None:
-    """Refuse to replace a folder that is a link or holds a file that Étude did not write.
+    """Refuse to replace a folder that is a link or holds anything but the files of a pack that Étude wrote.
 
     Raises:
         DataError: It is or does.
     """
     if target.is_symlink():
         raise DataError(f"{target}: is a symbolic link, and its pack is out of date; remove the link to make it again")
-    if target.is_dir() and (others := ownership.foreign(target)):
+    if target.is_dir() and (others := _others(target)):
         raise DataError(
-            f"{target}: the pack is out of date, and the folder holds files that Étude did not write "
+            f"{target}: the pack is out of date, and the folder holds other files "
             f"({', '.join(others[:3])}); move them away"
         )
+
+
+def _others(target: Path) -> list[str]:
+    """Return what a pack's folder holds besides the pack: files of the user, or those of a run that was put there."""
+    names = {FRAMES, JOURNAL, SKIPPED, SUSPECT, INDEX, MANIFEST, ownership.LIST}
+    besides = {entry.name for entry in target.iterdir() if not entry.name.endswith(ownership.DRAFT)} - names
+    return sorted({*ownership.foreign(target), *besides})
 
 
 def recover(target: Path) -> None:

@@ -119,7 +119,8 @@ def remove_folder(folder: Path) -> bool:
         folder: A folder that Étude created. Links in it are not followed.
 
     Returns:
-        Whether nothing is left of it; files of somebody else, and the folders that hold them, stay.
+        Whether nothing is left of it; files of somebody else, output folders in it, and the folders that hold them,
+        stay.
     """
     if folder.is_symlink() or not folder.is_dir() or _behind_link(folder):
         return False
@@ -128,10 +129,10 @@ def remove_folder(folder: Path) -> bool:
         path = Path(entry.path)
         if entry.is_symlink() or entry.name == ownership.LIST:
             continue
-        if entry.is_dir(follow_symlinks=False):
-            remove_folder(path)
-        else:
+        if not entry.is_dir(follow_symlinks=False):
             remove(path)
+        elif not (path / ownership.LIST).is_file():  # an output folder of its own, such as a run, stays
+            remove_folder(path)
     if mine and [entry.name for entry in os.scandir(folder)] in ([], [ownership.LIST]):
         with suppress(FileNotFoundError):
             os.unlink(folder / ownership.LIST)

@@ -42,8 +42,11 @@ class Lock:
             UserError: Another process holds it and this one does not wait; or something else has the name of the lock.
             OSError: The lock file cannot be created.
         """
-        if os.path.lexists(self.path) and (self.path.is_symlink() or not self.path.is_file()):
+        new = not os.path.lexists(self.path)
+        if not new and (self.path.is_symlink() or not self.path.is_file()):
             raise UserError(f"{self.path}: is not a file, and a lock must have this name; remove it")
+        if not new and self.path.stat().st_size and not ownership.owned(self.path):  # locks are empty
+            raise UserError(f"{self.path}: is not a lock of Étude, and a lock must have this name; move it away")
         ownership.record(self.path)
         lock = FileLock(self.path)
         try:
@@ -58,7 +61,8 @@ class Lock:
             log.warning("%s: this file system has no locks; start no second process there", self.subject)
             return
         self._lock = lock
-        ownership.mark_created(self.path)
+        if new:  # else another process wrote it, and this one may not remove it
+            ownership.mark_created(self.path)
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
         with suppress(OSError, UserError):
             atomic.write_text(self._holder, f"process {os.getpid()} on {socket.gethostname()}: {command}\n")
