@@ -404,3 +404,19 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler"):
         build.compiled(SimpleNamespace(backbone=Average(12)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_checkpoints_outside_of_the_run_replace_none_that_is_there(
+    resume: bool, tmp_path: Path, config: Compose
+) -> None:
+    taken = tmp_path / "elsewhere" / "best.ckpt"
+    taken.parent.mkdir()
+    taken.write_text("of another run")
+    settings = config("trainer=cpu", f"+callbacks.checkpoint.dirpath={taken.parent}")
+    if resume:  # a stored folder is not used at all
+        trainer: Any = build.trainer(settings, tmp_path / "run", resume=True)
+        assert {one.dirpath for one in trainer.checkpoint_callbacks} == {str(tmp_path / "run" / "checkpoints")}
+        return
+    with pytest.raises(UserError, match=r"best\.ckpt: exists, and this run would replace it"):
+        build.trainer(settings, tmp_path / "run")

@@ -286,6 +286,8 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
         raise UserError(
             "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
         )
+    for callback in () if resume else callbacks:
+        _refuse_used_checkpoint(callback, folder)
     named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
     elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
     plugins = [*_value(node.pop("plugins", None) or []), Storage([folder, *elsewhere])]
@@ -306,3 +308,21 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
             node["precision"],
         )
     return made
+
+
+def _refuse_used_checkpoint(callback: Callback, folder: Path) -> None:
+    """Refuse a folder of checkpoints outside of the run in which a file has the name of one that the run would write.
+
+    Args:
+        callback: Any callback; only one with a folder that the command line named can be refused.
+        folder: The run's folder.
+
+    Raises:
+        UserError: There is such a file, of somebody else or of another run.
+    """
+    place, name = getattr(callback, "dirpath", None), getattr(callback, "filename", None)
+    if not place or not name or Path(place).absolute().is_relative_to(folder.absolute()):
+        return
+    path = Path(place) / f"{name}{getattr(callback, 'FILE_EXTENSION', '.ckpt')}"
+    if os.path.lexists(path):
+        raise UserError(f"{path}: exists, and this run would replace it; move it away or choose another dirpath")

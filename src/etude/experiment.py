@@ -16,7 +16,7 @@ from etude import build, signals
 from etude.errors import RunError, UserError
 from etude.files import atomic
 from etude.launch import first
-from etude.limits import explained
+from etude.limits import explained, of_memory
 from etude.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     data.prepare_data()
     data.setup()
     check(config, data)
-    learner = build.learner(config, data, resume)
+    try:
+        learner = build.learner(config, data, resume)
+    except (MemoryError, RuntimeError) as error:
+        if not of_memory(error):
+            raise
+        raise UserError("backbone: the network does not fit into memory; make it smaller") from error
     learner.cache = frozen.cache(learner, data, folder)
     if data.overfit:
         learner.without_noise()
@@ -252,7 +257,7 @@ def finish(
     from etude import keep, record
     from etude.results import reading
 
-    choices = config.get("choices", {})
+    choices = config.get("choices") or {}
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
     if data.feature.front.sync == "beat":
         about["model"]["feature"] = f"beat-{about['model']['feature']}"

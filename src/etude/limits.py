@@ -53,7 +53,7 @@ def explain(error: BaseException, config: Mapping[str, Any], folder: Path, train
     if isinstance(error, OSError) and error.errno in DISK:
         place = Path(error.filename).parent if isinstance(error.filename, str | Path) else folder
         return f"{os.path.relpath(place)}: the disk is full or a quota is spent ({error.strerror}); free some space"
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or _of_memory(error):
+    if of_memory(error):
         return memory(config, training)
     return None
 
@@ -79,11 +79,13 @@ def memory(config: Mapping[str, Any], training: bool) -> str:
     return f"out of memory in training; lower {', '.join(tries[:-1])} or {tries[-1]}"
 
 
-def _of_memory(error: BaseException) -> bool:
+def of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there was no more memory."""
     import torch
 
-    oom = isinstance(error, torch.OutOfMemoryError)
-    return oom or (isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)
 
 
 def _said(value: Any) -> str:

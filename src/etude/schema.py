@@ -53,6 +53,9 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     Returns:
         One sentence per fault, each beginning with the key that it is about; empty when there is none.
     """
+    read = ("task", "trainer", "optim", "choices")  # whose values the checks below look at
+    if strange := [key for key in read if config.get(key) and not isinstance(config[key], Mapping)]:
+        return [f"{key}: must be a group of settings, got {str(config[key])[:80]!r}" for key in strange]
     found = list(_keys("", config, TOP))
     found += [f"{key}: is missing" for key in NEEDED if not config.get(key)]
     seed = config.get("seed")

@@ -70,6 +70,8 @@ class Storage(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint, with the paths in it recomputed from where its folder lies now."""
+        if not Path(path).is_file():
+            raise UserError(f"{path}: there is no such checkpoint; {COPY}")
         verify(Path(path))
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)

@@ -209,3 +209,17 @@ def test_a_name_of_255_bytes_is_written(tmp_path: Path) -> None:
     path = atomic.write_text(tmp_path / ("é" * 127 + "x"), "ours")
     assert path.read_text() == "ours"
     assert {one.name for one in tmp_path.iterdir()} == {path.name, LIST}
+
+
+def test_a_name_that_was_removed_is_free_for_the_user(tmp_path: Path) -> None:
+    path = atomic.write_text(tmp_path / "a.csv", "ours")
+    assert atomic.remove(path)
+    path.write_text("mine")
+    forget_process()
+    assert not atomic.remove(path)
+    with pytest.raises(UserError, match=r"a\.csv: exists"):
+        atomic.write_text(path, "ours")
+    path.unlink()
+    atomic.write_text(path, "ours")
+    forget_process()
+    assert atomic.remove(path)

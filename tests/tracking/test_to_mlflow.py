@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from etude.errors import UserError
 from etude.tracking import mlflow as factory
 from etude.tracking.course import tracked
 from etude.tracking.finished import Finished, tracked_as
@@ -93,3 +94,16 @@ def test_a_run_is_kept_without_a_server(
     assert point.step == 4
     there = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"report.html", "metrics.json", "predictions.parquet", "checkpoints", "figures", "tables"} <= there
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlflow"])
+def test_a_database_of_somebody_else_is_not_changed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    outputs, run = tmp_path / "outputs", tmp_path / "outputs" / "run"
+    run.mkdir(parents=True)
+    (outputs / name).write_text("mine")
+    tracker: Any = factory(run, {"outputs": str(outputs)})
+    with pytest.raises(UserError, match=rf"{name}: .*logger\.mlflow\.uri"):
+        tracker.begin()
+    assert (outputs / name).read_text() == "mine"
+    assert not (outputs / ".mlflow.db.lock").exists()

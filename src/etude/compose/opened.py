@@ -50,22 +50,30 @@ def opened(folder: str | Path | None = None) -> Iterator[Hydra]:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Let hydra.main raise what it would print, and check the output folder whatever callbacks the config has.
+    """Let hydra.main raise what it would print, and check each folder that Hydra writes into, whatever the config says.
 
     `HYDRA_FULL_ERROR=1` raises as well, but the processes that a run starts would inherit it.
     """
     from hydra._internal import hydra, utils
+    from hydra.core import utils as jobs
 
-    from etude.compose.output_check import CheckedCallbacks
+    from etude.compose.output_check import CheckedCallbacks, check_third_party
 
-    kept, callbacks = utils.run_and_report, hydra.Callbacks  # type: ignore[attr-defined]
+    kept, callbacks, original = utils.run_and_report, hydra.Callbacks, jobs._save_config  # type: ignore[attr-defined]
+
+    def checked_save(cfg: Any, filename: str, output_dir: Path) -> None:
+        check_third_party(output_dir, (filename,))
+        original(cfg, filename, output_dir)
+
     utils.run_and_report = lambda func: func()
     hydra.Callbacks = CheckedCallbacks  # type: ignore[attr-defined]
+    jobs._save_config = checked_save
     try:
         yield
     finally:
         utils.run_and_report = kept
         hydra.Callbacks = callbacks  # type: ignore[attr-defined]
+        jobs._save_config = original
 
 
 def arguments(words: Sequence[str]) -> Namespace:

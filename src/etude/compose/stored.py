@@ -12,6 +12,7 @@ from etude.errors import UserError
 
 log = logging.getLogger(__name__)
 OUTPUTS = ("data.packs", "logger.mlflow.uri")  # places for output that may be named beside resume
+LARGEST = 100_000  # values of a config; aliases of YAML make billions of a few lines
 REMOTE = ("http", "https", "databricks")  # addresses of trackers that are not on this machine
 
 
@@ -31,25 +32,71 @@ def stored(folder: Path) -> dict[str, Any]:
             read or would call code that is not trusted.
     """
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
     from etude.build import vet
+    from etude.schema import problems
 
     overrides = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
     if others := [override for override in overrides if override.partition("=")[0] not in OUTPUTS]:
         raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
     if finished(folder):
         raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-    path = os.path.relpath(folder / "config.yaml")
+    config = read(folder / "config.yaml")
+    vet(config)
+    if faults := problems(config):
+        path = os.path.relpath(folder / "config.yaml")
+        raise UserError("\n  ".join([f"{path}: the run cannot be resumed:", *faults]))
+    return relocate(config, folder, overrides)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a config.yaml, with interpolations as plain text.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: The file cannot be read, or is not the config of a run.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    shown = os.path.relpath(path)
     try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        if (values := _count(yaml.compose(path.read_text("utf-8"), yaml.SafeLoader), {})) > LARGEST:
+            raise ValueError(f"it has {values:.0e} values")
+        config = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:  # a damaged file makes the parser raise errors of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as a config ({reason}); the run cannot be resumed") from error
+        raise UserError(f"{shown}: cannot be read as a config ({reason}); the run cannot be resumed") from error
     if not isinstance(config, dict) or not {"data", "feature", "backbone", "task", "trainer"} <= set(config):
-        raise UserError(f"{path}: is not a config; the run cannot be resumed")
-    vet(config)
-    return relocate({str(key): value for key, value in config.items()}, folder, overrides)
+        raise UserError(f"{shown}: is not a config; the run cannot be resumed")
+    return {str(key): value for key, value in config.items()}
+
+
+def _count(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a YAML node has once all of its aliases are written out.
+
+    Args:
+        node: As PyYAML composed it.
+        known: Counts of nodes, by identity; -1 for a node that is still being counted.
+
+    Raises:
+        ValueError: A node contains itself.
+    """
+    if id(node) not in known:
+        known[id(node)] = -1
+        content = getattr(node, "value", None)
+        pairs = content if isinstance(content, list) else []
+        known[id(node)] = 1 + sum(_count(one, known) for pair in pairs for one in _nodes(pair))
+    elif known[id(node)] < 0:
+        raise ValueError("it contains itself")
+    return known[id(node)]
+
+
+def _nodes(item: Any) -> tuple[Any, ...]:
+    """Return the nodes of an item of a sequence, or of a mapping, which are pairs."""
+    return item if isinstance(item, tuple) else (item,)
 
 
 def relocate(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class MusicData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if source is None or split is None:
+            raise ValueError(f"data.{'source' if source is None else 'split'} needs a value")
         beats = feature.front.sync == "beat"
         if isinstance(crop, dict):
             if set(crop) != {"seconds", "beats"}:

@@ -109,6 +109,7 @@ def remove(path: Path) -> bool:
         return False
     os.unlink(path)
     ownership.forget(path)
+    ownership.unrecord(path)
     return True
 
 

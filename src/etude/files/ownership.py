@@ -2,7 +2,7 @@
 
 Étude deletes or replaces only files that this process created or that the list of an output folder names. An output
 folder is the folder of a run, a sweep, a pack or a page; its list, `.etude-files`, holds one path per line, relative to
-the folder, as a JSON string. A listed path that has become a symbolic link or another kind of file is left alone, and
+the folder, as a JSON string; a line `{"removed": path}` ends the effect of the lines before it for a path. A listed path that has become a symbolic link or another kind of file is left alone, and
 so is any folder that holds a file that is not listed.
 """
 
@@ -171,13 +171,27 @@ def record(path: Path) -> None:
     name = _relative(path, root)
     if name == LIST or name in _read(root):
         return
+    _append(root, name)
+
+
+def unrecord(path: Path) -> None:
+    """Take a path that has just been removed off the list, so that whatever gets its name next is not ours."""
+    root = output_folder(path)
+    name = _relative(path, root)
+    if name in _read(root):
+        with suppress(OSError):
+            _append(root, {"removed": name})
+
+
+def _append(root: str, entry: str | dict[str, str]) -> None:
+    """Append a line to the list of an output folder."""
     target = os.path.join(root, LIST)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     if os.path.islink(target):
         raise UserError(f"{target}: is a symbolic link, and nothing is written through it; remove the link")
     new = not os.path.exists(target)
     handle = os.open(target, flags, 0o666)
-    line = (json.dumps(name) + "\n").encode()
+    line = (json.dumps(entry) + "\n").encode()
     try:
         with disk.writing(target):
             if os.write(handle, line) < len(line):  # the disk took a part of it
@@ -271,21 +285,28 @@ def _read(root: str) -> frozenset[str]:
             lines = file.read().split(b"\n")
     except OSError:
         return frozenset()
-    names = frozenset(name for line in lines if (name := _parsed(line)))
-    _listed[root] = key, names
-    return names
+    names: set[str] = set()
+    for name, removed in map(_parsed, lines):
+        if removed:
+            names.discard(name)
+        elif name:
+            names.add(name)
+    _listed[root] = key, frozenset(names)
+    return _listed[root][1]
 
 
 @lru_cache(maxsize=4096)
-def _parsed(line: bytes) -> str:
-    """Return the path of a line, or an empty string where it is no relative path without `..`."""
+def _parsed(line: bytes) -> tuple[str, bool]:
+    """Return the path of a line and whether it was removed; the path is empty unless relative and without `..`."""
     try:
         name = json.loads(line)
-    except ValueError:
-        return ""
+    except (ValueError, RecursionError):
+        return "", False
+    if isinstance(name, dict):
+        return str(name.get("removed")), True
     if not isinstance(name, str) or name.startswith("/") or ".." in name.split("/") or os.path.isabs(name):
-        return ""
-    return name
+        return "", False
+    return name, False
 
 
 def _relative(path: Path, root: str) -> str:

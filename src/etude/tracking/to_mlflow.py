@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.files.ownership import open_parents
+from etude.errors import UserError
+from etude.files import ownership
+from etude.files.lock import Lock
 from etude.tracking.finished import Finished, sweep_of, tracked_as
 from etude.tracking.tracker import Tracker, shortened
 
@@ -66,6 +68,7 @@ class MLflow(Tracker):
         uri, place = self.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
         if not uri:
             outputs = Path(self.config["outputs"]).absolute()
+            _check_database(outputs)
             uri, place = f"sqlite:///{outputs / 'mlflow.db'}?timeout={BUSY}", (outputs / "mlflow").as_uri()
 
         def begun() -> MLFlowLogger:
@@ -163,6 +166,21 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
+def _check_database(outputs: Path) -> None:
+    """Refuse the database and the folder of artifacts in a folder of outputs if somebody else made them.
+
+    Raises:
+        UserError: One of them is not in the list of the files that Étude wrote, or is a link.
+    """
+    ownership.open_folder(outputs)
+    try:
+        ownership.check_names(outputs, ("mlflow.db", "mlflow/"))
+    except UserError as error:
+        raise UserError(f"{error}, or set logger.mlflow.uri, such as to sqlite:///{outputs / 'mlflow.db'}") from error
+    for name in ("mlflow.db", "mlflow"):
+        ownership.record(outputs / name)
+
+
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """Hold the lock of a database in a file: processes that make its tables at the same time spoil them."""
@@ -170,9 +188,9 @@ def _alone(uri: str) -> Iterator[None]:
     if not uri.startswith("sqlite:///") or not path:
         yield
         return
-    from filelock import FileLock
-
     file = Path(path).absolute()
-    open_parents(file)
-    with FileLock(file.with_name(f".{file.name}.lock")):
+    ownership.open_parents(file)
+    lock = Lock(file.with_name(f".{file.name}.lock"), str(file))
+    lock.acquire(wait=True)
+    with lock:
         yield

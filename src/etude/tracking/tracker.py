@@ -83,6 +83,8 @@ class Tracker(Logger):
         except ModuleNotFoundError as error:
             extra = f"logger={self.key} needs the extra etude[{self.key}]: pip install 'etude[{self.key}]'"
             raise UserError(extra) from error
+        except UserError:
+            raise
         except Exception as error:
             why = f"{self.title} does not begin the run ({reason(error)}); {self.advice}"
             raise UserError(f"logger={self.key}: {why}") from error

@@ -11,7 +11,7 @@ import pytest
 
 from etude.job import LOG_FORMAT
 from etude.results.compare import compare, main
-from etude.results.comparison.reading import read
+from etude.results.comparison.reading import find, read
 from etude.results.comparison.wish import Wish
 
 Make = Callable[..., Any]
@@ -132,3 +132,14 @@ def test_a_trial_that_has_no_scores_is_not_taken_for_a_training_that_goes_on(tri
     (tmp_path / "config.yaml").write_text(f"name: one\nchoices: {{debug: {trial}}}\n")
     log(tmp_path, (logging.INFO, "etude.run", "8 clips learned by heart"))
     assert read(tmp_path).remark == f"a trial run (debug={trial}), which has no scores."
+
+
+def test_a_sweep_in_the_folder_of_a_run_is_found(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine")
+    assert find(tmp_path) == [tmp_path]
+    (tmp_path / "multirun.yaml").touch()
+    assert find(tmp_path) == [tmp_path]  # no job has begun
+    job = tmp_path / "0_job"
+    job.mkdir()
+    (job / "config.yaml").touch()
+    assert find(tmp_path) == [job]

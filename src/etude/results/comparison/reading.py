@@ -14,6 +14,7 @@ from typing import Any
 from etude.results.comparison.run import Run, mapping, printable
 from etude.results.reading import CHANGED, intact
 
+SWEEP = ("jobs.csv", "multirun.yaml")  # of the folder of a sweep
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
 WITHOUT = ("overfit", "lr")  # the trials that end without a table
@@ -25,7 +26,8 @@ def find(path: Path) -> list[Path]:
     """The run folders at or below a path, job 9 before job 10: all that hold a record or a config, unless hidden."""
     marks = [mark for name in ("record.json", "config.yaml") for mark in path.rglob(name)]
     runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
-    return [path] if path in runs else sorted(runs, key=_natural)
+    sweep = any((path / name).is_file() for name in SWEEP) and runs - {path}  # a sweep may lie in the folder of a run
+    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural)
 
 
 def read(folder: Path) -> Run:
