@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.demos.boring_classes import BoringModel
 
 from etude import checkpoint
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.storage import Storage
+from etude.storage import Storage, restoring
 
 FULL = """
 import resource, sys
@@ -111,3 +114,21 @@ def test_damaged_checkpoint_of_a_resumed_run_is_a_sentence(content: bytes | str,
     path.write_bytes(path.read_bytes()[:2000] if isinstance(content, str) else content)
     with pytest.raises(UserError, match=r"last\.ckpt: "):
         Storage([tmp_path]).load_checkpoint(path)
+
+
+@pytest.mark.parametrize("change", [{"state_dict": {}}, {"loops": {"fit_loop": 5}}, {"callbacks": 5}])
+def test_checkpoint_that_does_not_fit_the_run_is_a_sentence(change: dict[str, Any], tmp_path: Path) -> None:
+    def trainer() -> Trainer:
+        quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet |= {"enable_checkpointing": False, "default_root_dir": tmp_path}
+        return Trainer(max_epochs=1, limit_train_batches=1, plugins=[Storage([tmp_path])], accelerator="cpu", **quiet)
+
+    path = tmp_path / "last.ckpt"
+    first = trainer()
+    first.fit(BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32)))
+    first.save_checkpoint(path)
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(UserError, match="checkpoint"), restoring(tmp_path):
+        trainer().fit(BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32)), ckpt_path=str(path))
+    with pytest.raises(KeyError), restoring(tmp_path):
+        raise KeyError("from elsewhere")

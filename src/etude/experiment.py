@@ -125,9 +125,10 @@ def carry_out(
         The content of metrics.json; empty where there is no test, and on all processes but the first.
     """
     from etude.ramp import Ramp
+    from etude.storage import restoring
 
     fitting = time.monotonic()
-    with interruptible(), explained(config, folder, trainer, learner):
+    with restoring(folder), interruptible(), explained(config, folder, trainer, learner):
         trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
     if any(isinstance(callback, Ramp) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}  # it was about the learning rate, and the weights are ruined
@@ -141,7 +142,7 @@ def carry_out(
             trainer.current_epoch,
         )
         return {}
-    with interruptible(), explained(config, folder, trainer, learner):
+    with restoring(folder), interruptible(), explained(config, folder, trainer, learner):
         table = predict(trainer, learner, data)
         learner.cache = None  # and its disk is free
         if table is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,10 +14,11 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 
 from etude import signals
 from etude.checkpoint import COPY, verify
-from etude.errors import UserError
+from etude.errors import RunError, UserError
 from etude.files import atomic, ownership
 
 log = logging.getLogger(__name__)
+CONNECTOR = "checkpoint_connector.py"  # Lightning's module that restores a run
 PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")  # of the state of a ModelCheckpoint
 
 
@@ -77,6 +80,8 @@ class Storage(TorchCheckpointIO):
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
         except Exception as error:  # the unpickler raises whatever a strange byte leads to
             raise UserError(f"{path}: cannot be read as a checkpoint; {COPY}") from error
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("callbacks", {}), dict):
+            raise UserError(f"{path}: is a checkpoint of something else; {COPY}")
         relocate(checkpoint, Path(path).parent)
         return checkpoint
 
@@ -99,6 +104,33 @@ class Storage(TorchCheckpointIO):
         for parent in [*reversed(full.parents), full]:
             if parent.is_relative_to(root) and parent != root:
                 ownership.subfolder(parent)
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Turn what Lightning raises while it restores a run from a checkpoint into one sentence.
+
+    Values of other types than Lightning's, or tensors of another network than the config describes, lead to errors of
+    many kinds. Errors from anywhere else pass.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: The state in a checkpoint does not fit the run.
+    """
+    try:
+        yield
+    except (UserError, RunError, OSError):
+        raise
+    except Exception as error:
+        frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if not any(code.co_filename.endswith(CONNECTOR) and "dump" not in code.co_name for code in frames):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{os.path.relpath(folder / 'checkpoints')}: does not fit the run's config.yaml and code ({reason}); {COPY}"
+        ) from error
 
 
 def relocate(checkpoint: dict[str, Any], folder: Path) -> None:

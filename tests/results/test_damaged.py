@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -99,3 +100,32 @@ def test_resumed_run_names_damaged_curves(tmp_path: Path) -> None:
     (tmp_path / "curves.csv").write_bytes(b"epoch,step\n1,\xff\n")
     with pytest.raises(UserError, match=r"curves\.csv: is damaged; remove it"):
         curves.Curves(tmp_path / "curves.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data": 5}, "data"),
+        ({"data": {"card": 5}}, r"data\.card"),
+        ({"model": None}, "model"),
+        ({"seconds": {"total": "x"}}, "seconds"),
+        ({"targets": {"genre": 5}}, r"targets\.genre"),
+        ({"targets": {"genre": {"kind": "label", "classes": 5}}}, r"targets\.genre\.classes"),
+    ],
+)
+def test_value_of_another_type_in_a_record_is_named(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    whole = {"targets": {"genre": {"kind": "label", "classes": ["a", "b"]}}, "data": {"card": ""}, "model": {}}
+    (tmp_path / "record.json").write_text(json.dumps(whole))
+    assert reading.record(tmp_path) == whole
+    (tmp_path / "record.json").write_text(json.dumps(whole | change))
+    with pytest.raises(UserError, match=rf"record\.json: {named} must"):
+        reading.record(tmp_path)
+
+
+def test_table_without_its_columns_and_deep_json_are_sentences(tmp_path: Path) -> None:
+    pd.DataFrame({"id": ["a"], "group": ["b"]}).to_parquet(tmp_path / "predictions.parquet")
+    with pytest.raises(UserError, match=r"predictions\.parquet: has no column split"):
+        reading.table(tmp_path)
+    (tmp_path / "metrics.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"metrics\.json: cannot be read"):
+        reading.metrics(tmp_path)

@@ -2,8 +2,9 @@
 
 Étude deletes or replaces only files that this process created or that the list of an output folder names. An output
 folder is the folder of a run, a sweep, a pack or a page; its list, `.etude-files`, holds one path per line, relative to
-the folder, as a JSON string; a line `{"removed": path}` ends the effect of the lines before it for a path. A listed path that has become a symbolic link or another kind of file is left alone, and
-so is any folder that holds a file that is not listed.
+the folder, as a JSON string. A line `{"removed": path}` ends the effect of the lines before it for that path. A listed
+path that has become a symbolic link or another kind of file is left alone, and so is any folder that holds a file that
+is not listed.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def read(folder: Path) -> dict[str, Any]:
             _check_clip(clip)
             found["clips"][str(clip["id"])] = clip
         _check_scale(kept)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         return {"scale": {}, "clips": {}, "fault": f"what is in {FOLDER}/{INDEX} cannot be read ({error})"}
     return found | {"scale": kept}
 

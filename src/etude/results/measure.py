@@ -57,7 +57,8 @@ def write(folder: str | Path) -> Path:
     The file appears whole or not at all: a run that has metrics.json is a finished run.
     """
     folder = Path(folder)
-    metrics = reading.sealed(measure(reading.table(folder), reading.record(folder)["targets"]))
+    targets = reading.record(folder)["targets"]
+    metrics = reading.sealed(measure(reading.table(folder), targets))
     return write_text(
         folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )
