@@ -95,8 +95,12 @@ def replace(draft: Path, path: Path) -> None:
     ownership.transfer(draft, path)
 
 
-def remove(path: Path) -> bool:
+def remove(path: Path, keep_listed: bool = False) -> bool:
     """Remove a file that Étude wrote.
+
+    Args:
+        path: The file.
+        keep_listed: Whether its name stays in the list, because Étude writes it again and again.
 
     Returns:
         Whether it was removed; a link, a folder, and a file of somebody else stay.
@@ -109,7 +113,8 @@ def remove(path: Path) -> bool:
         return False
     os.unlink(path)
     ownership.forget(path)
-    ownership.unrecord(path)
+    if not keep_listed:
+        ownership.unrecord(path)
     return True
 
 

@@ -71,7 +71,7 @@ class Lock:
         """Let the lock go; a second call does nothing."""
         if self._lock is not None:
             with suppress(OSError):
-                atomic.remove(self._holder)
+                atomic.remove(self._holder, keep_listed=True)
             self._lock.release()
             self._lock = None
 
