@@ -234,6 +234,6 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         raise AssertionError  # the names do not end
 
     try:
-        return str(Path(outputs) / agreed(create, name))
+        return str(Path(str(outputs)) / agreed(create, name))
     except OSError as error:
         raise disk.explain(error, outputs, disk.OTHER_RUN, f"outputs={outputs}") or error from error
