@@ -217,8 +217,8 @@ def faults(made: Room, work: Callable[[], int | None], writes: Sequence[Path] = 
         if quiet and status == 2:
             found += [f"leftover: {line}" for line in changes(inner[path], after)]
     temporary = changes(inner[made.tmp], snapshot(made.tmp))
-    # the lock under which one process at a time compiles is kept for the next one
-    found += [f"temporary: {line}" for line in temporary if not re.search(r"etude-numba-\d+\.lock$", line)]
+    # the lock of compiling is kept for the next process, and sockets of multiprocessing until this one ends
+    found += [f"temporary: {line}" for line in temporary if not re.search(r"etude-numba-\d+\.lock$|/pymp-", line)]
     if os.path.lexists(made.marker):
         found.append("code: a pickle of the input was loaded")
     return found
