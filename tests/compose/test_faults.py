@@ -14,6 +14,9 @@ from etude import train
     [
         ("hydra.verbose=0", "hydra.verbose=0: Hydra does not accept this; leave it out"),
         ("a\0b", r"'a\x00b': holds a zero byte, which no setting may"),
+        ("+resume=genre", "resume=genre: is not a run folder"),
+        ("~hydra/job_logging", "job_logging"),
+        ("seed=${oc.env:NOT_THERE}", "seed: \"Environment variable 'NOT_THERE' not found\""),
         ("outputs=[a,b]", "outputs=['a', 'b']: must be the name of a folder"),
     ],
 )
