@@ -158,3 +158,13 @@ def test_changing_the_folder_of_a_job_is_refused() -> None:
     with pytest.raises(UserError, match=r"hydra\.job\.chdir=true: is not supported"):
         job.prepare(["hydra.job.chdir=true"])
     job.prepare(["hydra.job.chdir=false"])
+
+
+@pytest.mark.parametrize("outputs", [None, ["a", "b"], {"a": 1}])
+def test_outputs_that_are_no_folder_are_refused(outputs: Any) -> None:
+    with pytest.raises(UserError, match=r"^outputs=.*: must be the name of a folder$"):
+        next(dated(outputs, "name"))
+
+
+def test_outputs_may_look_like_a_number() -> None:
+    assert next(dated(2024, "name")).parent == Path("2024")  # type: ignore[arg-type]  # as Hydra reads it

@@ -62,3 +62,11 @@ def test_what_is_wrong_is_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
         settings.read(["run", word], KNOWN, "is no file, and")
     assert str(error.value).startswith(sentence)
+
+
+def test_word_that_cannot_be_a_path_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "many=" + "9" * 300  # longer than the name of a file may be
+    assert settings.read(["~nosuchuser/run", long], KNOWN) == (["~nosuchuser/run"], {"count": int("9" * 300)})
+    assert settings.path("~nosuchuser/run") == Path("~nosuchuser/run")
+    assert not settings.exists("a\0b")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude import settings
 from etude.door import door
 from etude.errors import UserError
 from etude.words import module_of
@@ -63,7 +64,7 @@ def _own(words: list[str]) -> tuple[Wish, list[str]]:
                 raise UserError(f"{word}: must be {must}")
             own[key] = int(value)
         elif key == "out":
-            own["out"] = Path(value).expanduser()
+            own["out"] = settings.path(value)
         else:
             rest.append(word)
     return Wish(**own), rest

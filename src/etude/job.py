@@ -52,8 +52,9 @@ def prepare(words: Sequence[str]) -> None:
                 f"{word}: is not supported, because paths in a config are relative to the folder where the command "
                 "starts; leave it out, every file of a run is in its folder anyway"
             )
-        said = Path(word[7:].strip("'"))  # as Hydra reads a name with a blank in it
-        if word.startswith("resume=") and word != "resume=null" and not (said / "config.yaml").is_file():
+        bare = word.lstrip("+")
+        said = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
+        if bare.startswith("resume=") and bare != "resume=null" and not (said / "config.yaml").is_file():
             raise UserError(f"{word}: is not a run folder, it has no config.yaml")
     run_folder.cache_clear()
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -195,6 +196,12 @@ def discard(folder: Path) -> None:
             atomic.discard(folder)
 
 
+def discard_all() -> None:
+    """Discard what this process wrote into the folders of runs that never began, as `discard` does."""
+    for folder in list(_locks):
+        discard(Path(folder))
+
+
 def silence(folder: Path) -> None:
     """Write no more into the logs of a run's folder."""
     home = str(folder.resolve()) + os.sep
@@ -234,6 +241,6 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         raise AssertionError  # the names do not end
 
     try:
-        return str(Path(outputs) / agreed(create, name))
+        return str(Path(str(outputs)) / agreed(create, name))
     except OSError as error:
         raise disk.explain(error, outputs, disk.OTHER_RUN, f"outputs={outputs}") or error from error

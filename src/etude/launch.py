@@ -141,8 +141,14 @@ def folder_name(name: str) -> str:
 
 
 def dated(outputs: str, name: str) -> Iterator[Path]:
-    """Names for a new folder, the first by date and name alone, the others with a number behind them."""
-    wanted = Path(outputs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{folder_name(str(name))}"
+    """Names for a new folder, the first by date and name alone, the others with a number behind them.
+
+    Raises:
+        UserError: `outputs` is not text, such as a list or null.
+    """
+    if not isinstance(outputs, str | int | float):  # Hydra takes outputs=2024 as a number
+        raise UserError(f"outputs={outputs}: must be the name of a folder")
+    wanted = Path(str(outputs)) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{folder_name(str(name))}"
     yield wanted
     yield from (wanted.with_name(f"{wanted.name}_{i}") for i in count(2))
 

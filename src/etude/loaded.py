@@ -37,10 +37,9 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Every value, resolved, as config.yaml has them."""
-        import yaml
+        from etude.results import reading
 
-        found = yaml.safe_load(self._file("config.yaml").read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
+        return reading.config(self._file("config.yaml").parent)
 
     @cached_property
     def record(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def read(words: Sequence[str], known: Settings, otherwise: str = "is") -> tuple[
     said: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or Path(word).expanduser().exists():
+        if not equals or exists(word):
             names.append(word)
             continue
         if key in known and not value:
@@ -48,8 +48,19 @@ def read(words: Sequence[str], known: Settings, otherwise: str = "is") -> tuple[
 
 
 def path(value: str) -> Path:
-    """A file or folder; ~ is the user's own."""
-    return Path(value).expanduser()
+    """Return a file or folder; ~ is the user's home, and ~name stays as it is where there is no such user."""
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        return Path(value)
+
+
+def exists(word: str) -> bool:
+    """Return whether a word of a command is the path of something; what cannot be a path, as it is too long, is not."""
+    try:
+        return path(word).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def truth(value: str) -> bool:
@@ -121,7 +132,7 @@ def several(what: str, *choices: str) -> Read:
 
 def listed(value: str) -> list[str]:
     """Words with commas between them, or one that is there as a file; said twice, all count."""
-    return [value] if Path(value).expanduser().exists() else value.split(",")
+    return [value] if exists(value) else value.split(",")
 
 
 def each(value: str) -> list[str]:

@@ -119,6 +119,7 @@ def _main(argv: Sequence[str] | None) -> int:
             if not OUTCOME.begun:
                 tell(f"{type(error).__name__}: {error}")
             raise
+        job.discard_all()
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             log.exception("what Hydra said")
         print(told(found), file=sys.stderr)  # noqa: T201

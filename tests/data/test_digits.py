@@ -16,7 +16,7 @@ from etude.audio.spectral import FrontEnd
 from etude.build import data as build
 from etude.data.prepare import Rules
 from etude.data.sources.digits import collection
-from etude.errors import DataError
+from etude.errors import DataError, UserError
 from etude.experiment import run
 
 Config = Callable[..., dict[str, Any]]
@@ -50,6 +50,16 @@ def test_it_is_made_once(packs: Path) -> None:
 def test_sound_has_no_digits(packs: Path) -> None:
     with pytest.raises(DataError, match=r"^data=digits: these are images; [^\n]*feature=image$"):
         collection().pack(FrontEnd(), Rules(packs))
+
+
+def test_sound_is_no_image(tmp_path: Path) -> None:
+    from etude.data.sources import demo
+
+    with pytest.raises(UserError, match=r"^feature=image: takes images, and demo holds sound; [^\n]*feature=mel$"):
+        demo.collection().pack(ImageFront(), Rules(tmp_path))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="sound needs another feature"):
+        ImageFront().frames(np.zeros(50, np.float32))
 
 
 @pytest.mark.parametrize("wrong", [{"sync": "beat"}, {"n_chroma": 12}])

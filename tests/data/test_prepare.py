@@ -559,6 +559,13 @@ def test_a_file_that_was_missing_is_taken_in_when_it_is_there(
     assert_frames(pack, source.table)
 
 
+def test_named_pipe_is_skipped(source: Collection, packs: Path) -> None:
+    path = Path(source.table["path"][4])
+    path.unlink()
+    os.mkfifo(path)  # opening it would wait for a writer
+    assert skipped(make(source, packs)) == {"clip4": f"{path}: is not a regular file"}
+
+
 def test_retry_tries_what_was_skipped_and_nothing_else(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:

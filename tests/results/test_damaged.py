@@ -92,7 +92,7 @@ def test_damaged_curves_and_config_are_no_obstacle_to_a_comparison(how: str, cop
 
 def test_report_leaves_unreadable_curves_out(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage(copy / "curves.csv", "bytes")
-    assert report._curves(copy / "curves.csv", {})["panels"] == []
+    assert reading.curves(copy).empty
     assert "curves.csv: cannot be read, its curves are left out" in caplog.text
 
 
@@ -118,7 +118,7 @@ def test_value_of_another_type_in_a_record_is_named(change: dict[str, Any], name
     (tmp_path / "record.json").write_text(json.dumps(whole))
     assert reading.record(tmp_path) == whole
     (tmp_path / "record.json").write_text(json.dumps(whole | change))
-    with pytest.raises(UserError, match=rf"record\.json: {named} must"):
+    with pytest.raises(UserError, match=rf"record\.json: is not the record of a run \({named}"):
         reading.record(tmp_path)
 
 
@@ -129,3 +129,103 @@ def test_table_without_its_columns_and_deep_json_are_sentences(tmp_path: Path) -
     (tmp_path / "metrics.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"metrics\.json: cannot be read"):
         reading.metrics(tmp_path)
+
+
+def rewrite(path: Path, *keys: object, value: object) -> None:
+    """Replace one value of a JSON file, and seal the file again; a value of None removes the key."""
+    content = json.loads(path.read_text("utf-8"))
+    home = content
+    for key in keys[:-1]:
+        home = home[key]
+    home[keys[-1]] = value
+    if value is None:
+        del home[keys[-1]]
+    path.write_text(json.dumps(reading.sealed(content)), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "sentence"),
+    [
+        (
+            ("targets", "genre", "splits", "test", "scores", "macro_f1"),
+            0.5,
+            "macro_f1 is 0.5 and holds no values by name",
+        ),
+        (("targets", "genre", "splits", "val"), None, "targets.genre.splits.val is missing"),
+        (("targets", "genre", "primary"), "best", "genre has the leading metric 'best', which is unknown"),
+        (("targets", "genre", "splits", "test", "confusion"), [[1]], "a confusion matrix of another size"),
+        (("targets", "valence", "kind"), "number", "valence is of the kind 'number'"),
+        (("targets", "genre", "splits", "test", "n"), True, "targets.genre.splits.test.n is True"),
+    ],
+)
+def test_metrics_of_another_structure_are_refused(
+    keys: tuple[str, ...], value: object, sentence: str, copy: Path
+) -> None:
+    rewrite(copy / reading.METRICS, *keys, value=value)
+    with pytest.raises(UserError, match=r"metrics\.json: holds no scores of a run") as error:
+        Run(copy).scores()
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "sentence"),
+    [
+        (("model", "epochs"), "many", "model.epochs is 'many'"),
+        (("data",), "text", "data is 'text' and holds no values by name"),
+        (("data", "splits", "test"), 3, "data.splits.test is 3 and holds no values by name"),
+        (("targets", "genre", "classes"), ["a", "a"], "genre is a label without distinct classes"),
+        (("targets", "valence", "low"), 2.0, "valence is a scalar without a range"),
+    ],
+)
+def test_record_of_another_structure_is_refused(
+    keys: tuple[str, ...], value: object, sentence: str, copy: Path
+) -> None:
+    rewrite(copy / reading.RECORD, *keys, value=value)
+    with pytest.raises(UserError, match=r"record\.json: is not the record of a run") as error:
+        reading.record(copy)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [
+        ("genre.true", None, "there is no column genre.true"),
+        ("split", None, "there is no column split"),
+        ("genre.pred", "polka", "column genre.pred holds 'polka', which is no class of genre"),
+        ("valence.pred", "high", "column valence.pred holds no numbers"),
+        ("valence.pred", float("inf"), "column valence.pred holds no numbers"),
+        ("id", "one", "id 'one' is tested twice"),
+        ("embedding", "text", "column embedding holds no vectors"),
+    ],
+)
+def test_table_that_does_not_fit_the_record_is_refused(column: str, value: object, sentence: str, copy: Path) -> None:
+    table = pd.read_parquet(copy / reading.TABLE)
+    table = table.drop(columns=column) if value is None else table.assign(**{column: value})
+    table.to_parquet(copy / reading.TABLE)
+    rewrite(copy / reading.RECORD, reading.TABLE_HASH, value=None)  # as of a version without hashes
+    assert report.main([str(copy)]) == 2
+    with pytest.raises(UserError, match=r"predictions\.parquet: does not fit record\.json") as error:
+        reading.table(copy)
+    assert sentence in str(error.value)
+
+
+def test_cells_of_curves_that_are_no_numbers_count_as_empty(copy: Path) -> None:
+    (copy / "curves.csv").write_text("epoch,step,val/loss\n0,1,0.5\n1,2,low\n2,3,inf\n", "utf-8")
+    assert reading.curves(copy)["val/loss"].isna().tolist() == [False, True, True]
+    report.render(copy)
+
+
+@pytest.mark.parametrize("text", ["a: b: c", "- a\n- b", "[" * 2000], ids=["colon", "list", "deep"])
+def test_damaged_config_is_named(text: str, copy: Path) -> None:
+    (copy / "config.yaml").write_text(text, "utf-8")
+    with pytest.raises(UserError, match=r"config\.yaml: "):
+        _ = Run(copy).config
+
+
+def test_damaged_split_is_named(copy: Path) -> None:
+    assert reading.split(copy) == {}
+    (copy / "split.csv").write_text("id,split\na,train\n", "utf-8")
+    assert reading.split(copy) == {"a": "train"}
+    (copy / "split.csv").write_text("id,part\na,train\n", "utf-8")
+    with pytest.raises(UserError, match=r"split\.csv: cannot be read as a table with the columns id and split"):
+        reading.split(copy)

@@ -8,7 +8,7 @@ equal to them.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Front:
     n_mels: int = 128
     n_chroma: int = 0
     sync: str = "none"
+    reads_sound: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop_length", "n_mels"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from etude.audio.front import Front
+from etude.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ImageFront(Front):
     n_fft: int = 1
     hop_length: int = 1
     n_mels: int = 24
+    reads_sound: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +47,7 @@ class ImageFront(Front):
         from torch.nn.functional import interpolate
 
         if audio.ndim != 2:
-            raise ValueError(f"an image must be (H, W), got {audio.shape}")
+            raise UserError(f"feature=image: an image must be (H, W), got {audio.shape}; sound needs another feature")
         image = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
         size = (self.n_mels, self.n_mels)
         return interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0].numpy()

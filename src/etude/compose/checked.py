@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
@@ -27,7 +28,8 @@ def checked(composed: DictConfig) -> dict[str, Any]:
         missing = OmegaConf.missing_keys(composed)
         config: Any = {} if missing else OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
+        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
+        raise UserError(f"{error.full_key or 'the config'}: {reason}") from error
     if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # also what a sweep would have filled in
         raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
     for key in ("sweep", "resume"):  # where a run is, and no setting of it

@@ -63,7 +63,16 @@ def faults(
         found += [f"{fault} (with {where})" for where, others in tried for fault in others if fault not in everywhere]
         if sweep and not found:
             found = list(_before(hydra, name, judged))
-    return list(dict.fromkeys(found)) or _said(error)
+    return list(dict.fromkeys(found)) or _said(error) or _of_hydra(words, error)
+
+
+def _of_hydra(words: Sequence[str], error: Exception | None) -> list[str]:
+    """Return a sentence on Hydra's own settings where Hydra fails without a message, as by an assertion."""
+    own = [word for word in words if word.lstrip("+~").startswith("hydra.")]
+    if error is None or not own:
+        return []
+    reason = "" if isinstance(error, AssertionError) else f" ({_said(error, anything=True)[0]})"
+    return [f"{' '.join(own)}: Hydra does not accept this{reason}; leave it out, or see python train.py --hydra-help"]
 
 
 def told(found: Sequence[str]) -> str:

@@ -47,6 +47,8 @@ def judge(hydra: Hydra, text: str, sweep: bool, several: str = SEVERAL) -> Word:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    if "\0" in text:
+        return Word(text, [f"{text!r}: holds a zero byte, which no setting may"])
     repository = hydra.config_loader.repository  # type: ignore[attr-defined]
     key, equals, value = text.partition("=")
     bare = key.lstrip("+~")

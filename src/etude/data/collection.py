@@ -16,7 +16,7 @@ import numpy as np
 
 from etude.audio.front import Front
 from etude.data.read import sound
-from etude.errors import DataError
+from etude.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,9 +123,17 @@ class Collection:
         return self
 
     def pack(self, front: Front, rules: Rules) -> Pack:
-        """The pack of this collection, from disk or made now."""
+        """The pack of this collection, from disk or made now.
+
+        Raises:
+            UserError: The front end takes images, and the collection holds sound.
+        """
         from etude.data.prepare import prepare
 
+        if self.reader is sound and not front.reads_sound:
+            raise UserError(
+                f"feature=image: takes images, and {self.name} holds sound; choose another feature, such as feature=mel"
+            )
         return prepare(self, front, rules)
 
 

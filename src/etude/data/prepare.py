@@ -215,6 +215,8 @@ def _clip(job: tuple[Reader, Entry, str, Front, float]) -> tuple[Entry, np.ndarr
     """Frames of one file, float16, or the reason why there are none."""
     reader, file, path, front, shortest = job
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise DecodeError(f"{path}: is not a regular file")  # opening a named pipe would wait for a writer
         entry = replace(file, sha256=_sha(path) if file.size >= 0 else "")
         with np.errstate(over="ignore"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SuspectSoundWarning)

@@ -147,8 +147,6 @@ class Run:
 
     def _part(self, clip: str) -> str:
         """Which part of the split a clip was in."""
-        import pandas as pd
+        from etude.results import reading
 
-        path = self.folder / "split.csv"
-        table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame({"id": []})
-        return next(iter(table["split"][table["id"] == clip]), "") if len(table) else ""
+        return reading.split(self.folder).get(clip, "")

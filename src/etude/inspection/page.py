@@ -117,14 +117,10 @@ def _write(run: Run, clip: Clip, to: Path, command: str) -> Path:
 
 def curves(folder: Path) -> list[tuple[str, str]]:
     """The loss of the run by epoch."""
-    import pandas as pd
-
+    from etude.results import reading
     from etude.results.learning import panels
 
-    path = folder / "curves.csv"
-    if not path.is_file() or not path.stat().st_size:
-        return []
-    drawn = panels(pd.read_csv(path), None)["panels"]
+    drawn = panels(reading.curves(folder), None)["panels"]
     return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.errors import UserError
 from etude.files.atomic import write_text
 from etude.results import agreement, bootstrap, calibration, reading, resampled
 from etude.results.metrics import PRIMARY, classification, regression
@@ -40,7 +41,7 @@ def measure(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0)
         empty scores.
 
     Raises:
-        ValueError: A column that is not there, a class that the target does not have, or a prediction that is missing.
+        UserError: A column that is not there, a class that the target does not have, or a prediction that is missing.
     """
     measured = {}
     for name, target in targets.items():
@@ -73,7 +74,7 @@ def _split(part: DataFrame, name: str, target: dict[str, Any], seed: int) -> dic
     """Numbers of one target on one part; clips without its label are dropped and counted."""
     column = f"{name}.true"
     if column not in part.columns:
-        raise ValueError(f"the table has no column {column!r}; it has {', '.join(map(str, part.columns))}")
+        raise UserError(f"the table has no column {column!r}; it has {', '.join(map(str, part.columns))}")
     labelled = part[part[column].notna()]
     groups = labelled["group"].astype(object).where(labelled["group"].notna(), None).tolist()
     result: dict[str, Any] = {"n": len(labelled), "groups": len(set(bootstrap.codes(groups).tolist()))}
@@ -129,7 +130,7 @@ def _calibration(
         return {}
     probability = part[columns].to_numpy(dtype=np.float64)
     if np.isnan(probability).any():
-        raise ValueError(f"{np.isnan(probability).any(axis=1).sum()} of {len(part)} clips lack a probability of {name}")
+        raise UserError(f"{np.isnan(probability).any(axis=1).sum()} of {len(part)} clips lack a probability of {name}")
     numbers = resampled.numbers(
         *resampled.scores(lambda p, w: calibration.scores(probability, true, p, w), pred, resamples)
     )
@@ -145,13 +146,13 @@ def values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     """A column as class indices (n,) int64, or as numbers (n,) float64. Every clip must have one."""
     values = part[column]
     if values.isna().any():
-        raise ValueError(f"{values.isna().sum()} of {len(values)} clips have no {column}: did the network diverge?")
+        raise UserError(f"{values.isna().sum()} of {len(values)} clips have no {column}: did the network diverge?")
     if target["kind"] == "scalar":
         return values.to_numpy(dtype=np.float64)
     index = {name: i for i, name in enumerate(target["classes"])}
     unknown = sorted(set(values) - set(index))
     if unknown:
-        raise ValueError(f"{column} holds {unknown}, not among the classes {target['classes']}")
+        raise UserError(f"{column} holds {unknown}, not among the classes {target['classes']}")
     return values.map(index).to_numpy(dtype=np.int64)
 
 

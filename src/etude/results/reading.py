@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from etude.errors import UserError
+from etude.results import shape
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE, RECORD, METRICS = "predictions.parquet", "record.json", "metrics.json"
+log = logging.getLogger(__name__)
+TABLE, RECORD, METRICS, CONFIG = "predictions.parquet", "record.json", "metrics.json", "config.yaml"
+CURVES, SPLIT = "curves.csv", "split.csv"
 COLUMNS = ("id", "group", "split")  # of every table of predictions, whatever its targets
 CHECKSUM = "checksum"  # key of the hash of all other values
 TABLE_HASH = "predictions_sha256"  # key of record.json
@@ -33,12 +39,16 @@ def table(folder: Path) -> pd.DataFrame:
 
     try:
         found = pd.read_parquet(folder / TABLE, page_checksum_verification=True)
-        whole = _recorded_hash(folder) in (None, file_hash(folder / TABLE))
+        stored = _stored_record(folder)
+        whole = stored.get(TABLE_HASH) in (None, file_hash(folder / TABLE))
     except (OSError, ValueError) as error:  # pyarrow's errors are of these
         raise UserError(f"{folder / TABLE}: cannot be read as a table; {ANEW}") from error
     if not whole:
         raise UserError(f"{folder / TABLE}: {CHANGED}; {ANEW}")
-    if missing := [name for name in COLUMNS if name not in found.columns]:
+    targets = {} if not stored or shape.record_fault(stored) else stored["targets"]
+    if targets and (fault := shape.table_fault(found, targets)):
+        raise UserError(f"{folder / TABLE}: does not fit {RECORD} ({fault}); {ANEW}")
+    if missing := [name for name in COLUMNS if name not in found.columns]:  # also of a run whose record is damaged
         raise UserError(f"{folder / TABLE}: has no column {' and no column '.join(missing)}; {ANEW}")
     return found
 
@@ -57,33 +67,9 @@ def record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / RECORD}: does not say the targets of a run; {ANEW}")
     if not intact(found):
         raise UserError(f"{folder / RECORD}: {CHANGED}; {ANEW}")
-    if fault := _fault(found):
-        raise UserError(f"{folder / RECORD}: {fault}; {ANEW}")
+    if fault := shape.record_fault(found):
+        raise UserError(f"{folder / RECORD}: is not the record of a run ({fault}); {ANEW}")
     return found
-
-
-def _fault(record: dict[str, Any]) -> str:
-    """Return which value of a record is not of its type, as a sentence; empty if there is none.
-
-    Values may be missing, as in records of older versions.
-    """
-    for key in ("data", "model", "seconds"):
-        if key in record and not isinstance(record[key], dict):
-            return f"{key} must be an object"
-    seconds = record.get("seconds")
-    if seconds and not all(isinstance(seconds.get(key), int | float) for key in ("total", "train")):
-        return "seconds must hold the numbers total and train"
-    if not isinstance(record.get("data", {}).get("card", ""), str):
-        return "data.card must be text"
-    for name, target in record["targets"].items():
-        if not isinstance(target, dict) or target.get("kind") not in ("label", "scalar"):
-            return f"targets.{name} must be an object with the kind label or scalar"
-        classes = target.get("classes", [])
-        if target["kind"] == "label" and not (
-            isinstance(classes, list) and classes and all(isinstance(one, str) for one in classes)
-        ):
-            return f"targets.{name}.classes must be a list of names"
-    return ""
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -104,7 +90,74 @@ def metrics(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: holds no scores; {remedy}")
     if not intact(found):
         raise UserError(f"{path}: {CHANGED}; {remedy}")
+    if fault := shape.metrics_fault(found):
+        raise UserError(f"{path}: holds no scores of a run ({fault}); {remedy}")
     return found
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's config.yaml.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    import yaml
+
+    path = folder / CONFIG
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is not a config; it holds no settings by name")
+    return {str(key): value for key, value in found.items()}
+
+
+def curves(folder: Path) -> pd.DataFrame:
+    """Return a run's curves.csv, a row per logged step; empty where it is missing.
+
+    A damaged file is no reason to refuse a page: it is empty then too, and a warning names it. A cell that should be a
+    number and is none counts as empty.
+
+    Args:
+        folder: The run's folder.
+    """
+    import pandas as pd
+
+    path = folder / CURVES
+    if not path.is_file() or not path.stat().st_size:
+        return pd.DataFrame()
+    try:
+        found = pd.read_csv(path)
+    except (OSError, ValueError, RecursionError) as error:  # pandas' errors are of these
+        log.warning("%s: cannot be read, its curves are left out (%s)", path, " ".join(str(error).split())[:200])
+        return pd.DataFrame()
+    with np.errstate(all="ignore"):
+        return found.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+
+
+def split(folder: Path) -> dict[str, str]:
+    """Return the part of each clip by its id, from a run's split.csv; empty where it is missing.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    import pandas as pd
+
+    path = folder / SPLIT
+    if not path.is_file():
+        return {}
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return dict(zip(found["id"], found["split"], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as a table with the columns id and split; {ANEW}") from error
 
 
 def file_hash(path: Path) -> str:
@@ -113,13 +166,13 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _recorded_hash(folder: Path) -> str | None:
-    """Return the hash of the table that a run's record.json holds; None where it holds none or cannot be read."""
+def _stored_record(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's record.json; empty where there is none or it cannot be read."""
     try:
         found = json.loads((folder / RECORD).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return None
-    return found.get(TABLE_HASH) if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:

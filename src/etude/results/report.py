@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +44,7 @@ def render(folder: str | Path) -> Path:
         "model": model,
         "sections": sections,
         "forest": figures.forest(metrics["targets"]),
-        "curves": _curves(folder / "curves.csv", model),
+        "curves": learning.panels(reading.curves(folder), model.get("best_epoch"), model.get("monitor") or "val/score"),
         "latent": latent_figure.maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": markdown.to_html(data.get("card", "")),
         "config": _config(folder),
@@ -79,19 +78,6 @@ def _main(argv: Sequence[str] | None) -> int:
         write(folder)
         print(render(folder))  # noqa: T201
     return 0
-
-
-def _curves(path: Path, model: dict[str, Any]) -> dict[str, Any]:
-    import pandas as pd
-
-    there = path.is_file() and path.stat().st_size
-    try:
-        log = pd.read_csv(path) if there else pd.DataFrame()
-    except (OSError, ValueError) as error:  # pandas' errors are of these
-        reason = " ".join(str(error).split())[:200]
-        logging.getLogger(__name__).warning("%s: cannot be read, its curves are left out (%s)", path, reason)
-        log = pd.DataFrame()
-    return learning.panels(log, model.get("best_epoch"), model.get("monitor") or "val/score")
 
 
 def _whole(record: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def monitored(folder: Path) -> float | None:
 
     if not all((folder / name).is_file() for name in ("config.yaml", "metrics.json", reading.RECORD)):
         return None
-    monitor = str(OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "task.monitor"))
+    monitor = str(OmegaConf.select(OmegaConf.create(reading.config(folder)), "task.monitor"))
     if not monitor.startswith(PART):
         return None
     value = _mean(folder) if monitor == MEAN else _logged(folder, monitor)

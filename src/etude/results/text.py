@@ -75,7 +75,7 @@ def sentence(text: str) -> str:
 
 def duration(seconds: float | None) -> str:
     """Seconds as "41 s", "8 min 33 s" or "2 h 05 min"."""
-    if seconds is None:
+    if not isinstance(seconds, int | float):  # a template may have an undefined value
         return "unknown"
     whole = round(seconds)
     if whole < 60:

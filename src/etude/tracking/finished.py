@@ -97,9 +97,9 @@ class Finished:
     @cached_property
     def source(self) -> Path | None:
         """The folder of the run whose weights this one began from."""
-        import yaml
+        from etude.results import reading
 
-        config = yaml.safe_load((self.folder / "config.yaml").read_text("utf-8"))
+        config = reading.config(self.folder)
         said = (config.get("transfer") or {}).get("init_from")
         if said is None:
             return None

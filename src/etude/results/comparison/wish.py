@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from etude import settings
 from etude.errors import UserError
 from etude.results.comparison.cell import Labels
 from etude.results.text import NAMES
@@ -63,8 +64,8 @@ def parse(words: Sequence[str]) -> tuple[Wish, list[Path]]:
     """
     wish, folders, only = Wish(), [], {}
     for word in words:
-        if "=" not in word or Path(word).exists():
-            folders.append(Path(word).expanduser())
+        if "=" not in word or settings.exists(word):
+            folders.append(settings.path(word))
             continue
         key, text = pair(word)
         values = tuple(part for part in text.split(",") if part)
@@ -87,7 +88,7 @@ def parse(words: Sequence[str]) -> tuple[Wish, list[Path]]:
             _among(word, values, set(FORMATS))
             wish = replace(wish, formats=values)
         elif key == "to":
-            wish = replace(wish, to=Path(text).expanduser())
+            wish = replace(wish, to=settings.path(text))
         else:
             only[key] = values  # an axis; whether there is such a one is known when the runs are read
     both = set(wish.rows) & set(wish.cols)

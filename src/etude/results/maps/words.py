@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from etude import settings
 from etude.errors import UserError
 from etude.results.compare import find
 from etude.results.maps.methods import METHODS
@@ -46,8 +47,8 @@ def wish(words: list[str]) -> Wish:
     places: list[Path] = []
     for word in words:
         key, equals, value = word.partition("=")
-        if Path(word).expanduser().is_dir() or not equals:  # the folder of a sweep's job may have = in its name
-            places.append(Path(word).expanduser())
+        if not equals or settings.exists(word):  # the folder of a sweep's job may have = in its name
+            places.append(settings.path(word))
         elif key in ("methods", "dims"):
             given[key] = _several(key, value)
         elif key == "part":
@@ -59,7 +60,7 @@ def wish(words: list[str]) -> Wish:
                 raise UserError(f"{word}: must be a whole number of at least 0 and below 2**32")
             given[key] = int(value)
         elif key == "to":
-            given[key] = Path(value).expanduser()
+            given[key] = settings.path(value)
         else:
             known = ["methods", "dims", "part", "seed", "to"]
             near = get_close_matches(key, known, n=1) or [", ".join(known)]

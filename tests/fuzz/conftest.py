@@ -1,0 +1,35 @@
+"""A tiny finished run and short sounds, made once for all fuzzers."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import etude
+from etude.data.sources.demo import collection
+
+TINY = [
+    *("task=joint", "backbone=lstm", "backbone.hidden=8", "backbone.depth=1", "augment=none", "data.split.seed=0"),
+    *("trainer=cpu", "trainer.max_epochs=1", "+trainer.limit_train_batches=2"),
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished run of two steps, and its pack beside it; copy it, do not change it."""
+    home = tmp_path_factory.mktemp("tiny")
+    run = etude.run([*TINY, f"data.packs={packs}", f"outputs={home}/runs"])
+    logging.getLogger().handlers[:] = [
+        one for one in logging.getLogger().handlers if one.__class__.__module__ != "logging"
+    ]
+    yield run.folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the embedded clips, copied."""
+    return Path(shutil.copy(collection().table["path"].iloc[0], tmp_path_factory.mktemp("clip") / "clip.ogg"))
