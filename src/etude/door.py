@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +44,7 @@ def guard(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
                 signals.kill_children()
                 signals.report(error)
                 if signals.received():
-                    logging.disable(logging.INFO)  # libraries report their statistics when the process ends
+                    atexit.register(logging.disable, logging.INFO)  # libraries report statistics as the process ends
                 status = signals.exit_status(error)
             except (UserError, RunError) as error:
                 status = _refused(error)

@@ -80,7 +80,7 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 def predictions(table: pd.DataFrame, parts: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """A table in which `clip0` is the surest of the errors in genre, and `clip1` furthest off in valence."""
-    made = pd.DataFrame({"id": table["id"], "split": parts["split"]})
+    made = pd.DataFrame({"id": table["id"], "group": None, "split": parts["split"]})
     for name in names:
         made[f"{name}.true"] = table[name]
         if name == "genre":

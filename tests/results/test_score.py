@@ -17,8 +17,12 @@ def number(value: float | None) -> dict[str, Any]:
 
 def scored(val: float | None, primary: str = "spearman") -> dict[str, Any]:
     """A target of metrics.json; the test part has another score, which must not matter."""
-    parts = {"val": {"scores": {primary: number(val)}}, "test": {"scores": {primary: number(0.99)}}}
-    return {"primary": primary, "splits": parts}
+    values = {"val": number(val), "test": number(0.99)}
+    parts = {part: {"n": 9, "groups": 3, "scores": {primary: one}, "baselines": {}} for part, one in values.items()}
+    kind = {"kind": "scalar", "low": 0.0, "high": 1.0}
+    if primary == "macro_f1":
+        kind = {"kind": "label", "classes": ["a", "b"]}
+    return {**kind, "primary": primary, "splits": parts}
 
 
 @pytest.fixture
