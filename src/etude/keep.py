@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
-from etude.files.ownership import subfolder
+from etude.files.ownership import draft_folder
 from etude.machine import usable_cores
 from etude.results.excerpts import FOLDER, INDEX
 from etude.results.shades import png
@@ -52,7 +51,7 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
     """
     from etude.results.exploration.views import files
 
-    target, part = folder / FOLDER, folder / f".{FOLDER}.{os.getpid()}"
+    target = folder / FOLDER
     remove_folder(target)
     listed = [[row[0] for row in worst(table, name, spec["kind"])["rows"]] for name, spec in targets.items()]
     ids = list(dict.fromkeys(str(clip) for rank in zip_longest(*listed) for clip in rank if clip is not None))
@@ -60,7 +59,7 @@ def keep(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, 
     ids = [clip for clip in ids if clip in place]
     if not ids:
         return None
-    subfolder(part)
+    part = draft_folder(folder, FOLDER)
     try:
         frames, scale = _pictures([np.asarray(data.pack.clip(place[clip])) for clip in ids], data.feature.front)
         known = files(data.source)

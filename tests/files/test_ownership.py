@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,17 @@ def test_a_name_that_was_removed_is_free_for_the_user(tmp_path: Path) -> None:
     atomic.write_text(path, "ours")
     forget_process()
     assert atomic.remove(path)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_draft_folder_has_a_name_that_nothing_had(listed: bool, tmp_path: Path) -> None:
+    """Also where the folder of a killed process with this number is there, and somebody put a file into it."""
+    ownership.open_folder(tmp_path)
+    taken = tmp_path / f".export.{os.getpid()}"
+    if listed:
+        ownership.record(taken)
+    taken.mkdir()
+    (taken / "mine.txt").write_text("mine")
+    draft = ownership.draft_folder(tmp_path, "export")
+    assert draft != taken and ownership.created(draft) and not list(draft.iterdir())
+    assert (taken / "mine.txt").read_text() == "mine"

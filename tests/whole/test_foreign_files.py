@@ -75,12 +75,12 @@ def fresh(command: str, to: Path, finished: Path) -> Path:
 
 
 def written(command: str, to: Path) -> list[str]:
-    """The names that a command listed as its own; what only tells others of a lock may be missing."""
+    """The files that a command listed as its own; the file that only names the holder of a lock may be missing."""
     found = []
     for listing in to.rglob(LIST):
         for name in sorted(ownership.listed(listing.parent)):
             path = (listing.parent / name).relative_to(to)
-            if command != "report" or name in REMADE:
+            if (command != "report" or name in REMADE) and (listing.parent / name).is_file():
                 found.append(path.as_posix())
     return [name for name in found if not name.endswith((".holder", ".part"))]
 

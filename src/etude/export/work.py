@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from etude.export.clips import cut, paths
 from etude.export.graph import Graph, traced
 from etude.files import ownership
 from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
-from etude.files.ownership import subfolder
 from etude.prediction.model import Model
 
 if TYPE_CHECKING:
@@ -133,10 +131,12 @@ def _results(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
 @contextmanager
 def _draft(to: Path) -> Iterator[Path]:
     """A folder whose files are all put into another at the end, or, whatever happens meanwhile, none of them."""
-    part = to / f".{FOLDER}.{os.getpid()}"
     try:
         ownership.open_folder(to)
-        subfolder(part)
+        part = ownership.draft_folder(to, FOLDER)
+    except OSError as error:
+        raise disk.explain(error, to, disk.OTHER_FOLDER, f"to={to}") or error from error
+    try:
         yield part
         names = [path.name for path in part.iterdir()]
         for name in names:

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 from etude import disk
@@ -102,6 +103,20 @@ def subfolder(path: Path) -> Path:
         os.mkdir(path)
         _created.add(absolute(path))
     return path
+
+
+def draft_folder(folder: Path, stem: str) -> Path:
+    """Create a folder below an output folder under a name that nothing has yet: `.<stem>.<process>`, or with a number.
+
+    Args:
+        folder: The output folder.
+        stem: Name of the folder or command that the draft is for.
+    """
+    for number in count():
+        path = folder / f".{stem}.{os.getpid()}{f'-{number}' if number else ''}"
+        if not os.path.lexists(path):
+            return subfolder(path)
+    raise AssertionError  # the numbers do not end
 
 
 def created(path: Path) -> bool:
