@@ -69,8 +69,8 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from; start the run anew")
     if resume and first():
         atomic.clean(last.parent)
-        if (folder / "metrics.json").is_file():  # only what comes after the measuring is missing
-            return complete(config, folder)
+    if resume and predicted(folder):
+        return complete(config, folder) if first() else {}
     torch.set_float32_matmul_precision("high")
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and knows no quota of a container
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -276,6 +276,25 @@ def finish(
         except Exception as error:  # pictures are no reason for a run that has ended to fail
             log.warning("errors/ was left out: %s", error)
     return measured(folder)
+
+
+def predicted(folder: Path) -> bool:
+    """Return whether a run has all files that need its network and its data: only metrics and report may be missing.
+
+    The record then keeps the times and the command of the training.
+    """
+    from etude.results import excerpts, reading
+
+    if (folder / "metrics.json").is_file():  # written after all of them
+        return True
+    if not (folder / excerpts.FOLDER / excerpts.INDEX).is_file():
+        return False
+    try:
+        reading.record(folder)
+        reading.table(folder)
+    except (UserError, OSError):
+        return False
+    return (folder / "split.csv").is_file()
 
 
 def measured(folder: Path) -> dict[str, Any]:

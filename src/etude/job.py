@@ -55,7 +55,10 @@ def prepare(words: Sequence[str]) -> None:
         bare = word.lstrip("+")
         said = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
         if bare.startswith("resume=") and bare != "resume=null" and not (said / "config.yaml").is_file():
-            raise UserError(f"{word}: is not a run folder, it has no config.yaml")
+            if not bare[7:]:
+                raise UserError("resume=: needs a run folder, such as resume=outputs/<run>")
+            reason = "it has no config.yaml" if said.exists() else "it does not exist"
+            raise UserError(f"{word}: is not a run folder, {reason}")
     run_folder.cache_clear()
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
@@ -87,10 +90,10 @@ def claim(folder: Path, resume: bool) -> None:
     _locks[key] = lock
     if not resume and (begun(folder) or finished(folder)):
         release(folder)
-        raise UserError(
-            f"{os.path.relpath(folder)}: holds a run already; continue it with resume={os.path.relpath(folder)}, or "
-            "choose another folder"
-        )
+        where = os.path.relpath(folder)
+        if finished(folder):
+            raise UserError(f"{where}: holds a run already, which is finished; choose another folder")
+        raise UserError(f"{where}: holds a run already; continue it with resume={where}, or choose another folder")
     if not ownership.created(folder):
         atomic.clean(folder)
 

@@ -601,7 +601,7 @@ def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
         make(source, packs, reading)
     assert str(error.value) == (
         "mine: 2 clips of 12 already give no frames, more than data.max_skipped=0.1 allows; for example "
-        f"{source.table['path'][0]}: is no music"
+        f"{source.table['path'][0]}: is no music; repair or remove them, or allow more with data.max_skipped=<share>"
     )
     assert reading.names == ["0.wav", "1.wav"]
     assert shown(packs) == []  # a wrong path leaves nothing

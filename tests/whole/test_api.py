@@ -145,9 +145,10 @@ def test_a_run_goes_on_from_python_and_leaves_the_process_as_it_was(run: etude.R
     begun = home / "outputs" / "begun"
     shutil.copytree(run.folder, begun)
     (begun / "metrics.json").unlink()
-    before = state()
+    before, record = state(), (begun / "record.json").read_bytes()
     again = etude.run([f"resume={begun}"])
     assert state() == before
+    assert (begun / "record.json").read_bytes() == record  # the times and the command are those of the training
     assert again.folder.resolve() == begun.resolve()
     assert again.metrics == run.metrics
     with pytest.raises(UserError, match="this run is finished"):

@@ -90,6 +90,8 @@ class MusicData(LightningDataModule):
             crop = crop["beats" if beats else "seconds"]
         sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "crop": crop, "eval_crops": eval_crops}
         for name, value in sizes.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"data.{name} must be a number, got {value!r}")
             if value is not None and value <= 0:
                 raise ValueError(f"data.{name} must be greater than 0, got {value}")
         if eval_crops and crop is None:

@@ -207,7 +207,8 @@ def _allow(name: str, unfinished: Draft, reasons: list[str], lost: list[str], co
             remove_folder(unfinished.folder)
         raise DataError(
             f"{name}: {len(reasons) + len(lost)} clips of {count + len(lost)} already give no frames, more than "
-            f"data.max_skipped={share:g} allows; for example {[*reasons, *lost][0]}"
+            f"data.max_skipped={share:g} allows; for example {[*reasons, *lost][0]}; repair or remove them, or allow "
+            f"more with data.max_skipped=<share>"
         )
 
 
