@@ -65,7 +65,7 @@ def prepare(words: Sequence[str]) -> None:
 
 
 def claim(folder: Path, resume: bool) -> None:
-    """Make a folder the output folder of this process's run: checked, locked, and with its log open.
+    """Make a folder the output folder of this process's run, checked and locked.
 
     Args:
         folder: The run's folder; created where it is missing.

@@ -54,19 +54,15 @@ def table(folder: Path) -> pd.DataFrame:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """What a run says of itself.
+    """Return the content of a run's record.json.
+
+    Args:
+        folder: The run's folder.
 
     Raises:
         UserError: The file is damaged.
     """
-    try:
-        found = json.loads((folder / RECORD).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder / RECORD}: cannot be read as JSON; {ANEW}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("targets"), dict):
-        raise UserError(f"{folder / RECORD}: does not say the targets of a run; {ANEW}")
-    if not intact(found):
-        raise UserError(f"{folder / RECORD}: {CHANGED}; {ANEW}")
+    found = _sealed_targets(folder / RECORD, "does not say the targets of a run", ANEW)
     if fault := shape.record_fault(found):
         raise UserError(f"{folder / RECORD}: is not the record of a run ({fault}); {ANEW}")
     return found
@@ -81,17 +77,32 @@ def metrics(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is damaged.
     """
-    path, remedy = folder / METRICS, f"make it anew: python scripts/report.py {folder}"
+    remedy = f"make it anew: python scripts/report.py {folder}"
+    found = _sealed_targets(folder / METRICS, "holds no scores", remedy)
+    if fault := shape.metrics_fault(found):
+        raise UserError(f"{folder / METRICS}: holds no scores of a run ({fault}); {remedy}")
+    return found
+
+
+def _sealed_targets(path: Path, without: str, remedy: str) -> dict[str, Any]:
+    """Return the content of a JSON file that holds values by target and is as it was written.
+
+    Args:
+        path: The file.
+        without: The sentence for one without targets.
+        remedy: What to do about a damaged one.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON; {remedy}") from error
     if not isinstance(found, dict) or not isinstance(found.get("targets"), dict):
-        raise UserError(f"{path}: holds no scores; {remedy}")
+        raise UserError(f"{path}: {without}; {remedy}")
     if not intact(found):
         raise UserError(f"{path}: {CHANGED}; {remedy}")
-    if fault := shape.metrics_fault(found):
-        raise UserError(f"{path}: holds no scores of a run ({fault}); {remedy}")
     return found
 
 
