@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-import etude.data.read
+from etude.data import read
 from etude.audio.decode import decode
 from etude.audio.spectral import frames
 from etude.build import conf_dir
@@ -136,7 +136,7 @@ def test_a_table_is_packed(here: Path) -> None:
 def test_the_same_line_again_does_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay(here / "music")
     assert main(["source=folder", "path=music", "workers=1"]) == 0
-    monkeypatch.setattr(etude.data.read, "decode", None)  # nobody may call it
+    monkeypatch.setattr(read, "decode", None)  # nobody may call it
     assert main(["source=folder", "path=music", "workers=1"]) == 0
 
 
@@ -144,21 +144,21 @@ def test_ctrl_c_is_answered_and_the_same_line_goes_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lay(here / "music")
-    read: list[str] = []
+    names: list[str] = []
 
     def decode_two(path: Path, *rest: Any) -> np.ndarray:
-        if len(read) == 2:
+        if len(names) == 2:
             raise KeyboardInterrupt
-        read.append(path.name)
+        names.append(path.name)
         return decode(path, *rest)
 
-    monkeypatch.setattr(etude.data.read, "decode", decode_two)
+    monkeypatch.setattr(read, "decode", decode_two)
     assert main(["source=folder", "path=music", "workers=1"]) == 130
     assert "interrupted; the same command goes on from here" in caplog.text
     assert packs(here) == []
-    read.clear()
+    names.clear()
     assert main(["source=folder", "path=music", "workers=1"]) == 0
-    assert len(read) == 2
+    assert len(names) == 2
     assert len(Pack(packs(here)[0]).index) == 4
 
 
@@ -173,10 +173,10 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
             raise DecodeError(f"{path}: cannot be decoded (ffmpeg is not installed)")
         return decode(path, *rest)
 
-    monkeypatch.setattr(etude.data.read, "decode", deaf)
+    monkeypatch.setattr(read, "decode", deaf)
     assert main(line) == 0
     assert len(Pack(packs(here)[0]).index) == 2
-    monkeypatch.setattr(etude.data.read, "decode", decode)
+    monkeypatch.setattr(read, "decode", decode)
     assert main(line) == 0
     assert len(Pack(packs(here)[0]).index) == 2
     assert main([*line, "retry=true"]) == 0

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 
-import etude.bench.audio
-import etude.bench.data
+from etude.bench import audio, data
 from etude.bench.command import main
 from etude.bench.timing import Bar, Section, Timing, rounds
 
@@ -41,7 +40,7 @@ def test_check_is_told_by_the_exit_status(
     value: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     section = Section("A table", "ms", [("this", 12.5, 1.0)], [Bar("this against that", value, 2)], ["a note"])
-    monkeypatch.setattr(etude.bench.audio, "run", lambda: [section])
+    monkeypatch.setattr(audio, "run", lambda: [section])
     assert main(["audio"]) == 0
     out = capsys.readouterr().out
     assert ("DOES NOT HOLD" in out) is (value < 2)
@@ -67,16 +66,16 @@ def exact(sections: list[Section]) -> dict[str, Bar]:
 
 
 def test_frames_agree_with_librosa(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(etude.bench.audio, "ROUNDS", 1)
-    bars = exact(etude.bench.audio.run())
+    monkeypatch.setattr(audio, "ROUNDS", 1)
+    bars = exact(audio.run())
     assert len(bars) == 3
     assert all(bar.holds and bar.value > 0 for bar in bars.values())
 
 
 def test_stores_are_compared_on_the_same_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ROUNDS", 1), ("CLIPS", 40), ("BATCH", 8)):
-        monkeypatch.setattr(etude.bench.data, name, value)
-    sections = etude.bench.data.run()
+        monkeypatch.setattr(data, name, value)
+    sections = data.run()
     assert all(bar.holds and bar.value > 0 for bar in exact(sections).values())
     assert [len(section.rows) for section in sections] == [5 - len(sections[0].notes), 2]
     assert all(value > 0 for section in sections for _, value, _ in section.rows)

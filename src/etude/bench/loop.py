@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude import build
+from etude.build import conf_dir
 from etude.bench.timing import Bar, Section, Timing
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def small(folder: Path) -> tuple[dict[str, Any], MusicData]:
 
     words = ["experiment=lab/step7/digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
     words += ["+trainer.enable_progress_bar=false", f"data.packs={folder / 'packs'}", "choices=null"]
-    with initialize_config_dir(str(build.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("train", overrides=words), resolve=True)
     data = build.data(config)
     data.prepare_data()

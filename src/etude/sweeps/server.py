@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
+ENTRY = "etude.train"  # the module whose main runs a job
 MODULES = (
     "hydra",
     "matplotlib.pyplot",
@@ -156,8 +157,7 @@ def end(pid: int) -> None:
 
 def become(request: dict[str, Any]) -> int:
     """Be the job: `python -m etude.train WORDS` in a session of its own."""
-    import etude.train
-
+    entry = importlib.import_module(ENTRY)
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -170,9 +170,9 @@ def become(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["env"])
     # Lightning starts the further processes of a job by what these say of the first
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec("etude.train")
-    sys.argv = [str(etude.train.__file__), *request["words"]]
-    return etude.train.main()
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec(ENTRY)
+    sys.argv = [str(entry.__file__), *request["words"]]
+    return int(entry.main())
 
 
 if __name__ == "__main__":
