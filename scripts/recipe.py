@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from etude.results.compare import collect
+from etude.reports.comparison.scores import collect
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tests.browsing import chromium
 
-from etude.build import conf_dir
+from etude.config.compose import conf_dir
 
 torch.set_num_threads(1)
 os.environ["NUMBA_NUM_THREADS"] = "1"  # or its first parallel function sets torch to a thread for each core, which spin

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.augment import Augment, Mixture
-from etude.tasks.balance import Sum
 from etude.tasks.heads import Linear
+from etude.tasks.loss_weighting import Sum
 from etude.tasks.targets import Label, Scalar
 from etude.tasks.task import Task
+from etude.training.augmentation import Augment, Mixture
 
 LENGTHS = torch.tensor([100, 37, 1, 64])
 BINS = 24

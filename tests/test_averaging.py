@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from etude import build
+from etude.training import build
 
 
 class Network(LightningModule):

@@ -16,12 +16,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from etude import build, machine
 from etude.backbones.base import Backbone, valid
 from etude.backbones.cnn import CNN
-from etude.build import conf_dir, load, make, network, resolve, vet
+from etude.config.compose import conf_dir
+from etude.config.instantiate import make, resolve, vet
 from etude.errors import UserError
-from etude.storage import Storage
+from etude.system import machine
+from etude.training import build
+from etude.training.build import load, network
+from etude.training.checkpointing import AtomicCheckpointIO
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -43,7 +46,7 @@ class Probe:
 def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
     node = {
         "_target_": "etude.data.feature.Feature",
-        "front": {"_target_": "etude.audio.spectral.FrontEnd", "n_mels": 40},
+        "front": {"_target_": "etude.audio.log_mel.LogMelChroma", "n_mels": 40},
     }
     feature = make(node, view="fused")
     assert (feature.view, feature.front.n_mels, feature.bins) == ("fused", 40, 52)
@@ -71,7 +74,7 @@ def test_what_cannot_be_made_gets_a_sentence(node: Config, said: str) -> None:
 def test_a_name_is_looked_up_in_its_module_and_nowhere_else() -> None:
     assert resolve("etude.backbones.cnn.CNN") is CNN
     with pytest.raises(UserError, match=r"there is no etude\.augment\.torch\.hub\.load"):
-        resolve("etude.augment.torch.hub.load")
+        resolve("etude.training.augmentation.torch.hub.load")
 
 
 # what a stored config may name
@@ -92,22 +95,22 @@ def test_every_file_in_conf_is_trusted() -> None:
         "builtins.eval",
         "eval",
         "etude.data.pack.write",  # ours, but it writes
-        "etude.train.main",
-        "etude.build.make",
-        "etude.augment.torch.hub.load",  # reached through what a module happens to have
-        "etude.augment.torch",
+        "etude.cli.train.main",
+        "etude.config.instantiate.make",
+        "etude.training.augmentation.torch.hub.load",  # reached through what a module happens to have
+        "etude.training.augmentation.torch",
         "etude.tasks.targets.F",
         "etude.tasks.targets.partial",
-        "etude.data.module.prepare",
-        "etude.data.module.Path",
-        "etude.data.module.LightningDataModule",
-        "etude.learner.Learner",
-        "etude.learner.LightningModule",
-        "etude.learner.torch",
-        "etude.audio.spectral.asdict",
-        "etude.callbacks.log",
-        "etude.augment._stretch",  # private
-        "etude.audio.spectral._bank",
+        "etude.data.datamodule.prepare",
+        "etude.data.datamodule.Path",
+        "etude.data.datamodule.LightningDataModule",
+        "etude.training.learner.Learner",
+        "etude.training.learner.LightningModule",
+        "etude.training.learner.torch",
+        "etude.audio.log_mel.asdict",
+        "etude.training.callbacks.log",
+        "etude.training.augmentation._stretch",  # private
+        "etude.audio.log_mel._bank",
         "etude.backbones.cnn.CNN.__init__",
         "etude.__main__.main",
         "etude.backbones.cnn.__builtins__",
@@ -119,7 +122,7 @@ def test_every_file_in_conf_is_trusted() -> None:
 def test_what_is_not_trusted_is_refused(name: str) -> None:
     for node in (
         {"_target_": name},
-        {"deep": [{"er": [{"_target_": "etude.optim.Optimiser", "a": {"_target_": name}}]}]},
+        {"deep": [{"er": [{"_target_": "etude.training.optimiser.Optimiser", "a": {"_target_": name}}]}]},
     ):
         with pytest.raises(UserError) as error:
             vet(node)
@@ -249,7 +252,7 @@ def test_a_file_cannot_open_a_connection(config: Compose, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     evil, name = config(), {"_target_": "etude.tasks.targets.Label", "name": "x", "spec": {"classes": []}}
     logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}
-    evil["optim"] = {"_target_": "etude.tracking.wandb", **logger}
+    evil["optim"] = {"_target_": "etude.loggers.wandb.wandb_logger", **logger}
     torch.save({"state_dict": {}, "etude": recipe(evil)}, tmp_path / "evil.ckpt")
     with pytest.raises(UserError, match=r"wants to call etude\.tracking\.wandb, which is not trusted"):
         load(tmp_path / "evil.ckpt")
@@ -372,7 +375,7 @@ def test_a_machine_without_a_gpu_says_so(config: Compose, tmp_path: Path) -> Non
 def test_plugins_of_a_config_are_beside_our_own(config: Compose, tmp_path: Path) -> None:
     plugin = {"_target_": "lightning_fabric.plugins.environments.LightningEnvironment"}
     made = build.trainer(config("trainer=cpu") | {"trainer": config()["trainer"] | {"plugins": [plugin]}}, tmp_path)
-    assert isinstance(made.strategy.checkpoint_io, Storage)
+    assert isinstance(made.strategy.checkpoint_io, AtomicCheckpointIO)
 
 
 class Average(Backbone):

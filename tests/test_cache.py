@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etude.backbones.base import Backbone, valid
 from etude.backbones.cnn import CNN
-from etude.cache import Cache, halfway
+from etude.embeddings.cache import EmbeddingCache, forward_to_split
 
 LENGTHS = torch.tensor([40, 7, 23])
 
@@ -46,30 +46,32 @@ def test_every_clip_is_run_once_and_comes_back_in_any_batch(x: Tensor, tmp_path:
     net = CNN(12, channels=[4, 8, 8]).eval()
     ran: list[int] = []
     net.blocks[0].register_forward_hook(lambda _, given, out: ran.append(len(given[0])))
-    kept, rows = Cache(net, 2, tmp_path), torch.tensor([7, 0, 3])
+    kept, rows = EmbeddingCache(net, 2, tmp_path), torch.tensor([7, 0, 3])
     for batch in ([0, 1], [2, 0], [1, 2, 0], [0]):
         z = kept.embed(x[batch], LENGTHS[batch], rows[batch])
         ran_so_far = len(ran)
         torch.testing.assert_close(z, net(x[batch], LENGTHS[batch]))
         del ran[ran_so_far:]
     assert ran == [1, 1, 1]
-    assert kept.end == sum(halfway(net, 2, clip[None, :n])[0].nbytes for clip, n in zip(x, LENGTHS, strict=True))
+    assert kept.end == sum(
+        forward_to_split(net, 2, clip[None, :n])[0].nbytes for clip, n in zip(x, LENGTHS, strict=True)
+    )
 
 
 def test_what_comes_back_is_what_was_computed(x: Tensor, tmp_path: Path) -> None:
     net = CNN(12, channels=[4, 8]).bfloat16().eval()
-    kept = Cache(net, 1, tmp_path)
+    kept = EmbeddingCache(net, 1, tmp_path)
     kept.embed(x.bfloat16(), LENGTHS, torch.arange(3))
     for row, (clip, n) in enumerate(zip(x.bfloat16(), LENGTHS, strict=True)):
         values, count = kept._read(row)
-        expected, length = halfway(net, 1, clip[None, :n])
+        expected, length = forward_to_split(net, 1, clip[None, :n])
         assert values.dtype == torch.bfloat16
         assert torch.equal(values, expected)
         assert count == length == n // 2
 
 
 def test_the_file_has_no_name(x: Tensor, tmp_path: Path) -> None:
-    kept = Cache(CNN(12).eval(), 1, tmp_path)
+    kept = EmbeddingCache(CNN(12).eval(), 1, tmp_path)
     kept.embed(x, LENGTHS, torch.arange(3))
     assert kept.end > 0
     assert not list(tmp_path.iterdir())
@@ -78,7 +80,7 @@ def test_the_file_has_no_name(x: Tensor, tmp_path: Path) -> None:
 def test_what_learns_gets_its_gradient_and_what_is_frozen_none(x: Tensor, tmp_path: Path) -> None:
     net = CNN(12, channels=[4, 8])
     net.blocks[0].eval()
-    kept = Cache(net, 1, tmp_path)
+    kept = EmbeddingCache(net, 1, tmp_path)
     for _ in range(2):  # computed, and read
         net.zero_grad()
         kept.embed(x, LENGTHS, torch.arange(3)).square().sum().backward()
@@ -90,7 +92,7 @@ def test_what_learns_gets_its_gradient_and_what_is_frozen_none(x: Tensor, tmp_pa
 def test_a_network_with_a_forward_of_its_own_is_kept_whole(kind: type[Backbone], x: Tensor, tmp_path: Path) -> None:
     net = kind(12).eval()
     assert net.whole
-    kept = Cache(net, net.steps, tmp_path)
+    kept = EmbeddingCache(net, net.steps, tmp_path)
     for _ in range(2):
         torch.testing.assert_close(kept.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
     assert kept.end == 3 * net.dim * 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.curves import Curves
+from etude.loggers.csv import Curves
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from etude.dashboard import main
-from etude.results.metrics import PRIMARY
-from etude.tracking.panels import leading
+from etude.cli.dashboard import main
+from etude.evaluation.metrics import PRIMARY
+from etude.loggers.dashboard import leading
 
 pytest.importorskip("wandb_workspaces", reason="needs etude[dashboard]")
 
@@ -54,7 +54,7 @@ def test_two_ways_to_look_and_a_choice_of_targets(capsys: pytest.CaptureFixture[
 def test_what_is_wrong_is_said(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.tracking.to_wandb.has_key", lambda: False)
+    monkeypatch.setattr("etude.loggers.wandb.has_key", lambda: False)
     assert main(words) == 2
     out = capsys.readouterr()
     assert out.out == ""

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from etude import disk
-from etude.door import guard
+from etude.cli.runner import guard_command
 from etude.errors import RunError, UserError
+from etude.files import os_errors
 from etude.files.atomic import write_text
 
 
@@ -45,18 +45,18 @@ def failing(number: int, path: str | None = None) -> OSError:
 def test_error_becomes_sentence_and_status(
     error: BaseException, status: int, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert guard(raising(error), "use to=") == status
+    assert guard_command(raising(error), "use to=") == status
     assert capsys.readouterr().err.startswith(sentence)
 
 
 def test_unknown_error_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="a fault in the program"):
-        guard(raising(ValueError("a fault in the program")))
+        guard_command(raising(ValueError("a fault in the program")))
 
 
 def test_setting_is_named_only_for_its_own_place() -> None:
-    inside = disk.explain(failing(errno.EROFS, "out/a.csv"), "out", "", "to=out")
-    outside = disk.explain(failing(errno.EROFS, "other/a.csv"), "out", "", "to=out")
+    inside = os_errors.explain(failing(errno.EROFS, "out/a.csv"), "out", "", "to=out")
+    outside = os_errors.explain(failing(errno.EROFS, "other/a.csv"), "out", "", "to=out")
     assert str(inside) == "to=out: cannot be written (Read-only file system)"
     assert str(outside) == "other/a.csv: cannot be written (Read-only file system)"
 

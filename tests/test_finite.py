@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from etude.errors import RunError
-from etude.finite import Finite
+from etude.training.callbacks import NonFiniteLossGuard
 
 
 def trainer(module: Any, **metrics: float) -> Any:
@@ -25,15 +25,15 @@ def trainer(module: Any, **metrics: float) -> Any:
 
 def test_weights_that_are_not_finite_end_training() -> None:
     module: Any = nn.Linear(2, 2)
-    Finite().on_train_epoch_end(trainer(module), module)
+    NonFiniteLossGuard().on_train_epoch_end(trainer(module), module)
     nn.init.constant_(module.bias, float("nan"))
     with pytest.raises(RunError, match=r"diverged at step 7 \(epoch 2\): .*\(bias\); lower optim.lr \(now 1e\+30\)"):
-        Finite().on_train_epoch_end(trainer(module), module)
+        NonFiniteLossGuard().on_train_epoch_end(trainer(module), module)
 
 
 def test_a_validation_loss_that_is_not_finite_ends_training() -> None:
     module: Any = nn.Linear(2, 2)
-    Finite().on_validation_end(trainer(module, **{"val/loss": 1.0}), module)
-    Finite().on_validation_end(trainer(module), module)
+    NonFiniteLossGuard().on_validation_end(trainer(module, **{"val/loss": 1.0}), module)
+    NonFiniteLossGuard().on_validation_end(trainer(module), module)
     with pytest.raises(RunError, match=r"diverged at step 7 .*the validation loss is not finite"):
-        Finite().on_validation_end(trainer(module, **{"val/loss": float("inf")}), module)
+        NonFiniteLossGuard().on_validation_end(trainer(module, **{"val/loss": float("inf")}), module)

@@ -13,10 +13,11 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from etude import build, frozen
-from etude.data.module import MusicData
+from etude.data import datamodule
+from etude.data.datamodule import MusicData
 from etude.errors import UserError
-from etude.learner import Learner
+from etude.training import build, frozen_features
+from etude.training.learner import Learner
 
 Compose = Callable[..., dict[str, Any]]
 WHOLE = ["data.crop=null", "augment=none", "task=joint", "head=mlp", "logger.csv=null"]
@@ -46,7 +47,7 @@ def transfer(config: Compose, folder: Path, *overrides: str) -> str:
 
 def few(composed: dict[str, Any]) -> MusicData:
     """A few of the embedded clips, each cut off at another length."""
-    data = build.data(composed)
+    data = datamodule.data(composed)
     data.setup()
     for part, count in CLIPS.items():
         data.parts[data.rows(part)[count:]] = "none"
@@ -76,7 +77,7 @@ def trained(
     data = few(composed)
     torch.manual_seed(0)
     learner = build.learner(composed, data)
-    learner.cache = frozen.cache(learner, data, folder)
+    learner.cache = frozen_features.frozen_cache(learner, data, folder)
     passes, keep = Passes(epochs), ModelCheckpoint(folder / "kept", save_last=True)
     trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
@@ -151,11 +152,11 @@ def test_where_it_would_change_something_it_is_refused_or_left(
     data = few(composed)
     learner = build.learner(composed, data)
     with caplog.at_level(logging.INFO):
-        assert frozen.cache(learner, data, tmp_path) is None
+        assert frozen_features.frozen_cache(learner, data, tmp_path) is None
     composed["transfer"]["cache"] = True
     assert caplog.messages[-1].startswith("transfer: frozen layers are run anew in every epoch: ")
     with pytest.raises(UserError, match=f"^transfer.cache=true: .*{said}"):
-        frozen.cache(build.learner(composed, data), data, tmp_path)
+        frozen_features.frozen_cache(build.learner(composed, data), data, tmp_path)
 
 
 def test_where_there_is_no_room_it_is_left(
@@ -164,7 +165,7 @@ def test_where_there_is_no_room_it_is_left(
     composed = config(*WHOLE, "backbone=cnn", "transfer=last_k", transfer(config, tmp_path, "backbone=cnn"))
     data = few(composed)
     learner = build.learner(composed, data)
-    size, same = frozen.trial(learner, data, 2)
+    size, same = frozen_features.trial(learner, data, 2)
     frames = data.pack.lengths[data.rows("train")[0]]
     assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
     assert same
@@ -172,7 +173,7 @@ def test_where_there_is_no_room_it_is_left(
     for free, words in said.items():
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         with caplog.at_level(logging.INFO):
-            assert (frozen.cache(learner, data, tmp_path) is None) == (free < size)
+            assert (frozen_features.frozen_cache(learner, data, tmp_path) is None) == (free < size)
         assert words in caplog.messages[-1]
 
 
@@ -185,5 +186,5 @@ def test_where_nothing_is_frozen_for_good_nothing_is_said(
     learner = build.learner(composed, data)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert frozen.cache(learner, data, tmp_path) is None
+        assert frozen_features.frozen_cache(learner, data, tmp_path) is None
     assert not caplog.records

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from etude import help
+from etude.cli.train import main
+from etude.config import groups_help
 from etude.errors import UserError
-from etude.train import main
 
 
 def test_options_of_a_folder_of_mine_and_of_plug_ins_stand_beside_ours(
@@ -19,15 +19,15 @@ def test_options_of_a_folder_of_mine_and_of_plug_ins_stand_beside_ours(
     (tmp_path / "backbone" / "average.yaml").touch()
     (tmp_path / "experiment" / "mine").mkdir(parents=True)
     (tmp_path / "experiment" / "mine" / "first.yaml").touch()
-    lines = help.text(["-h", "backbone=cnn", "-cd", str(tmp_path)]).splitlines()
+    lines = groups_help.text(["-h", "backbone=cnn", "-cd", str(tmp_path)]).splitlines()
     assert "backbone: ast, average, cnn, convnet, efficientat, lstm, timm" in lines
     assert "experiment/mine: first" in lines
     assert any(line.startswith("experiment/lab/table1: lstm_beat_mel, ") for line in lines)
     assert not any(line.startswith(("data/base", "sweep/space")) for line in lines)  # of which options are made
     assert any(line.startswith("hydra/launcher: ") and "basic" in line for line in lines)
-    assert "average" not in help.text(["-h"])
+    assert "average" not in groups_help.text(["-h"])
     with pytest.raises(UserError, match="--config-dir=nowhere: there is no such folder"):
-        help.text(["--help", "--config-dir=nowhere"])
+        groups_help.text(["--help", "--config-dir=nowhere"])
 
 
 def test_options_that_a_plug_in_stores_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_options_that_a_plug_in_stores_are_found(tmp_path: Path, monkeypatch: py
     (tmp_path / "hydra_plugins" / "mine" / "launcher.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "hydra_plugins", raising=False)
-    assert "mine" in help.listing([])["hydra/launcher"]
+    assert "mine" in groups_help.listing([])["hydra/launcher"]
 
 
 @pytest.mark.parametrize(

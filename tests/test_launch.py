@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from etude import job
 from etude.errors import UserError
-from etude.launch import dated, first, folder_name, processes, refuse_process_count, refuse_stray_ranks
+from etude.experiment import start
+from etude.system.distributed import dated, first, folder_name, processes, refuse_process_count, refuse_stray_ranks
 
 VARIABLES = (
     *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
@@ -70,7 +70,7 @@ def test_ranks_that_no_launcher_set_are_refused(
     with pytest.raises(UserError, match=message):
         refuse_stray_ranks()
     with pytest.raises(UserError, match=message):
-        job.prepare([])
+        start.prepare([])
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_processes_of_a_trainer(trainer: dict[str, Any], count: int | None) -> N
 
 def test_changing_the_folder_of_a_job_is_refused() -> None:
     with pytest.raises(UserError, match=r"hydra\.job\.chdir=true: is not supported"):
-        job.prepare(["hydra.job.chdir=true"])
-    job.prepare(["hydra.job.chdir=false"])
+        start.prepare(["hydra.job.chdir=true"])
+    start.prepare(["hydra.job.chdir=false"])
 
 
 @pytest.mark.parametrize("outputs", [None, ["a", "b"], {"a": 1}])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from etude.limits import explain
+from etude.training.memory_errors import memory_message
 
 RUN = Path("outputs/run")
 
@@ -30,25 +30,25 @@ def test_settings_that_take_memory_are_named_with_their_values(
     error: Exception, config: Callable[..., dict[str, Any]]
 ) -> None:
     given = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
-    assert explain(error, given, RUN, training=True) == (
+    assert memory_message(error, given, RUN, training=True) == (
         "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 makes up for "
         "half), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed takes less on a GPU), or raise "
         "backbone.drop_time (now 0)"
     )
-    assert explain(error, config("data.eval_crops=5", "data.eval_batch_size=8"), RUN, training=False) == (
+    assert memory_message(error, config("data.eval_crops=5", "data.eval_batch_size=8"), RUN, training=False) == (
         "out of memory in evaluation; lower data.eval_batch_size (now 8) or data.eval_crops (now 5: judge fewer crops)"
     )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_named_by_its_folder(number: int) -> None:
-    said = explain(OSError(number, "No space left", "elsewhere/last.ckpt"), {}, RUN, training=True)
+    said = memory_message(OSError(number, "No space left", "elsewhere/last.ckpt"), {}, RUN, training=True)
     assert said == "elsewhere: the disk is full or a quota is spent (No space left); free some space"
-    said = explain(OSError(number, "No space left"), {}, RUN, training=True)
+    said = memory_message(OSError(number, "No space left"), {}, RUN, training=True)
     assert said is not None
     assert said.startswith("outputs/run: ")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EACCES, "no"), ValueError("x")])
 def test_other_errors_are_left_alone(error: Exception) -> None:
-    assert explain(error, {}, RUN, training=True) is None
+    assert memory_message(error, {}, RUN, training=True) is None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from etude import machine
+from etude.system import machine
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import nn
 from etude.backbones.ast import AST
 from etude.backbones.cnn import CNN
 from etude.backbones.lstm import LSTM
-from etude.optim import Optimiser
+from etude.training.optimiser import Optimiser
 
 STEPS = 200
 

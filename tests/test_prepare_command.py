@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-from etude.data import read
 from etude.audio.decode import decode
-from etude.audio.spectral import frames
-from etude.build import conf_dir
-from etude.build import data as build
+from etude.audio.log_mel import frames
+from etude.cli.prepare import main
+from etude.config.compose import conf_dir
+from etude.data import readers
+from etude.data.datamodule import data as build
 from etude.data.pack import Pack
-from etude.prepare import main
 
 SOURCES = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
 
@@ -136,7 +136,7 @@ def test_a_table_is_packed(here: Path) -> None:
 def test_the_same_line_again_does_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay(here / "music")
     assert main(["source=folder", "path=music", "workers=1"]) == 0
-    monkeypatch.setattr(read, "decode", None)  # nobody may call it
+    monkeypatch.setattr(readers, "decode", None)  # nobody may call it
     assert main(["source=folder", "path=music", "workers=1"]) == 0
 
 
@@ -152,7 +152,7 @@ def test_ctrl_c_is_answered_and_the_same_line_goes_on(
         names.append(path.name)
         return decode(path, *rest)
 
-    monkeypatch.setattr(read, "decode", decode_two)
+    monkeypatch.setattr(readers, "decode", decode_two)
     assert main(["source=folder", "path=music", "workers=1"]) == 130
     assert "interrupted; the same command goes on from here" in caplog.text
     assert packs(here) == []
@@ -163,7 +163,7 @@ def test_ctrl_c_is_answered_and_the_same_line_goes_on(
 
 
 def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from etude.audio.decode import DecodeError
+    from etude.audio.formats import DecodeError
 
     lay(here / "music")
     line = ["source=folder", "path=music", "workers=1", "data.max_skipped=0.5"]
@@ -173,10 +173,10 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
             raise DecodeError(f"{path}: cannot be decoded (ffmpeg is not installed)")
         return decode(path, *rest)
 
-    monkeypatch.setattr(read, "decode", deaf)
+    monkeypatch.setattr(readers, "decode", deaf)
     assert main(line) == 0
     assert len(Pack(packs(here)[0]).index) == 2
-    monkeypatch.setattr(read, "decode", decode)
+    monkeypatch.setattr(readers, "decode", decode)
     assert main(line) == 0
     assert len(Pack(packs(here)[0]).index) == 2
     assert main([*line, "retry=true"]) == 0

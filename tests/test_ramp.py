@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.experiment import run
-from etude.ramp import Ramp, smooth, suggestion
+from etude.experiment.stages import run
+from etude.training.lr_finder import LearningRateFinder, smooth, suggestion
 
 RATES = np.geomspace(1e-6, 1, 61)  # ten to a decade
 
@@ -36,7 +36,7 @@ def test_smoothing_has_no_lag_and_leaves_out_what_is_not_finite() -> None:
 
 def test_a_ramp_has_room_to_climb() -> None:
     with pytest.raises(ValueError, match="from low to a higher rate"):
-        Ramp(low=1.0, high=0.1)
+        LearningRateFinder(low=1.0, high=0.1)
 
 
 def test_a_ramp_leaves_a_table_and_a_picture_and_no_report(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from etude.build import conf_dir
-from etude.schema import problems
+from etude.config.compose import conf_dir
+from etude.config.validation import problems
 
 ROOT = Path(__file__).parents[1]
 LINES = re.findall(r"^    (?:python|etude) [^#\n]+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)

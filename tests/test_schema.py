@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from etude.build import conf_dir
-from etude.schema import problems
+from etude.config.compose import conf_dir
+from etude.config.validation import problems
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -220,7 +220,7 @@ def test_all_faults_are_said_at_once(sound: Config) -> None:
 
 def test_faults_inside_a_list_are_found(sound: Config) -> None:
     """`build` makes what stands in lists, so they are checked as well."""
-    trainer = sound["trainer"] | {"plugins": [{"_target_": "etude.optim.Optimiser", "learning": 1}]}
+    trainer = sound["trainer"] | {"plugins": [{"_target_": "etude.training.optimiser.Optimiser", "learning": 1}]}
     said = fault(sound | {"trainer": trainer})
     assert said.startswith("trainer.plugins")
     assert "learning: no such setting" in said

@@ -30,6 +30,6 @@ def test_inspect_beside_a_script_is_pythons(path: str) -> None:
 
 
 def test_help_of_inspect_imports_nothing_heavy() -> None:
-    code = "import sys; from etude.inspection.command import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.inspect import main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "matplotlib", "pandas", "numpy", "hydra", "captum"} & set(out.split())

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from etude import settings
+from etude.cli import options
 from etude.errors import UserError
 
-KNOWN: settings.Settings = {
-    "to": ("to", settings.path),
-    "format": ("formats", settings.several("format", "csv", "json")),
-    "check": ("check", settings.listed),
-    "clip": ("clips", settings.each),
-    "many": ("count", settings.whole()),
-    "port": ("port", settings.whole(1, 10)),
-    "input": ("takes", settings.one_of("sound", "frames", "both")),
-    "page": ("page", settings.truth),
-    "limit": ("limit", settings.positive),
+KNOWN: options.Settings = {
+    "to": ("to", options.path),
+    "format": ("formats", options.several("format", "csv", "json")),
+    "check": ("check", options.listed),
+    "clip": ("clips", options.each),
+    "many": ("count", options.whole()),
+    "port": ("port", options.whole(1, 10)),
+    "input": ("takes", options.one_of("sound", "frames", "both")),
+    "page": ("page", options.truth),
+    "limit": ("limit", options.positive),
 }
 
 
@@ -36,7 +36,7 @@ def test_names_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
         "check=c,d",
         "page=False",
     ]
-    names, said = settings.read([*words, "page=False", "clip=p,q", "clip=r", "many=3"], KNOWN)
+    names, said = options.read([*words, "page=False", "clip=p,q", "clip=r", "many=3"], KNOWN)
     assert names == ["run", "to=there.mp3"]  # what is there as a file is no setting
     assert said == {
         "to": Path("~/y").expanduser(), "formats": ["json", "csv"], "check": ["a,b.wav", "c", "d"], "page": False,
@@ -60,13 +60,13 @@ def test_names_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_what_is_wrong_is_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        settings.read(["run", word], KNOWN, "is no file, and")
+        options.read(["run", word], KNOWN, "is no file, and")
     assert str(error.value).startswith(sentence)
 
 
 def test_word_that_cannot_be_a_path_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     long = "many=" + "9" * 300  # longer than the name of a file may be
-    assert settings.read(["~nosuchuser/run", long], KNOWN) == (["~nosuchuser/run"], {"count": int("9" * 300)})
-    assert settings.path("~nosuchuser/run") == Path("~nosuchuser/run")
-    assert not settings.exists("a\0b")
+    assert options.read(["~nosuchuser/run", long], KNOWN) == (["~nosuchuser/run"], {"count": int("9" * 300)})
+    assert options.path("~nosuchuser/run") == Path("~nosuchuser/run")
+    assert not options.exists("a\0b")

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude import signals
-from etude.door import guard
-from etude.progress import track
+from etude.cli.runner import guard_command
+from etude.files.progress import track
+from etude.system import signals
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,12 +54,12 @@ def send(*names: str) -> Callable[[], int]:
 def test_signal_ends_command_with_sentence_and_status(
     name: str, status: int, sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert guard(send(name), advice="; run it again") == status
+    assert guard_command(send(name), advice="; run it again") == status
     assert caplog.messages == [sentence]
 
 
 def test_advice_of_inner_guard_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    assert guard(lambda: guard(send("SIGTERM"), advice="; inner"), advice="; outer") == 143
+    assert guard_command(lambda: guard_command(send("SIGTERM"), advice="; inner"), advice="; outer") == 143
     assert caplog.messages == ["terminated by SIGTERM; inner"]
 
 
@@ -73,7 +73,7 @@ def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             send("SIGINT")()
 
-    guard(work)
+    guard_command(work)
     assert ended == [signal.SIGINT]
 
 
@@ -87,19 +87,19 @@ def test_swallowed_signal_is_raised_at_next_step() -> None:
                 send("SIGTERM")()
         return 0
 
-    assert guard(work) == 143
+    assert guard_command(work) == 143
     assert steps == [0]
 
 
 def test_handlers_are_as_before_without_signal() -> None:
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
-    assert guard(lambda: 0) == 0
+    assert guard_command(lambda: 0) == 0
     assert {number: signal.getsignal(number) for number in signals.HANDLED} == before
 
 
 def test_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert guard(send("SIGHUP")) == 0
+    assert guard_command(send("SIGHUP")) == 0
 
 
 def test_exception_after_signal_leads_back_to_it() -> None:

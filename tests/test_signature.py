@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from etude.build import conf_dir
-from etude.signature import signature
+from etude.config.compose import conf_dir
+from etude.config.validation import signature
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -30,7 +30,7 @@ def targets(node: Any) -> Iterator[str]:
 OURS = [path for path in sorted(conf_dir().rglob("*.yaml")) if path.relative_to(conf_dir()).parts[0] != "hydra"]
 FILES = [OmegaConf.to_container(OmegaConf.load(path)) for path in OURS]  # what is in hydra/ Hydra calls by itself
 TARGETS = sorted({name for file in FILES for name in targets(file)})
-OTHERS = ("pytorch_lightning.LightningModule", "pytorch_lightning.callbacks.EarlyStopping", "etude.train.main")
+OTHERS = ("pytorch_lightning.LightningModule", "pytorch_lightning.callbacks.EarlyStopping", "etude.cli.train.main")
 
 
 def inspected(name: str) -> tuple[list[str], bool]:
@@ -157,8 +157,8 @@ def test_what_does_not_exist_is_named(name: str, said: str) -> None:
 def test_nothing_is_imported() -> None:
     code = f"""
 import sys
-from etude.schema import problems
-from etude.signature import signature
+from etude.config.validation import problems
+from etude.config.validation import signature
 for name in {TARGETS!r}:
     assert signature(name).takes is not None
 problems({{"backbone": {{"_target_": "etude.backbones.ast.AST"}}}})

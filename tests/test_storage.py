@@ -14,16 +14,15 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from etude import checkpoint
 from etude.errors import UserError
-from etude.files import atomic, ownership
-from etude.storage import Storage, restoring
+from etude.files import atomic, ownership, safe_read
+from etude.training.checkpointing import AtomicCheckpointIO, restoring
 
 FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from etude.storage import Storage
+from etude.training.checkpointing import Storage
 for room in (0, 100, 20_000, 40_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
@@ -37,8 +36,8 @@ for room in (0, 100, 20_000, 40_000):
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     content = {"weights": torch.arange(5.0), "epoch": 3}
-    Storage([tmp_path]).save_checkpoint(content, tmp_path / "new" / "last.ckpt")
-    stored = Storage([tmp_path]).load_checkpoint(tmp_path / "new" / "last.ckpt", weights_only=True)
+    AtomicCheckpointIO([tmp_path]).save_checkpoint(content, tmp_path / "new" / "last.ckpt")
+    stored = AtomicCheckpointIO([tmp_path]).load_checkpoint(tmp_path / "new" / "last.ckpt", weights_only=True)
     assert torch.equal(stored["weights"], content["weights"])
     assert stored["epoch"] == 3
     assert [path.name for path in (tmp_path / "new").glob("[!.]*")] == ["last.ckpt"]
@@ -57,13 +56,13 @@ def test_the_old_file_has_its_name_until_the_disk_has_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, seen = tmp_path / "last.ckpt", []
-    Storage([tmp_path]).save_checkpoint({"epoch": 1}, path)
+    AtomicCheckpointIO([tmp_path]).save_checkpoint({"epoch": 1}, path)
 
     def fsync(handle: int) -> None:
         seen.append(torch.load(path, weights_only=True)["epoch"])
 
     monkeypatch.setattr(os, "fsync", fsync)
-    Storage([tmp_path]).save_checkpoint({"epoch": 2}, path)
+    AtomicCheckpointIO([tmp_path]).save_checkpoint({"epoch": 2}, path)
     assert seen == [1, 2]  # the file, and then the folder that has its name
 
 
@@ -77,11 +76,11 @@ def test_ctrl_c_in_the_midst_of_writing_is_ctrl_c(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(torch.serialization, "_save", cut)
     with pytest.raises(KeyboardInterrupt):
-        Storage([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
+        AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
     monkeypatch.undo()
     monkeypatch.setattr(torch, "save", lambda *args: _wrapped())
     with pytest.raises(KeyboardInterrupt):
-        Storage([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
+        AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
     assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir() if one.name != ownership.LIST] == [
         ("last.ckpt", b"the one before")
     ]
@@ -97,8 +96,8 @@ def _wrapped() -> None:
 @pytest.mark.parametrize("reader", ["storage", "checkpoint"])
 def test_changed_byte_of_a_checkpoint_is_noticed(reader: str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    Storage([tmp_path]).save_checkpoint({"etude": {}, "weights": torch.zeros(1000)}, path)
-    read = Storage([tmp_path]).load_checkpoint if reader == "storage" else checkpoint.read
+    AtomicCheckpointIO([tmp_path]).save_checkpoint({"etude": {}, "weights": torch.zeros(1000)}, path)
+    read = AtomicCheckpointIO([tmp_path]).load_checkpoint if reader == "storage" else safe_read.read_checkpoint
     assert torch.equal(read(path)["weights"], torch.zeros(1000))
     data = bytearray(path.read_bytes())
     data[data.index(bytes(2000)) + 1000] = 1
@@ -110,10 +109,10 @@ def test_changed_byte_of_a_checkpoint_is_noticed(reader: str, tmp_path: Path) ->
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"])
 def test_damaged_checkpoint_of_a_resumed_run_is_a_sentence(content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    Storage([tmp_path]).save_checkpoint({"weights": torch.zeros(1000)}, path)
+    AtomicCheckpointIO([tmp_path]).save_checkpoint({"weights": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:2000] if isinstance(content, str) else content)
     with pytest.raises(UserError, match=r"last\.ckpt: "):
-        Storage([tmp_path]).load_checkpoint(path)
+        AtomicCheckpointIO([tmp_path]).load_checkpoint(path)
 
 
 @pytest.mark.parametrize("change", [{"state_dict": {}}, {"loops": {"fit_loop": 5}}, {"callbacks": 5}])
@@ -121,7 +120,9 @@ def test_checkpoint_that_does_not_fit_the_run_is_a_sentence(change: dict[str, An
     def trainer() -> Trainer:
         quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         quiet |= {"enable_checkpointing": False, "default_root_dir": tmp_path}
-        return Trainer(max_epochs=1, limit_train_batches=1, plugins=[Storage([tmp_path])], accelerator="cpu", **quiet)
+        return Trainer(
+            max_epochs=1, limit_train_batches=1, plugins=[AtomicCheckpointIO([tmp_path])], accelerator="cpu", **quiet
+        )
 
     path = tmp_path / "last.ckpt"
     first = trainer()

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from etude import streams
-from etude.door import guard
+from etude.cli.runner import guard_command
+from etude.system import streams
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ def show(*lines: str) -> int:
 @pytest.mark.parametrize("stdout", [None, Refusing()], ids=["closed", "full"])
 def test_log_has_what_stdout_does_not_take(stdout: Any, log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", stdout)
-    assert guard(lambda: show("first", "second")) == 0
+    assert guard_command(lambda: show("first", "second")) == 0
     assert "stdout cannot be written" in log_file.read_text()
     assert log_file.read_text().endswith("first\nsecond\n")
 
@@ -57,7 +57,7 @@ def test_other_stream_has_it_where_there_is_no_log(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(sys, "stdout", Refusing())
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
-    assert guard(lambda: show("first", "second")) == 0
+    assert guard_command(lambda: show("first", "second")) == 0
     assert shown.getvalue() == "stdout cannot be written (refused); it would have shown:\nfirst\nsecond\n"
 
 
@@ -65,15 +65,15 @@ def test_status_is_1_where_nothing_else_can_tell(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, Refusing())
-    assert guard(lambda: show("results")) == 1
-    assert guard(lambda: 0) == 0
+    assert guard_command(lambda: show("results")) == 1
+    assert guard_command(lambda: 0) == 0
 
 
 def test_reader_that_has_read_enough_is_no_fault(
     log_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Refusing(errno.EPIPE))
-    assert guard(lambda: show("first", "second")) == 0
+    assert guard_command(lambda: show("first", "second")) == 0
     assert log_file.read_text() == ""
     assert capsys.readouterr().err == ""
 
@@ -88,13 +88,13 @@ def test_logged_record_is_not_repeated_in_log(log_file: Path, monkeypatch: pytes
         logging.getLogger().removeHandler(handler)
         return 0
 
-    assert guard(work) == 0
+    assert guard_command(work) == 0
     assert log_file.read_text() == "epoch 1\n"
 
 
 def test_character_outside_the_encoding_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw := io.BytesIO(), encoding="ascii"))
-    assert guard(lambda: show("Étude")) == 0
+    assert guard_command(lambda: show("Étude")) == 0
     assert raw.getvalue() == b"\\xc9tude\n"
 
 

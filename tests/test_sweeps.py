@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from etude.build import conf_dir
-from etude.results.comparison.wish import parse
+from etude.cli.compare import parse
+from etude.config.compose import conf_dir
 
 SWEEPS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 HOME = conf_dir() / "experiment"

@@ -11,11 +11,13 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from etude import build
 from etude.backbones.ast import AST
+from etude.config import instantiate
+from etude.data import datamodule
 from etude.errors import UserError
-from etude.learner import Learner
-from etude.transfer import Transfer, depths, levels
+from etude.training import build
+from etude.training.learner import Learner
+from etude.training.transfer import Transfer, depths, levels
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer.max_epochs=3", "logger.csv=null"]
@@ -25,7 +27,7 @@ SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer
 def source(config: Compose, tmp_path: Path) -> Path:
     """A checkpoint of a network with weights and statistics that are no first ones."""
     composed = config(*SMALL)
-    data = build.data(composed)
+    data = datamodule.data(composed)
     data.setup()
     torch.manual_seed(1)
     made = build.learner(composed, data)
@@ -52,7 +54,7 @@ class Until(Callback):
 def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner, dict[str, torch.Tensor]]:
     """A network after some epochs of a few steps, and its tensors before."""
     composed = config(*SMALL, *overrides)
-    data = build.data(composed)
+    data = datamodule.data(composed)
     data.setup()
     torch.manual_seed(0)
     learner = build.learner(composed, data)
@@ -73,7 +75,7 @@ def moved(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
 def test_what_was_not_copied_is_not_frozen(source: Path, config: Compose) -> None:
     """Layers that stay at random weights for good are the source work's own fault; those that learn may differ."""
     wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
-    data = build.data(config(*SMALL))
+    data = datamodule.data(config(*SMALL))
     data.setup()
     with pytest.raises(UserError, match=r"weights that fit blocks\.3\.conv\.weight, .*probe would freeze"):
         build.learner(config(*SMALL, "transfer=probe", *wider), data)
@@ -143,7 +145,7 @@ def test_weights_and_standardisation_are_the_sources(
 ) -> None:
     caplog.set_level(logging.INFO)
     composed = config(*SMALL, "transfer=full", f"transfer.init_from={source}", "data.split.seed=5")
-    data = build.data(composed)
+    data = datamodule.data(composed)
     data.setup()
     made, stored = build.learner(composed, data), torch.load(source, weights_only=True)["state_dict"]
     for key, value in made.state_dict().items():
@@ -172,7 +174,7 @@ def test_weights_and_standardisation_are_the_sources(
 def test_what_cannot_be_transferred_is_refused(config: Compose, source: Path, overrides: list[str], said: str) -> None:
     small = [] if "backbone=lstm" in overrides else SMALL[:2]
     composed = config(*small, *SMALL[2:], *(word.replace("SOURCE", str(source)) for word in overrides))
-    data = build.data(config())
+    data = datamodule.data(config())
     data.setup()
     with pytest.raises(UserError, match=said):
         build.learner(composed, _seen(data, composed))
@@ -180,7 +182,7 @@ def test_what_cannot_be_transferred_is_refused(config: Compose, source: Path, ov
 
 def _seen(data: Any, composed: dict[str, Any]) -> Any:
     """The data, as if seen through the config's feature; its frames are not read here."""
-    data.feature = build.make(composed["feature"])
+    data.feature = instantiate.make(composed["feature"])
     return data
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from etude.build import conf_dir
-from etude.schema import problems
+from etude.config.compose import conf_dir
+from etude.config.validation import problems
 
 SWEEP = yaml.safe_load((conf_dir() / "wandb_sweep.yaml").read_text(encoding="utf-8"))
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from etude.words import module_of, quoted
+from etude.config.overrides import quote_value
+from etude.data.from_overrides import datamodule_from_overrides
 
 TEXTS = [
     "/data/Beyoncé", "Ünï ♫", "中文", "[live]", "{x}", "[a=b, c]", "a,b", "x=y", "a: b", "true", "NULL", "nan", "inf",
@@ -21,7 +22,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_is_kept_by_hydras_grammar(text: str) -> None:
-    override = OverridesParser.create().parse_override(f"data.source.path={quoted(text, 'str')}")
+    override = OverridesParser.create().parse_override(f"data.source.path={quote_value(text, 'str')}")
     assert override.value() == text
 
 
@@ -37,7 +38,7 @@ def test_text_is_kept_by_hydras_grammar(text: str) -> None:
     ],
 )
 def test_lists_and_mappings_are_read_with_any_letters(typed: str, value: Any) -> None:
-    override = OverridesParser.create().parse_override(f"data.source.x={quoted(typed, 'Mapping | None')}")
+    override = OverridesParser.create().parse_override(f"data.source.x={quote_value(typed, 'Mapping | None')}")
     assert override.value() == value
 
 
@@ -49,7 +50,7 @@ def test_printed_line_composes_to_the_same_folder(
     for file in ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav"):
         (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / file).touch()
-    module, overrides = module_of(["source=folder", f"path={name}"])
+    module, overrides = datamodule_from_overrides(["source=folder", f"path={name}"])
     assert len(module.source.table) == 4
     pasted = shlex.split(shlex.join(overrides))
     assert config(*pasted)["data"]["source"]["path"] == name

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.api import load, run
-    from etude.loaded import Run
+    from etude.api.run import load, run
+    from etude.api.run_object import Run
 
 __version__ = "0.1.0"
 __all__ = ["Run", "load", "run"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name in ("load", "run"):
-        return getattr(import_module("etude.api"), name)
+        return getattr(import_module("etude.api.run"), name)
     if name == "Run":
-        return import_module("etude.loaded").Run
+        return import_module("etude.api.run_object").Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,21 +6,21 @@ import os
 import sys
 from importlib import import_module
 
-from etude.machine import use_utf8
+from etude.system.machine import use_utf8
 
 COMMANDS = {
-    "train": ("etude.train", "train one experiment, or a sweep of them with -m"),
-    "prepare": ("etude.prepare", "make the pack of a collection without training on it"),
-    "explore": ("etude.explore", "look at a collection before training on it"),
-    "predict": ("etude.prediction.command", "say what a trained network hears in sounds it has not seen"),
-    "export": ("etude.export.command", "make files of a trained network that others run, with a card"),
-    "demo": ("etude.demo.command", "open a page to try a trained network in the browser"),
-    "inspect": ("etude.inspection.command", "look inside a trained network, with one clip"),
-    "report": ("etude.results.report", "make metrics.json and report.html of a run folder anew"),
-    "compare": ("etude.results.compare", "put runs side by side in one table"),
-    "latent": ("etude.results.maps.command", "draw the embeddings of runs, and say what the maps preserve"),
-    "dashboard": ("etude.dashboard", "lay out a project of Weights & Biases: backbones beside tasks"),
-    "bench": ("etude.bench.command", "time what is here against its peers"),
+    "train": ("etude.cli.train", "train one experiment, or a sweep of them with -m"),
+    "prepare": ("etude.cli.prepare", "make the pack of a collection without training on it"),
+    "explore": ("etude.cli.explore", "look at a collection before training on it"),
+    "predict": ("etude.cli.predict", "say what a trained network hears in sounds it has not seen"),
+    "export": ("etude.cli.export", "make files of a trained network that others run, with a card"),
+    "demo": ("etude.cli.demo", "open a page to try a trained network in the browser"),
+    "inspect": ("etude.cli.inspect", "look inside a trained network, with one clip"),
+    "report": ("etude.cli.report", "make metrics.json and report.html of a run folder anew"),
+    "compare": ("etude.cli.compare", "put runs side by side in one table"),
+    "latent": ("etude.cli.maps", "draw the embeddings of runs, and say what the maps preserve"),
+    "dashboard": ("etude.cli.dashboard", "lay out a project of Weights & Biases: backbones beside tasks"),
+    "bench": ("etude.cli.bench", "time what is here against its peers"),
 }
 
 
@@ -43,9 +43,11 @@ def main() -> int:
     Returns:
         Its exit status; 2 when there is no such command.
     """
-    from etude.door import guard
+    from etude.cli.runner import guard_command
 
-    return guard(_run)  # the imports of a command take seconds, and signals and streams need their handlers before
+    return guard_command(
+        _run
+    )  # the imports of a command take seconds, and signals and streams need their handlers before
 
 
 def _run() -> int:
@@ -58,7 +60,7 @@ def _run() -> int:
         print(f"etude {__version__}")  # noqa: T201
         return 0
     if name not in COMMANDS and "LOCAL_RANK" in os.environ:  # Lightning starts further devices with the overrides alone
-        return int(import_module("etude.train").main(sys.argv[1:]) or 0)
+        return int(import_module("etude.cli.train").main(sys.argv[1:]) or 0)
     if name in COMMANDS:
         return int(import_module(COMMANDS[name][0]).main(sys.argv[2:]) or 0)
     listing = "\n".join(f"  etude {command:<9} {what}" for command, (_, what) in COMMANDS.items())

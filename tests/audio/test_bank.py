@@ -7,7 +7,7 @@ import pytest
 import torch
 from librosa import filters
 
-from etude.audio.bank import GROUP, Bank
+from etude.audio.filterbanks import GROUP, FilterBank
 
 
 @pytest.mark.parametrize("count", [1, GROUP, 40, 128, 600])  # of 600 some lie between two bins, and take nothing
@@ -16,7 +16,7 @@ def test_groups_of_filters_take_what_all_of_them_take(count: int) -> None:
     assert bool((~mel.any(1)).any()) == (count == 600)
     both = np.concatenate([mel, filters.chroma(sr=22050, n_fft=1024)])
     power = torch.from_numpy(np.random.default_rng(0).random((70, 513), np.float32))
-    bank = Bank(both)
+    bank = FilterBank(both)
     whole = torch.full((70, bank.width + 3), torch.nan)
     made = bank.apply(power, whole[:, 2:-1])
     np.testing.assert_allclose(made.numpy(), power.double().numpy() @ both.T.astype(np.float64), rtol=2e-6, atol=1e-7)
@@ -25,4 +25,4 @@ def test_groups_of_filters_take_what_all_of_them_take(count: int) -> None:
 
 
 def test_a_bank_that_takes_nothing_gives_nothing() -> None:
-    assert torch.equal(Bank(np.zeros((20, 9))).apply(torch.ones(4, 9), torch.ones(4, 20)), torch.zeros(4, 20))
+    assert torch.equal(FilterBank(np.zeros((20, 9))).apply(torch.ones(4, 9), torch.ones(4, 20)), torch.zeros(4, 20))

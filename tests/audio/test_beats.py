@@ -12,20 +12,20 @@ import scipy.ndimage
 
 from etude.audio.beats import KERNEL, percussive, running_median, track
 from etude.audio.decode import decode
-from etude.audio.spectral import FrontEnd, frames
+from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.sources.demo import HOME
 
 CLIPS = [
     sorted((HOME / "clips" / genre).iterdir())[i] for genre in ("electronic", "metal", "orchestral") for i in (0, 7)
 ]
-FRONTS = [FrontEnd(rate=16000, n_fft=1024, hop_length=256), FrontEnd(rate=44100, n_fft=2048, hop_length=1024)]
+FRONTS = [LogMelChroma(rate=16000, n_fft=1024, hop_length=256), LogMelChroma(rate=44100, n_fft=2048, hop_length=1024)]
 
 
 def name(value: object) -> str:
     return value.stem if isinstance(value, Path) else f"{value.rate}-{value.n_fft}" if value else ""  # type: ignore
 
 
-def beats_of(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+def beats_of(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
     """Beats by librosa alone."""
     sudden = librosa.effects.hpss(audio, n_fft=front.n_fft, hop_length=front.hop_length)[1]
     onsets = librosa.onset.onset_strength(
@@ -34,7 +34,7 @@ def beats_of(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     return librosa.beat.beat_track(onset_envelope=onsets, sr=front.rate, hop_length=front.hop_length)[1]
 
 
-def twin(audio: np.ndarray, front: FrontEnd, beats: np.ndarray) -> np.ndarray:
+def twin(audio: np.ndarray, front: LogMelChroma, beats: np.ndarray) -> np.ndarray:
     """Beat-synchronous frames by librosa: medians of mel power, then dB; medians of chroma."""
     shared = {"y": audio, "sr": front.rate, "n_fft": front.n_fft, "hop_length": front.hop_length}
     mel = librosa.feature.melspectrogram(**shared, n_mels=front.n_mels)
@@ -76,11 +76,11 @@ def test_the_running_median_of_a_real_spectrum_is_scipys(axis: int) -> None:
 @pytest.mark.parametrize("path", CLIPS[::2], ids=name)
 def test_the_percussive_part_is_librosas(path: Path) -> None:
     audio = decode(path, 22050)
-    np.testing.assert_allclose(percussive(audio, FrontEnd()), librosa.effects.hpss(audio)[1], atol=2e-6, rtol=0)
+    np.testing.assert_allclose(percussive(audio, LogMelChroma()), librosa.effects.hpss(audio)[1], atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("front", FRONTS, ids=name)
-def test_the_percussive_part_is_librosas_with_other_windows(front: FrontEnd) -> None:
+def test_the_percussive_part_is_librosas_with_other_windows(front: LogMelChroma) -> None:
     audio = decode(CLIPS[2], front.rate)
     expected = librosa.effects.hpss(audio, n_fft=front.n_fft, hop_length=front.hop_length)[1]
     np.testing.assert_allclose(percussive(audio, front), expected, atol=2e-6, rtol=0)
@@ -92,7 +92,7 @@ def test_a_click_is_percussive_and_a_tone_is_not() -> None:
     tone = 0.3 * np.sin(2 * np.pi * 440 * time)
     clicks = np.zeros_like(tone)
     clicks[11025::11025] = 1.0
-    made = percussive((tone + clicks).astype(np.float32), FrontEnd())
+    made = percussive((tone + clicks).astype(np.float32), LogMelChroma())
     near = np.convolve(clicks, np.ones(5), "same") > 0
     assert np.abs(made[near]).max() > 0.5
     assert np.sqrt(np.square(made[5000:-5000][~near[5000:-5000]]).mean()) < 0.02
@@ -103,11 +103,11 @@ def test_beats_are_librosas(path: Path) -> None:
     audio = decode(path, 22050)
     expected = librosa.beat.beat_track(y=librosa.effects.hpss(audio)[1], sr=22050)[1]
     assert len(expected) > 5
-    np.testing.assert_array_equal(track(audio, FrontEnd()), expected)
+    np.testing.assert_array_equal(track(audio, LogMelChroma()), expected)
 
 
 @pytest.mark.parametrize("front", FRONTS, ids=name)
-def test_beats_are_librosas_with_other_windows(front: FrontEnd) -> None:
+def test_beats_are_librosas_with_other_windows(front: LogMelChroma) -> None:
     audio = decode(CLIPS[2], front.rate)
     expected = beats_of(audio, front)
     assert len(expected) > 5
@@ -116,7 +116,7 @@ def test_beats_are_librosas_with_other_windows(front: FrontEnd) -> None:
 
 def test_bands_and_range_of_the_front_end_move_no_beat() -> None:
     audio = decode(CLIPS[3], 22050)
-    fronts = [FrontEnd(), FrontEnd(n_mels=16, fmin=500.0, fmax=4000.0, top_db=20.0, ref="one", sync="beat")]
+    fronts = [LogMelChroma(), LogMelChroma(n_mels=16, fmin=500.0, fmax=4000.0, top_db=20.0, ref="one", sync="beat")]
     one, other = (track(audio, front) for front in fronts)
     np.testing.assert_array_equal(one, other)
 
@@ -126,15 +126,17 @@ def test_a_metronome_is_followed() -> None:
     audio = np.zeros(10 * 22050, np.float32)
     for start in range(0, len(audio), 11025):
         audio[start : start + 200] = np.random.default_rng(0).uniform(-1, 1, 200)
-    seconds = track(audio, FrontEnd()) * 512 / 22050
+    seconds = track(audio, LogMelChroma()) * 512 / 22050
     assert len(seconds) >= 16
     assert np.abs(seconds / 0.5 - np.round(seconds / 0.5)).max() * 0.5 < 2 * 512 / 22050
     np.testing.assert_allclose(np.diff(seconds), 0.5, atol=2 * 512 / 22050)
 
 
-@pytest.mark.parametrize("front", [FrontEnd(sync="beat"), FrontEnd(sync="beat", tuning=None)], ids=["A440", "own"])
+@pytest.mark.parametrize(
+    "front", [LogMelChroma(sync="beat"), LogMelChroma(sync="beat", tuning=None)], ids=["A440", "own"]
+)
 @pytest.mark.parametrize("path", CLIPS[1::2], ids=name)
-def test_frames_between_beats_are_librosas(path: Path, front: FrontEnd) -> None:
+def test_frames_between_beats_are_librosas(path: Path, front: LogMelChroma) -> None:
     audio = decode(path, 22050)
     expected = twin(audio, front, beats_of(audio, front))
     made = frames(audio, front)
@@ -147,7 +149,7 @@ def test_frames_between_beats_are_librosas(path: Path, front: FrontEnd) -> None:
 
 @pytest.mark.parametrize("beats", [[40], [0, 40], [1, 2, 3, 200], [430]], ids=str)
 def test_beats_that_are_given_are_taken(beats: list[int]) -> None:
-    audio, front = decode(CLIPS[4], 22050), FrontEnd(sync="beat")
+    audio, front = decode(CLIPS[4], 22050), LogMelChroma(sync="beat")
     expected = twin(audio, front, np.array(beats))
     np.testing.assert_allclose(frames(audio, front, np.array(beats)), expected, atol=1e-3, rtol=0)
 
@@ -157,7 +159,7 @@ def constant_q_twin(audio: np.ndarray, beats: np.ndarray) -> np.ndarray:
 
 
 def test_constant_q_goes_with_the_beat_too() -> None:
-    audio, front = decode(CLIPS[0], 22050), FrontEnd(chroma="cqt", tuning=None, sync="beat")
+    audio, front = decode(CLIPS[0], 22050), LogMelChroma(chroma="cqt", tuning=None, sync="beat")
     expected = constant_q_twin(audio, track(audio, front))
     np.testing.assert_allclose(frames(audio, front)[:, 128:], expected, atol=1e-5, rtol=0)
 
@@ -176,7 +178,7 @@ def unheard(kind: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["1 sample", "100 samples", "a tone", "a swell", "silence"])
 def test_a_sound_without_a_beat_is_one_frame(kind: str) -> None:
     """The one interval from its beginning to its end."""
-    audio, front = unheard(kind), FrontEnd(sync="beat")
+    audio, front = unheard(kind), LogMelChroma(sync="beat")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=")
         assert len(beats_of(audio, front)) == 0
@@ -190,7 +192,7 @@ def test_a_sound_without_a_beat_is_one_frame(kind: str) -> None:
 def test_a_sound_of_one_beat_is_two_frames() -> None:
     audio = np.zeros(22050, np.float32)
     audio[11025:11225] = np.random.default_rng(1).uniform(-1, 1, 200)
-    front = FrontEnd(sync="beat")
+    front = LogMelChroma(sync="beat")
     beats = track(audio, front)
     assert len(beats) == 1
     assert abs(int(beats[0]) - 11025 // 512) <= 2

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from etude.audio import compiled
-from etude.audio.compiled import first_use
+from etude.audio import numba_lock
+from etude.audio.numba_lock import first_use
 
 OTHER = """
 import sys
@@ -53,7 +53,7 @@ def load(cache, *args):
 compiled.first_use = seen
 plain, Cache.load_overload = Cache.load_overload, load
 from etude.audio import descriptors
-from etude.audio.spectral import FrontEnd
+from etude.audio.log_mel import FrontEnd
 audio = np.random.default_rng(0).standard_normal(22050 * 3).astype(np.float32)
 for choice in CHOICES:
     FrontEnd(**choice).frames(audio)
@@ -66,8 +66,8 @@ assert loads[0] > 9
 @pytest.fixture
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command of another process, which says whether it had to wait for this one."""
-    monkeypatch.setattr(compiled, "lock_file", lambda: tmp_path / "lock")
-    monkeypatch.setattr(compiled, "_used", set())
+    monkeypatch.setattr(numba_lock, "lock_file", lambda: tmp_path / "lock")
+    monkeypatch.setattr(numba_lock, "_used", set())
     return [sys.executable, "-c", OTHER, str(tmp_path / "lock")]
 
 
@@ -101,7 +101,7 @@ def test_the_lock_needs_no_entry_in_the_list_of_users(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
     for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    assert compiled.lock_file().name.endswith(".lock")
+    assert numba_lock.lock_file().name.endswith(".lock")
 
 
 @pytest.mark.parametrize(
@@ -110,38 +110,38 @@ def test_the_lock_needs_no_entry_in_the_list_of_users(monkeypatch: pytest.Monkey
 def test_numba_has_a_folder_where_it_finds_none(
     beside: bool, cache: bool, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(compiled.CACHE, raising=False)
-    monkeypatch.setattr(compiled, "private_folder", lambda name: tmp_path / name)
-    monkeypatch.setattr(compiled, "_beside_librosa", lambda: beside)
-    monkeypatch.setattr(compiled, "_user_cache", lambda: cache)
-    monkeypatch.setattr(compiled, "sys", SimpleNamespace(modules={}))
-    compiled.provide_cache()
-    assert os.environ.get(compiled.CACHE) == (str(tmp_path / "numba") if given else None)
-    monkeypatch.delenv(compiled.CACHE, raising=False)
+    monkeypatch.delenv(numba_lock.CACHE, raising=False)
+    monkeypatch.setattr(numba_lock, "private_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(numba_lock, "_beside_librosa", lambda: beside)
+    monkeypatch.setattr(numba_lock, "_user_cache", lambda: cache)
+    monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
+    numba_lock.provide_cache()
+    assert os.environ.get(numba_lock.CACHE) == (str(tmp_path / "numba") if given else None)
+    monkeypatch.delenv(numba_lock.CACHE, raising=False)
 
 
 def test_numba_does_not_compile_where_there_is_no_folder_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(compiled.CACHE, raising=False)
+    monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
     for name in ("_beside_librosa", "_user_cache"):
-        monkeypatch.setattr(compiled, name, lambda: False)
-    monkeypatch.setattr(compiled, "private_folder", lambda _: None)
-    monkeypatch.setattr(compiled, "sys", SimpleNamespace(modules={}))
-    compiled.provide_cache()
+        monkeypatch.setattr(numba_lock, name, lambda: False)
+    monkeypatch.setattr(numba_lock, "private_folder", lambda _: None)
+    monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
+    numba_lock.provide_cache()
     assert os.environ["NUMBA_DISABLE_JIT"] == "1"
 
 
 def test_a_folder_is_writable_where_its_parent_is(tmp_path: Path) -> None:
-    assert compiled._writable(tmp_path / "a" / "b")
+    assert numba_lock._writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
-    assert not compiled._writable(tmp_path / "file" / "b")
+    assert not numba_lock._writable(tmp_path / "file" / "b")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_a_block_runs_without_lock_where_no_file_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "lock_file", lambda: tmp_path / "file" / "lock")
+    monkeypatch.setattr(numba_lock, "lock_file", lambda: tmp_path / "file" / "lock")
     (tmp_path / "file").touch()
-    monkeypatch.setattr(compiled, "_used", set())
+    monkeypatch.setattr(numba_lock, "_used", set())
     with first_use("beats"):
         pass
-    assert compiled._used == {"beats"}
+    assert numba_lock._used == {"beats"}

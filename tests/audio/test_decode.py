@@ -16,11 +16,11 @@ import pytest
 import soundfile
 import soxr
 
-from etude.audio.decode import DecodeError, decode, stream
-from etude.audio.formats import TooLongError
+from etude.audio.decode import decode, stream
+from etude.audio.formats import DecodeError, TooLongError
 from etude.audio.plausibility import SoundStatistics
 from etude.data.sources.demo import HOME
-from etude.demo.limits import seconds_of
+from etude.demo.predictor import seconds_of
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from librosa import filters
 
-from etude.audio.filters import chroma, mel, mel_frequencies
+from etude.audio.filterbanks import chroma_filters, mel_filters, mel_frequencies
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ def test_mel_bands(given: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rest = {key: value for key, value in given.items() if key != "rate"}
-        np.testing.assert_array_equal(mel(**given), filters.mel(sr=given["rate"], **rest))
+        np.testing.assert_array_equal(mel_filters(**given), filters.mel(sr=given["rate"], **rest))
 
 
 @pytest.mark.parametrize(("rate", "n_fft"), [(22050, 2048), (44100, 4096), (16000, 1025)])
 @pytest.mark.parametrize(("classes", "tuning"), [(12, 0.0), (12, -0.37), (24, 0.21), (7, 0.5)])
 def test_pitch_classes(rate: int, n_fft: int, classes: int, tuning: float) -> None:
     theirs = filters.chroma(sr=rate, n_fft=n_fft, n_chroma=classes, tuning=tuning)
-    np.testing.assert_array_equal(chroma(rate, n_fft, classes, tuning), theirs)
+    np.testing.assert_array_equal(chroma_filters(rate, n_fft, classes, tuning), theirs)
 
 
 def test_frequencies_of_bands() -> None:

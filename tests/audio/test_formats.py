@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude.audio.decode import DecodeError, decode
-from etude.audio.formats import TooLongError, mp3
+from etude.audio.decode import decode
+from etude.audio.formats import DecodeError, TooLongError, mp3
 
 RATE = 22050
 Encode = Callable[..., bytes]

@@ -10,8 +10,9 @@ import pytest
 import soxr
 
 from etude.audio.decode import decode
-from etude.audio.kaldi import ASTFront, EfficientATFront, mel_bank
-from etude.build import make
+from etude.audio.filterbanks import mel_bank
+from etude.audio.kaldi import ASTFront, EfficientATFront
+from etude.config.instantiate import make
 from etude.data.feature import Feature
 from etude.data.sources.demo import HOME
 

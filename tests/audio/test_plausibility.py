@@ -9,11 +9,11 @@ import pytest
 import soundfile
 
 from etude.audio.decode import stream
-from etude.audio.front import Front
+from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront, EfficientATFront
+from etude.audio.log_mel import LogMelChroma
 from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
-from etude.audio.spectral import FrontEnd
-from etude.data.read import sound
+from etude.data.readers import read_sound
 from etude.data.sources.demo import HOME
 
 RATE = 22050
@@ -39,7 +39,7 @@ def test_bytes_of_something_else_are_found(encoding: int, tmp_path: Path) -> Non
     random = np.random.default_rng(0).bytes(100_000)
     for content, said in ((random, "is white noise near full scale"), (PAGE * 1000, "on one side of zero")):
         with pytest.warns(SuspectSoundWarning, match=said):
-            sound(au(tmp_path / "a.au", encoding, content), FrontEnd())
+            read_sound(au(tmp_path / "a.au", encoding, content), LogMelChroma())
 
 
 def test_unusual_levels_are_found() -> None:
@@ -71,11 +71,11 @@ def test_music_is_not_suspected() -> None:
     assert findings(0.1 + np.convolve(noise, [0.25, 0.5, 0.25])) == []  # with an offset
 
 
-FRONTS: dict[str, Front] = {
-    "mel": FrontEnd(),
-    "absolute": FrontEnd(ref="one"),
-    "tuned": FrontEnd(tuning=None),
-    "beat": FrontEnd(sync="beat"),
+FRONTS: dict[str, FrontEnd] = {
+    "mel": LogMelChroma(),
+    "absolute": LogMelChroma(ref="one"),
+    "tuned": LogMelChroma(tuning=None),
+    "beat": LogMelChroma(sync="beat"),
     "ast": ASTFront(),
     "efficientat": EfficientATFront(),
 }
@@ -123,12 +123,12 @@ def strange(name: str, path: Path) -> Path:
 def test_frames_of_strange_files_are_finite(name: str, tmp_path: Path) -> None:
     path = strange(name, tmp_path / "a.wav")
     for front in FRONTS.values():
-        frames = sound(path, front)
+        frames = read_sound(path, front)
         assert len(frames) and np.isfinite(frames.astype(np.float16)).all()
 
 
 @pytest.mark.parametrize("name", ["constant", "scaled", "one sample", "denormals"])
 @pytest.mark.filterwarnings("ignore")
 def test_constant_q_frames_of_strange_files_are_finite(name: str, tmp_path: Path) -> None:
-    for front in (FrontEnd(chroma="cqt", tuning=None), FrontEnd(chroma="cqt", tuning=None, sync="beat")):
-        assert np.isfinite(sound(strange(name, tmp_path / "a.wav"), front)).all()
+    for front in (LogMelChroma(chroma="cqt", tuning=None), LogMelChroma(chroma="cqt", tuning=None, sync="beat")):
+        assert np.isfinite(read_sound(strange(name, tmp_path / "a.wav"), front)).all()

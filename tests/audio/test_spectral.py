@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from etude.audio.decode import decode
-from etude.audio.spectral import FrontEnd, frames
-from etude.build import make
+from etude.audio.log_mel import LogMelChroma, frames
+from etude.config.instantiate import make
 from etude.data.sources.demo import HOME
 from etude.errors import UserError
 
@@ -22,26 +22,26 @@ HARD = ("freecol__tailwind__1", "marsshooter-data__12-Misanthropia__1")  # least
 FEW = [*CLIPS[:: len(CLIPS) // 6][:6], *(path for path in CLIPS if path.stem in HARD)]
 ONE = [next(path for path in CLIPS if path.parent.name == genre) for genre in ("electronic", "metal", "orchestral")]
 FRONTS = [
-    FrontEnd(rate=16000, n_fft=1024, hop_length=160, n_mels=64, fmin=50.0, fmax=7000.0),
-    FrontEnd(rate=44100, n_fft=4096, hop_length=1024, n_mels=96, n_chroma=24, top_db=40.0),
-    FrontEnd(rate=48000, n_mels=40, fmin=300.0, tuning=None),
-    FrontEnd(n_fft=2000, hop_length=441, ref="one", tuning=0.3),
-    FrontEnd(n_fft=4096, hop_length=256, fmax=4000.0, n_chroma=24, tuning=None),
+    LogMelChroma(rate=16000, n_fft=1024, hop_length=160, n_mels=64, fmin=50.0, fmax=7000.0),
+    LogMelChroma(rate=44100, n_fft=4096, hop_length=1024, n_mels=96, n_chroma=24, top_db=40.0),
+    LogMelChroma(rate=48000, n_mels=40, fmin=300.0, tuning=None),
+    LogMelChroma(n_fft=2000, hop_length=441, ref="one", tuning=0.3),
+    LogMelChroma(n_fft=4096, hop_length=256, fmax=4000.0, n_chroma=24, tuning=None),
 ]
 CONSTANT_Q = [
-    FrontEnd(chroma="cqt"),
-    FrontEnd(chroma="cqt", tuning=None),
-    FrontEnd(chroma="cqt", rate=32000, hop_length=1024, n_chroma=24, tuning=0.2),
+    LogMelChroma(chroma="cqt"),
+    LogMelChroma(chroma="cqt", tuning=None),
+    LogMelChroma(chroma="cqt", rate=32000, hop_length=1024, n_chroma=24, tuning=0.2),
 ]
 
 
-def name(front: FrontEnd) -> str:
+def name(front: LogMelChroma) -> str:
     """What is not as usual."""
-    usual = FrontEnd().to_dict()
+    usual = LogMelChroma().to_dict()
     return "-".join(f"{key}={value}" for key, value in front.to_dict().items() if value != usual[key]) or "usual"
 
 
-def twin(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+def twin(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
     """The same frames (T, F) by librosa, in passes of their own."""
     shared: dict[str, Any] = {"y": audio, "sr": front.rate, "hop_length": front.hop_length}
     mel = librosa.feature.melspectrogram(
@@ -56,7 +56,7 @@ def twin(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     return np.concatenate([decibels, chroma]).T
 
 
-def assert_librosas(audio: np.ndarray, front: FrontEnd) -> None:
+def assert_librosas(audio: np.ndarray, front: LogMelChroma) -> None:
     made, expected = frames(audio, front), twin(audio, front)
     assert made.dtype == np.float32
     assert made.shape == expected.shape == (1 + len(audio) // front.hop_length, front.n_mels + front.n_chroma)
@@ -70,30 +70,30 @@ def assert_librosas(audio: np.ndarray, front: FrontEnd) -> None:
 @pytest.mark.parametrize("tuning", [0.0, None])
 @pytest.mark.parametrize("path", FEW, ids=lambda path: path.stem)
 def test_equals_librosa(path: Path, tuning: float | None) -> None:
-    assert_librosas(decode(path, 22050), FrontEnd(tuning=tuning))
+    assert_librosas(decode(path, 22050), LogMelChroma(tuning=tuning))
 
 
 def test_an_estimated_tuning_is_what_librosas_chroma_does_by_itself() -> None:
     """Nothing is passed but the sound, and the clip is far enough from A440 for that to matter."""
     audio = decode(CLIPS[1], 22050)
     expected = librosa.feature.chroma_stft(y=audio, sr=22050).T
-    np.testing.assert_allclose(frames(audio, FrontEnd(tuning=None))[:, 128:], expected, atol=1e-5, rtol=0)
-    assert np.abs(frames(audio, FrontEnd())[:, 128:] - expected).max() > 0.1
+    np.testing.assert_allclose(frames(audio, LogMelChroma(tuning=None))[:, 128:], expected, atol=1e-5, rtol=0)
+    assert np.abs(frames(audio, LogMelChroma())[:, 128:] - expected).max() > 0.1
 
 
 @pytest.mark.parametrize("front", FRONTS, ids=name)
-def test_equals_librosa_with_other_settings(front: FrontEnd) -> None:
+def test_equals_librosa_with_other_settings(front: LogMelChroma) -> None:
     assert_librosas(decode(ONE[0], front.rate), front)
 
 
 @pytest.mark.parametrize("front", CONSTANT_Q, ids=name)
-def test_constant_q_chroma_is_librosas(front: FrontEnd) -> None:
+def test_constant_q_chroma_is_librosas(front: LogMelChroma) -> None:
     assert_librosas(decode(ONE[2], front.rate), front)
 
 
 def test_the_usual_constant_q_chroma_is_librosas_own_default() -> None:
     audio = decode(ONE[1], 22050)
-    made = frames(audio, FrontEnd(chroma="cqt", tuning=None))[:, 128:]
+    made = frames(audio, LogMelChroma(chroma="cqt", tuning=None))[:, 128:]
     np.testing.assert_allclose(made, librosa.feature.chroma_cqt(y=audio, sr=22050).T, atol=1e-5, rtol=0)
 
 
@@ -103,24 +103,24 @@ def test_equals_librosa_on_clips_shorter_than_a_window(count: int, tuning: float
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=")
         warnings.filterwarnings("ignore", "Trying to estimate tuning from empty")
-        assert_librosas(decode(ONE[2], 22050)[60_000:][:count], FrontEnd(tuning=tuning))
+        assert_librosas(decode(ONE[2], 22050)[60_000:][:count], LogMelChroma(tuning=tuning))
 
 
 @pytest.mark.parametrize("count", [128 * 512 - 1, 128 * 512, 256 * 512 - 1])
 def test_a_block_is_no_border(count: int) -> None:
-    assert_librosas(decode(ONE[1], 22050)[:count], FrontEnd())
+    assert_librosas(decode(ONE[1], 22050)[:count], LogMelChroma())
 
 
 @pytest.mark.parametrize("more", [{}, {"tuning": None}, {"chroma": "cqt"}], ids=str)
 @pytest.mark.parametrize(("ref", "level"), [("max", 0.0), ("one", -100.0)])
 def test_silence_is_finite(ref: str, level: float, more: dict[str, Any]) -> None:
-    made = frames(np.zeros(22050, np.float32), FrontEnd(ref=ref, **more))
+    made = frames(np.zeros(22050, np.float32), LogMelChroma(ref=ref, **more))
     np.testing.assert_array_equal(made[:, :128], level)
     np.testing.assert_array_equal(made[:, 128:], 0.0)
 
 
 def test_mel_spans_the_dynamic_range_and_chroma_peaks_at_one() -> None:
-    made = frames(decode(ONE[1], 22050), FrontEnd(top_db=30.0))
+    made = frames(decode(ONE[1], 22050), LogMelChroma(top_db=30.0))
     mel, chroma = made[:, :128], made[:, 128:]
     assert mel.max() == 0.0
     assert mel.min() == -30.0
@@ -128,9 +128,10 @@ def test_mel_spans_the_dynamic_range_and_chroma_peaks_at_one() -> None:
     np.testing.assert_array_equal(chroma.max(axis=1), 1.0)
 
 
-@pytest.mark.parametrize("front", [FrontEnd(), FrontEnd(tuning=None), FrontEnd(chroma="cqt"), FrontEnd(sync="beat")],
+@pytest.mark.parametrize("front", [LogMelChroma(), LogMelChroma(tuning=None), LogMelChroma(chroma="cqt"),
+                                   LogMelChroma(sync="beat")],
                          ids=name)  # fmt: skip
-def test_the_samples_are_left_as_they_were(front: FrontEnd) -> None:
+def test_the_samples_are_left_as_they_were(front: LogMelChroma) -> None:
     audio = decode(ONE[0], 22050)[: 3 * 22050]
     before = audio.copy()
     frames(audio, front)
@@ -140,7 +141,7 @@ def test_the_samples_are_left_as_they_were(front: FrontEnd) -> None:
 def test_a_clip_is_the_same_whatever_came_before_it() -> None:
     """Banks of filters are kept between clips; each clip has its own tuning."""
     audio = [decode(path, 22050) for path in FEW[:3]]
-    front = FrontEnd(tuning=None)
+    front = LogMelChroma(tuning=None)
     alone = [frames(clip, front) for clip in audio]
     for clip, expected in reversed(list(zip(audio, alone, strict=True))):
         np.testing.assert_array_equal(frames(clip, front), expected)
@@ -149,7 +150,7 @@ def test_a_clip_is_the_same_whatever_came_before_it() -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (2, 22050), (22050, 1)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"audio must be \(N,\) with N > 0, got \("):
-        frames(np.zeros(shape, np.float32), FrontEnd())
+        frames(np.zeros(shape, np.float32), LogMelChroma())
 
 
 @pytest.mark.parametrize(
@@ -172,29 +173,31 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 )
 def test_an_impossible_value_is_refused_by_name(key: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=rf"^feature\..*{key}") as error:
-        FrontEnd(**{key: value})
+        LogMelChroma(**{key: value})
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize(
     "front",
-    [FrontEnd(chroma="cqt", rate=8000), FrontEnd(chroma="cqt", rate=6000, n_fft=512)],
+    [LogMelChroma(chroma="cqt", rate=8000), LogMelChroma(chroma="cqt", rate=6000, n_fft=512)],
     ids=name,
 )
-def test_a_constant_q_that_does_not_fit_is_refused_in_one_sentence(front: FrontEnd) -> None:
+def test_a_constant_q_that_does_not_fit_is_refused_in_one_sentence(front: LogMelChroma) -> None:
     with pytest.raises(UserError, match=r"^feature\.front\.chroma=cqt does not fit the other parameters: "):
         frames(decode(ONE[0], front.rate), front)
 
 
 def test_a_front_end_travels_as_plain_values() -> None:
-    front = FrontEnd(rate=16000, tuning=None, chroma="cqt", sync="beat")
+    front = LogMelChroma(rate=16000, tuning=None, chroma="cqt", sync="beat")
     plain = json.loads(json.dumps(front.to_dict()))
     assert make(plain) == front
     assert make({**plain, "rate": 22050}) != front
 
 
-@pytest.mark.parametrize("front", [FrontEnd(), *FRONTS, FrontEnd(sync="beat"), FrontEnd(chroma="cqt")], ids=name)
-def test_a_view_is_some_columns_of_the_frames(front: FrontEnd) -> None:
+@pytest.mark.parametrize(
+    "front", [LogMelChroma(), *FRONTS, LogMelChroma(sync="beat"), LogMelChroma(chroma="cqt")], ids=name
+)
+def test_a_view_is_some_columns_of_the_frames(front: LogMelChroma) -> None:
     audio = decode(ONE[0], front.rate)
     whole = frames(audio, front)
     for columns in ((0, front.n_mels), (3, 20), (front.n_mels, front.bins), (0, front.bins)):

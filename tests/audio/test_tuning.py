@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from etude.audio.decode import decode
-from etude.audio.front import spectrum
-from etude.audio.spectral import FrontEnd
-from etude.audio.tuning import estimate
+from etude.audio.frontend import spectrum
+from etude.audio.log_mel import LogMelChroma, estimate
 from etude.data.sources.demo import HOME
 
 CLIPS = sorted((HOME / "clips").glob("*/*.ogg"))[::14]
@@ -27,7 +26,7 @@ def twin(power: np.ndarray, rate: int, n_chroma: int) -> float:
 
 
 def ours(audio: np.ndarray, rate: int, n_fft: int, n_chroma: int) -> float:
-    return estimate(spectrum(audio, FrontEnd(rate, n_fft)).numpy(), rate, n_chroma)
+    return estimate(spectrum(audio, LogMelChroma(rate, n_fft)).numpy(), rate, n_chroma)
 
 
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.stem)
@@ -69,7 +68,7 @@ def test_sounds_without_a_pitch_have_librosas_estimate_too(kind: str) -> None:
         "a click": np.eye(1, 22050, 11000)[0],
         "100 samples": rng.standard_normal(100),
     }[kind].astype(np.float32)
-    power = spectrum(audio, FrontEnd()).numpy()
+    power = spectrum(audio, LogMelChroma()).numpy()
     expected = twin(power, 22050, 12)
     assert estimate(power, 22050) == expected
     if kind == "silence":

@@ -10,11 +10,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from etude.backbones.ast import AST
-from etude.backbones.last_block import last
-from etude.backbones.patches import Drop
-from etude.backbones.positions import Table
-from etude.optim import Optimiser
+from etude.backbones.ast import AST, last
+from etude.backbones.patches import Drop, LearnedPositions
+from etude.training.optimiser import Optimiser
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +110,7 @@ def test_a_distilled_transformer_is_read_out_at_both_of_its_tokens() -> None:
 
 
 def test_a_clip_that_is_longer_than_the_table_reads_it_more_slowly() -> None:
-    table = Table(rows=2, columns=5, dim=3)
+    table = LearnedPositions(rows=2, columns=5, dim=3)
     table.table.data = torch.arange(5.0)[None, :, None, None].expand(1, 5, 2, 3)
     read = table(torch.tensor([9, 5, 2]), 9)[:, :, 1, 2]
     assert read[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.cnn import CNN, MaskedBatchNorm
+from etude.backbones.base import MaskedBatchNorm
+from etude.backbones.cnn import CNN
 
 LENGTHS = torch.tensor([33, 1, 48, 17])
 

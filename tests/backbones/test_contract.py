@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
-from etude.build import conf_dir, make
-from etude.cache import halfway, onward
-from etude.transfer import depths, levels
+from etude.config.compose import conf_dir
+from etude.config.instantiate import make
+from etude.embeddings.cache import forward_from_split, forward_to_split
+from etude.training.transfer import depths, levels
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 LENGTHS = torch.tensor([61, 1, 100, 34])
@@ -131,8 +132,8 @@ def cuts(net: Backbone) -> dict[int, int]:
 
 def rest(net: Backbone, place: int, x: Tensor) -> Tensor:
     """The embeddings of clips that came to a cut alone, each without its padding."""
-    alone = [halfway(net, place, clip[None, :length]) for clip, length in zip(x, LENGTHS, strict=True)]
-    return onward(net, place, [values for values, _ in alone], torch.tensor([n for _, n in alone]))
+    alone = [forward_to_split(net, place, clip[None, :length]) for clip, length in zip(x, LENGTHS, strict=True)]
+    return forward_from_split(net, place, [values for values, _ in alone], torch.tensor([n for _, n in alone]))
 
 
 def test_there_is_a_step_for_every_layer_but_perhaps_the_first(case: tuple[Backbone, Tensor]) -> None:

@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from etude import build
 from etude.backbones.efficientat import EfficientAT
-from etude.checkpoint import tensors
+from etude.data import datamodule
 from etude.errors import UserError
+from etude.files.safe_read import read_tensors
+from etude.training import build
 
 WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn04"
 
@@ -29,7 +30,7 @@ def test_embeddings_and_probabilities_are_the_authors() -> None:
     with torch.no_grad():
         z = net.eval()(x, torch.full((len(x),), x.shape[1]))
     np.testing.assert_allclose(z, reference["embedding"], atol=2e-3)  # their frames are stored as float16
-    published = tensors(WEIGHTS / "mn04_as_mAP_432.pt")
+    published = read_tensors(WEIGHTS / "mn04_as_mAP_432.pt")
     hidden, last = ((published[f"classifier.{i}.weight"], published[f"classifier.{i}.bias"]) for i in (2, 5))
     said = F.linear(F.hardswish(F.linear(z, *hidden)), *last).sigmoid()  # of 527 classes of AudioSet
     np.testing.assert_allclose(said, reference["probability"], atol=1e-3)
@@ -78,7 +79,7 @@ def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], 
 
 def unread(composed: dict[str, Any]) -> Any:
     """The data of a config, of which no clip was read, and so none counted."""
-    data = build.data(composed)
+    data = datamodule.data(composed)
     data.counts = data.evaluation = dict
     data.mean, data.std = torch.zeros(128), torch.ones(128)
     return data

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from etude.backbones import lstm
 from etude.backbones.lstm import LSTM, READOUTS, Attention, reversal
-from etude.build import make
+from etude.config.instantiate import make
 
 LENGTHS = torch.tensor([17, 1, 40, 33, 5, 5, 28, 40, 12, 39, 2])  # more clips than go through at once
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from etude.backbones.timm_model import Timm
+from etude.backbones.timm_backbone import Timm
 from etude.errors import UserError
 
 SMALL = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "regnety_002"]

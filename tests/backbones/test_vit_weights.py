@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from etude.backbones import pretrained
+from etude.backbones import vit_checkpoints
 from etude.backbones.ast import AST
 from etude.errors import UserError
 
@@ -98,7 +98,7 @@ def test_filters_of_another_size_say_the_same_of_a_stretched_patch(patch: int, b
 def test_imagenet_is_what_timm_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, path = pictures(tmp_path, depth=1)
     asked = []
-    monkeypatch.setattr(pretrained, "fetch", lambda model: asked.append(model) or theirs.state_dict())
+    monkeypatch.setattr(vit_checkpoints, "fetch_weights", lambda model: asked.append(model) or theirs.state_dict())
     net = begun(40, model=DISTILLED, weights="imagenet", depth=1)
     same = begun(40, model=DISTILLED, weights=str(path), depth=1)
     x = torch.randn(1, 90, 40)
@@ -109,16 +109,18 @@ def test_imagenet_is_what_timm_has(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_imagenet_is_first_looked_for_in_the_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, known = tmp_path / f"{DISTILLED}.safetensors", {"cls_token": torch.randn(1, 1, 4)}
-    monkeypatch.setattr(pretrained, "fetch", lambda model: {"fetched": torch.zeros(1)})
+    monkeypatch.setattr(vit_checkpoints, "fetch_weights", lambda model: {"fetched": torch.zeros(1)})
     save_file(known, file)
     monkeypatch.delenv("ETUDE_WEIGHTS", raising=False)
-    assert list(pretrained.read("imagenet", DISTILLED)) == ["fetched"]
+    assert list(vit_checkpoints.read_weights("imagenet", DISTILLED)) == ["fetched"]
     monkeypatch.setenv("ETUDE_WEIGHTS", str(tmp_path))
-    assert torch.equal(pretrained.read("imagenet", DISTILLED)["cls_token"], known["cls_token"])
-    assert list(pretrained.read("imagenet", "deit_tiny_patch16_224")) == ["fetched"]  # of which there is no file
+    assert torch.equal(vit_checkpoints.read_weights("imagenet", DISTILLED)["cls_token"], known["cls_token"])
+    assert list(vit_checkpoints.read_weights("imagenet", "deit_tiny_patch16_224")) == [
+        "fetched"
+    ]  # of which there is no file
     file.write_bytes(b"no weights")
     with pytest.raises(UserError, match=str(file)):
-        pretrained.read("imagenet", DISTILLED)
+        vit_checkpoints.read_weights("imagenet", DISTILLED)
 
 
 def test_without_a_network_it_says_which_file_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

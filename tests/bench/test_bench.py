@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from etude.bench import audio, data
-from etude.bench.command import main
-from etude.bench.timing import Bar, Section, Timing, rounds
+from etude.benchmarks import audio, data
+from etude.benchmarks.timing import Bar, Section, Timing, rounds
+from etude.cli.bench import main
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own() -> None:

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from etude import build
-from etude.bench import convolutional, loop, models, recurrent, startup, transformer
-from etude.bench.timing import Bar, Section
-from etude.bench.training import clips, steps
-from etude.bench.work import flops, peak
+from etude.benchmarks import convolutional, loop, models, recurrent, startup, transformer
+from etude.benchmarks.timing import Bar, Section, flops, peak
+from etude.benchmarks.training import clips, steps
+from etude.training import build
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from etude import train
+from etude.cli import train
 
 
 @pytest.mark.parametrize(

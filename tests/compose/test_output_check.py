@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.train import main
+from etude.cli.train import main
 
 
 @pytest.mark.parametrize("override", ["hydra.callbacks={}", "+hydra.callbacks.other=null"])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from etude.compose import stored
+from etude.config import stored
+from etude.config.validation import problems
 from etude.errors import UserError
-from etude.schema import problems
 
 BOMB = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)

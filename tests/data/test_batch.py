@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 import torch
 
-from etude.audio.spectral import FrontEnd
-from etude.build import data as build
-from etude.data.batch import BUCKET, Batch, Clips, Order
-from etude.data.draft import write
+from etude.audio.log_mel import LogMelChroma
+from etude.data.batches import BUCKET, Batch, Clips, CropBatchSampler
+from etude.data.datamodule import MusicData
+from etude.data.datamodule import data as build
 from etude.data.feature import Feature
-from etude.data.module import MusicData
 from etude.data.pack import Pack
+from etude.data.pack_writer import write
 from etude.data.splits import Split
 
 LENGTHS = (9, 3, 14, 10, 1, 11)
@@ -109,7 +109,7 @@ def test_a_single_crop_is_the_middle(pack: Pack) -> None:
 
 
 def epoch(number: int, **how: Any) -> list[list[tuple[int, float]]]:
-    order = Order(how.pop("count", 23), how.pop("batch_size", 8), how.pop("shuffle", True), **how)
+    order = CropBatchSampler(how.pop("count", 23), how.pop("batch_size", 8), how.pop("shuffle", True), **how)
     order.set_epoch(number)
     batches = list(order)
     assert len(batches) == len(order)
@@ -235,7 +235,7 @@ class Given:
     made: Pack
     targets: dict[str, dict[str, Any]]
 
-    def pack(self, front: FrontEnd, rules: Any) -> Pack:
+    def pack(self, front: LogMelChroma, rules: Any) -> Pack:
         return self.made
 
 
@@ -251,7 +251,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]
     source = Given(made, {"genre": {"kind": "label", "classes": ["a", "b", "c", "d"], "note": ""}})
 
     def make(**options: Any) -> MusicData:
-        feature = Feature("fused", front=FrontEnd(n_mels=2, n_chroma=1, rate=1000, n_fft=64, hop_length=10))
+        feature = Feature("fused", front=LogMelChroma(n_mels=2, n_chroma=1, rate=1000, n_fft=64, hop_length=10))
         data = MusicData(source, feature, Split("official"), **options)  # type: ignore[arg-type]
         data.setup()
         return data

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etude.data import cells
-from etude.data.cells import read
+from etude.data import table_reader
+from etude.data.table_reader import read_table
 from etude.errors import DataError
 
 
@@ -32,18 +32,18 @@ def save(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
 )
 def test_quote_that_swallows_rows_is_refused_with_its_row(tmp_path: Path, text: str, row: int) -> None:
     with pytest.raises(DataError, match=rf"t\.csv, row {row} \(line {row}\): a quote begins at '\"[HLrp]"):
-        read(save(tmp_path, text))
+        read_table(save(tmp_path, text))
 
 
 def test_line_of_an_unbalanced_quote_is_counted_after_cells_with_line_breaks(tmp_path: Path) -> None:
     text = 'path,note\na.wav,"one\ntwo\nthree"\nb.wav,"open\n'
     with pytest.raises(DataError, match=r"row 3 \(line 5\)"):
-        read(save(tmp_path, text))
+        read_table(save(tmp_path, text))
 
 
 def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> None:
     text = 'path,note\na.wav,"loud\nsoft, slow"\nb.wav,12" remix\nc.wav,"""Heroes"""\n"d.wav" ,e\n'
-    columns, _ = read(save(tmp_path, text))
+    columns, _ = read_table(save(tmp_path, text))
     assert columns["note"] == ["loud\nsoft, slow", '12" remix', '"Heroes"', "e"]
     assert len(columns["path"]) == 4
 
@@ -62,22 +62,22 @@ def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> N
 )
 def test_table_of_another_kind_is_refused_with_a_way_out(tmp_path: Path, content: str | bytes, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        read(save(tmp_path, content))
+        read_table(save(tmp_path, content))
 
 
 def test_tab_separated_file_with_commas_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"separated by ',', expected is '\\t'"):
-        read(save(tmp_path, "path,genre\na.wav,x\n", "t.tsv"))
+        read_table(save(tmp_path, "path,genre\na.wav,x\n", "t.tsv"))
 
 
 def test_table_of_one_column_is_read(tmp_path: Path) -> None:
-    assert read(save(tmp_path, "path\na;b.wav\nc.wav\n"))[0] == {"path": ["a;b.wav", "c.wav"]}
+    assert read_table(save(tmp_path, "path\na;b.wav\nc.wav\n"))[0] == {"path": ["a;b.wav", "c.wav"]}
 
 
 def test_workbook_without_openpyxl_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "find_spec", lambda name: None)
+    monkeypatch.setattr(table_reader, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"t\.xlsx: \.xlsx needs openpyxl: pip install 'etude\[xlsx\]', or save it as"):
-        read(save(tmp_path, b"", "t.xlsx"))
+        read_table(save(tmp_path, b"", "t.xlsx"))
 
 
 def test_first_sheet_of_a_workbook_is_read_as_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -86,15 +86,15 @@ def test_first_sheet_of_a_workbook_is_read_as_text(tmp_path: Path, caplog: pytes
     with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
         table.to_excel(book, sheet_name="clips", index=False)
         table.to_excel(book, sheet_name="notes", index=False)
-    columns, where = read(tmp_path / "t.xlsx")
+    columns, where = read_table(tmp_path / "t.xlsx")
     assert columns == {"path": ["a.wav", "b.wav"], "n": ["1", ""], "x": ["0.5", "1"], "genre": ["NA", ""]}
     assert where[1].endswith("t.xlsx, row 3")
     assert "the first sheet, clips, is read; left out are notes" in caplog.text
     with pytest.raises(DataError, match="cannot be read as a workbook"):
-        read(save(tmp_path, b"no workbook", "broken.xlsx"))
+        read_table(save(tmp_path, b"no workbook", "broken.xlsx"))
 
 
 def test_column_without_a_name_is_named_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert list(read(save(tmp_path, ",path\n0,a.wav\n"))[0]) == ["path"]
+    assert list(read_table(save(tmp_path, ",path\n0,a.wav\n"))[0]) == ["path"]
     assert "column 1 has no name and is not read" in caplog.text

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from etude.audio.image import ImageFront
-from etude.audio.spectral import FrontEnd
-from etude.build import data as build
-from etude.data.prepare import Rules
+from etude.audio.frontend import ImageFront
+from etude.audio.log_mel import LogMelChroma
+from etude.data.datamodule import data as build
+from etude.data.packing import PackOptions
 from etude.data.sources.digits import collection
 from etude.errors import DataError, UserError
-from etude.experiment import run
+from etude.experiment.stages import run
 
 Config = Callable[..., dict[str, Any]]
 
 
 def test_every_image_is_there_with_its_label(packs: Path) -> None:
-    pack, found = collection().pack(ImageFront(), Rules(packs)), load_digits()
+    pack, found = collection().pack(ImageFront(), PackOptions(packs)), load_digits()
     assert pack.lengths.tolist() == [24] * 1797
     assert pack.frames.shape[1] == 24
     assert pack.index["digit"].tolist() == [str(digit) for digit in found.target]
@@ -37,26 +37,26 @@ def test_every_image_is_there_with_its_label(packs: Path) -> None:
 
 
 def test_it_is_made_once(packs: Path) -> None:
-    first = collection().pack(ImageFront(), Rules(packs))
+    first = collection().pack(ImageFront(), PackOptions(packs))
     written = (first.folder / "frames.f16").stat().st_mtime_ns
-    again = collection().pack(ImageFront(), Rules(packs))
+    again = collection().pack(ImageFront(), PackOptions(packs))
     assert (again.folder, (again.folder / "frames.f16").stat().st_mtime_ns) == (first.folder, written)
     again.verify()
-    larger = collection().pack(ImageFront(n_mels=32), Rules(packs))
+    larger = collection().pack(ImageFront(n_mels=32), PackOptions(packs))
     assert larger.frames.shape[1] == 32
     assert larger.folder != first.folder
 
 
 def test_sound_has_no_digits(packs: Path) -> None:
     with pytest.raises(DataError, match=r"^data=digits: these are images; [^\n]*feature=image$"):
-        collection().pack(FrontEnd(), Rules(packs))
+        collection().pack(LogMelChroma(), PackOptions(packs))
 
 
 def test_sound_is_no_image(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
     with pytest.raises(UserError, match=r"^feature=image: takes images, and demo holds sound; [^\n]*feature=mel$"):
-        demo.collection().pack(ImageFront(), Rules(tmp_path))
+        demo.collection().pack(ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="sound needs another feature"):
         ImageFront().frames(np.zeros(50, np.float32))
@@ -88,7 +88,7 @@ def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
 
 
 def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
-    pack = collection().pack(ImageFront(), Rules(packs))
+    pack = collection().pack(ImageFront(), PackOptions(packs))
     made = build(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
     made.setup()
     assert made.targets["digit"]["classes"] == [str(digit) for digit in range(10)]

@@ -11,8 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.draft import JOURNAL, SKIPPED, Draft, Entry, describe, journal, recover, replace, rewrite, write
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, digest
+from etude.data.pack_writer import (
+    JOURNAL,
+    SKIPPED,
+    JournalEntry,
+    PackWriter,
+    describe,
+    journal,
+    recover,
+    replace,
+    rewrite,
+    write,
+)
 from etude.errors import DataError
 from etude.files.atomic import remove_folder, write_text
 from etude.files.ownership import LIST, open_folder
@@ -26,21 +37,21 @@ def clip(place: int) -> np.ndarray:
     return np.random.default_rng(place).random((LENGTHS[place], BINS)).astype(np.float16)
 
 
-def entry(place: int) -> Entry:
+def entry(place: int) -> JournalEntry:
     known = {"id": NAMES[place], "size": 100 + place, "modified": 10**18 + place}
     if not LENGTHS[place]:
-        return Entry(**known, reason="/a/drei: is broken (“why”)")
+        return JournalEntry(**known, reason="/a/drei: is broken (“why”)")
     frames = clip(place)
-    return Entry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=digest(frames))
+    return JournalEntry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=digest(frames))
 
 
 ENTRIES = [entry(place) for place in range(len(LENGTHS))]
 TABLE = pd.DataFrame({"id": NAMES, "genre": list("xyxyx")})
 
 
-def go_on(folder: Path) -> Draft:
+def go_on(folder: Path) -> PackWriter:
     """Open a draft and add what it lacks."""
-    with Draft(folder) as draft:
+    with PackWriter(folder) as draft:
         for place in range(len(draft.entries), len(LENGTHS)):
             draft.append(ENTRIES[place], clip(place) if LENGTHS[place] else None)
     return draft
@@ -76,19 +87,19 @@ def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(whole: dict[str,
 @pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
 def test_any_name_is_a_line_that_is_read_again(name: str, tmp_path: Path) -> None:
     frames = clip(0)
-    odd = Entry(name, 5, 7, "s", len(frames), BINS, digest(frames))
-    skipped = Entry("after", 1, 2, reason=f"/music/{name}: is broken")
-    with Draft(tmp_path / "d") as draft:
+    odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, digest(frames))
+    skipped = JournalEntry("after", 1, 2, reason=f"/music/{name}: is broken")
+    with PackWriter(tmp_path / "d") as draft:
         draft.append(odd, frames)
         draft.append(skipped, None)
     assert journal(tmp_path / "d") == [odd, skipped]
-    with Draft(tmp_path / "d") as draft:
+    with PackWriter(tmp_path / "d") as draft:
         assert draft.entries == [odd, skipped]
 
 
 def test_what_is_not_set_is_not_written_and_read_as_unset(tmp_path: Path) -> None:
-    bare = Entry("a", -1, 0)
-    with Draft(tmp_path / "d") as draft:
+    bare = JournalEntry("a", -1, 0)
+    with PackWriter(tmp_path / "d") as draft:
         draft.append(bare, None)
     assert json.loads((tmp_path / "d" / JOURNAL).read_text()) == {"id": "a", "size": -1, "modified": 0}
     assert journal(tmp_path / "d") == [bare]
@@ -108,7 +119,7 @@ def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(whole: di
     text = whole[JOURNAL]
     for stop in (*range(0, len(text) - 60, 11), *range(len(text) - 60, len(text))):
         folder = lay(tmp_path / "cut", whole | {JOURNAL: text[:stop]})
-        with Draft(folder) as draft:
+        with PackWriter(folder) as draft:
             assert draft.entries == ENTRIES[: lines_before(text, stop)], stop
         assert len((folder / FRAMES).read_bytes()) == sum(e.bytes for e in draft.entries)
         go_on(folder)
@@ -121,7 +132,7 @@ def test_frames_that_end_anywhere_go_on_from_the_last_whole_clip(whole: dict[str
     ends = np.cumsum([e.bytes for e in ENTRIES])
     for stop in range(len(frames)):
         folder = lay(tmp_path / "cut", whole | {FRAMES: frames[:stop]})
-        with Draft(folder) as draft:
+        with PackWriter(folder) as draft:
             assert len(draft.entries) == np.argmax(ends > stop), stop
         go_on(folder)
         assert content(folder) == whole, stop
@@ -136,7 +147,7 @@ def test_frames_behind_the_last_line_are_dropped(
     text = b"".join(whole[JOURNAL].splitlines(keepends=True)[:lines])
     kept = whole[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
     folder = lay(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
-    with Draft(folder) as draft:
+    with PackWriter(folder) as draft:
         assert len(draft.entries) == lines
     assert (folder / FRAMES).read_bytes() == kept
     go_on(folder)
@@ -150,7 +161,7 @@ def test_frames_that_are_not_those_of_their_line_are_made_again(
     data = bytearray(whole[FRAMES])
     data[sum(e.bytes for e in ENTRIES[:place])] ^= 0x40
     folder = lay(tmp_path / "cut", whole | {FRAMES: bytes(data)})
-    with Draft(folder) as draft:
+    with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES[:place]
     go_on(folder)
     assert content(folder) == whole
@@ -170,7 +181,7 @@ def test_frames_that_are_not_those_of_their_line_are_made_again(
 def test_a_garbled_line_ends_the_journal(line: bytes, place: int, whole: dict[str, bytes], tmp_path: Path) -> None:
     lines = whole[JOURNAL].splitlines(keepends=True)
     folder = lay(tmp_path / "cut", whole | {JOURNAL: b"".join([*lines[:place], line, *lines[place + 1 :]])})
-    with Draft(folder) as draft:
+    with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES[:place]
     go_on(folder)
     assert content(folder) == whole
@@ -184,7 +195,7 @@ def test_a_draft_without_frames_begins_again(whole: dict[str, bytes], tmp_path: 
 
 def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> None:
     folder = lay(tmp_path / ".mine.part", whole)
-    with Draft(folder) as draft:
+    with PackWriter(folder) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
     assert not folder.exists()
     assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
@@ -202,9 +213,9 @@ def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> 
 
 
 def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes], tmp_path: Path) -> None:
-    with Draft(lay(tmp_path / ".mine.part", whole)) as draft:
+    with PackWriter(lay(tmp_path / ".mine.part", whole)) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
-    later = [Entry(**{**vars(e), "modified": 3}) for e in ENTRIES]
+    later = [JournalEntry(**{**vars(e), "modified": 3}) for e in ENTRIES]
     rewrite(pack.folder, later)
     describe(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
     again = Pack(pack.folder)
@@ -286,15 +297,15 @@ def test_whatever_interrupts_the_end_leaves_nothing_behind(
     method: str, step: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file of the end is written beside and renamed; none that is not renamed stays in the pack."""
-    with Draft(lay(tmp_path / ".sure.part", whole)) as draft:
+    with PackWriter(lay(tmp_path / ".sure.part", whole)) as draft:
         expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
     folder = lay(tmp_path / ".mine.part", whole)
     go_on_again = interrupted_at(step, method, monkeypatch)
-    with pytest.raises(KeyboardInterrupt), Draft(folder) as draft:
+    with pytest.raises(KeyboardInterrupt), PackWriter(folder) as draft:
         draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     go_on_again()
     monkeypatch.setattr("os.getpid", lambda: 1)  # another process goes on
-    with Draft(folder) as draft:
+    with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES
         again = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     assert content(again.folder) == expected

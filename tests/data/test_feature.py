@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from etude.audio.spectral import FrontEnd, frames
-from etude.build import make
+from etude.audio.log_mel import LogMelChroma, frames
+from etude.config.instantiate import make
 from etude.data.feature import VIEWS, Feature
-from etude.data.ready import MADE
+from etude.data.readers import MADE
 from etude.errors import UserError
 
-FRONT = FrontEnd(n_mels=20, n_chroma=24)
+FRONT = LogMelChroma(n_mels=20, n_chroma=24)
 TONE = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
 
 
@@ -36,7 +36,7 @@ def test_of_a_tone_chroma_is_one_class_and_mel_one_band() -> None:
 
 @pytest.mark.parametrize("sync", ["none", "beat"])
 def test_the_front_end_takes_over_sync(sync: str) -> None:
-    assert Feature("mel", sync, FRONT).front == FrontEnd(n_mels=20, n_chroma=24, sync=sync)
+    assert Feature("mel", sync, FRONT).front == LogMelChroma(n_mels=20, n_chroma=24, sync=sync)
     assert FRONT.sync == "none"  # the given one stays as it is
 
 

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from etude.config.validation import problems
 from etude.data.collection import Collection
 from etude.data.sources.fma import COMPUTED, SHORT, collection
 from etude.errors import DataError
-from etude.schema import problems
 
 GROUPS = {  # the columns of tracks.csv, in their order
     "album": "comments date_created date_released engineer favorites id information listens producer tags title tracks "

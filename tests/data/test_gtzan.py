@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from etude.config.validation import problems
 from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, split
 from etude.errors import DataError
-from etude.schema import problems
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from etude.audio.decode import DecodeError, decode
-from etude.audio.spectral import FrontEnd, frames
-from etude.build import data as build
+from etude.audio.decode import decode
+from etude.audio.formats import DecodeError
+from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection
-from etude.data.ready import MADE, beside, ready
+from etude.data.datamodule import data as build
+from etude.data.readers import MADE, beside, read_precomputed
 from etude.data.sources.demo import HOME
-from etude.data.sources.lab import collection
+from etude.data.sources.patreco import collection
 from etude.errors import DataError
 
 # Clips per old class, about a twentieth of the true ones: (train, test).
@@ -181,9 +182,9 @@ def test_beats_alone_are_enough(tmp_path: Path) -> None:
     (home / "train_labels.txt").write_bytes(rows.encode("utf-8-sig"))
     source = collection(str(tmp_path / "mine_beat/"))
     assert source.table["id"].tolist() == ["7", "8", "9", "10"]
-    assert ready(beside(Path(source.table["path"][0]), BEAT), BEAT, 30.0).shape == (30, 140)
+    assert read_precomputed(beside(Path(source.table["path"][0]), BEAT), BEAT, 30.0).shape == (30, 140)
     with pytest.raises(DecodeError, match=r"mine/train/7\.fused\.full\.npy: there is no such file$"):
-        ready(Path(source.table["path"][0]), MADE, 0.0)
+        read_precomputed(Path(source.table["path"][0]), MADE, 0.0)
 
 
 def test_real_clips_laid_out_so_come_back(tmp_path: Path) -> None:
@@ -320,14 +321,14 @@ def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], s
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     for sync in ("none", "beat"):
         with pytest.raises(DataError, match=said):
-            ready(path, replace(MADE, sync=sync, **changed), 0.0)
+            read_precomputed(path, replace(MADE, sync=sync, **changed), 0.0)
 
 
 def test_the_config_brings_the_front_end(config: Callable[..., dict[str, Any]]) -> None:
     for name in ("lab", "lab_affect"):
         for override in ("feature=mel", "feature=chroma", "feature=fused"):
             node = config(f"data={name}", "data.source.path=x", override)["feature"]["front"]
-            assert FrontEnd(**{key: value for key, value in node.items() if key != "_target_"}) == MADE
+            assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == MADE
     node = config("data=lab", "data.source.path=x", "feature/front=default")["feature"]["front"]
     assert node["chroma"] == "stft"  # who asks for another one gets it, and is told by the reader
 
@@ -363,25 +364,25 @@ def zipped(path: Path) -> None:
 )
 def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[Path], Any], said: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
-    assert ready(path, MADE, 0.2).shape == (9, 140)
+    assert read_precomputed(path, MADE, 0.2).shape == (9, 140)
     write(path)
     with pytest.raises(DecodeError, match=f"^{path}: {said}"):
-        ready(path, MADE, 0.2)
+        read_precomputed(path, MADE, 0.2)
 
 
 def test_no_length_is_asked_of_beats_but_one(tmp_path: Path) -> None:
     path = save(tmp_path / "mine", "train", "1", np.zeros((140, 2000)))
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 1)))
-    assert ready(beside(path, BEAT), BEAT, 30.0).shape == (1, 140)
+    assert read_precomputed(beside(path, BEAT), BEAT, 30.0).shape == (1, 140)
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 0)))
     with pytest.raises(DecodeError, match="mine_beat"):
-        ready(beside(path, BEAT), BEAT, 0.0)
+        read_precomputed(beside(path, BEAT), BEAT, 0.0)
 
 
 def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
     for kind in (np.float16, np.float32, np.int16, ">f8"):
         values = np.arange(140 * 2).reshape(140, 2).astype(kind)
-        np.testing.assert_array_equal(ready(save(tmp_path, "train", "1", values), MADE, 0.0), values.T)
+        np.testing.assert_array_equal(read_precomputed(save(tmp_path, "train", "1", values), MADE, 0.0), values.T)
 
 
 def test_both_collections_teach_one_network(

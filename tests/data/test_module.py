@@ -13,17 +13,17 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from etude.audio.spectral import FrontEnd
-from etude.build import data as build
-from etude.build import learner as build_learner
+from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label, merged, scalar
-from etude.data.draft import write
+from etude.data.datamodule import MusicData
+from etude.data.datamodule import data as build
 from etude.data.feature import Feature
-from etude.data.module import MusicData
 from etude.data.pack import Pack
+from etude.data.pack_writer import write
 from etude.data.sources.demo import collection
 from etude.data.splits import UNUSED, Split
 from etude.errors import DataError
+from etude.training.build import learner as build_learner
 
 VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)}
 Compose = Callable[..., dict[str, Any]]
@@ -175,11 +175,11 @@ class Given:
     made: Pack
     targets: dict[str, dict[str, Any]]
 
-    def pack(self, front: FrontEnd, rules: Any) -> Pack:
+    def pack(self, front: LogMelChroma, rules: Any) -> Pack:
         return self.made
 
 
-FRONT = FrontEnd(rate=1000, n_fft=64, hop_length=10, n_mels=2, n_chroma=1)  # 100 frames a second
+FRONT = LogMelChroma(rate=1000, n_fft=64, hop_length=10, n_mels=2, n_chroma=1)  # 100 frames a second
 GENRE = {"genre": {"kind": "label", "classes": ["a", "b"], "note": ""}}
 
 

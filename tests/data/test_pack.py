@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from etude.audio.decode import decode
-from etude.audio.spectral import FrontEnd, frames
-from etude.data.draft import JOURNAL, SKIPPED, write
+from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined, digest
+from etude.data.pack_writer import JOURNAL, SKIPPED, write
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
 from etude.files.ownership import LIST
@@ -26,7 +26,7 @@ TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index
 def clips() -> list[np.ndarray]:
     """Frames of real clips of several lengths, down to one frame."""
     audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
-    return [frames(audio[:count], FrontEnd()) for count in SAMPLES]
+    return [frames(audio[:count], LogMelChroma()) for count in SAMPLES]
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ import pandas as pd
 import pytest
 import soundfile
 
-from etude.audio.spectral import FrontEnd
-from etude.build import data as build
+from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label, scalar
-from etude.data.draft import write
-from etude.data.module import MusicData
+from etude.data.datamodule import MusicData
+from etude.data.datamodule import data as build
 from etude.data.pack import MANIFEST
-from etude.data.prepare import Rules, prepare
+from etude.data.pack_writer import write
+from etude.data.packing import PackOptions, prepare_pack
 from etude.data.sources import pack as packs_of
 from etude.errors import DataError
 
-FRONT = FrontEnd(n_mels=20)
+FRONT = LogMelChroma(n_mels=20)
 COUNT = 12
 
 
@@ -60,7 +60,7 @@ def source(tmp_path: Path) -> Collection:
 @pytest.fixture
 def folder(source: Collection, tmp_path: Path) -> Path:
     """The pack, at another place, and the audio deleted."""
-    made = prepare(source, FRONT, Rules(tmp_path / "packs", workers=1)).folder
+    made = prepare_pack(source, FRONT, PackOptions(tmp_path / "packs", workers=1)).folder
     moved = tmp_path / "elsewhere (2)"
     made.rename(moved)
     shutil.rmtree(tmp_path / "audio")
@@ -76,7 +76,7 @@ def test_it_says_what_its_collection_said(source: Collection, folder: Path) -> N
 
 def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_path: Path) -> None:
     packed = packs_of.collection(str(folder))
-    pack = packed.pack(FRONT, Rules(tmp_path / "none"))
+    pack = packed.pack(FRONT, PackOptions(tmp_path / "none"))
     assert pack.folder == folder
     expected = source.table.drop(index=4).drop(columns="path").reset_index(drop=True)
     pd.testing.assert_frame_equal(pack.index[expected.columns.tolist()], expected, check_dtype=False)
@@ -113,7 +113,7 @@ def test_another_front_end_is_refused_with_the_words_to_add(
 ) -> None:
     packed = packs_of.collection(str(folder))
     with pytest.raises(DataError) as error:
-        packed.pack(replace(FRONT, **change), Rules())
+        packed.pack(replace(FRONT, **change), PackOptions())
     sentence, _, said = str(error.value).partition("; add ")
     assert sentence == f"{folder}: was made by another front end"
     assert sorted(said.split()) == sorted(words.split())

@@ -19,20 +19,21 @@ import soundfile
 import torch
 from tests.data.readers import counted, plain, wait
 
-from etude.audio.decode import DecodeError, decode
-from etude.audio.spectral import FrontEnd, frames
+from etude.audio.decode import decode
+from etude.audio.formats import DecodeError
+from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection, LeftOut, Reader
-from etude.data.draft import JOURNAL, SKIPPED, SUSPECT, journal
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack
-from etude.data.prepare import Rules, prepare
-from etude.data.read import sound
+from etude.data.pack_writer import JOURNAL, SKIPPED, SUSPECT, journal
+from etude.data.packing import PackOptions, prepare_pack
+from etude.data.readers import read_sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError, UserError
 from etude.files import ownership
 from etude.files.ownership import LIST
 
-FRONT = FrontEnd(n_mels=40)
+FRONT = LogMelChroma(n_mels=40)
 COUNT = 12
 DONE = 7  # clips of a draft before it is interrupted
 PLACE = 3  # of the clip that changes
@@ -69,13 +70,13 @@ class Reading:
         self.stop: int | None = None
         self.deaf: set[str] = set()
 
-    def __call__(self, path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
+    def __call__(self, path: Path, front: LogMelChroma, shortest: float = 0.0) -> np.ndarray:
         if len(self.names) == self.stop:
             raise KeyboardInterrupt
         self.names.append(path.name)
         if path.name in self.deaf:
             raise DecodeError(f"{path}: is no music")
-        return sound(path, front, shortest)
+        return read_sound(path, front, shortest)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def shown(packs: Path) -> list[str]:
 def make(source: Collection, packs: Path, reading: Reading | None = None, **rules: Any) -> Pack:
     if reading is not None:
         source = replace(source, reader=reading)
-    return prepare(source, FRONT, Rules(packs, workers=1, **rules))
+    return prepare_pack(source, FRONT, PackOptions(packs, workers=1, **rules))
 
 
 def fresh(source: Collection, tmp_path: Path, **rules: Any) -> dict[str, bytes]:
@@ -141,7 +142,7 @@ def test_another_front_end_makes_a_pack_beside(
     source: Collection, packs: Path, reading: Reading, change: dict[str, Any]
 ) -> None:
     first = make(source, packs)
-    other = prepare(source, replace(FRONT, **change), Rules(packs, workers=1))
+    other = prepare_pack(source, replace(FRONT, **change), PackOptions(packs, workers=1))
     assert other.folder != first.folder
     assert not np.array_equal(other.frames[:5], first.frames[:5])
     assert make(source, packs, reading).folder == first.folder
@@ -676,7 +677,7 @@ def test_every_fault_of_a_folder_is_a_sentence_and_stops_nothing(packs: Path, tm
     soundfile.write(home / "y" / "gone.wav", audio, 22050)
     source = folder.collection(str(home))
     (home / "y" / "gone.wav").unlink()  # after it was listed
-    pack = prepare(source, FRONT, Rules(packs, shortest=0.5, max_skipped=0.9, workers=1))
+    pack = prepare_pack(source, FRONT, PackOptions(packs, shortest=0.5, max_skipped=0.9, workers=1))
     assert pack.index["id"].tolist() == sorted(name.rsplit(".", 1)[0] for name in good)
     pack.verify()
     expected = {
@@ -698,8 +699,8 @@ def test_every_fault_of_a_folder_is_a_sentence_and_stops_nothing(packs: Path, tm
 
 
 def test_frames_that_half_precision_cannot_hold_are_a_fault(source: Collection, packs: Path) -> None:
-    def loud(path: Path, front: FrontEnd, shortest: float) -> np.ndarray:
-        made = sound(path, front, shortest)
+    def loud(path: Path, front: LogMelChroma, shortest: float) -> np.ndarray:
+        made = read_sound(path, front, shortest)
         return made * 1e6 if path.name == "4.wav" else made
 
     pack = make(replace(source, reader=loud), packs)
@@ -723,7 +724,7 @@ def test_neither_processes_nor_threads_change_a_byte(packs: Path, tmp_path: Path
     made = {}
     for name, workers, threads in (("alone", 1, 1), ("two processes", 2, 1), ("threads", 1, 2)):
         torch.set_num_threads(threads)
-        made[name] = content(prepare(source, FrontEnd(), Rules(packs / name, workers=workers)).folder)
+        made[name] = content(prepare_pack(source, LogMelChroma(), PackOptions(packs / name, workers=workers)).folder)
     torch.set_num_threads(1)
     assert made["two processes"] == made["alone"]
     assert made["threads"] == made["alone"]
@@ -741,7 +742,7 @@ def test_clips_above_the_limit_are_skipped_and_counted(
     with pytest.raises(DataError, match=r"is too long"):
         make(source, packs, longest=0.5)
     with pytest.raises(UserError, match=r"^data.max_seconds=1: must be greater than data.min_seconds=2, or null$"):
-        Rules(packs, shortest=2.0, longest=1.0)
+        PackOptions(packs, shortest=2.0, longest=1.0)
 
 
 def test_the_usual_limit_does_not_change_the_name_of_a_pack(source: Collection, packs: Path) -> None:
@@ -756,7 +757,7 @@ def test_clips_that_may_be_no_music_are_used_and_listed(
     random = np.random.default_rng(0).uniform(-1, 1, 22050).astype(np.float32)
     for place in (2, PLACE):
         soundfile.write(source.table["path"][place], random, 22050, subtype="PCM_16")
-    pack = prepare(source, FRONT, Rules(packs, workers=workers))
+    pack = prepare_pack(source, FRONT, PackOptions(packs, workers=workers))
     assert len(pack.index) == COUNT
     suspect = pd.read_csv(pack.folder / SUSPECT)
     assert suspect["id"].tolist() == ["clip2", f"clip{PLACE}"]
@@ -766,7 +767,7 @@ def test_clips_that_may_be_no_music_are_used_and_listed(
 
 
 FORKING = get_context("forkserver")  # a new process costs no imports
-SLOW = FrontEnd(n_mels=16, hop_length=32)  # for more moments between two clips
+SLOW = LogMelChroma(n_mels=16, hop_length=32)  # for more moments between two clips
 MANY = 120
 alive = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
 
@@ -778,7 +779,7 @@ def many(home: Path, reader: Reader = plain) -> Collection:
 
 
 def job(home: Path, packs: Path, workers: int) -> None:
-    prepare(many(home), SLOW, Rules(packs, workers=workers))
+    prepare_pack(many(home), SLOW, PackOptions(packs, workers=workers))
 
 
 @pytest.fixture(scope="module")
@@ -794,7 +795,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start() -> Iterator[Callable[..., ForkServerProcess]]:
     """Begin a process; whatever of it is there in the end, ends."""
-    FORKING.set_forkserver_preload(["pandas", "pyarrow.parquet", "soundfile", "torch", "etude.data.prepare"])
+    FORKING.set_forkserver_preload(["pandas", "pyarrow.parquet", "soundfile", "torch", "etude.data.packing"])
     begun: list[ForkServerProcess] = []
 
     def begin(function: Callable[..., None], *args: Any) -> ForkServerProcess:
@@ -844,7 +845,7 @@ def test_a_process_may_be_killed_at_any_moment(
     workers: int, home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
 ) -> None:
     """Ten times, after a number of clips that is drawn; with workers, often while they start."""
-    expected = content(prepare(many(home), SLOW, Rules(tmp_path / "sure", workers=1)).folder)
+    expected = content(prepare_pack(many(home), SLOW, PackOptions(tmp_path / "sure", workers=1)).folder)
     rng = np.random.default_rng(workers)
     moments = rng.integers(1, 12, 10) if workers == 1 else rng.permutation([0] * 8 + [1, 9])
     partly, helped = 0, True
@@ -880,12 +881,12 @@ def test_a_process_may_be_killed_at_any_moment(
 
 
 def first(home: Path, packs: Path) -> None:
-    prepare(many(home, counted), SLOW, Rules(packs, workers=1))
+    prepare_pack(many(home, counted), SLOW, PackOptions(packs, workers=1))
 
 
 def second(home: Path, packs: Path) -> None:
     (home / "both").touch()
-    prepare(many(home, counted), SLOW, Rules(packs, workers=1)).verify()
+    prepare_pack(many(home, counted), SLOW, PackOptions(packs, workers=1)).verify()
 
 
 def test_of_two_processes_one_makes_the_pack(
@@ -901,7 +902,7 @@ def test_of_two_processes_one_makes_the_pack(
         assert process.exitcode == 0
     assert sorted((copy / "calls").read_text().split()) == [f"{i:03}" for i in range(MANY)]
     (pack,) = packs.glob("many-*")
-    assert content(pack) == content(prepare(many(copy), SLOW, Rules(tmp_path / "sure", workers=1)).folder)
+    assert content(pack) == content(prepare_pack(many(copy), SLOW, PackOptions(tmp_path / "sure", workers=1)).folder)
 
 
 def test_left_out_items_are_listed_with_skipped_clips(source: Collection, packs: Path) -> None:
@@ -945,19 +946,19 @@ def test_outdated_pack_of_another_process_is_replaced(
     source: Collection, packs: Path, another_process: Callable[[], None]
 ) -> None:
     fewer = replace(source, table=source.table[:-1])
-    prepare(fewer, FRONT, Rules(packs, workers=1))
+    prepare_pack(fewer, FRONT, PackOptions(packs, workers=1))
     another_process()
-    assert len(prepare(source, FRONT, Rules(packs, workers=1)).index) == COUNT
+    assert len(prepare_pack(source, FRONT, PackOptions(packs, workers=1)).index) == COUNT
     assert [path.name for path in packs.iterdir() if path.is_dir() and path.name.startswith(".")] == []
 
 
 def test_changed_frames_are_made_again(source: Collection, packs: Path, another_process: Callable[[], None]) -> None:
-    pack = prepare(source, FRONT, Rules(packs, workers=1))
+    pack = prepare_pack(source, FRONT, PackOptions(packs, workers=1))
     before = (pack.folder / FRAMES).read_bytes()
     (pack.folder / FRAMES).write_bytes(before[:1000] + bytes([before[1000] ^ 1]) + before[1001:])
     later = (pack.folder / MANIFEST).stat().st_mtime_ns + 10**9
     os.utime(pack.folder / FRAMES, ns=(later, later))
     another_process()
-    again = prepare(source, FRONT, Rules(packs, workers=1))
+    again = prepare_pack(source, FRONT, PackOptions(packs, workers=1))
     assert (again.folder / FRAMES).read_bytes() == before
     again.verify()

@@ -17,12 +17,12 @@ import torch
 from tests.data.readers import LAST, dies, fails, maybe, noted, origin, square
 
 from etude.audio.decode import decode
-from etude.audio.spectral import FrontEnd
-from etude.data import runners
+from etude.audio.log_mel import LogMelChroma
+from etude.data import workers as runners
 from etude.data.collection import Collection
-from etude.data.prepare import Rules, prepare
-from etude.data.runners import AHEAD, SHARD, run
+from etude.data.packing import PackOptions, prepare_pack
 from etude.data.sources.demo import HOME
+from etude.data.workers import AHEAD, SHARD, run
 from etude.errors import UserError
 
 ROOT = str(Path(__file__).parents[2])
@@ -153,7 +153,7 @@ def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: 
         assert_in_order(run(noted, pile, 2, "local"), pile)
 
         source = sounds(tmp_path)
-        made = [prepare(source, FrontEnd(), Rules(tmp_path / name, workers=count, ray=where))
+        made = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
                 for name, count, where in (("here", 1, None), ("ray", 2, "local"))]  # fmt: skip
         here, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in made)
         assert len(made[0].index) == 19  # the last is missing

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.partition import partition
 from etude.data.sources.demo import collection
-from etude.data.splits import PARTS, UNUSED, Split, group_codes, split_hash
+from etude.data.splits import PARTS, UNUSED, Split, group_codes, partition, split_hash
 from etude.errors import DataError
 
 FRACTIONS = (0.6, 0.15, 0.25)
@@ -28,7 +27,7 @@ def demo() -> pd.DataFrame:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer restarts, where not the quality of a split is looked at but its rules."""
-    monkeypatch.setattr("etude.data.partition.WORK", 1000)
+    monkeypatch.setattr("etude.data.splits.WORK", 1000)
 
 
 def clips(seed: int, groups: int, largest: int) -> pd.DataFrame:

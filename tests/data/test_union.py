@@ -12,20 +12,20 @@ import pandas as pd
 import pytest
 import torch
 
-from etude.audio.spectral import FrontEnd
-from etude.build import data as build
+from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label, scalar
-from etude.data.draft import write
+from etude.data.datamodule import MusicData
+from etude.data.datamodule import data as build
 from etude.data.feature import Feature
-from etude.data.module import MusicData
 from etude.data.pack import Pack
-from etude.data.prepare import Rules
+from etude.data.pack_writer import write
+from etude.data.packing import PackOptions
 from etude.data.sources import pack as packs_of
 from etude.data.sources import union
 from etude.data.splits import Split
 from etude.errors import DataError
 
-FRONT = FrontEnd(n_mels=3, n_chroma=1)
+FRONT = LogMelChroma(n_mels=3, n_chroma=1)
 FRAMES = {name: np.random.default_rng(i).random((5 + i, 4)).astype(np.float16) for i, name in enumerate("abcdefgh")}
 GENRES = {"genre": label(["x", "y"])}
 MOODS = {"energy": scalar(0, 1, "rated"), "mood": label(["calm", "wild"])}
@@ -56,7 +56,7 @@ def moods(tmp_path: Path) -> packs_of.Packed:
 
 def joined(*members: packs_of.Packed, shared_ids: bool = False) -> tuple[union.Union, Any]:
     source = union.collection({m.name: m for m in members}, shared_ids=shared_ids)
-    return source, source.pack(FRONT, Rules())
+    return source, source.pack(FRONT, PackOptions())
 
 
 def assert_frames(pack: Any, names: str) -> None:
@@ -208,7 +208,7 @@ def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -
     others = [member(tmp_path / str(i), "genres", "fgh", GENRES, genre=["x", "y", "x"]) for i in range(2)]
     source = union.collection(packs=[str(one.opened.folder) for one in (genres, *others)])
     assert len(source.members) == 3
-    pack = source.pack(FRONT, Rules())
+    pack = source.pack(FRONT, PackOptions())
     assert not pack.index["id"].duplicated().any()
     assert_frames(pack, "abcdefghfgh")
 
@@ -216,14 +216,14 @@ def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -
 def test_members_of_another_front_end_are_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source = union.collection({"genres": genres, "moods": moods})
     with pytest.raises(DataError, match=r"was made by another front end; add feature\.front\.n_mels=3"):
-        source.pack(FrontEnd(n_chroma=1), Rules())
+        source.pack(LogMelChroma(n_chroma=1), PackOptions())
 
 
 def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, tmp_path: Path) -> None:
     """Beside packs, of the same front end and by the same rules."""
     read: list[str] = []
 
-    def reader(path: Path, front: FrontEnd, shortest: float) -> np.ndarray:
+    def reader(path: Path, front: LogMelChroma, shortest: float) -> np.ndarray:
         read.append(path.name)
         return FRAMES[path.name]
 
@@ -233,7 +233,7 @@ def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, 
     fresh = Collection("fresh", "Fresh", table, {"energy": scalar()}, reader=reader)
     source = union.collection({"fresh": fresh, "genres": genres})
     for _ in range(2):
-        assert_frames(source.pack(FRONT, Rules(tmp_path / "packs", workers=1)), "fghabcde")
+        assert_frames(source.pack(FRONT, PackOptions(tmp_path / "packs", workers=1)), "fghabcde")
     assert read == list("fgh")
 
 
@@ -285,7 +285,7 @@ def test_a_union_of_a_union_reads_through(genres: packs_of.Packed, moods: packs_
     more = member(tmp_path, "more", "gc", {"energy": scalar()}, energy=[0.5, 0.6])
     inner = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     source = union.collection({"inner": inner, "more": more})  # type: ignore[dict-item]
-    pack = source.pack(FRONT, Rules())
+    pack = source.pack(FRONT, PackOptions())
     assert_frames(pack, "abcdefhgc")
 
 

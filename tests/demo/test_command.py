@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude.demo.bars import bars
-from etude.demo.command import LACKING, main, parse
-from etude.demo.limits import Limits
-from etude.demo.serve import ending_by_signal, listening, upload_folder
+from etude.cli.demo import main, parse
+from etude.demo.predictor import Limits, bars
+from etude.demo.server import GRADIO_MISSING, ending_by_signal, listening, upload_folder
 from etude.errors import UserError
-from etude.prediction.columns import Columns
-from etude.prediction.engine import Said
+from etude.inference.engine import FilePrediction
+from etude.inference.model import Columns
 
 
 def test_words_say_what_is_served(tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_wrong_words_are_said(words: list[str], said: str, tmp_path: Path) -> No
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from etude.demo.command import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.demo import main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "python scripts/demo.py" in out
     assert not {"torch", "gradio", "pandas", "numpy", "uvicorn"} & set(out.split())
@@ -63,7 +62,7 @@ def test_without_gradio_one_sentence(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.strip() == LACKING and "pip install 'etude[page]'" in LACKING
+    assert capsys.readouterr().err.strip() == GRADIO_MISSING and "pip install 'etude[page]'" in GRADIO_MISSING
 
 
 def test_a_port_that_is_taken_is_said_and_else_the_next_is_found() -> None:
@@ -130,7 +129,7 @@ def test_bars_are_sorted_and_those_left_out_are_counted() -> None:
         "tempo": {"kind": "scalar", "low": 40, "high": 240},
     })  # fmt: skip
     values = [0.05, 0.3, *[0.06] * 9, 0.11, 290.0]
-    label, scalar = bars(Said(Path("x"), 1, 1, 10.0, values), columns)
+    label, scalar = bars(FilePrediction(Path("x"), 1, 1, 10.0, values), columns)
     assert [row["name"] for row in label["rows"]] == list("blcdefghij")  # of equal ones the first
     assert label["rest"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
     assert scalar["rows"] == [{"name": "tempo", "value": 290.0, "share": 1.0, "ends": (40.0, 240.0)}]

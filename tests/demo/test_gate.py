@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from tests.demo.asgi import Response, form, request
 
-from etude.demo.gate import Gate
-from etude.demo.origin import host_rules
+from etude.demo.request_filter import Gate, host_rules
 from etude.demo.uploads import Upload, Uploads
 
 pytest.importorskip("starlette")

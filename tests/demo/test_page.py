@@ -24,17 +24,16 @@ from tests.results.test_report_browser import CONTRAST
 import etude
 from etude.audio.decode import decode
 from etude.data.sources.demo import collection
-from etude.demo import stored
-from etude.demo.command import Wish
-from etude.demo.ear import Refused
-from etude.demo.library import embedded, library, members
-from etude.demo.near import Near
+from etude.demo import neighbours
+from etude.demo.neighbours import Near, embedded, library, members
 from etude.demo.page import Parts
-from etude.demo.serve import parts as made
+from etude.demo.predictor import RefusedSound
+from etude.demo.server import DemoOptions
+from etude.demo.server import parts as made
 from etude.errors import DataError
-from etude.inspection.load import Run
-from etude.prediction.results import predicted
-from etude.results.maps.read import embeddings
+from etude.inference.tables import predicted
+from etude.inspection.clips import InspectedRun
+from etude.reports.maps.embeddings import embeddings
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["backbone=lstm", "backbone.hidden=16", "task=joint", "data.crop=1.0", "trainer.max_epochs=1"]
@@ -53,7 +52,7 @@ def folder(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 @pytest.fixture(scope="module")
 def parts(folder: Path) -> Parts:
     """What the page is made of, in this process."""
-    return made(Wish(folder, device="cpu", seconds=60))
+    return made(DemoOptions(folder, device="cpu", seconds=60))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def copied(folder: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.usefixtures("process")
 def test_embeddings_are_those_of_evaluation(folder: Path, parts: Parts) -> None:
-    run = Run(folder)
+    run = InspectedRun(folder)
     table = run.predictions()
     assert table is not None
     test = table[table["split"] == "test"].set_index("id")
@@ -139,38 +138,40 @@ def test_the_nearest_are_those_of_scikit_learn(parts: Parts, sounds: Path) -> No
 def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
     copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, path, run = parts.ear, copied / stored.NAME, Run(copied)
+    ear, path, run = parts.ear, copied / neighbours.NAME, InspectedRun(copied)
     assert path.is_file() and len(parts.near.library.x) == 116
     with monkeypatch.context() as patch:
         patch.setattr(type(ear.model), "judge", None)  # it is not asked
         again = library(run, ear.model, ear.plan)
         assert np.array_equal(again.x, parts.near.library.x) and again.what == "training" and not again.why
     with np.load(path) as kept:
-        key = stored.Key(str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist()))
-    assert stored.read(copied, key) is not None
-    assert all(stored.read(copied, other) is None for other in (key._replace(checkpoint="x"), key._replace(ids=("a",))))
+        key = neighbours.Key(str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist()))
+    assert neighbours.read(copied, key) is not None
+    assert all(
+        neighbours.read(copied, other) is None for other in (key._replace(checkpoint="x"), key._replace(ids=("a",)))
+    )
     path.write_bytes(path.read_bytes()[:2000])
-    assert stored.read(copied, key) is None
+    assert neighbours.read(copied, key) is None
     assert np.allclose(library(run, ear.model, ear.plan).x, parts.near.library.x, atol=1e-6)
-    assert stored.read(copied, key) is not None
+    assert neighbours.read(copied, key) is not None
     assert not list(copied.glob(".*.part"))
 
 
 def test_a_folder_that_cannot_be_written_is_said(
     tmp_path: Path, parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored.write(tmp_path / "nowhere", stored.Key("a", "b", ("c",)), parts.near.library.x)
+    neighbours.write(tmp_path / "nowhere", neighbours.Key("a", "b", ("c",)), parts.near.library.x)
     assert "nowhere: cannot be written" in caplog.text and "computed anew the next time" in caplog.text
 
 
 def test_without_the_data_it_says_what_is_compared_instead(
     copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(self: Run) -> None:
+    def gone(self: InspectedRun) -> None:
         raise DataError("music/: there is no such folder")
 
-    monkeypatch.setattr(Run, "pack", property(gone))
-    found = library(Run(copied), parts.ear.model, parts.ear.plan)
+    monkeypatch.setattr(InspectedRun, "pack", property(gone))
+    found = library(InspectedRun(copied), parts.ear.model, parts.ear.plan)
     assert found.what == "validation and test" and len(found.x) == 80 and not found.files
     assert "there is no such folder" in found.why and "the clips that the run was judged on" in found.why
     page = Near(found, parts.ear.model.front, parts.ear.model.columns).page(found.x[0])
@@ -178,7 +179,7 @@ def test_without_the_data_it_says_what_is_compared_instead(
 
 
 def test_a_checkpoint_alone_is_enough(folder: Path, tmp_path: Path) -> None:
-    alone = made(Wish(shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt"), device="cpu"))
+    alone = made(DemoOptions(shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt"), device="cpu"))
     assert alone.about.name == "alone.ckpt" and not alone.about.scores and not alone.examples
     assert "Nothing is known here of how well it does" in alone.about.limits[0]
     assert alone.near.find(np.zeros(16)) == [] and "A checkpoint alone knows no clips" in alone.near.page(np.zeros(16))
@@ -192,7 +193,7 @@ def test_a_checkpoint_alone_is_enough(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_sound_is_one_sentence(name: str, said: str, parts: Parts, sounds: Path) -> None:
-    with pytest.raises(Refused, match=re.escape(said)) as error:
+    with pytest.raises(RefusedSound, match=re.escape(said)) as error:
         parts.ear.hear(sounds / name)
     assert str(sounds) not in str(error.value)
 

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from tests.demo.asgi import Response, form, request
 
-import etude.demo.uploads as module
-from etude.demo.gate import Gate
-from etude.demo.origin import host_rules
+from etude.demo import uploads as module
+from etude.demo.request_filter import Gate, host_rules
 from etude.demo.uploads import ENVELOPE, RequestProblem, Uploads
 
 pytest.importorskip("starlette")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tests.prediction.conftest import EVALUATION, checkpoint, clips, model, recipe_of  # noqa: F401  # fixtures, shared
 
-from etude import build
+from etude.config import instantiate
+from etude.training import build
 
 Judges = Callable[..., Path]
 
@@ -21,7 +22,7 @@ def stored(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
 
     def make(*overrides: str, **more: Any) -> Path:
         recipe = recipe_of(config, EVALUATION | {"frames": 260, "longest": 260}, *overrides) | more
-        front, columns = build.make(recipe["front"]), slice(*recipe["columns"])
+        front, columns = instantiate.make(recipe["front"]), slice(*recipe["columns"])
         torch.manual_seed(0)
         network = build.network(recipe)
         decibel = torch.from_numpy(front.decibel[columns])

@@ -8,10 +8,10 @@ import pytest
 from huggingface_hub import ModelCard
 from tests.results.conftest import CLASSES, predictions, record
 
-from etude.export import markdown
-from etude.export.card import File, card
-from etude.results.measure import measure
-from etude.results.verdict import verdict
+from etude.evaluation.measure import measure
+from etude.evaluation.verdict import verdict
+from etude.export import model_card
+from etude.export.model_card import File, card
 
 STRANGE = "a *b* <script>x</script> | `c` [d](javascript:e) $f$\n# g"
 ABOUT: dict[str, Any] = {
@@ -89,8 +89,8 @@ def test_it_says_what_was_run_and_on_what(text: str) -> None:
 def test_text_from_data_is_text(text: str) -> None:
     assert r"a \*b\* &lt;script&gt;x&lt;/script&gt; \| \`c\` \[d\](javascript:e) \$f\$ \# g (`demo`): 180 clips" in text
     assert "<script>" not in text.split("---\n", 2)[2]
-    assert markdown.code("a`b|c") == "`` a`b\\|c ``"
-    assert markdown.escaped("- no list") == r"\- no list"
+    assert model_card.code("a`b|c") == "`` a`b\\|c ``"
+    assert model_card.escaped("- no list") == r"\- no list"
 
 
 def test_of_several_licences_the_head_names_none(told: dict[str, Any]) -> None:

@@ -20,17 +20,18 @@ from tests.export import bare
 from tests.results.conftest import predictions, record, write_run
 
 import etude
-from etude import build
-from etude.api import weights
+from etude.api.run import weights
 from etude.audio.decode import decode
+from etude.cli import export
 from etude.data.sources.demo import collection
 from etude.errors import UserError
-from etude.export import check, command, formats
-from etude.export.check import Trial, values
+from etude.evaluation.measure import measure
+from etude.export import formats, parity_check
 from etude.export.graph import Graph
-from etude.prediction.engine import predict
-from etude.prediction.model import Model
-from etude.results.measure import measure
+from etude.export.parity_check import Trial, values
+from etude.inference.engine import predict
+from etude.inference.model import Model
+from etude.training import build
 
 ROOT = Path(__file__).parents[2]
 FILES = ["README.md", "config.json", "model.onnx", "model.pt2", "model.safetensors"]
@@ -184,34 +185,36 @@ def test_the_card_of_a_checkpoint_says_what_is_not_known_and_shows_text_as_text(
 def test_nothing_is_kept_of_a_file_that_says_something_else(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    truth = check.values
+    truth = parity_check.values
     monkeypatch.setattr(
-        check, "values", lambda model, out: truth(model, {k: v + 1 for k, v in out.items()} | {"genre": out["genre"]})
+        parity_check,
+        "values",
+        lambda model, out: truth(model, {k: v + 1 for k, v in out.items()} | {"genre": out["genre"]}),
     )
     to = tmp_path / "to"
     to.mkdir()
     (to / "mine.txt").write_text("is mine")
     for target in (to, tmp_path / "new"):
-        assert command.main([str(checkpoint), "format=safetensors", f"to={target}"]) == 2
+        assert export.main([str(checkpoint), "format=safetensors", f"to={target}"]) == 2
         assert "model.safetensors: does not say what the network says; its" in capsys.readouterr().err
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("to"), Path("to/mine.txt")]
     assert values is truth
 
 
 def test_a_difference_that_is_no_number_is_one() -> None:
-    assert check.judged("a", {"embedding": 1e-6, "genre": 9e-4}) == "embedding 1e-06, genre 9e-04"
+    assert parity_check.judged("a", {"embedding": 1e-6, "genre": 9e-4}) == "embedding 1e-06, genre 9e-04"
     with pytest.raises(UserError, match="its genre is nan off"):
-        check.judged("a", {"embedding": 0.0, "genre": float("nan")})
+        parity_check.judged("a", {"embedding": 0.0, "genre": float("nan")})
 
 
 def test_a_network_of_images_is_exported_by_its_frames(
     stored: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = stored("backbone=convnet", "feature=image")
-    assert command.main([str(path), f"to={tmp_path}"]) == 2
+    assert export.main([str(path), f"to={tmp_path}"]) == 2
     assert "ImageFront cannot be part of a graph that takes a waveform" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
-    assert command.main([str(path), f"to={tmp_path}", "input=frames", "format=torch"]) == 0
+    assert export.main([str(path), f"to={tmp_path}", "input=frames", "format=torch"]) == 0
     assert "`frames` (B, T, 24)" in (tmp_path / "README.md").read_text("utf-8")
 
 
@@ -226,14 +229,14 @@ def test_a_run_is_told_of_and_its_own_clips_are_heard(checkpoint: Path, tmp_path
     shutil.copy(checkpoint, run / "checkpoints" / "best.ckpt")
     cards = []
     for path in (run, run / "checkpoints" / "best.ckpt"):
-        assert command.main([str(path), f"to={tmp_path / 'to'}", "format=safetensors"]) == 0
+        assert export.main([str(path), f"to={tmp_path / 'to'}", "format=safetensors"]) == 0
         cards.append((tmp_path / "to" / "README.md").read_text("utf-8"))
     assert cards[0] == cards[1]
     assert "Each was run on clips of the run's data" in cards[0] and "seed 3" in cards[0]
     assert "\n# a-run\n" in cards[0] and "| Macro-F1 |" in cards[0] and "Demo clips (`demo`): 180 clips" in cards[0]
     (run / "metrics.json").unlink()  # one that was not measured, whose data are elsewhere
     (run / "config.yaml").write_text("data: {source: {_target_: os.getcwd}}")
-    assert command.main([str(run), "format=safetensors"]) == 0
+    assert export.main([str(run), "format=safetensors"]) == 0
     text = (run / "export" / "README.md").read_text("utf-8")
     assert "How good it is at genre is not known: its run was not measured." in text
     assert "Each was run on clips of the embedded music" in text
@@ -243,7 +246,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    assert command.main([str(checkpoint), "format=safetensors", f"to={tmp_path / 'file' / 'to'}"]) == 2
+    assert export.main([str(checkpoint), "format=safetensors", f"to={tmp_path / 'file' / 'to'}"]) == 2
     assert "cannot be used (Not a directory); name another folder with to=<folder>" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -258,7 +261,7 @@ def test_without_what_onnx_needs_there_is_the_line_that_installs_it(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else name)
-    assert command.main([str(checkpoint), f"to={tmp_path / 'to'}"]) == 2
+    assert export.main([str(checkpoint), f"to={tmp_path / 'to'}"]) == 2
     assert "pip install 'etude[export]'" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
 
@@ -267,7 +270,7 @@ def test_files_of_weights_of_this_machine_are_names_alone(
     stored: Callable[..., Path], wavs: dict[str, Path], tmp_path: Path
 ) -> None:
     path = stored("backbone=efficientat", "backbone.width=0.1", "backbone.weights=/home/me/secret/mn01.pt")
-    assert command.main([str(path), f"to={tmp_path}", "format=safetensors", f"check={wavs['clip']}"]) == 0
+    assert export.main([str(path), f"to={tmp_path}", "format=safetensors", f"check={wavs['clip']}"]) == 0
     assert "Each was run on clips that were named" in (tmp_path / "README.md").read_text("utf-8")
     written = "".join((tmp_path / name).read_text("utf-8") for name in ("README.md", "config.json"))
     assert "mn01.pt" in written and "secret" not in written
@@ -288,13 +291,13 @@ def test_files_of_weights_of_this_machine_are_names_alone(
 def test_a_command_that_has_to_be_mended_is_one_sentence(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(words or ["to=somewhere"]) == 2
+    assert export.main(words or ["to=somewhere"]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from etude.export.command import main; main(['--help']); print('modules:', *sys.modules)"
+    code = "import sys; from etude.cli.export import main; main(['--help']); print('modules:', *sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     words, _, modules = out.partition("modules:")
     assert not {"torch", "onnx", "onnxruntime", "pandas", "numpy", "hydra", "huggingface_hub"} & set(modules.split())

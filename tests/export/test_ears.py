@@ -10,41 +10,43 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from etude.audio import frontend_modules
 from etude.audio.decode import decode
-from etude.audio.front import Front
-from etude.audio.image import ImageFront
+from etude.audio.frontend import FrontEnd, ImageFront
 from etude.audio.kaldi import ASTFront, EfficientATFront
-from etude.audio.spectral import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.backbones.base import valid
 from etude.errors import UserError
-from etude.export import ears
 
-FRONTS: list[tuple[Front, tuple[int, int]]] = [
-    (FrontEnd(), (0, 140)),
-    (FrontEnd(rate=16000, n_fft=1000, hop_length=333, n_mels=40, fmin=50, fmax=7000, ref="one", top_db=30), (0, 40)),
-    (FrontEnd(tuning=0.2, n_chroma=24), (128, 152)),
-    (FrontEnd(chroma="cqt", tuning=None), (0, 128)),  # neither is in the view
+FRONTS: list[tuple[FrontEnd, tuple[int, int]]] = [
+    (LogMelChroma(), (0, 140)),
+    (
+        LogMelChroma(rate=16000, n_fft=1000, hop_length=333, n_mels=40, fmin=50, fmax=7000, ref="one", top_db=30),
+        (0, 40),
+    ),
+    (LogMelChroma(tuning=0.2, n_chroma=24), (128, 152)),
+    (LogMelChroma(chroma="cqt", tuning=None), (0, 128)),  # neither is in the view
     (ASTFront(), (0, 128)),
     (EfficientATFront(), (0, 128)),
 ]
 
 
 @dataclass(frozen=True)
-class Mine(FrontEnd):
+class Mine(LogMelChroma):
     """Of somebody who derives from ours, and may do anything."""
 
 
 @pytest.mark.parametrize(("front", "columns"), FRONTS, ids=[type(front).__name__ for front, _ in FRONTS])
-def test_frames_of_a_batch_are_those_of_each_clip(front: Front, columns: tuple[int, int], clips: list[Path]) -> None:
+def test_frames_of_a_batch_are_those_of_each_clip(front: FrontEnd, columns: tuple[int, int], clips: list[Path]) -> None:
     seconds = (10, 4, 0.3, 0.02, 1 / front.rate)
     sounds = [decode(path, front.rate)[: max(1, int(n * front.rate))] for path, n in zip(clips, seconds, strict=False)]
     sounds[1] = 1e-4 * sounds[1]  # each is measured against itself
-    hears, lengths = ears.of(front, columns), torch.tensor([len(sound) for sound in sounds])
+    hears, lengths = frontend_modules.frontend_module_of(front, columns), torch.tensor([len(sound) for sound in sounds])
     x = torch.stack([F.pad(torch.from_numpy(one), (0, len(sounds[0]) - len(one) + hears.room)) for one in sounds])
     assert x.shape[1] == lengths[0] + hears.room and not x[~valid(lengths, x.shape[1])].any()
     frames, counts = hears(x, lengths)
     for sound, found, count in zip(sounds, frames, counts.tolist(), strict=True):
-        whole = not isinstance(front, FrontEnd) or front.bins == columns[1]
+        whole = not isinstance(front, LogMelChroma) or front.bins == columns[1]
         true = front.frames(sound)[:, slice(*columns)] if whole else _mel(front, sound)
         assert count == len(true)
         np.testing.assert_allclose(found[:count], true, atol=2e-3)
@@ -53,19 +55,19 @@ def test_frames_of_a_batch_are_those_of_each_clip(front: Front, columns: tuple[i
 @pytest.mark.parametrize(
     ("front", "said"),
     [
-        (FrontEnd(sync="beat"), "frames by the beat"),
-        (FrontEnd(chroma="cqt"), "constant-Q chroma"),
-        (FrontEnd(tuning=None), "a tuning that is estimated for each clip"),
+        (LogMelChroma(sync="beat"), "frames by the beat"),
+        (LogMelChroma(chroma="cqt"), "constant-Q chroma"),
+        (LogMelChroma(tuning=None), "a tuning that is estimated for each clip"),
         (ImageFront(), "the front end ImageFront"),
         (Mine(), "the front end Mine"),
     ],
     ids=str,
 )
-def test_what_no_graph_can_do_is_refused(front: Front, said: str) -> None:
+def test_what_no_graph_can_do_is_refused(front: FrontEnd, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}.* cannot be part of a graph .*: input=frames$"):
-        ears.of(front, (0, front.bins))
+        frontend_modules.frontend_module_of(front, (0, front.bins))
 
 
-def _mel(front: FrontEnd, sound: np.ndarray) -> np.ndarray:
+def _mel(front: LogMelChroma, sound: np.ndarray) -> np.ndarray:
     """Mel bands of a front end, whose chroma takes a while."""
     return replace(front, chroma="stft", tuning=0.0).frames(sound)[:, : front.n_mels]

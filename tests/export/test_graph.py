@@ -12,11 +12,11 @@ import torch
 
 from etude.audio.decode import decode
 from etude.backbones import efficientat
-from etude.build import conf_dir
+from etude.config.compose import conf_dir
 from etude.export import formats
-from etude.export.check import Trial, batch
 from etude.export.graph import Graph, traced
-from etude.prediction.model import Model
+from etude.export.parity_check import Trial, batch
+from etude.inference.model import Model
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 SMALL = {  # what the command's own tests export is an LSTM of one direction

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from etude.cli.export import main
 from etude.errors import UserError
-from etude.export import command, hub
+from etude.export.export import push
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -80,7 +81,7 @@ def test_the_hub_gets_the_files_of_an_export_and_no_others(
 ) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     line = [str(checkpoint), "format=safetensors", f"to={tmp_path}", "push=me/model", "private=true"]
-    assert command.main(line) == 0, capsys.readouterr().err
+    assert main(line) == 0, capsys.readouterr().err
     (created,) = [lines[0] for path, lines in heard if path.endswith("/create")]
     assert created["name"] == "model" and created["organization"] == "me"
     assert created.get("private") is True or created.get("visibility") == "private"
@@ -95,7 +96,7 @@ def test_what_the_hub_refuses_is_one_sentence_and_stays_here(
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     (tmp_path / "README.md").write_text("# A card")
     with pytest.raises(UserError, match=r"^push=me/model: the hub did not take it \(.*401.*what was exported is here$"):
-        hub.push("me/model", [tmp_path / "README.md"])
+        push("me/model", [tmp_path / "README.md"])
     assert heard == []
 
 
@@ -103,6 +104,6 @@ def test_without_a_token_nothing_is_made(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    assert command.main([str(checkpoint), f"to={tmp_path / 'to'}", "push=me/model"]) == 2
+    assert main([str(checkpoint), f"to={tmp_path / 'to'}", "push=me/model"]) == 2
     assert "there is no token of the Hugging Face hub; set HF_TOKEN, or run: hf auth login" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()

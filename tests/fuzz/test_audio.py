@@ -14,11 +14,11 @@ import soundfile
 from tests.fuzz.harness import assert_none, faults, room, seeds
 from tests.fuzz.mutate import damage
 
-from etude import build, prepare
-from etude.audio.decode import DecodeError
-from etude.data.read import sound
+from etude.audio.formats import DecodeError
+from etude.cli import predict, prepare
+from etude.config import instantiate
+from etude.data.readers import read_sound
 from etude.errors import UserError
-from etude.prediction import command as predict
 
 DAILY = 30  # seeds of the default suite, of which few go through a whole command
 SUFFIXES = (
@@ -71,8 +71,8 @@ def sounds(clip: Path) -> list[tuple[str, bytes]]:
 @pytest.fixture(scope="session")
 def fronts(config: Any) -> list[Any]:
     """Front ends of different kinds."""
-    return [build.make(config(f"feature={name}")["feature"]).front for name in FRONTS] + [
-        build.make(config("feature=mel", "feature.sync=beat")["feature"]).front
+    return [instantiate.make(config(f"feature={name}")["feature"]).front for name in FRONTS] + [
+        instantiate.make(config("feature=mel", "feature.sync=beat")["feature"]).front
     ]
 
 
@@ -88,7 +88,7 @@ def spoiled(rng: Random, sounds: Sequence[tuple[str, bytes]]) -> tuple[str, byte
 def reads(path: Path, front: Any) -> int:
     """Read a file as a collection does; its frames are sane."""
     try:
-        frames = sound(path, front, 0.0)
+        frames = read_sound(path, front, 0.0)
     except DecodeError as error:
         raise UserError(str(error)) from error
     assert frames.ndim == 2 and len(frames) > 0 and frames.shape[1] == front.bins, frames.shape

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from tests.fuzz.harness import assert_none, faults, room, seeds
 from tests.fuzz.mutate import TEXTS
 
-from etude import experiment, train
 from etude.__main__ import COMMANDS
-from etude.build import conf_dir
+from etude.cli import train
+from etude.config.compose import conf_dir
+from etude.experiment import stages
 
 Command = tuple[str, list[str]]
 COMMAND = "train"
@@ -203,7 +204,7 @@ def one(seed: int, known: dict[str, Any], top: Path, monkeypatch: pytest.MonkeyP
 def test_words_end_in_a_sentence(
     chunk: Sequence[int], keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(experiment, "run", reached)
+    monkeypatch.setattr(stages, "run", reached)
     monkeypatch.setattr("sys.argv", ["train.py"])
     assert callable(train.main)
     assert_none("overrides", {seed: one(seed, keys, tmp_path / str(seed), monkeypatch) for seed in chunk})

@@ -14,9 +14,10 @@ import yaml
 from tests.fuzz.harness import Room, assert_none, faults, room, seeds
 from tests.fuzz.mutate import TEXTS, damage, nested
 
-from etude import api, experiment
 from etude.__main__ import COMMANDS
-from etude.results import reading
+from etude.api import run as api
+from etude.experiment import stages
+from etude.runs import readers
 
 WORDS: dict[str, Sequence[str]] = {
     "report": ["{run}"],
@@ -29,7 +30,7 @@ WORDS: dict[str, Sequence[str]] = {
     "load": [],
 }
 DAILY = 6  # seeds of the default suite, with the commands that take little time
-CARRY_OUT = experiment.carry_out
+CARRY_OUT = stages.fit_and_measure
 CHEAP = ("report", "compare", "latent", "resume", "load")
 READ = {  # by command, what it reads first; of other files, any
     "predict": ("checkpoints/best.ckpt", "checkpoints/last.ckpt"), "export": ("checkpoints/best.ckpt", "record.json"),
@@ -45,8 +46,8 @@ def spoil(made: Room, run: Path, path: Path, rng: Random) -> str:
         parsed = json.loads(data) if path.suffix == ".json" else yaml.safe_load(data)
         for _ in range(rng.choice((1, 1, 2, 4))):
             parsed, done = nested(parsed, rng)
-        if isinstance(parsed, dict) and reading.CHECKSUM in parsed and rng.random() < 0.8:
-            parsed, done = reading.sealed(parsed), f"{done}, sealed"
+        if isinstance(parsed, dict) and readers.CHECKSUM in parsed and rng.random() < 0.8:
+            parsed, done = readers.sealed(parsed), f"{done}, sealed"
         path.write_text(
             json.dumps(parsed) if path.suffix == ".json" else yaml.safe_dump(parsed), "utf-8", "surrogatepass"
         )
@@ -76,10 +77,10 @@ def spoil(made: Room, run: Path, path: Path, rng: Random) -> str:
             "number": lambda: table.assign(**{name: rng.choice((0.0, float("nan"), float("inf"), -7, 10**12))}),
         }[done]()
         changed.to_parquet(path)
-        about = json.loads((run / reading.RECORD).read_text()) if (run / reading.RECORD).is_file() else {}
+        about = json.loads((run / readers.RECORD).read_text()) if (run / readers.RECORD).is_file() else {}
         if about and rng.random() < 0.8:  # as of a version without hashes
-            about.pop(reading.TABLE_HASH, None)
-            (run / reading.RECORD).write_text(json.dumps(reading.sealed(about)))
+            about.pop(readers.TABLE_HASH, None)
+            (run / readers.RECORD).write_text(json.dumps(readers.sealed(about)))
         return f"{name} {done}"
     if kind < 0.35:
         path.write_bytes(made.pickled())
@@ -137,9 +138,9 @@ def one(seed: int, tiny: Path, clip: Path, top: Path, monkeypatch: pytest.Monkey
         path = rng.choice(first) if first and rng.random() < 0.6 else rng.choice(files)
         about = f"{command} with {path.relative_to(run)}: {spoil(made, run, path, rng)}"
         if command == "resume" and path.suffix == ".ckpt":  # it is read where training begins
-            monkeypatch.setattr(experiment, "carry_out", CARRY_OUT)
+            monkeypatch.setattr(stages, "fit_and_measure", CARRY_OUT)
         else:
-            monkeypatch.setattr(experiment, "carry_out", stopped)
+            monkeypatch.setattr(stages, "fit_and_measure", stopped)
         words = [
             word.format(run=run.relative_to(made.work), other=other.relative_to(made.work)) for word in WORDS[command]
         ]

@@ -13,7 +13,7 @@ import pytest
 from tests.fuzz.harness import Room, assert_none, faults, room, seeds
 from tests.fuzz.mutate import TEXTS, damage
 
-from etude import prepare
+from etude.cli import prepare
 from etude.data.sources.table import collection
 
 DAILY = 60  # seeds of the default suite, of which one goes through a whole command

@@ -12,10 +12,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from etude import build
+from etude.config import instantiate
 from etude.data.collection import label, scalar
-from etude.data.draft import write
-from etude.learner import Learner
+from etude.data.pack_writer import write
+from etude.training import build
+from etude.training.learner import Learner
 
 Config = Callable[..., dict[str, Any]]
 Make = Callable[..., Path]
@@ -26,7 +27,7 @@ IDS = ["one", STRANGE, *(f"clip{k}" for k in range(4))]
 
 def recipe(config: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint keeps of a config."""
-    feature = build.make(config["feature"])
+    feature = instantiate.make(config["feature"])
     kept = {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")}
     columns = [feature.columns.start, feature.columns.stop]
     return {
@@ -51,7 +52,7 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
     def make(*overrides: str, epochs: tuple[int, ...] = (1,), frames: int = 50) -> Path:
         folder = tmp_path_factory.mktemp("run")
         plain = config("data=pack", "data.source.path=x", *overrides)
-        front = build.make(plain["feature"]).front
+        front = instantiate.make(plain["feature"]).front
         targets = {"genre": label(CLASSES), "valence": scalar(), "energy": scalar(), "danceability": scalar()}
         table = pd.DataFrame({
             "id": IDS, "group": IDS, "genre": ["low", "high"] * 3, "valence": np.linspace(0.1, 0.9, 6),

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude import build
 from etude.data.collection import label
-from etude.inspection.statistics import dead, statistics
-from etude.inspection.trace import Trace, trace
-from etude.inspection.watch import parts
-from etude.learner import Learner
+from etude.inspection.hooks import Trace, parts, trace
+from etude.inspection.layers import dead, statistics
+from etude.training import build
+from etude.training.learner import Learner
 
 from .conftest import recipe
 

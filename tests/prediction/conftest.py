@@ -12,11 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from etude import build
 from etude.audio.decode import decode
+from etude.config import instantiate
 from etude.data.collection import label, scalar
 from etude.data.sources.demo import collection
-from etude.prediction.model import Model
+from etude.inference.model import Model
+from etude.training import build
 
 STRANGE = '<img src=x onerror=alert(1)> & "$x$".ogg'
 TARGETS = {"genre": label(["<b>loud", "quiet", "soft"]), "energy": scalar(), "valence": scalar()}
@@ -29,7 +30,7 @@ def recipe_of(config: Callable[..., dict[str, Any]], evaluation: dict[str, Any],
     genre = config("task=genre")["task"]["targets"]
     del plain["task"]["targets"]["danceability"]
     plain["task"]["targets"] = genre | plain["task"]["targets"]
-    feature = build.make(plain["feature"])
+    feature = instantiate.make(plain["feature"])
     return {
         "config": {k: plain.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
         "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],

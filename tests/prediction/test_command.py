@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from etude.cli.predict import main, parse
 from etude.errors import UserError
 from etude.files.ownership import LIST
-from etude.prediction import engine, hearing
-from etude.prediction.command import main, parse
-from etude.prediction.journal import NAME
+from etude.inference import decoding, engine
+from etude.inference.journal import NAME
 
 
 def call(checkpoint: Path, sounds: Path, to: Path, *words: str) -> int:
@@ -65,7 +65,7 @@ def test_interrupted_and_started_again_it_ends_with_the_same_tables(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     heard: list[str] = []
-    real = hearing.hear
+    real = decoding.load_windows
 
     def noted(job: Any) -> Any:
         heard.append(job[0].name)
@@ -73,7 +73,7 @@ def test_interrupted_and_started_again_it_ends_with_the_same_tables(
             raise KeyboardInterrupt
         return real(job)
 
-    monkeypatch.setattr(engine, "hear", noted)
+    monkeypatch.setattr(engine, "load_windows", noted)
     to = tmp_path / "to"
     assert call(checkpoint, few, to, "batch=1") == 130
     assert "2 of 5 files are done; the same command goes on from here" in caplog.text
@@ -170,25 +170,25 @@ def test_a_run_alone_is_not_enough() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from etude.prediction.command import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.predict import main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "predict.py outputs/<run>" in out and "first 20 files" in out
     assert not {"torch", "numpy", "pandas", "hydra", "soundfile"} & set(out.split())
 
 
 def test_tables_hold_a_file_at_a_time(whole: Path, tmp_path: Path) -> None:
-    from etude.prediction.columns import Columns
-    from etude.prediction.tables import write
+    from etude.inference.model import Columns
+    from etude.inference.tables import write
 
     columns = Columns({"energy": {"kind": "scalar", "low": 0, "high": 1}})
     alive = 0
 
-    class Counted(engine.Said):
+    class Counted(engine.FilePrediction):
         def __del__(self) -> None:
             nonlocal alive
             alive -= 1
 
-    def results() -> Iterator[engine.Said]:
+    def results() -> Iterator[engine.FilePrediction]:
         nonlocal alive
         for number in range(2500):
             alive += 1

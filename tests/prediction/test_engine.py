@@ -14,16 +14,16 @@ import soundfile
 import torch
 
 import etude
-from etude.audio.front import Front
+from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront
-from etude.audio.spectral import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
-from etude.prediction import engine, hearing, shown
-from etude.prediction.hearing import Heard, hear
-from etude.prediction.model import Judged, Model
-from etude.prediction.results import Predictions, predicted
-from etude.prediction.windows import Window
-from etude.results.exploration.spectra import shrink
+from etude.inference import decoding, engine, figure
+from etude.inference.decoding import WindowedFile, load_windows
+from etude.inference.model import Judged, Model
+from etude.inference.tables import Predictions, predicted
+from etude.inference.windows import Window
+from etude.reports.spectrogram import shrink
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def test_batches_do_not_change_the_numbers(found: Predictions, model: Model, sou
 def test_few_files_are_under_way_however_many_there_are(model: Model) -> None:
     taken = 0
 
-    def hear_many() -> Iterator[Heard]:
+    def hear_many() -> Iterator[WindowedFile]:
         nonlocal taken
         for number in range(10_000):
             taken += 1
             frames = [np.zeros((20, 128), np.float16)]
-            yield Heard(Path(str(number)), 1, 1, 2.0, [Window(0, 1, list(frames)), Window(1, 2, list(frames))])
+            yield WindowedFile(Path(str(number)), 1, 1, 2.0, [Window(0, 1, list(frames)), Window(1, 2, list(frames))])
 
     results = engine.judge(model, hear_many(), 32)
     for done in range(40):
@@ -89,13 +89,13 @@ def test_few_files_are_under_way_however_many_there_are(model: Model) -> None:
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat every file that is longer than one window as a long one, and decode it in small blocks."""
-    monkeypatch.setattr(engine, "hear", partial(hear, limit=1))
+    monkeypatch.setattr(engine, "load_windows", partial(load_windows, limit=1))
     monkeypatch.setattr("etude.audio.decode.BLOCK", 1 << 16)
 
 
 @pytest.mark.usefixtures("streamed")
 def test_a_long_file_has_the_numbers_of_a_short_one(found: Predictions, model: Model, sounds: Path) -> None:
-    assert hear((sounds / "song.flac", model.plan()), 1).windows == []
+    assert load_windows((sounds / "song.flac", model.plan()), 1).windows == []
     other = predicted(model, sounds, batch=5)
     for one, two in ((found.files, other.files), (found.windows, other.windows)):
         pd.testing.assert_frame_equal(one.drop(columns="embedding", errors="ignore"),
@@ -106,7 +106,7 @@ def test_a_long_file_has_the_numbers_of_a_short_one(found: Predictions, model: M
 def test_a_long_file_is_judged_while_it_is_decoded(model: Model, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     batches: list[int] = []
-    real, judge = hearing.stream, model.judge
+    real, judge = decoding.stream, model.judge
 
     def counted(*args: Any) -> Iterator[np.ndarray]:
         for block in real(*args):
@@ -117,7 +117,7 @@ def test_a_long_file_is_judged_while_it_is_decoded(model: Model, sounds: Path, m
         batches.append(sum(decoded))
         return judge(windows)
 
-    monkeypatch.setattr(hearing, "stream", counted)
+    monkeypatch.setattr(decoding, "stream", counted)
     monkeypatch.setattr(model, "judge", noted)
     (said,) = engine.predict(model, [sounds / "song.flac"], model.plan(), batch=2, workers=1)
     assert len(said.windows) == 19 and len(batches) == 10
@@ -138,22 +138,22 @@ def test_a_long_file_that_breaks_in_the_end_has_no_numbers(model: Model, sounds:
 def test_a_file_that_may_be_no_music_is_used_and_said(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from etude.prediction.command import main
+    from etude.cli.predict import main
 
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-1, 1, 22050 * 3), 22050)
     assert main([str(checkpoint), str(tmp_path / "a.wav"), f"to={tmp_path / 'to'}", "page=false"]) == 0
     assert "a.wav: is used, although it may not be music: it is white noise near full scale" in caplog.text
 
 
-@pytest.mark.parametrize("front", [FrontEnd(), ASTFront()], ids=["relative", "absolute"])
+@pytest.mark.parametrize("front", [LogMelChroma(), ASTFront()], ids=["relative", "absolute"])
 def test_the_picture_of_a_long_sound_is_that_of_a_short_one(
-    front: Front, sounds: Path, monkeypatch: pytest.MonkeyPatch
+    front: FrontEnd, sounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = shown._bands(sounds / "song.flac", front)
+    whole = figure._bands(sounds / "song.flac", front)
     assert len(whole) > 97 * front.frames_per_second
-    monkeypatch.setattr(shown, "SPAN", 15.0)
-    parts = shown._bands(sounds / "song.flac", front)
-    assert len(parts) == -(-len(whole) // shown.MEAN)
+    monkeypatch.setattr(figure, "SPAN", 15.0)
+    parts = figure._bands(sounds / "song.flac", front)
+    assert len(parts) == -(-len(whole) // figure.MEAN)
     whole = shrink(whole, len(parts))
     difference = (whole - whole.max()) - (parts - parts.max())
     assert np.abs(difference).mean() < 0.5  # dB
@@ -174,20 +174,20 @@ def test_a_run_predicts_from_python(checkpoint: Path, clips: list[Path], tmp_pat
 
 def test_whatever_a_file_does_is_a_sentence(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = model.plan()
-    assert hear((tmp_path / "gone.wav", plan)).reason == "there is no such file"
+    assert load_windows((tmp_path / "gone.wav", plan)).reason == "there is no such file"
     (tmp_path / "odd.wav").write_bytes(b"x")
 
     def fails(*_: object) -> None:
         raise RuntimeError("a library\nsays so")
 
-    monkeypatch.setattr("etude.prediction.hearing.stream", fails)
-    heard = hear((tmp_path / "odd.wav", plan))
+    monkeypatch.setattr("etude.inference.decoding.stream", fails)
+    heard = load_windows((tmp_path / "odd.wav", plan))
     assert heard.reason == "a library says so" and not heard.windows
 
 
 def test_a_network_for_images_takes_no_sound(checkpoint: Path, tmp_path: Path) -> None:
     stored = torch.load(checkpoint, weights_only=True)
-    stored["etude"] |= {"front": {"_target_": "etude.audio.image.ImageFront", "n_mels": 128}}
+    stored["etude"] |= {"front": {"_target_": "etude.audio.frontend.ImageFront", "n_mels": 128}}
     torch.save(stored, tmp_path / "images.ckpt")
     with pytest.raises(UserError, match="looks at images, and takes no sound"):
         Model(tmp_path / "images.ckpt")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tests.results.hostile import NAMES, assert_harmless
 
-from etude.audio.spectral import FrontEnd
-from etude.prediction import page
-from etude.prediction.columns import Columns
-from etude.prediction.engine import Said
-from etude.prediction.shown import Shown
+from etude.audio.log_mel import LogMelChroma
+from etude.inference import page
+from etude.inference.engine import FilePrediction
+from etude.inference.figure import Shown
+from etude.inference.model import Columns
 
 
 def test_predictions_show_names_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,18 +22,18 @@ def test_predictions_show_names_as_text(tmp_path: Path, monkeypatch: pytest.Monk
     })  # fmt: skip
     checkpoint = tmp_path / NAMES[5] / "checkpoints" / NAMES[1].replace("/", "")
     model: Any = SimpleNamespace(
-        columns=columns, checkpoint=checkpoint, front=FrontEnd(), network=SimpleNamespace(backbone=columns)
+        columns=columns, checkpoint=checkpoint, front=LogMelChroma(), network=SimpleNamespace(backbone=columns)
     )
     values = [1 / len(NAMES)] * len(NAMES) + [0.5]
     windows = [(0.0, 2.0, values), (1.0, 3.0, values)]
     names = [name.replace("/", "∕") for name in NAMES]
-    said = [Said(Path("a<b>") / name, 1, 1, 3.0, values, windows) for name in names]
-    said += [Said(Path(name), 1, 1, 0.0, reason=name) for name in names]
+    said = [FilePrediction(Path("a<b>") / name, 1, 1, 3.0, values, windows) for name in names]
+    said += [FilePrediction(Path(name), 1, 1, 0.0, reason=name) for name in names]
 
     def run(_: Any, jobs: list[Any], *__: Any, **___: Any) -> list[Shown]:
         return [Shown(why=path.name) for path, _ in jobs]
 
-    monkeypatch.setattr(page.runners, "run", run)
+    monkeypatch.setattr(page.workers, "run", run)
     plan: Any = SimpleNamespace(
         window=2.0, overlap=False, crops=0, front=SimpleNamespace(sync="none", n_mels=4, rate=8000)
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from etude.errors import UserError
-from etude.prediction.inputs import files
+from etude.inference.inputs import files
 
 
 def test_folders_are_searched_and_lists_go_on_from_where_they_are(sounds: Path, tmp_path: Path) -> None:

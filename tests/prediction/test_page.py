@@ -12,10 +12,10 @@ from tests.browsing import visit
 from tests.prediction.conftest import STRANGE
 from tests.results.test_report_browser import CONTRAST, NAMELESS
 
-from etude.prediction.columns import Columns
-from etude.prediction.command import main
-from etude.prediction.engine import Said
-from etude.prediction.lines import clock, plots, times
+from etude.cli.predict import main
+from etude.inference.engine import FilePrediction
+from etude.inference.figure import clock, plots, times
+from etude.inference.model import Columns
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_lines_break_where_it_is_silent_and_reach_the_ends() -> None:
     })  # fmt: skip
     values = [0.3, 0.2, 0.15, 0.1, 0.1, 0.1, 0.05, 0.0, 140.0, 0.25, 1.5]
     windows = [(0.0, 4.0, values), (2.0, 6.0, values), (4.0, 8.0, None), (6.0, 10.0, values)]
-    drawn = plots(Said(Path("x"), 1, 1, 10.0, values, windows), columns)
+    drawn = plots(FilePrediction(Path("x"), 1, 1, 10.0, values, windows), columns)
     assert [plot.title for plot in drawn] == [
         "genre: probability, 0 to 1", "tempo: 40 to 240", "energy, valence: 0 to 1",
     ]  # fmt: skip

@@ -11,10 +11,11 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from etude import build
+from etude.data import datamodule
 from etude.data.sources.demo import collection
-from etude.prediction.model import Model
-from etude.prediction.results import predicted
+from etude.inference.model import Model
+from etude.inference.tables import predicted
+from etude.training import build
 
 COUNT = 5
 KINDS = {
@@ -29,7 +30,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_clip_has_the_numbers_of_evaluation(kind: str, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     composed = config("task=joint", *KINDS[kind])
-    data = build.data(composed)
+    data = datamodule.data(composed)
     data.setup()
     data.parts[data.rows("test")[COUNT:]] = "none"
     torch.manual_seed(1)

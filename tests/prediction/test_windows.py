@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from etude.audio.decode import decode
-from etude.audio.front import Front
-from etude.audio.spectral import FrontEnd
+from etude.audio.frontend import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
-from etude.prediction import windows as cutting
-from etude.prediction.windows import Plan, Tape, Window
+from etude.inference import windows as cutting
+from etude.inference.windows import Plan, Tape, Window
 
-PLAN = Plan(FrontEnd(), (0, 128), 431, 431)
+PLAN = Plan(LogMelChroma(), (0, 128), 431, 431)
 
 
 def in_blocks(audio: np.ndarray, size: int) -> list[np.ndarray]:
@@ -63,7 +63,7 @@ def test_a_window_is_what_its_seconds_are_alone(clips: list[Path]) -> None:
         assert frames.dtype == np.float16 and frames.shape == (431, 128)
         assert frames.max() == 0  # each is measured against its own loudest bin, as a clip was
     first = audio[: 430 * 512 + 1]
-    np.testing.assert_array_equal(found[0].crops[0], FrontEnd().frames(first)[:, :128].astype(np.float16))
+    np.testing.assert_array_equal(found[0].crops[0], LogMelChroma().frames(first)[:, :128].astype(np.float16))
 
 
 def test_blocks_do_not_change_windows(clips: list[Path]) -> None:
@@ -103,7 +103,7 @@ def test_several_crops_are_heard_where_evaluation_heard_several() -> None:
 
 
 @dataclass(frozen=True)
-class Beats(Front):
+class Beats(FrontEnd):
     """A frame for every half second, as a tracker of beats would make them."""
 
     sync: str = "beat"
@@ -122,7 +122,7 @@ def test_by_the_beat_a_window_has_as_many_beats_as_a_clip_had() -> None:
 
 
 def test_what_an_older_checkpoint_does_not_say_is_assumed() -> None:
-    plan = Plan.of({"columns": [0, 128]}, FrontEnd())
+    plan = Plan.of({"columns": [0, 128]}, LogMelChroma())
     assert len(windows(np.ones(22050 * 30, np.float32), plan)) == 1
     assert len(windows(np.ones(22050 * 40, np.float32), plan)) == 2
 
@@ -130,4 +130,4 @@ def test_what_an_older_checkpoint_does_not_say_is_assumed() -> None:
 @pytest.mark.parametrize(("window", "overlap"), [(0, 0.5), (-1, 0.5), (float("nan"), 0.5), (None, 1), (None, -0.1)])
 def test_a_plan_that_cannot_be_is_refused(window: float | None, overlap: float) -> None:
     with pytest.raises(UserError, match=r"^(window|overlap)=.*: must be"):
-        Plan.of({"columns": [0, 128]}, FrontEnd(), window, overlap)
+        Plan.of({"columns": [0, 128]}, LogMelChroma(), window, overlap)

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from etude.results.baselines import INVERSE_PENALTIES, PENALTIES, constant, linear, mel_statistics
+from etude.evaluation.baselines import INVERSE_PENALTIES, PENALTIES, constant, linear, mel_statistics
 
 
 def data(n: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

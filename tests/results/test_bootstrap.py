@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from etude.results.bootstrap import codes, difference, interval, weights
+from etude.evaluation.bootstrap import codes, difference, interval, weights
 
 
 def test_groups_are_drawn_whole_and_with_replacement() -> None:

@@ -7,9 +7,9 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from etude.results import agreement, calibration
-from etude.results.measure import measure
-from etude.results.metrics import PRIMARY
+from etude.evaluation import calibration
+from etude.evaluation.measure import measure
+from etude.evaluation.metrics import PRIMARY
 
 
 def error_by_sklearn(probability: np.ndarray, true: np.ndarray, pred: np.ndarray) -> float:
@@ -27,7 +27,7 @@ def test_probabilities_as_scikit_learn_judges_them(classes: int) -> None:
     probability, true = rng.dirichlet([0.5] * classes, 80), rng.integers(0, classes, 80)
     pred = probability.argmax(1)
     weights = np.vstack([np.ones(80, int), rng.multinomial(80, np.full(80, 1 / 80), 20)])
-    got = calibration.scores(probability, true, pred, weights)
+    got = calibration.calibration_scores(probability, true, pred, weights)
     for row, times in enumerate(weights):
         p, y, said = (np.repeat(value, times, axis=0) for value in (probability, true, pred))
         every = np.arange(classes)
@@ -35,14 +35,14 @@ def test_probabilities_as_scikit_learn_judges_them(classes: int) -> None:
         brier = brier_score_loss(y, p if classes > 2 else p[:, 1], labels=every, scale_by_half=False)
         assert got["brier"][row] == pytest.approx(brier)
         assert got["ece"][row] == pytest.approx(error_by_sklearn(p, y, said))
-    assert {k: v[0] for k, v in calibration.scores(probability, true, pred).items()} == pytest.approx(
+    assert {k: v[0] for k, v in calibration.calibration_scores(probability, true, pred).items()} == pytest.approx(
         {k: v[0] for k, v in got.items()}, nan_ok=True
     )
 
 
 def test_a_probability_of_zero_for_the_truth_is_no_infinity() -> None:
     probability = np.array([[1, 0], [0, 1]], dtype=np.float32)
-    got = calibration.scores(probability, np.array([1, 1]), np.array([0, 1]))
+    got = calibration.calibration_scores(probability, np.array([1, 1]), np.array([0, 1]))
     assert got["nll"][0] == pytest.approx(log_loss([1, 1], probability, labels=[0, 1]), rel=1e-6)
     assert got["brier"][0] == 1 and got["ece"][0] == 0.5
 
@@ -55,7 +55,7 @@ def test_a_calibrated_network_shows_the_error_that_chance_leaves_it() -> None:
     errors = []
     for _ in range(400):
         true = (probability.cumsum(1) > rng.random((60, 1))).argmax(1)  # as likely as the network says
-        errors.append(calibration.scores(probability, true, pred)["ece"][0])
+        errors.append(calibration.calibration_scores(probability, true, pred)["ece"][0])
     assert chance["mean"] == pytest.approx(np.mean(errors), abs=0.01)
     assert np.mean(np.array(errors) > chance["high"]) == pytest.approx(0.05, abs=0.035)
 
@@ -64,7 +64,7 @@ def test_limits_of_agreement_as_numpy_and_scipy_compute_them() -> None:
     rng = np.random.default_rng(1)
     true, pred = rng.random(50) + 100, rng.random(50) + 100
     weights = np.vstack([np.ones(50, int), rng.multinomial(50, np.full(50, 1 / 50), 20)])
-    got = agreement.scores(true, pred, weights)
+    got = calibration.limits_of_agreement(true, pred, weights)
     for row, times in enumerate(weights):
         error = np.repeat(pred - true, times)
         assert got["bias"][row] == pytest.approx(error.mean(), abs=1e-12)

@@ -6,8 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etude.results.compare import COLUMNS, collect, find, main, show
-from etude.results.measure import write
+from etude.cli.compare import main
+from etude.evaluation.measure import write
+from etude.reports.comparison.compare import show
+from etude.reports.comparison.runs import find
+from etude.reports.comparison.scores import COLUMNS, collect
 
 
 @pytest.fixture

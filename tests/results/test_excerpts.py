@@ -18,18 +18,17 @@ from PIL import Image
 
 from etude.audio.decode import decode
 from etude.audio.excerpt import RATE, SECONDS
-from etude.audio.front import Front
-from etude.audio.image import ImageFront
-from etude.audio.spectral import FrontEnd
+from etude.audio.frontend import FrontEnd, ImageFront
+from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection
+from etude.evaluation.measure import write
+from etude.evaluation.predictions import find_worst_errors
 from etude.files.ownership import subfolder
-from etude.keep import COLUMNS, keep
-from etude.results import excerpts
-from etude.results.measure import write
-from etude.results.pool import gather
-from etude.results.report import render
-from etude.results.shades import SHADES
-from etude.results.worst import worst
+from etude.reports import worst_errors
+from etude.reports.pooling import gather
+from etude.reports.run_report import write_report
+from etude.reports.svg import SHADES
+from etude.reports.worst_errors import COLUMNS, save_worst_errors
 
 HOSTILE = "<script>alert('clip')</script>"
 LONG = 18  # seconds
@@ -46,10 +45,10 @@ def wrong(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_ids(table: pd.DataFrame) -> list[str]:
-    return [row[0] for row in worst(table, "genre", "label")["rows"]]
+    return [row[0] for row in find_worst_errors(table, "genre", "label")["rows"]]
 
 
-def data_of(table: pd.DataFrame, home: Path, front: Front) -> Any:
+def data_of(table: pd.DataFrame, home: Path, front: FrontEnd) -> Any:
     """A data module of these clips: noise with a tone, one file for all but two, which are broken and missing."""
     home.mkdir()
     ids = list(table["id"])
@@ -71,13 +70,13 @@ def data_of(table: pd.DataFrame, home: Path, front: Front) -> Any:
 
 @pytest.fixture(scope="module")
 def data(wrong: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return data_of(wrong, tmp_path_factory.mktemp("sounds") / "home", FrontEnd())
+    return data_of(wrong, tmp_path_factory.mktemp("sounds") / "home", LogMelChroma())
 
 
 @pytest.fixture
 def kept(make_run: Callable[..., Path], wrong: pd.DataFrame, data: Any) -> Path:
     folder = make_run("kept", table=wrong)
-    assert keep(folder, wrong, data, GENRE) == folder / "errors"
+    assert save_worst_errors(folder, wrong, data, GENRE) == folder / "errors"
     write(folder)
     return folder
 
@@ -105,12 +104,12 @@ def test_each_of_the_worst_has_its_picture_and_the_beginning_of_its_sound(
         assert np.corrcoef(audio, source[: len(audio)])[0, 1] > 0.9
         assert clip["seconds"] == pytest.approx(LONG)
     with caplog.at_level(logging.INFO):
-        keep(kept, wrong, data, GENRE)
+        save_worst_errors(kept, wrong, data, GENRE)
     assert "errors/ has no sound of 2 of 10 clips" in caplog.text
 
 
 def test_the_page_shows_and_plays_them_and_says_whose_they_are(kept: Path, wrong: pd.DataFrame) -> None:
-    page = render(kept).read_text("utf-8")
+    page = write_report(kept).read_text("utf-8")
     assert len(page.encode()) < 5_000_000
     listed = len(worst_ids(wrong))
     assert len(re.findall("<audio ", page)) == listed - 2
@@ -124,9 +123,9 @@ def test_the_page_shows_and_plays_them_and_says_whose_they_are(kept: Path, wrong
 
 
 def test_what_finds_no_room_is_said(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = len(render(kept).read_bytes())
-    monkeypatch.setattr(excerpts, "PAGE", whole // 2)
-    page = render(kept).read_bytes()
+    whole = len(write_report(kept).read_bytes())
+    monkeypatch.setattr(worst_errors, "PAGE", whole // 2)
+    page = write_report(kept).read_bytes()
     assert len(page) <= whole // 2
     sounds = page.count(b"<audio ")
     assert 0 < sounds < 8 and page.count(b"<image ") == 10  # pictures come first
@@ -137,14 +136,14 @@ def test_images_have_no_player(wrong: pd.DataFrame, make_run: Callable[..., Path
     folder = make_run("digits", table=wrong)
     front = ImageFront(n_mels=8)
     data = data_of(wrong, tmp_path / "home", front)
-    keep(folder, wrong, data, GENRE)
+    save_worst_errors(folder, wrong, data, GENRE)
     index = json.loads((folder / "errors" / "index.json").read_text("utf-8"))
     assert not index["sound"] and not any("audio" in clip for clip in index["clips"])
     picture = np.asarray(Image.open(folder / "errors" / "00.png"))
     image = data.frames[index["clips"][0]["id"]].astype(float)
     assert np.corrcoef(picture.ravel(), image.ravel())[0, 1] > 0.99  # upright: frames are rows
     write(folder)
-    page = render(folder).read_text("utf-8")
+    page = write_report(folder).read_text("utf-8")
     assert "<audio" not in page and "dB" not in page.split('id="training"')[0].split("Most confident errors")[1]
 
 
@@ -152,7 +151,7 @@ def test_a_run_without_errors_keeps_nothing(make_run: Callable[..., Path], wrong
     folder = make_run("perfect", table=wrong)
     subfolder(folder / "errors")  # of an earlier end
     right = wrong.assign(**{"genre.pred": wrong["genre.true"]})
-    assert keep(folder, right, data, GENRE) is None
+    assert save_worst_errors(folder, right, data, GENRE) is None
     assert not (folder / "errors").exists() and not list(folder.glob(".errors*"))
 
 
@@ -164,25 +163,25 @@ def test_a_name_that_leads_elsewhere_is_refused(kept: Path, key: str, value: str
     index = json.loads(path.read_text("utf-8"))
     index["clips"][0][key] = value
     path.write_text(json.dumps(index), encoding="utf-8")
-    page = render(kept).read_text("utf-8")
+    page = write_report(kept).read_text("utf-8")
     assert "What is in errors/index.json cannot be read" in page and "<audio" not in page
 
 
 def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
     for path in (kept / "errors").glob("*.ogg"):
         path.unlink()  # copied without its sounds
-    page = render(kept).read_text("utf-8")
+    page = write_report(kept).read_text("utf-8")
     assert "<audio" not in page and page.count("<image ") == 10
     (kept / "errors" / "index.json").write_text("{", encoding="utf-8")
-    assert "What is in errors/index.json cannot be read" in render(kept).read_text("utf-8")
+    assert "What is in errors/index.json cannot be read" in write_report(kept).read_text("utf-8")
     (kept / "errors" / "index.json").unlink()
-    assert "No picture or sound of these clips is at hand." in render(kept).read_text("utf-8")
+    assert "No picture or sound of these clips is at hand." in write_report(kept).read_text("utf-8")
 
 
 def test_folds_bring_theirs_together(kept: Path, tmp_path: Path, wrong: pd.DataFrame) -> None:
     ids = worst_ids(wrong)
     gather([kept, tmp_path / "bare", kept], tmp_path, {ids[0], ids[3]})
-    found = excerpts.read(tmp_path)
-    assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == excerpts.read(kept)["scale"]
-    mine, theirs = (excerpts.read(folder)["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))
+    found = worst_errors.read(tmp_path)
+    assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == worst_errors.read(kept)["scale"]
+    mine, theirs = (worst_errors.read(folder)["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))
     assert (tmp_path / "errors" / mine).read_bytes() == (kept / "errors" / theirs).read_bytes()

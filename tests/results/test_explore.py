@@ -19,13 +19,14 @@ from scipy.stats import spearmanr
 
 from etude.audio.beats import track
 from etude.audio.decode import decode
-from etude.audio.spectral import FrontEnd
+from etude.audio.log_mel import LogMelChroma
+from etude.cli.explore import main
 from etude.data.pack import Pack
 from etude.data.sources import demo
-from etude.explore import main
-from etude.results.exploration import alike, charts, choose, counts, spectra, ticks
-from etude.results.exploration.canvas import light
-from etude.results.exploration.views import View, files, view
+from etude.reports import clip_frames, spectrogram
+from etude.reports.clip_frames import View, files, view
+from etude.reports.dataset import duplicates, pictures, statistics
+from etude.reports.svg import light
 
 HOSTILE = "<script>alert('clip')</script>"
 GROUP = "<i>Band & Söhne</i> $x$"
@@ -324,7 +325,7 @@ def test_bad_words_are_one_sentence(
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from etude.explore import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.explore import main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "clips=<id,id,...>" in out
     assert not {"torch", "matplotlib", "pandas", "numpy", "hydra"} & set(out.split())
@@ -334,65 +335,65 @@ def test_random_clips_are_of_different_classes() -> None:
     index = pd.DataFrame({"id": range(20), "genre": ["a"] * 16 + ["b", "b", "c", None]})
     targets = {"genre": {"kind": "label", "classes": ["a", "b", "c"]}}
     for seed in range(5):
-        rows = choose.random(index, targets, 5, seed)
+        rows = clip_frames.random(index, targets, 5, seed)
         kinds = index["genre"][rows].tolist()
         assert sorted(kinds[:3]) == ["a", "b", "c"] and sorted(kinds[3:]) == ["a", "b"]
-        assert rows == choose.random(index, targets, 5, seed)
-    assert len(choose.random(index, targets, 99, 0)) == 20
-    assert choose.random(index, {}, 5, 0) != choose.random(index, {}, 5, 1)
+        assert rows == clip_frames.random(index, targets, 5, seed)
+    assert len(clip_frames.random(index, targets, 99, 0)) == 20
+    assert clip_frames.random(index, {}, 5, 0) != clip_frames.random(index, {}, 5, 1)
 
 
 def test_an_offset_between_two_clips_is_found() -> None:
     rng = np.random.default_rng(0)
     whole = rng.normal(size=(400, 128)).cumsum(0)  # wanders, as the spectrum of a piece does
-    x, y = alike.shapes(whole[:300]), alike.shapes(whole[90:])
-    assert alike.aligned(x, y) == (pytest.approx(1), 90)
-    assert alike.aligned(y, x) == (pytest.approx(1), -90)
+    x, y = duplicates.shapes(whole[:300]), duplicates.shapes(whole[90:])
+    assert duplicates.aligned(x, y) == (pytest.approx(1), 90)
+    assert duplicates.aligned(y, x) == (pytest.approx(1), -90)
     noisy = y + 0.3 * y.std() * rng.normal(size=y.shape)
-    correlation, offset = alike.aligned(x, noisy)
+    correlation, offset = duplicates.aligned(x, noisy)
     pairs = np.stack([z - z.mean(0) for z in (x[90:], noisy[:210])]).reshape(2, -1)
     assert (correlation, offset) == (pytest.approx(np.corrcoef(pairs)[0, 1], abs=1e-4), 90)
-    assert alike.aligned(np.zeros((50, 16)), np.zeros((50, 16))) == (0.0, 0)
+    assert duplicates.aligned(np.zeros((50, 16)), np.zeros((50, 16))) == (0.0, 0)
 
 
 def test_neighbours_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     vectors = np.repeat(rng.normal(size=(10, 30)), 4, axis=0) + 0.3 * rng.normal(size=(40, 30))
-    monkeypatch.setattr(alike, "BLOCK", 7)
+    monkeypatch.setattr(duplicates, "BLOCK", 7)
     unit = (vectors - vectors.mean(0)) / vectors.std(0)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     cosine = unit @ unit.T - 2 * np.eye(40)
-    near = np.argsort(-cosine, axis=1)[:, : alike.NEAREST]
-    expected = {(min(i, j), max(i, j)) for i in range(40) for j in near[i] if cosine[i, j] >= alike.CLOSE}
-    found = alike.neighbours(vectors)
+    near = np.argsort(-cosine, axis=1)[:, : duplicates.NEAREST]
+    expected = {(min(i, j), max(i, j)) for i in range(40) for j in near[i] if cosine[i, j] >= duplicates.CLOSE}
+    found = duplicates.neighbours(vectors)
     assert set(found) == expected and len(expected) >= 50
     assert all(value == pytest.approx(cosine[pair], abs=1e-5) for pair, value in found.items())
-    assert alike.neighbours(vectors[:1]) == {}
+    assert duplicates.neighbours(vectors[:1]) == {}
 
 
 def test_whole_numbers_fill_whole_bins() -> None:
-    found = counts.histogram(np.array([1.0, 1, 2, 9, np.nan]), 1, 9)
+    found = statistics.histogram(np.array([1.0, 1, 2, 9, np.nan]), 1, 9)
     assert found["edges"] == [k - 0.5 for k in range(1, 11)]
     assert found["counts"] == [2, 1, 0, 0, 0, 0, 0, 0, 1] and (found["n"], found["missing"]) == (4, 1)
-    wide = counts.histogram(np.arange(100.0), 0, 99)
+    wide = statistics.histogram(np.arange(100.0), 0, 99)
     assert set(wide["counts"]) == {5}
-    assert counts.histogram(np.array([np.nan]), 0, 1)["mean"] is None
+    assert statistics.histogram(np.array([np.nan]), 0, 1)["mean"] is None
 
 
 @pytest.mark.parametrize(("hertz", "pitch"), [(1000.0, "B"), (440.0, "A"), (4000.0, "B"), (277.18, "C♯")])
 def test_a_tone_lies_at_its_tick(hertz: float, pitch: str) -> None:
     from matplotlib.figure import Figure
 
-    front = FrontEnd()
+    front = LogMelChroma()
     tone = np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32)
     mel, chroma = np.split(front.frames(tone).mean(0), [front.n_mels])
     axes = Figure().add_subplot()
-    ticks.pitches(axes, front, {"muted": "k"})
+    spectrogram.pitches(axes, front, {"muted": "k"})
     both = [(axes.get_yticks(minor=minor), axes.get_yticklabels(minor=minor)) for minor in (False, True)]
     places = {text.get_text(): place for at, texts in both for place, text in zip(at, texts, strict=True)}
     assert places[pitch] == chroma.argmax() and len(places) == 12
     axes = Figure().add_subplot()
-    ticks.hertz(axes, front, {})
+    spectrogram.hertz(axes, front, {})
     bands = {text.get_text(): place for place, text in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)}
     if f"{hertz:,.0f}" in bands:
         assert abs(bands[f"{hertz:,.0f}"] - mel.argmax()) <= 1
@@ -402,12 +403,12 @@ def test_bars_are_as_long_as_their_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
     from matplotlib.figure import Figure
 
     drawn: list[Any] = []
-    monkeypatch.setattr(charts, "picture", lambda draw, *_: drawn.append(draw) or "")
+    monkeypatch.setattr(pictures, "picture", lambda draw, *_: drawn.append(draw) or "")
     parts = [{"train": 3, "val": 0, "test": 2}, {"train": 7, "val": 1, "test": 4}]
     rows = [{"class": f"${k}$", "clips": sum(one.values()), "parts": one} for k, one in enumerate(parts)]
-    charts.classes("genre", {"classes": rows}, tmp_path / "a.png")
-    charts.before("genre", {"few": 2, "many": 9}, tmp_path / "b.png")
-    charts.histogram(
+    pictures.class_chart("genre", {"classes": rows}, tmp_path / "a.png")
+    pictures.before("genre", {"few": 2, "many": 9}, tmp_path / "b.png")
+    pictures.histogram_chart(
         "x",
         {"counts": [1, 0, 4], "edges": [0, 1, 2, 3], "mean": 1.5, "n": 5, "min": 0, "max": 3},
         "s",
@@ -421,7 +422,7 @@ def test_bars_are_as_long_as_their_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_a_view_is_what_the_front_end_makes_of_the_sound() -> None:
-    source, front = demo.collection(), FrontEnd()
+    source, front = demo.collection(), LogMelChroma()
     clip, path = source.table["id"][0], Path(source.table["path"][0])
     shown = view(clip, 0, None, front, files(source))  # type: ignore[arg-type]  # no pack is read where there is sound
     audio = decode(path, front.rate)
@@ -432,12 +433,12 @@ def test_a_view_is_what_the_front_end_makes_of_the_sound() -> None:
 
 def test_a_long_clip_is_shown_as_means() -> None:
     frames = np.arange(20.0).reshape(10, 2)
-    assert np.array_equal(spectra.shrink(frames, 4), [[2, 3], [8, 9], [14, 15], [18, 19]])
-    assert np.array_equal(spectra.shrink(frames, 10), frames)
+    assert np.array_equal(spectrogram.shrink(frames, 4), [[2, 3], [8, 9], [14, 15], [18, 19]])
+    assert np.array_equal(spectrogram.shrink(frames, 10), frames)
 
 
 def test_a_clip_without_frames_has_no_picture(tmp_path: Path) -> None:
-    assert spectra.drawing(View({}, {"none": "gone"}), FrontEnd(), tmp_path / "x.png", (-80, 0), 100, "x") == ""
+    assert spectrogram.drawing(View({}, {"none": "gone"}), LogMelChroma(), tmp_path / "x.png", (-80, 0), 100, "x") == ""
     assert not list(tmp_path.iterdir())
 
 
@@ -445,15 +446,15 @@ def test_one_clip_is_a_collection(home: Path, looked: Any) -> None:
     """Nothing is near a clip that is alone."""
     pack = Pack(next(path.parent for path in (home / "packs").glob("clips-*/manifest.json")))
     pack.index = pack.index.head(1)
-    assert alike.pairs(pack, 128) == {"alike": [], "compared": 0, "closest": None}
+    assert duplicates.pairs(pack, 128) == {"alike": [], "compared": 0, "closest": None}
 
 
 def test_picture_of_many_classes_says_how_many_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "MOST", 3)  # which is drawn sooner
+    monkeypatch.setattr(pictures, "MOST", 3)  # which is drawn sooner
     rows = [{"class": f"class {i:02d}", "clips": 2, "groups": 2, "parts": {}} for i in range(5)]
-    drawing = charts.classes("style", {"classes": rows}, tmp_path / "a.png")
+    drawing = pictures.class_chart("style", {"classes": rows}, tmp_path / "a.png")
     assert "Clips of each class of style, the first 3 of 5; the table has the numbers." in drawing
     assert "class 02" in drawing and "class 03" not in drawing
-    before = charts.before("style", {row["class"]: 2 for row in rows}, tmp_path / "b.png")
+    before = pictures.before("style", {row["class"]: 2 for row in rows}, tmp_path / "b.png")
     assert "before classes were merged, the first 3 of 5" in before
-    assert charts.first_of(3) == ""
+    assert pictures.first_of(3) == ""

@@ -10,10 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from etude.results import fonts
-from etude.results.exploration.canvas import picture
-from etude.results.fonts import draws, families, number_names
-from etude.results.svg import svg
+from etude.reports import fonts
+from etude.reports.fonts import draws, families, number_names
+from etude.reports.svg import picture, svg
 
 NAMES = ["rock", "Café – ünï", "古典音乐", "🎸 rock", "ロック"]
 

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from etude.evaluation import bootstrap
+from etude.evaluation.measure import measure, write
 from etude.files.ownership import LIST
-from etude.results import bootstrap
-from etude.results.measure import measure, write
 
 
 @pytest.fixture(scope="module")

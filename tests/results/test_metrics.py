@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from etude.results.metrics import PRIMARY, classification, regression
+from etude.evaluation.metrics import PRIMARY, classification, regression
 
 AVERAGES = ("macro", "micro", "weighted")
 

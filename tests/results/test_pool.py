@@ -12,9 +12,11 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score
 
-from etude.results.compare import find, main, show
-from etude.results.measure import write
-from etude.results.pool import pool
+from etude.cli.compare import main
+from etude.evaluation.measure import write
+from etude.reports.comparison.compare import show
+from etude.reports.comparison.runs import find
+from etude.reports.pooling import pool_folds
 
 FOLDS = 3
 MakeFold = Callable[..., Path]
@@ -50,7 +52,7 @@ def fold(make_run: Callable[..., Path], table: pd.DataFrame) -> MakeFold:
 
 def test_every_clip_is_scored_once(fold: MakeFold, table: pd.DataFrame) -> None:
     runs = [fold(number) for number in range(FOLDS)]
-    (pooled,) = pool(runs[0].parent, runs)
+    (pooled,) = pool_folds(runs[0].parent, runs)
     together = pd.read_parquet(pooled / "predictions.parquet")
     tested = together[together["split"] == "test"]
     assert sorted(tested["id"]) == sorted(table["id"])
@@ -65,7 +67,7 @@ def test_every_clip_is_scored_once(fold: MakeFold, table: pd.DataFrame) -> None:
 
 def test_the_record_says_what_was_pooled(fold: MakeFold) -> None:
     runs = [fold(number, disjoint=number != 1) for number in range(FOLDS)]
-    (pooled,) = pool(runs[0].parent, runs)
+    (pooled,) = pool_folds(runs[0].parent, runs)
     record = json.loads((pooled / "record.json").read_text("utf-8"))
     assert record["data"]["pooled"] == [0, 1, 2]
     assert record["data"]["fold"] is None
@@ -80,7 +82,7 @@ def test_the_record_says_what_was_pooled(fold: MakeFold) -> None:
 def test_only_runs_that_differ_in_nothing_else_are_pooled(fold: MakeFold) -> None:
     runs = [fold(n) for n in range(FOLDS)] + [fold(n, "deep", depth=8) for n in (0, 2)] + [fold(1, "lone", depth=1)]
     runs.append(fold(2, "other-data", hash="another"))
-    pooled = pool(runs[0].parent, runs)
+    pooled = pool_folds(runs[0].parent, runs)
     tested = [json.loads((folder / "record.json").read_text("utf-8"))["data"]["pooled"] for folder in pooled]
     assert tested == [[0, 1, 2], [0, 2]]
 
@@ -91,7 +93,7 @@ def test_a_clip_tested_twice_is_refused(fold: MakeFold) -> None:
     other = pd.read_parquet(runs[1] / "predictions.parquet")
     pd.concat([other, table[table["split"] == "test"]]).to_parquet(runs[1] / "predictions.parquet")
     with pytest.raises(ValueError, match="is tested in two folds"):
-        pool(runs[0].parent, runs)
+        pool_folds(runs[0].parent, runs)
 
 
 def test_a_table_shows_what_is_pooled_in_place_of_its_folds(fold: MakeFold, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,13 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from etude.results import latent_figure, markdown
-from etude.results.measure import write
-from etude.results.metrics import LOWER_IS_BETTER
-from etude.results.report import main, render
-from etude.results.sections import ROWS
-from etude.results.text import number
+from etude.cli.report import main
+from etude.evaluation.formatting import number
+from etude.evaluation.measure import write
+from etude.evaluation.metrics import LOWER_IS_BETTER
+from etude.reports import embedding_thumbnail
+from etude.reports import html as markdown
+from etude.reports.run_report import ROWS, write_report
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -65,7 +66,7 @@ class Page(HTMLParser):
 
 def build(folder: Path) -> tuple[Page, dict]:
     write(folder)
-    path = render(folder)
+    path = write_report(folder)
     assert path == folder / "report.html"
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return Page(path.read_text(encoding="utf-8")), metrics
@@ -255,7 +256,7 @@ def test_a_run_that_was_measured_before_these_numbers_is_shown(make_run) -> None
         for part in target["splits"].values():
             part.pop("calibration", None), part.pop("agreement", None)
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    html = Page(render(folder).read_text("utf-8"))
+    html = Page(write_report(folder).read_text("utf-8"))
     assert "This run was measured before they were judged: rebuild the report." in html.text
     assert html.text.count("This run was measured before residuals were: rebuild the report.") == 3
 
@@ -271,10 +272,10 @@ def test_maps_need_clips_and_one_network(make_run, table: pd.DataFrame) -> None:
 
 def test_map_is_scikit_learns_and_the_same_again(table: pd.DataFrame, targets: dict) -> None:
     z = np.stack(table["embedding"].to_list()).astype(float)
-    plane = latent_figure.points(z)["Principal components"]
+    plane = embedding_thumbnail.points(z)["Principal components"]
     expected = PCA(2).fit_transform(StandardScaler().fit_transform(z))
     assert np.abs(plane) == pytest.approx(np.abs(expected), abs=1e-6)
-    first, again = (latent_figure.maps(table, targets) for _ in range(2))
+    first, again = (embedding_thumbnail.embedding_maps(table, targets) for _ in range(2))
     assert first == again and first["rings"] and first["by"] == "genre"
     wrong = (table["genre.true"] != table["genre.pred"])[table["split"] == "test"].sum()
     assert first["drawn"][0][1].split("fill:none;stroke:var(--ink)")[0].rsplit('d="', 1)[1].count("M") == wrong
@@ -285,7 +286,7 @@ def test_a_page_of_many_clips_stays_small(make_run, table: pd.DataFrame) -> None
     write(folder)  # of few, which is quicker; the page draws what the table has
     many = pd.concat([table] * 300, ignore_index=True)
     many.assign(id=[f"clip {i}" for i in many.index]).to_parquet(folder / "predictions.parquet")
-    assert render(folder).stat().st_size < 2_000_000
+    assert write_report(folder).stat().st_size < 2_000_000
 
 
 def test_empty_states_have_a_sentence(make_run, table: pd.DataFrame) -> None:
@@ -327,11 +328,11 @@ def test_main_rebuilds_and_refuses(make_run, tmp_path: Path, capsys) -> None:
     ],
 )
 def test_markdown_subset(text: str, html: str) -> None:
-    assert markdown.to_html(text) == html
+    assert markdown.markdown_to_html(text) == html
 
 
 def test_markdown_table() -> None:
-    html = markdown.to_html("| a | b |\n|---|--:|\n| 1 | <2 |")
+    html = markdown.markdown_to_html("| a | b |\n|---|--:|\n| 1 | <2 |")
     assert '<thead><tr><th scope="col">a</th><th scope="col">b</th></tr></thead>' in html
     assert "<tr><td>1</td><td>&lt;2</td></tr>" in html
 

@@ -14,11 +14,11 @@ import soundfile
 from tests.browsing import visit
 from tests.results.conftest import write_run
 
-from etude.audio.spectral import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection
-from etude.keep import keep
-from etude.results.measure import write
-from etude.results.report import render
+from etude.evaluation.measure import write
+from etude.reports.run_report import write_report
+from etude.reports.worst_errors import save_worst_errors
 
 SCHEMES = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
 CONTRAST = """() => {
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Pat
     seconds = np.arange(3 * 22050) / 22050
     soundfile.write(home / "tone.wav", 0.3 * np.sin(2 * np.pi * 440 * seconds), 22050)
     clips = pd.DataFrame({"id": table["id"], "title": "A <b>title</b>", "artist": "Somebody", "licence": "CC-BY-4.0"})
-    rng, front = np.random.default_rng(0), FrontEnd()
+    rng, front = np.random.default_rng(0), LogMelChroma()
     pack = SimpleNamespace(
         index=clips,
         lengths=np.full(len(clips), 130),
@@ -68,9 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Pat
     )
     source = Collection("mine", "Mine", clips.assign(path=str(home / "tone.wav"), group=None), {})
     data: Any = SimpleNamespace(pack=pack, feature=SimpleNamespace(front=front), source=source)
-    keep(run, table, data, {"genre": {"kind": "label"}, "energy": {"kind": "scalar"}})
+    save_worst_errors(run, table, data, {"genre": {"kind": "label"}, "energy": {"kind": "scalar"}})
     write(run)
-    render(run)
+    write_report(run)
     return run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etude.results.score import monitored
+from etude.evaluation.monitor import monitored_score
 
 
 def number(value: float | None) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def ask(folder: Path, monitor: str) -> float | None:
     (folder / "config.yaml").write_text(f"task:\n  monitor: {monitor}\n  mode: max\n")
-    return monitored(folder)
+    return monitored_score(folder)
 
 
 def test_the_mean_is_over_targets_and_what_is_undefined_counts_nothing(folder: Path) -> None:

@@ -11,12 +11,11 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.results.comparison.scores import gather
-from etude.results.maps import command
-from etude.results.maps.extremes import extremes
-from etude.results.maps.words import Wish
-from etude.results.measure import write
-from etude.results.sweep import SweepTable
+from etude.evaluation.measure import write
+from etude.reports.comparison.scores import gather
+from etude.reports.maps import page
+from etude.reports.maps.page import MapOptions
+from etude.sweeps.callback import SweepTable, extremes
 
 TABLES = {
     "genre": ["rows=backbone", "cols=metric,method", "metric=accuracy,macro_f1", "target=genre", "method=lab,better"],
@@ -43,7 +42,7 @@ def sweep(make_run: Callable[..., Path], table: pd.DataFrame) -> Path:
             write(folder)
     failed = make_run("sweep/lab_ast_seed2", table=table)
     (failed / "record.json").unlink()
-    (failed / "train.log").write_text("2026-11-22 14:03:11,000 ERROR etude.train: it fell over\n")
+    (failed / "train.log").write_text("2026-11-22 14:03:11,000 ERROR etude.cli.train: it fell over\n")
     return failed.parent
 
 
@@ -80,8 +79,8 @@ def test_values_that_are_asked_for_come_in_the_order_in_which_they_are_asked_for
 def test_maps_are_of_the_best_and_the_worst_by_validation(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[Wish] = []
-    monkeypatch.setattr(command, "latent", lambda wish: asked.append(wish) or wish.to / "latent.html")
+    asked: list[MapOptions] = []
+    monkeypatch.setattr(page, "draw_maps", lambda wish: asked.append(wish) or wish.to / "latent.html")
     end(SweepTable(maps="genre"), sweep)
     assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
     (wish,) = asked

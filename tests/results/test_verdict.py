@@ -2,7 +2,7 @@
 
 import pytest
 
-from etude.results.verdict import caution, population, verdict
+from etude.evaluation.verdict import caution, population, verdict
 
 CLOSE = {"value": 0.02, "low": -0.1, "high": 0.15}
 ABOVE = {"value": 0.43, "low": 0.2, "high": 0.6}

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from etude.errors import UserError
-from etude.search.space import Choice, Interval, parse, still_free
+from etude.sweeps.search_space import Choice, Interval, parse, still_free
 
 
 def drawn(*words: str, count: int = 400, seed: int = 0) -> list[dict[str, str]]:

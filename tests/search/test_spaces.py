@@ -10,9 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from etude.build import conf_dir
-from etude.schema import problems
-from etude.search.space import Interval, parse
+from etude.config.compose import conf_dir
+from etude.config.validation import problems
+from etude.sweeps.search_space import Interval, parse
 
 KINDS = ["lstm", "cnn", "ast", "transfer"]
 GIVEN = {"transfer": ["backbone=lstm", "transfer.init_from=somewhere"]}

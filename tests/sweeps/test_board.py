@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from etude.sweeps.board import Board
-from etude.sweeps.job import DONE, FAILED, RUNNING, WAITING, Job
-from etude.sweeps.ledger import Ledger
+from etude.sweeps.jobs import DONE, FAILED, RUNNING, WAITING, Job, JobTable
+from etude.sweeps.progress import ProgressBoard
 
 
-def board(folder: Path, many: int, *jobs: Job, total: int = 0) -> Board:
-    ledger = Ledger(folder)
+def board(folder: Path, many: int, *jobs: Job, total: int = 0) -> ProgressBoard:
+    ledger = JobTable(folder)
     for job in jobs:
         ledger.put(job)
-    made = Board(ledger, many, total)
+    made = ProgressBoard(ledger, many, total)
     made.open(jobs)
     return made
 

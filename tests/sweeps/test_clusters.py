@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etude.errors import UserError
-from etude.sweeps.clusters import per_node
+from etude.sweeps.slurm import per_node
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from etude.cli.train import main
+from etude.config.overrides import quote_value
 from etude.errors import UserError
-from etude.sweeps.compose import _inside
-from etude.sweeps.job import Job
-from etude.train import main
-from etude.words import quoted
+from etude.sweeps.jobs import Job
+from etude.sweeps.launcher import _inside
 
 
 @pytest.mark.parametrize("folder", ["outputs/résultats", "outputs/ünï", "a b", "it's", "日本", "plain/x-1.0", "a=b"])
 def test_folder_of_a_job_is_read_back_by_hydra(folder: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"hydra.run.dir={quoted(folder)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"hydra.run.dir={quote_value(folder)}"])
     assert override.value() == folder
 
 

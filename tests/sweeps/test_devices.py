@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etude.errors import UserError
-from etude.sweeps.devices import Pool, visible
+from etude.sweeps.scheduler import Pool, visible
 
 
 def test_jobs_side_by_side_have_gpus_of_their_own() -> None:

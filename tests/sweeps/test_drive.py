@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from etude.sweeps import drive
-from etude.sweeps.devices import Pool
-from etude.sweeps.drive import Sweep
-from etude.sweeps.job import DONE, FAILED, Job
-from etude.sweeps.ledger import Ledger
+from etude.sweeps import scheduler
+from etude.sweeps.jobs import DONE, FAILED, Job, JobTable
+from etude.sweeps.scheduler import Pool, Sweep
 
 
 class Starter:
@@ -50,14 +48,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         many: int | None = None,
         reasons: dict[int, str] | None = None,
     ) -> tuple[list[Job], Starter]:
-        monkeypatch.setattr(drive, "Starter", Starter)
+        monkeypatch.setattr(scheduler, "Starter", Starter)
         jobs = []
         for number, trainer in enumerate(trainers):
             config: dict[str, Any] = {"trainer": trainer, "task": {"targets": {"genre": {}}}}
             if number in (sources or {}):
                 config["transfer"] = {"init_from": str(tmp_path / f"{(sources or {})[number]}_x")}
             jobs.append(Job(number, [f"seed={number}"], tmp_path / f"{number}_x", config))
-        sweep = Sweep(Ledger(tmp_path), many, Pool([str(name) for name in range(gpus)]), True)
+        sweep = Sweep(JobTable(tmp_path), many, Pool([str(name) for name in range(gpus)]), True)
         starter = sweep.warm()
         assert isinstance(starter, Starter)
         starter.codes = codes or {}

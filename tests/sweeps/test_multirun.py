@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from etude.errors import UserError
-from etude.sweeps.multirun import BEGUN, FINISHED, NEW, refuse_processes, standing
+from etude.sweeps.launcher import BEGUN, FINISHED, NEW, refuse_processes, standing
 
 CONFIG: dict[str, Any] = {"seed": 0, "optim": {"lr": 1e-3}, "transfer": {}, "sweep": {"resume": None}}
 

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from etude.build import conf_dir, network
-from etude.data.batch import Batch
+from etude.config.compose import conf_dir
+from etude.data.batches import Batch
 from etude.errors import UserError
-from etude.optim import Optimiser
-from etude.tasks.balance import Balance, Random, Sum, Uncertainty
-from etude.tasks.surgery import PCGrad
+from etude.tasks.loss_weighting import Balance, PCGrad, Random, Sum, Uncertainty
+from etude.training.build import network
+from etude.training.optimiser import Optimiser
 
 if TYPE_CHECKING:
-    from etude.learner import Learner
+    from etude.training.learner import Learner
 
 NAMES = sorted(path.stem for path in (conf_dir() / "balance").glob("*.yaml"))
 KINDS = {"genre": "label", "energy": "scalar", "valence": "scalar"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.tasks.collect import Collected
+from etude.training.learner import Collected
 
 
 def batch(rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:

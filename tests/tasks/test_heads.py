@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from etude.build import conf_dir, make
+from etude.config.compose import conf_dir
+from etude.config.instantiate import make
 from etude.tasks.heads import MLP, Linear
 
 NAMES = sorted(path.stem for path in (conf_dir() / "head").glob("*.yaml"))

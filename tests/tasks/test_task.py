@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.tasks.balance import Sum, Uncertainty
 from etude.tasks.heads import Linear
+from etude.tasks.loss_weighting import Sum, Uncertainty
 from etude.tasks.targets import Label, Scalar, module_key
 from etude.tasks.task import Task
 

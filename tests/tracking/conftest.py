@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.results.conftest import predictions, write_run
 
-from etude.results import measure, report
+from etude.evaluation import measure
+from etude.reports import run_report
 
 
 @pytest.fixture(scope="session")
@@ -17,5 +18,5 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "best.ckpt").write_bytes(b"weights")
     measure.write(run)
-    report.render(run)
+    run_report.write_report(run)
     return run

@@ -13,10 +13,9 @@ import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 from tests.results.conftest import CLASSES, HOSTILE, SCALARS
 
-from etude.results.svg import ROLES, STAND_IN, Drawing, colours
-from etude.tracking import tables
-from etude.tracking.finished import Finished, sweep_of
-from etude.tracking.tables import confusion
+from etude.loggers import finished_run
+from etude.loggers.finished_run import Finished, confusion_table, sweep_of
+from etude.reports.svg import ROLES, STAND_IN, Drawing, colours
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def test_a_latent_map_of_hardly_anything_is_finite(rows: int, dim: int) -> None:
     z = list(np.random.default_rng(0).normal(size=(rows + 1, dim)).astype(np.float32))
     table = pd.DataFrame({"id": [str(i) for i in range(rows + 1)], "group": "g", "embedding": z})
     table["split"] = ["val"] + ["test"] * rows
-    latent = tables.latent(table)
+    latent = finished_run.map_table(table)
     assert len(latent) == rows
     assert np.isfinite(latent[["x", "y"]].to_numpy()).all()
 
@@ -118,7 +117,7 @@ def test_figures_are_pictures_in_the_page_s_colours(finished: Finished) -> None:
 
 
 def test_a_drawing_is_its_svg_still(finished: Finished) -> None:
-    from etude.results import figures
+    from etude.reports import figures
 
     drawing = figures.forest(finished.metrics["targets"])
     assert isinstance(drawing, Drawing)
@@ -134,6 +133,6 @@ def test_a_sweep_is_known_by_what_hydra_leaves_in_it(tmp_path: Path) -> None:
 
 def test_confusion_of_many_classes_has_no_empty_cells() -> None:
     names = [f"class {i:03d}" for i in range(101)]
-    table = confusion(np.eye(101, dtype=int).tolist(), names)
+    table = confusion_table(np.eye(101, dtype=int).tolist(), names)
     assert table["actual"].tolist() == table["predicted"].tolist() == names
-    assert len(confusion(np.eye(100, dtype=int).tolist(), names[:100])) == 10_000
+    assert len(confusion_table(np.eye(100, dtype=int).tolist(), names[:100])) == 10_000

@@ -9,10 +9,10 @@ import pytest
 from filelock import FileLock, Timeout
 
 from etude.errors import UserError
-from etude.tracking import mlflow as factory
-from etude.tracking.course import tracked
-from etude.tracking.finished import Finished, tracked_as
-from etude.tracking.to_mlflow import _alone, accepted
+from etude.loggers.base import tracked
+from etude.loggers.finished_run import Finished, tracked_as
+from etude.loggers.mlflow import _alone, accepted
+from etude.loggers.mlflow import mlflow_logger as factory
 
 mlflow = pytest.importorskip("mlflow", reason="needs etude[mlflow]")
 _validate_metric_name = pytest.importorskip("mlflow.utils.validation")._validate_metric_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import pytest
 from pytorch_lightning.loggers import Logger
 
 from etude.errors import RunError, UserError
-from etude.tracking import wandb
-from etude.tracking.course import tracked
-from etude.tracking.finished import Finished, tracked_as
-from etude.tracking.tracker import Tracker
+from etude.loggers.base import Tracker, tracked
+from etude.loggers.finished_run import Finished, tracked_as
+from etude.loggers.wandb import wandb_logger
 
 
 class Inner(Logger):
@@ -90,11 +90,9 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["mlflow", "tensorboard"])
 def test_an_extra_that_is_not_installed_is_named(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from etude import tracking
-
     for module in (key, "mlflow.tracking", "pytorch_lightning.loggers"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    tracker: Any = getattr(tracking, key)(tmp_path, {"outputs": str(tmp_path)})
+    tracker: Any = getattr(import_module(f"etude.loggers.{key}"), f"{key}_logger")(tmp_path, {"outputs": str(tmp_path)})
     with pytest.raises(UserError, match=rf"etude\[{key}\]"):
         tracker.begin()
 
@@ -133,7 +131,7 @@ def test_only_the_first_process_begins_a_tracker(tmp_path: Path, monkeypatch: py
 
 
 def test_long_tags_are_cut_and_stay_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tracker: Any = wandb(tmp_path, {}, tags=["a", "x" * 64, "x" * 65, "x" * 66, ""])
+    tracker: Any = wandb_logger(tmp_path, {}, tags=["a", "x" * 64, "x" * 65, "x" * 66, ""])
     tags = tracker._tags()
     assert len(set(tags)) == 4 and max(map(len, tags)) == 64
     assert tags[:2] == ["a", "x" * 64]

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 import etude
 from etude.data.sources.demo import collection
 from etude.errors import UserError
-from etude.results.reading import CHECKSUM
+from etude.runs.readers import CHECKSUM
 
 WORDS = ["backbone=lstm", "task=joint", "data.crop=1.0", "trainer.max_epochs=1"]
 
@@ -64,7 +64,7 @@ def test_a_run_from_python_is_the_run_of_the_command(
     assert run.record["command"] == f"python train.py {' '.join(WORDS)} data.packs={packs}"
     logs = [(home / "train.log").read_text().splitlines() for home in (run.folder, folder)]
     for lines in logs:
-        assert sum(" INFO etude.callbacks: epoch 1/1 " in line for line in lines) == 1
+        assert sum(" INFO etude.training.callbacks: epoch 1/1 " in line for line in lines) == 1
         assert lines[-1].endswith("/report.html") and ": report: outputs/" in lines[-1]
 
 

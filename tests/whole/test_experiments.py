@@ -13,12 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude import build
 from etude.backbones.efficientat import EfficientAT
-from etude.build import conf_dir, load
-from etude.checkpoint import read
-from etude.experiment import run
-from etude.schema import problems
+from etude.config import instantiate
+from etude.config.compose import conf_dir
+from etude.config.validation import problems
+from etude.data import datamodule
+from etude.experiment.stages import run
+from etude.files.safe_read import read_checkpoint
+from etude.training import build
+from etude.training.build import load
 
 pytestmark = pytest.mark.xdist_group("experiments")  # what is run once is run in one process
 Compose = Callable[..., dict[str, Any]]
@@ -145,7 +148,7 @@ def test_networks_are_as_large_as_they_are_said_to_be(name: str, count: int, com
     plain = composed(f"experiment={name}")
     ten = {"kind": "label", "classes": list("0123456789")}
     targets = {"genre": ten, "digit": ten} | {axis: {"kind": "scalar", "low": 0.0, "high": 1.0} for axis in AXES}
-    bins = build.make(plain["feature"]).bins
+    bins = instantiate.make(plain["feature"]).bins
     net = build.network({"config": plain, "targets": targets, "bins": bins})
     assert sum(p.numel() for p in net.parameters()) == count
 
@@ -185,16 +188,16 @@ def test_only_the_last_two_blocks_the_norm_and_the_head_learn(
     from pytorch_lightning import seed_everything
 
     folder = ran(name)
-    after = read(folder / "checkpoints" / "best.ckpt")["state_dict"]
+    after = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
     plain = composed(*json.loads((folder / "line.json").read_text()))
     seed_everything(plain["seed"], verbose=False)
-    data = build.data(plain)
+    data = datamodule.data(plain)
     data.setup()
     before = build.learner(plain, data).state_dict()
     expected = {"backbone.blocks.10", "backbone.blocks.11", "backbone.norm", "task.heads"}
     assert moved(before, after) == expected
     if name == "lab/step9/transfer_energy":
-        source = read(ran("lab/step7/ast") / "checkpoints" / "best.ckpt")["state_dict"]
+        source = read_checkpoint(ran("lab/step7/ast") / "checkpoints" / "best.ckpt")["state_dict"]
         for key in (key for key in after if key.startswith("backbone.")):
             assert torch.equal(before[key], source[key]), key  # all of it was copied
 

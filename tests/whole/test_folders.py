@@ -17,24 +17,24 @@ import pytest
 import torch
 import yaml
 
-from etude.compose.stored import finished
+from etude.config.stored import is_finished
+from etude.experiment.start import run_folder
 from etude.files.ownership import LIST
-from etude.job import run_folder
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
 SAME_SECOND = f"""
 import datetime, sys
-import etude.launch, etude.train
+import etude.system.distributed, etude.cli.train
 
 class Fixed(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
         return cls(2026, 1, 1, tzinfo=tz)
 
-etude.launch.datetime = Fixed
+etude.system.distributed.datetime = Fixed
 sys.argv[0] = {str(ROOT / "train.py")!r}
-sys.exit(etude.train.main())
+sys.exit(etude.cli.train.main())
 """
 TINY = (
     *("debug=fast", "backbone=lstm", "backbone.hidden=8", "backbone.depth=1", "trainer=cpu", "trainer.max_epochs=1"),
@@ -100,7 +100,7 @@ def test_a_run_and_a_sweep_in_a_folder_of_other_files(home: Path, train: Train) 
         assert result.returncode == 0, result.stderr
     after = content(home)
     assert {name: after.get(name) for name in before} == before
-    assert finished(home) and finished(home / "0_fast_genre_lstm")
+    assert is_finished(home) and is_finished(home / "0_fast_genre_lstm")
     again = train(home, *TINY, "hydra.run.dir=.")
     assert again.returncode == 2
     assert ".: holds a run already" in again.stderr
@@ -154,7 +154,10 @@ def test_paths_that_a_run_stores_are_never_written(made: Path, run: Path, home: 
     config["trainer"]["max_epochs"] = 4
     config["outputs"] = str(home / "outputs")
     config["callbacks"]["checkpoint"] |= {"dirpath": str(home / "thesis"), "monitor": "val/loss", "mode": "min"}
-    config["logger"]["mlflow"] = {"_target_": "etude.tracking.mlflow", "uri": f"sqlite:///{home / 'runs.db'}"}
+    config["logger"]["mlflow"] = {
+        "_target_": "etude.loggers.mlflow.mlflow_logger",
+        "uri": f"sqlite:///{home / 'runs.db'}",
+    }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     path = run / "checkpoints" / "last.ckpt"
     stored = torch.load(path, weights_only=True)
@@ -171,7 +174,7 @@ def test_paths_that_a_run_stores_are_never_written(made: Path, run: Path, home: 
     result = train(run.parent, "resume=run")
     assert result.returncode == 0, result.stderr
     assert content(home) == before
-    assert finished(run)
+    assert is_finished(run)
 
 
 def test_a_pack_that_a_stored_config_places_elsewhere_is_not_made(run: Path, home: Path, train: Train) -> None:
@@ -195,7 +198,7 @@ def test_resume_finishes_whatever_is_missing(stop: str, made: Path, run: Path, t
     config = yaml.safe_load((run / "config.yaml").read_text())
     result = train(run.parent, "resume=run", f"data.packs={config['data']['packs']}")
     assert result.returncode == 0, result.stderr
-    assert finished(run)
+    assert is_finished(run)
     for name in ("split.csv", "predictions.parquet", "metrics.json"):
         assert (run / name).read_bytes() == (made / name).read_bytes()
 
@@ -212,7 +215,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(
     ]
     assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
     runs = sorted((tmp_path / "outputs").glob("*_same*"))
-    assert len(runs) == 3 and all(map(finished, runs))
+    assert len(runs) == 3 and all(map(is_finished, runs))
     seeds = [(yaml.safe_load((one / "config.yaml").read_text())["seed"], record(one)["seed"]) for one in runs]
     assert sorted(seeds) == [(1, 1), (2, 2), (3, 3)]
 
@@ -223,7 +226,7 @@ def test_folders_of_the_same_second_are_created_apart(tmp_path: Path, monkeypatc
         def now(cls, tz: object = None) -> datetime:
             return cls(2026, 1, 1)
 
-    monkeypatch.setattr("etude.launch.datetime", Fixed)
+    monkeypatch.setattr("etude.system.distributed.datetime", Fixed)
     with ThreadPoolExecutor(8) as threads:
         names = list(threads.map(lambda _: run_folder.__wrapped__(None, str(tmp_path), "same"), range(8)))
     assert len(set(names)) == 8

@@ -27,7 +27,7 @@ def probe(code: str, folder: Path, environment: dict[str, str]) -> Result:
 
 
 def test_help_names_every_option_and_loads_nothing_heavy(tmp_path: Path, environment: dict[str, str]) -> None:
-    result = probe("from etude.train import main\nsys.argv[0]='train.py'\nmain(['--help'])", tmp_path, environment)
+    result = probe("from etude.cli.train import main\nsys.argv[0]='train.py'\nmain(['--help'])", tmp_path, environment)
     assert result.returncode == 0, result.stderr
     assert "LOADED []" in result.stdout
     for group in (path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
@@ -50,7 +50,8 @@ def test_faults_are_said_before_anything_heavy_and_leave_nothing(
     overrides: list[str], said: list[str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
     code = (
-        f"from etude.train import main\nsys.argv[0]='train.py'\nstatus = main({overrides!r})\nprint('STATUS', status)"
+        f"from etude.cli.train import main\nsys.argv[0]='train.py'\nstatus = main({overrides!r})\n"
+        "print('STATUS', status)"
     )
     result = probe(code, tmp_path, environment)
     assert "STATUS 2" in result.stdout, result.stdout + result.stderr

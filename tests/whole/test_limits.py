@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.whole.warm import Nest
 
-from etude.checkpoint import read
+from etude.files.safe_read import read_checkpoint
 
 pytestmark = pytest.mark.xdist_group("limits")  # what is run once is run in one process
 Result = subprocess.CompletedProcess[str]
@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_ends_a_run(
     assert said.endswith(f"; go on with: python train.py resume={run.relative_to(tmp_path)}")
     assert "Traceback" not in ended.stderr
     assert not (run / "metrics.json").exists()
-    assert read(run / "checkpoints" / "last.ckpt")["epoch"] == 0
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0
     resumed = start(nest, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
     assert resumed.returncode == 0, resumed.stderr
     assert (run / "report.html").is_file()

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-from etude.results.text import number
+from etude.evaluation.formatting import number
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 

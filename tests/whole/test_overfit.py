@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from etude.build import conf_dir
-from etude.experiment import run
+from etude.config.compose import conf_dir
+from etude.experiment.stages import run
 
 
 def options(group: str) -> list[str]:

@@ -179,10 +179,9 @@ def test_what_no_job_can_run_is_said_once_and_leaves_nothing(
 def test_one_process_at_a_time_runs_a_sweep(tmp_path: Path, sweep: Callable[..., Result]) -> None:
     from filelock import FileLock
 
-    from etude.sweeps.job import FAILED, Job
-    from etude.sweeps.ledger import Ledger
+    from etude.sweeps.jobs import FAILED, Job, JobTable
 
-    ledger = Ledger(tmp_path)
+    ledger = JobTable(tmp_path)
     ledger.put(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
     ledger.write()
     with FileLock(tmp_path / ".jobs.csv.lock"):

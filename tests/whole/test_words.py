@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from etude.compose.faults import faults
-from etude.train import main
+from etude.cli.train import main
+from etude.config.override_errors import override_errors
 
 OF_BACKBONE = "there are ast, cnn, convnet, efficientat, lstm, timm"
 
@@ -46,30 +46,33 @@ OF_BACKBONE = "there are ast, cnn, convnet, efficientat, lstm, timm"
     ],
 )
 def test_a_wrong_word_is_one_sentence(word: str, said: str) -> None:
-    (sentence,) = faults([word])
+    (sentence,) = override_errors([word])
     assert sentence.startswith(said)
 
 
 def test_all_wrong_words_are_said_at_once_and_what_follows_from_a_guess_is_not() -> None:
     words = ["backbone=lsmt", "backbone.hidden=3", "trainer.max_epoch=3", "seed=-1", "tsk=genre", "name=a(b"]
-    assert [fault.partition(":")[0] for fault in faults(words)] == [
+    assert [fault.partition(":")[0] for fault in override_errors(words)] == [
         "backbone=lsmt", "name=a(b", "trainer.max_epoch", "tsk", "seed",
     ]  # fmt: skip
     # nothing is near to this, and whether the others go with it nobody knows
-    assert len(faults(["backbone=qqq", "backbone.hidden=3"])) == 1
-    assert len(faults(["experiment=qqq", "backbone.colour=3"])) == 1
+    assert len(override_errors(["backbone=qqq", "backbone.hidden=3"])) == 1
+    assert len(override_errors(["experiment=qqq", "backbone.colour=3"])) == 1
 
 
 def test_right_words_are_without_a_fault() -> None:
     assert (
-        faults(["backbone=lstm", "backbone.hidden=3", "+trainer.overfit_batches=2", "~augment.gain", "logger=[]"]) == []
+        override_errors(
+            ["backbone=lstm", "backbone.hidden=3", "+trainer.overfit_batches=2", "~augment.gain", "logger=[]"]
+        )
+        == []
     )
 
 
 def test_a_setting_that_waits_for_its_value_is_one() -> None:
-    assert faults(["transfer=full", "transfer.init_from=outputs/a"]) == []
-    assert faults(["transfer=full,probe", "transfer.init_from=outputs/a,outputs/b"], sweep=True) == []
-    assert faults(["balance={weights: {genre: 3}}"])[0].startswith("balance.weights.genre: ")
+    assert override_errors(["transfer=full", "transfer.init_from=outputs/a"]) == []
+    assert override_errors(["transfer=full,probe", "transfer.init_from=outputs/a,outputs/b"], sweep=True) == []
+    assert override_errors(["balance={weights: {genre: 3}}"])[0].startswith("balance.weights.genre: ")
 
 
 @pytest.mark.parametrize(
@@ -84,17 +87,17 @@ def test_a_setting_that_waits_for_its_value_is_one() -> None:
     ids=lambda words: words[0],
 )  # fmt: skip
 def test_right_sweeps_are_without_a_fault(words: list[str]) -> None:
-    assert faults(words, sweep=True) == []
+    assert override_errors(words, sweep=True) == []
 
 
 def test_a_sweep_is_judged_by_all_its_options() -> None:
-    assert faults(["backbone=lstm,cnnn", "task=genre,valence"], sweep=True) == [
+    assert override_errors(["backbone=lstm,cnnn", "task=genre,valence"], sweep=True) == [
         f"backbone=cnnn: no such option; did you mean cnn? {OF_BACKBONE}"
     ]
-    (only,) = faults(["backbone=lstm,cnn", "backbone.hidden=3", "seed=1,2"], sweep=True)
+    (only,) = override_errors(["backbone=lstm,cnn", "backbone.hidden=3", "seed=1,2"], sweep=True)
     assert only == "backbone.hidden: no such setting; there are channels, kernel, dropout (with backbone=cnn)"
     # Hydra composes the defaults, a CNN, before it looks at what is swept
-    (before,) = faults(["backbone=lstm,ast", "backbone.depth=3"], sweep=True)
+    (before,) = override_errors(["backbone=lstm,ast", "backbone.depth=3"], sweep=True)
     assert before.endswith("write ++backbone.depth=3")
 
 
@@ -102,13 +105,13 @@ def test_options_of_a_folder_of_mine_are_known_and_its_faults_are_said(tmp_path:
     (tmp_path / "experiment").mkdir()
     for name, text in (("mine", "seed: 3"), ("broken", "seed: [3"), ("lost", "defaults:\n  - /backbone: lsmt")):
         (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
-    assert faults(["experiment=mine"], folder=tmp_path) == []
-    assert faults(["experiment=mie"], folder=tmp_path)[0].startswith(
+    assert override_errors(["experiment=mine"], folder=tmp_path) == []
+    assert override_errors(["experiment=mie"], folder=tmp_path)[0].startswith(
         "experiment=mie: no such option; did you mean mine?"
     )
-    (broken,) = faults(["experiment=broken"], folder=tmp_path)
+    (broken,) = override_errors(["experiment=broken"], folder=tmp_path)
     assert broken.startswith("experiment=broken: ") and "broken.yaml: line 3: " in broken
-    (lost,) = faults(["experiment=lost"], folder=tmp_path)
+    (lost,) = override_errors(["experiment=lost"], folder=tmp_path)
     assert lost.startswith("experiment=lost: ") and "backbone/lsmt" in lost
 
 

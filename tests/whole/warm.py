@@ -1,6 +1,6 @@
 """`python train.py ...` without the wait for its imports: forked from a process that did nothing but import.
 
-What must not be shared by processes is not among them; see `etude.sweeps.server.forkable`.
+What must not be shared by processes is not among them; see `etude.sweeps.processes.forkable`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULES = "hydra, matplotlib.pyplot, pandas, pytorch_lightning, sklearn.linear_model, etude.learner, etude.train"
+MODULES = (
+    "hydra, matplotlib.pyplot, pandas, pytorch_lightning, sklearn.linear_model, etude.training.learner, etude.cli.train"
+)
 NEST = f"""
 import json, os, runpy, signal, sys
 
-from etude.sweeps.server import forkable
+from etude.sweeps.processes import forkable
 
 with forkable():
     import {MODULES}

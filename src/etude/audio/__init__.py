@@ -1,1 +1,1 @@
-"""Sound to frames: decoding and spectral features, with numpy and torch.fft only."""
+"""Sound files to frames: decoding, front ends, beats, tuning and descriptors."""

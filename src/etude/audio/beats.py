@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.bank import Bank
-from etude.audio.compiled import first_use
-from etude.audio.filters import mel
-from etude.audio.front import Front, decibels, spectrum
+from etude.audio.filterbanks import FilterBank, mel_filters
+from etude.audio.frontend import FrontEnd, decibels, spectrum
+from etude.audio.numba_lock import first_use
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 KERNEL = 31  # frames, and bins, of the two medians
 BANDS = 128  # mel bands whose rises are onsets, whatever the front end's own number
 
 
-def track(audio: np.ndarray, front: Front) -> np.ndarray:
+def track(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     """Where the beats are.
 
     Args:
@@ -35,7 +35,7 @@ def track(audio: np.ndarray, front: Front) -> np.ndarray:
     """
     rate, hop = front.rate, front.hop_length
     # onsets: all frequencies, 80 dB below the loudest, as librosa has it
-    power = spectrum(percussive(audio, front), front, Bank(mel(rate, front.n_fft, BANDS)))
+    power = spectrum(percussive(audio, front), front, FilterBank(mel_filters(rate, front.n_fft, BANDS)))
     decibels(power, "one")
     with first_use("beats"):
         import librosa
@@ -46,7 +46,7 @@ def track(audio: np.ndarray, front: Front) -> np.ndarray:
         return librosa.beat.beat_track(onset_envelope=onsets, sr=rate, hop_length=hop)[1].astype(np.int64)
 
 
-def percussive(audio: np.ndarray, front: Front) -> np.ndarray:
+def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     """The percussive part of a sound, (N,): `librosa.effects.hpss(audio)[1]`."""
     import torch
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from etude.audio.formats import DecodeError as DecodeError  # where it was before
-from etude.audio.formats import TooLongError, ffmpeg
+from etude.audio.formats import DecodeError, TooLongError, ffmpeg
 from etude.audio.formats.containers import Segment, SegmentFile, segments
 from etude.audio.plausibility import SoundStatistics
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
+
 
 WHOLE = 0.95  # share of the length that a header states; below it, the rest of the file is lost
 BLOCK = 1 << 20  # samples that are read at a time, over all channels

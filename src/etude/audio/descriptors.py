@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from etude.audio.compiled import first_use
+from etude.audio.numba_lock import first_use
 
 Biquad = tuple[np.ndarray, np.ndarray]  # numerator (3,) and denominator (3,), the latter starting with 1
 

@@ -6,12 +6,12 @@ A network can be no better than its ears: weights that were trained on one filte
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from etude.audio.front import Front
+from etude.audio.filterbanks import mel_bank
+from etude.audio.frontend import FrontEnd
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KaldiFront(Front):
+class KaldiFront(FrontEnd):
     """What the two front ends below share.
 
     Args:
@@ -127,18 +127,3 @@ class ASTFront(KaldiFront):
         power = torch.fft.rfft(windows, self.n_fft).abs().square()
         logarithm = self.mel(power).clamp(min=torch.finfo(torch.float32).eps).log()
         return ((logarithm - self.mean) / self.scale).numpy()
-
-
-@lru_cache(maxsize=8)
-def mel_bank(rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Tensor:
-    """Kaldi's mel filters (1 + n_fft / 2, n_mels): triangles on the axis 1127 ln(1 + f / 700), of equal height."""
-    import torch
-
-    mel = 1127 * np.log1p(np.fft.rfftfreq(n_fft, 1 / rate) / 700)
-    low, high = (1127 * float(np.log1p(edge / 700)) for edge in (fmin, fmax))
-    corners = np.linspace(low, high, n_mels + 2)
-    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-    rising, falling = (mel[:, None] - left) / (centre - left), (right - mel[:, None]) / (right - centre)
-    bank = np.maximum(0.0, np.minimum(rising, falling))
-    bank[-1] = 0.0  # Kaldi leaves out the bin at half the rate
-    return torch.from_numpy(bank.astype(np.float32))

@@ -1,1 +1,1 @@
-"""Networks that embed a clip: (B, T, F) frames and (B,) lengths to (B, D)."""
+"""Backbones: networks from frames (B, T, F) to an embedding (B, D)."""

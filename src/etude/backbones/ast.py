@@ -1,4 +1,4 @@
-"""Audio Spectrogram Transformer: overlapping patches of a spectrogram as the words of a vision transformer.
+"""Audio Spectrogram Transformer (Gong, Chung & Glass, 2021).
 
 Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer". The transformer is any of timm's; patches, their places
 and the mask that hides what is not there are ours, so that a clip may have any length.
@@ -8,16 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
-from etude.backbones.last_block import last
-from etude.backbones.patches import Patches, State
-from etude.backbones.positions import Table, Waves
-from etude.backbones.pretrained import IMAGENET, misfit, read
-from etude.backbones.vit import full_name, transformer
+from etude.backbones.patches import LearnedPositions, Patches, SinusoidalPositions, State
+from etude.backbones.vit_checkpoints import IMAGENET, full_name, misfit, read_weights, transformer
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Attention  # type: ignore[attr-defined]
+
+
+def last(block: nn.Module, tokens: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
+    """The first tokens after a block.
+
+    All tokens have keys and values, but only those that are read need queries, a projection and the MLP. That is exact,
+    in training too. A block that is watched by hooks is run whole, so that these see what they are there for; so is one
+    of a kind that is not known.
+
+    Args:
+        block: timm's block.
+        tokens: All tokens (B, N, D).
+        count: How many are read.
+        mask: Which tokens are there, (B, 1, 1, N) bool; none when all are.
+
+    Returns:
+        Tokens (B, count, D).
+    """
+    from timm.models.vision_transformer import Attention, Block  # type: ignore[attr-defined]
+
+    watched = any(part._forward_hooks or part._forward_pre_hooks for part in block.modules())
+    if (
+        watched
+        or type(block) is not Block
+        or type(block.attn) is not Attention
+        or getattr(block.attn, "gate", None) is not None
+    ):
+        return block(tokens, attn_mask=mask)[:, :count]
+    read = tokens[:, :count]
+    read = read + block.drop_path1(block.ls1(_attend(block.attn, block.norm1(tokens), count, mask)))
+    return read + block.drop_path2(block.ls2(block.mlp(block.norm2(read))))
+
+
+def _attend(attention: Attention, x: Tensor, count: int, mask: Tensor | None) -> Tensor:
+    """Attention of the first tokens to all: (B, N, D) to (B, count, D)."""
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    width = len(weight) // 3
+    query = F.linear(x[:, :count], weight[:width], None if bias is None else bias[:width])
+    key, value = F.linear(x, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    dropped = attention.attn_drop.p if attention.training else 0.0
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped)
+    x = getattr(attention, "norm", nn.Identity())(x.transpose(1, 2).flatten(2))
+    return attention.proj_drop(attention.proj(x))
 
 
 class AST(Backbone):
@@ -82,7 +128,7 @@ class AST(Backbone):
             1, self.dim, (patch, height), (tstride, fstride), bias=net.patch_embed.proj.bias is not None
         )
         rows, columns = (bins - height) // fstride + 1, max(0, span - patch) // tstride + 1
-        places = Waves(rows, self.dim) if weights is None else Table(rows, columns, self.dim)
+        places = SinusoidalPositions(rows, self.dim) if weights is None else LearnedPositions(rows, columns, self.dim)
         self.patches = Patches(filters, places, own, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks, self.least = nn.ModuleList(net.blocks), 2 * patch
         self.steps = len(self.blocks)
@@ -92,12 +138,12 @@ class AST(Backbone):
     @property
     def raw(self) -> bool:  # type: ignore[override]
         """Whether its weights know the scale of AudioSet's frames, as their keys say. Without the file: no."""
-        from etude.backbones.vit_weights import PICTURE, kind
-        from etude.checkpoint import tensors
+        from etude.backbones.vit_checkpoints import PICTURE, kind
+        from etude.files.safe_read import read_tensors
 
         if self.weights in (None, IMAGENET) or not Path(str(self.weights)).is_file():
             return False
-        return kind(tensors(Path(str(self.weights)))) != PICTURE
+        return kind(read_tensors(Path(str(self.weights)))) != PICTURE
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
         """Frames (B, T, F) and valid frames (B,) to what goes into the first block."""
@@ -139,9 +185,9 @@ class AST(Backbone):
         """
         if self.weights is None:
             return
-        from etude.backbones.vit_weights import fit
+        from etude.backbones.vit_checkpoints import fit
 
-        found = read(self.weights, full_name(self.model))
+        found = read_weights(self.weights, full_name(self.model))
         own = self.state_dict()
         try:
             fitted = fit(found, own, self.placed, None if self.weights == IMAGENET else Path(self.weights).parent)

@@ -13,8 +13,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, State, valid
-from etude.backbones.cnn import MaskedBatchNorm
+from etude.backbones.base import Backbone, MaskedBatchNorm, State, valid
 from etude.errors import UserError
 
 # kernel, expanded channels, channels, squeeze-excitation, hard swish, stride: MobileNetV3-large at width 1
@@ -87,9 +86,9 @@ class EfficientAT(Backbone):
         """
         if self.weights is None:
             return
-        from etude.checkpoint import tensors
+        from etude.files.safe_read import read_tensors
 
-        found = tensors(Path(self.weights))
+        found = read_tensors(Path(self.weights))
         turned = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in found.items() if k.startswith("features.")}
         try:
             self.load_state_dict(turned)

@@ -1,1 +1,1 @@
-"""Frames on disk to batches: sources, packs, splits and the data module."""
+"""Collections, packs, splits, batches and the LightningDataModule."""

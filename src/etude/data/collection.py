@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import Front
-from etude.data.read import sound
+from etude.audio.frontend import FrontEnd
+from etude.data.readers import read_sound
 from etude.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from etude.data.pack import Pack
-    from etude.data.prepare import Rules
+    from etude.data.packing import PackOptions
+
 
 # A path, the front end and the shortest length that counts, in seconds, to frames (T, F). A function of a module, so
 # that another process can be handed it. Raises DecodeError when the file gives none.
-Reader = Callable[[Path, Front, float], np.ndarray]
-Locator = Callable[[Path, Front], Path]
+Reader = Callable[[Path, FrontEnd, float], np.ndarray]
+Locator = Callable[[Path, FrontEnd], Path]
 RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"}
 SLUG_BYTES = 96  # of the 255 that a file name may have; packs add a hash, a dot and suffixes
 NO_GROUP = "The artists of these clips are not known, so nothing keeps one artist out of both training and test."
@@ -78,7 +79,7 @@ class Collection:
     card: str = ""
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
-    reader: Reader = sound
+    reader: Reader = read_sound
     locate: Locator | None = None
     left_out: tuple[LeftOut, ...] = ()
 
@@ -122,19 +123,19 @@ class Collection:
                 )
         return self
 
-    def pack(self, front: Front, rules: Rules) -> Pack:
+    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
         """The pack of this collection, from disk or made now.
 
         Raises:
             UserError: The front end takes images, and the collection holds sound.
         """
-        from etude.data.prepare import prepare
+        from etude.data.packing import prepare_pack
 
-        if self.reader is sound and not front.reads_sound:
+        if self.reader is read_sound and not front.reads_sound:
             raise UserError(
                 f"feature=image: takes images, and {self.name} holds sound; choose another feature, such as feature=mel"
             )
-        return prepare(self, front, rules)
+        return prepare_pack(self, front, rules)
 
 
 def slug(name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from etude.audio.front import Front
-from etude.audio.spectral import FrontEnd
+from etude.audio.frontend import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
 
 VIEWS = ("mel", "chroma", "fused")
@@ -23,7 +23,7 @@ class Feature:
 
     view: str = "mel"
     sync: str = "none"
-    front: Front = field(default_factory=FrontEnd)
+    front: FrontEnd = field(default_factory=LogMelChroma)
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:

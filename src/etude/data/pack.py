@@ -21,6 +21,7 @@ from etude.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+
 FORMAT = 2
 FRAMES, INDEX, MANIFEST = "frames.f16", "index.parquet", "manifest.json"
 

@@ -1,1 +1,1 @@
-"""A page to try a trained network: a sound in, what is heard in it, what is like it, and where the network looked."""
+"""The demo page of a trained network."""

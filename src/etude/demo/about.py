@@ -1,19 +1,26 @@
-"""What the top of the page says: which network this is, on what it was trained, what it reached, and its limits."""
+"""Description of the network and example clips of the demo page."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from etude.demo.neighbours import Near, members
 from etude.errors import UserError
-from etude.prediction.model import Model
-from etude.prediction.page import name_of
-from etude.prediction.windows import Plan
-from etude.results.bootstrap import FEW_GROUPS
-from etude.results.text import NAMES, plural, span
-from etude.results.verdict import population, verdict
+from etude.evaluation.bootstrap import FEW_GROUPS
+from etude.evaluation.formatting import NAMES, plural, span
+from etude.evaluation.verdict import population, verdict
+from etude.inference.model import Model
+from etude.inference.page import name_of
+from etude.inference.windows import Plan
+from etude.reports import clip_frames
+from etude.reports.clip_frames import files
+
+if TYPE_CHECKING:
+    from etude.inspection.clips import InspectedRun
 
 
 @dataclass
@@ -120,3 +127,49 @@ def _json(folder: Path | None, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON; take the file away, or from where it is whole") from error
     return found if isinstance(found, dict) else {}
+
+
+log = logging.getLogger(__name__)
+COUNT = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip.
+
+    Args:
+        name: What it is called.
+        path: Its sound.
+        card: What the page says of it: whose it is, its labels, and a player.
+    """
+
+    name: str
+    path: Path
+    card: dict[str, Any]
+
+
+def examples(run: InspectedRun | None, near: Near) -> list[Example]:
+    """Clips of the test part, of different classes first; none where their sound is not at hand.
+
+    Args:
+        run: The run; none for a checkpoint alone.
+        near: Which knows what is said of a clip.
+    """
+    if run is None or not near.library.files:
+        return []
+    try:
+        table = run.pack.index.iloc[members(run, "test")].reset_index(drop=True)
+        known = files(run.data.source)
+    except (UserError, OSError) as error:
+        log.warning("no examples: %s", error)
+        return []
+    found: list[Example] = []
+    for row in clip_frames.random(table, near.columns.targets, 3 * COUNT, 0):
+        about = table.iloc[row]
+        file = known.get(str(about["id"]))
+        card = near.card(about, file)
+        if file is not None and card["sound"]:
+            found.append(Example(card["credit"].get("title") or card["id"], file.under(near.front), card))
+        if len(found) == COUNT:
+            break
+    return found

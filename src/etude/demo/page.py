@@ -1,4 +1,4 @@
-"""The page: gradio takes the sound and brings what is said of it; all that is seen comes from the templates."""
+"""The demo page."""
 
 from __future__ import annotations
 
@@ -8,16 +8,46 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.demo.about import About
-from etude.demo.ear import Ear, Refused, Told, moments
-from etude.demo.examples import Example
-from etude.demo.looked import Looked
-from etude.demo.near import Near
+from etude.demo.about import About, Example
+from etude.demo.attribution_view import AttributionView
+from etude.demo.neighbours import Near
+from etude.demo.predictor import PredictionResult, Predictor, RefusedSound, moments
 from etude.demo.uploads import Uploads
-from etude.results.template import template
+from etude.reports.html import load_template
+from etude.reports.worst_errors import stops
 
 if TYPE_CHECKING:
     from gradio import HTML, Blocks, Button
+
+
+def head() -> str:
+    """Styles and scripts of the page: those of all pages, and the little that is its own."""
+    return load_template("demo_head.html.j2").render(stops=stops())
+
+
+def theme() -> Any:
+    """Gradio's parts in the colours of all pages, light and dark, and in the machine's own font."""
+    import gradio as gr
+
+    made = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], radius_size="sm")
+    roles = {
+        "paper": ["body_background_fill", "background_fill_primary", "input_background_fill"],
+        "raised": ["block_background_fill", "background_fill_secondary", "block_label_background_fill",
+                   "button_secondary_background_fill"],
+        "ink": ["body_text_color", "block_title_text_color", "button_secondary_text_color", "block_label_text_color"],
+        "muted": ["body_text_color_subdued", "block_info_text_color"],
+        "rule": ["border_color_primary", "block_border_color", "input_border_color", "button_secondary_border_color"],
+        "network": ["button_primary_background_fill", "border_color_accent", "slider_color", "loader_color"],
+    }  # fmt: skip
+    values = {name: f"var(--{role})" for role, names in roles.items() for name in names}
+    values |= {
+        "button_primary_text_color": "var(--paper)",
+        "button_border_width": "1px",
+        "button_primary_background_fill_hover": "var(--ink)",
+    }
+    dark = {f"{name}_dark": value for name, value in values.items()}
+    return made.set(**values, **dark)
+
 
 WAITING = 16  # calls in the queue
 FIRST = "Nothing is heard yet: drop a sound above, record one, or take an example."
@@ -43,9 +73,9 @@ class Parts:
     """
 
     about: About
-    ear: Ear
+    ear: Predictor
     near: Near
-    looked: Looked
+    looked: AttributionView
     examples: list[Example]
 
 
@@ -61,7 +91,7 @@ def page(parts: Parts, uploads: Uploads) -> Blocks:
     targets = list(parts.ear.model.columns.targets)
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
     with gr.Blocks(title=f"{parts.about.name} · Étude", analytics_enabled=False) as blocks:
-        _html(template("demo_about.html.j2").render(about=parts.about))
+        _html(load_template("demo_about.html.j2").render(about=parts.about))
         sound = gr.Audio(
             sources=["upload", "microphone"], type="filepath", editable=False, buttons=[],
             label=f"A sound, {parts.ear.limits.words}",
@@ -70,7 +100,7 @@ def page(parts: Parts, uploads: Uploads) -> Blocks:
         buttons = _examples(parts.examples)
         heard, near = _html(), _html()
         with gr.Column(visible=False, elem_classes="looked") as looked:
-            _html(template("demo_ask.html.j2").render())
+            _html(load_template("demo_ask.html.j2").render())
             with gr.Row():
                 window = gr.Dropdown([], label="Window", interactive=True, min_width=260)
                 target = gr.Dropdown(targets, value=targets[0], label="What for", visible=len(targets) > 1)
@@ -95,7 +125,7 @@ def page(parts: Parts, uploads: Uploads) -> Blocks:
             try:
                 told = parts.ear.hear(path)
                 shown = parts.ear.page(told, name)
-            except Refused as refused:
+            except RefusedSound as refused:
                 yield {**empty(), message: note(str(refused), alarm=True)}
                 return
             choice = _windows(told, told.decisive(parts.ear.model.columns))
@@ -109,9 +139,9 @@ def page(parts: Parts, uploads: Uploads) -> Blocks:
         def look(path: str | None, place: int, name: str) -> str:
             try:
                 if path is None:
-                    raise Refused(LOST)
+                    raise RefusedSound(LOST)
                 return parts.looked.page(parts.ear.hear(Path(path)), place, name)
-            except Refused as refused:
+            except RefusedSound as refused:
                 return note(str(refused), alarm=True)
 
         gr.on([sound.upload, sound.stop_recording], predict_upload, [sound], outputs, **one).then(None, js=SHOW)
@@ -123,10 +153,10 @@ def page(parts: Parts, uploads: Uploads) -> Blocks:
 
 def note(sentence: str, alarm: bool = False) -> str:
     """One sentence in the place of what there is not."""
-    return template("demo_note.html.j2").render(sentence=sentence, alarm=alarm)
+    return load_template("demo_note.html.j2").render(sentence=sentence, alarm=alarm)
 
 
-def _windows(told: Told, first: int) -> list[tuple[str, int]]:
+def _windows(told: PredictionResult, first: int) -> list[tuple[str, int]]:
     """The windows to choose from, the clearest one first."""
     found = [(words, place) for place, words in enumerate(moments(told))]
     clearest = (f"{found[first][0]}, the clearest", first)
@@ -149,6 +179,6 @@ def _examples(examples: list[Example]) -> list[Button]:
         with gr.Row():
             for example in examples:
                 with gr.Column(min_width=220):
-                    _html(template("demo_example.html.j2").render(clip=example.card))
+                    _html(load_template("demo_example.html.j2").render(clip=example.card))
                     buttons.append(gr.Button("Hear this", size="sm"))
     return buttons

@@ -1,4 +1,4 @@
-"""Uploaded sounds: reading them from requests within bounds, storing them, and removing the oldest."""
+"""Uploaded sounds: bounded reading, storage and removal."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from etude.files import atomic, ownership
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
+
 
 MAX_FILES = 32  # stored at a time
 MAX_TOTAL = 8  # bytes stored at a time, in units of the largest file

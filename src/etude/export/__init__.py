@@ -1,1 +1,1 @@
-"""A trained network as files that others run without this project: an ONNX graph, a PyTorch program, safetensors."""
+"""Export of networks: ONNX, torch.export, safetensors and model cards."""

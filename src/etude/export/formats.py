@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from etude.export.graph import Graph
 
+
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 ABOUT, OPSET = "etude", 20  # the first with a Fourier transform whose axis is an input; onnxruntime 1.20 has 21
 LACKING = "format=onnx needs onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
@@ -48,7 +49,7 @@ def onnx(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[str
     """
     import torch
 
-    from etude.export.recurrent import to_onnx
+    from etude.export.graph import to_onnx
 
     with _quiet():
         made = torch.onnx.export(
@@ -91,7 +92,7 @@ def program(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[
     """Write a graph as torch's program, and open it again; see `onnx`."""
     import torch
 
-    from etude.export.recurrent import restore
+    from etude.export.graph import restore
 
     restore(program)
     program.example_inputs = None
@@ -126,8 +127,8 @@ def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: 
     """
     from safetensors.torch import save
 
-    from etude.checkpoint import CONFIG
     from etude.files.atomic import write_bytes, write_text
+    from etude.files.safe_read import CONFIG
 
     # two names of one tensor, as of weights that are shared, are two tensors in this format
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}

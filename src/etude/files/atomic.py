@@ -10,9 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from etude import disk
 from etude.errors import UserError
-from etude.files import ownership
+from etude.files import os_errors, ownership
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
     ownership.record(path)
     draft = ownership.draft_of(path)
     try:
-        with disk.writing(path):
+        with os_errors.writing(path):
             _create(draft)
             yield draft
             if sync:

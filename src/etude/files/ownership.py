@@ -20,8 +20,8 @@ from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
-from etude import disk
 from etude.errors import UserError
+from etude.files import os_errors
 
 LIST = ".etude-files"
 DRAFT = ".part"  # of a file that is being written: `.<name>.<process>.part`, ours if the list names the file
@@ -209,7 +209,7 @@ def _append(root: str, entry: str | dict[str, str]) -> None:
     handle = os.open(target, flags, 0o666)
     line = (json.dumps(entry) + "\n").encode()
     try:
-        with disk.writing(target):
+        with os_errors.writing(target):
             if os.write(handle, line) < len(line):  # the disk took a part of it
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError:

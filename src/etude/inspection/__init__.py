@@ -1,1 +1,1 @@
-"""The inside of a trained network for one clip: its page loads a model."""
+"""Inspection of a trained network with one clip."""

@@ -1,23 +1,33 @@
-"""A clip that is shown: its frames, what is known about it, how it was chosen and cut."""
+"""Clips to inspect, from a run or from sound files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from etude.audio.frontend import FrontEnd
+from etude.config import instantiate
+from etude.data import datamodule
 from etude.errors import UserError
-from etude.results.exploration.views import hears
+from etude.files.safe_read import read_checkpoint
+from etude.reports import clip_frames
+from etude.reports.clip_frames import hears
+from etude.training import build
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from etude.inspection.load import Run
-    from etude.learner import Learner
+    from etude.data.datamodule import MusicData
+    from etude.data.pack import Pack
+    from etude.training.learner import Learner
+
 
 LONGEST = 60.0  # seconds of a clip that are shown when nothing is said: what follows grows with their square
 
@@ -62,7 +72,7 @@ def most_wrong(test: pd.DataFrame, network: Learner) -> tuple[int, str]:
     return place, f"No clip was named; this is the most confident error of the test part in {name}."
 
 
-def cropped(clip: Clip, run: Run, crop: tuple[float, float] | None) -> Clip:
+def cropped(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -> Clip:
     """A part of a clip.
 
     Args:
@@ -115,3 +125,130 @@ def known(y: Mapping[str, Tensor], network: Learner) -> dict[str, Any]:
             (getattr(target, "classes", [])[int(value)] if target.kind == "label" else value) if there else None
         )
     return said
+
+
+class InspectedRun:
+    """A run folder, opened.
+
+    Args:
+        folder: Its path.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
+
+    Attributes:
+        network: In evaluation mode.
+        front: What makes its frames.
+        epoch: After how many epochs its weights are.
+
+    Raises:
+        UserError: The folder is no run, or something in it cannot be read.
+    """
+
+    def __init__(self, folder: Path, checkpoint: str = "best") -> None:
+        self.folder = folder
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"{folder}: is not a run folder; it has no config.yaml")
+        named = folder / "checkpoints" / f"{checkpoint}.ckpt"
+        self.path = named if checkpoint in ("best", "last") else Path(checkpoint)
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: there is no such checkpoint; name one with checkpoint=<file>")
+        self.network: Learner = build.load(self.path)
+        self.epoch = int(read_checkpoint(self.path).get("epoch", -1)) + 1
+        self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
+        self.columns = slice(*self.network.recipe["columns"])
+        self._pack: Pack | None = None
+
+    @property
+    def rate(self) -> float:
+        """Frames in a second, or in a beat."""
+        return 1.0 if self.front.sync == "beat" else self.front.frames_per_second
+
+    @property
+    def pack(self) -> Pack:
+        """The pack of the run's data; made when it is not there."""
+        if self._pack is None:
+            self._pack = self.data.source.pack(self.data.feature.front, self.data.rules)
+        return self._pack
+
+    @cached_property
+    def data(self) -> MusicData:
+        """The data of the run, which is not set up."""
+        return datamodule.data(self.config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Of the run."""
+        from omegaconf import OmegaConf
+
+        path = self.folder / "config.yaml"
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(path))
+        except Exception as error:  # whatever YAML has against it
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+        if not isinstance(config, dict) or not {"data", "feature"} <= set(config):
+            raise UserError(f"{path}: is not the config of a run; it has no data and feature")
+        instantiate.vet(config)
+        return {str(key): value for key, value in config.items()} | {"seed": config.get("seed", 0)}
+
+    def predictions(self) -> pd.DataFrame | None:
+        """The table of predictions, where the run has come so far."""
+        from etude.runs import readers
+
+        return readers.table(self.folder) if (self.folder / readers.TABLE).is_file() else None
+
+    def clips(self, wanted: list[str]) -> list[Clip]:
+        """Clips that were named by id or file; the most confident error of the test part when none was.
+
+        Raises:
+            UserError: There is no such clip; the message names ids that are spelt like it.
+        """
+        if not wanted:
+            return [self.default()]
+        found = []
+        for words in wanted:
+            if Path(words).is_file():
+                found.append(self.sound(Path(words)))
+            else:
+                found += [self.packed(row) for row in clip_frames.named(words, self.pack.index, {}, "clip")]
+        return found
+
+    def packed(self, row: int, note: str = "") -> Clip:
+        """A clip of the run's data."""
+        import pandas as pd
+
+        about = self.pack.index.iloc[row]
+        x = torch.from_numpy(np.asarray(self.pack.clip(row)[:, self.columns], np.float32))[None]
+        names = [name for name in (*self.network.task.targets, "group", "artist", "title") if name in about]
+        words = [(name, about[name]) for name in names if not pd.isna(about[name])]
+        part = self._part(str(about["id"]))
+        return Clip(
+            str(about["id"]), x, truth(about, self.network), words + ([("part", part)] if part else []), 0.0, note
+        )
+
+    def sound(self, path: Path) -> Clip:
+        """A sound file through the network's front end; nothing is known about it."""
+        from etude.data.readers import read_sound
+
+        if not hears(self.front):
+            raise UserError(f"clip={path}: this network looks at images, and takes no sound file")
+        frames = read_sound(path, self.front)[:, self.columns]
+        return Clip(path.name, torch.from_numpy(np.ascontiguousarray(frames))[None], truth({}, self.network), [])
+
+    def default(self) -> Clip:
+        """The clip of the test part about which the network is most surely wrong."""
+        table = self.predictions()
+        test = None if table is None else table[table["split"] == "test"]
+        if test is None or test.empty:
+            raise UserError(f"{self.folder}: has no predictions.parquet to choose a clip from; name one with clip=<id>")
+        place, note = most_wrong(test, self.network)
+        ids = {str(clip): row for row, clip in enumerate(self.pack.index["id"])}
+        if (clip := str(test["id"].iloc[place])) not in ids:
+            raise UserError(
+                f"{self.folder}: clip {clip} of its predictions is not in its data; name one with clip=<id>"
+            )
+        return self.packed(ids[clip], note)
+
+    def _part(self, clip: str) -> str:
+        """Which part of the split a clip was in."""
+        from etude.runs import readers
+
+        return readers.split(self.folder).get(clip, "")

@@ -1,19 +1,124 @@
-"""The parts of a network as pictures: what each gave and its gradient; filters and theirs."""
+"""Pictures and statistics of layers: activations, gradients and filters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from etude.inspection import pictures
-from etude.inspection.filters import UNITS, extremes, filters, fit, time_first, varied
-from etude.inspection.scene import Scene
-from etude.inspection.trace import Point
-from etude.results.exploration.spectra import shrink
+from etude.inspection import clip_axes
+from etude.inspection.clip_axes import Scene
+from etude.inspection.hooks import Point
+from etude.reports.spectrogram import shrink
+
+
+def statistics(point: Point) -> dict[str, Any]:
+    """Numbers of one place.
+
+    Returns:
+        `name`, `module`, `shape` without the batch, `weights` (how many), `layer`; `activation`, `gradient`, `weight`
+        and `weight_gradient`, each with min, max, mean and norm, or none; `units` and `dead`, how many of these give
+        one value wherever one looks; none for what goes in.
+    """
+    return {
+        "name": point.name,
+        "module": point.module,
+        "shape": list(point.value.shape[1:]),
+        "weights": point.weights,
+        "layer": point.layer,
+        "activation": spread(point.value),
+        "gradient": spread(point.gradient),
+        "weight": spread(point.weight),
+        "weight_gradient": spread(point.weight_gradient),
+        "units": units(point.value).shape[0],
+        "dead": None if point.name == "input" else int(dead(point.value).sum()),
+    }
+
+
+def spread(values: Tensor | None) -> dict[str, float] | None:
+    """Smallest, largest and mean value of a tensor, and its Euclidean norm."""
+    if values is None:
+        return None
+    values = values.double()
+    return {
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "mean": float(values.mean()),
+        "norm": float(values.norm()),
+    }
+
+
+def units(value: Tensor) -> Tensor:
+    """Values by unit (U, places): channels of pictures (1, C, ., .), else the last axis."""
+    return value[0].flatten(1) if value.ndim == 4 else value.movedim(-1, 0).flatten(1)
+
+
+def dead(value: Tensor) -> Tensor:
+    """Which units (U,) tell nothing about the clip: one value at all places, or 0 where there is but one place."""
+    by_unit = units(value)
+    if by_unit.shape[1] == 1:
+        return by_unit[:, 0] == 0
+    return by_unit.amin(1) == by_unit.amax(1)
+
+
+UNITS, INPUTS = 16, 8  # shown of a part; of the channels that go into a filter
+
+
+def filters(point: Point, which: Sequence[int], name: str, scene: Scene) -> list[tuple[str, str]]:
+    """Weights of a convolution (C', C, h, w) and the gradient of the loss by them; none where filters are 1 x 1."""
+    if point.weight is None or point.weight.ndim != 4 or point.weight[0, 0].numel() == 1:
+        return []
+    shape = point.weight.shape
+    loud = point.weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)[:INPUTS]
+    inputs = sorted(loud.tolist())
+    across = len(inputs) if len(inputs) > 1 else 4
+    some = f" of {shape[0]} filters, rows, for {len(inputs)} of {shape[1]} channels, columns" if shape[1] > 1 else ""
+    time, bins = ("time", "frequency") if scene.sound else ("column", "row")
+    found = []
+    for k, (caption, values) in enumerate((("Weights", point.weight), ("Gradient of the loss by the weights",
+                                            point.weight_gradient))):  # fmt: skip
+        if values is None:
+            continue
+        grids = [scene.upright(time_first(values[o, i], point.time)) for o in which for i in inputs]
+        about = f"{caption} of {point.name}: filters of {shape[2]} x {shape[3]}."
+        ratio = grids[0].shape[0] / grids[0].shape[1]
+        labels = [str(unit) for unit in which] if len(inputs) == 1 else ()
+        drawn = clip_axes.tiles(f"{name}-{k}", about, grids, across, (time, "", ""), (bins, "", ""), labels, ratio)
+        found.append((f"{caption}{f': {len(which)}' + some if some else ''}.{extremes(values)}", drawn))
+    return found
+
+
+def varied(point: Point, count: int = UNITS) -> list[int]:
+    """The units that vary most over the clip, in their own order; all when there are no more than that."""
+    spread = units(point.value).std(1, correction=0)
+    return sorted(spread.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def time_first(picture: Tensor, time: int) -> np.ndarray:
+    """A picture (., .) with time along its first axis (T', F')."""
+    return (picture if time == 2 else picture.T).detach().double().numpy()
+
+
+def fit(grid: np.ndarray, most: int) -> np.ndarray:
+    """A grid (T', F') of at most so many values, means of neighbours where it has more."""
+    shape = np.array(grid.shape, float)
+    while shape.prod() > most:
+        shape[shape.argmax()] /= 2
+    return shrink(shrink(grid, max(1, round(shape[0]))).T, max(1, round(shape[1]))).T
+
+
+def extremes(values: Tensor) -> str:
+    """Both ends of all values, those of units that are not drawn as well."""
+    return f" From {_short(values.min())} to {_short(values.max())}."
+
+
+def _short(value: Any) -> str:
+    return f"{float(value):.3g}".replace("-", "−")
+
 
 PARTS = 24  # that are drawn; the table has all
 BUDGET = 1_400_000  # values in all tiles of a page together
@@ -86,7 +191,7 @@ def _maps(point: Point, scene: Scene, most: int, place: int) -> Drawn:
         grids = [scene.upright(fit(time_first(values[0, unit], point.time), most)) for unit in which]
         shape = 0.72 if scene.sound else grids[0].shape[0] / grids[0].shape[1]
         about = f"{caption} of {point.name}: {len(which)} of {values.shape[1]} units, on one scale."
-        drawn = pictures.tiles(f"maps-{place}-{k}", about, grids, 4, x, y, [str(unit) for unit in which], shape)
+        drawn = clip_axes.tiles(f"maps-{place}-{k}", about, grids, 4, x, y, [str(unit) for unit in which], shape)
         figures.append((f"{caption}.{extremes(values)}", drawn))
     figures += filters(point, which, f"filters-{place}", scene)
     some = (
@@ -102,10 +207,10 @@ def _states(point: Point, scene: Scene, place: int) -> Drawn:
     for k, (caption, values) in enumerate(pairs):
         if values is None:
             continue
-        grid = shrink(values[0].detach().double().numpy(), pictures.MOST)
+        grid = shrink(values[0].detach().double().numpy(), clip_axes.MOST)
         about = f"{caption} of {point.name}: {values.shape[2]} units over time."
         y = ("unit", "0", str(values.shape[2] - 1))
-        drawn = pictures.tiles(f"states-{place}-{k}", about, [grid.T[::-1]], 1, scene.ends()[0], y)
+        drawn = clip_axes.tiles(f"states-{place}-{k}", about, [grid.T[::-1]], 1, scene.ends()[0], y)
         figures.append((f"{caption}.{extremes(values)}", drawn))
     return Drawn(_title(point), "", figures)
 
@@ -123,7 +228,7 @@ def _tokens(blocks: Sequence[Point], grid: tuple[int, int], scene: Scene) -> Dra
         names = [label for label, value in zip(labels, values, strict=True) if value is not None]
         if shown:
             about = f"{caption} after {', '.join(names)}, at its place in the clip."
-            drawn = pictures.tiles(f"tokens-{k}", about, shown, 3, x, y, names)
+            drawn = clip_axes.tiles(f"tokens-{k}", about, shown, 3, x, y, names)
             figures.append((f"{caption}, at its place in the clip.", drawn))
     note = "After the last block only the tokens that are read count, so that no patch has a gradient there."
     return Drawn(f"Patches and blocks · {grid[0]} x {grid[1]} patches (time x frequency)", note, figures)

@@ -1,4 +1,4 @@
-"""From a run and a clip to inspect_<clip>.html, with the numbers beside it as JSON.
+"""Page of the inspection of a clip.
 
 The page is one file that asks nothing of any network. Every name from the data is escaped by the template; only the
 figures, which escape their own text, are marked as safe.
@@ -6,34 +6,110 @@ figures, which escape their own text, are marked as safe.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import logging
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from etude import disk
+import numpy as np
+
 from etude.data.collection import cut_bytes
-from etude.files import ownership
+from etude.evaluation.measure import plain
+from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
-from etude.inspection import attribution, explain, history, layers, pictures, strip
-from etude.inspection.clips import Clip, cropped, known
-from etude.inspection.gallery import gallery
-from etude.inspection.load import Run
-from etude.inspection.scene import Scene
-from etude.inspection.statistics import statistics
-from etude.inspection.trace import Trace, trace
-from etude.results.measure import plain
-from etude.results.template import template
+from etude.inspection import attribution, clip_axes, epochs, layers
+from etude.inspection.clip_axes import Scene
+from etude.inspection.clips import Clip, InspectedRun, cropped, known
+from etude.inspection.hooks import Trace, trace
+from etude.inspection.layers import fit, statistics
+from etude.reports.html import load_template
 
 if TYPE_CHECKING:
-    from etude.inspection.command import Wish
+    import pandas as pd
+
+
+@dataclass
+class InspectOptions:
+    """What is to be shown.
+
+    Args:
+        folder: Of the run.
+        clips: Words that name clips.
+        crop: First and last second (or beat); none for the whole clip.
+        checkpoint: `best`, `last`, or a file.
+        to: Where the pages go; none for the run's folder.
+    """
+
+    folder: Path
+    clips: list[str] = field(default_factory=list)
+    crop: tuple[float, float] | None = None
+    checkpoint: str = "best"
+    to: Path | None = None
+
 
 log = logging.getLogger(__name__)
+COUNT, LARGEST = 8, 4000  # clips; values of a small picture
 
 
-def inspect(wish: Wish, command: str = "") -> list[Path]:
+def gallery(run: InspectedRun, but: str) -> list[dict[str, Any]]:
+    """Random clips of the test part, always the same ones.
+
+    Args:
+        run: With its table of predictions; without one there is no gallery.
+        but: Id of a clip that is shown already.
+
+    Returns:
+        Of each clip `id`, `picture` as a data URI, and `labels`: `name`, `true` class, and `top`, three classes with
+        their probabilities.
+    """
+    table = run.predictions()
+    names = [name for name, target in run.network.task.targets.items() if target.kind == "label"]
+    if table is None or not names:
+        return []
+    needed = {f"{name}.{column}" for name in names for column in ["true", *_scores(run, name)]}
+    if lacking := sorted(needed - set(table.columns)):
+        log.warning("%s: no other clips are shown: predictions.parquet has no column %s", run.folder, lacking[0])
+        return []
+    rows = {str(clip): row for row, clip in enumerate(run.pack.index["id"])}
+    test = table[(table["split"] == "test") & table["id"].astype(str).isin(rows) & (table["id"].astype(str) != but)]
+    chosen = np.random.default_rng(0).permutation(len(test))[:COUNT]
+    return [_small(test.iloc[int(k)], rows, names, run) for k in chosen]
+
+
+def _scores(run: InspectedRun, name: str) -> list[str]:
+    """Return the columns of a label's probabilities, without the label's name."""
+    return [f"score.{one}" for one in getattr(run.network.task.targets[name], "classes", [])]
+
+
+def _small(said: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
+    clip = str(said["id"])
+    frames = np.asarray(run.pack.clip(rows[clip])[:, run.columns], np.float32)
+    scene = Scene(run.front, run.columns, len(frames))
+    labels = []
+    for name in names:
+        scores = ((column.removeprefix("score."), float(said[f"{name}.{column}"])) for column in _scores(run, name))
+        top = sorted(scores, key=lambda pair: -pair[1])[:3]
+        true = said[f"{name}.true"]
+        labels.append({"name": name, "true": None if true is None or true != true else str(true), "top": top})
+    return {"id": clip, "picture": png(scene.upright(fit(scene.even(frames), LARGEST))), "labels": labels}
+
+
+def png(picture: np.ndarray) -> str:
+    """Values (h, w) in the colours of every spectrogram, as the data URI of a PNG."""
+    from matplotlib import colormaps
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, picture, cmap=colormaps["magma"].resampled(64), format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def inspect(wish: InspectOptions, command: str = "") -> list[Path]:
     """Write the page of every clip that is wished for.
 
     Args:
@@ -47,9 +123,9 @@ def inspect(wish: Wish, command: str = "") -> list[Path]:
         UserError: There is no such run or clip, or the folder cannot be written.
     """
     to = wish.to or wish.folder
-    with disk.explained(to, disk.OTHER_FOLDER, f"to={to}"):
+    with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
         ownership.open_folder(to)
-    run = Run(wish.folder, wish.checkpoint)
+    run = InspectedRun(wish.folder, wish.checkpoint)
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
     clips = [cropped(clip, run, wish.crop) for clip in run.clips(wish.clips)]
     ownership.check_names(to, [f"inspect_{stem(clip.id)}.{kind}" for clip in clips for kind in ("html", "json")])
@@ -64,17 +140,17 @@ def stem(clip: str) -> str:
     return safe if safe and safe == clip else f"{safe}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-def _write(run: Run, clip: Clip, to: Path, command: str) -> Path:
+def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
     log.info("%s: %d frames", clip.id, clip.x.shape[1])
     network, captum = run.network, attribution.installed()
     scene = Scene(run.front, run.columns, clip.x.shape[1], clip.start)
     seen, base = trace(network, clip.x, clip.y), scene.even(clip.x[0].numpy())
-    parts, cam = explain.attributions(network, seen.x, base, seen.said, clip.y, scene) if captum else (None, None)
-    attention = explain.attention(network, seen.x, base, scene)
+    parts, cam = attribution.attributions(network, seen.x, base, seen.said, clip.y, scene) if captum else (None, None)
+    attention = attribution.attention(network, seen.x, base, scene)
     log.info("Pictures of %d parts", len(seen.points))
     drawn = layers.draw(seen.points, scene)
-    name, index, words = history.target(network, seen.said, clip.y)
-    moments = history.moments(run.folder, clip.x, clip.y, (name, index) if captum else None)
+    name, index, words = epochs.target(network, seen.said, clip.y)
+    moments = epochs.moments(run.folder, clip.x, clip.y, (name, index) if captum else None)
     rows = [statistics(point) for point in seen.points]
     about = {
         "clip": clip.id,
@@ -87,14 +163,14 @@ def _write(run: Run, clip: Clip, to: Path, command: str) -> Path:
         "loss": seen.loss,
         "losses": seen.each,
         "assumed": seen.assumed,
-        "outputs": explain.outputs(network, seen.said, seen.each, known(clip.y, network)),
+        "outputs": attribution.outputs(network, seen.said, seen.each, known(clip.y, network)),
         "layers": rows,
         "attributions": parts.numbers if parts else None,
         "grad_cam": cam.numbers if cam else None,
         "attention": attention.numbers,
-        "epochs": history.numbers(moments),
+        "epochs": epochs.numbers(moments),
     }
-    page = template("inspect.html.j2").render(
+    page = load_template("inspect.html.j2").render(
         **{**about, "layers": rows, "command": command, "run": run.folder.resolve().name, "scene": scene},
         words=clip.words,
         lacking=None if captum else attribution.LACKING,
@@ -104,37 +180,37 @@ def _write(run: Run, clip: Clip, to: Path, command: str) -> Path:
         cam=cam,
         rollout=attention,
         drawn=drawn,
-        strip=strip.draw(moments, scene, words) if len(moments) > 1 else [],
-        moments=history.words(moments),
+        strip=epochs.draw(moments, scene, words) if len(moments) > 1 else [],
+        moments=epochs.words(moments),
         curves=curves(run.folder),
         gallery=gallery(run, clip.id),
     )
     path = to / f"inspect_{stem(clip.id)}.html"
-    with disk.explained(to, disk.OTHER_FOLDER, f"to={to}"):
+    with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
         write_text(path.with_name(f"{path.stem}.json"), json.dumps(plain(about), indent=1, ensure_ascii=False) + "\n")
         return write_text(path, page)
 
 
 def curves(folder: Path) -> list[tuple[str, str]]:
     """The loss of the run by epoch."""
-    from etude.results import reading
-    from etude.results.learning import panels
+    from etude.reports.learning_curves import panels
+    from etude.runs import readers
 
-    drawn = panels(reading.curves(folder), None)["panels"]
+    drawn = panels(readers.curves(folder), None)["panels"]
     return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
 
 
 def _inputs(clip: Clip, seen: Trace, scene: Scene) -> list[tuple[str, str]]:
     """The frames as they are, as the network gets them, and the gradient of the loss by these."""
     unit = "dB" if scene.sound and hasattr(scene.front, "top_db") and scene.view.start == 0 else ""
-    raw = pictures.large("input-raw", f"Frames of {clip.id}.", scene, scene.even(clip.x[0].numpy()), unit, magma=True)
-    x = pictures.large("input", f"Standardised frames of {clip.id}.", scene, seen.x[0].double().numpy())
+    raw = clip_axes.large("input-raw", f"Frames of {clip.id}.", scene, scene.even(clip.x[0].numpy()), unit, magma=True)
+    x = clip_axes.large("input", f"Standardised frames of {clip.id}.", scene, seen.x[0].double().numpy())
     chroma = ", with chroma from 0 to 1 above" if scene.view.start < scene.front.n_mels < scene.view.stop else ""
     found = [
         (f"The clip, as the front end hears it{chroma}." if scene.sound else "The image.", raw),
         ("What goes in: each bin in standard deviations from its mean over the training part.", x),
     ]
     if (gradient := seen.points[0].gradient) is not None:
-        drawn = pictures.large("input-gradient", "Gradient of the loss.", scene, gradient[0].double().numpy())
+        drawn = clip_axes.large("input-gradient", "Gradient of the loss.", scene, gradient[0].double().numpy())
         found.append(("Gradient of the loss by what goes in.", drawn))
     return found

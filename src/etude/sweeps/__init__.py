@@ -1,1 +1,1 @@
-"""Many runs from one command: each a process of its own, on devices of its own, known by what it was told."""
+"""Sweeps over many runs, and hyper-parameter search."""

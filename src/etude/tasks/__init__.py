@@ -1,1 +1,1 @@
-"""From an embedding to outputs, losses and predictions: heads, targets, balance, task."""
+"""Tasks: targets, heads, losses and their weighting."""

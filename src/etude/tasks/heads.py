@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.cnn import MaskedBatchNorm
+from etude.backbones.base import MaskedBatchNorm
 
 
 class Linear(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from etude.tasks.balance import Balance
+from etude.tasks.loss_weighting import Balance
 from etude.tasks.targets import Target, module_key
 
 

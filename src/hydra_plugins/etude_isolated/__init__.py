@@ -28,7 +28,7 @@ class IsolatedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the first launch."""
-        from etude.sweeps.compose import begin
+        from etude.sweeps.launcher import begin
 
         self.context, self.config = hydra_context, config
         self.sweep = begin(config, self.jobs, self.devices, self.start)
@@ -37,6 +37,6 @@ class IsolatedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by a sweeper, once for all jobs or once for each batch of a search."""
-        from etude.sweeps.compose import launch
+        from etude.sweeps.launcher import launch
 
         return launch(self.sweep, job_overrides, initial_job_idx, self.config, self.context)

@@ -72,9 +72,8 @@ class StudySweeper(Sweeper):
         from omegaconf import OmegaConf
 
         from etude.files import atomic, ownership
-        from etude.search.best import DIRECTION, say
-        from etude.search.space import still_free
-        from etude.search.study import seeded, stamp, take_up, trials
+        from etude.sweeps.search_space import still_free
+        from etude.sweeps.study import DIRECTION, say, seeded, stamp, take_up, trials
 
         assert self.config is not None and self.hydra_context is not None
         folder = Path(self.config.hydra.sweep.dir)

@@ -53,8 +53,8 @@ class RandomSweeper(Sweeper):
 
         from etude.errors import UserError
         from etude.files import atomic, ownership
-        from etude.search.best import Trial, best, folder_of, say, score_of, write
-        from etude.search.space import parse, still_free
+        from etude.sweeps.search_space import parse, still_free
+        from etude.sweeps.study import Trial, best, folder_of, say, score_of, write
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         words = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]

@@ -35,7 +35,7 @@ class LocalLauncher(Launcher):
         from hydra.errors import CompactHydraException
 
         from etude.errors import UserError
-        from etude.sweeps.clusters import Task
+        from etude.sweeps.slurm import Task
 
         try:
             from hydra_plugins.hydra_submitit_launcher import submitit_launcher
@@ -59,7 +59,7 @@ class LocalLauncher(Launcher):
         from hydra.errors import CompactHydraException
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        from etude.sweeps.clusters import taken
+        from etude.sweeps.slurm import taken
 
         try:
             return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
@@ -81,7 +81,7 @@ class SlurmLauncher(LocalLauncher):
         from omegaconf import OmegaConf
 
         from etude.errors import UserError
-        from etude.sweeps.clusters import per_node
+        from etude.sweeps.slurm import per_node
 
         if absent := [name for name in ("sbatch", "srun") if which(name) is None]:
             raise UserError(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from etude.results.measure import write
+from etude.evaluation.measure import write
 
 CLASSES = ["folk", "jazz", "rock"]
 TARGETS: dict[str, Any] = {

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from etude.job import LOG_FORMAT
-from etude.results.compare import compare, main
-from etude.results.comparison.reading import find, read
-from etude.results.comparison.wish import Wish
+from etude.cli.compare import main
+from etude.experiment.start import LOG_FORMAT
+from etude.reports.comparison.axes import CompareOptions
+from etude.reports.comparison.compare import compare
+from etude.reports.comparison.runs import find, read
 
 Make = Callable[..., Any]
 
@@ -36,13 +37,21 @@ def made(tmp_path_factory: pytest.TempPathFactory, make: Make, table_of: Make) -
     tmp_path = tmp_path_factory.mktemp("broken")
     for i, name in enumerate(["fine", "fine2", "old", "cut", "empty", "junk", "nothing", "array", "lost"]):
         make(tmp_path / name, table_of(i, right=0.1 * i))
-    epoch = (logging.INFO, "etude.callbacks", "epoch 2/60  train/loss 1.089")
+    epoch = (logging.INFO, "etude.training.callbacks", "epoch 2/60  train/loss 1.089")
     for name in ("failed", "interrupted", "killed", "queued", "resumed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(f"name: {name}\nchoices: {{backbone: lstm}}\n")
-    log(tmp_path / "failed", epoch, (logging.ERROR, "etude.train", "epoch 1: the loss is not finite; lower optim.lr"))
-    log(tmp_path / "interrupted", epoch, (logging.WARNING, "etude.train", "interrupted; go on with: python train.py"))
-    log(tmp_path / "resumed", (logging.ERROR, "etude.train", "out of memory"), epoch)
+    log(
+        tmp_path / "failed",
+        epoch,
+        (logging.ERROR, "etude.cli.train", "epoch 1: the loss is not finite; lower optim.lr"),
+    )
+    log(
+        tmp_path / "interrupted",
+        epoch,
+        (logging.WARNING, "etude.cli.train", "interrupted; go on with: python train.py"),
+    )
+    log(tmp_path / "resumed", (logging.ERROR, "etude.cli.train", "out of memory"), epoch)
     log(tmp_path / "killed", epoch)
     record = json.loads((tmp_path / "old" / "record.json").read_text())
     for key in ("seed", "data", "seconds"):
@@ -123,7 +132,7 @@ def test_broken_folds_do_not_keep_the_others_from_being_pooled(tmp_path: Path, m
     names = {made.names[run.folder] for run in made.runs}
     assert names == {"9", "a, fold 2", "a, 2 of 3 folds"}  # a fold that is in no pool stands by itself
     assert any("Folds are pooled" in remark and "2 runs" in remark for remark in made.remarks)
-    single = compare([tmp_path], Wish(rows=("fold",)), tests=False)
+    single = compare([tmp_path], CompareOptions(rows=("fold",)), tests=False)
     assert {row for (row,) in single.tables[0].rows} >= {"0", "1", "2"}
 
 

@@ -10,13 +10,11 @@ import pytest
 from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score
 
-from etude.results import bootstrap
-from etude.results.compare import compare
-from etude.results.comparison.pair import NOTHING
-from etude.results.comparison.pairs import pairs
-from etude.results.comparison.reading import read
-from etude.results.comparison.statistics import holm, mcnemar, two_sided
-from etude.results.metrics import classification
+from etude.evaluation import bootstrap
+from etude.evaluation.metrics import classification
+from etude.evaluation.paired_tests import NOTHING, holm, mcnemar, pairs, two_sided
+from etude.reports.comparison.compare import compare
+from etude.reports.comparison.runs import read
 
 
 def paired(folder: Path, **how: str) -> list:

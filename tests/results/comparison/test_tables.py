@@ -11,13 +11,13 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from etude.cli.compare import main, parse
 from etude.errors import UserError
-from etude.results.compare import collect, compare, main
-from etude.results.comparison.layout import layout
-from etude.results.comparison.reading import read
-from etude.results.comparison.run import titles
-from etude.results.comparison.wish import VIEWS, Wish, parse
-from etude.results.text import NAMES
+from etude.evaluation.formatting import NAMES
+from etude.reports.comparison.axes import VIEWS, CompareOptions, layout
+from etude.reports.comparison.compare import compare
+from etude.reports.comparison.runs import read, titles
+from etude.reports.comparison.scores import collect
 
 LABEL = {
     "accuracy": sk.accuracy_score,
@@ -38,7 +38,7 @@ SCALAR = {
 }
 
 
-def asked(*words: str) -> Wish:
+def asked(*words: str) -> CompareOptions:
     return parse(words)[0]
 
 
@@ -215,8 +215,8 @@ def test_other_splits_are_said_and_not_ranked(tmp_path: Path, make: Callable[...
 def test_a_view_averages_over_nothing_but_chance(grid: Path) -> None:
     runs = [read(run) for run in sorted(grid.iterdir()) if run.is_dir()]
     for view in VIEWS:
-        rows, cols, _ = layout(runs, Wish(view=view))
+        rows, cols, _ = layout(runs, CompareOptions(view=view))
         assert {"backbone", "feature"} <= {*rows, *cols}
     assert len(set(titles(runs).values())) == len(runs)
     with pytest.raises(UserError):
-        layout(runs, Wish(rows=("class",), metrics=("mse",)))
+        layout(runs, CompareOptions(rows=("class",), metrics=("mse",)))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from etude.results.compare import compare, main
-from etude.results.comparison import latex, markdown
-from etude.results.comparison.table import Table
-from etude.results.comparison.wish import parse
+from etude.cli.compare import main, parse
+from etude.reports.comparison import text as latex
+from etude.reports.comparison import text as markdown
+from etude.reports.comparison.compare import compare
+from etude.reports.comparison.table import Table
 
 HOSTILE = "<script>alert(1)</script>"
 MARKS = r"50% & x_1 $a$ #1 {b} ~ ^ \ | *c* `d`"
@@ -46,8 +47,8 @@ def test_latex_is_escaped_and_well_formed(hostile: Path) -> None:
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") >= 2
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert r"\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{}" in body
-    assert latex.escape(MARKS) in body
-    assert re.sub(r"\\[&%$#_{}]|\\[a-z]+|\{|\}|\$(\\pm|-|\^2|\\rho)\$", "", latex.escape(MARKS)).isascii()
+    assert latex.escape_latex(MARKS) in body
+    assert re.sub(r"\\[&%$#_{}]|\\[a-z]+|\{|\}|\$(\\pm|-|\^2|\\rho)\$", "", latex.escape_latex(MARKS)).isascii()
     bare = re.sub(r"\\.", "", body)  # without what is escaped
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0 and "#" not in bare and "%" not in bare
     for tabular in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", body, re.S):
@@ -59,16 +60,16 @@ def test_latex_is_escaped_and_well_formed(hostile: Path) -> None:
 
 def test_latex_has_a_head_over_columns(grid: Path) -> None:
     made = compare([grid], parse(["table=1"])[0], tests=False)
-    text = latex.text(made)
+    text = latex.to_latex(made)
     assert r"\multicolumn{6}{c}{lstm}" in text and r"\multicolumn{3}{c}{mel}" in text
     assert r"\cmidrule(lr){2-7} \cmidrule(lr){8-13}" in text
-    assert r"\textbf{" in text and "**" in markdown.text(made)
+    assert r"\textbf{" in text and "**" in markdown.to_markdown(made)
 
 
 def test_every_cell_is_in_every_format(grid: Path) -> None:
     made = compare([grid], parse(["table=2"])[0], tests=False)
-    for write in (lambda cell: markdown.escape(cell), lambda cell: latex.escape(cell)):
-        text = markdown.text(made) + latex.text(made)
+    for write in (lambda cell: markdown.escape_markdown(cell), lambda cell: latex.escape_latex(cell)):
+        text = markdown.to_markdown(made) + latex.to_latex(made)
         for table in made.tables:
             for row, col in table.cells:
                 assert write(table.text(row, col)) in text
@@ -83,7 +84,7 @@ def test_no_runs_with_scores_is_said_in_words(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_sizes_are_said_once_or_where_they_differ() -> None:
-    from etude.results.comparison.cell import Cell
+    from etude.reports.comparison.table import Cell
 
     def table(*n: int) -> Table:
         rows, cols = [("a",), ("b",)], [("x",), ("y",)]

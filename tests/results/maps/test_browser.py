@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.results.maps.command import main
+from etude.cli.maps import main
 
 DRAWN = "shown.length > 0 && shown.length === wanted().filter(map => !map.why).length"
 WHERE = """([panel, clip]) => {

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from etude.cli.maps import main, parse
 from etude.files.ownership import LIST
-from etude.results.maps.command import main
-from etude.results.maps.project import project
-from etude.results.maps.words import wish
+from etude.reports.maps.projection import project
 
 HOSTILE = "<script>alert('clip')</script>"
 QUICK = ("methods=pca,mds", "dims=2")
@@ -77,7 +76,7 @@ def test_a_sweep_is_all_its_finished_runs_and_keeps_the_page(tmp_path: Path, mak
     make_run("sweep/seed=1", shared)
     (tmp_path / "sweep/seed=2").mkdir()
     (tmp_path / "sweep/seed=2/config.yaml").write_text("seed: 2\n")
-    assert [run.name for run in wish([str(tmp_path / "sweep")]).folders] == ["seed=0", "seed=1"]
+    assert [run.name for run in parse([str(tmp_path / "sweep")]).folders] == ["seed=0", "seed=1"]
     assert main([str(tmp_path / "sweep"), *QUICK]) == 0
     data = payload(tmp_path / "sweep/latent.html")
     assert [run["name"] for run in data["runs"]] == ["seed=0", "seed=1"]

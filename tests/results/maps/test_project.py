@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from etude.results.maps.methods import METHODS, tsne_library
-from etude.results.maps.project import NoMap, project, subset
+from etude.reports.maps.projection import METHODS, NoMap, project, subset, tsne_library
 
 pytestmark = pytest.mark.xdist_group("maps")  # numba compiles for half a minute, in each process anew
 
@@ -101,7 +100,7 @@ def test_the_fewest_clips_are_mapped_and_fewer_say_why(x: np.ndarray, method: st
 
 
 def test_without_its_extra_tsne_is_that_of_scikit_learn(x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etude.results.maps.methods.find_spec", lambda name: None)
+    monkeypatch.setattr("etude.reports.maps.projection.find_spec", lambda name: None)
     made = project(x, "tsne", 2, seed=5)
     assert "scikit-learn" in made.note
     np.testing.assert_allclose(made.at, by_hand("tsne", x, 2, 5), atol=1e-4)
@@ -109,9 +108,9 @@ def test_without_its_extra_tsne_is_that_of_scikit_learn(x: np.ndarray, monkeypat
 
 def test_umap_is_imported_by_its_own_map_alone() -> None:
     code = (
-        "import sys, numpy as np\nfrom etude.results.maps import command\ncommand.main(['--help'])\n"
+        "import sys, numpy as np\nfrom etude.cli import maps\nmaps.main(['--help'])\n"
         "heavy = {'torch', 'umap', 'numba', 'openTSNE', 'sklearn', 'plotly'}\nassert not heavy & set(sys.modules)\n"
-        "from etude.results.maps.project import project\nx = np.random.default_rng(0).normal(size=(20, 4))\n"
+        "from etude.reports.maps.projection import project\nx = np.random.default_rng(0).normal(size=(20, 4))\n"
         "[project(x, method, 2) for method in ('pca', 'mds', 'isomap', 'spectral')]\n"
         "assert not {'umap', 'torch', 'openTSNE'} & set(sys.modules)"
     )

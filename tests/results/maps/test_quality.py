@@ -8,7 +8,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from etude.results.maps.quality import NEIGHBOURS, preserved, told
+from etude.reports.maps.quality import NEIGHBOURS, preserved, told
 
 N = 70
 

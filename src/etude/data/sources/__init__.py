@@ -1,1 +1,1 @@
-"""Where clips come from: one file per origin, each giving the same table of clips."""
+"""Data sources, one module for each dataset or layout."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import Front
-from etude.audio.image import ImageFront
+from etude.audio.frontend import FrontEnd, ImageFront
 from etude.data.collection import label
-from etude.data.draft import write
 from etude.data.pack import MANIFEST, Pack
+from etude.data.pack_writer import write
 from etude.errors import DataError
 
 if TYPE_CHECKING:
-    from etude.data.prepare import Rules
+    from etude.data.packing import PackOptions
+
 
 NOTE = (
     "These are images of handwritten digits, not sounds: a frame is a row of pixels, a bin a column. Their writers are "
@@ -52,7 +52,7 @@ class Digits:
     note: str = NOTE
     extra: dict[str, Any] = field(default_factory=lambda: {"licences": {"CC BY 4.0": 1797}})
 
-    def pack(self, front: Front, rules: Rules) -> Pack:
+    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
         """The pack of the images, from disk or made now.
 
         Raises:
@@ -65,7 +65,7 @@ class Digits:
         folder = rules.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
         if (folder / MANIFEST).is_file():
             return Pack(folder)
-        from etude.data.prepare import lock
+        from etude.data.packing import lock
 
         with lock(folder, rules):  # of several processes one makes it
             return Pack(folder) if (folder / MANIFEST).is_file() else _made(folder, front, origin)

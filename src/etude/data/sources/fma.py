@@ -20,6 +20,7 @@ from etude.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+
 SUBSETS = ("small", "medium", "large", "full")  # each holds those before it; large and full are the same tracks
 SPLITS = {"training": "train", "validation": "val", "test": "test"}
 TRACKS = {

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.audio.front import Front
+from etude.audio.frontend import FrontEnd
 from etude.data.pack import Pack
 from etude.errors import DataError
 
 if TYPE_CHECKING:
-    from etude.data.prepare import Rules
+    from etude.data.packing import PackOptions
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Packed:
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: Front, rules: Rules) -> Pack:
+    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
         """The pack, if its front end is the one that is asked for.
 
         Raises:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.cells import read
 from etude.data.collection import (
     NO_GROUP,
     RESERVED,
@@ -24,11 +23,13 @@ from etude.data.collection import (
     nfc,
     slug,
 )
-from etude.data.columns import ABSENT, class_names, declared, inferred
+from etude.data.column_types import ABSENT, class_names, declared, inferred
+from etude.data.table_reader import read_table
 from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 log = logging.getLogger(__name__)
 OWN = ("id", "path", "group", "split")  # where a clip is and belongs
@@ -69,7 +70,7 @@ def collection(
     """
     file = expanded(table)
     home = file.parent if audio is None else expanded(audio)
-    cells, where = read(file)
+    cells, where = read_table(file)
     if "path" not in cells:
         raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'none at all'}")
     if not where:

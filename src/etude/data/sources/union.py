@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.front import Front
+from etude.audio.frontend import FrontEnd
 from etude.data.collection import Collection
 from etude.data.pack import Pack
 from etude.data.sources import pack as packs_of
@@ -19,7 +19,8 @@ from etude.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from etude.data.prepare import Rules
+    from etude.data.packing import PackOptions
+
 
 Member = Collection | packs_of.Packed
 
@@ -82,7 +83,7 @@ class Union:
     note: str
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: Front, rules: Rules) -> Joined:
+    def pack(self, front: FrontEnd, rules: PackOptions) -> Joined:
         """The packs of all members, each made where it is not there yet."""
         return Joined({name: member.pack(front, rules) for name, member in self.members.items()}, self.shared_ids)
 

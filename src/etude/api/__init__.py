@@ -1,0 +1,1 @@
+"""Python API: `etude.run`, `etude.load` and the public run object."""

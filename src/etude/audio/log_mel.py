@@ -1,0 +1,193 @@
+"""Front end of log-mel and chroma frames, equal to librosa's, with tuning estimation.
+
+Peaks of the spectrum are located between bins by a parabola (Smith & Serra, 1987), and the commonest deviation from
+the tempered scale wins. librosa does the same over all bins; here only where a pitch can be, 150 Hz to 4 kHz.
+
+Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5; filters are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from etude.audio import filterbanks
+from etude.audio.beats import synchronous, track
+from etude.audio.filterbanks import FilterBank
+from etude.audio.frontend import FrontEnd, decibels, spectrum
+from etude.audio.numba_lock import first_use
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+LOWEST, HIGHEST = 150.0, 4000.0  # Hz
+THRESHOLD = 0.1  # of the frame's strongest bin
+
+
+def estimate(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
+    """Tuning of a clip, equal to `librosa.estimate_tuning(S=power.T, sr=rate, bins_per_octave=n_chroma)`.
+
+    Args:
+        power: Power spectrum (T, 1 + n_fft / 2).
+        rate: Sample rate, in Hz.
+        n_chroma: Pitch classes of an octave.
+
+    Returns:
+        Deviation from A440 in fractions of a pitch class, in [-0.5, 0.5), a multiple of 0.01; 0 without any pitch.
+    """
+    n_fft = 2 * (power.shape[1] - 1)
+    frequency = np.fft.rfftfreq(n_fft, 1 / rate)
+    (wanted,) = np.nonzero((frequency >= LOWEST) & (frequency < HIGHEST))
+    first, last = max(1, wanted[0]), min(power.shape[1] - 2, wanted[-1])
+    floor = THRESHOLD * power.max(axis=1, keepdims=True)
+    below, here, above = (power[:, first + shift : last + 1 + shift] for shift in (-1, 0, 1))
+    # a neighbour under the floor counts as 0, so a bin over it that is beside none is a peak
+    peaks = np.nonzero((here > floor) & ((here > below) | (below <= floor)) & ((here >= above) | (above <= floor)))
+    low, mid, high = below[peaks], here[peaks], above[peaks]
+    slope, bend = (high - low) / 2, high + low - 2 * mid
+    shift = np.divide(-slope, bend, out=np.zeros_like(slope), where=np.abs(slope) < np.abs(bend))
+    pitch, height = (peaks[1] + first + shift) * float(rate) / n_fft, mid + 0.5 * slope * shift
+    loud = pitch[height >= np.median(height)] if len(height) else height
+    if not len(loud):
+        return 0.0
+    with first_use("tuning"):
+        from librosa import pitch_tuning
+
+        return float(pitch_tuning(loud, bins_per_octave=n_chroma))
+
+
+CHOICES = {"ref": ("max", "one"), "chroma": ("stft", "cqt")}
+
+
+@dataclass(frozen=True)
+class LogMelChroma(FrontEnd):
+    """Log-mel and chroma, with every number between a sound and its frames; travels with the pack and the checkpoint.
+
+    Args:
+        rate: Sample rate, in Hz.
+        n_fft: Window length of the transform, in samples (a Hann window).
+        hop_length: Samples from one frame to the next.
+        n_mels: Mel bands, Slaney's scale and normalisation.
+        n_chroma: Pitch classes.
+        fmin: Lowest mel frequency, in Hz.
+        fmax: Highest mel frequency, in Hz; none means half the sample rate.
+        top_db: Dynamic range kept below the loudest bin of a clip, in dB.
+        ref: What 0 dB is: `max`, a clip's own loudest bin, or `one`, full scale.
+        chroma: `stft`, or `cqt`, the constant-Q transform: sharper in the bass, and ten times slower.
+        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; none estimates it for each clip.
+        sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
+    """
+
+    n_chroma: int = 12
+    fmin: float = 0.0
+    fmax: float | None = None
+    top_db: float = 80.0
+    ref: str = "max"
+    chroma: str = "stft"
+    tuning: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise UserError(f"feature.front.{name} must be {' or '.join(choices)}, got {value!r}")
+        for name in ("n_chroma", "top_db"):
+            if (value := getattr(self, name)) <= 0:
+                raise UserError(f"feature.front.{name} must be greater than 0, got {value!r}")
+        top = self.rate / 2 if self.fmax is None else self.fmax
+        if not 0 <= self.fmin < top <= self.rate / 2:
+            raise UserError(
+                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
+                f"{self.rate / 2:g} Hz"
+            )
+
+    def frames(self, audio: np.ndarray) -> np.ndarray:
+        """Samples (N,) to frames (T, F): see the function of this name."""
+        return frames(audio, self)
+
+    def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
+        """Some columns of the frames; pitch classes, which cost the most, only where they are among them."""
+        return frames(audio, self, pitched=columns[1] > self.n_mels)[:, slice(*columns)]
+
+
+def frames(audio: np.ndarray, front: LogMelChroma, at: np.ndarray | None = None, pitched: bool = True) -> np.ndarray:
+    """Log-mel and chroma of one clip.
+
+    Args:
+        audio: Samples (N,), float32, at `front.rate`.
+        front: Parameters of the transform.
+        at: Frames where beats are (K,), for a beat-synchronous front end; none tracks them.
+        pitched: Whether there are pitch classes behind the mel bands.
+
+    Returns:
+        Frames (T, F), float32: `n_mels` bands in dB, then `n_chroma` pitch classes in [0, 1]. T = 1 + N // hop_length,
+        or one more than there are beats.
+
+    Raises:
+        ValueError: `audio` is not one-dimensional or holds no samples.
+    """
+    if audio.ndim != 1 or not len(audio):
+        raise ValueError(f"audio must be (N,) with N > 0, got {audio.shape}")
+    out = _powers(audio, front) if pitched else spectrum(audio, front, _bank(front, None))
+    if pitched:
+        _unit(out[:, front.n_mels :])
+    if front.sync == "beat":
+        out = synchronous(out, track(audio, front) if at is None else at)
+    decibels(out[:, : front.n_mels], front.ref, front.top_db)
+    return out.numpy()
+
+
+def _powers(audio: np.ndarray, front: LogMelChroma) -> Tensor:
+    """Mel power and chroma that is not yet scaled, (T, F)."""
+    import torch
+
+    if front.chroma == "cqt":
+        mel = spectrum(audio, front, _bank(front, None))
+        return torch.cat([mel, torch.from_numpy(_constant_q(audio, front))], 1)
+    if front.tuning is not None:
+        return spectrum(audio, front, _bank(front, front.tuning))
+    power = spectrum(audio, front)
+    bank = _bank(front, estimate(power.numpy(), front.rate, front.n_chroma))
+    return bank.apply(power, torch.empty(len(power), bank.width))
+
+
+def _constant_q(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
+    """Constant-Q chroma (T, n_chroma); librosa's own, because a constant-Q transform is not ours to write again."""
+    import warnings
+
+    from librosa.util.exceptions import ParameterError
+
+    try:
+        with first_use("chroma"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of clips shorter than the longest filter, and of those without a pitch
+            from librosa.feature import chroma_cqt
+
+            chroma = chroma_cqt(
+                y=audio, sr=front.rate, hop_length=front.hop_length, n_chroma=front.n_chroma, tuning=front.tuning,
+                bins_per_octave=3 * front.n_chroma,
+            )  # fmt: skip
+    except ParameterError as error:
+        raise UserError(f"feature.front.chroma=cqt does not fit the other parameters: {error}") from error
+    return np.nan_to_num(chroma.T.astype(np.float32))
+
+
+def _unit(chroma: Tensor) -> None:
+    """Each frame's strongest pitch class to 1, in place; a silent frame stays 0."""
+    import torch
+
+    peak = chroma.amax(1, keepdim=True)
+    chroma /= torch.where(peak > torch.finfo(torch.float32).tiny, peak, 1.0)
+
+
+@lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
+def _bank(front: LogMelChroma, tuning: float | None) -> FilterBank:
+    """Mel and chroma filters, F; mel filters alone without a tuning."""
+    bank = filterbanks.mel_filters(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
+    if tuning is not None:
+        bank = np.concatenate([bank, filterbanks.chroma_filters(front.rate, front.n_fft, front.n_chroma, tuning)])
+    return FilterBank(bank)

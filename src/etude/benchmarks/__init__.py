@@ -1,0 +1,1 @@
+"""Benchmarks of speed against peers, as ratios."""

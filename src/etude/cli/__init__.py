@@ -1,0 +1,1 @@
+"""The commands of `etude`, one module each."""

@@ -1,0 +1,82 @@
+"""The command that exports networks: `etude export outputs/<run> format=onnx,torch,safetensors`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from etude.cli import options
+from etude.cli.runner import run_command
+from etude.errors import UserError
+from etude.export.export import FORMATS, INPUTS, ExportOptions
+from etude.files import os_errors
+
+HELP = """export: a trained network as files that others run, with a card that says what it is and how good.
+
+  python scripts/export.py outputs/<run>                         an ONNX graph from waveform to probabilities
+  python scripts/export.py outputs/<run> format=onnx,torch,safetensors
+  python scripts/export.py best.ckpt to=model input=frames       a checkpoint alone; front end left out
+  python scripts/export.py outputs/<run> format=onnx,safetensors push=me/my-model private=true
+
+  format=onnx,torch,safetensors    model.onnx; model.pt2, a program of torch.export; model.safetensors with config.json,
+                                   which predict and etude.load open again; onnx
+  input=waveform | frames          what graphs take: sound, or the frames of another's front end; waveform
+  to=<folder>                      where it goes; else export/ in the run, or beside the checkpoint
+  check=<files,folders>            sounds that each file is tried on; else clips of the run's data, or embedded ones
+  push=<user/name>                 to the Hugging Face hub as well (HF_TOKEN, or hf auth login)
+  private=true                     a new repository of that name is not public
+
+Graphs take waveform (B, N) at the front end's rate, or frames (B, T, F), and lengths (B,); they give embedding (B, D)
+and, of each target, probabilities (B, K) or a value (B,). Each file is run on clips of different lengths, together and
+one by one, and kept only if it says what the network says, to 1e-3."""
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export a network.
+
+    Args:
+        argv: A run folder or a checkpoint, and settings.
+
+    Returns:
+        0; 2 when the command has to be mended, or a file does not say what the network says; 130 when interrupted.
+    """
+
+    def work(words: list[str]) -> list[Path]:
+        wish = parse(words)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of torch that wait leave cores to onnxruntime's
+        from etude.export.export import export_network  # heavy, and only now needed
+
+        return export_network(wish)
+
+    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER)
+
+
+def parse(words: Sequence[str]) -> ExportOptions:
+    """What the words of the command say.
+
+    Raises:
+        UserError: A word is none of these, or says something else than it may.
+    """
+    names, said = options.read(words, SETTINGS)
+    if len(names) != 1:
+        raise UserError(f"export takes one run folder or checkpoint{', got ' + ' '.join(names) if names else ''}")
+    return ExportOptions(options.path(names[0]), **said)
+
+
+def _hub(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("must be <user>/<name>, as on the Hugging Face hub")
+    return value
+
+
+SETTINGS: options.Settings = {
+    "format": ("formats", options.several("format", *FORMATS)),
+    "input": ("takes", options.one_of(*INPUTS)),
+    "to": ("to", options.path),
+    "check": ("check", options.listed),
+    "push": ("push", _hub),
+    "private": ("private", options.truth),
+}

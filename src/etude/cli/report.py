@@ -1,0 +1,39 @@
+"""Command `etude report`: rebuild metrics.json and report.html of run folders.
+
+The page is a file of its own: styles, figures and numbers are inside it, and it asks nothing of any network. Test is
+what it headlines; validation is folded away, and called optimistic where it chose the weights. Every string of the run
+is escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from etude.cli.runner import guard_command
+from etude.evaluation.measure import write
+from etude.reports.run_report import write_report
+
+NEEDED = ("predictions.parquet", "record.json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rebuild metrics.json and report.html of run folders; exit status 2 when one of them is not a run."""
+    return guard_command(lambda: _main(argv), "copy the run to a place that can be written")
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
+    runs: list[Path] = parser.parse_args(argv).runs
+    for folder in runs:
+        lacking = [name for name in NEEDED if not (folder / name).is_file()]
+        if lacking:
+            print(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
+            return 2
+    for folder in runs:
+        write(folder)
+        print(write_report(folder))  # noqa: T201
+    return 0

@@ -1,0 +1,187 @@
+"""The one entry point of every experiment: `python train.py backbone=ast task=multitask`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etude.cli.runner import guard_command
+from etude.config import groups_help
+from etude.config.compose import conf_dir, parse_arguments, raising_hydra
+from etude.config.override_errors import error_text, override_errors
+from etude.errors import RunError, UserError
+from etude.experiment import start
+from etude.files import os_errors
+from etude.sweeps import launcher
+from etude.sweeps.progress import STATUS, tell, tidy
+from etude.system import signals
+from etude.system.distributed import first
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compose, check and run; with `-m`, every point of a sweep.
+
+    Args:
+        argv: Hydra overrides and options; none takes the command line's.
+
+    Returns:
+        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; 2 when the command,
+        the config or the data have to be mended; 130 after Ctrl-C; 143 after SIGTERM.
+    """
+    return guard_command(lambda: _main(argv), os_errors.OTHER_RUN)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Run the words of the command line, or those that are given."""
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]
+    if groups_help.asked(sys.argv[1:]):
+        return _help()
+    import hydra
+
+    from etude.experiment.output_check import Refused
+
+    try:
+        flags = parse_arguments(sys.argv[1:])
+        if flags.experimental_rerun:  # it would unpickle a file, which may run code
+            raise UserError("--experimental-rerun: is not offered; a run's config.yaml has all of its values")
+        start.prepare(flags.overrides)
+        launcher.prepare(flags.overrides, flags.multirun)
+        # Hydra makes the folder of a sweep before it looks at what is swept
+        if flags.multirun and (
+            found := override_errors(flags.overrides, True, flags.config_dir, flags.config_name or "train")
+        ):
+            raise UserError(error_text(found))
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        tell(str(error))
+        return 2
+    except SystemExit:  # --version
+        return 0
+    state: dict[str, Any] = {"status": 0, "advice": ""}
+
+    def task(config: Any) -> float | None:
+        STATUS.begun = True
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with os_errors.explained(folder, os_errors.OTHER_RUN):
+                score = _job(config, folder)
+            start.close(folder)
+            return score
+        except KeyboardInterrupt:
+            state["advice"] = start.advice(folder)
+            raise
+        except (UserError, RunError) as error:
+            state["status"] = 2 if isinstance(error, UserError) else 1
+            if config.get("resume") and isinstance(error, UserError):
+                start.silence(folder)  # the run's own log is about the run
+            tell(str(error))
+            if str(error):
+                log.error("%s%s", error, "" if isinstance(error, UserError) else start.advice(folder))
+            start.close(folder)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            return None
+        except Exception as error:
+            tell(said := f"{type(error).__name__}: {error}")
+            log.error("%s", said)  # into the run's log; the trace follows on the screen
+            start.close(folder)
+            raise
+
+    try:
+        with raising_hydra():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+    except (UserError, RunError) as error:
+        if not STATUS.begun:
+            print(error, file=sys.stderr)  # noqa: T201
+            tell(str(error))
+        return state["status"] or 2
+    except KeyboardInterrupt as error:
+        tell(signals.describe(error))
+        signals.report(signals.advise(error, STATUS.advice or state["advice"]))  # before the run's log is closed
+        raise
+    except Refused as refusal:
+        print(refusal.error, file=sys.stderr)  # noqa: T201
+        tell(str(refusal.error))
+        return 1 if isinstance(refusal.error, RunError) else 2
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return STATUS.status
+        return state["status"] or (1 if STATUS.begun else 2)
+    except Exception as error:
+        name = flags.config_name or "train"
+        if STATUS.begun or not (
+            found := override_errors(flags.overrides, flags.multirun, flags.config_dir, name, error)
+        ):
+            if not STATUS.begun:
+                tell(f"{type(error).__name__}: {error}")
+            raise
+        start.discard_all()
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            log.exception("what Hydra said")
+        print(error_text(found), file=sys.stderr)  # noqa: T201
+        tell(error_text(found))
+        return 2
+    finally:
+        tidy()
+        start.close_all()
+    return state["status"] or STATUS.status
+
+
+def _help() -> int:
+    try:
+        print(groups_help.text(sys.argv[1:]))  # noqa: T201
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def _job(composed: Any, folder: Path) -> float | None:
+    """Run one composed config in its folder; returns its score of the validation part, for a search."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from etude.evaluation.monitor import monitored_score
+
+    config, resume = start.checked(composed, folder)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
+        from etude.sweeps import launcher
+
+        try:
+            launcher.refuse_processes(config["trainer"])
+            there = launcher.standing(folder, config)
+        except UserError:
+            start.discard(folder)
+            raise
+        if first():
+            start.claim(folder, resume or there != launcher.NEW)
+        if there == launcher.FINISHED:
+            log.info("%s: is finished", os.path.relpath(folder))
+            return monitored_score(folder)
+        resume = there == launcher.BEGUN
+    metrics = start.run_in_folder(config, folder, resume)
+    if metrics:
+        _show(folder)
+    return monitored_score(folder) if metrics else None
+
+
+def _show(folder: Path) -> None:
+    """The result table and where the report is."""
+    from etude.reports.comparison.compare import show
+
+    show([folder])
+    log.info("report: %s", os.path.relpath(folder / "report.html"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

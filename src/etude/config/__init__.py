@@ -1,0 +1,1 @@
+"""Composition, validation and instantiation of configs."""

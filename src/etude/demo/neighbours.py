@@ -1,0 +1,292 @@
+"""Nearest training clips of a sound."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from etude.audio.excerpt import excerpt
+from etude.audio.frontend import FrontEnd
+from etude.errors import UserError
+from etude.evaluation.formatting import number
+from etude.files.atomic import replacing
+from etude.files.progress import track
+from etude.inference.figure import uri
+from etude.inference.model import Columns, Model
+from etude.inference.windows import Plan, Window, crops_of
+from etude.reports.clip_frames import File, files
+from etude.reports.html import load_template
+from etude.reports.maps.embeddings import embeddings
+from etude.reports.maps.projection import NoMap
+from etude.reports.maps.quality import nearest
+from etude.reports.worst_errors import CREDIT, MIME, credit
+from etude.runs import readers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from etude.inspection.clips import InspectedRun
+
+
+log = logging.getLogger(__name__)
+NAME = "embeddings.npz"
+
+
+class Key(NamedTuple):
+    """What embeddings depend on.
+
+    Args:
+        checkpoint: SHA-256 of the checkpoint.
+        frames: Of all frames of the pack.
+        ids: Of the clips, in order.
+    """
+
+    checkpoint: str
+    frames: str
+    ids: tuple[str, ...]
+
+
+def read(folder: Path, key: Key) -> np.ndarray | None:
+    """The embeddings (n, D), float32, that were kept of these clips; none where others were, or the file is damaged."""
+    try:
+        with np.load(folder / NAME, allow_pickle=False) as kept:
+            same = (str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist())) == key
+            x = kept["x"] if same else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return x if x is not None and x.dtype == np.float32 and x.ndim == 2 and len(x) == len(key.ids) else None
+
+
+def write(folder: Path, key: Key, x: np.ndarray) -> None:
+    """Keep embeddings, whole or not at all; a folder that cannot be written to is said, and ends nothing."""
+    try:
+        with replacing(folder / NAME) as draft, draft.open("wb") as file:
+            np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
+    except (OSError, UserError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.warning("%s: cannot be written (%s); the embeddings are computed anew the next time", folder, reason)
+
+
+LIBRARY_BATCH = 32
+ALONE = "A checkpoint alone knows no clips; with the folder of its run, those of its training are compared here."
+
+
+@dataclass
+class Library:
+    """Clips with their embeddings.
+
+    Args:
+        table: A row for each clip, with `id` and what is known of it (n rows).
+        x: Embeddings (n, D), float32.
+        files: Where the sound of a clip is, by its id.
+        what: What clips these are.
+        why: Why these and no others, or why there are none; often empty.
+    """
+
+    table: pd.DataFrame
+    x: np.ndarray
+    files: dict[str, File]
+    what: str = "training"
+    why: str = ""
+
+
+def library(run: InspectedRun | None, model: Model, plan: Plan) -> Library:
+    """The clips of the training part; where the data is not there, those that the run has predicted.
+
+    Args:
+        run: The run; none for a checkpoint alone.
+        model: Its network.
+        plan: How it hears a clip.
+    """
+    import pandas as pd
+
+    nothing = Library(pd.DataFrame({"id": []}), np.empty((0, 0), np.float32), {}, why=ALONE)
+    if run is None:
+        return nothing
+    try:
+        return _trained(run, model, plan)
+    except (UserError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        log.warning("%s: the clips of its training are not at hand (%s)", run.folder, reason)
+        nothing.why = f"The clips of the training part are not at hand ({reason})"
+    try:
+        table = run.predictions()
+        if table is None:
+            nothing.why += f", and the run has no {readers.TABLE}."
+            return nothing
+        x = embeddings(table)
+    except (UserError, NoMap) as error:
+        nothing.why += f", and its predictions are of no use here: {error}"
+        return nothing
+    finite = np.isfinite(x).all(1)
+    why = f"{nothing.why}; these are the clips that the run was judged on, whose sound is not at hand either."
+    return Library(table[finite].reset_index(drop=True), x[finite].astype(np.float32), {}, "validation and test", why)
+
+
+def members(run: InspectedRun, part: str) -> np.ndarray:
+    """Rows of the run's pack that were in a part.
+
+    Raises:
+        UserError: The run does not say which clips were where, or none of them is in its data.
+    """
+    import pandas as pd
+
+    path = run.folder / "split.csv"
+    try:
+        split = pd.read_csv(path, dtype=str, keep_default_na=False)
+        ids = set(split["id"][split["split"] == part])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as a table of id and split") from error
+    rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
+    if not len(rows):
+        raise UserError(f"{path}: none of its clips of the part {part} is in the data")
+    return rows
+
+
+def embedded(run: InspectedRun, model: Model, plan: Plan, rows: np.ndarray) -> np.ndarray:
+    """Embeddings of clips of the pack (n, D), float32, as evaluation has them."""
+    found: list[np.ndarray] = []
+
+    def batches() -> Iterator[list[Window]]:
+        for start in range(0, len(rows), LIBRARY_BATCH):
+            some = rows[start : start + LIBRARY_BATCH]
+            clips = (np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in some)
+            yield [Window(0.0, 0.0, crops_of(clip, plan)) for clip in clips]
+
+    for batch in track(
+        batches(),
+        -(-len(rows) // LIBRARY_BATCH),
+        "Embeddings of the training part",
+        f"batches of {LIBRARY_BATCH} clips",
+    ):
+        found += [z for z, _ in model.judge(batch)]
+    return np.stack(found).astype(np.float32)
+
+
+def _trained(run: InspectedRun, model: Model, plan: Plan) -> Library:
+    rows = members(run, "train")
+    table = run.pack.index.iloc[rows].reset_index(drop=True)
+    key = Key(model.sha256, str(run.pack.manifest["sha256"]), tuple(table["id"].astype(str)))
+    x = read(run.folder, key)
+    if x is None:
+        x = embedded(run, model, plan, rows)
+        write(run.folder, key, x)
+    finite = np.isfinite(x).all(1)
+    return Library(table[finite].reset_index(drop=True), x[finite], files(run.data.source))
+
+
+COUNT, SAMPLE = 6, 2000  # clips that are shown; clips whose own neighbours say what is near
+
+
+class Near:
+    """Finds them.
+
+    Args:
+        library: Clips with their embeddings.
+        front: Which says what file of a clip is heard.
+        columns: What is known of a clip.
+    """
+
+    def __init__(self, library: Library, front: FrontEnd, columns: Columns) -> None:
+        self.library, self.front, self.columns = library, front, columns
+        self.usual = _usual(library.x)
+        self._beginning = lru_cache(maxsize=64)(beginning)
+
+    def find(self, embedding: np.ndarray, count: int = COUNT) -> list[tuple[int, float]]:
+        """Rows of the nearest clips and their Euclidean distances, nearest first; of equally near ones the first.
+
+        Args:
+            embedding: Of the sound (D,).
+            count: How many at most.
+        """
+        x = self.library.x.astype(np.float64)
+        if not len(x):
+            return []
+        distances = np.linalg.norm(x - embedding.astype(np.float64), axis=1)
+        order = np.argsort(distances, kind="stable")[:count]
+        return [(int(row), float(distances[row])) for row in order]
+
+    def page(self, embedding: np.ndarray) -> str:
+        """The part of the page."""
+        found = self.find(embedding)
+        table, files = self.library.table, self.library.files
+        ids = [str(table["id"].iloc[row]) for row, _ in found]
+        return load_template("demo_near.html.j2").render(
+            clips=[
+                self.card(table.iloc[row], files.get(clip)) | {"distance": distance}
+                for clip, (row, distance) in zip(ids, found, strict=True)
+            ],
+            what=self.library.what, why=self.library.why, count=len(self.library.x), words=self.words(found),
+        )  # fmt: skip
+
+    def words(self, found: list[tuple[int, float]]) -> str:
+        """How near the nearest is, among what is near here."""
+        if not found or self.usual is None:
+            return ""
+        first, share = found[0][1], float((self.usual <= found[0][1]).mean())
+        here = f"The nearest is {number(first)} away"
+        if first < 1e-3:
+            return f"{here}: for this network it is the same sound."
+        if share > 0.95:
+            return (
+                f"{here}, further than {100 * share:.0f} % of these clips are from their own nearest: the network has "
+                "learned from nothing like it, and what it says is a guess."
+            )
+        return f"{here}; half of these clips have their own nearest within {number(float(np.median(self.usual)))}."
+
+    def card(self, about: pd.Series, file: File | None) -> dict[str, Any]:
+        """What is said of a clip: its name, whose it is, its labels, and its sound as the address of itself.
+
+        Args:
+            about: Its row in a table of clips.
+            file: Its sound, where it is at hand.
+        """
+        sound, encoded, why = self._heard(file)
+        known = {key: about[key] for key in CREDIT if key in about.index}
+        said = {key: str(value) for key, value in known.items() if value == value and value}
+        return {
+            "id": str(about["id"]), "credit": credit({"credit": said, "encoded": encoded}), "sound": sound, "why": why,
+            "labels": self._labels(about),
+        }  # fmt: skip
+
+    def _heard(self, file: File | None) -> tuple[str, bool, str]:
+        if file is None:
+            return "", False, "its sound is not at hand"
+        return (
+            self._beginning(file.under(self.front)) if file.is_sound else ("", False, "the data are frames, no sound")
+        )
+
+    def _labels(self, about: Any) -> list[tuple[str, str]]:
+        found = []
+        for name, spec in self.columns.targets.items():
+            value = about.get(name, about.get(f"{name}.true"))
+            if value is not None and value == value:
+                found.append((name, str(value) if spec["kind"] == "label" else number(float(value))))
+        return found
+
+
+def beginning(path: Path) -> tuple[str, bool, str]:
+    """The beginning of a sound as the address of itself, whether it was encoded anew, and why there is none."""
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            kept = excerpt(path, Path(home) / "sound")
+            made = Path(home) / kept["audio"]
+            return uri(made.read_bytes(), MIME[made.suffix]), bool(kept["encoded"]), ""
+    except Exception:  # whatever a file of somebody's does, the page goes on
+        return "", False, "its file cannot be played"
+
+
+def _usual(x: np.ndarray) -> np.ndarray | None:
+    """How far clips have their own nearest (m,), of a sample that is always the same; none for a single clip."""
+    if len(x) < 2:
+        return None
+    some = x[np.sort(np.random.default_rng(0).permutation(len(x))[:SAMPLE])].astype(np.float64)
+    return np.linalg.norm(some - some[nearest(some, 1)[:, 0]], axis=1)

@@ -1,0 +1,1 @@
+"""Embeddings: the cache of frozen layers."""

@@ -1,0 +1,1 @@
+"""Evaluation: from a table of predictions to numbers."""

@@ -1,0 +1,249 @@
+"""Start or resumption of a run in its folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from etude.config.compose import plain_config as plain
+from etude.config.stored import is_finished, stored_config
+from etude.errors import UserError
+from etude.files import atomic, os_errors, ownership
+from etude.system import streams
+from etude.system.distributed import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
+from etude.system.machine import provide_home
+
+log = logging.getLogger(__name__)
+LOG = "train.log"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Every file and folder that a run writes; a new run may not meet one that it did not write.
+OUTPUTS = (
+    *("config.yaml", LOG, "curves.csv", "split.csv", "predictions.parquet", "record.json", "metrics.json"),
+    *("report.html", "trackers.json", "lr.csv", "lr.png", "checkpoints/", "errors/", "wandb/", "tensorboard/"),
+)
+SWEEP_OUTPUTS = (
+    *("multirun.yaml", "jobs.csv", "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
+    *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
+)
+_locks: dict[str, Any] = {}  # of the run folders that this process writes, by absolute path
+
+
+def prepare(words: Sequence[str]) -> None:
+    """What has to be in place before the words of a command are composed.
+
+    Raises:
+        UserError: What is to be resumed is no run.
+    """
+    from omegaconf import OmegaConf
+
+    refuse_stray_ranks()
+    provide_home()
+    # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
+    # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "hydra.job.chdir" and value.lower() in ("true", "yes", "on", "1"):
+            raise UserError(
+                f"{word}: is not supported, because paths in a config are relative to the folder where the command "
+                "starts; leave it out, every file of a run is in its folder anyway"
+            )
+        bare = word.lstrip("+")
+        said = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
+        if bare.startswith("resume=") and bare != "resume=null" and not (said / "config.yaml").is_file():
+            if not bare[7:]:
+                raise UserError("resume=: needs a run folder, such as resume=outputs/<run>")
+            reason = "it has no config.yaml" if said.exists() else "it does not exist"
+            raise UserError(f"{word}: is not a run folder, {reason}")
+    run_folder.cache_clear()
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
+
+
+def claim(folder: Path, resume: bool) -> None:
+    """Make a folder the output folder of this process's run, checked and locked.
+
+    Args:
+        folder: The run's folder; created where it is missing.
+        resume: Whether the run in it is continued.
+
+    Raises:
+        UserError: A file that the run would write belongs to somebody else, another run is in the folder, or another
+            process writes there.
+    """
+    from etude.files.lock import RUN, Lock
+
+    key = str(folder.absolute())
+    if key in _locks:
+        return
+    try:
+        ownership.open_folder(folder)
+        ownership.check_names(folder, OUTPUTS)
+        lock = Lock(folder / RUN, os.path.relpath(folder))
+        lock.acquire()
+    except OSError as error:
+        raise os_errors.explain(error, folder, os_errors.OTHER_RUN) or error from error
+    _locks[key] = lock
+    if not resume and (begun(folder) or is_finished(folder)):
+        release(folder)
+        where = os.path.relpath(folder)
+        if is_finished(folder):
+            raise UserError(f"{where}: holds a run already, which is finished; choose another folder")
+        raise UserError(f"{where}: holds a run already; continue it with resume={where}, or choose another folder")
+    if not ownership.created(folder):
+        atomic.clean(folder)
+
+
+def open_log(folder: Path) -> None:
+    """Append what is logged to the train.log of a run; after Hydra has configured the logging, which ends all others.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: The file belongs to somebody else.
+    """
+    known = [one.baseFilename for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)]
+    if str((folder / LOG).absolute()) in known:
+        return
+    ownership.check(folder / LOG)
+    ownership.record(folder / LOG)
+    new = not (folder / LOG).exists()
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.getLogger().addHandler(handler)
+    if new:
+        ownership.mark_created(folder / LOG)
+
+
+def release(folder: Path) -> None:
+    """Let other processes write into a run's folder again."""
+    if lock := _locks.pop(str(folder.absolute()), None):
+        lock.release()
+
+
+def begun(folder: Path) -> bool:
+    """Return whether a run has a checkpoint that it can be resumed from."""
+    return (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
+    """The plain config of a run, and whether it goes on with the run that is in the folder.
+
+    Args:
+        composed: What Hydra made.
+        folder: The run's folder; it is taken away when the config has faults.
+
+    Raises:
+        UserError: Values are missing, cannot be resolved, or do not fit the code; all of them are named.
+    """
+    if first() and str(folder.absolute()) in _locks:
+        open_log(folder)
+    if composed.get("resume"):
+        config = stored_config(folder)  # first of all, because the folder of a run is never taken away
+        refuse_process_count(config["trainer"])
+        return config, True
+    try:
+        config = plain(composed)
+        refuse_process_count(config["trainer"])
+        return config, False
+    except UserError:
+        discard(folder)
+        raise
+
+
+def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[str, Any]:
+    """Run a checked config in its folder.
+
+    Returns:
+        The content of metrics.json; empty where there is no test, and on all processes but the first.
+    """
+    from omegaconf import OmegaConf
+
+    from etude.experiment.stages import run  # heavy, and only now needed
+
+    known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
+    trained = known[0].is_dir()
+    if first():
+        claim(folder, resume)  # where Hydra's callback was not asked, as by another launcher
+        open_log(folder)
+        if not resume:
+            atomic.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    else:
+        logging.getLogger().setLevel(logging.ERROR)
+        ownership.open_folder(folder)
+        open_log(folder)
+    try:
+        return run(config, folder, resume=resume)
+    except UserError:
+        if not resume and not trained and not any(path.exists() for path in known):
+            discard(folder)
+        raise
+
+
+def advice(folder: Path) -> str:
+    """How to go on with a run that was stopped, where it left something to go on from."""
+    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if begun(folder) else ""
+
+
+def discard(folder: Path) -> None:
+    """Remove what this process wrote into the folder of a run that never began, and the folder if it created that."""
+    silence(folder)
+    if first():
+        release(folder)
+        if not any((folder / name).exists() for name in ("checkpoints", "metrics.json", "trackers.json")):
+            atomic.discard(folder)
+
+
+def discard_all() -> None:
+    """Discard what this process wrote into the folders of runs that never began, as `discard` does."""
+    for folder in list(_locks):
+        discard(Path(folder))
+
+
+def silence(folder: Path) -> None:
+    """Write no more into the logs of a run's folder."""
+    home = str(folder.resolve()) + os.sep
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler) and os.path.realpath(handler.baseFilename).startswith(home):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+def close(folder: Path) -> None:
+    """End the writing of this process into a run's folder."""
+    streams.deliver_now()
+    silence(folder)
+    release(folder)
+
+
+def close_all() -> None:
+    """End the writing of this process into all run folders, and remove those in which no run began."""
+    for folder in list(_locks):
+        close(Path(folder))
+    atomic.remove_empty_folders()
+
+
+@lru_cache  # asked again later in the run, and the answer must not move with the clock
+def run_folder(resume: str | None, outputs: str, name: str) -> str:
+    """Where a run lives: the folder that is resumed, or a new one named by date, which this call creates."""
+    if resume:
+        return str(resume)
+
+    def create() -> str:
+        for path in dated(outputs, name):
+            try:
+                ownership.create_folder(path)
+            except FileExistsError:
+                continue
+            return path.name
+        raise AssertionError  # the names do not end
+
+    try:
+        return str(Path(str(outputs)) / agreed(create, name))
+    except OSError as error:
+        raise os_errors.explain(error, outputs, os_errors.OTHER_RUN, f"outputs={outputs}") or error from error

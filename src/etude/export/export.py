@@ -1,0 +1,225 @@
+"""Export of a network into a folder, and upload to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.api.run import weights
+from etude.errors import UserError
+from etude.export import formats, model_card
+from etude.export.graph import Graph, traced
+from etude.export.model_card import about, config
+from etude.export.parity_check import Trial, cut, judged, paths, speed
+from etude.files import os_errors, ownership
+from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
+from etude.files.safe_read import CONFIG
+from etude.inference.model import Model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from etude.api.run_object import Run
+
+
+FORMATS, INPUTS = ("onnx", "torch", "safetensors"), ("waveform", "frames")
+
+
+@dataclass
+class ExportOptions:
+    """What is to be exported.
+
+    Args:
+        run: A run folder, or a checkpoint.
+        formats: Of FORMATS.
+        takes: What graphs take, of INPUTS.
+        to: Where it goes; none: in the run, or beside the checkpoint.
+        check: Sounds that it is tried on; none: clips of its data.
+        push: Its name on the hub; none keeps it here.
+        private: Whether a new repository is not public.
+    """
+
+    run: Path
+    formats: list[str] = field(default_factory=lambda: ["onnx"])
+    takes: str = "waveform"
+    to: Path | None = None
+    check: list[str] = field(default_factory=list)
+    push: str | None = None
+    private: bool = False
+
+
+LACKING = "push= needs huggingface-hub, which is not installed: pip install 'etude[hub]'"
+
+
+def ready() -> None:
+    """Ask for what a push needs, before anything is made.
+
+    Raises:
+        UserError: The package or a token is not there.
+    """
+    if not find_spec("huggingface_hub"):
+        raise UserError(LACKING)
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise UserError("push=: there is no token of the Hugging Face hub; set HF_TOKEN, or run: hf auth login")
+
+
+def push(name: str, files: Sequence[Path], private: bool = False) -> str:
+    """Put files into a repository of models, which is made where there is none.
+
+    Args:
+        name: `user/name`.
+        files: All in one folder.
+        private: Whether a new repository is not public.
+
+    Returns:
+        Its address.
+
+    Raises:
+        UserError: The hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi(library_name="etude")
+    try:
+        url = hub.create_repo(name, private=private, exist_ok=True)
+        hub.upload_folder(
+            repo_id=name, folder_path=files[0].parent, allow_patterns=[file.name for file in files],
+            commit_message="Exported by Étude",
+        )  # fmt: skip
+    except Exception as error:  # the hub's errors, and those of whatever carries them
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"push={name}: the hub did not take it ({reason}); what was exported is here") from error
+    return str(url)
+
+
+log = logging.getLogger(__name__)
+FOLDER = "export"
+
+
+def export_network(wish: ExportOptions) -> list[Path]:
+    """Export what is wished for.
+
+    Args:
+        wish: What, as what, where to.
+
+    Returns:
+        Paths of what was written; the card last.
+
+    Raises:
+        UserError: There is no such run, something cannot be a graph, a file does not say what the network says, the
+            folder cannot be written, or the hub does not take it. Only in the last case anything is left.
+    """
+    if not wish.run.exists():
+        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
+    if "onnx" in wish.formats:
+        formats.installed()
+    if wish.push:
+        ready()
+    checkpoint = weights(wish.run)
+    run = _run(wish.run, checkpoint)
+    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
+    names = [formats.FILES[name] for name in wish.formats]
+    ownership.check_names(to, [*names, *([CONFIG] if "safetensors" in wish.formats else []), model_card.FILE])
+    model = Model(checkpoint, "cpu", images=True)
+    graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
+    graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
+    known = about(model, graph if graphs else None)
+    found, whose = paths(None if run is None else run.folder, wish.check)
+    sounds = cut(found, model.front, model.plan(), graph.least if graph.takes == "waveform" else 1)
+    with _draft(to) as part:
+        files = _graphs(graphs, model, graph, known, sounds, part) if graphs else []
+        if "safetensors" in wish.formats:
+            files.append(_weights(model, sounds, part))
+        text = model_card.card(known, files, whose, *(_results(run) if run else (None, None)))
+        write_text(part / model_card.FILE, text)
+        written = [to / name for name in sorted(path.name for path in part.iterdir()) if name != model_card.FILE]
+    written.append(to / model_card.FILE)
+    if old := [name for name in formats.FILES.values() if (to / name).is_file() and to / name not in written]:
+        log.warning("%s: %s of an earlier export stays there; the card does not know it", to, ", ".join(old))
+    if wish.push:
+        log.info("%s", push(wish.push, written, wish.private))
+    return written
+
+
+def _graphs(
+    names: list[str], model: Model, graph: Graph, known: Mapping[str, Any], sounds: list[np.ndarray], part: Path
+) -> list[model_card.File]:
+    """Write a graph in some formats, open each again and try it."""
+    program, trial, files = traced(graph), Trial.of(model, sounds, graph.takes), []
+    writers = {"onnx": (formats.onnx, "onnxruntime"), "torch": (formats.program, "torch.export")}
+    longest = max(sounds, key=len)
+    for name in names:  # ONNX first: torch's format changes the program
+        write, engine = writers[name]
+        path = part / formats.FILES[name]
+        says = write(graph, program, known, path)
+        tried = judged(path.name, trial.differences(says, graph.ragged))
+        theirs, ours = speed(model, graph, says, longest)
+        files.append(model_card.File(path.name, path.stat().st_size, tried))
+        seconds = len(longest) / model.front.rate
+        log.info("%s: %.1f MB; largest differences: %s", path.name, files[-1].size / 1e6, tried)
+        log.info("%s: %.1f clips/s, the network itself %.1f, in batches of 8 of %.3g s", engine, theirs, ours, seconds)
+    return files
+
+
+def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> model_card.File:
+    """Write the weights and their recipe, read them again and try them."""
+    path = part / formats.FILES["safetensors"]
+    formats.weights(model.network.state_dict(), config(model.network.recipe), path)
+    again = Model(path, "cpu", images=True)
+
+    def says(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        import torch
+
+        with torch.inference_mode():
+            z, out = again.network(torch.from_numpy(x).half(), torch.from_numpy(lengths))
+        said = again.network.task.predict(out)
+        return {"embedding": z.numpy(), **{name: value.numpy() for name, value in said.items()}}
+
+    tried = judged(path.name, Trial.of(model, sounds, "frames").differences(says, ragged=True))
+    log.info("%s: %.1f MB; largest differences: %s", path.name, path.stat().st_size / 1e6, tried)
+    return model_card.File(path.name, path.stat().st_size, tried)
+
+
+def _run(path: Path, checkpoint: Path) -> Run | None:
+    """The run of a folder or of a checkpoint that lies in one; none of a checkpoint alone."""
+    from etude.api.run_object import Run
+
+    folders = (path,) if path.is_dir() else (checkpoint.parent.parent,)
+    return next((Run(folder) for folder in folders if (folder / "record.json").is_file()), None)
+
+
+def _results(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Its record, and its metrics where it was measured."""
+    return run.record, run.metrics if (run.folder / "metrics.json").is_file() else None
+
+
+@contextmanager
+def _draft(to: Path) -> Iterator[Path]:
+    """A folder whose files are all put into another at the end, or, whatever happens meanwhile, none of them."""
+    try:
+        ownership.open_folder(to)
+        part = ownership.draft_folder(to, FOLDER)
+    except OSError as error:
+        raise os_errors.explain(error, to, os_errors.OTHER_FOLDER, f"to={to}") or error from error
+    try:
+        yield part
+        names = [path.name for path in part.iterdir()]
+        for name in names:
+            ownership.check(to / name)
+        for name in names:
+            ownership.mark_created(part / name)  # also those that exporters of other libraries wrote
+            replace(part / name, to / name)
+    except OSError as error:
+        raise os_errors.explain(error, to, os_errors.OTHER_FOLDER, f"to={to}") or error from error
+    finally:
+        for path in part.iterdir() if part.is_dir() else ():
+            ownership.mark_created(path)
+        remove_folder(part)
+        remove_if_empty(to)

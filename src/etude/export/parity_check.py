@@ -1,0 +1,237 @@
+"""Check that an exported file agrees with the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from etude.audio.decode import decode
+from etude.audio.formats import DecodeError
+from etude.data.readers import SILENT
+from etude.errors import UserError
+from etude.export.graph import EMBEDDING, Graph
+from etude.inference.windows import Window
+
+if TYPE_CHECKING:
+    from etude.audio.frontend import FrontEnd
+    from etude.export.formats import Says
+    from etude.inference.model import Model
+    from etude.inference.windows import Plan
+
+
+COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
+
+
+def paths(run: Path | None, named: list[str]) -> tuple[list[Path], str]:
+    """Sound files to try it on, and whose they are.
+
+    Args:
+        run: The run's folder; none of a checkpoint alone.
+        named: Files, folders and lists that were named.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    from etude.data.sources import demo
+    from etude.inference import inputs
+
+    if named:
+        return inputs.files(named), "clips that were named"
+    if run is not None and (own := _own(run)):
+        return own, "clips of the run's data"
+    return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
+
+
+def _own(run: Path) -> list[Path]:
+    """The files of the clips that a run predicted, test before validation; none where they are not at hand."""
+    import yaml
+
+    from etude.config import instantiate
+    from etude.reports.clip_frames import files
+    from etude.runs import readers
+
+    try:
+        table = readers.table(run).sort_values("split", kind="stable")
+        source = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]["source"]
+        instantiate.vet(source)  # a run folder may come from a stranger
+        known = files(instantiate.make(source))
+        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
+    except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
+        return []
+    return [path for path in found if path.is_file()]
+
+
+def cut(files: list[Path], front: FrontEnd, plan: Plan, least: int) -> list[np.ndarray]:
+    """Pieces of sound of different lengths, up to a window.
+
+    Args:
+        files: Sound files, taken evenly from the first to the last.
+        front: The front end.
+        plan: How long a window is.
+        least: Samples that a piece must have.
+
+    Returns:
+        At least COUNT pieces (N,), float32, at the front end's rate, none of them silent.
+
+    Raises:
+        UserError: No file gives any.
+    """
+    window = max(least, plan.samples if front.sync == "none" else 30 * front.rate)
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, 2 * COUNT).astype(int))]  # some may be broken
+    sounds, reason = [], "they are silent, or too short"
+    for path in chosen:
+        try:
+            sound = decode(path, front.rate)[:window]
+        except (DecodeError, OSError) as error:
+            reason = str(error)
+            continue
+        if len(sound) >= least and np.abs(sound).max() >= SILENT:
+            sounds.append(sound)
+        if len(sounds) == COUNT:
+            break
+    if not sounds:
+        raise UserError(f"there is no clip to try the export on ({reason}); name some with check=<files>")
+    shares = np.linspace(SHORTEST, 1, COUNT)
+    return [
+        (sound := sounds[i % len(sounds)])[: max(least, min(len(sound), round(share * len(sound))))]
+        for i, share in enumerate(shares)
+    ]
+
+
+def frames(model: Model, sound: np.ndarray) -> np.ndarray:
+    """Frames (T, F) float16 of the network's view, as predictions have them; of a network for images, of a picture."""
+    from etude.audio.log_mel import LogMelChroma
+    from etude.reports.clip_frames import hears
+
+    if not hears(model.front):
+        sound = 1 + LogMelChroma().frames(sound) / LogMelChroma().top_db  # a picture of the sound, in [0, 1]
+    return model.front.view(sound, tuple(model.network.recipe["columns"])).astype(np.float16)
+
+
+MOST = 1e-3  # of probabilities, values in their range, and units of the embedding (of larger ones, of the largest)
+Said = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Clips, and what the network says of each, as predictions have it.
+
+    Args:
+        given: What a graph takes of each clip: samples (N,) or frames (T, F), float32.
+        said: By name, embedding (D,), probabilities (K,) or a value ().
+    """
+
+    given: list[np.ndarray]
+    said: list[Said]
+
+    @classmethod
+    def of(cls, model: Model, sounds: Sequence[np.ndarray], takes: str = "waveform") -> Trial:
+        """The trial of a network.
+
+        Args:
+            model: The network.
+            sounds: Clips (N,).
+            takes: What the graph takes.
+        """
+        given, said = [], []
+        for sound in sounds:
+            x = frames(model, sound)
+            ((z, out),) = model.judge([Window(0.0, 0.0, [x])])
+            said.append({EMBEDDING: z, **values(model, out)})
+            given.append(sound if takes == "waveform" else x.astype(np.float32))
+        return cls(given, said)
+
+    def differences(self, says: Says, ragged: bool) -> dict[str, float]:
+        """Largest absolute difference by name.
+
+        Args:
+            says: The file that is tried.
+            ragged: Whether clips of different lengths may share a batch.
+        """
+        found = [(truth, {k: v[0] for k, v in says(*batch([x])).items()})
+                 for x, truth in zip(self.given, self.said, strict=True)]  # fmt: skip
+        if ragged:
+            together = says(*batch(self.given))
+            found += [(truth, {k: v[i] for k, v in together.items()}) for i, truth in enumerate(self.said)]
+        else:  # the same clip twice
+            twice = says(*batch([self.given[0]] * 2))
+            found += [(self.said[0], {k: v[i] for k, v in twice.items()}) for i in range(2)]
+        # numpy's maximum, which is no number where one of them is none
+        return {name: float(np.max([_far(one[name], truth[name]) for truth, one in found])) for name in self.said[0]}
+
+
+def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Clips (N,) or (T, F) as a batch (B, N) or (B, T, F), and their lengths (B,).
+
+    What stands behind a clip's end is no zero, so that whoever looks at it is found out.
+    """
+    lengths = np.array([len(clip) for clip in clips], np.int64)
+    x = np.full((len(clips), lengths.max(), *clips[0].shape[1:]), 0.5, np.float32)
+    for row, clip in zip(x, clips, strict=True):
+        row[: len(clip)] = clip
+    return x, lengths
+
+
+def values(model: Model, out: Said) -> Said:
+    """Outputs (K,) by target as what they mean."""
+    said = model.columns.split(model.values(out))
+    return {
+        name: np.array(one if model.columns.targets[name]["kind"] == "label" else one[0], np.float32)
+        for name, one in said.items()
+    }
+
+
+def judged(file: str, differences: dict[str, float]) -> str:
+    """A sentence about differences that are small enough.
+
+    Raises:
+        UserError: One is not.
+    """
+    name = max(differences, key=lambda key: np.nan_to_num(differences[key], nan=np.inf))
+    if not differences[name] <= MOST:  # neither is one that is not a number
+        raise UserError(
+            f"{file}: does not say what the network says; its {name} is {differences[name]:.1e} off, more than "
+            f"{MOST:g}; nothing was kept"
+        )
+    return ", ".join(f"{key} {value:.0e}" for key, value in differences.items())
+
+
+def speed(
+    model: Model, graph: Graph, says: Says, sound: np.ndarray, count: int = 8, tries: int = 2
+) -> tuple[float, float]:
+    """Clips in a second: of the file, and of the network with its front end as predictions have it.
+
+    Args:
+        model: The network.
+        graph: What the file holds.
+        says: The file.
+        sound: A clip (N,).
+        count: Clips of a batch.
+        tries: Of which the faster one counts.
+    """
+    x = frames(model, sound)
+    given = batch([sound if graph.takes == "waveform" else x.astype(np.float32)] * count)
+
+    def network() -> None:
+        hears = graph.takes == "waveform"
+        model.judge([Window(0.0, 0.0, [frames(model, sound) if hears else x]) for _ in range(count)])
+
+    def rate(work: Callable[[], object]) -> float:
+        took = []
+        for _ in range(tries):
+            start = perf_counter()
+            work()
+            took.append(perf_counter() - start)
+        return count / min(took)
+
+    return rate(lambda: says(*given)), rate(network)
+
+
+def _far(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference, in units of what is compared where that is greater than 1."""
+    return float(np.abs(one - other).max() / max(1.0, float(np.abs(other).max())))

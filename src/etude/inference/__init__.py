@@ -1,0 +1,1 @@
+"""Predictions of a trained network on sound files."""

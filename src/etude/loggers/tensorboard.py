@@ -1,0 +1,61 @@
+"""Logger for TensorBoard."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.loggers import Logger
+
+from etude.loggers.base import Tracker
+from etude.loggers.finished_run import Finished
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+
+class TensorBoard(Tracker):
+    """Event files in the run's folder; a run that is resumed adds a file to them."""
+
+    key, title = "tensorboard", "TensorBoard"
+    local = ("tensorboard",)
+    advice = "leave it out with logger.tensorboard=null"
+    inner: TensorBoardLogger | None
+
+    def start(self, known: str | None) -> tuple[TensorBoardLogger, None]:
+        """Event files have no name of their own: the folder is the run."""
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(self.folder, name="tensorboard", version="", default_hp_metric=False), None
+
+    def receive(self, finished: Finished) -> None:
+        """Everything at the step that training ended with."""
+        from matplotlib.image import imread
+
+        assert self.inner is not None
+        writer = self.inner.experiment
+        for name, value in finished.numbers.items():
+            writer.add_scalar(name, value, self.step)
+        for name, png in finished.figures.items():
+            writer.add_image(f"figures/{name}", imread(io.BytesIO(png))[..., :3], self.step, dataformats="HWC")
+        z, known = finished.embedding
+        if len(z):
+            rows = known.astype(str).replace(r"[\t\r\n]", " ", regex=True)  # the projector reads tab separated lines
+            writer.add_embedding(z, rows.to_numpy().tolist(), tag="test", metadata_header=list(rows.columns))
+        leading: dict[str, Any] = {}
+        for name, target in finished.metrics["targets"].items():
+            key = f"test/{name}/{target['primary']}"
+            leading |= {key: finished.numbers[key]} if key in finished.numbers else {}
+        self.inner.log_hyperparams(dict(self.config), leading)
+
+    def stop(self, failed: bool) -> None:
+        """Write what is left."""
+        assert self.inner is not None
+        self.inner.experiment.close()
+
+
+def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
+    """Event files in the run's folder, for `tensorboard --logdir outputs`."""
+    return TensorBoard(folder, config)

@@ -1,0 +1,188 @@
+"""Reading of runs for a comparison.
+
+A run is finished when it has a metrics.json. Of one that has none, the end of its train.log tells what happened: runs
+write an error or an interruption there last. A killed run writes nothing more, and looks like one that is going on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etude.runs.readers import CHANGED, intact
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """What a folder says of its run.
+
+    Args:
+        folder: Where it is.
+        status: finished, failed, interrupted, unfinished, or unreadable.
+        remark: What a reader has to know of it, one sentence without the run's name, or "".
+        record: record.json; empty where there is none.
+        config: config.yaml; empty where there is none.
+        metrics: metrics.json's targets; empty unless the run is finished.
+    """
+
+    folder: Path
+    status: str
+    remark: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As the run calls itself, else as its folder is called; what cannot be printed is replaced."""
+        return printable(self.record.get("name") or self.config.get("name") or self.folder.resolve().name)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the record says of data and split."""
+        return mapping(self.record.get("data"))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether this is the pooled result of several folds."""
+        return bool(self.data.get("pooled"))
+
+    @property
+    def fold(self) -> str | None:
+        """The fold as a text: "0", "3 of 5 folds", or None where there was no cross-validation."""
+        if self.pooled:
+            return f"{len(self.data['pooled'])} of {self.data.get('folds')} folds"
+        fold = self.data.get("fold")
+        return None if fold is None else str(fold)
+
+    @property
+    def scored_on(self) -> str:
+        """Hashes of data and split, "?" for one that is not known: runs whose numbers compare have the same."""
+        return f"{self.data.get('labels') or self.data.get('hash') or '?'}/{self.data.get('split_hash') or '?'}"
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the whole run."""
+        return mapping(self.record.get("seconds")).get("total")
+
+
+def titles(runs: list[ComparedRun]) -> dict[Path, str]:
+    """A title for each run: its name and fold, with its folder where two runs would be called the same."""
+    plain = {run.folder: run.name + _suffix(run) for run in runs}
+    twice = {name for name in plain.values() if list(plain.values()).count(name) > 1}
+    folders = {run.folder: printable(run.folder.resolve().name) + _suffix(run) for run in runs}
+    named = {folder: folders[folder] if name in twice else name for folder, name in plain.items()}
+    again = {name for name in named.values() if list(named.values()).count(name) > 1}
+    return {folder: printable(folder) if name in again else name for folder, name in named.items()}
+
+
+def printable(value: object) -> str:
+    """A text on one line; what would steer a terminal is shown as a replacement character."""
+    return "".join(c if c.isprintable() else "�" for c in str(value))
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value when it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _suffix(run: ComparedRun) -> str:
+    return "" if run.fold is None else f", {run.fold}" if run.pooled else f", fold {run.fold}"
+
+
+SWEEP = ("jobs.csv", "multirun.yaml")  # of the folder of a sweep
+TAIL = 8192  # bytes of a log that are read from its end
+LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
+WITHOUT = ("overfit", "lr")  # the trials that end without a table
+KNOWN = ("name", "seed", "model", "data", "targets")
+"""What a record.json of today says; an older one may lack some of it."""
+
+
+def find(path: Path) -> list[Path]:
+    """The run folders at or below a path, job 9 before job 10: all that hold a record or a config, unless hidden."""
+    marks = [mark for name in ("record.json", "config.yaml") for mark in path.rglob(name)]
+    runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
+    sweep = any((path / name).is_file() for name in SWEEP) and runs - {path}  # a sweep may lie in the folder of a run
+    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural)
+
+
+def read(folder: Path) -> ComparedRun:
+    """Read a run folder; what is broken in it becomes a status and a remark."""
+    faults: list[str] = []
+    record = _load(folder / "record.json", faults)
+    config = _load(folder / "config.yaml", faults)
+    if not (folder / "metrics.json").is_file():
+        status, remark = _end(folder / "train.log")
+        if (trial := mapping(config.get("choices")).get("debug")) in WITHOUT and status == "unfinished":
+            return ComparedRun(folder, status, f"a trial run (debug={trial}), which has no scores.", record, config)
+        return ComparedRun(folder, status, " ".join([remark, *faults]), record, config)
+    broken = len(faults)
+    metrics = _load(folder / "metrics.json", faults)
+    targets = {name: target for name, target in mapping(metrics.get("targets")).items() if _whole(target)}
+    if len(faults) == broken and not targets:
+        faults.append("metrics.json holds no target with its scores.")
+    if not targets:
+        return ComparedRun(folder, "unreadable", " ".join(faults), record, config)
+    if record.get("trial"):
+        faults.append(f"a trial run (debug={record['trial']}), whose numbers mean nothing.")
+    if lacking := [key for key in KNOWN if key not in record]:
+        faults.append(f"record.json does not say its {', '.join(lacking)}: an older version may have written it.")
+    run = ComparedRun(folder, "finished", " ".join(faults), record, config, targets)
+    if "?" in run.scored_on:
+        words = "On which data and split it was scored is not known, so that nothing is ranked beside it."
+        run = ComparedRun(folder, "finished", " ".join([*faults, words]), record, config, targets)
+    return run
+
+
+def _load(path: Path, faults: list[str]) -> dict[str, Any]:
+    """A JSON or YAML file that holds a mapping; {} with a fault when it holds none, {} when it is not there."""
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text("utf-8")
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        faults.append(f"{path.name} cannot be read.")
+        return {}
+    if path.suffix == ".json" and not intact(value):
+        faults.append(f"{path.name} {CHANGED}.")
+        return {}
+    return value
+
+
+def _whole(target: Any) -> bool:
+    """Whether a target of metrics.json has what every table needs of it."""
+    return (
+        isinstance(target, dict)
+        and target.get("kind") in ("label", "scalar")
+        and isinstance(target.get("splits"), dict)
+        and all(isinstance(part, dict) and isinstance(part.get("scores"), dict) for part in target["splits"].values())
+    )
+
+
+def _end(log: Path) -> tuple[str, str]:
+    """Status and remark of a run without metrics.json, from the end of its log."""
+    if log.is_file():
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            lines = [LINE.match(line) for line in file.read().decode("utf-8", "replace").splitlines()]
+        last = next((line for line in reversed(lines) if line), None)
+        if last and last[1] in ("ERROR", "CRITICAL"):
+            return "failed", f"failed: {printable(last[3]).rstrip('.')}."
+        if last and last[3].startswith(("interrupted", "terminated by SIG")):
+            return "interrupted", "interrupted before its end."
+        if last:
+            return "unfinished", f"unfinished; its log ends with: {printable(last[3])[:160].rstrip('.')}."
+    return "unfinished", "unfinished, and without a log that says why."
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts job 10 of a sweep after job 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]

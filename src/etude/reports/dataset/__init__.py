@@ -1,0 +1,1 @@
+"""Page about a dataset."""

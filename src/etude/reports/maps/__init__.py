@@ -1,0 +1,1 @@
+"""Maps of the embeddings of runs."""

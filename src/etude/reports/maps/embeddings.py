@@ -1,0 +1,141 @@
+"""Reading of the embeddings of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.errors import UserError
+from etude.evaluation.bootstrap import codes
+from etude.evaluation.formatting import plural
+from etude.reports.maps.projection import NoMap
+from etude.reports.maps.quality import Targets
+from etude.runs import readers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class MappedRun:
+    """One run's clips.
+
+    Args:
+        name: Of the folder; unlike those of the other runs.
+        table: Its predictions of one part (n rows), those with an embedding only.
+        x: Embeddings (n, D), float64; (0, 0) where there is a problem.
+        targets: What record.json says of each target.
+        problem: Why there are no embeddings, in a sentence; "" when there are.
+        note: What has to be known of them.
+    """
+
+    name: str
+    table: pd.DataFrame
+    x: np.ndarray
+    targets: dict[str, dict[str, Any]]
+    problem: str = ""
+    note: str = ""
+
+    def groups(self) -> np.ndarray:
+        """Group number of each clip (n,); a clip without group is one of its own."""
+        return codes(self.table["group"].tolist())
+
+    def truths(self) -> Targets:
+        """Kind and truth of each target, as `quality` wants them."""
+        found: Targets = {}
+        for name, target in self.targets.items():
+            true = self.table[f"{name}.true"]
+            if target["kind"] == "label":
+                index = {value: i for i, value in enumerate(target["classes"])}
+                found[name] = ("label", true.map(index).fillna(-1).to_numpy(dtype=np.int64))
+            else:
+                found[name] = ("scalar", true.to_numpy(dtype=np.float64))
+        return found
+
+
+def read(folder: Path, name: str, part: str) -> MappedRun:
+    """Read a run folder.
+
+    Args:
+        folder: With predictions.parquet and record.json.
+        name: What it is to be called.
+        part: "test" or "val".
+
+    Raises:
+        UserError: It is not a finished run, or has no clip of this part.
+    """
+    lacking = [file for file in ("predictions.parquet", "record.json") if not (folder / file).is_file()]
+    if lacking:
+        raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
+    record, table = readers.record(folder), readers.table(folder)
+    table = table[table["split"] == part].reset_index(drop=True)
+    if table.empty:
+        raise UserError(f"{folder}: its predictions.parquet has no clip of the part {part}.")
+    return _run(name, table, record["targets"], record.get("data", {}).get("pooled"))
+
+
+def _run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> MappedRun:
+    try:
+        if pooled:
+            raise NoMap(
+                f"These are the pooled predictions of {len(pooled)} networks, each with a space of its own; map the "
+                "run of one fold instead."
+            )
+        x = embeddings(table)
+    except NoMap as error:
+        return MappedRun(name, table.iloc[:0], np.empty((0, 0)), targets, str(error))
+    finite = np.isfinite(x).all(1)
+    left = len(table) - int(finite.sum())
+    note = f"{plural(left, 'clip')} without a finite embedding left out." if left else ""
+    return MappedRun(name, table[finite].reset_index(drop=True), x[finite], targets, note=note)
+
+
+def embeddings(table: pd.DataFrame) -> np.ndarray:
+    """The embeddings of a table (n, D), float64; nan where a clip has none.
+
+    Raises:
+        NoMap: There are none, they are of different sizes, or none is finite.
+    """
+    if "embedding" not in table:
+        raise NoMap("The table of predictions has no column embedding.")
+    held = table["embedding"].notna().to_numpy()
+    sizes = sorted({len(row) for row in table["embedding"][held]})
+    if len(sizes) != 1:
+        raise NoMap(f"The embeddings are of different sizes: {sizes}." if sizes else "No clip has an embedding.")
+    x = np.full((len(table), sizes[0]), np.nan)
+    x[held] = np.stack(table["embedding"][held].tolist())
+    if not np.isfinite(x).all(1).any():
+        raise NoMap("No embedding is finite: did the network diverge?")
+    return x
+
+
+def names(folders: list[Path]) -> list[str]:
+    """Names of runs: those of their folders, with the folder above where two are the same."""
+    short = [folder.resolve().name for folder in folders]
+    return [
+        name if short.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        for name, folder in zip(short, folders, strict=True)
+    ]
+
+
+def agree(runs: list[MappedRun]) -> None:
+    """See that runs which share clips know the same of them, so that one colour can serve for all.
+
+    Raises:
+        UserError: A clip has another truth or group in another run.
+    """
+    known: dict[tuple[str, str], tuple[Any, str]] = {}
+    for run in runs:
+        for column in ("group", *(f"{name}.true" for name in run.targets)):
+            for clip, value in zip(run.table["id"], run.table[column], strict=True):
+                if value is None or value != value:
+                    continue
+                before, other = known.setdefault((column, clip), (value, run.name))
+                if before != value:
+                    raise UserError(
+                        f"{run.name}: {column} of clip {clip!r} is {value!r} here and {before!r} in {other}; these "
+                        "runs are not of one collection and have no place on one page."
+                    )

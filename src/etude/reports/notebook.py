@@ -1,0 +1,98 @@
+"""Scores and figures of a run for notebooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from etude.evaluation.formatting import NAMES, ends, number
+from etude.reports.html import load_template
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from etude.api.run_object import Run
+
+
+COLUMNS = ("target", "split", "metric", "value", "low", "high", "n", "groups", "constant", "linear")
+
+
+class Picture(str):
+    """A drawing as SVG, which takes its colours from what is around it; a notebook shows it on light paper."""
+
+    def _repr_html_(self) -> str:
+        from etude.reports.svg import colours
+
+        style = "".join(f"--{role}: {colour}; " for role, colour in colours().items())
+        style += "background: var(--paper); color: var(--ink); font-family: sans-serif; max-width: 40em"
+        return f'<div style="{style}">{self}</div>'
+
+    def __repr__(self) -> str:
+        return f"Picture of {len(self):,} characters"
+
+
+def scores(metrics: dict[str, Any]) -> pd.DataFrame:
+    """The scores of metrics.json, a row each, columns COLUMNS; those of calibration and agreement are among them."""
+    import pandas as pd
+
+    rows = []
+    for name, target in metrics["targets"].items():
+        for split, part in target["splits"].items():
+            more = {**(part.get("calibration") or {}), **(part.get("agreement") or {})}
+            found = part["scores"] | {key: it for key, it in more.items() if isinstance(it, dict) and "value" in it}
+            for metric, score in found.items():
+                others = {
+                    key: baseline["scores"].get(metric, {}).get("value") for key, baseline in part["baselines"].items()
+                }
+                about = {"target": name, "split": split, "metric": metric, "n": part["n"], "groups": part["groups"]}
+                rows.append(about | {key: score[key] for key in ("value", "low", "high")} | others)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype(dict.fromkeys(("value", "low", "high", "constant", "linear"), "float64"))
+
+
+def figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, Picture]:
+    """Drawings by name, from metrics.json and predictions.parquet; none of a target that has no test clips."""
+    from etude.reports import figures as drawn
+    from etude.reports import figures as reliability
+
+    found = {"scores": drawn.forest(metrics["targets"])}
+    for name, target in metrics["targets"].items():
+        if target["kind"] == "label":
+            found[f"reliability/{name}"] = reliability.reliability_diagram(
+                name, target["splits"]["test"].get("calibration") or {}
+            )
+        else:
+            found[f"scatter/{name}"] = drawn.scatter(table, name, target)
+    return {name: Picture(drawing) for name, drawing in found.items() if drawing}
+
+
+def brief(run: Run) -> str:
+    """A run in a few lines of HTML; every text of it is escaped."""
+    rows = []
+    finished = not run.alone and (run.folder / "metrics.json").is_file()
+    for name, target in run.metrics["targets"].items() if finished else ():
+        part, lead = target["splits"]["test"], target["primary"]
+        score = part["scores"].get(lead)
+        others = {role: baseline["scores"].get(lead, {}) for role, baseline in part["baselines"].items()}
+        rows.append(
+            {
+                "target": name,
+                "metric": NAMES[lead],
+                "score": number(score["value"]) if score else "",
+                "ends": ends(score) if score else "",
+                "others": [
+                    number(others[role].get("value")) if others.get(role) else "" for role in ("linear", "constant")
+                ],
+                "n": part["n"],
+                "groups": part["groups"],
+            }
+        )
+    said = run.record if finished else {}
+    link = (
+        (run.folder / "report.html").resolve().as_uri() if finished and (run.folder / "report.html").is_file() else ""
+    )
+    name = said.get("name") or (run.alone or run.folder).resolve().name
+    folder = str(run.alone.parent if run.alone else run.folder)
+    values = {"name": name, "rows": rows, "folder": folder, "link": link, "finished": finished, "alone": run.alone}
+    return load_template("run.html.j2").render(
+        values | {"trial": said.get("trial"), "command": said.get("command", "")}
+    )

@@ -1,1 +1,0 @@
-"""Maps of the embeddings: runs to coordinates, to what these preserve, to a page. Reads files only."""

@@ -1,0 +1,1 @@
+"""Run folders: paths, readers and schemas."""

@@ -1,0 +1,1 @@
+"""Training: learner, optimiser, augmentation, transfer, callbacks and checkpoints."""

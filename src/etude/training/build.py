@@ -1,0 +1,210 @@
+"""Construction of the learner and the trainer from a config."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.config.instantiate import NETWORK, _value, make, resolve, vet
+from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning.loggers import Logger
+
+    from etude.data.datamodule import MusicData
+    from etude.training.learner import Learner
+
+
+log = logging.getLogger(__name__)
+
+
+def network(recipe: Mapping[str, Any]) -> Learner:
+    """An untrained network of a recipe: a config, what the data said about its targets, and the bins of the view.
+
+    Args:
+        recipe: `config` (backbone, head, task, balance, optim, augment), `targets` (kind and size by name), `bins`, and
+            `front`, `columns`, `evaluation` for whoever has new sounds.
+
+    Raises:
+        UserError: The task asks for a target that the data does not have, or has as another kind.
+    """
+    import torch
+
+    from etude.tasks.task import Task
+    from etude.training.learner import Learner, Standardiser
+
+    config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
+    targets = []
+    for name, node in config["task"]["targets"].items():
+        if name not in specs:
+            raise UserError(f"task: this data has no target {name}; it has {', '.join(specs)}")
+        kind = getattr(resolve(node["_target_"]), "kind", None)
+        if kind != specs[name]["kind"]:
+            raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {kind}")
+        targets.append(make(node, name, specs[name]))
+    backbone = make(config["backbone"], bins)
+    head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
+    balance = lambda names: make(config["balance"], names)  # noqa: E731
+    augment = make(config["augment"]) if config.get("augment") else None
+    decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
+    return Learner(
+        Standardiser(torch.zeros(bins), torch.ones(bins)),
+        backbone,
+        Task(targets, head, balance, backbone.dim),
+        make(config["optim"]),
+        augment,
+        dict(recipe),
+        decibel,
+    )
+
+
+def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
+    """The network of a config, sized and standardised by its data, with the weights that it begins from.
+
+    Args:
+        config: The whole config.
+        source: Gives sizes and statistics.
+        resume: Its weights come from a checkpoint of this very run, so that none are read elsewhere.
+
+    Raises:
+        UserError: Weights that were trained elsewhere cannot be read, or know other frames.
+    """
+    names = list(config["task"]["targets"])
+    counts = source.counts()
+    specs = {name: dict(spec) | counts.get(name, {}) for name, spec in source.targets.items()}
+    recipe = {
+        "config": {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
+        "targets": {name: spec for name, spec in specs.items() if name in names} or specs,
+        "bins": source.feature.bins,
+        "columns": [source.feature.columns.start, source.feature.columns.stop],
+        "front": source.feature.front.to_dict(),
+        "evaluation": source.evaluation(),
+    }
+    made = network(recipe)
+    if not made.backbone.raw:
+        made.standardiser.mean.copy_(source.mean)
+        made.standardiser.std.copy_(source.std)
+    elif (hears := made.backbone.hears) not in (None, source.feature.front.to_dict()["_target_"]):
+        raise UserError(f"backbone.weights: were trained on the frames of {hears}; choose the feature that has it")
+    if not resume:
+        made.backbone.initialise()
+    if config.get("transfer"):
+        make(config["transfer"]).apply(made, recipe["front"], copy=not resume)
+    return made
+
+
+def compiled(learner: Learner) -> None:
+    """Have torch.compile translate the backbone, in place: its weights keep their names.
+
+    Raises:
+        UserError: There is no C++ compiler, which it needs on any device.
+    """
+    import shutil
+
+    compiler = os.environ.get("CXX", "g++")
+    if not any(map(shutil.which, (compiler, "clang++"))):
+        raise UserError(f"compile=true needs a C++ compiler, and there is no {compiler} here; install it or set CXX")
+    learner.backbone.compile(dynamic=True)  # lengths of clips differ, and each would be translated by itself
+
+
+def load(checkpoint: Path) -> Learner:
+    """A trained network from its checkpoint alone. Nothing in the file is run: tensors and plain values only.
+
+    Raises:
+        UserError: The file is not one of our checkpoints.
+    """
+    from etude.files.safe_read import read_checkpoint
+
+    stored = read_checkpoint(checkpoint)
+    vet(stored["etude"], NETWORK)
+    made = network(stored["etude"])
+    try:
+        made.load_state_dict(stored["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{checkpoint}: its weights are not those of the network it describes") from error
+    return made.eval()
+
+
+def loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
+    """Return the loggers of a config, which write into the run's folder."""
+    return [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
+
+
+def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Trainer:
+    """Return the Trainer of a config, with its callbacks and loggers writing into the run's folder.
+
+    Args:
+        config: The whole config.
+        folder: The run's folder.
+        resume: Whether the config was stored by the run that is resumed. Its paths for output are then replaced by
+            those below the folder, because somebody else may have written it.
+
+    Raises:
+        UserError: The trainer does not take these values.
+    """
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.accelerators import CPUAccelerator
+    from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+
+    from etude.system.machine import has_bfloat16
+    from etude.training.callbacks import FinishedTraining, SignalHandlers
+    from etude.training.checkpointing import AtomicCheckpointIO
+
+    callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
+    callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
+    for callback in callbacks:
+        if resume and getattr(callback, "dirpath", None) is not None:
+            callback.dirpath = None  # type: ignore[attr-defined]
+        if hasattr(callback, "dirpath") and callback.dirpath is None:
+            callback.dirpath = str(folder / "checkpoints")
+        if isinstance(callback, ModelCheckpoint) and callback.save_last == "link":
+            raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
+    node = dict(config["trainer"])
+    if "fsdp" in str(node.get("strategy")).lower() and "PCGrad" in config["balance"]["_target_"]:
+        raise UserError(
+            "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
+        )
+    for callback in () if resume else callbacks:
+        _refuse_used_checkpoint(callback, folder)
+    named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
+    elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
+    plugins = [*_value(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
+    mine = {"callbacks": callbacks, "logger": loggers(config, folder) or False, "plugins": plugins}
+    if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
+        node["enable_checkpointing"] = False  # or Lightning adds one of its own, in a folder of its own
+        log.warning("no checkpoint is kept: the run cannot be resumed, and its network is lost when it ends")
+    try:
+        made = make(node, default_root_dir=str(folder), **mine)
+    except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"trainer: {error}") from error
+    if isinstance(made.accelerator, CPUAccelerator) and "bf16" in str(made.precision) and has_bfloat16() is False:
+        log.warning(
+            "trainer.precision=%s: this processor has no instructions for bfloat16, so it is many times slower than "
+            "trainer.precision=32-true",
+            node["precision"],
+        )
+    return made
+
+
+def _refuse_used_checkpoint(callback: Callback, folder: Path) -> None:
+    """Refuse a folder of checkpoints outside of the run in which a file has the name of one that the run would write.
+
+    Args:
+        callback: Any callback; only one with a folder that the command line named can be refused.
+        folder: The run's folder.
+
+    Raises:
+        UserError: There is such a file, of somebody else or of another run.
+    """
+    place, name = getattr(callback, "dirpath", None), getattr(callback, "filename", None)
+    if not place or not name or Path(place).absolute().is_relative_to(folder.absolute()):
+        return
+    path = Path(place) / f"{name}{getattr(callback, 'FILE_EXTENSION', '.ckpt')}"
+    if os.path.lexists(path):
+        raise UserError(f"{path}: exists, and this run would replace it; move it away or choose another dirpath")
