@@ -31,6 +31,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 # newest versions that fit pyproject.toml, without the address of any registry
 constraints: setup

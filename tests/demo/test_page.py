@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from sklearn.neighbors import NearestNeighbors
-from tests.results.test_report_browser import CONTRAST
+from tests.reports.test_run_report_browser import CONTRAST
 
 import etude
 from etude.audio.decode import decode

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tests.results.hostile import NAMES as NAMES_OF_STRANGERS
-from tests.results.hostile import assert_harmless
+from tests.hostile import NAMES as NAMES_OF_STRANGERS
+from tests.hostile import assert_harmless
 
 from etude.cli.inspect import main
 from etude.config.compose import conf_dir

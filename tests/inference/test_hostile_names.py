@@ -1,0 +1,45 @@
+"""The page of predictions shows names of files, classes, targets and runs as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.hostile import NAMES, assert_harmless
+
+from etude.audio.log_mel import LogMelChroma
+from etude.inference import page
+from etude.inference.engine import FilePrediction
+from etude.inference.figure import Shown
+from etude.inference.model import Columns
+
+
+def test_predictions_show_names_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = Columns({
+        NAMES[0]: {"kind": "label", "classes": NAMES}, NAMES[7]: {"kind": "scalar", "low": 0.0, "high": 1.0},
+    })  # fmt: skip
+    checkpoint = tmp_path / NAMES[5] / "checkpoints" / NAMES[1].replace("/", "")
+    model: Any = SimpleNamespace(
+        columns=columns, checkpoint=checkpoint, front=LogMelChroma(), network=SimpleNamespace(backbone=columns)
+    )
+    values = [1 / len(NAMES)] * len(NAMES) + [0.5]
+    windows = [(0.0, 2.0, values), (1.0, 3.0, values)]
+    names = [name.replace("/", "∕") for name in NAMES]
+    said = [FilePrediction(Path("a<b>") / name, 1, 1, 3.0, values, windows) for name in names]
+    said += [FilePrediction(Path(name), 1, 1, 0.0, reason=name) for name in names]
+
+    def run(_: Any, jobs: list[Any], *__: Any, **___: Any) -> list[Shown]:
+        return [Shown(why=path.name) for path, _ in jobs]
+
+    monkeypatch.setattr(page.workers, "run", run)
+    plan: Any = SimpleNamespace(
+        window=2.0, overlap=False, crops=0, front=SimpleNamespace(sync="none", n_mels=4, rate=8000)
+    )
+    monkeypatch.setattr(page, "hertz", lambda _: [(0.5, NAMES[2])])
+    written = page.write(tmp_path, said, len(said), model, plan, NAMES[3], most=len(names))
+    shown = assert_harmless(written.read_text("utf-8"), scripts=1)
+    text = "".join(data for _, data in shown.data)
+    assert all(name in text for name in names if "\n" not in name)
+    assert all(name in text for name in (NAMES[0], NAMES[3], NAMES[7]))

@@ -1,0 +1,3 @@
+"""Fixtures of synthetic run folders."""
+
+from tests.synthetic_runs import make_run, run, table, targets  # noqa: F401

@@ -1,0 +1,154 @@
+"""Commands end with a sentence and a status after a signal, and at once after a second one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from etude.cli.runner import guard_command
+from etude.files.progress import track
+from etude.system import signals
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Handlers as they were: after a signal, those of a command stay until its process ends."""
+    before = {number: signal.getsignal(number) for number in signals.HANDLED}
+    for number in signals.HANDLED:
+        signal.signal(number, signal.SIG_DFL)  # a shell may have the tests ignore some in the background
+    yield
+    signals.restore(before)
+
+
+def send(*names: str) -> Callable[[], int]:
+    """Return a command that receives signals."""
+
+    def work() -> int:
+        for name in names:
+            os.kill(os.getpid(), getattr(signal, name))
+        return 0
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "sentence"),
+    [
+        ("SIGINT", 130, "interrupted; run it again"),
+        ("SIGTERM", 143, "terminated by SIGTERM; run it again"),
+        ("SIGHUP", 129, "terminated by SIGHUP; run it again"),
+    ],
+)
+def test_signal_ends_command_with_sentence_and_status(
+    name: str, status: int, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert guard_command(send(name), advice="; run it again") == status
+    assert caplog.messages == [sentence]
+
+
+def test_advice_of_inner_guard_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    assert guard_command(lambda: guard_command(send("SIGTERM"), advice="; inner"), advice="; outer") == 143
+    assert caplog.messages == ["terminated by SIGTERM; inner"]
+
+
+def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(signals, "_end_now", ended.append)
+
+    def work() -> int:
+        try:
+            return send("SIGTERM")()
+        finally:
+            send("SIGINT")()
+
+    guard_command(work)
+    assert ended == [signal.SIGINT]
+
+
+def test_swallowed_signal_is_raised_at_next_step() -> None:
+    steps: list[int] = []
+
+    def work() -> int:
+        for step in track(range(5), 5, "work", "steps"):
+            steps.append(step)
+            with suppress(BaseException):  # as in a callback of a library in C
+                send("SIGTERM")()
+        return 0
+
+    assert guard_command(work) == 143
+    assert steps == [0]
+
+
+def test_handlers_are_as_before_without_signal() -> None:
+    before = {number: signal.getsignal(number) for number in signals.HANDLED}
+    assert guard_command(lambda: 0) == 0
+    assert {number: signal.getsignal(number) for number in signals.HANDLED} == before
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert guard_command(send("SIGHUP")) == 0
+
+
+def test_exception_after_signal_leads_back_to_it() -> None:
+    try:
+        try:
+            raise signals.Terminated(signal.SIGTERM)
+        except KeyboardInterrupt:
+            sys.exit(1)
+    except SystemExit as stop:
+        assert signals.exit_status(signals.again(stop)) == 143
+    assert signals.exit_status(signals.again(SystemExit(1))) == 130
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find processes")
+def test_two_interrupts_end_preparation_with_workers_and_leave_nothing(tmp_path: Path) -> None:
+    for number in range(32):
+        folder = tmp_path / "music" / ("rock", "jazz")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(30000), 22050)
+    (tmp_path / "tmp").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "etude", "prepare", "source=folder", "path=music", "workers=2"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Frames of music"):  # the workers are being started
+            break
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 130, said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "tmp").glob("pymp-*"))
+    deadline = time.monotonic() + 20  # a killed process is gone once its parent has seen it
+    while running(process.pid) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not running(process.pid)
+
+
+def running(session: int) -> list[str]:
+    """Return the processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(path.parent.name)
+    return found
