@@ -15,7 +15,7 @@ from etude.evaluation.formatting import NAMES, plural, span
 from etude.evaluation.verdict import population, verdict
 from etude.inference.model import Model
 from etude.inference.page import name_of
-from etude.inference.windows import Plan
+from etude.inference.windows import WindowPlan
 from etude.reports import clip_frames
 from etude.reports.clip_frames import files
 
@@ -41,7 +41,7 @@ class About:
     limits: list[str] = field(default_factory=list)
 
 
-def about(model: Model, plan: Plan, folder: Path | None) -> About:
+def about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
     """What is known of a network.
 
     Args:
@@ -64,7 +64,7 @@ def about(model: Model, plan: Plan, folder: Path | None) -> About:
         ) from error
 
 
-def _about(model: Model, plan: Plan, folder: Path | None) -> About:
+def _about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
     record, metrics = _json(folder, "record.json"), _json(folder, "metrics.json")
     made, data = record.get("model", {}), record.get("data", {})
     kind = f"{type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"

@@ -61,11 +61,6 @@ class File:
         return self.collection.reader is read_sound
 
 
-def hears(front: FrontEnd) -> bool:
-    """Whether the bands of a front end are frequencies; else its frames are of something that is no sound."""
-    return hasattr(front, "fmin") and hasattr(front, "fmax")
-
-
 def files(source: Any) -> dict[str, File]:
     """The file of each clip by its id; of a pack that was opened by its folder there is none."""
     if isinstance(source, Collection):

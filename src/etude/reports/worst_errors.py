@@ -252,12 +252,11 @@ def save_worst_errors(folder: Path, table: pd.DataFrame, data: MusicData, target
 
 def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Mel bands of each clip (T, F), at most so many frames, in dB below its loudest value; and what the axes say."""
-    from etude.reports.clip_frames import hears
     from etude.reports.spectrogram import bands, shrink
 
     mels = [clip[:, : front.n_mels].astype(np.float32) for clip in clips]
     per = front.decibel[: front.n_mels]
-    sound = hears(front) and bool(per.all())
+    sound = front.reads_sound and bool(per.all())
     about: dict[str, Any] = {"sound": sound, "beats": front.sync == "beat", "bins": front.n_mels}
     if not sound:
         return mels, about | {"limits": [min(float(m.min()) for m in mels), max(float(m.max()) for m in mels)]}
@@ -269,9 +268,8 @@ def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray
 def _sound(file: File | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
     """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
     from etude.audio.excerpt import excerpt
-    from etude.reports.clip_frames import hears
 
-    if not hears(front):
+    if not front.reads_sound:
         return {}, ""  # the picture is all there is
     if file is None:
         return {}, "the pack does not say where its files are"

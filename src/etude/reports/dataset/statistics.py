@@ -11,7 +11,7 @@ from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.data.splits import PARTS, UNUSED, group_codes
 from etude.files.progress import track
-from etude.reports.clip_frames import File, hears
+from etude.reports.clip_frames import File
 from etude.reports.dataset import duplicates, leakage
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def lengths(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
     Returns:
         As `histogram`, and `unit`.
     """
-    unit = "beats" if front.sync == "beat" else "s" if hears(front) else "frames"
+    unit = "beats" if front.sync == "beat" else "s" if front.reads_sound else "frames"
     values = frames / (front.frames_per_second if unit == "s" else 1.0)
     return histogram(values, float(values.min()), float(values.max())) | {"unit": unit}
 
@@ -229,9 +229,8 @@ def gather(
 
 def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
     known = index["group"].notna()
-    seconds = (
-        None if front.sync == "beat" or not hears(front) else float(index["frames"].sum()) / front.frames_per_second
-    )
+    timed = front.reads_sound and front.sync != "beat"
+    seconds = float(index["frames"].sum()) / front.frames_per_second if timed else None
     return {
         "name": source.name,
         "title": source.title,
@@ -242,7 +241,7 @@ def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
         "seconds": seconds,
         "frames": int(index["frames"].sum()),
         "front": front.to_dict(),
-        "sound": hears(front),
+        "sound": front.reads_sound,
         "licences": source.extra.get("licences", {}),
     }
 
@@ -267,7 +266,7 @@ def _alike(
     pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
 ) -> dict[str, Any]:
     """Pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
-    found = duplicates.pairs(pack, front.n_mels) if hears(front) else {"alike": [], "compared": 0, "closest": None}
+    found = duplicates.pairs(pack, front.n_mels) if front.reads_sound else {"alike": [], "compared": 0, "closest": None}
     unit = 1.0 if front.sync == "beat" else front.frames_per_second
 
     def named(pair: dict[str, Any]) -> dict[str, Any]:
