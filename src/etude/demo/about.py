@@ -164,7 +164,7 @@ def examples(run: InspectedRun | None, near: Near) -> list[Example]:
         log.warning("no examples: %s", error)
         return []
     found: list[Example] = []
-    for row in clip_frames.random(table, near.columns.targets, 3 * COUNT, 0):
+    for row in clip_frames.random_clips(table, near.columns.targets, 3 * COUNT, 0):
         about = table.iloc[row]
         file = known.get(str(about["id"]))
         card = near.card(about, file)

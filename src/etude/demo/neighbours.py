@@ -20,7 +20,7 @@ from etude.files.progress import track
 from etude.inference.figure import sound_uri
 from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, crops_of
-from etude.reports.clip_frames import File, files
+from etude.reports.clip_frames import ClipFile, files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
 from etude.reports.maps.projection import NoMap
@@ -91,7 +91,7 @@ class Library:
 
     table: pd.DataFrame
     x: np.ndarray
-    files: dict[str, File]
+    files: dict[str, ClipFile]
     what: str = "training"
     why: str = ""
 
@@ -240,7 +240,7 @@ class Near:
             )
         return f"{here}; half of these clips have their own nearest within {number(float(np.median(self.usual)))}."
 
-    def card(self, about: pd.Series, file: File | None) -> dict[str, Any]:
+    def card(self, about: pd.Series, file: ClipFile | None) -> dict[str, Any]:
         """What is said of a clip: its name, whose it is, its labels, and its sound as the address of itself.
 
         Args:
@@ -255,7 +255,7 @@ class Near:
             "labels": self._labels(about),
         }  # fmt: skip
 
-    def _heard(self, file: File | None) -> tuple[str, bool, str]:
+    def _heard(self, file: ClipFile | None) -> tuple[str, bool, str]:
         if file is None:
             return "", False, "its sound is not at hand"
         return (

@@ -207,7 +207,7 @@ class InspectedRun:
             if Path(words).is_file():
                 found.append(self.sound(Path(words)))
             else:
-                found += [self.packed(row) for row in clip_frames.named(words, self.pack.index, {}, "clip")]
+                found += [self.packed(row) for row in clip_frames.named_clips(words, self.pack.index, {}, "clip")]
         return found
 
     def packed(self, row: int, note: str = "") -> Clip:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.reports.clip_frames import View
+from etude.reports.clip_frames import ClipView
 from etude.reports.svg import SHADES, Colours, picture
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def pitches(axes: Axes, front: FrontEnd, colours: Colours) -> None:
     axes.set_ylabel("pitch class", fontsize=10)
 
 
-def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, float], most: int, title: str) -> str:
+def drawing(view: ClipView, front: FrontEnd, path: Path, decibels: tuple[float, float], most: int, title: str) -> str:
     """Draw a clip.
 
     Args:
@@ -121,7 +121,7 @@ def shrink(frames: np.ndarray, most: int) -> np.ndarray:
     return np.add.reduceat(frames.astype(np.float32), starts, axis=0) / counts[:, None]
 
 
-def range_of(views: list[View], front: FrontEnd) -> tuple[float, float]:
+def range_of(views: list[ClipView], front: FrontEnd) -> tuple[float, float]:
     """Return the lowest and highest mel value of several clips, in dB."""
     mels = [frames[:, : front.n_mels] for view in views for frames in view.frames.values()]
     if not mels:

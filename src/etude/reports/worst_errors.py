@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from etude.audio.frontend import FrontEnd
     from etude.data.datamodule import MusicData
-    from etude.reports.clip_frames import File
+    from etude.reports.clip_frames import ClipFile
 
 
 FOLDER, INDEX = "errors", "index.json"
@@ -265,7 +265,7 @@ def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray
     return [mel - mel.max() for mel in mels], about
 
 
-def _sound(file: File | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
+def _sound(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
     """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
     from etude.audio.excerpt import excerpt
 
