@@ -57,7 +57,7 @@ KNOWN = {
     "src/etude/loggers/csv.py": {"save": "the logger's own method"},
     "src/etude/loggers/mlflow.py": {"to_csv": TEXT},
     "src/etude/loggers/wandb.py": {"dump": "a file of an artifact that is uploaded"},
-    "src/etude/reports/comparison/text.py": {"to_csv": TEXT},
+    "src/etude/reports/comparison/compare.py": {"to_csv": TEXT},
     "src/etude/reports/maps/page.py": {"to_csv": TEXT},
     "src/etude/reports/pooling.py": {"to_parquet": DRAFT},
     "src/etude/reports/svg.py": {"savefig": STREAM, "save": STREAM},

@@ -13,7 +13,7 @@ from etude.config.overrides import split_pair
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
 from etude.reports.comparison.axes import ABOUT, FORMATS, NAMED, OF_SCORES, PARTS, VIEWS, CompareOptions
-from etude.reports.comparison.compare import compare
+from etude.reports.comparison.compare import compare, write
 from etude.reports.comparison.runs import find
 
 NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
@@ -106,7 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     from etude.reports.comparison.text import print_comparison as print_it
-    from etude.reports.comparison.text import write
 
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or "-h" in words or "--help" in words:

@@ -74,9 +74,9 @@ class SweepTable(Callback):
         from dataclasses import replace
 
         from etude.cli.compare import parse
-        from etude.reports.comparison.compare import build
+        from etude.reports.comparison.compare import build, write
         from etude.reports.comparison.scores import gather
-        from etude.reports.comparison.text import print_comparison, write
+        from etude.reports.comparison.text import print_comparison
 
         try:
             wish, _ = parse(words)

@@ -99,7 +99,7 @@ def coordinates(runs: Sequence[MappedRun], charts: Sequence[Chart]) -> pd.DataFr
     return pd.concat(parts, ignore_index=True).reindex(columns=["run", "method", "dims", "id", *AXES])
 
 
-def to_json(runs: Sequence[MappedRun], charts: Sequence[Chart], part: str, seed: int) -> str:
+def chart_numbers(runs: Sequence[MappedRun], charts: Sequence[Chart], part: str, seed: int) -> str:
     """Return the numbers of each map as JSON: None where a number is undefined, `why` where there is no map."""
     about = [{"name": run.name, "clips": len(run.x), "dims": run.x.shape[1], "problem": run.problem} for run in runs]
     maps = [_entry(chart) for chart in charts]

@@ -78,7 +78,7 @@ def draw_maps(asked: MapOptions, command: str = "") -> Path:
     with os_errors.explained(asked.to, os_errors.OTHER_FOLDER, f"to={asked.to}"):
         ownership.open_folder(asked.to)
         write_text(asked.to / "latent.csv", chart.coordinates(runs, charts).to_csv(index=False))
-        write_text(asked.to / "latent.json", chart.to_json(runs, charts, asked.part, asked.seed))
+        write_text(asked.to / "latent.json", chart.chart_numbers(runs, charts, asked.part, asked.seed))
         return write_text(asked.to / "latent.html", html)
 
 
