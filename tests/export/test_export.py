@@ -27,7 +27,7 @@ from etude.data.sources.demo import collection
 from etude.errors import UserError
 from etude.evaluation.measure import measure
 from etude.export import formats, parity_check
-from etude.export.graph import Graph
+from etude.export.graph import INPUTS, Graph
 from etude.export.parity_check import Trial, values
 from etude.inference.engine import predict
 from etude.inference.model import Model
@@ -294,6 +294,10 @@ def test_a_command_that_has_to_be_mended_is_one_sentence(
     assert export.main(words or ["to=somewhere"]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
+
+
+def test_the_command_offers_the_inputs_of_graphs() -> None:
+    assert [export.OPTIONS["input"][1](name) for name in INPUTS] == list(INPUTS)
 
 
 def test_help_imports_nothing_heavy() -> None:
