@@ -16,6 +16,7 @@ from etude.config.validation import problems
 
 ROOT = Path(__file__).parents[1]
 LINES = re.findall(r"^    (?:python|etude) [^#\n]+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
 LAYOUT = re.search(r"## Layout\n(.*?)\n## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -54,7 +55,5 @@ def test_layout_in_readme_names_every_config_group() -> None:
 
 
 def test_no_contract_ignores_an_import() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    settings = tomllib.loads(text)["tool"]["importlinter"]
-    assert all(key not in contract for contract in settings["contracts"] for key in ("ignore_imports", "skip"))
-    assert not settings.get("exclude_type_checking_imports", False)
+    assert all(key not in contract for contract in SETTINGS["contracts"] for key in ("ignore_imports", "skip"))
+    assert not SETTINGS.get("exclude_type_checking_imports", False)
