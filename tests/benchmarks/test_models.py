@@ -113,7 +113,9 @@ def test_the_loop_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "ROUNDS", 1)
     (section,) = loop.run()
     assert [name for name, *_ in section.rows] == [loop.BARE, loop.RUN]
-    assert section.bars[0].value == pytest.approx(section.rows[1][1] - section.rows[0][1])
+    (bar,) = section.bars
+    assert bar.value == pytest.approx(section.rows[1][1] / section.rows[0][1])  # of one round
+    assert (bar.limit, bar.at_least, bar.unit) == (1.35, False, "×")
 
 
 def test_help_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
