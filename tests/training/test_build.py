@@ -16,7 +16,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
 from etude.config.compose import conf_dir
 from etude.config.instantiate import make, resolve, vet

@@ -13,7 +13,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from etude.backbones.base import Backbone, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.evaluation.metrics import PRIMARY, classification, regression
