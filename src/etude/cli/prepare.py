@@ -48,7 +48,7 @@ def _prepare(words: list[str]) -> int:
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     module, overrides = datamodule_from_overrides([word for word in words if word != "verify=true"])
-    pack = module.source.pack(module.feature.front, module.rules)
+    pack = module.open_pack()
     if "verify=true" in words and hasattr(pack, "verify"):
         pack.verify()
         log.info("every clip is, byte for byte, what was written")

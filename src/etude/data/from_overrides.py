@@ -94,12 +94,12 @@ def _module(config: Any) -> MusicData:
     from omegaconf import OmegaConf
 
     from etude.config.validation import node_problems
-    from etude.data import datamodule
+    from etude.data.datamodule import build_datamodule
 
     plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
     if faults := [fault for key, node in plain.items() for fault in node_problems(key, node)]:
         raise UserError("\n".join(faults))
-    return datamodule.data({**plain, "seed": 0})
+    return build_datamodule({**plain, "seed": 0})
 
 
 def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
