@@ -18,8 +18,8 @@ from etude.backbones.base import Backbone
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.evaluation.metrics import PRIMARY, classification, regression
-from etude.files.safe_read import random_state, restore_random_state
 from etude.tasks.task import Task
+from etude.training.checkpointing import random_state, restore_random_state
 from etude.training.optimiser import Optimiser
 from etude.training.transfer import Transfer, depths, levels
 
