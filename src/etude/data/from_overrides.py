@@ -39,7 +39,7 @@ def prepare(words: Sequence[str], verify: bool = False) -> None:
         UserError: A word is unknown, or a value is missing or of the wrong type.
     """
     module, overrides = datamodule_from_overrides(words)
-    pack = module.source.pack(module.feature.front, module.rules)
+    pack = module.open_pack()
     if verify and hasattr(pack, "verify"):
         pack.verify()
         log.info("every clip is, byte for byte, what was written")
@@ -119,12 +119,12 @@ def _module(config: Any) -> MusicData:
     """The data module of a composed config, checked as in training; the other groups do not matter here."""
     from omegaconf import OmegaConf
 
-    from etude.data import datamodule
+    from etude.data import datamodule  # heavy: torch and lightning
 
     plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
     if faults := [fault for key, node in plain.items() for fault in node_problems(key, node)]:
         raise UserError("\n".join(faults))
-    return datamodule.data({**plain, "seed": 0})
+    return datamodule.build_datamodule({**plain, "seed": 0})
 
 
 def _translate(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
