@@ -16,11 +16,17 @@ __all__ = ["Run", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `load` and `Run`, imported when they are first asked for."""
-    from importlib import import_module
+    """Import `run`, `load` or `Run` when it is first used."""
+    if name == "load":
+        from etude.api.run import load
 
-    if name in ("load", "run"):
-        return getattr(import_module("etude.api.run"), name)
+        return load
+    if name == "run":
+        from etude.api.run import run
+
+        return run
     if name == "Run":
-        return import_module("etude.api.run_object").Run
+        from etude.api.run_object import Run
+
+        return Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from etude.cli.predict import main, parse
+from etude.cli.predict import HELP, OPTIONS, main, parse
 from etude.errors import UserError
 from etude.files.ownership import LIST
-from etude.inference import engine
-from etude.inference.predict import JOURNAL
+from etude.inference import engine, tables
+from etude.inference.predict import JOURNAL, PAGES
 
 
 def call(checkpoint: Path, sounds: Path, to: Path, *words: str) -> int:
@@ -162,6 +162,11 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 def test_a_wrong_word_is_a_sentence(word: str, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
         parse(["run", "song.mp3", word])
+
+
+def test_the_command_offers_what_there_is() -> None:
+    assert OPTIONS["format"][1](",".join(tables.FORMATS)) == list(tables.FORMATS)
+    assert f"first {PAGES} files" in HELP
 
 
 def test_a_run_alone_is_not_enough() -> None:

@@ -69,6 +69,13 @@ def test_tables_by_name_tell_settings_apart_and_average_over_seeds_alone(
     assert set(pd.read_csv(sweep / "genre.csv")["name"]) == {"lab_ast", "better_lstm"}
 
 
+def test_comparison_that_cannot_be_written_is_a_sentence(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep / "compare.html").write_text("mine")
+    end(SweepTable(), sweep)
+    assert "compare.html: exists and is not in" in capsys.readouterr().err
+    assert (sweep / "compare.html").read_text() == "mine"
+
+
 def test_values_that_are_asked_for_come_in_the_order_in_which_they_are_asked_for(sweep: Path) -> None:
     for order in (["ast", "lstm"], ["lstm", "ast"]):
         end(SweepTable({"one": ["rows=backbone", "cols=target", f"backbone={','.join(order)}"]}), sweep)

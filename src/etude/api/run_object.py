@@ -127,9 +127,9 @@ class Run:
 
     def network(self) -> Learner:
         """The trained network; nothing in its file is run."""
-        from etude.training.build import load
+        from etude.training.build import load_learner
 
-        return load(self.checkpoint)
+        return load_learner(self.checkpoint)
 
     def predict(
         self,

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from etude.cli.runner import guard_command
+from etude.config.options import asks_for_help
+from etude.errors import UserError
 from etude.evaluation.measure import write
 from etude.reports.run_report import write_report
 
@@ -21,18 +23,20 @@ NEEDED = ("predictions.parquet", "record.json")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rebuild metrics.json and report.html of run folders; exit status 2 when one of them is not a run."""
-    return guard_command(lambda: _main(argv), "copy the run to a place that can be written")
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard_command(lambda: _report(words), "copy the run to a place that can be written")
 
 
-def _main(argv: Sequence[str] | None) -> int:
+def _report(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
-    runs: list[Path] = parser.parse_args(argv).runs
+    if asks_for_help(words):
+        parser.print_help()
+        return 0
+    runs: list[Path] = parser.parse_args(words).runs
     for folder in runs:
-        lacking = [name for name in NEEDED if not (folder / name).is_file()]
-        if lacking:
-            print(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
-            return 2
+        if lacking := [name for name in NEEDED if not (folder / name).is_file()]:
+            raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
     for folder in runs:
         write(folder)
         print(write_report(folder))  # noqa: T201

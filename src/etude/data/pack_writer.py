@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.data.collection import LeftOut
 from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined, digest
 from etude.errors import DataError
 from etude.files import ownership
@@ -25,8 +26,6 @@ from etude.files.journal import Journal, read_lines, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from etude.data.collection import LeftOut
 
 
 JOURNAL, SKIPPED, SUSPECT = "journal.jsonl", "skipped.csv", "suspect.csv"

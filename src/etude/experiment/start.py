@@ -13,6 +13,7 @@ from etude.config.compose import plain_config as plain
 from etude.config.stored import is_finished, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
+from etude.files.lock import RUN, Lock
 from etude.system import streams
 from etude.system.distributed import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
 from etude.system.machine import provide_home
@@ -75,8 +76,6 @@ def claim(folder: Path, resume: bool) -> None:
         UserError: A file that the run would write belongs to somebody else, another run is in the folder, or another
             process writes there.
     """
-    from etude.files.lock import RUN, Lock
-
     key = str(folder.absolute())
     if key in _locks:
         return
@@ -164,7 +163,7 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
     """
     from omegaconf import OmegaConf
 
-    from etude.experiment.stages import run  # heavy, and only now needed
+    from etude.experiment.stages import run  # heavy: torch and lightning
 
     known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
     trained = known[0].is_dir()

@@ -26,7 +26,7 @@ from etude.inference.engine import FilePrediction
 from etude.inference.model import Model
 from etude.inference.windows import UNKNOWN, WindowPlan
 
-FORMATS, PAGES = ("csv", "json", "parquet"), 20
+PAGES = 20  # files that the page shows
 FOLDER = "predict"
 JOURNAL, LOCK = "journal.jsonl", ".lock"
 DIGITS = 7  # of a value in the journal; what a float32 holds

@@ -15,6 +15,7 @@ from etude.config.overrides import quote_value
 from etude.config.stored import is_finished
 from etude.errors import UserError
 from etude.files.atomic import replacing
+from etude.files.lock import Lock
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 REFUSED = 2  # exit status of a command that has to be mended
@@ -130,8 +131,6 @@ class JobTable:
         Raises:
             UserError: Another one runs this sweep.
         """
-        from etude.files.lock import Lock
-
         self._lock = Lock(self.folder / f".{NAME}.lock", os.path.relpath(self.folder))
         self._lock.acquire()
 

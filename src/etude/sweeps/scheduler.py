@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.experiment.provenance import FAULT
 from etude.sweeps.jobs import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job, JobTable
 from etude.sweeps.processes import Starter
-from etude.sweeps.progress import FAULT, STATUS, ProgressBoard, told
+from etude.sweeps.progress import STATUS, ProgressBoard, told
 from etude.system import signals
 from etude.system.machine import usable_cores
 
@@ -211,7 +212,7 @@ class Sweep:
 
     def end(self, number: int, code: int, seconds: float) -> None:
         """A job is over."""
-        from etude.evaluation.monitor import monitored_score
+        from etude.evaluation.monitor import monitored_score  # heavy: numpy
 
         job = self.running.pop(number)
         self.pool.give(number)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
+from etude.config.stored import flat
 from etude.errors import UserError
 from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
@@ -164,11 +165,6 @@ def same(here: str, wanted: str) -> bool:
         return False
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted keys and their values; a list is one value."""
-    return dict(_flat(config, prefix))
-
-
 def _chosen(group: str) -> Callable[[ComparedRun], Any]:
     """Return a reader of an option in the record, else in the config: an unfinished run has no record yet."""
     return lambda run: _at(run.record, "model", group) or _at(run.config, "choices", group)
@@ -262,15 +258,6 @@ def _part_of(fold: ComparedRun, whole: ComparedRun) -> bool:
         return False
     made_of = whole.data.get("pooled_from")  # what an older version pooled does not say it
     return fold.folder.name in made_of if made_of else fold.name == whole.name
-
-
-def _flat(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, item in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(item, dict) and item:
-            yield from _flat(item, f"{path}.")
-        else:
-            yield path, item
 
 
 def _matters(key: str) -> bool:

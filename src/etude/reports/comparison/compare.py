@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.config import options
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, duration, plural
 from etude.evaluation.paired_tests import pairs
 from etude.files import ownership
 from etude.files.atomic import write_text
-from etude.reports.comparison.axes import REPEATS, CompareOptions, chosen, folded, layout
+from etude.reports.comparison.axes import FORMATS, PARTS, REPEATS, VIEWS, CompareOptions, chosen, folded, layout
 from etude.reports.comparison.page import SPLIT_TITLES, page
 from etude.reports.comparison.pivot import notes, pivot
 from etude.reports.comparison.runs import ComparedRun, find, printable, titles
@@ -21,6 +23,60 @@ from etude.reports.comparison.text import Comparison, print_comparison, to_latex
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
+"""Views by the number of their table in the source work."""
+
+
+def parse_options(words: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
+    """Return the options that words such as `rows=backbone` give, and the folders among the words.
+
+    Args:
+        words: Folders, and options as name=value; a word that names an existing path is a folder.
+
+    Raises:
+        UserError: A word is neither, or a value is unknown.
+    """
+    others, values = options.parse(words, OPTIONS, "needs a value")
+    folders: list[Path] = []
+    filters: dict[str, Labels] = {}
+    for word in others:
+        if options.is_name(word):
+            folders.append(options.path(word))
+            continue
+        axis, text = options.split_pair(word)  # whether there is such an axis is known when the runs are read
+        filters[axis] = tuple(part for part in text.split(",") if part)
+        if not filters[axis]:
+            raise UserError(f"{word}: needs a value")
+    wish = CompareOptions(**values, only=filters)
+    if both := set(wish.rows) & set(wish.cols):
+        raise UserError(f"{', '.join(sorted(both))}: stands in rows and in cols; leave it out of one")
+    return wish, folders
+
+
+def compare_folders(folders: Sequence[Path], wish: CompareOptions | None = None) -> list[Path]:
+    """Compare the runs at or below some folders, print the tables, and write the files.
+
+    Args:
+        folders: Run folders, or folders that hold some (a sweep).
+        wish: The options; of a single folder of runs the files go there if the options name no other folder.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        UserError: A folder holds no run, or the options do not go with these runs.
+    """
+    wish = wish or CompareOptions()
+    for folder in folders:
+        if not find(folder):
+            raise UserError(f"{folder} is not a run, and no run is below it.")
+    if wish.to is None and len(folders) == 1 and find(folders[0]) != list(folders):
+        wish = replace(wish, to=folders[0])
+    comparison = compare(folders, wish)
+    print_comparison(comparison)
+    return write(comparison)
 
 
 def compare(folders: Sequence[str | Path], wish: CompareOptions | None = None, tests: bool = True) -> Comparison:
@@ -162,3 +218,40 @@ def _csv(comparison: Comparison) -> str:
 
 
 WRITERS: dict[str, Callable[[Comparison], str]] = {"csv": _csv, "md": to_markdown, "tex": to_latex, "html": page}
+
+
+def _labels(value: str) -> Labels:
+    if not (labels := tuple(part for part in value.split(",") if part)):
+        raise ValueError("needs a value")
+    return labels
+
+
+def _known(*choices: str) -> Callable[[str], str]:
+    """Return a reader of one of the choices."""
+
+    def reader(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"there is no {value}; there are {', '.join(sorted(choices))}")
+        return value
+
+    return reader
+
+
+def _known_labels(*choices: str) -> Callable[[str], Labels]:
+    """Return a reader of several choices with commas between them."""
+    return lambda value: tuple(map(_known(*choices), _labels(value)))
+
+
+def _view(value: str) -> str:
+    return NUMBERS.get(value, _known(*VIEWS, *NUMBERS)(value))
+
+
+OPTIONS: options.Options = {
+    "rows": ("rows", _labels),
+    "cols": ("cols", _labels),
+    "metric": ("metrics", _known_labels(*NAMES)),
+    "part": ("part", _known(*PARTS)),
+    "table": ("view", _view),
+    "format": ("formats", _known_labels(*FORMATS)),
+    "to": ("to", options.path),
+}

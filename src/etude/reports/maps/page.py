@@ -24,10 +24,8 @@ from etude.reports.maps.chart import SHOWN, Cache, Chart, make_chart
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
 
-MOST_RUNS = 8  # side by side on one page
 FULL_SCALE = 30_000
 """The farthest clip from the centre of its map; coordinates are 16-bit integers."""
-
 
 @dataclass(frozen=True)
 class MapOptions:

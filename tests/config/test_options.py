@@ -1,4 +1,4 @@
-"""Words of a command: what is a name, what a setting says, and one sentence for what is neither."""
+"""Options of a command: names, values, and one sentence for a word that is neither."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from etude.cli import options
+from etude.config import options
 from etude.errors import UserError
 
-KNOWN: options.Settings = {
+KNOWN: options.Options = {
     "to": ("to", options.path),
     "format": ("formats", options.several("format", "csv", "json")),
     "check": ("check", options.listed),
@@ -70,3 +70,27 @@ def test_word_that_cannot_be_a_path_is_no_path(tmp_path: Path, monkeypatch: pyte
     assert options.read(["~nosuchuser/run", long], KNOWN) == (["~nosuchuser/run"], {"count": int("9" * 300)})
     assert options.path("~nosuchuser/run") == Path("~nosuchuser/run")
     assert not options.exists("a\0b")
+
+
+def test_other_words_keep_their_order() -> None:
+    words = ["first", "page=true", "second=2", "+many=4", "third"]
+    assert options.parse(words, KNOWN) == (["first", "second=2", "third"], {"page": True, "count": 4})
+
+
+def test_option_without_value_is_left_to_its_reader_unless_refused() -> None:
+    assert options.parse(["check="], KNOWN) == ([], {"check": [""]})
+    with pytest.raises(UserError, match=r"^check=: needs a value$"):
+        options.parse(["check="], KNOWN, "needs a value")
+
+
+@pytest.mark.parametrize(
+    ("words", "asks"), [(["-h"], True), (["run", "--help"], True), (["help", "h"], False), ([], False)]
+)
+def test_help_is_asked_for_by_two_words(words: list[str], asks: bool) -> None:
+    assert options.asks_for_help(words) is asks
+
+
+def test_pair_needs_an_equals_sign() -> None:
+    assert options.split_pair("+optim.lr=a=b") == ("optim.lr", "a=b")
+    with pytest.raises(UserError, match="is not of the form name=value"):
+        options.split_pair("optim.lr")
