@@ -27,6 +27,7 @@ from etude.reports.maps.projection import METHODS, subset
 FULL_SCALE = 30_000
 """The farthest clip from the centre of its map; coordinates are 16-bit integers."""
 
+
 @dataclass(frozen=True)
 class MapOptions:
     """Options of the page with maps.
