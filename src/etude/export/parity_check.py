@@ -29,84 +29,6 @@ MOST = 1e-3  # of probabilities, values in their range, and units of the embeddi
 Outputs = dict[str, np.ndarray]
 
 
-def find_sounds(run: Path | None, named: list[str]) -> tuple[list[Path], str]:
-    """Return sound files for the check, and their origin as text.
-
-    Args:
-        run: The run's folder; none of a checkpoint alone.
-        named: Files, folders and lists that were named.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if named:
-        return inputs.files(named), "clips that were named"
-    if run is not None and (own := _own(run)):
-        return own, "clips of the run's data"
-    return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
-
-
-def _own(run: Path) -> list[Path]:
-    """Return files of the clips that a run predicted, test before validation; none where they are missing."""
-    import yaml
-
-    from etude.runs import readers
-
-    try:
-        table = readers.table(run).sort_values("split", kind="stable")
-        source = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]["source"]
-        instantiate.vet(source)  # a run folder may come from a stranger
-        known = files(instantiate.make(source))
-        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
-    except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
-        return []
-    return [path for path in found if path.is_file()]
-
-
-def cut_sounds(paths: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> list[np.ndarray]:
-    """Return pieces of sound of different lengths, up to a window.
-
-    Args:
-        paths: Sound files, taken evenly from the first to the last.
-        front: The front end.
-        plan: How long a window is.
-        least: Samples that a piece must have.
-
-    Returns:
-        At least COUNT pieces (N,), float32, at the front end's rate, none of them silent.
-
-    Raises:
-        UserError: No file gives any.
-    """
-    window = max(least, plan.samples if front.sync == "none" else 30 * front.rate)
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 2 * COUNT).astype(int))]  # some may be broken
-    sounds, reason = [], "they are silent, or too short"
-    for path in chosen:
-        try:
-            sound = decode(path, front.rate)[:window]
-        except (DecodeError, OSError) as error:
-            reason = str(error)
-            continue
-        if len(sound) >= least and np.abs(sound).max() >= SILENT:
-            sounds.append(sound)
-        if len(sounds) == COUNT:
-            break
-    if not sounds:
-        raise UserError(f"there is no clip to try the export on ({reason}); name some with check=<files>")
-    shares = np.linspace(SHORTEST, 1, COUNT)
-    return [
-        (sound := sounds[i % len(sounds)])[: max(least, min(len(sound), round(share * len(sound))))]
-        for i, share in enumerate(shares)
-    ]
-
-
-def frames(model: Model, sound: np.ndarray) -> np.ndarray:
-    """Return frames (T, F) float16 of the network's view, as in predictions; for images, of a picture of the sound."""
-    if not model.front.reads_sound:
-        sound = 1 + LogMelChroma().frames(sound) / LogMelChroma().top_db  # a picture of the sound, in [0, 1]
-    return model.front.view(sound, tuple(model.network.recipe["columns"])).astype(np.float16)
-
-
 @dataclass(frozen=True)
 class ParityCheck:
     """Clips, and the outputs of the network for each, as in predictions.
@@ -153,6 +75,67 @@ class ParityCheck:
             found += [(self.outputs[0], {k: v[i] for k, v in twice.items()}) for i in range(2)]
         # numpy's maximum, which is no number where one of them is none
         return {name: float(np.max([_far(one[name], truth[name]) for truth, one in found])) for name in self.outputs[0]}
+
+
+def find_sounds(run: Path | None, named: list[str]) -> tuple[list[Path], str]:
+    """Return sound files for the check, and their origin as text.
+
+    Args:
+        run: The run's folder; none of a checkpoint alone.
+        named: Files, folders and lists that were named.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if named:
+        return inputs.files(named), "clips that were named"
+    if run is not None and (own := _own(run)):
+        return own, "clips of the run's data"
+    return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
+
+
+def cut_sounds(paths: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> list[np.ndarray]:
+    """Return pieces of sound of different lengths, up to a window.
+
+    Args:
+        paths: Sound files, taken evenly from the first to the last.
+        front: The front end.
+        plan: How long a window is.
+        least: Samples that a piece must have.
+
+    Returns:
+        At least COUNT pieces (N,), float32, at the front end's rate, none of them silent.
+
+    Raises:
+        UserError: No file gives any.
+    """
+    window = max(least, plan.samples if front.sync == "none" else 30 * front.rate)
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 2 * COUNT).astype(int))]  # some may be broken
+    sounds, reason = [], "they are silent, or too short"
+    for path in chosen:
+        try:
+            sound = decode(path, front.rate)[:window]
+        except (DecodeError, OSError) as error:
+            reason = str(error)
+            continue
+        if len(sound) >= least and np.abs(sound).max() >= SILENT:
+            sounds.append(sound)
+        if len(sounds) == COUNT:
+            break
+    if not sounds:
+        raise UserError(f"there is no clip to try the export on ({reason}); name some with check=<files>")
+    shares = np.linspace(SHORTEST, 1, COUNT)
+    return [
+        (sound := sounds[i % len(sounds)])[: max(least, min(len(sound), round(share * len(sound))))]
+        for i, share in enumerate(shares)
+    ]
+
+
+def frames(model: Model, sound: np.ndarray) -> np.ndarray:
+    """Return frames (T, F) float16 of the network's view, as in predictions; for images, of a picture of the sound."""
+    if not model.front.reads_sound:
+        sound = 1 + LogMelChroma().frames(sound) / LogMelChroma().top_db  # a picture of the sound, in [0, 1]
+    return model.front.view(sound, tuple(model.network.recipe["columns"])).astype(np.float16)
 
 
 def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -220,6 +203,23 @@ def speed(
         return count / min(took)
 
     return rate(lambda: says(*given)), rate(network)
+
+
+def _own(run: Path) -> list[Path]:
+    """Return files of the clips that a run predicted, test before validation; none where they are missing."""
+    import yaml
+
+    from etude.runs import readers
+
+    try:
+        table = readers.table(run).sort_values("split", kind="stable")
+        source = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]["source"]
+        instantiate.vet(source)  # a run folder may come from a stranger
+        known = files(instantiate.make(source))
+        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
+    except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
+        return []
+    return [path for path in found if path.is_file()]
 
 
 def _far(one: np.ndarray, other: np.ndarray) -> float:

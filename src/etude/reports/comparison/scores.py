@@ -71,6 +71,11 @@ def tidy(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def number(value: Any) -> float | None:
+    """A value of a frame as a float, None for what is not there or not finite."""
+    return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
+
+
 def _rows(run: ComparedRun, part: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
     for name, target in run.metrics.items():
         here = target["splits"].get(part, {})
@@ -100,8 +105,3 @@ def _per_class(part: dict[str, Any], metrics: Sequence[str]) -> Iterator[dict[st
         for metric in metrics:
             if part.get("per_class") and (score := part["scores"].get(f"{average}_{metric}")):
                 yield {"class": title, "metric": metric} | score
-
-
-def number(value: Any) -> float | None:
-    """A value of a frame as a float, None for what is not there or not finite."""
-    return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)

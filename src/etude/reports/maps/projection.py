@@ -45,10 +45,6 @@ class Method:
     graph: bool = False
 
 
-class NoMap(UserError):
-    """Reason why a map cannot be made."""
-
-
 @dataclass(frozen=True)
 class Map:
     """Projection of clips.
@@ -62,6 +58,61 @@ class Map:
     rows: np.ndarray
     at: np.ndarray
     note: str
+
+
+class NoMap(UserError):
+    """Reason why a map cannot be made."""
+
+
+def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
+    """Project embeddings into the plane or into space; the same input gives the same map.
+
+    Args:
+        x: Embeddings (n, D), finite.
+        method: A key of METHODS.
+        dims: 2 or 3.
+        seed: Of all that is random in the method, and of the subset.
+
+    Raises:
+        NoMap: Too few clips, or dimensions, or differing embeddings, for this method; or it found no solution.
+    """
+    chosen = METHODS[method]
+    rows = subset(len(x), chosen.most[dims - 2], seed)
+    every = len(x)
+    x = np.asarray(x, dtype=np.float64)[rows]
+    if len(x) < chosen.least:
+        raise NoMap(
+            f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
+        )
+    if x.shape[1] < dims:
+        raise NoMap(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
+    distinct = len(np.unique(x, axis=0))
+    if distinct == 1:
+        raise NoMap(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
+    if distinct < chosen.least:
+        raise NoMap(f"{chosen.title} needs at least {chosen.least} embeddings that differ; there are {distinct}.")
+    at = _fit(x, method, dims, seed)
+    notes = (
+        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
+        if len(x) < every
+        else []
+    )
+    return Map(rows, at, " ".join([*notes, *_notes(x, at, method)]))
+
+
+def subset(n: int, most: int, seed: int) -> np.ndarray:
+    """Return at most so many of n rows at random, ascending; of one seed, smaller subsets lie within larger ones."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
+
+
+def tsne_library() -> str:
+    """Return the library of t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
+    return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
+
+
+def neighbourhood_size(x: np.ndarray) -> int:
+    """Return the size of the neighbourhoods that a graph of these clips is made of."""
+    return min(NEIGHBOURS, len(x) - 1)
 
 
 def _pca(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -108,16 +159,6 @@ def _isomap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
 
     # the sparse solver begins at a vector that no seed of its own fixes
     return Isomap(n_neighbors=neighbourhood_size(x) - 1, n_components=dims, eigen_solver="dense").fit_transform(x)
-
-
-def neighbourhood_size(x: np.ndarray) -> int:
-    """Return the size of the neighbourhoods that a graph of these clips is made of."""
-    return min(NEIGHBOURS, len(x) - 1)
-
-
-def tsne_library() -> str:
-    """Return the library of t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
-    return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
 
 
 METHODS = {
@@ -179,47 +220,6 @@ METHODS = {
         graph=True,
     ),
 }
-
-
-def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
-    """Project embeddings into the plane or into space; the same input gives the same map.
-
-    Args:
-        x: Embeddings (n, D), finite.
-        method: A key of METHODS.
-        dims: 2 or 3.
-        seed: Of all that is random in the method, and of the subset.
-
-    Raises:
-        NoMap: Too few clips, or dimensions, or differing embeddings, for this method; or it found no solution.
-    """
-    chosen = METHODS[method]
-    rows = subset(len(x), chosen.most[dims - 2], seed)
-    every = len(x)
-    x = np.asarray(x, dtype=np.float64)[rows]
-    if len(x) < chosen.least:
-        raise NoMap(
-            f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
-        )
-    if x.shape[1] < dims:
-        raise NoMap(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
-    distinct = len(np.unique(x, axis=0))
-    if distinct == 1:
-        raise NoMap(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
-    if distinct < chosen.least:
-        raise NoMap(f"{chosen.title} needs at least {chosen.least} embeddings that differ; there are {distinct}.")
-    at = _fit(x, method, dims, seed)
-    notes = (
-        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
-        if len(x) < every
-        else []
-    )
-    return Map(rows, at, " ".join([*notes, *_notes(x, at, method)]))
-
-
-def subset(n: int, most: int, seed: int) -> np.ndarray:
-    """Return at most so many of n rows at random, ascending; of one seed, smaller subsets lie within larger ones."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
 
 
 def _fit(x: np.ndarray, method: str, dims: int, seed: int) -> np.ndarray:
