@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from etude.backbones.ast import AST
 from etude.backbones.base import Backbone
-from etude.backbones.patches import Patches
 from etude.files.progress import track
 from etude.inspection import clip_axes
 from etude.inspection.clip_axes import Scene
@@ -172,9 +172,9 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
         x: Standardised frames (1, T, F).
         lengths: Their number (1,).
     """
-    patches = next((part for part in backbone.modules() if isinstance(part, Patches)), None)
-    if patches is None:
+    if not isinstance(backbone, AST):
         return None
+    patches = backbone.patches
     shapes: list[torch.Size] = []
     hook = patches.filters.register_forward_hook(lambda *passed: shapes.append(passed[-1].shape))
     try:
@@ -182,14 +182,12 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
             backbone(x, lengths)
     finally:
         hook.remove()
-    if not blocks:
+    if not blocks:  # timm has transformers whose attention is of another kind
         return None
     columns, rows = shapes[0][2:]
     own, count = patches.tokens.shape[1], blocks[0].x.shape[1]
-    reads = torch.zeros(count)
-    reads[slice(own, None) if getattr(backbone, "mean", False) else slice(getattr(backbone, "read", 1))] = 1
     with torch.no_grad():
-        shares = rollout(blocks, reads / reads.sum())
+        shares = rollout(blocks, backbone.token_weights(count))
     size, stride = patches.filters.kernel_size, patches.filters.stride
     first, second = (((size[k] - stride[k]) / 2, float(stride[k])) for k in (0, 1))
     return Rollout(shares[own:].unflatten(0, (columns, rows)), float(shares[:own].sum()), (first, second))

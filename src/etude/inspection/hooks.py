@@ -134,7 +134,7 @@ def trace(network: Learner, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
     frames = network.standardiser(x, lengths).detach().requires_grad_()
     layers = {id(layer) for layer in network.backbone.layers()}
     points = [Point("input", "frames", frames.detach())]
-    backward = {id(module) for module in getattr(network.backbone, "backward_", ())}  # these read from the end
+    backward = {id(module) for module in network.backbone.reversed_modules()}
 
     def seen(name: str, module: nn.Module, out: Any) -> None:
         value = first(out)

@@ -219,7 +219,7 @@ def _inputs(clip: Clip, seen: Trace, scene: Scene) -> list[tuple[str, str]]:
 
 def _scores(run: InspectedRun, name: str) -> list[str]:
     """Return the columns of a label's probabilities, without the label's name."""
-    return [f"score.{one}" for one in getattr(run.network.task.targets[name], "classes", [])]
+    return [f"score.{one}" for one in run.network.task.targets[name].classes]
 
 
 def _small(said: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
