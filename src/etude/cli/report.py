@@ -1,8 +1,8 @@
 """Command `etude report`: rebuild metrics.json and report.html of run folders.
 
-The page is a file of its own: styles, figures and numbers are inside it, and it asks nothing of any network. Test is
-what it headlines; validation is folded away, and called optimistic where it chose the weights. Every string of the run
-is escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
+The page is one file: styles, figures and numbers are inside it, and it loads nothing from any network. Its headline is
+the test split; validation is folded away, and called optimistic where it chose the weights. Every string of the run is
+escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
 """
 
 from __future__ import annotations

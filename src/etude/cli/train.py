@@ -1,4 +1,4 @@
-"""The one entry point of every experiment: `python train.py backbone=ast task=multitask`."""
+"""Command `etude train`, the entry point of every experiment: `python train.py backbone=ast task=multitask`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compose, check and run; with `-m`, every point of a sweep.
+    """Compose, validate and run a config; with `-m`, every job of a sweep.
 
     Args:
-        argv: Hydra overrides and options; none takes the command line's.
+        argv: Hydra overrides and options; None takes the command line.
 
     Returns:
-        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; 2 when the command,
-        the config or the data have to be mended; 130 after Ctrl-C; 143 after SIGTERM.
+        0, also if the results are on disk and a tracker did not get them; 1 if a run failed; 2 if the command, the
+        config or the data have to be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
     return guard_command(lambda: _main(argv), os_errors.OTHER_RUN)
 

@@ -16,7 +16,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 
-from etude.config.instantiate import NETWORK, _value, make, resolve, vet
+from etude.config.instantiate import NETWORK, make, make_nested, resolve, vet
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
@@ -181,7 +181,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         _refuse_used_checkpoint(callback, folder)
     named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
     elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
-    plugins = [*_value(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
+    plugins = [*make_nested(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
     mine = {"callbacks": callbacks, "logger": build_loggers(config, folder) or False, "plugins": plugins}
     if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
         node["enable_checkpointing"] = False  # or Lightning adds one of its own, in a folder of its own

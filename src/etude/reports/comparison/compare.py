@@ -270,7 +270,7 @@ def parse_options(words: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
     Raises:
         UserError: A word is neither, or a value is unknown.
     """
-    others, values = options.parse(words, OPTIONS, "needs a value")
+    others, values = options.split_options(words, OPTIONS, "needs a value")
     folders: list[Path] = []
     filters: dict[str, Labels] = {}
     for word in others:
