@@ -35,7 +35,7 @@ KNOWN = {
     },
     "src/etude/benchmarks/loop.py": {"TemporaryDirectory": TEMPORARY, "mkdir": TEMPORARY},
     "src/etude/benchmarks/predict.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY},
-    "src/etude/benchmarks/sweeps.py": {"TemporaryDirectory": TEMPORARY},
+    "src/etude/benchmarks/startup.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/timing.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/transformer.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/data/pack.py": {"memmap": READ},

@@ -69,7 +69,7 @@ def _bench(words: list[str]) -> int:
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:
     """Return the function that runs a benchmark."""
-    from etude.benchmarks import audio, data, loop, models, predict, startup, sweeps  # heavy: torch and lightning
+    from etude.benchmarks import audio, data, loop, models, predict, startup  # heavy: torch and lightning
 
     functions = {
         "audio": audio.run,
@@ -78,6 +78,6 @@ def _benchmark(name: str) -> Callable[[], list[Section]]:
         "loop": loop.run,
         "startup": startup.run,
         "predict": predict.run,
-        "sweeps": sweeps.run,
+        "sweeps": startup.run_sweeps,
     }
     return functions[name]
