@@ -11,16 +11,14 @@ if TYPE_CHECKING:
     from etude.api.run import load, run
     from etude.api.run_object import Run
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # as pyproject.toml has it; other modules ask importlib.metadata for it
 __all__ = ["Run", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `load` and `Run`, imported when they are first asked for."""
-    from importlib import import_module
+    """Import `run`, `load` or `Run` when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from etude.api import run, run_object  # not at the top, so that `import etude` stays cheap
 
-    if name in ("load", "run"):
-        return getattr(import_module("etude.api.run"), name)
-    if name == "Run":
-        return import_module("etude.api.run_object").Run
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return run_object.Run if name == "Run" else getattr(run, name)

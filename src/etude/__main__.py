@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import import_module
 
+from etude import __version__
 from etude.system.machine import use_utf8
 
 COMMANDS = {
@@ -52,8 +53,6 @@ def main() -> int:
 
 def _run() -> int:
     """Run the command that the command line names."""
-    from etude import __version__
-
     use_utf8()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-V", "--version"):
