@@ -16,6 +16,7 @@ from etude.config.compose import open_hydra
 from etude.config.override_errors import error_text, override_errors
 from etude.errors import UserError
 from etude.experiment import start
+from etude.runs.folder import RunFolder, locate
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -78,35 +79,8 @@ def load(path: str | Path) -> Run:
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
-    from etude.files.safe_read import WEIGHTS, exported
-    from etude.reports.comparison.runs import find
-
-    path = Path(path)
-    if path.suffix == ".ckpt" and path.is_file():
-        return Run(path.parent.parent, path)
-    if path.suffix == ".safetensors" and path.is_file():
-        return Run(path.parent, path)
-    if not path.exists():
-        raise UserError(f"{path}: there is no such folder or checkpoint")
-    runs = find(path)
-    if runs == [path]:
-        return Run(path)
-    if not runs and exported(path):
-        return Run(path, path / WEIGHTS)
-    if not runs:
-        raise UserError(
-            f"{path}: is no run, whose folder has a config.yaml and a record.json, and no export with model.safetensors"
-        )
-    raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
-
-
-def weights(path: Path) -> Path:
-    """The checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
-
-    Raises:
-        UserError: There is none, or the folder holds several runs.
-    """
-    return path if path.is_file() else load(path).checkpoint
+    folder, weights = locate(Path(path))
+    return Run(folder, weights)
 
 
 def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> None:
@@ -134,7 +108,7 @@ def _one(composed: Any, folder: Path) -> None:
                 start.discard(folder)
             raise UserError(f"trainer: {ALONE}")
         if start.run_in_folder(config, folder, resume):
-            log.info("report: %s", os.path.relpath(folder / "report.html"))
+            log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
     except BaseException as error:
         for handler in list(logging.getLogger().handlers):
             if isinstance(handler, Screen):

@@ -14,7 +14,7 @@ from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
 from etude.reports.comparison.axes import ABOUT, FORMATS, NAMED, OF_SCORES, PARTS, VIEWS, CompareOptions
 from etude.reports.comparison.compare import compare
-from etude.reports.comparison.runs import find
+from etude.runs.folder import find_runs
 
 NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
 """The tables of the source work."""
@@ -117,9 +117,9 @@ def _main(argv: Sequence[str] | None) -> int:
     if not folders:
         raise UserError("no folder is named: compare outputs/<sweep>, or several runs")
     for folder in folders:
-        if not find(folder):
+        if not find_runs(folder):
             raise UserError(f"{folder} is not a run, and no run is below it.")
-    if wish.to is None and len(folders) == 1 and find(folders[0]) != folders:
+    if wish.to is None and len(folders) == 1 and find_runs(folders[0]) != folders:
         wish = replace(wish, to=folders[0])
     made = compare(folders, wish)
     print_it(made)

@@ -12,10 +12,10 @@ from etude.cli import options
 from etude.cli.runner import run_command
 from etude.errors import UserError
 from etude.files import os_errors
-from etude.reports.comparison.runs import find
+from etude.reports.comparison.pooling import POOLED_FOLDER
 from etude.reports.maps.page import MOST_RUNS, MapOptions, draw_maps
 from etude.reports.maps.projection import METHODS
-from etude.reports.pooling import POOLED_FOLDER
+from etude.runs.folder import RunFolder, find_runs
 
 
 def parse(words: list[str]) -> MapOptions:
@@ -66,12 +66,11 @@ def _runs(places: list[Path]) -> list[Path]:
         raise UserError("name at least one run folder, such as outputs/<run>; --help shows some")
     folders: dict[Path, Path] = {}
     for place in places:
-        found = find(place)
+        found = find_runs(place)
         if found != [place]:
             # what was pooled from several networks has no space of its own
-            found = [
-                run for run in found if (run / "predictions.parquet").is_file() and run.parent.name != POOLED_FOLDER
-            ]
+            whole = [run for run in found if RunFolder(run).predictions_path.is_file()]
+            found = [run for run in whole if run.parent.name != POOLED_FOLDER]
         if not found:
             raise UserError(f"{place} is not a run, and no finished run is below it.")
         folders |= {run.resolve(): run for run in found}

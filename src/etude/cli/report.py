@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from etude.cli.runner import guard_command
-from etude.evaluation.measure import write
 from etude.reports.run_report import write_report
-
-NEEDED = ("predictions.parquet", "record.json")
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
-    runs: list[Path] = parser.parse_args(argv).runs
-    for folder in runs:
-        lacking = [name for name in NEEDED if not (folder / name).is_file()]
-        if lacking:
-            print(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
+    folders: list[Path] = parser.parse_args(argv).runs
+    runs = [RunFolder(folder) for folder in folders]
+    for run in runs:
+        if lacking := run.missing_results():
+            print(f"{run.path} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
             return 2
-    for folder in runs:
-        write(folder)
-        print(write_report(folder))  # noqa: T201
+    for run in runs:
+        write_metrics(run)
+        print(write_report(run))  # noqa: T201
     return 0

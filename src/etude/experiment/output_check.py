@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from etude.errors import RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors, ownership
+from etude.runs.folder import MULTIRUN
 from etude.system.distributed import first
 
 HYDRA_OUTPUTS = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in hydra.output_subdir, where one is asked for
@@ -54,7 +55,7 @@ class OutputCheck(Callback):
             Refused: The folder cannot be used.
         """
         if folder := _selected(config, "hydra.sweep.dir"):
-            _refusing(check_third_party, folder, ("multirun.yaml",), start.SWEEP_OUTPUTS)
+            _refusing(check_third_party, folder, (MULTIRUN,), start.SWEEP_OUTPUTS)
 
 
 class CheckedCallbacks(Callbacks):

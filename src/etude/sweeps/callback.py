@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from etude.evaluation.metrics import PRIMARY
 from etude.reports.comparison.axes import value
 from etude.reports.comparison.runs import ComparedRun
+from etude.runs.folder import find_runs
 
 
 def extremes(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
@@ -58,10 +59,9 @@ class SweepTable(Callback):
         What cannot be made, because runs failed or are missing, is said and left out: the sweep itself has ended.
         """
         from etude.cli.compare import main
-        from etude.reports.comparison.runs import find
 
         folder = Path(config.hydra.sweep.dir)
-        if not folder.is_dir() or not find(folder):
+        if not folder.is_dir() or not find_runs(folder):
             return
         main([str(folder)])
         pages = [self._table(folder, name, words) for name, words in self.tables.items()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config.instantiate import NETWORK, _value, make, resolve, vet
 from etude.errors import UserError
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, Trainer
@@ -160,7 +161,7 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
         if resume and getattr(callback, "dirpath", None) is not None:
             callback.dirpath = None  # type: ignore[attr-defined]
         if hasattr(callback, "dirpath") and callback.dirpath is None:
-            callback.dirpath = str(folder / "checkpoints")
+            callback.dirpath = str(RunFolder(folder).checkpoints_path)
         if isinstance(callback, ModelCheckpoint) and callback.save_last == "link":
             raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
     node = dict(config["trainer"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from etude.training.learner import Learner
@@ -124,7 +125,7 @@ class Transfer:
         """Every tensor of the backbone whose name and shape agree, and the standardisation; returns what is left."""
         from etude.files.safe_read import read_checkpoint
 
-        path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+        path = RunFolder(path).best_path if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"transfer.init_from: {path} does not exist")
         stored = read_checkpoint(path)

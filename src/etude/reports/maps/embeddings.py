@@ -13,7 +13,7 @@ from etude.evaluation.bootstrap import codes
 from etude.evaluation.formatting import plural
 from etude.reports.maps.projection import NoMap
 from etude.reports.maps.quality import Targets
-from etude.runs import readers
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,13 +67,13 @@ def read(folder: Path, name: str, part: str) -> MappedRun:
     Raises:
         UserError: It is not a finished run, or has no clip of this part.
     """
-    lacking = [file for file in ("predictions.parquet", "record.json") if not (folder / file).is_file()]
-    if lacking:
+    run = RunFolder(folder)
+    if lacking := run.missing_results():
         raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
-    record, table = readers.record(folder), readers.table(folder)
+    record, table = run.record, run.predictions
     table = table[table["split"] == part].reset_index(drop=True)
     if table.empty:
-        raise UserError(f"{folder}: its predictions.parquet has no clip of the part {part}.")
+        raise UserError(f"{folder}: its {run.predictions_path.name} has no clip of the part {part}.")
     return _run(name, table, record["targets"], record.get("data", {}).get("pooled"))
 
 
