@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from etude.config.validation import problems
 
 ROOT = Path(__file__).parents[1]
 LINES = re.findall(r"^    (?:python|etude) [^#\n]+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-HOUSE = re.search(r"## The house\n(.*?)\n## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+LAYOUT = re.search(r"## Layout\n(.*?)\n## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("line", [line.strip() for line in LINES if "train.py" in line and "--help" not in line])
@@ -32,14 +34,26 @@ def test_every_script_is_there(line: str) -> None:
     assert (ROOT / line.split()[1]).is_file()
 
 
-def test_the_picture_of_the_house_is_true() -> None:
-    assert HOUSE is not None
-    named = set(re.findall(r"[a-z_]+\.py", HOUSE[1])) | {"__main__.py"}
-    for path in (ROOT / "src" / "etude").glob("*.py"):
-        assert path.name in named | {"__init__.py", "errors.py", "progress.py"}, f"{path.name} is not in the picture"
-    for name in named:
-        assert list(ROOT.glob(f"{name}")) or list((ROOT / "src" / "etude").glob(name)), f"{name} is not there"
-    for folder in (path for path in (ROOT / "src" / "etude").iterdir() if (path / "__init__.py").is_file()):
-        assert f"{folder.name}/" in HOUSE[1]
+def test_layout_in_readme_is_the_import_contract() -> None:
+    assert LAYOUT is not None
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    listed = re.findall(r"^      (\w+)(?:/|\.py) ", LAYOUT[1], re.MULTILINE)
+    assert listed == layers[::-1]
+    package = ROOT / "src" / "etude"
+    folders = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert set(listed) == folders | modules
+
+
+def test_layout_in_readme_names_every_config_group() -> None:
+    assert LAYOUT is not None
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra"}
-    assert groups <= set(HOUSE[1].split())
+    assert groups <= set(LAYOUT[1].split())
+
+
+def test_no_contract_ignores_an_import() -> None:
+    assert all(key not in contract for contract in SETTINGS["contracts"] for key in ("ignore_imports", "skip"))
+    assert not SETTINGS.get("exclude_type_checking_imports", False)

@@ -16,9 +16,17 @@ __all__ = ["Run", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `run`, `load` or `Run` when it is first asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from etude.api import run, run_object  # not at the top, so that `import etude` stays cheap
+    """Import `run`, `load` or `Run` when it is first used."""
+    if name == "load":
+        from etude.api.run import load
 
-    return run_object.Run if name == "Run" else getattr(run, name)
+        return load
+    if name == "run":
+        from etude.api.run import run
+
+        return run
+    if name == "Run":
+        from etude.api.run_object import Run
+
+        return Run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

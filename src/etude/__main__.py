@@ -7,6 +7,8 @@ import sys
 from importlib import import_module
 
 from etude import __version__
+from etude.cli.runner import guard_command
+from etude.config.options import asks_for_help
 from etude.system.machine import use_utf8
 
 COMMANDS = {
@@ -44,11 +46,7 @@ def main() -> int:
     Returns:
         Its exit status; 2 when there is no such command.
     """
-    from etude.cli.runner import guard_command
-
-    return guard_command(
-        _run
-    )  # the imports of a command take seconds, and signals and streams need their handlers before
+    return guard_command(_run)  # before the imports of a command, which take seconds: signals need their handlers
 
 
 def _run() -> int:
@@ -59,17 +57,17 @@ def _run() -> int:
         print(f"etude {__version__}")  # noqa: T201
         return 0
     if name not in COMMANDS and "LOCAL_RANK" in os.environ:  # Lightning starts further devices with the overrides alone
-        return int(import_module("etude.cli.train").main(sys.argv[1:]) or 0)
+        return int(import_module(COMMANDS["train"][0]).main(sys.argv[1:]) or 0)
     if name in COMMANDS:
         return int(import_module(COMMANDS[name][0]).main(sys.argv[2:]) or 0)
     listing = "\n".join(f"  etude {command:<9} {what}" for command, (_, what) in COMMANDS.items())
-    asked = name in ("-h", "--help")
+    help = asks_for_help([name])
     print(
-        f"{'' if asked else f'etude: there is no command {name}{chr(10)}'}"
+        f"{'' if help else f'etude: there is no command {name}{chr(10)}'}"
         f"Étude {__version__}: experiments in music understanding\n\n{listing}\n\n`etude <command> --help` says more.",
-        file=sys.stdout if asked else sys.stderr,
+        file=sys.stdout if help else sys.stderr,
     )
-    return 0 if asked else 2
+    return 0 if help else 2
 
 
 if __name__ == "__main__":

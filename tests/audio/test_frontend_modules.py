@@ -10,12 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from etude.audio import frontend_modules
 from etude.audio.decode import decode
 from etude.audio.frontend import FrontEnd, ImageFront
 from etude.audio.kaldi import ASTFront, EfficientATFront
 from etude.audio.log_mel import LogMelChroma
-from etude.backbones.base import valid
+from etude.audio.masks import valid
 from etude.errors import UserError
 
 FRONTS: list[tuple[FrontEnd, tuple[int, int]]] = [
@@ -41,7 +40,7 @@ def test_frames_of_a_batch_are_those_of_each_clip(front: FrontEnd, columns: tupl
     seconds = (10, 4, 0.3, 0.02, 1 / front.rate)
     sounds = [decode(path, front.rate)[: max(1, int(n * front.rate))] for path, n in zip(clips, seconds, strict=False)]
     sounds[1] = 1e-4 * sounds[1]  # each is measured against itself
-    hears, lengths = frontend_modules.frontend_module_of(front, columns), torch.tensor([len(sound) for sound in sounds])
+    hears, lengths = front.as_module(columns), torch.tensor([len(sound) for sound in sounds])
     x = torch.stack([F.pad(torch.from_numpy(one), (0, len(sounds[0]) - len(one) + hears.room)) for one in sounds])
     assert x.shape[1] == lengths[0] + hears.room and not x[~valid(lengths, x.shape[1])].any()
     frames, counts = hears(x, lengths)
@@ -65,7 +64,7 @@ def test_frames_of_a_batch_are_those_of_each_clip(front: FrontEnd, columns: tupl
 )
 def test_what_no_graph_can_do_is_refused(front: FrontEnd, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}.* cannot be part of a graph .*: input=frames$"):
-        frontend_modules.frontend_module_of(front, (0, front.bins))
+        front.as_module((0, front.bins))
 
 
 def _mel(front: LogMelChroma, sound: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from etude.backbones.efficientat import EfficientAT
-from etude.data import datamodule
+from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
 from etude.files.safe_read import read_tensors
-from etude.training import build
+from etude.training.build import build_learner, load_learner
 
 WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn04"
 
@@ -79,7 +79,7 @@ def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], 
 
 def unread(composed: dict[str, Any]) -> Any:
     """The data of a config, of which no clip was read, and so none counted."""
-    data = datamodule.data(composed)
+    data = build_datamodule(composed)
     data.counts = data.evaluation = dict
     data.mean, data.std = torch.zeros(128), torch.ones(128)
     return data
@@ -92,28 +92,28 @@ def test_pretrained_weights_hear_frames_as_they_are(
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={path}")
     data = unread(composed)
     data.mean, data.std = torch.full((128,), 3.0), torch.full((128,), 2.0)
-    learner = build.learner(composed, data)
+    learner = build_learner(composed, data)
     x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
     with torch.no_grad():
         torch.testing.assert_close(learner.eval()(x, lengths)[0], net(x, lengths))
-    learner = build.learner(config("backbone=efficientat", "backbone.width=0.25"), data)
+    learner = build_learner(config("backbone=efficientat", "backbone.width=0.25"), data)
     assert learner.standardiser.mean.unique().tolist() == [3.0]
 
 
 def test_other_ears_are_refused(trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]) -> None:
     composed = config("backbone=efficientat", "feature=mel", "backbone.width=0.25", f"backbone.weights={trained[1]}")
     with pytest.raises(UserError, match=r"were trained on the frames of etude\.audio\.kaldi\.EfficientATFront"):
-        build.learner(composed, unread(composed))
+        build_learner(composed, unread(composed))
 
 
 def test_a_network_is_built_again_without_its_file(
     trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={trained[1]}")
-    learner = build.learner(composed, unread(composed))
+    learner = build_learner(composed, unread(composed))
     torch.save({"etude": learner.recipe, "state_dict": learner.state_dict()}, tmp_path / "run.ckpt")
     trained[1].unlink()
-    again = build.load(tmp_path / "run.ckpt")
+    again = load_learner(tmp_path / "run.ckpt")
     x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
     with torch.no_grad():
         torch.testing.assert_close(again(x, lengths)[0], learner.eval()(x, lengths)[0], atol=0, rtol=0)

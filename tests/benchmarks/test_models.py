@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from etude.benchmarks import convolutional, loop, models, recurrent, startup, transformer
+from etude.benchmarks import loop, models, startup, transformer
 from etude.benchmarks.timing import Bar, Section, flops, peak
 from etude.benchmarks.training import clips, steps
-from etude.training import build
+from etude.training.build import build_learner
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and clips of a size that takes seconds."""
     for name, value in (("FRAMES", 130), ("CROPS", (70,)), ("DEPTH", 3), ("ROUNDS", 1)):
         monkeypatch.setattr(transformer, name, value)
-    cases = (recurrent.Case(2, 8, 20, 4, 2, 1, 3), recurrent.Case(3, 6, 30, 4, 1, 1, None))
-    monkeypatch.setattr(recurrent, "CASES", cases)
+    cases = (models.LSTMCase(2, 8, 20, 4, 2, 1, 3), models.LSTMCase(3, 6, 30, 4, 1, 1, None))
+    monkeypatch.setattr(models, "CASES", cases)
     for name, value in (("FRAMES", 69), ("CHANNELS", (4, 8)), ("ROUNDS", 1)):
-        monkeypatch.setattr(convolutional, name, value)
+        monkeypatch.setattr(models, name, value)
 
 
 def exact(sections: list[Section]) -> list[Bar]:
@@ -99,7 +99,7 @@ def test_the_peak_of_memory_is_what_is_held_at_once() -> None:
 def test_a_step_of_a_run_learns_what_the_bare_loop_learns(tmp_path: Path) -> None:
     config, data = loop.small(tmp_path)
     torch.manual_seed(0)  # of one draw in twenty the last bit of a sum, which differs, grows to 1e-4
-    one = build.learner(config, data)
+    one = build_learner(config, data)
     other, before = deepcopy(one), deepcopy(one.state_dict())
     assert loop.bare(one, config, data) > 0
     assert loop.lightning(other, config, data, tmp_path / "run") > 0
@@ -113,7 +113,9 @@ def test_the_loop_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "ROUNDS", 1)
     (section,) = loop.run()
     assert [name for name, *_ in section.rows] == [loop.BARE, loop.RUN]
-    assert section.bars[0].value == pytest.approx(section.rows[1][1] - section.rows[0][1])
+    (bar,) = section.bars
+    assert bar.value == pytest.approx(section.rows[1][1] / section.rows[0][1])  # of one round
+    assert (bar.limit, bar.at_least, bar.unit) == (1.35, False, "×")
 
 
 def test_help_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from etude.audio.log_mel import frames
 from etude.cli.prepare import main
 from etude.config.compose import conf_dir
 from etude.data import readers
-from etude.data.datamodule import data as build
+from etude.data.datamodule import build_datamodule
 from etude.data.pack import Pack
 
 SOURCES = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
@@ -83,15 +83,16 @@ def test_the_pack_is_the_one_that_the_line_at_the_end_trains_on(
     (folder,) = packs(here)
     pack = Pack(folder)
     made = frames(
-        decode(here / "my music (live)" / "rock" / "b b.wav", 22050), build(config("feature=mel")).feature.front
+        decode(here / "my music (live)" / "rock" / "b b.wav", 22050),
+        build_datamodule(config("feature=mel")).feature.front,
     )
     np.testing.assert_array_equal(pack.clip(3), made.astype(np.float16))
     assert f"4 clips, {int(pack.lengths.sum()):,} frames in outputs/packs/{folder.name}" in caplog.text
     line = next(message for message in caplog.messages if message.startswith("train with: python train.py "))
     overrides = shlex.split(line.removeprefix("train with: python train.py "))
-    opened = build(config(*overrides, f"data.packs={here}/outputs/packs"))
+    opened = build_datamodule(config(*overrides, f"data.packs={here}/outputs/packs"))
     stamp = (folder / "frames.f16").stat().st_mtime_ns
-    assert opened.source.pack(opened.feature.front, opened.rules).folder == folder
+    assert opened.open_pack().folder == folder
     assert (folder / "frames.f16").stat().st_mtime_ns == stamp
     assert packs(here) == [folder]
 

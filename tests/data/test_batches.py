@@ -17,11 +17,11 @@ import torch
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.batches import BUCKET, Batch, Clips, CropBatchSampler
-from etude.data.datamodule import MusicData
-from etude.data.datamodule import data as build
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack
 from etude.data.pack_writer import write
+from etude.data.packing import open_pack
 from etude.data.splits import Split
 
 LENGTHS = (9, 3, 14, 10, 1, 11)
@@ -337,8 +337,8 @@ def music(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
     """The demo, set up."""
 
     def make(*overrides: str) -> MusicData:
-        data = build(config("feature=chroma", *overrides))
-        data.source.pack(data.feature.front, replace(data.rules, workers=1))
+        data = build_datamodule(config("feature=chroma", *overrides))
+        open_pack(data.source, data.feature.front, replace(data.rules, workers=1))
         data.setup()
         return data
 

@@ -15,15 +15,15 @@ from pytorch_lightning import Trainer
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label, merged, scalar
-from etude.data.datamodule import MusicData
-from etude.data.datamodule import data as build
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack
 from etude.data.pack_writer import write
+from etude.data.packing import open_pack
 from etude.data.sources.demo import collection
 from etude.data.splits import UNUSED, Split
 from etude.errors import DataError
-from etude.training.build import learner as build_learner
+from etude.training.build import build_learner
 
 VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)}
 Compose = Callable[..., dict[str, Any]]
@@ -31,13 +31,13 @@ Compose = Callable[..., dict[str, Any]]
 
 def pack_alone(made: MusicData) -> Pack:
     """Without further processes, which cost more than they save here."""
-    return made.source.pack(made.feature.front, replace(made.rules, workers=1))
+    return open_pack(made.source, made.feature.front, replace(made.rules, workers=1))
 
 
 @pytest.fixture(scope="module", params=VIEWS)
 def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
     """The demo, seen through each view."""
-    made = build(config(f"feature={request.param}"))
+    made = build_datamodule(config(f"feature={request.param}"))
     pack_alone(made)
     made.setup()
     return made
@@ -61,7 +61,7 @@ def test_a_view_is_its_columns(data: MusicData) -> None:
 
 
 def test_all_views_share_one_pack(data: MusicData, config: Compose) -> None:
-    others = [build(config(f"feature={view}")) for view in VIEWS]
+    others = [build_datamodule(config(f"feature={view}")) for view in VIEWS]
     folders = {pack_alone(other).folder for other in others}
     assert folders == {data.pack.folder}
 
@@ -265,7 +265,7 @@ def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
 def test_what_is_said_of_a_clip_is_the_mean_over_its_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
     """By a real trainer, against the network applied crop by crop."""
     whole = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
-    made = build(whole)
+    made = build_datamodule(whole)
     pack_alone(made)
     made.setup()
     learner = build_learner(whole, made).eval()

@@ -23,9 +23,9 @@ from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection, LeftOut, Reader
-from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, PackOptions
 from etude.data.pack_writer import JOURNAL, SKIPPED, SUSPECT, journal
-from etude.data.packing import PackOptions, prepare_pack
+from etude.data.packing import prepare_pack
 from etude.data.readers import read_sound
 from etude.data.sources import folder
 from etude.data.sources.demo import HOME

@@ -22,7 +22,8 @@ from etude.audio.log_mel import LogMelChroma
 from etude.data import workers
 from etude.data import workers as runners
 from etude.data.collection import Collection
-from etude.data.packing import PackOptions, prepare_pack
+from etude.data.pack import PackOptions
+from etude.data.packing import prepare_pack
 from etude.data.sources.demo import HOME
 from etude.data.workers import AHEAD, SHARD, run
 from etude.errors import UserError

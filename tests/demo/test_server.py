@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude.cli.demo import main, parse
+from etude.cli.demo import GRADIO_MISSING, main, parse
 from etude.demo.predictor import Limits, bars
-from etude.demo.server import GRADIO_MISSING, ending_by_signal, listening, upload_folder
+from etude.demo.server import ending_by_signal, listening, upload_folder
 from etude.errors import UserError
 from etude.inference.engine import FilePrediction
 from etude.inference.model import Columns

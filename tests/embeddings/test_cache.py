@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.backbones.base import Backbone, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
 from etude.embeddings.cache import EmbeddingCache, forward_to_split
 

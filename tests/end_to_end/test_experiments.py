@@ -17,11 +17,10 @@ from etude.backbones.efficientat import EfficientAT
 from etude.config import instantiate
 from etude.config.compose import conf_dir
 from etude.config.validation import problems
-from etude.data import datamodule
+from etude.data.datamodule import build_datamodule
 from etude.experiment.stages import run
 from etude.files.safe_read import read_checkpoint
-from etude.training import build
-from etude.training.build import load
+from etude.training.build import build_from_recipe, build_learner, load_learner
 
 pytestmark = pytest.mark.xdist_group("experiments")  # what is run once is run in one process
 Compose = Callable[..., dict[str, Any]]
@@ -149,12 +148,12 @@ def test_networks_are_as_large_as_they_are_said_to_be(name: str, count: int, com
     ten = {"kind": "label", "classes": list("0123456789")}
     targets = {"genre": ten, "digit": ten} | {axis: {"kind": "scalar", "low": 0.0, "high": 1.0} for axis in AXES}
     bins = instantiate.make(plain["feature"]).bins
-    net = build.network({"config": plain, "targets": targets, "bins": bins})
+    net = build_from_recipe({"config": plain, "targets": targets, "bins": bins})
     assert sum(p.numel() for p in net.parameters()) == count
 
 
 def test_layers_of_the_network_for_digits_have_the_shapes_of_the_source_work(ran: Callable[[str], Path]) -> None:
-    net = load(ran("lab/step7/digits") / "checkpoints" / "best.ckpt")
+    net = load_learner(ran("lab/step7/digits") / "checkpoints" / "best.ckpt")
     shapes: dict[str, list[int]] = {}
 
     def note(name: str) -> Callable[..., None]:
@@ -191,9 +190,9 @@ def test_only_the_last_two_blocks_the_norm_and_the_head_learn(
     after = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
     plain = composed(*json.loads((folder / "line.json").read_text()))
     seed_everything(plain["seed"], verbose=False)
-    data = datamodule.data(plain)
+    data = build_datamodule(plain)
     data.setup()
-    before = build.learner(plain, data).state_dict()
+    before = build_learner(plain, data).state_dict()
     expected = {"backbone.blocks.10", "backbone.blocks.11", "backbone.norm", "task.heads"}
     assert moved(before, after) == expected
     if name == "lab/step9/transfer_energy":
@@ -213,7 +212,7 @@ def test_a_transfer_asks_what_to_begin_from(kind: str, axis: str, composed: Comp
 
 
 def test_the_heads_of_the_multitask_network_read_its_whole_embedding(ran: Callable[[str], Path]) -> None:
-    net = load(ran("lab/table3/multitask_random") / "checkpoints" / "best.ckpt")
+    net = load_learner(ran("lab/table3/multitask_random") / "checkpoints" / "best.ckpt")
     heads = {name: [tuple(p.shape) for p in head.parameters()] for name, head in net.task.heads.items()}
     assert heads == {axis: [(1, D), (1,)] for axis in AXES}
 

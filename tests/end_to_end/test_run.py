@@ -20,7 +20,7 @@ from etude.audio.decode import decode
 from etude.config.instantiate import make
 from etude.data.sources.demo import collection
 from etude.runs.folder import RunFolder, monitored_score
-from etude.training.build import load
+from etude.training.build import load_learner
 
 Result = subprocess.CompletedProcess[str]
 
@@ -83,7 +83,7 @@ def test_the_prediction_is_the_likeliest_class(table: pd.DataFrame) -> None:
 
 
 def test_a_checkpoint_alone_gives_the_same_predictions_from_sound(finished: Path, table: pd.DataFrame) -> None:
-    network = load(finished / "checkpoints" / "best.ckpt")
+    network = load_learner(finished / "checkpoints" / "best.ckpt")
     front, paths = make(network.recipe["front"]), collection().table.set_index("id")["path"]
     for row in table.iloc[::16].to_dict("records"):
         x = front.frames(decode(Path(paths[row["id"]]), front.rate))[:, slice(*network.recipe["columns"])]
@@ -116,7 +116,7 @@ def test_the_readme_shows_how(finished: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_standardiser_knows_the_training_part_only(finished: Path, packs: Path) -> None:
-    network = load(finished / "checkpoints" / "best.ckpt")
+    network = load_learner(finished / "checkpoints" / "best.ckpt")
     split = pd.read_csv(finished / "split.csv", dtype=str).set_index("id")["split"]
     (folder,) = (
         mark.parent for mark in packs.glob("demo-*/manifest.json") if json.loads(mark.read_text())["bins"] == 140

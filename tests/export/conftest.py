@@ -11,7 +11,7 @@ import torch
 from tests.inference.conftest import EVALUATION, checkpoint, clips, model, recipe_of  # noqa: F401  # fixtures, shared
 
 from etude.config import instantiate
-from etude.training import build
+from etude.training.build import build_from_recipe
 
 Judges = Callable[..., Path]
 
@@ -24,7 +24,7 @@ def stored(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
         recipe = recipe_of(config, EVALUATION | {"frames": 260, "longest": 260}, *overrides) | more
         front, columns = instantiate.make(recipe["front"]), slice(*recipe["columns"])
         torch.manual_seed(0)
-        network = build.network(recipe)
+        network = build_from_recipe(recipe)
         decibel = torch.from_numpy(front.decibel[columns])
         network.standardiser.mean.copy_(torch.where(decibel == 1, -40.0, 0.0))
         network.standardiser.std.copy_(torch.where(decibel == 1, 15.0, 1.0))

@@ -31,7 +31,7 @@ from etude.export.parity_check import Trial, values
 from etude.inference.engine import predict
 from etude.inference.model import Model
 from etude.runs.folder import find_weights
-from etude.training import build
+from etude.training.build import load_learner
 
 ROOT = Path(__file__).parents[2]
 FILES = ["README.md", "config.json", "model.onnx", "model.pt2", "model.safetensors"]
@@ -126,9 +126,9 @@ def test_exported_weights_are_opened_wherever_a_checkpoint_is(
     exported: Path, checkpoint: Path, model: Model, wavs: dict[str, Path]
 ) -> None:
     assert json.loads((exported / "config.json").read_text())["etude"] == model.network.recipe
-    truth = build.load(checkpoint).state_dict()
+    truth = load_learner(checkpoint).state_dict()
     for path in (exported, exported / "model.safetensors"):
-        found = build.load(path).state_dict()
+        found = load_learner(path).state_dict()
         assert found.keys() == truth.keys() and all(torch.equal(found[key], truth[key]) for key in truth)
     wav = wavs["clip"]
     (said,) = predict(model, [wav], model.plan(), workers=1)
@@ -159,7 +159,7 @@ def test_a_folder_of_a_stranger_runs_nothing(
     shutil.copy(exported / "model.safetensors", tmp_path)
     (tmp_path / "config.json").write_text("{" if written is None else json.dumps(written))
     with pytest.raises(UserError, match=said):
-        build.load(tmp_path)
+        load_learner(tmp_path)
     assert not (tmp_path / "broken").exists()
 
 
@@ -274,7 +274,7 @@ def test_files_of_weights_of_this_machine_are_names_alone(
     assert "Each was run on clips that were named" in (tmp_path / "README.md").read_text("utf-8")
     written = "".join((tmp_path / name).read_text("utf-8") for name in ("README.md", "config.json"))
     assert "mn01.pt" in written and "secret" not in written
-    assert torch.equal(build.load(tmp_path).standardiser.mean, build.load(path).standardiser.mean)
+    assert torch.equal(load_learner(tmp_path).standardiser.mean, load_learner(path).standardiser.mean)
 
 
 @pytest.mark.parametrize(

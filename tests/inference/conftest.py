@@ -17,7 +17,7 @@ from etude.config import instantiate
 from etude.data.collection import label, scalar
 from etude.data.sources.demo import collection
 from etude.inference.model import Model
-from etude.training import build
+from etude.training.build import build_from_recipe
 
 STRANGE = '<img src=x onerror=alert(1)> & "$x$".ogg'
 TARGETS = {"genre": label(["<b>loud", "quiet", "soft"]), "energy": scalar(), "valence": scalar()}
@@ -43,7 +43,7 @@ def checkpoint(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.T
     """A checkpoint alone, of an LSTM with a label and two scalars, as for clips of 10 s."""
     recipe = recipe_of(config, EVALUATION, "backbone=lstm", "backbone.hidden=16")
     torch.manual_seed(0)
-    network = build.network(recipe)
+    network = build_from_recipe(recipe)
     network.standardiser.mean.fill_(-40)
     network.standardiser.std.fill_(15)
     for head in network.task.heads.values():  # so that sounds differ in what is said of them

@@ -11,11 +11,11 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from etude.data import datamodule
+from etude.data.datamodule import build_datamodule
 from etude.data.sources.demo import collection
 from etude.inference.model import Model
 from etude.inference.tables import predicted
-from etude.training import build
+from etude.training.build import build_learner
 
 COUNT = 5
 KINDS = {
@@ -30,11 +30,11 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_clip_has_the_numbers_of_evaluation(kind: str, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     composed = config("task=joint", *KINDS[kind])
-    data = datamodule.data(composed)
+    data = build_datamodule(composed)
     data.setup()
     data.parts[data.rows("test")[COUNT:]] = "none"
     torch.manual_seed(1)
-    learner = build.learner(composed, data)
+    learner = build_learner(composed, data)
     trainer = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
     trainer.test(learner, data.loader("test"), verbose=False)
     table = learner.tables[0]

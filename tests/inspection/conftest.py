@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from etude.config import instantiate
 from etude.data.collection import label, scalar
 from etude.data.pack_writer import write
-from etude.training import build
+from etude.training.build import build_from_recipe
 from etude.training.learner import Learner
 
 Config = Callable[..., dict[str, Any]]
@@ -65,7 +65,7 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
         plain["data"]["source"]["path"] = str(pack.folder)
         for epoch in epochs:
             torch.manual_seed(epoch)
-            network = build.network(recipe(plain, targets))
+            network = build_from_recipe(recipe(plain, targets))
             network.standardiser.mean.fill_(-40)
             network.standardiser.std.fill_(9)
             name = "best" if epoch == epochs[-1] else f"history/epoch={epoch - 1:03d}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.inspection import attention_rollout, attribution
-from etude.training import build
+from etude.training.build import load_learner
 from etude.training.learner import Learner
 
 pytest.importorskip("captum")
@@ -21,7 +21,7 @@ Make = Callable[..., Path]
 @pytest.fixture(scope="module")
 def cnn(make_run: Make) -> Learner:
     run = make_run("backbone=cnn", "backbone.channels=[4,6]", "task=joint")
-    network = build.load(run / "checkpoints" / "best.ckpt")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
     return network
 
 
@@ -30,7 +30,7 @@ def ast(make_run: Make, request: pytest.FixtureRequest) -> Learner:
     kind = {"mean": "backbone.pool=mean", "distilled": "backbone.model=deit_tiny_distilled_patch16_224"}
     words = [kind[request.param]] if request.param in kind else []
     run = make_run("backbone=ast", "backbone.depth=2", "backbone.drop_time=0.5", *words)
-    network = build.load(run / "checkpoints" / "best.ckpt")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
     with torch.no_grad():
         for weight in network.backbone.parameters():
             weight += 0.1 * torch.randn_like(weight)  # far from even attention
@@ -145,7 +145,7 @@ def test_looking_leaves_nothing_behind(ast: Learner, cnn: Learner) -> None:
 
 def test_a_bounded_value_is_explained_where_it_is(make_run: Make) -> None:
     run = make_run("backbone=lstm", "task=valence", "task.targets.valence.bounded=true")
-    network = build.load(run / "checkpoints" / "best.ckpt")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
     x = frames(network)
     scored = attribution.score(network, "valence", 0)
     assert isinstance(network.backbone, nn.Module)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from etude.data.collection import label
 from etude.inspection.hooks import Trace, parts, trace
 from etude.inspection.layers import dead, statistics
-from etude.training import build
+from etude.training.build import build_from_recipe, load_learner
 from etude.training.learner import Learner
 
 from .conftest import recipe
@@ -27,7 +27,7 @@ def digits(config: Config) -> Learner:
     """The network of step 7.1 in double precision, in evaluation."""
     torch.manual_seed(0)
     plain = config("experiment=lab/step7/digits")
-    return build.network(recipe(plain, {"digit": label(range(10))})).double().eval()
+    return build_from_recipe(recipe(plain, {"digit": label(range(10))})).double().eval()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_hook_is_gone_when_the_network_fails(digits: Learner, image: tuple[Ten
 
 def test_a_layer_that_reads_from_the_end_is_shown_in_the_order_of_time(make_run: Callable[..., Path]) -> None:
     run = make_run("backbone=lstm", "backbone.bidirectional=true", "backbone.hidden=4", "backbone.depth=1")
-    network = build.load(run / "checkpoints" / "best.ckpt")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
     x = torch.randn(1, 20, network.recipe["bins"]) * 9 - 40
     rows = trace(network, x, {"genre": torch.tensor([0])}).points
     (point,) = (point for point in rows if point.name == "backbone.backward_.0")

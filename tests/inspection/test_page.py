@@ -18,10 +18,11 @@ from tests.hostile import assert_harmless
 
 from etude.cli.inspect import main
 from etude.config.compose import conf_dir
+from etude.data.sources.demo import HOME
 from etude.inspection import epochs, layers
 from etude.inspection.page import stem
 from etude.runs.folder import RunFolder
-from etude.training import build
+from etude.training.build import load_learner
 
 from .conftest import IDS, STRANGE
 
@@ -55,7 +56,7 @@ def test_there_is_a_page_for_every_backbone(make_run: Make, name: str, capsys: C
     assert capsys.readouterr().out.split() == [str(run / "inspect_one.html")]
     page, numbers = written(run, "one")
     assert len(page) < 5_000_000
-    network = build.load(run / "checkpoints" / "best.ckpt")
+    network = load_learner(run / "checkpoints" / "best.ckpt")
     assert numbers["parameters"] == sum(weight.numel() for weight in network.parameters())
     # every layer of the backbone is in the table, itself or by a part of it that ran
     rows = [row["name"] for row in numbers["layers"]]
@@ -101,7 +102,7 @@ def test_learning_is_shown_in_the_order_of_its_epochs(learned: Path, tmp_path: P
     page, numbers = written(tmp_path / "there", "one")
     assert [row["epoch"] for row in numbers["epochs"]] == [1, 2, 3]
     for row in numbers["epochs"]:
-        network = build.load(run / row["checkpoints"][0])
+        network = load_learner(run / row["checkpoints"][0])
         x = torch.from_numpy(_frames(run, "one"))[None]
         with torch.no_grad():
             said = network.task.predict(network(x, torch.tensor([x.shape[1]]))[1])
@@ -129,7 +130,7 @@ def test_a_clip_without_all_its_labels_says_so(make_run: Make) -> None:
 
 def test_a_sound_file_goes_through_the_front_end(make_run: Make) -> None:
     run = make_run("backbone=lstm", "backbone.hidden=4")
-    (sound, *_) = sorted((Path(build.__file__).parent / "data" / "demo" / "clips").rglob("*.ogg"))
+    (sound, *_) = sorted((HOME / "clips").rglob("*.ogg"))
     assert main([str(run), f"clip={sound}", "crop=2-4"]) == 0
     page, numbers = written(run, sound.name)
     assert numbers["assumed"] == ["genre"] and "against the class that is predicted" in page

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from etude.cli.compare import parse
 from etude.config.compose import conf_dir
+from etude.reports.comparison.compare import parse_options
 
 SWEEPS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 HOME = conf_dir() / "experiment"
@@ -48,7 +48,7 @@ def test_a_sweep_names_experiments_that_there_are_and_tables_that_can_be_made(sw
     for name in names:
         assert (HOME / f"{name}.yaml").is_file(), name
     for words in composed.hydra.callbacks.table.tables.values():
-        assert parse(list(words))[1] == []  # each word is understood, and none is taken for a folder
+        assert parse_options(list(words))[1] == []  # each word is understood, and none is taken for a folder
 
 
 def test_the_whole_source_work_is_each_of_its_cells_and_ours() -> None:

@@ -20,7 +20,7 @@ from etude.config.compose import conf_dir
 from etude.data.batches import Batch
 from etude.errors import UserError
 from etude.tasks.loss_weighting import Balance, PCGrad, Random, Sum, Uncertainty
-from etude.training.build import network
+from etude.training.build import build_from_recipe
 from etude.training.optimiser import Optimiser
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[...
         specs: dict[str, Any] = {name: {"kind": "scalar", "low": 0.0, "high": 1.0} for name in ("energy", "valence")}
         specs["genre"] = {"kind": "label", "classes": ["a", "b", "c"]}
         torch.manual_seed(0)
-        learner = network({"config": composed, "targets": specs, "bins": 12})
+        learner = build_from_recipe({"config": composed, "targets": specs, "bins": 12})
         trainer = Trainer(
             accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, accumulate_grad_batches=accumulate, gradient_clip_val=1.0,

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from etude.training import build
+from etude.training.build import build_trainer
 
 
 class Network(LightningModule):
@@ -59,7 +59,7 @@ def test_a_resumed_run_has_the_same_average(
     loader = DataLoader(TensorDataset(x), 8)
 
     def fit(folder: str, stopped: bool = False, checkpoint: Path | None = None) -> dict[str, Any]:
-        trainer = build.trainer(settings, tmp_path / folder)
+        trainer = build_trainer(settings, tmp_path / folder)
         if stopped:
             trainer.callbacks.append(Stop())  # type: ignore[attr-defined]
         path = str(checkpoint) if checkpoint else None

@@ -16,14 +16,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
 from etude.config.compose import conf_dir
 from etude.config.instantiate import make, resolve, vet
 from etude.errors import UserError
 from etude.system import machine
-from etude.training import build
-from etude.training.build import load, network
+from etude.tasks.loss_weighting import PCGrad, Random
+from etude.training.build import build_from_recipe, build_trainer, check_strategy, compile_backbone, load_learner
 from etude.training.checkpointing import AtomicCheckpointIO
 
 Config = dict[str, Any]
@@ -73,7 +74,7 @@ def test_what_cannot_be_made_gets_a_sentence(node: Config, said: str) -> None:
 
 def test_a_name_is_looked_up_in_its_module_and_nowhere_else() -> None:
     assert resolve("etude.backbones.cnn.CNN") is CNN
-    with pytest.raises(UserError, match=r"there is no etude\.augment\.torch\.hub\.load"):
+    with pytest.raises(UserError, match=r"there is no etude\.training\.augmentation\.torch\.hub\.load"):
         resolve("etude.training.augmentation.torch.hub.load")
 
 
@@ -175,14 +176,14 @@ def recipe(config: Config) -> Config:
 
 
 def test_heads_are_as_wide_as_the_data_says(config: Compose) -> None:
-    made = network(recipe(config("task=joint", "~task.targets.valence", "~task.targets.danceability")))
+    made = build_from_recipe(recipe(config("task=joint", "~task.targets.valence", "~task.targets.danceability")))
     _, out = made.eval()(torch.zeros(2, 20, 12), torch.tensor([20, 7]))
     assert {name: tuple(value.shape) for name, value in out.items()} == {"genre": (2, 3), "energy": (2, 1)}
 
 
 def test_a_target_that_the_data_lacks_gets_a_sentence(config: Compose) -> None:
     with pytest.raises(UserError, match=r"^task: this data has no target valence; it has genre, energy$"):
-        network(recipe(config("task=valence")))
+        build_from_recipe(recipe(config("task=valence")))
 
 
 @pytest.mark.parametrize(("asked", "given"), [("Label", "scalar"), ("Scalar", "label")])
@@ -191,13 +192,13 @@ def test_a_target_of_another_kind_gets_a_sentence(config: Compose, asked: str, g
     asking = config()
     asking["task"] = asking["task"] | {"targets": {name: {"_target_": f"etude.tasks.targets.{asked}"}}}
     with pytest.raises(UserError, match=rf"^task: target {name} is a {given} in this data, not a {asked.lower()}$"):
-        network(recipe(asking))
+        build_from_recipe(recipe(asking))
 
 
 def saved(config: Config, path: Path, **more: Any) -> Path:
     """A checkpoint as Lightning would write it."""
     torch.manual_seed(0)
-    made = network(recipe(config))
+    made = build_from_recipe(recipe(config))
     for weight in made.parameters():
         weight.data.add_(torch.randn_like(weight), alpha=0.1)
     made.standardiser.mean.fill_(3.0)
@@ -208,7 +209,7 @@ def saved(config: Config, path: Path, **more: Any) -> Path:
 
 def test_a_network_comes_back_from_its_file_alone(config: Compose, tmp_path: Path) -> None:
     path = saved(config("backbone=cnn", "task=genre"), tmp_path / "best.ckpt")
-    made = load(path)
+    made = load_learner(path)
     assert not made.training
     stored = torch.load(path, weights_only=True)["state_dict"]
     torch.testing.assert_close(dict(made.state_dict()), dict(stored))
@@ -222,7 +223,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not(config: Compose, tmp
     paths[1].write_bytes(pickle.dumps({"etude": Probe(trap)}, protocol=2))
     for path in paths:
         with pytest.raises(UserError, match=rf"^{path}: cannot be read as a checkpoint \([^\n]*\)$"):
-            load(path)
+            load_learner(path)
     assert not trap.exists()
     pickle.loads(paths[1].read_bytes())  # whoever opens it the naive way, is caught
     assert trap.is_dir()
@@ -234,7 +235,7 @@ def test_a_file_whose_config_would_run_code_is_refused_and_does_not(config: Comp
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "etude": recipe(evil)}, path)
     with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
-        load(path)
+        load_learner(path)
     assert not trap.exists()
 
 
@@ -243,7 +244,7 @@ def test_a_file_whose_front_end_would_run_code_is_refused_and_does_not(config: C
     evil = recipe(config()) | {"columns": [0, 12], "front": {"_target_": "os.mkdir", "path": str(trap)}}
     torch.save({"state_dict": {}, "etude": evil}, path)
     with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
-        load(path)
+        load_learner(path)
     assert not trap.exists()
 
 
@@ -254,15 +255,15 @@ def test_a_file_cannot_open_a_connection(config: Compose, tmp_path: Path, monkey
     logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}
     evil["optim"] = {"_target_": "etude.loggers.wandb.wandb_logger", **logger}
     torch.save({"state_dict": {}, "etude": recipe(evil)}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match=r"wants to call etude\.tracking\.wandb, which is not trusted"):
-        load(tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match=r"wants to call etude\.loggers\.wandb\.wandb_logger, which is not trusted"):
+        load_learner(tmp_path / "evil.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
 
 def test_weights_that_are_not_of_its_network_get_a_sentence(config: Compose, tmp_path: Path) -> None:
     path = saved(config("backbone=cnn"), tmp_path / "best.ckpt", state_dict={"backbone.x": torch.zeros(1)})
     with pytest.raises(UserError, match=rf"^{path}: [^\n]*$"):
-        load(path)
+        load_learner(path)
 
 
 @pytest.mark.parametrize(
@@ -273,14 +274,14 @@ def test_a_file_that_is_no_checkpoint_gets_a_sentence(content: bytes | None, tmp
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^{path}: cannot be read as a checkpoint \([^\n]*\)$"):
-        load(path)
+        load_learner(path)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)], ids=["other", "list", "tensor"])
 def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of something else; it holds no recipe"):
-        load(tmp_path / "best.ckpt")
+        load_learner(tmp_path / "best.ckpt")
 
 
 # a trainer
@@ -294,7 +295,7 @@ def test_checkpoints_and_curves_go_into_the_runs_folder(
 ) -> None:
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-    trainer = build.trainer(config("trainer=cpu", f"callbacks={choice}"), tmp_path / "run")
+    trainer = build_trainer(config("trainer=cpu", f"callbacks={choice}"), tmp_path / "run")
     checkpoint, last = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
     assert trainer.checkpoint_callback is checkpoint  # what it keeps is scored
     assert (checkpoint.monitor, last.monitor) == (monitor, None)
@@ -308,7 +309,7 @@ def test_checkpoints_and_curves_go_into_the_runs_folder(
 def test_a_history_keeps_every_epoch_beside_the_best_and_the_last(config: Compose, tmp_path: Path) -> None:
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    trainer = build.trainer(config("trainer=cpu", "callbacks=history"), tmp_path / "run")
+    trainer = build_trainer(config("trainer=cpu", "callbacks=history"), tmp_path / "run")
     kept = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
     assert trainer.checkpoint_callback is kept[0]  # the best is still what is scored
     assert len({callback.state_key for callback in kept}) == 3
@@ -321,7 +322,7 @@ def test_a_history_keeps_every_epoch_beside_the_best_and_the_last(config: Compos
 
 
 def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Path) -> None:
-    trainer = build.trainer(
+    trainer = build_trainer(
         config("trainer=cpu", "callbacks=best_epoch", "callbacks.early_stopping=null", "logger.csv=null"), tmp_path
     )
     assert trainer.loggers == []
@@ -331,23 +332,27 @@ def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Pa
 # what a run asks of the machine
 
 
-def test_sharded_weights_and_gradient_surgery_exclude_one_another(config: Compose, tmp_path: Path) -> None:
+def test_sharded_weights_and_gradient_surgery_exclude_one_another(config: Compose) -> None:
+    sharded = config("trainer=fsdp", "task=multitask", "balance=pcgrad")
+    pcgrad, random = PCGrad(["genre", "energy"]), Random(["genre", "energy"])
     with pytest.raises(UserError, match="balance=pcgrad needs the whole gradient on each device"):
-        build.trainer(config("trainer=fsdp", "task=multitask", "balance=pcgrad"), tmp_path)
+        check_strategy(sharded, pcgrad)
+    check_strategy(sharded, random)
+    check_strategy(config("trainer=cpu", "task=multitask", "balance=pcgrad"), pcgrad)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_checkpoint_callbacks_lightning_adds_none(
     config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = build.trainer(config("trainer=cpu", "callbacks.checkpoint=null", "callbacks.last=null"), tmp_path)
+    trainer = build_trainer(config("trainer=cpu", "callbacks.checkpoint=null", "callbacks.last=null"), tmp_path)
     assert not trainer.checkpoint_callbacks
     assert "no checkpoint is kept" in caplog.text
 
 
 def test_values_that_the_trainer_does_not_take_get_a_sentence(config: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^trainer: "):
-        build.trainer(config("trainer=cpu", "trainer.precision=8"), tmp_path)
+        build_trainer(config("trainer=cpu", "trainer.precision=8"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -363,18 +368,18 @@ def test_slow_bfloat16_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(machine, "has_bfloat16", lambda: known)
-    build.trainer(config("trainer=cpu", f"trainer.precision={precision}"), tmp_path)
+    build_trainer(config("trainer=cpu", f"trainer.precision={precision}"), tmp_path)
     assert caplog.text.count("no instructions for bfloat16") == warned
 
 
 def test_a_machine_without_a_gpu_says_so(config: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^trainer: .*gpu"):
-        build.trainer(config("trainer=fsdp"), tmp_path)
+        build_trainer(config("trainer=fsdp"), tmp_path)
 
 
 def test_plugins_of_a_config_are_beside_our_own(config: Compose, tmp_path: Path) -> None:
     plugin = {"_target_": "lightning_fabric.plugins.environments.LightningEnvironment"}
-    made = build.trainer(config("trainer=cpu") | {"trainer": config()["trainer"] | {"plugins": [plugin]}}, tmp_path)
+    made = build_trainer(config("trainer=cpu") | {"trainer": config()["trainer"] | {"plugins": [plugin]}}, tmp_path)
     assert isinstance(made.strategy.checkpoint_io, AtomicCheckpointIO)
 
 
@@ -392,7 +397,7 @@ def test_a_compiled_backbone_has_the_same_loss_gradients_and_names() -> None:
     torch.manual_seed(0)
     plain = Average(12)
     learner = SimpleNamespace(backbone=deepcopy(plain))
-    build.compiled(learner)  # type: ignore[arg-type]
+    compile_backbone(learner)  # type: ignore[arg-type]
     assert list(learner.backbone.state_dict()) == list(plain.state_dict())
     for frames in (20, 33):
         x, lengths = torch.randn(4, frames, 12), torch.tensor([frames, 5, 9, frames])
@@ -406,7 +411,7 @@ def test_a_compiled_backbone_has_the_same_loss_gradients_and_names() -> None:
 def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler"):
-        build.compiled(SimpleNamespace(backbone=Average(12)))  # type: ignore[arg-type]
+        compile_backbone(SimpleNamespace(backbone=Average(12)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -418,8 +423,8 @@ def test_checkpoints_outside_of_the_run_replace_none_that_is_there(
     taken.write_text("of another run")
     settings = config("trainer=cpu", f"+callbacks.checkpoint.dirpath={taken.parent}")
     if resume:  # a stored folder is not used at all
-        trainer: Any = build.trainer(settings, tmp_path / "run", resume=True)
+        trainer: Any = build_trainer(settings, tmp_path / "run", resume=True)
         assert {one.dirpath for one in trainer.checkpoint_callbacks} == {str(tmp_path / "run" / "checkpoints")}
         return
     with pytest.raises(UserError, match=r"best\.ckpt: exists, and this run would replace it"):
-        build.trainer(settings, tmp_path / "run")
+        build_trainer(settings, tmp_path / "run")

@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from etude.data import datamodule
-from etude.data.datamodule import MusicData
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import UserError
-from etude.training import build, frozen_features
+from etude.training import frozen_features
+from etude.training.build import build_learner
 from etude.training.learner import Learner
 
 Compose = Callable[..., dict[str, Any]]
@@ -40,14 +40,14 @@ def source(config: Compose, net: str, tmp_path: Path) -> str:
 def transfer(config: Compose, folder: Path, *overrides: str) -> str:
     composed = config(*WHOLE, *overrides)
     torch.manual_seed(1)
-    made = build.learner(composed, few(composed))
+    made = build_learner(composed, few(composed))
     torch.save({"etude": made.recipe, "state_dict": made.state_dict()}, folder / "source.ckpt")
     return f"transfer.init_from={folder / 'source.ckpt'}"
 
 
 def few(composed: dict[str, Any]) -> MusicData:
     """A few of the embedded clips, each cut off at another length."""
-    data = datamodule.data(composed)
+    data = build_datamodule(composed)
     data.setup()
     for part, count in CLIPS.items():
         data.parts[data.rows(part)[count:]] = "none"
@@ -76,8 +76,8 @@ def trained(
     """A network after its training, what it says of validation and test, and passes through its first layer."""
     data = few(composed)
     torch.manual_seed(0)
-    learner = build.learner(composed, data)
-    learner.cache = frozen_features.frozen_cache(learner, data, folder)
+    learner = build_learner(composed, data)
+    learner.use_cache(frozen_features.frozen_cache(learner, data, folder))
     passes, keep = Passes(epochs), ModelCheckpoint(folder / "kept", save_last=True)
     trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
@@ -150,13 +150,13 @@ def test_where_it_would_change_something_it_is_refused_or_left(
     words = [word for word in words if word != "transfer=probe" or "transfer=last_k" not in words]
     composed = config(*words)
     data = few(composed)
-    learner = build.learner(composed, data)
+    learner = build_learner(composed, data)
     with caplog.at_level(logging.INFO):
         assert frozen_features.frozen_cache(learner, data, tmp_path) is None
     composed["transfer"]["cache"] = True
     assert caplog.messages[-1].startswith("transfer: frozen layers are run anew in every epoch: ")
     with pytest.raises(UserError, match=f"^transfer.cache=true: .*{said}"):
-        frozen_features.frozen_cache(build.learner(composed, data), data, tmp_path)
+        frozen_features.frozen_cache(build_learner(composed, data), data, tmp_path)
 
 
 def test_where_there_is_no_room_it_is_left(
@@ -164,7 +164,7 @@ def test_where_there_is_no_room_it_is_left(
 ) -> None:
     composed = config(*WHOLE, "backbone=cnn", "transfer=last_k", transfer(config, tmp_path, "backbone=cnn"))
     data = few(composed)
-    learner = build.learner(composed, data)
+    learner = build_learner(composed, data)
     size, same = frozen_features.trial(learner, data, 2)
     frames = data.pack.lengths[data.rows("train")[0]]
     assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
@@ -183,7 +183,7 @@ def test_where_nothing_is_frozen_for_good_nothing_is_said(
 ) -> None:
     composed = config(*WHOLE, "backbone=cnn", f"transfer={way}", transfer(config, tmp_path, "backbone=cnn"))
     data = few(composed)
-    learner = build.learner(composed, data)
+    learner = build_learner(composed, data)
     caplog.clear()
     with caplog.at_level(logging.INFO):
         assert frozen_features.frozen_cache(learner, data, tmp_path) is None

@@ -13,9 +13,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from etude.backbones.ast import AST
 from etude.config import instantiate
-from etude.data import datamodule
+from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
-from etude.training import build
+from etude.training.build import build_learner
 from etude.training.learner import Learner
 from etude.training.transfer import Transfer, depths, levels
 
@@ -27,10 +27,10 @@ SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer
 def source(config: Compose, tmp_path: Path) -> Path:
     """A checkpoint of a network with weights and statistics that are no first ones."""
     composed = config(*SMALL)
-    data = datamodule.data(composed)
+    data = build_datamodule(composed)
     data.setup()
     torch.manual_seed(1)
-    made = build.learner(composed, data)
+    made = build_learner(composed, data)
     for key, value in made.state_dict().items():
         if value.is_floating_point():
             value.add_(0.1 * torch.rand_like(value))
@@ -54,10 +54,10 @@ class Until(Callback):
 def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner, dict[str, torch.Tensor]]:
     """A network after some epochs of a few steps, and its tensors before."""
     composed = config(*SMALL, *overrides)
-    data = datamodule.data(composed)
+    data = build_datamodule(composed)
     data.setup()
     torch.manual_seed(0)
-    learner = build.learner(composed, data)
+    learner = build_learner(composed, data)
     before = {key: value.clone() for key, value in learner.state_dict().items()}
     trainer = Trainer(accelerator="cpu", max_epochs=3, limit_train_batches=2, limit_val_batches=1, logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -75,11 +75,11 @@ def moved(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
 def test_what_was_not_copied_is_not_frozen(source: Path, config: Compose) -> None:
     """Layers that stay at random weights for good are the source work's own fault; those that learn may differ."""
     wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
-    data = datamodule.data(config(*SMALL))
+    data = build_datamodule(config(*SMALL))
     data.setup()
     with pytest.raises(UserError, match=r"weights that fit blocks\.3\.conv\.weight, .*probe would freeze"):
-        build.learner(config(*SMALL, "transfer=probe", *wider), data)
-    made = build.learner(config(*SMALL, "transfer=last_k", "transfer.last_k=1", *wider), data)
+        build_learner(config(*SMALL, "transfer=probe", *wider), data)
+    made = build_learner(config(*SMALL, "transfer=last_k", "transfer.last_k=1", *wider), data)
     assert {name for name, p in made.backbone.named_parameters() if p.requires_grad} == {
         f"blocks.3.{name}" for name in ("conv.weight", "norm.weight", "norm.bias")
     }
@@ -145,9 +145,9 @@ def test_weights_and_standardisation_are_the_sources(
 ) -> None:
     caplog.set_level(logging.INFO)
     composed = config(*SMALL, "transfer=full", f"transfer.init_from={source}", "data.split.seed=5")
-    data = datamodule.data(composed)
+    data = build_datamodule(composed)
     data.setup()
-    made, stored = build.learner(composed, data), torch.load(source, weights_only=True)["state_dict"]
+    made, stored = build_learner(composed, data), torch.load(source, weights_only=True)["state_dict"]
     for key, value in made.state_dict().items():
         if not key.startswith("task."):
             torch.testing.assert_close(value, stored[key], atol=0, rtol=0)
@@ -174,10 +174,10 @@ def test_weights_and_standardisation_are_the_sources(
 def test_what_cannot_be_transferred_is_refused(config: Compose, source: Path, overrides: list[str], said: str) -> None:
     small = [] if "backbone=lstm" in overrides else SMALL[:2]
     composed = config(*small, *SMALL[2:], *(word.replace("SOURCE", str(source)) for word in overrides))
-    data = datamodule.data(config())
+    data = build_datamodule(config())
     data.setup()
     with pytest.raises(UserError, match=said):
-        build.learner(composed, _seen(data, composed))
+        build_learner(composed, _seen(data, composed))
 
 
 def _seen(data: Any, composed: dict[str, Any]) -> Any:

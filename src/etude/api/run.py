@@ -9,18 +9,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etude.api.run_object import Run
-from etude.config.compose import open_hydra
+from etude.config.compose import Composer, open_hydra
 from etude.config.override_errors import error_text, override_errors
 from etude.errors import UserError
 from etude.experiment import start
 from etude.runs.folder import RunFolder, locate
-
-if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
 
 log = logging.getLogger(__name__)
 SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
@@ -41,7 +37,7 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         UserError: Words, config or data have to be mended; nothing is left.
         RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
     """
-    from etude.experiment.output_check import Refused
+    from etude.experiment.output_check import Refused  # heavy: hydra, which `load` does without
 
     words = [overrides] if isinstance(overrides, str) else [str(word) for word in overrides]
     if flags := [word for word in words if word.startswith("-")]:
@@ -49,8 +45,8 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
     start.prepare(words)
     ended: dict[str, Any] = {}
     shown = [] if config_dir is None else [f"--config-dir={config_dir}"]
-    with open_hydra(config_dir) as hydra, _called(["train.py", *shown, *words]), warnings.catch_warnings():
-        _look(hydra, words, config_dir)
+    with open_hydra(config_dir) as composer, _called(["train.py", *shown, *words]), warnings.catch_warnings():
+        _look(composer, words, config_dir)
 
         def task(composed: Any) -> None:
             from hydra.core.hydra_config import HydraConfig
@@ -63,7 +59,7 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
 
         with _logged():
             try:
-                hydra.run("train", task, list(words), with_log_configuration=False)
+                composer.run(task, words)
             except Refused as refusal:
                 raise refusal.error from None
             finally:
@@ -83,12 +79,12 @@ def load(path: str | Path) -> Run:
     return Run(folder, weights)
 
 
-def _look(hydra: Hydra, words: list[str], config_dir: str | Path | None) -> None:
+def _look(composer: Composer, words: list[str], config_dir: str | Path | None) -> None:
     """Compose once to refuse what cannot be a run of this process."""
     from hydra.types import RunMode
 
     try:
-        composed = hydra.compose_config("train", list(words), RunMode.RUN)
+        composed = composer.compose(words)
     except Exception as error:
         if found := override_errors(words, folder=config_dir, error=error, several=SWEEP):
             raise UserError(error_text(found)) from error

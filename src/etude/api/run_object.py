@@ -117,9 +117,9 @@ class Run:
 
     def network(self) -> Learner:
         """The trained network; nothing in its file is run."""
-        from etude.training.build import load  # imports torch
+        from etude.training.build import load_learner  # heavy: torch
 
-        return load(self.checkpoint)
+        return load_learner(self.checkpoint)
 
     def predict(
         self,
@@ -144,11 +144,9 @@ class Run:
         Returns:
             Its tables `files` and `windows`; a file that cannot be heard is a row that says why.
         """
-        os.environ.setdefault(
-            "OMP_WAIT_POLICY", "PASSIVE"
-        )  # as in training; OpenMP reads it once, when torch is imported, as by these two
-        from etude.inference.model import Model
-        from etude.inference.tables import predicted
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it as torch is imported
+        from etude.inference.model import Model  # heavy: torch
+        from etude.inference.tables import predicted  # heavy: torch
 
         if device not in self._models:  # a loop over files reads it once
             self._models[device] = Model(self.checkpoint, device)

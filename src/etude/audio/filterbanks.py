@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 LINEAR, CORNER, STEP = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz of a mel, up to these Hz, and a mel's ratio above them
+AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
 CENTRE, WIDTH = 5.0, 2.0  # octave above 27.5 Hz that pitch classes hear best, and deviation around it, in octaves
 
 

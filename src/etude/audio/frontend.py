@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from etude.audio.filterbanks import AMIN, FilterBank
 from etude.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from etude.audio.filterbanks import FilterBank
+    from etude.audio.frontend_modules import FrontEndModule
 
 
-AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
 BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What every front end has; a kind of its own derives from it and says how it makes frames.
+    """Base class of front ends, which turn sound into frames.
+
+    A subclass defines `frames`, and `make_module` where it can be part of an exported graph.
 
     Args:
         rate: Sample rate, in Hz.
@@ -75,9 +77,35 @@ class FrontEnd:
         """The frames (T, last - first) of some columns alone, from the first to the one before the last."""
         return self.frames(audio)[:, slice(*columns)]
 
+    def as_module(self, columns: tuple[int, int]) -> FrontEndModule:
+        """Return the front end as a torch module, for export into a graph.
+
+        Args:
+            columns: First and last column of the network's view.
+
+        Raises:
+            UserError: The frames depend on an estimate for each clip, or the class defines no module of its own.
+        """
+        if self.sync != "none":
+            raise not_exportable("frames by the beat (feature.sync=beat)")
+        if "make_module" not in vars(type(self)):  # an inherited one need not give the frames of a subclass
+            raise not_exportable(f"the front end {type(self).__name__}")
+        return self.make_module(columns)
+
+    def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
+        """Return the torch module that gives the same frames; every class that can be exported defines its own."""
+        raise not_exportable(f"the front end {type(self).__name__}")
+
     def to_dict(self) -> dict[str, object]:
         """Plain values, for manifests and checkpoints, with the `_target_` that makes the same front end of them."""
         return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
+
+
+def not_exportable(part: str) -> UserError:
+    """Return the error for a part of a front end that no graph can have."""
+    return UserError(
+        f"{part} cannot be part of a graph that takes a waveform; export the network behind it: input=frames"
+    )
 
 
 def spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None) -> Tensor:

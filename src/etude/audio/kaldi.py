@@ -6,16 +6,16 @@ A network can be no better than its ears: weights that were trained on one filte
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from etude.audio.filterbanks import mel_bank
 from etude.audio.frontend import FrontEnd
+from etude.audio.frontend_modules import FrontEndModule
 from etude.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,18 @@ class EfficientATFront(KaldiFront):
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) at 32 kHz to frames (T, 128), T = 1 + (N - 1) // 320."""
-        import torch
-
         x = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
         if len(x) <= self.n_fft // 2 + 1:  # reflection needs more than half a window
-            x = torch.nn.functional.pad(x, (0, self.n_fft // 2 + 2 - len(x)))
+            x = F.pad(x, (0, self.n_fft // 2 + 2 - len(x)))
         x = x[1:] - self.preemphasis * x[:-1]
         window = torch.hann_window(self.window, periodic=False)
         spectrum = torch.stft(x, self.n_fft, self.hop_length, self.window, window, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(-1).T
         return ((self.mel(power) + 1e-5).log() + 4.5).div(self.scale).numpy()
+
+    def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
+        """Return the torch module of the front end."""
+        return EfficientATFrontModule(self, columns)
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,68 @@ class ASTFront(KaldiFront):
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) at 16 kHz to frames (T, 128), T = 1 + (N - 400) // 160, at least 1."""
-        import torch
-        from torch.nn.functional import pad
-
         x = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
-        windows = pad(x, (0, max(0, self.window - len(x)))).unfold(0, self.window, self.hop_length)
+        windows = F.pad(x, (0, max(0, self.window - len(x)))).unfold(0, self.window, self.hop_length)
         windows = windows - windows.mean(1, keepdim=True)
-        before = pad(windows[:, None], (1, 0), mode="replicate")[:, 0, :-1]
+        before = F.pad(windows[:, None], (1, 0), mode="replicate")[:, 0, :-1]
         windows = (windows - self.preemphasis * before) * torch.hann_window(self.window, periodic=False)
         power = torch.fft.rfft(windows, self.n_fft).abs().square()
         logarithm = self.mel(power).clamp(min=torch.finfo(torch.float32).eps).log()
         return ((logarithm - self.mean) / self.scale).numpy()
+
+    def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
+        """Return the torch module of the front end."""
+        return ASTFrontModule(self, columns)
+
+
+class KaldiModule(FrontEndModule):
+    """Base of the torch modules of both front ends, with a symmetric window and scaled logarithms.
+
+    Args:
+        front: The front end.
+        columns: First and last column of the network's view.
+    """
+
+    def __init__(self, front: KaldiFront, columns: tuple[int, int]) -> None:
+        bank = mel_bank(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)[:, slice(*columns)]
+        window = torch.hann_window(front.window, periodic=False)
+        super().__init__(front.n_fft, front.hop_length, window, bank.clone())
+        self.share, self.scale = front.preemphasis, front.scale
+
+
+class ASTFrontModule(KaldiModule):
+    """Log-mel filter bank of `ASTFront`."""
+
+    def __init__(self, front: ASTFront, columns: tuple[int, int]) -> None:
+        super().__init__(front, columns)
+        self.mean, self.size = front.mean, front.window
+        self.room += front.window
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (B, N) and (B,) to frames (B, 1 + (N - W) // hop, F) and (B,)."""
+        windows = waveform.unfold(1, self.size, self.hop)
+        windows = windows - windows.mean(2, keepdim=True)
+        before = torch.cat([windows[..., :1], windows[..., :-1]], 2)
+        power = self.filtered(windows - self.share * before)
+        logarithm = power.clamp(min=torch.finfo(torch.float32).eps).log()
+        return (logarithm - self.mean) / self.scale, (lengths.clamp(min=self.size) - self.size) // self.hop + 1
+
+
+class EfficientATFrontModule(KaldiModule):
+    """Log-mel of `EfficientATFront`."""
+
+    def __init__(self, front: EfficientATFront, columns: tuple[int, int]) -> None:
+        super().__init__(front, columns)
+        self.shortest = front.n_fft // 2 + 2  # reflection needs more than half a window
+        self.room += self.shortest
+        side = (front.n_fft - front.window) // 2  # torch.stft puts a shorter window in the middle
+        self.window = F.pad(self.window, (side, front.n_fft - front.window - side))
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (B, N) and (B,) to frames (B, 1 + (N - 1) // hop, F) and (B,)."""
+        x = waveform[:, 1:] - self.share * waveform[:, :-1]
+        last = lengths[:, None].clamp(min=self.shortest) - 2  # of what is reflected at either end
+        place = (torch.arange(x.shape[1] + self.n_fft, device=x.device) - self.n_fft // 2).abs()
+        place = torch.where(place > last, 2 * last - place, place).clamp(min=0)
+        power = self.filtered(x.gather(1, place).unfold(1, self.n_fft, self.hop))
+        return ((power + 1e-5).log() + 4.5) / self.scale, (last[:, 0] + 1) // self.hop + 1

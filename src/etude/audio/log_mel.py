@@ -17,12 +17,14 @@ import numpy as np
 from etude.audio import filterbanks
 from etude.audio.beats import synchronous, track
 from etude.audio.filterbanks import FilterBank
-from etude.audio.frontend import FrontEnd, decibels, spectrum
+from etude.audio.frontend import FrontEnd, decibels, not_exportable, spectrum
 from etude.audio.numba_lock import first_use
 from etude.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from etude.audio.frontend_modules import FrontEndModule
 
 
 LOWEST, HIGHEST = 150.0, 4000.0  # Hz
@@ -113,6 +115,27 @@ class LogMelChroma(FrontEnd):
     def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
         """Some columns of the frames; pitch classes, which cost the most, only where they are among them."""
         return frames(audio, self, pitched=columns[1] > self.n_mels)[:, slice(*columns)]
+
+    def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
+        """Return the torch module of the front end.
+
+        Raises:
+            UserError: The chroma in the view is by constant Q, or its tuning is estimated for each clip.
+        """
+        import torch
+
+        from etude.audio.frontend_modules import LogMelChromaModule  # imports torch
+
+        first, last = columns
+        pitched = last > self.n_mels
+        if pitched and self.chroma == "cqt":
+            raise not_exportable("constant-Q chroma (feature.front.chroma=cqt)")
+        if pitched and self.tuning is None:
+            raise not_exportable("a tuning that is estimated for each clip (feature.front.tuning=null)")
+        filters, bins = _bank(self, self.tuning if pitched else None), self.n_fft // 2 + 1
+        bank = filters.apply(torch.eye(bins), torch.empty(bins, filters.width))[:, first:last]
+        mels = max(0, self.n_mels - first)
+        return LogMelChromaModule(self.n_fft, self.hop_length, bank.clone(), mels, self.ref, self.top_db)
 
 
 def frames(audio: np.ndarray, front: LogMelChroma, at: np.ndarray | None = None, pitched: bool = True) -> np.ndarray:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
 from etude.backbones.patches import LearnedPositions, Patches, SinusoidalPositions, State
-from etude.backbones.vit_checkpoints import IMAGENET, full_name, misfit, read_weights, transformer
+from etude.backbones.vit_checkpoints import IMAGENET, PICTURE, fit, full_name, kind, misfit, read_weights, transformer
+from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Attention  # type: ignore[attr-defined]
@@ -138,9 +139,6 @@ class AST(Backbone):
     @property
     def raw(self) -> bool:  # type: ignore[override]
         """Whether its weights know the scale of AudioSet's frames, as their keys say. Without the file: no."""
-        from etude.backbones.vit_checkpoints import PICTURE, kind
-        from etude.files.safe_read import read_tensors
-
         if self.weights in (None, IMAGENET) or not Path(str(self.weights)).is_file():
             return False
         return kind(read_tensors(Path(str(self.weights)))) != PICTURE
@@ -172,6 +170,12 @@ class AST(Backbone):
         """As of every backbone; what a clip does not have is hidden from the others' tokens by a new mask."""
         return State.of(*super().together(values, lengths))
 
+    def for_export(self) -> Self:
+        """Return a copy whose tokens are always masked."""
+        copy = super().for_export()
+        copy.patches.traceable = True
+        return copy
+
     def layers(self) -> list[nn.Module]:
         """Patches with their places and tokens, blocks, final norm."""
         parts = [self.patches, *self.blocks, self.norm, self.fc_norm]
@@ -185,8 +189,6 @@ class AST(Backbone):
         """
         if self.weights is None:
             return
-        from etude.backbones.vit_checkpoints import fit
-
         found = read_weights(self.weights, full_name(self.model))
         own = self.state_dict()
         try:

@@ -1,15 +1,16 @@
-"""Contract of backbones, the mask of padded frames, and masked batch normalisation."""
+"""Contract of backbones, and LSTMs that torch.export can trace."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+from etude.errors import UserError
 
 State = tuple[Any, ...]  # what goes from step to step: values (B, ...), lengths (B,), and what follows from these
 
@@ -102,63 +103,64 @@ class Backbone(nn.Module):
     def initialise(self) -> None:
         """Read weights that were trained elsewhere, if the config names some. Called once, before training only."""
 
+    def for_export(self) -> Self:
+        """Return a copy that torch.export can trace for batches of every shape.
+
+        No operation of the copy depends on the values in a tensor. A backbone that has such operations replaces them
+        here; LSTMs are replaced for all.
+        """
+        copy = deepcopy(self)
+        replace_lstms(copy)
+        return copy
+
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output, for freezing, layer-wise learning rates and inspection."""
         raise NotImplementedError
 
 
-def exporting() -> bool:
-    """Whether a graph is being made, which cannot ask what is in a tensor and has to serve batches of every shape."""
-    return bool(getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)())  # torch 2.6 has the latter only
+@torch.library.custom_op("etude::lstm", mutates_args=())
+def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+    """States (B, T, H) of an LSTM at every frame of (B, T, C), from first states (1, B, H), with weights as torch's."""
+    return torch.lstm(x, (h, c), (w_ih, w_hh, b_ih, b_hh), True, 1, 0.0, False, False, True)[0]
 
 
-def valid(lengths: Tensor, frames: int) -> Tensor:
-    """Which of `frames` frames belong to each clip: (B,) int64 -> (B, T) bool."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+@lstm.register_fake
+def _(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], w_hh.shape[1])
 
 
-class MaskedBatchNorm(nn.Module):
-    """Batch norm whose training statistics leave out padding and take in every device.
+class TraceableLSTM(nn.Module):
+    """LSTM of one layer and one direction as the single operation `etude::lstm`.
 
-    So neither the length of a batch-mate nor the number of devices that share a batch changes what is learned. Source:
-    Ioffe & Szegedy, 2015, "Batch normalization"; mean and variance are over the valid frames of the whole batch.
+    torch.export cannot trace an LSTM over any number of frames. So the layer is one operation in the graph; the writer
+    of a file replaces it by the LSTM of ONNX or torch.
 
     Args:
-        channels: Channels, C.
-        momentum: Share of the newest batch in the running statistics.
-        eps: Added to the variance.
+        layer: The LSTM.
+
+    Raises:
+        UserError: It has more than that, or no biases.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, layer: nn.LSTM) -> None:
         super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))  # so that torch's weights load
+        if layer.num_layers > 1 or layer.bidirectional or layer.proj_size or not (layer.bias and layer.batch_first):
+            raise UserError("export: an LSTM must be one of batch_first=True, with one layer, one direction and biases")
+        self.hidden = layer.hidden_size
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        self.weights = nn.ParameterList(getattr(layer, name) for name in names)
+        self.train(layer.training)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Normalise (B, C, T, F) by channel."""
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if (
-            not self.training  # asked first: what is in a tensor, an exported graph cannot ask
-            or (not shared and x.numel() > x.shape[1] and bool((lengths == x.shape[2]).all()))
-        ):
-            running = (self.running_mean, self.running_var)
-            return F.batch_norm(x, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
-        mask = valid(lengths, x.shape[2])[:, None, :, None].float()
-        total = all_reduce if shared else torch.clone
-        count = total(mask.sum() * x.shape[3])
-        mean = total((x * mask).sum((0, 2, 3))) / count
-        var = total(((x - mean[:, None, None]).square() * mask).sum((0, 2, 3))) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
-        scale = self.weight * (var + self.eps).rsqrt()
-        return (x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """Frames (B, T, C) to states (B, T, H)."""
+        h, c = (x.new_zeros(1, x.shape[0], self.hidden) for _ in "hc")  # oneDNN writes into both
+        return torch.ops.etude.lstm(x, h, c, *self.weights), None
+
+
+def replace_lstms(module: nn.Module) -> None:
+    """Replace all LSTMs in a module, at any depth, by `TraceableLSTM`, in place."""
+    for name, part in module.named_children():
+        if isinstance(part, nn.LSTM):
+            setattr(module, name, TraceableLSTM(part))
+        else:
+            replace_lstms(part)

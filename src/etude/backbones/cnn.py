@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, MaskedBatchNorm, State, valid
+from etude.audio.masks import MaskedBatchNorm, valid
+from etude.backbones.base import Backbone, State
 
 
 class CNN(Backbone):

@@ -8,11 +8,14 @@ embedding of the same size for clips of any length and frames of any width.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, State, exporting, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone, State
 
 SIDE = 4  # parts of the last pooling, in time and in frequency
 
@@ -57,6 +60,12 @@ class ConvNet(Backbone):
         """The last pooling, (B, D)."""
         return self.second_pool(*state).flatten(1)
 
+    def for_export(self) -> Self:
+        """Return a copy with a last pooling of operations that ONNX has."""
+        copy = super().for_export()
+        copy.second_pool = SlicedMaxPool()
+        return copy
+
     def layers(self) -> list[nn.Module]:
         """The two convolutions."""
         return [self.first, self.second]
@@ -76,12 +85,20 @@ class AdaptiveMaxPool(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Largest of values of at least 0 (B, C, T, F), whose first (B,) frames are valid: (B, C, 4, 4)."""
-        if exporting():  # ONNX has no adaptive pooling; of ties, this has another gradient
-            width = x.shape[3]
-            parts = [x[..., i * width // SIDE : -(-(i + 1) * width // SIDE)].amax(3) for i in range(SIDE)]
-            x = torch.stack(parts, 3)
-        else:
-            x = F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
+        x = self.pool_bins(x)
         t, n = torch.arange(x.shape[2], device=x.device), lengths[:, None]
         inside = [(t >= i * n // SIDE) & (t < -(-(i + 1) * n // SIDE)) for i in range(SIDE)]  # (B, T) each
         return torch.stack([(x * part[:, None, :, None]).amax(2) for part in inside], 2)
+
+    def pool_bins(self, x: Tensor) -> Tensor:
+        """Pool the bins alone: (B, C, T, F) to (B, C, T, 4)."""
+        return F.adaptive_max_pool2d(x, (x.shape[2], SIDE))
+
+
+class SlicedMaxPool(AdaptiveMaxPool):
+    """The same pooling without adaptive pooling, which ONNX does not have; its gradient differs for equal values."""
+
+    def pool_bins(self, x: Tensor) -> Tensor:
+        """Pool the bins alone: (B, C, T, F) to (B, C, T, 4)."""
+        width = x.shape[3]
+        return torch.stack([x[..., i * width // SIDE : -(-(i + 1) * width // SIDE)].amax(3) for i in range(SIDE)], 3)

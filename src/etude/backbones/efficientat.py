@@ -13,8 +13,10 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, MaskedBatchNorm, State, valid
+from etude.audio.masks import MaskedBatchNorm, valid
+from etude.backbones.base import Backbone, State
 from etude.errors import UserError
+from etude.files.safe_read import read_tensors
 
 # kernel, expanded channels, channels, squeeze-excitation, hard swish, stride: MobileNetV3-large at width 1
 LAYERS = (
@@ -86,8 +88,6 @@ class EfficientAT(Backbone):
         """
         if self.weights is None:
             return
-        from etude.files.safe_read import read_tensors
-
         found = read_tensors(Path(self.weights))
         turned = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in found.items() if k.startswith("features.")}
         try:

@@ -9,12 +9,15 @@ sequences and leaves padding out by itself, so there they are packed; both give 
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from etude.backbones.base import Backbone, State, exporting, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone, State
 
 READOUTS = ("last", "mean", "attention")
 GROUP = 8  # clips: a batch costs a CPU core as much as its parts, down to where the products of a frame get too small
@@ -98,8 +101,14 @@ class LSTM(Backbone):
         return torch.cat([super(LSTM, self).after(place, (x[:, : int(n[0])], n)) for x, n in groups])[order.argsort()]
 
     def _packs(self, x: Tensor) -> bool:
-        """Whether clips go through packed; in an exported graph, which other devices run, they do not."""
-        return not exporting() and (x.is_cuda if self.packed is None else self.packed)
+        """Return whether clips go through packed."""
+        return x.is_cuda if self.packed is None else self.packed
+
+    def for_export(self) -> Self:
+        """Return a copy that runs all clips padded, because other devices run the graph."""
+        copy = super().for_export()
+        copy.packed = False
+        return copy
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output; the read-out, where it learns, belongs to the last."""

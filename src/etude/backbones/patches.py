@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import exporting, valid
+from etude.audio.masks import valid
 
 
 class State(NamedTuple):
@@ -26,10 +26,10 @@ class State(NamedTuple):
     mask: Tensor | None
 
     @classmethod
-    def of(cls, tokens: Tensor, counts: Tensor) -> State:
-        """Tokens (B, N, D) of which the first `counts` (B,) are there."""
+    def of(cls, tokens: Tensor, counts: Tensor, traceable: bool = False) -> State:
+        """Tokens (B, N, D) of which the first `counts` (B,) are there; a `traceable` state always has a mask."""
         mask = valid(counts, tokens.shape[1])
-        return cls(tokens, counts, None if not exporting() and bool(mask.all()) else mask[:, None, None])
+        return cls(tokens, counts, None if not traceable and bool(mask.all()) else mask[:, None, None])
 
 
 class Patches(nn.Module):
@@ -44,6 +44,9 @@ class Patches(nn.Module):
         own: Tokens that the network has beside the patches: class, distillation, registers.
         norm: Applied before the first block.
         drop: Share of columns, of rows and of single patches that are dropped in training.
+
+    Attributes:
+        traceable: Whether no operation may depend on the values in a tensor, as in an exported graph.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Patches(nn.Module):
         self.tokens = nn.Parameter(torch.zeros(1, own, filters.out_channels))
         nn.init.trunc_normal_(self.tokens, std=0.02)
         self.drop = nn.ModuleList(Drop(share) for share in drop)
+        self.traceable = False
 
     def forward(self, x: Tensor, lengths: Tensor) -> State:
         """Frames (B, T, F) and valid frames (B,) to tokens."""
@@ -67,13 +71,13 @@ class Patches(nn.Module):
         x = x * valid(lengths, x.shape[1])[..., None]
         x = self.filters(x[:, None]).permute(0, 2, 3, 1)  # (B, columns, rows, D)
         columns = (lengths.clamp(min=patch) - patch) // stride + 1  # those without padding
-        x = x + self.places(columns, x.shape[1])
+        x = x + self.places(columns, x.shape[1], self.traceable)
         in_time, in_frequency, anywhere = self.drop
         x, columns = in_time(x, columns)
         turned, rows = in_frequency(x.transpose(1, 2), torch.full_like(columns, x.shape[2]))
         x, counts = anywhere(turned.transpose(1, 2).flatten(1, 2), columns * rows)
         tokens = self.norm(torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], dim=1))
-        return State.of(tokens, self.tokens.shape[1] + counts)
+        return State.of(tokens, self.tokens.shape[1] + counts, self.traceable)
 
 
 class Drop(nn.Module):
@@ -118,7 +122,7 @@ class SinusoidalPositions(nn.Module):
         self.frequency = nn.Parameter(torch.zeros(1, 1, rows, dim))
         nn.init.trunc_normal_(self.frequency, std=0.02)
 
-    def forward(self, columns: Tensor, count: int) -> Tensor:
+    def forward(self, columns: Tensor, count: int, traceable: bool = False) -> Tensor:
         """Codes (1, count, rows, D) of `count` columns of patches; how many are a clip's own does not matter."""
         return self.frequency + sinusoid(count, self.frequency)[:, None]
 
@@ -141,10 +145,13 @@ class LearnedPositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(1, columns, rows, dim))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, columns: Tensor, count: int) -> Tensor:
-        """Codes of `count` columns of clips that have `columns` (B,) of their own: (1 or B, count, rows, D)."""
+    def forward(self, columns: Tensor, count: int, traceable: bool = False) -> Tensor:
+        """Codes of `count` columns of clips that have `columns` (B,) of their own: (1 or B, count, rows, D).
+
+        With `traceable` the same operations serve every `count`.
+        """
         last = self.table.shape[1] - 1
-        if not exporting() and count <= last + 1:
+        if not traceable and count <= last + 1:
             return self.table[:, :count]
         slower = (last / (columns - 1).clamp(min=1)).clamp(max=1)
         place = (torch.arange(count, device=columns.device) * slower[:, None]).clamp(max=last)  # (B, count)

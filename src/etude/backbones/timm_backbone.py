@@ -6,13 +6,14 @@ padding is never in the picture, clips of one length go through together and tho
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etude.backbones.base import Backbone, exporting, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
 from etude.backbones.vit_checkpoints import misfit, one_channel, read_weights
 
 LEAST = (128, 64)  # frames and bins: after the usual five halvings there is still a picture to take statistics of
@@ -32,6 +33,7 @@ class Timm(Backbone):
 
     Attributes:
         dim: Size of the embedding, D.
+        one_length: Whether all clips of a batch have one length, as in an exported graph.
 
     Raises:
         ValueError: There is no such network, or it takes pictures of one size only.
@@ -52,6 +54,7 @@ class Timm(Backbone):
 
         super().__init__()
         self.model, self.weights, self.bins = model, weights, max(bins, LEAST[1])
+        self.one_length = False
         name = model.partition(".")[0]
         if not timm.is_model(name):  # a name, and no place on the hub: a checkpoint from a stranger fetches nothing
             raise ValueError(f"backbone.model must be the name of a network of timm, got {model!r}")
@@ -78,7 +81,7 @@ class Timm(Backbone):
         """
         x = x * valid(lengths, x.shape[1])[..., None]
         x = F.pad(x, (0, self.bins - x.shape[2], 0, max(0, LEAST[0] - x.shape[1]))).transpose(1, 2)[:, None]
-        if exporting():  # where all are of one length
+        if self.one_length:
             return self.net(x)
         lengths = lengths.clamp(min=LEAST[0])  # a short clip ends in zeros, whatever its neighbours
         rows, parts = [], []
@@ -86,6 +89,12 @@ class Timm(Backbone):
             rows.append((lengths == length).nonzero()[:, 0])
             parts.append(self.net(x[rows[-1], :, :, :length]))
         return self.dropout(torch.cat(parts)[torch.cat(rows).argsort()])
+
+    def for_export(self) -> Self:
+        """Return a copy for batches of one length."""
+        copy = super().for_export()
+        copy.one_length = True
+        return copy
 
     def layers(self) -> list[nn.Module]:
         """The network's parts, and the parts of those that are sequences, as they are listed in it."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from etude.errors import UserError
+from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -37,8 +38,6 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
     Raises:
         UserError: There are none of this name, they cannot be fetched, or the file is not one of weights.
     """
-    from etude.files.safe_read import read_tensors
-
     if weights != IMAGENET:
         return read_tensors(Path(weights))
     kept = at_hand(model)

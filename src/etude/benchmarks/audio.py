@@ -9,7 +9,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from etude.audio.decode import decode
+from etude.audio.log_mel import LogMelChroma, frames
 from etude.benchmarks.timing import Bar, Section, rounds
+from etude.data.readers import read_sound
+from etude.data.sources.demo import collection
 
 SECONDS, RATE, ROUNDS = 30, 22050, 9
 
@@ -19,11 +23,6 @@ def run() -> list[Section]:
     import librosa
     import soundfile
     import torch
-
-    from etude.audio.decode import decode
-    from etude.audio.log_mel import LogMelChroma, frames
-    from etude.data.readers import read_sound
-    from etude.data.sources.demo import collection
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from etude.audio.decode import decode
+from etude.audio.log_mel import LogMelChroma, frames
 from etude.benchmarks.timing import Bar, Section, rounds
+from etude.data.batches import Clips, CropBatchSampler
+from etude.data.pack_writer import write
+from etude.data.sources.demo import collection
 from etude.files.progress import track
 
 CLIPS, BINS, FRAMES, BATCH, CROP, ROUNDS = 960, 140, 1292, 32, 512, 5
@@ -28,10 +33,6 @@ def run() -> list[Section]:
 
 def _clips() -> Iterator[np.ndarray]:
     """960 clips of (1292, 140) float32: frames of the embedded music in ever new order, so that no two are alike."""
-    from etude.audio.decode import decode
-    from etude.audio.log_mel import LogMelChroma, frames
-    from etude.data.sources.demo import collection
-
     paths = collection().table["path"][::20]
     music = np.concatenate([frames(decode(Path(path), 22050), LogMelChroma()) for path in paths])
     rng = np.random.default_rng(0)
@@ -43,9 +44,6 @@ def _clips() -> Iterator[np.ndarray]:
 def _sections(folder: Path) -> list[Section]:
     import pandas as pd
     import torch
-
-    from etude.data.batches import Clips, CropBatchSampler
-    from etude.data.pack_writer import write
 
     (folder / "files").mkdir()
     kept: list[np.ndarray] = []

@@ -12,7 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from etude.audio.decode import decode
 from etude.benchmarks.timing import Bar, Section, rounds
+from etude.config import instantiate
+from etude.config.compose import conf_dir
+from etude.data.sources.demo import collection
+from etude.inference import engine
+from etude.inference.model import Model
+from etude.inference.tables import predicted
+from etude.training.build import build_from_recipe
 
 TIMES, BATCH, ROUNDS = 10, 32, 3  # how often the embedded clips are in the folder; loops have them once
 LINE = ("backbone=lstm", "task=joint")
@@ -21,8 +29,6 @@ LINE = ("backbone=lstm", "task=joint")
 def run() -> list[Section]:
     """Time a list of 10 s clips, from the start of the processes to the last row; a thread in each process."""
     import torch
-
-    from etude.data.sources.demo import collection
 
     torch.set_num_threads(1)
     paths = [Path(path) for path in collection().table["path"]]
@@ -35,11 +41,6 @@ def _checkpoint(folder: Path) -> Path:
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-
-    from etude.config import instantiate
-    from etude.config.compose import conf_dir
-    from etude.data.sources.demo import collection
-    from etude.training import build
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose("train", overrides=list(LINE))
@@ -54,7 +55,7 @@ def _checkpoint(folder: Path) -> Path:
         "evaluation": {"frames": 431, "longest": 431},
     }  # fmt: skip
     path = folder / "network.ckpt"
-    torch.save({"state_dict": build.network(recipe).state_dict(), "etude": recipe}, path)
+    torch.save({"state_dict": build_from_recipe(recipe).state_dict(), "etude": recipe}, path)
     return path
 
 
@@ -63,11 +64,6 @@ def _sections(checkpoint: Path, paths: list[Path]) -> list[Section]:
 
     import numpy as np
     import torch
-
-    from etude.audio.decode import decode
-    from etude.inference import engine
-    from etude.inference.model import Model
-    from etude.inference.tables import predicted
 
     model = Model(checkpoint, "cpu")
     network, front, view = model.network, model.front, slice(*model.network.recipe["columns"])

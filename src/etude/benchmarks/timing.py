@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -141,3 +141,46 @@ def peak(function: Callable[[], object]) -> int:
         held += change
         most = max(most, held)
     return most
+
+
+def plain(sections: dict[str, list[Section]]) -> dict[str, object]:
+    """Return sections as plain values, for JSON."""
+    return {
+        name: [
+            {**asdict(section), "bars": [{**asdict(bar), "holds": bar.holds} for bar in section.bars]}
+            for section in several
+        ]
+        for name, several in sections.items()
+    }
+
+
+def print_sections(sections: list[Section]) -> None:
+    """Print sections as tables, each with its bars and notes."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for section in sections:
+        table = Table(
+            title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        )
+        table.add_column("")
+        table.add_column(section.unit, justify="right")
+        table.add_column("speed", justify="right")
+        for title in section.further:
+            table.add_column(title, justify="right")
+        for row, (name, value, ratio) in enumerate(section.rows):
+            further = (_short(column[row]) for column in section.further.values())
+            table.add_row(name, _short(value), f"{ratio:.2f} ×", *further)
+        console.print(table)
+        for bar in section.bars:
+            verdict, sign = ("holds" if bar.holds else "DOES NOT HOLD"), ("at least" if bar.at_least else "at most")
+            console.print(f"  {verdict:<13} {bar.name}: {bar.value:.3g}{bar.unit} ({sign} {bar.limit:g}{bar.unit})")
+        for note in section.notes:
+            console.print(f"  note: {note}")
+        console.print()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

@@ -6,12 +6,16 @@ import argparse
 import json
 import logging
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib import import_module
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from etude.benchmarks.timing import Section
 from etude.cli.runner import guard_command
+from etude.config.options import asks_for_help
+from etude.experiment.provenance import hardware
+
+if TYPE_CHECKING:
+    from etude.benchmarks.timing import Section
 
 BENCHES = {
     "audio": "sound to frames",
@@ -30,74 +34,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 with `--check` when a bar does not hold.
     """
-    return guard_command(lambda: _bench(argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard_command(lambda: _bench(words))
 
 
-def _bench(argv: Sequence[str] | None) -> int:
-    """Time what the command line names."""
+def _bench(words: list[str]) -> int:
+    """Run the benchmarks that the command line names."""
     parser = argparse.ArgumentParser(
         prog="bench", description="Speed against peers that are timed in the same run, and the bars it has to hold."
     )
     parser.add_argument("what", nargs="*", metavar="WHAT", help=", ".join(f"{k} ({v})" for k, v in BENCHES.items()))
     parser.add_argument("--check", action="store_true", help="exit status 1 when a bar does not hold")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    options = parser.parse_args(argv)
+    if asks_for_help(words):
+        parser.print_help()
+        return 0
+    options = parser.parse_args(words)
     if unknown := [name for name in options.what if name not in BENCHES]:
         parser.error(f"there is no bench {unknown[0]}; there are {', '.join(BENCHES)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    sections = {name: import_module(f"etude.benchmarks.{name}").run() for name in options.what or BENCHES}
+    import torch
+
+    from etude.benchmarks import timing  # heavy: torch
+
+    sections = {name: _benchmark(name)() for name in options.what or BENCHES}
     if options.json:
-        print(json.dumps({"machine": _machine(), "sections": _plain(sections)}, indent=1))  # noqa: T201
+        machine = {**hardware(), "python": platform.python_version(), "torch": torch.__version__}
+        print(json.dumps({"machine": machine, "sections": timing.plain(sections)}, indent=1))  # noqa: T201
     else:
-        _show([section for several in sections.values() for section in several])
+        timing.print_sections([section for several in sections.values() for section in several])
     failed = [bar for several in sections.values() for section in several for bar in section.bars if not bar.holds]
     return int(options.check and bool(failed))
 
 
-def _plain(sections: dict[str, list[Section]]) -> dict[str, object]:
-    return {
-        name: [
-            {**asdict(section), "bars": [{**asdict(bar), "holds": bar.holds} for bar in section.bars]}
-            for section in several
-        ]
-        for name, several in sections.items()
+def _benchmark(name: str) -> Callable[[], list[Section]]:
+    """Return the function that runs a benchmark."""
+    from etude.benchmarks import audio, data, loop, models, predict, startup, sweeps  # heavy: torch and lightning
+
+    functions = {
+        "audio": audio.run,
+        "data": data.run,
+        "models": models.run,
+        "loop": loop.run,
+        "startup": startup.run,
+        "predict": predict.run,
+        "sweeps": sweeps.run,
     }
-
-
-def _machine() -> dict[str, object]:
-    import torch
-
-    from etude.experiment.provenance import hardware
-
-    return {**hardware(), "python": platform.python_version(), "torch": torch.__version__}
-
-
-def _show(sections: list[Section]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    for section in sections:
-        table = Table(
-            title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-        )
-        table.add_column("")
-        table.add_column(section.unit, justify="right")
-        table.add_column("speed", justify="right")
-        for title in section.further:
-            table.add_column(title, justify="right")
-        for place, (name, value, ratio) in enumerate(section.rows):
-            further = (_short(column[place]) for column in section.further.values())
-            table.add_row(name, _short(value), f"{ratio:.2f} ×", *further)
-        console.print(table)
-        for bar in section.bars:
-            word, sign = ("holds" if bar.holds else "DOES NOT HOLD"), ("at least" if bar.at_least else "at most")
-            console.print(f"  {word:<13} {bar.name}: {bar.value:.3g}{bar.unit} ({sign} {bar.limit:g}{bar.unit})")
-        for note in section.notes:
-            console.print(f"  note: {note}")
-        console.print()
-
-
-def _short(value: float) -> str:
-    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+    return functions[name]

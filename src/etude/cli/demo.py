@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from etude.cli import options
 from etude.cli.runner import run_command
-from etude.demo.server import GRADIO_MISSING, DemoOptions, installed
+from etude.config import options
 from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from etude.demo.server import DemoOptions
 
 HELP = """demo: a page in the browser to try a trained network: drop or record a sound, and see what it hears.
 
@@ -25,7 +29,8 @@ HELP = """demo: a page in the browser to try a trained network: drop or record a
 Nothing is asked of any network. Of the sounds that were dropped on the page, at most 32 and at most 8 times limit= are
 kept on this machine, for half an hour or until the page ends: Ctrl-C. Requests of other pages are refused.
 It needs gradio: pip install 'etude[page]'."""
-SETTINGS: options.Settings = {
+GRADIO_MISSING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
+OPTIONS: options.Options = {
     "host": ("host", str),
     "port": ("port", options.whole(1, 65535)),
     "limit": ("limit", options.positive),
@@ -49,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def work(words: list[str]) -> list[Path]:
-        wish = parse(words)
-        if not installed():
-            raise UserError(GRADIO_MISSING)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from etude.demo.server import serve  # heavy, and only now needed
+        wish = parse(words)
+        if not _gradio_installed():
+            raise UserError(GRADIO_MISSING)
+        from etude.demo.server import serve  # heavy: torch
 
         serve(wish)
         return []
@@ -62,15 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> DemoOptions:
-    """What the words of the command say.
+    """Return the options that the words of the command give.
 
     Raises:
-        UserError: A word is none of these, or says something else than it may.
+        UserError: A word is unknown, or has a wrong value.
     """
-    names, said = options.read(words, SETTINGS, "is no run, and")
+    names, values = options.read(words, OPTIONS, "is no run, and")
     if len(names) != 1:
         raise UserError(f"demo takes one run folder or checkpoint, got {', '.join(names) or 'none'}")
-    wish = DemoOptions(options.path(names[0]), **said)
-    if not wish.run.exists():
-        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
-    return wish
+    run = options.path(names[0])
+    if not run.exists():
+        raise UserError(f"{run}: there is no such run folder or checkpoint")
+    from etude.demo.server import DemoOptions  # heavy: torch
+
+    return DemoOptions(run, **values)
+
+
+def _gradio_installed() -> bool:
+    try:
+        return find_spec("gradio") is not None
+    except ValueError:  # an empty module in its place
+        return False

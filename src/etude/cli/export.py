@@ -6,12 +6,15 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from etude.cli import options
 from etude.cli.runner import run_command
+from etude.config import options
 from etude.errors import UserError
-from etude.export.export import FORMATS, INPUTS, ExportOptions
 from etude.files import os_errors
+
+if TYPE_CHECKING:
+    from etude.export.export import ExportOptions
 
 HELP = """export: a trained network as files that others run, with a card that says what it is and how good.
 
@@ -45,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def work(words: list[str]) -> list[Path]:
-        wish = parse(words)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of torch that wait leave cores to onnxruntime's
-        from etude.export.export import export_network  # heavy, and only now needed
+        wish = parse(words)
+        from etude.export.export import export_network  # heavy: torch
 
         return export_network(wish)
 
@@ -55,15 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> ExportOptions:
-    """What the words of the command say.
+    """Return the options that the words of the command give.
 
     Raises:
-        UserError: A word is none of these, or says something else than it may.
+        UserError: A word is unknown, or has a wrong value.
     """
-    names, said = options.read(words, SETTINGS)
+    names, values = options.read(words, OPTIONS)
     if len(names) != 1:
         raise UserError(f"export takes one run folder or checkpoint{', got ' + ' '.join(names) if names else ''}")
-    return ExportOptions(options.path(names[0]), **said)
+    from etude.export.export import ExportOptions  # heavy: torch
+
+    return ExportOptions(options.path(names[0]), **values)
 
 
 def _hub(value: str) -> str:
@@ -72,9 +77,9 @@ def _hub(value: str) -> str:
     return value
 
 
-SETTINGS: options.Settings = {
-    "format": ("formats", options.several("format", *FORMATS)),
-    "input": ("takes", options.one_of(*INPUTS)),
+OPTIONS: options.Options = {
+    "format": ("formats", options.several("format", "onnx", "torch", "safetensors")),
+    "input": ("takes", options.one_of("waveform", "frames")),
     "to": ("to", options.path),
     "check": ("check", options.listed),
     "push": ("push", _hub),

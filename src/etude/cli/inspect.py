@@ -6,12 +6,15 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from etude.cli import options
 from etude.cli.runner import run_command
+from etude.config import options
 from etude.errors import UserError
 from etude.files import os_errors
-from etude.inspection.page import InspectOptions
+
+if TYPE_CHECKING:
+    from etude.inspection.page import InspectOptions
 
 HELP = """inspect: look inside a trained network with a clip. Activations, gradients, weights, attention, attributions.
 
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(words: list[str]) -> list[Path]:
         wish = parse(words)
-        from etude.inspection.page import inspect  # heavy, and only now needed
+        from etude.inspection.page import inspect  # heavy: torch
 
         return inspect(wish, shlex.join(["python", "scripts/inspect.py", *words]))
 
@@ -48,18 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> InspectOptions:
-    """What the words of the command say.
+    """Return the options that the words of the command give.
 
     Raises:
-        UserError: A word is none of these, or says something else than it may.
+        UserError: A word is unknown, or has a wrong value.
     """
-    folders, said = options.read(words, SETTINGS)
+    folders, values = options.read(words, OPTIONS)
     if len(folders) != 1:
         raise UserError(f"inspect takes one run folder, got {', '.join(folders) or 'none'}")
-    wish = InspectOptions(options.path(folders[0]), **said)
-    if not wish.folder.is_dir():
-        raise UserError(f"{wish.folder}: there is no such folder of a run")
-    return wish
+    folder = options.path(folders[0])
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder of a run")
+    from etude.inspection.page import InspectOptions  # heavy: torch
+
+    return InspectOptions(folder, **values)
 
 
 def _crop(value: str) -> tuple[float, float]:
@@ -70,7 +75,7 @@ def _crop(value: str) -> tuple[float, float]:
     return first, last
 
 
-SETTINGS: options.Settings = {
+OPTIONS: options.Options = {
     "clip": ("clips", options.each),
     "crop": ("crop", _crop),
     "checkpoint": ("checkpoint", str),

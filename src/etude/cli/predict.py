@@ -6,12 +6,15 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from etude.cli import options
 from etude.cli.runner import run_command
+from etude.config import options
 from etude.errors import UserError
 from etude.files import os_errors
-from etude.inference.predict import FORMATS, PAGES, PredictOptions
+
+if TYPE_CHECKING:
+    from etude.inference.predict import PredictOptions
 
 HELP = """predict: what a trained network says of sounds that it has not seen, of any length and format.
 
@@ -26,14 +29,14 @@ HELP = """predict: what a trained network says of sounds that it has not seen, o
   batch=<windows>                  that are judged at a time; 32
   workers=<processes>              that decode; one per core
   device=auto | cpu | cuda         where the network is; auto
-  page=false                       no predict.html, which has players and lines over time of the first {most} files
+  page=false                       no predict.html, which has players and lines over time of the first 20 files
 
 A list is a table (.csv, .tsv, .parquet) with a column path, or a text (.txt, .m3u) with a path in each line, from its
 folder on. A file that cannot be heard is a row that says why, and the exit status is 1. Interrupted, the same line goes
 on where it was."""
-SETTINGS: options.Settings = {
+OPTIONS: options.Options = {
     "to": ("to", options.path),
-    "format": ("formats", options.several("format", *FORMATS)),
+    "format": ("formats", options.several("format", "csv", "json", "parquet")),
     "window": ("window", options.number),
     "overlap": ("overlap", options.number),
     "batch": ("batch", options.whole()),
@@ -56,23 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(words: list[str]) -> list[Path]:
         nonlocal failed
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to those that decode
         wish = parse(words)
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to those who decode
-        from etude.inference.predict import predict_files  # heavy, and only now needed
+        from etude.inference.predict import predict_files  # heavy: torch
 
         paths, failed = predict_files(wish, shlex.join(["python", "scripts/predict.py", *words]))
         return paths
 
-    return run_command(argv, HELP.format(most=PAGES), work, os_errors.OTHER_FOLDER) or int(failed > 0)
+    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER) or int(failed > 0)
 
 
 def parse(words: Sequence[str]) -> PredictOptions:
-    """What the words of the command say.
+    """Return the options that the words of the command give.
 
     Raises:
-        UserError: A word is none of these, or says something else than it may.
+        UserError: A word is unknown, or has a wrong value.
     """
-    names, said = options.read(words, SETTINGS, "is no file, and")
+    names, values = options.read(words, OPTIONS, "is no file, and")
     if len(names) < 2:
         raise UserError("predict takes a run folder or a checkpoint, and then sounds: files, folders, lists")
-    return PredictOptions(options.path(names[0]), names[1:], **said)
+    from etude.inference.predict import PredictOptions  # heavy: torch
+
+    return PredictOptions(options.path(names[0]), names[1:], **values)

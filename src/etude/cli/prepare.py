@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
-import sys
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from etude.cli.runner import guard_command
+from etude.cli.runner import run_command
+from etude.config import options
 from etude.config.compose import conf_dir
-from etude.data.from_overrides import datamodule_from_overrides
+from etude.config.validation import signature
+from etude.data.from_overrides import prepare
 
-log = logging.getLogger(__name__)
 ADVICE = "; the same command goes on from here"
 HELP = """prepare: make the pack of a collection, the frames of all its clips in one file.
 
@@ -28,6 +28,10 @@ HELP = """prepare: make the pack of a collection, the frames of all its clips in
 A word without a dot that is none of these is the source's own. Interrupted at any moment, the same line goes on."""
 
 
+TARGET = re.compile(r"^source:\n  _target_: (etude\.data\.sources\.\w+\.collection)$", re.MULTILINE)
+OPTIONS: options.Options = {"verify": ("verify", options.truth)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the pack of a configured collection; `data=` and `feature=` as in training.
 
@@ -37,41 +41,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 when the config or the data have to be mended; 130 when interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    return guard_command(lambda: _prepare(words), "name another folder with data.packs=<folder>", ADVICE)
 
+    def work(words: list[str]) -> list[Path]:
+        others, values = options.parse(words, OPTIONS)
+        prepare(others, **values)
+        return []
 
-def _prepare(words: list[str]) -> int:
-    """Make the pack that the words of the command describe."""
-    if not words or "-h" in words or "--help" in words:
-        print(_help())  # noqa: T201
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    module, overrides = datamodule_from_overrides([word for word in words if word != "verify=true"])
-    pack = module.source.pack(module.feature.front, module.rules)
-    if "verify=true" in words and hasattr(pack, "verify"):
-        pack.verify()
-        log.info("every clip is, byte for byte, what was written")
-    hours = f"{len(pack.index)} clips, {int(pack.lengths.sum()):,} frames"
-    log.info("%s%s", hours, f" in {pack.folder}" if hasattr(pack, "folder") else "")
-    log.info("train with: python train.py %s", shlex.join(overrides))
-    return 0
+    return run_command(argv, _help, work, "name another folder with data.packs=<folder>", ADVICE)
 
 
 def _help() -> str:
-    from etude.config.validation import signature
-
-    sources = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
+    """Return the help with the sources, their settings, and the front ends."""
+    sources = sorted((conf_dir() / "data").glob("*.yaml"))
     fronts = sorted(path.stem for path in (conf_dir() / "feature" / "front").glob("*.yaml"))
-    settings = []
-    for name in sources:
-        known = signature(f"etude.data.sources.{name}.collection") if _is_source(name) else None
-        if known and known.takes:
-            settings.append(f"source={name:<8} {' '.join(f'{key}=...' for key in known.takes)}")
-    return HELP.format(options=", ".join(sources), settings="\n  ".join(settings), fronts=", ".join(fronts))
-
-
-def _is_source(name: str) -> bool:
-    from pathlib import Path
-
-    return (Path(__file__).parents[1] / "data" / "sources" / f"{name}.py").is_file()
+    named: dict[str, str] = {}  # target to option; of several options the one that is called like the module
+    for path in sources:
+        if found := TARGET.search(path.read_text("utf-8")):
+            named[found[1]] = path.stem if f".{path.stem}." in found[1] else named.get(found[1], path.stem)
+    known = {option: signature(target) for target, option in named.items()}
+    settings = [
+        f"source={option:<8} {' '.join(f'{key}=...' for key in found.takes)}"
+        for option, found in sorted(known.items())
+        if found and found.takes
+    ]
+    return HELP.format(
+        options=", ".join(path.stem for path in sources),
+        settings="\n  ".join(settings),
+        fronts=", ".join(fronts),
+    )

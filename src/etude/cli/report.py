@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from etude.cli.runner import guard_command
+from etude.config.options import asks_for_help
+from etude.errors import UserError
 from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -20,18 +22,21 @@ from etude.runs.results import write_metrics
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rebuild metrics.json and report.html of run folders; exit status 2 when one of them is not a run."""
-    return guard_command(lambda: _main(argv), "copy the run to a place that can be written")
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard_command(lambda: _report(words), "copy the run to a place that can be written")
 
 
-def _main(argv: Sequence[str] | None) -> int:
+def _report(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
-    folders: list[Path] = parser.parse_args(argv).runs
+    if asks_for_help(words):
+        parser.print_help()
+        return 0
+    folders: list[Path] = parser.parse_args(words).runs
     runs = [RunFolder(folder) for folder in folders]
     for run in runs:
         if lacking := run.missing_results():
-            print(f"{run.path} is not a finished run: it has no {' and no '.join(lacking)}.", file=sys.stderr)  # noqa: T201
-            return 2
+            raise UserError(f"{run.path} is not a finished run: it has no {' and no '.join(lacking)}.")
     for run in runs:
         write_metrics(run)
         print(write_report(run))  # noqa: T201

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from etude.config.options import asks_for_help
 from etude.errors import RunError, UserError
 from etude.files import os_errors
+from etude.files.atomic import remove_empty_folders
 from etude.system import signals, streams
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,6 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
         The command's own status, usually 0; 1 when it failed; 2 when its input has to be corrected; 130 after Ctrl-C;
         143 after SIGTERM. Where neither a stream nor a log could take the output, 0 becomes 1.
     """
-    from etude.files.atomic import remove_empty_folders
-
     with streams.guarded() as guarded:
         nested = not guarded
         with signals.handled():
@@ -47,15 +47,12 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
                 if signals.received():
                     atexit.register(logging.disable, logging.INFO)  # libraries report statistics as the process ends
                 status = signals.exit_status(error)
-            except (UserError, RunError) as error:
-                status = _refused(error)
-            except MemoryError:
-                status = _refused(RunError("out of memory; close other programs, or give the command less at a time"))
-            except OSError as error:
-                explained = os_errors.explain(error, way_out=way_out)
+            except Exception as error:
+                explained = os_errors.readable(error, way_out)
                 if explained is None:
                     raise
-                log.debug("the error", exc_info=True)
+                if isinstance(error, OSError):
+                    log.debug("the error", exc_info=True)
                 status = _refused(explained)
         if status and not nested:
             with suppress(OSError):
@@ -69,31 +66,38 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
 
 
 def run_command(
-    argv: Sequence[str] | None, help: str, work: Callable[[list[str]], Iterable[Path]], way_out: str = ""
+    argv: Sequence[str] | None,
+    help: str | Callable[[], str],
+    work: Callable[[list[str]], Iterable[Path]],
+    way_out: str = "",
+    advice: str = "",
+    level: int = logging.INFO,
 ) -> int:
-    """Run a command that writes pages, and print where they are.
+    """Run a command that writes files, and print their paths.
 
     Args:
-        argv: The words of the command; none takes those of the process.
-        help: What is printed when it is asked for, or nothing is.
-        work: Words to the pages that were written; raises UserError for what has to be mended.
-        way_out: What to change when a place cannot be written; see `guard`.
+        argv: The words of the command; None takes those of the process.
+        help: Text that is printed if it is asked for or there are no words; or a function that returns it.
+        work: Function from the words to the files that it wrote; raises UserError if the words have to be corrected.
+        way_out: What to change when a place cannot be written; see `guard_command`.
+        advice: How to continue after an interruption; see `guard_command`.
+        level: Level from which log messages are printed.
 
     Returns:
-        The exit status; see `guard`.
+        The exit status; see `guard_command`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
 
     def run() -> int:
-        if not words or "-h" in words or "--help" in words:
-            print(help)  # noqa: T201
+        if not words or asks_for_help(words):
+            print(help if isinstance(help, str) else help())  # noqa: T201
             return 0
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.basicConfig(level=level, format="%(message)s")
         for page in work(words):
             print(page)  # noqa: T201
         return 0
 
-    return guard_command(run, way_out)
+    return guard_command(run, way_out, advice)
 
 
 def _refused(error: UserError | RunError) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 from etude.cli.runner import guard_command
 from etude.config import groups_help
-from etude.config.compose import conf_dir, parse_arguments, raising_hydra
+from etude.config.compose import parse_arguments, run_hydra
+from etude.config.options import asks_for_help
 from etude.config.override_errors import error_text, override_errors
 from etude.errors import RunError, UserError
 from etude.experiment import start
@@ -42,11 +43,10 @@ def _main(argv: Sequence[str] | None) -> int:
     """Run the words of the command line, or those that are given."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
-    if groups_help.asked(sys.argv[1:]):
-        return _help()
-    import hydra
-
-    from etude.experiment.output_check import Refused
+    if asks_for_help(sys.argv[1:]):
+        print(groups_help.text(sys.argv[1:]))  # noqa: T201
+        return 0
+    from etude.experiment.output_check import OutputCheck, Refused, check_third_party  # heavy: hydra
 
     try:
         flags = parse_arguments(sys.argv[1:])
@@ -99,8 +99,7 @@ def _main(argv: Sequence[str] | None) -> int:
             raise
 
     try:
-        with raising_hydra():
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+        run_hydra(task, OutputCheck(), lambda output_dir, name: check_third_party(output_dir, (name,)))
     except (UserError, RunError) as error:
         if not STATUS.begun:
             print(error, file=sys.stderr)  # noqa: T201
@@ -138,15 +137,6 @@ def _main(argv: Sequence[str] | None) -> int:
     return state["status"] or STATUS.status
 
 
-def _help() -> int:
-    try:
-        print(groups_help.text(sys.argv[1:]))  # noqa: T201
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
-
-
 def _job(composed: Any, folder: Path) -> float | None:
     """Run one composed config in its folder; returns its score of the validation part, for a search."""
     from hydra.core.hydra_config import HydraConfig
@@ -154,8 +144,6 @@ def _job(composed: Any, folder: Path) -> float | None:
 
     config, resume = start.checked(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
-        from etude.sweeps import launcher
-
         try:
             launcher.refuse_processes(config["trainer"])
             there = launcher.standing(folder, config)
@@ -176,7 +164,7 @@ def _job(composed: Any, folder: Path) -> float | None:
 
 def _show(folder: Path) -> None:
     """The result table and where the report is."""
-    from etude.reports.comparison.compare import show
+    from etude.reports.comparison.compare import show  # heavy: numpy
 
     show([folder])
     log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))

@@ -1,10 +1,10 @@
-"""Composition of configs by Hydra: the only use of its private API."""
+"""Composition of configs by Hydra. No other folder uses Hydra's private interface."""
 
 from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,7 @@ from etude.errors import UserError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
+    from hydra.experimental.callback import Callback
     from omegaconf import DictConfig
 
 
@@ -25,9 +26,48 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
+class Composer:
+    """Hydra on conf/ and the folders of the search path.
+
+    Args:
+        hydra: As `open_hydra` creates it.
+    """
+
+    def __init__(self, hydra: Hydra) -> None:
+        self._hydra = hydra
+
+    @property
+    def loader(self) -> Any:
+        """Hydra's config loader."""
+        return self._hydra.config_loader
+
+    def compose(self, overrides: Sequence[str], name: str = "train") -> DictConfig:
+        """Return the composed config with Hydra's own node.
+
+        Args:
+            overrides: Overrides of the command line.
+            name: The config that they change.
+
+        Raises:
+            Exception: Hydra cannot compose it; `override_errors` explains why.
+        """
+        from hydra.types import RunMode
+
+        return self._hydra.compose_config(name, list(overrides), RunMode.RUN)
+
+    def run(self, task: Callable[[Any], Any], overrides: Sequence[str]) -> None:
+        """Compose a config and run a task with it in the folder that the config names.
+
+        Args:
+            task: Takes the composed config.
+            overrides: Overrides of the command line.
+        """
+        self._hydra.run("train", task, list(overrides), with_log_configuration=False)
+
+
 @contextmanager
-def open_hydra(folder: str | Path | None = None) -> Iterator[Hydra]:
-    """Hydra on conf/, which composes configs; whatever was open before is open again afterwards.
+def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
+    """Open Hydra on conf/; whatever was open before is open again afterwards.
 
     Args:
         folder: A folder of further options, which come before ours, as by `--config-dir`.
@@ -50,7 +90,7 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Hydra]:
         path = create_config_search_path(str(conf_dir()))
         if folder is not None:
             path.prepend("command-line", f"file://{Path(folder).absolute()}", SearchPathQuery(provider="schema"))
-        yield Hydra.create_main_hydra2("train", path)
+        yield Composer(Hydra.create_main_hydra2("train", path))
     finally:
         Singleton._instances.pop(GlobalHydra, None)
         if before is not None:
@@ -58,21 +98,55 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Hydra]:
 
 
 @contextmanager
-def raising_hydra() -> Iterator[None]:
-    """Let hydra.main raise what it would print, and check each folder that Hydra writes into, whatever the config says.
+def current_config(config: DictConfig) -> Iterator[None]:
+    """Make a composed config the one that `${hydra:...}` refers to until the block ends."""
+    from hydra.core.hydra_config import HydraConfig
 
-    `HYDRA_FULL_ERROR=1` raises as well, but the processes that a run starts would inherit it.
+    current = HydraConfig.instance()
+    before = current.cfg
+    current.set_config(config)
+    try:
+        yield
+    finally:
+        current.cfg = before
+
+
+def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write: Callable[[Path, str], None]) -> None:
+    """Run a task by `hydra.main` on the command line of this process.
+
+    Errors are raised, where Hydra would print them and exit. `HYDRA_FULL_ERROR=1` raises them as well, but the
+    processes that a run starts would inherit it.
+
+    Args:
+        task: Takes the composed config.
+        first_callback: Callback that precedes those of the config; no config can leave it out.
+        before_write: Called with folder and name of each file before Hydra writes it.
     """
+    import hydra
+
+    with _patched_hydra(first_callback, before_write):
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+
+
+@contextmanager
+def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str], None]) -> Iterator[None]:
+    """Replace the functions of Hydra that report errors, create callbacks and write files, until the block ends."""
     from hydra._internal import hydra, utils
+    from hydra._internal.callbacks import Callbacks
     from hydra.core import utils as jobs
 
-    from etude.experiment.output_check import CheckedCallbacks, check_third_party
+    report, callbacks, save = utils.run_and_report, hydra.Callbacks, jobs._save_config  # type: ignore[attr-defined]
 
-    kept, callbacks, original = utils.run_and_report, hydra.Callbacks, jobs._save_config  # type: ignore[attr-defined]
+    class CheckedCallbacks(Callbacks):
+        """Callbacks of a config, without those that are null, after the first one."""
 
-    def checked_save(cfg: Any, filename: str, output_dir: Path) -> None:
-        check_third_party(output_dir, (filename,))
-        original(cfg, filename, output_dir)
+        def __init__(self, config: Any = None) -> None:
+            super().__init__(config)
+            self.callbacks = [first_callback, *(callback for callback in self.callbacks if callback is not None)]
+
+    def checked_save(cfg: DictConfig, filename: str, output_dir: Path) -> None:
+        before_write(output_dir, filename)
+        save(cfg, filename, output_dir)
 
     utils.run_and_report = lambda func: func()
     hydra.Callbacks = CheckedCallbacks  # type: ignore[attr-defined]
@@ -80,16 +154,16 @@ def raising_hydra() -> Iterator[None]:
     try:
         yield
     finally:
-        utils.run_and_report = kept
+        utils.run_and_report = report
         hydra.Callbacks = callbacks  # type: ignore[attr-defined]
-        jobs._save_config = original
+        jobs._save_config = save
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
-    """The words of a command as Hydra takes them apart: flags and overrides.
+    """Parse a command line as Hydra does, into flags and overrides.
 
     Raises:
-        UserError: A flag that there is not, or a word between two flags.
+        UserError: An unknown flag, or an override between two flags.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -100,25 +174,25 @@ def parse_arguments(words: Sequence[str]) -> Namespace:
         raise UserError(message)
 
     parser.error = refuse  # type: ignore[method-assign]
-    found, strange = parser.parse_known_args(list(words))
-    if found.config_dir is not None and not Path(found.config_dir).is_dir():
-        refuse(f"--config-dir={found.config_dir}: there is no such folder")
-    if found.resolve and not found.cfg:
+    arguments, unknown = parser.parse_known_args(list(words))
+    if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
+        refuse(f"--config-dir={arguments.config_dir}: there is no such folder")
+    if arguments.resolve and not arguments.cfg:
         refuse("--resolve: goes with --cfg")
-    modes = (found.run, found.multirun, found.cfg, found.info, found.shell_completion)
+    modes = (arguments.run, arguments.multirun, arguments.cfg, arguments.info, arguments.shell_completion)
     if sum(map(bool, modes)) > 1:
         refuse("of --run, --multirun, --cfg, --info and --shell-completion only one is possible")
-    if not strange:
-        return found
-    said = []
-    for word in strange:
+    if not unknown:
+        return arguments
+    messages = []
+    for word in unknown:
         if word.startswith("-"):
             near = get_close_matches(word.partition("=")[0], flags, n=1)
             hint = f"did you mean {near[0]}?" if near else "python train.py --hydra-help lists them"
-            said.append(f"{word}: no such flag; {hint}")
+            messages.append(f"{word}: no such flag; {hint}")
         else:
-            said.append(f"{word}: stands behind a flag that has words before it; put the flags first")
-    raise UserError("\n".join(said))
+            messages.append(f"{word}: stands behind a flag that has words before it; put the flags first")
+    raise UserError("\n".join(messages))
 
 
 def plain_config(composed: DictConfig) -> dict[str, Any]:

@@ -34,11 +34,6 @@ PARTS = ("base", "space")  # groups inside groups that hold what options are mad
 STORED = re.compile(r'\.store\(\s*group="([\w/]+)",\s*name="(\w+)"')
 
 
-def asked(words: Sequence[str]) -> bool:
-    """Whether the words of a command ask for help."""
-    return "--help" in words or "-h" in words
-
-
 def text(words: Sequence[str]) -> str:
     """The help of the command that is running.
 

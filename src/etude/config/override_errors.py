@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config import groups_help
-from etude.config.compose import conf_dir, open_hydra
-from etude.config.overrides import SEVERAL, ParsedOverride, check_override
-from etude.config.validation import signature
+from etude.config.compose import Composer, conf_dir, current_config, open_hydra
+from etude.config.overrides import SEVERAL, ParsedOverride, check_override, parse_overrides
+from etude.config.validation import problems, signature
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
 
@@ -131,19 +130,19 @@ def override_errors(
     Returns:
         A sentence for each fault; empty when there is none, and when the error is not about the config.
     """
-    with open_hydra(folder) as hydra:
-        judged = [check_override(hydra, text, sweep, several) for text in words]
+    with open_hydra(folder) as composer:
+        judged = [check_override(composer, text, sweep, several) for text in words]
         found = [fault for word in judged for fault in word.faults]
         groups = [*groups_help.listing([conf_dir(), *([Path(folder)] if folder else [])])]
         tried = [
-            (where, list(_together(hydra, name, judged, chosen, groups, whole)))
+            (where, list(_together(composer, name, judged, chosen, groups, whole)))
             for chosen, where in _combinations(judged)
         ]
         everywhere = [fault for fault in tried[0][1] if all(fault in others for _, others in tried)]
         found += everywhere
         found += [f"{fault} (with {where})" for where, others in tried for fault in others if fault not in everywhere]
         if sweep and not found:
-            found = list(_before(hydra, name, judged))
+            found = list(_before(composer, name, judged))
     return list(dict.fromkeys(found)) or _said(error) or _of_hydra(words, error)
 
 
@@ -173,14 +172,14 @@ def _combinations(judged: list[ParsedOverride]) -> Iterator[tuple[list[str], str
 
 
 def _together(
-    hydra: Hydra, name: str, judged: list[ParsedOverride], chosen: list[str], groups: list[str], whole: bool
+    composer: Composer, name: str, judged: list[ParsedOverride], chosen: list[str], groups: list[str], whole: bool
 ) -> Iterator[str]:
     """Faults of one combination of options and of all keys."""
     unknown = [word.group for word in judged if word.group and not word.instead]
     try:
-        config = _compose(hydra, name, chosen)
+        config = composer.compose(chosen, name)
     except Exception:  # whatever it is, the one that raises alone says it
-        yield from _alone(hydra, name, chosen)
+        yield from _alone(composer, name, chosen)
         return
     if any(group in GLOBAL for group in unknown):
         return
@@ -196,35 +195,29 @@ def _together(
         yield from (fault for fault in _checked(config) if fault.split(".")[0].split(":")[0] not in unknown)
 
 
-def _before(hydra: Hydra, name: str, judged: list[ParsedOverride]) -> Iterator[str]:
+def _before(composer: Composer, name: str, judged: list[ParsedOverride]) -> Iterator[str]:
     """Keys that every option of a sweep has, and not the one that Hydra composes before it begins."""
     here = [word for word in judged if not word.swept and word.instead]
-    config = _compose(hydra, name, [word.instead[0] for word in here if word.group])
+    config = composer.compose([word.instead[0] for word in here if word.group], name)
     for word in here:
         if not word.group and _set(config, word.instead[0], []):
             yield f"{word.text}: Hydra wants the setting before the sweep has chosen; write ++{word.text.lstrip('+')}"
 
 
-def _compose(hydra: Hydra, name: str, words: list[str]) -> DictConfig:
-    from hydra.types import RunMode
-
-    return hydra.compose_config(name, list(words), RunMode.RUN)
-
-
-def _alone(hydra: Hydra, name: str, chosen: list[str]) -> Iterator[str]:
+def _alone(composer: Composer, name: str, chosen: list[str]) -> Iterator[str]:
     """Which option of a group cannot be composed, tried one after the other."""
     for text in chosen:
         try:
-            _compose(hydra, name, [text])
+            composer.compose([text], name)
         except Exception as error:
-            yield _option(hydra, name, text, error)
+            yield _option(composer, name, text, error)
 
 
-def _option(hydra: Hydra, name: str, text: str, error: Exception) -> str:
+def _option(composer: Composer, name: str, text: str, error: Exception) -> str:
     """The sentence about an option that is there and cannot be chosen like this."""
     key = text.partition("=")[0]
     bare = key.lstrip("+~")
-    config = _compose(hydra, name, [])
+    config = composer.compose([], name)
     choices = [str(choice) for choice in config.hydra.runtime.choices]
     if key.startswith("+") and bare in choices:
         return f"{text}: {bare} has an option already; leave out the plus"
@@ -241,12 +234,11 @@ def _option(hydra: Hydra, name: str, text: str, error: Exception) -> str:
 def _set(config: DictConfig, text: str, groups: list[str]) -> str:
     """Set a key as a word says; the sentence when that does not go, else ""."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = OverridesParser.create().parse_overrides([text])
+    overrides = parse_overrides([text])
     key, _, value = text.partition("=")
     bare = key.lstrip("+~")
     if not key.startswith("+") and (said := missing(config, bare, value, groups)):
@@ -268,23 +260,17 @@ def _set(config: DictConfig, text: str, groups: list[str]) -> str:
 
 def _checked(config: DictConfig) -> list[str]:
     """What the check of a run would say next, so that it is said at once."""
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from etude.config.validation import problems
-
-    kept = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
     try:
-        mine = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        if lacking := sorted(OmegaConf.missing_keys(mine)):
-            return [f"{key}: needs a value; add {key}=... to the command" for key in lacking]
-        plain: Any = OmegaConf.to_container(mine, resolve=True)
+        with current_config(config):
+            mine = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            if lacking := sorted(OmegaConf.missing_keys(mine)):
+                return [f"{key}: needs a value; add {key}=... to the command" for key in lacking]
+            plain: Any = OmegaConf.to_container(mine, resolve=True)
     except OmegaConfBaseException:
         return []
-    finally:
-        HydraConfig.instance().cfg = kept
     return problems(plain)
 
 

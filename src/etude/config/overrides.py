@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from etude.config.compose import Composer
 from etude.config.groups_help import PARTS
 from etude.config.validation import MAPS
-from etude.errors import UserError
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
 
 
@@ -38,11 +38,23 @@ class ParsedOverride:
     swept: bool = False
 
 
-def check_override(hydra: Hydra, text: str, sweep: bool, several: str = SEVERAL) -> ParsedOverride:
+def parse_overrides(texts: Sequence[str], loader: Any = None) -> list[Override]:
+    """Parse overrides by Hydra's grammar.
+
+    Args:
+        texts: Such as `optim.lr=interval(1e-4,1e-2)`.
+        loader: Hydra's config loader, for a glob over the options of a group.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create(config_loader=loader).parse_overrides(list(texts))
+
+
+def check_override(composer: Composer, text: str, sweep: bool, several: str = SEVERAL) -> ParsedOverride:
     """Judge a word.
 
     Args:
-        hydra: Knows the groups.
+        composer: Finds the groups.
         text: Such as `backbone=lstm`.
         sweep: Whether several values are what is wanted.
         several: What is said of them where they are not.
@@ -52,14 +64,14 @@ def check_override(hydra: Hydra, text: str, sweep: bool, several: str = SEVERAL)
 
     if "\0" in text:
         return ParsedOverride(text, [f"{text!r}: holds a zero byte, which no setting may"])
-    repository = hydra.config_loader.repository  # type: ignore[attr-defined]
+    repository = composer.loader.repository
     key, equals, value = text.partition("=")
     bare = key.lstrip("+~")
     grouped = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # which sets keys inside it
     if not equals and not text.startswith("~"):
         known = f"; there are {', '.join(_options(repository, bare))}" if grouped else ""
         return ParsedOverride(text, [f"{text}: is not of the form name=value{known}"], bare if grouped else "")
-    parser = OverridesParser.create(hydra.config_loader)
+    parser = OverridesParser.create(composer.loader)
     try:
         (override,) = parser.parse_overrides([text])
     except HydraException:
@@ -151,14 +163,6 @@ def _every(repository: Any, group: str) -> list[str]:
     inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in PARTS]
     nested = [f"{name}/{option}" for name in inner for option in _every(repository, f"{group}/{name}")]
     return sorted({*_options(repository, group), *nested})
-
-
-def split_pair(word: str) -> tuple[str, str]:
-    """Name and value of a word; a UserError when it has no equals sign."""
-    key, equals, value = word.lstrip("+").partition("=")
-    if not equals:
-        raise UserError(f"{word}: is not of the form name=value; --help shows some")
-    return key, value
 
 
 def quote_value(value: str, annotation: str = "") -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etude.config.instantiate import vet
+from etude.config.validation import problems
 from etude.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,6 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: The config cannot be read or would call code that is not trusted.
     """
-    from etude.config.instantiate import vet
-    from etude.config.validation import problems
-
     config = read(path)
     vet(config)
     if faults := problems(config):
@@ -98,6 +97,22 @@ def _count(node: Any, known: dict[int, int]) -> int:
 def _nodes(item: Any) -> tuple[Any, ...]:
     """Return the nodes of an item of a sequence, or of a mapping, which are pairs."""
     return item if isinstance(item, tuple) else (item,)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted keys; a list is one value.
+
+    Args:
+        config: The config.
+        prefix: Text before each key.
+    """
+    values: dict[str, Any] = {}
+    for key, item in config.items():
+        if isinstance(item, dict) and item:
+            values |= flat(item, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = item
+    return values
 
 
 def relocate(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

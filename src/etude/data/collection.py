@@ -16,13 +16,10 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.data.readers import read_sound
-from etude.errors import DataError, UserError
+from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from etude.data.pack import Pack
-    from etude.data.packing import PackOptions
 
 
 # A path, the front end and the shortest length that counts, in seconds, to frames (T, F). A function of a module, so
@@ -122,20 +119,6 @@ class Collection:
                     "and tested; give it more clips, merge it with another class, or leave it out"
                 )
         return self
-
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
-        """The pack of this collection, from disk or made now.
-
-        Raises:
-            UserError: The front end takes images, and the collection holds sound.
-        """
-        from etude.data.packing import prepare_pack
-
-        if self.reader is read_sound and not front.reads_sound:
-            raise UserError(
-                f"feature=image: takes images, and {self.name} holds sound; choose another feature, such as feature=mel"
-            )
-        return prepare_pack(self, front, rules)
 
 
 def slug(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +17,11 @@ from etude.config.instantiate import make
 from etude.data.batches import Batch, Clips, CropBatchSampler
 from etude.data.collection import Collection
 from etude.data.feature import Feature
-from etude.data.pack import Pack
-from etude.data.packing import LONGEST, PackOptions
+from etude.data.pack import LONGEST, Pack, PackOptions
+from etude.data.packing import open_pack
 from etude.data.splits import PARTS, Split
 from etude.errors import DataError
 from etude.system.machine import why_one_process
-
-if TYPE_CHECKING:
-    pass
-
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +30,7 @@ class MusicData(LightningDataModule):
     """Batches of frames with their true values.
 
     Args:
-        source: The collection, or anything that packs like one.
+        source: The collection, or a source that makes its own pack.
         feature: What the network sees of a frame.
         split: How clips are parted.
         batch_size: Clips of a training step, over all devices together.
@@ -116,15 +112,19 @@ class MusicData(LightningDataModule):
         """What can be learned from this collection, by name."""
         return self.source.targets
 
+    def open_pack(self) -> Pack:
+        """Return the pack of all clips, prepared first where it is missing or out of date."""
+        return open_pack(self.source, self.feature.front, self.rules)
+
     def prepare_data(self) -> None:
         """Make the pack if it is not there yet."""
-        self.source.pack(self.feature.front, self.rules)
+        self.open_pack()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the pack, part it, and measure the training part."""
         if hasattr(self, "pack"):
             return
-        self.pack = self.source.pack(self.feature.front, self.rules)
+        self.pack = self.open_pack()
         self.parts = self.split.assign(self.pack.index, list(self.targets))
         self.y = {name: _values(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
@@ -233,6 +233,6 @@ def _values(column: np.ndarray, spec: dict[str, Any]) -> Tensor:
     return torch.tensor([place.get(value, -1) for value in column])
 
 
-def data(config: Mapping[str, Any]) -> MusicData:
-    """The data module of a whole config."""
+def build_datamodule(config: Mapping[str, Any]) -> MusicData:
+    """Return the data module of a whole config."""
     return make(config["data"], feature=make(config["feature"]), seed=config["seed"])

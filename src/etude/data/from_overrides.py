@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import conf_dir, open_hydra
-from etude.config.overrides import quote_value, split_pair
+from etude.config import options
+from etude.config.compose import Composer, conf_dir, open_hydra
+from etude.config.override_errors import error_text, override_errors
+from etude.config.overrides import quote_value
+from etude.config.validation import node_problems, signature
 from etude.errors import UserError
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
     from etude.data.datamodule import MusicData
 
+log = logging.getLogger(__name__)
+OPTIONS: options.Options = {
+    "workers": ("workers", options.whole()),
+    "retry": ("retry", options.truth),
+    "ray": ("ray", str),
+}
+"""Options of the preparation itself."""
 
-def datamodule_from_overrides(words: list[str]) -> tuple[MusicData, list[str]]:
+
+def prepare(words: Sequence[str], verify: bool = False) -> None:
+    """Make the pack of a collection if it is not there, and log what it contains.
+
+    Args:
+        words: As for `datamodule_from_overrides`.
+        verify: Whether the pack is read once more and compared with its checksums.
+
+    Raises:
+        UserError: A word is unknown, or a value is missing or of the wrong type.
+    """
+    module, overrides = datamodule_from_overrides(words)
+    pack = module.open_pack()
+    if verify and hasattr(pack, "verify"):
+        pack.verify()
+        log.info("every clip is, byte for byte, what was written")
+    hours = f"{len(pack.index)} clips, {int(pack.lengths.sum()):,} frames"
+    log.info("%s%s", hours, f" in {pack.folder}" if hasattr(pack, "folder") else "")
+    log.info("train with: python train.py %s", shlex.join(overrides))
+
+
+def datamodule_from_overrides(words: Sequence[str]) -> tuple[MusicData, list[str]]:
     """The data module of some words.
 
     Args:
@@ -32,8 +64,8 @@ def datamodule_from_overrides(words: list[str]) -> tuple[MusicData, list[str]]:
     from omegaconf.errors import OmegaConfBaseException
 
     overrides, settings, own = _translate(words)
-    with open_hydra() as hydra:
-        source = _composed(hydra, overrides, words).data.source
+    with open_hydra() as composer:
+        source = _composed(composer, overrides, words).data.source
         known = list(source.keys())
         annotations = _annotations(str(source.get("_target_")))
         for key, value in settings.items():
@@ -47,7 +79,7 @@ def datamodule_from_overrides(words: list[str]) -> tuple[MusicData, list[str]]:
             )
             text = quote_value(value, annotations.get(key, ""))
             overrides += [f"~{path}", f"+{path}={text}"] if replaced else [f"{path}={text}"]
-        config = _composed(hydra, overrides, words)
+        config = _composed(composer, overrides, words)
     try:
         if missing := sorted(OmegaConf.missing_keys(config.data)):
             bare = {key: key.removeprefix("data.source.") for key in missing}
@@ -62,8 +94,6 @@ def datamodule_from_overrides(words: list[str]) -> tuple[MusicData, list[str]]:
 
 def _annotations(target: str) -> dict[str, str]:
     """Return the types of a source's settings; none where its code cannot be read."""
-    from etude.config.validation import signature
-
     try:
         found = signature(target)
     except LookupError:
@@ -71,14 +101,10 @@ def _annotations(target: str) -> dict[str, str]:
     return found.takes if found else {}
 
 
-def _composed(hydra: Hydra, overrides: list[str], words: list[str]) -> Any:
+def _composed(composer: Composer, overrides: list[str], words: Sequence[str]) -> Any:
     """The config of some overrides, or a sentence for each that is wrong, as this command would have it."""
-    from hydra.types import RunMode
-
-    from etude.config.override_errors import error_text, override_errors
-
     try:
-        return hydra.compose_config("train", list(overrides), RunMode.RUN)
+        return composer.compose(overrides)
     except Exception as error:
         found = override_errors(overrides, error=error, several="several values, where one is wanted", whole=False)
         if not found:
@@ -93,34 +119,23 @@ def _module(config: Any) -> MusicData:
     """The data module of a composed config, checked as in training; the other groups do not matter here."""
     from omegaconf import OmegaConf
 
-    from etude.config.validation import node_problems
-    from etude.data import datamodule
+    from etude.data import datamodule  # heavy: torch and lightning
 
     plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
     if faults := [fault for key, node in plain.items() for fault in node_problems(key, node)]:
         raise UserError("\n".join(faults))
-    return datamodule.data({**plain, "seed": 0})
+    return datamodule.build_datamodule({**plain, "seed": 0})
 
 
-def _translate(words: list[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
-    """What Hydra is told, what the source is told, and what is this command's own."""
+def _translate(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
+    """Return the overrides of Hydra, the settings of the source, and the options of the preparation."""
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} | {"outputs"}
+    others, own = options.parse(words, OPTIONS)
     overrides: list[str] = []
     settings: dict[str, str] = {}
-    own: dict[str, Any] = {}
-    for word in words:
-        key, value = split_pair(word)
-        if key == "workers":
-            if not value.isdigit() or not int(value):
-                raise UserError(f"workers={value}: must be a whole number of at least 1")
-            own["workers"] = int(value)
-        elif key == "retry":
-            if value.lower() not in ("true", "false"):
-                raise UserError(f"retry={value}: must be true or false")
-            own["retry"] = value.lower() == "true"
-        elif key == "ray":
-            own["ray"] = value
-        elif key == "source":
+    for word in others:
+        key, value = options.split_pair(word)
+        if key == "source":
             overrides.insert(0, f"data={value}")
         elif key in groups or "." in key or "/" in key:
             overrides.append(word)

@@ -1,4 +1,6 @@
-"""Frames on disk: one memory-mapped float16 file for all clips, a table of where each begins, and a manifest.
+"""Packs of frames, and the options by which they are prepared.
+
+A pack is one memory-mapped float16 file for all clips, a table of where each begins, and a manifest.
 
 A crop of a clip is one contiguous read. float16 holds dB values to within 0.04 dB, which is below what 16-bit audio
 carries at that level, at half the memory of float32.
@@ -11,12 +13,13 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.errors import DataError
+from etude.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,44 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 FRAMES, INDEX, MANIFEST = "frames.f16", "index.parquet", "manifest.json"
+LONGEST = 3600.0  # seconds; of an hour the frames of a process take about a gigabyte while they are made
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """What is packed, and by whom.
+
+    Args:
+        packs: Folder of packs. Each front end has one of its own beside the others.
+        shortest: Clips below this length are skipped, in seconds.
+        max_skipped: Share of clips that may be skipped. More is a mistake, not a collection.
+        workers: Processes; none means one per core.
+        ray: Address of a Ray cluster, or `local`; none uses processes of this machine.
+        retry: Try again what was skipped, although its files are what they were.
+        read_only: Refuse to make or change a pack; one that is complete and up to date is read.
+        longest: Sound files above this length are skipped, in seconds; none accepts any. They are decoded no further.
+    """
+
+    packs: Path = Path("outputs/packs")
+    shortest: float = 0.0
+    max_skipped: float = 0.1
+    workers: int | None = None
+    ray: str | None = None
+    retry: bool = False
+    read_only: bool = False
+    longest: float | None = LONGEST
+
+    def __post_init__(self) -> None:
+        if self.longest is not None and not self.longest > max(self.shortest, 0.0):
+            raise UserError(
+                f"data.max_seconds={self.longest:g}: must be greater than data.min_seconds={self.shortest:g}, or null"
+            )
+
+    @property
+    def identity(self) -> dict[str, float | None]:
+        """Values that decide which clips a pack has; the usual `longest` is left out, as in packs without a limit."""
+        limit = {} if self.longest == LONGEST else {"longest": self.longest}
+        return {"shortest": self.shortest, **limit}
 
 
 class Pack:

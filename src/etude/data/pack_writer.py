@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.data.collection import LeftOut
 from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined, digest
 from etude.errors import DataError
 from etude.files import ownership
@@ -24,8 +25,6 @@ from etude.files.atomic import move, open_file, remove_folder, replacing, write_
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from etude.data.collection import LeftOut
 
 
 JOURNAL, SKIPPED, SUSPECT = "journal.jsonl", "skipped.csv", "suspect.csv"

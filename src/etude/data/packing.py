@@ -1,4 +1,4 @@
-"""Preparation of a pack from a collection of files."""
+"""Preparation of packs: from the files of a collection, or by a source that has frames of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from etude.audio.plausibility import SuspectSoundWarning
 from etude.data import pack_writer
 from etude.data import workers as runners
 from etude.data.collection import Collection, LeftOut, Reader
-from etude.data.pack import FORMAT, MANIFEST, Pack, digest
+from etude.data.pack import FORMAT, MANIFEST, Pack, PackOptions, digest
 from etude.data.pack_writer import JournalEntry, PackWriter
 from etude.data.readers import read_sound
 from etude.errors import DataError, UserError
@@ -36,46 +36,30 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-LONGEST = 3600.0  # seconds; of an hour the frames of a process take about a gigabyte while they are made
 SHOWN = 10  # suspect clips that the log names
 OTHER_PACKS = "name another folder with data.packs=<folder>"
 
 
-@dataclass(frozen=True)
-class PackOptions:
-    """What is packed, and by whom.
+class PackSource(Protocol):
+    """Data source that opens or makes its own pack, because its frames do not come from the files of a collection."""
+
+    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
+        """Return the pack of the source."""
+
+
+def open_pack(source: Collection | PackSource, front: FrontEnd, rules: PackOptions) -> Pack:
+    """Return the pack of a data source, prepared first where it is missing or out of date.
 
     Args:
-        packs: Folder of packs. Each front end has one of its own beside the others.
-        shortest: Clips below this length are skipped, in seconds.
-        max_skipped: Share of clips that may be skipped. More is a mistake, not a collection.
-        workers: Processes; none means one per core.
-        ray: Address of a Ray cluster, or `local`; none uses processes of this machine.
-        retry: Try again what was skipped, although its files are what they were.
-        read_only: Refuse to make or change a pack; one that is complete and up to date is read.
-        longest: Sound files above this length are skipped, in seconds; none accepts any. They are decoded no further.
+        source: The data source.
+        front: Front end of the frames.
+        rules: Options of the preparation.
+
+    Raises:
+        DataError: The source cannot be packed.
+        UserError: The front end does not fit the source.
     """
-
-    packs: Path = Path("outputs/packs")
-    shortest: float = 0.0
-    max_skipped: float = 0.1
-    workers: int | None = None
-    ray: str | None = None
-    retry: bool = False
-    read_only: bool = False
-    longest: float | None = LONGEST
-
-    def __post_init__(self) -> None:
-        if self.longest is not None and not self.longest > max(self.shortest, 0.0):
-            raise UserError(
-                f"data.max_seconds={self.longest:g}: must be greater than data.min_seconds={self.shortest:g}, or null"
-            )
-
-    @property
-    def identity(self) -> dict[str, float | None]:
-        """Values that decide which clips a pack has; the usual `longest` is left out, as in packs without a limit."""
-        limit = {} if self.longest == LONGEST else {"longest": self.longest}
-        return {"shortest": self.shortest, **limit}
+    return prepare_pack(source, front, rules) if isinstance(source, Collection) else source.pack(front, rules)
 
 
 def prepare_pack(collection: Collection, front: FrontEnd, rules: PackOptions) -> Pack:
@@ -94,7 +78,13 @@ def prepare_pack(collection: Collection, front: FrontEnd, rules: PackOptions) ->
 
     Raises:
         DataError: Too many files give no frames.
+        UserError: The front end takes images, and the collection holds sound.
     """
+    if collection.reader is read_sound and not front.reads_sound:
+        raise UserError(
+            f"feature=image: takes images, and {collection.name} holds sound; choose another feature, "
+            "such as feature=mel"
+        )
     key = json.dumps({**front.to_dict(), **rules.identity}, sort_keys=True)
     folder = rules.packs / f"{collection.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     origin = {"front": front.to_dict(), **rules.identity, **about(collection)}

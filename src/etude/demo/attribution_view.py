@@ -13,7 +13,7 @@ from etude.inspection import attribution, clip_axes
 from etude.inspection.clip_axes import Scene
 from etude.inspection.clips import truth
 from etude.reports.html import load_template
-from etude.training import build
+from etude.training.build import load_learner
 
 if TYPE_CHECKING:
     from etude.training.learner import Learner
@@ -35,7 +35,7 @@ class AttributionView:
         """The network on the CPU, where attributions are computed; another copy where the first is on a GPU."""
         if self._network is None:
             here = self.model.device.type == "cpu"
-            self._network = self.model.network if here else build.load(self.model.checkpoint)
+            self._network = self.model.network if here else load_learner(self.model.checkpoint)
         return self._network
 
     def page(self, told: PredictionResult, place: int, target: str) -> str:

@@ -13,7 +13,6 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from etude.demo.page import Parts
 
 
-GRADIO_MISSING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 FIRST_PORT, LAST_PORT = 7860, 7959  # ports that are tried
 
 
@@ -56,14 +54,6 @@ class DemoOptions:
     seconds: float = 600.0
     device: str = "auto"
     browser: bool = True
-
-
-def installed() -> bool:
-    """Whether gradio is there."""
-    try:
-        return find_spec("gradio") is not None
-    except ValueError:  # an empty module in its place
-        return False
 
 
 log = logging.getLogger(__name__)

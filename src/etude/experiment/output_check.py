@@ -1,4 +1,7 @@
-"""Hydra callback that checks output folders before Hydra writes into them."""
+"""Hydra callback that checks output folders before Hydra writes into them.
+
+`run_hydra` calls it before all callbacks of the config, so that no override can leave it out.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
@@ -56,18 +58,6 @@ class OutputCheck(Callback):
         """
         if folder := _selected(config, "hydra.sweep.dir"):
             _refusing(check_third_party, folder, (MULTIRUN,), start.SWEEP_OUTPUTS)
-
-
-class CheckedCallbacks(Callbacks):
-    """Callbacks of a config with the output check before all others; no config can leave it out.
-
-    Args:
-        config: As Hydra composed it; callbacks that are null are left out.
-    """
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self.callbacks = [OutputCheck(), *(callback for callback in self.callbacks if callback is not None)]
 
 
 def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> None:

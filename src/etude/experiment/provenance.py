@@ -8,7 +8,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from etude.data.datamodule import MusicData
 
 
+FAULT = "ETUDE_FAULT"
+"""Environment variable of a job of a sweep: the file in which it leaves the error that ended it."""
 PACKAGES = (
     "etude",
     "torch",
@@ -33,7 +34,9 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Command, git commit of the working directory, versions, and the machine."""
+    """Return the command, the git commit of the working directory, versions, and the machine."""
+    from importlib.metadata import version  # heavy: email
+
     return {
         "command": command(),
         "git": git(),
@@ -43,9 +46,7 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The line that does this again; of a job of a sweep, without what says where in the sweep it is."""
-    from etude.sweeps.progress import FAULT
-
+    """Return the command line that repeats the run; of a job of a sweep, without its position in the sweep."""
     words = sys.argv[1:]
     if FAULT in os.environ:
         words = [word for word in words if not word.startswith(("--run", "hydra.", "hydra/", "sweep=", "sweep."))]
@@ -88,7 +89,7 @@ def _git(*arguments: str) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and accelerator."""
+    """Return the processor, cores, memory and accelerator."""
     import torch
 
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
@@ -108,8 +109,8 @@ def hardware() -> dict[str, Any]:
 
 
 def dataset(data: MusicData) -> dict[str, Any]:
-    """What the data module holds, for the data card of a report."""
-    from etude.data.splits import PARTS, UNUSED, group_codes, split_hash
+    """Return the content of the data module, for the data card of a report."""
+    from etude.data.splits import PARTS, UNUSED, group_codes, split_hash  # heavy: numpy
 
     index, source, front = data.pack.index, data.source, data.feature.front
     groups, used = group_codes(index), data.parts != UNUSED

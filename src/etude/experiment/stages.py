@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data import datamodule
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import RunError, UserError
 from etude.files import atomic
 from etude.runs.folder import RunFolder
@@ -19,14 +19,21 @@ from etude.runs.results import write_metrics, write_predictions, write_record, w
 from etude.system import signals
 from etude.system.distributed import first
 from etude.system.machine import usable_cores
-from etude.training import build
+from etude.training.build import (
+    build_learner,
+    build_loggers,
+    build_trainer,
+    check_strategy,
+    compile_backbone,
+)
+from etude.training.checkpointing import restoring
+from etude.training.frozen_features import frozen_cache
 from etude.training.memory_errors import explain_memory_errors, of_memory
 
 if TYPE_CHECKING:
     import pandas as pd
     from pytorch_lightning import Trainer
 
-    from etude.data.datamodule import MusicData
     from etude.training.learner import Learner
 
 
@@ -55,7 +62,6 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
 
     from etude.loggers.base import tracked
     from etude.loggers.finished_run import FinishedRun
-    from etude.training import frozen_features
 
     warnings.filterwarnings(
         "ignore",
@@ -81,22 +87,23 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and knows no quota of a container
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
-    data = datamodule.data(config)
+    data = build_datamodule(config)
     data.prepare_data()
     data.setup()
     check(config, data)
     try:
-        learner = build.learner(config, data, resume)
+        learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:
         if not of_memory(error):
             raise
         raise UserError("backbone: the network does not fit into memory; make it smaller") from error
-    learner.cache = frozen_features.frozen_cache(learner, data, folder)
+    learner.use_cache(frozen_cache(learner, data, folder))
     if data.overfit:
         learner.without_noise()
     if config.get("compile"):
-        build.compiled(learner)
-    trainer = build.trainer(config, folder, resume)
+        compile_backbone(learner)
+    check_strategy(config, learner.task.balance)
+    trainer = build_trainer(config, folder, resume)
     say(data, learner)
     with tracked(trainer.loggers) as trackers:
         result = fit_and_measure(config, folder, trainer, learner, data, begun, last if resume else None)
@@ -130,14 +137,11 @@ def fit_and_measure(
     Returns:
         The content of metrics.json; empty where there is no test, and on all processes but the first.
     """
-    from etude.training.checkpointing import restoring
-    from etude.training.lr_finder import LearningRateFinder
-
     fitting = time.monotonic()
     with restoring(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
         trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
-    if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        return {}  # it was about the learning rate, and the weights are ruined
+    if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return {}
     trained = time.monotonic()
     about = outcome(trainer, learner)
     if data.overfit:
@@ -150,7 +154,7 @@ def fit_and_measure(
         return {}
     with restoring(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
         table = predict(trainer, learner, data)
-        learner.cache = None  # and its disk is free
+        learner.use_cache(None)
         if table is None:
             return {}
         names = list(config["task"]["targets"])
@@ -313,7 +317,7 @@ def complete(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     from etude.loggers.finished_run import FinishedRun
 
     result = measured(run)
-    with tracked(build.loggers(config, run.path)) as trackers:
+    with tracked(build_loggers(config, run.path)) as trackers:
         for tracker in trackers:
             tracker.hand_over(FinishedRun(run))
     return result

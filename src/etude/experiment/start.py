@@ -13,6 +13,7 @@ from etude.config.compose import plain_config as plain
 from etude.config.stored import place_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
+from etude.files.lock import RUN, Lock
 from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder
 from etude.system import streams
 from etude.system.distributed import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
@@ -70,8 +71,6 @@ def claim(folder: Path, resume: bool) -> None:
         UserError: A file that the run would write belongs to somebody else, another run is in the folder, or another
             process writes there.
     """
-    from etude.files.lock import RUN, Lock
-
     key = str(folder.absolute())
     if key in _locks:
         return
@@ -159,7 +158,7 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
     """
     from omegaconf import OmegaConf
 
-    from etude.experiment.stages import run  # heavy, and only now needed
+    from etude.experiment.stages import run  # heavy: torch and lightning
 
     files = RunFolder(folder)
     known = [files.checkpoints_path, files.trackers_path]  # there is something, or somebody knows of it

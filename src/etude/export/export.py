@@ -25,17 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-FORMATS, INPUTS = ("onnx", "torch", "safetensors"), ("waveform", "frames")
-
-
 @dataclass
 class ExportOptions:
     """What is to be exported.
 
     Args:
         run: A run folder, or a checkpoint.
-        formats: Of FORMATS.
-        takes: What graphs take, of INPUTS.
+        formats: Of onnx, torch and safetensors.
+        takes: What graphs take: waveform or frames.
         to: Where it goes; none: in the run, or beside the checkpoint.
         check: Sounds that it is tried on; none: clips of its data.
         push: Its name on the hub; none keeps it here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
+from etude.files.atomic import write_bytes, write_text
+from etude.files.safe_read import CONFIG
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +52,10 @@ def onnx(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[str
     """
     import torch
 
-    from etude.export.graph import to_onnx
-
     with _quiet():
         made = torch.onnx.export(
             program, (), dynamo=True, verbose=False, opset_version=OPSET, input_names=graph.inputs,
-            output_names=graph.outputs, custom_translation_table=to_onnx(),
+            output_names=graph.outputs, custom_translation_table=lstm_translation(),
         )  # fmt: skip
     assert made is not None
     made.model.metadata_props[ABOUT] = json.dumps(about, ensure_ascii=False)
@@ -92,9 +93,7 @@ def program(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[
     """Write a graph as torch's program, and open it again; see `onnx`."""
     import torch
 
-    from etude.export.graph import restore
-
-    restore(program)
+    restore_torch_lstm(program)
     program.example_inputs = None
     with _quiet():
         torch.export.save(program, path, extra_files={f"{ABOUT}.json": json.dumps(about, ensure_ascii=False)})
@@ -127,14 +126,53 @@ def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: 
     """
     from safetensors.torch import save
 
-    from etude.files.atomic import write_bytes, write_text
-    from etude.files.safe_read import CONFIG
-
     # two names of one tensor, as of weights that are shared, are two tensors in this format
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     write_bytes(path, save(tensors, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path.with_name(CONFIG), text)
+
+
+def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:
+    """Replace the operation `etude::lstm` by torch's own LSTM, in place, so that a program needs torch alone."""
+    import torch
+
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.etude.lstm.default:
+            continue
+        x, h, c, *weights = node.args
+        with graph.inserting_before(node):
+            whole = graph.call_function(
+                torch.ops.aten.lstm.input, (x, [h, c], weights, True, 1, 0.0, False, False, True)
+            )
+            states = graph.call_function(operator.getitem, (whole, 0))
+        whole.meta = {**node.meta, "val": (node.meta["val"], h.meta["val"], c.meta["val"])}
+        states.meta = dict(node.meta)
+        node.replace_all_uses_with(states)
+        graph.erase_node(node)
+    graph.lint()
+    program.graph_module.recompile()
+
+
+def lstm_translation() -> dict[Any, Any]:
+    """Return the translation of `etude::lstm` into ONNX, which orders gates otherwise and has time before the batch."""
+    import onnxscript
+    import torch
+
+    op: Any = onnxscript.opset20  # whose types know tensors alone
+
+    def ordered(weight: Any) -> Any:
+        i, f, g, o = op.Split(weight, axis=0, num_outputs=4)
+        return op.Concat(i, o, f, g, axis=0)
+
+    def translated(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+        bias = op.Concat(ordered(b_ih), ordered(b_hh), axis=0)
+        weights = (op.Unsqueeze(value, [0]) for value in (ordered(w_ih), ordered(w_hh), bias))
+        states, *_ = op.LSTM(op.Transpose(x, perm=[1, 0, 2]), *weights, hidden_size=w_hh.shape[1])
+        return op.Transpose(op.Squeeze(states, [1]), perm=[1, 0, 2])
+
+    return {torch.ops.etude.lstm.default: translated}
 
 
 @contextmanager

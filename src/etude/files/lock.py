@@ -9,11 +9,13 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from etude.errors import UserError
 from etude.files import atomic, ownership
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 log = logging.getLogger(__name__)
 RUN = ".lock"  # of the folder of a run
@@ -30,7 +32,7 @@ class Lock:
     def __init__(self, path: Path, subject: str) -> None:
         self.path, self.subject = path, subject
         self._holder = path.with_name(f"{path.name}.holder")
-        self._lock: FileLock | None = None
+        self._lock: BaseFileLock | None = None
 
     def acquire(self, wait: bool = False) -> None:
         """Take the lock.
@@ -42,6 +44,8 @@ class Lock:
             UserError: Another process holds it and this one does not wait; or something else has the name of the lock.
             OSError: The lock file cannot be created.
         """
+        from filelock import FileLock, Timeout  # heavy: asyncio
+
         new = not os.path.lexists(self.path)
         if not new and (self.path.is_symlink() or not self.path.is_file()):
             raise UserError(f"{self.path}: is not a file, and a lock must have this name; remove it")

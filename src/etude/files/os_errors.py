@@ -1,4 +1,4 @@
-"""Error messages for errors of the file system."""
+"""Error messages for errors of the file system and of memory."""
 
 from __future__ import annotations
 
@@ -49,6 +49,20 @@ def explained(place: str | Path | None = None, way_out: str = "", subject: str =
         if sentence is None:
             raise
         raise sentence from error
+
+
+def readable(error: BaseException, way_out: str = "") -> UserError | RunError | None:
+    """Return the error to report to the user in place of an exception; None for a fault of the program.
+
+    Args:
+        error: The exception; an error that has a sentence for the user is returned itself.
+        way_out: What to change where a place cannot be written, as for `explain`.
+    """
+    if isinstance(error, UserError | RunError):
+        return error
+    if isinstance(error, MemoryError):
+        return RunError("out of memory; close other programs, or give the command less at a time")
+    return explain(error, way_out=way_out) if isinstance(error, OSError) else None
 
 
 def explain(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,38 +76,6 @@ def _exported(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("etude"), dict):
         raise UserError(f"{config}: is the config of something else; it holds no recipe of a network")
     return {"state_dict": read_tensors(path), "etude": found["etude"]}
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every global generator of random numbers, as tensors and plain values."""
-    import random
-
-    import numpy as np
-    import torch
-
-    kind, keys, place, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # what others may draw from
-    version, internal, following = random.getstate()
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(internal), following]}
-    state["numpy"] = [kind, [int(key) for key in keys], place, has_gauss, gauss]
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put every global generator where `random_state` found it."""
-    import random
-
-    import numpy as np
-    import torch
-
-    torch.set_rng_state(state["torch"].cpu())
-    version, internal, following = state["python"]
-    random.setstate((version, tuple(internal), following))
-    kind, keys, place, has_gauss, gauss = state["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), place, has_gauss, gauss))  # noqa: NPY002
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
 from etude.errors import UserError
 from etude.inference.windows import Plan, Window
-from etude.training import build
+from etude.training.build import load_learner
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -108,7 +108,7 @@ class Model:
             raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda: there is no GPU that torch can use; leave it out or say device=cpu")
-        self.checkpoint, self.network = checkpoint, build.load(checkpoint)
+        self.checkpoint, self.network = checkpoint, load_learner(checkpoint)
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
         if not images and not hears(self.front):
             raise UserError(f"{checkpoint}: this network looks at images, and takes no sound")

@@ -20,7 +20,7 @@ from etude.inference.tables import show
 from etude.inference.windows import UNKNOWN, Plan
 from etude.runs.folder import PREDICT, find_weights
 
-FORMATS, PAGES = ("csv", "json", "parquet"), 20
+PAGES = 20  # files that the page shows
 
 
 @dataclass

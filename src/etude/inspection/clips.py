@@ -14,18 +14,17 @@ from torch import Tensor
 
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
-from etude.data import datamodule
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
 from etude.reports import clip_frames
 from etude.reports.clip_frames import hears
 from etude.runs.folder import RunFolder
-from etude.training import build
+from etude.training.build import load_learner
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from etude.data.datamodule import MusicData
     from etude.data.pack import Pack
     from etude.training.learner import Learner
 
@@ -153,7 +152,7 @@ class InspectedRun:
         self.path = named.get(checkpoint, Path(checkpoint))
         if not self.path.is_file():
             raise UserError(f"{self.path}: there is no such checkpoint; name one with checkpoint=<file>")
-        self.network: Learner = build.load(self.path)
+        self.network: Learner = load_learner(self.path)
         self.epoch = int(read_checkpoint(self.path).get("epoch", -1)) + 1
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
         self.columns = slice(*self.network.recipe["columns"])
@@ -168,13 +167,13 @@ class InspectedRun:
     def pack(self) -> Pack:
         """The pack of the run's data; made when it is not there."""
         if self._pack is None:
-            self._pack = self.data.source.pack(self.data.feature.front, self.data.rules)
+            self._pack = self.data.open_pack()
         return self._pack
 
     @cached_property
     def data(self) -> MusicData:
         """The data of the run, which is not set up."""
-        return datamodule.data(self.config)
+        return build_datamodule(self.config)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from etude.inspection.clip_axes import Scene
 from etude.inspection.hooks import Point, Trace, trace
 from etude.reports.figures import by_epoch
 from etude.runs.folder import RunFolder
-from etude.training import build
+from etude.training.build import load_learner
 
 if TYPE_CHECKING:
     from etude.training.learner import Learner
@@ -77,7 +77,7 @@ def moments(run: RunFolder, x: Tensor, y: dict[str, Tensor], explained: tuple[st
     made = []
     for k in track(picked, len(picked), "Checkpoints", "checkpoints"):
         epoch, paths = found[k]
-        network = build.load(paths[0])
+        network = load_learner(paths[0])
         seen = trace(network, x, y)
         moment = Moment(epoch, [path.relative_to(run.path).as_posix() for path in paths], network, seen)
         if explained is not None:

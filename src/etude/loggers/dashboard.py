@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import conf_dir
 from etude.config.instantiate import resolve
-from etude.errors import UserError
+from etude.errors import RunError, UserError
 from etude.evaluation.formatting import NAMES
 from etude.evaluation.metrics import PRIMARY
 
@@ -16,8 +17,54 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 
+TITLE = "backbones x tasks"
 CHOSEN = ("choices.backbone", "choices.task", "choices.feature", "optim.lr", "data.batch_size")
 """Settings that the validation score is drawn over."""
+
+
+@dataclass(frozen=True)
+class DashboardOptions:
+    """The view of a project.
+
+    Args:
+        entity: User or team that the project belongs to; needed to save the view.
+        project: Name of the project.
+        name: Title of the view.
+        targets: Targets with panels; empty for all of conf/target.
+        show: Whether the view is only printed as JSON.
+    """
+
+    entity: str = ""
+    project: str = "etude"
+    name: str = TITLE
+    targets: tuple[str, ...] = ()
+    show: bool = False
+
+
+def save_or_print(options: DashboardOptions) -> None:
+    """Save the view in Weights & Biases and print its address; or print the view as JSON.
+
+    Raises:
+        UserError: The extra is not installed, there is no key, or an option is missing or unknown.
+        RunError: Weights & Biases does not take the view.
+    """
+    if not options.show and not options.entity:
+        raise UserError("entity=<user or team>: a view is saved under somebody's name; show=true only prints it")
+    metrics = leading(options.targets or None)
+    view = workspace(options.entity or "<entity>", options.project, options.name, metrics)
+    if options.show:
+        print(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1))  # noqa: T201
+        return
+    from etude.loggers.wandb import has_key  # heavy: lightning
+
+    if not has_key():
+        raise UserError(
+            "there is no key for Weights & Biases here: wandb login, or WANDB_API_KEY; show=true needs none"
+        )
+    try:
+        print(view.save().url)  # type: ignore[no-untyped-call]  # noqa: T201
+    except Exception as error:  # the client raises what its transport does
+        raise RunError(f"Weights & Biases does not take the view: {str(error).splitlines()[0]}") from error
 
 
 def leading(names: Sequence[str] | None = None) -> dict[str, str]:

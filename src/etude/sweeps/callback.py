@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 
 from etude.evaluation.metrics import PRIMARY
+from etude.files import os_errors
 from etude.reports.comparison.axes import value
+from etude.reports.comparison.compare import build, compare_folders, parse_options
 from etude.reports.comparison.runs import ComparedRun
+from etude.reports.comparison.scores import gather
+from etude.reports.comparison.text import print_comparison, write
+from etude.reports.maps import page
 from etude.runs.folder import find_runs
 
 
@@ -58,28 +65,30 @@ class SweepTable(Callback):
 
         What cannot be made, because runs failed or are missing, is said and left out: the sweep itself has ended.
         """
-        from etude.cli.compare import main
-
         folder = Path(config.hydra.sweep.dir)
         if not folder.is_dir() or not find_runs(folder):
             return
-        main([str(folder)])
+        self._compare(folder)
         pages = [self._table(folder, name, words) for name, words in self.tables.items()]
         pages += [self._map(folder)] if self.maps else []
-        for page in filter(None, pages):
-            print(page)  # noqa: T201
+        for path in filter(None, pages):
+            print(path)  # noqa: T201
+
+    def _compare(self, folder: Path) -> None:
+        """Compare all runs, and print the paths of the files; print the error where that is impossible."""
+        try:
+            for path in compare_folders([folder]):
+                print(path)  # noqa: T201
+        except Exception as error:
+            explained = os_errors.readable(error, os_errors.OTHER_FOLDER)
+            if explained is None:
+                raise
+            print(explained, file=sys.stderr)  # noqa: T201
 
     def _table(self, folder: Path, name: str, words: list[str]) -> Path | None:
         """Print one further table and write its files; its page."""
-        from dataclasses import replace
-
-        from etude.cli.compare import parse
-        from etude.reports.comparison.compare import build
-        from etude.reports.comparison.scores import gather
-        from etude.reports.comparison.text import print_comparison, write
-
         try:
-            wish, _ = parse(words)
+            wish, _ = parse_options(words)
             made = build(gather(folder), replace(wish, to=folder, stem=name), tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             print_comparison(made)
@@ -90,12 +99,9 @@ class SweepTable(Callback):
 
     def _map(self, folder: Path) -> Path | None:
         """The page with maps of the embeddings."""
-        from etude.reports.comparison.scores import gather
-        from etude.reports.maps.page import MapOptions, draw_maps
-
         runs = extremes(gather(folder), str(self.maps))
         try:
-            return draw_maps(MapOptions([run.folder for run in runs], folder)) if runs else None
+            return page.draw_maps(page.MapOptions([run.folder for run in runs], folder)) if runs else None
         except Exception as error:  # the runs are there, whatever a page has against them
             log.warning("maps of %s: left out: %s", self.maps, error)
             return None

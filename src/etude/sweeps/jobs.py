@@ -14,6 +14,7 @@ from typing import Any
 from etude.config.overrides import quote_value
 from etude.errors import UserError
 from etude.files.atomic import replacing
+from etude.files.lock import Lock
 from etude.runs.folder import JOBS, RunFolder, run_of
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
@@ -130,8 +131,6 @@ class JobTable:
         Raises:
             UserError: Another one runs this sweep.
         """
-        from etude.files.lock import Lock
-
         self._lock = Lock(self.folder / f".{JOBS}.lock", os.path.relpath(self.folder))
         self._lock.acquire()
 

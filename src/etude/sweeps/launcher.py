@@ -9,8 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import plain_config
-from etude.config.overrides import quote_value
+from etude.config.compose import current_config, plain_config
+from etude.config.overrides import parse_overrides, quote_value
+from etude.config.stored import flat
 from etude.errors import UserError
 from etude.files import os_errors, ownership
 from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
@@ -79,8 +80,6 @@ def standing(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
     """Values by dotted keys; what says how a sweep is run, and not what, is left out."""
-    from etude.reports.comparison.axes import flat
-
     return flat({str(key): value for key, value in config.items() if key not in ("sweep", "resume")})
 
 
@@ -177,7 +176,6 @@ def _job(
     told: list[str], number: int, config: DictConfig, context: HydraContext, ledger: JobTable
 ) -> tuple[Job, DictConfig]:
     """A job: the one that is known by these overrides, or a new one."""
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
     whole = context.config_loader.load_sweep_config(config, told)
@@ -187,16 +185,12 @@ def _job(
     with open_dict(whole):
         whole.hydra.job.num, whole.hydra.job.id = number, str(number)
         whole.hydra.sweep.dir = str(ledger.folder)
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(whole)
-    try:
+    with current_config(whole):
         folder = _inside(ledger.folder, str(whole.hydra.sweep.subdir))
         try:
             plain, fault = plain_config(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])), ""
         except UserError as error:
             plain, fault = {}, str(error)
-    finally:
-        HydraConfig.instance().cfg = before
     settings = [str(word) for word in whole.hydra.overrides.hydra if not str(word).startswith(OURS)]
     settings += [
         f"hydra.sweep.dir={quote_value(str(ledger.folder))}",
@@ -227,12 +221,10 @@ def _job(
 
 def _repeated(told: list[str], config: DictConfig, context: HydraContext) -> str:
     """Return the sentence for a sweep that contains one job twice, with the values that are repeated."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     params = config.hydra.sweeper.get("params") or {}
     words = [*config.hydra.overrides.task, *(f"{key}={value}" for key, value in params.items())]
     said = []
-    for override in OverridesParser.create(config_loader=context.config_loader).parse_overrides([*map(str, words)]):
+    for override in parse_overrides([str(word) for word in words], context.config_loader):
         if override.is_sweep_override() and not override.is_interval_sweep():
             values = list(override.sweep_string_iterator())
             twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]

@@ -28,7 +28,12 @@ from queue import Empty, Queue
 from types import ModuleType
 from typing import Any
 
+from etude.config.compose import open_hydra
+from etude.reports.html import load_template
+
 ENTRY = "etude.cli.train"  # the module whose main runs a job
+TICK = 0.5  # seconds; on Windows nothing interrupts a longer wait
+GONE = -int(getattr(signal, "SIGKILL", 9))
 MODULES = (
     "hydra",
     "matplotlib.pyplot",
@@ -81,13 +86,8 @@ def preload() -> None:
     with forkable():
         for name in MODULES:
             importlib.import_module(name)
-    from hydra.types import RunMode
-
-    from etude.config.compose import open_hydra
-    from etude.reports.html import load_template
-
-    with open_hydra() as hydra:  # finds the plug-ins, and warms what reads overrides and interpolations
-        hydra.compose_config("train", [], RunMode.RUN)
+    with open_hydra() as composer:  # finds the plug-ins, and warms what reads overrides and interpolations
+        composer.compose([])
     for name in ("report.html.j2", "page.html.j2", "macros.html.j2"):
         load_template(name)
     gc.collect()
@@ -177,26 +177,6 @@ def become(request: dict[str, Any]) -> int:
     sys.modules["__main__"].__spec__ = importlib.util.find_spec(ENTRY)
     sys.argv = [str(entry.__file__), *request["words"]]
     return int(entry.main())
-
-
-if __name__ == "__main__":
-    mine = serve(int(sys.argv[1]), int(sys.argv[2]))
-    if mine:
-        try:
-            status = become(mine)
-        except KeyboardInterrupt:  # it came before the command had its handlers
-            status = 130
-        for thread in threading.enumerate():
-            if not thread.daemon and thread is not threading.current_thread():
-                thread.join()
-        atexit._run_exitfuncs()
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # all else is the kernel's to clear away, which it does in no time
-
-TICK = 0.5  # seconds; on Windows nothing interrupts a longer wait
-GONE = -int(getattr(signal, "SIGKILL", 9))
 
 
 class Starter:
@@ -319,3 +299,20 @@ def signalled(pid: int, name: str) -> None:
                     os.kill(pid, number)
         else:
             os.kill(pid, number)
+
+
+if __name__ == "__main__":
+    mine = serve(int(sys.argv[1]), int(sys.argv[2]))
+    if mine:
+        try:
+            status = become(mine)
+        except KeyboardInterrupt:  # it came before the command had its handlers
+            status = 130
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.current_thread():
+                thread.join()
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # all else is the kernel's to clear away, which it does in no time

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
 from etude.evaluation.formatting import duration, number, plural
+from etude.experiment.provenance import FAULT
 from etude.files.atomic import discard, open_file, remove, write_text
 from etude.files.ownership import subfolder
 from etude.runs.folder import MULTIRUN
@@ -24,10 +25,6 @@ from etude.system.distributed import first
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-
-FAULT = "ETUDE_FAULT"
-"""Environment variable: the file in which a job leaves what ended it, for the sweep's own list."""
 
 
 @dataclass

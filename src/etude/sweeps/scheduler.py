@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.experiment.provenance import FAULT
 from etude.runs.folder import RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job, JobTable
 from etude.sweeps.processes import Starter
-from etude.sweeps.progress import FAULT, STATUS, ProgressBoard, told
+from etude.sweeps.progress import STATUS, ProgressBoard, told
 from etude.system import signals
 from etude.system.machine import usable_cores
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from etude.config.overrides import parse_overrides
 from etude.errors import UserError
 
 DIGITS = 4  # of a drawn number: more say nothing, and make long names
@@ -118,18 +119,16 @@ def parse(words: Sequence[str], loader: Any = None) -> Space:
     Raises:
         UserError: A range or an interval holds nothing.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import IntervalSweep
-
     varied: dict[str, Choice | Interval] = {}
     fixed: dict[str, str] = {}
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
+    for override in parse_overrides(words, loader):
         key = override.get_key_element()
         varied.pop(key, None)
         fixed.pop(key, None)
         if not override.is_sweep_override():
             fixed[key] = override.get_value_element_as_str()
-        elif isinstance(value := override.value(), IntervalSweep):
+        elif override.is_interval_sweep():
+            value: Any = override.value()
             low, high, log = value.start, value.end, "log" in value.tags
             if low is None or high is None or not low <= high or (log and low <= 0):
                 rule = "its logarithm needs an interval above 0" if log and (low or 0) <= 0 else "holds no number"

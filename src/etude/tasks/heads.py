@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.base import MaskedBatchNorm
+from etude.audio.masks import MaskedBatchNorm
 
 
 class Linear(nn.Module):

@@ -29,7 +29,10 @@ class Balance(nn.Module):
 
     Attributes:
         weights: What the loss of each target was multiplied by the last time, () each.
+        needs_full_gradients: Whether each device must hold the gradients of all weights, not a shard of them.
     """
+
+    needs_full_gradients: bool = False
 
     def __init__(self, targets: Iterable[str]) -> None:
         super().__init__()
@@ -161,6 +164,8 @@ class PCGrad(Balance):
     A step takes a backward pass for each target. When batches are accumulated, the surgery is on each by itself. On
     several devices it is on the gradients of the whole batch, the same on each.
     """
+
+    needs_full_gradients = True
 
     def objective(self, loss: Tensor, losses: dict[str, Tensor], shared: nn.Module, own: nn.Module) -> Tensor:
         """A loss of the same value whose gradients have been operated on.

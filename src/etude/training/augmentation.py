@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from etude.backbones.base import valid
+from etude.audio.masks import valid
 
 
 class Mixture(NamedTuple):

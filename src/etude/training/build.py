@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
 
 from etude.config.instantiate import NETWORK, _value, make, resolve, vet
+from etude.data.datamodule import MusicData
 from etude.errors import UserError
+from etude.files.safe_read import read_checkpoint
 from etude.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from pytorch_lightning import Callback, Trainer
-    from pytorch_lightning.loggers import Logger
-
-    from etude.data.datamodule import MusicData
-    from etude.training.learner import Learner
-
+from etude.system import machine
+from etude.tasks.loss_weighting import Balance
+from etude.tasks.task import Task
+from etude.training.callbacks import FinishedTraining, SignalHandlers
+from etude.training.checkpointing import AtomicCheckpointIO
+from etude.training.learner import Learner, Standardiser
+from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
 
-def network(recipe: Mapping[str, Any]) -> Learner:
-    """An untrained network of a recipe: a config, what the data said about its targets, and the bins of the view.
+def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = None) -> Learner:
+    """Return the untrained network of a recipe.
 
     Args:
         recipe: `config` (backbone, head, task, balance, optim, augment), `targets` (kind and size by name), `bins`, and
             `front`, `columns`, `evaluation` for whoever has new sounds.
+        transfer: Learning rates of its layers, when it will be trained.
 
     Raises:
         UserError: The task asks for a target that the data does not have, or has as another kind.
     """
-    import torch
-
-    from etude.tasks.task import Task
-    from etude.training.learner import Learner, Standardiser
-
     config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
     targets = []
     for name, node in config["task"]["targets"].items():
@@ -60,11 +65,12 @@ def network(recipe: Mapping[str, Any]) -> Learner:
         augment,
         dict(recipe),
         decibel,
+        transfer,
     )
 
 
-def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
-    """The network of a config, sized and standardised by its data, with the weights that it begins from.
+def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
+    """Return the network of a config, sized and standardised by its data, with its first weights.
 
     Args:
         config: The whole config.
@@ -77,52 +83,51 @@ def learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) 
     names = list(config["task"]["targets"])
     counts = source.counts()
     specs = {name: dict(spec) | counts.get(name, {}) for name, spec in source.targets.items()}
+    front = source.feature.front.to_dict()
     recipe = {
         "config": {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
         "targets": {name: spec for name, spec in specs.items() if name in names} or specs,
         "bins": source.feature.bins,
         "columns": [source.feature.columns.start, source.feature.columns.stop],
-        "front": source.feature.front.to_dict(),
+        "front": front,
         "evaluation": source.evaluation(),
     }
-    made = network(recipe)
+    transfer: Transfer | None = make(config["transfer"]) if config.get("transfer") else None
+    made = build_from_recipe(recipe, transfer)
     if not made.backbone.raw:
         made.standardiser.mean.copy_(source.mean)
         made.standardiser.std.copy_(source.std)
-    elif (hears := made.backbone.hears) not in (None, source.feature.front.to_dict()["_target_"]):
+    elif (hears := made.backbone.hears) not in (None, front["_target_"]):
         raise UserError(f"backbone.weights: were trained on the frames of {hears}; choose the feature that has it")
     if not resume:
         made.backbone.initialise()
-    if config.get("transfer"):
-        make(config["transfer"]).apply(made, recipe["front"], copy=not resume)
+    if transfer is not None:
+        transfer.apply(made.backbone, made.standardiser, front, copy=not resume)
+        made.train()  # layers that it freezes stay in evaluation mode
     return made
 
 
-def compiled(learner: Learner) -> None:
-    """Have torch.compile translate the backbone, in place: its weights keep their names.
+def compile_backbone(learner: Learner) -> None:
+    """Compile the backbone with torch.compile, in place. Its weights keep their names.
 
     Raises:
         UserError: There is no C++ compiler, which it needs on any device.
     """
-    import shutil
-
     compiler = os.environ.get("CXX", "g++")
     if not any(map(shutil.which, (compiler, "clang++"))):
         raise UserError(f"compile=true needs a C++ compiler, and there is no {compiler} here; install it or set CXX")
     learner.backbone.compile(dynamic=True)  # lengths of clips differ, and each would be translated by itself
 
 
-def load(checkpoint: Path) -> Learner:
-    """A trained network from its checkpoint alone. Nothing in the file is run: tensors and plain values only.
+def load_learner(checkpoint: Path) -> Learner:
+    """Return a trained network from its checkpoint alone. Only tensors and plain values are read from the file.
 
     Raises:
         UserError: The file is not one of our checkpoints.
     """
-    from etude.files.safe_read import read_checkpoint
-
     stored = read_checkpoint(checkpoint)
     vet(stored["etude"], NETWORK)
-    made = network(stored["etude"])
+    made = build_from_recipe(stored["etude"])
     try:
         made.load_state_dict(stored["state_dict"])
     except RuntimeError as error:
@@ -130,12 +135,28 @@ def load(checkpoint: Path) -> Learner:
     return made.eval()
 
 
-def loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
+def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     """Return the loggers of a config, which write into the run's folder."""
     return [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
 
 
-def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Trainer:
+def check_strategy(config: Mapping[str, Any], balance: Balance) -> None:
+    """Refuse a strategy that shards the gradients where the loss weighting needs all of them.
+
+    Args:
+        config: The whole config.
+        balance: Weighting of the losses.
+
+    Raises:
+        UserError: They exclude one another.
+    """
+    if balance.needs_full_gradients and "fsdp" in str(config["trainer"].get("strategy")).lower():
+        raise UserError(
+            "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
+        )
+
+
+def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Trainer:
     """Return the Trainer of a config, with its callbacks and loggers writing into the run's folder.
 
     Args:
@@ -147,14 +168,6 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
     Raises:
         UserError: The trainer does not take these values.
     """
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.accelerators import CPUAccelerator
-    from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-
-    from etude.system.machine import has_bfloat16
-    from etude.training.callbacks import FinishedTraining, SignalHandlers
-    from etude.training.checkpointing import AtomicCheckpointIO
-
     callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
     callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
     for callback in callbacks:
@@ -162,19 +175,15 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
             callback.dirpath = None  # type: ignore[attr-defined]
         if hasattr(callback, "dirpath") and callback.dirpath is None:
             callback.dirpath = str(RunFolder(folder).checkpoints_path)
-        if isinstance(callback, ModelCheckpoint) and callback.save_last == "link":
+        if getattr(callback, "save_last", None) == "link":
             raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
     node = dict(config["trainer"])
-    if "fsdp" in str(node.get("strategy")).lower() and "PCGrad" in config["balance"]["_target_"]:
-        raise UserError(
-            "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
-        )
     for callback in () if resume else callbacks:
         _refuse_used_checkpoint(callback, folder)
     named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
     elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
     plugins = [*_value(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
-    mine = {"callbacks": callbacks, "logger": loggers(config, folder) or False, "plugins": plugins}
+    mine = {"callbacks": callbacks, "logger": build_loggers(config, folder) or False, "plugins": plugins}
     if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
         node["enable_checkpointing"] = False  # or Lightning adds one of its own, in a folder of its own
         log.warning("no checkpoint is kept: the run cannot be resumed, and its network is lost when it ends")
@@ -184,7 +193,11 @@ def trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Tr
         if isinstance(error, UserError):
             raise
         raise UserError(f"trainer: {error}") from error
-    if isinstance(made.accelerator, CPUAccelerator) and "bf16" in str(made.precision) and has_bfloat16() is False:
+    if (
+        isinstance(made.accelerator, CPUAccelerator)
+        and "bf16" in str(made.precision)
+        and machine.has_bfloat16() is False
+    ):
         log.warning(
             "trainer.precision=%s: this processor has no instructions for bfloat16, so it is many times slower than "
             "trainer.precision=32-true",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ProgressBar
+from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 
 from etude.errors import RunError
@@ -96,7 +96,7 @@ class FinishedTraining(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once when the patience was spent before the run was interrupted, as in its evaluation."""
         for callback in trainer.early_stopping_callbacks:
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+            if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
 
 

@@ -1,15 +1,18 @@
-"""Atomic checkpoint writing."""
+"""Atomic checkpoint writing, and the state of random numbers that a checkpoint holds."""
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
 from etude.errors import RunError, UserError
@@ -52,8 +55,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: The disk did not take it; the file is as it was.
             KeyboardInterrupt: Ctrl-C came meanwhile; the same.
         """
-        import torch
-
         path = Path(path)
         if not self._inside(path):
             raise UserError(f"{path}: is not below the folder of the run, and no checkpoint is written there")
@@ -165,3 +166,25 @@ def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
             state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
         if "dirpath" in state:
             state["dirpath"] = str(folder)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global generator of random numbers, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # what others may draw from
+    version, internal, following = random.getstate()
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(internal), following]}
+    state["numpy"] = [kind, [int(key) for key in keys], position, has_gauss, gauss]
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Set every global generator to a state that `random_state` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    version, internal, following = state["python"]
+    random.setstate((version, tuple(internal), following))
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -13,12 +13,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from etude.backbones.base import Backbone, valid
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.evaluation.metrics import PRIMARY, classification, regression
-from etude.files.safe_read import random_state, restore_random_state
 from etude.tasks.task import Task
+from etude.training.checkpointing import random_state, restore_random_state
 from etude.training.optimiser import Optimiser
 from etude.training.transfer import Transfer, depths, levels
 
@@ -88,6 +89,7 @@ class Learner(LightningModule):
         augment: Applied to standardised training frames; none leaves them.
         recipe: Plain values kept in every checkpoint, from which the network can be built again.
         decibel: What one dB more adds to each bin of raw frames (F,), for the augmentation; none says 1.
+        transfer: Learning rate of each backbone layer and epoch; None trains all layers alike.
     """
 
     decibel: Tensor
@@ -101,6 +103,7 @@ class Learner(LightningModule):
         augment: nn.Module | None = None,
         recipe: dict[str, Any] | None = None,
         decibel: Tensor | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("decibel", torch.ones_like(standardiser.mean) if decibel is None else decibel, False)
@@ -108,7 +111,7 @@ class Learner(LightningModule):
         self.optimiser, self.recipe = optimiser or Optimiser(), recipe or {}
         self.collected = Collected(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
-        self.transfer: Transfer | None = None
+        self.transfer = transfer
         self.cache: EmbeddingCache | None = None
         self.random: dict[str, Any] | None = None
         self.axes = {name: p.ndim for name, p in self.named_parameters()}  # a shard of a matrix is a vector
@@ -133,6 +136,10 @@ class Learner(LightningModule):
         """Raw frames (B, T, F) and lengths (B,) to the embedding (B, D) and outputs (B, K) by target."""
         z = self.backbone(self.standardiser(x, lengths), lengths)
         return z, self.task(z)
+
+    def use_cache(self, cache: EmbeddingCache | None) -> None:
+        """Set the cache from which frozen layers are read; None runs all layers for every batch and frees the disk."""
+        self.cache = cache
 
     def embed(self, x: Tensor, lengths: Tensor, row: Tensor) -> Tensor:
         """Standardised frames (B, T, F) of clips, known by `row`, to embeddings (B, D), past layers that ran before."""

@@ -30,7 +30,12 @@ class LearningRateFinder(Callback):
         low: First rate.
         high: Last rate.
         stop: Stop when the smoothed loss is this many times its lowest.
+
+    Attributes:
+        ends_after_fit: A run with such a callback ends after the fit, without predictions.
     """
+
+    ends_after_fit = True  # the last rates ruin the weights
 
     def __init__(self, steps: int = 100, low: float = 1e-6, high: float = 1.0, stop: float = 4.0) -> None:
         if not 0 < low < high or steps < 10:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import nn
+
+from etude.backbones.base import Backbone
 from etude.errors import UserError
+from etude.files.safe_read import read_checkpoint
 from etude.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from etude.training.learner import Learner
-
 
 log = logging.getLogger(__name__)
 WAYS = ("full", "probe", "last_k", "gradual")
@@ -86,45 +86,50 @@ class Transfer:
         """How many layers at the input never learn."""
         return {"probe": layers, "last_k": max(0, layers - self.last_k)}.get(self.train, 0)
 
-    def apply(self, learner: Learner, front: dict[str, object] | None = None, copy: bool = True) -> None:
-        """Copy the backbone's weights, and freeze what never learns.
+    def apply(
+        self,
+        backbone: Backbone,
+        standardiser: nn.Module,
+        front: dict[str, object] | None = None,
+        copy: bool = True,
+    ) -> None:
+        """Copy weights of the source run, and freeze the layers that never learn.
 
         Args:
-            learner: The new network.
-            front: The front end of its frames.
+            backbone: Backbone of the new network.
+            standardiser: Standardisation of its frames, which is copied as well.
+            front: Values of the front end of its frames.
             copy: Whether to copy; a run that is resumed has its weights already.
 
         Raises:
             UserError: There is no checkpoint there, not one tensor agrees, its network heard other frames, or a layer
                 would be frozen that was not copied whole.
         """
-        if self.init_from is None and getattr(learner.backbone, "weights", None) is None:
+        if self.init_from is None and getattr(backbone, "weights", None) is None:
             raise UserError(
                 "transfer: there is nothing to transfer; give transfer.init_from, a run folder or a checkpoint, or "
                 "backbone.weights"
             )
-        layers = levels(learner.backbone)[-1] + 1
+        layers = levels(backbone)[-1] + 1
         frozen = self.frozen(layers)
         if self.init_from is not None and copy:
-            missing = self._copy(learner, Path(self.init_from), front)
-            never = sorted(name for name in missing if depths(learner.backbone).get(name, layers) < frozen)
+            missing = self._copy(backbone, standardiser, Path(self.init_from), front)
+            never = sorted(name for name in missing if depths(backbone).get(name, layers) < frozen)
             if never:
                 raise UserError(
                     f"transfer.init_from: {self.init_from} has no weights that fit {', '.join(never[:4])}, which "
                     f"transfer.train={self.train} would freeze as they are; make the backbones alike, or train=full"
                 )
-        learner.transfer = self
-        for name, depth in depths(learner.backbone).items():
+        for name, depth in depths(backbone).items():
             if depth < frozen:
-                learner.backbone.get_parameter(name).requires_grad_(False)
-        learner.train()
+                backbone.get_parameter(name).requires_grad_(False)
         if self.train != "full" or self.layer_decay < 1:
             log.info("transfer: %d of the backbone's %d layers learn", layers - frozen, layers)
 
-    def _copy(self, learner: Learner, path: Path, front: dict[str, object] | None) -> set[str]:
+    def _copy(
+        self, backbone: Backbone, standardiser: nn.Module, path: Path, front: dict[str, object] | None
+    ) -> set[str]:
         """Every tensor of the backbone whose name and shape agree, and the standardisation; returns what is left."""
-        from etude.files.safe_read import read_checkpoint
-
         path = RunFolder(path).best_path if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"transfer.init_from: {path} does not exist")
@@ -132,17 +137,18 @@ class Transfer:
         _same_frames(stored["etude"], front, path)
         every = stored["state_dict"]
         theirs = {k.removeprefix("backbone."): v for k, v in every.items() if k.startswith("backbone.")}
-        ours = learner.backbone.state_dict()
+        ours = backbone.state_dict()
         same = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
         if not same:
             raise UserError(
                 f"transfer.init_from: no tensor of {path} fits the backbone; is it of another kind or size?"
             )
-        learner.backbone.load_state_dict(same, strict=False)
+        backbone.load_state_dict(same, strict=False)
         log.info("transfer: %d of %d backbone tensors copied from %s", len(same), len(ours), path)
         known = {k.removeprefix("standardiser."): v for k, v in every.items() if k.startswith("standardiser.")}
-        if all(v.shape == learner.standardiser.mean.shape for v in known.values()):
-            learner.standardiser.load_state_dict(known)  # frames on the scale that these weights know
+        mean = standardiser.get_buffer("mean")
+        if all(v.shape == mean.shape for v in known.values()):
+            standardiser.load_state_dict(known)  # frames on the scale that these weights know
         left = {
             "not in the source": set(ours) - set(theirs),
             "of another shape": set(theirs) & set(ours) - set(same),
@@ -154,11 +160,11 @@ class Transfer:
         return set(ours) - set(same)
 
 
-def levels(backbone: Any) -> list[int]:
+def levels(backbone: Backbone) -> list[int]:
     """The depth of each of a backbone's layers, from 0; one of vectors alone, a final norm, belongs to the one before.
 
     Args:
-        backbone: A `Backbone`.
+        backbone: Any backbone.
     """
     depths: list[int] = []
     for part in backbone.layers():
@@ -167,7 +173,7 @@ def levels(backbone: Any) -> list[int]:
     return depths
 
 
-def depths(backbone: Any) -> dict[str, int]:
+def depths(backbone: Backbone) -> dict[str, int]:
     """The depth of each parameter of a backbone, by name; one that stands in no layer is as deep as the input."""
     parts = zip(levels(backbone), backbone.layers(), strict=True)
     layer = {id(p): depth for depth, part in parts for p in part.parameters()}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.launcher import Launcher
 
+from etude.sweeps.launcher import begin, launch
+
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
@@ -28,8 +30,6 @@ class IsolatedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the first launch."""
-        from etude.sweeps.launcher import begin
-
         self.context, self.config = hydra_context, config
         self.sweep = begin(config, self.jobs, self.devices, self.start)
         atexit.register(self.sweep.close)
@@ -37,6 +37,4 @@ class IsolatedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by a sweeper, once for all jobs or once for each batch of a search."""
-        from etude.sweeps.launcher import launch
-
         return launch(self.sweep, job_overrides, initial_job_idx, self.config, self.context)

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
 
+from etude.files import atomic, ownership
+from etude.sweeps.search_space import still_free
+from etude.sweeps.study import DIRECTION, say, seeded, stamp, take_up, trials
+
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
@@ -70,10 +74,6 @@ class StudySweeper(Sweeper):
         from hydra.errors import CompactHydraException
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
         from omegaconf import OmegaConf
-
-        from etude.files import atomic, ownership
-        from etude.sweeps.search_space import still_free
-        from etude.sweeps.study import DIRECTION, say, seeded, stamp, take_up, trials
 
         assert self.config is not None and self.hydra_context is not None
         folder = Path(self.config.hydra.sweep.dir)

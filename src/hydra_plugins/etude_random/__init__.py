@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
 
+from etude.errors import UserError
+from etude.files import atomic, ownership
+from etude.sweeps.search_space import parse, still_free
+from etude.sweeps.study import Trial, best, folder_of, say, score_of, write
+
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
@@ -50,11 +55,6 @@ class RandomSweeper(Sweeper):
         """
         from hydra.errors import CompactHydraException
         from omegaconf import OmegaConf
-
-        from etude.errors import UserError
-        from etude.files import atomic, ownership
-        from etude.sweeps.search_space import parse, still_free
-        from etude.sweeps.study import Trial, best, folder_of, say, score_of, write
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         words = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]

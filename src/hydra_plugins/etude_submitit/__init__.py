@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.launcher import Launcher
 
+from etude.errors import UserError
+from etude.sweeps.slurm import Task, per_node, taken
+
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
@@ -34,9 +37,6 @@ class LocalLauncher(Launcher):
         """Called by Hydra before the first launch."""
         from hydra.errors import CompactHydraException
 
-        from etude.errors import UserError
-        from etude.sweeps.slurm import Task
-
         try:
             from hydra_plugins.hydra_submitit_launcher import submitit_launcher
         except ImportError as error:
@@ -59,8 +59,6 @@ class LocalLauncher(Launcher):
         from hydra.errors import CompactHydraException
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        from etude.sweeps.slurm import taken
-
         try:
             return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
         except (FailedJobError, UncompletedJobError) as error:  # sbatch refused it, or it died without a word
@@ -79,9 +77,6 @@ class SlurmLauncher(LocalLauncher):
         from shutil import which
 
         from omegaconf import OmegaConf
-
-        from etude.errors import UserError
-        from etude.sweeps.slurm import per_node
 
         if absent := [name for name in ("sbatch", "srun") if which(name) is None]:
             raise UserError(

@@ -13,8 +13,9 @@ from sklearn.datasets import load_digits
 
 from etude.audio.frontend import ImageFront
 from etude.audio.log_mel import LogMelChroma
-from etude.data.datamodule import data as build
-from etude.data.packing import PackOptions
+from etude.data.datamodule import build_datamodule
+from etude.data.pack import PackOptions
+from etude.data.packing import open_pack
 from etude.data.sources.digits import collection
 from etude.errors import DataError, UserError
 from etude.experiment.stages import run
@@ -56,7 +57,7 @@ def test_sound_is_no_image(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
     with pytest.raises(UserError, match=r"^feature=image: takes images, and demo holds sound; [^\n]*feature=mel$"):
-        demo.collection().pack(ImageFront(), PackOptions(tmp_path))
+        open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="sound needs another feature"):
         ImageFront().frames(np.zeros(50, np.float32))
@@ -78,7 +79,7 @@ def test_an_image_of_any_size_becomes_frames() -> None:
 
 
 def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
-    made = build(config("data=digits"))
+    made = build_datamodule(config("data=digits"))
     made.setup()
     assert isinstance(made.feature.front, ImageFront)
     assert (made.feature.bins, made.crop, made.batch_size) == (24, None, 32)
@@ -89,7 +90,7 @@ def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
 
 def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
     pack = collection().pack(ImageFront(), PackOptions(packs))
-    made = build(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
+    made = build_datamodule(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
     made.setup()
     assert made.targets["digit"]["classes"] == [str(digit) for digit in range(10)]
     assert "images" in made.source.note

@@ -16,11 +16,10 @@ import soundfile
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label, scalar
-from etude.data.datamodule import MusicData
-from etude.data.datamodule import data as build
-from etude.data.pack import MANIFEST
+from etude.data.datamodule import MusicData, build_datamodule
+from etude.data.pack import MANIFEST, PackOptions
 from etude.data.pack_writer import write
-from etude.data.packing import PackOptions, prepare_pack
+from etude.data.packing import prepare_pack
 from etude.data.sources import pack as packs_of
 from etude.errors import DataError
 
@@ -85,7 +84,7 @@ def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_pa
 
 
 def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    made = build(
+    made = build_datamodule(
         config("data=pack", f"data.source.path='{folder}'", "feature.front.n_mels=20", f"data.packs={tmp_path}/none")
     )
     assert isinstance(made, MusicData)
@@ -121,8 +120,8 @@ def test_another_front_end_is_refused_with_the_words_to_add(
     given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
              for key, value in {"n_mels": 20, **change}.items()]  # fmt: skip
     overrides = ["data=pack", f"data.source.path='{folder}'", *given, *said.split()]
-    made = build(config(*overrides))
-    assert made.source.pack(made.feature.front, made.rules).folder == folder
+    made = build_datamodule(config(*overrides))
+    assert made.open_pack().folder == folder
 
 
 def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection
-from etude.data.datamodule import data as build
+from etude.data.datamodule import build_datamodule
 from etude.data.readers import MADE, beside, read_precomputed
 from etude.data.sources.demo import HOME
 from etude.data.sources.patreco import collection
@@ -393,7 +393,9 @@ def test_both_collections_teach_one_network(
     with (affect / "train_labels.txt").open("a") as file:
         file.write(f"{common},0.25,0.5,0.75\n")
     where = [f"data.source.sources.{name}.path={path}" for name, path in (("genre", genres.home), ("affect", affect))]
-    data = build(config("data=lab_joint", *where, f"data.packs={tmp_path}", "data.min_seconds=0", "task=joint"))
+    data = build_datamodule(
+        config("data=lab_joint", *where, f"data.packs={tmp_path}", "data.min_seconds=0", "task=joint")
+    )
     data.setup()
     index = data.pack.index.set_index("id")
     assert set(data.targets) == {"genre", "valence", "energy", "danceability"}

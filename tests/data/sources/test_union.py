@@ -14,12 +14,10 @@ import torch
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label, scalar
-from etude.data.datamodule import MusicData
-from etude.data.datamodule import data as build
+from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
-from etude.data.pack import Pack
+from etude.data.pack import Pack, PackOptions
 from etude.data.pack_writer import write
-from etude.data.packing import PackOptions
 from etude.data.sources import pack as packs_of
 from etude.data.sources import union
 from etude.data.splits import Split
@@ -242,7 +240,7 @@ def test_a_module_masks_what_is_missing_and_measures_all(
 ) -> None:
     """From the words of a command line to batches."""
     folders = ",".join(f"'{m.opened.folder}'" for m in (genres, moods))
-    made = build(
+    made = build_datamodule(
         config("data=union", f"data.source.packs=[{folders}]", "data.source.shared_ids=true", "feature=fused",
                "feature.front.n_mels=3", "feature.front.n_chroma=1", "data.split.kind=random", "data.eval_batch_size=7")
     )  # fmt: skip

@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from etude.cli.compare import main, parse
+from etude.cli.compare import main
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
 from etude.reports.comparison.axes import VIEWS, CompareOptions, layout
-from etude.reports.comparison.compare import compare
+from etude.reports.comparison.compare import compare, parse_options
 from etude.reports.comparison.runs import read, titles
 from etude.reports.comparison.scores import collect
 
@@ -39,7 +39,7 @@ SCALAR = {
 
 
 def asked(*words: str) -> CompareOptions:
-    return parse(words)[0]
+    return parse_options(words)[0]
 
 
 def truth(grid: Path, target: str, part: str = "test", **where: object) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from etude.cli.compare import main, parse
+from etude.cli.compare import main
 from etude.reports.comparison import text as latex
 from etude.reports.comparison import text as markdown
-from etude.reports.comparison.compare import compare
+from etude.reports.comparison.compare import compare, parse_options
 from etude.reports.comparison.table import Table
 
 HOSTILE = "<script>alert(1)</script>"
@@ -59,7 +59,7 @@ def test_latex_is_escaped_and_well_formed(hostile: Path) -> None:
 
 
 def test_latex_has_a_head_over_columns(grid: Path) -> None:
-    made = compare([grid], parse(["table=1"])[0], tests=False)
+    made = compare([grid], parse_options(["table=1"])[0], tests=False)
     text = latex.to_latex(made)
     assert r"\multicolumn{6}{c}{lstm}" in text and r"\multicolumn{3}{c}{mel}" in text
     assert r"\cmidrule(lr){2-7} \cmidrule(lr){8-13}" in text
@@ -67,7 +67,7 @@ def test_latex_has_a_head_over_columns(grid: Path) -> None:
 
 
 def test_every_cell_is_in_every_format(grid: Path) -> None:
-    made = compare([grid], parse(["table=2"])[0], tests=False)
+    made = compare([grid], parse_options(["table=2"])[0], tests=False)
     for write in (lambda cell: markdown.escape_markdown(cell), lambda cell: latex.escape_latex(cell)):
         text = markdown.to_markdown(made) + latex.to_latex(made)
         for table in made.tables:

@@ -6,19 +6,16 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from etude.audio.frontend import FrontEnd, ImageFront
 from etude.data.collection import label
-from etude.data.pack import MANIFEST, Pack
+from etude.data.pack import MANIFEST, Pack, PackOptions
 from etude.data.pack_writer import write
+from etude.data.packing import lock
 from etude.errors import DataError
-
-if TYPE_CHECKING:
-    from etude.data.packing import PackOptions
-
 
 NOTE = (
     "These are images of handwritten digits, not sounds: a frame is a row of pixels, a bin a column. Their writers are "
@@ -39,7 +36,7 @@ down from a bitmap of 32 x 32 to 8 x 8 pixels of 0 to 16, before anybody here sa
 
 @dataclass(frozen=True)
 class Digits:
-    """The images; they pack like a collection.
+    """The images; they make their own pack.
 
     Args:
         name, title, targets, card, note, extra: As of a collection of clips.
@@ -65,8 +62,6 @@ class Digits:
         folder = rules.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
         if (folder / MANIFEST).is_file():
             return Pack(folder)
-        from etude.data.packing import lock
-
         with lock(folder, rules):  # of several processes one makes it
             return Pack(folder) if (folder / MANIFEST).is_file() else _made(folder, front, origin)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etude.audio.frontend import FrontEnd
-from etude.data.pack import Pack
+from etude.data.pack import Pack, PackOptions
 from etude.errors import DataError
-
-if TYPE_CHECKING:
-    from etude.data.packing import PackOptions
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import Collection
-from etude.data.pack import Pack
+from etude.data.pack import Pack, PackOptions
+from etude.data.packing import open_pack
 from etude.data.sources import pack as packs_of
 from etude.data.splits import PARTS
 from etude.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from etude.data.packing import PackOptions
 
 
 Member = Collection | packs_of.Packed
@@ -65,7 +64,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Union:
-    """Collections side by side; packs like one.
+    """Collections side by side, with a pack that reads theirs.
 
     Args:
         members: By name.
@@ -85,7 +84,8 @@ class Union:
 
     def pack(self, front: FrontEnd, rules: PackOptions) -> Joined:
         """The packs of all members, each made where it is not there yet."""
-        return Joined({name: member.pack(front, rules) for name, member in self.members.items()}, self.shared_ids)
+        packs = {name: open_pack(member, front, rules) for name, member in self.members.items()}
+        return Joined(packs, self.shared_ids)
 
 
 def collection(

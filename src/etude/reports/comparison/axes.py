@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from etude.config.stored import flat
 from etude.errors import UserError
 from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
@@ -164,20 +165,6 @@ def same(here: str, wanted: str) -> bool:
         return here == wanted or float(here) == float(wanted)
     except ValueError:
         return False
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values; a list is one value."""
-    return dict(_flat(config, prefix))
-
-
-def _flat(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, item in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(item, dict) and item:
-            yield from _flat(item, f"{path}.")
-        else:
-            yield path, item
 
 
 def _matters(key: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.config import options
 from etude.errors import UserError
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, duration, plural
@@ -14,7 +15,18 @@ from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.paired_tests import Pair, compare_pairs
 from etude.evaluation.verdict import caution
 from etude.reports.comparison import axes
-from etude.reports.comparison.axes import REPEATS, CompareOptions, chosen, differing, folded, layout, value
+from etude.reports.comparison.axes import (
+    FORMATS,
+    PARTS,
+    REPEATS,
+    VIEWS,
+    CompareOptions,
+    chosen,
+    differing,
+    folded,
+    layout,
+    value,
+)
 from etude.reports.comparison.pivot import alike, pivot
 from etude.reports.comparison.pooling import pool_folds
 from etude.reports.comparison.runs import ComparedRun, printable, scored_targets, titles
@@ -220,6 +232,99 @@ def compare(folders: Sequence[str | Path], wish: CompareOptions | None = None, t
     made = build(gather([Path(folder) for folder in folders]), wish, tests)
     made.remarks += remarks
     return made
+
+
+NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
+"""Views by the number of their table in the source work."""
+
+
+def compare_folders(folders: Sequence[Path], wish: CompareOptions | None = None) -> list[Path]:
+    """Compare the runs at or below some folders, print the tables, and write the files.
+
+    Args:
+        folders: Run folders, or folders that hold some (a sweep).
+        wish: The options; of a single folder of runs the files go there if the options name no other folder.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        UserError: A folder holds no run, or the options do not go with these runs.
+    """
+    from etude.reports.comparison.text import print_comparison, write
+
+    wish = wish or CompareOptions()
+    for folder in folders:
+        if not find_runs(folder):
+            raise UserError(f"{folder} is not a run, and no run is below it.")
+    if wish.to is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
+        wish = replace(wish, to=folders[0])
+    comparison = compare(folders, wish)
+    print_comparison(comparison)
+    return list(write(comparison))
+
+
+def parse_options(words: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
+    """Return the options that words such as `rows=backbone` give, and the folders among the words.
+
+    Args:
+        words: Folders, and options as name=value; a word that names an existing path is a folder.
+
+    Raises:
+        UserError: A word is neither, or a value is unknown.
+    """
+    others, values = options.parse(words, OPTIONS, "needs a value")
+    folders: list[Path] = []
+    filters: dict[str, Labels] = {}
+    for word in others:
+        if options.is_name(word):
+            folders.append(options.path(word))
+            continue
+        axis, text = options.split_pair(word)  # whether there is such an axis is known when the runs are read
+        filters[axis] = tuple(part for part in text.split(",") if part)
+        if not filters[axis]:
+            raise UserError(f"{word}: needs a value")
+    wish = CompareOptions(**values, only=filters)
+    if both := set(wish.rows) & set(wish.cols):
+        raise UserError(f"{', '.join(sorted(both))}: stands in rows and in cols; leave it out of one")
+    return wish, folders
+
+
+def _labels(value: str) -> Labels:
+    if not (labels := tuple(part for part in value.split(",") if part)):
+        raise ValueError("needs a value")
+    return labels
+
+
+def _known(*choices: str) -> Callable[[str], str]:
+    """Return a reader of one of the choices."""
+
+    def reader(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"there is no {value}; there are {', '.join(sorted(choices))}")
+        return value
+
+    return reader
+
+
+def _known_labels(*choices: str) -> Callable[[str], Labels]:
+    """Return a reader of several choices with commas between them."""
+    return lambda value: tuple(map(_known(*choices), _labels(value)))
+
+
+def _view(value: str) -> str:
+    return NUMBERS.get(value, _known(*VIEWS, *NUMBERS)(value))
+
+
+OPTIONS: options.Options = {
+    "rows": ("rows", _labels),
+    "cols": ("cols", _labels),
+    "metric": ("metrics", _known_labels(*NAMES)),
+    "part": ("part", _known(*PARTS)),
+    "table": ("view", _view),
+    "format": ("formats", _known_labels(*FORMATS)),
+    "to": ("to", options.path),
+}
 
 
 def show(folders: Sequence[str | Path]) -> None:

@@ -102,7 +102,7 @@ def explore(module: MusicData, wish: ExploreOptions, command: str = "") -> Path:
     with os_errors.explained(folder, "name another folder with out=<folder>", f"out={wish.out}"):
         ownership.open_folder(folder)
     ownership.check_names(folder, ("explore.html", "explore.json"))
-    pack = source.pack(front, module.rules)
+    pack = module.open_pack()
     skipped = _skipped(pack)
     if wish.clips is None:
         rows = clip_frames.random(pack.index, source.targets, wish.count, wish.seed)

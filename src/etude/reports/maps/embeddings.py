@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,16 @@ import numpy as np
 from etude.errors import UserError
 from etude.evaluation.bootstrap import codes
 from etude.evaluation.formatting import plural
+from etude.reports.comparison.pooling import POOLED_FOLDER
 from etude.reports.maps.projection import NoMap
 from etude.reports.maps.quality import Targets
-from etude.runs.folder import RunFolder
+from etude.runs.folder import RunFolder, find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_RUNS = 8  # side by side on one page
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,29 @@ class MappedRun:
             else:
                 found[name] = ("scalar", true.to_numpy(dtype=np.float64))
         return found
+
+
+def finished_runs(folders: Sequence[Path]) -> list[Path]:
+    """Return the run folders at or below some folders: those named, and the finished runs of a sweep, each once.
+
+    Raises:
+        UserError: No folder is named, one of them holds no run, or there are too many runs for one page.
+    """
+    if not folders:
+        raise UserError("name at least one run folder, such as outputs/<run>; --help shows some")
+    runs: dict[Path, Path] = {}
+    for folder in folders:
+        found = find_runs(folder)
+        if found != [folder]:
+            # what was pooled from several networks has no space of its own
+            whole = [run for run in found if RunFolder(run).predictions_path.is_file()]
+            found = [run for run in whole if run.parent.name != POOLED_FOLDER]
+        if not found:
+            raise UserError(f"{folder} is not a run, and no finished run is below it.")
+        runs |= {run.resolve(): run for run in found}
+    if len(runs) > MOST_RUNS:
+        raise UserError(f"{len(runs)} runs are too many for one page; name at most {MOST_RUNS} of them.")
+    return list(runs.values())
 
 
 def read(folder: Path, name: str, part: str) -> MappedRun:

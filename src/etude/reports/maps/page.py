@@ -23,8 +23,6 @@ from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
 from etude.reports.maps.summary import brief
 
-MOST_RUNS = 8  # side by side on one page
-
 
 @dataclass(frozen=True)
 class MapOptions:

@@ -1,16 +1,45 @@
-"""A batch that two processes share is normalised, and learned from, as one."""
+"""Batch norm over the valid frames is torch's over nothing else, also when two processes share the batch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor, nn
 
+from etude.audio.masks import MaskedBatchNorm
 from etude.backbones.cnn import CNN
 
 LENGTHS = torch.tensor([64, 40, 64, 17])
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([33, 1, 48, 17]), torch.full((4,), 48)], ids=["padded", "full"])
+def test_masked_norm_is_torchs_over_the_valid_frames(lengths: Tensor) -> None:
+    torch.manual_seed(0)
+    ours = MaskedBatchNorm(5).train()
+    for value, low, high in ((ours.weight, 0.5, 1.5), (ours.bias, -0.5, 0.5),
+                             (ours.running_mean, -0.5, 0.5), (ours.running_var, 0.5, 2.0)):  # fmt: skip
+        nn.init.uniform_(value, low, high)
+    theirs = nn.BatchNorm2d(5).train()
+    theirs.load_state_dict(ours.state_dict())
+    for scale in (1.0, 3.0):  # twice, for the running statistics
+        x = scale * torch.randn(4, 5, 48, 7) + scale
+        one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+        made = ours(one, lengths)
+        made = torch.cat([clip[:, :length] for clip, length in zip(made, lengths, strict=True)], dim=1)
+        expected = theirs(torch.cat([clip[:, :n] for clip, n in zip(other, lengths, strict=True)], dim=1)[None])[0]
+        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+        weights = torch.randn_like(made)
+        (made * weights).sum().backward()
+        (expected * weights).sum().backward()
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, atol=1e-4, rtol=1e-4)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def clips() -> torch.Tensor:

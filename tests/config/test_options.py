@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from etude.cli import options
+from etude.config import options
 from etude.errors import UserError
 
-KNOWN: options.Settings = {
+KNOWN: options.Options = {
     "to": ("to", options.path),
     "format": ("formats", options.several("format", "csv", "json")),
     "check": ("check", options.listed),
