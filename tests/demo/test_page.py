@@ -138,7 +138,7 @@ def test_the_nearest_are_those_of_scikit_learn(parts: Parts, sounds: Path) -> No
 def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
     copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, path, run = parts.ear, copied / neighbours.NAME, InspectedRun(copied)
+    ear, path, run = parts.ear, copied / neighbours.EMBEDDINGS, InspectedRun(copied)
     assert path.is_file() and len(parts.near.library.x) == 116
     with monkeypatch.context() as patch:
         patch.setattr(type(ear.model), "judge", None)  # it is not asked

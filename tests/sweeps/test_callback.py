@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.evaluation.measure import write
 from etude.reports.comparison.scores import gather
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 from etude.sweeps.callback import SweepTable, extremes
 
 TABLES = {
@@ -39,7 +40,7 @@ def sweep(make_run: Callable[..., Path], table: pd.DataFrame) -> Path:
             known = {"seed": seed, "choices": {"experiment": f"{kind}/step7/{backbone}"}, "transfer": begun}
             known |= {"sweep": {"lab_ast": f"elsewhere/{seed}"}}
             (folder / "config.yaml").write_text(json.dumps(known))
-            write(folder)
+            write_metrics(RunFolder(folder))
     failed = make_run("sweep/lab_ast_seed2", table=table)
     (failed / "record.json").unlink()
     (failed / "train.log").write_text("2026-11-22 14:03:11,000 ERROR etude.cli.train: it fell over\n")

@@ -17,6 +17,7 @@ from etude.config.override_errors import error_text, override_errors
 from etude.errors import RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors
+from etude.runs.folder import RunFolder, monitored_score
 from etude.sweeps import launcher
 from etude.sweeps.progress import STATUS, tell, tidy
 from etude.system import signals
@@ -141,8 +142,6 @@ def _job(composed: Any, folder: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from etude.evaluation.monitor import monitored_score  # heavy: numpy
-
     config, resume = start.checked(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
         try:
@@ -155,12 +154,12 @@ def _job(composed: Any, folder: Path) -> float | None:
             start.claim(folder, resume or there != launcher.NEW)
         if there == launcher.FINISHED:
             log.info("%s: is finished", os.path.relpath(folder))
-            return monitored_score(folder)
+            return monitored_score(RunFolder(folder))
         resume = there == launcher.BEGUN
     metrics = start.run_in_folder(config, folder, resume)
     if metrics:
         _show(folder)
-    return monitored_score(folder) if metrics else None
+    return monitored_score(RunFolder(folder)) if metrics else None
 
 
 def _show(folder: Path) -> None:
@@ -168,7 +167,7 @@ def _show(folder: Path) -> None:
     from etude.reports.comparison.compare import show  # heavy: numpy
 
     show([folder])
-    log.info("report: %s", os.path.relpath(folder / "report.html"))
+    log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
 
 
 if __name__ == "__main__":

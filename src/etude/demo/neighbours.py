@@ -28,7 +28,7 @@ from etude.reports.maps.embeddings import embeddings
 from etude.reports.maps.projection import NoMap
 from etude.reports.maps.quality import nearest
 from etude.reports.worst_errors import CREDIT, MIME, credit
-from etude.runs import readers
+from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-NAME = "embeddings.npz"
 
 
 class Key(NamedTuple):
@@ -57,7 +56,7 @@ class Key(NamedTuple):
 def read(folder: Path, key: Key) -> np.ndarray | None:
     """The embeddings (n, D), float32, that were kept of these clips; none where others were, or the file is damaged."""
     try:
-        with np.load(folder / NAME, allow_pickle=False) as kept:
+        with np.load(folder / EMBEDDINGS, allow_pickle=False) as kept:
             same = (str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist())) == key
             x = kept["x"] if same else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -68,7 +67,7 @@ def read(folder: Path, key: Key) -> np.ndarray | None:
 def write(folder: Path, key: Key, x: np.ndarray) -> None:
     """Keep embeddings, whole or not at all; a folder that cannot be written to is said, and ends nothing."""
     try:
-        with replacing(folder / NAME) as draft, draft.open("wb") as file:
+        with replacing(folder / EMBEDDINGS) as draft, draft.open("wb") as file:
             np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -120,7 +119,7 @@ def library(run: InspectedRun | None, model: Model, plan: Plan) -> Library:
     try:
         table = run.predictions()
         if table is None:
-            nothing.why += f", and the run has no {readers.TABLE}."
+            nothing.why += f", and the run has no {PREDICTIONS}."
             return nothing
         x = embeddings(table)
     except (UserError, NoMap) as error:
@@ -137,14 +136,10 @@ def members(run: InspectedRun, part: str) -> np.ndarray:
     Raises:
         UserError: The run does not say which clips were where, or none of them is in its data.
     """
-    import pandas as pd
-
-    path = run.folder / "split.csv"
-    try:
-        split = pd.read_csv(path, dtype=str, keep_default_na=False)
-        ids = set(split["id"][split["split"] == part])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read as a table of id and split") from error
+    path = run.files.split_path
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read as a table of id and split")
+    ids = {clip for clip, known in run.files.split.items() if known == part}
     rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
     if not len(rows):
         raise UserError(f"{path}: none of its clips of the part {part} is in the data")

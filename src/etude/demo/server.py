@@ -22,6 +22,7 @@ from etude.demo.request_filter import host_rules, is_loopback
 from etude.demo.uploads import Uploads
 from etude.errors import UserError
 from etude.reports.comparison.runs import printable
+from etude.runs.folder import find_weights
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -131,7 +132,6 @@ def ending_by_signal() -> Iterator[None]:
 
 def parts(wish: DemoOptions) -> Parts:
     """What the page is made of; embeddings of the training part are computed, unless they were kept."""
-    from etude.api.run import weights
     from etude.demo.about import about, examples, home
     from etude.demo.attribution_view import AttributionView
     from etude.demo.neighbours import Near, library
@@ -140,7 +140,7 @@ def parts(wish: DemoOptions) -> Parts:
     from etude.inference.model import Model
     from etude.inspection.clips import InspectedRun
 
-    checkpoint = weights(wish.run)
+    checkpoint = find_weights(wish.run)
     model = Model(checkpoint, wish.device)
     plan = model.plan()
     folder = home(wish.run, checkpoint)

@@ -16,6 +16,7 @@ from etude.data.readers import SILENT
 from etude.errors import UserError
 from etude.export.graph import EMBEDDING, Graph
 from etude.inference.windows import Window
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from etude.audio.frontend import FrontEnd
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
 
 
-def paths(run: Path | None, named: list[str]) -> tuple[list[Path], str]:
+def paths(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
     """Sound files to try it on, and whose they are.
 
     Args:
-        run: The run's folder; none of a checkpoint alone.
+        run: The run's folder; None for a checkpoint alone.
         named: Files, folders and lists that were named.
 
     Raises:
@@ -47,17 +48,14 @@ def paths(run: Path | None, named: list[str]) -> tuple[list[Path], str]:
     return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
 
 
-def _own(run: Path) -> list[Path]:
+def _own(run: RunFolder) -> list[Path]:
     """The files of the clips that a run predicted, test before validation; none where they are not at hand."""
-    import yaml
-
     from etude.config import instantiate
     from etude.reports.clip_frames import files
-    from etude.runs import readers
 
     try:
-        table = readers.table(run).sort_values("split", kind="stable")
-        source = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]["source"]
+        table = run.predictions.sort_values("split", kind="stable")
+        source = run.config["data"]["source"]
         instantiate.vet(source)  # a run folder may come from a stranger
         known = files(instantiate.make(source))
         found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]

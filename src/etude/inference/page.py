@@ -23,6 +23,7 @@ from etude.inference.windows import Plan
 from etude.reports.html import load_template
 from etude.reports.spectrogram import bands
 from etude.reports.worst_errors import stops
+from etude.runs.folder import CHECKPOINTS
 
 
 def hertz(front: FrontEnd) -> list[tuple[float, str]]:
@@ -146,4 +147,4 @@ def _files(to: Path, files: list[FilePrediction], made: list[Shown], model: Mode
 def name_of(checkpoint: Path) -> str:
     """The run that a checkpoint is of, or the checkpoint."""
     folder = checkpoint.resolve().parent
-    return folder.parent.name if folder.name == "checkpoints" else checkpoint.name
+    return folder.parent.name if folder.name == CHECKPOINTS else checkpoint.name

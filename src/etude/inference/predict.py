@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etude.api.run import weights
 from etude.data import workers
 from etude.errors import UserError
 from etude.files import os_errors, ownership
@@ -19,6 +18,7 @@ from etude.inference.model import Model, about
 from etude.inference.page import NAME
 from etude.inference.tables import show
 from etude.inference.windows import UNKNOWN, Plan
+from etude.runs.folder import PREDICT, find_weights
 
 PAGES = 20  # files that the page shows
 
@@ -53,7 +53,6 @@ class PredictOptions:
 
 
 log = logging.getLogger(__name__)
-FOLDER = "predict"
 
 
 def predict_files(wish: PredictOptions, command: str = "") -> tuple[list[Path], int]:
@@ -73,8 +72,8 @@ def predict_files(wish: PredictOptions, command: str = "") -> tuple[list[Path], 
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
     files = inputs.files(wish.sounds)
     workers.ready(len(files), wish.workers)
-    checkpoint = weights(wish.run)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
+    checkpoint = find_weights(wish.run)
+    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / PREDICT
     pages = [NAME, f"{figure.FOLDER}/"] if wish.page else []
     ownership.check_names(to, [*(path.name for path in tables.paths_of(to, wish.formats)), *pages])
     model = Model(checkpoint, wish.device)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import current_config, plain_config
 from etude.config.overrides import parse_overrides, quote_value
-from etude.config.stored import flat, is_finished
+from etude.config.stored import flat
 from etude.errors import UserError
 from etude.files import os_errors, ownership
-from etude.sweeps.jobs import DONE, NAME, Job, JobTable
+from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
+from etude.sweeps.jobs import DONE, Job, JobTable
 from etude.sweeps.progress import STATUS, forget
 from etude.sweeps.scheduler import Pool, Sweep, visible
 from etude.system.distributed import dated
@@ -64,20 +65,17 @@ def standing(folder: Path, config: Mapping[str, Any]) -> str:
     Raises:
         UserError: A run of another config is there.
     """
-    done = is_finished(folder)
-    if not done and not (folder / "checkpoints" / "last.ckpt").is_file():
+    run = RunFolder(folder)
+    if not run.is_finished and not run.is_resumable:
         return NEW
-    from omegaconf import OmegaConf
-
-    path = folder / "config.yaml"
-    stored = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
-    if not isinstance(stored, dict) or (other := _differing(_flat(stored), _flat(config))):
-        what = f": {', '.join(other[:3])}" if isinstance(stored, dict) else ""
+    stored = run.config if run.config_path.is_file() else None
+    if stored is None or (other := _differing(_flat(stored), _flat(config))):
+        what = f": {', '.join(other[:3])}" if stored is not None else ""
         raise UserError(
             f"{os.path.relpath(folder)}: holds a run of another config{what}; give the sweep another folder by "
             "hydra.sweep.dir=..., or the overrides that it was begun with"
         )
-    return FINISHED if done else BEGUN
+    return FINISHED if run.is_finished else BEGUN
 
 
 def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
@@ -180,8 +178,6 @@ def _job(
     """A job: the one that is known by these overrides, or a new one."""
     from omegaconf import OmegaConf, open_dict
 
-    from etude.evaluation.monitor import monitored_score  # heavy: numpy
-
     whole = context.config_loader.load_sweep_config(config, told)
     words = [str(word) for word in whole.hydra.overrides.task if not str(word).startswith("sweep.resume=")]
     known = ledger.known(words)
@@ -219,7 +215,7 @@ def _job(
         except UserError as error:
             job.reason = str(error)
     if job.found:
-        job.status, job.code, job.reason, job.score = DONE, 0, "", monitored_score(job.folder)
+        job.status, job.code, job.reason, job.score = DONE, 0, "", monitored_score(RunFolder(job.folder))
     return job, whole
 
 
@@ -289,8 +285,8 @@ def prepare(words: Sequence[str], multirun: bool) -> None:
             if not many:
                 raise UserError(f"{word}: goes on with a sweep; say its command again, with -m")
             folder = Path(word[13:].strip("'"))
-            if not any((folder / name).is_file() for name in (NAME, "multirun.yaml")):
-                raise UserError(f"{word}: is not the folder of a sweep, it has no {NAME}")
+            if not any((folder / name).is_file() for name in (JOBS, MULTIRUN)):
+                raise UserError(f"{word}: is not the folder of a sweep, it has no {JOBS}")
     forget()
     sweep_folder.cache_clear()
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)

@@ -20,6 +20,7 @@ from etude.config.instantiate import NETWORK, make, make_nested, resolve, vet
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
+from etude.runs.folder import RunFolder
 from etude.system import machine
 from etude.tasks.loss_weighting import Balance
 from etude.tasks.task import Task
@@ -173,7 +174,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         if resume and getattr(callback, "dirpath", None) is not None:
             callback.dirpath = None  # type: ignore[attr-defined]
         if hasattr(callback, "dirpath") and callback.dirpath is None:
-            callback.dirpath = str(folder / "checkpoints")
+            callback.dirpath = str(RunFolder(folder).checkpoints_path)
         if getattr(callback, "save_last", None) == "link":
             raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
     node = dict(config["trainer"])

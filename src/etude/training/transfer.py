@@ -16,6 +16,7 @@ from torch import nn
 from etude.backbones.base import Backbone
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
+from etude.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 WAYS = ("full", "probe", "last_k", "gradual")
@@ -129,7 +130,7 @@ class Transfer:
         self, backbone: Backbone, standardiser: nn.Module, path: Path, front: dict[str, object] | None
     ) -> set[str]:
         """Every tensor of the backbone whose name and shape agree, and the standardisation; returns what is left."""
-        path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+        path = RunFolder(path).best_path if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"transfer.init_from: {path} does not exist")
         stored = read_checkpoint(path)

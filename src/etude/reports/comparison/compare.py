@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, duration, plural
 from etude.evaluation.metrics import LOWER_IS_BETTER
-from etude.evaluation.paired_tests import Pair, pairs
+from etude.evaluation.paired_tests import Pair, compare_pairs
 from etude.evaluation.verdict import caution
 from etude.reports.comparison import axes
 from etude.reports.comparison.axes import (
@@ -28,9 +28,11 @@ from etude.reports.comparison.axes import (
     value,
 )
 from etude.reports.comparison.pivot import alike, pivot
-from etude.reports.comparison.runs import ComparedRun, find, printable, titles
+from etude.reports.comparison.pooling import pool_folds
+from etude.reports.comparison.runs import ComparedRun, printable, scored_targets, titles
 from etude.reports.comparison.scores import gather, tidy
 from etude.reports.comparison.table import Cell, Labels, Table
+from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -173,7 +175,8 @@ def build(runs: Sequence[ComparedRun], wish: CompareOptions | None = None, tests
         what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
         remarks.append(f"{what} is in {wish.stem}.csv ({plural(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
-    found, more = pairs(tested, names, wish.part, wish.metrics[0] if len(wish.metrics) == 1 else "")
+    metric = wish.metrics[0] if len(wish.metrics) == 1 else ""
+    found, more = compare_pairs(scored_targets(tested, names, wish.part), metric)
     found = [pair for pair in found if pair.target in set(frame["target"])]
     return Comparison(wish, shown, names, every, tables, found, remarks + more)
 
@@ -252,9 +255,9 @@ def compare_folders(folders: Sequence[Path], wish: CompareOptions | None = None)
 
     wish = wish or CompareOptions()
     for folder in folders:
-        if not find(folder):
+        if not find_runs(folder):
             raise UserError(f"{folder} is not a run, and no run is below it.")
-    if wish.to is None and len(folders) == 1 and find(folders[0]) != list(folders):
+    if wish.to is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
         wish = replace(wish, to=folders[0])
     comparison = compare(folders, wish)
     print_comparison(comparison)
@@ -333,9 +336,7 @@ def show(folders: Sequence[str | Path]) -> None:
 
 def _pool(folder: Path) -> list[str]:
     """Pool the folds in the folder of a sweep; a remark when they are not folds of one split."""
-    from etude.reports.pooling import pool_folds
-
-    runs = find(folder)
+    runs = find_runs(folder)
     if runs == [folder]:
         return []
     try:

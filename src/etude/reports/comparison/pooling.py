@@ -14,13 +14,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.measure import write
+import yaml
+
 from etude.evaluation.predictions import find_worst_errors
-from etude.files.atomic import remove_folder, replacing, write_bytes, write_text
+from etude.files.atomic import remove_folder, write_bytes, write_text
 from etude.files.ownership import open_folder, subfolder
-from etude.reports import worst_errors
 from etude.reports.comparison.runs import ComparedRun, mapping, read
-from etude.runs import readers
+from etude.reports.run_report import write_report
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics, write_predictions, write_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +42,11 @@ def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
         The folders of the pooled results, each with its table, record, config without a fold, metrics.json and
         report.html.
     """
-    import yaml
-
-    from etude.reports.run_report import write_report
-
     alike: dict[str, dict[int, ComparedRun]] = defaultdict(dict)
     for run in map(read, runs):
         fold = run.data.get("fold")
-        whole = run.status == "finished" and (run.folder / "predictions.parquet").is_file()
-        known = run.config or not (run.folder / "config.yaml").is_file()
+        whole = run.status == "finished" and run.files.predictions_path.is_file()
+        known = run.config or not run.files.config_path.is_file()
         if isinstance(fold, int) and whole and known:
             alike[_config(run)][fold] = run  # of two runs of a fold, the later counts
     made = []
@@ -56,51 +54,47 @@ def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
         if len(folds) > 1:
             records = [run.record for _, run in sorted(folds.items())]
             name = re.sub(r"[^\w.-]+", "-", str(records[0].get("name", "run")))
-            folder = sweep / POOLED_FOLDER / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+            pooled = RunFolder(sweep / POOLED_FOLDER / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:6]}")
             subfolder(sweep / POOLED_FOLDER)
-            open_folder(folder)
+            open_folder(pooled.path)
             table = _tables(folds)
-            with replacing(folder / "predictions.parquet") as draft:
-                table.to_parquet(draft, write_page_checksum=True)
+            write_predictions(pooled, table)
             record = _together(records, table)
-            record[readers.TABLE_HASH] = readers.file_hash(folder / readers.TABLE)
             record["data"]["pooled_from"] = [run.folder.name for _, run in sorted(folds.items())]
-            write_text(folder / "record.json", json.dumps(readers.sealed(record), indent=1, ensure_ascii=False) + "\n")
-            write_text(folder / "config.yaml", yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
+            write_record(pooled, record)
+            write_text(pooled.config_path, yaml.safe_dump(json.loads(key)[0], sort_keys=False, allow_unicode=True))
             shown = [row[0] for name, target in records[0]["targets"].items()
                      for row in find_worst_errors(table, name, target["kind"])["rows"]]  # fmt: skip
-            gather([run.folder for _, run in sorted(folds.items())], folder, {str(clip) for clip in shown})
-            write(folder)
-            write_report(folder)
-            made.append(folder)
+            gather([run.files for _, run in sorted(folds.items())], pooled, {str(clip) for clip in shown})
+            write_metrics(pooled)
+            write_report(pooled)
+            made.append(pooled.path)
     return made
 
 
-def gather(folders: list[Path], target: Path, ids: set[str]) -> None:
+def gather(runs: list[RunFolder], target: RunFolder, ids: set[str]) -> None:
     """Put what several runs kept of some clips into one folder: the worst of all folds are among the worst of each.
 
     Runs whose pictures are of another kind than the first's are left out.
     """
-    remove_folder(target / worst_errors.FOLDER)
+    remove_folder(target.errors_path)
     scale: dict[str, Any] = {}
     clips: list[dict[str, Any]] = []
-    for folder in folders:
-        kept = worst_errors.read(folder)
+    for run in runs:
+        kept = run.read_worst_errors()
         scale = scale or kept["scale"]
         for clip in kept["clips"].values() if kept["scale"] == scale else ():
             if clip["id"] not in ids:
                 continue
-            subfolder(target / worst_errors.FOLDER)
+            subfolder(target.errors_path)
             for kind in ("picture", "audio"):
                 if name := clip.get(kind):
                     clip[kind] = f"{len(clips):02d}{Path(name).suffix}"
-                    write_bytes(
-                        target / worst_errors.FOLDER / clip[kind], (folder / worst_errors.FOLDER / name).read_bytes()
-                    )
+                    write_bytes(target.errors_path / clip[kind], (run.errors_path / name).read_bytes())
             clips.append(clip)
     if clips:
         text = json.dumps({**scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
-        write_text(target / worst_errors.FOLDER / worst_errors.INDEX, text)
+        write_text(target.errors_index_path, text)
 
 
 def _config(run: ComparedRun) -> str:
@@ -118,7 +112,7 @@ def _tables(folds: dict[int, ComparedRun]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    tables = [readers.table(run.folder).assign(fold=fold) for fold, run in sorted(folds.items())]
+    tables = [run.files.predictions.assign(fold=fold) for fold, run in sorted(folds.items())]
     table = pd.concat(tables, ignore_index=True)
     tested = table.loc[table["split"] == "test", "id"]
     if tested.duplicated().any():

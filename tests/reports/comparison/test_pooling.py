@@ -13,10 +13,10 @@ import yaml
 from sklearn.metrics import f1_score
 
 from etude.cli.compare import main
-from etude.evaluation.measure import write
 from etude.reports.comparison.compare import show
-from etude.reports.comparison.runs import find
-from etude.reports.pooling import pool_folds
+from etude.reports.comparison.pooling import pool_folds
+from etude.runs.folder import RunFolder, find_runs
+from etude.runs.results import write_metrics
 
 FOLDS = 3
 MakeFold = Callable[..., Path]
@@ -44,7 +44,7 @@ def fold(make_run: Callable[..., Path], table: pd.DataFrame) -> MakeFold:
         (run / "record.json").write_text(json.dumps(record | {"name": name}), encoding="utf-8")
         config = {"name": name, "backbone": {"depth": depth}, "data": {"split": {"fold": number, "folds": FOLDS}}}
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        write(run)
+        write_metrics(RunFolder(run))
         return run
 
     return make
@@ -105,7 +105,7 @@ def test_a_table_shows_what_is_pooled_in_place_of_its_folds(fold: MakeFold, caps
     assert ", fold 1" not in out
     kept = pd.read_csv(sweep / "compare.csv", dtype={"fold": str})
     assert set(kept["fold"]) == {"0", "1", "2", "3 of 3 folds"}
-    show(find(sweep)[:FOLDS])
+    show(find_runs(sweep)[:FOLDS])
     assert "one, fold 1" in capsys.readouterr().out
     assert main([str(sweep)]) == 0  # pooled anew from the folds, not from what was pooled
     assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(kept)

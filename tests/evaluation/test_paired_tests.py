@@ -1,25 +1,35 @@
 """Paired tests: right against references worked out by hand, and about as often wrong as they say."""
 
-from collections.abc import Callable
 from math import comb
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score
+from tests.reports.comparison.conftest import TARGETS, clips
 
 from etude.evaluation import bootstrap
 from etude.evaluation.metrics import classification
-from etude.evaluation.paired_tests import NOTHING, holm, mcnemar, pairs, two_sided
-from etude.reports.comparison.compare import compare
-from etude.reports.comparison.runs import read
+from etude.evaluation.paired_tests import (
+    NOTHING,
+    Pair,
+    ScoredTarget,
+    compare_pairs,
+    holm,
+    mcnemar,
+    scored_run,
+    two_sided,
+)
 
 
-def paired(folder: Path, **how: str) -> list:
-    runs = [read(path) for path in sorted(folder.iterdir())]
-    return pairs(runs, {run.folder: run.name for run in runs}, **how)[0]
+def paired(tables: dict[str, pd.DataFrame], metric: str = "") -> list[Pair]:
+    """Test the pairs of some tables of predictions on the test part."""
+    targets = [
+        ScoredTarget(name, [scored_run(title, name, target, table, "test") for title, table in tables.items()])
+        for name, target in TARGETS.items()
+    ]
+    return compare_pairs(targets, metric)[0]
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (0, 6), (3, 9), (7, 7), (25, 4)])
@@ -95,37 +105,31 @@ def test_a_gap_is_found() -> None:
     assert _simulated(groups=40, resamples=400, trials=60, gap=1.2)[0] > 0.9
 
 
-def test_two_copies_do_not_differ(tmp_path: Path, make: Callable[..., Path], table_of) -> None:
-    for name in ("a", "b"):
-        make(tmp_path / name, table_of(3))
-    for pair in paired(tmp_path):
+def test_two_copies_do_not_differ() -> None:
+    for pair in paired({"a": clips(3), "b": clips(3)}):
         assert pair.p == 1.0 and pair.difference == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert pair.mcnemar in (1.0, None) and pair.better == ""
         assert NOTHING in pair.words
 
 
-def test_a_planted_difference_is_found_and_is_the_difference(tmp_path: Path, make, table_of) -> None:
-    make(tmp_path / "bad", table_of(1, right=0.1, noise=1.5))
-    make(tmp_path / "good", table_of(2, right=0.9, noise=0.1))
-    genre, valence = paired(tmp_path)
-    tables = [
-        pd.read_parquet(tmp_path / name / "predictions.parquet").query("split == 'test'") for name in ("bad", "good")
-    ]
+def test_a_planted_difference_is_found_and_is_the_difference() -> None:
+    made = {"bad": clips(1, right=0.1, noise=1.5), "good": clips(2, right=0.9, noise=0.1)}
+    genre, valence = paired(made)
+    tables = [table.query("split == 'test'") for table in made.values()]
     f1 = [f1_score(table["genre.true"], table["genre.pred"], average="macro") for table in tables]
     assert genre.scores == pytest.approx(tuple(f1)) and genre.difference["value"] == pytest.approx(f1[0] - f1[1])
     hits = [(table["genre.true"] == table["genre.pred"]).to_numpy() for table in tables]
     assert genre.only == (int((hits[0] & ~hits[1]).sum()), int((~hits[0] & hits[1]).sum()))
     assert genre.better == valence.better == "good" and "good is better" in genre.words
     assert genre.n == 64 and genre.groups == 16 and valence.only is None
-    (error,) = [pair for pair in paired(tmp_path, metric="mse") if pair.target == "valence"]
+    (error,) = [pair for pair in paired(made, metric="mse") if pair.target == "valence"]
     assert error.metric == "mse" and error.scores[0] > error.scores[1] and error.better == "good"
 
 
-def test_interval_of_a_difference_is_of_resamples_written_out(tmp_path: Path, make, table_of) -> None:
-    make(tmp_path / "a", table_of(1, right=0.4))
-    make(tmp_path / "b", table_of(2, right=0.7))
-    genre = paired(tmp_path)[0]
-    parts = [pd.read_parquet(tmp_path / name / "predictions.parquet").query("split == 'test'") for name in "ab"]
+def test_interval_of_a_difference_is_of_resamples_written_out() -> None:
+    made = {"a": clips(1, right=0.4), "b": clips(2, right=0.7)}
+    genre = paired(made)[0]
+    parts = [table.query("split == 'test'") for table in made.values()]
     true, *preds = (
         part[f"genre.{column}"].map({"folk": 0, "jazz": 1, "rock": 2}).to_numpy()
         for part, column in ((parts[0], "true"), (parts[0], "pred"), (parts[1], "pred"))
@@ -138,23 +142,3 @@ def test_interval_of_a_difference_is_of_resamples_written_out(tmp_path: Path, ma
     low, high = np.quantile(gaps, [0.025, 0.975])
     assert genre.difference["low"] == pytest.approx(low, abs=0.03)
     assert genre.difference["high"] == pytest.approx(high, abs=0.03)
-
-
-def test_many_pairs_are_corrected(grid: Path) -> None:
-    found = [pair for pair in compare([grid]).pairs if pair.target == "genre"]
-    assert len(found) == 28 and {pair.family for pair in found} == {28}
-    better = {(pair.a[2:6], pair.b[2:6]) for pair in found if pair.better}
-    assert ("lstm", "cnn_") in better and ("cnn_", "cnn_") not in better
-
-
-def test_only_the_same_clips_are_paired(tmp_path: Path, make, table_of) -> None:
-    make(tmp_path / "a", table_of(1))
-    make(tmp_path / "b", table_of(2).sample(frac=1, random_state=0))  # the order of rows is no difference
-    make(tmp_path / "c", table_of(3, split=1), split="other")
-    moved = table_of(4)
-    moved.loc[1, "genre.true"] = "jazz" if moved.loc[1, "genre.true"] != "jazz" else "rock"
-    make(tmp_path / "d", moved)  # the same ids, but another truth
-    made = compare([tmp_path])
-    assert [(p.a, p.b) for p in made.pairs if p.target == "genre"] == [("a", "b")]
-    assert {(p.a, p.b) for p in made.pairs if p.target == "valence"} == {("a", "b"), ("a", "d"), ("b", "d")}
-    assert "Scored on clips of genre that no other run here was scored on: c, d." in made.remarks
