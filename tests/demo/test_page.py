@@ -141,7 +141,7 @@ def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
     ear, path, run = parts.ear, copied / neighbours.EMBEDDINGS, InspectedRun(copied)
     assert path.is_file() and len(parts.near.library.x) == 116
     with monkeypatch.context() as patch:
-        patch.setattr(type(ear.model), "judge", None)  # it is not asked
+        patch.setattr(type(ear.model), "predict", None)  # it is not asked
         again = library(run, ear.model, ear.plan)
         assert np.array_equal(again.x, parts.near.library.x) and again.what == "training" and not again.why
     with np.load(path) as kept:

@@ -19,7 +19,7 @@ from etude.demo.predictor import Limits, bars
 from etude.demo.server import ending_by_signal, listening, upload_folder
 from etude.errors import UserError
 from etude.inference.engine import FilePrediction
-from etude.inference.model import Columns
+from etude.inference.model import PredictionColumns
 
 
 def test_words_say_what_is_served(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_limits_are_known_before_a_sound_is_decoded(tmp_path: Path) -> None:
 
 
 def test_bars_are_sorted_and_those_left_out_are_counted() -> None:
-    columns = Columns({
+    columns = PredictionColumns({
         "genre": {"kind": "label", "classes": list("abcdefghijkl")},
         "tempo": {"kind": "scalar", "low": 40, "high": 240},
     })  # fmt: skip

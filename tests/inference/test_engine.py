@@ -18,9 +18,9 @@ from etude.audio.frontend import FrontEnd
 from etude.audio.kaldi import ASTFront
 from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
-from etude.inference import decoding, engine, figure
-from etude.inference.decoding import WindowedFile, load_windows
-from etude.inference.model import Judged, Model
+from etude.inference import engine, figure
+from etude.inference.engine import WindowedFile, load_windows
+from etude.inference.model import Model, WindowOutput
 from etude.inference.tables import Predictions, predicted
 from etude.inference.windows import Window
 from etude.reports.spectrogram import shrink
@@ -80,7 +80,7 @@ def test_few_files_are_under_way_however_many_there_are(model: Model) -> None:
             frames = [np.zeros((20, 128), np.float16)]
             yield WindowedFile(Path(str(number)), 1, 1, 2.0, [Window(0, 1, list(frames)), Window(1, 2, list(frames))])
 
-    results = engine.judge(model, hear_many(), 32)
+    results = engine.predict_windows(model, hear_many(), 32)
     for done in range(40):
         assert next(results).path == Path(str(done))
         assert taken <= done + 16
@@ -106,19 +106,19 @@ def test_a_long_file_has_the_numbers_of_a_short_one(found: Predictions, model: M
 def test_a_long_file_is_judged_while_it_is_decoded(model: Model, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     batches: list[int] = []
-    real, judge = decoding.stream, model.judge
+    real, predict = engine.stream, model.predict
 
     def counted(*args: Any) -> Iterator[np.ndarray]:
         for block in real(*args):
             decoded.append(len(block))
             yield block
 
-    def noted(windows: list[Window]) -> list[Judged]:
+    def noted(windows: list[Window]) -> list[WindowOutput]:
         batches.append(sum(decoded))
-        return judge(windows)
+        return predict(windows)
 
-    monkeypatch.setattr(decoding, "stream", counted)
-    monkeypatch.setattr(model, "judge", noted)
+    monkeypatch.setattr(engine, "stream", counted)
+    monkeypatch.setattr(model, "predict", noted)
     (said,) = engine.predict(model, [sounds / "song.flac"], model.plan(), batch=2, workers=1)
     assert len(said.windows) == 19 and len(batches) == 10
     windows = 22050 * 5 * np.arange(2, 20, 2) + 22050 * 5  # the end of the last window of each batch, half overlapping
@@ -180,7 +180,7 @@ def test_whatever_a_file_does_is_a_sentence(model: Model, tmp_path: Path, monkey
     def fails(*_: object) -> None:
         raise RuntimeError("a library\nsays so")
 
-    monkeypatch.setattr("etude.inference.decoding.stream", fails)
+    monkeypatch.setattr("etude.inference.engine.stream", fails)
     heard = load_windows((tmp_path / "odd.wav", plan))
     assert heard.reason == "a library says so" and not heard.windows
 

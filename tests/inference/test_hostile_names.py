@@ -12,12 +12,12 @@ from tests.hostile import NAMES, assert_harmless
 from etude.audio.log_mel import LogMelChroma
 from etude.inference import page
 from etude.inference.engine import FilePrediction
-from etude.inference.figure import Shown
-from etude.inference.model import Columns
+from etude.inference.figure import FilePreview
+from etude.inference.model import PredictionColumns
 
 
 def test_predictions_show_names_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = Columns({
+    columns = PredictionColumns({
         NAMES[0]: {"kind": "label", "classes": NAMES}, NAMES[7]: {"kind": "scalar", "low": 0.0, "high": 1.0},
     })  # fmt: skip
     checkpoint = tmp_path / NAMES[5] / "checkpoints" / NAMES[1].replace("/", "")
@@ -30,10 +30,10 @@ def test_predictions_show_names_as_text(tmp_path: Path, monkeypatch: pytest.Monk
     said = [FilePrediction(Path("a<b>") / name, 1, 1, 3.0, values, windows) for name in names]
     said += [FilePrediction(Path(name), 1, 1, 0.0, reason=name) for name in names]
 
-    def run(_: Any, jobs: list[Any], *__: Any, **___: Any) -> list[Shown]:
-        return [Shown(why=path.name) for path, _ in jobs]
+    def run(_: Any, jobs: list[Any], *__: Any, **___: Any) -> list[FilePreview]:
+        return [FilePreview(reason=path.name) for path, _ in jobs]
 
-    monkeypatch.setattr(page.workers, "run", run)
+    monkeypatch.setattr(page.worker_processes, "run", run)
     plan: Any = SimpleNamespace(
         window=2.0, overlap=False, crops=0, front=SimpleNamespace(sync="none", n_mels=4, rate=8000)
     )

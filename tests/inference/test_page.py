@@ -14,8 +14,8 @@ from tests.reports.test_run_report_browser import CONTRAST, NAMELESS
 
 from etude.cli.predict import main
 from etude.inference.engine import FilePrediction
-from etude.inference.figure import clock, plots, times
-from etude.inference.model import Columns
+from etude.inference.figure import clock, plots, time_ticks
+from etude.inference.model import PredictionColumns
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_names_are_texts_and_nothing_is_fetched(page: Path) -> None:
 
 
 def test_lines_break_where_it_is_silent_and_reach_the_ends() -> None:
-    columns = Columns({
+    columns = PredictionColumns({
         "genre": {"kind": "label", "classes": list("abcdefgh")}, "tempo": {"kind": "scalar", "low": 40, "high": 240},
         "energy": {"kind": "scalar", "low": 0, "high": 1}, "valence": {"kind": "scalar", "low": 0, "high": 1},
     })  # fmt: skip
@@ -57,8 +57,8 @@ def test_lines_break_where_it_is_silent_and_reach_the_ends() -> None:
 
 def test_times_are_round_and_few() -> None:
     assert (clock(7.9), clock(205), clock(3723)) == ("0:08", "3:25", "1:02:03")
-    assert times(10) == [(0, "0:00"), (0.2, "0:02"), (0.4, "0:04"), (0.6, "0:06"), (0.8, "0:08"), (1, "0:10")]
-    assert all(2 <= len(times(seconds)) <= 6 for seconds in (1.2, 29, 200, 1000, 7000, 30000))
+    assert time_ticks(10) == [(0, "0:00"), (0.2, "0:02"), (0.4, "0:04"), (0.6, "0:06"), (0.8, "0:08"), (1, "0:10")]
+    assert all(2 <= len(time_ticks(seconds)) <= 6 for seconds in (1.2, 29, 200, 1000, 7000, 30000))
 
 
 @pytest.fixture

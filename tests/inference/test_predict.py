@@ -16,9 +16,8 @@ import pytest
 from etude.cli.predict import HELP, OPTIONS, main, parse
 from etude.errors import UserError
 from etude.files.ownership import LIST
-from etude.inference import decoding, engine, tables
-from etude.inference.journal import NAME
-from etude.inference.predict import PAGES
+from etude.inference import engine, tables
+from etude.inference.predict import JOURNAL, PAGES
 
 
 def call(checkpoint: Path, sounds: Path, to: Path, *words: str) -> int:
@@ -66,7 +65,7 @@ def test_interrupted_and_started_again_it_ends_with_the_same_tables(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     heard: list[str] = []
-    real = decoding.load_windows
+    real = engine.load_windows
 
     def noted(job: Any) -> Any:
         heard.append(job[0].name)
@@ -79,13 +78,13 @@ def test_interrupted_and_started_again_it_ends_with_the_same_tables(
     assert call(checkpoint, few, to, "batch=1") == 130
     assert "2 of 5 files are done; the same command goes on from here" in caplog.text
     assert not list(to.glob("*.csv"))
-    with (to / NAME).open("ab") as file:  # killed in the midst of a line
+    with (to / JOURNAL).open("ab") as file:  # killed in the midst of a line
         file.write(b'{"path":"half')
     assert call(checkpoint, few, to, "batch=1") == 1
     assert heard[3:] == ["2.mp3", "2.ogg", "3.ogg"]
     for name in ("files.csv", "windows.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(to / name), pd.read_csv(whole / name), atol=1e-6)
-    assert {path.name for path in to.iterdir()} == {NAME, "files.csv", "windows.csv", ".lock", LIST}
+    assert {path.name for path in to.iterdir()} == {JOURNAL, "files.csv", "windows.csv", ".lock", LIST}
 
     assert call(checkpoint, few, to, "format=json") == 1
     assert heard[6:] == ["2.mp3"]  # what could not be heard is tried again
@@ -183,10 +182,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_tables_hold_a_file_at_a_time(whole: Path, tmp_path: Path) -> None:
-    from etude.inference.model import Columns
-    from etude.inference.tables import write
+    from etude.inference.model import PredictionColumns
+    from etude.inference.tables import write_tables
 
-    columns = Columns({"energy": {"kind": "scalar", "low": 0, "high": 1}})
+    columns = PredictionColumns({"energy": {"kind": "scalar", "low": 0, "high": 1}})
     alive = 0
 
     class Counted(engine.FilePrediction):
@@ -201,5 +200,5 @@ def test_tables_hold_a_file_at_a_time(whole: Path, tmp_path: Path) -> None:
             assert alive <= 3
             yield Counted(Path(f"{number}.mp3"), 1, 1, 10.0, [0.5], [(0.0, 10.0, [0.5])])
 
-    write(tmp_path, results(), columns, ["csv", "parquet"])
+    write_tables(tmp_path, results(), columns, ["csv", "parquet"])
     assert len(pd.read_parquet(tmp_path / "files.parquet")) == len(pd.read_csv(tmp_path / "windows.csv")) == 2500

@@ -14,16 +14,16 @@ from etude.audio.frontend import FrontEnd
 from etude.audio.log_mel import LogMelChroma
 from etude.errors import UserError
 from etude.inference import windows as cutting
-from etude.inference.windows import Plan, Tape, Window
+from etude.inference.windows import Tape, Window, WindowPlan
 
-PLAN = Plan(LogMelChroma(), (0, 128), 431, 431)
+PLAN = WindowPlan(LogMelChroma(), (0, 128), 431, 431)
 
 
 def in_blocks(audio: np.ndarray, size: int) -> list[np.ndarray]:
     return [audio[start : start + size] for start in range(0, len(audio), size)]
 
 
-def windows(audio: np.ndarray, plan: Plan, block: int = 1 << 20) -> list[Window]:
+def windows(audio: np.ndarray, plan: WindowPlan, block: int = 1 << 20) -> list[Window]:
     return list(cutting.windows(in_blocks(audio, block), plan))
 
 
@@ -68,7 +68,7 @@ def test_a_window_is_what_its_seconds_are_alone(clips: list[Path]) -> None:
 
 def test_blocks_do_not_change_windows(clips: list[Path]) -> None:
     audio = np.concatenate([decode(path, 22050) for path in clips[:2]])[: 17 * 22050]
-    for plan in (replace(PLAN, window=2.0, overlap=0.7), Plan(Beats(), (0, 128), 8, 10)):
+    for plan in (replace(PLAN, window=2.0, overlap=0.7), WindowPlan(Beats(), (0, 128), 8, 10)):
         whole = windows(audio, plan)
         parts = windows(audio, plan, 5000)
         assert len(whole) > 3
@@ -80,7 +80,7 @@ def test_blocks_do_not_change_windows(clips: list[Path]) -> None:
 def test_beats_of_a_long_sound_are_counted_in_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "TEMPO", 20.0)
     noise = np.random.default_rng(0).normal(0, 0.1, 22050 * 50).astype(np.float32)
-    plan = Plan(Beats(), (0, 128), 10, 12)
+    plan = WindowPlan(Beats(), (0, 128), 10, 12)
     assert {window.end - window.start for window in windows(noise, plan, 5000)} == {5.0}
     assert len(windows(noise[: 22050 * 6], plan)) == 1  # as long as a clip of training
     assert len(windows(noise[: 22050 * 25], replace(plan, longest=60))) == 1  # which may be longer than that beginning
@@ -114,7 +114,7 @@ class Beats(FrontEnd):
 
 def test_by_the_beat_a_window_has_as_many_beats_as_a_clip_had() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 22050 * 20).astype(np.float32)
-    plan = Plan(Beats(), (0, 128), 10, 12)
+    plan = WindowPlan(Beats(), (0, 128), 10, 12)
     found = windows(noise, plan)
     assert {window.end - window.start for window in found} == {5.0}
     assert {len(window.crops[0]) for window in found} == {10}
@@ -122,7 +122,7 @@ def test_by_the_beat_a_window_has_as_many_beats_as_a_clip_had() -> None:
 
 
 def test_what_an_older_checkpoint_does_not_say_is_assumed() -> None:
-    plan = Plan.of({"columns": [0, 128]}, LogMelChroma())
+    plan = WindowPlan.of({"columns": [0, 128]}, LogMelChroma())
     assert len(windows(np.ones(22050 * 30, np.float32), plan)) == 1
     assert len(windows(np.ones(22050 * 40, np.float32), plan)) == 2
 
@@ -130,4 +130,4 @@ def test_what_an_older_checkpoint_does_not_say_is_assumed() -> None:
 @pytest.mark.parametrize(("window", "overlap"), [(0, 0.5), (-1, 0.5), (float("nan"), 0.5), (None, 1), (None, -0.1)])
 def test_a_plan_that_cannot_be_is_refused(window: float | None, overlap: float) -> None:
     with pytest.raises(UserError, match=r"^(window|overlap)=.*: must be"):
-        Plan.of({"columns": [0, 128]}, LogMelChroma(), window, overlap)
+        WindowPlan.of({"columns": [0, 128]}, LogMelChroma(), window, overlap)

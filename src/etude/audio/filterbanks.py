@@ -29,6 +29,13 @@ def mel_frequencies(count: int, fmin: float, fmax: float) -> np.ndarray:
     return np.where(mels < CORNER / LINEAR, LINEAR * mels, CORNER * np.exp(STEP * (mels - CORNER / LINEAR)))
 
 
+def band_centres(count: int, fmin: float, fmax: float, htk: bool) -> np.ndarray:
+    """Return the frequency at the centre of each of `count` mel bands (count,), in Hz, on Slaney's or HTK's scale."""
+    import librosa
+
+    return librosa.mel_frequencies(count + 2, fmin=fmin, fmax=fmax, htk=htk)[1:-1]
+
+
 def mel_filters(rate: int, n_fft: int, n_mels: int = 128, fmin: float = 0.0, fmax: float | None = None) -> np.ndarray:
     """Triangles of equal area (n_mels, 1 + n_fft / 2), float32, from `fmin` to `fmax` Hz (none: half the rate)."""
     corners = mel_frequencies(n_mels + 2, fmin, rate / 2 if fmax is None else fmax)

@@ -46,6 +46,8 @@ class FrontEnd:
     n_chroma: int = 0
     sync: str = "none"
     reads_sound: ClassVar[bool] = True
+    unit: ClassVar[str] = ""
+    """Unit of the mel bands on axes; empty where they are scaled."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop_length", "n_mels"):
@@ -68,6 +70,14 @@ class FrontEnd:
     def frames_per_second(self) -> float:
         """Frame rate before any synchronisation to beats, in Hz."""
         return self.rate / self.hop_length
+
+    def mel_centres(self) -> np.ndarray | None:
+        """Return the frequency at the centre of each mel band (n_mels,), in Hz; None where bands are no frequencies."""
+        return None
+
+    def absolute(self) -> FrontEnd:
+        """Return the front end that measures levels against full scale and not against the loudest bin of a clip."""
+        return self
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,), float32, at `rate`, to frames (T, F), float32."""

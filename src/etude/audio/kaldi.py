@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.audio.filterbanks import mel_bank
+from etude.audio.filterbanks import band_centres, mel_bank
 from etude.audio.frontend import FrontEnd
 from etude.audio.frontend_modules import FrontEndModule
 from etude.errors import UserError
@@ -52,6 +52,10 @@ class KaldiFront(FrontEnd):
     def scale(self) -> float:
         """What logarithms of power are divided by."""
         raise NotImplementedError
+
+    def mel_centres(self) -> np.ndarray:
+        """Return the frequency at the centre of each mel band (n_mels,), in Hz, on HTK's scale."""
+        return band_centres(self.n_mels, self.fmin, self.fmax or self.rate / 2, htk=True)
 
     def mel(self, power: Tensor) -> Tensor:
         """Power (T, 1 + n_fft / 2) to mel power (T, n_mels)."""

@@ -8,9 +8,9 @@ Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5; filters are t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -92,6 +92,7 @@ class LogMelChroma(FrontEnd):
     ref: str = "max"
     chroma: str = "stft"
     tuning: float | None = 0.0
+    unit: ClassVar[str] = "dB"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +108,14 @@ class LogMelChroma(FrontEnd):
                 f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
                 f"{self.rate / 2:g} Hz"
             )
+
+    def mel_centres(self) -> np.ndarray:
+        """Return the frequency at the centre of each mel band (n_mels,), in Hz, on Slaney's scale."""
+        return filterbanks.band_centres(self.n_mels, self.fmin, self.fmax or self.rate / 2, htk=False)
+
+    def absolute(self) -> LogMelChroma:
+        """Return the same front end with full scale as 0 dB."""
+        return replace(self, ref="one")
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
         """Samples (N,) to frames (T, F): see the function of this name."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined, dig
 from etude.errors import DataError
 from etude.files import ownership
 from etude.files.atomic import move, open_file, remove_folder, replacing, write_bytes, write_text
+from etude.files.journal import Journal, read_lines, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def journal(folder: Path) -> list[JournalEntry]:
     """The whole lines of a folder's journal; none where there is no journal."""
     entries = []
     try:
-        for line in (folder / JOURNAL).read_bytes().split(b"\n")[:-1]:  # str knows other ends of lines
+        for _, line in read_lines(folder / JOURNAL):
             entries.append(JournalEntry(**json.loads(line)))
     except (OSError, ValueError, TypeError):
         pass  # what stands behind the first broken line is made again
@@ -88,7 +89,7 @@ class PackWriter:
         self.folder = folder
         ownership.open_folder(folder)
         self.entries = self._sound(journal(folder))
-        self._frames, self._journal = (open_file(folder / name, "ab", buffering=0) for name in (FRAMES, JOURNAL))
+        self._frames, self._journal = open_file(folder / FRAMES, "ab", buffering=0), Journal(folder / JOURNAL)
         self._frames.truncate(sum(entry.bytes for entry in self.entries))
         self._journal.truncate(sum(len(_line(entry)) for entry in self.entries))
 
@@ -104,8 +105,8 @@ class PackWriter:
     def append(self, entry: JournalEntry, frames: np.ndarray | None) -> None:
         """Add a clip: its frames (T, F) float16, or none when it is skipped; then its line."""
         if frames is not None:
-            _write(self._frames, np.ascontiguousarray(frames).data.cast("B"))
-        _write(self._journal, memoryview(_line(entry)))
+            write_whole(self._frames, np.ascontiguousarray(frames).data.cast("B"))
+        self._journal.append(_line(entry))
         self.entries.append(entry)
 
     def finish(
@@ -266,9 +267,3 @@ def _aside(target: Path) -> Path:
 def _line(entry: JournalEntry) -> bytes:
     return (json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", 0)} | {"size": entry.size,
             "modified": entry.modified}, ensure_ascii=False) + "\n").encode()  # fmt: skip
-
-
-def _write(file: IO[bytes], data: memoryview) -> None:
-    """All of it; the operating system may take a part at a time."""
-    while len(data):
-        data = data[file.write(data) :]

@@ -28,6 +28,7 @@ from etude.data.readers import read_sound
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import move, remove_folder
+from etude.files.journal import file_stamp
 from etude.files.lock import Lock
 from etude.files.progress import track
 
@@ -92,7 +93,7 @@ def prepare_pack(collection: Collection, front: FrontEnd, rules: PackOptions) ->
     table = collection.table.reset_index(drop=True)
     if locate := collection.locate:
         table = table.assign(path=[str(locate(Path(path), front)) for path in table["path"]])
-    files = [_stamp(clip, path) for clip, path in zip(table["id"], table["path"], strict=True)]
+    files = [JournalEntry(clip, *file_stamp(Path(path))) for clip, path in zip(table["id"], table["path"], strict=True)]
     made = [entry for entry, _ in _known(folder, rules.retry).values()]
     if made and _same(made, files) and _manifest(folder).get("origin") == origin:
         with suppress(DataError):  # complete, and read without a lock, so that the folder may be read-only
@@ -229,15 +230,6 @@ def _clip(job: tuple[Reader, JournalEntry, str, FrontEnd, float]) -> tuple[Journ
         return replace(file, reason=str(error)), None
     except OSError as error:
         return replace(file, reason=f"{path}: cannot be read ({error.strerror or error})"), None
-
-
-def _stamp(clip: str, path: str) -> JournalEntry:
-    """What a file is known by."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return JournalEntry(clip, -1, 0)
-    return JournalEntry(clip, status.st_size, status.st_mtime_ns)
 
 
 def _sha(path: str) -> str:

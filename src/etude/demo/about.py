@@ -14,7 +14,7 @@ from etude.evaluation.formatting import NAMES, plural, span
 from etude.evaluation.verdict import population, verdict
 from etude.inference.model import Model
 from etude.inference.page import name_of
-from etude.inference.windows import Plan
+from etude.inference.windows import WindowPlan
 from etude.reports import clip_frames
 from etude.reports.clip_frames import files
 from etude.runs.folder import METRICS, RECORD, RunFolder, run_of
@@ -42,7 +42,7 @@ class About:
     limits: list[str] = field(default_factory=list)
 
 
-def about(model: Model, plan: Plan, folder: Path | None) -> About:
+def about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
     """What is known of a network.
 
     Args:
@@ -65,7 +65,7 @@ def about(model: Model, plan: Plan, folder: Path | None) -> About:
         ) from error
 
 
-def _about(model: Model, plan: Plan, folder: Path | None) -> About:
+def _about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
     run = RunFolder(folder) if folder else None
     record = _content(run.record_path) if run else {}
     metrics = _content(run.metrics_path) if run else {}
@@ -165,7 +165,7 @@ def examples(run: InspectedRun | None, near: Near) -> list[Example]:
         log.warning("no examples: %s", error)
         return []
     found: list[Example] = []
-    for row in clip_frames.random(table, near.columns.targets, 3 * COUNT, 0):
+    for row in clip_frames.random_clips(table, near.columns.targets, 3 * COUNT, 0):
         about = table.iloc[row]
         file = known.get(str(about["id"]))
         card = near.card(about, file)

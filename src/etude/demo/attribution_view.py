@@ -61,7 +61,7 @@ class AttributionView:
         if attribution.installed():
             parts, cam = attribution.attributions(network, x, base, said, truth({}, network), scene, target)
         about = f"The frames of the window from {window.start:.1f} to {window.end:.1f} s."
-        unit = "dB" if hasattr(scene.front, "top_db") and scene.view.start == 0 else ""
+        unit = scene.front.unit if scene.view.start == 0 else ""
         return load_template("demo_looked.html.j2").render(
             silent=False, when=moments(told)[place], target=target, steps=attribution.STEPS,
             frames=clip_axes.large("looked", about, scene, base, unit, magma=True), parts=parts, cam=cam,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,21 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from etude.audio.excerpt import excerpt
 from etude.audio.frontend import FrontEnd
 from etude.errors import UserError
 from etude.evaluation.formatting import number
 from etude.files.atomic import replacing
 from etude.files.progress import track
-from etude.inference.figure import uri
-from etude.inference.model import Columns, Model
-from etude.inference.windows import Plan, Window, crops_of
-from etude.reports.clip_frames import File, files
+from etude.inference.figure import sound_uri
+from etude.inference.model import Model, PredictionColumns
+from etude.inference.windows import Window, WindowPlan, crops_of
+from etude.reports.clip_frames import ClipFile, files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
 from etude.reports.maps.projection import NoMap
 from etude.reports.maps.quality import nearest
-from etude.reports.worst_errors import CREDIT, MIME, credit
+from etude.reports.worst_errors import CREDIT, credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -92,12 +90,12 @@ class Library:
 
     table: pd.DataFrame
     x: np.ndarray
-    files: dict[str, File]
+    files: dict[str, ClipFile]
     what: str = "training"
     why: str = ""
 
 
-def library(run: InspectedRun | None, model: Model, plan: Plan) -> Library:
+def library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Library:
     """The clips of the training part; where the data is not there, those that the run has predicted.
 
     Args:
@@ -146,7 +144,7 @@ def members(run: InspectedRun, part: str) -> np.ndarray:
     return rows
 
 
-def embedded(run: InspectedRun, model: Model, plan: Plan, rows: np.ndarray) -> np.ndarray:
+def embedded(run: InspectedRun, model: Model, plan: WindowPlan, rows: np.ndarray) -> np.ndarray:
     """Embeddings of clips of the pack (n, D), float32, as evaluation has them."""
     found: list[np.ndarray] = []
 
@@ -162,11 +160,11 @@ def embedded(run: InspectedRun, model: Model, plan: Plan, rows: np.ndarray) -> n
         "Embeddings of the training part",
         f"batches of {LIBRARY_BATCH} clips",
     ):
-        found += [z for z, _ in model.judge(batch)]
+        found += [z for z, _ in model.predict(batch)]
     return np.stack(found).astype(np.float32)
 
 
-def _trained(run: InspectedRun, model: Model, plan: Plan) -> Library:
+def _trained(run: InspectedRun, model: Model, plan: WindowPlan) -> Library:
     rows = members(run, "train")
     table = run.pack.index.iloc[rows].reset_index(drop=True)
     key = Key(model.sha256, str(run.pack.manifest["sha256"]), tuple(table["id"].astype(str)))
@@ -190,7 +188,7 @@ class Near:
         columns: What is known of a clip.
     """
 
-    def __init__(self, library: Library, front: FrontEnd, columns: Columns) -> None:
+    def __init__(self, library: Library, front: FrontEnd, columns: PredictionColumns) -> None:
         self.library, self.front, self.columns = library, front, columns
         self.usual = _usual(library.x)
         self._beginning = lru_cache(maxsize=64)(beginning)
@@ -237,7 +235,7 @@ class Near:
             )
         return f"{here}; half of these clips have their own nearest within {number(float(np.median(self.usual)))}."
 
-    def card(self, about: pd.Series, file: File | None) -> dict[str, Any]:
+    def card(self, about: pd.Series, file: ClipFile | None) -> dict[str, Any]:
         """What is said of a clip: its name, whose it is, its labels, and its sound as the address of itself.
 
         Args:
@@ -252,7 +250,7 @@ class Near:
             "labels": self._labels(about),
         }  # fmt: skip
 
-    def _heard(self, file: File | None) -> tuple[str, bool, str]:
+    def _heard(self, file: ClipFile | None) -> tuple[str, bool, str]:
         if file is None:
             return "", False, "its sound is not at hand"
         return (
@@ -271,12 +269,10 @@ class Near:
 def beginning(path: Path) -> tuple[str, bool, str]:
     """The beginning of a sound as the address of itself, whether it was encoded anew, and why there is none."""
     try:
-        with tempfile.TemporaryDirectory() as home:
-            kept = excerpt(path, Path(home) / "sound")
-            made = Path(home) / kept["audio"]
-            return uri(made.read_bytes(), MIME[made.suffix]), bool(kept["encoded"]), ""
-    except Exception:  # whatever a file of somebody's does, the page goes on
+        sound, kept = sound_uri(path)
+    except Exception:  # one bad file must not end the page
         return "", False, "its file cannot be played"
+    return sound, bool(kept["encoded"]), ""
 
 
 def _usual(x: np.ndarray) -> np.ndarray | None:

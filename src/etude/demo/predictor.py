@@ -14,18 +14,17 @@ from typing import Any
 from etude.audio.formats.ffmpeg import CONTAINERS
 from etude.evaluation.formatting import capital, duration
 from etude.inference import engine
-from etude.inference.decoding import WindowedFile, load_windows
-from etude.inference.engine import FilePrediction
-from etude.inference.figure import clock, plots, shown
-from etude.inference.model import Columns, Model
-from etude.inference.page import hertz, piece
-from etude.inference.windows import Plan
+from etude.inference.engine import FilePrediction, WindowedFile, load_windows
+from etude.inference.figure import clock, plots, preview
+from etude.inference.model import Model, PredictionColumns
+from etude.inference.page import file_section, hertz
+from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 
 CLASSES = 10  # of a label that have a bar
 
 
-def bars(said: FilePrediction, columns: Columns) -> list[dict[str, Any]]:
+def bars(said: FilePrediction, columns: PredictionColumns) -> list[dict[str, Any]]:
     """A bar for each class of a label, the most probable first, and for each scalar in its range.
 
     Returns:
@@ -150,7 +149,7 @@ class PredictionResult:
     said: FilePrediction
     heard: WindowedFile
 
-    def decisive(self, columns: Columns) -> int:
+    def decisive(self, columns: PredictionColumns) -> int:
         """The window that speaks most clearly for what is said of the whole sound.
 
         Of a label that is the one in which the class of the whole is most probable, of a scalar the furthest from the
@@ -179,7 +178,7 @@ class Predictor:
         limits: What is taken.
     """
 
-    def __init__(self, model: Model, plan: Plan, limits: Limits) -> None:
+    def __init__(self, model: Model, plan: WindowPlan, limits: Limits) -> None:
         self.model, self.plan, self.limits = model, plan, limits
         self._told = lru_cache(maxsize=4)(self._judged)  # the last sounds: what is asked of one after the other
 
@@ -199,7 +198,7 @@ class Predictor:
             raise RefusedSound(why)
         windows = [(window, list(window.crops)) for window in heard.windows]
         try:
-            (said,) = engine.judge(self.model, [heard], BATCH)
+            (said,) = engine.predict_windows(self.model, [heard], BATCH)
         except Exception as error:  # the memory of a GPU may be full; the page goes on
             log.warning("%s: the network failed", path.name, exc_info=True)
             raise RefusedSound(f"The network failed on this sound: {' '.join(str(error).split())[:200]}") from error
@@ -217,9 +216,9 @@ class Predictor:
             name: What the sound is called.
         """
         said, columns = told.said, self.model.columns
-        shows = shown((said.path, self.model.front))
+        shown = preview((said.path, self.model.front))
         drawn = plots(said, columns) if len(said.windows) > 1 else []  # one window has no lines over time
-        file = piece(said, shows, drawn, columns, hertz(self.model.front)) | {"name": name, "folder": ""}
+        file = file_section(said, shown, drawn, columns, hertz(self.model.front)) | {"name": name, "folder": ""}
         return load_template("demo_heard.html.j2").render(file=file, bars=bars(said, columns))
 
 

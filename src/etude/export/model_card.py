@@ -66,7 +66,7 @@ def about(model: Model, graph: Graph | None) -> dict[str, Any]:
         "dim": model.network.backbone.dim,
         "ragged": graph.ragged if graph else True,
         "least": graph.least if graph else 1,
-        "window": round(seconds, 3) if model.knows_clips and front.sync == "none" and front.rate > 1 else None,
+        "window": round(seconds, 3) if model.has_clip_length and front.sync == "none" and front.rate > 1 else None,
         "shortest": plan.shortest or None,
         "crop": plan.crop if plan.crops else None,
         "crops": plan.crops,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from etude.audio.frontend import FrontEnd
     from etude.export.formats import Says
     from etude.inference.model import Model
-    from etude.inference.windows import Plan
+    from etude.inference.windows import WindowPlan
 
 
 COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
@@ -64,7 +64,7 @@ def _own(run: RunFolder) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def cut(files: list[Path], front: FrontEnd, plan: Plan, least: int) -> list[np.ndarray]:
+def cut(files: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> list[np.ndarray]:
     """Pieces of sound of different lengths, up to a window.
 
     Args:
@@ -104,9 +104,8 @@ def cut(files: list[Path], front: FrontEnd, plan: Plan, least: int) -> list[np.n
 def frames(model: Model, sound: np.ndarray) -> np.ndarray:
     """Frames (T, F) float16 of the network's view, as predictions have them; of a network for images, of a picture."""
     from etude.audio.log_mel import LogMelChroma
-    from etude.reports.clip_frames import hears
 
-    if not hears(model.front):
+    if not model.front.reads_sound:
         sound = 1 + LogMelChroma().frames(sound) / LogMelChroma().top_db  # a picture of the sound, in [0, 1]
     return model.front.view(sound, tuple(model.network.recipe["columns"])).astype(np.float16)
 
@@ -139,7 +138,7 @@ class Trial:
         given, said = [], []
         for sound in sounds:
             x = frames(model, sound)
-            ((z, out),) = model.judge([Window(0.0, 0.0, [x])])
+            ((z, out),) = model.predict([Window(0.0, 0.0, [x])])
             said.append({EMBEDDING: z, **values(model, out)})
             given.append(sound if takes == "waveform" else x.astype(np.float32))
         return cls(given, said)
@@ -217,7 +216,7 @@ def speed(
 
     def network() -> None:
         hears = graph.takes == "waveform"
-        model.judge([Window(0.0, 0.0, [frames(model, sound) if hears else x]) for _ in range(count)])
+        model.predict([Window(0.0, 0.0, [frames(model, sound) if hears else x]) for _ in range(count)])
 
     def rate(work: Callable[[], object]) -> float:
         took = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from etude.data.collection import LeftOut, existing, expanded, log_left_out
-from etude.data.sound_files import SUFFIXES, as_text, find_sound_files
+from etude.data.sound_files import SUFFIXES, find_sound_files
 from etude.data.table_reader import read_table
 from etude.errors import UserError
 
@@ -122,8 +122,3 @@ def _home(line: str) -> Path | None:
         return Path(line).expanduser()
     except RuntimeError:
         return None
-
-
-def text(path: str | Path) -> str:
-    """A path as it stands in tables and on pages; a file system may hold any bytes."""
-    return as_text(path)

@@ -26,17 +26,17 @@ UNKNOWN = 30.0  # seconds; what is taken for the length of a clip where a checkp
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How sounds are cut and heard; plain enough for other processes.
+class WindowPlan:
+    """How sounds are cut into windows; plain enough for other processes.
 
     Args:
-        front: What makes frames.
+        front: The front end that makes frames.
         columns: First and last column of the network's view.
         length: Frames of a window (beats where a frame is one), as the median clip of training had.
         longest: Frames of the longest clip of training; what is no longer is one window.
         shortest: Seconds below which a sound is of no use.
         crop: Frames of each crop where evaluation averages several.
-        crops: How many it averages; none hears a window at once.
+        crops: How many it averages; None takes a window as one crop.
         window: Seconds of a window, in the place of `length` and `longest`.
         overlap: Share of a window that the next one has again.
     """
@@ -58,22 +58,24 @@ class Plan:
             raise UserError(f"overlap={self.overlap:g}: must be a share of a window from 0 to 0.95")
 
     @classmethod
-    def of(cls, recipe: Mapping[str, Any], front: FrontEnd, window: float | None = None, overlap: float = 0.5) -> Plan:
-        """The plan of a network.
+    def of(
+        cls, recipe: Mapping[str, Any], front: FrontEnd, window: float | None = None, overlap: float = 0.5
+    ) -> WindowPlan:
+        """Return the plan of a network.
 
         Args:
-            recipe: What its checkpoint keeps.
+            recipe: Recipe in its checkpoint.
             front: Its front end.
-            window: Seconds of a window; none: of the clips of training.
+            window: Seconds of a window; None: of the clips of training.
             overlap: Share of a window that the next one has again.
         """
-        heard = recipe.get("evaluation")
-        if not heard:  # a checkpoint of before it was kept
+        clips = recipe.get("evaluation")
+        if not clips:  # a checkpoint of before it was kept
             frames = round(UNKNOWN * (2 if front.sync == "beat" else front.frames_per_second))  # two beats a second
-            heard = {"frames": frames, "longest": frames}
+            clips = {"frames": frames, "longest": frames}
         return cls(
-            front, tuple(recipe["columns"]), heard["frames"], heard["longest"], heard.get("shortest", 0.0),
-            heard.get("crop"), heard.get("crops"), window, overlap,
+            front, tuple(recipe["columns"]), clips["frames"], clips["longest"], clips.get("shortest", 0.0),
+            clips.get("crop"), clips.get("crops"), window, overlap,
         )  # fmt: skip
 
     @property
@@ -92,11 +94,11 @@ class Plan:
 
 @dataclass
 class Window:
-    """A part of a sound.
+    """Part of a sound.
 
     Args:
-        start, end: Where it lies, in seconds.
-        crops: Frames (T, F) float16 of what is heard of it; none where it is silent.
+        start, end: Its begin and end, in seconds.
+        crops: Frames (T, F) float16 of each crop; empty where it is silent.
     """
 
     start: float
@@ -135,7 +137,7 @@ class Tape:
         return self._kept[0][first - self.first : last - self.first] if self._kept else np.empty(0, np.float32)
 
     def drop(self, before: int) -> None:
-        """Let go of all samples before one."""
+        """Drop all samples before one."""
         while self._kept and self.first < before:
             block = self._kept.popleft()
             if self.first + len(block) > before:
@@ -145,12 +147,12 @@ class Tape:
                 self.first += len(block)
 
 
-def windows(blocks: Iterable[np.ndarray], plan: Plan) -> Iterator[Window]:
+def windows(blocks: Iterable[np.ndarray], plan: WindowPlan) -> Iterator[Window]:
     """Yield the windows of a sound with their frames, from its first sample to its last.
 
     Args:
         blocks: Samples (N,) each, float32, at the front end's rate, in order.
-        plan: How.
+        plan: How it is cut.
     """
     tape, rate = Tape(blocks), plan.front.rate
     for first, last in spans(tape, *_sizes(tape, plan), plan.hop):
@@ -183,28 +185,12 @@ def spans(tape: Tape, size: int, whole: int, hop: float) -> Iterator[tuple[int, 
     yield tape.end - size, tape.end
 
 
-def _sizes(tape: Tape, plan: Plan) -> tuple[int, int]:
-    """Return the samples of a window, and of the longest sound that is one."""
-    front = plan.front
-    if plan.window is not None:
-        size = max(1, round(plan.window * front.rate))
-        return size, size + front.n_fft  # a few frames more are no window of their own
-    if front.sync == "beat":  # as long as so many beats take in this very sound
-        known = round(max(TEMPO, plan.longest * SLOWEST) * front.rate)
-        longer = tape.reach(known + 1)
-        count = min(known, tape.end)
-        beats = len(front.view(tape.part(0, count), plan.columns)) if count else 0
-        size = max(1, round(count * plan.length / max(beats, 1)))
-        return size, count if beats <= plan.longest and not longer else 0
-    return plan.samples, plan.longest * front.hop_length + front.n_fft
-
-
-def crops_of(view: np.ndarray, plan: Plan) -> list[np.ndarray]:
-    """What evaluation hears of a clip: all of it, or several crops; float16, as packs have them.
+def crops_of(view: np.ndarray, plan: WindowPlan) -> list[np.ndarray]:
+    """Return the crops of a clip that evaluation takes: all of it, or several crops; float16, as packs have them.
 
     Args:
         view: Its frames, of the network's columns (T, F).
-        plan: How it is heard.
+        plan: How it is cropped.
 
     Raises:
         ValueError: They are not finite.
@@ -218,3 +204,19 @@ def crops_of(view: np.ndarray, plan: Plan) -> list[np.ndarray]:
     length = min(plan.crop, len(view))
     starts = [crop_start(float(where), len(view), length) for where in crop_positions(plan.crops)]
     return [view[start : start + length] for start in starts]
+
+
+def _sizes(tape: Tape, plan: WindowPlan) -> tuple[int, int]:
+    """Return the samples of a window, and of the longest sound that is one."""
+    front = plan.front
+    if plan.window is not None:
+        size = max(1, round(plan.window * front.rate))
+        return size, size + front.n_fft  # a few frames more are no window of their own
+    if front.sync == "beat":  # as long as so many beats take in this very sound
+        known = round(max(TEMPO, plan.longest * SLOWEST) * front.rate)
+        longer = tape.reach(known + 1)
+        count = min(known, tape.end)
+        beats = len(front.view(tape.part(0, count), plan.columns)) if count else 0
+        size = max(1, round(count * plan.length / max(beats, 1)))
+        return size, count if beats <= plan.longest and not longer else 0
+    return plan.samples, plan.longest * front.hop_length + front.n_fft

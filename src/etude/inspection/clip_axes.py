@@ -10,7 +10,6 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.reports import spectrogram
-from etude.reports.clip_frames import hears
 from etude.reports.spectrogram import shrink
 from etude.reports.svg import STAND_IN, plain, svg
 
@@ -100,7 +99,7 @@ class Scene:
     @property
     def sound(self) -> bool:
         """Whether these are frames of sound; an image is drawn as one."""
-        return hears(self.front)
+        return self.front.reads_sound
 
     @property
     def bins(self) -> int:
@@ -142,7 +141,7 @@ class Scene:
             return ("column", "0", f"{self.bins - 1}"), ("row", f"{self.frames - 1}", "0")
         last = self.start + self.frames * self.step
         time = ("beat" if self.unit == "beat" else "time (s)", f"{self.start:.3g}", f"{last:.3g}")
-        centres = spectrogram.mel_centres(self.front)
+        centres = self.front.mel_centres()
         if centres is None or self.view.start:
             return time, ("pitch class" if self.view.start else "bin", "0", f"{self.bins - 1}")
         if self.view.stop > self.front.n_mels:

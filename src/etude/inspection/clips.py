@@ -18,7 +18,6 @@ from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
 from etude.reports import clip_frames
-from etude.reports.clip_frames import hears
 from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
@@ -86,7 +85,7 @@ def cropped(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -> 
     rate, whole = run.rate, clip.x.shape[1]
     unit = "beats" if run.front.sync == "beat" else "seconds"
     if crop is None:
-        if not hears(run.front) or whole <= LONGEST * rate:
+        if not run.front.reads_sound or whole <= LONGEST * rate:
             return clip
         note = (
             f"{clip.note} The clip is longer; its first {LONGEST:g} {unit} are shown (crop=<from>-<to> shows others)."
@@ -201,7 +200,7 @@ class InspectedRun:
             if Path(words).is_file():
                 found.append(self.sound(Path(words)))
             else:
-                found += [self.packed(row) for row in clip_frames.named(words, self.pack.index, {}, "clip")]
+                found += [self.packed(row) for row in clip_frames.named_clips(words, self.pack.index, {}, "clip")]
         return found
 
     def packed(self, row: int, note: str = "") -> Clip:
@@ -221,7 +220,7 @@ class InspectedRun:
         """A sound file through the network's front end; nothing is known about it."""
         from etude.data.readers import read_sound
 
-        if not hears(self.front):
+        if not self.front.reads_sound:
             raise UserError(f"clip={path}: this network looks at images, and takes no sound file")
         frames = read_sound(path, self.front)[:, self.columns]
         return Clip(path.name, torch.from_numpy(np.ascontiguousarray(frames))[None], truth({}, self.network), [])

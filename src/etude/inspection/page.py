@@ -202,7 +202,7 @@ def curves(run: RunFolder) -> list[tuple[str, str]]:
 
 def _inputs(clip: Clip, seen: Trace, scene: Scene) -> list[tuple[str, str]]:
     """The frames as they are, as the network gets them, and the gradient of the loss by these."""
-    unit = "dB" if scene.sound and hasattr(scene.front, "top_db") and scene.view.start == 0 else ""
+    unit = scene.front.unit if scene.view.start == 0 else ""
     raw = clip_axes.large("input-raw", f"Frames of {clip.id}.", scene, scene.even(clip.x[0].numpy()), unit, magma=True)
     x = clip_axes.large("input", f"Standardised frames of {clip.id}.", scene, seen.x[0].double().numpy())
     chroma = ", with chroma from 0 to 1 above" if scene.view.start < scene.front.n_mels < scene.view.stop else ""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.beats import track
+from etude.audio.decode import decode
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import Collection
 from etude.data.readers import read_sound
@@ -21,19 +23,19 @@ if TYPE_CHECKING:
     from etude.data.pack import Pack
 
 
-BEAT = ("none", "beat")
+SYNCS = ("none", "beat")
 PACKED = "The pack has frames by the {there} only, and the files that it was made from are not at hand."
 NAMES = {"none": "hop", "beat": "beat"}
 
 
 @dataclass
-class View:
-    """A clip as it is shown.
+class ClipView:
+    """Frames of a clip for a page.
 
     Args:
-        frames: Frames by what they are synchronised to, `none` and `beat`: (T, F) float32; those that could be had.
+        frames: Frames by what they are synchronised to, `none` and `beat`: (T, F) float32; those that could be made.
         why: Why the others could not, by the same names.
-        beats: Where the beats are (K,), in seconds; none where they are not known.
+        beats: Times of the beats (K,), in seconds; None where they are not known.
         seconds: Length of the clip, in seconds, where it is known.
     """
 
@@ -44,14 +46,14 @@ class View:
 
 
 @dataclass(frozen=True)
-class File:
-    """Where a clip comes from: the file, and the collection that knows how it is read."""
+class ClipFile:
+    """File of a clip, and the collection that knows how it is read."""
 
     path: Path
     collection: Collection
 
     def under(self, front: FrontEnd) -> Path:
-        """The file that serves a front end."""
+        """Return the file that serves a front end."""
         locate = self.collection.locate
         return locate(self.path, front) if locate else self.path
 
@@ -61,63 +63,50 @@ class File:
         return self.collection.reader is read_sound
 
 
-def hears(front: FrontEnd) -> bool:
-    """Whether the bands of a front end are frequencies; else its frames are of something that is no sound."""
-    return hasattr(front, "fmin") and hasattr(front, "fmax")
-
-
-def files(source: Any) -> dict[str, File]:
-    """The file of each clip by its id; of a pack that was opened by its folder there is none."""
+def files(source: Any) -> dict[str, ClipFile]:
+    """Return the file of each clip by its id; none for a pack that was opened by its folder."""
     if isinstance(source, Collection):
         table = source.table
-        return {str(clip): File(Path(path), source) for clip, path in zip(table["id"], table["path"], strict=True)}
-    found: dict[str, File] = {}
+        return {str(clip): ClipFile(Path(path), source) for clip, path in zip(table["id"], table["path"], strict=True)}
+    found: dict[str, ClipFile] = {}
     for name, member in getattr(source, "members", {}).items():
         prefix = "" if source.shared_ids else f"{name}/"
         found = {prefix + clip: file for clip, file in files(member).items()} | found
     return found
 
 
-def view(clip: str, row: int, pack: Pack, front: FrontEnd, known: dict[str, File]) -> View:
-    """Frames of a clip, and its beats where there is sound.
+def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, known: dict[str, ClipFile]) -> ClipView:
+    """Return the frames of a clip, and its beats where there is sound.
 
     Args:
         clip: Its id.
         row: Its row in the pack.
         pack: Used where there is no file.
         front: Front end of the pack; both ways of synchronising are shown, whatever its own.
-        known: Files by id, as `files` gives them.
+        known: Files by id, as `files` returns them.
     """
     if clip not in known:
         there = {front.sync: np.asarray(pack.clip(row), dtype=np.float32)}
-        return View(there, {sync: PACKED.format(there=NAMES[front.sync]) for sync in BEAT if sync not in there})
+        return ClipView(there, {sync: PACKED.format(there=NAMES[front.sync]) for sync in SYNCS if sync not in there})
     made, why, file = {}, {}, known[clip]
-    for sync in BEAT:
+    for sync in SYNCS:
         try:
             one = replace(front, sync=sync)
             made[sync] = file.collection.reader(file.under(one), one, 0.0)
         except (ValueError, NotImplementedError) as error:  # no such file, or a front end that knows no beats
             why[sync] = str(error) or "This front end does not make such frames."
     seconds = len(made["none"]) / front.frames_per_second if "none" in made else None
-    return View(made, why, _beats(file, front) if file.is_sound and made else None, seconds)
+    return ClipView(made, why, _beats(file, front) if file.is_sound and made else None, seconds)
 
 
-def _beats(file: File, front: FrontEnd) -> np.ndarray:
-    """Where the beats of a sound are (K,), in seconds."""
-    from etude.audio.beats import track
-    from etude.audio.decode import decode
-
-    return track(decode(file.under(front), front.rate), front) / front.frames_per_second
-
-
-def named(words: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "clips") -> list[int]:
-    """Rows of the clips that a command names.
+def named_clips(words: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "clips") -> list[int]:
+    """Return rows of the clips that a command names.
 
     Args:
         words: Ids with commas between; an id may hold a comma itself when it is the only one.
         index: Table of the pack, with `id`.
         skipped: Why clips gave no frames, by id.
-        key: What the command calls them.
+        key: Name of the option.
 
     Raises:
         UserError: One of them is not there; the message names ids that are spelt like it.
@@ -134,8 +123,8 @@ def named(words: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "
     return [place[clip] for clip in ids]
 
 
-def random(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, seed: int) -> list[int]:
-    """Random rows, one of each class before a second of any.
+def random_clips(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, seed: int) -> list[int]:
+    """Return random rows, one of each class before a second of any.
 
     Args:
         index: Table of the pack.
@@ -157,8 +146,13 @@ def random(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, 
     return [row for _, _, row in sorted(turns)[:count]]
 
 
+def _beats(file: ClipFile, front: FrontEnd) -> np.ndarray:
+    """Return the times of the beats of a sound (K,), in seconds."""
+    return track(decode(file.under(front), front.rate), front) / front.frames_per_second
+
+
 def _near(clip: str, ids: Iterable[str]) -> str:
-    """Ids like one: spelt alike, or holding it."""
+    """Return ids like one, as a clause: spelt alike, or containing it."""
     known = list(ids)
     near = get_close_matches(clip, known, n=3, cutoff=0.5) or [one for one in known if clip.lower() in one.lower()][:3]
     return f"near it are {', '.join(near)}" if near else f"ids look like {', '.join(known[:3])}"

@@ -1,4 +1,4 @@
-"""Templates of pages, and Markdown as HTML.
+"""Templates of pages, data URIs, and Markdown as HTML.
 
 A card is written by whoever prepared the data. Text is escaped before any mark is read, so a tag in a card is shown as
 text; a link becomes its words and its address, because a report fetches nothing and sends nobody anywhere unasked.
@@ -6,6 +6,7 @@ text; a link becomes its words and its address, because a report fetches nothing
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 from functools import lru_cache
@@ -18,9 +19,17 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+INLINE = (
+    (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
+    (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
+    (re.compile(r"(?<![*\w])\*([^*\s][^*]*)\*(?!\w)"), r"<em>\1</em>"),
+    (re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)"), r"\1 (<span class='address'>\2</span>)"),
+)
+
+
 @lru_cache  # its compiling takes a quarter of a second
 def load_template(name: str) -> Template:
-    """A template of this package by its file name; what is put into it is escaped."""
+    """Return a template of this package by its file name; values put into it are escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -32,12 +41,9 @@ def load_template(name: str) -> Template:
     return environment.get_template(name)
 
 
-INLINE = (
-    (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
-    (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
-    (re.compile(r"(?<![*\w])\*([^*\s][^*]*)\*(?!\w)"), r"<em>\1</em>"),
-    (re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)"), r"\1 (<span class='address'>\2</span>)"),
-)
+def data_uri(content: bytes, mime: str) -> str:
+    """Return a file as a data URI, which a page holds itself."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def markdown_to_html(text: str) -> str:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.audio.log_mel import LogMelChroma
-from etude.reports.clip_frames import View, hears
-from etude.reports.svg import Colours, picture
+from etude.reports.clip_frames import ClipView
+from etude.reports.svg import SHADES, Colours, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +22,17 @@ if TYPE_CHECKING:
 HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
 APART = 0.06  # least distance between two labels, as a share of the height
 PITCHES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
+WIDTH, HEIGHT = 3.9, {"mel": 1.55, "chroma": 1.5}
+TITLES = {
+    ("none", "mel"): "log-mel", ("none", "chroma"): "chroma",
+    ("beat", "mel"): "log-mel by the beat", ("beat", "chroma"): "chroma by the beat",
+}  # fmt: skip
 
 
 def hertz(axes: Axes, front: FrontEnd, colours: Colours) -> None:
-    """Mel bands by the frequency at their centre; by number where they are none."""
+    """Label mel bands by the frequency at their centre; by number where they are no frequencies."""
     axes.tick_params(axis="x", labelbottom=front.n_chroma == 0)
-    if mel_centres(front) is None:
+    if front.mel_centres() is None:
         axes.set_ylabel("bin", fontsize=10)
         return
     shown = bands(front)
@@ -37,8 +41,8 @@ def hertz(axes: Axes, front: FrontEnd, colours: Colours) -> None:
 
 
 def bands(front: FrontEnd) -> list[tuple[float, str]]:
-    """Round frequencies, by the mel band in which they lie and in words, in Hz; not nearer than labels can be."""
-    centres = mel_centres(front)
+    """Return round frequencies: the mel band in which they lie, and label in Hz; not nearer than labels can be."""
+    centres = front.mel_centres()
     if centres is None:
         return []
     shown = [hertz for hertz in HZ if centres[0] <= hertz <= centres[-1]]
@@ -47,19 +51,8 @@ def bands(front: FrontEnd) -> list[tuple[float, str]]:
     return [(float(places[k]), f"{shown[k]:,}") for k in spaced]
 
 
-def mel_centres(front: FrontEnd) -> np.ndarray | None:
-    """Frequency at the centre of each mel band (n_mels,), in Hz; none where the bands are no frequencies."""
-    from librosa import mel_frequencies
-
-    fmin, fmax = getattr(front, "fmin", None), getattr(front, "fmax", None)
-    if fmin is None:
-        return None
-    htk = not isinstance(front, LogMelChroma)  # ours are of Slaney's scale, those of Kaldi of HTK's
-    return mel_frequencies(front.n_mels + 2, fmin=fmin, fmax=fmax or front.rate / 2, htk=htk)[1:-1]
-
-
 def pitches(axes: Axes, front: FrontEnd, colours: Colours) -> None:
-    """Pitch classes as on a keyboard: the sharps stand back."""
+    """Label pitch classes as on a keyboard, with the sharps set back."""
     each, rest = divmod(front.n_chroma, len(PITCHES))
     if rest:
         axes.set_ylabel("pitch class", fontsize=10)
@@ -73,15 +66,7 @@ def pitches(axes: Axes, front: FrontEnd, colours: Colours) -> None:
     axes.set_ylabel("pitch class", fontsize=10)
 
 
-WIDTH, HEIGHT = 3.9, {"mel": 1.55, "chroma": 1.5}
-SHADES = 64  # more is not seen, and makes the page larger
-TITLES = {
-    ("none", "mel"): "log-mel", ("none", "chroma"): "chroma",
-    ("beat", "mel"): "log-mel by the beat", ("beat", "chroma"): "chroma by the beat",
-}  # fmt: skip
-
-
-def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, float], most: int, title: str) -> str:
+def drawing(view: ClipView, front: FrontEnd, path: Path, decibels: tuple[float, float], most: int, title: str) -> str:
     """Draw a clip.
 
     Args:
@@ -108,37 +93,36 @@ def drawing(view: View, front: FrontEnd, path: Path, decibels: tuple[float, floa
             part = frames[:, : front.n_mels] if kind == "mel" else frames[:, front.n_mels :]
             limits = decibels if kind == "mel" else (0.0, 1.0)
             step = 1.0 if sync == "beat" else front.hop_length / front.rate
-            unit = "of max" if kind == "chroma" else "dB" if hasattr(front, "top_db") else ""
+            unit = "of max" if kind == "chroma" else front.unit
             _image(axes, shrink(part, most), (len(part), step, sync), limits, unit)
-            axes.set_title(
-                TITLES[sync, kind] if hears(front) else "frames", loc="left", fontsize=10, color=colours["ink"], pad=8
-            )
+            heading = TITLES[sync, kind] if front.reads_sound else "frames"
+            axes.set_title(heading, loc="left", fontsize=10, color=colours["ink"], pad=8)
             (hertz if kind == "mel" else pitches)(axes, front, colours)
             if sync == "none" and view.beats is not None:
                 high = axes.get_xaxis_transform()
                 x, y = view.beats, np.full(len(view.beats), 1.025)
                 axes.plot(x, y, "|", transform=high, color=colours["ink"], markersize=4.5, clip_on=False)
             if kind == "chroma" or not front.n_chroma:
-                axes.set_xlabel("beat" if sync == "beat" else "time (s)" if hears(front) else "frame")
+                axes.set_xlabel("beat" if sync == "beat" else "time (s)" if front.reads_sound else "frame")
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     known = " and ".join(words for sync, words in (("none", "over seconds"), ("beat", "by the beat"))
                          if sync in view.frames)  # fmt: skip
-    what = "log-mel spectrogram by frequency" if hears(front) else "frames"
+    what = "log-mel spectrogram by frequency" if front.reads_sound else "frames"
     about = f"{title}: {what}{' and chroma by pitch class' if front.n_chroma else ''}, {known}."
     return picture(draw, path, (WIDTH, 0.5 * len(panels) + sum(HEIGHT[kind] for _, kind in panels)), about, title)
 
 
 def shrink(frames: np.ndarray, most: int) -> np.ndarray:
-    """Frames (T, F) as at most `most` of them, each the mean of as many neighbours as it takes."""
+    """Return frames (T, F) as at most `most` of them, each the mean of as many neighbours as it takes."""
     step = -(-len(frames) // most)
     starts = np.arange(0, len(frames), step)
     counts = np.diff(np.append(starts, len(frames)))
     return np.add.reduceat(frames.astype(np.float32), starts, axis=0) / counts[:, None]
 
 
-def range_of(views: list[View], front: FrontEnd) -> tuple[float, float]:
-    """Lowest and highest mel value of several clips, in dB."""
+def range_of(views: list[ClipView], front: FrontEnd) -> tuple[float, float]:
+    """Return the lowest and highest mel value of several clips, in dB."""
     mels = [frames[:, : front.n_mels] for view in views for frames in view.frames.values()]
     if not mels:
         return -80.0, 0.0

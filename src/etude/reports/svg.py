@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,21 +25,7 @@ if TYPE_CHECKING:
 
 
 SHADES = 64  # more is not seen, and makes a page larger
-
-
-def shaded_png(values: np.ndarray, limits: tuple[float, float]) -> bytes:
-    """Values (height, width), the upper row first, from dark to light between two limits."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    low, high = limits
-    shade = np.clip((values - low) / ((high - low) or 1) * SHADES, 0, SHADES - 1).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(shade), "P")
-    image.putpalette((colormaps["magma"].resampled(SHADES)(np.arange(SHADES))[:, :3] * 255).astype(np.uint8).tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return file.getvalue()
-
+DPI = 160
 
 ROLES = ("paper", "ink", "muted", "rule", "network", "linear", "constant", *(f"group-{i}" for i in range(1, 9)))
 STAND_IN = {role: f"#0a0b{i + 1:02x}" for i, role in enumerate(ROLES)}
@@ -60,15 +45,18 @@ STYLE: dict[Any, Any] = {
     "axes.unicode_minus": True,
 }
 
+Colours = Mapping[str, str]
+Draw = Callable[["Figure", Colours], None]
+
 
 class Drawing(str):
-    """The SVG of a figure, as text for a page; and the same figure as a picture, for what shows no SVG."""
+    """SVG of a figure, as text for a page, which can also be drawn as PNG."""
 
     draw: Callable[[Figure], None]
     size: tuple[float, float]
 
     def png(self, dpi: int = 150) -> bytes:
-        """The figure as PNG, in the page's light colours on its paper."""
+        """Return the figure as PNG, in the page's light colours on its paper."""
         from matplotlib import rc_context
         from matplotlib.colors import is_color_like, to_hex
         from matplotlib.figure import Figure
@@ -91,12 +79,6 @@ class Drawing(str):
         return buffer.getvalue()
 
 
-def colours() -> dict[str, str]:
-    """The page's colours by role, in light; they are said once, in its style sheet."""
-    sheet = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
-    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", sheet.partition("@media")[0]))
-
-
 def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], about: str) -> Drawing:
     """Draw on a fresh figure of a size in inches; the SVG scales to the width that the page gives it."""
     from matplotlib import rc_context
@@ -112,8 +94,72 @@ def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], ab
     return drawing
 
 
+def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title: str = "") -> str:
+    """Draw a figure as PNG and as SVG.
+
+    Args:
+        draw: Draws on an empty figure in colours by role.
+        path: Path of the PNG; its stem names the drawing.
+        size: In inches.
+        about: Description for readers who do not see it.
+        title: Title above the PNG, which has no page around it.
+
+    Returns:
+        The drawing as SVG, to stand in a page.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    light = colours()
+    style = {key: light[name] if (name := _role(value)) else value for key, value in STYLE.items()}
+    with rc_context(style | {"axes.facecolor": light["paper"], "font.family": families()}):
+        figure = Figure(figsize=size, layout="constrained", facecolor=light["paper"])
+        draw(figure, light)
+        if title:
+            figure.suptitle(plain(title, 60), fontsize=11, x=0.02, ha="left")
+        names = "".join(f" {number}: {name}." for number, name in number_names(figure).items())
+        about_names = {"Description": about + names}
+        with replacing(path) as draft:
+            figure.savefig(draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata=about_names)
+    return svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
+
+
+def shaded_png(values: np.ndarray, limits: tuple[float, float]) -> bytes:
+    """Return values (height, width), the upper row first, as a PNG from dark to light between two limits."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    low, high = limits
+    shade = np.clip((values - low) / ((high - low) or 1) * SHADES, 0, SHADES - 1).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(shade), "P")
+    image.putpalette((colormaps["magma"].resampled(SHADES)(np.arange(SHADES))[:, :3] * 255).astype(np.uint8).tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+@lru_cache(maxsize=1)
+def colours() -> dict[str, str]:
+    """Return the colours of the page by role, in the light scheme, as its style sheet defines them."""
+    sheet = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", sheet.partition("@media")[0]))
+
+
+def plain(text: str, most: int = 22) -> str:
+    """Return a name as matplotlib shows it letter by letter: $ is no mathematics, a line break no second line."""
+    text = " ".join(text.split())
+    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+
+
+def grid(axes: Axes, colours: Colours, axis: str = "both") -> None:
+    """Draw thin lines behind the data, without ticks."""
+    axes.grid(axis=axis, color=colours["rule"], linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
 def inline(drawing: str, name: str, about: str) -> str:
-    """The part of an SVG file that belongs in a page: no prolog, no metadata, ids of its own, variables for colours."""
+    """Return the part of an SVG file for a page: no prolog, no metadata, ids of its own, variables for colours."""
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(
         r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawing
@@ -138,62 +184,6 @@ def inline(drawing: str, name: str, about: str) -> str:
     for role, colour in STAND_IN.items():
         drawing = drawing.replace(colour, f"var(--{role})")
     return drawing
-
-
-DPI = 160
-Colours = Mapping[str, str]
-Draw = Callable[["Figure", Colours], None]
-
-
-@lru_cache(maxsize=1)
-def light() -> dict[str, str]:
-    """Colours of the page in daylight by role; the style sheet is the one place that has them."""
-    style = files("etude.reports").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    root = style[: style.index("}")]
-    return {name: colour for name, colour in re.findall(r"--([\w-]+): (#[0-9a-f]{6})", root) if name in STAND_IN}
-
-
-def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title: str = "") -> str:
-    """Draw a figure.
-
-    Args:
-        draw: Puts it on an empty figure in colours by role.
-        path: Where the PNG goes; its stem names the drawing.
-        size: In inches.
-        about: What it shows, for those who do not see it.
-        title: Stands above the PNG, which has no page around it to say what it is.
-
-    Returns:
-        The drawing as SVG, to stand in a page.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    colours = light()
-    style = {key: colours[name] if (name := _role(value)) else value for key, value in STYLE.items()}
-    with rc_context(style | {"axes.facecolor": colours["paper"], "font.family": families()}):
-        figure = Figure(figsize=size, layout="constrained", facecolor=colours["paper"])
-        draw(figure, colours)
-        if title:
-            figure.suptitle(plain(title, 60), fontsize=11, x=0.02, ha="left")
-        names = "".join(f" {number}: {name}." for number, name in number_names(figure).items())
-        about_names = {"Description": about + names}
-        with replacing(path) as draft:
-            figure.savefig(draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata=about_names)
-    return svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
-
-
-def plain(text: str, most: int = 22) -> str:
-    """A name as matplotlib shows it letter by letter: $ is no mathematics, a line break no second line."""
-    text = " ".join(text.split())
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
-
-
-def grid(axes: Axes, colours: Colours, axis: str = "both") -> None:
-    """Thin lines behind the data, no ticks."""
-    axes.grid(axis=axis, color=colours["rule"], linewidth=0.8)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
 
 
 def _role(value: object) -> str | None:

@@ -28,7 +28,7 @@ from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
 from etude.files.ownership import draft_folder
 from etude.reports.charts import Panel, round_ticks
-from etude.reports.clip_frames import File, files, hears
+from etude.reports.clip_frames import ClipFile, files
 from etude.reports.spectrogram import bands, shrink
 from etude.reports.svg import shaded_png
 from etude.runs.folder import RunFolder
@@ -198,7 +198,7 @@ def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray
     """Mel bands of each clip (T, F), at most so many frames, in dB below its loudest value; and what the axes say."""
     mels = [clip[:, : front.n_mels].astype(np.float32) for clip in clips]
     per = front.decibel[: front.n_mels]
-    sound = hears(front) and bool(per.all())
+    sound = front.reads_sound and bool(per.all())
     about: dict[str, Any] = {"sound": sound, "beats": front.sync == "beat", "bins": front.n_mels}
     if not sound:
         return mels, about | {"limits": [min(float(m.min()) for m in mels), max(float(m.max()) for m in mels)]}
@@ -207,9 +207,9 @@ def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray
     return [mel - mel.max() for mel in mels], about
 
 
-def _sound(file: File | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
+def _sound(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
     """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
-    if not hears(front):
+    if not front.reads_sound:
         return {}, ""  # the picture is all there is
     if file is None:
         return {}, "the pack does not say where its files are"

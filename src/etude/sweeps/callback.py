@@ -14,10 +14,10 @@ from hydra.experimental.callback import Callback
 from etude.evaluation.metrics import PRIMARY
 from etude.files import os_errors
 from etude.reports.comparison.axes import value
-from etude.reports.comparison.compare import build, compare_folders, parse_options
+from etude.reports.comparison.compare import build, compare_folders, parse_options, write
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import gather
-from etude.reports.comparison.text import print_comparison, write
+from etude.reports.comparison.text import print_comparison
 from etude.reports.maps import page
 from etude.runs.folder import find_runs
 

@@ -24,9 +24,9 @@ from etude.cli.explore import main
 from etude.data.pack import Pack
 from etude.data.sources import demo
 from etude.reports import clip_frames, spectrogram
-from etude.reports.clip_frames import View, files, view
-from etude.reports.dataset import duplicates, pictures, statistics
-from etude.reports.svg import light
+from etude.reports.clip_frames import ClipView, files, load_view
+from etude.reports.dataset import leakage, pictures, statistics
+from etude.reports.svg import colours
 
 HOSTILE = "<script>alert('clip')</script>"
 GROUP = "<i>Band & Söhne</i> $x$"
@@ -335,40 +335,40 @@ def test_random_clips_are_of_different_classes() -> None:
     index = pd.DataFrame({"id": range(20), "genre": ["a"] * 16 + ["b", "b", "c", None]})
     targets = {"genre": {"kind": "label", "classes": ["a", "b", "c"]}}
     for seed in range(5):
-        rows = clip_frames.random(index, targets, 5, seed)
+        rows = clip_frames.random_clips(index, targets, 5, seed)
         kinds = index["genre"][rows].tolist()
         assert sorted(kinds[:3]) == ["a", "b", "c"] and sorted(kinds[3:]) == ["a", "b"]
-        assert rows == clip_frames.random(index, targets, 5, seed)
-    assert len(clip_frames.random(index, targets, 99, 0)) == 20
-    assert clip_frames.random(index, {}, 5, 0) != clip_frames.random(index, {}, 5, 1)
+        assert rows == clip_frames.random_clips(index, targets, 5, seed)
+    assert len(clip_frames.random_clips(index, targets, 99, 0)) == 20
+    assert clip_frames.random_clips(index, {}, 5, 0) != clip_frames.random_clips(index, {}, 5, 1)
 
 
 def test_an_offset_between_two_clips_is_found() -> None:
     rng = np.random.default_rng(0)
     whole = rng.normal(size=(400, 128)).cumsum(0)  # wanders, as the spectrum of a piece does
-    x, y = duplicates.shapes(whole[:300]), duplicates.shapes(whole[90:])
-    assert duplicates.aligned(x, y) == (pytest.approx(1), 90)
-    assert duplicates.aligned(y, x) == (pytest.approx(1), -90)
+    x, y = leakage.shapes(whole[:300]), leakage.shapes(whole[90:])
+    assert leakage.aligned(x, y) == (pytest.approx(1), 90)
+    assert leakage.aligned(y, x) == (pytest.approx(1), -90)
     noisy = y + 0.3 * y.std() * rng.normal(size=y.shape)
-    correlation, offset = duplicates.aligned(x, noisy)
+    correlation, offset = leakage.aligned(x, noisy)
     pairs = np.stack([z - z.mean(0) for z in (x[90:], noisy[:210])]).reshape(2, -1)
     assert (correlation, offset) == (pytest.approx(np.corrcoef(pairs)[0, 1], abs=1e-4), 90)
-    assert duplicates.aligned(np.zeros((50, 16)), np.zeros((50, 16))) == (0.0, 0)
+    assert leakage.aligned(np.zeros((50, 16)), np.zeros((50, 16))) == (0.0, 0)
 
 
 def test_neighbours_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     vectors = np.repeat(rng.normal(size=(10, 30)), 4, axis=0) + 0.3 * rng.normal(size=(40, 30))
-    monkeypatch.setattr(duplicates, "BLOCK", 7)
+    monkeypatch.setattr(leakage, "BLOCK", 7)
     unit = (vectors - vectors.mean(0)) / vectors.std(0)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     cosine = unit @ unit.T - 2 * np.eye(40)
-    near = np.argsort(-cosine, axis=1)[:, : duplicates.NEAREST]
-    expected = {(min(i, j), max(i, j)) for i in range(40) for j in near[i] if cosine[i, j] >= duplicates.CLOSE}
-    found = duplicates.neighbours(vectors)
+    near = np.argsort(-cosine, axis=1)[:, : leakage.NEAREST]
+    expected = {(min(i, j), max(i, j)) for i in range(40) for j in near[i] if cosine[i, j] >= leakage.CLOSE}
+    found = leakage.close_pairs(vectors)
     assert set(found) == expected and len(expected) >= 50
     assert all(value == pytest.approx(cosine[pair], abs=1e-5) for pair, value in found.items())
-    assert duplicates.neighbours(vectors[:1]) == {}
+    assert leakage.close_pairs(vectors[:1]) == {}
 
 
 def test_whole_numbers_fill_whole_bins() -> None:
@@ -407,14 +407,14 @@ def test_bars_are_as_long_as_their_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
     parts = [{"train": 3, "val": 0, "test": 2}, {"train": 7, "val": 1, "test": 4}]
     rows = [{"class": f"${k}$", "clips": sum(one.values()), "parts": one} for k, one in enumerate(parts)]
     pictures.class_chart("genre", {"classes": rows}, tmp_path / "a.png")
-    pictures.before("genre", {"few": 2, "many": 9}, tmp_path / "b.png")
+    pictures.unmerged_class_chart("genre", {"few": 2, "many": 9}, tmp_path / "b.png")
     pictures.histogram_chart(
         "x",
         {"counts": [1, 0, 4], "edges": [0, 1, 2, 3], "mean": 1.5, "n": 5, "min": 0, "max": 3},
         "s",
         tmp_path / "c.png",
     )
-    axes = [figure.axes[0] for figure in (Figure(), Figure(), Figure()) if drawn.pop(0)(figure, light()) is None]
+    axes = [figure.axes[0] for figure in (Figure(), Figure(), Figure()) if drawn.pop(0)(figure, colours()) is None]
     assert [patch.get_width() for patch in axes[0].patches] == [3, 7, 0, 1, 2, 4]
     assert [text.get_text() for text in axes[0].texts] == ["5", "12"]
     assert [patch.get_width() for patch in axes[1].patches] == [9, 2]
@@ -424,7 +424,7 @@ def test_bars_are_as_long_as_their_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_view_is_what_the_front_end_makes_of_the_sound() -> None:
     source, front = demo.collection(), LogMelChroma()
     clip, path = source.table["id"][0], Path(source.table["path"][0])
-    shown = view(clip, 0, None, front, files(source))  # type: ignore[arg-type]  # no pack is read where there is sound
+    shown = load_view(clip, 0, None, front, files(source))  # type: ignore[arg-type]  # no pack is read where there is sound
     audio = decode(path, front.rate)
     assert np.array_equal(shown.frames["none"], front.frames(audio))
     assert shown.beats is not None and np.array_equal(shown.beats, track(audio, front) / front.frames_per_second)
@@ -438,7 +438,10 @@ def test_a_long_clip_is_shown_as_means() -> None:
 
 
 def test_a_clip_without_frames_has_no_picture(tmp_path: Path) -> None:
-    assert spectrogram.drawing(View({}, {"none": "gone"}), LogMelChroma(), tmp_path / "x.png", (-80, 0), 100, "x") == ""
+    assert (
+        spectrogram.drawing(ClipView({}, {"none": "gone"}), LogMelChroma(), tmp_path / "x.png", (-80, 0), 100, "x")
+        == ""
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -446,7 +449,7 @@ def test_one_clip_is_a_collection(home: Path, looked: Any) -> None:
     """Nothing is near a clip that is alone."""
     pack = Pack(next(path.parent for path in (home / "packs").glob("clips-*/manifest.json")))
     pack.index = pack.index.head(1)
-    assert duplicates.pairs(pack, 128) == {"alike": [], "compared": 0, "closest": None}
+    assert leakage.similar_pairs(pack, 128) == {"alike": [], "compared": 0, "closest": None}
 
 
 def test_picture_of_many_classes_says_how_many_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,6 +458,6 @@ def test_picture_of_many_classes_says_how_many_it_shows(tmp_path: Path, monkeypa
     drawing = pictures.class_chart("style", {"classes": rows}, tmp_path / "a.png")
     assert "Clips of each class of style, the first 3 of 5; the table has the numbers." in drawing
     assert "class 02" in drawing and "class 03" not in drawing
-    before = pictures.before("style", {row["class"]: 2 for row in rows}, tmp_path / "b.png")
+    before = pictures.unmerged_class_chart("style", {row["class"]: 2 for row in rows}, tmp_path / "b.png")
     assert "before classes were merged, the first 3 of 5" in before
     assert pictures.first_of(3) == ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etude.config.stored import flat
 from etude.errors import UserError
@@ -15,28 +15,35 @@ from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
 from etude.reports.run_report import ROWS
 
-if TYPE_CHECKING:
-    pass
-
-
 PARTS = ("test", "val")
 FORMATS = ("csv", "md", "tex", "html")
+OF_SCORES = ("target", "metric", "class")
+"""Axes along which one run has several scores."""
+REPEATS = ("seed", "fold", "data.split.seed")
+"""Axes of chance: a mean over them is the same experiment again."""
+NOT_SETTINGS = (
+    *("name", "outputs", "resume", "sweep", "compile", "choices", "callbacks.progress", "logger", "data.packs"),
+)
+"""Keys of a config that do not change what is measured."""
+OF_CLASSES = ("precision", "recall", "f1")
+USUAL = ("backbone", "feature", "task")
+"""Axes of a table of runs, whether runs differ on them or not."""
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """A table over runs.
+    """Options of a comparison.
 
     Args:
-        rows: Axes in rows; none: what the view has.
+        rows: Axes in rows; empty: those of the view.
         cols: Axes in columns.
-        metrics: Metrics; none: the one that leads each target, or a report's where `metric` is an axis.
+        metrics: Metrics; empty: the leading one of each target, or those of a report where `metric` is an axis.
         part: test or val.
-        view: A table that has a name: runs, classes, metrics or settings.
-        only: Values by axis: runs that are elsewhere are left out.
-        to: Folder that the files are written into; none: that of a sweep.
-        formats: Which files are written.
-        stem: What they are called.
+        view: Name of a layout: runs, classes, metrics or settings.
+        only: Values by axis: runs with other values are left out.
+        to: Folder of the files; None: that of a sweep.
+        formats: Formats of the files.
+        stem: Their name without suffix.
     """
 
     rows: Labels = ()
@@ -57,18 +64,109 @@ VIEWS = {
     "settings": CompareOptions(rows=("backbone", "setting", "pretrained"), cols=("target",)),
 }
 
-OF_SCORES = ("target", "metric", "class")
-"""Axes along which one run has several scores."""
-REPEATS = ("seed", "fold", "data.split.seed")
-"""Axes of chance: a mean over them is the same experiment again."""
-NOT_SETTINGS = (
-    *("name", "outputs", "resume", "sweep", "compile", "choices", "callbacks.progress", "logger", "data.packs"),
-)
-"""Keys of a config that say nothing of what was measured."""
+
+def layout(runs: Sequence[ComparedRun], wish: CompareOptions) -> tuple[Labels, Labels, Labels]:
+    """Return axes in rows, axes in columns, and metrics.
+
+    A named view takes in all axes on which the runs differ, so that it averages over nothing but chance. Axes of the
+    options are taken as they are.
+
+    Raises:
+        UserError: A metric does not go with the axes.
+    """
+    if wish.rows or wish.cols:
+        rows, cols, metrics = *_given(wish), wish.metrics
+    else:
+        rows, cols, metrics = _view(runs, wish)
+    asked = (*rows, *cols)
+    if "class" in asked:
+        if wrong := [metric for metric in metrics if metric not in OF_CLASSES]:
+            raise UserError(f"metric={','.join(wrong)}: of a class there are {', '.join(OF_CLASSES)}")
+        metrics = metrics or (OF_CLASSES if "metric" in asked else ("f1",))
+    elif wrong := [metric for metric in metrics if metric in OF_CLASSES]:
+        raise UserError(f"metric={','.join(wrong)}: is of a class; add rows=class, or take macro_{wrong[0]}")
+    elif "metric" in asked and not metrics:
+        metrics = (*ROWS["label"], *ROWS["scalar"])
+    if len(metrics) > 1 and "metric" not in asked:
+        cols = (*cols, "metric")
+    return rows, cols, metrics
+
+
+def chosen(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRun]:
+    """Return the runs that the options do not leave out, in the order in which these name values.
+
+    Raises:
+        UserError: The options name an axis that no run has, or values that none has.
+    """
+    for key, names in (("rows", wish.rows), ("cols", wish.cols), ("", tuple(wish.only))):
+        for axis in names:
+            check(axis, runs, f"{key}={axis}" if key else f"{axis}={','.join(wish.only[axis])}")
+    kept = list(runs)
+    for axis, values in wish.only.items():
+        if axis in ("metric", "class", "run"):
+            raise UserError(f"{axis}={','.join(values)}: cannot be chosen; put it into rows or cols")
+        there = {run.folder: _values(run, axis) for run in kept}
+        order = {folder: _first_index(found, values) for folder, found in there.items()}
+        kept = sorted((run for run in kept if order[run.folder] < len(values)), key=lambda run: order[run.folder])
+        if not kept:
+            known = dict.fromkeys(one for found in there.values() for one in found)
+            raise UserError(f"{axis}={','.join(values)}: no run has it; there are {', '.join(known) or 'none'}")
+    return kept
+
+
+def folded(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRun]:
+    """Return folds as one run where they were pooled; as single runs where fold is an axis."""
+    if "fold" in (*wish.rows, *wish.cols, *wish.only):
+        return [run for run in runs if not run.pooled]
+    wholes = [run for run in runs if run.pooled]
+    return [run for run in runs if run.pooled or not any(_part_of(run, whole) for whole in wholes)]
+
+
+def value(run: ComparedRun, axis: str) -> str:
+    """Return the value of a run on an axis; "–" when it is not known."""
+    found = NAMED[axis](run) if axis in NAMED else flat(run.config).get(axis)
+    return "–" if found is None or found == "" else printable(found)
+
+
+def check(axis: str, runs: Sequence[ComparedRun], word: str) -> None:
+    """Refuse an axis that no run has.
+
+    Raises:
+        UserError: No run has it; the message names the closest axis.
+    """
+    if axis in (*OF_SCORES, *NAMED, "run"):
+        return
+    keys = sorted({key for run in runs for key in flat(run.config)})
+    if axis not in keys:
+        near = get_close_matches(axis, [*keys, *NAMED, *OF_SCORES, "run"], n=1)
+        known = f"did you mean {near[0]}?" if near else f"there are {', '.join((*NAMED, *OF_SCORES, 'run'))}"
+        raise UserError(f"{word}: {axis} is neither an axis nor a key of these runs' config.yaml; {known}")
+
+
+def differing(runs: Sequence[ComparedRun], most: int = 4) -> list[str]:
+    """Return the axes on which runs differ: named ones, then keys that differ between runs alike in these."""
+    named = [axis for axis in NAMED if axis not in REPEATS and len({value(run, axis) for run in runs}) > 1]
+    alike = defaultdict(list)
+    for run in runs:
+        here = tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)
+        alike[here].append(flat(run.config) | {"transfer.init_from": _origin(run)})
+    keys: dict[str, None] = {}
+    for configs in alike.values():
+        every = dict.fromkeys(key for config in configs for key in config)
+        keys |= {key: None for key in every if _matters(key) and len({repr(c.get(key)) for c in configs}) > 1}
+    return named + list(keys)[:most]
+
+
+def same(here: str, wanted: str) -> bool:
+    """Return whether a value equals another one, as numbers where both are: 1e-3 equals .001."""
+    try:
+        return here == wanted or float(here) == float(wanted)
+    except ValueError:
+        return False
 
 
 def _chosen(group: str) -> Callable[[ComparedRun], Any]:
-    """An option by its record, else by its config: an unfinished run has no record yet."""
+    """Return a reader of an option in the record, else in the config: an unfinished run has no record yet."""
     return lambda run: _at(run.record, "model", group) or _at(run.config, "choices", group)
 
 
@@ -77,14 +175,14 @@ def _transfer(run: ComparedRun) -> str:
 
 
 def _origin(run: ComparedRun) -> str:
-    """Where the run begins from, whatever the seed: in a sweep, seed 1 begins from `<run>_seed1`."""
+    """Return the run that a run starts from, whatever the seed: in a sweep, seed 1 starts from `<run>_seed1`."""
     parts = PurePath(str(_at(run.config, "transfer", "init_from") or "")).parts
     own = f"_seed{run.config.get('seed')}"
     return str(PurePath(*(part.removesuffix(own) for part in parts))) if parts else ""
 
 
 def _pretrained(run: ComparedRun) -> str:
-    """Where the weights come from: another run, a file, a name such as imagenet, or nowhere."""
+    """Return the source of the weights: another run, a file, a name such as imagenet, or random."""
     if origin := _origin(run):
         path = PurePath(origin)
         return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
@@ -93,7 +191,7 @@ def _pretrained(run: ComparedRun) -> str:
 
 
 def _method(run: ComparedRun) -> str:
-    """The first word of `experiment=lab/table1/lstm_mel`: whose settings they are."""
+    """Return the first word of `experiment=lab/table1/lstm_mel`."""
     group, parted, _ = str(_at(run.config, "choices", "experiment") or "").partition("/")
     return group if parted else ""
 
@@ -124,95 +222,8 @@ ABOUT = {
 }
 
 
-def value(run: ComparedRun, axis: str) -> str:
-    """Where a run is on an axis; "–" when it does not say."""
-    found = NAMED[axis](run) if axis in NAMED else flat(run.config).get(axis)
-    return "–" if found is None or found == "" else printable(found)
-
-
-def check(axis: str, runs: Sequence[ComparedRun], word: str) -> None:
-    """Refuse an axis that no run has.
-
-    Raises:
-        UserError: With what was probably meant.
-    """
-    if axis in (*OF_SCORES, *NAMED, "run"):
-        return
-    keys = sorted({key for run in runs for key in flat(run.config)})
-    if axis not in keys:
-        near = get_close_matches(axis, [*keys, *NAMED, *OF_SCORES, "run"], n=1)
-        known = f"did you mean {near[0]}?" if near else f"there are {', '.join((*NAMED, *OF_SCORES, 'run'))}"
-        raise UserError(f"{word}: {axis} is neither an axis nor a key of these runs' config.yaml; {known}")
-
-
-def differing(runs: Sequence[ComparedRun], most: int = 4) -> list[str]:
-    """The axes on which runs differ: named ones, then keys that differ between runs which these do not tell apart."""
-    named = [axis for axis in NAMED if axis not in REPEATS and len({value(run, axis) for run in runs}) > 1]
-    alike = defaultdict(list)
-    for run in runs:
-        here = tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)
-        alike[here].append(flat(run.config) | {"transfer.init_from": _origin(run)})
-    keys: dict[str, None] = {}
-    for configs in alike.values():
-        every = dict.fromkeys(key for config in configs for key in config)
-        keys |= {key: None for key in every if _matters(key) and len({repr(c.get(key)) for c in configs}) > 1}
-    return named + list(keys)[:most]
-
-
-def same(here: str, wanted: str) -> bool:
-    """Whether a value is the one that was asked for, 1e-3 being .001."""
-    try:
-        return here == wanted or float(here) == float(wanted)
-    except ValueError:
-        return False
-
-
-def _matters(key: str) -> bool:
-    apart = (*NOT_SETTINGS, *REPEATS, "data.split.fold", "_target_")
-    return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in apart)
-
-
-def _at(mapping: Any, *keys: str) -> Any:
-    """A value in nested mappings, None where the way ends."""
-    for key in keys:
-        mapping = mapping.get(key) if isinstance(mapping, dict) else None
-    return mapping
-
-
-OF_CLASSES = ("precision", "recall", "f1")
-USUAL = ("backbone", "feature", "task")
-"""What a table of runs says of each, whether it differs or not."""
-
-
-def layout(runs: Sequence[ComparedRun], wish: CompareOptions) -> tuple[Labels, Labels, Labels]:
-    """Axes in rows, axes in columns, and metrics.
-
-    A view that has a name takes in all axes on which the runs differ, so that it averages over nothing but chance. What
-    was asked for in words is taken as it stands.
-
-    Raises:
-        UserError: A metric that does not go with the axes.
-    """
-    if wish.rows or wish.cols:
-        rows, cols, metrics = *_given(wish), wish.metrics
-    else:
-        rows, cols, metrics = _view(runs, wish)
-    asked = (*rows, *cols)
-    if "class" in asked:
-        if wrong := [metric for metric in metrics if metric not in OF_CLASSES]:
-            raise UserError(f"metric={','.join(wrong)}: of a class there are {', '.join(OF_CLASSES)}")
-        metrics = metrics or (OF_CLASSES if "metric" in asked else ("f1",))
-    elif wrong := [metric for metric in metrics if metric in OF_CLASSES]:
-        raise UserError(f"metric={','.join(wrong)}: is of a class; add rows=class, or take macro_{wrong[0]}")
-    elif "metric" in asked and not metrics:
-        metrics = (*ROWS["label"], *ROWS["scalar"])
-    if len(metrics) > 1 and "metric" not in asked:
-        cols = (*cols, "metric")
-    return rows, cols, metrics
-
-
 def _given(wish: CompareOptions) -> tuple[Labels, Labels]:
-    """What was asked for; a side that was left open is filled with targets, or else with metrics."""
+    """Return the axes of the options; a side that is empty is filled with targets, or else with metrics."""
     given = wish.rows or wish.cols
     other = ("target",) if "target" not in given else ("metric",) if wish.rows else ("run",)
     return wish.rows or other, wish.cols or other
@@ -228,35 +239,13 @@ def _view(runs: Sequence[ComparedRun], wish: CompareOptions) -> tuple[Labels, La
     elif "target" not in (*rows, *cols):
         cols = (*[axis for axis in more if axis != "setting"], *cols)
     else:  # the targets of a task are there, so that its name says nothing more
-        place = next(i for i, axis in enumerate(rows) if axis != "target") + 1
-        rows = (*rows[:place], *[axis for axis in more if axis != "task"], *rows[place:])
+        i = next(i for i, axis in enumerate(rows) if axis != "target") + 1
+        rows = (*rows[:i], *[axis for axis in more if axis != "task"], *rows[i:])
     return rows, cols, metrics
 
 
-def chosen(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRun]:
-    """The runs that the wish does not leave out, in the order in which it asks for values.
-
-    Raises:
-        UserError: The wish names an axis that no run has, or asks for values that none has.
-    """
-    for key, names in (("rows", wish.rows), ("cols", wish.cols), ("", tuple(wish.only))):
-        for axis in names:
-            check(axis, runs, f"{key}={axis}" if key else f"{axis}={','.join(wish.only[axis])}")
-    kept = list(runs)
-    for axis, values in wish.only.items():
-        if axis in ("metric", "class", "run"):
-            raise UserError(f"{axis}={','.join(values)}: cannot be chosen; put it into rows or cols")
-        there = {run.folder: _values(run, axis) for run in kept}
-        place = {folder: _place(found, values) for folder, found in there.items()}
-        kept = sorted((run for run in kept if place[run.folder] < len(values)), key=lambda run: place[run.folder])
-        if not kept:
-            known = dict.fromkeys(one for found in there.values() for one in found)
-            raise UserError(f"{axis}={','.join(values)}: no run has it; there are {', '.join(known) or 'none'}")
-    return kept
-
-
-def _place(found: Sequence[str], wanted: Sequence[str]) -> int:
-    """The place of the first wanted value that a run has; behind all of them where it has none."""
+def _first_index(found: Sequence[str], wanted: Sequence[str]) -> int:
+    """Return the index of the first wanted value that a run has; their number where it has none."""
     return next((i for i, value in enumerate(wanted) if any(same(one, value) for one in found)), len(wanted))
 
 
@@ -264,16 +253,20 @@ def _values(run: ComparedRun, axis: str) -> list[str]:
     return list(run.metrics) if axis == "target" else [value(run, axis)]
 
 
-def folded(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRun]:
-    """Folds as one where they were pooled; by themselves where fold is an axis."""
-    if "fold" in (*wish.rows, *wish.cols, *wish.only):
-        return [run for run in runs if not run.pooled]
-    wholes = [run for run in runs if run.pooled]
-    return [run for run in runs if run.pooled or not any(_part_of(run, whole) for whole in wholes)]
-
-
 def _part_of(fold: ComparedRun, whole: ComparedRun) -> bool:
     if fold.data.get("fold") is None or whole.folder.parent.parent != fold.folder.parent:
         return False
     made_of = whole.data.get("pooled_from")  # what an older version pooled does not say it
     return fold.folder.name in made_of if made_of else fold.name == whole.name
+
+
+def _matters(key: str) -> bool:
+    apart = (*NOT_SETTINGS, *REPEATS, "data.split.fold", "_target_")
+    return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in apart)
+
+
+def _at(mapping: Any, *keys: str) -> Any:
+    """Return a value in nested mappings; None where a key is missing."""
+    for key in keys:
+        mapping = mapping.get(key) if isinstance(mapping, dict) else None
+    return mapping

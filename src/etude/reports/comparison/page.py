@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.formatting import NAMES, plural
 from etude.evaluation.paired_tests import LEVEL, NOTHING, Pair, chance
-from etude.reports.comparison.compare import SPLIT_TITLES, Comparison
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import number, tidy
 from etude.reports.comparison.table import Labels, Table
+from etude.reports.comparison.text import Comparison
 from etude.reports.figures import short
 from etude.reports.html import load_template
 from etude.reports.svg import STAND_IN, svg
@@ -21,12 +21,33 @@ if TYPE_CHECKING:
 
 
 MOST = 40  # runs in one picture
+MOST_IN_MATRIX = 16
+"""Runs that fit into one matrix of pairs; the table of pairs has all."""
+SPLIT_TITLES = {"test": "Test", "val": "Validation (it chose the weights: optimistic)"}
+
+
+def page(comparison: Comparison) -> str:
+    """Return the page of a comparison."""
+    pairs = comparison.pairs
+    return load_template("compare.html.j2").render(
+        title=f"{plural(len(comparison.runs), 'run')} side by side",
+        part=SPLIT_TITLES[comparison.wish.part],
+        tables=[_table(table) for table in comparison.tables],
+        forests=forest_figures(comparison.runs, comparison.names, comparison.wish.part, comparison.wish.metrics),
+        tests=[
+            _tests([pair for pair in pairs if pair.target == target])
+            for target in dict.fromkeys(pair.target for pair in pairs)
+        ],
+        remarks=comparison.remarks,
+        chance=chance,
+        level=LEVEL,
+    )
 
 
 def forest_figures(
     runs: Sequence[ComparedRun], names: Mapping[Path, str], part: str, metrics: Labels = ()
 ) -> list[dict[str, Any]]:
-    """One picture per target.
+    """Return one picture per target.
 
     Args:
         runs: Runs in any state.
@@ -71,30 +92,8 @@ def _forest(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, 
     return svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), about)
 
 
-MOST_IN_MATRIX = 16
-"""Runs that fit into one matrix of pairs; the table of pairs has all."""
-
-
-def page(comparison: Comparison) -> str:
-    """The whole page."""
-    pairs = comparison.pairs
-    return load_template("compare.html.j2").render(
-        title=f"{plural(len(comparison.runs), 'run')} side by side",
-        part=SPLIT_TITLES[comparison.wish.part],
-        tables=[_table(table) for table in comparison.tables],
-        forests=forest_figures(comparison.runs, comparison.names, comparison.wish.part, comparison.wish.metrics),
-        tests=[
-            _tests([pair for pair in pairs if pair.target == target])
-            for target in dict.fromkeys(pair.target for pair in pairs)
-        ],
-        remarks=comparison.remarks,
-        chance=chance,
-        level=LEVEL,
-    )
-
-
 def _table(table: Table) -> dict[str, Any]:
-    """A table with all of its cells in words and, to sort by, in numbers."""
+    """Return a table with all of its cells as text and, to sort by, as numbers."""
     sizes = table.sizes()[1]
     rows = []
     for row in table.rows:
@@ -119,19 +118,20 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def _tests(pairs: list[Pair]) -> dict[str, Any]:
-    """What is said of the pairs of one target."""
+    """Return the tests of the pairs of one target."""
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
     by_names = {(pair.a, pair.b): pair for pair in pairs}
-    told = [pair for pair in pairs if pair.better]
+    different = [pair for pair in pairs if pair.better]
     sizes = sorted({(pair.n, pair.groups) for pair in pairs})
     clips = " or ".join(f"{plural(n, 'clip')} in {plural(groups, 'group')}" for n, groups in sizes)
     if len(pairs) == 1:
         words = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].verdict}."
-    elif told:
-        rest = f"; between the others there is {NOTHING}" if len(told) < len(pairs) else ""
-        words = f"{len(told)} of {len(pairs)} pairs differ{rest}."
+    elif different:
+        rest = f"; between the others there is {NOTHING}" if len(different) < len(pairs) else ""
+        words = f"{len(different)} of {len(pairs)} pairs differ{rest}."
     else:
         words = f"{len(pairs)} pairs: {NOTHING}."
+    complete = 2 < len(names) <= MOST_IN_MATRIX
     return {
         "target": pairs[0].target,
         "metric": pairs[0].metric,
@@ -141,12 +141,12 @@ def _tests(pairs: list[Pair]) -> dict[str, Any]:
         "pairs": pairs,
         "label": any(pair.only for pair in pairs),
         "names": names,
-        "matrix": [[_seen(by_names, a, b) for b in names] for a in names] if 2 < len(names) <= MOST_IN_MATRIX else [],
+        "matrix": [[_matrix_cell(by_names, a, b) for b in names] for a in names] if complete else [],
     }
 
 
-def _seen(by_names: dict[tuple[str, str], Pair], a: str, b: str) -> dict[str, Any] | None:
-    """A cell of the matrix, row minus column; None where there is no such pair."""
+def _matrix_cell(by_names: dict[tuple[str, str], Pair], a: str, b: str) -> dict[str, Any] | None:
+    """Return a cell of the matrix, row minus column; None where there is no such pair."""
     pair, sign = (by_names[a, b], 1) if (a, b) in by_names else (by_names.get((b, a)), -1)
     if pair is None or pair.difference["value"] is None:
         return None

@@ -1,4 +1,4 @@
-"""Pivoting of scores into tables, with baselines beside."""
+"""Pivoting of scores into tables, with baselines and notes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES
+from etude.evaluation.bootstrap import FEW_GROUPS
+from etude.evaluation.formatting import NAMES, plural
 from etude.evaluation.metrics import LOWER_IS_BETTER
-from etude.reports.comparison.axes import OF_SCORES, value
+from etude.evaluation.verdict import caution
+from etude.reports.comparison.axes import OF_SCORES, REPEATS, differing, value
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import number
 from etude.reports.comparison.table import Cell, Labels, Table
@@ -23,56 +25,14 @@ BASELINES = {"linear": "linear model", "constant": "majority class / training me
 Place = tuple[Labels, Labels]
 
 
-def baseline_cells(places: Mapping[Place, list[dict[Any, Any]]], rows: Labels, cols: Labels) -> dict[Place, Cell]:
-    """Cells of the baselines.
-
-    A baseline takes the place of a run: its name stands on the first axis of runs in rows, else in columns.
-
-    Args:
-        places: Scores (rows of the tidy frame) by row and column.
-        rows: Axes in rows.
-        cols: Axes in columns.
-    """
-    side = next((side for side, axes in enumerate((rows, cols)) if set(axes) - set(OF_SCORES)), None)
-    if side is None or "class" in (*rows, *cols):
-        return {}
-    axes = (rows, cols)[side]
-    first = next(i for i, axis in enumerate(axes) if axis not in OF_SCORES)
-    found: dict[Place, list[tuple[str, float | None]]] = defaultdict(list)
-    measured: dict[Place, Labels] = {}
-    for role, name in BASELINES.items():
-        if not any(number(score[role]) is not None for scores in places.values() for score in scores):
-            continue
-        for place, scores in places.items():
-            label = tuple(
-                part if axis in OF_SCORES else name if i == first else ""
-                for i, (axis, part) in enumerate(zip(axes, place[side], strict=True))
-            )
-            new = (label, place[1]) if side == 0 else (place[0], label)
-            measured[new] = tuple(str(scores[0][axis]) for axis in OF_SCORES)
-            found[new] += [(score["scored_on"], number(score[role])) for score in scores]
-    return {place: _baseline_cell(scores, measured[place]) for place, scores in found.items()}
-
-
-def _baseline_cell(scores: list[tuple[str, float | None]], measured: Labels) -> Cell:
-    """One score per split: runs on one split have the same baselines, unless their front ends differ."""
-    by_split: dict[str, set[float | None]] = defaultdict(set)
-    for split, score in scores:
-        by_split[split].add(None if score is None else round(score, 6))
-    values = [next(iter(known)) for known in by_split.values()]
-    varies = any(len(known) > 1 for known in by_split.values())
-    values = values if len(set(values)) > 1 else values[:1]
-    return Cell(tuple(values), status="varies" if varies else "", measured=measured)
-
-
 def pivot(
     frame: DataFrame, runs: Sequence[ComparedRun], names: Mapping[Path, str], rows: Labels, cols: Labels
 ) -> Table:
-    """One table.
+    """Return a table of scores.
 
     Args:
         frame: Scores as `scores.tidy` returns them. Runs without scores have a row where `run` is among the rows.
-        runs: The runs that they are of.
+        runs: Their runs.
         names: A title for each run's folder.
         rows: Axes in rows.
         cols: Axes in columns.
@@ -101,8 +61,88 @@ def pivot(
     )
 
 
+def baseline_cells(places: Mapping[Place, list[dict[Any, Any]]], rows: Labels, cols: Labels) -> dict[Place, Cell]:
+    """Return the cells of the baselines.
+
+    A baseline takes the position of a run: its name stands on the first axis of runs in rows, else in columns.
+
+    Args:
+        places: Scores (rows of the tidy frame) by row and column.
+        rows: Axes in rows.
+        cols: Axes in columns.
+    """
+    side = next((side for side, axes in enumerate((rows, cols)) if set(axes) - set(OF_SCORES)), None)
+    if side is None or "class" in (*rows, *cols):
+        return {}
+    axes = (rows, cols)[side]
+    first = next(i for i, axis in enumerate(axes) if axis not in OF_SCORES)
+    found: dict[Place, list[tuple[str, float | None]]] = defaultdict(list)
+    measured: dict[Place, Labels] = {}
+    for role, name in BASELINES.items():
+        if not any(number(score[role]) is not None for scores in places.values() for score in scores):
+            continue
+        for place, scores in places.items():
+            label = tuple(
+                part if axis in OF_SCORES else name if i == first else ""
+                for i, (axis, part) in enumerate(zip(axes, place[side], strict=True))
+            )
+            new = (label, place[1]) if side == 0 else (place[0], label)
+            measured[new] = tuple(str(scores[0][axis]) for axis in OF_SCORES)
+            found[new] += [(score["scored_on"], number(score[role])) for score in scores]
+    return {place: _baseline_cell(scores, measured[place]) for place, scores in found.items()}
+
+
+def notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -> list[str]:
+    """Return the sentences that belong to a table.
+
+    Args:
+        table: A table.
+        runs: The runs that it may hold.
+        tests: Whether pairs of them are tested beside it.
+    """
+    by_folder = {str(run.folder): run for run in runs}
+    cells = [cell for cell in table.cells.values() if cell.folders]
+    means = [[by_folder[folder] for folder in dict.fromkeys(cell.folders)] for cell in cells if len(cell.values) > 1]
+    found = []
+    if any(cell.low is not None for cell in cells):
+        found.append("In brackets: 95 % intervals, from resamples of whole groups.")
+    if means:
+        found += _notes_on_means(means)
+    found += _grounds(cells, [by_folder[folder] for folder in dict.fromkeys(f for cell in cells for f in cell.folders)])
+    if table.best_mark():
+        lowest = {cell.measured[1] for cell in cells if cell.best} & LOWER_IS_BETTER
+        best = "The best value, the lowest of an error," if lowest else "The highest value"
+        luck = (
+            "whether it is more than luck, the tests of pairs say"
+            if tests
+            else "that may be luck: nothing is tested here"
+        )
+        found.append(f"{best} is marked; {luck}.")
+    groups = [size for cell in cells if cell.low is not None for size in cell.groups]
+    if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.heads:
+        found.append(caution({"scores": True, "groups": min(groups)}))
+    return found
+
+
+def alike(cells: Sequence[Cell]) -> bool:
+    """Return whether cells were scored on the same clips, as far as is known: on one split, or each on the same."""
+    grounds = {(cell.scored_on, cell.n) for cell in cells}
+    return len(grounds) < 2 and not any("?" in ground for cell in cells for ground in cell.scored_on)
+
+
+def _baseline_cell(scores: list[tuple[str, float | None]], measured: Labels) -> Cell:
+    """Return a cell with one score per split: runs on a split have the same baselines, unless front ends differ."""
+    by_split: dict[str, set[float | None]] = defaultdict(set)
+    for split, score in scores:
+        by_split[split].add(None if score is None else round(score, 6))
+    values = [next(iter(known)) for known in by_split.values()]
+    varies = any(len(known) > 1 for known in by_split.values())
+    values = values if len(set(values)) > 1 else values[:1]
+    return Cell(tuple(values), status="varies" if varies else "", measured=measured)
+
+
 def _at(score: dict[Any, Any], axis: str, run: ComparedRun, names: Mapping[Path, str], measured: bool) -> str:
-    """Where a score is on an axis; a target says by which metric it is measured unless another axis does."""
+    """Return the value of a score on an axis; a target names its metric unless another axis does."""
     if axis == "run":
         return names[run.folder]
     if axis not in OF_SCORES:
@@ -141,14 +181,8 @@ def _ranked(cells: dict[Place, Cell]) -> dict[Place, Cell]:
     return cells
 
 
-def alike(cells: Sequence[Cell]) -> bool:
-    """Whether cells were scored on the same clips, as far as is known: on one split, or each on the same splits."""
-    grounds = {(cell.scored_on, cell.n) for cell in cells}
-    return len(grounds) < 2 and not any("?" in ground for cell in cells for ground in cell.scored_on)
-
-
 def _sorted(found: Mapping[Labels, None], axes: Labels) -> list[Labels]:
-    """By number along axes that hold nothing else, such as a learning rate; otherwise as the runs came."""
+    """Sort labels by number along axes that hold only numbers, such as a learning rate; otherwise by first run."""
     labels = list(found)
 
     def order(side: int) -> dict[str, float]:
@@ -160,3 +194,37 @@ def _sorted(found: Mapping[Labels, None], axes: Labels) -> list[Labels]:
 
     orders = [order(side) for side in range(len(axes))]
     return sorted(labels, key=lambda label: [by[part] for by, part in zip(orders, label, strict=True)])
+
+
+def _notes_on_means(means: list[list[ComparedRun]]) -> list[str]:
+    """Return what the cells are means over, and a warning where that is more than chance."""
+    over = [axis for axis in REPEATS if any(len({value(run, axis) for run in runs}) > 1 for runs in means)]
+    mixed = list(dict.fromkeys(axis for runs in means for axis in differing(runs)))
+    mixed = [axis for axis in mixed if axis != "setting" or "task" not in mixed]
+    counts = sorted({len(runs) for runs in means})
+    size = plural(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
+    kinds = " and ".join([*over, *mixed]) or "runs with one config"
+    found = [f"A cell with ± is the mean of {size} and the standard deviation between them, over {kinds}."]
+    if mixed:
+        found.append(f"Different settings are averaged: {', '.join(mixed)}; in rows or cols they stand apart.")
+    if "fold" in over:
+        found.append("Folds by themselves are averaged here; the pooled result is another number.")
+    return found
+
+
+def _grounds(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str]:
+    """Return a note on the data sets and splits of the scores, when there are several or they are not known."""
+    data = list(dict.fromkeys(value(run, "data") for run in runs))
+    splits = {run.scored_on for run in runs}
+    of = f" The table holds different data: {', '.join(data)}." if len(data) > 1 else ""
+    if len(splits) < 2 and not any("?" in split for split in splits):
+        return []
+    by_measure: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        by_measure.setdefault(cell.measured, []).append(cell)
+    apart = dict.fromkeys(measured[0] for measured, rivals in by_measure.items() if not alike(rivals))
+    if apart:
+        return [f"{', '.join(apart)}: not all were scored on the same clips; their numbers do not compare.{of}"]
+    if any(len(cell.scored_on) > 1 for cell in cells):
+        return [f"Scored on {len(splits)} splits, the same ones in each cell of a target.{of}"]
+    return [f"The targets were scored on {len(splits)} data sets or splits; those of one target on the same.{of}"]

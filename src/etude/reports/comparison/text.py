@@ -1,26 +1,72 @@
-"""Comparison as terminal text, Markdown, LaTeX and CSV."""
+"""The result of a comparison, and its forms as terminal text, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etude.evaluation.formatting import plural
 from etude.evaluation.paired_tests import NOTHING, Pair
-from etude.files import ownership
-from etude.files.atomic import write_text
-from etude.reports.comparison.compare import Comparison
+from etude.reports.comparison.axes import CompareOptions
+from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.table import Labels, Table
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from rich.table import Table as RichTable
 
 
 FEW_PAIRS = 6
-"""So many pairs are said one by one; of more only those that differ."""
+"""Up to so many pairs are all listed; of more, only those that differ."""
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "ρ": r"$\rho$",
+    "²": "$^2$",
+    "–": "--",
+    "’": "'",
+    "…": r"\dots{}",
+    "�": "?",
+} | {mark: f"\\{mark}" for mark in "&%_$#"}
+
+
+@dataclass
+class Comparison:
+    """Result of a comparison.
+
+    Args:
+        wish: The options.
+        runs: The runs in the tables.
+        names: Title of each run by its folder.
+        frame: The scores behind the tables, and those of single folds that were pooled.
+        tables: The tables.
+        pairs: Tested pairs of runs.
+        remarks: Sentences about runs.
+    """
+
+    wish: CompareOptions
+    runs: list[ComparedRun]
+    names: dict[Path, str]
+    frame: DataFrame
+    tables: list[Table]
+    pairs: list[Pair] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def _repr_markdown_(self) -> str:
+        """Return what a notebook shows."""
+        return to_markdown(self)
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -46,21 +92,49 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
+def to_markdown(comparison: Comparison) -> str:
+    """Return the tables with their notes, the tests of pairs, and remarks."""
+    blocks = [block for table in comparison.tables for block in _markdown_table(table)]
+    if found := test_lines(comparison.pairs):
+        blocks += ["### Tests of pairs", "\n".join(_markdown_line(line) for line in found)]
+    if comparison.remarks:
+        blocks += ["### Remarks", "\n".join(f"- {escape_markdown(remark)}" for remark in comparison.remarks)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_latex(comparison: Comparison) -> str:
+    """Return all tables; tests of pairs and remarks are comments at the end."""
+    blocks = [r"% \usepackage{booktabs} and \usepackage[T1]{fontenc} in the preamble"]
+    blocks += [_latex_table(table, i) for i, table in enumerate(comparison.tables, 1)]
+    said = [*test_lines(comparison.pairs), *comparison.remarks]
+    return "\n\n".join(blocks + ["\n".join(f"% {line}" for line in said)] * bool(said)) + "\n"
+
+
 def test_lines(pairs: list[Pair]) -> list[str]:
-    """The tests of pairs in sentences, target by target."""
+    """Return the tests of pairs in sentences, target by target."""
     lines = []
     for target in dict.fromkeys(pair.target for pair in pairs):
         here = [pair for pair in pairs if pair.target == target]
-        told = here if len(here) <= FEW_PAIRS else [pair for pair in here if pair.better]
+        shown = here if len(here) <= FEW_PAIRS else [pair for pair in here if pair.better]
         head = f"{target}, {plural(len(here), 'pair')} of runs on the same clips"
         head += ", p values corrected by Holm" if len(here) > 1 else ""
-        if not told:
+        if not shown:
             lines.append(f"{head}: {NOTHING}.")
             continue
-        rest = len(here) - len(told)
+        rest = len(here) - len(shown)
         lines.append(f"{head}{f'; in {rest} of them {NOTHING}; in the others' if rest else ''}:")
-        lines += [f"  {pair.words}" for pair in told]
+        lines += [f"  {pair.words}" for pair in shown]
     return lines
+
+
+def escape_markdown(value: str) -> str:
+    """Return a text that Markdown shows as it is, in a cell or a line."""
+    return re.sub(r"([\\`*_|\[\]~$#])", r"\\\1", html.escape(value, quote=False))
+
+
+def escape_latex(value: str) -> str:
+    """Return a text that LaTeX sets as it is."""
+    return "".join(SPECIAL.get(mark, mark) for mark in value)
 
 
 def _terminal_table(table: Table, plain: bool) -> RichTable:
@@ -91,21 +165,6 @@ def _terminal_table(table: Table, plain: bool) -> RichTable:
     return shown
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """The tables with their notes, the tests of pairs, and remarks."""
-    blocks = [block for table in comparison.tables for block in _markdown_table(table)]
-    if found := test_lines(comparison.pairs):
-        blocks += ["### Tests of pairs", "\n".join(_markdown_line(line) for line in found)]
-    if comparison.remarks:
-        blocks += ["### Remarks", "\n".join(f"- {escape_markdown(remark)}" for remark in comparison.remarks)]
-    return "\n\n".join(blocks) + "\n"
-
-
-def escape_markdown(value: str) -> str:
-    """A text that shows as it is in a cell or a line."""
-    return re.sub(r"([\\`*_|\[\]~$#])", r"\\\1", html.escape(value, quote=False))
-
-
 def _markdown_table(table: Table) -> list[str]:
     sizes = table.sizes()[1]
     by_row = any(row in sizes for row in table.rows)
@@ -126,50 +185,16 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _markdown_line(line: str) -> str:
-    """A sentence about a pair as a point under its target."""
+    """Return a sentence on a pair as a list item under its target."""
     return f"{'  - ' if line.startswith('  ') else '- '}{escape_markdown(line.strip())}"
 
 
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "ρ": r"$\rho$",
-    "²": "$^2$",
-    "–": "--",
-    "’": "'",
-    "…": r"\dots{}",
-    "�": "?",
-} | {mark: f"\\{mark}" for mark in "&%_$#"}
-
-
-def to_latex(comparison: Comparison) -> str:
-    """All tables; tests of pairs and remarks are comments at the end."""
-    blocks = [r"% \usepackage{booktabs} and \usepackage[T1]{fontenc} in the preamble"]
-    blocks += [_latex_table(table, i) for i, table in enumerate(comparison.tables, 1)]
-    said = [*test_lines(comparison.pairs), *comparison.remarks]
-    return "\n\n".join(blocks + ["\n".join(f"% {line}" for line in said)] * bool(said)) + "\n"
-
-
-def escape_latex(value: str) -> str:
-    """A text that LaTeX sets as it is."""
-    return "".join(SPECIAL.get(mark, mark) for mark in value)
-
-
-def _latex_table(table: Table, place: int) -> str:
+def _latex_table(table: Table, number: int) -> str:
     sizes = table.sizes()[1]
     by_row = any(row in sizes for row in table.rows)
     tail = [r"$n$"] * by_row + ([escape_latex(table.aside[0])] if table.aside[0] else [])
     lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{_latex_caption(table)}}}"]
-    lines += [rf"  \label{{tab:compare-{place}}}"]
+    lines += [rf"  \label{{tab:compare-{number}}}"]
     lines += [rf"  \begin{{tabular}}{{{'l' * len(table.heads)}{'r' * (len(table.cols) + len(tail))}}}", r"    \toprule"]
     levels = table.levels()
     for depth, level in enumerate(levels):
@@ -207,46 +232,10 @@ def _spanning(label: str, span: int) -> str:
 
 
 def _rules(level: list[tuple[str, int]], start: int) -> list[str]:
-    """Rules below the labels that go over several columns."""
+    """Return rules below the labels that span several columns."""
     rules, first = [], start + 1
     for _, span in level:
         if span > 1:
             rules.append(rf"\cmidrule(lr){{{first}-{first + span - 1}}}")
         first += span
     return [f"    {' '.join(rules)}"] if rules else []
-
-
-def write(comparison: Comparison) -> list[Path]:
-    """Write the formats that are wished for into the folder that is wished for; nothing without a folder.
-
-    Returns:
-        The paths that were written.
-    """
-    folder = comparison.wish.to
-    if folder is None:
-        return []
-    ownership.open_folder(folder)
-    ownership.check_names(folder, [f"{comparison.wish.stem}.{kind}" for kind in comparison.wish.formats])
-    return [
-        write_text(folder / f"{comparison.wish.stem}.{kind}", WRITERS[kind](comparison))
-        for kind in comparison.wish.formats
-    ]
-
-
-def _csv(comparison: Comparison) -> str:
-    """A row per score, not a table: what a table or a figure of one's own can be made from."""
-    return comparison.frame.to_csv(index=False)
-
-
-def _page(comparison: Comparison) -> str:
-    from etude.reports.comparison.page import page
-
-    return page(comparison)
-
-
-WRITERS: dict[str, Callable[[Comparison], str]] = {
-    "csv": _csv,
-    "md": to_markdown,
-    "tex": to_latex,
-    "html": _page,
-}

@@ -19,11 +19,11 @@ from etude.errors import DataError
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.reports import clip_frames, html
-from etude.reports.clip_frames import File, files, view
+from etude.reports.clip_frames import ClipFile, files, load_view
 from etude.reports.dataset import pictures, statistics
 from etude.reports.dataset.leakage import findings
-from etude.reports.dataset.pictures import Shown
-from etude.reports.dataset.statistics import Parted
+from etude.reports.dataset.pictures import ShownClip
+from etude.reports.dataset.statistics import SplitAssignment
 from etude.reports.html import load_template
 
 if TYPE_CHECKING:
@@ -34,41 +34,9 @@ if TYPE_CHECKING:
 MOST_ROWS = 50  # of a table of pairs or files; explore.json has them all
 
 
-def write(
-    folder: Path, facts: dict[str, Any], shown: Sequence[Shown], front: FrontEnd, command: str, card: str
-) -> Path:
-    """Write the page and what lies beside it.
-
-    Args:
-        folder: An existing folder; figures of an earlier look at the same collection are replaced.
-        facts: As `facts.gather` returns them, with `skipped`: ids and reasons.
-        shown: Clips that are shown.
-        front: Parameters of their frames.
-        command: That made this.
-        card: The data card, in Markdown.
-
-    Returns:
-        Path of the page.
-    """
-    pictures.clear(folder)
-    page = load_template("explore.html.j2").render(
-        **facts,
-        names_twice=facts["names"],
-        findings=findings(facts),
-        clips=pictures.clips(folder, shown, front),
-        class_figures=pictures.classes(folder, facts),
-        figures=pictures.histograms(folder, facts),
-        card=html.markdown_to_html(card),
-        command=command,
-        most=MOST_ROWS,
-    )
-    write_text(folder / "explore.json", json.dumps(facts, indent=1, ensure_ascii=False))
-    return write_text(folder / "explore.html", page)
-
-
 @dataclass(frozen=True)
 class ExploreOptions:
-    """What is to be shown, and where it goes.
+    """Options of the dataset page.
 
     Args:
         clips: Ids with commas between; None for random ones.
@@ -105,44 +73,76 @@ def explore(module: MusicData, wish: ExploreOptions, command: str = "") -> Path:
     pack = module.open_pack()
     skipped = _skipped(pack)
     if wish.clips is None:
-        rows = clip_frames.random(pack.index, source.targets, wish.count, wish.seed)
+        rows = clip_frames.random_clips(pack.index, source.targets, wish.count, wish.seed)
     else:
-        rows = clip_frames.named(wish.clips, pack.index, dict(skipped))
-    parted, known = _parted(module, pack), files(source)
-    shown = [_shown(row, pack, module, parted, known) for row in rows]
-    found = statistics.gather(source, pack, front, known, parted, wish.seed)
+        rows = clip_frames.named_clips(wish.clips, pack.index, dict(skipped))
+    split, known = _split(module, pack), files(source)
+    shown = [_shown(row, pack, module, split, known) for row in rows]
+    found = statistics.gather(source, pack, front, known, split, wish.seed)
     return write(folder, found | {"skipped": skipped}, shown, front, command, source.card)
 
 
-def _parted(module: MusicData, pack: Pack) -> Parted:
-    """The configured split; when it is refused, why, and what it would be if it were not."""
+def write(
+    folder: Path, facts: dict[str, Any], shown: Sequence[ShownClip], front: FrontEnd, command: str, card: str
+) -> Path:
+    """Write the page and what lies beside it.
+
+    Args:
+        folder: An existing folder; figures of an earlier call for the same collection are replaced.
+        facts: As `statistics.gather` returns them, with `skipped`: ids and reasons.
+        shown: Clips that are shown.
+        front: Parameters of their frames.
+        command: That made this.
+        card: The data card, in Markdown.
+
+    Returns:
+        Path of the page.
+    """
+    pictures.clear_figures(folder)
+    page = load_template("explore.html.j2").render(
+        **facts,
+        names_twice=facts["names"],
+        findings=findings(facts),
+        clips=pictures.clip_figures(folder, shown, front),
+        class_figures=pictures.class_figures(folder, facts),
+        figures=pictures.histogram_figures(folder, facts),
+        card=html.markdown_to_html(card),
+        command=command,
+        most=MOST_ROWS,
+    )
+    write_text(folder / "explore.json", json.dumps(facts, indent=1, ensure_ascii=False))
+    return write_text(folder / "explore.html", page)
+
+
+def _split(module: MusicData, pack: Pack) -> SplitAssignment:
+    """Return the configured split; when it is refused, why, and what it would be if it were not."""
     names = list(module.source.targets)
     try:
-        return Parted(module.split.assign(pack.index, names))
+        return SplitAssignment(module.split.assign(pack.index, names))
     except DataError as error:
         refusal = str(error)
     try:
-        return Parted(
+        return SplitAssignment(
             replace(module.split, allow_shared_groups=True, duplicates="allow").assign(pack.index, names), refusal
         )
     except DataError:
-        return Parted(None, refusal)
+        return SplitAssignment(None, refusal)
 
 
-def _shown(row: int, pack: Pack, module: MusicData, parted: Parted, known: dict[str, File]) -> Shown:
-    """A clip with what is known about it."""
+def _shown(row: int, pack: Pack, module: MusicData, split: SplitAssignment, known: dict[str, ClipFile]) -> ShownClip:
+    """Return a clip with what is known about it."""
     import pandas as pd
 
     about = pack.index.iloc[row]
     words = [(name, about[name]) for name in module.targets if not pd.isna(about[name])]
     words += [("group", about["group"])] if not pd.isna(about["group"]) else []
-    words += [("part", str(parted.assigned[row]))] if parted.assigned is not None else []
+    words += [("part", str(split.assigned[row]))] if split.assigned is not None else []
     clip = str(about["id"])
-    return Shown(clip, words, view(clip, row, pack, module.feature.front, known))
+    return ShownClip(clip, words, load_view(clip, row, pack, module.feature.front, known))
 
 
 def _skipped(pack: Any) -> list[tuple[str, str]]:
-    """Ids of clips that gave no frames, and why; of several packs all of them."""
+    """Return ids of clips that gave no frames, and why; of several packs all of them."""
     import pandas as pd
 
     if not hasattr(pack, "folder"):

@@ -14,7 +14,7 @@ from etude.data.splits import PARTS, UNUSED
 from etude.files.atomic import remove
 from etude.files.progress import track
 from etude.reports import spectrogram
-from etude.reports.clip_frames import View
+from etude.reports.clip_frames import ClipView
 from etude.reports.svg import Colours, grid, picture, plain
 
 if TYPE_CHECKING:
@@ -22,16 +22,81 @@ if TYPE_CHECKING:
 
 
 MOST = 40  # classes in a picture; the table has them all
+COLUMNS = 3600  # of all images of clips together, which bounds the size of the page
 LOOK = {"train": ("network", ""), "val": ("constant", "...."), "test": ("linear", "////"), UNUSED: ("rule", "")}
 SAID = {UNUSED: "left out"}
 
 
+@dataclass(frozen=True)
+class ShownClip:
+    """Clip that the page shows.
+
+    Args:
+        id: Of the clip.
+        words: Its split, group and labels, as name and value.
+        view: Its frames.
+    """
+
+    id: str
+    words: list[tuple[str, Any]]
+    view: ClipView
+
+
+def clear_figures(folder: Path) -> None:
+    """Remove the figures of an earlier call for the same collection."""
+    for old in (*folder.glob("clip-*.png"), *folder.glob("figure-*.png")):
+        remove(old)
+
+
+def clip_figures(folder: Path, shown: Sequence[ShownClip], front: FrontEnd) -> list[dict[str, Any]]:
+    """Return each clip with its drawing, its beats, and sentences in place of missing drawings."""
+    limits = spectrogram.range_of([clip.view for clip in shown], front)
+    most = max(150, COLUMNS // max(1, len(shown)))
+    found = []
+    for place, clip in enumerate(track(shown, len(shown), "Pictures of clips", "clips"), 1):
+        view, beats = clip.view, clip.view.beats
+        drawn = spectrogram.drawing(view, front, folder / f"clip-{place}.png", limits, most, clip.id)
+        said = {"id": clip.id, "words": clip.words, "svg": drawn, "seconds": view.seconds, "why": view.why}
+        count = None if beats is None else len(beats)
+        tempo = 60 * (len(beats) - 1) / float(beats[-1] - beats[0]) if beats is not None and len(beats) > 1 else None
+        found.append(said | {"beats": count, "tempo": tempo, "by_beat": "beat" in view.frames})
+    return found
+
+
+def class_figures(folder: Path, facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Return caption and drawing of each label's classes, before and after merging."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for place, (name, label) in enumerate(facts["labels"].items(), 1):
+        found[name] = []
+        if label["before"]:
+            drawn = unmerged_class_chart(name, label["before"], folder / f"figure-label-{place}-before.png")
+            found[name].append(("Before merging" + first_of(len(label["before"])), drawn))
+        drawn = class_chart(name, label, folder / f"figure-label-{place}.png")
+        shown = first_of(len(label["classes"]))
+        found[name].append((("After merging" if label["before"] else "Classes" if shown else "") + shown, drawn))
+    return found
+
+
+def histogram_figures(folder: Path, facts: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """Return name, numbers and drawing of lengths, loudness and scalars; no drawing where nothing varies."""
+    found = []
+    rows = [("length", facts["lengths"], "length"), ("RMS level", facts["loudness"], "loudness")]
+    rows += [(name, scalar, f"scalar-{k}") for k, (name, scalar) in enumerate(facts["scalars"].items(), 1)]
+    for name, numbers, stem in rows:
+        unit = numbers["unit"] if "unit" in numbers else "range {:g} to {:g}".format(*numbers.get("range", (0, 0)))
+        least = 0.01 * numbers["max"] if stem == "length" and numbers["n"] else 0.0  # clips cut alike differ by a frame
+        varies = numbers.get("n") and numbers["max"] - numbers["min"] > least
+        path = folder / f"figure-{stem}.png"
+        found.append((name, numbers, histogram_chart(name, numbers, unit, path) if varies else ""))
+    return found
+
+
 def class_chart(name: str, label: dict[str, Any], path: Path) -> str:
-    """Clips of each class as bars, one colour for each part where there is a split.
+    """Draw the clips of each class as bars, one colour for each split.
 
     Args:
         name: The label.
-        label: As `counts.label` returns it.
+        label: As `statistics.label_counts` returns it.
         path: Where the PNG goes.
     """
     rows = label["classes"][:MOST]
@@ -55,8 +120,8 @@ def class_chart(name: str, label: dict[str, Any], path: Path) -> str:
     return picture(draw, path, size, about, f"{name}: clips of each class{first or split}")
 
 
-def before(name: str, counts: dict[str, int], path: Path) -> str:
-    """Clips of each class before classes were merged, the largest first."""
+def unmerged_class_chart(name: str, counts: dict[str, int], path: Path) -> str:
+    """Draw the clips of each class before classes were merged, the largest first."""
     rows = sorted(counts.items(), key=lambda row: -row[1])[:MOST]
 
     def draw(figure: Figure, colours: Colours) -> None:
@@ -75,11 +140,11 @@ def first_of(count: int) -> str:
 
 
 def histogram_chart(name: str, found: dict[str, Any], unit: str, path: Path) -> str:
-    """How values lie, with their mean marked.
+    """Draw the distribution of values, with their mean marked.
 
     Args:
         name: What was measured.
-        found: As `counts.histogram` returns it.
+        found: As `statistics.histogram` returns it.
         unit: Of the values.
         path: Where the PNG goes.
     """
@@ -104,7 +169,7 @@ def histogram_chart(name: str, found: dict[str, Any], unit: str, path: Path) -> 
 
 
 def _finish(figure: Figure, colours: Colours, rows: list[tuple[str, int]], legend: bool) -> None:
-    """Names at the left, the count at the end of each bar."""
+    """Put names at the left and the count at the end of each bar."""
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.axes[0]
@@ -121,70 +186,3 @@ def _finish(figure: Figure, colours: Colours, rows: list[tuple[str, int]], legen
     if legend:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=10,
                     labelcolor=colours["ink"], handlelength=1.6, columnspacing=1.4, borderaxespad=0.2)  # fmt: skip
-
-
-COLUMNS = 3600  # of all images of clips together: what bounds the size of the page
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A clip that the page shows.
-
-    Args:
-        id: Of the clip.
-        words: What is known about it: part, group and labels, as name and value.
-        view: Its frames.
-    """
-
-    id: str
-    words: list[tuple[str, Any]]
-    view: View
-
-
-def clear(folder: Path) -> None:
-    """Take away the figures of an earlier look at the same collection."""
-    for old in (*folder.glob("clip-*.png"), *folder.glob("figure-*.png")):
-        remove(old)
-
-
-def clips(folder: Path, shown: Sequence[Shown], front: FrontEnd) -> list[dict[str, Any]]:
-    """Each clip with its drawing, its beats, and sentences in place of what could not be drawn."""
-    limits = spectrogram.range_of([clip.view for clip in shown], front)
-    most = max(150, COLUMNS // max(1, len(shown)))
-    found = []
-    for place, clip in enumerate(track(shown, len(shown), "Pictures of clips", "clips"), 1):
-        view, beats = clip.view, clip.view.beats
-        drawn = spectrogram.drawing(view, front, folder / f"clip-{place}.png", limits, most, clip.id)
-        said = {"id": clip.id, "words": clip.words, "svg": drawn, "seconds": view.seconds, "why": view.why}
-        count = None if beats is None else len(beats)
-        tempo = 60 * (len(beats) - 1) / float(beats[-1] - beats[0]) if beats is not None and len(beats) > 1 else None
-        found.append(said | {"beats": count, "tempo": tempo, "by_beat": "beat" in view.frames})
-    return found
-
-
-def classes(folder: Path, facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Caption and drawing of each label's classes, as they were and as they are."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for place, (name, label) in enumerate(facts["labels"].items(), 1):
-        found[name] = []
-        if label["before"]:
-            drawn = before(name, label["before"], folder / f"figure-label-{place}-before.png")
-            found[name].append(("Before merging" + first_of(len(label["before"])), drawn))
-        drawn = class_chart(name, label, folder / f"figure-label-{place}.png")
-        shown = first_of(len(label["classes"]))
-        found[name].append((("After merging" if label["before"] else "Classes" if shown else "") + shown, drawn))
-    return found
-
-
-def histograms(folder: Path, facts: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
-    """Name, numbers and drawing of lengths, loudness and each scalar; no drawing where nothing is known or varies."""
-    found = []
-    rows = [("length", facts["lengths"], "length"), ("RMS level", facts["loudness"], "loudness")]
-    rows += [(name, scalar, f"scalar-{k}") for k, (name, scalar) in enumerate(facts["scalars"].items(), 1)]
-    for name, numbers, stem in rows:
-        unit = numbers["unit"] if "unit" in numbers else "range {:g} to {:g}".format(*numbers.get("range", (0, 0)))
-        least = 0.01 * numbers["max"] if stem == "length" and numbers["n"] else 0.0  # clips cut alike differ by a frame
-        varies = numbers.get("n") and numbers["max"] - numbers["min"] > least
-        path = folder / f"figure-{stem}.png"
-        found.append((name, numbers, histogram_chart(name, numbers, unit, path) if varies else ""))
-    return found

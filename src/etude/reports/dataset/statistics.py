@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.data.splits import PARTS, UNUSED, group_codes
 from etude.files.progress import track
-from etude.reports.clip_frames import File, hears
-from etude.reports.dataset import duplicates, leakage
+from etude.reports.clip_frames import ClipFile
+from etude.reports.dataset import leakage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +23,75 @@ if TYPE_CHECKING:
 
 BINS = 20
 ENOUGH = 3  # pairs of values below which a correlation says nothing
+MEASURED = 200  # clips whose loudness is measured: enough for a distribution, and seconds to decode
+FLOOR = -100.0  # dB of full scale; what is below is silence
+UNKNOWN = "The loudness of these clips is not known: their sound is not at hand, and frames do not tell it."
 
 
-def parts(index: pd.DataFrame, assigned: np.ndarray | None) -> dict[str, dict[str, int]]:
-    """Clips and groups of each part; empty when there is no split."""
+@dataclass(frozen=True)
+class SplitAssignment:
+    """Assignment of clips to the splits of a config.
+
+    Args:
+        assigned: Split of each clip (N,); None when there is none at all.
+        refusal: Why the split was refused; "" when it was not. Then `assigned` is what it would be if it were allowed.
+    """
+
+    assigned: np.ndarray | None
+    refusal: str = ""
+
+
+def gather(
+    source: Any, pack: Pack, front: FrontEnd, known: dict[str, ClipFile], split: SplitAssignment, seed: int
+) -> dict[str, Any]:
+    """Measure a collection.
+
+    Args:
+        source: The collection, or what packs like one.
+        pack: Its pack.
+        front: Front end of the pack.
+        known: Files of its clips, as `clip_frames.files` returns them.
+        split: Its split.
+        seed: Of the clips whose loudness is measured.
+
+    Returns:
+        Numbers, names and lists by what they are about; JSON can hold them.
+    """
+    index, assigned, targets = pack.index, split.assigned, source.targets
+    ids = [str(clip) for clip in index["id"]]
+    labels = {name: spec for name, spec in targets.items() if spec["kind"] == "label"}
+    scalars = {name: spec for name, spec in targets.items() if spec["kind"] == "scalar"}
+    before = source.extra.get("before", {})
+    return {
+        "data": _data(source, index, front),
+        "refusal": split.refusal,
+        "parts": split_counts(index, assigned),
+        "labels": {
+            name: label_counts(index, name, spec, assigned)
+            | {"note": spec["note"], "before": before.get(name, {})}
+            | {"lonely": leakage.classes_of_one_group(index, name, spec["classes"])}
+            for name, spec in labels.items()
+        },
+        "scalars": {
+            name: histogram(index[name].to_numpy(float), spec["low"], spec["high"])
+            | {"note": spec["note"], "range": [spec["low"], spec["high"]]}
+            for name, spec in scalars.items()
+        },
+        "correlations": correlations(index, list(scalars)) if len(scalars) > 1 else [],
+        "by_class": {
+            name: by_class(index, name, spec["classes"], list(scalars)) for name, spec in labels.items() if scalars
+        },
+        "lengths": lengths(pack.lengths, front),
+        "loudness": loudness(known, ids, front, seed),
+        "copies": [_row(index, targets, rows, assigned) for rows in leakage.identical_clips(index)],
+        "alike": _alike(pack, targets, front, assigned),
+        "sides": leakage.groups_in_several_splits(index, assigned),
+        "names": leakage.repeated_file_names(known, ids),
+    }
+
+
+def split_counts(index: pd.DataFrame, assigned: np.ndarray | None) -> dict[str, dict[str, int]]:
+    """Return the clips and groups of each split; empty when there is none."""
     if assigned is None:
         return {}
     groups = group_codes(index)
@@ -37,8 +103,8 @@ def parts(index: pd.DataFrame, assigned: np.ndarray | None) -> dict[str, dict[st
     }
 
 
-def label(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned: np.ndarray | None) -> dict[str, Any]:
-    """Clips of each class: all, by part, and the groups that they come from.
+def label_counts(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned: np.ndarray | None) -> dict[str, Any]:
+    """Count the clips of each class: all, by split, and the groups that they come from.
 
     Returns:
         `missing`, clips without this label, and `classes`: per class `class`, `clips`, `groups`, and `parts`, clips by
@@ -55,7 +121,7 @@ def label(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned: np.nda
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Counts of values in twenty equal bins; for whole numbers in fewer when each bin can be as many of them.
+    """Count values in twenty equal bins; for whole numbers in fewer when each bin can be as many of them.
 
     Args:
         values: (n,); missing ones are NaN.
@@ -80,12 +146,12 @@ def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
 
 
 def correlations(index: pd.DataFrame, names: list[str]) -> list[list[dict[str, Any]]]:
-    """Spearman's rank correlation between scalars over the clips that have both: `value` and `n` per pair."""
+    """Return Spearman's rank correlation of scalars over the clips that have both: `value` and `n` per pair."""
     return [[_spearman(index[one].to_numpy(float), index[other].to_numpy(float)) for other in names] for one in names]
 
 
 def by_class(index: pd.DataFrame, name: str, classes: list[str], scalars: list[str]) -> list[dict[str, Any]]:
-    """Mean and standard deviation of each scalar over the clips of each class, with their number."""
+    """Return mean and standard deviation of each scalar over the clips of each class, with their number."""
     rows = []
     for kind in classes:
         here = index[index[name] == kind]
@@ -97,38 +163,19 @@ def by_class(index: pd.DataFrame, name: str, classes: list[str], scalars: list[s
     return rows
 
 
-def _sd(values: np.ndarray) -> float | None:
-    """Standard deviation as of a sample, None of fewer than two."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    from scipy.stats import spearmanr
-
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y = x[both], y[both]
-    enough = len(x) >= ENOUGH and len(set(x)) > 1 and len(set(y)) > 1  # one value orders nothing
-    return {"value": float(spearmanr(x, y).statistic) if enough else None, "n": len(x)}
-
-
-HEARD = 200  # clips whose loudness is measured: enough for a distribution, and seconds to decode
-FLOOR = -100.0  # dB of full scale; what is below is silence
-UNKNOWN = "The loudness of these clips is not known: their sound is not at hand, and frames do not tell it."
-
-
 def lengths(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
-    """Distribution of lengths (N,), in seconds; in beats where frames are as long as a beat; in frames of no sound.
+    """Return the distribution of lengths (N,), in seconds; in beats by the beat; in frames where there is no sound.
 
     Returns:
         As `histogram`, and `unit`.
     """
-    unit = "beats" if front.sync == "beat" else "s" if hears(front) else "frames"
+    unit = "beats" if front.sync == "beat" else "s" if front.reads_sound else "frames"
     values = frames / (front.frames_per_second if unit == "s" else 1.0)
     return histogram(values, float(values.min()), float(values.max())) | {"unit": unit}
 
 
-def loudness(known: dict[str, File], ids: list[str], front: FrontEnd, seed: int) -> dict[str, Any]:
-    """Distribution of the level of random clips, from their sound.
+def loudness(known: dict[str, ClipFile], ids: list[str], front: FrontEnd, seed: int) -> dict[str, Any]:
+    """Return the distribution of the level of random clips, from their sound.
 
     Args:
         known: Files of the clips.
@@ -143,8 +190,8 @@ def loudness(known: dict[str, File], ids: list[str], front: FrontEnd, seed: int)
     sounds = [clip for clip in ids if clip in known and known[clip].is_sound]
     if not sounds:
         return {"why": UNKNOWN}
-    if len(sounds) > HEARD:
-        sounds = [sounds[i] for i in sorted(np.random.default_rng(seed).choice(len(sounds), HEARD, replace=False))]
+    if len(sounds) > MEASURED:
+        sounds = [sounds[i] for i in sorted(np.random.default_rng(seed).choice(len(sounds), MEASURED, replace=False))]
     values = [_level(known[clip], front) for clip in track(sounds, len(sounds), "Loudness", "clips")]
     levels = np.array([value for value in values if value is not None])
     if not len(levels):
@@ -153,10 +200,22 @@ def loudness(known: dict[str, File], ids: list[str], front: FrontEnd, seed: int)
     return histogram(levels, float(low), float(high)) | {"unit": "dB of full scale"}
 
 
-def _level(file: File, front: FrontEnd) -> float | None:
-    """RMS level of a file, in dB of full scale; None when it cannot be read any more."""
-    from etude.audio.decode import decode
+def _sd(values: np.ndarray) -> float | None:
+    """Return the sample standard deviation; None of fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    from scipy.stats import spearmanr
+
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    enough = len(x) >= ENOUGH and len(set(x)) > 1 and len(set(y)) > 1  # one value orders nothing
+    return {"value": float(spearmanr(x, y).statistic) if enough else None, "n": len(x)}
+
+
+def _level(file: ClipFile, front: FrontEnd) -> float | None:
+    """Return the RMS level of a file, in dB of full scale; None when it cannot be read any more."""
     try:
         audio = decode(file.under(front), front.rate)
     except DecodeError:
@@ -165,73 +224,10 @@ def _level(file: File, front: FrontEnd) -> float | None:
     return max(FLOOR, 10 * np.log10(power)) if power > 0 else FLOOR
 
 
-@dataclass(frozen=True)
-class Parted:
-    """How the configured split parts the clips.
-
-    Args:
-        assigned: Part of each clip (N,); None when there is no split at all.
-        refusal: Why the split was refused; "" when it was not. Then `assigned` is what it would be if it were allowed.
-    """
-
-    assigned: np.ndarray | None
-    refusal: str = ""
-
-
-def gather(
-    source: Any, pack: Pack, front: FrontEnd, known: dict[str, File], parted: Parted, seed: int
-) -> dict[str, Any]:
-    """Measure a collection.
-
-    Args:
-        source: The collection, or what packs like one.
-        pack: Its pack.
-        front: Front end of the pack.
-        known: Files of its clips, as `views.files` gives them.
-        parted: Its split.
-        seed: Of the clips whose loudness is measured.
-
-    Returns:
-        Numbers, names and lists by what they are about; JSON can hold them.
-    """
-    index, assigned, targets = pack.index, parted.assigned, source.targets
-    ids = [str(clip) for clip in index["id"]]
-    labels = {name: spec for name, spec in targets.items() if spec["kind"] == "label"}
-    scalars = {name: spec for name, spec in targets.items() if spec["kind"] == "scalar"}
-    before = source.extra.get("before", {})
-    return {
-        "data": _data(source, index, front),
-        "refusal": parted.refusal,
-        "parts": parts(index, assigned),
-        "labels": {
-            name: label(index, name, spec, assigned)
-            | {"note": spec["note"], "before": before.get(name, {})}
-            | {"lonely": leakage.lonely(index, name, spec["classes"])}
-            for name, spec in labels.items()
-        },
-        "scalars": {
-            name: histogram(index[name].to_numpy(float), spec["low"], spec["high"])
-            | {"note": spec["note"], "range": [spec["low"], spec["high"]]}
-            for name, spec in scalars.items()
-        },
-        "correlations": correlations(index, list(scalars)) if len(scalars) > 1 else [],
-        "by_class": {
-            name: by_class(index, name, spec["classes"], list(scalars)) for name, spec in labels.items() if scalars
-        },
-        "lengths": lengths(pack.lengths, front),
-        "loudness": loudness(known, ids, front, seed),
-        "copies": [_row(index, targets, rows, assigned) for rows in duplicates.same(index)],
-        "alike": _alike(pack, targets, front, assigned),
-        "sides": leakage.sides(index, assigned),
-        "names": leakage.repeated(known, ids),
-    }
-
-
 def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
     known = index["group"].notna()
-    seconds = (
-        None if front.sync == "beat" or not hears(front) else float(index["frames"].sum()) / front.frames_per_second
-    )
+    timed = front.reads_sound and front.sync != "beat"
+    seconds = float(index["frames"].sum()) / front.frames_per_second if timed else None
     return {
         "name": source.name,
         "title": source.title,
@@ -242,7 +238,7 @@ def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
         "seconds": seconds,
         "frames": int(index["frames"].sum()),
         "front": front.to_dict(),
-        "sound": hears(front),
+        "sound": front.reads_sound,
         "licences": source.extra.get("licences", {}),
     }
 
@@ -250,7 +246,7 @@ def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
 def _row(
     index: pd.DataFrame, targets: dict[str, dict[str, Any]], rows: list[int], assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Clips side by side: ids, groups, parts; whether these differ, and which labels do."""
+    """Return clips side by side: ids, groups, splits; whether these differ, and which labels do."""
     here = index.iloc[rows]
     groups = here["group"].astype(object).where(here["group"].notna(), None)
     parts = [] if assigned is None else [str(assigned[row]) for row in rows]
@@ -266,8 +262,10 @@ def _row(
 def _alike(
     pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
-    found = duplicates.pairs(pack, front.n_mels) if hears(front) else {"alike": [], "compared": 0, "closest": None}
+    """Return pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
+    found: dict[str, Any] = {"alike": [], "compared": 0, "closest": None}
+    if front.reads_sound:
+        found = leakage.similar_pairs(pack, front.n_mels)
     unit = 1.0 if front.sync == "beat" else front.frames_per_second
 
     def named(pair: dict[str, Any]) -> dict[str, Any]:
@@ -278,6 +276,6 @@ def _alike(
         "pairs": [named(pair) for pair in found["alike"]],
         "compared": found["compared"],
         "closest": named(found["closest"]) if found["closest"] else None,
-        "threshold": duplicates.ALIKE,
+        "threshold": leakage.ALIKE,
         "unit": "beats" if front.sync == "beat" else "s",
     }

@@ -15,18 +15,22 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.evaluation.formatting import number
-from etude.files import os_errors
+from etude.files import os_errors, ownership
+from etude.files.atomic import write_text
+from etude.files.progress import track
 from etude.reports.html import load_template
-from etude.reports.maps import quality, summary
-from etude.reports.maps.chart import SHOWN, Chart
+from etude.reports.maps import chart, embeddings, quality
+from etude.reports.maps.chart import SHOWN, Cache, Chart, make_chart
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
-from etude.reports.maps.summary import brief
+
+FULL_SCALE = 30_000
+"""The farthest clip from the centre of its map; coordinates are 16-bit integers."""
 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """What is mapped, how, and where the page goes.
+    """Options of the page with maps.
 
     Args:
         folders: Run folders.
@@ -58,12 +62,6 @@ def draw_maps(asked: MapOptions, command: str = "") -> Path:
     Raises:
         UserError: A folder is no run, no map can be made of any, or the folder cannot be written.
     """
-    from etude.files import ownership
-    from etude.files.atomic import write_text
-    from etude.files.progress import track
-    from etude.reports.maps import chart, embeddings
-    from etude.reports.maps.chart import Cache, make_chart
-
     ownership.check_names(asked.to, ("latent.html", "latent.csv", "latent.json"))
     called = embeddings.names(asked.folders)
     runs = [embeddings.read(folder, name, asked.part) for folder, name in zip(asked.folders, called, strict=True)]
@@ -79,16 +77,12 @@ def draw_maps(asked: MapOptions, command: str = "") -> Path:
     with os_errors.explained(asked.to, os_errors.OTHER_FOLDER, f"to={asked.to}"):
         ownership.open_folder(asked.to)
         write_text(asked.to / "latent.csv", chart.coordinates(runs, charts).to_csv(index=False))
-        write_text(asked.to / "latent.json", chart.numbers(runs, charts, asked.part, asked.seed))
+        write_text(asked.to / "latent.json", chart.chart_numbers(runs, charts, asked.part, asked.seed))
         return write_text(asked.to / "latent.html", html)
 
 
-FULL_SCALE = 30_000
-"""The farthest clip from the centre of its map; coordinates are 16-bit integers."""
-
-
 def payload(runs: Sequence[MappedRun], charts: Sequence[Chart], seed: int) -> dict[str, Any]:
-    """Plain lists and texts, for JSON.
+    """Return the data of the page as plain values, for JSON.
 
     Returns:
         clips: ids; groups: the name of each clip's group or None; targets: name, kind, classes, and the truth of each
@@ -123,63 +117,12 @@ def payload(runs: Sequence[MappedRun], charts: Sequence[Chart], seed: int) -> di
             }
             for run in runs
         ],
-        "maps": [_map(chart, rows[chart.run]) for chart in charts],
+        "maps": [_map(one, rows[one.run]) for one in charts],
     }
-
-
-def _target(name: str, target: dict[str, Any], shown: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
-    """A target with what is known of it, from whichever run knows it."""
-    true: list[Any] = [None] * len(place)
-    for table in shown.values():
-        if f"{name}.true" in table:
-            for clip, value in zip(table["id"], table[f"{name}.true"], strict=True):
-                true[place[clip]] = true[place[clip]] if value is None or value != value else value
-    classes = list(target.get("classes", []))
-    ends = {key: target.get(key) for key in ("low", "high")}
-    return {"name": name, "kind": target["kind"], "classes": classes, **ends, "true": _values(true, classes)}
-
-
-def _values(values: Sequence[Any], classes: Sequence[str]) -> list[float | int | None]:
-    """Class numbers, or numbers of four decimals; None where there is none."""
-    index = {name: i for i, name in enumerate(classes)}
-    known = [None if value is None or value != value else value for value in values]
-    if classes:
-        return [None if value is None else index.get(value) for value in known]
-    return [None if value is None else round(float(value), 4) for value in known]
-
-
-def _map(chart: Chart, rows: np.ndarray) -> dict[str, Any]:
-    entry: dict[str, Any] = {"run": chart.run, "method": chart.method, "dims": chart.dims, "why": chart.why}
-    if chart.map is None:
-        return entry
-    drawn = chart.map.rows[chart.drawn]
-    at = chart.map.at[chart.drawn]
-    at = at - at.mean(0)
-    whole = np.round(at * (FULL_SCALE / (np.abs(at).max() or 1.0))).astype("<i2")
-    return entry | {
-        "of": np.searchsorted(rows, drawn).tolist() if len(drawn) < len(rows) else None,
-        "ratio": (np.maximum(np.ptp(at, axis=0), 1e-9) / max(np.ptp(at, axis=0).max(), 1e-9)).round(3).tolist(),
-        "at": [{"dtype": "i2", "bdata": base64.b64encode(axis.tobytes()).decode()} for axis in whole.T],
-        "note": chart.map.note,
-        "numbers": _numbers(chart),
-    }
-
-
-def _numbers(chart: Chart) -> list[list[str]]:
-    """Rows of the table beside a map: what, in the map, in the full space."""
-    rows = [[key.capitalize(), number(value), ""] for key, value in chart.preserved.items()]
-    for name, here in chart.told.items():
-        full = chart.full[name]
-        score = "accuracy" if here["kind"] == "label" else "Spearman ρ"
-        k = quality.NEIGHBOURS
-        titles = {"all": f"{name} by {k} nearest, {score}", "others": f"{name} by {k} nearest of other groups, {score}"}
-        titles |= {"silhouette": f"{name}, silhouette"} if here["kind"] == "label" else {}
-        rows += [[title, number(here[key]), number(full[key])] for key, title in titles.items()]
-    return rows
 
 
 def render(runs: Sequence[MappedRun], charts: Sequence[Chart], wish: MapOptions, command: str) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         runs: What was mapped.
@@ -197,15 +140,66 @@ def render(runs: Sequence[MappedRun], charts: Sequence[Chart], wish: MapOptions,
         "part": {"test": "test", "val": "validation"}[wish.part],
         "seed": wish.seed,
         "neighbours": quality.NEIGHBOURS,
-        "brief": brief(runs, charts),
+        "brief": chart.run_summaries(runs, charts),
         "shown": SHOWN,
         "clips": len(first.x),
         "groups": groups[first.name] if first.table["group"].notna().any() else 0,
         "same": len({tuple(sorted(run.table["id"])) for run in runs if not run.problem}) < 2,
-        "kept": summary.kept(runs, charts),
-        "told": summary.told(runs, charts),
-        "why": list(dict.fromkeys((chart.run, chart.why) for chart in charts if chart.why)),
+        "kept": chart.preservation_tables(runs, charts),
+        "told": chart.score_tables(runs, charts),
+        "why": list(dict.fromkeys((one.run, one.why) for one in charts if one.why)),
     }
     return load_template("latent.html.j2").render(
         **about, runs=runs, data=payload(runs, charts, wish.seed), plotly=get_plotlyjs(), command=command
     )
+
+
+def _target(name: str, target: dict[str, Any], shown: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
+    """Return a target with its true values, from any run that has them."""
+    true: list[Any] = [None] * len(place)
+    for table in shown.values():
+        if f"{name}.true" in table:
+            for clip, value in zip(table["id"], table[f"{name}.true"], strict=True):
+                true[place[clip]] = true[place[clip]] if value is None or value != value else value
+    classes = list(target.get("classes", []))
+    ends = {key: target.get(key) for key in ("low", "high")}
+    return {"name": name, "kind": target["kind"], "classes": classes, **ends, "true": _values(true, classes)}
+
+
+def _values(values: Sequence[Any], classes: Sequence[str]) -> list[float | int | None]:
+    """Return class numbers, or numbers of four decimals; None where there is none."""
+    index = {name: i for i, name in enumerate(classes)}
+    known = [None if value is None or value != value else value for value in values]
+    if classes:
+        return [None if value is None else index.get(value) for value in known]
+    return [None if value is None else round(float(value), 4) for value in known]
+
+
+def _map(shown: Chart, rows: np.ndarray) -> dict[str, Any]:
+    entry: dict[str, Any] = {"run": shown.run, "method": shown.method, "dims": shown.dims, "why": shown.why}
+    if shown.map is None:
+        return entry
+    drawn = shown.map.rows[shown.drawn]
+    at = shown.map.at[shown.drawn]
+    at = at - at.mean(0)
+    whole = np.round(at * (FULL_SCALE / (np.abs(at).max() or 1.0))).astype("<i2")
+    return entry | {
+        "of": np.searchsorted(rows, drawn).tolist() if len(drawn) < len(rows) else None,
+        "ratio": (np.maximum(np.ptp(at, axis=0), 1e-9) / max(np.ptp(at, axis=0).max(), 1e-9)).round(3).tolist(),
+        "at": [{"dtype": "i2", "bdata": base64.b64encode(axis.tobytes()).decode()} for axis in whole.T],
+        "note": shown.map.note,
+        "numbers": _numbers(shown),
+    }
+
+
+def _numbers(shown: Chart) -> list[list[str]]:
+    """Return rows of the table beside a map: name, value in the map, value in the full space."""
+    rows = [[key.capitalize(), number(value), ""] for key, value in shown.preserved.items()]
+    for name, here in shown.scores.items():
+        full = shown.full[name]
+        score = "accuracy" if here["kind"] == "label" else "Spearman ρ"
+        k = quality.NEIGHBOURS
+        titles = {"all": f"{name} by {k} nearest, {score}", "others": f"{name} by {k} nearest of other groups, {score}"}
+        titles |= {"silhouette": f"{name}, silhouette"} if here["kind"] == "label" else {}
+        rows += [[title, number(here[key]), number(full[key])] for key, title in titles.items()]
+    return rows

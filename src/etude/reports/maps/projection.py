@@ -1,7 +1,6 @@
 """Projections of embeddings: PCA, t-SNE, UMAP, spectral, MDS and Isomap.
 
-What is passed over in silence elsewhere is said here: how few clips a method needs, how many it can bear, and what its
-map must not be read for.
+Every method states how few clips it needs, how many it can take, and what its map must not be read for.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ from etude.errors import UserError
 from etude.evaluation.formatting import plural
 
 PERPLEXITY = 30.0
+EVERY = 100_000
 NEIGHBOURS = 15
 """Nearest clips, a clip itself among them, whose graph UMAP, Isomap and spectral embedding follow."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to make a map.
+    """Method of projection.
 
     Args:
         title: Its name in print.
@@ -43,6 +43,25 @@ class Method:
     least: int
     most: tuple[int, int]
     graph: bool = False
+
+
+class NoMap(UserError):
+    """Reason why a map cannot be made."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """Projection of clips.
+
+    Args:
+        rows: Which clips (m,), int, in ascending order: all n, or a random subset of what the method can bear.
+        at: Their coordinates (m, dims), float64.
+        note: What has to be known about this very map; "" when there is nothing.
+    """
+
+    rows: np.ndarray
+    at: np.ndarray
+    note: str
 
 
 def _pca(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -69,13 +88,13 @@ def _tsne(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
 def _umap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     from umap import UMAP
 
-    return UMAP(nearest(x), dims, n_jobs=1, random_state=seed).fit_transform(x)
+    return UMAP(neighbourhood_size(x), dims, n_jobs=1, random_state=seed).fit_transform(x)
 
 
 def _spectral(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     from sklearn.manifold import SpectralEmbedding
 
-    return SpectralEmbedding(dims, n_neighbors=nearest(x), random_state=seed).fit_transform(x)
+    return SpectralEmbedding(dims, n_neighbors=neighbourhood_size(x), random_state=seed).fit_transform(x)
 
 
 def _mds(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -88,20 +107,19 @@ def _isomap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     from sklearn.manifold import Isomap
 
     # the sparse solver begins at a vector that no seed of its own fixes
-    return Isomap(n_neighbors=nearest(x) - 1, n_components=dims, eigen_solver="dense").fit_transform(x)
+    return Isomap(n_neighbors=neighbourhood_size(x) - 1, n_components=dims, eigen_solver="dense").fit_transform(x)
 
 
-def nearest(x: np.ndarray) -> int:
-    """Size of the neighbourhoods that a graph of these clips is made of."""
+def neighbourhood_size(x: np.ndarray) -> int:
+    """Return the size of the neighbourhoods that a graph of these clips is made of."""
     return min(NEIGHBOURS, len(x) - 1)
 
 
 def tsne_library() -> str:
-    """Who computes t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
+    """Return the library of t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
     return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
 
 
-EVERY = 100_000
 METHODS = {
     "pca": Method(
         "PCA",
@@ -163,27 +181,8 @@ METHODS = {
 }
 
 
-class NoMap(UserError):
-    """This map cannot be made; the message says why."""
-
-
-@dataclass(frozen=True)
-class Map:
-    """Where clips lie.
-
-    Args:
-        rows: Which clips (m,), int, in ascending order: all n, or a random subset of what the method can bear.
-        at: Their coordinates (m, dims), float64.
-        note: What has to be known about this very map; "" when there is nothing.
-    """
-
-    rows: np.ndarray
-    at: np.ndarray
-    note: str
-
-
 def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
-    """Map embeddings into the plane or into space; the same input gives the same map.
+    """Project embeddings into the plane or into space; the same input gives the same map.
 
     Args:
         x: Embeddings (n, D), finite.
@@ -219,7 +218,7 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
 
 
 def subset(n: int, most: int, seed: int) -> np.ndarray:
-    """At most so many of n rows at random, in ascending order; of one seed, smaller subsets lie within larger ones."""
+    """Return at most so many of n rows at random, ascending; of one seed, smaller subsets lie within larger ones."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
 
 
@@ -252,8 +251,8 @@ def _notes(x: np.ndarray, at: np.ndarray, method: str) -> list[str]:
 
 
 def _parts(x: np.ndarray) -> int:
-    """Connected parts of the graph of nearest clips."""
+    """Return the number of connected parts of the graph of nearest clips."""
     from scipy.sparse.csgraph import connected_components
     from sklearn.neighbors import kneighbors_graph
 
-    return int(connected_components(kneighbors_graph(x, nearest(x), include_self=True), directed=False)[0])
+    return int(connected_components(kneighbors_graph(x, neighbourhood_size(x), include_self=True), directed=False)[0])

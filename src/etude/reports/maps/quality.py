@@ -14,12 +14,51 @@ import numpy as np
 
 from etude.evaluation.metrics import regression
 
+NEIGHBOURS = 10
 BLOCK = 512
 """Clips whose distances to all others are held at once."""
 
+Targets = dict[str, tuple[str, np.ndarray]]
+"""By target, its kind and the truth (n,): class numbers with -1, or numbers with nan, where it is not known."""
+
+
+def neighbourhood_preservation(x: np.ndarray, at: np.ndarray) -> dict[str, float | None]:
+    """Return trustworthiness and continuity of a map, both None for fewer than three clips.
+
+    Args:
+        x: Full space (n, D).
+        at: Map (n, dims).
+    """
+    from sklearn.manifold import trustworthiness
+
+    k = min(NEIGHBOURS, (len(x) - 1) // 2)
+    if k < 1:
+        return {"trustworthiness": None, "continuity": None}
+    return {
+        "trustworthiness": float(trustworthiness(x, at, n_neighbors=k)),
+        "continuity": float(trustworthiness(at, x, n_neighbors=k)),
+    }
+
+
+def neighbour_scores(x: np.ndarray, groups: np.ndarray, targets: Targets) -> dict[str, dict[str, Any]]:
+    """Measure how well the neighbours in a space predict each target.
+
+    Args:
+        x: A space (n, D): the full one, or a map.
+        groups: Group number of each clip (n,).
+        targets: Kind and true values.
+
+    Returns:
+        By target: n clips that have it; `all`, from all other clips, and `others`, from clips of other groups,
+        accuracy of a label and Spearman correlation of a scalar; `asked`, the clips that `others` is of: those whose
+        class another group has, since no neighbour could tell the rest; for labels `silhouette` and `chance`, the share
+        of the most frequent class. None where it is undefined.
+    """
+    return {name: _score(x, groups, kind, true) for name, (kind, true) in targets.items()}
+
 
 def nearest(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """The nearest other clips of each clip, by Euclidean distance; of equally near ones the first.
+    """Return the nearest other clips of each clip, by Euclidean distance; of equally near ones the first.
 
     Args:
         x: Points (n, D).
@@ -42,7 +81,7 @@ def nearest(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarr
 
 
 def accuracy(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = slice(None)) -> float:
-    """Share of clips whose class most of their nearest clips have; of equal votes the first class counts.
+    """Return the share of clips whose class most of their nearest clips have; of equal votes the first class counts.
 
     Args:
         true: Class numbers (n,).
@@ -54,7 +93,7 @@ def accuracy(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = sli
 
 
 def spearman(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = slice(None)) -> float:
-    """Rank correlation of a number with its mean over the nearest clips; nan where one of them does not vary.
+    """Return the rank correlation of a number with its mean over the nearest clips; nan where one does not vary.
 
     Args:
         true: Numbers (n,).
@@ -64,48 +103,7 @@ def spearman(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = sli
     return float(regression(true[asked], true[near].mean(1)[asked])["spearman"].item())
 
 
-NEIGHBOURS = 10
-
-Targets = dict[str, tuple[str, np.ndarray]]
-"""By target, its kind and the truth (n,): class numbers with -1, or numbers with nan, where it is not known."""
-
-
-def preserved(x: np.ndarray, at: np.ndarray) -> dict[str, float | None]:
-    """Trustworthiness and continuity of a map, both None for fewer than three clips.
-
-    Args:
-        x: Full space (n, D).
-        at: Map (n, dims).
-    """
-    from sklearn.manifold import trustworthiness
-
-    k = min(NEIGHBOURS, (len(x) - 1) // 2)
-    if k < 1:
-        return {"trustworthiness": None, "continuity": None}
-    return {
-        "trustworthiness": float(trustworthiness(x, at, n_neighbors=k)),
-        "continuity": float(trustworthiness(at, x, n_neighbors=k)),
-    }
-
-
-def told(x: np.ndarray, groups: np.ndarray, targets: Targets) -> dict[str, dict[str, Any]]:
-    """How well the neighbours in a space tell each target.
-
-    Args:
-        x: A space (n, D): the full one, or a map.
-        groups: Group number of each clip (n,).
-        targets: What is to be told.
-
-    Returns:
-        By target: n clips that have it; `all`, from all other clips, and `others`, from clips of other groups,
-        accuracy of a label and Spearman correlation of a scalar; `asked`, the clips that `others` is of: those whose
-        class another group has, since no neighbour could tell the rest; for labels `silhouette` and `chance`, the share
-        of the most frequent class. None where it is undefined.
-    """
-    return {name: _told(x, groups, kind, true) for name, (kind, true) in targets.items()}
-
-
-def _told(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dict[str, Any]:
+def _score(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dict[str, Any]:
     label = kind == "label"
     known = true >= 0 if label else np.isfinite(true)
     x, groups, true = x[known], groups[known], true[known]
@@ -126,7 +124,7 @@ def _told(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dic
 
 
 def _elsewhere(true: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Whether a class is in more than one group, for each clip (n,), bool."""
+    """Return whether a class is in more than one group, for each clip (n,), bool."""
     pairs = np.unique(np.stack([true, groups], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=true.max(initial=-1) + 1)[true] > 1
 
