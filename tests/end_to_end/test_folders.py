@@ -61,7 +61,7 @@ def home(tmp_path: Path) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
     """A finished run of two epochs whose callbacks keep the best of them."""
     folder = tmp_path_factory.mktemp("made")
-    result = train(folder, *TINY, "callbacks=no_stopping", "trainer.max_epochs=2", "hydra.run.dir=run")
+    result = train(folder, *TINY, "callbacks=no_early_stopping", "trainer.max_epochs=2", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     return folder / "run"
 

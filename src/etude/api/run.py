@@ -31,7 +31,7 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         config_dir: A folder of further options, as by `--config-dir`.
 
     Returns:
-        The finished run; one that was only a trial (`debug=lr`, `debug=overfit`) has no scores.
+        The finished run; one that was only a trial (`debug=find_lr`, `debug=overfit`) has no scores.
 
     Raises:
         UserError: Words, config or data have to be mended; nothing is left.

@@ -126,10 +126,10 @@ def _arguments(args: ast.arguments, skip: int) -> Signature:
 
 
 TOP = (
-    "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
+    "data", "feature", "augment", "backbone", "head", "task", "weighting", "transfer", "optim", "trainer", "callbacks",
     "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep",
 )  # fmt: skip
-NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
+NEEDED = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile")

@@ -105,7 +105,7 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         learner.without_noise()
     if config.get("compile"):
         compile_backbone(learner)
-    check_strategy(config, learner.task.balance)
+    check_strategy(config, learner.task.weighting)
     trainer = build_trainer(config, folder, resume)
     say(data, learner)
     with tracked(trainer.loggers) as trackers:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CONFIG, RECORD, METRICS, PREDICTIONS = "config.yaml", "record.json", "metrics.json", "predictions.parquet"
 SPLIT, CURVES, LOG, REPORT, TRACKERS = "split.csv", "curves.csv", "train.log", "report.html", "trackers.json"
-LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # of debug=lr
+LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # of debug=find_lr
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 ERRORS, ERRORS_INDEX = "errors", "index.json"
 EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # of commands that read a run

@@ -32,7 +32,7 @@ class Transfer:
             `gradual`, the heads first and then, epoch by epoch, one layer more from the last to the first (Howard &
             Ruder, 2018, "Universal language model fine-tuning").
         last_k: How many layers `last_k` trains.
-        every: Epochs from one layer to the next in `gradual`.
+        unfreeze_every: Epochs from one layer to the next in `gradual`.
         layer_decay: Each layer's learning rate as a share of the next one's (Clark et al., 2020, "ELECTRA").
         cache: Whether what leaves the layers that never learn is kept on disk, so that they run once for each clip and
             not once an epoch: `true`, `false`, or `auto`, where that changes nothing.
@@ -41,14 +41,14 @@ class Transfer:
     init_from: str | None = None
     train: str = "full"
     last_k: int = 2
-    every: int = 1
+    unfreeze_every: int = 1
     layer_decay: float = 1.0
     cache: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.train not in WAYS:
             raise ValueError(f"transfer.train must be one of {', '.join(WAYS)}, got {self.train!r}")
-        for name, value in (("last_k", self.last_k), ("every", self.every)):
+        for name, value in (("last_k", self.last_k), ("unfreeze_every", self.unfreeze_every)):
             if value < 1:
                 raise ValueError(f"transfer.{name} must be at least 1, got {value}")
         if not 0 < self.layer_decay <= 1:
@@ -72,7 +72,7 @@ class Transfer:
             "full": 0,
             "probe": None,
             "last_k": 0 if height <= self.last_k else None,
-            "gradual": height * self.every,
+            "gradual": height * self.unfreeze_every,
         }
         begins = first[self.train]
         return self.layer_decay**height if begins is not None and epoch >= begins else 0.0
