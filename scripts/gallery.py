@@ -54,7 +54,7 @@ def work() -> None:
     jobs = [
         (sweep, ["train.py", "-m", "backbone=cnn,lstm", "seed=0,1", f"hydra.sweep.dir={sweep}"]),
         (affect, ["train.py", "backbone=lstm", "task=multitask", f"hydra.run.dir={affect}"]),
-        (digits, ["train.py", "experiment=lab/step7/digits", f"hydra.run.dir={digits}"]),
+        (digits, ["train.py", "experiment=reproduction/step7/digits", f"hydra.run.dir={digits}"]),
         (look, ["scripts/explore.py", "data=demo", f"out={look}"]),
     ]
     for folder, words in jobs:

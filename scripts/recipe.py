@@ -54,9 +54,9 @@ VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant th
         "task.targets.danceability.bounded=true",
         "scalars",
     ),
-    "scalars, uncertainty": (f"{SCALARS} balance=uncertainty", "scalars"),
-    "scalars, random weights": (f"{SCALARS} balance=random", "scalars"),
-    "scalars, pcgrad": (f"{SCALARS} balance=pcgrad", "scalars"),
+    "scalars, uncertainty": (f"{SCALARS} weighting=uncertainty", "scalars"),
+    "scalars, random weights": (f"{SCALARS} weighting=random", "scalars"),
+    "scalars, pcgrad": (f"{SCALARS} weighting=pcgrad", "scalars"),
 }
 
 

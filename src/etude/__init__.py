@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from etude.api.run import load, run
     from etude.api.run_object import Run
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # as pyproject.toml has it; other modules ask importlib.metadata for it
 __all__ = ["Run", "load", "run"]
 
 

@@ -155,7 +155,7 @@ def test_a_read_out_that_learns_belongs_to_the_last_layer(bidirectional: bool) -
 
 
 @pytest.mark.parametrize(
-    ("name", "depth", "hidden"), [("lab/table1/lstm_mel", 8, 256), ("lab/table2/lstm_valence", 2, 64)]
+    ("name", "depth", "hidden"), [("reproduction/table1/lstm_mel", 8, 256), ("reproduction/table2/lstm_valence", 2, 64)]
 )
 def test_the_experiments_have_the_sizes_of_the_source_work(
     config: Callable[..., dict[str, Any]], name: str, depth: int, hidden: int
@@ -164,4 +164,4 @@ def test_the_experiments_have_the_sizes_of_the_source_work(
     net = make(made["backbone"], 128)
     assert [layer.hidden_size for layer in net.onward] == [hidden] * depth
     assert (net.readout, net.dim) == ("last", hidden)
-    assert (made["optim"]["kind"], made["optim"]["lr"], made["optim"]["decay"]) == ("adam", 1e-4, "none")
+    assert (made["optim"]["kind"], made["optim"]["lr"], made["optim"]["schedule"]) == ("adam", 1e-4, "none")

@@ -22,7 +22,7 @@ def test_options_of_a_folder_of_mine_and_of_plug_ins_stand_beside_ours(
     lines = groups_help.text(["-h", "backbone=cnn", "-cd", str(tmp_path)]).splitlines()
     assert "backbone: ast, average, cnn, convnet, efficientat, lstm, timm" in lines
     assert "experiment/mine: first" in lines
-    assert any(line.startswith("experiment/lab/table1: lstm_beat_mel, ") for line in lines)
+    assert any(line.startswith("experiment/reproduction/table1: lstm_beat_mel, ") for line in lines)
     assert not any(line.startswith(("data/base", "sweep/space")) for line in lines)  # of which options are made
     assert any(line.startswith("hydra/launcher: ") and "basic" in line for line in lines)
     assert "average" not in groups_help.text(["-h"])

@@ -36,7 +36,7 @@ def test_names_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
         "check=c,d",
         "page=False",
     ]
-    names, said = options.read([*words, "page=False", "clip=p,q", "clip=r", "many=3"], KNOWN)
+    names, said = options.read_options([*words, "page=False", "clip=p,q", "clip=r", "many=3"], KNOWN)
     assert names == ["run", "to=there.mp3"]  # what is there as a file is no setting
     assert said == {
         "to": Path("~/y").expanduser(), "formats": ["json", "csv"], "check": ["a,b.wav", "c", "d"], "page": False,
@@ -60,27 +60,27 @@ def test_names_and_settings_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_what_is_wrong_is_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        options.read(["run", word], KNOWN, "is no file, and")
+        options.read_options(["run", word], KNOWN, "is no file, and")
     assert str(error.value).startswith(sentence)
 
 
 def test_word_that_cannot_be_a_path_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     long = "many=" + "9" * 300  # longer than the name of a file may be
-    assert options.read(["~nosuchuser/run", long], KNOWN) == (["~nosuchuser/run"], {"count": int("9" * 300)})
+    assert options.read_options(["~nosuchuser/run", long], KNOWN) == (["~nosuchuser/run"], {"count": int("9" * 300)})
     assert options.path("~nosuchuser/run") == Path("~nosuchuser/run")
     assert not options.exists("a\0b")
 
 
 def test_other_words_keep_their_order() -> None:
     words = ["first", "page=true", "second=2", "+many=4", "third"]
-    assert options.parse(words, KNOWN) == (["first", "second=2", "third"], {"page": True, "count": 4})
+    assert options.split_options(words, KNOWN) == (["first", "second=2", "third"], {"page": True, "count": 4})
 
 
 def test_option_without_value_is_left_to_its_reader_unless_refused() -> None:
-    assert options.parse(["check="], KNOWN) == ([], {"check": [""]})
+    assert options.split_options(["check="], KNOWN) == ([], {"check": [""]})
     with pytest.raises(UserError, match=r"^check=: needs a value$"):
-        options.parse(["check="], KNOWN, "needs a value")
+        options.split_options(["check="], KNOWN, "needs a value")
 
 
 @pytest.mark.parametrize(

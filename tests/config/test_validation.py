@@ -38,7 +38,9 @@ def given(node: Any) -> Any:
 
 @pytest.mark.parametrize("option", ["seed=0", *OPTIONS])
 def test_every_option_is_without_fault(config: Compose, option: str) -> None:
-    known = ["sweep={lab_ast: a, better_ast: b}"] if option.startswith("sweep=lab_") else []  # a run's Hydra knows them
+    known = (
+        ["sweep={reproduction_ast: a, improved_ast: b}"] if option.startswith("sweep=reproduction_") else []
+    )  # a run's Hydra knows them
     assert problems(given(config(option, *known))) == []
 
 
@@ -188,7 +190,7 @@ def test_a_target_that_is_none_is_found(sound: Config, override: str, said: str)
     assert fault(altered(sound, override)).startswith(said)
 
 
-@pytest.mark.parametrize("key", ["data", "feature", "backbone", "head", "balance", "optim", "trainer"])
+@pytest.mark.parametrize("key", ["data", "feature", "backbone", "head", "weighting", "optim", "trainer"])
 def test_a_group_that_is_missing_is_named(sound: Config, key: str) -> None:
     assert fault(altered(sound, f"~{key}")) == f"{key}: is missing"
     assert fault(sound | {key: {}}) == f"{key}: is missing"

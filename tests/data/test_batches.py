@@ -261,7 +261,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]
 
 def test_balance_draws_the_classes_equally_often(uneven: Callable[..., MusicData]) -> None:
     """And the clips without one as often as any on average."""
-    data = uneven(balance="genre", crop=0.5, batch_size=16)
+    data = uneven(balanced_sampling="genre", crop=0.5, batch_size=16)
     y = data.y["genre"][data.rows("train")].numpy()
     sampler, drawn = data.train_dataloader().sampler, Counter[int]()
     for number in range(400):
@@ -276,7 +276,7 @@ def test_balance_draws_the_classes_equally_often(uneven: Callable[..., MusicData
 
 
 def test_balance_is_of_training_alone(uneven: Callable[..., MusicData]) -> None:
-    data = uneven(balance="genre", crop=0.5)
+    data = uneven(balanced_sampling="genre", crop=0.5)
     for part in ("val", "test"):
         judged = [row for batch in data.loader(part) for row in batch.row.tolist()]
         assert judged == data.rows(part).tolist()
@@ -301,7 +301,12 @@ def test_buckets_of_a_module_pad_less_and_judge_every_clip_once(uneven: Callable
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"buckets": True}, {"balance": "genre"}, {"buckets": True, "balance": "genre", "crop": None}],
+    [
+        {},
+        {"buckets": True},
+        {"balanced_sampling": "genre"},
+        {"buckets": True, "balanced_sampling": "genre", "crop": None},
+    ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

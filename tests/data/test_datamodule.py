@@ -234,7 +234,7 @@ def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> No
         ({"crop": {"second": 5}}, "data.crop"),
         ({"eval_crops": 0}, "data.eval_crops must be greater than 0, got 0"),
         ({"eval_crops": 3, "crop": None}, "data.eval_crops needs data.crop, the length of each crop"),
-        ({"balance": "mood"}, "data.balance must name a label of this data, got 'mood'"),
+        ({"balanced_sampling": "mood"}, "data.balanced_sampling must name a label of this data, got 'mood'"),
     ],
     ids=str,
 )
@@ -244,8 +244,8 @@ def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str,
 
 
 def test_a_scalar_cannot_be_balanced(given: Given) -> None:
-    with pytest.raises(ValueError, match=r"data\.balance must name a label of this data, got 'energy'"):
-        module(replace(given, targets={**GENRE, "energy": scalar()}), balance="energy")
+    with pytest.raises(ValueError, match=r"data\.balanced_sampling must name a label of this data, got 'energy'"):
+        module(replace(given, targets={**GENRE, "energy": scalar()}), balanced_sampling="energy")
 
 
 def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:

@@ -66,7 +66,7 @@ def test_the_configs_know_beats_and_the_front_end_of_ready_frames(config: Callab
     beats = make(config("feature=fused", "feature.sync=beat")["feature"])
     assert beats == Feature("fused", "beat")
     assert beats.front.sync == "beat"
-    assert make(config("feature=chroma", "feature/front=lab")["feature"]) == Feature("chroma", front=MADE)
+    assert make(config("feature=chroma", "feature/front=patreco")["feature"]) == Feature("chroma", front=MADE)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_the_nearest_are_those_of_scikit_learn(content: DemoContent, sounds: Pat
 def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
     copied: Path, content: DemoContent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor, path, run = content.predictor, copied / neighbours.NAME, InspectedRun(copied)
+    predictor, path, run = content.predictor, copied / neighbours.EMBEDDINGS, InspectedRun(copied)
     assert path.is_file() and len(content.neighbours.library.x) == 116
     with monkeypatch.context() as patch:
         patch.setattr(type(predictor.model), "predict", None)  # it is not asked

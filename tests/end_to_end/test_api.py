@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def test_importing_the_package_imports_nothing() -> None:
     code = "import sys, etude; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "hydra", "numpy", "pandas", "yaml"} & set(loaded)
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert etude.__version__ == project["version"]
 
 
 def test_a_run_from_python_is_the_run_of_the_command(

@@ -27,13 +27,29 @@ Compose = Callable[..., dict[str, Any]]
 HOME = conf_dir() / "experiment"
 FILES = [path.relative_to(HOME).with_suffix("") for path in sorted(HOME.rglob("*.yaml"))]
 NAMES = [name.as_posix() for name in FILES if name.parent.name != "base"]  # from which the others are made
-LAB = [name for name in NAMES if name.startswith("lab/") and name != "lab/step7/digits"]
-BETTER = [name for name in NAMES if name.startswith("better/")]
+LAB = [name for name in NAMES if name.startswith("reproduction/") and name != "reproduction/step7/digits"]
+BETTER = [name for name in NAMES if name.startswith("improved/")]
 # One of each kind is trained. The others differ from one of these in a target, a feature or a value that is composed.
 TRAINED = [
-    *("small", "joint_ast", "lab/step7/digits", "lab/step7/ast", "lab/step7/cnn", "lab/table1/lstm_mel"),
-    *("lab/table2/lstm_valence", "lab/step9/transfer_energy", "lab/step9/imagenet_danceability"),
-    *("lab/table3/multitask_random", "better/step7/ast", "better/step9/transfer_valence", "better/table1/lstm_fused"),
+    *(
+        "small",
+        "joint_ast",
+        "reproduction/step7/digits",
+        "reproduction/step7/ast",
+        "reproduction/step7/cnn",
+        "reproduction/table1/lstm_mel",
+    ),
+    *(
+        "reproduction/table2/lstm_valence",
+        "reproduction/step9/transfer_energy",
+        "reproduction/step9/imagenet_danceability",
+    ),
+    *(
+        "reproduction/table3/multitask_random",
+        "improved/step7/ast",
+        "improved/step9/transfer_valence",
+        "improved/table1/lstm_fused",
+    ),
 ]
 AXES = ("valence", "energy", "danceability")
 D = 192  # numbers of a token of the tiny AST
@@ -82,7 +98,7 @@ def ran(
             line = [f"experiment={name}", "debug=fast"]
             if name == "small":
                 line += [f"backbone.weights={efficientat}"]
-            elif name != "lab/step7/digits":
+            elif name != "reproduction/step7/digits":
                 line += ["data=demo", "data.crop=1.0", "data.eval_crops=1"]
             if (composed(*line)["transfer"] or {}).get("init_from") == "???":
                 line += [f"transfer.init_from={go(name.split('/')[0] + '/step7/ast')}"]
@@ -127,19 +143,19 @@ def cnn(*channels: int) -> int:
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("lab/step7/digits", 5994),
-        ("lab/table1/lstm_mel", lstm(128, 256, 8) + 257 * 10),
-        ("lab/table1/lstm_chroma", lstm(12, 256, 8) + 257 * 10),
-        ("lab/table1/lstm_fused", lstm(140, 256, 8) + 257 * 10),
-        ("lab/step7/cnn", cnn(32, 64, 128, 256) + 257 * 10),
-        ("lab/step7/ast", ast(12 * 128, 10)),  # places of 128 x 1293
-        ("lab/table2/lstm_energy", lstm(128, 64, 2) + 65),
-        ("lab/table2/cnn_energy", cnn(32, 64, 128, 256) + 257),
-        ("lab/table2/ast_energy", ast(12 * 128, 1)),
-        ("lab/table3/multitask_random", ast(12, 3)),  # without weights, places are learned in frequency alone
-        ("lab/table3/multitask_pretrained", ast(12 * 128, 3)),
-        ("better/table3/multitask_random", ast(12, 3)),
-        ("better/step9/transfer_energy", ast(12 * 128, 1)),
+        ("reproduction/step7/digits", 5994),
+        ("reproduction/table1/lstm_mel", lstm(128, 256, 8) + 257 * 10),
+        ("reproduction/table1/lstm_chroma", lstm(12, 256, 8) + 257 * 10),
+        ("reproduction/table1/lstm_fused", lstm(140, 256, 8) + 257 * 10),
+        ("reproduction/step7/cnn", cnn(32, 64, 128, 256) + 257 * 10),
+        ("reproduction/step7/ast", ast(12 * 128, 10)),  # places of 128 x 1293
+        ("reproduction/table2/lstm_energy", lstm(128, 64, 2) + 65),
+        ("reproduction/table2/cnn_energy", cnn(32, 64, 128, 256) + 257),
+        ("reproduction/table2/ast_energy", ast(12 * 128, 1)),
+        ("reproduction/table3/multitask_random", ast(12, 3)),  # without weights, places are learned in frequency alone
+        ("reproduction/table3/multitask_pretrained", ast(12 * 128, 3)),
+        ("improved/table3/multitask_random", ast(12, 3)),
+        ("improved/step9/transfer_energy", ast(12 * 128, 1)),
         ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 10),
     ],
 )
@@ -153,7 +169,7 @@ def test_networks_are_as_large_as_they_are_said_to_be(name: str, count: int, com
 
 
 def test_layers_of_the_network_for_digits_have_the_shapes_of_the_source_work(ran: Callable[[str], Path]) -> None:
-    net = load_learner(ran("lab/step7/digits") / "checkpoints" / "best.ckpt")
+    net = load_learner(ran("reproduction/step7/digits") / "checkpoints" / "best.ckpt")
     shapes: dict[str, list[int]] = {}
 
     def note(name: str) -> Callable[..., None]:
@@ -180,7 +196,7 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {".".join(place[:3]) if place[1] == "blocks" else ".".join(place[:2]) for place in places}
 
 
-@pytest.mark.parametrize("name", ["lab/step9/transfer_energy", "lab/step9/imagenet_danceability"])
+@pytest.mark.parametrize("name", ["reproduction/step9/transfer_energy", "reproduction/step9/imagenet_danceability"])
 def test_only_the_last_two_blocks_the_norm_and_the_head_learn(
     name: str, ran: Callable[[str], Path], composed: Compose
 ) -> None:
@@ -195,32 +211,32 @@ def test_only_the_last_two_blocks_the_norm_and_the_head_learn(
     before = build_learner(plain, data).state_dict()
     expected = {"backbone.blocks.10", "backbone.blocks.11", "backbone.norm", "task.heads"}
     assert moved(before, after) == expected
-    if name == "lab/step9/transfer_energy":
-        source = read_checkpoint(ran("lab/step7/ast") / "checkpoints" / "best.ckpt")["state_dict"]
+    if name == "reproduction/step9/transfer_energy":
+        source = read_checkpoint(ran("reproduction/step7/ast") / "checkpoints" / "best.ckpt")["state_dict"]
         for key in (key for key in after if key.startswith("backbone.")):
             assert torch.equal(before[key], source[key]), key  # all of it was copied
 
 
-@pytest.mark.parametrize("kind", ["lab", "better"])
+@pytest.mark.parametrize("kind", ["reproduction", "improved"])
 @pytest.mark.parametrize("axis", AXES)
 def test_a_transfer_asks_what_to_begin_from(kind: str, axis: str, composed: Compose) -> None:
     for way, origin in {"transfer": "???", "imagenet": None}.items():
         plain = composed(f"experiment={kind}/step9/{way}_{axis}")
         assert (plain["transfer"]["init_from"], plain["backbone"]["weights"]) == (origin, "imagenet")
-        assert plain["transfer"]["train"] == {"lab": "last_k", "better": "full"}[kind]
+        assert plain["transfer"]["train"] == {"reproduction": "last_k", "improved": "full"}[kind]
         assert list(plain["task"]["targets"]) == [axis]
 
 
 def test_the_heads_of_the_multitask_network_read_its_whole_embedding(ran: Callable[[str], Path]) -> None:
-    net = load_learner(ran("lab/table3/multitask_random") / "checkpoints" / "best.ckpt")
+    net = load_learner(ran("reproduction/table3/multitask_random") / "checkpoints" / "best.ckpt")
     heads = {name: [tuple(p.shape) for p in head.parameters()] for name, head in net.task.heads.items()}
     assert heads == {axis: [(1, D), (1,)] for axis in AXES}
 
 
 def test_a_cosine_ends_with_the_run(ran: Callable[[str], Path]) -> None:
-    curves = pd.read_csv(ran("lab/table3/multitask_random") / "curves.csv")
+    curves = pd.read_csv(ran("reproduction/table3/multitask_random") / "curves.csv")
     assert curves["lr"].tolist() == [0.0]  # of a run of two steps, whatever the number of epochs that were planned
-    assert pd.read_csv(ran("lab/step7/ast") / "curves.csv")["lr"].tolist() == [1e-4]
+    assert pd.read_csv(ran("reproduction/step7/ast") / "curves.csv")["lr"].tolist() == [1e-4]
 
 
 @pytest.mark.parametrize("name", [*LAB, *BETTER])
@@ -239,16 +255,19 @@ def test_a_cell_is_of_the_source_works_data_unless_other_data_are_named(name: st
 
 
 def test_each_cell_of_the_source_work_has_ours_beside_it() -> None:
-    assert [name.removeprefix("better/") for name in BETTER] == [name.removeprefix("lab/") for name in LAB]
+    assert [name.removeprefix("improved/") for name in BETTER] == [name.removeprefix("reproduction/") for name in LAB]
     assert len(LAB) == 4 + 2 + 9 + 6 + 2
 
 
 @pytest.mark.parametrize("name", BETTER)
 def test_ours_differs_in_method_alone(name: str, composed: Compose) -> None:
-    ours, theirs = composed(f"experiment={name}"), composed(f"experiment=lab/{name.removeprefix('better/')}")
+    ours, theirs = composed(f"experiment={name}"), composed(f"experiment=reproduction/{name.removeprefix('improved/')}")
     stem = name.rpartition("/")[2]
-    assert (ours["name"], theirs["name"]) == (f"better_{stem}", f"lab_{stem}")  # what tables and folders are told by
-    for key in ("feature", "task", "head", "balance"):
+    assert (ours["name"], theirs["name"]) == (
+        f"improved_{stem}",
+        f"reproduction_{stem}",
+    )  # what tables and folders are told by
+    for key in ("feature", "task", "head", "weighting"):
         assert ours[key] == theirs[key], key
     assert ours["data"]["source"] == theirs["data"]["source"] and ours["data"]["split"] == theirs["data"]["split"]
     for key in ("_target_", "model", "weights", "channels"):
@@ -271,7 +290,7 @@ def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, composed: Co
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "callbacks").glob("*.yaml")))
 def test_what_stops_a_training_can_be_chosen_for_an_experiment(choice: str, composed: Compose) -> None:
-    plain = composed("experiment=lab/table2/cnn_valence", f"callbacks={choice}")
+    plain = composed("experiment=reproduction/table2/cnn_valence", f"callbacks={choice}")
     assert problems(plain) == []
     stopping = plain["callbacks"]["early_stopping"]
     assert stopping is None or stopping["patience"] == plain["patience"] == 10  # the source work's

@@ -17,9 +17,9 @@ import pytest
 import torch
 import yaml
 
-from etude.config.stored import is_finished
 from etude.experiment.start import run_folder
 from etude.files.ownership import LIST
+from etude.runs.folder import RunFolder
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def home(tmp_path: Path) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
     """A finished run of two epochs whose callbacks keep the best of them."""
     folder = tmp_path_factory.mktemp("made")
-    result = train(folder, *TINY, "callbacks=no_stopping", "trainer.max_epochs=2", "hydra.run.dir=run")
+    result = train(folder, *TINY, "callbacks=no_early_stopping", "trainer.max_epochs=2", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     return folder / "run"
 
@@ -100,7 +100,7 @@ def test_a_run_and_a_sweep_in_a_folder_of_other_files(home: Path, train: Train) 
         assert result.returncode == 0, result.stderr
     after = content(home)
     assert {name: after.get(name) for name in before} == before
-    assert is_finished(home) and is_finished(home / "0_fast_genre_lstm")
+    assert RunFolder(home).is_finished and RunFolder(home / "0_fast_genre_lstm").is_finished
     again = train(home, *TINY, "hydra.run.dir=.")
     assert again.returncode == 2
     assert ".: holds a run already" in again.stderr
@@ -174,7 +174,7 @@ def test_paths_that_a_run_stores_are_never_written(made: Path, run: Path, home: 
     result = train(run.parent, "resume=run")
     assert result.returncode == 0, result.stderr
     assert content(home) == before
-    assert is_finished(run)
+    assert RunFolder(run).is_finished
 
 
 def test_a_pack_that_a_stored_config_places_elsewhere_is_not_made(run: Path, home: Path, train: Train) -> None:
@@ -198,7 +198,7 @@ def test_resume_finishes_whatever_is_missing(stop: str, made: Path, run: Path, t
     config = yaml.safe_load((run / "config.yaml").read_text())
     result = train(run.parent, "resume=run", f"data.packs={config['data']['packs']}")
     assert result.returncode == 0, result.stderr
-    assert is_finished(run)
+    assert RunFolder(run).is_finished
     for name in ("split.csv", "predictions.parquet", "metrics.json"):
         assert (run / name).read_bytes() == (made / name).read_bytes()
 
@@ -215,7 +215,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(
     ]
     assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
     runs = sorted((tmp_path / "outputs").glob("*_same*"))
-    assert len(runs) == 3 and all(map(is_finished, runs))
+    assert len(runs) == 3 and all(RunFolder(run).is_finished for run in runs)
     seeds = [(yaml.safe_load((one / "config.yaml").read_text())["seed"], record(one)["seed"]) for one in runs]
     assert sorted(seeds) == [(1, 1), (2, 2), (3, 3)]
 

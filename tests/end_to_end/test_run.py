@@ -19,7 +19,7 @@ import etude
 from etude.audio.decode import decode
 from etude.config.instantiate import make
 from etude.data.sources.demo import collection
-from etude.evaluation.monitor import monitored_score
+from etude.runs.folder import RunFolder, monitored_score
 from etude.training.build import load_learner
 
 Result = subprocess.CompletedProcess[str]
@@ -136,7 +136,9 @@ def test_the_best_epoch_was_scored_not_the_last(finished: Path, scores: dict) ->
     parts = [scores[name]["splits"]["val"]["scores"] for name in ("genre", "valence", "energy", "danceability")]
     leading = [p["macro_f1"]["value"] if "macro_f1" in p else p["spearman"]["value"] for p in parts]
     assert np.mean(leading) == pytest.approx(best, abs=1e-5)
-    assert monitored_score(finished) == pytest.approx(record["model"]["best_score"], abs=1e-6)  # what a search goes by
+    assert monitored_score(RunFolder(finished)) == pytest.approx(
+        record["model"]["best_score"], abs=1e-6
+    )  # what a search goes by
 
 
 def test_the_report_shows_the_numbers_and_says_what_the_labels_are(finished: Path, scores: dict) -> None:

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from tests.end_to_end.warm import Nest
 
-from etude.evaluation.monitor import monitored_score
+from etude.runs.folder import RunFolder, monitored_score
 
 pytestmark = pytest.mark.xdist_group("search")
 Result = subprocess.CompletedProcess[str]
@@ -27,7 +27,7 @@ def test_a_search_is_gone_on_with_and_a_strange_run_is_left_alone(train: Callabl
     run = tmp_path / "outputs" / "sweep" / "0_fast_genre_lstm"
     said = re.search(r"best of 1 trials: val/score (\S+) with optim\.lr=\S+ \((\S+)\)", first.stdout)
     assert said is not None and tmp_path / said[2] == run
-    assert float(said[1]) == pytest.approx(monitored_score(run), rel=1e-3)
+    assert float(said[1]) == pytest.approx(monitored_score(RunFolder(run)), rel=1e-3)
     (run / "metrics.json").unlink()  # as if it had been stopped before its end
     again = train(tmp_path, *words)
     assert again.returncode == 0, again.stderr
@@ -50,7 +50,7 @@ def test_optuna_searches_and_keeps_its_study(train: Callable[..., Result], tmp_p
     sweep = tmp_path / "outputs" / "sweep"
     assert (sweep / "search.db").is_file()
     best = OmegaConf.load(sweep / "optimization_results.yaml")
-    assert best.best_value == pytest.approx(monitored_score(sweep / "0_fast_genre_lstm"))
+    assert best.best_value == pytest.approx(monitored_score(RunFolder(sweep / "0_fast_genre_lstm")))
     assert "optim.lr" in best.best_params and "backbone.hidden" not in best.best_params
 
 

@@ -22,14 +22,20 @@ OF_BACKBONE = "there are ast, cnn, convnet, efficientat, lstm, timm"
         ("backbone@x=lstm", "backbone@x=lstm: backbone@x is not chosen in this config; did you mean backbone? a plus"),
         ("+backbone=lstm", "+backbone=lstm: backbone has an option already; leave out the plus"),
         ("~backbone=lstm", "~backbone=lstm: backbone has the option cnn"),
-        ("feature/frnt=lab", "feature/frnt: no such group or setting; did you mean feature/front?"),
+        ("feature/frnt=patreco", "feature/frnt: no such group or setting; did you mean feature/front?"),
         ("logger=[csv,wandbb]", "logger=wandbb: no such option; did you mean wandb? there are csv, mlflow, "),
-        ("+experiment=lab", "+experiment=lab: is a folder of options; there are lab/step7/ast, "),
         (
-            "experiment=lab/table1/lstm_me",
-            "experiment=lab/table1/lstm_me: no such option; did you mean lab/table1/lstm_mel? ",
+            "+experiment=reproduction",
+            "+experiment=reproduction: is a folder of options; there are reproduction/step7/ast, ",
         ),
-        ("experiment=lab/step5_lstm", "experiment=lab/step5_lstm: no such option; did you mean lab/"),
+        (
+            "experiment=reproduction/table1/lstm_me",
+            "experiment=reproduction/table1/lstm_me: no such option; did you mean reproduction/table1/lstm_mel? ",
+        ),
+        (
+            "experiment=reproduction/step5_lstm",
+            "experiment=reproduction/step5_lstm: no such option; did you mean reproduction/",
+        ),
         ("task=genre,valence", "task=genre,valence: several values make a sweep; add -m"),
         ("logger=csv,wandb", "logger=csv,wandb: several values make a sweep; add -m, or write a list: 'logger=[csv,"),
         ("trainer.max_epoch=2", "trainer.max_epoch: no such setting; did you mean max_epochs?"),
@@ -72,7 +78,7 @@ def test_right_words_are_without_a_fault() -> None:
 def test_a_setting_that_waits_for_its_value_is_one() -> None:
     assert override_errors(["transfer=full", "transfer.init_from=outputs/a"]) == []
     assert override_errors(["transfer=full,probe", "transfer.init_from=outputs/a,outputs/b"], sweep=True) == []
-    assert override_errors(["balance={weights: {genre: 3}}"])[0].startswith("balance.weights.genre: ")
+    assert override_errors(["weighting={weights: {genre: 3}}"])[0].startswith("weighting.weights.genre: ")
 
 
 @pytest.mark.parametrize(

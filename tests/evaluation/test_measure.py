@@ -9,8 +9,10 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
-from etude.evaluation.measure import measure, write
+from etude.evaluation.measure import measure
 from etude.files.ownership import LIST
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def test_refuses_what_cannot_be_measured(table: pd.DataFrame, targets: dict) -> 
 def test_write_is_strict_json_and_leaves_nothing_else(make_run) -> None:
     folder = make_run()
     before = {path.name for path in folder.iterdir()}
-    path = write(folder)
+    path = write_metrics(RunFolder(folder))
     metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     constant = metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]
     assert metrics["version"] == 1

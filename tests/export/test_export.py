@@ -20,7 +20,6 @@ from tests.export import bare
 from tests.synthetic_runs import predictions, record, write_run
 
 import etude
-from etude.api.run import weights
 from etude.audio.decode import decode
 from etude.cli import export
 from etude.data.sources.demo import collection
@@ -31,6 +30,7 @@ from etude.export.graph import INPUTS, Graph
 from etude.export.parity_check import ParityCheck, values
 from etude.inference.engine import predict
 from etude.inference.model import Model
+from etude.runs.folder import find_weights
 from etude.training.build import load_learner
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +132,7 @@ def test_exported_weights_are_opened_wherever_a_checkpoint_is(
         assert found.keys() == truth.keys() and all(torch.equal(found[key], truth[key]) for key in truth)
     wav = wavs["clip"]
     (said,) = predict(model, [wav], model.plan(), workers=1)
-    assert weights(exported) == exported / "model.safetensors"
+    assert find_weights(exported) == exported / "model.safetensors"
     for path in (exported, exported / "model.safetensors"):
         run = etude.load(path)
         assert run.predict(wav).files["energy.pred"][0] == said.values[-1]  # type: ignore[index]

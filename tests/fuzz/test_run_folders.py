@@ -18,6 +18,7 @@ from etude.__main__ import COMMANDS
 from etude.api import run as api
 from etude.experiment import stages
 from etude.runs import readers
+from etude.runs.folder import RunFolder
 
 WORDS: dict[str, Sequence[str]] = {
     "report": ["{run}"],
@@ -77,10 +78,11 @@ def spoil(made: Room, run: Path, path: Path, rng: Random) -> str:
             "number": lambda: table.assign(**{name: rng.choice((0.0, float("nan"), float("inf"), -7, 10**12))}),
         }[done]()
         changed.to_parquet(path)
-        about = json.loads((run / readers.RECORD).read_text()) if (run / readers.RECORD).is_file() else {}
+        record = RunFolder(run).record_path
+        about = json.loads(record.read_text()) if record.is_file() else {}
         if about and rng.random() < 0.8:  # as of a version without hashes
             about.pop(readers.TABLE_HASH, None)
-            (run / readers.RECORD).write_text(json.dumps(readers.sealed(about)))
+            record.write_text(json.dumps(readers.sealed(about)))
         return f"{name} {done}"
     if kind < 0.35:
         path.write_bytes(made.pickled())

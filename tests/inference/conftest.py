@@ -32,7 +32,7 @@ def recipe_of(config: Callable[..., dict[str, Any]], evaluation: dict[str, Any],
     plain["task"]["targets"] = genre | plain["task"]["targets"]
     feature = instantiate.make(plain["feature"])
     return {
-        "config": {k: plain.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
+        "config": {k: plain.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")},
         "targets": TARGETS, "bins": feature.bins, "columns": [feature.columns.start, feature.columns.stop],
         "front": feature.front.to_dict(), "evaluation": evaluation,
     }  # fmt: skip

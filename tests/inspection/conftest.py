@@ -28,7 +28,7 @@ IDS = ["one", STRANGE, *(f"clip{k}" for k in range(4))]
 def recipe(config: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint keeps of a config."""
     feature = instantiate.make(config["feature"])
-    kept = {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")}
+    kept = {k: config.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")}
     columns = [feature.columns.start, feature.columns.stop]
     return {
         "config": kept,

@@ -26,7 +26,7 @@ Config = Callable[..., dict[str, Any]]
 def digits(config: Config) -> Learner:
     """The network of step 7.1 in double precision, in evaluation."""
     torch.manual_seed(0)
-    plain = config("experiment=lab/step7/digits")
+    plain = config("experiment=reproduction/step7/digits")
     return build_from_recipe(recipe(plain, {"digit": label(range(10))})).double().eval()
 
 

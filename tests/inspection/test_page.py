@@ -21,6 +21,7 @@ from etude.config.compose import conf_dir
 from etude.data.sources.demo import HOME
 from etude.inspection import epochs, layers
 from etude.inspection.page import stem
+from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
 from .conftest import IDS, STRANGE
@@ -95,8 +96,8 @@ def test_the_furthest_off_is_shown_of_a_scalar(make_run: Make) -> None:
 def test_learning_is_shown_in_the_order_of_its_epochs(learned: Path, tmp_path: Path) -> None:
     shutil.copytree(learned, run := tmp_path / "run")
     shutil.copy(run / "checkpoints" / "history" / "epoch=000.ckpt", run / "checkpoints" / "last.ckpt")
-    assert list(epochs.checkpoints(run)) == [1, 2, 3]
-    assert [path.name for path in epochs.checkpoints(run)[1]] == ["epoch=000.ckpt", "last.ckpt"]
+    assert list(epochs.checkpoints(RunFolder(run))) == [1, 2, 3]
+    assert [path.name for path in epochs.checkpoints(RunFolder(run))[1]] == ["epoch=000.ckpt", "last.ckpt"]
     assert main([str(run), "clip=one", f"to={tmp_path / 'there'}"]) == 0
     page, numbers = written(tmp_path / "there", "one")
     assert [row["epoch"] for row in numbers["epochs"]] == [1, 2, 3]

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 from tests.synthetic_runs import predictions, write_run
 
-from etude.evaluation import measure
 from etude.reports import run_report
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run: read it, do not change it."""
-    run = write_run(tmp_path_factory.mktemp("tracking") / "a-run", predictions())
-    (run / "checkpoints").mkdir()
-    (run / "checkpoints" / "best.ckpt").write_bytes(b"weights")
-    measure.write(run)
+    run = RunFolder(write_run(tmp_path_factory.mktemp("tracking") / "a-run", predictions()))
+    run.checkpoints_path.mkdir()
+    run.best_path.write_bytes(b"weights")
+    write_metrics(run)
     run_report.write_report(run)
-    return run
+    return run.path

@@ -12,8 +12,9 @@ from pytorch_lightning.loggers import Logger
 
 from etude.errors import RunError, UserError
 from etude.loggers.base import Tracker, tracked
-from etude.loggers.finished_run import Finished, tracked_as
+from etude.loggers.finished_run import FinishedRun
 from etude.loggers.wandb import wandb_logger
+from etude.runs.folder import RunFolder
 
 
 class Inner(Logger):
@@ -47,7 +48,7 @@ class Kept(Tracker):
         self.known.append(known)
         return self.there, known or "abc"
 
-    def receive(self, finished: Finished) -> None:
+    def receive(self, finished: FinishedRun) -> None:
         if self.there.down:
             raise OSError(28, "No space left on device")
         self.got.append(finished)
@@ -62,7 +63,7 @@ def test_a_run_that_ends_well_is_finished_and_its_name_is_kept(tmp_path: Path) -
         with tracked([tracker]) as (same,):
             assert same is tracker
         assert (tracker.known, tracker.ends) == ([known], [False])
-        assert tracked_as(tmp_path) == {"kept": "abc"}
+        assert RunFolder(tmp_path).read_trackers() == {"kept": "abc"}
 
 
 @pytest.mark.parametrize(
@@ -90,9 +91,10 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["mlflow", "tensorboard"])
 def test_an_extra_that_is_not_installed_is_named(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = getattr(import_module(f"etude.loggers.{key}"), f"{key}_logger")
     for module in (key, "mlflow.tracking", "pytorch_lightning.loggers"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    tracker: Any = getattr(import_module(f"etude.loggers.{key}"), f"{key}_logger")(tmp_path, {"outputs": str(tmp_path)})
+    tracker: Any = made(tmp_path, {"outputs": str(tmp_path)})
     with pytest.raises(UserError, match=rf"etude\[{key}\]"):
         tracker.begin()
 
@@ -107,7 +109,7 @@ def test_curves_that_are_not_taken_are_offered_again(tmp_path: Path, caplog: pyt
         (one,) = caplog.messages
         assert one.startswith("The tracker: nobody answers; the training goes on without it")
         tracker.there.down = False
-        tracker.hand_over(Finished(tmp_path))
+        tracker.hand_over(FinishedRun(RunFolder(tmp_path)))
     assert tracker.there.rows == [({"loss": 3.0 - (s if s > 1 else 0), "epoch": s}, s) for s in (1, 2, 3)]
     assert (len(tracker.got), tracker.step, tracker.ends) == (1, 3, [False])
 
@@ -116,7 +118,7 @@ def test_results_that_are_not_taken_are_said_in_one_sentence(tmp_path: Path, cap
     tracker = Kept(tmp_path)
     with tracked([tracker]), caplog.at_level(logging.WARNING):
         tracker.there.down = True
-        tracker.hand_over(Finished(tmp_path))
+        tracker.hand_over(FinishedRun(RunFolder(tmp_path)))
     (one,) = caplog.messages
     assert one.startswith("The tracker: [Errno 28] No space left on device; it did not get all results; they are in ")
 

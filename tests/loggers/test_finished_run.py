@@ -14,16 +14,17 @@ from sklearn.metrics import confusion_matrix, f1_score
 from tests.synthetic_runs import CLASSES, HOSTILE, SCALARS
 
 from etude.loggers import finished_run
-from etude.loggers.finished_run import Finished, confusion_table, sweep_of
+from etude.loggers.finished_run import FinishedRun, confusion_table
 from etude.reports.svg import ROLES, STAND_IN, Drawing, colours
+from etude.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def finished(folder: Path) -> Finished:
-    return Finished(folder)
+def finished(folder: Path) -> FinishedRun:
+    return FinishedRun(RunFolder(folder))
 
 
-def test_every_number_of_metrics_json_is_there_under_its_name(finished: Finished) -> None:
+def test_every_number_of_metrics_json_is_there_under_its_name(finished: FinishedRun) -> None:
     """Walked the other way round: from each name to its place."""
     parts = {"test": "test", "validation": "val"}
     seen = 0
@@ -52,7 +53,7 @@ def test_every_number_of_metrics_json_is_there_under_its_name(finished: Finished
     assert seen == sum(held.count(f'"{end}": ') - held.count(f'"{end}": null') for end in ("value", "low", "high")) - 6
 
 
-def test_what_is_undefined_is_left_out(finished: Finished) -> None:
+def test_what_is_undefined_is_left_out(finished: FinishedRun) -> None:
     assert (
         finished.metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]["scores"]["spearman"]["value"]
         is None
@@ -61,20 +62,20 @@ def test_what_is_undefined_is_left_out(finished: Finished) -> None:
     assert all(np.isfinite(value) for value in finished.numbers.values())
 
 
-def test_the_numbers_are_scikit_learn_s(finished: Finished) -> None:
-    test = finished.table[finished.table["split"] == "test"]
+def test_the_numbers_are_scikit_learn_s(finished: FinishedRun) -> None:
+    test = finished.predictions[finished.predictions["split"] == "test"]
     expected = f1_score(test["genre.true"], test["genre.pred"], average="macro", labels=CLASSES, zero_division=0)
     assert finished.numbers["test/genre/macro_f1"] == pytest.approx(expected)
 
 
-def test_the_confusion_table_is_scikit_learn_s(finished: Finished) -> None:
-    test = finished.table[finished.table["split"] == "test"]
+def test_the_confusion_table_is_scikit_learn_s(finished: FinishedRun) -> None:
+    test = finished.predictions[finished.predictions["split"] == "test"]
     counts = finished.tables["confusion/genre"].pivot(index="actual", columns="predicted", values="clips")
     expected = confusion_matrix(test["genre.true"], test["genre.pred"], labels=CLASSES)
     np.testing.assert_array_equal(counts.loc[CLASSES, CLASSES], expected)
 
 
-def test_the_latent_map_is_that_of_the_singular_vectors(finished: Finished) -> None:
+def test_the_latent_map_is_that_of_the_singular_vectors(finished: FinishedRun) -> None:
     z, known = finished.embedding
     centred = (z - z.mean(0)).astype(np.float64)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
@@ -95,12 +96,12 @@ def test_a_latent_map_of_hardly_anything_is_finite(rows: int, dim: int) -> None:
     assert np.isfinite(latent[["x", "y"]].to_numpy()).all()
 
 
-def test_predictions_are_all_rows_without_embeddings(finished: Finished) -> None:
-    expected = pd.read_parquet(finished.folder / "predictions.parquet").drop(columns="embedding")
+def test_predictions_are_all_rows_without_embeddings(finished: FinishedRun) -> None:
+    expected = pd.read_parquet(finished.files.path / "predictions.parquet").drop(columns="embedding")
     pd.testing.assert_frame_equal(finished.tables["predictions"], expected)
 
 
-def test_figures_are_pictures_in_the_page_s_colours(finished: Finished) -> None:
+def test_figures_are_pictures_in_the_page_s_colours(finished: FinishedRun) -> None:
     from matplotlib.image import imread
 
     assert set(finished.figures) == {"scores", *(f"scatter/{n}" for n in SCALARS)}
@@ -116,19 +117,13 @@ def test_figures_are_pictures_in_the_page_s_colours(finished: Finished) -> None:
     )
 
 
-def test_a_drawing_is_its_svg_still(finished: Finished) -> None:
+def test_a_drawing_is_its_svg_still(finished: FinishedRun) -> None:
     from etude.reports import figures
 
     drawing = figures.forest(finished.metrics["targets"])
     assert isinstance(drawing, Drawing)
     assert drawing.startswith("<svg")
     assert "var(--network)" in drawing
-
-
-def test_a_sweep_is_known_by_what_hydra_leaves_in_it(tmp_path: Path) -> None:
-    assert sweep_of(tmp_path / "0") is None
-    (tmp_path / "multirun.yaml").touch()
-    assert sweep_of(tmp_path / "0") == tmp_path.name
 
 
 def test_confusion_of_many_classes_has_no_empty_cells() -> None:

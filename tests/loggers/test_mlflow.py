@@ -10,9 +10,10 @@ from filelock import FileLock, Timeout
 
 from etude.errors import UserError
 from etude.loggers.base import tracked
-from etude.loggers.finished_run import Finished, tracked_as
+from etude.loggers.finished_run import FinishedRun
 from etude.loggers.mlflow import _alone, accepted
 from etude.loggers.mlflow import mlflow_logger as factory
+from etude.runs.folder import RunFolder
 
 mlflow = pytest.importorskip("mlflow", reason="needs etude[mlflow]")
 _validate_metric_name = pytest.importorskip("mlflow.utils.validation")._validate_metric_name
@@ -54,7 +55,7 @@ def test_numbers_of_odd_names_all_arrive(tmp_path: Path, monkeypatch: pytest.Mon
     with tracked([tracker]):
         tracker.log_metrics({"val/жанр": 1.0, "val/R&B": 2.0, "val/R#B": 3.0}, 4)
     client = mlflow.MlflowClient(uri)
-    run = client.get_run(tracked_as(tmp_path / "run")["mlflow"])
+    run = client.get_run(RunFolder(tmp_path / "run").read_trackers()["mlflow"])
     assert sorted(run.data.metrics.values()) == [1.0, 2.0, 3.0]
     assert run.data.metrics["val/жанр"] == 1.0
     assert "1" in run.data.params.values()
@@ -81,13 +82,13 @@ def test_a_run_is_kept_without_a_server(
     tracker: Any = factory(tmp_path / "run", config, uri=uri, notes="a try")
     with tracked([tracker]):
         tracker.log_metrics({"train/loss": 1.5, "epoch": 0}, 4)
-        tracker.hand_over(Finished(folder))
+        tracker.hand_over(FinishedRun(RunFolder(folder)))
     client = mlflow.MlflowClient(uri or f"sqlite:///{tmp_path / 'mlflow.db'}")
-    run = client.get_run(tracked_as(tmp_path / "run")["mlflow"])
+    run = client.get_run(RunFolder(tmp_path / "run").read_trackers()["mlflow"])
     assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "7")
     assert run.data.tags["mlflow.note.content"] == "a try"
     assert run.data.metrics["train/loss"] == 1.5
-    numbers = Finished(folder).numbers
+    numbers = FinishedRun(RunFolder(folder)).numbers
     assert run.data.metrics["test/genre/macro_f1"] == numbers["test/genre/macro_f1"]
     assert run.data.metrics["test/genre/macro_f1.low"] == numbers["test/genre/macro_f1/low"]
     (point,) = client.get_metric_history(run.info.run_id, "test/genre/macro_f1")

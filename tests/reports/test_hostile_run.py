@@ -15,9 +15,10 @@ from tests.synthetic_runs import curves, record
 
 from etude.cli.compare import main as compare
 from etude.cli.maps import main as latent
-from etude.evaluation.measure import write
 from etude.reports import worst_errors
 from etude.reports.run_report import write_report
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 CLASSES, LABEL, SCALAR = sorted(NAMES[:4]), NAMES[1] + ".", NAMES[7]
 PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
@@ -96,12 +97,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")
     curves().rename(columns={"val/genre/macro_f1": f"val/{LABEL}/macro_f1"}).to_csv(folder / "curves.csv", index=False)
     errors(folder, table)
-    write(folder)
+    write_metrics(RunFolder(folder))
     return folder
 
 
 def test_report_shows_names_as_text(folder: Path) -> None:
-    page = assert_harmless(write_report(folder).read_text("utf-8"), scripts=0)
+    page = assert_harmless(write_report(RunFolder(folder)).read_text("utf-8"), scripts=0)
     shown = "".join(data for _, data in page.data)
     assert all(" ".join(one.split()) in " ".join(shown.split()) for one in NAMES)
 
@@ -111,7 +112,7 @@ def test_report_does_not_follow_a_link_to_another_config(folder: Path, tmp_path:
     (tmp_path / "private.txt").write_text("private words", encoding="utf-8")
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to(tmp_path / "private.txt")
-    page = write_report(run).read_text("utf-8")
+    page = write_report(RunFolder(run)).read_text("utf-8")
     assert "private words" not in page and "This run left no config.yaml" in page
 
 
@@ -148,9 +149,9 @@ def test_files_outside_of_a_run_are_not_embedded(folder: Path, tmp_path: Path, p
     clip = {"id": "clip", "length": 4, kind: path.format(home=tmp_path)}
     index = {"sound": True, "rate": 2.0, "bins": 8, "limits": [-80, 0], "hertz": [], "clips": [clip]}
     (run / "errors" / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    kept = worst_errors.read(run)
+    kept = RunFolder(run).read_worst_errors()
     sections = [{"worst": {"rows": [["clip", "group", "a", "b", 0.5]]}}]
-    worst_errors.cards(run, kept, sections, 10_000)
+    worst_errors.cards(RunFolder(run), kept, sections, 10_000)
     cards = [card for section in sections for card in section["cards"]]
     assert not any(card["svg"] or card["sound"] for card in cards)
     assert kept["fault"] or path in ("", "folder.png", "loop.png")
@@ -175,5 +176,5 @@ def test_malformed_list_of_errors_is_one_sentence(tmp_path: Path, where: str, va
     index = {"sound": True, "rate": 2.0, "bins": 8, "limits": [-80, 0], "hertz": []}
     (clip if where in ("length", "heard", "seconds", "credit") else index)[where] = value
     (tmp_path / "errors" / "index.json").write_text(json.dumps(index | {"clips": [clip]}), encoding="utf-8")
-    kept = worst_errors.read(tmp_path)
+    kept = RunFolder(tmp_path).read_worst_errors()
     assert not kept["clips"] and "errors/index.json cannot be read" in kept["fault"]

@@ -15,11 +15,12 @@ from sklearn.preprocessing import StandardScaler
 
 from etude.cli.report import main
 from etude.evaluation.formatting import number
-from etude.evaluation.measure import write
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.reports import embedding_thumbnail
 from etude.reports import html as markdown
 from etude.reports.run_report import ROWS, write_report
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -65,8 +66,8 @@ class Page(HTMLParser):
 
 
 def build(folder: Path) -> tuple[Page, dict]:
-    write(folder)
-    path = write_report(folder)
+    write_metrics(RunFolder(folder))
+    path = write_report(RunFolder(folder))
     assert path == folder / "report.html"
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return Page(path.read_text(encoding="utf-8")), metrics
@@ -256,7 +257,7 @@ def test_a_run_that_was_measured_before_these_numbers_is_shown(make_run) -> None
         for part in target["splits"].values():
             part.pop("calibration", None), part.pop("agreement", None)
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    html = Page(write_report(folder).read_text("utf-8"))
+    html = Page(write_report(RunFolder(folder)).read_text("utf-8"))
     assert "This run was measured before they were judged: rebuild the report." in html.text
     assert html.text.count("This run was measured before residuals were: rebuild the report.") == 3
 
@@ -283,10 +284,10 @@ def test_map_is_scikit_learns_and_the_same_again(table: pd.DataFrame, targets: d
 
 def test_a_page_of_many_clips_stays_small(make_run, table: pd.DataFrame) -> None:
     folder = make_run("many")
-    write(folder)  # of few, which is quicker; the page draws what the table has
+    write_metrics(RunFolder(folder))  # of few, which is quicker; the page draws what the table has
     many = pd.concat([table] * 300, ignore_index=True)
     many.assign(id=[f"clip {i}" for i in many.index]).to_parquet(folder / "predictions.parquet")
-    assert write_report(folder).stat().st_size < 2_000_000
+    assert write_report(RunFolder(folder)).stat().st_size < 2_000_000
 
 
 def test_empty_states_have_a_sentence(make_run, table: pd.DataFrame) -> None:

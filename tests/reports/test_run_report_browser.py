@@ -16,9 +16,10 @@ from tests.synthetic_runs import write_run
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection
-from etude.evaluation.measure import write
 from etude.reports.run_report import write_report
 from etude.reports.worst_errors import save_worst_errors
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 SCHEMES = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
 CONTRAST = """() => {
@@ -68,9 +69,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Pat
     )
     source = Collection("mine", "Mine", clips.assign(path=str(home / "tone.wav"), group=None), {})
     data: Any = SimpleNamespace(pack=pack, feature=SimpleNamespace(front=front), source=source)
-    save_worst_errors(run, table, data, {"genre": {"kind": "label"}, "energy": {"kind": "scalar"}})
-    write(run)
-    write_report(run)
+    save_worst_errors(RunFolder(run), table, data, {"genre": {"kind": "label"}, "energy": {"kind": "scalar"}})
+    write_metrics(RunFolder(run))
+    write_report(RunFolder(run))
     return run
 
 

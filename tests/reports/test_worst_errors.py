@@ -21,14 +21,15 @@ from etude.audio.excerpt import RATE, SECONDS
 from etude.audio.frontend import FrontEnd, ImageFront
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection
-from etude.evaluation.measure import write
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.ownership import subfolder
 from etude.reports import worst_errors
-from etude.reports.pooling import gather
+from etude.reports.comparison.pooling import gather
 from etude.reports.run_report import write_report
 from etude.reports.svg import SHADES
 from etude.reports.worst_errors import COLUMNS, save_worst_errors
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 HOSTILE = "<script>alert('clip')</script>"
 LONG = 18  # seconds
@@ -76,8 +77,8 @@ def data(wrong: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def kept(make_run: Callable[..., Path], wrong: pd.DataFrame, data: Any) -> Path:
     folder = make_run("kept", table=wrong)
-    assert save_worst_errors(folder, wrong, data, GENRE) == folder / "errors"
-    write(folder)
+    assert save_worst_errors(RunFolder(folder), wrong, data, GENRE) == folder / "errors"
+    write_metrics(RunFolder(folder))
     return folder
 
 
@@ -104,12 +105,12 @@ def test_each_of_the_worst_has_its_picture_and_the_beginning_of_its_sound(
         assert np.corrcoef(audio, source[: len(audio)])[0, 1] > 0.9
         assert clip["seconds"] == pytest.approx(LONG)
     with caplog.at_level(logging.INFO):
-        save_worst_errors(kept, wrong, data, GENRE)
+        save_worst_errors(RunFolder(kept), wrong, data, GENRE)
     assert "errors/ has no sound of 2 of 10 clips" in caplog.text
 
 
 def test_the_page_shows_and_plays_them_and_says_whose_they_are(kept: Path, wrong: pd.DataFrame) -> None:
-    page = write_report(kept).read_text("utf-8")
+    page = write_report(RunFolder(kept)).read_text("utf-8")
     assert len(page.encode()) < 5_000_000
     listed = len(worst_ids(wrong))
     assert len(re.findall("<audio ", page)) == listed - 2
@@ -123,9 +124,9 @@ def test_the_page_shows_and_plays_them_and_says_whose_they_are(kept: Path, wrong
 
 
 def test_what_finds_no_room_is_said(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = len(write_report(kept).read_bytes())
+    whole = len(write_report(RunFolder(kept)).read_bytes())
     monkeypatch.setattr(worst_errors, "PAGE", whole // 2)
-    page = write_report(kept).read_bytes()
+    page = write_report(RunFolder(kept)).read_bytes()
     assert len(page) <= whole // 2
     sounds = page.count(b"<audio ")
     assert 0 < sounds < 8 and page.count(b"<image ") == 10  # pictures come first
@@ -136,14 +137,14 @@ def test_images_have_no_player(wrong: pd.DataFrame, make_run: Callable[..., Path
     folder = make_run("digits", table=wrong)
     front = ImageFront(n_mels=8)
     data = data_of(wrong, tmp_path / "home", front)
-    save_worst_errors(folder, wrong, data, GENRE)
+    save_worst_errors(RunFolder(folder), wrong, data, GENRE)
     index = json.loads((folder / "errors" / "index.json").read_text("utf-8"))
     assert not index["sound"] and not any("audio" in clip for clip in index["clips"])
     picture = np.asarray(Image.open(folder / "errors" / "00.png"))
     image = data.frames[index["clips"][0]["id"]].astype(float)
     assert np.corrcoef(picture.ravel(), image.ravel())[0, 1] > 0.99  # upright: frames are rows
-    write(folder)
-    page = write_report(folder).read_text("utf-8")
+    write_metrics(RunFolder(folder))
+    page = write_report(RunFolder(folder)).read_text("utf-8")
     assert "<audio" not in page and "dB" not in page.split('id="training"')[0].split("Most confident errors")[1]
 
 
@@ -151,7 +152,7 @@ def test_a_run_without_errors_keeps_nothing(make_run: Callable[..., Path], wrong
     folder = make_run("perfect", table=wrong)
     subfolder(folder / "errors")  # of an earlier end
     right = wrong.assign(**{"genre.pred": wrong["genre.true"]})
-    assert save_worst_errors(folder, right, data, GENRE) is None
+    assert save_worst_errors(RunFolder(folder), right, data, GENRE) is None
     assert not (folder / "errors").exists() and not list(folder.glob(".errors*"))
 
 
@@ -163,25 +164,25 @@ def test_a_name_that_leads_elsewhere_is_refused(kept: Path, key: str, value: str
     index = json.loads(path.read_text("utf-8"))
     index["clips"][0][key] = value
     path.write_text(json.dumps(index), encoding="utf-8")
-    page = write_report(kept).read_text("utf-8")
+    page = write_report(RunFolder(kept)).read_text("utf-8")
     assert "What is in errors/index.json cannot be read" in page and "<audio" not in page
 
 
 def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
     for path in (kept / "errors").glob("*.ogg"):
         path.unlink()  # copied without its sounds
-    page = write_report(kept).read_text("utf-8")
+    page = write_report(RunFolder(kept)).read_text("utf-8")
     assert "<audio" not in page and page.count("<image ") == 10
     (kept / "errors" / "index.json").write_text("{", encoding="utf-8")
-    assert "What is in errors/index.json cannot be read" in write_report(kept).read_text("utf-8")
+    assert "What is in errors/index.json cannot be read" in write_report(RunFolder(kept)).read_text("utf-8")
     (kept / "errors" / "index.json").unlink()
-    assert "No picture or sound of these clips is at hand." in write_report(kept).read_text("utf-8")
+    assert "No picture or sound of these clips is at hand." in write_report(RunFolder(kept)).read_text("utf-8")
 
 
 def test_folds_bring_theirs_together(kept: Path, tmp_path: Path, wrong: pd.DataFrame) -> None:
     ids = worst_ids(wrong)
-    gather([kept, tmp_path / "bare", kept], tmp_path, {ids[0], ids[3]})
-    found = worst_errors.read(tmp_path)
-    assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == worst_errors.read(kept)["scale"]
-    mine, theirs = (worst_errors.read(folder)["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))
+    gather([RunFolder(kept), RunFolder(tmp_path / "bare"), RunFolder(kept)], RunFolder(tmp_path), {ids[0], ids[3]})
+    found = RunFolder(tmp_path).read_worst_errors()
+    assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == RunFolder(kept).read_worst_errors()["scale"]
+    mine, theirs = (RunFolder(folder).read_worst_errors()["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))
     assert (tmp_path / "errors" / mine).read_bytes() == (kept / "errors" / theirs).read_bytes()

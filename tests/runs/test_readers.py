@@ -18,19 +18,20 @@ from etude.evaluation import measure
 from etude.loggers.csv import Curves
 from etude.reports import run_report
 from etude.runs import readers
+from etude.runs.folder import METRICS, PREDICTIONS, RECORD, RunFolder
 
 
 @pytest.fixture
 def copy(run: Path, tmp_path: Path) -> Path:
     """A measured run that a test may damage, with checksums as a run writes them."""
     folder = Path(shutil.copytree(run, tmp_path / run.name))
-    table = pd.read_parquet(folder / readers.TABLE)
-    table.to_parquet(folder / readers.TABLE)
-    record = json.loads((folder / readers.RECORD).read_text("utf-8"))
-    record[readers.TABLE_HASH] = readers.file_hash(folder / readers.TABLE)
-    (folder / readers.RECORD).write_text(json.dumps(readers.sealed(record)), "utf-8")
+    table = pd.read_parquet(folder / PREDICTIONS)
+    table.to_parquet(folder / PREDICTIONS)
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    record[readers.TABLE_HASH] = readers.file_hash(folder / PREDICTIONS)
+    (folder / RECORD).write_text(json.dumps(readers.sealed(record)), "utf-8")
     metrics = readers.sealed(measure.measure(table, record["targets"]))
-    (folder / readers.METRICS).write_text(json.dumps(metrics), "utf-8")
+    (folder / METRICS).write_text(json.dumps(metrics), "utf-8")
     return folder
 
 
@@ -50,12 +51,12 @@ def change(path: Path, before: str, after: str) -> None:
 
 
 def test_intact_run_is_read(copy: Path) -> None:
-    assert set(readers.metrics(copy)["targets"]) == set(readers.record(copy)["targets"])
-    assert len(readers.table(copy)) == 60
+    assert set(RunFolder(copy).metrics["targets"]) == set(RunFolder(copy).record["targets"])
+    assert len(RunFolder(copy).predictions) == 60
 
 
 def test_changed_metric_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(copy / readers.METRICS, '"value": 0.', '"value": 1.')
+    change(copy / METRICS, '"value": 0.', '"value": 1.')
     with pytest.raises(UserError, match=r"metrics\.json: was changed after it was written; make it anew"):
         Run(copy).scores()
     assert compare.main([str(copy)]) == 0
@@ -63,21 +64,21 @@ def test_changed_metric_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_changed_record_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(copy / readers.RECORD, '"low": 0.0', '"low": 0.5')
+    change(copy / RECORD, '"low": 0.0', '"low": 0.5')
     assert report.main([str(copy)]) == 2
     assert "record.json: was changed after it was written" in capsys.readouterr().err
 
 
 def test_changed_prediction_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = bytearray((copy / readers.TABLE).read_bytes())
+    data = bytearray((copy / PREDICTIONS).read_bytes())
     data[len(data) // 2] ^= 0x55
-    (copy / readers.TABLE).write_bytes(data)
+    (copy / PREDICTIONS).write_bytes(data)
     assert report.main([str(copy)]) == 2
     assert re.search(r"predictions\.parquet: (was changed after|cannot be read)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("how", ["empty", "half", "bytes", "folder"])
-@pytest.mark.parametrize("name", [readers.TABLE, readers.RECORD])
+@pytest.mark.parametrize("name", [PREDICTIONS, RECORD])
 def test_damaged_source_of_a_report_is_named(
     name: str, how: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +96,7 @@ def test_damaged_curves_and_config_are_no_obstacle_to_a_comparison(how: str, cop
 
 def test_report_leaves_unreadable_curves_out(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage(copy / "curves.csv", "bytes")
-    assert readers.curves(copy).empty
+    assert RunFolder(copy).read_curves().empty
     assert "curves.csv: cannot be read, its curves are left out" in caplog.text
 
 
@@ -119,19 +120,19 @@ def test_resumed_run_names_damaged_curves(tmp_path: Path) -> None:
 def test_value_of_another_type_in_a_record_is_named(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     whole = {"targets": {"genre": {"kind": "label", "classes": ["a", "b"]}}, "data": {"card": ""}, "model": {}}
     (tmp_path / "record.json").write_text(json.dumps(whole))
-    assert readers.record(tmp_path) == whole
+    assert RunFolder(tmp_path).record == whole
     (tmp_path / "record.json").write_text(json.dumps(whole | change))
     with pytest.raises(UserError, match=rf"record\.json: is not the record of a run \({named}"):
-        readers.record(tmp_path)
+        _ = RunFolder(tmp_path).record
 
 
 def test_table_without_its_columns_and_deep_json_are_sentences(tmp_path: Path) -> None:
     pd.DataFrame({"id": ["a"], "group": ["b"]}).to_parquet(tmp_path / "predictions.parquet")
     with pytest.raises(UserError, match=r"predictions\.parquet: has no column split"):
-        readers.table(tmp_path)
+        _ = RunFolder(tmp_path).predictions
     (tmp_path / "metrics.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"metrics\.json: cannot be read"):
-        readers.metrics(tmp_path)
+        _ = RunFolder(tmp_path).metrics
 
 
 def rewrite(path: Path, *keys: object, value: object) -> None:
@@ -164,7 +165,7 @@ def rewrite(path: Path, *keys: object, value: object) -> None:
 def test_metrics_of_another_structure_are_refused(
     keys: tuple[str, ...], value: object, sentence: str, copy: Path
 ) -> None:
-    rewrite(copy / readers.METRICS, *keys, value=value)
+    rewrite(copy / METRICS, *keys, value=value)
     with pytest.raises(UserError, match=r"metrics\.json: holds no scores of a run") as error:
         Run(copy).scores()
     assert sentence in str(error.value)
@@ -183,9 +184,9 @@ def test_metrics_of_another_structure_are_refused(
 def test_record_of_another_structure_is_refused(
     keys: tuple[str, ...], value: object, sentence: str, copy: Path
 ) -> None:
-    rewrite(copy / readers.RECORD, *keys, value=value)
+    rewrite(copy / RECORD, *keys, value=value)
     with pytest.raises(UserError, match=r"record\.json: is not the record of a run") as error:
-        readers.record(copy)
+        _ = RunFolder(copy).record
     assert sentence in str(error.value)
 
 
@@ -202,20 +203,20 @@ def test_record_of_another_structure_is_refused(
     ],
 )
 def test_table_that_does_not_fit_the_record_is_refused(column: str, value: object, sentence: str, copy: Path) -> None:
-    table = pd.read_parquet(copy / readers.TABLE)
+    table = pd.read_parquet(copy / PREDICTIONS)
     table = table.drop(columns=column) if value is None else table.assign(**{column: value})
-    table.to_parquet(copy / readers.TABLE)
-    rewrite(copy / readers.RECORD, readers.TABLE_HASH, value=None)  # as of a version without hashes
+    table.to_parquet(copy / PREDICTIONS)
+    rewrite(copy / RECORD, readers.TABLE_HASH, value=None)  # as of a version without hashes
     assert report.main([str(copy)]) == 2
     with pytest.raises(UserError, match=r"predictions\.parquet: does not fit record\.json") as error:
-        readers.table(copy)
+        _ = RunFolder(copy).predictions
     assert sentence in str(error.value)
 
 
 def test_cells_of_curves_that_are_no_numbers_count_as_empty(copy: Path) -> None:
     (copy / "curves.csv").write_text("epoch,step,val/loss\n0,1,0.5\n1,2,low\n2,3,inf\n", "utf-8")
-    assert readers.curves(copy)["val/loss"].isna().tolist() == [False, True, True]
-    run_report.write_report(copy)
+    assert RunFolder(copy).read_curves()["val/loss"].isna().tolist() == [False, True, True]
+    run_report.write_report(RunFolder(copy))
 
 
 @pytest.mark.parametrize("text", ["a: b: c", "- a\n- b", "[" * 2000], ids=["colon", "list", "deep"])
@@ -226,9 +227,9 @@ def test_damaged_config_is_named(text: str, copy: Path) -> None:
 
 
 def test_damaged_split_is_named(copy: Path) -> None:
-    assert readers.split(copy) == {}
+    assert RunFolder(copy).split == {}
     (copy / "split.csv").write_text("id,split\na,train\n", "utf-8")
-    assert readers.split(copy) == {"a": "train"}
+    assert RunFolder(copy).split == {"a": "train"}
     (copy / "split.csv").write_text("id,part\na,train\n", "utf-8")
     with pytest.raises(UserError, match=r"split\.csv: cannot be read as a table with the columns id and split"):
-        readers.split(copy)
+        _ = RunFolder(copy).split

@@ -11,15 +11,28 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.evaluation.measure import write
 from etude.reports.comparison.scores import gather
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 from etude.sweeps.callback import SweepTable, extremes
 
 TABLES = {
-    "genre": ["rows=backbone", "cols=metric,method", "metric=accuracy,macro_f1", "target=genre", "method=lab,better"],
-    "step9": ["rows=method,pretrained", "cols=target", "target=valence,energy", "backbone=ast", "method=lab,better"],
+    "genre": [
+        "rows=backbone",
+        "cols=metric,method",
+        "metric=accuracy,macro_f1",
+        "target=genre",
+        "method=reproduction,improved",
+    ],
+    "step9": [
+        "rows=method,pretrained",
+        "cols=target",
+        "target=valence,energy",
+        "backbone=ast",
+        "method=reproduction,improved",
+    ],
     "nothing": ["rows=backbone", "cols=target", "backbone=cnn"],
 }
 
@@ -29,7 +42,7 @@ def sweep(make_run: Callable[..., Path], table: pd.DataFrame) -> Path:
     """Two settings of two seeds each, the second right about every clip, and a run that failed."""
     right = table.assign(**{"genre.pred": table["genre.true"]})
     model = {"head": "linear", "task": "joint", "feature": "mel"}
-    for kind, made, backbone in (("better", right, "lstm"), ("lab", table, "ast")):
+    for kind, made, backbone in (("improved", right, "lstm"), ("reproduction", table, "ast")):
         for seed in (0, 1):
             told = {"seed": seed, "model": model | {"backbone": backbone}}
             folder = make_run(f"sweep/{kind}_{backbone}_seed{seed}", table=made, **told)
@@ -37,10 +50,10 @@ def sweep(make_run: Callable[..., Path], table: pd.DataFrame) -> Path:
             (folder / "record.json").write_text(json.dumps(record | {"name": f"{kind}_{backbone}"}))
             begun = {"train": "full", "init_from": f"elsewhere/{kind}_first_seed{seed}"}
             known = {"seed": seed, "choices": {"experiment": f"{kind}/step7/{backbone}"}, "transfer": begun}
-            known |= {"sweep": {"lab_ast": f"elsewhere/{seed}"}}
+            known |= {"sweep": {"reproduction_ast": f"elsewhere/{seed}"}}
             (folder / "config.yaml").write_text(json.dumps(known))
-            write(folder)
-    failed = make_run("sweep/lab_ast_seed2", table=table)
+            write_metrics(RunFolder(folder))
+    failed = make_run("sweep/reproduction_ast_seed2", table=table)
     (failed / "record.json").unlink()
     (failed / "train.log").write_text("2026-11-22 14:03:11,000 ERROR etude.cli.train: it fell over\n")
     return failed.parent
@@ -60,13 +73,16 @@ def test_tables_by_name_tell_settings_apart_and_average_over_seeds_alone(
     assert "nothing: left out: backbone=cnn: no run has it; there are" in caplog.text
     genre = (sweep / "genre.md").read_text()
     assert "mean ± sd of 2 runs" in genre
-    assert "| backbone | accuracy / lab | accuracy / better | macro-F1 / lab | macro-F1 / better |" in genre
+    assert (
+        "| backbone | accuracy / reproduction | accuracy / improved | macro-F1 / reproduction | macro-F1 / improved |"
+        in genre
+    )
     assert "**1.00 ± 0.00**" in genre.split("| lstm |")[1].splitlines()[0]
     step9 = (sweep / "step9.md").read_text()
-    assert step9.count("| lab | from lab\\_first |") == 1  # over seeds it is one origin
-    assert "better" not in step9  # which has no ast
+    assert step9.count("| reproduction | from reproduction\\_first |") == 1  # over seeds it is one origin
+    assert "improved" not in step9  # which has no ast
     assert "Different settings" not in genre + step9
-    assert set(pd.read_csv(sweep / "genre.csv")["name"]) == {"lab_ast", "better_lstm"}
+    assert set(pd.read_csv(sweep / "genre.csv")["name"]) == {"reproduction_ast", "improved_lstm"}
 
 
 def test_comparison_that_cannot_be_written_is_a_sentence(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +107,8 @@ def test_maps_are_of_the_best_and_the_worst_by_validation(
     end(SweepTable(maps="genre"), sweep)
     assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
     (wish,) = asked
-    assert wish.folders[0].name.startswith("better_lstm_seed")
-    assert {run.name.rpartition("_")[0] for run in wish.folders} == {"better_lstm", "lab_ast"}
+    assert wish.folders[0].name.startswith("improved_lstm_seed")
+    assert {run.name.rpartition("_")[0] for run in wish.folders} == {"improved_lstm", "reproduction_ast"}
     assert (wish.dims, wish.to) == ((2, 3), sweep)
     asked.clear()
     end(SweepTable(maps="tempo"), sweep)

@@ -16,7 +16,7 @@ from etude.reports.comparison.compare import parse_options
 
 SWEEPS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 HOME = conf_dir() / "experiment"
-KINDS = ("lab", "better")
+KINDS = ("reproduction", "improved")
 
 
 @pytest.fixture
@@ -57,16 +57,16 @@ def test_the_whole_source_work_is_each_of_its_cells_and_ours() -> None:
     }
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = {name: compose("train", overrides=[f"sweep={name}"], return_hydra_config=True) for name in SWEEPS}
-    every = over(composed["lab_all"])
-    assert set(every) == {name for name in files if "/base/" not in name} - {"lab/step7/digits"}
-    parts = [name for name in SWEEPS if name.startswith("lab_") and name != "lab_all"]
+    every = over(composed["reproduction"])
+    assert set(every) == {name for name in files if "/base/" not in name} - {"reproduction/step7/digits"}
+    parts = [name for name in SWEEPS if name.startswith("reproduction_") and name != "reproduction"]
     assert set(every) == {name for part in parts for name in over(composed[part])}
-    tables = {name: dict(composed[name].hydra.callbacks.table.tables) for name in [*parts, "lab_all"]}
-    assert tables["lab_all"] == {name: words for part in parts for name, words in tables[part].items()}
-    assert composed["lab_all"].hydra.callbacks.table.maps == "genre"
+    tables = {name: dict(composed[name].hydra.callbacks.table.tables) for name in [*parts, "reproduction"]}
+    assert tables["reproduction"] == {name: words for part in parts for name, words in tables[part].items()}
+    assert composed["reproduction"].hydra.callbacks.table.maps == "genre"
 
 
-@pytest.mark.parametrize("sweep", ["lab_step9", "lab_all"])
+@pytest.mark.parametrize("sweep", ["reproduction_step9", "reproduction"])
 def test_a_transfer_begins_from_the_genre_ast_of_its_sweep_seed_and_kind(sweep: str, at: Any) -> None:
     composed = at(f"sweep={sweep}")
     names, seeds = over(composed), composed.hydra.sweeper.params.seed.split(",")

@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 from etude.config.compose import conf_dir
 from etude.data.batches import Batch
 from etude.errors import UserError
-from etude.tasks.loss_weighting import Balance, PCGrad, Random, Sum, Uncertainty
+from etude.tasks.loss_weighting import LossWeighting, PCGrad, RandomWeighting, UncertaintyWeighting, WeightedSum
 from etude.training.build import build_from_recipe
 from etude.training.optimiser import Optimiser
 
 if TYPE_CHECKING:
     from etude.training.learner import Learner
 
-NAMES = sorted(path.stem for path in (conf_dir() / "balance").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (conf_dir() / "weighting").glob("*.yaml"))
 KINDS = {"genre": "label", "energy": "scalar", "valence": "scalar"}
 
 
@@ -38,26 +38,26 @@ def losses(**values: float) -> dict[str, Tensor]:
 
 
 def test_without_weights_it_is_the_sum() -> None:
-    assert Sum(["a", "b", "c"])(losses(a=0.5, b=2.0, c=0.25)).item() == 2.75
+    assert WeightedSum(["a", "b", "c"])(losses(a=0.5, b=2.0, c=0.25)).item() == 2.75
 
 
 def test_weights_are_by_name_and_one_where_none_is_given() -> None:
-    balance, each = Sum(["c", "b", "a"], {"b": 0.1, "a": 4}), losses(a=0.5, b=2.0, c=0.25)
-    total = balance(each)
+    weighting, each = WeightedSum(["c", "b", "a"], {"b": 0.1, "a": 4}), losses(a=0.5, b=2.0, c=0.25)
+    total = weighting(each)
     assert total.shape == ()
     assert total.item() == pytest.approx(4 * 0.5 + 0.1 * 2.0 + 0.25)
-    assert balance.weights == {"a": 4.0, "b": 0.1, "c": 1.0}
+    assert weighting.weights == {"a": 4.0, "b": 0.1, "c": 1.0}
     total.backward()
     assert [loss.grad.item() for loss in each.values()] == pytest.approx([4.0, 0.1, 1.0])
 
 
 def test_a_weight_of_zero_leaves_a_target_out() -> None:
-    assert Sum(["a", "b"], {"b": 0})(losses(a=0.5, b=2.0)).item() == 0.5
+    assert WeightedSum(["a", "b"], {"b": 0})(losses(a=0.5, b=2.0)).item() == 0.5
 
 
 def test_a_weight_for_no_target_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^balance\.weights names enery, mood; the task has energy, genre$"):
-        Sum(["energy", "genre"], {"mood": 1.0, "enery": 2.0, "genre": 1.0})
+    with pytest.raises(ValueError, match=r"^weighting\.weights names enery, mood; the task has energy, genre$"):
+        WeightedSum(["energy", "genre"], {"mood": 1.0, "enery": 2.0, "genre": 1.0})
 
 
 # random
@@ -65,13 +65,13 @@ def test_a_weight_for_no_target_is_refused() -> None:
 
 def test_random_weights_are_one_on_average_and_add_up_to_the_number_of_targets() -> None:
     torch.manual_seed(0)
-    balance, drawn = Random(KINDS), []
+    weighting, drawn = RandomWeighting(KINDS), []
     for _ in range(2000):
         each = losses(genre=0.5, energy=2.0, valence=1.0)
-        total = balance(each)
+        total = weighting(each)
         total.backward()
         weights = [loss.grad.item() for loss in each.values()]
-        assert weights == pytest.approx(list(balance.weights.values()))
+        assert weights == pytest.approx(list(weighting.weights.values()))
         assert total.item() == pytest.approx(weights[0] * 0.5 + weights[1] * 2.0 + weights[2], rel=1e-5)
         drawn.append(weights)
     assert torch.tensor(drawn).sum(1).allclose(torch.tensor(3.0), atol=1e-4)
@@ -80,19 +80,19 @@ def test_random_weights_are_one_on_average_and_add_up_to_the_number_of_targets()
 
 
 def test_in_evaluation_nothing_is_drawn() -> None:
-    assert Random(KINDS).eval()(losses(genre=0.5, energy=2.0, valence=1.0)).item() == 3.5
+    assert RandomWeighting(KINDS).eval()(losses(genre=0.5, energy=2.0, valence=1.0)).item() == 3.5
 
 
 # uncertainty
 
 
 def test_uncertainty_is_the_papers_formula() -> None:
-    balance = Uncertainty(KINDS, rate=1.0)
+    weighting = UncertaintyWeighting(KINDS, rate=1.0)
     s = {"genre": 0.7, "energy": -1.2, "valence": 0.0}
     for name, value in s.items():
-        balance.log_variance[name].data.fill_(value)
+        weighting.log_variance[name].data.fill_(value)
     each = losses(genre=1.5, energy=0.4, valence=0.2)
-    total = balance(each)
+    total = weighting(each)
     noise = {name: torch.tensor(value / 2).exp() for name, value in s.items()}  # sigma
     expected = (
         1.5 / noise["genre"] ** 2 + 0.4 / (2 * noise["energy"] ** 2) + 0.2 / 2 + sum(map(torch.log, noise.values()))
@@ -101,60 +101,60 @@ def test_uncertainty_is_the_papers_formula() -> None:
     total.backward()
     for name, share in (("genre", 1.0), ("energy", 0.5), ("valence", 0.5)):
         weight = share / noise[name] ** 2
-        torch.testing.assert_close(balance.weights[name], weight)
+        torch.testing.assert_close(weighting.weights[name], weight)
         torch.testing.assert_close(each[name].grad, weight)
-        torch.testing.assert_close(balance.log_variance[name].grad, 0.5 - weight * each[name].detach())
+        torch.testing.assert_close(weighting.log_variance[name].grad, 0.5 - weight * each[name].detach())
 
 
 def test_the_noise_that_is_learned_is_that_of_the_losses() -> None:
-    balance = Uncertainty(KINDS, rate=10.0)
-    optimiser = torch.optim.Adam(balance.parameters(), lr=1e-2)
+    weighting = UncertaintyWeighting(KINDS, rate=10.0)
+    optimiser = torch.optim.Adam(weighting.parameters(), lr=1e-2)
     for _ in range(500):
         optimiser.zero_grad()
-        balance(losses(genre=1.5, energy=0.04, valence=0.3)).backward()
+        weighting(losses(genre=1.5, energy=0.04, valence=0.3)).backward()
         optimiser.step()
-    variance = {name: (10 * value).exp().item() for name, value in balance.log_variance.items()}
+    variance = {name: (10 * value).exp().item() for name, value in weighting.log_variance.items()}
     assert variance == pytest.approx({"genre": 3.0, "energy": 0.04, "valence": 0.3}, rel=1e-2)
 
 
 def test_a_rate_makes_s_larger_and_not_its_gradient() -> None:
-    slow, fast = Uncertainty(KINDS, rate=1.0), Uncertainty(KINDS, rate=50.0)
+    slow, fast = UncertaintyWeighting(KINDS, rate=1.0), UncertaintyWeighting(KINDS, rate=50.0)
     slow.log_variance["energy"].data.fill_(-0.5)
     fast.log_variance["energy"].data.fill_(-0.01)
-    for balance in (slow, fast):
-        balance(losses(genre=1.5, energy=0.4, valence=0.2)).backward()
+    for weighting in (slow, fast):
+        weighting(losses(genre=1.5, energy=0.4, valence=0.2)).backward()
     torch.testing.assert_close(fast.weights, slow.weights)
-    pulled = [[p.grad for p in balance.parameters()] for balance in (slow, fast)]
+    pulled = [[p.grad for p in weighting.parameters()] for weighting in (slow, fast)]
     torch.testing.assert_close(pulled[0], pulled[1])
 
 
 def test_a_target_without_labels_contributes_nothing_and_its_weight_stays() -> None:
-    balance = Uncertainty(KINDS, rate=10.0)
-    balance.log_variance["genre"].data.fill_(0.3)
-    optimiser = torch.optim.Adam(balance.parameters(), lr=1e-2)
+    weighting = UncertaintyWeighting(KINDS, rate=10.0)
+    weighting.log_variance["genre"].data.fill_(0.3)
+    optimiser = torch.optim.Adam(weighting.parameters(), lr=1e-2)
 
     def step(known: bool) -> float:
         optimiser.zero_grad()
         there = {"genre": torch.tensor(known), "energy": torch.tensor(True), "valence": torch.tensor(True)}
-        total = balance(losses(genre=2.0 if known else 0.0, energy=0.4, valence=0.2), there)
+        total = weighting(losses(genre=2.0 if known else 0.0, energy=0.4, valence=0.2), there)
         total.backward()
-        balance.before_step()
+        weighting.before_step()
         optimiser.step()
         return total.item()
 
     step(True)  # Adam has a momentum for it now
-    before = {name: value.item() for name, value in balance.log_variance.items()}
+    before = {name: value.item() for name, value in weighting.log_variance.items()}
     e, v = 10 * before["energy"], 10 * before["valence"]
     expected = 0.2 * torch.tensor(-e).exp() + e / 2 + 0.1 * torch.tensor(-v).exp() + v / 2
     assert step(False) == pytest.approx(expected.item(), rel=1e-5)
-    after = {name: value.item() for name, value in balance.log_variance.items()}
+    after = {name: value.item() for name, value in weighting.log_variance.items()}
     assert after["genre"] == before["genre"]
     assert after["energy"] != before["energy"]
 
 
 def test_what_is_learned_about_noise_is_not_decayed() -> None:
-    balance = Uncertainty(KINDS)
-    groups = Optimiser(weight_decay=0.1).configure(balance, 10)["optimizer"].param_groups
+    weighting = UncertaintyWeighting(KINDS)
+    groups = Optimiser(weight_decay=0.1).configure(weighting, 10)["optimizer"].param_groups
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.0, 3)]
 
 
@@ -171,18 +171,18 @@ class Shared(nn.Module):
 
 def operated(*pulls: list[float]) -> tuple[Tensor, dict[str, Any]]:
     """Gradient after surgery of targets whose losses have these gradients, and the weights that are kept."""
-    shared, own, balance = (
+    shared, own, weighting = (
         Shared(len(pulls[0])),
         nn.Linear(len(pulls), 1, bias=False),
         PCGrad(map(str, range(len(pulls)))),
     )
     each = {str(i): torch.tensor(pull) @ shared.w + (i + 1) * own.weight[0, i] for i, pull in enumerate(pulls)}
-    loss = balance(each)
-    objective = balance.objective(loss, each, shared, own)
+    loss = weighting(each)
+    objective = weighting.objective(loss, each, shared, own)
     assert objective.item() == pytest.approx(loss.item())
     objective.backward()
     assert own.weight.grad[0].tolist() == pytest.approx(list(range(1, len(pulls) + 1)))  # each head its own
-    return shared.w.grad, balance.weights
+    return shared.w.grad, weighting.weights
 
 
 def test_a_conflict_is_projected_out_by_hand() -> None:
@@ -231,7 +231,7 @@ def test_a_single_target_and_a_frozen_backbone_need_no_surgery() -> None:
 
 def test_without_torchjd_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
-    with pytest.raises(UserError, match=r"^balance=pcgrad needs TorchJD: pip install 'etude\[pcgrad\]'$"):
+    with pytest.raises(UserError, match=r"^weighting=pcgrad needs TorchJD: pip install 'etude\[pcgrad\]'$"):
         operated([1.0, 0.0], [-1.0, 1.0])
 
 
@@ -241,14 +241,14 @@ class Pulled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.backbone, self.heads, self.balance = nn.Linear(3, 2), nn.ModuleDict(), PCGrad("ab")
+        self.backbone, self.heads, self.weighting = nn.Linear(3, 2), nn.ModuleDict(), PCGrad("ab")
         self.heads.update({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)})
         self.heads["b"].load_state_dict({k: -v for k, v in self.heads["a"].state_dict().items()})
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.backbone(x)
         each = {name: (head(z) - 1).square().mean() for name, head in self.heads.items()}
-        return self.balance.objective(self.balance(each), each, self.backbone, self.heads)
+        return self.weighting.objective(self.weighting(each), each, self.backbone, self.heads)
 
 
 def clips() -> Tensor:
@@ -270,7 +270,7 @@ def worker(rank: int, folder: str) -> None:
 def test_two_processes_that_accumulate_operate_as_one(tmp_path: Path) -> None:
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
     net, plain = Pulled(), Pulled()
-    plain.balance = Sum("ab")
+    plain.weighting = WeightedSum("ab")
     for model in (net, plain):
         for part in clips().split(4):
             (model(part) / 2).backward()
@@ -297,12 +297,12 @@ def batch(seed: int, *missing: str) -> Batch:
 
 @pytest.fixture
 def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., tuple[Learner, dict[str, float]]]:
-    """Train a small network of a balance on batches, one epoch; what came out and what was logged."""
+    """Train a small network of a weighting on batches, one epoch; what came out and what was logged."""
 
     from pytorch_lightning import Trainer  # here, because the two processes above import this file and need it not
 
-    def go(balance: str, *batches: Batch, accumulate: int = 1) -> tuple[Learner, dict[str, float]]:
-        composed = config(f"balance={balance}", "task=joint", "~task.targets.danceability", "backbone=lstm",
+    def go(weighting: str, *batches: Batch, accumulate: int = 1) -> tuple[Learner, dict[str, float]]:
+        composed = config(f"weighting={weighting}", "task=joint", "~task.targets.danceability", "backbone=lstm",
                           "backbone.dropout=0", "augment=none", "optim=adam", "optim.lr=1e-2")  # fmt: skip
         specs: dict[str, Any] = {name: {"kind": "scalar", "low": 0.0, "high": 1.0} for name in ("energy", "valence")}
         specs["genre"] = {"kind": "label", "classes": ["a", "b", "c"]}
@@ -324,7 +324,7 @@ def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[...
 def test_every_balance_trains_and_logs_raw_losses_and_weights(name: str, learn: Callable[..., Any]) -> None:
     fresh, _ = learn(name)
     learner, logged = learn(name, batch(0), batch(1, "genre"), batch(2, "energy", "valence"), batch(3))
-    assert isinstance(learner.task.balance, Balance)
+    assert isinstance(learner.task.weighting, LossWeighting)
     for target in KINDS:
         assert logged[f"train/{target}/weight"] > 0
         assert 0 < logged[f"train/{target}/loss"] < 2
@@ -342,7 +342,7 @@ def test_a_batch_without_any_label_moves_nothing_that_is_learned_about_weights(
     once, _ = learn(name, batch(0))
     twice, logged = learn(name, batch(0), nothing)
     assert logged["train/loss"] == logged["train/loss"]
-    torch.testing.assert_close(twice.task.balance.state_dict(), once.task.balance.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(twice.task.weighting.state_dict(), once.task.weighting.state_dict(), rtol=0, atol=0)
 
 
 def test_a_raw_loss_is_the_mean_over_the_clips_that_have_the_target(learn: Callable[..., Any]) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from etude.tasks.heads import Linear
-from etude.tasks.loss_weighting import Sum, Uncertainty
+from etude.tasks.loss_weighting import UncertaintyWeighting, WeightedSum
 from etude.tasks.targets import Label, Scalar, module_key
 from etude.tasks.task import Task
 
@@ -22,7 +22,7 @@ def task(*names: str, weights: dict[str, float] | None = None) -> Task:
         Scalar("energy", {"low": 0.0, "high": 1.0}),
         Scalar("valence", {"low": -1.0, "high": 1.0}),
     ]
-    made = Task([t for t in targets if t.name in names], Linear, lambda names: Sum(names, weights), dim=6)
+    made = Task([t for t in targets if t.name in names], Linear, lambda names: WeightedSum(names, weights), dim=6)
     for name, head in made.heads.items():
         generator = torch.Generator().manual_seed(len(name))
         for weight in head.parameters():
@@ -103,14 +103,14 @@ def test_predictions_are_probabilities_and_values_and_need_no_gradient(z: Tensor
 def test_target_of_any_name_has_a_head_and_a_weight(z: Tensor) -> None:
     names = ["type", "pop", "train", "items", "forward", "_modules", "mood.valence", "a%b", "%74ype", "Größe", "genre"]
     targets = [Label(name, {"classes": ["a", "b"]}) for name in names]
-    made = Task(targets, Linear, Uncertainty, dim=6)
+    made = Task(targets, Linear, UncertaintyWeighting, dim=6)
     out = made(z)
     assert list(out) == names
     y = {name: torch.tensor([0, 1, 0, 1, -1]) for name in names}
     made.loss(out, y)[0].backward()
     assert all(parameter.grad is not None for parameter in made.parameters())
     assert len({module_key(name) for name in names}) == len(names)
-    again = Task(targets, Linear, Uncertainty, dim=6)
+    again = Task(targets, Linear, UncertaintyWeighting, dim=6)
     again.load_state_dict(made.state_dict())
     torch.testing.assert_close(again(z), out)
 

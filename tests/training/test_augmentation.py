@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from etude.tasks.heads import Linear
-from etude.tasks.loss_weighting import Sum
+from etude.tasks.loss_weighting import WeightedSum
 from etude.tasks.targets import Label, Scalar
 from etude.tasks.task import Task
 from etude.training.augmentation import Augment, Mixture
@@ -122,7 +122,7 @@ def test_a_mixture_is_of_two_clips_and_as_long_as_the_longer() -> None:
 def test_the_loss_of_a_mixture_is_that_of_mixed_targets() -> None:
     """Soft labels for cross-entropy; for a squared error the gradient of the mixed value."""
     label, scalar = Label("genre", {"classes": ["a", "b", "c"]}), Scalar("valence", {"low": 0.0, "high": 1.0})
-    task = Task([label, scalar], Linear, Sum, 8)
+    task = Task([label, scalar], Linear, WeightedSum, 8)
     z = torch.randn(6, 8)
     y = {"genre": torch.tensor([0, 1, 2, 2, 1, 0]), "valence": torch.rand(6)}
     mixture = Mixture(torch.tensor([3, 2, 5, 1, 0, 4]), 0.5 + 0.5 * torch.rand(6))
@@ -139,7 +139,7 @@ def test_the_loss_of_a_mixture_is_that_of_mixed_targets() -> None:
 
 
 def test_a_clip_without_a_label_leaves_its_partners_true() -> None:
-    task = Task([Label("genre", {"classes": ["a", "b"]})], Linear, Sum, 8)
+    task = Task([Label("genre", {"classes": ["a", "b"]})], Linear, WeightedSum, 8)
     out = task(torch.randn(2, 8))
     mixture = Mixture(torch.tensor([1, 0]), torch.tensor([0.7, 0.7]))
     y = {"genre": torch.tensor([1, -1])}

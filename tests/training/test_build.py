@@ -23,7 +23,7 @@ from etude.config.compose import conf_dir
 from etude.config.instantiate import make, resolve, vet
 from etude.errors import UserError
 from etude.system import machine
-from etude.tasks.loss_weighting import PCGrad, Random
+from etude.tasks.loss_weighting import PCGrad, RandomWeighting
 from etude.training.build import build_from_recipe, build_trainer, check_strategy, compile_backbone, load_learner
 from etude.training.checkpointing import AtomicCheckpointIO
 
@@ -171,7 +171,7 @@ def recipe(config: Config) -> Config:
         "genre": {"kind": "label", "classes": ["a", "b", "c"]},
         "energy": {"kind": "scalar", "low": 0.0, "high": 1.0},
     }
-    parts = ("backbone", "head", "task", "balance", "augment", "optim", "feature")
+    parts = ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
     return {"config": {part: config[part] for part in parts}, "targets": specs, "bins": 12}
 
 
@@ -288,7 +288,8 @@ def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("choice", "monitor"), [("default", None), ("ema", None), ("best_epoch", "val/score"), ("no_stopping", "val/score")]
+    ("choice", "monitor"),
+    [("default", None), ("ema", None), ("best_epoch", "val/score"), ("no_early_stopping", "val/score")],
 )
 def test_checkpoints_and_curves_go_into_the_runs_folder(
     choice: str, monitor: str | None, config: Compose, tmp_path: Path
@@ -333,12 +334,12 @@ def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Pa
 
 
 def test_sharded_weights_and_gradient_surgery_exclude_one_another(config: Compose) -> None:
-    sharded = config("trainer=fsdp", "task=multitask", "balance=pcgrad")
-    pcgrad, random = PCGrad(["genre", "energy"]), Random(["genre", "energy"])
-    with pytest.raises(UserError, match="balance=pcgrad needs the whole gradient on each device"):
+    sharded = config("trainer=fsdp", "task=multitask", "weighting=pcgrad")
+    pcgrad, random = PCGrad(["genre", "energy"]), RandomWeighting(["genre", "energy"])
+    with pytest.raises(UserError, match="weighting=pcgrad needs the whole gradient on each device"):
         check_strategy(sharded, pcgrad)
     check_strategy(sharded, random)
-    check_strategy(config("trainer=cpu", "task=multitask", "balance=pcgrad"), pcgrad)
+    check_strategy(config("trainer=cpu", "task=multitask", "weighting=pcgrad"), pcgrad)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

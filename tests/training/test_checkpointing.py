@@ -22,12 +22,12 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from etude.training.checkpointing import Storage
+from etude.training.checkpointing import AtomicCheckpointIO
 for room in (0, 100, 20_000, 40_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
         content = {"a": torch.ones(10_000), "b": torch.ones(3)}
-        Storage([Path(sys.argv[1]).parent]).save_checkpoint(content, Path(sys.argv[1]))
+        AtomicCheckpointIO([Path(sys.argv[1]).parent]).save_checkpoint(content, Path(sys.argv[1]))
     except OSError as error:
         print(error.errno, error.filename)
     print(sorted(path.name for path in Path(sys.argv[1]).parent.glob("[!.]*")))

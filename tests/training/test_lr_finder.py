@@ -42,7 +42,7 @@ def test_a_ramp_has_room_to_climb() -> None:
 def test_a_ramp_leaves_a_table_and_a_picture_and_no_report(
     config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    words = ["debug=lr", "backbone=lstm", "data.crop=0.5", "backbone.hidden=8", "callbacks.ramp.steps=20"]
+    words = ["debug=find_lr", "backbone=lstm", "data.crop=0.5", "backbone.hidden=8", "callbacks.ramp.steps=20"]
     assert run(config(*words), tmp_path) == {}
     table = pd.read_csv(tmp_path / "lr.csv")
     assert len(table) <= 20

@@ -35,7 +35,7 @@ def test_without_warm_up_it_begins_at_its_highest() -> None:
 
 
 def test_without_decay_it_stays_there() -> None:
-    course = [Optimiser(warmup=0.1, decay="none").factor(step, STEPS) for step in range(20, STEPS + 1)]
+    course = [Optimiser(warmup=0.1, schedule="none").factor(step, STEPS) for step in range(20, STEPS + 1)]
     assert set(course) == {1.0}
 
 
@@ -102,5 +102,5 @@ def test_what_is_frozen_is_left_out() -> None:
 def test_unknown_words_are_refused() -> None:
     with pytest.raises(ValueError, match=r"optim\.kind must be one of adam, adamw, got 'sgd'"):
         Optimiser(kind="sgd")
-    with pytest.raises(ValueError, match=r"optim\.decay must be one of cosine, none, got 'linear'"):
-        Optimiser(decay="linear")
+    with pytest.raises(ValueError, match=r"optim\.schedule must be one of cosine, none, got 'linear'"):
+        Optimiser(schedule="linear")

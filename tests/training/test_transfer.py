@@ -112,7 +112,7 @@ def test_layers_join_one_by_one(config: Compose, source: Path) -> None:
 
 
 def test_rates_fall_from_layer_to_layer(config: Compose, source: Path) -> None:
-    flat = ["optim.decay=none", "optim.warmup=0.0"]
+    flat = ["optim.schedule=none", "optim.warmup=0.0"]
     learner, _ = trained(config, "transfer=full", "transfer.layer_decay=0.5", f"transfer.init_from={source}", *flat)
     rates = {}
     names = {id(p): name for name, p in learner.named_parameters()}

@@ -16,6 +16,7 @@ from etude.config.compose import Composer, open_hydra
 from etude.config.override_errors import error_text, override_errors
 from etude.errors import UserError
 from etude.experiment import start
+from etude.runs.folder import RunFolder, locate
 
 log = logging.getLogger(__name__)
 SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
@@ -30,13 +31,13 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         config_dir: A folder of further options, as by `--config-dir`.
 
     Returns:
-        The finished run; one that was only a trial (`debug=lr`, `debug=overfit`) has no scores.
+        The finished run; one that was only a trial (`debug=find_lr`, `debug=overfit`) has no scores.
 
     Raises:
         UserError: Words, config or data have to be mended; nothing is left.
         RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
     """
-    from etude.experiment.output_check import Refused
+    from etude.experiment.output_check import Refused  # heavy: hydra, which `load` does without
 
     words = [overrides] if isinstance(overrides, str) else [str(word) for word in overrides]
     if flags := [word for word in words if word.startswith("-")]:
@@ -74,35 +75,8 @@ def load(path: str | Path) -> Run:
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
-    from etude.files.safe_read import WEIGHTS, exported
-    from etude.reports.comparison.runs import find
-
-    path = Path(path)
-    if path.suffix == ".ckpt" and path.is_file():
-        return Run(path.parent.parent, path)
-    if path.suffix == ".safetensors" and path.is_file():
-        return Run(path.parent, path)
-    if not path.exists():
-        raise UserError(f"{path}: there is no such folder or checkpoint")
-    runs = find(path)
-    if runs == [path]:
-        return Run(path)
-    if not runs and exported(path):
-        return Run(path, path / WEIGHTS)
-    if not runs:
-        raise UserError(
-            f"{path}: is no run, whose folder has a config.yaml and a record.json, and no export with model.safetensors"
-        )
-    raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
-
-
-def weights(path: Path) -> Path:
-    """The checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
-
-    Raises:
-        UserError: There is none, or the folder holds several runs.
-    """
-    return path if path.is_file() else load(path).checkpoint
+    folder, weights = locate(Path(path))
+    return Run(folder, weights)
 
 
 def _look(composer: Composer, words: list[str], config_dir: str | Path | None) -> None:
@@ -130,7 +104,7 @@ def _one(composed: Any, folder: Path) -> None:
                 start.discard(folder)
             raise UserError(f"trainer: {ALONE}")
         if start.run_in_folder(config, folder, resume):
-            log.info("report: %s", os.path.relpath(folder / "report.html"))
+            log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
     except BaseException as error:
         for handler in list(logging.getLogger().handlers):
             if isinstance(handler, Screen):

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.reports import notebook
+from etude.reports.comparison.compare import show
+from etude.reports.notebook import Picture
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from etude.inference.model import Model
     from etude.inference.tables import Predictions
-    from etude.reports.notebook import Picture
     from etude.training.learner import Learner
 
 
-MARKS = ("config.yaml", "record.json")  # of a run's folder
 UNFINISHED = "the run is not finished; go on with: python train.py resume="
 
 
@@ -32,47 +34,44 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:
-        self.folder, self._checkpoint = Path(folder), Path(checkpoint) if checkpoint else None
+        self._files = RunFolder(folder)
+        self._checkpoint = Path(checkpoint) if checkpoint else None
         self._models: dict[str, Model] = {}
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self._files.path
+
+    @property
     def config(self) -> dict[str, Any]:
         """Every value, resolved, as config.yaml has them."""
-        from etude.runs import readers
+        self._require(self._files.config_path)
+        return self._files.config
 
-        return readers.config(self._file("config.yaml").parent)
-
-    @cached_property
+    @property
     def record(self) -> dict[str, Any]:
-        """What the run says of itself: command, commit, versions, seed, machine, data and split."""
-        from etude.runs import readers
+        """Command, commit, versions, seed, machine, data and split, as record.json has them."""
+        self._require(self._files.record_path)
+        return self._files.record
 
-        return readers.record(self._file("record.json").parent)
-
-    @cached_property
+    @property
     def metrics(self) -> dict[str, Any]:
         """Every score with its interval, per class, beside the baselines, as metrics.json has them."""
-        from etude.runs import readers
+        self._require(self._files.metrics_path)
+        return self._files.metrics
 
-        return readers.metrics(self._file("metrics.json").parent)
-
-    @cached_property
+    @property
     def predictions(self) -> pd.DataFrame:
         """A row per clip of validation and test: truth, prediction, scores, baselines, embedding."""
-        from etude.runs import readers
-
-        return readers.table(self._file("predictions.parquet").parent)
+        self._require(self._files.predictions_path)
+        return self._files.predictions
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Losses, scores and learning rate by epoch."""
-        import pandas as pd
-
-        path = self._file("curves.csv")
-        try:
-            return pd.read_csv(path)
-        except (OSError, ValueError) as error:  # pandas' errors are of these
-            raise UserError(f"{path}: cannot be read as a table ({' '.join(str(error).split())[:200]})") from error
+        self._require(self._files.curves_path)
+        return self._files.read_curves(strict=True)
 
     def scores(self) -> pd.DataFrame:
         """All scores, a row each.
@@ -81,9 +80,7 @@ class Run:
             Columns `target`, `split` (test, val), `metric`, `value`, `low` and `high` of its 95 % interval, `n` clips
             in `groups` groups, and what the baselines `constant` and `linear` reach; NaN for what is undefined.
         """
-        from etude.reports.notebook import scores
-
-        return scores(self.metrics)
+        return notebook.scores(self.metrics)
 
     def confusion(self, target: str | None = None, split: str = "test") -> pd.DataFrame:
         """Counts of clips, truth in rows and prediction in columns.
@@ -105,29 +102,22 @@ class Run:
 
     def figures(self) -> dict[str, Picture]:
         """Drawings by name: `scores`, and of each target `reliability/<label>`, `scatter/<scalar>`."""
-        from etude.reports.notebook import figures
-
-        return figures(self.metrics, self.predictions)
+        return notebook.figures(self.metrics, self.predictions)
 
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that was named; else the one that predicted: best.ckpt, else last.ckpt."""
-        from etude.loggers.finished_run import best
-
-        if self._checkpoint:
-            return self._checkpoint
-        if (path := best(self.folder)) is None:
-            raise UserError(f"{self.folder}: has no checkpoint in checkpoints/; a trial run keeps none")
-        return path
+        return self._checkpoint or self._files.checkpoint
 
     @property
     def alone(self) -> Path | None:
         """The checkpoint, where there is nothing but that."""
-        return None if any((self.folder / mark).is_file() for mark in MARKS) else self._checkpoint
+        marks = (self._files.config_path, self._files.record_path)
+        return None if any(path.is_file() for path in marks) else self._checkpoint
 
     def network(self) -> Learner:
         """The trained network; nothing in its file is run."""
-        from etude.training.build import load_learner
+        from etude.training.build import load_learner  # heavy: torch
 
         return load_learner(self.checkpoint)
 
@@ -154,11 +144,9 @@ class Run:
         Returns:
             Its tables `files` and `windows`; a file that cannot be heard is a row that says why.
         """
-        os.environ.setdefault(
-            "OMP_WAIT_POLICY", "PASSIVE"
-        )  # as in training; OpenMP reads it once, when torch is imported
-        from etude.inference.model import Model
-        from etude.inference.tables import predicted
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it as torch is imported
+        from etude.inference.model import Model  # heavy: torch
+        from etude.inference.tables import predicted  # heavy: torch
 
         if device not in self._models:  # a loop over files reads it once
             self._models[device] = Model(self.checkpoint, device)
@@ -167,29 +155,38 @@ class Run:
     @property
     def report(self) -> Path:
         """report.html."""
-        return self._file("report.html")
+        return self._require(self._files.report_path)
 
     def show(self) -> None:
         """Print the scores of the test part beside the baselines."""
-        from etude.reports.comparison.compare import show
-
         if self.alone:
-            self._file("metrics.json")
+            self._require(self._files.metrics_path)
         show([self.folder])
 
     def _repr_html_(self) -> str:
-        from etude.reports.notebook import brief
-
-        return brief(self)
+        files, alone = self._files, self.alone
+        finished = not alone and files.metrics_path.is_file()
+        return notebook.summary(
+            self.metrics if finished else None,
+            self.record if finished else {},
+            name=(alone or self.folder).resolve().name,
+            folder=alone.parent if alone else self.folder,
+            link=files.report_path.resolve().as_uri() if finished and files.report_path.is_file() else "",
+            alone=bool(alone),
+        )
 
     def __repr__(self) -> str:
         return f"etude.load({str(self._checkpoint or self.folder)!r})"
 
-    def _file(self, name: str) -> Path:
-        path = self.folder / name
+    def _require(self, path: Path) -> Path:
+        """Return the path of a file of the run.
+
+        Raises:
+            UserError: The run is not finished, or there is nothing but a checkpoint.
+        """
         if self.alone:
             what = "a checkpoint alone" if self.alone.suffix == ".ckpt" else "an exported network"
-            raise UserError(f"{self.alone}: {what} has no {name}, which is in the folder of its run")
+            raise UserError(f"{self.alone}: {what} has no {path.name}, which is in the folder of its run")
         if not path.is_file():
-            raise UserError(f"{self.folder}: has no {name}; {UNFINISHED}{self.folder}")
+            raise UserError(f"{self.folder}: has no {path.name}; {UNFINISHED}{self.folder}")
         return path

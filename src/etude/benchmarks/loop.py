@@ -54,7 +54,7 @@ def small(folder: Path) -> tuple[dict[str, Any], MusicData]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    words = ["experiment=lab/step7/digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
+    words = ["experiment=reproduction/step7/digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
     words += ["+trainer.enable_progress_bar=false", f"data.packs={folder / 'packs'}", "choices=null"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("train", overrides=words), resolve=True)

@@ -46,7 +46,7 @@ def _checkpoint(folder: Path) -> Path:
         composed = compose("train", overrides=list(LINE))
     config: Any = {
         key: OmegaConf.to_container(composed[key], resolve=True)
-        for key in ("backbone", "head", "task", "balance", "augment", "optim", "feature")
+        for key in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
     }
     feature = instantiate.make(config["feature"])
     recipe = {

@@ -1,4 +1,4 @@
-"""The command: `python scripts/bench.py audio models`, the tables and which bar holds."""
+"""Command `etude bench`: speed against peers, with the bars that it has to hold."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ BENCHES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time, print, and with `--check` judge.
+    """Run benchmarks and print their tables.
 
     Returns:
-        0; 1 with `--check` when a bar does not hold.
+        0; 1 with `--check` if a bar does not hold.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     return guard_command(lambda: _bench(words))
@@ -69,7 +69,7 @@ def _bench(words: list[str]) -> int:
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:
     """Return the function that runs a benchmark."""
-    from etude.benchmarks import audio, data, loop, models, predict, startup, sweeps  # heavy: torch and lightning
+    from etude.benchmarks import audio, data, loop, models, predict, startup  # heavy: torch and lightning
 
     functions = {
         "audio": audio.run,
@@ -78,6 +78,6 @@ def _benchmark(name: str) -> Callable[[], list[Section]]:
         "loop": loop.run,
         "startup": startup.run,
         "predict": predict.run,
-        "sweeps": sweeps.run,
+        "sweeps": startup.run_sweeps,
     }
     return functions[name]

@@ -37,10 +37,13 @@ predictions, unless fold is an axis."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare runs: `compare FOLDER... [name=value...]`.
+    """Compare runs and write tables.
+
+    Args:
+        argv: Run folders, folders of sweeps, and options as name=value.
 
     Returns:
-        0, or 2 when a folder holds no run or a word is not understood.
+        0; 2 if a folder holds no run or a word is unknown.
     """
 
     def work(words: list[str]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The command that lays out a project of Weights & Biases: backbones beside tasks, in panels that are made by code."""
+"""Command `etude dashboard`: panels of a Weights & Biases project."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Save the view, or print it.
 
     Args:
-        argv: Words as `key=value`; none takes the command line's.
+        argv: Options as name=value; None takes the command line.
 
     Returns:
-        0; 1 when Weights & Biases does not take it; 2 when the command has to be mended or there is no key.
+        0; 1 if Weights & Biases does not take the view; 2 if the command has to be corrected or there is no key.
     """
 
     def work(words: list[str]) -> list[Path]:
-        others, values = options.parse(["show=true" if word == "--dry" else word for word in words], OPTIONS)
+        others, values = options.split_options(["show=true" if word == "--dry" else word for word in words], OPTIONS)
         if others:
             raise UserError(f"{others[0]}: no such setting; there are {', '.join(OPTIONS)}")
         if not values.get("project", "etude"):

@@ -1,4 +1,4 @@
-"""The command that opens a page to try a trained network: `etude demo outputs/<run>`."""
+"""Command `etude demo`: a page in the browser to try a trained network."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page until it is ended.
 
     Args:
-        argv: A run folder or a checkpoint, and settings.
+        argv: A run folder or a checkpoint, and options.
 
     Returns:
-        0 when Ctrl-C ends the page; 2 when the command has to be mended; 130 when interrupted before the page is there.
+        0 if Ctrl-C ends the page; 2 if the command has to be corrected; 130 if interrupted before the page is open.
 
     Raises:
         SystemExit: With status 143 after SIGTERM or SIGHUP.
@@ -72,7 +72,7 @@ def parse(words: Sequence[str]) -> DemoOptions:
     Raises:
         UserError: A word is unknown, or has a wrong value.
     """
-    names, values = options.read(words, OPTIONS, "is no run, and")
+    names, values = options.read_options(words, OPTIONS, "is no run, and")
     if len(names) != 1:
         raise UserError(f"demo takes one run folder or checkpoint, got {', '.join(names) or 'none'}")
     run = options.path(names[0])

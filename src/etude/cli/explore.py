@@ -1,4 +1,4 @@
-"""The command that looks at a collection before anything is trained on it: `etude explore data=demo`."""
+"""Command `etude explore`: a page about a collection before training on it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words of `prepare`, and clips, count, seed, out.
 
     Returns:
-        0; 2 when the command or the data have to be mended; 130 when interrupted.
+        0; 2 if the command or the data have to be corrected; 130 if interrupted.
     """
 
     def work(words: list[str]) -> list[Path]:
-        others, values = options.parse(words, OPTIONS)
+        others, values = options.split_options(words, OPTIONS)
         from etude.reports.dataset.page import ExploreOptions, explore  # heavy: numpy
 
         module, _ = datamodule_from_overrides(others)

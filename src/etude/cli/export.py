@@ -1,4 +1,4 @@
-"""The command that exports networks: `etude export outputs/<run> format=onnx,torch,safetensors`."""
+"""Command `etude export`: files of a trained network for other programs."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export a network.
 
     Args:
-        argv: A run folder or a checkpoint, and settings.
+        argv: A run folder or a checkpoint, and options.
 
     Returns:
-        0; 2 when the command has to be mended, or a file does not say what the network says; 130 when interrupted.
+        0; 2 if the command has to be corrected, or the outputs of a file differ from the network's; 130 if interrupted.
     """
 
     def work(words: list[str]) -> list[Path]:
@@ -63,7 +63,7 @@ def parse(words: Sequence[str]) -> ExportOptions:
     Raises:
         UserError: A word is unknown, or has a wrong value.
     """
-    names, values = options.read(words, OPTIONS)
+    names, values = options.read_options(words, OPTIONS)
     if len(names) != 1:
         raise UserError(f"export takes one run folder or checkpoint{', got ' + ' '.join(names) if names else ''}")
     from etude.export.export import ExportOptions  # heavy: torch

@@ -1,4 +1,4 @@
-"""The command that looks inside a trained network: `etude inspect outputs/<run> clip=<id>`."""
+"""Command `etude inspect`: activations, gradients and attributions of clips."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: A run folder, and clip, crop, checkpoint, to.
 
     Returns:
-        0; 2 when the command or the run has to be mended; 130 when interrupted.
+        0; 2 if the command or the run has to be corrected; 130 if interrupted.
     """
 
     def work(words: list[str]) -> list[Path]:
@@ -56,7 +56,7 @@ def parse(words: Sequence[str]) -> InspectOptions:
     Raises:
         UserError: A word is unknown, or has a wrong value.
     """
-    folders, values = options.read(words, OPTIONS)
+    folders, values = options.read_options(words, OPTIONS)
     if len(folders) != 1:
         raise UserError(f"inspect takes one run folder, got {', '.join(folders) or 'none'}")
     folder = options.path(folders[0])

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Run folders, and methods, dims, part, seed, to.
 
     Returns:
-        0; 2 when the command or the runs have to be mended; 130 when interrupted.
+        0; 2 if the command or the runs have to be corrected; 130 if interrupted.
     """
     return run_command(
         argv,
@@ -55,7 +55,7 @@ def parse(words: Sequence[str]) -> MapOptions:
     Raises:
         UserError: A folder holds no run, there are too many runs, or a word is unknown.
     """
-    names, values = options.parse(words, OPTIONS)
+    names, values = options.split_options(words, OPTIONS)
     if unknown := [word.partition("=")[0] for word in names if not options.is_name(word)]:
         near = get_close_matches(unknown[0], OPTIONS, n=1) or [", ".join(OPTIONS)]
         raise UserError(f"{unknown[0]}: no such word; there is {near[0]}")

@@ -1,4 +1,4 @@
-"""The command that predicts sounds: `etude predict outputs/<run> song.mp3 folder/ list.csv`."""
+"""Command `etude predict`: predictions of a trained network for sound files."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ OPTIONS: options.Options = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict sounds.
+    """Predict sound files.
 
     Args:
-        argv: A run folder or a checkpoint, sounds, and settings.
+        argv: A run folder or a checkpoint, sound files, and options.
 
     Returns:
-        0; 1 when a file could not be heard; 2 when the command has to be mended; 130 when interrupted.
+        0; 1 if a file could not be decoded; 2 if the command has to be corrected; 130 if interrupted.
     """
     failed = 0
 
@@ -75,7 +75,7 @@ def parse(words: Sequence[str]) -> PredictOptions:
     Raises:
         UserError: A word is unknown, or has a wrong value.
     """
-    names, values = options.read(words, OPTIONS, "is no file, and")
+    names, values = options.read_options(words, OPTIONS, "is no file, and")
     if len(names) < 2:
         raise UserError("predict takes a run folder or a checkpoint, and then sounds: files, folders, lists")
     from etude.inference.predict import PredictOptions  # heavy: torch

@@ -1,4 +1,4 @@
-"""The command that makes a pack without training on it: `etude prepare source=folder path=music`."""
+"""Command `etude prepare`: the pack of a collection, without training on it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides, or the source's own settings by their bare names.
 
     Returns:
-        0; 2 when the config or the data have to be mended; 130 when interrupted.
+        0; 2 if the config or the data have to be corrected; 130 if interrupted.
     """
 
     def work(words: list[str]) -> list[Path]:
-        others, values = options.parse(words, OPTIONS)
+        others, values = options.split_options(words, OPTIONS)
         prepare(others, **values)
         return []
 

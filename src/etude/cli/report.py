@@ -1,8 +1,8 @@
 """Command `etude report`: rebuild metrics.json and report.html of run folders.
 
-The page is a file of its own: styles, figures and numbers are inside it, and it asks nothing of any network. Test is
-what it headlines; validation is folded away, and called optimistic where it chose the weights. Every string of the run
-is escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
+The page is one file: styles, figures and numbers are inside it, and it loads nothing from any network. Its headline is
+the test split; validation is folded away, and called optimistic where it chose the weights. Every string of the run is
+escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from pathlib import Path
 from etude.cli.runner import guard_command
 from etude.config.options import asks_for_help
 from etude.errors import UserError
-from etude.evaluation.measure import write
 from etude.reports.run_report import write_report
-
-NEEDED = ("predictions.parquet", "record.json")
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,11 +32,12 @@ def _report(words: list[str]) -> int:
     if asks_for_help(words):
         parser.print_help()
         return 0
-    runs: list[Path] = parser.parse_args(words).runs
-    for folder in runs:
-        if lacking := [name for name in NEEDED if not (folder / name).is_file()]:
-            raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
-    for folder in runs:
-        write(folder)
-        print(write_report(folder))  # noqa: T201
+    folders: list[Path] = parser.parse_args(words).runs
+    runs = [RunFolder(folder) for folder in folders]
+    for run in runs:
+        if lacking := run.missing_results():
+            raise UserError(f"{run.path} is not a finished run: it has no {' and no '.join(lacking)}.")
+    for run in runs:
+        write_metrics(run)
+        print(write_report(run))  # noqa: T201
     return 0

@@ -1,4 +1,4 @@
-"""The one entry point of every experiment: `python train.py backbone=ast task=multitask`."""
+"""Command `etude train`, the entry point of every experiment: `python train.py backbone=ast task=multitask`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from etude.files import os_errors
 from etude.sweeps import launcher
 from etude.sweeps.progress import STATUS, tell, tidy
 from etude.system import signals
-from etude.system.distributed import first
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compose, check and run; with `-m`, every point of a sweep.
+    """Compose, validate and run a config; with `-m`, every job of a sweep.
 
     Args:
-        argv: Hydra overrides and options; none takes the command line's.
+        argv: Hydra overrides and options; None takes the command line.
 
     Returns:
-        0, also where the results are on disk and a tracker did not get them; 1 when a run failed; 2 when the command,
-        the config or the data have to be mended; 130 after Ctrl-C; 143 after SIGTERM.
+        0, also if the results are on disk and a tracker did not get them; 1 if a run failed; 2 if the command, the
+        config or the data have to be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
     return guard_command(lambda: _main(argv), os_errors.OTHER_RUN)
 
@@ -74,7 +73,7 @@ def _main(argv: Sequence[str] | None) -> int:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             with os_errors.explained(folder, os_errors.OTHER_RUN):
-                score = _job(config, folder)
+                score = start.run_composed(config, folder)
             start.close(folder)
             return score
         except KeyboardInterrupt:
@@ -134,41 +133,6 @@ def _main(argv: Sequence[str] | None) -> int:
         tidy()
         start.close_all()
     return state["status"] or STATUS.status
-
-
-def _job(composed: Any, folder: Path) -> float | None:
-    """Run one composed config in its folder; returns its score of the validation part, for a search."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from etude.evaluation.monitor import monitored_score  # heavy: numpy
-
-    config, resume = start.checked(composed, folder)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
-        try:
-            launcher.refuse_processes(config["trainer"])
-            there = launcher.standing(folder, config)
-        except UserError:
-            start.discard(folder)
-            raise
-        if first():
-            start.claim(folder, resume or there != launcher.NEW)
-        if there == launcher.FINISHED:
-            log.info("%s: is finished", os.path.relpath(folder))
-            return monitored_score(folder)
-        resume = there == launcher.BEGUN
-    metrics = start.run_in_folder(config, folder, resume)
-    if metrics:
-        _show(folder)
-    return monitored_score(folder) if metrics else None
-
-
-def _show(folder: Path) -> None:
-    """The result table and where the report is."""
-    from etude.reports.comparison.compare import show  # heavy: numpy
-
-    show([folder])
-    log.info("report: %s", os.path.relpath(folder / "report.html"))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str],
     from hydra._internal.callbacks import Callbacks
     from hydra.core import utils as jobs
 
-    report, callbacks, save = utils.run_and_report, hydra.Callbacks, jobs._save_config  # type: ignore[attr-defined]
+    report, callbacks, save_config = utils.run_and_report, hydra.Callbacks, jobs._save_config  # type: ignore[attr-defined]
 
     class CheckedCallbacks(Callbacks):
         """Callbacks of a config, without those that are null, after the first one."""
@@ -146,7 +146,7 @@ def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str],
 
     def checked_save(cfg: DictConfig, filename: str, output_dir: Path) -> None:
         before_write(output_dir, filename)
-        save(cfg, filename, output_dir)
+        save_config(cfg, filename, output_dir)
 
     utils.run_and_report = lambda func: func()
     hydra.Callbacks = CheckedCallbacks  # type: ignore[attr-defined]
@@ -156,7 +156,7 @@ def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str],
     finally:
         utils.run_and_report = report
         hydra.Callbacks = callbacks  # type: ignore[attr-defined]
-        jobs._save_config = save
+        jobs._save_config = save_config
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:

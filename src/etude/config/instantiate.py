@@ -5,61 +5,51 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etude.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
-
-# Modules whose public names a checkpoint may call: they build parts of a network and neither write nor fetch.
+# Modules whose public names a checkpoint may call: they build parts of a network and neither write nor download.
 NETWORK = (
-    *(
-        "etude.audio.frontend",
-        "etude.audio.kaldi",
-        "etude.audio.log_mel",
-        "etude.training.augmentation",
-        "etude.backbones",
-        "etude.data.feature",
-    ),
-    *("etude.training.optimiser", "etude.tasks"),
+    "etude.audio.frontend",
+    "etude.audio.kaldi",
+    "etude.audio.log_mel",
+    "etude.backbones",
+    "etude.data.feature",
+    "etude.tasks",
+    "etude.training.augmentation",
+    "etude.training.optimiser",
 )
-# And those that a run which is resumed may call as well.
+# Modules whose public names the config of a resumed run may call as well.
 TRUSTED = (
-    *(
-        *NETWORK,
-        "etude.training.callbacks",
-        "etude.data.datamodule",
-        "etude.data.sources",
-        "etude.data.splits",
-        "etude.training.callbacks",
-    ),
-    *(
-        "etude.training.lr_finder",
-        "etude.loggers",
-        "etude.training.transfer",
-        "pytorch_lightning.callbacks",
-        "pytorch_lightning.trainer.trainer",
-    ),
+    *NETWORK,
+    "etude.data.datamodule",
+    "etude.data.sources",
+    "etude.data.splits",
+    "etude.loggers",
+    "etude.training.callbacks",
+    "etude.training.lr_finder",
+    "etude.training.transfer",
+    "pytorch_lightning.callbacks",
+    "pytorch_lightning.trainer.trainer",
 )
 
 
 def make(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what a config node names with what it holds.
+    """Call the target of a config node with the values of the node.
 
     Args:
         node: Plain mapping with `_target_`; nodes inside it are made first.
-        args: Positional arguments that the config cannot know.
+        args: Positional arguments that are not in the config.
         kwargs: Further named arguments.
 
     Returns:
-        What the target returns.
+        The return value of the target.
 
     Raises:
         UserError: The target does not exist or does not take these values.
     """
-    values = {key: _value(value) for key, value in node.items() if key != "_target_"}
+    values = {key: make_nested(value) for key, value in node.items() if key != "_target_"}
     target = resolve(str(node["_target_"]))
     try:
         return target(*args, **values, **kwargs)
@@ -70,7 +60,7 @@ def make(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def resolve(name: str) -> Any:
-    """The class or function of a dotted name, e.g. `etude.backbones.cnn.CNN`.
+    """Return the class or function of a dotted name, e.g. `etude.backbones.cnn.CNN`.
 
     The module is imported and the last part looked up in it, nothing else:
     `etude.training.augmentation.torch.hub.load` is no such name, although attributes lead there.
@@ -83,7 +73,7 @@ def resolve(name: str) -> Any:
 
 
 def vet(node: Any, packages: tuple[str, ...] = TRUSTED) -> None:
-    """Refuse a config that somebody else may have written when it would call what is not trusted.
+    """Refuse a config of unknown origin with a target that is not trusted.
 
     Args:
         node: A whole config or any part of it, from a checkpoint or a run folder. Trusted are public names that are
@@ -91,7 +81,7 @@ def vet(node: Any, packages: tuple[str, ...] = TRUSTED) -> None:
         packages: Whose public names are trusted.
 
     Raises:
-        UserError: A target is outside, or is only borrowed by a trusted module from somewhere else.
+        UserError: A target is outside, or a trusted module only imports it from somewhere else.
     """
     if isinstance(node, Mapping):
         if isinstance(name := node.get("_target_"), str):
@@ -114,14 +104,15 @@ def _within(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-def _value(value: Any) -> Any:
+def make_nested(value: Any) -> Any:
+    """Return a plain value in which every node with a target is made."""
     if isinstance(value, Mapping):
-        return make(value) if "_target_" in value else {key: _value(item) for key, item in value.items()}
-    return [_value(item) for item in value] if isinstance(value, list) else value
+        return make(value) if "_target_" in value else {key: make_nested(item) for key, item in value.items()}
+    return [make_nested(item) for item in value] if isinstance(value, list) else value
 
 
 def _deep(error: BaseException) -> bool:
-    """Whether an error comes from far inside what was called, where a traceback says more than a sentence."""
+    """Return whether an error comes from deep inside the target, where a traceback is more useful than a sentence."""
     trace, depth = error.__traceback__, 0
     while trace is not None:
         trace, depth = trace.tb_next, depth + 1

@@ -21,7 +21,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
     return "--help" in words or "-h" in words
 
 
-def parse(words: Sequence[str], options: Options, empty: str = "") -> tuple[list[str], dict[str, Any]]:
+def split_options(words: Sequence[str], options: Options, empty: str = "") -> tuple[list[str], dict[str, Any]]:
     """Separate the options of a command from its other words.
 
     Args:
@@ -53,12 +53,12 @@ def parse(words: Sequence[str], options: Options, empty: str = "") -> tuple[list
     return others, values
 
 
-def read(words: Sequence[str], options: Options, otherwise: str = "is") -> tuple[list[str], dict[str, Any]]:
+def read_options(words: Sequence[str], options: Options, otherwise: str = "is") -> tuple[list[str], dict[str, Any]]:
     """Return the names and the options among the words of a command that has no other words.
 
     Args:
         words: Words of the command line.
-        options: The options of the command, as for `parse`.
+        options: The options of the command, as for `split_options`.
         otherwise: Beginning of the error message for any other word, such as "is no file, and".
 
     Returns:
@@ -67,7 +67,7 @@ def read(words: Sequence[str], options: Options, otherwise: str = "is") -> tuple
     Raises:
         UserError: A word is neither, or an option has a wrong value.
     """
-    names, values = parse(words, options, EMPTY)
+    names, values = split_options(words, options, EMPTY)
     if unknown := [word for word in names if not is_name(word)]:
         keys = ", ".join(f"{key}=" for key in options)
         raise UserError(f"{unknown[0]}: {otherwise} none of {keys}; --help shows what they take")

@@ -21,14 +21,15 @@ SEVERAL = "several values make a sweep; add -m"
 
 @dataclass
 class ParsedOverride:
-    """What is known of a word.
+    """Parsed override with its faults.
 
     Args:
-        text: As it was typed.
-        faults: A sentence for each thing that is wrong with it.
-        group: The group that it chooses from, or "".
-        instead: The words that it, or what was probably meant by it, stands for: several in a sweep, none when that is
-            not known.
+        text: The override as it was typed.
+        faults: A sentence for each fault.
+        group: The group of a choice, or "".
+        instead: The overrides with single values that it, or its probable correction, expands to: several in a sweep,
+            none where there is no correction.
+        swept: Whether it has several values.
     """
 
     text: str
@@ -51,13 +52,13 @@ def parse_overrides(texts: Sequence[str], loader: Any = None) -> list[Override]:
 
 
 def check_override(composer: Composer, text: str, sweep: bool, several: str = SEVERAL) -> ParsedOverride:
-    """Judge a word.
+    """Parse an override and find its faults.
 
     Args:
-        composer: Finds the groups.
+        composer: Hydra, which finds the groups.
         text: Such as `backbone=lstm`.
-        sweep: Whether several values are what is wanted.
-        several: What is said of them where they are not.
+        sweep: Whether several values make a sweep.
+        several: Error message for several values without a sweep.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -89,47 +90,47 @@ def check_override(composer: Composer, text: str, sweep: bool, several: str = SE
     if override.is_delete():
         word.instead = [text]
     elif not grouped:
-        word.instead = [f"{key}={one}" for one in values]
+        word.instead = [f"{key}={value}" for value in values]
     else:
         _choose(repository, word, override, values)
     return word
 
 
 def _choose(repository: Any, word: ParsedOverride, override: Override, values: list[str]) -> None:
-    """Whether the options of a group are there."""
+    """Set the faults and corrections of the choice of a group's options."""
     key = word.text.partition("=")[0]
     group = override.key_or_group
     for text in values:
         several = text.startswith("[")
         parts = text.strip("[]").split(",") if several else [text]
         wanted = [part.strip(" '\"") for part in parts if part.strip() or not several]
-        meant = []
+        corrected = []
         for option in wanted:
             if repository.config_exists(f"{group}/{option}"):
-                meant.append(option)
+                corrected.append(option)
                 continue
-            said, near = _no_option(repository, group, option)
-            word.faults.append(f"{key}={option}: {said}")
-            meant += [near] if near else []
-        if len(meant) == len(wanted):
-            word.instead.append(f"{key}=[{','.join(meant)}]" if several else f"{key}={meant[0]}")
+            message, near = _no_option(repository, group, option)
+            word.faults.append(f"{key}={option}: {message}")
+            corrected += [near] if near else []
+        if len(corrected) == len(wanted):
+            word.instead.append(f"{key}=[{','.join(corrected)}]" if several else f"{key}={corrected[0]}")
 
 
 def _no_option(repository: Any, group: str, option: str) -> tuple[str, str]:
-    """What is said of an option that is not there, and which was probably meant."""
+    """Return the message for an option that does not exist, and the nearest one that does, or ""."""
     if _is_group(repository, f"{group}/{option}"):
-        inside = [f"{option}/{name}" for name in _every(repository, f"{group}/{option}")]
+        inside = [f"{option}/{name}" for name in _nested_options(repository, f"{group}/{option}")]
         return f"is a folder of options; there are {', '.join(inside)}", ""
     folder = option.rpartition("/")[0]
     nested = [f"{folder}/{name}" for name in _options(repository, f"{group}/{folder}")] if folder else []
-    options = nested or (_every if folder else _options)(repository, group)
+    options = nested or (_nested_options if folder else _options)(repository, group)
     near = get_close_matches(option, options, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"no such option; {hint}there are {', '.join(options) or 'none'}", near[0] if near else ""
 
 
 def _unreadable(parser: Any, key: str, value: str) -> str:
-    """Why a word is not of Hydra's grammar, and what to do."""
+    """Return why an override does not follow Hydra's grammar, and how to correct it."""
     from hydra.errors import HydraException
 
     try:
@@ -156,12 +157,12 @@ def _options(repository: Any, group: str) -> list[str]:
     return sorted(repository.get_group_options(group, ObjectType.CONFIG))
 
 
-def _every(repository: Any, group: str) -> list[str]:
-    """The options of a group and of the groups in it, but for those that others are made of."""
+def _nested_options(repository: Any, group: str) -> list[str]:
+    """Return the options of a group and of the groups in it, without those that options are composed of."""
     from hydra.core.object_type import ObjectType
 
     inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in PARTS]
-    nested = [f"{name}/{option}" for name in inner for option in _every(repository, f"{group}/{name}")]
+    nested = [f"{name}/{option}" for name in inner for option in _nested_options(repository, f"{group}/{name}")]
     return sorted({*_options(repository, group), *nested})
 
 

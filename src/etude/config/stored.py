@@ -18,34 +18,35 @@ LARGEST = 100_000  # values of a config; aliases of YAML make billions of a few 
 REMOTE = ("http", "https", "databricks")  # addresses of trackers that are not on this machine
 
 
-def is_finished(folder: Path) -> bool:
-    """Return whether a run has all of its files: the report is the last that is written."""
-    return (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
-
-
-def stored_config(folder: Path) -> dict[str, Any]:
-    """Return the config of the run that is resumed, with its places for output recomputed.
-
-    Args:
-        folder: The run's folder.
+def place_overrides() -> list[str]:
+    """Return the overrides beside `resume` of the command that Hydra runs.
 
     Raises:
-        UserError: The command names other settings than places for output, the run is finished, or its config cannot be
-            read or would call code that is not trusted.
+        UserError: The command names other settings than places for output.
     """
     from hydra.core.hydra_config import HydraConfig
 
     overrides = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
     if others := [override for override in overrides if override.partition("=")[0] not in OUTPUTS]:
         raise UserError(f"resume goes on with the run's own config; leave out {' '.join(others)}")
-    if is_finished(folder):
-        raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-    config = read(folder / "config.yaml")
+    return overrides
+
+
+def stored_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the config of the run that is resumed, with its places for output recomputed.
+
+    Args:
+        path: The config.yaml in the run's folder.
+        overrides: `key=value` for the places that the command line names in their stead.
+
+    Raises:
+        UserError: The config cannot be read or would call code that is not trusted.
+    """
+    config = read(path)
     vet(config)
     if faults := problems(config):
-        path = os.path.relpath(folder / "config.yaml")
-        raise UserError("\n  ".join([f"{path}: the run cannot be resumed:", *faults]))
-    return relocate(config, folder, overrides)
+        raise UserError("\n  ".join([f"{os.path.relpath(path)}: the run cannot be resumed:", *faults]))
+    return relocate(config, path.parent, overrides)
 
 
 def read(path: Path) -> dict[str, Any]:

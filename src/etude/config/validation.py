@@ -1,7 +1,7 @@
 """Validation of a config against the signatures of the code, without imports.
 
-Importing torch to find a typing error in a config costs seconds; parsing one file costs a millisecond. The signature is
-the schema: a new backbone is checked from the moment its file is there.
+Importing torch to find a typing error in a config takes seconds; parsing one file takes a millisecond. The signature is
+the schema: a new backbone is validated as soon as its file exists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Signature:
-    """Names that can be given, the annotations they have, and whether any other name is taken too."""
+    """Parameters of a class or function.
+
+    Args:
+        takes: Annotations by name.
+        open: Whether any other name is accepted too.
+    """
 
     takes: dict[str, str]
     open: bool
@@ -27,7 +32,7 @@ class Signature:
 
 @lru_cache(maxsize=256)
 def signature(name: str) -> Signature | None:
-    """The signature of a dotted name.
+    """Return the signature of a dotted name.
 
     Args:
         name: For example `etude.backbones.cnn.CNN`.
@@ -36,7 +41,7 @@ def signature(name: str) -> Signature | None:
         Its parameters, or None when there is no source to read.
 
     Raises:
-        LookupError: The module is there, but has nothing of this name; or there is no such module.
+        LookupError: There is no such module, or the module has no such name.
     """
     module, _, attribute = name.rpartition(".")
     path = _file(module)
@@ -51,7 +56,7 @@ def signature(name: str) -> Signature | None:
 
 
 def _file(module: str) -> Path | None:
-    """Source of a module, found by walking the folders: importlib would import its parent packages."""
+    """Return the source of a module without importlib, which would import its parent packages."""
     parts = module.split(".")
     spec = PathFinder.find_spec(parts[0])
     if spec is None or spec.origin is None:
@@ -71,7 +76,7 @@ Found = tuple[ast.ClassDef | ast.FunctionDef, Path, str]
 
 
 def _find(path: Path, module: str, name: str) -> Found | None:
-    """The definition of a name in a file, or where the file imports it from."""
+    """Return the definition of a name in a file, or in the file that it is imported from."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return node, path, module
@@ -110,7 +115,7 @@ def _of(node: ast.ClassDef | ast.FunctionDef, path: Path, module: str) -> Signat
 
 
 def _is_field(node: ast.AnnAssign) -> bool:
-    """Whether a line of a dataclass is a parameter of its __init__."""
+    """Return whether a line of a dataclass is a parameter of its __init__."""
     hidden = node.value is not None and "init=False" in ast.unparse(node.value)
     return not hidden and "ClassVar" not in ast.unparse(node.annotation)
 
@@ -121,15 +126,15 @@ def _arguments(args: ast.arguments, skip: int) -> Signature:
 
 
 TOP = (
-    "data", "feature", "augment", "backbone", "head", "task", "balance", "transfer", "optim", "trainer", "callbacks",
+    "data", "feature", "augment", "backbone", "head", "task", "weighting", "transfer", "optim", "trainer", "callbacks",
     "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep",
 )  # fmt: skip
-NEEDED = ("data", "feature", "backbone", "head", "task", "balance", "optim", "trainer")
+NEEDED = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
 TASK = ("targets", "monitor", "mode")
 PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
-# settings of the trainer that a run makes itself, or that would take away what it needs, and the way to what is meant
+# settings of the trainer that a run sets itself, or that would disable what it needs, and what to use instead
 OTHERWISE = {
     "logger": "a run makes it from the group `logger`; logger.csv=null leaves curves.csv out",
     "callbacks": "a run makes them from the group `callbacks`",
@@ -156,13 +161,13 @@ MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
-    """Everything wrong with a resolved config.
+    """Return the faults of a resolved config.
 
     Args:
-        config: Plain values, as a run would get them.
+        config: Plain values, as a run gets them.
 
     Returns:
-        One sentence per fault, each beginning with the key that it is about; empty when there is none.
+        One sentence per fault, each beginning with its key; empty if there is none.
     """
     read = ("task", "trainer", "optim", "choices")  # whose values the checks below look at
     if strange := [key for key in read if config.get(key) and not isinstance(config[key], Mapping)]:
@@ -195,7 +200,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def node_problems(path: str, node: Any) -> Iterator[str]:
-    """Faults of one node and of those inside it."""
+    """Yield the faults of a node and of the nodes inside it."""
     if node is None:
         return
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
@@ -213,9 +218,9 @@ def node_problems(path: str, node: Any) -> Iterator[str]:
         for key, value in settings.items():
             yield from _type(f"{path}.{key}", value, known.takes.get(key, ""))
     for key, value in settings.items():
-        for place, item in enumerate(value) if isinstance(value, list) else [("", value)]:
+        for index, item in enumerate(value) if isinstance(value, list) else [("", value)]:
             if isinstance(item, Mapping) and "_target_" in item:
-                yield from node_problems(f"{path}.{key}" + (f"[{place}]" if place != "" else ""), item)
+                yield from node_problems(f"{path}.{key}" + (f"[{index}]" if index != "" else ""), item)
 
 
 def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
@@ -230,7 +235,7 @@ def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the settings of the trainer that do not fit a run, and those that do not fit its callbacks."""
+    """Yield the faults of trainer settings that do not fit a run or its callbacks."""
     trainer, callbacks = config.get("trainer") or {}, config.get("callbacks") or {}
     if not isinstance(trainer, Mapping) or not isinstance(callbacks, Mapping):
         return
@@ -260,7 +265,7 @@ def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unmonitored(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what stops the validation that callbacks wait for."""
+    """Yield the faults of settings that stop the validation that callbacks wait for."""
     waiting = [name for name, node in callbacks.items() if str(node.get("monitor") or "").startswith("val/")]
     if not waiting:
         return
@@ -273,7 +278,7 @@ def _unmonitored(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[str
 
 
 def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
-    """Keys that nobody reads, each with the nearest that somebody does."""
+    """Yield a fault for each unknown key, with the nearest key that is known."""
     for key in node:
         if key not in allowed:
             near = get_close_matches(str(key), list(allowed), n=1)
@@ -282,7 +287,7 @@ def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
 
 
 def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
-    """A plain value of the wrong type; annotations that are not plain are left to the code itself."""
+    """Yield a fault for a plain value of the wrong type; other annotations are left to the code itself."""
     if annotation.startswith("Optional["):
         annotation = f"{annotation[9:-1]} | None"
     if annotation.startswith("Union["):

@@ -40,7 +40,8 @@ class MusicData(LightningDataModule):
         eval_crops: Judge this many crops of each clip, evenly spaced, by the mean of their outputs; none judges whole
             clips.
         buckets: Put clips of like length into a batch, which saves padding where lengths differ.
-        balance: Draw the classes of this label equally often in training; none draws every clip once an epoch.
+        balanced_sampling: Draw the classes of this label equally often in training; none draws every clip once an
+            epoch.
         workers: Processes that load. None at all (0) is fastest on small machines: a batch is one read of the map.
         overfit: Train on this many clips of the training part, the same crops each step, and judge on them too. A test
             of the network, never of its score; none for real work.
@@ -72,7 +73,7 @@ class MusicData(LightningDataModule):
         crop: float | dict[str, float] | None = 5.0,
         eval_crops: int | None = None,
         buckets: bool = False,
-        balance: str | None = None,
+        balanced_sampling: str | None = None,
         workers: int = 0,
         overfit: int | None = None,
         packs: str = "outputs/packs",
@@ -98,12 +99,12 @@ class MusicData(LightningDataModule):
                 raise ValueError(f"data.{name} must be greater than 0, got {value}")
         if eval_crops and crop is None:
             raise ValueError("data.eval_crops needs data.crop, the length of each crop")
-        if balance is not None and source.targets.get(balance, {}).get("kind") != "label":
-            raise ValueError(f"data.balance must name a label of this data, got {balance!r}")
+        if balanced_sampling is not None and source.targets.get(balanced_sampling, {}).get("kind") != "label":
+            raise ValueError(f"data.balanced_sampling must name a label of this data, got {balanced_sampling!r}")
         self.source, self.feature, self.split, self.overfit = source, feature, split, overfit
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
-        self.eval_crops, self.buckets, self.balance = eval_crops, buckets, balance
+        self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
         longest = None if max_seconds is None else float(max_seconds)
         self.rules = PackOptions(Path(packs), min_seconds, max_skipped, read_only=packs_read_only, longest=longest)
 
@@ -174,7 +175,7 @@ class MusicData(LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         size = self.batch_size if train else self.eval_batch_size * world
         lengths = self.pack.lengths[self.rows(part)] if self.buckets else None
-        weights = self._weights() if train and self.balance else None
+        weights = self._weights() if train and self.balanced_sampling else None
         order = CropBatchSampler(len(self.rows(part)), size, train, self.seed, rank, world, lengths, weights)
         workers = self._usable_workers()
         return DataLoader(
@@ -209,8 +210,8 @@ class MusicData(LightningDataModule):
 
     def _weights(self) -> np.ndarray:
         """How often each clip of the training part is drawn (n,): inversely to its class's size, or as on average."""
-        assert self.balance is not None
-        y = self.y[self.balance][self.rows("train")].numpy()
+        assert self.balanced_sampling is not None
+        y = self.y[self.balanced_sampling][self.rows("train")].numpy()
         counts = np.bincount(y[y >= 0], minlength=1)
         return np.where(y >= 0, 1 / np.maximum(counts, 1)[y], np.count_nonzero(counts) / max(1, counts.sum()))
 

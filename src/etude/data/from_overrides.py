@@ -130,7 +130,7 @@ def _module(config: Any) -> MusicData:
 def _translate(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
     """Return the overrides of Hydra, the settings of the source, and the options of the preparation."""
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} | {"outputs"}
-    others, own = options.parse(words, OPTIONS)
+    others, own = options.split_options(words, OPTIONS)
     overrides: list[str] = []
     settings: dict[str, str] = {}
     for word in others:

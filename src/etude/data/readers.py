@@ -88,7 +88,7 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
     made = asdict(MADE)
     if other := [key for key, value in asdict(front).items() if key != "sync" and value != made[key]]:
         values = ", ".join(f"feature.front.{key}={'null' if made[key] is None else made[key]}" for key in other)
-        raise DataError(f"these frames are ready, and were made with {values}: choose feature/front=lab")
+        raise DataError(f"these frames are ready, and were made with {values}: choose feature/front=patreco")
     if not path.is_file():
         raise DecodeError(f"{path}: there is no such file")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ from etude.inference.page import name_of
 from etude.inference.windows import WindowPlan
 from etude.reports import clip_frames
 from etude.reports.clip_frames import files
+from etude.runs.folder import METRICS, RECORD, RunFolder, run_of
+from etude.runs.readers import read_mapping
 
 if TYPE_CHECKING:
     from etude.inspection.clips import InspectedRun
@@ -78,15 +79,15 @@ def about(model: Model, plan: WindowPlan, folder: Path | None) -> NetworkDescrip
             raise
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{folder}: its record.json or metrics.json does not hold what a run writes ({reason}); restore both "
+            f"{folder}: its {RECORD} or {METRICS} does not hold what a run writes ({reason}); restore both "
             "files, or name the checkpoint alone"
         ) from error
 
 
 def home(run: Path, checkpoint: Path) -> Path | None:
     """Return the run folder of a checkpoint; None where it lies in none."""
-    folder = run if run.is_dir() else checkpoint.resolve().parent.parent
-    return folder if (folder / "config.yaml").is_file() else None
+    folder = run if run.is_dir() else run_of(checkpoint.resolve())
+    return folder if RunFolder(folder).config_path.is_file() else None
 
 
 def examples(run: InspectedRun | None, near: NeighbourSearch) -> list[Example]:
@@ -117,7 +118,9 @@ def examples(run: InspectedRun | None, near: NeighbourSearch) -> list[Example]:
 
 
 def _about(model: Model, plan: WindowPlan, folder: Path | None) -> NetworkDescription:
-    record, metrics = _json(folder, "record.json"), _json(folder, "metrics.json")
+    run = RunFolder(folder) if folder else None
+    record = _content(run.record_path) if run else {}
+    metrics = _content(run.metrics_path) if run else {}
     made, data = record.get("model", {}), record.get("data", {})
     kind = f"{type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"
     trained = data.get("splits", {}).get("train", {})
@@ -131,7 +134,7 @@ def _about(model: Model, plan: WindowPlan, folder: Path | None) -> NetworkDescri
     if record.get("trial"):
         found.limits.append(f"This is a trial (debug={record['trial']}), whose numbers mean nothing.")
     if not found.scores:
-        found.limits.append("Nothing is known here of how well it does: its run has no metrics.json beside it.")
+        found.limits.append(f"Nothing is known here of how well it does: its run has no {METRICS} beside it.")
     groups = [target["splits"]["test"]["groups"] for target in metrics.get("targets", {}).values()]
     if groups and min(groups) < FEW_GROUPS:
         found.limits.append("From so few groups the intervals are rough, and as a rule too narrow.")
@@ -159,17 +162,15 @@ def _scored(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _json(folder: Path | None, name: str) -> dict[str, Any]:
-    """What a file of the run holds; nothing where there is none.
+def _content(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of the run, whose structure is not checked; empty where it is missing.
 
     Raises:
         UserError: It is damaged.
     """
-    path = folder / name if folder else None
-    if path is None or not path.is_file():
+    if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return read_mapping(path)
+    except ValueError as error:
         raise UserError(f"{path}: cannot be read as JSON; take the file away, or from where it is whole") from error
-    return found if isinstance(found, dict) else {}

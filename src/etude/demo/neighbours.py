@@ -26,7 +26,7 @@ from etude.reports.maps.embeddings import embeddings
 from etude.reports.maps.projection import NoMap
 from etude.reports.maps.quality import nearest
 from etude.reports.worst_errors import CREDIT, credit
-from etude.runs import readers
+from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-NAME = "embeddings.npz"
 BATCH = 32  # clips that are embedded at a time
 COUNT, SAMPLE = 6, 2000  # clips that are shown; clips whose own neighbours give the usual distance
 ALONE = "A checkpoint alone knows no clips; with the folder of its run, those of its training are compared here."
@@ -181,7 +180,7 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
     try:
         table = run.predictions()
         if table is None:
-            nothing.why += f", and the run has no {readers.TABLE}."
+            nothing.why += f", and the run has no {PREDICTIONS}."
             return nothing
         x = embeddings(table)
     except (UserError, NoMap) as error:
@@ -199,14 +198,10 @@ def split_rows(run: InspectedRun, part: str) -> np.ndarray:
     Raises:
         UserError: The run does not say which clips were where, or none of them is in its data.
     """
-    import pandas as pd
-
-    path = run.folder / "split.csv"
-    try:
-        split = pd.read_csv(path, dtype=str, keep_default_na=False)
-        ids = set(split["id"][split["split"] == part])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read as a table of id and split") from error
+    path = run.files.split_path
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read as a table of id and split")
+    ids = {clip for clip, known in run.files.split.items() if known == part}
     rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
     if not len(rows):
         raise UserError(f"{path}: none of its clips of the part {part} is in the data")
@@ -236,7 +231,7 @@ def embed_clips(run: InspectedRun, model: Model, plan: WindowPlan, rows: np.ndar
 def read_embeddings(folder: Path, key: EmbeddingKey) -> np.ndarray | None:
     """Read the stored embeddings (n, D), float32; None where they are of other clips, or the file is damaged."""
     try:
-        with np.load(folder / NAME, allow_pickle=False) as kept:
+        with np.load(folder / EMBEDDINGS, allow_pickle=False) as kept:
             same = (str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist())) == key
             x = kept["x"] if same else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -247,7 +242,7 @@ def read_embeddings(folder: Path, key: EmbeddingKey) -> np.ndarray | None:
 def write_embeddings(folder: Path, key: EmbeddingKey, x: np.ndarray) -> None:
     """Store embeddings, completely or not at all; a folder that cannot be written to is only a warning."""
     try:
-        with replacing(folder / NAME) as draft, draft.open("wb") as file:
+        with replacing(folder / EMBEDDINGS) as draft, draft.open("wb") as file:
             np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -17,7 +17,6 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from etude.api.run import weights
 from etude.demo.about import about, examples, home
 from etude.demo.neighbours import NeighbourSearch, load_library
 from etude.demo.page import AttributionView, DemoContent, head, page, theme
@@ -28,6 +27,7 @@ from etude.errors import UserError
 from etude.inference.model import Model
 from etude.inspection.clips import InspectedRun
 from etude.reports.comparison.runs import printable
+from etude.runs.folder import find_weights
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -133,7 +133,7 @@ def ending_by_signal() -> Iterator[None]:
 
 def load_content(wish: DemoOptions) -> DemoContent:
     """Load the content of the page; embeddings of the training part are computed, unless they are stored."""
-    checkpoint = weights(wish.run)
+    checkpoint = find_weights(wish.run)
     model = Model(checkpoint, wish.device)
     plan = model.plan()
     folder = home(wish.run, checkpoint)

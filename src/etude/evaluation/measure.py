@@ -1,14 +1,13 @@
-"""The table of predictions, one row per clip, to every number that a report shows.
+"""Metrics of a table of predictions, one row per clip: every number that a report shows.
 
 Nothing here is a mean of batch metrics, and nothing is computed anywhere else: metrics.json is a pure function of
-predictions.parquet and of what record.json says about the targets.
+predictions.parquet and of the targets in record.json.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,6 @@ import numpy as np
 from etude.errors import UserError
 from etude.evaluation import bootstrap, calibration
 from etude.evaluation.metrics import PRIMARY, classification, regression
-from etude.files.atomic import write_text
-from etude.runs import readers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,19 +49,6 @@ def measure(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0)
         about: dict[str, Any] = {key: target[key] for key in ("kind", "classes", "low", "high") if key in target}
         measured[name] = about | {"note": target.get("note", ""), "primary": PRIMARY[kind], "splits": parts}
     return {"version": 1, "resamples": bootstrap.RESAMPLES, "level": 0.95, "targets": plain(measured)}
-
-
-def write(folder: str | Path) -> Path:
-    """Measure a run folder: reads predictions.parquet and record.json, writes metrics.json. Returns its path.
-
-    The file appears whole or not at all: a run that has metrics.json is a finished run.
-    """
-    folder = Path(folder)
-    targets = readers.record(folder)["targets"]
-    metrics = readers.sealed(measure(readers.table(folder), targets))
-    return write_text(
-        folder / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
 
 
 def confusion(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
@@ -146,7 +130,7 @@ def _calibration(
     }
 
 
-def values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
+def values(part: DataFrame, column: str, target: Mapping[str, Any]) -> np.ndarray:
     """A column as class indices (n,) int64, or as numbers (n,) float64. Every clip must have one."""
     values = part[column]
     if values.isna().any():
@@ -160,7 +144,7 @@ def values(part: DataFrame, column: str, target: dict[str, Any]) -> np.ndarray:
     return values.map(index).to_numpy(dtype=np.int64)
 
 
-def scorer(true: np.ndarray, target: dict[str, Any]) -> bootstrap.ResampledScore:
+def scorer(true: np.ndarray, target: Mapping[str, Any]) -> bootstrap.ResampledScore:
     """All metrics of a target as a function of predictions (n,) and weights (R, n) or None."""
     if target["kind"] == "scalar":
         return lambda pred, weights: regression(true, pred, weights)

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from etude.evaluation import bootstrap
 from etude.evaluation.formatting import NAMES, UNDEFINED, capital, ends, number, plural
 from etude.evaluation.measure import scorer, values
 from etude.evaluation.metrics import LOWER_IS_BETTER, PRIMARY
-from etude.reports.comparison.runs import ComparedRun, printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -172,16 +170,64 @@ MOST_RESAMPLES = 20_000
 MOST_WEIGHTS = 2**26  # of clips, in memory at once
 
 
-def pairs(
-    runs: Sequence[ComparedRun], names: Mapping[Path, str], part: str = "test", metric: str = ""
-) -> tuple[list[Pair], list[str]]:
+@dataclass(frozen=True)
+class ScoredRun:
+    """Predictions of one target by one run.
+
+    Args:
+        title: Title of the run.
+        target: The target's entry in metrics.json.
+        table: Columns id, group, `{t}.true` and `{t}.pred` of the clips that have a label, in the order of their ids.
+        clips: Hash of the clips with their truths: runs are paired that have the same.
+    """
+
+    title: str
+    target: Mapping[str, Any]
+    table: DataFrame
+    clips: str
+
+
+def scored_run(title: str, name: str, target: Mapping[str, Any], table: DataFrame, part: str) -> ScoredRun:
+    """Return the predictions of one target on one part.
+
+    Args:
+        title: Title of the run.
+        name: Name of the target.
+        target: Its entry in the run's metrics.json.
+        table: The run's predictions, at least the columns id, group, split, `{t}.true` and `{t}.pred`.
+        part: test or val.
+
+    Raises:
+        KeyError, TypeError, ValueError: The table or the entry does not hold what a run writes.
+    """
+    columns = ["id", "group", f"{name}.true", f"{name}.pred"]
+    table = table[(table["split"] == part) & table[columns[2]].notna()][columns].sort_values("id", kind="stable")
+    truths = table.iloc[:, :3].to_csv(index=False, header=False)
+    known = [target["kind"], sorted(target.get("classes", [])), truths]
+    return ScoredRun(title, target, table, hashlib.sha256(repr(known).encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class ScoredTarget:
+    """Runs that predicted one target.
+
+    Args:
+        name: Name of the target.
+        runs: Those whose predictions could be read.
+        remarks: Sentences about the others.
+    """
+
+    name: str
+    runs: list[ScoredRun] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def compare_pairs(targets: Iterable[ScoredTarget], metric: str = "") -> tuple[list[Pair], list[str]]:
     """Test all pairs of runs that were scored on the same clips, target by target.
 
     Args:
-        runs: Runs; those that are not finished are in no pair.
-        names: Their titles.
-        part: test or val.
-        metric: What is compared where a target has it; otherwise the metric that leads the target.
+        targets: The runs of each target.
+        metric: Metric that is compared where a target has it; otherwise the metric that leads the target.
 
     Returns:
         The pairs, and remarks about what could not be tested.
@@ -189,60 +235,38 @@ def pairs(
     found: list[Pair] = []
     remarks: list[str] = []
     hopeless: dict[str, list[str]] = defaultdict(list)
-    for name in dict.fromkeys(name for run in runs for name in run.metrics):
-        alike: dict[str, list[tuple[ComparedRun, DataFrame]]] = defaultdict(list)
-        for run in (run for run in runs if name in run.metrics):
-            try:
-                table = _table(run, name, part)
-                alike[_ground(run.metrics[name], table)].append((run, table))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                remarks.append(f"{names[run.folder]}: predictions.parquet cannot be tested: {_short(error)}.")
+    for scored in targets:
+        remarks += scored.remarks
+        alike: dict[str, list[ScoredRun]] = defaultdict(list)
+        for run in scored.runs:
+            alike[run.clips].append(run)
         for members in alike.values():
-            tested, remark = _family(members, names, name, metric)
+            tested, remark = _family(members, scored.name, metric)
             found += tested
             if remark:
-                hopeless[remark].append(name)
-        lone = [names[members[0][0].folder] for members in alike.values() if len(members) == 1]
+                hopeless[remark].append(scored.name)
+        lone = [members[0].title for members in alike.values() if len(members) == 1]
         if lone and len(alike) > 1:
-            remarks.append(f"Scored on clips of {name} that no other run here was scored on: {', '.join(lone)}.")
-    remarks += [f"{', '.join(targets)}: {remark}" for remark, targets in hopeless.items()]
+            remarks.append(f"Scored on clips of {scored.name} that no other run here was scored on: {', '.join(lone)}.")
+    remarks += [f"{', '.join(names)}: {remark}" for remark, names in hopeless.items()]
     return found, list(dict.fromkeys(remarks))
 
 
-def _table(run: ComparedRun, name: str, part: str) -> DataFrame:
-    """id, group, true and pred of the clips of a part that have a label, in the order of their ids."""
-    import pandas as pd
-
-    columns = ["id", "group", f"{name}.true", f"{name}.pred"]
-    table = pd.read_parquet(
-        run.folder / "predictions.parquet", columns=[*columns, "split"], page_checksum_verification=True
-    )
-    return table[(table["split"] == part) & table[columns[2]].notna()][columns].sort_values("id", kind="stable")
-
-
-def _ground(target: dict[str, Any], table: DataFrame) -> str:
-    """What two tables have in common when they are of the same clips with the same truths."""
-    known = [target["kind"], sorted(target.get("classes", [])), table.iloc[:, :3].to_csv(index=False, header=False)]
-    return hashlib.sha256(repr(known).encode()).hexdigest()
-
-
-def _family(
-    members: list[tuple[ComparedRun, DataFrame]], names: Mapping[Path, str], name: str, metric: str
-) -> tuple[list[Pair], str]:
-    """All pairs of runs on the same clips, corrected for how many they are, and a remark where that shows nothing."""
-    (run, table), count = members[0], len(members) * (len(members) - 1) // 2
+def _family(members: list[ScoredRun], name: str, metric: str) -> tuple[list[Pair], str]:
+    """Return all pairs of runs on the same clips, corrected for their number, and a remark where that shows nothing."""
+    target, table = members[0].target, members[0].table
+    count = len(members) * (len(members) - 1) // 2
     if not count or len(table) < 2:
         return [], ""
     if len(members) > MOST_RUNS:
         return [], f"{len(members)} runs on the same clips are too many to test each pair of them: compare fewer."
-    target = run.metrics[name]
     label = target["kind"] == "label"
     groups = table["group"].astype(object).where(table["group"].notna(), None).tolist()
     resamples = min(max(bootstrap.RESAMPLES, 100 * count), MOST_RESAMPLES, max(1, MOST_WEIGHTS // len(table)))
     true = values(table, f"{name}.true", target)
     held = len(set(bootstrap.codes(groups).tolist()))
     drawn = bootstrap.weights(groups, resamples, strata=true if label else None)
-    preds = [values(other, f"{name}.pred", target) for _, other in members]
+    preds = [values(member.table, f"{name}.pred", target) for member in members]
     results = [bootstrap.resampled_scores(scorer(true, target), pred, drawn) for pred in preds]
     lead = metric if metric in results[0][0] else PRIMARY[target["kind"]]
     found, p, accurate = [], [], []
@@ -255,7 +279,7 @@ def _family(
         only = mcnemar(preds[i] == true, preds[j] == true) if label else None
         accurate.append(only[2] if only else None)
         found.append(Pair(
-            names[members[i][0].folder], names[members[j][0].folder], name, lead, scores,
+            members[i].title, members[j].title, name, lead, scores,
             {"value": gain, "low": low, "high": high}, None, only[:2] if only else None, None,
             len(table), held, count,
         ))  # fmt: skip
@@ -270,7 +294,3 @@ def _family(
 
 def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _short(error: Exception) -> str:
-    return printable(str(error).splitlines()[0])[:160].rstrip(" .") if str(error) else type(error).__name__

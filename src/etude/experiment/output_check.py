@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from etude.errors import RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors, ownership
+from etude.runs.folder import MULTIRUN
 from etude.system.distributed import first
 
 HYDRA_OUTPUTS = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in hydra.output_subdir, where one is asked for
@@ -56,7 +57,7 @@ class OutputCheck(Callback):
             Refused: The folder cannot be used.
         """
         if folder := _selected(config, "hydra.sweep.dir"):
-            _refusing(check_third_party, folder, ("multirun.yaml",), start.SWEEP_OUTPUTS)
+            _refusing(check_third_party, folder, (MULTIRUN,), start.SWEEP_OUTPUTS)
 
 
 def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> None:

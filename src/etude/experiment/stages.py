@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -14,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import RunError, UserError
+from etude.evaluation.baselines import mel_statistics
+from etude.evaluation.predictions import assemble_predictions
+from etude.experiment import provenance
 from etude.files import atomic
+from etude.files.safe_read import read_checkpoint
+from etude.loggers.base import tracked
+from etude.loggers.finished_run import FinishedRun
+from etude.reports import run_report, worst_errors
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics, write_predictions, write_record, write_split
 from etude.system import signals
 from etude.system.distributed import first
 from etude.system.machine import usable_cores
@@ -27,13 +35,12 @@ from etude.training.build import (
 )
 from etude.training.checkpointing import restoring
 from etude.training.frozen_features import frozen_cache
+from etude.training.learner import Learner
 from etude.training.memory_errors import explain_memory_errors, of_memory
 
 if TYPE_CHECKING:
     import pandas as pd
     from pytorch_lightning import Trainer
-
-    from etude.training.learner import Learner
 
 
 log = logging.getLogger(__name__)
@@ -59,9 +66,6 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     import torch
     from pytorch_lightning import seed_everything
 
-    from etude.loggers.base import tracked
-    from etude.loggers.finished_run import Finished
-
     warnings.filterwarnings(
         "ignore",
         message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
@@ -73,13 +77,15 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     for noisy in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     begun = datetime.now().astimezone()
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise UserError(f"resume={folder}: there is no checkpoints/last.ckpt to go on from; start the run anew")
+    files = RunFolder(folder)
+    last = files.last_path
+    if resume and not files.is_resumable:
+        where = last.relative_to(folder).as_posix()
+        raise UserError(f"resume={folder}: there is no {where} to go on from; start the run anew")
     if resume and first():
-        atomic.clean(last.parent)
-    if resume and predicted(folder):
-        return complete(config, folder) if first() else {}
+        atomic.clean(files.checkpoints_path)
+    if resume and predicted(files):
+        return complete(config, files) if first() else {}
     torch.set_float32_matmul_precision("high")
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and knows no quota of a container
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -99,13 +105,13 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         learner.without_noise()
     if config.get("compile"):
         compile_backbone(learner)
-    check_strategy(config, learner.task.balance)
+    check_strategy(config, learner.task.weighting)
     trainer = build_trainer(config, folder, resume)
     say(data, learner)
     with tracked(trainer.loggers) as trackers:
         result = fit_and_measure(config, folder, trainer, learner, data, begun, last if resume else None)
         if result:  # all of it is in the folder
-            finished = Finished(folder)
+            finished = FinishedRun(RunFolder(folder))  # read anew
             for tracker in trackers:
                 tracker.hand_over(finished)
     return result
@@ -205,8 +211,6 @@ def say(data: MusicData, learner: Learner) -> None:
 
 def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """How training went: the epoch whose weights were kept, its score where one chose it, epochs run."""
-    from etude.files.safe_read import read_checkpoint
-
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
@@ -224,9 +228,6 @@ def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
 def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
     """The table of predictions of validation and test by what was kept; None on all processes but the first."""
     import numpy as np
-
-    from etude.evaluation.baselines import mel_statistics
-    from etude.evaluation.predictions import assemble_predictions
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     trainer.test(learner, dataloaders=data.test_dataloader(), ckpt_path=best, weights_only=True, verbose=False)
@@ -262,68 +263,51 @@ def finish(
     """Write the table, the record, the split, what was got most wrong, metrics.json and report.html."""
     import pandas as pd
 
-    from etude.experiment import provenance
-    from etude.reports import worst_errors
-    from etude.runs import readers
-
+    run = RunFolder(folder)
     choices = config.get("choices") or {}
     about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
     if data.feature.front.sync == "beat":
         about["model"]["feature"] = f"beat-{about['model']['feature']}"
     about |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"], **provenance.environment()}
     about |= {"data": provenance.dataset(data), "targets": targets}
-    split = pd.DataFrame({"id": data.pack.index["id"], "split": data.parts})
-    atomic.write_text(folder / "split.csv", split.to_csv(index=False))
-    with atomic.replacing(folder / "predictions.parquet") as draft:
-        table.to_parquet(draft, write_page_checksum=True)
-    about[readers.TABLE_HASH] = readers.file_hash(folder / readers.TABLE)
-    atomic.write_text(folder / "record.json", json.dumps(readers.sealed(about), indent=1, ensure_ascii=False) + "\n")
+    write_split(run, pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}))
+    write_predictions(run, table)
+    write_record(run, about)
     if not about["trial"]:
         try:
-            worst_errors.save_worst_errors(folder, table, data, targets)
+            worst_errors.save_worst_errors(run, table, data, targets)
         except Exception as error:  # pictures are no reason for a run that has ended to fail
-            log.warning("errors/ was left out: %s", error)
-    return measured(folder)
+            log.warning("%s/ was left out: %s", run.errors_path.name, error)
+    return measured(run)
 
 
-def predicted(folder: Path) -> bool:
+def predicted(run: RunFolder) -> bool:
     """Return whether a run has all files that need its network and its data: only metrics and report may be missing.
 
     The record then keeps the times and the command of the training.
     """
-    from etude.reports import worst_errors
-    from etude.runs import readers
-
-    if (folder / "metrics.json").is_file():  # written after all of them
+    if run.metrics_path.is_file():  # written after all of them
         return True
-    if not (folder / worst_errors.FOLDER / worst_errors.INDEX).is_file():
+    if not run.errors_index_path.is_file():
         return False
     try:
-        readers.record(folder)
-        readers.table(folder)
+        _ = run.record, run.predictions
     except (UserError, OSError):
         return False
-    return (folder / "split.csv").is_file()
+    return run.split_path.is_file()
 
 
-def measured(folder: Path) -> dict[str, Any]:
+def measured(run: RunFolder) -> dict[str, Any]:
     """Write metrics.json and report.html from the table of predictions; returns the content of metrics.json."""
-    from etude.evaluation import measure
-    from etude.reports import run_report
-    from etude.runs import readers
-
-    measure.write(folder)
-    run_report.write_report(folder)
-    return readers.metrics(folder)
+    write_metrics(run)
+    run_report.write_report(run)
+    return run.metrics
 
 
-def complete(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def complete(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     """Finish a run whose predictions are on disk: measure, report, and hand the results to the trackers."""
-    from etude.loggers.base import tracked
-    from etude.loggers.finished_run import Finished
-
-    result = measured(folder)
-    with tracked(build_loggers(config, folder)) as trackers:
+    result = measured(run)
+    with tracked(build_loggers(config, run.path)) as trackers:
         for tracker in trackers:
-            tracker.hand_over(Finished(folder))
+            tracker.hand_over(FinishedRun(run))
     return result

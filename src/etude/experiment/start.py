@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from etude.config.compose import plain_config as plain
-from etude.config.stored import is_finished, stored_config
+from etude.config.stored import flat, place_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
 from etude.files.lock import RUN, Lock
+from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder, monitored_score
 from etude.system import streams
-from etude.system.distributed import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
+from etude.system.distributed import (
+    agreed,
+    dated,
+    first,
+    folder_name,
+    refuse_process_count,
+    refuse_several_processes,
+    refuse_stray_ranks,
+)
 from etude.system.machine import provide_home
 
 log = logging.getLogger(__name__)
-LOG = "train.log"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-# Every file and folder that a run writes; a new run may not meet one that it did not write.
-OUTPUTS = (
-    *("config.yaml", LOG, "curves.csv", "split.csv", "predictions.parquet", "record.json", "metrics.json"),
-    *("report.html", "trackers.json", "lr.csv", "lr.png", "checkpoints/", "errors/", "wandb/", "tensorboard/"),
-)
 SWEEP_OUTPUTS = (
-    *("multirun.yaml", "jobs.csv", "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
+    *(MULTIRUN, JOBS, "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
     *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
 )
+NEW, BEGUN, FINISHED = "new", "begun", "finished"  # states of a run in its folder
+PLACES = ("sweep", "resume")  # keys of a config that say where a run is, and nothing about the run
 _locks: dict[str, Any] = {}  # of the run folders that this process writes, by absolute path
 
 
@@ -55,7 +60,7 @@ def prepare(words: Sequence[str]) -> None:
             )
         bare = word.lstrip("+")
         said = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
-        if bare.startswith("resume=") and bare != "resume=null" and not (said / "config.yaml").is_file():
+        if bare.startswith("resume=") and bare != "resume=null" and not RunFolder(said).config_path.is_file():
             if not bare[7:]:
                 raise UserError("resume=: needs a run folder, such as resume=outputs/<run>")
             reason = "it has no config.yaml" if said.exists() else "it does not exist"
@@ -87,10 +92,11 @@ def claim(folder: Path, resume: bool) -> None:
     except OSError as error:
         raise os_errors.explain(error, folder, os_errors.OTHER_RUN) or error from error
     _locks[key] = lock
-    if not resume and (begun(folder) or is_finished(folder)):
+    run = RunFolder(folder)
+    if not resume and (run.is_resumable or run.is_finished):
         release(folder)
         where = os.path.relpath(folder)
-        if is_finished(folder):
+        if run.is_finished:
             raise UserError(f"{where}: holds a run already, which is finished; choose another folder")
         raise UserError(f"{where}: holds a run already; continue it with resume={where}, or choose another folder")
     if not ownership.created(folder):
@@ -107,27 +113,23 @@ def open_log(folder: Path) -> None:
         UserError: The file belongs to somebody else.
     """
     known = [one.baseFilename for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)]
-    if str((folder / LOG).absolute()) in known:
+    path = RunFolder(folder).log_path
+    if str(path.absolute()) in known:
         return
-    ownership.check(folder / LOG)
-    ownership.record(folder / LOG)
-    new = not (folder / LOG).exists()
-    handler = logging.FileHandler(folder / LOG, encoding="utf-8", errors="backslashreplace")
+    ownership.check(path)
+    ownership.record(path)
+    new = not path.exists()
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logging.getLogger().addHandler(handler)
     if new:
-        ownership.mark_created(folder / LOG)
+        ownership.mark_created(path)
 
 
 def release(folder: Path) -> None:
     """Let other processes write into a run's folder again."""
     if lock := _locks.pop(str(folder.absolute()), None):
         lock.release()
-
-
-def begun(folder: Path) -> bool:
-    """Return whether a run has a checkpoint that it can be resumed from."""
-    return (folder / "checkpoints" / "last.ckpt").is_file()
 
 
 def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
@@ -143,7 +145,10 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     if first() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        config = stored_config(folder)  # first of all, because the folder of a run is never taken away
+        overrides, run = place_overrides(), RunFolder(folder)
+        if run.is_finished:
+            raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
+        config = stored_config(run.config_path, overrides)  # first, because the folder of a run is never taken away
         refuse_process_count(config["trainer"])
         return config, True
     try:
@@ -165,13 +170,14 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
 
     from etude.experiment.stages import run  # heavy: torch and lightning
 
-    known = [folder / "checkpoints", folder / "trackers.json"]  # there is something, or somebody knows of it
+    files = RunFolder(folder)
+    known = [files.checkpoints_path, files.trackers_path]  # there is something, or somebody knows of it
     trained = known[0].is_dir()
     if first():
         claim(folder, resume)  # where Hydra's callback was not asked, as by another launcher
         open_log(folder)
         if not resume:
-            atomic.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+            atomic.write_text(files.config_path, OmegaConf.to_yaml(OmegaConf.create(config)))
     else:
         logging.getLogger().setLevel(logging.ERROR)
         ownership.open_folder(folder)
@@ -184,9 +190,84 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
         raise
 
 
+def run_state(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return whether a folder holds a run of a config, and whether that is finished.
+
+    Args:
+        folder: The run's folder.
+        config: The resolved config.
+
+    Returns:
+        `new`; `begun` where there is a checkpoint to resume from; or `finished`.
+
+    Raises:
+        UserError: The folder holds a run of another config.
+    """
+    run = RunFolder(folder)
+    if not run.is_finished and not run.is_resumable:
+        return NEW
+    stored = run.config if run.config_path.is_file() else None
+    different = [] if stored is None else _different_keys(stored, config)
+    if stored is None or different:
+        keys = f": {', '.join(different[:3])}" if different else ""
+        raise UserError(
+            f"{os.path.relpath(folder)}: holds a run of another config{keys}; give the sweep another folder by "
+            "hydra.sweep.dir=..., or the overrides that it was begun with"
+        )
+    return FINISHED if run.is_finished else BEGUN
+
+
+def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys with different values, without those that only say where a run is."""
+    values = [flat({key: value for key, value in one.items() if key not in PLACES}) for one in (config, other)]
+    return [key for key in {**values[0], **values[1]} if values[0].get(key, ...) != values[1].get(key, ...)]
+
+
+def run_composed(composed: Any, folder: Path) -> float | None:
+    """Run a composed config in its folder, and print its results.
+
+    A job of a multirun arrives here only from a launcher other than Étude's own, whose jobs are plain runs.
+
+    Args:
+        composed: The config as Hydra composed it.
+        folder: The run's folder.
+
+    Returns:
+        The score on the validation split that a search optimises; None where there are no results.
+
+    Raises:
+        UserError: The config or the data have to be corrected.
+        RunError: Training failed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    config, resume = checked(composed, folder)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        try:
+            refuse_several_processes(config["trainer"])
+            state = run_state(folder, config)
+        except UserError:
+            discard(folder)
+            raise
+        if first():
+            claim(folder, resume or state != NEW)
+        if state == FINISHED:
+            log.info("%s: is finished", os.path.relpath(folder))
+            return monitored_score(RunFolder(folder))
+        resume = state == BEGUN
+    if not run_in_folder(config, folder, resume):
+        return None
+    from etude.reports.comparison.compare import show  # heavy: numpy
+
+    show([folder])
+    log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
+    return monitored_score(RunFolder(folder))
+
+
 def advice(folder: Path) -> str:
     """How to go on with a run that was stopped, where it left something to go on from."""
-    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if begun(folder) else ""
+    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 
 def discard(folder: Path) -> None:
@@ -194,7 +275,8 @@ def discard(folder: Path) -> None:
     silence(folder)
     if first():
         release(folder)
-        if not any((folder / name).exists() for name in ("checkpoints", "metrics.json", "trackers.json")):
+        run = RunFolder(folder)
+        if not any(path.exists() for path in (run.checkpoints_path, run.metrics_path, run.trackers_path)):
             atomic.discard(folder)
 
 

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.api.run import weights
 from etude.errors import UserError
 from etude.export import formats, model_card
 from etude.export.graph import Graph, traced
@@ -20,14 +19,12 @@ from etude.files import os_errors, ownership
 from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
 from etude.files.safe_read import CONFIG
 from etude.inference.model import Model
+from etude.runs.folder import EXPORT, RunFolder, find_weights, run_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from etude.api.run_object import Run
-
 log = logging.getLogger(__name__)
-FOLDER = "export"
 LACKING = "push= needs huggingface-hub, which is not installed: pip install 'etude[hub]'"
 
 
@@ -73,16 +70,16 @@ def export_network(wish: ExportOptions) -> list[Path]:
         formats.installed()
     if wish.push:
         check_hub()
-    checkpoint = weights(wish.run)
+    checkpoint = find_weights(wish.run)
     run = _run(wish.run, checkpoint)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
+    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / EXPORT
     names = [formats.FILES[name] for name in wish.formats]
     ownership.check_names(to, [*names, *([CONFIG] if "safetensors" in wish.formats else []), model_card.FILE])
     model = Model(checkpoint, "cpu", images=True)
     graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
     graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
     known = about(model, graph if graphs else None)
-    found, whose = find_sounds(None if run is None else run.folder, wish.check)
+    found, whose = find_sounds(run, wish.check)
     sounds = cut_sounds(found, model.front, model.plan(), graph.least if graph.takes == "waveform" else 1)
     with _draft(to) as part:
         files = _graphs(graphs, model, graph, known, sounds, part) if graphs else []
@@ -181,17 +178,15 @@ def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> model_card.E
     return model_card.ExportedFile(path.name, path.stat().st_size, agreement)
 
 
-def _run(path: Path, checkpoint: Path) -> Run | None:
-    """The run of a folder or of a checkpoint that lies in one; none of a checkpoint alone."""
-    from etude.api.run_object import Run
-
-    folders = (path,) if path.is_dir() else (checkpoint.parent.parent,)
-    return next((Run(folder) for folder in folders if (folder / "record.json").is_file()), None)
+def _run(path: Path, checkpoint: Path) -> RunFolder | None:
+    """Return the run of a folder or of a checkpoint that lies in one; None for a checkpoint alone."""
+    run = RunFolder(path if path.is_dir() else run_of(checkpoint))
+    return run if run.record_path.is_file() else None
 
 
-def _results(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _results(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Its record, and its metrics where it was measured."""
-    return run.record, run.metrics if (run.folder / "metrics.json").is_file() else None
+    return run.record, run.metrics if run.metrics_path.is_file() else None
 
 
 @contextmanager
@@ -199,7 +194,7 @@ def _draft(to: Path) -> Iterator[Path]:
     """Yield a folder whose files are all moved into another at the end or, after any error, none of them."""
     try:
         ownership.open_folder(to)
-        part = ownership.draft_folder(to, FOLDER)
+        part = ownership.draft_folder(to, EXPORT)
     except OSError as error:
         raise os_errors.explain(error, to, os_errors.OTHER_FOLDER, f"to={to}") or error from error
     try:

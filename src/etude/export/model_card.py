@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +110,10 @@ def fenced(text: str, language: str = "") -> Markdown:
 
 def about(model: Model, graph: Graph | None) -> dict[str, Any]:
     """What files and the card say of a network: plain values, none of which knows this machine."""
-    from etude import __version__
-
     recipe, front, plan = model.network.recipe, model.front, model.plan()
     seconds = plan.samples / front.rate
     return {
-        "version": __version__,
+        "version": version("etude"),
         "input": graph.takes if graph else None,
         "front": type(front).__name__,
         "settings": {key: value for key, value in front.to_dict().items() if key != "_target_"},
@@ -134,10 +133,8 @@ def about(model: Model, graph: Graph | None) -> dict[str, Any]:
 
 def config(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json holds: the recipe, in which a file of weights of this machine is its name alone."""
-    from etude import __version__
-
     return {
-        "library_name": "etude", "model_type": "etude", "etude_version": __version__,
+        "library_name": "etude", "model_type": "etude", "etude_version": version("etude"),
         "etude": {**recipe, "config": _without_folders(recipe["config"])},
     }  # fmt: skip
 

@@ -23,6 +23,7 @@ from etude.inference import inputs
 from etude.inference.model import Model
 from etude.inference.windows import Window, WindowPlan
 from etude.reports.clip_frames import files
+from etude.runs.folder import RunFolder
 
 COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
 MOST = 1e-3  # of probabilities, values in their range, and units of the embedding (of larger ones, of the largest)
@@ -77,11 +78,11 @@ class ParityCheck:
         return {name: float(np.max([_far(one[name], truth[name]) for truth, one in found])) for name in self.outputs[0]}
 
 
-def find_sounds(run: Path | None, named: list[str]) -> tuple[list[Path], str]:
+def find_sounds(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
     """Return sound files for the check, and their origin as text.
 
     Args:
-        run: The run's folder; none of a checkpoint alone.
+        run: The run's folder; None for a checkpoint alone.
         named: Files, folders and lists that were named.
 
     Raises:
@@ -205,15 +206,11 @@ def speed(
     return rate(lambda: says(*given)), rate(network)
 
 
-def _own(run: Path) -> list[Path]:
+def _own(run: RunFolder) -> list[Path]:
     """Return files of the clips that a run predicted, test before validation; none where they are missing."""
-    import yaml
-
-    from etude.runs import readers
-
     try:
-        table = readers.table(run).sort_values("split", kind="stable")
-        source = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]["source"]
+        table = run.predictions.sort_values("split", kind="stable")
+        source = run.config["data"]["source"]
         instantiate.vet(source)  # a run folder may come from a stranger
         known = files(instantiate.make(source))
         found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]

@@ -23,6 +23,7 @@ from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 from etude.reports.spectrogram import bands
 from etude.reports.worst_errors import stops
+from etude.runs.folder import CHECKPOINTS
 
 NAME = "predict.html"
 ROWS, SOUNDS = 200, 32_000_000  # of the table; bytes of all sounds together
@@ -138,7 +139,7 @@ def sentence(plan: WindowPlan) -> str:
 def name_of(checkpoint: Path) -> str:
     """The run that a checkpoint is of, or the checkpoint."""
     folder = checkpoint.resolve().parent
-    return folder.parent.name if folder.name == "checkpoints" else checkpoint.name
+    return folder.parent.name if folder.name == CHECKPOINTS else checkpoint.name
 
 
 def _sections(

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from etude.api.run import weights
 from etude.data import workers
 from etude.data.sound_files import as_text
 from etude.errors import UserError
@@ -25,9 +24,9 @@ from etude.inference import engine, figure, inputs, page, tables
 from etude.inference.engine import FilePrediction
 from etude.inference.model import Model
 from etude.inference.windows import UNKNOWN, WindowPlan
+from etude.runs.folder import PREDICT, find_weights
 
 PAGES = 20  # files that the page shows
-FOLDER = "predict"
 JOURNAL, LOCK = "journal.jsonl", ".lock"
 DIGITS = 7  # of a value in the journal; what a float32 holds
 log = logging.getLogger(__name__)
@@ -79,8 +78,8 @@ def predict_files(wish: PredictOptions, command: str = "") -> tuple[list[Path], 
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
     files = inputs.files(wish.sounds)
     workers.ready(len(files), wish.workers)
-    checkpoint = weights(wish.run)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / FOLDER
+    checkpoint = find_weights(wish.run)
+    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / PREDICT
     pages = [page.NAME, f"{figure.FOLDER}/"] if wish.page else []
     ownership.check_names(to, [*(path.name for path in tables.paths_of(to, wish.formats)), *pages])
     model = Model(checkpoint, wish.device)

@@ -18,6 +18,7 @@ from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
 from etude.reports import clip_frames
+from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
 if TYPE_CHECKING:
@@ -141,10 +142,11 @@ class InspectedRun:
 
     def __init__(self, folder: Path, checkpoint: str = "best") -> None:
         self.folder = folder
-        if not (folder / "config.yaml").is_file():
-            raise UserError(f"{folder}: is not a run folder; it has no config.yaml")
-        named = folder / "checkpoints" / f"{checkpoint}.ckpt"
-        self.path = named if checkpoint in ("best", "last") else Path(checkpoint)
+        self.files = RunFolder(folder)
+        if not self.files.config_path.is_file():
+            raise UserError(f"{folder}: is not a run folder; it has no {self.files.config_path.name}")
+        named = {"best": self.files.best_path, "last": self.files.last_path}
+        self.path = named.get(checkpoint, Path(checkpoint))
         if not self.path.is_file():
             raise UserError(f"{self.path}: there is no such checkpoint; name one with checkpoint=<file>")
         self.network: Learner = load_learner(self.path)
@@ -173,23 +175,15 @@ class InspectedRun:
     @property
     def config(self) -> dict[str, Any]:
         """Of the run."""
-        from omegaconf import OmegaConf
-
-        path = self.folder / "config.yaml"
-        try:
-            config = OmegaConf.to_container(OmegaConf.load(path))
-        except Exception as error:  # whatever YAML has against it
-            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
-        if not isinstance(config, dict) or not {"data", "feature"} <= set(config):
-            raise UserError(f"{path}: is not the config of a run; it has no data and feature")
+        config = self.files.config
+        if not {"data", "feature"} <= set(config):
+            raise UserError(f"{self.files.config_path}: is not the config of a run; it has no data and feature")
         instantiate.vet(config)
-        return {str(key): value for key, value in config.items()} | {"seed": config.get("seed", 0)}
+        return config | {"seed": config.get("seed", 0)}
 
     def predictions(self) -> pd.DataFrame | None:
         """The table of predictions, where the run has come so far."""
-        from etude.runs import readers
-
-        return readers.table(self.folder) if (self.folder / readers.TABLE).is_file() else None
+        return self.files.predictions if self.files.predictions_path.is_file() else None
 
     def clips(self, wanted: list[str]) -> list[Clip]:
         """Clips that were named by id or file; the most confident error of the test part when none was.
@@ -234,7 +228,8 @@ class InspectedRun:
         table = self.predictions()
         test = None if table is None else table[table["split"] == "test"]
         if test is None or test.empty:
-            raise UserError(f"{self.folder}: has no predictions.parquet to choose a clip from; name one with clip=<id>")
+            name = self.files.predictions_path.name
+            raise UserError(f"{self.folder}: has no {name} to choose a clip from; name one with clip=<id>")
         place, note = most_wrong(test, self.network)
         ids = {str(clip): row for row, clip in enumerate(self.pack.index["id"])}
         if (clip := str(test["id"].iloc[place])) not in ids:
@@ -245,6 +240,4 @@ class InspectedRun:
 
     def _part(self, clip: str) -> str:
         """Which part of the split a clip was in."""
-        from etude.runs import readers
-
-        return readers.split(self.folder).get(clip, "")
+        return self.files.split.get(clip, "")

@@ -18,6 +18,7 @@ from etude.inspection.attribution import explained_outputs
 from etude.inspection.clip_axes import Scene
 from etude.inspection.hooks import Point, Trace, trace
 from etude.reports.figures import by_epoch
+from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
 if TYPE_CHECKING:
@@ -51,36 +52,35 @@ class Moment:
         return f"epoch {self.epoch}"
 
 
-def checkpoints(folder: Path) -> dict[int, list[Path]]:
+def checkpoints(run: RunFolder) -> dict[int, list[Path]]:
     """Checkpoints of a run by the number of epochs that they have seen, in that order.
 
     Raises:
         UserError: One of them cannot be read.
     """
     found: dict[int, list[Path]] = {}
-    for path in sorted((folder / "checkpoints").rglob("*.ckpt")):
-        if not path.name.startswith("."):
-            found.setdefault(int(read_checkpoint(path).get("epoch", -1)) + 1, []).append(path)
+    for path in run.all_checkpoints():
+        found.setdefault(int(read_checkpoint(path).get("epoch", -1)) + 1, []).append(path)
     return dict(sorted(found.items()))
 
 
-def moments(folder: Path, x: Tensor, y: dict[str, Tensor], explained: tuple[str, int] | None) -> list[Moment]:
+def moments(run: RunFolder, x: Tensor, y: dict[str, Tensor], explained: tuple[str, int] | None) -> list[Moment]:
     """The clip at every epoch of which there is a checkpoint; of many, some from the first to the last.
 
     Args:
-        folder: Of the run.
+        run: The run's folder.
         x: Frames as the front end makes them (1, T, F).
         y: True values by target.
         explained: Target and index of the output that is attributed to the clip; none attributes nothing.
     """
-    found = list(checkpoints(folder).items())
+    found = list(checkpoints(run).items())
     picked = sorted({int(k) for k in np.linspace(0, len(found) - 1, min(MOST, len(found))).round()})
     made = []
     for k in track(picked, len(picked), "Checkpoints", "checkpoints"):
         epoch, paths = found[k]
         network = load_learner(paths[0])
         seen = trace(network, x, y)
-        moment = Moment(epoch, [path.relative_to(folder).as_posix() for path in paths], network, seen)
+        moment = Moment(epoch, [path.relative_to(run.path).as_posix() for path in paths], network, seen)
         if explained is not None:
             scored = attribution.score(network, *explained)
             moment.attribution = attribution.integrated_gradients(scored, seen.x, STEPS).grid.double().numpy()

@@ -28,6 +28,8 @@ from etude.inspection.clips import Clip, InspectedRun, cropped, known
 from etude.inspection.hooks import Trace, trace
 from etude.inspection.layers import fit, statistics
 from etude.reports.html import data_uri, load_template
+from etude.reports.learning_curves import panels
+from etude.runs.folder import RunFolder
 from etude.training.learner import Learner
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ def gallery(run: InspectedRun, but: str) -> list[dict[str, Any]]:
         return []
     needed = {f"{name}.{column}" for name in names for column in ["true", *_scores(run, name)]}
     if lacking := sorted(needed - set(table.columns)):
-        log.warning("%s: no other clips are shown: predictions.parquet has no column %s", run.folder, lacking[0])
+        name = run.files.predictions_path.name
+        log.warning("%s: no other clips are shown: %s has no column %s", run.folder, name, lacking[0])
         return []
     rows = {str(clip): row for row, clip in enumerate(run.pack.index["id"])}
     test = table[(table["split"] == "test") & table["id"].astype(str).isin(rows) & (table["id"].astype(str) != but)]
@@ -123,12 +126,9 @@ def png(picture: np.ndarray) -> str:
     return data_uri(buffer.getvalue(), "image/png")
 
 
-def curves(folder: Path) -> list[tuple[str, str]]:
+def curves(run: RunFolder) -> list[tuple[str, str]]:
     """Draw the loss of the run by epoch."""
-    from etude.reports.learning_curves import panels
-    from etude.runs import readers
-
-    drawn = panels(readers.curves(folder), None)["panels"]
+    drawn = panels(run.read_curves(), None)["panels"]
     return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
 
 
@@ -142,7 +142,7 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
     log.info("Pictures of %d parts", len(seen.points))
     drawn = layers.draw(seen.points, scene)
     name, index, words = epochs.target(network, seen.said, clip.y)
-    moments = epochs.moments(run.folder, clip.x, clip.y, (name, index) if captum else None)
+    moments = epochs.moments(run.files, clip.x, clip.y, (name, index) if captum else None)
     rows = [statistics(point) for point in seen.points]
     about = {
         "clip": clip.id,
@@ -174,7 +174,7 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
         drawn=drawn,
         strip=epochs.draw(moments, scene, words) if len(moments) > 1 else [],
         moments=epochs.words(moments),
-        curves=curves(run.folder),
+        curves=curves(run.files),
         gallery=gallery(run, clip.id),
     )
     path = to / f"inspect_{stem(clip.id)}.html"

@@ -17,7 +17,8 @@ from pytorch_lightning.loggers import Logger
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import write_text
-from etude.loggers.finished_run import Finished, tracked_as
+from etude.loggers.finished_run import FinishedRun
+from etude.runs.folder import RunFolder
 from etude.system.distributed import first
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Tracker(Logger):
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.folder, self.config = folder, config
+        self.files = RunFolder(folder)
         self.inner: Logger | None = None
         self.waiting: list[tuple[dict[str, float], int | None]] = []
         self.step, self.failing = 0, False
@@ -66,7 +68,7 @@ class Tracker(Logger):
         """
 
     @abstractmethod
-    def receive(self, finished: Finished) -> None:
+    def receive(self, finished: FinishedRun) -> None:
         """Hand over what a finished run has come to."""
 
     def stop(self, failed: bool) -> None:
@@ -81,7 +83,7 @@ class Tracker(Logger):
         for local in self.local:
             ownership.record(self.folder / local)  # checked when the folder was opened; the tracker creates it
         try:
-            self.inner, name = self.start(tracked_as(self.folder).get(self.key))
+            self.inner, name = self.start(self.files.read_trackers().get(self.key))
         except ModuleNotFoundError as error:
             extra = f"logger={self.key} needs the extra etude[{self.key}]: pip install 'etude[{self.key}]'"
             raise UserError(extra) from error
@@ -91,7 +93,8 @@ class Tracker(Logger):
             why = f"{self.title} does not begin the run ({reason(error)}); {self.advice}"
             raise UserError(f"logger={self.key}: {why}") from error
         if name is not None:
-            write_text(self.folder / "trackers.json", json.dumps(tracked_as(self.folder) | {self.key: name}) + "\n")
+            known = self.files.read_trackers() | {self.key: name}
+            write_text(self.files.trackers_path, json.dumps(known) + "\n")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Losses, scores and learning rate of a step. Epochs count from 1, as in the log and the report."""
@@ -102,7 +105,7 @@ class Tracker(Logger):
         if not self.failing:
             self._try(self._send, "the training goes on without it, and its curves are offered again at the end")
 
-    def hand_over(self, finished: Finished) -> None:
+    def hand_over(self, finished: FinishedRun) -> None:
         """Give the tracker what the folder of a finished run holds."""
 
         def give() -> None:

@@ -13,6 +13,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from etude.errors import UserError
 from etude.files.atomic import write_text
+from etude.runs.folder import RunFolder
+from etude.runs.readers import read_curve_rows
 
 
 class Curves(Logger):
@@ -31,9 +33,8 @@ class Curves(Logger):
         self.rows: dict[int, dict[str, Any]] = {}
         if path.is_file():
             try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    for row in csv.DictReader(file):
-                        self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
+                for row in read_curve_rows(path):
+                    self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
             except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
                 raise UserError(f"{path}: is damaged; remove it to resume without its earlier curves") from error
 
@@ -77,4 +78,4 @@ class Curves(Logger):
 
 def csv_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
     """curves.csv in the run's folder: a row per logged step, kept through a resume."""
-    return Curves(folder / "curves.csv")
+    return Curves(RunFolder(folder).curves_path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from etude.reports import figures
+from etude.reports.svg import Drawing
+from etude.runs.folder import RESULTS, RunFolder, run_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,36 +112,30 @@ def map_table(table: pd.DataFrame) -> pd.DataFrame:
     return known
 
 
-FILES = ("report.html", "metrics.json", "predictions.parquet", "record.json", "config.yaml", "split.csv", "curves.csv")
-"""What of a run is a file for people or for programs, apart from its checkpoints."""
-
-
-class Finished:
+class FinishedRun:
     """A finished run; each part is made when a tracker first asks for it, and once for all of them.
 
     Args:
-        folder: The run's folder.
+        files: The run's folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, files: RunFolder) -> None:
+        self.files = files
 
-    @cached_property
+    @property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json."""
-        return json.loads((self.folder / "metrics.json").read_text("utf-8"))
+        return self.files.metrics
 
-    @cached_property
+    @property
     def record(self) -> dict[str, Any]:
         """The content of record.json."""
-        return json.loads((self.folder / "record.json").read_text("utf-8"))
+        return self.files.record
 
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """predictions.parquet."""
-        from etude.runs import readers
-
-        return readers.table(self.folder)
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """The content of predictions.parquet."""
+        return self.files.predictions
 
     @cached_property
     def numbers(self) -> dict[str, float]:
@@ -148,7 +145,7 @@ class Finished:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """`predictions`, `latent`, and of every label `confusion/<target>` and `classes/<target>`."""
-        made = {"predictions": predictions_table(self.table), "latent": map_table(self.table)}
+        made = {"predictions": predictions_table(self.predictions), "latent": map_table(self.predictions)}
         for name, target in self.metrics["targets"].items():
             test = target["splits"]["test"]
             if test.get("confusion"):
@@ -159,61 +156,38 @@ class Finished:
     @cached_property
     def embedding(self) -> tuple[np.ndarray, pd.DataFrame]:
         """Embeddings of the test part (n, D), and what is known of each clip."""
-        return embedding_table(self.table)
+        return embedding_table(self.predictions)
 
     @cached_property
     def figures(self) -> dict[str, bytes]:
         """The report's figures as PNG; curves a tracker draws by itself."""
-        from etude.reports import figures
-        from etude.reports.svg import Drawing
-
         targets = self.metrics["targets"]
         drawn: dict[str, str] = {"scores": figures.forest(targets)}
         for name, target in targets.items():
             if target["kind"] == "scalar":
-                drawn[f"scatter/{name}"] = figures.scatter(self.table, name, target)
+                drawn[f"scatter/{name}"] = figures.scatter(self.predictions, name, target)
         return {name: drawing.png() for name, drawing in drawn.items() if isinstance(drawing, Drawing)}
 
     @property
-    def files(self) -> list[Path]:
-        """Those of FILES that the run has."""
-        return [self.folder / name for name in FILES if (self.folder / name).is_file()]
+    def results(self) -> list[Path]:
+        """The files of results that the run has."""
+        return [path for name in RESULTS if (path := self.files.path / name).is_file()]
 
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint that made the predictions."""
-        return best(self.folder)
+        return self.files.best_checkpoint
 
     @cached_property
     def pack(self) -> dict[str, Any]:
-        """What the run's frames and labels are: their collection's name and their hashes."""
+        """Name and hashes of the collection that the run's frames and labels are of."""
         return {key: self.record["data"].get(key) for key in ("name", "hash", "labels", "clips", "seconds")}
 
     @cached_property
-    def source(self) -> Path | None:
-        """The folder of the run whose weights this one began from."""
-        from etude.runs import readers
-
-        config = readers.config(self.folder)
-        said = (config.get("transfer") or {}).get("init_from")
-        if said is None:
+    def source(self) -> RunFolder | None:
+        """The run whose weights this one began from."""
+        init_from = (self.files.config.get("transfer") or {}).get("init_from")
+        if init_from is None:
             return None
-        path = Path(said)
-        return path if path.is_dir() else path.parent.parent
-
-
-def best(folder: Path) -> Path | None:
-    """A run's best checkpoint, or else its last."""
-    paths = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    return next((path for path in paths if path.is_file()), None)
-
-
-def tracked_as(folder: Path) -> dict[str, str]:
-    """What each tracker calls a run, by the tracker's key; empty for one that none knows."""
-    path = folder / "trackers.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def sweep_of(folder: Path) -> str | None:
-    """The name of the sweep that a run is a job of."""
-    return folder.parent.name if (folder.parent / "multirun.yaml").is_file() else None
+        path = Path(init_from)
+        return RunFolder(path if path.is_dir() else run_of(path))

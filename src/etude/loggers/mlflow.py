@@ -19,7 +19,8 @@ from etude.errors import UserError
 from etude.files import ownership
 from etude.files.lock import Lock
 from etude.loggers.base import Tracker, shortened
-from etude.loggers.finished_run import Finished, sweep_of, tracked_as
+from etude.loggers.finished_run import FinishedRun
+from etude.runs.folder import CHECKPOINTS
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import MLFlowLogger
@@ -104,7 +105,7 @@ class MLflow(Tracker):
         batch = [Metric(names[name], value, now, step or 0) for name, value in metrics.items()]
         self.inner.experiment.log_batch(str(self.inner.run_id), metrics=batch)
 
-    def receive(self, finished: Finished) -> None:
+    def receive(self, finished: FinishedRun) -> None:
         """Scores at the step that training ended with, then the files."""
         from PIL import Image
 
@@ -115,12 +116,12 @@ class MLflow(Tracker):
             self.send(dict(numbers[i : i + AT_ONCE]), self.step)
         client, run = self.inner.experiment, str(self.inner.run_id)
         client.set_tag(run, "pack", f"{finished.pack['name']}@{finished.pack['hash']}")
-        if finished.source and (source := tracked_as(finished.source).get(self.key)):
+        if finished.source and (source := finished.source.read_trackers().get(self.key)):
             client.set_tag(run, "init_from", source)
-        for path in finished.files:
+        for path in finished.results:
             client.log_artifact(run, str(path))
         if finished.checkpoint is not None:
-            client.log_artifact(run, str(finished.checkpoint), "checkpoints")
+            client.log_artifact(run, str(finished.checkpoint), CHECKPOINTS)
         for name, frame in finished.tables.items():
             if name != "predictions":  # a file of its own
                 client.log_text(run, frame.to_csv(index=False), f"tables/{accepted(name)}.csv")
@@ -135,7 +136,7 @@ class MLflow(Tracker):
     def _tags(self) -> dict[str, str]:
         """What the config chose, the sweep, and what the user said."""
         choices = {key: value for key, value in self.config.get("choices", {}).items() if value}
-        sweep = sweep_of(self.folder)
+        sweep = self.files.sweep
         tags = choices | ({"sweep": sweep} if sweep else {}) | dict(self.tags)
         tags |= {"mlflow.note.content": self.notes} if self.notes else {}
         return {accepted(str(key)): shortened(str(value), LONGEST_TAG) for key, value in tags.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers import Logger
 
 from etude.loggers.base import Tracker
-from etude.loggers.finished_run import Finished
+from etude.loggers.finished_run import FinishedRun
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -30,7 +30,7 @@ class TensorBoard(Tracker):
 
         return TensorBoardLogger(self.folder, name="tensorboard", version="", default_hp_metric=False), None
 
-    def receive(self, finished: Finished) -> None:
+    def receive(self, finished: FinishedRun) -> None:
         """Everything at the step that training ended with."""
         from matplotlib.image import imread
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers import Logger
 
 from etude.loggers.base import Tracker, shortened
-from etude.loggers.finished_run import Finished, best, sweep_of, tracked_as
+from etude.loggers.finished_run import FinishedRun
+from etude.runs.folder import BEST
 
 if TYPE_CHECKING:
     import wandb
@@ -60,20 +61,20 @@ class WeightsAndBiases(Tracker):
         run = wandb.init(
             **options, id=known, resume="allow" if known else None, mode=mode,  # type: ignore[arg-type]
             name=shortened(self.folder.name, LONGEST_NAME), dir=str(self.folder), config=dict(self.config),
-            group=sweep_of(self.folder), job_type=shortened(self._task, LONGEST_TAG), reinit="finish_previous",
+            group=self.files.sweep, job_type=shortened(self._task, LONGEST_TAG), reinit="finish_previous",
             settings=wandb.Settings(silent=True, finish_timeout=self.timeout, finish_timeout_raises=True),
         )  # fmt: skip
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return WandbLogger(experiment=run, save_dir=str(self.folder)), run.id
 
-    def receive(self, finished: Finished) -> None:
+    def receive(self, finished: FinishedRun) -> None:
         """Summary with intervals, tables, figures, the page, and the artifacts that a run has and comes from."""
         import wandb
         from PIL import Image
 
         run = self._run
-        media: dict[str, Any] = {"report": wandb.Html(str(finished.folder / "report.html"), inject=False)}
+        media: dict[str, Any] = {"report": wandb.Html(str(finished.files.report_path), inject=False)}
         media |= {f"figures/{k}": wandb.Image(Image.open(io.BytesIO(v))) for k, v in finished.figures.items()}
         for name, frame in finished.tables.items():
             table: Any = wandb.Table(dataframe=frame)
@@ -107,7 +108,7 @@ class WeightsAndBiases(Tracker):
             log.warning("Weights & Biases: %d tag(s) are longer than %d characters and are cut", len(long), LONGEST_TAG)
         return [shortened(tag, LONGEST_TAG) for tag in tags]
 
-    def _lineage(self, finished: Finished) -> None:
+    def _lineage(self, finished: FinishedRun) -> None:
         """From a pack to a run, to its best checkpoint, to the runs that begin from it.
 
         An artifact is known by its name and content. What this run used is named and described again, and is that very
@@ -122,8 +123,8 @@ class WeightsAndBiases(Tracker):
         with frames.new_file("pack.json", encoding="utf-8") as file:
             json.dump(pack, file, indent=1, sort_keys=True)
         self._use(frames)
-        if finished.source and (source := tracked_as(finished.source).get(self.key)):
-            self._use(_weights(source, best(finished.source), {}))
+        if finished.source and (source := finished.source.read_trackers().get(self.key)):
+            self._use(_weights(source, finished.source.best_checkpoint, {}))
         about = {key: value for key, value in finished.record["model"].items() if value is not None}
         self._run.log_artifact(_weights(self._run.id, finished.checkpoint, about), aliases=["best"])
 
@@ -138,7 +139,7 @@ def _weights(run: str, checkpoint: Path | None, about: dict[str, Any]) -> wandb.
 
     artifact = wandb.Artifact(f"model-{run}", "model", metadata=about)
     if checkpoint is not None:
-        artifact.add_file(str(checkpoint), name="best.ckpt", policy="immutable", skip_cache=True)
+        artifact.add_file(str(checkpoint), name=BEST, policy="immutable", skip_cache=True)
     return artifact
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.formatting import NAMES, ends, number
+from etude.reports import figures as drawings
 from etude.reports.html import load_template
+from etude.reports.svg import colours
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from etude.api.run_object import Run
 
 
 COLUMNS = ("target", "split", "metric", "value", "low", "high", "n", "groups", "constant", "linear")
@@ -20,8 +22,6 @@ class Picture(str):
     """A drawing as SVG, which takes its colours from what is around it; a notebook shows it on light paper."""
 
     def _repr_html_(self) -> str:
-        from etude.reports.svg import colours
-
         style = "".join(f"--{role}: {colour}; " for role, colour in colours().items())
         style += "background: var(--paper); color: var(--ink); font-family: sans-serif; max-width: 40em"
         return f'<div style="{style}">{self}</div>'
@@ -51,31 +51,44 @@ def scores(metrics: dict[str, Any]) -> pd.DataFrame:
 
 def figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, Picture]:
     """Drawings by name, from metrics.json and predictions.parquet; none of a target that has no test clips."""
-    from etude.reports import figures as drawn
-    from etude.reports import figures as reliability
-
-    found = {"scores": drawn.forest(metrics["targets"])}
+    found = {"scores": drawings.forest(metrics["targets"])}
     for name, target in metrics["targets"].items():
         if target["kind"] == "label":
-            found[f"reliability/{name}"] = reliability.reliability_diagram(
+            found[f"reliability/{name}"] = drawings.reliability_diagram(
                 name, target["splits"]["test"].get("calibration") or {}
             )
         else:
-            found[f"scatter/{name}"] = drawn.scatter(table, name, target)
+            found[f"scatter/{name}"] = drawings.scatter(table, name, target)
     return {name: Picture(drawing) for name, drawing in found.items() if drawing}
 
 
-def brief(run: Run) -> str:
-    """A run in a few lines of HTML; every text of it is escaped."""
+def summary(
+    metrics: Mapping[str, Any] | None,
+    record: Mapping[str, Any],
+    *,
+    name: str,
+    folder: Path,
+    link: str = "",
+    alone: bool = False,
+) -> str:
+    """Return a run in a few lines of HTML, in which every text is escaped.
+
+    Args:
+        metrics: The content of metrics.json; None for a run that is not finished.
+        record: The content of record.json; empty for a run that is not finished.
+        name: Name of a run whose record has none.
+        folder: Folder of the run or of the checkpoint.
+        link: Address of the report; empty where there is none.
+        alone: Whether there is nothing but a checkpoint.
+    """
     rows = []
-    finished = not run.alone and (run.folder / "metrics.json").is_file()
-    for name, target in run.metrics["targets"].items() if finished else ():
+    for target_name, target in metrics["targets"].items() if metrics else ():
         part, lead = target["splits"]["test"], target["primary"]
         score = part["scores"].get(lead)
         others = {role: baseline["scores"].get(lead, {}) for role, baseline in part["baselines"].items()}
         rows.append(
             {
-                "target": name,
+                "target": target_name,
                 "metric": NAMES[lead],
                 "score": number(score["value"]) if score else "",
                 "ends": ends(score) if score else "",
@@ -86,13 +99,6 @@ def brief(run: Run) -> str:
                 "groups": part["groups"],
             }
         )
-    said = run.record if finished else {}
-    link = (
-        (run.folder / "report.html").resolve().as_uri() if finished and (run.folder / "report.html").is_file() else ""
-    )
-    name = said.get("name") or (run.alone or run.folder).resolve().name
-    folder = str(run.alone.parent if run.alone else run.folder)
-    values = {"name": name, "rows": rows, "folder": folder, "link": link, "finished": finished, "alone": run.alone}
-    return load_template("run.html.j2").render(
-        values | {"trial": said.get("trial"), "command": said.get("command", "")}
-    )
+    values = {"name": record.get("name") or name, "rows": rows, "folder": str(folder), "link": link, "alone": alone}
+    values |= {"finished": metrics is not None, "trial": record.get("trial"), "command": record.get("command", "")}
+    return load_template("run.html.j2").render(values)

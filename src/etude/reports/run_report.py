@@ -19,7 +19,7 @@ from etude.evaluation.verdict import caution, population, verdict
 from etude.files.atomic import write_text
 from etude.reports import embedding_thumbnail, figures, html, learning_curves, worst_errors
 from etude.reports.html import load_template
-from etude.runs import readers
+from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -132,19 +132,18 @@ def _confusion(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | 
     return {"classes": classes, "rows": rows, "words": words, "pairs": [], "kinds": 0}
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(run: RunFolder) -> Path:
     """Write report.html of a run folder from its table, record, metrics, curves and config. Returns its path.
 
     Raises:
-        FileNotFoundError: The folder has no metrics.json yet; `measure.write` makes it.
+        UserError: A file is damaged, or the folder has no metrics.json yet, which `write_metrics` makes.
     """
-    folder = Path(folder)
-    record, metrics = readers.record(folder), readers.metrics(folder)
-    table = readers.table(folder)
+    record, metrics = run.record, run.metrics
+    table = run.predictions
     disjoint = bool(record.get("data", {}).get("disjoint", False))
     sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
     model, data = record.get("model", {}), record.get("data", {})
-    kept = worst_errors.read(folder)
+    kept = run.read_worst_errors()
     parts: dict[str, Any] = {
         "record": record,
         "metrics": metrics,
@@ -152,11 +151,11 @@ def write_report(folder: str | Path) -> Path:
         "sections": sections,
         "forest": figures.forest(metrics["targets"]),
         "curves": learning_curves.panels(
-            readers.curves(folder), model.get("best_epoch"), model.get("monitor") or "val/score"
+            run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),
         "latent": embedding_thumbnail.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": html.markdown_to_html(data.get("card", "")),
-        "config": _config(folder),
+        "config": run.read_config_text(),
         "whole": _whole(record),
         "kept": kept,
         "stops": worst_errors.stops(),
@@ -164,20 +163,11 @@ def write_report(folder: str | Path) -> Path:
     }
     page = load_template("report.html.j2")
     room = worst_errors.PAGE - len(page.render(parts | {"left": {}}).encode())
-    return write_text(
-        folder / "report.html", page.render(parts | {"left": worst_errors.cards(folder, kept, sections, room)})
-    )
+    left = worst_errors.cards(run, kept, sections, room)
+    return write_text(run.report_path, page.render(parts | {"left": left}))
 
 
 def _whole(record: dict[str, Any]) -> str:
     """record.json without the card, which the page shows by itself."""
     data = {key: value for key, value in record.get("data", {}).items() if key != "card"}
     return json.dumps(record | {"data": data}, indent=1, ensure_ascii=False)
-
-
-def _config(folder: Path) -> str:
-    """Return the text of config.yaml; "" if there is none, or only a link to a file elsewhere."""
-    path = folder / "config.yaml"
-    if not path.is_file() or not worst_errors.is_inside(path, folder):
-        return ""
-    return path.read_text(encoding="utf-8", errors="replace")

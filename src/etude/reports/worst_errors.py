@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -23,12 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.excerpt import excerpt
 from etude.evaluation.formatting import duration
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
 from etude.files.ownership import draft_folder
 from etude.reports.charts import Panel, round_ticks
+from etude.reports.clip_frames import ClipFile, files
+from etude.reports.spectrogram import bands, shrink
 from etude.reports.svg import shaded_png
+from etude.runs.folder import RunFolder
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -36,75 +39,19 @@ if TYPE_CHECKING:
 
     from etude.audio.frontend import FrontEnd
     from etude.data.datamodule import MusicData
-    from etude.reports.clip_frames import ClipFile
 
 
-FOLDER, INDEX = "errors", "index.json"
 PAGE = 4_800_000  # bytes of a whole page
 MIME = {".png": "image/png", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 LICENCE = re.compile(r"CC[- ](BY(?:-(?:NC|ND|SA))*)[- ](\d\.\d)", re.IGNORECASE)
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """What a run kept of its worst errors.
-
-    Returns:
-        `scale`, what is said once for all pictures; `clips` by id, with `size`, the bytes of picture and sound in the
-        page; both empty where nothing was kept. `fault` says what is wrong with what is there.
-    """
-    found: dict[str, Any] = {"scale": {}, "clips": {}, "fault": ""}
-    path = folder / FOLDER / INDEX
-    if not path.is_file():
-        return found
-    if not is_inside(path, folder):
-        return found | {"fault": f"{FOLDER}/{INDEX} is a link that leads out of the run"}
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        for clip in kept.pop("clips"):
-            for kind in ("picture", "audio"):
-                name = clip.get(kind)
-                if name and (Path(name).name != name or Path(name).suffix not in MIME):
-                    raise ValueError(f"{name!r} is no name of a picture or a sound")
-                if name and not is_inside(path.parent / name, folder):
-                    raise ValueError(f"{name!r} is a link that leads out of the run")
-                if name and not (path.parent / name).is_file():
-                    clip[kind] = None
-            _check_clip(clip)
-            found["clips"][str(clip["id"])] = clip
-        _check_scale(kept)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        return {"scale": {}, "clips": {}, "fault": f"what is in {FOLDER}/{INDEX} cannot be read ({error})"}
-    return found | {"scale": kept}
-
-
-def _check_clip(clip: dict[str, Any]) -> None:
-    """Raise what the drawing of a clip would raise for values of other types."""
-    float(clip.get("heard", 0)), float(clip.get("seconds", 0)), credit(clip)
-    if clip.get("picture"):
-        int(clip["length"])
-
-
-def _check_scale(scale: dict[str, Any]) -> None:
-    """Raise what the drawing of pictures would raise for values of other types."""
-    float(scale["limits"][0]), float(scale["limits"][1]), int(scale["bins"])
-    if scale.get("sound"):
-        1 / float(scale["rate"]), [(float(place), str(words)) for place, words in scale["hertz"]]
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path stays in a folder when its links are followed.
-
-    A run folder may come from somebody else: a link in it must not bring other files of this machine into a page.
-    """
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # does not raise for a loop of links
-
-
-def cards(folder: Path, kept: dict[str, Any], sections: list[dict[str, Any]], room: int) -> dict[str, int]:
+def cards(run: RunFolder, kept: dict[str, Any], sections: list[dict[str, Any]], room: int) -> dict[str, int]:
     """Put pictures and sounds beside the errors that a page lists, in place, while there is room.
 
     Args:
-        folder: The run's.
-        kept: What `read` found.
+        run: The run's folder.
+        kept: What `RunFolder.read_worst_errors` returned.
         sections: Of the page; each gets `cards`, one for each listed error that was kept.
         room: Bytes that may be added.
 
@@ -132,7 +79,7 @@ def cards(folder: Path, kept: dict[str, Any], sections: list[dict[str, Any]], ro
             name = card["clip"].get(kind)
             if not name:
                 continue
-            path = folder / FOLDER / name
+            path = run.errors_path / name
             if 4 * path.stat().st_size / 3 + 2000 > room:
                 left[many] += 1
                 continue
@@ -197,11 +144,11 @@ COLUMNS, RANGE = 300, 80.0  # columns of a picture; dB below the clip's loudest 
 CREDIT = ("title", "artist", "licence", "license", "package", "version", "source_path")
 
 
-def save_worst_errors(folder: Path, table: pd.DataFrame, data: MusicData, targets: dict[str, Any]) -> Path | None:
+def save_worst_errors(run: RunFolder, table: pd.DataFrame, data: MusicData, targets: dict[str, Any]) -> Path | None:
     """Write errors/ into a run folder, whole or not at all; one of an earlier end of the run is replaced.
 
     Args:
-        folder: The run's.
+        run: The run's folder.
         table: Its predictions.
         data: What it was trained on, set up.
         targets: Kind of each target, by name.
@@ -209,10 +156,7 @@ def save_worst_errors(folder: Path, table: pd.DataFrame, data: MusicData, target
     Returns:
         The folder; None where there is no error to show.
     """
-    from etude.reports.clip_frames import files
-
-    target = folder / FOLDER
-    remove_folder(target)
+    remove_folder(run.errors_path)
     listed = [
         [row[0] for row in find_worst_errors(table, name, spec["kind"])["rows"]] for name, spec in targets.items()
     ]
@@ -221,7 +165,7 @@ def save_worst_errors(folder: Path, table: pd.DataFrame, data: MusicData, target
     ids = [clip for clip in ids if clip in place]
     if not ids:
         return None
-    part = draft_folder(folder, FOLDER)
+    part = draft_folder(run.path, run.errors_path.name)
     try:
         frames, scale = _pictures([np.asarray(data.pack.clip(place[clip])) for clip in ids], data.feature.front)
         known = files(data.source)
@@ -240,20 +184,18 @@ def save_worst_errors(folder: Path, table: pd.DataFrame, data: MusicData, target
                 {"id": clip, "picture": f"{stem.name}.png", "length": length, "credit": said, "why": why, **sound}
             )
         text = json.dumps({"version": 1, **scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
-        write_text(part / INDEX, text)
-        move(part, target)
+        write_text(part / run.errors_index_path.name, text)
+        move(part, run.errors_path)
     finally:
         remove_folder(part)
     silent = [entry["why"] for entry in clips if entry["why"]]
     if silent:
-        log.info("errors/ has no sound of %d of %d clips: %s", len(silent), len(clips), silent[0])
-    return target
+        log.info("%s/ has no sound of %d of %d clips: %s", run.errors_path.name, len(silent), len(clips), silent[0])
+    return run.errors_path
 
 
 def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Mel bands of each clip (T, F), at most so many frames, in dB below its loudest value; and what the axes say."""
-    from etude.reports.spectrogram import bands, shrink
-
     mels = [clip[:, : front.n_mels].astype(np.float32) for clip in clips]
     per = front.decibel[: front.n_mels]
     sound = front.reads_sound and bool(per.all())
@@ -267,8 +209,6 @@ def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray
 
 def _sound(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
     """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
-    from etude.audio.excerpt import excerpt
-
     if not front.reads_sound:
         return {}, ""  # the picture is all there is
     if file is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from etude.evaluation.formatting import NAMES
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -104,8 +104,6 @@ def target_fault(name: str, target: dict[str, Any]) -> str:
 
 def metrics_fault(found: Any) -> str:
     """Return the first fault of the content of metrics.json, or an empty string."""
-    from etude.evaluation.formatting import NAMES
-
     if first := fault(found, METRICS):
         return first
     for name, target in found["targets"].items():
@@ -158,8 +156,24 @@ def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
     return _embedding_fault(table)
 
 
+def check_error_clip(clip: dict[str, Any]) -> None:
+    """Raise what the drawing of a clip of errors/index.json would raise for values of other types."""
+    float(clip.get("heard", 0)), float(clip.get("seconds", 0)), dict(clip.get("credit", {}).items())
+    if clip.get("picture"):
+        int(clip["length"])
+
+
+def check_error_scale(scale: dict[str, Any]) -> None:
+    """Raise what the drawing of pictures of errors/index.json would raise for values of other types."""
+    float(scale["limits"][0]), float(scale["limits"][1]), int(scale["bins"])
+    if scale.get("sound"):
+        1 / float(scale["rate"]), [(float(place), str(words)) for place, words in scale["hertz"]]
+
+
 def _embedding_fault(table: DataFrame) -> str:
     """Return the fault of the column of embeddings, or an empty string where it has none or is missing."""
+    import numpy as np
+
     if "embedding" not in table.columns:
         return ""
     try:
@@ -171,6 +185,8 @@ def _embedding_fault(table: DataFrame) -> str:
 
 def _is_numeric(column: Series) -> bool:
     """Return whether a column holds finite numbers and missing values only."""
+    import numpy as np
+
     if column.dtype.kind not in "fiu" and not column.isna().all():
         return False
     return not np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any()

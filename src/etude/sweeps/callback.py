@@ -15,10 +15,11 @@ from etude.evaluation.metrics import PRIMARY
 from etude.files import os_errors
 from etude.reports.comparison.axes import value
 from etude.reports.comparison.compare import build, compare_folders, parse_options, write
-from etude.reports.comparison.runs import ComparedRun, find
+from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import gather
 from etude.reports.comparison.text import print_comparison
 from etude.reports.maps import page
+from etude.runs.folder import find_runs
 
 
 def extremes(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
@@ -65,7 +66,7 @@ class SweepTable(Callback):
         What cannot be made, because runs failed or are missing, is said and left out: the sweep itself has ended.
         """
         folder = Path(config.hydra.sweep.dir)
-        if not folder.is_dir() or not find(folder):
+        if not folder.is_dir() or not find_runs(folder):
             return
         self._compare(folder)
         pages = [self._table(folder, name, words) for name, words in self.tables.items()]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from etude.config.overrides import quote_value
-from etude.config.stored import is_finished
 from etude.errors import UserError
 from etude.files.atomic import replacing
 from etude.files.lock import Lock
+from etude.runs.folder import JOBS, RunFolder, run_of
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 REFUSED = 2  # exit status of a command that has to be mended
@@ -64,12 +64,13 @@ class Job:
     @property
     def measured(self) -> bool:
         """Whether its results are on disk, however its process ended after that."""
-        return is_finished(self.folder)
+        return RunFolder(self.folder).is_finished
 
     @property
     def words(self) -> list[str]:
         """The command line of its process, after `train.py`; where it has a checkpoint, it goes on from that."""
-        if (self.folder / "checkpoints" / "last.ckpt").is_file() and (self.folder / "config.yaml").is_file():
+        run = RunFolder(self.folder)
+        if run.is_resumable and run.config_path.is_file():
             own = [word for word in self.settings if word.startswith("hydra")]
             return [*self.flags, *own, f"resume={quote_value(str(self.folder))}"]
         return [*self.flags, *self.overrides, *self.settings, f"hydra.run.dir={quote_value(str(self.folder))}"]
@@ -81,7 +82,7 @@ class Job:
         if not said:
             return None
         path = Path(str(said))
-        return path.parent.parent if path.suffix == ".ckpt" else path
+        return run_of(path) if path.suffix == ".ckpt" else path
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -99,7 +100,6 @@ class Job:
         return said.replace(":; ", ": ") or f"ended with status {self.code}"
 
 
-NAME = "jobs.csv"
 COLUMNS = ("number", "folder", "status", "code", "seconds", "score", "why", "overrides")
 ANEW = {RUNNING: STOPPED, WAITING: STOPPED}  # what a file says of jobs whose sweep is gone
 
@@ -117,7 +117,7 @@ class JobTable:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.jobs: list[Job] = []
-        path = folder / NAME
+        path = folder / JOBS
         if path.is_file():
             try:
                 with path.open(newline="", encoding="utf-8") as file:
@@ -131,7 +131,7 @@ class JobTable:
         Raises:
             UserError: Another one runs this sweep.
         """
-        self._lock = Lock(self.folder / f".{NAME}.lock", os.path.relpath(self.folder))
+        self._lock = Lock(self.folder / f".{JOBS}.lock", os.path.relpath(self.folder))
         self._lock.acquire()
 
     def _job(self, row: dict[str, str]) -> Job:
@@ -169,7 +169,7 @@ class JobTable:
 
     def write(self) -> None:
         """Put the file on disk, whole or not at all."""
-        with replacing(self.folder / NAME) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.folder / JOBS) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(COLUMNS)
             for job in self.jobs:

@@ -19,6 +19,7 @@ from etude.evaluation.formatting import duration, number, plural
 from etude.experiment.provenance import FAULT
 from etude.files.atomic import discard, open_file, remove, write_text
 from etude.files.ownership import subfolder
+from etude.runs.folder import MULTIRUN
 from etude.sweeps.jobs import DONE, FAILED, RUNNING, STOPPED, Job, JobTable
 from etude.system.distributed import first
 
@@ -74,7 +75,7 @@ def tidy() -> None:
     folder = STATUS.folder
     if folder is None or STATUS.begun:
         return
-    if folder.is_dir() and not any(path.name != "multirun.yaml" and path.name[0] != "." for path in folder.iterdir()):
+    if folder.is_dir() and not any(path.name != MULTIRUN and path.name[0] != "." for path in folder.iterdir()):
         discard(folder)
 
 

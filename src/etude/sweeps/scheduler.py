@@ -13,6 +13,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.experiment.provenance import FAULT
+from etude.runs.folder import RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job, JobTable
 from etude.sweeps.processes import Starter
 from etude.sweeps.progress import STATUS, ProgressBoard, told
@@ -212,8 +213,6 @@ class Sweep:
 
     def end(self, number: int, code: int, seconds: float) -> None:
         """A job is over."""
-        from etude.evaluation.monitor import monitored_score  # heavy: numpy
-
         job = self.running.pop(number)
         self.pool.give(number)
         job.code, job.seconds = code, round(seconds, 2)
@@ -221,7 +220,7 @@ class Sweep:
         job.status = DONE if code == 0 or (self.stopping and job.measured) else STOPPED if self.stopping else FAILED
         if job.status == DONE:
             with suppress(UserError):  # a file of it is damaged, which its comparison says
-                job.score = monitored_score(job.folder)
+                job.score = monitored_score(RunFolder(job.folder))
         self.board.ended(job)
         self.ledger.write()
 

@@ -21,8 +21,8 @@ from etude.errors import UserError
 from etude.tasks.targets import module_key
 
 
-class Balance(nn.Module):
-    """What every balance is.
+class LossWeighting(nn.Module):
+    """What every weighting is.
 
     Args:
         targets: Names of the task's targets; as a mapping, with the kind of each (`label` or `scalar`).
@@ -65,7 +65,7 @@ class Balance(nn.Module):
         """Called when the gradients of a step are complete."""
 
 
-class Sum(Balance):
+class WeightedSum(LossWeighting):
     """The weighted sum; a target without a weight has weight 1.
 
     Args:
@@ -81,16 +81,16 @@ class Sum(Balance):
         weights = dict(weights or {})
         if unknown := set(weights) - set(self.weights):
             raise ValueError(
-                f"balance.weights names {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
+                f"weighting.weights names {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
             )
         self.weights |= {name: float(weight) for name, weight in weights.items()}
 
     def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
-        """As of every balance."""
+        """As of every weighting."""
         return super().forward({name: self.weights[name] * loss for name, loss in losses.items()})
 
 
-class Random(Balance):
+class RandomWeighting(LossWeighting):
     """Other weights at every step, drawn at random.
 
     Lin, Ye, Zhang & Tsang, 2022, "Reasonable effectiveness of random weighting: a litmus test for multi-task learning":
@@ -101,14 +101,14 @@ class Random(Balance):
     """
 
     def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
-        """As of every balance; in evaluation all weights are 1, so that a loss can be compared with the last one."""
+        """As of every weighting; in evaluation all weights are 1, so that a loss can be compared with the last one."""
         count = len(losses)
         drawn = count * torch.randn(count).softmax(0) if self.training else torch.ones(count)
         self.weights = dict(zip(losses, drawn.tolist(), strict=True))
         return super().forward({name: self.weights[name] * loss for name, loss in losses.items()})
 
 
-class Uncertainty(Balance):
+class UncertaintyWeighting(LossWeighting):
     """Weights that are learned, as the noise that each target is believed to have.
 
     Kendall, Gal & Cipolla, 2018, "Multi-task learning using uncertainty to weigh losses for scene geometry and
@@ -129,12 +129,12 @@ class Uncertainty(Balance):
     def __init__(self, targets: Mapping[str, str], rate: float = 100.0) -> None:
         super().__init__(targets)
         if rate <= 0:
-            raise ValueError(f"balance.rate must be greater than 0, got {rate}")
+            raise ValueError(f"weighting.rate must be greater than 0, got {rate}")
         self.rate, self.share = rate, {name: {"label": 1.0, "scalar": 0.5}[kind] for name, kind in targets.items()}
         self.log_variance = nn.ParameterDict({module_key(name): nn.Parameter(torch.zeros(())) for name in targets})
 
     def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
-        """As of every balance."""
+        """As of every weighting."""
         terms = []
         for name, loss in losses.items():
             learned = self.log_variance[module_key(name)]
@@ -153,7 +153,7 @@ class Uncertainty(Balance):
                 parameter.grad = None
 
 
-class PCGrad(Balance):
+class PCGrad(LossWeighting):
     """Projection of conflicting gradients, on what the targets share; a head follows its own target alone.
 
     Yu, Kumar, Gupta, Levine, Hausman & Finn, 2020, "Gradient surgery for multi-task learning": of the gradient of each
@@ -206,5 +206,5 @@ def _pcgrad() -> Any:
     try:
         from torchjd.aggregation import PCGradWeighting
     except ImportError as error:
-        raise UserError("balance=pcgrad needs TorchJD: pip install 'etude[pcgrad]'") from error
+        raise UserError("weighting=pcgrad needs TorchJD: pip install 'etude[pcgrad]'") from error
     return PCGradWeighting()

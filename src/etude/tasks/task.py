@@ -1,4 +1,4 @@
-"""A task: targets, a head for each, and a balance. A single target is a task of one; there is no other path."""
+"""A task: targets, a head for each, and a weighting. A single target is a task of one; there is no other path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from etude.tasks.loss_weighting import Balance
+from etude.tasks.loss_weighting import LossWeighting
 from etude.tasks.targets import Target, module_key
 
 
@@ -18,7 +18,7 @@ class Task(nn.Module):
     Args:
         targets: What is learned.
         head: Makes a head from the embedding's size D and a number of outputs K.
-        balance: Makes the balance from the targets' kinds by name.
+        weighting: Makes the weighting from the targets' kinds by name.
         dim: Size of the embedding, D.
     """
 
@@ -26,13 +26,13 @@ class Task(nn.Module):
         self,
         targets: list[Target],
         head: Callable[[int, int], nn.Module],
-        balance: Callable[[dict[str, str]], Balance],
+        weighting: Callable[[dict[str, str]], LossWeighting],
         dim: int,
     ) -> None:
         super().__init__()
         self.targets = {target.name: target for target in targets}
         self.heads = nn.ModuleDict({module_key(target.name): head(dim, target.size) for target in targets})
-        self.balance = balance({target.name: target.kind for target in targets})
+        self.weighting = weighting({target.name: target.kind for target in targets})
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
         """Embedding (B, D) to outputs (B, K) by target."""
@@ -63,7 +63,7 @@ class Task(nn.Module):
             losses = target.loss(out[name], y[name])
             total = losses.sum() if weight is None else (weight * losses).sum()
             each[name] = devices * total / torch.where(known[name] > 0, known[name], 1)
-        return self.balance(each, {name: count > 0 for name, count in known.items()}), each
+        return self.weighting(each, {name: count > 0 for name, count in known.items()}), each
 
     def known(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
         """How many clips of a step have each target, or their weight, on all devices.

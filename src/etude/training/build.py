@@ -16,12 +16,13 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 
-from etude.config.instantiate import NETWORK, _value, make, resolve, vet
+from etude.config.instantiate import NETWORK, make, make_nested, resolve, vet
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
+from etude.runs.folder import RunFolder
 from etude.system import machine
-from etude.tasks.loss_weighting import Balance
+from etude.tasks.loss_weighting import LossWeighting
 from etude.tasks.task import Task
 from etude.training.callbacks import FinishedTraining, SignalHandlers
 from etude.training.checkpointing import AtomicCheckpointIO
@@ -35,8 +36,8 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
     """Return the untrained network of a recipe.
 
     Args:
-        recipe: `config` (backbone, head, task, balance, optim, augment), `targets` (kind and size by name), `bins`, and
-            `front`, `columns`, `evaluation` for whoever has new sounds.
+        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name), `bins`,
+            and `front`, `columns`, `evaluation` for whoever has new sounds.
         transfer: Learning rates of its layers, when it will be trained.
 
     Raises:
@@ -53,13 +54,13 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
         targets.append(make(node, name, specs[name]))
     backbone = make(config["backbone"], bins)
     head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
-    balance = lambda names: make(config["balance"], names)  # noqa: E731
+    weighting = lambda names: make(config["weighting"], names)  # noqa: E731
     augment = make(config["augment"]) if config.get("augment") else None
     decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
     return Learner(
         Standardiser(torch.zeros(bins), torch.ones(bins)),
         backbone,
-        Task(targets, head, balance, backbone.dim),
+        Task(targets, head, weighting, backbone.dim),
         make(config["optim"]),
         augment,
         dict(recipe),
@@ -84,7 +85,7 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     specs = {name: dict(spec) | counts.get(name, {}) for name, spec in source.targets.items()}
     front = source.feature.front.to_dict()
     recipe = {
-        "config": {k: config.get(k) for k in ("backbone", "head", "task", "balance", "augment", "optim", "feature")},
+        "config": {k: config.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")},
         "targets": {name: spec for name, spec in specs.items() if name in names} or specs,
         "bins": source.feature.bins,
         "columns": [source.feature.columns.start, source.feature.columns.stop],
@@ -139,19 +140,19 @@ def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
     return [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
 
 
-def check_strategy(config: Mapping[str, Any], balance: Balance) -> None:
+def check_strategy(config: Mapping[str, Any], weighting: LossWeighting) -> None:
     """Refuse a strategy that shards the gradients where the loss weighting needs all of them.
 
     Args:
         config: The whole config.
-        balance: Weighting of the losses.
+        weighting: Weighting of the losses.
 
     Raises:
         UserError: They exclude one another.
     """
-    if balance.needs_full_gradients and "fsdp" in str(config["trainer"].get("strategy")).lower():
+    if weighting.needs_full_gradients and "fsdp" in str(config["trainer"].get("strategy")).lower():
         raise UserError(
-            "balance=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another balance"
+            "weighting=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another weighting"
         )
 
 
@@ -173,7 +174,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         if resume and getattr(callback, "dirpath", None) is not None:
             callback.dirpath = None  # type: ignore[attr-defined]
         if hasattr(callback, "dirpath") and callback.dirpath is None:
-            callback.dirpath = str(folder / "checkpoints")
+            callback.dirpath = str(RunFolder(folder).checkpoints_path)
         if getattr(callback, "save_last", None) == "link":
             raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
     node = dict(config["trainer"])
@@ -181,7 +182,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         _refuse_used_checkpoint(callback, folder)
     named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
     elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
-    plugins = [*_value(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
+    plugins = [*make_nested(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
     mine = {"callbacks": callbacks, "logger": build_loggers(config, folder) or False, "plugins": plugins}
     if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
         node["enable_checkpointing"] = False  # or Lightning adds one of its own, in a folder of its own

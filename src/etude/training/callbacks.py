@@ -243,6 +243,6 @@ def said(trainer: Trainer, seen: Seen, rows: list[int]) -> str:
     tries = _remedies(trainer, learner)
     tries.insert(1, "look at these clips")
     return (
-        f"epoch {seen.epoch}, step {seen.step}: the loss of {', '.join(each) or 'the balance'} is not finite, on the "
+        f"epoch {seen.epoch}, step {seen.step}: the loss of {', '.join(each) or 'the weighting'} is not finite, on the "
         f"clips {', '.join(ids[:SHOWN])}{more}; {', '.join(tries[:-1])} or {tries[-1]}"
     )

@@ -18,6 +18,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from etude.errors import RunError, UserError
 from etude.files import atomic, ownership
 from etude.files.safe_read import COPY, verify_checkpoint
+from etude.runs.folder import RunFolder
 from etude.system import signals
 
 log = logging.getLogger(__name__)
@@ -129,8 +130,10 @@ def restoring(folder: Path) -> Iterator[None]:
         if not any(code.co_filename.endswith(CONNECTOR) and "dump" not in code.co_name for code in frames):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        run = RunFolder(folder)
         raise UserError(
-            f"{os.path.relpath(folder / 'checkpoints')}: does not fit the run's config.yaml and code ({reason}); {COPY}"
+            f"{os.path.relpath(run.checkpoints_path)}: does not fit the run's {run.config_path.name} and code "
+            f"({reason}); {COPY}"
         ) from error
 
 

@@ -163,19 +163,19 @@ class Learner(LightningModule):
         known = self.task.known(y, weight)
         loss, each = self.task.loss(out, y, weight, known)
         self.losses = torch.stack([loss, *each.values()]).detach()
-        objective = self.task.balance.objective(loss, each, self.backbone, self.task.heads)
+        objective = self.task.weighting.objective(loss, each, self.backbone, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
         mean: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}  # over the epoch and all devices
         if len(each) > 1:
-            logs |= {f"train/{name}/weight": weight for name, weight in self.task.balance.weights.items()}
+            logs |= {f"train/{name}/weight": weight for name, weight in self.task.weighting.weights.items()}
             for name, count in known.items():  # a mean over the clips that have the target
                 self.log(f"train/{name}/loss", each[name].detach(), batch_size=count, **mean)  # type: ignore[arg-type]
         self.log_dict(logs, batch_size=len(batch.row), **mean)
         return objective
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Let the balance look at the gradients of the whole step."""
-        self.task.balance.before_step()
+        """Let the weighting look at the gradients of the whole step."""
+        self.task.weighting.before_step()
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -224,7 +224,7 @@ class Learner(LightningModule):
         """
         y = {name: table[f"y.{name}"] for name in self.task.targets}
         out = {name: table[f"out.{name}"] for name in self.task.targets}
-        with torch.no_grad():  # on this device, because a balance may have parameters
+        with torch.no_grad():  # on this device, because a weighting may have parameters
             here = [{name: value.to(self.device) for name, value in side.items()} for side in (out, y)]
             loss, each = self.task.loss(here[0], here[1])
         logs, leading = {"val/loss": float(loss)}, []

@@ -12,6 +12,7 @@ import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from etude.files.atomic import replacing, write_text
+from etude.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 SMOOTH = 0.8  # weight of the past in the running mean of the loss
@@ -105,9 +106,10 @@ def write(folder: Path, rates: np.ndarray, losses: list[float]) -> None:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    run = RunFolder(folder)
     smoothed, found = smooth(losses), suggestion(rates, losses)
     table = pd.DataFrame({"lr": rates, "loss": losses, "smoothed": smoothed})
-    write_text(folder / "lr.csv", table.to_csv(index=False))
+    write_text(run.lr_table_path, table.to_csv(index=False))
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.semilogx(rates, losses, color="0.8", label="loss of a step")
@@ -118,7 +120,7 @@ def write(folder: Path, rates: np.ndarray, losses: list[float]) -> None:
         axes.axvline(found, color="C1", linestyle="--", label=f"optim.lr={found:.1e}")
     axes.set(xlabel="learning rate", ylabel="training loss")
     axes.legend(frameon=False)
-    with replacing(folder / "lr.png") as draft:
+    with replacing(run.lr_plot_path) as draft:
         figure.savefig(draft, format="png", dpi=120)
     said = f"optim.lr={found:.1e}, a tenth of where the loss was lowest" if found else "the loss never fell"
-    log.info("%s; the picture: %s", said, os.path.relpath(folder / "lr.png"))
+    log.info("%s; the picture: %s", said, os.path.relpath(run.lr_plot_path))

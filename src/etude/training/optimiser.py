@@ -19,17 +19,20 @@ class Optimiser:
         lr: Highest learning rate.
         weight_decay: Decay of matrices and filters; biases, norms and single vectors are never decayed.
         warmup: Share of all steps over which the rate rises from 0.
-        decay: `cosine`, reaching 0 as the last step ends, or `none`.
+        schedule: `cosine`, reaching 0 as the last step ends, or `none`.
     """
 
     kind: str = "adamw"
     lr: float = 5e-4
     weight_decay: float = 0.01
     warmup: float = 0.05
-    decay: str = "cosine"
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
-        for name, value, options in (("kind", self.kind, ("adam", "adamw")), ("decay", self.decay, ("cosine", "none"))):
+        for name, value, options in (
+            ("kind", self.kind, ("adam", "adamw")),
+            ("schedule", self.schedule, ("cosine", "none")),
+        ):
             if value not in options:
                 raise ValueError(f"optim.{name} must be one of {', '.join(options)}, got {value!r}")
 
@@ -79,6 +82,6 @@ class Optimiser:
         warm = round(self.warmup * steps)
         if step < warm:
             return (step + 1) / (warm + 1)
-        if self.decay == "none":
+        if self.schedule == "none":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))

@@ -16,6 +16,7 @@ from torch import nn
 from etude.backbones.base import Backbone
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
+from etude.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 WAYS = ("full", "probe", "last_k", "gradual")
@@ -31,7 +32,7 @@ class Transfer:
             `gradual`, the heads first and then, epoch by epoch, one layer more from the last to the first (Howard &
             Ruder, 2018, "Universal language model fine-tuning").
         last_k: How many layers `last_k` trains.
-        every: Epochs from one layer to the next in `gradual`.
+        unfreeze_every: Epochs from one layer to the next in `gradual`.
         layer_decay: Each layer's learning rate as a share of the next one's (Clark et al., 2020, "ELECTRA").
         cache: Whether what leaves the layers that never learn is kept on disk, so that they run once for each clip and
             not once an epoch: `true`, `false`, or `auto`, where that changes nothing.
@@ -40,14 +41,14 @@ class Transfer:
     init_from: str | None = None
     train: str = "full"
     last_k: int = 2
-    every: int = 1
+    unfreeze_every: int = 1
     layer_decay: float = 1.0
     cache: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.train not in WAYS:
             raise ValueError(f"transfer.train must be one of {', '.join(WAYS)}, got {self.train!r}")
-        for name, value in (("last_k", self.last_k), ("every", self.every)):
+        for name, value in (("last_k", self.last_k), ("unfreeze_every", self.unfreeze_every)):
             if value < 1:
                 raise ValueError(f"transfer.{name} must be at least 1, got {value}")
         if not 0 < self.layer_decay <= 1:
@@ -71,7 +72,7 @@ class Transfer:
             "full": 0,
             "probe": None,
             "last_k": 0 if height <= self.last_k else None,
-            "gradual": height * self.every,
+            "gradual": height * self.unfreeze_every,
         }
         begins = first[self.train]
         return self.layer_decay**height if begins is not None and epoch >= begins else 0.0
@@ -129,7 +130,7 @@ class Transfer:
         self, backbone: Backbone, standardiser: nn.Module, path: Path, front: dict[str, object] | None
     ) -> set[str]:
         """Every tensor of the backbone whose name and shape agree, and the standardisation; returns what is left."""
-        path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+        path = RunFolder(path).best_path if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"transfer.init_from: {path} does not exist")
         stored = read_checkpoint(path)

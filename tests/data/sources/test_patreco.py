@@ -52,7 +52,7 @@ class Made:
 
     def collection(self, config: Callable[..., dict[str, Any]]) -> Collection:
         """With the classes of the config."""
-        return collection(str(self.home), config("data=lab", "data.source.path=x")["data"]["source"]["classes"])
+        return collection(str(self.home), config("data=patreco", "data.source.path=x")["data"]["source"]["classes"])
 
 
 def array(rng: np.random.Generator, length: int) -> np.ndarray:
@@ -221,7 +221,7 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
     affect: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    node = config("data=lab_affect", f"data.source.path={affect}", "task=multitask")["data"]
+    node = config("data=patreco_affect", f"data.source.path={affect}", "task=multitask")["data"]
     source = collection(**{key: value for key, value in node["source"].items() if key != "_target_"})
     assert "5 items are left out (array has no row in a label file: 5, such as test/100.fused.full.npy)" in caplog.text
     assert source.table["id"].tolist() == [str(clip) for clip in range(12)]
@@ -305,7 +305,7 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"chroma": "stft"}, r"feature\.front\.chroma=cqt: choose feature/front=lab$"),
+        ({"chroma": "stft"}, r"feature\.front\.chroma=cqt: choose feature/front=patreco$"),
         ({"tuning": 0.0}, r"feature\.front\.tuning=null: "),
         ({"n_mels": 64, "hop_length": 256}, r"with feature\.front\.hop_length=512, feature\.front\.n_mels=128: "),
         *(
@@ -325,11 +325,11 @@ def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], s
 
 
 def test_the_config_brings_the_front_end(config: Callable[..., dict[str, Any]]) -> None:
-    for name in ("lab", "lab_affect"):
+    for name in ("patreco", "patreco_affect"):
         for override in ("feature=mel", "feature=chroma", "feature=fused"):
             node = config(f"data={name}", "data.source.path=x", override)["feature"]["front"]
             assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == MADE
-    node = config("data=lab", "data.source.path=x", "feature/front=default")["feature"]["front"]
+    node = config("data=patreco", "data.source.path=x", "feature/front=default")["feature"]["front"]
     assert node["chroma"] == "stft"  # who asks for another one gets it, and is told by the reader
 
 
@@ -394,7 +394,7 @@ def test_both_collections_teach_one_network(
         file.write(f"{common},0.25,0.5,0.75\n")
     where = [f"data.source.sources.{name}.path={path}" for name, path in (("genre", genres.home), ("affect", affect))]
     data = build_datamodule(
-        config("data=lab_joint", *where, f"data.packs={tmp_path}", "data.min_seconds=0", "task=joint")
+        config("data=patreco_joint", *where, f"data.packs={tmp_path}", "data.min_seconds=0", "task=joint")
     )
     data.setup()
     index = data.pack.index.set_index("id")

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from etude.evaluation.measure import write
+from etude.runs.folder import RunFolder
+from etude.runs.results import write_metrics
 
 CLASSES = ["folk", "jazz", "rock"]
 TARGETS: dict[str, Any] = {
@@ -48,7 +49,7 @@ def run(folder: Path, table: pd.DataFrame, config: dict[str, Any] | None = None,
     (folder / "record.json").write_text(json.dumps(record), "utf-8")
     base = {"seed": record["seed"], "name": record["name"], "task": {"targets": {key: {} for key in names}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(base | (config or {})), "utf-8")
-    write(folder)
+    write_metrics(RunFolder(folder))
     return folder
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from etude.cli.compare import main
-from etude.evaluation.measure import write
-from etude.reports.comparison.compare import show
-from etude.reports.comparison.runs import find
+from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.scores import COLUMNS, collect
+from etude.runs.folder import RunFolder, find_runs
+from etude.runs.results import write_metrics
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def sweep(make_run, table: pd.DataFrame) -> Path:
     worse = table.assign(**{"valence.pred": 1 - table["valence.pred"]})
     runs = [make_run("sweep/0"), make_run("sweep/1", table=worse), make_run("sweep/2")]
     for run in runs[:2]:
-        write(run)
+        write_metrics(RunFolder(run))
     (runs[2] / "record.json").unlink()
     (runs[0] / ".hydra").mkdir()
     (runs[0] / ".hydra" / "config.yaml").write_text("not: a run")
@@ -76,11 +76,31 @@ def test_a_single_run_gets_no_csv_and_nothing_is_refused(sweep: Path, tmp_path: 
     (tmp_path / "empty").mkdir()
     assert main([str(tmp_path / "empty")]) == 2
     assert "is not a run" in capsys.readouterr().err
-    assert find(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
+    assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
 
 
 def test_job_ten_comes_after_job_nine(tmp_path: Path) -> None:
     for job in (10, 9, 1):
         (tmp_path / f"{job}_genre").mkdir()
         (tmp_path / f"{job}_genre" / "config.yaml").touch()
-    assert [path.name for path in find(tmp_path)] == ["1_genre", "9_genre", "10_genre"]
+    assert [path.name for path in find_runs(tmp_path)] == ["1_genre", "9_genre", "10_genre"]
+
+
+def test_many_pairs_are_corrected(grid: Path) -> None:
+    found = [pair for pair in compare([grid]).pairs if pair.target == "genre"]
+    assert len(found) == 28 and {pair.family for pair in found} == {28}
+    better = {(pair.a[2:6], pair.b[2:6]) for pair in found if pair.better}
+    assert ("lstm", "cnn_") in better and ("cnn_", "cnn_") not in better
+
+
+def test_only_the_same_clips_are_paired(tmp_path: Path, make, table_of) -> None:
+    make(tmp_path / "a", table_of(1))
+    make(tmp_path / "b", table_of(2).sample(frac=1, random_state=0))  # the order of rows is no difference
+    make(tmp_path / "c", table_of(3, split=1), split="other")
+    moved = table_of(4)
+    moved.loc[1, "genre.true"] = "jazz" if moved.loc[1, "genre.true"] != "jazz" else "rock"
+    make(tmp_path / "d", moved)  # the same ids, but another truth
+    made = compare([tmp_path])
+    assert [(p.a, p.b) for p in made.pairs if p.target == "genre"] == [("a", "b")]
+    assert {(p.a, p.b) for p in made.pairs if p.target == "valence"} == {("a", "b"), ("a", "d"), ("b", "d")}
+    assert "Scored on clips of genre that no other run here was scored on: c, d." in made.remarks

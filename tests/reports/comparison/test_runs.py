@@ -13,7 +13,8 @@ from etude.cli.compare import main
 from etude.experiment.start import LOG_FORMAT
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare
-from etude.reports.comparison.runs import find, read
+from etude.reports.comparison.runs import read
+from etude.runs.folder import find_runs
 
 Make = Callable[..., Any]
 
@@ -145,10 +146,10 @@ def test_a_trial_that_has_no_scores_is_not_taken_for_a_training_that_goes_on(tri
 
 def test_a_sweep_in_the_folder_of_a_run_is_found(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine")
-    assert find(tmp_path) == [tmp_path]
+    assert find_runs(tmp_path) == [tmp_path]
     (tmp_path / "multirun.yaml").touch()
-    assert find(tmp_path) == [tmp_path]  # no job has begun
+    assert find_runs(tmp_path) == [tmp_path]  # no job has begun
     job = tmp_path / "0_job"
     job.mkdir()
     (job / "config.yaml").touch()
-    assert find(tmp_path) == [job]
+    assert find_runs(tmp_path) == [job]

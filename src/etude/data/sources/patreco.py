@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.collection import NO_GROUP, Collection, LeftOut, expanded, label, log_left_out, merged, scalar, slug
-from etude.data.column_types import number
 from etude.data.readers import BEAT, beside, read_precomputed
 from etude.data.sound_files import as_text
+from etude.data.table_reader import number
 from etude.errors import DataError
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from etude.data.collection import (
     nfc,
     slug,
 )
-from etude.data.column_types import ABSENT, class_names, declared, inferred
-from etude.data.table_reader import read_table
+from etude.data.table_reader import ABSENT, class_names, declared, inferred, read_table
 from etude.errors import DataError
 
 if TYPE_CHECKING:

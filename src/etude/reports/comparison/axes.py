@@ -191,7 +191,7 @@ def _pretrained(run: ComparedRun) -> str:
 
 
 def _method(run: ComparedRun) -> str:
-    """Return the first word of `experiment=lab/table1/lstm_mel`."""
+    """Return the first word of `experiment=reproduction/table1/lstm_mel`."""
     group, parted, _ = str(_at(run.config, "choices", "experiment") or "").partition("/")
     return group if parted else ""
 
@@ -214,7 +214,7 @@ NAMED: dict[str, Callable[[ComparedRun], Any]] = {
     "fold": lambda run: run.fold,
 }
 ABOUT = {
-    "method": "of an experiment, what its name begins with: lab or better",
+    "method": "of an experiment, what its name begins with: reproduction or improved",
     "setting": "single-task or multitask",
     "transfer": "what goes on learning: none, full, last_k, ...",
     "pretrained": "random, imagenet, a file of weights, or the run that was begun from",

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from etude.config import options
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, duration, plural
-from etude.evaluation.paired_tests import pairs
+from etude.evaluation.paired_tests import compare_pairs
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.reports.comparison.axes import FORMATS, PARTS, REPEATS, VIEWS, CompareOptions, chosen, folded, layout
 from etude.reports.comparison.page import SPLIT_TITLES, page
 from etude.reports.comparison.pivot import notes, pivot
-from etude.reports.comparison.runs import ComparedRun, find, printable, titles
+from etude.reports.comparison.pooling import pool_folds
+from etude.reports.comparison.runs import ComparedRun, printable, scored_targets, titles
 from etude.reports.comparison.scores import gather, tidy
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison, print_comparison, to_latex, to_markdown
+from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,7 +40,7 @@ def parse_options(words: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
     Raises:
         UserError: A word is neither, or a value is unknown.
     """
-    others, values = options.parse(words, OPTIONS, "needs a value")
+    others, values = options.split_options(words, OPTIONS, "needs a value")
     folders: list[Path] = []
     filters: dict[str, Labels] = {}
     for word in others:
@@ -70,9 +72,9 @@ def compare_folders(folders: Sequence[Path], wish: CompareOptions | None = None)
     """
     wish = wish or CompareOptions()
     for folder in folders:
-        if not find(folder):
+        if not find_runs(folder):
             raise UserError(f"{folder} is not a run, and no run is below it.")
-    if wish.to is None and len(folders) == 1 and find(folders[0]) != list(folders):
+    if wish.to is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
         wish = replace(wish, to=folders[0])
     comparison = compare(folders, wish)
     print_comparison(comparison)
@@ -140,7 +142,8 @@ def build(runs: Sequence[ComparedRun], wish: CompareOptions | None = None, tests
         what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
         remarks.append(f"{what} is in {wish.stem}.csv ({plural(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
-    found, more = pairs(tested, names, wish.part, wish.metrics[0] if len(wish.metrics) == 1 else "")
+    metric = wish.metrics[0] if len(wish.metrics) == 1 else ""
+    found, more = compare_pairs(scored_targets(tested, names, wish.part), metric)
     found = [pair for pair in found if pair.target in set(frame["target"])]
     return Comparison(wish, shown, names, every, tables, found, remarks + more)
 
@@ -200,9 +203,7 @@ def _table_of_means(
 
 def _pool(folder: Path) -> list[str]:
     """Pool the folds in the folder of a sweep; a remark when they are not folds of one split."""
-    from etude.reports.pooling import pool_folds
-
-    runs = find(folder)
+    runs = find_runs(folder)
     if runs == [folder]:
         return []
     try:

@@ -6,13 +6,15 @@ write an error or an interruption there last. A killed run writes nothing more, 
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etude.runs.readers import CHANGED, intact
+from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
+from etude.runs.folder import RunFolder
+from etude.runs.readers import CHANGED, intact, read_mapping
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class ComparedRun:
     """What a folder says of its run.
 
     Args:
-        folder: Where it is.
+        files: Its files.
         status: finished, failed, interrupted, unfinished, or unreadable.
         remark: What a reader has to know of it, one sentence without the run's name, or "".
         record: record.json; empty where there is none.
@@ -28,12 +30,17 @@ class ComparedRun:
         metrics: metrics.json's targets; empty unless the run is finished.
     """
 
-    folder: Path
+    files: RunFolder
     status: str
     remark: str = ""
     record: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.files.path
 
     @property
     def name(self) -> str:
@@ -93,7 +100,6 @@ def _suffix(run: ComparedRun) -> str:
     return "" if run.fold is None else f", {run.fold}" if run.pooled else f", fold {run.fold}"
 
 
-SWEEP = ("jobs.csv", "multirun.yaml")  # of the folder of a sweep
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
 WITHOUT = ("overfit", "lr")  # the trials that end without a table
@@ -101,60 +107,80 @@ KNOWN = ("name", "seed", "model", "data", "targets")
 """What a record.json of today says; an older one may lack some of it."""
 
 
-def find(path: Path) -> list[Path]:
-    """The run folders at or below a path, job 9 before job 10: all that hold a record or a config, unless hidden."""
-    marks = [mark for name in ("record.json", "config.yaml") for mark in path.rglob(name)]
-    runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
-    sweep = any((path / name).is_file() for name in SWEEP) and runs - {path}  # a sweep may lie in the folder of a run
-    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural)
-
-
 def read(folder: Path) -> ComparedRun:
     """Read a run folder; what is broken in it becomes a status and a remark."""
+    files = RunFolder(folder)
     faults: list[str] = []
-    record = _load(folder / "record.json", faults)
-    config = _load(folder / "config.yaml", faults)
-    if not (folder / "metrics.json").is_file():
-        status, remark = _end(folder / "train.log")
+    record = _content(files.record_path, faults)
+    config = _content(files.config_path, faults)
+    if not files.metrics_path.is_file():
+        status, remark = _end(files)
         if (trial := mapping(config.get("choices")).get("debug")) in WITHOUT and status == "unfinished":
-            return ComparedRun(folder, status, f"a trial run (debug={trial}), which has no scores.", record, config)
-        return ComparedRun(folder, status, " ".join([remark, *faults]), record, config)
+            return ComparedRun(files, status, f"a trial run (debug={trial}), which has no scores.", record, config)
+        return ComparedRun(files, status, " ".join([remark, *faults]), record, config)
     broken = len(faults)
-    metrics = _load(folder / "metrics.json", faults)
+    metrics = _content(files.metrics_path, faults)
     targets = {name: target for name, target in mapping(metrics.get("targets")).items() if _whole(target)}
     if len(faults) == broken and not targets:
-        faults.append("metrics.json holds no target with its scores.")
+        faults.append(f"{files.metrics_path.name} holds no target with its scores.")
     if not targets:
-        return ComparedRun(folder, "unreadable", " ".join(faults), record, config)
+        return ComparedRun(files, "unreadable", " ".join(faults), record, config)
     if record.get("trial"):
         faults.append(f"a trial run (debug={record['trial']}), whose numbers mean nothing.")
     if lacking := [key for key in KNOWN if key not in record]:
-        faults.append(f"record.json does not say its {', '.join(lacking)}: an older version may have written it.")
-    run = ComparedRun(folder, "finished", " ".join(faults), record, config, targets)
+        lacks = ", ".join(lacking)
+        faults.append(f"{files.record_path.name} does not say its {lacks}: an older version may have written it.")
+    run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
     if "?" in run.scored_on:
         words = "On which data and split it was scored is not known, so that nothing is ranked beside it."
-        run = ComparedRun(folder, "finished", " ".join([*faults, words]), record, config, targets)
+        run = ComparedRun(files, "finished", " ".join([*faults, words]), record, config, targets)
     return run
 
 
-def _load(path: Path, faults: list[str]) -> dict[str, Any]:
-    """A JSON or YAML file that holds a mapping; {} with a fault when it holds none, {} when it is not there."""
-    import yaml
+def _content(path: Path, faults: list[str]) -> dict[str, Any]:
+    """Return the content of a JSON or YAML file; {} where it is missing, {} with a fault where it is damaged.
 
+    Its structure is not checked: of an older version's files, what is there is compared.
+    """
     if not path.is_file():
         return {}
     try:
-        text = path.read_text("utf-8")
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+        value = read_mapping(path)
+    except ValueError:
         faults.append(f"{path.name} cannot be read.")
         return {}
     if path.suffix == ".json" and not intact(value):
         faults.append(f"{path.name} {CHANGED}.")
         return {}
     return value
+
+
+def scored_targets(
+    runs: Sequence[ComparedRun], names: Mapping[Path, str], part: str = "test"
+) -> Iterator[ScoredTarget]:
+    """Yield the predictions of each target by the runs that have it, for tests of pairs.
+
+    Args:
+        runs: Runs; those that are not finished have no target.
+        names: Their titles.
+        part: test or val.
+    """
+    for name in dict.fromkeys(name for run in runs for name in run.metrics):
+        scored: list[ScoredRun] = []
+        remarks: list[str] = []
+        for run in (run for run in runs if name in run.metrics):
+            title = names[run.folder]
+            try:
+                table = run.files.read_columns(["id", "group", f"{name}.true", f"{name}.pred", "split"])
+                scored.append(scored_run(title, name, run.metrics[name], table, part))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                remarks.append(f"{title}: {run.files.predictions_path.name} cannot be tested: {_short(error)}.")
+        yield ScoredTarget(name, scored, remarks)
+
+
+def _short(error: Exception) -> str:
+    """Return the first line of an error, of at most 160 characters."""
+    return printable(str(error).splitlines()[0])[:160].rstrip(" .") if str(error) else type(error).__name__
 
 
 def _whole(target: Any) -> bool:
@@ -167,22 +193,14 @@ def _whole(target: Any) -> bool:
     )
 
 
-def _end(log: Path) -> tuple[str, str]:
-    """Status and remark of a run without metrics.json, from the end of its log."""
-    if log.is_file():
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL))
-            lines = [LINE.match(line) for line in file.read().decode("utf-8", "replace").splitlines()]
-        last = next((line for line in reversed(lines) if line), None)
-        if last and last[1] in ("ERROR", "CRITICAL"):
-            return "failed", f"failed: {printable(last[3]).rstrip('.')}."
-        if last and last[3].startswith(("interrupted", "terminated by SIG")):
-            return "interrupted", "interrupted before its end."
-        if last:
-            return "unfinished", f"unfinished; its log ends with: {printable(last[3])[:160].rstrip('.')}."
+def _end(files: RunFolder) -> tuple[str, str]:
+    """Return status and remark of a run without metrics.json, from the end of its log."""
+    lines = [LINE.match(line) for line in files.read_log_end(TAIL)]
+    last = next((line for line in reversed(lines) if line), None)
+    if last and last[1] in ("ERROR", "CRITICAL"):
+        return "failed", f"failed: {printable(last[3]).rstrip('.')}."
+    if last and last[3].startswith(("interrupted", "terminated by SIG")):
+        return "interrupted", "interrupted before its end."
+    if last:
+        return "unfinished", f"unfinished; its log ends with: {printable(last[3])[:160].rstrip('.')}."
     return "unfinished", "unfinished, and without a log that says why."
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts job 10 of a sweep after job 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.metrics import PRIMARY
 from etude.reports.comparison.axes import NAMED
-from etude.reports.comparison.runs import ComparedRun, find, read
+from etude.reports.comparison.runs import ComparedRun, read
+from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -42,7 +43,7 @@ def collect(folders: str | Path | Sequence[str | Path], part: str = "test") -> D
 def gather(folders: str | Path | Sequence[str | Path]) -> list[ComparedRun]:
     """Read all runs at or below some folders, each once."""
     paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
-    runs = {run.resolve(): run for path in paths for run in find(path)}
+    runs = {run.resolve(): run for path in paths for run in find_runs(path)}
     return [read(run) for run in runs.values()]
 
 

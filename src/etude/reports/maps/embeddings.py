@@ -12,11 +12,10 @@ import numpy as np
 from etude.errors import UserError
 from etude.evaluation.bootstrap import codes
 from etude.evaluation.formatting import plural
-from etude.reports.comparison.runs import find
+from etude.reports.comparison.pooling import POOLED_FOLDER
 from etude.reports.maps.projection import NoMap
 from etude.reports.maps.quality import Targets
-from etude.reports.pooling import POOLED_FOLDER
-from etude.runs import readers
+from etude.runs.folder import RunFolder, find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,12 +71,11 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
         raise UserError("name at least one run folder, such as outputs/<run>; --help shows some")
     runs: dict[Path, Path] = {}
     for folder in folders:
-        found = find(folder)
+        found = find_runs(folder)
         if found != [folder]:
             # what was pooled from several networks has no space of its own
-            found = [
-                run for run in found if (run / "predictions.parquet").is_file() and run.parent.name != POOLED_FOLDER
-            ]
+            whole = [run for run in found if RunFolder(run).predictions_path.is_file()]
+            found = [run for run in whole if run.parent.name != POOLED_FOLDER]
         if not found:
             raise UserError(f"{folder} is not a run, and no finished run is below it.")
         runs |= {run.resolve(): run for run in found}
@@ -97,13 +95,13 @@ def read(folder: Path, name: str, part: str) -> MappedRun:
     Raises:
         UserError: It is not a finished run, or has no clip of this part.
     """
-    lacking = [file for file in ("predictions.parquet", "record.json") if not (folder / file).is_file()]
-    if lacking:
+    run = RunFolder(folder)
+    if lacking := run.missing_results():
         raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
-    record, table = readers.record(folder), readers.table(folder)
+    record, table = run.record, run.predictions
     table = table[table["split"] == part].reset_index(drop=True)
     if table.empty:
-        raise UserError(f"{folder}: its predictions.parquet has no clip of the part {part}.")
+        raise UserError(f"{folder}: its {run.predictions_path.name} has no clip of the part {part}.")
     return _run(name, table, record["targets"], record.get("data", {}).get("pooled"))
 
 

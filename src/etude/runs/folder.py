@@ -1,0 +1,276 @@
+"""RunFolder: every path in a run folder, and one reader for each of its files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+from etude.files.safe_read import WEIGHTS, exported
+from etude.runs import readers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+CONFIG, RECORD, METRICS, PREDICTIONS = "config.yaml", "record.json", "metrics.json", "predictions.parquet"
+SPLIT, CURVES, LOG, REPORT, TRACKERS = "split.csv", "curves.csv", "train.log", "report.html", "trackers.json"
+LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # of debug=find_lr
+CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
+ERRORS, ERRORS_INDEX = "errors", "index.json"
+EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # of commands that read a run
+JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # of the folder of a sweep
+
+VALIDATION = "val/"  # of a monitor that is measured on the validation part
+MEAN_SCORE = f"{VALIDATION}score"
+
+RESULTS = (REPORT, METRICS, PREDICTIONS, RECORD, CONFIG, SPLIT, CURVES)
+"""Files of a run for people or for programs, apart from its checkpoints."""
+OUTPUTS = (
+    *(CONFIG, LOG, CURVES, SPLIT, PREDICTIONS, RECORD, METRICS, REPORT, TRACKERS, LR_TABLE, LR_PLOT),
+    *(f"{CHECKPOINTS}/", f"{ERRORS}/", "wandb/", "tensorboard/"),
+)
+"""Every file and folder that a run writes; a new run may not meet one that it did not write."""
+
+
+class RunFolder:
+    """Paths and files of a run.
+
+    `config`, `record`, `metrics`, `predictions` and `split` are read once and kept; a damaged file raises UserError.
+
+    Args:
+        path: The run's folder, which may lack any of its files.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / CONFIG
+        self.record_path = self.path / RECORD
+        self.metrics_path = self.path / METRICS
+        self.predictions_path = self.path / PREDICTIONS
+        self.split_path = self.path / SPLIT
+        self.curves_path = self.path / CURVES
+        self.log_path = self.path / LOG
+        self.report_path = self.path / REPORT
+        self.trackers_path = self.path / TRACKERS
+        self.lr_table_path = self.path / LR_TABLE
+        self.lr_plot_path = self.path / LR_PLOT
+        self.checkpoints_path = self.path / CHECKPOINTS
+        self.best_path = self.checkpoints_path / BEST
+        self.last_path = self.checkpoints_path / LAST
+        self.errors_path = self.path / ERRORS
+        self.errors_index_path = self.errors_path / ERRORS_INDEX
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has all of its files: the report is the last that is written."""
+        return self.metrics_path.is_file() and self.report_path.is_file()
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the run has a checkpoint that it can be resumed from."""
+        return self.last_path.is_file()
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The best checkpoint, else the last; None where there is neither."""
+        return next((path for path in (self.best_path, self.last_path) if path.is_file()), None)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that made the predictions.
+
+        Raises:
+            UserError: There is none.
+        """
+        if (path := self.best_checkpoint) is None:
+            raise UserError(f"{self.path}: has no checkpoint in {CHECKPOINTS}/; a trial run keeps none")
+        return path
+
+    def all_checkpoints(self) -> list[Path]:
+        """Return every checkpoint below checkpoints/, by name."""
+        return [path for path in sorted(self.checkpoints_path.rglob("*.ckpt")) if not path.name.startswith(".")]
+
+    def missing_results(self) -> list[str]:
+        """Return the names of the files that metrics and report are made from and that are not there."""
+        return [path.name for path in (self.predictions_path, self.record_path) if not path.is_file()]
+
+    @property
+    def sweep(self) -> str | None:
+        """The name of the sweep that the run is a job of."""
+        above = self.path.parent
+        return above.name if (above / MULTIRUN).is_file() else None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of config.yaml."""
+        return readers.read_config(self.config_path)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of record.json."""
+        return readers.read_record(self.record_path)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return readers.read_metrics(self.metrics_path)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The content of predictions.parquet, a row per clip."""
+        return readers.read_predictions(self.predictions_path, self.record_path)
+
+    @cached_property
+    def split(self) -> dict[str, str]:
+        """The part of each clip by its id, from split.csv; empty where it is missing."""
+        return readers.read_split(self.split_path)
+
+    def read_columns(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Return some columns of predictions.parquet, of which only the checksums of its pages are verified.
+
+        Raises:
+            OSError, ValueError: The file cannot be read, or lacks a column.
+        """
+        import pandas as pd
+
+        return pd.read_parquet(self.predictions_path, columns=list(columns), page_checksum_verification=True)
+
+    def read_curves(self, strict: bool = False) -> pd.DataFrame:
+        """Return the content of curves.csv, a row per logged step.
+
+        Args:
+            strict: Raise UserError for a missing or damaged file, and leave every cell as it is; otherwise see
+                `readers.read_curves`.
+        """
+        return readers.read_raw_curves(self.curves_path) if strict else readers.read_curves(self.curves_path)
+
+    def read_curve_rows(self) -> list[dict[str, str]]:
+        """Return the rows of curves.csv as texts by column; empty where it is missing."""
+        return readers.read_curve_rows(self.curves_path)
+
+    def read_trackers(self) -> dict[str, str]:
+        """Return the run's name in each tracker by the tracker's key; empty for a run that no tracker knows."""
+        return readers.read_trackers(self.trackers_path)
+
+    def read_worst_errors(self) -> dict[str, Any]:
+        """Return what the run kept of its worst errors; see `readers.read_worst_errors`."""
+        return readers.read_worst_errors(self.errors_index_path, self.path)
+
+    def read_config_text(self) -> str:
+        """Return the text of config.yaml; "" if there is none, or only a link to a file elsewhere."""
+        if not self.config_path.is_file() or not readers.is_inside(self.config_path, self.path):
+            return ""
+        return self.config_path.read_text(encoding="utf-8", errors="replace")
+
+    def read_log_end(self, size: int) -> list[str]:
+        """Return the lines in the last `size` bytes of train.log; empty where it is missing."""
+        if not self.log_path.is_file():
+            return []
+        with self.log_path.open("rb") as file:
+            file.seek(max(0, self.log_path.stat().st_size - size))
+            return file.read().decode("utf-8", "replace").splitlines()
+
+
+def find_runs(path: Path) -> list[Path]:
+    """Return the run folders at or below a path, job 9 before job 10: all with a record or a config, unless hidden.
+
+    Args:
+        path: A run folder, or a folder that holds some, such as that of a sweep.
+    """
+    marks = [mark for name in (RECORD, CONFIG) for mark in path.rglob(name)]
+    runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
+    sweep = any((path / name).is_file() for name in (JOBS, MULTIRUN)) and runs - {path}  # may lie in a run's folder
+    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts job 10 of a sweep after job 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def locate(path: Path) -> tuple[Path, Path | None]:
+    """Return the run folder that a path names, and the file of weights where it names one.
+
+    Args:
+        path: A run folder; a folder with one run; a checkpoint; an exported network, its folder or its file of weights.
+
+    Raises:
+        UserError: There is no run, or there are several, as in the folder of a sweep.
+    """
+    if path.suffix == ".ckpt" and path.is_file():
+        return run_of(path), path
+    if path.suffix == ".safetensors" and path.is_file():
+        return path.parent, path
+    if not path.exists():
+        raise UserError(f"{path}: there is no such folder or checkpoint")
+    runs = find_runs(path)
+    if runs == [path]:
+        return path, None
+    if not runs and exported(path):
+        return path, path / WEIGHTS
+    if not runs:
+        raise UserError(f"{path}: is no run, whose folder has a {CONFIG} and a {RECORD}, and no export with {WEIGHTS}")
+    raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
+
+
+def find_weights(path: Path) -> Path:
+    """Return the checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
+
+    Raises:
+        UserError: There is none, or the folder holds several runs.
+    """
+    if path.is_file():
+        return path
+    folder, weights = locate(path)
+    return weights or RunFolder(folder).checkpoint
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Return the run folder that holds a checkpoint, which lies in its folder of checkpoints."""
+    return checkpoint.parent.parent
+
+
+def monitored_score(run: RunFolder) -> float | None:
+    """Return the task's monitor for the weights that predicted, measured on the validation part.
+
+    Returns:
+        `val/score` from metrics.json, which measures those weights; any other monitor from curves.csv, at the epoch
+        that they are of. None where the run has not come so far, or where there is no such number.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    if not all(path.is_file() for path in (run.config_path, run.metrics_path, run.record_path)):
+        return None
+    task = run.config.get("task")
+    monitor = str(task.get("monitor")) if isinstance(task, dict) else ""
+    if not monitor.startswith(VALIDATION):
+        return None
+    value = _mean_score(run.metrics) if monitor == MEAN_SCORE else _logged_score(run, monitor)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean_score(metrics: dict[str, Any]) -> float | None:
+    """Return the mean over targets of their leading scores; one that is undefined counts 0, as while training."""
+    targets: dict[str, Any] = metrics["targets"]
+    leading = [target["splits"]["val"]["scores"].get(target["primary"]) for target in targets.values()]
+    values = [float((score or {}).get("value") or 0.0) for score in leading]
+    return sum(values) / len(values) if values else None
+
+
+def _logged_score(run: RunFolder, monitor: str) -> float | None:
+    """Return what was logged of the epoch whose weights were kept."""
+    epoch = run.record.get("model", {}).get("best_epoch")
+    if epoch is None:
+        return None
+    rows = [row for row in run.read_curve_rows() if row.get("epoch") == str(epoch)]
+    values = [row[monitor] for row in rows if row.get(monitor)]
+    return float(values[-1]) if values else None
