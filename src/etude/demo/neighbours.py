@@ -23,7 +23,7 @@ from etude.inference.windows import Window, WindowPlan, crops_of
 from etude.reports.clip_frames import ClipFile, files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
-from etude.reports.maps.projection import NoMap
+from etude.reports.maps.projection import ProjectionError
 from etude.reports.maps.quality import nearest
 from etude.reports.worst_errors import CREDIT, credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
@@ -183,7 +183,7 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
             nothing.why += f", and the run has no {PREDICTIONS}."
             return nothing
         x = embeddings(table)
-    except (UserError, NoMap) as error:
+    except (UserError, ProjectionError) as error:
         nothing.why += f", and its predictions are of no use here: {error}"
         return nothing
     finite = np.isfinite(x).all(1)

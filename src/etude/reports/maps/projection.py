@@ -23,7 +23,7 @@ NEIGHBOURS = 15
 
 
 @dataclass(frozen=True)
-class Method:
+class ProjectionMethod:
     """Method of projection.
 
     Args:
@@ -46,7 +46,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Map:
+class Projection:
     """Projection of clips.
 
     Args:
@@ -60,11 +60,11 @@ class Map:
     note: str
 
 
-class NoMap(UserError):
+class ProjectionError(UserError):
     """Reason why a map cannot be made."""
 
 
-def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
+def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
     """Project embeddings into the plane or into space; the same input gives the same map.
 
     Args:
@@ -74,30 +74,31 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
         seed: Of all that is random in the method, and of the subset.
 
     Raises:
-        NoMap: Too few clips, or dimensions, or differing embeddings, for this method; or it found no solution.
+        ProjectionError: Too few clips, dimensions or differing embeddings for this method, or it found no solution.
     """
     chosen = METHODS[method]
     rows = subset(len(x), chosen.most[dims - 2], seed)
     every = len(x)
     x = np.asarray(x, dtype=np.float64)[rows]
     if len(x) < chosen.least:
-        raise NoMap(
+        raise ProjectionError(
             f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
         )
     if x.shape[1] < dims:
-        raise NoMap(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
+        raise ProjectionError(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
     distinct = len(np.unique(x, axis=0))
     if distinct == 1:
-        raise NoMap(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
+        raise ProjectionError(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
     if distinct < chosen.least:
-        raise NoMap(f"{chosen.title} needs at least {chosen.least} embeddings that differ; there are {distinct}.")
+        needed = f"{chosen.title} needs at least {chosen.least} embeddings that differ"
+        raise ProjectionError(f"{needed}; there are {distinct}.")
     at = _fit(x, method, dims, seed)
     notes = (
         [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
         if len(x) < every
         else []
     )
-    return Map(rows, at, " ".join([*notes, *_notes(x, at, method)]))
+    return Projection(rows, at, " ".join([*notes, *_notes(x, at, method)]))
 
 
 def subset(n: int, most: int, seed: int) -> np.ndarray:
@@ -162,7 +163,7 @@ def _isomap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
 
 
 METHODS = {
-    "pca": Method(
+    "pca": ProjectionMethod(
         "PCA",
         "PCA",
         _pca,
@@ -171,7 +172,7 @@ METHODS = {
         least=4,
         most=(EVERY, EVERY),
     ),
-    "tsne": Method(
+    "tsne": ProjectionMethod(
         "t-SNE",
         "t-SNE",
         _tsne,
@@ -180,7 +181,7 @@ METHODS = {
         least=10,
         most=(EVERY, 2000),  # in space without interpolation: 10,000 clips took over 150 s, 2,000 take 15 s
     ),
-    "umap": Method(
+    "umap": ProjectionMethod(
         "UMAP",
         "UMAP",
         _umap,
@@ -190,7 +191,7 @@ METHODS = {
         most=(EVERY, EVERY),
         graph=True,
     ),
-    "spectral": Method(
+    "spectral": ProjectionMethod(
         "Spectral embedding",
         "Spectral",
         _spectral,
@@ -200,7 +201,7 @@ METHODS = {
         most=(3000, 3000),
         graph=True,
     ),
-    "mds": Method(
+    "mds": ProjectionMethod(
         "MDS",
         "MDS",
         _mds,
@@ -209,7 +210,7 @@ METHODS = {
         least=4,
         most=(2000, 2000),
     ),
-    "isomap": Method(
+    "isomap": ProjectionMethod(
         "Isomap",
         "Isomap",
         _isomap,
@@ -230,9 +231,9 @@ def _fit(x: np.ndarray, method: str, dims: int, seed: int) -> np.ndarray:
             warnings.simplefilter("ignore")  # what they warn of is looked for in _notes, and said on the page
             at = METHODS[method].fit(x, dims, seed)
     except (ArpackError, np.linalg.LinAlgError) as error:
-        raise NoMap(f"{METHODS[method].title} found no solution on these clips ({error}).") from error
+        raise ProjectionError(f"{METHODS[method].title} found no solution on these clips ({error}).") from error
     if not np.isfinite(at).all():
-        raise NoMap(f"{METHODS[method].title} found no finite solution on these clips.")
+        raise ProjectionError(f"{METHODS[method].title} found no finite solution on these clips.")
     return np.asarray(at, dtype=np.float64)
 
 
