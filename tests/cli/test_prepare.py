@@ -242,7 +242,7 @@ def test_what_is_missing_is_asked_for_in_the_words_to_add(
     [
         (["source=folder", "path=none"], "none: there is no such folder"),
         (["source=folder", "path=~nobody_of_that_name/music"], "~nobody_of_that_name/music: "),
-        (["source=pack", "path=none"], "none: is not a whole pack"),
+        (["source=pack", "path=none"], "none: is not a complete pack"),
         (["source=union"], "data=union needs two collections or more"),
         (["source=nothing", "path=x"], "nothing"),
     ],
@@ -259,7 +259,7 @@ def test_too_many_broken_files_end_with_a_sentence(here: Path, capsys: pytest.Ca
         path.write_text("no music")
     assert main(["source=folder", "path=music", "workers=1"]) == 2
     said = capsys.readouterr().err
-    assert "music: 1 clips of 4 already give no frames, more than data.max_skipped=0.1 allows; for example" in said
+    assert "music: 1 of 4 clips were skipped, more than data.max_skipped=0.1 allows; for example" in said
     assert packs(here) == []
 
 

@@ -20,7 +20,7 @@ from etude.data.batches import BUCKET, Batch, Clips, CropBatchSampler
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
 from etude.data.splits import Split
 
@@ -32,7 +32,7 @@ CROP = 10
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Frames that say where they are from: the clip in the first bin, the frame in the second."""
     clips = [np.stack([np.full(count, clip), np.arange(count)], 1) for clip, count in enumerate(LENGTHS)]
-    return write(tmp_path_factory.mktemp("pack") / "places", pd.DataFrame({"id": range(len(LENGTHS))}), clips, {})
+    return write_pack(tmp_path_factory.mktemp("pack") / "places", pd.DataFrame({"id": range(len(LENGTHS))}), clips, {})
 
 
 def clips(pack: Pack, crop: int | None, rows: Iterable[int] = range(len(LENGTHS)), crops: int | None = None) -> Clips:
@@ -235,7 +235,7 @@ class Given:
     made: Pack
     targets: dict[str, dict[str, Any]]
 
-    def pack(self, front: LogMelChroma, rules: Any) -> Pack:
+    def pack(self, front: LogMelChroma, options: Any) -> Pack:
         return self.made
 
 
@@ -247,7 +247,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]
     frames = [rng.random((length, 3)) for length in rng.integers(20, 200, 100)]
     part = np.where(np.arange(100) % 5 == 4, "test", np.where(np.arange(100) % 5 == 3, "val", "train"))
     table = pd.DataFrame({"id": [f"c{i}" for i in range(100)], "group": None, "genre": genre, "split": part})
-    made = write(tmp_path_factory.mktemp("uneven") / "p", table, frames, {})
+    made = write_pack(tmp_path_factory.mktemp("uneven") / "p", table, frames, {})
     source = Given(made, {"genre": {"kind": "label", "classes": ["a", "b", "c", "d"], "note": ""}})
 
     def make(**options: Any) -> MusicData:
@@ -343,7 +343,7 @@ def music(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
 
     def make(*overrides: str) -> MusicData:
         data = build_datamodule(config("feature=chroma", *overrides))
-        open_pack(data.source, data.feature.front, replace(data.rules, workers=1))
+        open_pack(data.source, data.feature.front, replace(data.pack_options, workers=1))
         data.setup()
         return data
 
@@ -380,7 +380,7 @@ def test_the_devices_judge_every_clip_of_the_demo_once(music: Callable[..., Musi
             for batch in data.test_dataloader()[loader]:
                 sizes.append(len(batch.row))
                 judged.update(batch.row.tolist())
-        assert judged == Counter(np.flatnonzero(data.parts == part).tolist())
+        assert judged == Counter(np.flatnonzero(data.splits == part).tolist())
         assert max(sizes) == 5  # clips of a device, whose memory does not grow with their number
 
 

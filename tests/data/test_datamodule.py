@@ -14,11 +14,11 @@ import torch
 from pytorch_lightning import Trainer
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, label, merged, scalar
+from etude.data.collection import Collection, label_target, merge_classes, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
 from etude.data.sources.demo import collection
 from etude.data.splits import UNUSED, Split
@@ -31,7 +31,7 @@ Compose = Callable[..., dict[str, Any]]
 
 def pack_alone(made: MusicData) -> Pack:
     """Without further processes, which cost more than they save here."""
-    return open_pack(made.source, made.feature.front, replace(made.rules, workers=1))
+    return open_pack(made.source, made.feature.front, replace(made.pack_options, workers=1))
 
 
 @pytest.fixture(scope="module", params=VIEWS)
@@ -45,7 +45,7 @@ def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
 
 def test_mean_and_deviation_are_numpys_over_the_training_part(data: MusicData) -> None:
     columns = VIEWS[data.feature.view]
-    frames = np.concatenate([data.pack.clip(row)[:, columns] for row in np.flatnonzero(data.parts == "train")])
+    frames = np.concatenate([data.pack.clip(row)[:, columns] for row in np.flatnonzero(data.splits == "train")])
     frames = frames.astype(np.float64)
     assert data.mean.dtype == data.std.dtype == torch.float32
     np.testing.assert_allclose(data.mean, frames.mean(0), rtol=1e-6)
@@ -81,7 +81,7 @@ def test_no_part_has_a_clip_of_another(data: MusicData) -> None:
 
 
 def test_an_unknown_part_is_refused(data: MusicData) -> None:
-    with pytest.raises(DataError, match="a part is one of train, val, test, got 'dev'"):
+    with pytest.raises(DataError, match="split must be one of train, val, test, got 'dev'"):
         data.loader("dev")
 
 
@@ -131,7 +131,7 @@ def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
         "genre = 'polka', which the target does not allow": replace(source, table=source.table.assign(genre="polka")),
         "energy = 1.5, which the target does not allow": replace(source, table=source.table.assign(energy=1.5)),
         r"genre 'alone' has a single clip \(.*\), which cannot be both learned and tested": replace(
-            source, table=alone, targets={"genre": label([*source.table["genre"], "alone"])}
+            source, table=alone, targets={"genre": label_target([*source.table["genre"], "alone"])}
         ),
     }
     for said, faulty in faults.items():
@@ -145,7 +145,7 @@ def test_a_target_with_a_name_that_a_pack_needs_is_refused_or_kept(name: str, tm
     whole = collection()
     table = whole.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
     try:
-        source = replace(whole, name="mine", table=table, targets={name: scalar()}).check()
+        source = replace(whole, name="mine", table=table, targets={name: scalar_target()}).check()
     except DataError as error:
         assert name in str(error)
         return
@@ -157,14 +157,14 @@ def test_a_target_with_a_name_that_a_pack_needs_is_refused_or_kept(name: str, tm
 
 def test_classes_are_merged_and_others_become_missing() -> None:
     column = pd.Series(["rock", "punk", "jazz", None, "talk"])
-    made = merged(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
+    made = merge_classes(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
     assert made.tolist()[:3] == ["loud", "loud", "quiet"]
     assert made[3:].isna().all()
-    assert merged(column, None) is column
+    assert merge_classes(column, None) is column
     with pytest.raises(DataError, match="'rock' is merged into both 'a' and 'b'"):
-        merged(column, {"a": ["rock"], "b": ["rock", "jazz"]})
+        merge_classes(column, {"a": ["rock"], "b": ["rock", "jazz"]})
     with pytest.raises(DataError, match="the data has nothing for soft; it has jazz, punk, rock, talk"):
-        merged(column, {"loud": ["rock"], "soft": ["ambient"]})
+        merge_classes(column, {"loud": ["rock"], "soft": ["ambient"]})
 
 
 # a pack that is there already, as a source
@@ -175,7 +175,7 @@ class Given:
     made: Pack
     targets: dict[str, dict[str, Any]]
 
-    def pack(self, front: LogMelChroma, rules: Any) -> Pack:
+    def pack(self, front: LogMelChroma, options: Any) -> Pack:
         return self.made
 
 
@@ -189,7 +189,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     rng = np.random.default_rng(0)
     frames = [rng.random((150 + 10 * i, 3)) for i in range(28)]
     table = pd.DataFrame({"id": range(30), "group": None, "genre": ["a", "b"] * 15})
-    return Given(write(tmp_path_factory.mktemp("given") / "p", table, [*frames, frames[0], frames[0]], {}), GENRE)
+    return Given(write_pack(tmp_path_factory.mktemp("given") / "p", table, [*frames, frames[0], frames[0]], {}), GENRE)
 
 
 def module(given: Given, sync: str = "none", **options: Any) -> MusicData:
@@ -245,15 +245,15 @@ def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str,
 
 def test_a_scalar_cannot_be_balanced(given: Given) -> None:
     with pytest.raises(ValueError, match=r"data\.balanced_sampling must name a label of this data, got 'energy'"):
-        module(replace(given, targets={**GENRE, "energy": scalar()}), balanced_sampling="energy")
+        module(replace(given, targets={**GENRE, "energy": scalar_target()}), balanced_sampling="energy")
 
 
 def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
     made = module(given, split=Split("random", duplicates="drop"))
-    assert np.flatnonzero(made.parts == UNUSED).tolist() == [28, 29]
+    assert np.flatnonzero(made.splits == UNUSED).tolist() == [28, 29]
     rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
     assert sorted(rows) == list(range(28))
-    with pytest.raises(DataError, match=r"the same audio stands under two ids 2 times, .*: 0 = 28, 0 = 29; leave"):
+    with pytest.raises(DataError, match=r"the same audio has two ids \(2 duplicates\) .*: 0 = 28, 0 = 29; drop"):
         module(given, split=Split("random"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.config.instantiate import make
 from etude.data.feature import VIEWS, Feature
-from etude.data.readers import MADE
+from etude.data.readers import ARRAY_FRONT_END
 from etude.errors import UserError
 
 FRONT = LogMelChroma(n_mels=20, n_chroma=24)
@@ -66,7 +66,9 @@ def test_the_configs_know_beats_and_the_front_end_of_ready_frames(config: Callab
     beats = make(config("feature=fused", "feature.sync=beat")["feature"])
     assert beats == Feature("fused", "beat")
     assert beats.front.sync == "beat"
-    assert make(config("feature=chroma", "feature/front=patreco")["feature"]) == Feature("chroma", front=MADE)
+    assert make(config("feature=chroma", "feature/front=patreco")["feature"]) == Feature(
+        "chroma", front=ARRAY_FRONT_END
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
-from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined, digest
-from etude.data.pack_writer import JOURNAL, SKIPPED, write
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined_hash, frames_hash
+from etude.data.pack_writer import JOURNAL, SKIPPED, write_pack
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
 from etude.files.ownership import LIST
@@ -31,7 +31,7 @@ def clips() -> list[np.ndarray]:
 
 @pytest.fixture
 def pack(clips: list[np.ndarray], tmp_path: Path) -> Pack:
-    return write(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine", "note": "été"})
+    return write_pack(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine", "note": "été"})
 
 
 def test_what_is_written_is_read(pack: Pack, clips: list[np.ndarray]) -> None:
@@ -67,19 +67,19 @@ def interrupted(clips: list[np.ndarray]) -> Iterator[np.ndarray]:
 
 def test_an_interrupted_writing_leaves_nothing(clips: list[np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "mine", TABLE, interrupted(clips), {})
+        write_pack(tmp_path / "mine", TABLE, interrupted(clips), {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_writing_leaves_the_old_pack(pack: Pack, clips: list[np.ndarray]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write(pack.folder, TABLE, interrupted(clips), {})
+        write_pack(pack.folder, TABLE, interrupted(clips), {})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
     Pack(pack.folder).verify()
 
 
 def test_an_old_pack_is_replaced_whole(pack: Pack, clips: list[np.ndarray]) -> None:
-    new = write(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
+    new = write_pack(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
     assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert new.manifest["name"] == "other"
@@ -105,27 +105,27 @@ def test_verify_names_the_clip_whose_bit_was_flipped(pack: Pack, row: int, end: 
 
 def test_a_hash_is_of_the_frames_of_a_clip_and_nothing_else(pack: Pack, clips: list[np.ndarray]) -> None:
     half = [np.asarray(clip, np.float16) for clip in clips]
-    assert pack.index["content"].tolist() == [digest(clip) for clip in half]
+    assert pack.index["content"].tolist() == [frames_hash(clip) for clip in half]
     assert len(set(pack.index["content"])) == len(SAMPLES)
-    assert digest(half[0]) == digest(half[0].copy(order="F"))
-    assert digest(half[0]) != digest(half[0][:-1])
-    assert digest(half[0].reshape(-1, 70)) != digest(half[0])  # as many bytes, other frames
-    assert pack.manifest["sha256"] == combined(pack.index["content"])
+    assert frames_hash(half[0]) == frames_hash(half[0].copy(order="F"))
+    assert frames_hash(half[0]) != frames_hash(half[0][:-1])
+    assert frames_hash(half[0].reshape(-1, 70)) != frames_hash(half[0])  # as many bytes, other frames
+    assert pack.manifest["sha256"] == combined_hash(pack.index["content"])
 
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
 def test_files_of_two_packs_do_not_go_together(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
     """As many frames and as many clips, but not the same."""
-    other = write(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
+    other = write_pack(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
     assert other.frames.shape == pack.frames.shape
     (pack.folder / name).write_bytes((other.folder / name).read_bytes())
-    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a whole pack \(its table is not the one"):
+    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a complete pack \(the table does not match"):
         Pack(pack.folder)
 
 
 def test_an_index_in_another_order_is_refused(pack: Pack) -> None:
     pack.index[::-1].to_parquet(pack.folder / INDEX)
-    with pytest.raises(DataError, match="is not a whole pack"):
+    with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
@@ -133,7 +133,7 @@ def test_an_index_in_another_order_is_refused(pack: Pack) -> None:
 def test_truncated_frames_are_refused(pack: Pack, lost: int | None) -> None:
     path = pack.folder / FRAMES
     path.write_bytes(b"" if lost is None else path.read_bytes()[:-lost])
-    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a whole pack .*; delete the folder"):
+    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a complete pack .*; delete the folder"):
         Pack(pack.folder)
 
 
@@ -143,18 +143,18 @@ def test_a_folder_without_a_good_file_is_no_pack(pack: Pack, name: str, content:
     (pack.folder / name).unlink()
     if content is not None:
         (pack.folder / name).write_bytes(content)
-    with pytest.raises(DataError, match="is not a whole pack"):
+    with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
 def test_a_list_in_the_place_of_the_manifest_is_no_pack(pack: Pack) -> None:
     (pack.folder / MANIFEST).write_text("[1, 2]")
-    with pytest.raises(DataError, match="is not a whole pack"):
+    with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
 def test_a_folder_that_is_not_there_is_no_pack(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
+    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a complete pack"):
         Pack(tmp_path / "none")
 
 

@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, digest
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, frames_hash
 from etude.data.pack_writer import (
     JOURNAL,
     SKIPPED,
     JournalEntry,
     PackWriter,
-    describe,
-    journal,
-    recover,
-    replace,
-    rewrite,
-    write,
+    read_journal,
+    recover_pack,
+    replace_pack,
+    rewrite_journal,
+    write_index,
+    write_pack,
 )
 from etude.errors import DataError
 from etude.files.atomic import remove_folder, write_text
@@ -42,7 +42,7 @@ def entry(place: int) -> JournalEntry:
     if not LENGTHS[place]:
         return JournalEntry(**known, reason="/a/drei: is broken (“why”)")
     frames = clip(place)
-    return JournalEntry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=digest(frames))
+    return JournalEntry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=frames_hash(frames))
 
 
 ENTRIES = [entry(place) for place in range(len(LENGTHS))]
@@ -87,12 +87,12 @@ def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(whole: dict[str,
 @pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
 def test_any_name_is_a_line_that_is_read_again(name: str, tmp_path: Path) -> None:
     frames = clip(0)
-    odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, digest(frames))
+    odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, frames_hash(frames))
     skipped = JournalEntry("after", 1, 2, reason=f"/music/{name}: is broken")
     with PackWriter(tmp_path / "d") as draft:
         draft.append(odd, frames)
         draft.append(skipped, None)
-    assert journal(tmp_path / "d") == [odd, skipped]
+    assert read_journal(tmp_path / "d") == [odd, skipped]
     with PackWriter(tmp_path / "d") as draft:
         assert draft.entries == [odd, skipped]
 
@@ -102,12 +102,12 @@ def test_what_is_not_set_is_not_written_and_read_as_unset(tmp_path: Path) -> Non
     with PackWriter(tmp_path / "d") as draft:
         draft.append(bare, None)
     assert json.loads((tmp_path / "d" / JOURNAL).read_text()) == {"id": "a", "size": -1, "modified": 0}
-    assert journal(tmp_path / "d") == [bare]
+    assert read_journal(tmp_path / "d") == [bare]
 
 
 def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
-    assert journal(tmp_path / "none") == []
-    assert journal(tmp_path) == []
+    assert read_journal(tmp_path / "none") == []
+    assert read_journal(tmp_path) == []
 
 
 def lines_before(text: bytes, stop: int) -> int:
@@ -208,7 +208,7 @@ def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> 
     pack.verify()
     skipped = pd.read_csv(pack.folder / SKIPPED)
     assert skipped.to_dict("records") == [{"id": "drei", "reason": "/a/drei: is broken (“why”)"}]
-    assert journal(pack.folder) == ENTRIES
+    assert read_journal(pack.folder) == ENTRIES
     assert (pack.manifest["clips"], pack.manifest["skipped"]) == (4, 1)
 
 
@@ -216,10 +216,10 @@ def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes
     with PackWriter(lay(tmp_path / ".mine.part", whole)) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     later = [JournalEntry(**{**vars(e), "modified": 3}) for e in ENTRIES]
-    rewrite(pack.folder, later)
-    describe(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
+    rewrite_journal(pack.folder, later)
+    write_index(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
     again = Pack(pack.folder)
-    assert journal(again.folder) == later
+    assert read_journal(again.folder) == later
     assert set(again.index["genre"]) == {"z"}
     assert again.manifest["origin"] == 2
     assert again.manifest["sha256"] == pack.manifest["sha256"]
@@ -229,8 +229,8 @@ def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes
 
 def two_packs(tmp_path: Path) -> tuple[Path, Path]:
     old, new = tmp_path / "mine", tmp_path / ".mine.part"
-    write(old, TABLE[:1], [clip(0)], {"which": "old"})
-    write(tmp_path / "new", TABLE[:1], [clip(1)], {"which": "new"})
+    write_pack(old, TABLE[:1], [clip(0)], {"which": "old"})
+    write_pack(tmp_path / "new", TABLE[:1], [clip(1)], {"which": "new"})
     (tmp_path / "new").rename(new)
     return old, new
 
@@ -241,10 +241,10 @@ def names(folder: Path) -> set[str]:
 
 def test_a_pack_is_replaced(tmp_path: Path) -> None:
     old, new = two_packs(tmp_path)
-    replace(new, old)
+    replace_pack(new, old)
     assert names(tmp_path) == {"mine"}
     assert Pack(old).manifest["which"] == "new"
-    recover(old)
+    recover_pack(old)
     assert Pack(old).manifest["which"] == "new"
 
 
@@ -269,26 +269,26 @@ def test_an_interrupted_replacement_is_mended(step: int, tmp_path: Path, monkeyp
     old, new = two_packs(tmp_path)
     go_on_again = interrupted_at(step, "rename", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        replace(new, old)
+        replace_pack(new, old)
     go_on_again()
     assert names(tmp_path) == {".mine.part", "mine" if step == 1 else ".mine.old"}
-    recover(old)
+    recover_pack(old)
     assert names(tmp_path) == {".mine.part", "mine"}
     assert Pack(old).manifest["which"] == "old"
     assert Pack(new).manifest["which"] == "new"
-    replace(new, old)
+    replace_pack(new, old)
     assert names(tmp_path) == {"mine"}
     assert Pack(old).manifest["which"] == "new"
 
 
 def test_what_an_interrupted_replacement_did_not_throw_away_goes(tmp_path: Path) -> None:
     old, new = two_packs(tmp_path)
-    write(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
+    write_pack(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
     (tmp_path / "older").rename(tmp_path / ".mine.old")
-    recover(old)
+    recover_pack(old)
     assert names(tmp_path) == {".mine.part", "mine"}
     assert Pack(old).manifest["which"] == "old"
-    replace(new, old)
+    replace_pack(new, old)
     assert Pack(old).manifest["which"] == "new"
 
 
@@ -315,7 +315,7 @@ def test_whatever_interrupts_the_end_leaves_nothing_behind(
 def test_a_run_in_the_folder_of_a_pack_is_not_removed_with_the_pack(name: str, tmp_path: Path) -> None:
     def pack() -> Pack:
         clips = [clip(place) for place in range(len(LENGTHS)) if LENGTHS[place]]
-        return write(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
+        return write_pack(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
 
     pack()
     path = tmp_path / "pack" / name

@@ -24,7 +24,7 @@ from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection, LeftOut, Reader
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, PackOptions
-from etude.data.pack_writer import JOURNAL, SKIPPED, SUSPECT, journal
+from etude.data.pack_writer import JOURNAL, SKIPPED, SUSPECT, read_journal
 from etude.data.packing import prepare_pack
 from etude.data.readers import read_sound
 from etude.data.sources import folder
@@ -93,15 +93,15 @@ def shown(packs: Path) -> list[str]:
     return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST)))
 
 
-def make(source: Collection, packs: Path, reading: Reading | None = None, **rules: Any) -> Pack:
+def make(source: Collection, packs: Path, reading: Reading | None = None, **options: Any) -> Pack:
     if reading is not None:
         source = replace(source, reader=reading)
-    return prepare_pack(source, FRONT, PackOptions(packs, workers=1, **rules))
+    return prepare_pack(source, FRONT, PackOptions(packs, workers=1, **options))
 
 
-def fresh(source: Collection, tmp_path: Path, **rules: Any) -> dict[str, bytes]:
+def fresh(source: Collection, tmp_path: Path, **options: Any) -> dict[str, bytes]:
     """The files of a pack that is made from scratch."""
-    return content(make(source, tmp_path / "fresh", **rules).folder)
+    return content(make(source, tmp_path / "fresh", **options).folder)
 
 
 def assert_frames(pack: Pack, table: pd.DataFrame) -> None:
@@ -291,7 +291,7 @@ def test_an_interrupted_draft_is_gone_on_with(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     part = interrupted(source, packs, reading)
-    assert len(journal(part)) == DONE
+    assert len(read_journal(part)) == DONE
     assert not [path for path in packs.iterdir() if not path.name.startswith(".")]  # nothing that looks like a pack
     pack = make(source, packs, reading)
     assert reading.names == [f"{i}.wav" for i in range(DONE, COUNT)]
@@ -601,8 +601,8 @@ def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
     with pytest.raises(DataError) as error:
         make(source, packs, reading)
     assert str(error.value) == (
-        "mine: 2 clips of 12 already give no frames, more than data.max_skipped=0.1 allows; for example "
-        f"{source.table['path'][0]}: is no music; repair or remove them, or allow more with data.max_skipped=<share>"
+        "mine: 2 of 12 clips were skipped, more than data.max_skipped=0.1 allows; for example "
+        f"{source.table['path'][0]}: is no music; repair or remove these files, or increase data.max_skipped"
     )
     assert reading.names == ["0.wav", "1.wav"]
     assert shown(packs) == []  # a wrong path leaves nothing
@@ -610,7 +610,7 @@ def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
 
 def test_what_was_done_before_too_many_were_broken_is_kept(source: Collection, packs: Path, reading: Reading) -> None:
     reading.deaf = {"2.wav", "5.wav"}
-    with pytest.raises(DataError, match="2 clips of 12 already give no frames"):
+    with pytest.raises(DataError, match="2 of 12 clips were skipped"):
         make(source, packs, reading)
     assert reading.names == [f"{i}.wav" for i in range(6)]
     pack = make(source, packs, reading, max_skipped=0.2)
@@ -622,14 +622,14 @@ def test_asking_again_does_not_allow_more_broken_clips(source: Collection, packs
     """What an interrupted draft skipped counts as well."""
     reading.deaf = {"2.wav", "5.wav"}
     for _ in range(2):
-        with pytest.raises(DataError, match="2 clips of 12 already give no frames"):
+        with pytest.raises(DataError, match="2 of 12 clips were skipped"):
             make(source, packs, reading)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.08])
 def test_no_broken_clip_may_be_allowed(share: float, source: Collection, packs: Path) -> None:
     Path(source.table["path"][4]).write_text("no music")
-    with pytest.raises(DataError, match=f"1 clips of 12 already give no frames, more than data.max_skipped={share:g}"):
+    with pytest.raises(DataError, match=f"1 of 12 clips were skipped, more than data.max_skipped={share:g}"):
         make(source, packs, max_skipped=share)
 
 
@@ -704,7 +704,7 @@ def test_frames_that_half_precision_cannot_hold_are_a_fault(source: Collection, 
         return made * 1e6 if path.name == "4.wav" else made
 
     pack = make(replace(source, reader=loud), packs)
-    assert skipped(pack) == {"clip4": f"{source.table['path'][4]}: gives frames that are not finite"}
+    assert skipped(pack) == {"clip4": f"{source.table['path'][4]}: has frames that are not finite"}
 
 
 # processes
@@ -738,7 +738,7 @@ def test_clips_above_the_limit_are_skipped_and_counted(
     skipped = pd.read_csv(pack.folder / SKIPPED)
     assert skipped["id"].tolist() == ["clip10", "clip11"]
     assert skipped["reason"].str.contains(r"is too long \(\d s or more; at most 0.6 s .*; data.max_seconds sets").all()
-    assert "2 clips are skipped" in caplog.text
+    assert "2 clips were skipped" in caplog.text
     with pytest.raises(DataError, match=r"is too long"):
         make(source, packs, longest=0.5)
     with pytest.raises(UserError, match=r"^data.max_seconds=1: must be greater than data.min_seconds=2, or null$"):
@@ -762,7 +762,7 @@ def test_clips_that_may_be_no_music_are_used_and_listed(
     suspect = pd.read_csv(pack.folder / SUSPECT)
     assert suspect["id"].tolist() == ["clip2", f"clip{PLACE}"]
     assert suspect["reason"].str.startswith("is white noise near full scale").all()
-    assert "2 clips are used, although they may not be music" in caplog.text
+    assert "2 clips are used although they may not be music" in caplog.text
     assert f"clip{PLACE}: is white noise near full scale" in caplog.text
 
 
@@ -907,12 +907,12 @@ def test_of_two_processes_one_makes_the_pack(
 
 def test_left_out_items_are_listed_with_skipped_clips(source: Collection, packs: Path) -> None:
     Path(source.table["path"][PLACE]).write_bytes(b"no music")
-    notes = replace(source, left_out=(LeftOut("notes.txt", "suffix .txt is not read as sound"),))
+    notes = replace(source, left_out=(LeftOut("notes.txt", "suffix .txt is not a sound format"),))
     pack = make(notes, packs)
     assert (pack.manifest["skipped"], pack.manifest["left_out"]) == (1, 1)
     listed = pd.read_csv(pack.folder / SKIPPED)
     assert listed["id"].tolist() == [f"clip{PLACE}", "notes.txt"]
-    assert listed["reason"][1] == "suffix .txt is not read as sound"
+    assert listed["reason"][1] == "suffix .txt is not a sound format"
     stamp = (pack.folder / FRAMES).stat().st_mtime_ns
     more = replace(notes, left_out=(*notes.left_out, LeftOut("row 9", "path is empty", clip=True)))
     again = make(more, packs)

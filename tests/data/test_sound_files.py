@@ -49,7 +49,7 @@ def test_link_in_a_circle_is_listed(tmp_path: Path) -> None:
     link(home / "rock" / "self", home / "rock" / "self")
     files, reasons = listed(home)
     assert files == ["rock/a.wav", "rock/deep/b.wav"]
-    circle = "link to a folder that is read already or contains the link"
+    circle = "link to a folder that was searched before or contains the link"
     assert {name: reasons[name] for name in ("rock/deep/up", "rock/deep/out", "rock/again")} == dict.fromkeys(
         ("rock/deep/up", "rock/deep/out", "rock/again"), circle
     )
@@ -71,12 +71,12 @@ def test_everything_that_is_no_sound_is_listed_with_its_reason(tmp_path: Path) -
     files, reasons = listed(tmp_path)
     assert files == ["a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv"]
     assert reasons == {
-        "notes.txt": "suffix .txt is not read as sound",
-        "cover.jpg": "suffix .jpg is not read as sound",
+        "notes.txt": "suffix .txt is not a sound format",
+        "cover.jpg": "suffix .jpg is not a sound format",
         "README": "name has no suffix",
         ".x.wav": "hidden: the name begins with a dot",
         ".git": "hidden: the name begins with a dot",
-        "gone.wav": "link leads nowhere",
+        "gone.wav": "broken link",
     }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from etude.data.sources.demo import collection
-from etude.data.splits import PARTS, UNUSED, Split, group_codes, partition, split_hash
+from etude.data.splits import SPLITS, UNUSED, Split, group_codes, partition, split_hash
 from etude.errors import DataError
 
 FRACTIONS = (0.6, 0.15, 0.25)
@@ -27,7 +27,7 @@ def demo() -> pd.DataFrame:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer restarts, where not the quality of a split is looked at but its rules."""
-    monkeypatch.setattr("etude.data.splits.WORK", 1000)
+    monkeypatch.setattr("etude.data.splits.MAX_PLACEMENTS", 1000)
 
 
 def clips(seed: int, groups: int, largest: int) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def clips(seed: int, groups: int, largest: int) -> pd.DataFrame:
 
 
 def shares(parts: np.ndarray) -> list[float]:
-    return [(parts == part).mean() for part in PARTS]
+    return [(parts == part).mean() for part in SPLITS]
 
 
 def crossing(parts: np.ndarray, table: pd.DataFrame) -> int:
@@ -56,7 +56,7 @@ def test_no_group_crosses(seed: int) -> None:
     table = clips(seed, groups=4 + 3 * seed, largest=1 + seed % 9)
     parts = Split(seed=seed, stratify="genre" if seed % 2 else None).assign(table)
     assert crossing(parts, table) == 1
-    assert set(parts) == set(PARTS)
+    assert set(parts) == set(SPLITS)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -72,7 +72,7 @@ def test_shares_are_kept_where_groups_are_small(seed: int) -> None:
 def test_every_part_of_the_demo_has_every_class(demo: pd.DataFrame, seed: int) -> None:
     parts = Split(seed=seed).assign(demo, GENRE)
     assert {*zip(parts, demo["genre"], strict=True)} == {
-        (part, genre) for part in PARTS for genre in set(demo["genre"])
+        (part, genre) for part in SPLITS for genre in set(demo["genre"])
     }
     assert crossing(parts, demo) == 1
 
@@ -99,8 +99,8 @@ def test_strata_are_kept_clip_by_clip(seed: int) -> None:
     for genre in "abc":
         of = table["genre"] == genre
         wanted = np.array(FRACTIONS) * of.sum()
-        assert np.abs([(parts[of] == part).sum() for part in PARTS] - wanted).max() < 1
-    assert np.abs([(parts == part).sum() for part in PARTS] - np.array(FRACTIONS) * len(table)).max() < 3
+        assert np.abs([(parts[of] == part).sum() for part in SPLITS] - wanted).max() < 1
+    assert np.abs([(parts == part).sum() for part in SPLITS] - np.array(FRACTIONS) * len(table)).max() < 3
 
 
 @pytest.mark.parametrize("kind", ["grouped", "stratified"])
@@ -110,7 +110,7 @@ def test_a_scalar_is_stratified_by_its_quantiles(kind: str) -> None:
     table = pd.DataFrame({"id": range(200), "group": None, "valence": rng.gamma(1.0, size=200)})
     table.loc[::17, "valence"] = np.nan
     parts = Split(kind).assign(table, ["valence"])
-    means = [table["valence"][parts == part].mean() for part in PARTS]
+    means = [table["valence"][parts == part].mean() for part in SPLITS]
     assert means == pytest.approx([table["valence"].mean()] * 3, abs=0.12)
     fifths = pd.qcut(table["valence"], 5, labels=False)
     for fifth in range(5):
@@ -124,7 +124,7 @@ def test_a_scalar_of_few_values_is_stratified_by_them() -> None:
     table = pd.DataFrame({"id": range(120), "group": None, "mood": np.repeat([0.0, 0.5, 1.0], 40)})
     parts = Split("stratified", (0.5, 0.25, 0.25)).assign(table, ["mood"])
     assert Counter(zip(table["mood"], parts, strict=True)) == {
-        (mood, part): 20 if part == "train" else 10 for mood in (0.0, 0.5, 1.0) for part in PARTS
+        (mood, part): 20 if part == "train" else 10 for mood in (0.0, 0.5, 1.0) for part in SPLITS
     }
 
 
@@ -158,7 +158,7 @@ def test_over_all_folds_every_clip_is_test_once_and_val_once(kind: str, folds: i
     table = clips(5, groups=40, largest=4)
     splits = [Split(kind, folds=folds, fold=fold, allow_shared_groups=kind != "grouped") for fold in range(folds)]
     parts = np.stack([split.assign(table, GENRE) for split in splits])
-    assert set(parts.ravel()) == set(PARTS)
+    assert set(parts.ravel()) == set(SPLITS)
     np.testing.assert_array_equal((parts == "test").sum(0), 1)
     np.testing.assert_array_equal((parts == "val").sum(0), 1)
     for fold in range(folds):
@@ -192,10 +192,10 @@ def test_another_seed_has_other_folds() -> None:
 
 
 def test_the_official_split_is_the_tables_own() -> None:
-    table = clips(3, groups=9, largest=1).assign(split=list(PARTS) * 3)
+    table = clips(3, groups=9, largest=1).assign(split=list(SPLITS) * 3)
     for seed in range(3):
-        assert Split("official", seed=seed).assign(table, GENRE).tolist() == list(PARTS) * 3
-    for wrong in (table.drop(columns="split"), table.assign(split="dev"), table.assign(split=[None, *PARTS[1:]] * 3)):
+        assert Split("official", seed=seed).assign(table, GENRE).tolist() == list(SPLITS) * 3
+    for wrong in (table.drop(columns="split"), table.assign(split="dev"), table.assign(split=[None, *SPLITS[1:]] * 3)):
         with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
             Split("official").assign(wrong)
 
@@ -235,16 +235,16 @@ def test_carved_shares_are_those_of_the_fractions() -> None:
 
 
 def test_a_group_across_an_official_split_is_refused_by_name() -> None:
-    table = pd.DataFrame({"id": list("abcd"), "group": ["x", "y", "bach", "bach"], "split": [*PARTS, "train"]})
-    with pytest.raises(DataError, match=r"the split has 1 of 3 groups on both sides \(bach\): use data\.split\.kind="):
+    table = pd.DataFrame({"id": list("abcd"), "group": ["x", "y", "bach", "bach"], "split": [*SPLITS, "train"]})
+    with pytest.raises(DataError, match=r"1 of 3 groups are in more than one split \(bach\): use data\.split\.kind="):
         Split("official").assign(table)
-    assert Split("official", allow_shared_groups=True).assign(table).tolist() == [*PARTS, "train"]
+    assert Split("official", allow_shared_groups=True).assign(table).tolist() == [*SPLITS, "train"]
 
 
 def test_many_groups_across_are_counted_and_five_are_named() -> None:
     table = pd.DataFrame({"id": range(14), "group": [f"g{i // 2}" for i in range(14)], "split": ["train", "test"] * 7})
     table.loc[14] = [14, "z", "val"]
-    with pytest.raises(DataError, match=r"has 7 of 8 groups on both sides \(g0, g1, g2, g3, g4, \.\.\.\)"):
+    with pytest.raises(DataError, match=r"7 of 8 groups are in more than one split \(g0, g1, g2, g3, g4, \.\.\.\)"):
         Split("official").assign(table)
 
 
@@ -260,7 +260,7 @@ def test_a_clip_without_a_group_is_one_of_its_own() -> None:
 def test_leakage_is_refused_unless_asked_for(demo: pd.DataFrame, kind: str) -> None:
     with pytest.raises(
         DataError,
-        match=r"^the split has 1[0-2] of \d+ groups on both sides .*, \.\.\.\): use data.split.kind=grouped, or",
+        match=r"^1[0-2] of \d+ groups are in more than one split .*, \.\.\.\): use data.split.kind=grouped, or",
     ):
         Split(kind).assign(demo, GENRE)
     if kind == "random":
@@ -273,7 +273,7 @@ def test_three_groups_are_enough_for_three_parts(seed: int) -> None:
     group = np.repeat(["x", "y", "z"], sizes)
     table = pd.DataFrame({"id": np.arange(len(group)), "group": group})
     parts = Split(seed=seed, stratify=None).assign(table)
-    assert set(parts) == set(PARTS)
+    assert set(parts) == set(SPLITS)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -287,7 +287,7 @@ def test_every_part_has_every_class_where_that_can_be(seed: int) -> None:
 
 def test_too_few_groups_are_refused() -> None:
     table = pd.DataFrame({"id": list("abcdef"), "group": list("xxxyyy"), "genre": list("ababab")})
-    with pytest.raises(DataError, match=r"leaves no clips for .*: 6 clips in 2 groups are too few"):
+    with pytest.raises(DataError, match=r"no clips are left for .*: 6 clips in 2 groups are too few"):
         Split().assign(table, GENRE)
 
 
@@ -308,7 +308,7 @@ def test_the_same_audio_under_two_ids_is_refused_by_name(kind: str) -> None:
     table = doubled()
     ids = table["id"]
     pairs = f"{ids[2]} = {ids[10]}, {ids[2]} = {ids[20]}, {ids[4]} = {ids[30]}"
-    with pytest.raises(DataError, match=rf"^the same audio stands under two ids 3 times, .*: {pairs}; leave one of"):
+    with pytest.raises(DataError, match=rf"^the same audio has two ids \(3 duplicates\) .*: {pairs}; drop duplicates"):
         Split(kind).assign(table, GENRE)
 
 
@@ -319,7 +319,7 @@ def test_it_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         parts = Split(duplicates="drop").assign(table, GENRE)
     assert np.flatnonzero(parts == UNUSED).tolist() == [10, 20, 30]
-    assert "the same audio under two ids: 3 clips are left out" in caplog.text
+    assert "the same audio has two ids: 3 duplicates dropped" in caplog.text
     alone = Split(duplicates="drop").assign(table.drop(index=[10, 20, 30]), GENRE)
     np.testing.assert_array_equal(parts[parts != UNUSED], alone)
 

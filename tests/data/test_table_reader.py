@@ -51,8 +51,8 @@ def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected is ','; save it as 'CSV UTF-8'"),
-        ("path\tgenre\na.wav\tx\n", r"its cells are separated by '\\t', expected is ','"),
+        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected ','; save it as 'CSV UTF-8'"),
+        ("path\tgenre\na.wav\tx\n", r"its cells are separated by '\\t', expected ','"),
         ("sep=;\npath;genre\na.wav;x\n", "row 1: 'sep=;' is a line for Excel alone; delete it"),
         ("path,genre\na.wav,x\n".encode("utf-16"), "it is UTF-16; save it as 'CSV UTF-8'"),
         ("path,genre\na.wav,x\n".encode("utf-16-le"), "it is no text; save it as 'CSV UTF-8'"),
@@ -66,7 +66,7 @@ def test_table_of_another_kind_is_refused_with_a_way_out(tmp_path: Path, content
 
 
 def test_tab_separated_file_with_commas_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"separated by ',', expected is '\\t'"):
+    with pytest.raises(DataError, match=r"separated by ',', expected '\\t'"):
         read_table(save(tmp_path, "path,genre\na.wav,x\n", "t.tsv"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from etude.data.collection import Collection, as_mapping
+from etude.data.collection import Collection, parse_mapping
 from etude.data.sources.table import collection
 from etude.errors import DataError
 
@@ -145,9 +145,9 @@ def test_mappings_may_be_yaml_text(tmp_path: Path) -> None:
     source = table(tmp_path, {"Größe": ["s", "l"] * 20}, targets="{Größe: label}")
     assert list(source.targets) == ["Größe"]
     with pytest.raises(DataError, match="targets: cannot be read as YAML"):
-        as_mapping("{a: [", "targets")
+        parse_mapping("{a: [", "targets")
     with pytest.raises(DataError, match="targets: must be a mapping such as"):
-        as_mapping("genre", "targets")
+        parse_mapping("genre", "targets")
 
 
 def test_five_hundred_classes_of_two_clips_are_a_label(tmp_path: Path) -> None:

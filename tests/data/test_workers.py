@@ -25,7 +25,7 @@ from etude.data.collection import Collection
 from etude.data.pack import PackOptions
 from etude.data.packing import prepare_pack
 from etude.data.sources.demo import HOME
-from etude.data.workers import AHEAD, SHARD, run
+from etude.data.workers import AHEAD, SHARD, map_jobs
 from etude.errors import UserError
 
 ROOT = str(Path(__file__).parents[2])
@@ -33,7 +33,9 @@ ROOT = str(Path(__file__).parents[2])
 
 @pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
 def test_few_jobs_or_one_worker_need_no_process(workers: int | None, count: int) -> None:
-    here = run(lambda number: (number**2, os.getpid()), list(range(count)), workers)  # which no process could be told
+    here = map_jobs(
+        lambda number: (number**2, os.getpid()), list(range(count)), workers
+    )  # which no process could be told
     assert list(here) == [(number**2, os.getpid()) for number in range(count)]
 
 
@@ -44,16 +46,16 @@ def test_without_semaphores_all_jobs_are_done_here(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(multiprocessing, "Lock", refuse)
-    runners._say_once.cache_clear()
+    runners._warn_once.cache_clear()
     for _ in range(2):
-        assert set(run(lambda _: os.getpid(), list(range(30)), 2)) == {os.getpid()}
-    assert caplog.text.count("one process does all the work") == 1
+        assert set(map_jobs(lambda _: os.getpid(), list(range(30)), 2)) == {os.getpid()}
+    assert caplog.text.count("using one process") == 1
     assert "Read-only file system" in caplog.text
 
 
 def test_none_means_a_process_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "usable_cores", lambda: 1)
-    assert set(run(lambda _: os.getpid(), list(range(30)), None)) == {os.getpid()}
+    assert set(map_jobs(lambda _: os.getpid(), list(range(30)), None)) == {os.getpid()}
 
 
 def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
@@ -63,14 +65,14 @@ def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
         begun.append(number)
         return number
 
-    results = run(note, list(range(100)), 1)
+    results = map_jobs(note, list(range(100)), 1)
     assert begun == []
     assert next(results) == 0
     assert begun == [0]
 
 
 def test_what_a_job_raises_here_reaches_the_caller() -> None:
-    results = run(fails, list(range(40)), 1)
+    results = map_jobs(fails, list(range(40)), 1)
     assert [next(results) for _ in range(13)] == list(range(13))
     with pytest.raises(LookupError, match=r"^job 13$"):
         next(results)
@@ -109,13 +111,13 @@ def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
 def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     pile = Pile(tmp_path / "done", 400)
-    assert_in_order(run(noted, pile, 2), pile)
+    assert_in_order(map_jobs(noted, pile, 2), pile)
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are workers forked")
 def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
-    first, second = (list(run(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
+    first, second = (list(map_jobs(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
     parents = {parent for _, parent, _ in first + second}
     assert len(parents) == 1 and os.getpid() not in parents  # one for all calls, and it is not this one
     assert {worker for worker, *_ in first}.isdisjoint(worker for worker, *_ in second)
@@ -124,23 +126,23 @@ def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
 
 def test_until_the_others_are_there_this_process_does_what_there_is_to_do() -> None:
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that the others have to be waited for
-    done = list(run(origin, list(range(5000)), 2, meanwhile=True))
+    done = list(map_jobs(origin, list(range(5000)), 2, meanwhile=True))
     who = [worker for worker, *_ in done]
     here = who.count(os.getpid())
     assert len(done) == 5000 and here >= 1
     assert who[:here] == [os.getpid()] * here  # at first, and then never again
-    assert list(run(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
+    assert list(map_jobs(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
 
 
 def test_a_worker_that_dies_is_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"^a worker process died, .*\(workers=1\)"):
-        list(run(dies, list(range(40)), 2))
+    with pytest.raises(UserError, match=r"^a worker process died, .*workers=1"):
+        list(map_jobs(dies, list(range(40)), 2))
 
 
 def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"^ray: is not installed; get it with pip install 'etude\[ray\]'"):
-        list(run(square, [1], ray="local"))
+    with pytest.raises(UserError, match=r"^ray: is not installed; install it with pip install 'etude\[ray\]'"):
+        list(map_jobs(square, [1], ray="local"))
 
 
 def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,12 +150,12 @@ def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: 
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", ROOT)  # where the readers are
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    numbers = run(square, list(range(60)), 2, "local")
+    numbers = map_jobs(square, list(range(60)), 2, "local")
     try:
         assert next(numbers) == 0
         assert ray.cluster_resources()["CPU"] == 2
         pile = Pile(tmp_path / "done", 400)
-        assert_in_order(run(noted, pile, 2, "local"), pile)
+        assert_in_order(map_jobs(noted, pile, 2, "local"), pile)
 
         source = sounds(tmp_path)
         made = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
@@ -194,5 +196,5 @@ def test_function_of_the_script_itself_is_called_in_one_process(monkeypatch: pyt
     exec("import os\ndef where(number): return number, os.getpid()", script.__dict__)
     monkeypatch.setitem(sys.modules, "__main__", script)
     assert not workers.refers_to_main(os.getpid, 1)
-    results = list(workers.run(script.where, list(range(40)), workers=2))
+    results = list(workers.map_jobs(script.where, list(range(40)), workers=2))
     assert results == [(number, os.getpid()) for number in range(40)]

@@ -148,17 +148,17 @@ def log_left_out(where: str | Path, left_out: Sequence[LeftOut]) -> None:
     log.warning("%s: %s left out (%s)", where, count, "; ".join(parts))
 
 
-def label(values: Iterable[Any], note: str = "") -> dict[str, Any]:
+def label_target(values: Iterable[Any], note: str = "") -> dict[str, Any]:
     """The specification of a label target whose classes are the values that occur."""
     return {"kind": "label", "classes": sorted({str(value) for value in values if value == value}), "note": note}
 
 
-def scalar(low: float = 0.0, high: float = 1.0, note: str = "") -> dict[str, Any]:
+def scalar_target(low: float = 0.0, high: float = 1.0, note: str = "") -> dict[str, Any]:
     """The specification of a scalar target with its range."""
     return {"kind": "scalar", "low": float(low), "high": float(high), "note": note}
 
 
-def merged(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Series:
+def merge_classes(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Series:
     """A label column with its classes merged; those that no list names become missing.
 
     Args:
@@ -170,7 +170,7 @@ def merged(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Ser
         DataError: An entry is no name or list of names, an old name stands in two lists, or in the data there is none
             of a list's names.
     """
-    if (classes := as_mapping(classes, "classes")) is None:
+    if (classes := parse_mapping(classes, "classes")) is None:
         return column
     new: dict[str, str] = {}
     for key, olds in classes.items():
@@ -179,7 +179,7 @@ def merged(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Ser
             if old in new:
                 raise DataError(f"classes: {old!r} is merged into both {new[old]!r} and {name!r}")
             new[old] = name
-    column = column.map(lambda value: nfc(value) if isinstance(value, str) else value).astype(object)
+    column = column.map(lambda value: to_nfc(value) if isinstance(value, str) else value).astype(object)
     present = set(column.dropna())
     names = list(dict.fromkeys(_class_name(key, key) for key in classes))
     if absent := [name for name in names if not present & {old for old in new if new[old] == name}]:
@@ -187,7 +187,7 @@ def merged(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Ser
     return column.map(new).astype(object)
 
 
-def as_mapping(value: Mapping[Any, Any] | str | None, key: str) -> Mapping[Any, Any] | None:
+def parse_mapping(value: Mapping[Any, Any] | str | None, key: str) -> Mapping[Any, Any] | None:
     """Return a mapping that is given as such or as YAML text.
 
     Keys on a command line are ASCII in Hydra's grammar: `{Größe: label}` is a text there.
@@ -213,15 +213,15 @@ def _class_name(value: Any, key: Any) -> str:
         raise DataError(f"classes: {key} must name a class or a list of classes, such as [Rock, Punk], got {value!r}")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return nfc(str(value))
+    return to_nfc(str(value))
 
 
-def nfc(text: str) -> str:
+def to_nfc(text: str) -> str:
     """Return text in Unicode's composed form, in which equal letters are equal strings."""
     return unicodedata.normalize("NFC", text)
 
 
-def existing(path: Path) -> Path:
+def existing_path(path: Path) -> Path:
     """Return a path in the Unicode form in which it exists; as it is where it exists in none.
 
     Some systems store an accented letter as one character and others as two, and copies keep either.
@@ -230,7 +230,7 @@ def existing(path: Path) -> Path:
         return path
     found = Path(path.anchor)
     for part in path.parts[1 if path.anchor else 0 :]:
-        forms = dict.fromkeys((part, nfc(part), unicodedata.normalize("NFD", part)))
+        forms = dict.fromkeys((part, to_nfc(part), unicodedata.normalize("NFD", part)))
         there = next((form for form in forms if os.path.lexists(found / form)), None)
         if there is None:
             return path
@@ -238,21 +238,21 @@ def existing(path: Path) -> Path:
     return found
 
 
-def expanded(path: str) -> Path:
+def expand_path(path: str) -> Path:
     """A path of the user's, with ~ as their home, in the Unicode form in which it exists.
 
     Raises:
         DataError: There is no user whose home it would be.
     """
     try:
-        return existing(Path(path).expanduser())
+        return existing_path(Path(path).expanduser())
     except RuntimeError as error:
         if os.path.lexists(path):
             return Path(path)
         raise DataError(f"{path}: there is no such user; write ./{path} for a file of that name") from error
 
 
-def inside(folder: Path, name: str, where: str) -> Path:
+def join_inside(folder: Path, name: str, where: str) -> Path:
     """A path below a folder.
 
     Args:

@@ -88,7 +88,7 @@ def datamodule_from_overrides(words: Sequence[str]) -> tuple[MusicData, list[str
         module = _module(config)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
-    module.rules = replace(module.rules, **own)
+    module.pack_options = replace(module.pack_options, **own)
     return module, overrides
 
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from etude.data.collection import label, nfc, scalar
+from etude.data.collection import label_target, scalar_target, to_nfc
 from etude.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def read_table(file: Path) -> tuple[dict[str, list[str]], list[str]]:
         raise
     except (OSError, ValueError, csv.Error) as error:  # what pyarrow raises is one of the first two
         raise DataError(f"{file}: cannot be read as a table ({error})") from error
-    header = [nfc(name.strip()) for name in header]
+    header = [to_nfc(name.strip()) for name in header]
     if twice := [name for place, name in enumerate(header) if name and name in header[:place]]:
         raise DataError(f"{file}: has two columns {twice[0]!r}")
     rows, where = [], []
@@ -79,7 +79,7 @@ def _text(file: Path) -> list[list[str]]:
     if first.lower().startswith("sep="):
         raise DataError(f"{file}, row 1: {first!r} is a line for Excel alone; delete it, or {SAVE}")
     if mark not in first and (other := [char for char in others if char in first]):
-        raise DataError(f"{file}: its cells are separated by {other[0]!r}, expected is {mark!r}; {SAVE}")
+        raise DataError(f"{file}: its cells are separated by {other[0]!r}, expected {mark!r}; {SAVE}")
     return _records(file, text, mark)
 
 
@@ -186,7 +186,7 @@ ABSENT = {"na", "n/a", "n.a.", "#n/a", "nan", "none", "null", "nil", "-", "--", 
 SEVERAL = ("|", ";", ",", "/")  # marks between the values of one cell
 
 
-def number(cell: str) -> float | None:
+def parse_number(cell: str) -> float | None:
     """A cell as a finite number, or None when it is none; `1_000` and `nan` are none."""
     try:
         value = float(cell)
@@ -195,18 +195,18 @@ def number(cell: str) -> float | None:
     return value if math.isfinite(value) and "_" not in cell else None
 
 
-def class_names(cells: Sequence[str]) -> list[str]:
+def normalize_class_names(cells: Sequence[str]) -> list[str]:
     """Return the cells of a label as class names: whole numbers that were stored as 1.0 become 1.
 
     pandas stores whole numbers so in a column in which one is missing.
     """
-    numbers = [cell for cell in set(cells) if number(cell) is not None]
+    numbers = [cell for cell in set(cells) if parse_number(cell) is not None]
     if not numbers or not all(re.fullmatch(r"[+-]?\d+(\.0+)?", cell) for cell in numbers):
         return list(cells)
-    return [re.sub(r"\.0+$", "", cell) if number(cell) is not None else cell for cell in cells]
+    return [re.sub(r"\.0+$", "", cell) if parse_number(cell) is not None else cell for cell in cells]
 
 
-def declared(name: str, cells: Sequence[str], said: Any, where: Sequence[str]) -> dict[str, Any]:
+def parse_declared_target(name: str, cells: Sequence[str], said: Any, where: Sequence[str]) -> dict[str, Any]:
     """The specification of a target that the user has described.
 
     Args:
@@ -218,7 +218,9 @@ def declared(name: str, cells: Sequence[str], said: Any, where: Sequence[str]) -
     Raises:
         DataError: What is said makes no sense, a scalar has a cell that is no number, or there is nothing to learn.
     """
-    bounds = [number(str(bound)) for bound in said] if isinstance(said, Sequence) and not isinstance(said, str) else []
+    bounds = (
+        [parse_number(str(bound)) for bound in said] if isinstance(said, Sequence) and not isinstance(said, str) else []
+    )
     if said not in ("label", "scalar") and (len(bounds) != 2 or None in bounds or not bounds[0] < bounds[1]):  # type: ignore[operator]
         raise DataError(f"targets: {name} must be label, scalar or a range such as [0, 1], got {said!r}")
     if len(distinct := sorted(set(filter(None, cells)))) < 2:
@@ -227,15 +229,15 @@ def declared(name: str, cells: Sequence[str], said: Any, where: Sequence[str]) -
             "there is nothing to learn"
         )
     if said == "label":
-        return label(class_names(distinct))
+        return label_target(normalize_class_names(distinct))
     for cell, place in zip(cells, where, strict=True):
-        if cell and number(cell) is None:
+        if cell and parse_number(cell) is None:
             hint = "; write it with a decimal point, such as 0.5" if _comma(cell) else ""
             raise DataError(f"{place}: {name} = {cell!r} is not a number{hint}")
-    return scalar(*bounds) if bounds else _range([float(cell) for cell in distinct])  # type: ignore[arg-type]
+    return scalar_target(*bounds) if bounds else _range([float(cell) for cell in distinct])  # type: ignore[arg-type]
 
 
-def inferred(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dict[str, Any] | str, list[str]]:
+def infer_target(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dict[str, Any] | str, list[str]]:
     """The specification of a target that nobody has described, or the reason why the column is none.
 
     Numbers are a scalar: in [0, 1] if they all are, else in the range that they have. Text is a label if values repeat
@@ -253,7 +255,7 @@ def inferred(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dic
     Raises:
         DataError: Nearly all cells are numbers and some are not.
     """
-    cells = class_names(cells)
+    cells = normalize_class_names(cells)
     counts = Counter(filter(None, cells))
     if len(counts) < 2:
         return "all its cells are the same" if counts else "it is empty", []
@@ -261,7 +263,7 @@ def inferred(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dic
         return f"it numbers folds of a cross-validation; to learn it, set targets={{{name}: label}}", []
     if any({cell.lower() for cell in counts} == words for words in BOOLEAN):
         return f"it holds {' and '.join(sorted(counts))} alone; to learn it, set targets={{{name}: label}}", []
-    odd = [cell for cell in counts if number(cell) is None]
+    odd = [cell for cell in counts if parse_number(cell) is None]
     if odd and all(_comma(cell) for cell in odd):
         return f"its numbers have commas, such as {odd[0]!r}; write them with a decimal point, such as 0.5", []
     if odd and sum(counts[cell] for cell in odd) <= (1 - MOSTLY) * counts.total():
@@ -276,7 +278,7 @@ def inferred(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dic
             return _range([float(cell) for cell in counts]), []
         low, high = (f"{end([float(cell) for cell in counts]):g}" for end in (min, max))
         scale = f"whole numbers from {low} to {high} are taken as {len(counts)} classes"
-        return label(counts), [f"{scale}; if they are a scale, set targets={{{name}: [{low}, {high}]}}"]
+        return label_target(counts), [f"{scale}; if they are a scale, set targets={{{name}: [{low}, {high}]}}"]
     several = _several(counts)
     if not repeats:
         hint = f", and {odd[0]!r} is not a number" if 2 * len(odd) < len(counts) else ""
@@ -285,7 +287,7 @@ def inferred(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dic
         return f"{alone[0]!r} has a single clip, which cannot be both learned and tested{several}", []
     remarks = [f"{counts[cell]} cells are {cell!r}, which is taken as a class; if it stands for a missing value, set "
                f"missing=[{cell!r}]" for cell in counts if cell.lower() in ABSENT]  # fmt: skip
-    return label(counts), remarks + ([several.removeprefix("; ")] if several else [])
+    return label_target(counts), remarks + ([several.removeprefix("; ")] if several else [])
 
 
 def _comma(cell: str) -> bool:
@@ -322,7 +324,7 @@ def _range(values: list[float]) -> dict[str, Any]:
     """A scalar from 0 to 1, or over the observed range rounded outward to a tenth of its order of magnitude."""
     least, most = min(values), max(values)
     if least >= 0 and most <= 1:
-        return scalar()
+        return scalar_target()
     if least == most:
         raise DataError(f"targets: a scalar whose values are all {least:g} cannot be learned")
     digits = 1 - math.floor(math.log10(most - least))
@@ -330,4 +332,4 @@ def _range(values: list[float]) -> dict[str, Any]:
     # rounding to digits can take the last bit of a value away, hence min and max
     low = min(least, round(math.floor(least / step) * step, digits))
     high = max(most, round(math.ceil(most / step) * step, digits))
-    return scalar(low, high, OBSERVED.format(low=low, high=high))
+    return scalar_target(low, high, OBSERVED.format(low=low, high=high))

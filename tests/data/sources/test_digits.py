@@ -56,7 +56,9 @@ def test_sound_has_no_digits(packs: Path) -> None:
 def test_sound_is_no_image(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
-    with pytest.raises(UserError, match=r"^feature=image: takes images, and demo holds sound; [^\n]*feature=mel$"):
+    with pytest.raises(
+        UserError, match=r"^feature=image: requires images, but demo contains sound; [^\n]*feature=mel$"
+    ):
         open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="sound needs another feature"):
@@ -83,7 +85,7 @@ def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
     made.setup()
     assert isinstance(made.feature.front, ImageFront)
     assert (made.feature.bins, made.crop, made.batch_size) == (24, None, 32)
-    counts = np.array([made.pack.index["digit"][made.parts == part].value_counts(normalize=True).sort_index()
+    counts = np.array([made.pack.index["digit"][made.splits == part].value_counts(normalize=True).sort_index()
                        for part in ("train", "val", "test")])  # fmt: skip
     np.testing.assert_allclose(counts, 0.1, atol=0.01)  # stratified
 

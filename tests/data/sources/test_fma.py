@@ -253,9 +253,9 @@ SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
     ),
     (
         edit("validation", "dev"),
-        r"^\S*tracks\.csv: track 140 has set\.split = 'dev', expected is training, validation, test$",
+        r"^\S*tracks\.csv: track 140 has set\.split = 'dev', expected training, validation, test$",
     ),
-    (edit("validation", ""), r"tracks\.csv: track 140 has set\.split = nan, expected is training, validation, test$"),
+    (edit("validation", ""), r"tracks\.csv: track 140 has set\.split = nan, expected training, validation, test$"),
     (
         lambda tree: shutil.rmtree(tree.audio),
         r"^\S*fma_large: has none of the 8 files of FMA large, such as \S*/000/000002\.mp3; data\.source\.path must be "

@@ -114,7 +114,7 @@ def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) 
     ],
 )
 def test_what_is_no_such_folder_is_refused(home: Path, names: tuple[str, ...], said: str) -> None:
-    with pytest.raises(DataError, match=f"^{home}: {said}; expected is a folder for each class with sound files in it"):
+    with pytest.raises(DataError, match=f"^{home}: {said}; expected a folder for each class with sound files in it"):
         collection(lay(home, *names))
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from etude.config.validation import problems
-from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, split
+from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, read_split
 from etude.errors import DataError
 
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_split_is_the_published_one() -> None:
-    parts = split()
+    parts = read_split()
     assert Counter(parts.values()) == {"train": 443, "val": 197, "test": 290}
     assert set(parts) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
     counts = Counter((clip.split(".")[0], part) for clip, part in parts.items())
@@ -56,14 +56,14 @@ def test_no_line_of_the_split_stands_twice() -> None:
     lines = SPLIT.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "id,split"
     assert len(lines) == 931
-    assert [line.split(",")[0] for line in lines[1:]] == sorted(split())
+    assert [line.split(",")[0] for line in lines[1:]] == sorted(read_split())
 
 
 def test_filtered_clips_come_with_their_part(folder: Path) -> None:
     made = collection(str(folder))
     assert made.name == "gtzan"
     assert Counter(made.table["split"]) == {"train": 442, "val": 197, "test": 290}
-    assert dict(zip(made.table["id"], made.table["split"], strict=True)).items() < split().items()
+    assert dict(zip(made.table["id"], made.table["split"], strict=True)).items() < read_split().items()
     assert made.title == "GTZAN: 929 clips in ten genres, fault-filtered"
     assert made.title in made.card
 

@@ -15,10 +15,10 @@ import pytest
 import soundfile
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, label, scalar
+from etude.data.collection import Collection, label_target, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.pack import MANIFEST, PackOptions
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.packing import prepare_pack
 from etude.data.sources import pack as packs_of
 from etude.errors import DataError
@@ -49,7 +49,7 @@ def source(tmp_path: Path) -> Collection:
         name="mine",
         title="Été",
         table=table,
-        targets={"genre": label(["x", "y"], "a note"), "energy": scalar(0, 1)},
+        targets={"genre": label_target(["x", "y"], "a note"), "energy": scalar_target(0, 1)},
         card="# Card",
         note="A note.",
         extra={"licences": {"CC0": 12}},
@@ -125,12 +125,12 @@ def test_another_front_end_is_refused_with_the_words_to_add(
 
 
 def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
+    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a complete pack"):
         packs_of.collection(str(tmp_path / "none"))
 
 
 def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    made = write(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
+    made = write_pack(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
     with pytest.raises(DataError, match="bare: does not say what collection it was made from; make it with"):
         packs_of.collection(str(made.folder))
 

@@ -17,7 +17,7 @@ from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection
 from etude.data.datamodule import build_datamodule
-from etude.data.readers import MADE, beside, read_precomputed
+from etude.data.readers import ARRAY_FRONT_END, locate_array, read_precomputed
 from etude.data.sources.demo import HOME
 from etude.data.sources.patreco import collection
 from etude.errors import DataError
@@ -35,7 +35,7 @@ DOCUMENTED = {  # what the ten classes count in the true one
     "Classical": (160, 40), "Hip-Hop": (160, 40), "Jazz": (160, 40), "Pop": (160, 40), "Trip-Hop": (137, 34),
 }  # fmt: skip
 MERGED = {name: (round(train / 20), round(test / 20)) for name, (train, test) in DOCUMENTED.items()}
-BEAT = replace(MADE, sync="beat")
+BEAT = replace(ARRAY_FRONT_END, sync="beat")
 FEW = 8  # frames of most clips: 1291 to 1293 in full, and 26 to 129 by the beat, only where LONG says so
 LONG = 4
 
@@ -158,8 +158,8 @@ def test_what_is_read_is_what_was_written(genres: Made, twenty: Collection) -> N
     paths = dict(zip(twenty.table["id"], twenty.table["path"], strict=True))
     lengths = []
     for clip, path in paths.items():
-        for front, arrays in ((MADE, genres.full), (BEAT, genres.beat)):
-            read = twenty.reader(beside(Path(path), front), front, 0.1)
+        for front, arrays in ((ARRAY_FRONT_END, genres.full), (BEAT, genres.beat)):
+            read = twenty.reader(locate_array(Path(path), front), front, 0.1)
             assert read.dtype == np.float32
             assert read.flags.c_contiguous
             np.testing.assert_array_equal(read, arrays[clip].T.astype(np.float32))
@@ -182,16 +182,16 @@ def test_beats_alone_are_enough(tmp_path: Path) -> None:
     (home / "train_labels.txt").write_bytes(rows.encode("utf-8-sig"))
     source = collection(str(tmp_path / "mine_beat/"))
     assert source.table["id"].tolist() == ["7", "8", "9", "10"]
-    assert read_precomputed(beside(Path(source.table["path"][0]), BEAT), BEAT, 30.0).shape == (30, 140)
+    assert read_precomputed(locate_array(Path(source.table["path"][0]), BEAT), BEAT, 30.0).shape == (30, 140)
     with pytest.raises(DecodeError, match=r"mine/train/7\.fused\.full\.npy: there is no such file$"):
-        read_precomputed(Path(source.table["path"][0]), MADE, 0.0)
+        read_precomputed(Path(source.table["path"][0]), ARRAY_FRONT_END, 0.0)
 
 
 def test_real_clips_laid_out_so_come_back(tmp_path: Path) -> None:
     clips = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("metal", "orchestral")]
     lines, made = ["Id\tGenre"], {}
     for place, clip in enumerate(clips):
-        made[str(place)] = frames(decode(clip, MADE.rate), MADE)
+        made[str(place)] = frames(decode(clip, ARRAY_FRONT_END.rate), ARRAY_FRONT_END)
         save(tmp_path / "real", "train", str(place), made[str(place)].T.astype(np.float64))
         save(tmp_path / "real", "train", f"{place}1", made[str(place)].T.astype(np.float64)[:, ::-1])
         lines += [f"{place}.fused.full.npy.gz\t{clip.parent.name}", f"{place}1.fused.full.npy\t{clip.parent.name}"]
@@ -199,7 +199,7 @@ def test_real_clips_laid_out_so_come_back(tmp_path: Path) -> None:
     source = collection(str(tmp_path / "real"))
     assert source.targets["genre"]["classes"] == ["metal", "orchestral"]
     for row in source.table[source.table["id"].isin(made)].itertuples():
-        np.testing.assert_array_equal(source.reader(Path(row.path), MADE, 5.0), made[row.id])
+        np.testing.assert_array_equal(source.reader(Path(row.path), ARRAY_FRONT_END, 5.0), made[row.id])
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
     [
         ("13,much,0.5,0.5", r"train_labels\.txt, row 14: 'much' is not a number"),
         ("13,nan,0.5,0.5", r"row 14: 'nan' is not a number"),
-        ("13,0.5,0.5", r"row 14: has '13,0\.5,0\.5', expected is 'id,valence,energy,danceability'"),
+        ("13,0.5,0.5", r"row 14: has '13,0\.5,0\.5', expected 'id,valence,energy,danceability'"),
         (",0.5,0.5,0.5", "row 14: has"),
         ("13,1.5,0.5,0.5", r"clip '13' has valence = 1\.5, which the target does not allow"),
         ("3.fused.full.npy,0.5,0.5,0.5", "id '3' occurs more than once"),
@@ -286,7 +286,7 @@ def test_label_files_are_recognised_by_their_header(affect: Path, text: str) -> 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^data\.source\.path: there is no folder .*; unpack Kaggle's geoparslp"):
         collection(str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match=r"has no train_labels\.txt; expected is fma_genre_spectrograms or multitask"):
+    with pytest.raises(DataError, match=r"has no train_labels\.txt; expected fma_genre_spectrograms or multitask"):
         collection(str(tmp_path))
     (tmp_path / "train_labels.txt").write_bytes(b"Id\tGenre\n\xff\xfe\n")
     with pytest.raises(DataError, match="cannot be read"):
@@ -305,7 +305,7 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"chroma": "stft"}, r"feature\.front\.chroma=cqt: choose feature/front=patreco$"),
+        ({"chroma": "stft"}, r"feature\.front\.chroma=cqt; use feature/front=patreco$"),
         ({"tuning": 0.0}, r"feature\.front\.tuning=null: "),
         ({"n_mels": 64, "hop_length": 256}, r"with feature\.front\.hop_length=512, feature\.front\.n_mels=128: "),
         *(
@@ -321,14 +321,14 @@ def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], s
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     for sync in ("none", "beat"):
         with pytest.raises(DataError, match=said):
-            read_precomputed(path, replace(MADE, sync=sync, **changed), 0.0)
+            read_precomputed(path, replace(ARRAY_FRONT_END, sync=sync, **changed), 0.0)
 
 
 def test_the_config_brings_the_front_end(config: Callable[..., dict[str, Any]]) -> None:
     for name in ("patreco", "patreco_affect"):
         for override in ("feature=mel", "feature=chroma", "feature=fused"):
             node = config(f"data={name}", "data.source.path=x", override)["feature"]["front"]
-            assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == MADE
+            assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == ARRAY_FRONT_END
     node = config("data=patreco", "data.source.path=x", "feature/front=default")["feature"]["front"]
     assert node["chroma"] == "stft"  # who asks for another one gets it, and is told by the reader
 
@@ -341,13 +341,13 @@ def zipped(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (lambda path: np.save(path, np.full((140, 9), np.nan)), "holds NaN or infinite values"),
-        (lambda path: np.save(path, np.full((140, 9), np.inf)), "holds NaN or infinite values"),
-        (lambda path: np.save(path, np.full((140, 9), 1e300)), "holds NaN or infinite values"),
-        (lambda path: np.save(path, np.zeros((128, 9))), r"has shape \(128, 9\), expected is \(140, T\)"),
+        (lambda path: np.save(path, np.full((140, 9), np.nan)), "contains NaN or infinite values"),
+        (lambda path: np.save(path, np.full((140, 9), np.inf)), "contains NaN or infinite values"),
+        (lambda path: np.save(path, np.full((140, 9), 1e300)), "contains NaN or infinite values"),
+        (lambda path: np.save(path, np.zeros((128, 9))), r"has shape \(128, 9\), expected \(140, T\)"),
         (lambda path: np.save(path, np.zeros((9, 140))), r"has shape \(9, 140\)"),
         (lambda path: np.save(path, np.zeros((1, 140, 9))), r"has shape \(1, 140, 9\)"),
-        (lambda path: np.save(path, np.full((140, 9), "a")), "does not hold an array of numbers"),
+        (lambda path: np.save(path, np.full((140, 9), "a")), "does not contain an array of numbers"),
         (
             lambda path: np.save(path, np.full((140, 9), None), allow_pickle=True),
             "cannot be read as an array of numbers",
@@ -357,32 +357,34 @@ def zipped(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes().replace(b"(140, 9)", b"(140, 9,")), "cannot be read as an"),
         (lambda path: path.write_bytes(b""), "cannot be read as an array of numbers"),
         (lambda path: path.write_text("no array"), "cannot be read as an array of numbers"),
-        (zipped, "does not hold an array of numbers"),
+        (zipped, "does not contain an array of numbers"),
         (lambda path: path.write_bytes(b"PK\3\4"), "cannot be read as an array of numbers"),
         (lambda path: path.unlink(), "there is no such file"),
     ],
 )
 def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[Path], Any], said: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
-    assert read_precomputed(path, MADE, 0.2).shape == (9, 140)
+    assert read_precomputed(path, ARRAY_FRONT_END, 0.2).shape == (9, 140)
     write(path)
     with pytest.raises(DecodeError, match=f"^{path}: {said}"):
-        read_precomputed(path, MADE, 0.2)
+        read_precomputed(path, ARRAY_FRONT_END, 0.2)
 
 
 def test_no_length_is_asked_of_beats_but_one(tmp_path: Path) -> None:
     path = save(tmp_path / "mine", "train", "1", np.zeros((140, 2000)))
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 1)))
-    assert read_precomputed(beside(path, BEAT), BEAT, 30.0).shape == (1, 140)
+    assert read_precomputed(locate_array(path, BEAT), BEAT, 30.0).shape == (1, 140)
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 0)))
     with pytest.raises(DecodeError, match="mine_beat"):
-        read_precomputed(beside(path, BEAT), BEAT, 0.0)
+        read_precomputed(locate_array(path, BEAT), BEAT, 0.0)
 
 
 def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
     for kind in (np.float16, np.float32, np.int16, ">f8"):
         values = np.arange(140 * 2).reshape(140, 2).astype(kind)
-        np.testing.assert_array_equal(read_precomputed(save(tmp_path, "train", "1", values), MADE, 0.0), values.T)
+        np.testing.assert_array_equal(
+            read_precomputed(save(tmp_path, "train", "1", values), ARRAY_FRONT_END, 0.0), values.T
+        )
 
 
 def test_both_collections_teach_one_network(
@@ -404,7 +406,7 @@ def test_both_collections_teach_one_network(
     assert index["valence"].notna().sum() == 13
     assert index.loc[common, ["genre", "valence", "danceability"]].tolist() == ["Rock", 0.25, 0.75]
     for part in ("train", "val", "test"):
-        assert {"genre", "valence"} <= set(data.pack.index[data.parts == part].dropna(axis=1, how="all").columns)
+        assert {"genre", "valence"} <= set(data.pack.index[data.splits == part].dropna(axis=1, how="all").columns)
 
 
 def test_files_and_rows_that_are_not_used_are_listed(affect: Path) -> None:

@@ -19,7 +19,7 @@ from etude.errors import DataError
 GENRES = ["rock", "jazz", "rock", "jazz", "rock", "jazz"]
 
 
-def write(folder: Path, columns: Mapping[str, list[Any]], name: str = "My clips.csv") -> str:
+def write_table(folder: Path, columns: Mapping[str, list[Any]], name: str = "My clips.csv") -> str:
     """A table of text: commas or tabs between cells."""
     mark = "\t" if name.endswith(".tsv") else ","
     lines = [mark.join(columns), *(mark.join(map(str, row)) for row in zip(*columns.values(), strict=True))]
@@ -37,7 +37,7 @@ def make(tmp_path: Path) -> Callable[..., Collection]:
     """A collection of a table; options go to it."""
 
     def made(columns: Mapping[str, list[Any]], **options: Any) -> Collection:
-        return collection(write(tmp_path, columns), **options)
+        return collection(write_table(tmp_path, columns), **options)
 
     return made
 
@@ -68,7 +68,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, kind: str) -> None:
         frame["count"] = frame["count"].astype("Int64")
         frame.set_index("id", drop=False).rename_axis(None).to_parquet(path)
     else:
-        write(tmp_path, columns, path.name)
+        write_table(tmp_path, columns, path.name)
     source = collection(str(path))
     assert source.table["id"].tolist() == ["000", "001", "002", "003", "004", "005"]
     np.testing.assert_array_equal(source.table["valence"], [0, 0.25, np.nan, 0.5, 0.75, 1])
@@ -261,7 +261,7 @@ def test_half_as_many_classes_as_clips_are_the_most(make: Make) -> None:
 def test_whole_numbers_of_many_values_are_measured(tmp_path: Path) -> None:
     def kind(values: int) -> str:
         columns = {"path": [f"{i}.wav" for i in range(3 * values)], "mine": [i % values for i in range(3 * values)]}
-        return collection(write(tmp_path, columns)).targets["mine"]["kind"]
+        return collection(write_table(tmp_path, columns)).targets["mine"]["kind"]
 
     assert (kind(20), kind(21)) == ("label", "scalar")
 
@@ -347,7 +347,7 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
     [
         ("", "has no column path; it has none at all"),
         ("file,genre\na.wav,x\n", "has no column path; it has file, genre"),
-        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected is ','; save it as"),
+        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected ','; save it as"),
         ("path,genre\n", "has a header and no rows"),
         ("path,genre\n,\n\n", "has a header and no rows"),
         ("path,genre\na.wav,x\nb.wav,x,y\n", r"t\.csv, row 3: has 3 cells, the header has 2"),
@@ -385,7 +385,7 @@ def test_the_folder_of_sounds_must_be_there(make: Make, tmp_path: Path) -> None:
 
 
 def test_the_config_calls_it(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> None:
-    path = write(tmp_path, six(tempo=[60, 90, 60, 120, 130, 200]), "t.csv")
+    path = write_table(tmp_path, six(tempo=[60, 90, 60, 120, 130, 200]), "t.csv")
     targets = "data.source.targets={genre: label, tempo: [40, 220]}"
     node = config("data=table", f"data.source.table={path}", targets)["data"]["source"]
     source = collection(**{key: value for key, value in node.items() if key != "_target_"})

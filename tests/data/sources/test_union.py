@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, label, scalar
+from etude.data.collection import Collection, label_target, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack, PackOptions
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.sources import pack as packs_of
 from etude.data.sources import union
 from etude.data.splits import Split
@@ -25,8 +25,8 @@ from etude.errors import DataError
 
 FRONT = LogMelChroma(n_mels=3, n_chroma=1)
 FRAMES = {name: np.random.default_rng(i).random((5 + i, 4)).astype(np.float16) for i, name in enumerate("abcdefgh")}
-GENRES = {"genre": label(["x", "y"])}
-MOODS = {"energy": scalar(0, 1, "rated"), "mood": label(["calm", "wild"])}
+GENRES = {"genre": label_target(["x", "y"])}
+MOODS = {"energy": scalar_target(0, 1, "rated"), "mood": label_target(["calm", "wild"])}
 
 
 def member(home: Path, name: str, ids: str, targets: dict[str, Any], **columns: Any) -> packs_of.Packed:
@@ -35,7 +35,7 @@ def member(home: Path, name: str, ids: str, targets: dict[str, Any], **columns: 
     said = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
             "extra": {"licences": {"CC0": len(ids), name: 1}}}  # fmt: skip
     manifest = {"origin": {"front": FRONT.to_dict(), "collection": said}}
-    write(home / name, table, [FRAMES[clip] for clip in ids], manifest)
+    write_pack(home / name, table, [FRAMES[clip] for clip in ids], manifest)
     return packs_of.collection(str(home / name))
 
 
@@ -115,7 +115,7 @@ def test_a_clip_that_is_test_in_one_is_test(tmp_path: Path) -> None:
     """What one set of labels tests on, the other must not teach."""
     one = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
-    two = member(tmp_path, "two", "fedcbg", {"energy": scalar()}, energy=np.arange(6) / 6,
+    two = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
                  split=["train", "train", "test", "val", "train", "val"])  # fmt: skip
     for members in ((one, two), (two, one)):
         source, pack = joined(*members, shared_ids=True)
@@ -142,7 +142,7 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
         "train",
         "train",
     ]
-    more = member(tmp_path, "more", "bg", {"energy": scalar()}, energy=[0.5, 0.5])
+    more = member(tmp_path, "more", "bg", {"energy": scalar_target()}, energy=[0.5, 0.5])
     source, pack = joined(one, more, shared_ids=True)
     with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
         Split("official").assign(pack.index, list(source.targets))
@@ -150,7 +150,7 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
 
 def test_groups_of_shared_clips_are_those_of_whoever_knows_them(tmp_path: Path) -> None:
     one = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
-    two = member(tmp_path, "two", "bc", {"energy": scalar()}, energy=[0.5, 0.5])
+    two = member(tmp_path, "two", "bc", {"energy": scalar_target()}, energy=[0.5, 0.5])
     for source, group in ((one, ["bach", None]), (two, ["holst", "holst"])):
         source.opened.index["group"] = group
     _, pack = joined(one, two, shared_ids=True)
@@ -165,9 +165,9 @@ def test_the_same_sound_in_two_members_is_seen(genres: packs_of.Packed, moods: p
 
 
 def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgh", {"genre": label(["w", "x"], "by ear"), "energy": scalar(-1, 2)},
+    other = member(tmp_path, "other", "fgh", {"genre": label_target(["w", "x"], "by ear"), "energy": scalar_target(-1, 2)},
                    genre=["w", "x", "w"], energy=[-1, 0, 2])  # fmt: skip
-    more = member(tmp_path, "more", "fgh", {"energy": scalar(0, 5)}, energy=[5, 0, 2])
+    more = member(tmp_path, "more", "fgh", {"energy": scalar_target(0, 5)}, energy=[5, 0, 2])
     source, _ = joined(genres, other, more)
     assert source.targets == {
         "genre": {"kind": "label", "classes": ["w", "x", "y"], "note": "by ear"},
@@ -177,7 +177,7 @@ def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> N
 
 
 def test_a_label_in_one_and_a_scalar_in_the_other_is_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgh", {"genre": scalar()}, genre=[0.1, 0.2, 0.3])
+    other = member(tmp_path, "other", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
     with pytest.raises(DataError, match=r"^data=union: genre is a scalar in other and a label before it"):
         joined(genres, other)
 
@@ -228,7 +228,7 @@ def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, 
     for name in "fgh":
         (tmp_path / name).write_text(name)
     table = pd.DataFrame({"id": list("fgh"), "path": [str(tmp_path / n) for n in "fgh"], "group": None, "energy": 0.5})
-    fresh = Collection("fresh", "Fresh", table, {"energy": scalar()}, reader=reader)
+    fresh = Collection("fresh", "Fresh", table, {"energy": scalar_target()}, reader=reader)
     source = union.collection({"fresh": fresh, "genres": genres})
     for _ in range(2):
         assert_frames(source.pack(FRONT, PackOptions(tmp_path / "packs", workers=1)), "fghabcde")
@@ -280,7 +280,7 @@ def test_loading_processes_read_the_same(genres: packs_of.Packed, moods: packs_o
 
 
 def test_a_union_of_a_union_reads_through(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
-    more = member(tmp_path, "more", "gc", {"energy": scalar()}, energy=[0.5, 0.6])
+    more = member(tmp_path, "more", "gc", {"energy": scalar_target()}, energy=[0.5, 0.6])
     inner = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     source = union.collection({"inner": inner, "more": more})  # type: ignore[dict-item]
     pack = source.pack(FRONT, PackOptions())

@@ -227,7 +227,7 @@ def test_leaks_are_said(looked: tuple[Page, dict[str, Any], Path], truth: pd.Dat
 
 def test_a_refused_split_is_shown_and_its_parts_all_the_same(looked: tuple[Page, dict[str, Any], Path]) -> None:
     page, facts, _ = looked
-    assert "The split is refused. The same audio stands under two ids" in page.text
+    assert "The split is refused. The same audio has two ids" in page.text
     assert "what the split would be if it were allowed" in page.text
     assert set(facts["parts"]) == {"train", "val", "test"}
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd, ImageFront
-from etude.data.collection import label
+from etude.data.collection import label_target
 from etude.data.pack import MANIFEST, Pack, PackOptions
-from etude.data.pack_writer import write
-from etude.data.packing import lock
+from etude.data.pack_writer import write_pack
+from etude.data.packing import lock_pack
 from etude.errors import DataError
 
 NOTE = (
@@ -44,12 +44,12 @@ class Digits:
 
     name: str = "digits"
     title: str = "1,797 handwritten digits of scikit-learn"
-    targets: dict[str, dict[str, Any]] = field(default_factory=lambda: {"digit": label(range(10))})
+    targets: dict[str, dict[str, Any]] = field(default_factory=lambda: {"digit": label_target(range(10))})
     card: str = CARD
     note: str = NOTE
     extra: dict[str, Any] = field(default_factory=lambda: {"licences": {"CC BY 4.0": 1797}})
 
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
+    def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
         """The pack of the images, from disk or made now.
 
         Raises:
@@ -59,10 +59,10 @@ class Digits:
             raise DataError("data=digits: these are images; leave the feature to them, or choose feature=image")
         said = {name: getattr(self, name) for name in ("name", "title", "targets", "card", "note", "extra")}
         origin = {"front": front.to_dict(), "collection": said}
-        folder = rules.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
+        folder = options.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
         if (folder / MANIFEST).is_file():
             return Pack(folder)
-        with lock(folder, rules):  # of several processes one makes it
+        with lock_pack(folder, options):  # of several processes one makes it
             return Pack(folder) if (folder / MANIFEST).is_file() else _made(folder, front, origin)
 
 
@@ -82,4 +82,4 @@ def _made(folder: Path, front: ImageFront, origin: dict[str, Any]) -> Pack:
         "group": None,
         "digit": [str(digit) for digit in found.target],
     })  # fmt: skip
-    return write(folder, table, (front.frames(image) for image in images), {"origin": origin})
+    return write_pack(folder, table, (front.frames(image) for image in images), {"origin": origin})

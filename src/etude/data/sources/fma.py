@@ -14,7 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import Collection, LeftOut, expanded, label, log_left_out, merged, scalar
+from etude.data.collection import (
+    Collection,
+    LeftOut,
+    expand_path,
+    label_target,
+    log_left_out,
+    merge_classes,
+    scalar_target,
+)
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ def collection(
     """
     if subset not in SUBSETS:
         raise DataError(f"data.source.subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
-    tables = expanded(metadata)
+    tables = expand_path(metadata)
     table = _read(tables / "tracks.csv", TRACKS)
     if (tables / "echonest.csv").is_file():
         table = table.join(_read(tables / "echonest.csv", ECHONEST, float))
@@ -89,9 +97,12 @@ def collection(
         left_out = [LeftOut(str(track), "clip is known to be empty or short") for track in short]
         table = table.drop(index=short)
     extra: dict[str, Any] = {"before": {"genre": _counts(table["genre"])}} if classes else {}
-    table = table.assign(genre=merged(table["genre"], classes))
+    table = table.assign(genre=merge_classes(table["genre"], classes))
 
-    targets = {"genre": label(table["genre"].dropna()), **{name: scalar(note=COMPUTED) for name in SCALARS}}
+    targets = {
+        "genre": label_target(table["genre"].dropna()),
+        **{name: scalar_target(note=COMPUTED) for name in SCALARS},
+    }
     targets = {name: target for name, target in targets.items() if name in table and table[name].notna().any()}
     labelled = table[list(targets)].notna().any(axis=1)
     if not labelled.any():
@@ -100,11 +111,11 @@ def collection(
     table = table[labelled]
     log_left_out(f"FMA {subset}", left_out)
     if len(odd := table["split"][~table["split"].isin(SPLITS)]):
-        what = f"track {odd.index[0]} has set.split = {odd.iloc[0]!r}, expected is {', '.join(SPLITS)}"
+        what = f"track {odd.index[0]} has set.split = {odd.iloc[0]!r}, expected {', '.join(SPLITS)}"
         raise DataError(f"{tables / 'tracks.csv'}: {what}")
 
     extra["licences"] = _counts(table["licence"].fillna("not stated"))
-    files = _files(expanded(path), table.index, subset)
+    files = _files(expand_path(path), table.index, subset)
     rows: dict[str, Any] = {"id": table.index.astype(str), "path": files, "group": "artist " + table["artist"]}
     table = table.assign(**rows, split=table["split"].map(SPLITS))
     title = f"FMA {subset}: {len(table):,} {'tracks' if subset == 'full' else 'clips'} of the Free Music Archive"

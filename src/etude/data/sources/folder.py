@@ -8,12 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.data.collection import NO_GROUP, Collection, LeftOut, expanded, label, log_left_out, merged, nfc, slug
-from etude.data.sound_files import as_text, find_sound_files, is_text, other_files
+from etude.data.collection import (
+    NO_GROUP,
+    Collection,
+    LeftOut,
+    expand_path,
+    label_target,
+    log_left_out,
+    merge_classes,
+    slug,
+    to_nfc,
+)
+from etude.data.sound_files import as_text, find_sound_files, is_text, list_other_files
 from etude.errors import DataError
 
 log = logging.getLogger(__name__)
-EXPECTED = "expected is a folder for each class with sound files in it, such as rock/song.mp3 and jazz/song.mp3"
+EXPECTED = "expected a folder for each class with sound files in it, such as rock/song.mp3 and jazz/song.mp3"
 
 
 def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Collection:
@@ -32,12 +42,12 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     """
     import pandas as pd
 
-    home = expanded(path)
+    home = expand_path(path)
     if not home.is_dir():
         raise DataError(f"{home}: there is no such folder; {EXPECTED}")
     try:
         folders = sorted((folder for folder in home.iterdir() if _is_folder(folder)), key=lambda folder: folder.name)
-        left_out = list(other_files(home, "sound file is in no class folder"))
+        left_out = list(list_other_files(home, "sound file is in no class folder"))
     except OSError as error:
         raise DataError(f"{home}: cannot be read ({error.strerror or error}); allow it, or name another") from error
     names = [folder.name for folder in folders if not folder.name.startswith(".") and is_text(folder.name)]
@@ -54,16 +64,16 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         log_left_out(home, left_out)
         raise DataError(f"{home}: has no sound files in its {len(names)} subfolders; {EXPECTED}")
     rows = {"id": _ids(files), "path": [str(home / file) for file in files], "group": None}
-    table = pd.DataFrame({**rows, "genre": [nfc(file.parts[0]) for file in files]})
-    if twice := [name for name, count in Counter(map(nfc, names)).items() if count > 1]:
+    table = pd.DataFrame({**rows, "genre": [to_nfc(file.parts[0]) for file in files]})
+    if twice := [name for name, count in Counter(map(to_nfc, names)).items() if count > 1]:
         log.warning("%s: two folders are named %s, in two Unicode forms; they are one class", home, twice[0])
     before = {str(name): int(count) for name, count in table["genre"].value_counts().items()}
-    table["genre"] = merged(table["genre"], classes)
+    table["genre"] = merge_classes(table["genre"], classes)
     unused = table["genre"].isna()
     left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][unused]]
     table = table[~unused].reset_index(drop=True)
     log_left_out(home, left_out)
-    target = label(table["genre"])
+    target = label_target(table["genre"])
     if len(target["classes"]) < 2:
         raise DataError(f"{home}: has the single class {target['classes'][0]!r}, nothing to tell apart; {EXPECTED}")
     title = f"{home.resolve().name}: {len(table)} clips in {len(target['classes'])} classes"

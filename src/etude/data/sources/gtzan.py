@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, LeftOut, expanded, label, log_left_out
+from etude.data.collection import Collection, LeftOut, expand_path, label_target, log_left_out
 from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -59,8 +59,8 @@ def collection(path: str, filtered: bool = True) -> Collection:
     """
     import pandas as pd
 
-    home = expanded(path)
-    parts = split()
+    home = expand_path(path)
+    parts = read_split()
     every = [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
     names = parts if filtered else every
     ids = [clip for clip in names if clip != BROKEN]
@@ -81,14 +81,14 @@ def collection(path: str, filtered: bool = True) -> Collection:
         name="gtzan" if filtered else "gtzan_all",
         title=title,
         table=table,
-        targets={"genre": label(GENRES)},
+        targets={"genre": label_target(GENRES)},
         card=CARD.format(title=title),
         note=NOTE,
         left_out=tuple(left_out),
     ).check()
 
 
-def split() -> dict[str, str]:
+def read_split() -> dict[str, str]:
     """The official split: train, val or test by clip, for 930 of the 1,000."""
     with SPLIT.open(encoding="utf-8", newline="") as file:
         return {row["id"]: row["split"] for row in csv.DictReader(file)}

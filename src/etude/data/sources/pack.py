@@ -28,7 +28,7 @@ class Packed:
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
+    def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
         """The pack, if its front end is the one that is asked for.
 
         Raises:

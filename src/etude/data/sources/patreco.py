@@ -13,10 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.data.collection import NO_GROUP, Collection, LeftOut, expanded, label, log_left_out, merged, scalar, slug
-from etude.data.readers import BEAT, beside, read_precomputed
+from etude.data.collection import (
+    NO_GROUP,
+    Collection,
+    LeftOut,
+    expand_path,
+    label_target,
+    log_left_out,
+    merge_classes,
+    scalar_target,
+    slug,
+)
+from etude.data.readers import BEAT, locate_array, read_precomputed
 from etude.data.sound_files import as_text
-from etude.data.table_reader import number
+from etude.data.table_reader import parse_number
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
 
 ARCHIVE = "geoparslp/patreco3-multitask-affective-music"
 SUFFIX = ".fused.full.npy"
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 AXES = ("valence", "energy", "danceability")
 CARD = """# {title}
 
@@ -53,7 +63,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     """
     import pandas as pd
 
-    labels = expanded(path).absolute()
+    labels = expand_path(path).absolute()
     home = labels.with_name(labels.name.removesuffix(BEAT))
     if not labels.is_dir():
         raise DataError(
@@ -61,8 +71,8 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
             "fma_genre_spectrograms or multitask_dataset is: data.source.path=..."
         )
     if not (labels / "train_labels.txt").is_file():
-        raise DataError(f"{labels}: has no train_labels.txt; expected is fma_genre_spectrograms or multitask_dataset")
-    found = [_labels(file, part) for part in PARTS if (file := labels / f"{part}_labels.txt").is_file()]
+        raise DataError(f"{labels}: has no train_labels.txt; expected fma_genre_spectrograms or multitask_dataset")
+    found = [_labels(file, part) for part in SPLITS if (file := labels / f"{part}_labels.txt").is_file()]
     if len({tuple(one) for one in found}) > 1:
         raise DataError(f"{labels}: one of its label files has genres and the other ratings")
     table = pd.concat(found, ignore_index=True)
@@ -76,14 +86,14 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     left_out += _compare(home, table, known)
 
     extra: dict[str, Any] = {}
-    targets = {name: scalar() for name in names}
+    targets = {name: scalar_target() for name in names}
     if names == ["genre"]:
         if classes:
             extra["before"] = {"genre": {str(k): int(v) for k, v in table["genre"].value_counts().items()}}
-        kept = merged(table["genre"], classes)
+        kept = merge_classes(table["genre"], classes)
         left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][kept.isna()]]
         table = table.assign(genre=kept)[kept.notna()].reset_index(drop=True)
-        targets = {"genre": label(table["genre"])}
+        targets = {"genre": label_target(table["genre"])}
     log_left_out(home, left_out)
     what = f"{len(targets['genre']['classes'])} genres" if names == ["genre"] else "ratings of " + ", ".join(names)
     title = f"{home.name}: {len(table)} clips of the Free Music Archive with {what}"
@@ -96,7 +106,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         note=NO_GROUP,
         extra=extra,
         reader=read_precomputed,
-        locate=beside,
+        locate=locate_array,
         left_out=tuple(left_out),
     ).check()
 
@@ -120,9 +130,9 @@ def _labels(path: Path, part: str) -> pd.DataFrame:
             continue
         clip = cells[0].split(".")[0]  # rows name files that were renamed since; what precedes the first dot is the id
         if len(cells) != len(header) or not clip:
-            raise DataError(f"{path}, row {count}: has {line!r}, expected is {mark.join(header)!r}")
+            raise DataError(f"{path}, row {count}: has {line!r}, expected {mark.join(header)!r}")
         if header[1] != "genre":
-            values = [number(cell) for cell in cells[1:]]
+            values = [parse_number(cell) for cell in cells[1:]]
             if wrong := [cell for cell, value in zip(cells[1:], values, strict=True) if cell and value is None]:
                 raise DataError(f"{path}, row {count}: {wrong[0]!r} is not a number")
             cells[1:] = values
@@ -145,7 +155,7 @@ def _compare(home: Path, table: pd.DataFrame, known: set[tuple[str, str]]) -> li
     folders = (home, home.with_name(home.name + BEAT))
     there: set[tuple[str, str]] = set()
     left_out: list[LeftOut] = []
-    for parent in (folder / part for folder in folders for part in PARTS if (folder / part).is_dir()):
+    for parent in (folder / part for folder in folders for part in SPLITS if (folder / part).is_dir()):
         try:
             names = sorted(file.name for file in parent.iterdir())
         except OSError as error:

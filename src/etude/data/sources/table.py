@@ -13,17 +13,17 @@ from etude.data.collection import (
     RESERVED,
     Collection,
     LeftOut,
-    as_mapping,
-    existing,
-    expanded,
-    inside,
-    label,
+    existing_path,
+    expand_path,
+    join_inside,
+    label_target,
     log_left_out,
-    merged,
-    nfc,
+    merge_classes,
+    parse_mapping,
     slug,
+    to_nfc,
 )
-from etude.data.table_reader import ABSENT, class_names, declared, inferred, read_table
+from etude.data.table_reader import ABSENT, infer_target, normalize_class_names, parse_declared_target, read_table
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 OWN = ("id", "path", "group", "split")  # where a clip is and belongs
 ABOUT = ("title", "artist", "licence", "license")  # of no interest as targets, unless somebody declares one
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 Columns = dict[str, list[str]]
 
@@ -67,8 +67,8 @@ def collection(
     Raises:
         DataError: The file cannot be read, or what stands in it cannot be used; the message names the row.
     """
-    file = expanded(table)
-    home = file.parent if audio is None else expanded(audio)
+    file = expand_path(table)
+    home = file.parent if audio is None else expand_path(audio)
     cells, where = read_table(file)
     if "path" not in cells:
         raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'none at all'}")
@@ -78,9 +78,9 @@ def collection(
         raise DataError(f"audio: there is no folder {home}")
     cells, where, left_out = _with_path(file, cells, where)
     cells = _clean(file, cells, missing if isinstance(missing, list | tuple) else [missing])
-    said = as_mapping(targets, "targets")
-    wanted = None if said is None else {nfc(str(key)): value for key, value in said.items()}
-    merging = {nfc(str(key)): value for key, value in (as_mapping(classes, "classes") or {}).items()}
+    said = parse_mapping(targets, "targets")
+    wanted = None if said is None else {to_nfc(str(key)): value for key, value in said.items()}
+    merging = {to_nfc(str(key)): value for key, value in (parse_mapping(classes, "classes") or {}).items()}
     frame = _clips(file, home, cells, where, wanted or {})
     specs = _targets(file, cells, wanted, merging, where)
     before = _labels(frame, cells, specs, merging)
@@ -139,7 +139,7 @@ def _clean(file: Path, cells: Columns, missing: Sequence[Any]) -> Columns:
         if key in ("path", "id"):
             clean[key] = column
             continue
-        composed = {cell: nfc(cell) for cell in set(column)}
+        composed = {cell: to_nfc(cell) for cell in set(column)}
         if twice := [form for form, count in Counter(composed.values()).items() if count > 1]:
             log.warning("%s: column %s has %r in two Unicode forms, which are read as one", file, key, twice[0])
         clean[key] = ["" if cell.lower() in absent else composed[cell] for cell in column]
@@ -158,8 +158,8 @@ def _clips(file: Path, home: Path, cells: Columns, where: list[str], targets: Ma
     rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _groups(file, cells, targets)}
     other_form = []
     for path, place in zip(paths, where, strict=True):
-        named = inside(home, path, place)
-        rows["path"].append(str(found := existing(named)))
+        named = join_inside(home, path, place)
+        rows["path"].append(str(found := existing_path(named)))
         if found != named:
             other_form.append(path)
     if other_form:
@@ -175,9 +175,9 @@ def _clips(file: Path, home: Path, cells: Columns, where: list[str], targets: Ma
         seen[clip] = place
     if "split" in cells:
         for cell, place in zip(cells["split"], where, strict=True):
-            if cell.lower() not in PARTS:
+            if cell.lower() not in SPLIT_NAMES:
                 raise DataError(f"{place}: split is {cell!r}, which must be train, val or test")
-        rows["split"] = [PARTS[cell.lower()] for cell in cells["split"]]
+        rows["split"] = [SPLIT_NAMES[cell.lower()] for cell in cells["split"]]
     rows |= {key: [cell or None for cell in cells[key]] for key in ABOUT if key in cells}
     return pd.DataFrame(rows, dtype=object)
 
@@ -208,16 +208,16 @@ def _targets(
     if targets is not None:
         if idle := [key for key in classes if targets.get(key) != "label"]:
             raise DataError(f"classes: {idle[0]} is not declared as a label in targets, so that it has no classes")
-        specs = {key: declared(key, cells[key], said, where) for key, said in targets.items()}
+        specs = {key: parse_declared_target(key, cells[key], said, where) for key, said in targets.items()}
     for key in able if targets is None else []:
         if key in classes:
-            specs[key] = declared(key, cells[key], "label", where)
+            specs[key] = parse_declared_target(key, cells[key], "label", where)
         elif key in RESERVED:
             log.warning(
                 "%s: column %s is not taken as a target: packs have a column of this name; rename it", file, key
             )
         elif key not in ABOUT:
-            found, remarks = inferred(key, cells[key], where)
+            found, remarks = infer_target(key, cells[key], where)
             for remark in remarks:
                 log.warning("%s: column %s: %s", file, key, remark)
             if isinstance(found, str):
@@ -241,9 +241,9 @@ def _labels(
         if spec["kind"] == "scalar":
             frame[key] = pd.Series([float(cell) if cell else float("nan") for cell in cells[key]], dtype=float)
             continue
-        frame[key] = pd.Series([cell or None for cell in class_names(cells[key])], dtype=object)
+        frame[key] = pd.Series([cell or None for cell in normalize_class_names(cells[key])], dtype=object)
         if key in classes:
             before[key] = _counts(frame[key])
-            frame[key] = merged(frame[key], classes[key])
-            spec |= label(frame[key].dropna())
+            frame[key] = merge_classes(frame[key], classes[key])
+            spec |= label_target(frame[key].dropna())
     return before

@@ -14,7 +14,7 @@ from etude.data.collection import Collection
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.sources import pack as packs_of
-from etude.data.splits import PARTS
+from etude.data.splits import SPLITS
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Member = Collection | packs_of.Packed
 
 
-class Joined:
+class JoinedPack:
     """Several packs read as one; no frame is copied.
 
     Args:
@@ -82,10 +82,10 @@ class Union:
     note: str
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Joined:
+    def pack(self, front: FrontEnd, options: PackOptions) -> JoinedPack:
         """The packs of all members, each made where it is not there yet."""
-        packs = {name: open_pack(member, front, rules) for name, member in self.members.items()}
-        return Joined(packs, self.shared_ids)
+        packs = {name: open_pack(member, front, options) for name, member in self.members.items()}
+        return JoinedPack(packs, self.shared_ids)
 
 
 def collection(
@@ -153,8 +153,8 @@ def _one_row_each(table: pd.DataFrame) -> pd.DataFrame:
     once = table.drop_duplicates("id").set_index("id")
     once.loc[filled.index, labels] = filled
     if "split" in table.columns:
-        rank = pd.Categorical(table["split"], categories=PARTS, ordered=True).codes
+        rank = pd.Categorical(table["split"], categories=SPLITS, ordered=True).codes
         strictest = pd.Series(rank, index=table["id"]).groupby(level=0).max()
-        names = strictest.map(lambda code: PARTS[code] if code >= 0 else None)
+        names = strictest.map(lambda code: SPLITS[code] if code >= 0 else None)
         once["split"] = names.reindex(once.index)
     return once.reset_index()
