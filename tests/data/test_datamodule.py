@@ -128,9 +128,9 @@ def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
         "no column energy": replace(source, table=source.table.drop(columns="energy")),
         "is empty": replace(source, table=source.table[:0]),
         "occurs more than once": replace(source, table=source.table.assign(id="a")),
-        "genre = 'polka', which the target does not allow": replace(source, table=source.table.assign(genre="polka")),
-        "energy = 1.5, which the target does not allow": replace(source, table=source.table.assign(energy=1.5)),
-        r"genre 'alone' has a single clip \(.*\), which cannot be both learned and tested": replace(
+        "genre = 'polka', which is outside the classes of the target": replace(source, table=source.table.assign(genre="polka")),
+        "energy = 1.5, which is outside the range of the target": replace(source, table=source.table.assign(energy=1.5)),
+        r"genre 'alone' has a single clip \(.*\), which cannot be in both training and test": replace(
             source, table=alone, targets={"genre": label_target([*source.table["genre"], "alone"])}
         ),
     }
@@ -163,7 +163,7 @@ def test_classes_are_merged_and_others_become_missing() -> None:
     assert merge_classes(column, None) is column
     with pytest.raises(DataError, match="'rock' is merged into both 'a' and 'b'"):
         merge_classes(column, {"a": ["rock"], "b": ["rock", "jazz"]})
-    with pytest.raises(DataError, match="the data has nothing for soft; it has jazz, punk, rock, talk"):
+    with pytest.raises(DataError, match="the data has no clips of soft; its classes are jazz, punk, rock, talk"):
         merge_classes(column, {"loud": ["rock"], "soft": ["ambient"]})
 
 

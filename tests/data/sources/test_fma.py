@@ -265,7 +265,7 @@ SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
     (edit("\n140,", "\n2,", "echonest"), r"^fma_large: id '2' occurs more than once"),
     (
         edit("0.75", "1.75", "echonest"),
-        r"^fma_large: clip '2' has danceability = 1\.75, which the target does not allow",
+        r"^fma_large: clip '2' has danceability = 1\.75, which is outside the range of the target",
     ),
     (
         lambda tree: write(tree.tracks, COLUMNS, {2: row("small", "test", 4, "Soul", BY)}),
@@ -287,7 +287,7 @@ def test_what_cannot_be_meant_is_said_in_a_sentence(tree: Tree) -> None:
         DataError, match=r"^data\.source\.subset must be one of small, medium, large, full, got 'tiny'$"
     ):
         tree.read("tiny")
-    with pytest.raises(DataError, match=r"^classes: the data has nothing for loud; it has Folk, Hip-Hop"):
+    with pytest.raises(DataError, match=r"^classes: the data has no clips of loud; its classes are Folk, Hip-Hop"):
         tree.read("small", classes={"quiet": ["Folk"], "loud": ["Rock"]})
 
 

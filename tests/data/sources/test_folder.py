@@ -91,15 +91,15 @@ def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCa
     source = collection(path, {"loud": ["rock", "punk"], "quiet": ["jazz"]})
     assert genres(source) == {"jazz/a": "quiet", "jazz/b": "quiet", "punk/a": "loud", "rock/a": "loud"}
     assert source.extra["before"] == {"genre": {"jazz": 2, "punk": 1, "rock": 1, "talk": 1}}
-    assert "1 item is left out (class is not named in data.source.classes: 1, such as talk/a)" in caplog.text
-    with pytest.raises(DataError, match="the data has nothing for soft"):
+    assert "1 item skipped (class is not named in data.source.classes: 1, such as talk/a)" in caplog.text
+    with pytest.raises(DataError, match="the data has no clips of soft"):
         collection(path, {"loud": ["rock", "punk"], "soft": ["ambient"]})
 
 
 def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
     assert len(collection(lay(home, *names)).table) == 4
-    assert "4 items are left out" in caplog.text
+    assert "4 items skipped" in caplog.text
     assert "folder has no sound files: 1, such as covers" in caplog.text
     assert "sound file is in no class folder: 1, such as intro.wav" in caplog.text
 

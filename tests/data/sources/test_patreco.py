@@ -141,7 +141,7 @@ def test_dropped_clips_are_counted_in_the_log(
     genres.collection(config)
     dropped = sum(sum(COUNTS[name]) for name in DROPPED)
     assert (
-        f"{dropped} items are left out (class is not named in data.source.classes: {dropped}, such as " in caplog.text
+        f"{dropped} items skipped (class is not named in data.source.classes: {dropped}, such as " in caplog.text
     )
     assert "has no label" not in caplog.text
 
@@ -223,7 +223,7 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
     caplog.set_level(logging.INFO)
     node = config("data=patreco_affect", f"data.source.path={affect}", "task=multitask")["data"]
     source = collection(**{key: value for key, value in node["source"].items() if key != "_target_"})
-    assert "5 items are left out (array has no row in a label file: 5, such as test/100.fused.full.npy)" in caplog.text
+    assert "5 items skipped (array has no row in a label file: 5, such as test/100.fused.full.npy)" in caplog.text
     assert source.table["id"].tolist() == [str(clip) for clip in range(12)]
     assert set(source.table["split"]) == {"train"}
     assert list(source.targets) == ["valence", "energy", "danceability"]
@@ -242,7 +242,7 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
         ("13,nan,0.5,0.5", r"row 14: 'nan' is not a number"),
         ("13,0.5,0.5", r"row 14: has '13,0\.5,0\.5', expected 'id,valence,energy,danceability'"),
         (",0.5,0.5,0.5", "row 14: has"),
-        ("13,1.5,0.5,0.5", r"clip '13' has valence = 1\.5, which the target does not allow"),
+        ("13,1.5,0.5,0.5", r"clip '13' has valence = 1\.5, which is outside the range of the target"),
         ("3.fused.full.npy,0.5,0.5,0.5", "id '3' occurs more than once"),
     ],
 )

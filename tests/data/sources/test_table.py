@@ -123,7 +123,7 @@ def test_ids_are_paths_without_suffix(make: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["../a.wav", "x/../../a.wav", "/etc/a.wav", "..\\a.wav"])
 def test_no_path_climbs_out(make: Make, path: str) -> None:
-    with pytest.raises(DataError, match=r"My clips\.csv, row 4: path '.*' leads out of "):
+    with pytest.raises(DataError, match=r"My clips\.csv, row 4: path '.*' is outside "):
         make(six(path=["0.wav", "1.wav", path, "3.wav", "4.wav", "5.wav"]))
 
 
@@ -132,7 +132,7 @@ def test_row_without_path_is_left_out_and_listed(make: Make, path: str, caplog: 
     source = make(six(path=["0.wav", path, "2.wav", "3.wav", "4.wav", "5.wav"], genre=[*"xxyyxy"]))
     assert source.table["id"].tolist() == ["0", "2", "3", "4", "5"]
     assert source.left_out == (LeftOut("row 3", "path is empty", clip=True),)
-    assert "1 item is left out (path is empty: 1, such as row 3)" in caplog.text
+    assert "1 item skipped (path is empty: 1, such as row 3)" in caplog.text
     with pytest.raises(DataError, match="the column path is empty in all 6 rows"):
         make(six(path=[path] * 6))
 
@@ -141,7 +141,7 @@ def test_equal_ids_are_named_with_both_rows(make: Make) -> None:
     with pytest.raises(DataError, match=r"clips\.csv, row 3 and row 6 both have id 'b'$"):
         make(six(id=["a", "b", "c", "d", "b", "f"]))
     paths = ["0.wav", "1.wav", "0.mp3", "3.wav", "4.wav", "5.wav"]
-    with pytest.raises(DataError, match=r"row 2 and row 4 both have id '0', the path without suffix; a column id can"):
+    with pytest.raises(DataError, match=r"row 2 and row 4 both have id '0', the path without suffix; add a column id"):
         make(six(path=paths))
     assert make(six(path=paths, id=list("abcdef"))).table["id"].tolist() == list("abcdef")
     with pytest.raises(DataError, match="row 4: id is empty"):
@@ -161,8 +161,8 @@ def test_artists_are_groups_where_no_groups_are(make: Make, caplog: pytest.LogCa
     caplog.set_level(logging.INFO)
     source = make(six(artist=["A", "A", "", "B", "B", "None"]))
     assert source.table["group"].fillna("-").tolist() == ["A", "A", "-", "B", "B", "None"]
-    assert "has no column group; the clips of an artist are one" in caplog.text
-    assert "1 clips have no artist; each is a group of its own" in caplog.text
+    assert "has no column group; clips are grouped by artist" in caplog.text
+    assert "1 clips have no artist; each is a separate group" in caplog.text
     assert source.note == ""
     assert list(source.targets) == ["genre"]
     caplog.clear()
@@ -222,7 +222,7 @@ def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any,
     else:
         assert (target["low"], target["high"]) == pytest.approx(spec[1:], abs=1e-12)
         observed = spec[1:] != (0.0, 1.0)
-        assert ("is that of the values in the table" in target["note"]) == observed
+        assert ("is the range of the values in the table" in target["note"]) == observed
         np.testing.assert_array_equal(source.table["mine"].dropna(), [float(c) for c in cells if c != ""])
 
 
@@ -231,15 +231,15 @@ def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any,
     [
         (list("abcdef"), "it has 6 values in 6 clips, too many for classes"),
         (["a", "a", "b", "b", "c", "d"], "it has 4 values in 6 clips, too many for classes"),
-        (["a", "a", "a", "a", "a", "d"], "'d' has a single clip, which cannot be both learned and tested"),
+        (["a", "a", "a", "a", "a", "d"], "'d' has a single clip, which cannot be in both training and test"),
         ([""] * 6, "it is empty"),
-        (["a"] * 6, "all its cells are the same"),
-        ([3, 3, 3, "3.0", 3, 3], "all its cells are the same"),
-        (["True", "False", "True", "False", "", ""], "it holds False and True alone; to learn it, set targets="),
-        (["yes", "no", "yes", "no", "yes", "no"], "it holds no and yes alone; to learn it, set targets={mine: label}"),
+        (["a"] * 6, "all cells have the same value"),
+        ([3, 3, 3, "3.0", 3, 3], "all cells have the same value"),
+        (["True", "False", "True", "False", "", ""], "it contains only False and True; to use it as a target, set targets="),
+        (["yes", "no", "yes", "no", "yes", "no"], "it contains only no and yes; to use it as a target, set targets={mine: label}"),
         (
             ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],
-            "its numbers have commas, such as '0,5'; write them with a decimal",
+            "its numbers have commas, such as '0,5'; use a decimal",
         ),
         (
             [0.1, 0.2, 0.3, 0.4, 0.5, "n/a"],
@@ -251,7 +251,7 @@ def test_a_column_that_teaches_nothing_is_left_out_and_said(
     make: Make, cells: list[Any], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert list(make(six(mine=cells)).targets) == ["genre"]
-    assert f"column mine is not taken as a target: {why}" in caplog.text
+    assert f"column mine is not used as a target: {why}" in caplog.text
 
 
 def test_half_as_many_classes_as_clips_are_the_most(make: Make) -> None:
@@ -276,15 +276,15 @@ def test_what_is_declared_goes(make: Make) -> None:
     assert source.targets["valence"] == {"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""}
     assert source.targets["tempo"] == {"kind": "scalar", "low": 40.0, "high": 220.0, "note": ""}
     assert (source.targets["code"]["low"], source.targets["code"]["high"]) == (1.0, 3.0)
-    assert "is that of the values in the table" in source.targets["code"]["note"]
+    assert "is the range of the values in the table" in source.targets["code"]["note"]
     assert source.table["tempo"].isna().tolist() == [False, False, True, False, False, False]
 
 
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
-        ({"mood": "label"}, r"^targets: .* has no column mood to learn; it has genre, tempo$"),
-        ({"path": "label"}, "has no column path to learn"),
+        ({"mood": "label"}, r"^targets: .* has no target column mood; columns are genre, tempo$"),
+        ({"path": "label"}, "has no target column path"),
         ({"genre": "class"}, r"^targets: genre must be label, scalar or a range such as \[0, 1\], got 'class'"),
         ({"tempo": [1]}, "tempo must be label, scalar or a range"),
         ({"tempo": [9, 1]}, "tempo must be label, scalar or a range"),
@@ -294,7 +294,7 @@ def test_what_is_declared_goes(make: Make) -> None:
         ({"genre": "scalar"}, r"clips\.csv, row 2: genre = 'rock' is not a number"),
         ({"tempo": "scalar"}, r"clips\.csv, row 4: tempo = 'fast' is not a number"),
         ({"tempo": [0, 300]}, r"clips\.csv, row 4: tempo = 'fast' is not a number"),
-        ({}, "has no column to learn"),
+        ({}, "has no target column"),
     ],
 )
 def test_what_is_declared_wrongly_is_refused(make: Make, targets: dict[str, Any], said: str) -> None:
@@ -310,15 +310,15 @@ def test_not_everything_that_python_reads_is_a_number(tmp_path: Path, cell: str)
 
 
 def test_a_value_outside_its_range_and_a_lone_class_are_refused(make: Make) -> None:
-    with pytest.raises(DataError, match=r"my-clips: clip '5' has tempo = 230\.0, which the target does not allow"):
+    with pytest.raises(DataError, match=r"my-clips: clip '5' has tempo = 230\.0, which is outside the range of the target"):
         make(six(tempo=[60, 90, 60, 120, 130, 230]), targets={"tempo": [40, 220]})
     with pytest.raises(DataError, match=r"genre 'pop' has a single clip \(5\)"):
         make(six(genre=[*GENRES[:5], "pop"]), targets={"genre": "label"})
-    with pytest.raises(DataError, match=r"^targets: column genre holds nothing but 'rock'; there is nothing to learn"):
+    with pytest.raises(DataError, match=r"^targets: column genre has the single value 'rock'; a target needs"):
         make(six(genre=["rock"] * 6), targets={"genre": "label"})
-    with pytest.raises(DataError, match="targets: column genre holds nothing; there is nothing to learn"):
+    with pytest.raises(DataError, match="targets: column genre is empty; a target needs at least two values"):
         make(six(genre=[""] * 6, mine=[1, 2, 1, 2, 1, 2]), targets={"genre": "label"})
-    with pytest.raises(DataError, match="targets: a scalar whose values are all 3 cannot be learned"):
+    with pytest.raises(DataError, match="targets: a scalar cannot be predicted if all values are 3"):
         make(six(mine=[3, "3.0", 3, 3, 3, 3]), targets={"mine": "scalar"})
 
 
@@ -331,30 +331,30 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
     assert source.table["genre"].fillna("-").tolist() == ["loud", "loud", "quiet", "quiet", "-"]
     assert source.table["id"].tolist() == ["0", "1", "2", "3", "5"]  # clip 4 has no label any more
     assert source.table.index.tolist() == list(range(5))
-    assert "1 item is left out (clip has no label: 1, such as 4)" in caplog.text
+    assert "1 item skipped (clip has no label: 1, such as 4)" in caplog.text
     assert source.extra == {"before": {"genre": {"Jazz": 2, "Rock": 1, "Punk": 1, "Talk": 1}}}
     assert source.targets["mood"]["classes"] == ["down", "up"]
-    with pytest.raises(DataError, match="has no column style to learn; it has genre, mood"):
+    with pytest.raises(DataError, match="has no target column style; columns are genre, mood"):
         make(columns, classes={"style": {"loud": ["Rock"]}})
     with pytest.raises(DataError, match="classes: genre is not declared as a label"):
         make(columns, targets={"mood": "label"}, classes={"genre": {"loud": ["Rock"]}})
-    with pytest.raises(DataError, match="the data has nothing for soft"):
+    with pytest.raises(DataError, match="the data has no clips of soft"):
         make(columns, classes={"genre": {"loud": ["Rock", "Punk"], "soft": ["Folk"]}})
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "has no column path; it has none at all"),
+        ("", "has no column path; it has no columns"),
         ("file,genre\na.wav,x\n", "has no column path; it has file, genre"),
         ("path;genre\na.wav;x\n", "its cells are separated by ';', expected ','; save it as"),
-        ("path,genre\n", "has a header and no rows"),
-        ("path,genre\n,\n\n", "has a header and no rows"),
+        ("path,genre\n", "has a header but no rows"),
+        ("path,genre\n,\n\n", "has a header but no rows"),
         ("path,genre\na.wav,x\nb.wav,x,y\n", r"t\.csv, row 3: has 3 cells, the header has 2"),
         ("path,genre\na.wav\n", r"t\.csv, row 2: has 1 cells, the header has 2"),
         ("path,genre,genre\na.wav,x,y\n", "has two columns 'genre'"),
-        ("path,title\na.wav,x\nb.wav,x\n", r"has no column to learn; name one in data\.source\.targets"),
-        ("path,mine\na.wav,x\nb.wav,y\n", "has no column to learn"),
+        ("path,title\na.wav,x\nb.wav,x\n", r"has no target column; declare one in data\.source\.targets"),
+        ("path,mine\na.wav,x\nb.wav,y\n", "has no target column"),
     ],
 )
 def test_a_file_that_is_no_such_table_is_refused(tmp_path: Path, text: str, said: str) -> None:
