@@ -187,9 +187,9 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pth=music"], "pth: no such setting of this source; there is path"),
-        (["clases={a: [b]}"], "clases: no such setting of this source; there is classes"),
-        (["zzz=1"], "zzz: no such setting of this source; there is path, classes"),
+        (["pth=music"], "pth: this source has no such option; available: path"),
+        (["clases={a: [b]}"], "clases: this source has no such option; available: classes"),
+        (["zzz=1"], "zzz: this source has no such option; available: path, classes"),
         (["workers=0"], "workers=0: must be a whole number of at least 1"),
         (["workers=many"], "workers=many: must be a whole number of at least 1"),
         (["retry=maybe"], "retry=maybe: must be true or false"),
@@ -289,7 +289,7 @@ def test_verify_tells_a_changed_byte(
     lay(here / "music")
     line = ["source=folder", "path=music", "workers=1", "verify=true"]
     assert main(line) == 0
-    assert "every clip is, byte for byte, what was written" in caplog.text
+    assert "all clips match their checksums" in caplog.text
     frames = packs(here)[0] / "frames.f16"
     content = bytearray(frames.read_bytes())
     content[1000] ^= 1

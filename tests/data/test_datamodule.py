@@ -128,8 +128,8 @@ def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
         "no column energy": replace(source, table=source.table.drop(columns="energy")),
         "is empty": replace(source, table=source.table[:0]),
         "occurs more than once": replace(source, table=source.table.assign(id="a")),
-        "genre = 'polka', which is outside the classes of the target": replace(source, table=source.table.assign(genre="polka")),
-        "energy = 1.5, which is outside the range of the target": replace(source, table=source.table.assign(energy=1.5)),
+        "genre = 'polka', which is outside the classes": replace(source, table=source.table.assign(genre="polka")),
+        "energy = 1.5, which is outside the range": replace(source, table=source.table.assign(energy=1.5)),
         r"genre 'alone' has a single clip \(.*\), which cannot be in both training and test": replace(
             source, table=alone, targets={"genre": label_target([*source.table["genre"], "alone"])}
         ),

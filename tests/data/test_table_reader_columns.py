@@ -48,8 +48,16 @@ def test_whole_numbers_of_a_scale_get_a_sentence(tmp_path: Path, caplog: pytest.
 @pytest.mark.parametrize(
     ("name", "cells", "why"),
     [
-        ("fold", [1, 2, 3, 4], "it contains folds of a cross-validation; to use it as a target, set targets={fold: label}"),
-        ("vocals", ["True", "False", "", "True"], "it contains only False and True; to use it as a target, set targets="),
+        (
+            "fold",
+            [1, 2, 3, 4],
+            "it contains folds of a cross-validation; to use it as a target, set targets={fold: label}",
+        ),
+        (
+            "vocals",
+            ["True", "False", "", "True"],
+            "it contains only False and True; to use it as a target, set targets=",
+        ),
         ("vocals", ["yes", "no"] * 2, "it contains only no and yes"),
         ("same", ["1"] * 4, "all cells have the same value"),
     ],
@@ -68,7 +76,9 @@ def test_declared_fold_and_boolean_are_learned(tmp_path: Path) -> None:
 
 def test_number_column_with_a_text_cell_asks(tmp_path: Path) -> None:
     tempo = [60.5 + i for i in range(COUNT)]
-    with pytest.raises(DataError, match=r"t\.csv: column tempo contains numbers, but 'fast' in row 9; correct or empty"):
+    with pytest.raises(
+        DataError, match=r"t\.csv: column tempo contains numbers, but 'fast' in row 9; correct or empty"
+    ):
         table(tmp_path, {"tempo": [*tempo[:7], "fast", *tempo[8:]]})
     rating = [*range(1, 5)] * 10  # would be a label of five classes
     with pytest.raises(DataError, match=r"but '\?' in row 3, '\?' in row 5; .* set missing=\['\?'\]"):

@@ -49,7 +49,7 @@ def test_it_is_made_once(packs: Path) -> None:
 
 
 def test_sound_has_no_digits(packs: Path) -> None:
-    with pytest.raises(DataError, match=r"^data=digits: these are images; [^\n]*feature=image$"):
+    with pytest.raises(DataError, match=r"^data=digits: the collection contains images; [^\n]*feature=image$"):
         collection().pack(LogMelChroma(), PackOptions(packs))
 
 

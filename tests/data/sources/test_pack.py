@@ -114,7 +114,7 @@ def test_another_front_end_is_refused_with_the_words_to_add(
     with pytest.raises(DataError) as error:
         packed.pack(replace(FRONT, **change), PackOptions())
     sentence, _, said = str(error.value).partition("; add ")
-    assert sentence == f"{folder}: was made by another front end"
+    assert sentence == f"{folder}: was written with another front end"
     assert sorted(said.split()) == sorted(words.split())
     # the words are what is missing: added to the line, it is opened
     given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
@@ -131,7 +131,7 @@ def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
 
 def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
     made = write_pack(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
-    with pytest.raises(DataError, match="bare: does not say what collection it was made from; make it with"):
+    with pytest.raises(DataError, match="bare: the manifest does not describe the collection; prepare it"):
         packs_of.collection(str(made.folder))
 
 

@@ -140,9 +140,7 @@ def test_dropped_clips_are_counted_in_the_log(
     caplog.set_level(logging.INFO)
     genres.collection(config)
     dropped = sum(sum(COUNTS[name]) for name in DROPPED)
-    assert (
-        f"{dropped} items skipped (class is not named in data.source.classes: {dropped}, such as " in caplog.text
-    )
+    assert f"{dropped} items skipped (class is not named in data.source.classes: {dropped}, such as " in caplog.text
     assert "has no label" not in caplog.text
 
 
@@ -278,7 +276,7 @@ def test_label_files_are_recognised_by_their_header(affect: Path, text: str) -> 
             collection(str(affect))
     else:
         with pytest.raises(
-            DataError, match=r"test_labels\.txt: must begin with Id and Genre, tab between, or with Id,val"
+            DataError, match=r"test_labels\.txt: the header must be Id and Genre, separated by a tab, or Id,val"
         ):
             collection(str(affect))
 
@@ -298,7 +296,7 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
     assert "3" in collection(str(affect)).table["id"].tolist()
     for path in (affect / "train").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"has none of the 12 arrays that its label files name, for example .*npy$"):
+    with pytest.raises(DataError, match=r"has none of the 12 arrays of its label files, for example .*npy$"):
         collection(str(affect))
 
 

@@ -235,8 +235,14 @@ def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any,
         ([""] * 6, "it is empty"),
         (["a"] * 6, "all cells have the same value"),
         ([3, 3, 3, "3.0", 3, 3], "all cells have the same value"),
-        (["True", "False", "True", "False", "", ""], "it contains only False and True; to use it as a target, set targets="),
-        (["yes", "no", "yes", "no", "yes", "no"], "it contains only no and yes; to use it as a target, set targets={mine: label}"),
+        (
+            ["True", "False", "True", "False", "", ""],
+            "it contains only False and True; to use it as a target, set targets=",
+        ),
+        (
+            ["yes", "no", "yes", "no", "yes", "no"],
+            "it contains only no and yes; to use it as a target, set targets={mine: label}",
+        ),
         (
             ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],
             "its numbers have commas, such as '0,5'; use a decimal",
@@ -310,7 +316,9 @@ def test_not_everything_that_python_reads_is_a_number(tmp_path: Path, cell: str)
 
 
 def test_a_value_outside_its_range_and_a_lone_class_are_refused(make: Make) -> None:
-    with pytest.raises(DataError, match=r"my-clips: clip '5' has tempo = 230\.0, which is outside the range of the target"):
+    with pytest.raises(
+        DataError, match=r"my-clips: clip '5' has tempo = 230\.0, which is outside the range of the target"
+    ):
         make(six(tempo=[60, 90, 60, 120, 130, 230]), targets={"tempo": [40, 220]})
     with pytest.raises(DataError, match=r"genre 'pop' has a single clip \(5\)"):
         make(six(genre=[*GENRES[:5], "pop"]), targets={"genre": "label"})

@@ -160,12 +160,13 @@ def test_groups_of_shared_clips_are_those_of_whoever_knows_them(tmp_path: Path) 
 def test_the_same_sound_in_two_members_is_seen(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     """Under prefixed ids it could be learned in one and tested in the other."""
     source, pack = joined(genres, moods)
-    with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; leave one of"):
+    with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; drop"):
         Split("random").assign(pack.index, list(source.targets))
 
 
 def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgh", {"genre": label_target(["w", "x"], "by ear"), "energy": scalar_target(-1, 2)},
+    targets = {"genre": label_target(["w", "x"], "by ear"), "energy": scalar_target(-1, 2)}
+    other = member(tmp_path, "other", "fgh", targets,
                    genre=["w", "x", "w"], energy=[-1, 0, 2])  # fmt: skip
     more = member(tmp_path, "more", "fgh", {"energy": scalar_target(0, 5)}, energy=[5, 0, 2])
     source, _ = joined(genres, other, more)
@@ -178,7 +179,7 @@ def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> N
 
 def test_a_label_in_one_and_a_scalar_in_the_other_is_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
     other = member(tmp_path, "other", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
-    with pytest.raises(DataError, match=r"^data=union: genre is a scalar in other and a label before it"):
+    with pytest.raises(DataError, match=r"^data=union: genre is a scalar in other and a label in a previous"):
         joined(genres, other)
 
 
@@ -213,7 +214,7 @@ def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -
 
 def test_members_of_another_front_end_are_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source = union.collection({"genres": genres, "moods": moods})
-    with pytest.raises(DataError, match=r"was made by another front end; add feature\.front\.n_mels=3"):
+    with pytest.raises(DataError, match=r"was written with another front end; add feature\.front\.n_mels=3"):
         source.pack(LogMelChroma(n_chroma=1), PackOptions())
 
 
