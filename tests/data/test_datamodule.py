@@ -29,18 +29,18 @@ VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)
 Compose = Callable[..., dict[str, Any]]
 
 
-def pack_alone(made: MusicData) -> Pack:
+def pack_alone(datamodule: MusicData) -> Pack:
     """Without further processes, which cost more than they save here."""
-    return open_pack(made.source, made.feature.front, replace(made.pack_options, workers=1))
+    return open_pack(datamodule.source, datamodule.feature.front, replace(datamodule.pack_options, workers=1))
 
 
 @pytest.fixture(scope="module", params=VIEWS)
 def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
     """The demo, seen through each view."""
-    made = build_datamodule(config(f"feature={request.param}"))
-    pack_alone(made)
-    made.setup()
-    return made
+    datamodule = build_datamodule(config(f"feature={request.param}"))
+    pack_alone(datamodule)
+    datamodule.setup()
+    return datamodule
 
 
 def test_mean_and_deviation_are_numpys_over_the_training_part(data: MusicData) -> None:
@@ -74,7 +74,8 @@ def test_training_sees_five_seconds_and_evaluation_whole_clips(data: MusicData) 
 
 def test_no_part_has_a_clip_of_another(data: MusicData) -> None:
     seen = {
-        part: {row for batch in data.loader(part) for row in batch.row.tolist()} for part in ("train", "val", "test")
+        split_name: {row for batch in data.loader(split_name) for row in batch.row.tolist()}
+        for split_name in ("train", "val", "test")
     }
     assert sorted(row for rows in seen.values() for row in rows) == list(range(196))
     assert {row for batch in data.train_dataloader() for row in batch.row.tolist()} == seen["train"]
@@ -88,16 +89,16 @@ def test_an_unknown_part_is_refused(data: MusicData) -> None:
 @pytest.fixture
 def holes(tmp_path: Path) -> MusicData:
     """Nine clips of the demo, some without a label, some without a value."""
-    whole = collection()
-    table = whole.table.groupby("genre").head(3).reset_index(drop=True)
+    demo = collection()
+    table = demo.table.groupby("genre").head(3).reset_index(drop=True)
     table = table.assign(id=list("abcdefghi"), split=["train", "val", "test"] * 3)
     table.loc[[1, 5], "genre"] = None
     table.loc[[0, 5], "energy"] = np.nan
-    source = replace(whole, name="holes", table=table).check()
+    source = replace(demo, name="holes", table=table).check()
     split = Split("official", allow_shared_groups=True)
-    made = MusicData(source, Feature("chroma"), split, eval_batch_size=3, packs=str(tmp_path))
-    pack_alone(made)
-    return made
+    datamodule = MusicData(source, Feature("chroma"), split, eval_batch_size=3, packs=str(tmp_path))
+    pack_alone(datamodule)
+    return datamodule
 
 
 def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
@@ -124,7 +125,7 @@ def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
 def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
     source: Collection = collection()
     alone = source.table.assign(genre=["alone", *source.table["genre"].tolist()[1:]])
-    faults: dict[str, Collection] = {
+    invalid_collections: dict[str, Collection] = {
         "no column energy": replace(source, table=source.table.drop(columns="energy")),
         "is empty": replace(source, table=source.table[:0]),
         "occurs more than once": replace(source, table=source.table.assign(id="a")),
@@ -134,32 +135,32 @@ def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
             source, table=alone, targets={"genre": label_target([*source.table["genre"], "alone"])}
         ),
     }
-    for said, faulty in faults.items():
-        with pytest.raises(DataError, match=f"^demo: .*{said}"):
-            faulty.check()
+    for message, invalid in invalid_collections.items():
+        with pytest.raises(DataError, match=f"^demo: .*{message}"):
+            invalid.check()
 
 
 @pytest.mark.parametrize("name", ["start", "frames", "content", "row", "member"])
 def test_a_target_with_a_name_that_a_pack_needs_is_refused_or_kept(name: str, tmp_path: Path) -> None:
     """A user's column `start` must not become the place of a clip in the map."""
-    whole = collection()
-    table = whole.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
+    demo = collection()
+    table = demo.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
     try:
-        source = replace(whole, name="mine", table=table, targets={name: scalar_target()}).check()
+        source = replace(demo, name="mine", table=table, targets={name: scalar_target()}).check()
     except DataError as error:
         assert name in str(error)
         return
-    made = MusicData(source, Feature(), Split("random", allow_shared_groups=True), packs=str(tmp_path))
-    pack_alone(made)
-    made.setup()
-    np.testing.assert_allclose(made.y[name], np.linspace(0, 1, 6), atol=1e-6)
+    datamodule = MusicData(source, Feature(), Split("random", allow_shared_groups=True), packs=str(tmp_path))
+    pack_alone(datamodule)
+    datamodule.setup()
+    np.testing.assert_allclose(datamodule.y[name], np.linspace(0, 1, 6), atol=1e-6)
 
 
 def test_classes_are_merged_and_others_become_missing() -> None:
     column = pd.Series(["rock", "punk", "jazz", None, "talk"])
-    made = merge_classes(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
-    assert made.tolist()[:3] == ["loud", "loud", "quiet"]
-    assert made[3:].isna().all()
+    merged = merge_classes(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
+    assert merged.tolist()[:3] == ["loud", "loud", "quiet"]
+    assert merged[3:].isna().all()
     assert merge_classes(column, None) is column
     with pytest.raises(DataError, match="'rock' is merged into both 'a' and 'b'"):
         merge_classes(column, {"a": ["rock"], "b": ["rock", "jazz"]})
@@ -172,11 +173,11 @@ def test_classes_are_merged_and_others_become_missing() -> None:
 
 @dataclass
 class Given:
-    made: Pack
+    opened: Pack
     targets: dict[str, dict[str, Any]]
 
     def pack(self, front: LogMelChroma, options: Any) -> Pack:
-        return self.made
+        return self.opened
 
 
 FRONT = LogMelChroma(rate=1000, n_fft=64, hop_length=10, n_mels=2, n_chroma=1)  # 100 frames a second
@@ -194,9 +195,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
 
 def module(given: Given, sync: str = "none", **options: Any) -> MusicData:
     split = options.pop("split", Split("random", duplicates="allow"))
-    made = MusicData(given, Feature("fused", sync, FRONT), split, **options)  # type: ignore[arg-type]
-    made.setup()
-    return made
+    datamodule = MusicData(given, Feature("fused", sync, FRONT), split, **options)  # type: ignore[arg-type]
+    datamodule.setup()
+    return datamodule
 
 
 @pytest.mark.parametrize(
@@ -218,13 +219,13 @@ def test_a_crop_is_in_seconds_or_in_beats(given: Given, crop: Any, sync: str, fr
 
 @pytest.mark.parametrize("crop", [None, {"seconds": None, "beats": None}])
 def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> None:
-    made = module(given, crop=crop)
-    for batch in made.train_dataloader():
-        assert batch.lengths.tolist() == made.pack.lengths[batch.row].tolist()
+    datamodule = module(given, crop=crop)
+    for batch in datamodule.train_dataloader():
+        assert batch.lengths.tolist() == datamodule.pack.lengths[batch.row].tolist()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"batch_size": 0}, "data.batch_size must be greater than 0, got 0"),
         ({"eval_batch_size": -1}, "data.eval_batch_size must be greater than 0, got -1"),
@@ -238,8 +239,8 @@ def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> No
     ],
     ids=str,
 )
-def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
         module(given, **options)
 
 
@@ -249,9 +250,14 @@ def test_a_scalar_cannot_be_balanced(given: Given) -> None:
 
 
 def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
-    made = module(given, split=Split("random", duplicates="drop"))
-    assert np.flatnonzero(made.splits == UNUSED).tolist() == [28, 29]
-    rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
+    datamodule = module(given, split=Split("random", duplicates="drop"))
+    assert np.flatnonzero(datamodule.splits == UNUSED).tolist() == [28, 29]
+    rows = [
+        row
+        for split_name in ("train", "val", "test")
+        for batch in datamodule.loader(split_name)
+        for row in batch.row.tolist()
+    ]
     assert sorted(rows) == list(range(28))
     with pytest.raises(DataError, match=r"the same audio has two ids \(2 duplicates\) .*: 0 = 28, 0 = 29; drop"):
         module(given, split=Split("random"))
@@ -264,29 +270,34 @@ def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
 @pytest.mark.parametrize("eval_crops", [1, 3])
 def test_what_is_said_of_a_clip_is_the_mean_over_its_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
     """By a real trainer, against the network applied crop by crop."""
-    whole = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
-    made = build_datamodule(whole)
-    pack_alone(made)
-    made.setup()
-    learner = build_learner(whole, made).eval()
+    composed = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
+    datamodule = build_datamodule(composed)
+    pack_alone(datamodule)
+    datamodule.setup()
+    learner = build_learner(composed, datamodule).eval()
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.test(learner, datamodule=made, verbose=False)
-    for number, part in enumerate(("val", "test")):
-        table, rows = learner.tables[number], made.rows(part)
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    for number, split_name in enumerate(("val", "test")):
+        table, rows = learner.tables[number], datamodule.rows(split_name)
         assert table["row"].tolist() == rows.tolist()
-        for place, row in enumerate(rows.tolist()):
-            clip = torch.from_numpy(np.array(made.pack.clip(row)[:, made.feature.columns]))
-            room = len(clip) - made.crop
+        for index, row in enumerate(rows.tolist()):
+            clip = torch.from_numpy(np.array(datamodule.pack.clip(row)[:, datamodule.feature.columns]))
+            room = len(clip) - datamodule.crop
             middle = (room + 1) // 2
             starts = [middle] if eval_crops == 1 else [0, middle, room]
             with torch.no_grad():
-                each = [learner(clip[None, start : start + made.crop], torch.tensor([made.crop])) for start in starts]
-            torch.testing.assert_close(table["z"][place], torch.cat([z for z, _ in each]).mean(0), atol=1e-5, rtol=1e-4)
+                outputs = [
+                    learner(clip[None, start : start + datamodule.crop], torch.tensor([datamodule.crop]))
+                    for start in starts
+                ]
+            torch.testing.assert_close(
+                table["z"][index], torch.cat([z for z, _ in outputs]).mean(0), atol=1e-5, rtol=1e-4
+            )
             for name in learner.task.targets:
-                mean = torch.cat([out[name] for _, out in each]).mean(0)
-                torch.testing.assert_close(table[f"out.{name}"][place], mean, atol=1e-5, rtol=1e-4)
-        for name, values in made.y.items():
+                mean = torch.cat([out[name] for _, out in outputs]).mean(0)
+                torch.testing.assert_close(table[f"out.{name}"][index], mean, atol=1e-5, rtol=1e-4)
+        for name, values in datamodule.y.items():
             torch.testing.assert_close(table[f"y.{name}"], values[rows])

@@ -46,14 +46,14 @@ def test_views_of_one_front_end_share_it_and_sync_parts_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"view": "harmony"}, "feature.view must be one of mel, chroma, fused, got 'harmony'"),
         ({"sync": "bar"}, "feature.sync must be none or beat, got 'bar'"),
     ],
 )
-def test_an_unknown_word_is_refused_by_name(options: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_an_unknown_word_is_refused_by_name(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
         Feature(**options)
 
 

@@ -33,27 +33,27 @@ BINS = 4
 NAMES = ("one", "été ♫", "drei", "4", "fünf")
 
 
-def clip(place: int) -> np.ndarray:
-    return np.random.default_rng(place).random((LENGTHS[place], BINS)).astype(np.float16)
+def clip(index: int) -> np.ndarray:
+    return np.random.default_rng(index).random((LENGTHS[index], BINS)).astype(np.float16)
 
 
-def entry(place: int) -> JournalEntry:
-    known = {"id": NAMES[place], "size": 100 + place, "modified": 10**18 + place}
-    if not LENGTHS[place]:
-        return JournalEntry(**known, reason="/a/drei: is broken (“why”)")
-    frames = clip(place)
-    return JournalEntry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=frames_hash(frames))
+def entry(index: int) -> JournalEntry:
+    identity = {"id": NAMES[index], "size": 100 + index, "modified": 10**18 + index}
+    if not LENGTHS[index]:
+        return JournalEntry(**identity, reason="/a/drei: is broken (“why”)")
+    frames = clip(index)
+    return JournalEntry(**identity, sha256=f"{index:064}", frames=len(frames), bins=BINS, content=frames_hash(frames))
 
 
-ENTRIES = [entry(place) for place in range(len(LENGTHS))]
+ENTRIES = [entry(index) for index in range(len(LENGTHS))]
 TABLE = pd.DataFrame({"id": NAMES, "genre": list("xyxyx")})
 
 
-def go_on(folder: Path) -> PackWriter:
+def resume(folder: Path) -> PackWriter:
     """Open a draft and add what it lacks."""
     with PackWriter(folder) as draft:
-        for place in range(len(draft.entries), len(LENGTHS)):
-            draft.append(ENTRIES[place], clip(place) if LENGTHS[place] else None)
+        for index in range(len(draft.entries), len(LENGTHS)):
+            draft.append(ENTRIES[index], clip(index) if LENGTHS[index] else None)
     return draft
 
 
@@ -62,13 +62,13 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> dict[str, bytes]:
+def complete_files(tmp_path: Path) -> dict[str, bytes]:
     """The files of a draft that nothing interrupted."""
-    go_on(tmp_path / "whole")
-    return content(tmp_path / "whole")
+    resume(tmp_path / "complete_files")
+    return content(tmp_path / "complete_files")
 
 
-def lay(folder: Path, files: dict[str, bytes]) -> Path:
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -76,10 +76,10 @@ def lay(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(whole: dict[str, bytes]) -> None:
-    assert set(whole) == {LIST, FRAMES, JOURNAL}
-    assert whole[FRAMES] == b"".join(clip(place).tobytes() for place in range(len(LENGTHS)))
-    lines = whole[JOURNAL].decode().splitlines()
+def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(complete_files: dict[str, bytes]) -> None:
+    assert set(complete_files) == {LIST, FRAMES, JOURNAL}
+    assert complete_files[FRAMES] == b"".join(clip(index).tobytes() for index in range(len(LENGTHS)))
+    lines = complete_files[JOURNAL].decode().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(NAMES)
     assert "♫" in lines[1]  # for whoever looks into it
 
@@ -114,57 +114,61 @@ def lines_before(text: bytes, stop: int) -> int:
     return text[:stop].count(b"\n")
 
 
-def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(
+    complete_files: dict[str, bytes], tmp_path: Path
+) -> None:
     """Wherever a kill can cut it, in the middle of a letter too."""
-    text = whole[JOURNAL]
+    text = complete_files[JOURNAL]
     for stop in (*range(0, len(text) - 60, 11), *range(len(text) - 60, len(text))):
-        folder = lay(tmp_path / "cut", whole | {JOURNAL: text[:stop]})
+        folder = write_files(tmp_path / "cut", complete_files | {JOURNAL: text[:stop]})
         with PackWriter(folder) as draft:
             assert draft.entries == ENTRIES[: lines_before(text, stop)], stop
         assert len((folder / FRAMES).read_bytes()) == sum(e.bytes for e in draft.entries)
-        go_on(folder)
-        assert content(folder) == whole, stop
+        resume(folder)
+        assert content(folder) == complete_files, stop
 
 
-def test_frames_that_end_anywhere_go_on_from_the_last_whole_clip(whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_frames_that_end_anywhere_go_on_from_the_last_whole_clip(
+    complete_files: dict[str, bytes], tmp_path: Path
+) -> None:
     """As after a power failure, when a journal may be there before its frames are."""
-    frames = whole[FRAMES]
+    frames = complete_files[FRAMES]
     ends = np.cumsum([e.bytes for e in ENTRIES])
     for stop in range(len(frames)):
-        folder = lay(tmp_path / "cut", whole | {FRAMES: frames[:stop]})
+        folder = write_files(tmp_path / "cut", complete_files | {FRAMES: frames[:stop]})
         with PackWriter(folder) as draft:
             assert len(draft.entries) == np.argmax(ends > stop), stop
-        go_on(folder)
-        assert content(folder) == whole, stop
+        resume(folder)
+        assert content(folder) == complete_files, stop
 
 
 @pytest.mark.parametrize("more", [b"\x00", b"\x01" * 7, b"\xff" * 5000])
 @pytest.mark.parametrize("lines", [0, 2, 5])
 def test_frames_behind_the_last_line_are_dropped(
-    more: bytes, lines: int, whole: dict[str, bytes], tmp_path: Path
+    more: bytes, lines: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     """What a kill between frames and their line leaves."""
-    text = b"".join(whole[JOURNAL].splitlines(keepends=True)[:lines])
-    kept = whole[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
-    folder = lay(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
+    text = b"".join(complete_files[JOURNAL].splitlines(keepends=True)[:lines])
+    kept = complete_files[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
+    folder = write_files(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
     with PackWriter(folder) as draft:
         assert len(draft.entries) == lines
     assert (folder / FRAMES).read_bytes() == kept
-    go_on(folder)
-    assert content(folder) == whole
+    resume(folder)
+    assert content(folder) == complete_files
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, 4])
+@pytest.mark.parametrize("index", [0, 1, 3, 4])
 def test_frames_that_are_not_those_of_their_line_are_made_again(
-    place: int, whole: dict[str, bytes], tmp_path: Path
+    index: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    data = bytearray(whole[FRAMES])
-    data[sum(e.bytes for e in ENTRIES[:place])] ^= 0x40
-    folder = lay(tmp_path / "cut", whole | {FRAMES: bytes(data)})
+    data = bytearray(complete_files[FRAMES])
+    data[sum(e.bytes for e in ENTRIES[:index])] ^= 0x40
+    folder = write_files(tmp_path / "cut", complete_files | {FRAMES: bytes(data)})
     with PackWriter(folder) as draft:
-        assert draft.entries == ENTRIES[:place]
-    go_on(folder)
-    assert content(folder) == whole
+        assert draft.entries == ENTRIES[:index]
+    resume(folder)
+    assert content(folder) == complete_files
 
 
 @pytest.mark.parametrize(
@@ -177,34 +181,38 @@ def test_frames_that_are_not_those_of_their_line_are_made_again(
         b"\xff\n",
     ],
 )
-@pytest.mark.parametrize("place", [0, 2, 4])
-def test_a_garbled_line_ends_the_journal(line: bytes, place: int, whole: dict[str, bytes], tmp_path: Path) -> None:
-    lines = whole[JOURNAL].splitlines(keepends=True)
-    folder = lay(tmp_path / "cut", whole | {JOURNAL: b"".join([*lines[:place], line, *lines[place + 1 :]])})
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_a_garbled_line_ends_the_journal(
+    line: bytes, index: int, complete_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    lines = complete_files[JOURNAL].splitlines(keepends=True)
+    folder = write_files(
+        tmp_path / "cut", complete_files | {JOURNAL: b"".join([*lines[:index], line, *lines[index + 1 :]])}
+    )
     with PackWriter(folder) as draft:
-        assert draft.entries == ENTRIES[:place]
-    go_on(folder)
-    assert content(folder) == whole
+        assert draft.entries == ENTRIES[:index]
+    resume(folder)
+    assert content(folder) == complete_files
 
 
-def test_a_draft_without_frames_begins_again(whole: dict[str, bytes], tmp_path: Path) -> None:
-    folder = lay(tmp_path / "cut", {JOURNAL: whole[JOURNAL]})
-    go_on(folder)
-    assert content(folder) == whole
+def test_a_draft_without_frames_begins_again(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "cut", {JOURNAL: complete_files[JOURNAL]})
+    resume(folder)
+    assert content(folder) == complete_files
 
 
-def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> None:
-    folder = lay(tmp_path / ".mine.part", whole)
+def test_a_finished_draft_is_a_pack(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    folder = write_files(tmp_path / ".mine.part", complete_files)
     with PackWriter(folder) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
     assert not folder.exists()
     assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
-    kept = [place for place, length in enumerate(LENGTHS) if length]
-    assert pack.index["id"].tolist() == [NAMES[place] for place in kept]
-    assert pack.index["genre"].tolist() == [TABLE["genre"][place] for place in kept]
+    kept = [index for index, length in enumerate(LENGTHS) if length]
+    assert pack.index["id"].tolist() == [NAMES[index] for index in kept]
+    assert pack.index["genre"].tolist() == [TABLE["genre"][index] for index in kept]
     assert pack.index["start"].tolist() == [0, 3, 4, 9]
-    for row, place in enumerate(kept):
-        np.testing.assert_array_equal(pack.clip(row), clip(place))
+    for row, index in enumerate(kept):
+        np.testing.assert_array_equal(pack.clip(row), clip(index))
     pack.verify()
     skipped = pd.read_csv(pack.folder / SKIPPED)
     assert skipped.to_dict("records") == [{"id": "drei", "reason": "/a/drei: is broken (“why”)"}]
@@ -212,8 +220,8 @@ def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> 
     assert (pack.manifest["clips"], pack.manifest["skipped"]) == (4, 1)
 
 
-def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes], tmp_path: Path) -> None:
-    with PackWriter(lay(tmp_path / ".mine.part", whole)) as draft:
+def test_a_pack_can_be_described_anew_and_its_frames_stay(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    with PackWriter(write_files(tmp_path / ".mine.part", complete_files)) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     later = [JournalEntry(**{**vars(e), "modified": 3}) for e in ENTRIES]
     rewrite_journal(pack.folder, later)
@@ -294,12 +302,12 @@ def test_what_an_interrupted_replacement_did_not_throw_away_goes(tmp_path: Path)
 
 @pytest.mark.parametrize(("method", "step"), [("replace", 1), ("replace", 2), ("replace", 3), ("rename", 1)])
 def test_whatever_interrupts_the_end_leaves_nothing_behind(
-    method: str, step: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, step: int, complete_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file of the end is written beside and renamed; none that is not renamed stays in the pack."""
-    with PackWriter(lay(tmp_path / ".sure.part", whole)) as draft:
+    with PackWriter(write_files(tmp_path / ".sure.part", complete_files)) as draft:
         expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
-    folder = lay(tmp_path / ".mine.part", whole)
+    folder = write_files(tmp_path / ".mine.part", complete_files)
     go_on_again = interrupted_at(step, method, monkeypatch)
     with pytest.raises(KeyboardInterrupt), PackWriter(folder) as draft:
         draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
@@ -314,7 +322,7 @@ def test_whatever_interrupts_the_end_leaves_nothing_behind(
 @pytest.mark.parametrize("name", ["report.html", "run/report.html"])
 def test_a_run_in_the_folder_of_a_pack_is_not_removed_with_the_pack(name: str, tmp_path: Path) -> None:
     def pack() -> Pack:
-        clips = [clip(place) for place in range(len(LENGTHS)) if LENGTHS[place]]
+        clips = [clip(index) for index in range(len(LENGTHS)) if LENGTHS[index]]
         return write_pack(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
 
     pack()

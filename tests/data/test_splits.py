@@ -41,40 +41,40 @@ def clips(seed: int, groups: int, largest: int) -> pd.DataFrame:
     return table.sample(frac=1, random_state=seed)
 
 
-def shares(parts: np.ndarray) -> list[float]:
-    return [(parts == part).mean() for part in SPLITS]
+def shares(assigned: np.ndarray) -> list[float]:
+    return [(assigned == name).mean() for name in SPLITS]
 
 
-def crossing(parts: np.ndarray, table: pd.DataFrame) -> int:
+def splits_per_group(assigned: np.ndarray, table: pd.DataFrame) -> int:
     """The largest number of parts that a group stands in."""
-    return int(pd.Series(parts, index=table.index).groupby(table["group"]).nunique().max())
+    return int(pd.Series(assigned, index=table.index).groupby(table["group"]).nunique().max())
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("seed", range(10))
 def test_no_group_crosses(seed: int) -> None:
     table = clips(seed, groups=4 + 3 * seed, largest=1 + seed % 9)
-    parts = Split(seed=seed, stratify="genre" if seed % 2 else None).assign(table)
-    assert crossing(parts, table) == 1
-    assert set(parts) == set(SPLITS)
+    assigned = Split(seed=seed, stratify="genre" if seed % 2 else None).assign(table)
+    assert splits_per_group(assigned, table) == 1
+    assert set(assigned) == set(SPLITS)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_shares_are_kept_where_groups_are_small(seed: int) -> None:
     table = clips(seed, groups=150, largest=3)
-    parts = Split(seed=seed).assign(table, GENRE)
-    assert shares(parts) == pytest.approx(FRACTIONS, abs=0.02)
+    assigned = Split(seed=seed).assign(table, GENRE)
+    assert shares(assigned) == pytest.approx(FRACTIONS, abs=0.02)
     for genre in "abc":
-        assert shares(parts[table["genre"] == genre]) == pytest.approx(FRACTIONS, abs=0.04)
+        assert shares(assigned[table["genre"] == genre]) == pytest.approx(FRACTIONS, abs=0.04)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_part_of_the_demo_has_every_class(demo: pd.DataFrame, seed: int) -> None:
-    parts = Split(seed=seed).assign(demo, GENRE)
-    assert {*zip(parts, demo["genre"], strict=True)} == {
-        (part, genre) for part in SPLITS for genre in set(demo["genre"])
+    assigned = Split(seed=seed).assign(demo, GENRE)
+    assert {*zip(assigned, demo["genre"], strict=True)} == {
+        (name, genre) for name in SPLITS for genre in set(demo["genre"])
     }
-    assert crossing(parts, demo) == 1
+    assert splits_per_group(assigned, demo) == 1
 
 
 @pytest.mark.usefixtures("quick")
@@ -82,7 +82,7 @@ def test_a_seed_is_a_split() -> None:
     table = clips(0, groups=30, largest=4)
     splits = [Split(seed=seed).assign(table, GENRE) for seed in (0, 0, 1, 2)]
     np.testing.assert_array_equal(splits[0], splits[1])
-    assert all((one != other).any() for one, other in pairwise(splits[1:]))
+    assert all((first != second).any() for first, second in pairwise(splits[1:]))
 
 
 @pytest.mark.usefixtures("quick")
@@ -95,12 +95,12 @@ def test_what_the_index_of_the_table_says_does_not_matter() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_strata_are_kept_clip_by_clip(seed: int) -> None:
     table = clips(seed, groups=100, largest=3).assign(group=None)
-    parts = Split("stratified", seed=seed).assign(table, GENRE)
+    assigned = Split("stratified", seed=seed).assign(table, GENRE)
     for genre in "abc":
-        of = table["genre"] == genre
-        wanted = np.array(FRACTIONS) * of.sum()
-        assert np.abs([(parts[of] == part).sum() for part in SPLITS] - wanted).max() < 1
-    assert np.abs([(parts == part).sum() for part in SPLITS] - np.array(FRACTIONS) * len(table)).max() < 3
+        selected = table["genre"] == genre
+        wanted = np.array(FRACTIONS) * selected.sum()
+        assert np.abs([(assigned[selected] == name).sum() for name in SPLITS] - wanted).max() < 1
+    assert np.abs([(assigned == name).sum() for name in SPLITS] - np.array(FRACTIONS) * len(table)).max() < 3
 
 
 @pytest.mark.parametrize("kind", ["grouped", "stratified"])
@@ -109,12 +109,12 @@ def test_a_scalar_is_stratified_by_its_quantiles(kind: str) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"id": range(200), "group": None, "valence": rng.gamma(1.0, size=200)})
     table.loc[::17, "valence"] = np.nan
-    parts = Split(kind).assign(table, ["valence"])
-    means = [table["valence"][parts == part].mean() for part in SPLITS]
+    assigned = Split(kind).assign(table, ["valence"])
+    means = [table["valence"][assigned == name].mean() for name in SPLITS]
     assert means == pytest.approx([table["valence"].mean()] * 3, abs=0.12)
     fifths = pd.qcut(table["valence"], 5, labels=False)
     for fifth in range(5):
-        assert shares(parts[fifths == fifth]) == pytest.approx(FRACTIONS, abs=0.03)
+        assert shares(assigned[fifths == fifth]) == pytest.approx(FRACTIONS, abs=0.03)
     chance = Split(kind, stratify=None).assign(table, ["valence"])
     worst = max(max(abs(np.array(shares(chance[fifths == fifth])) - FRACTIONS)) for fifth in range(5))
     assert worst > 0.06
@@ -122,9 +122,9 @@ def test_a_scalar_is_stratified_by_its_quantiles(kind: str) -> None:
 
 def test_a_scalar_of_few_values_is_stratified_by_them() -> None:
     table = pd.DataFrame({"id": range(120), "group": None, "mood": np.repeat([0.0, 0.5, 1.0], 40)})
-    parts = Split("stratified", (0.5, 0.25, 0.25)).assign(table, ["mood"])
-    assert Counter(zip(table["mood"], parts, strict=True)) == {
-        (mood, part): 20 if part == "train" else 10 for mood in (0.0, 0.5, 1.0) for part in SPLITS
+    assigned = Split("stratified", (0.5, 0.25, 0.25)).assign(table, ["mood"])
+    assert Counter(zip(table["mood"], assigned, strict=True)) == {
+        (mood, name): 20 if name == "train" else 10 for mood in (0.0, 0.5, 1.0) for name in SPLITS
     }
 
 
@@ -139,56 +139,56 @@ def test_auto_is_the_first_target(demo: pd.DataFrame) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("stratify", ["auto", "no such column"])
 def test_without_a_column_there_are_no_strata(demo: pd.DataFrame, stratify: str | None) -> None:
-    parts = Split(stratify=stratify).assign(demo)
-    np.testing.assert_array_equal(parts, Split(stratify=None).assign(demo, GENRE))
-    assert crossing(parts, demo) == 1
+    assigned = Split(stratify=stratify).assign(demo)
+    np.testing.assert_array_equal(assigned, Split(stratify=None).assign(demo, GENRE))
+    assert splits_per_group(assigned, demo) == 1
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_random_split_has_its_shares_and_no_strata() -> None:
     table = clips(2, groups=100, largest=3).assign(group=None)
     split = Split("random", (0.5, 0.2, 0.3))
-    parts = split.assign(table, GENRE)
-    assert shares(parts) == pytest.approx((0.5, 0.2, 0.3), abs=0.01)
-    np.testing.assert_array_equal(parts, split.assign(table.assign(genre="a"), GENRE))
+    assigned = split.assign(table, GENRE)
+    assert shares(assigned) == pytest.approx((0.5, 0.2, 0.3), abs=0.01)
+    np.testing.assert_array_equal(assigned, split.assign(table.assign(genre="a"), GENRE))
 
 
 @pytest.mark.parametrize(("kind", "folds"), [("grouped", 5), ("stratified", 3), ("random", 3)])
 def test_over_all_folds_every_clip_is_test_once_and_val_once(kind: str, folds: int) -> None:
     table = clips(5, groups=40, largest=4)
     splits = [Split(kind, folds=folds, fold=fold, allow_shared_groups=kind != "grouped") for fold in range(folds)]
-    parts = np.stack([split.assign(table, GENRE) for split in splits])
-    assert set(parts.ravel()) == set(SPLITS)
-    np.testing.assert_array_equal((parts == "test").sum(0), 1)
-    np.testing.assert_array_equal((parts == "val").sum(0), 1)
+    assigned = np.stack([split.assign(table, GENRE) for split in splits])
+    assert set(assigned.ravel()) == set(SPLITS)
+    np.testing.assert_array_equal((assigned == "test").sum(0), 1)
+    np.testing.assert_array_equal((assigned == "val").sum(0), 1)
     for fold in range(folds):
-        assert (parts[fold] == "test").mean() == pytest.approx(1 / folds, abs=0.03)
+        assert (assigned[fold] == "test").mean() == pytest.approx(1 / folds, abs=0.03)
         if kind == "grouped":
-            assert crossing(parts[fold], table) == 1
+            assert splits_per_group(assigned[fold], table) == 1
         # the partition is one for all folds: what is validation here is the test of the next
-        np.testing.assert_array_equal(parts[fold] == "val", parts[(fold + 1) % folds] == "test")
+        np.testing.assert_array_equal(assigned[fold] == "val", assigned[(fold + 1) % folds] == "test")
     if kind != "random":
         for genre in "abc":
-            of = (table["genre"] == genre).to_numpy()
+            selected = (table["genre"] == genre).to_numpy()
             for fold in range(folds):
-                assert (parts[fold, of] == "test").mean() == pytest.approx(1 / folds, abs=0.07)
+                assert (assigned[fold, selected] == "test").mean() == pytest.approx(1 / folds, abs=0.07)
 
 
 @pytest.mark.usefixtures("quick")
 def test_folds_of_the_demo_tear_no_group(demo: pd.DataFrame) -> None:
     """Few artists, of very different sizes; every fold has every class in training."""
-    parts = np.stack([Split(fold=fold).assign(demo, GENRE) for fold in range(5)])
-    np.testing.assert_array_equal((parts == "test").sum(0), 1)
+    assigned = np.stack([Split(fold=fold).assign(demo, GENRE) for fold in range(5)])
+    np.testing.assert_array_equal((assigned == "test").sum(0), 1)
     for fold in range(5):
-        assert crossing(parts[fold], demo) == 1
-        assert set(demo["genre"][parts[fold] == "train"]) == set(demo["genre"])
+        assert splits_per_group(assigned[fold], demo) == 1
+        assert set(demo["genre"][assigned[fold] == "train"]) == set(demo["genre"])
 
 
 @pytest.mark.usefixtures("quick")
 def test_another_seed_has_other_folds() -> None:
     table = clips(5, groups=40, largest=4)
-    one, other = (Split(fold=0, seed=seed).assign(table, GENRE) for seed in (0, 1))
-    assert (one != other).any()
+    first, second = (Split(fold=0, seed=seed).assign(table, GENRE) for seed in (0, 1))
+    assert (first != second).any()
 
 
 def test_the_official_split_is_the_tables_own() -> None:
@@ -211,27 +211,27 @@ def official(seed: int) -> pd.DataFrame:
 def test_validation_is_carved_out_of_an_official_training_part(seed: int) -> None:
     """0.15 of 0.75, grouped and in proportion; the test part stays."""
     table = official(seed)
-    parts = Split("official", seed=seed).assign(table, GENRE)
-    np.testing.assert_array_equal(parts == "test", table["split"] == "test")
-    assert crossing(parts, table) == 1
-    rest = parts[parts != "test"]
+    assigned = Split("official", seed=seed).assign(table, GENRE)
+    np.testing.assert_array_equal(assigned == "test", table["split"] == "test")
+    assert splits_per_group(assigned, table) == 1
+    rest = assigned[assigned != "test"]
     assert (rest == "val").mean() == pytest.approx(0.2, abs=0.02)
     for genre in "abc":
-        of = (table["genre"] == genre).to_numpy() & (parts != "test")
-        assert (parts[of] == "val").mean() == pytest.approx(0.2, abs=0.05)
+        selected = (table["genre"] == genre).to_numpy() & (assigned != "test")
+        assert (assigned[selected] == "val").mean() == pytest.approx(0.2, abs=0.05)
 
 
 @pytest.mark.usefixtures("quick")
 def test_another_seed_carves_another_validation() -> None:
-    one, other = (Split("official", seed=seed).assign(official(0), GENRE) for seed in (0, 1))
-    assert (one != other).any()
-    np.testing.assert_array_equal(one == "test", other == "test")
+    first, second = (Split("official", seed=seed).assign(official(0), GENRE) for seed in (0, 1))
+    assert (first != second).any()
+    np.testing.assert_array_equal(first == "test", second == "test")
 
 
 def test_carved_shares_are_those_of_the_fractions() -> None:
     table = official(1).assign(group=None)
-    parts = Split("official", (0.45, 0.45, 0.1)).assign(table, GENRE)
-    assert (parts[parts != "test"] == "val").mean() == pytest.approx(0.5, abs=0.02)
+    assigned = Split("official", (0.45, 0.45, 0.1)).assign(table, GENRE)
+    assert (assigned[assigned != "test"] == "val").mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_group_across_an_official_split_is_refused_by_name() -> None:
@@ -272,8 +272,8 @@ def test_three_groups_are_enough_for_three_parts(seed: int) -> None:
     sizes = np.random.default_rng(seed).integers(1, 5, 3)
     group = np.repeat(["x", "y", "z"], sizes)
     table = pd.DataFrame({"id": np.arange(len(group)), "group": group})
-    parts = Split(seed=seed, stratify=None).assign(table)
-    assert set(parts) == set(SPLITS)
+    assigned = Split(seed=seed, stratify=None).assign(table)
+    assert set(assigned) == set(SPLITS)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -317,18 +317,18 @@ def test_it_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
     """All but the first; the others are parted as if it were not there."""
     table = doubled()
     with caplog.at_level(logging.WARNING):
-        parts = Split(duplicates="drop").assign(table, GENRE)
-    assert np.flatnonzero(parts == UNUSED).tolist() == [10, 20, 30]
+        assigned = Split(duplicates="drop").assign(table, GENRE)
+    assert np.flatnonzero(assigned == UNUSED).tolist() == [10, 20, 30]
     assert "the same audio has two ids: 3 duplicates dropped" in caplog.text
     alone = Split(duplicates="drop").assign(table.drop(index=[10, 20, 30]), GENRE)
-    np.testing.assert_array_equal(parts[parts != UNUSED], alone)
+    np.testing.assert_array_equal(assigned[assigned != UNUSED], alone)
 
 
 @pytest.mark.usefixtures("quick")
 def test_it_can_be_allowed() -> None:
-    parts = Split(duplicates="allow").assign(doubled(), GENRE)
-    np.testing.assert_array_equal(parts, Split().assign(doubled().drop(columns="content"), GENRE))
-    assert UNUSED not in parts
+    assigned = Split(duplicates="allow").assign(doubled(), GENRE)
+    np.testing.assert_array_equal(assigned, Split().assign(doubled().drop(columns="content"), GENRE))
+    assert UNUSED not in assigned
 
 
 def test_many_pairs_are_counted_and_five_are_named() -> None:
@@ -339,10 +339,10 @@ def test_many_pairs_are_counted_and_five_are_named() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_folds_of_doubled_audio_leave_out_the_same_clips() -> None:
-    parts = np.stack([Split(folds=3, fold=fold, duplicates="drop").assign(doubled(), GENRE) for fold in range(3)])
-    unused = (parts == UNUSED).all(0)
+    assigned = np.stack([Split(folds=3, fold=fold, duplicates="drop").assign(doubled(), GENRE) for fold in range(3)])
+    unused = (assigned == UNUSED).all(0)
     assert np.flatnonzero(unused).tolist() == [10, 20, 30]
-    np.testing.assert_array_equal((parts == "test").sum(0), ~unused)
+    np.testing.assert_array_equal((assigned == "test").sum(0), ~unused)
 
 
 # what cannot be
@@ -355,7 +355,7 @@ def test_impossible_fractions_are_refused(fractions: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"kind": "leaky"}, r"^data\.split\.kind must be one of grouped, .*, got 'leaky'"),
         ({"duplicates": "ignore"}, r"^data\.split\.duplicates must be one of refuse, drop, allow, got 'ignore'"),
@@ -368,8 +368,8 @@ def test_impossible_fractions_are_refused(fractions: tuple[float, ...]) -> None:
         ),
     ],
 )
-def test_an_impossible_option_is_refused_by_name(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_an_impossible_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         Split(**options)
 
 
@@ -377,11 +377,11 @@ def test_an_impossible_option_is_refused_by_name(options: dict[str, Any], said: 
 
 
 def test_the_hash_is_of_the_split_and_of_nothing_else() -> None:
-    ids, parts = np.array(["a", "b", "c"]), np.array(["train", "val", "test"])
+    ids, assigned = np.array(["a", "b", "c"]), np.array(["train", "val", "test"])
     order = [2, 0, 1]
-    assert split_hash(ids, parts) == split_hash(ids[order], parts[order])
-    assert split_hash(ids, parts) != split_hash(ids, parts[order])
-    assert split_hash(ids, parts) != split_hash(np.array(["a", "b", "d"]), parts)
+    assert split_hash(ids, assigned) == split_hash(ids[order], assigned[order])
+    assert split_hash(ids, assigned) != split_hash(ids, assigned[order])
+    assert split_hash(ids, assigned) != split_hash(np.array(["a", "b", "d"]), assigned)
 
 
 def test_the_hash_can_be_made_by_anybody() -> None:

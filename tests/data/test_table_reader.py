@@ -49,7 +49,7 @@ def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("path;genre\na.wav;x\n", "its cells are separated by ';', expected ','; save it as 'CSV UTF-8'"),
         ("path\tgenre\na.wav\tx\n", r"its cells are separated by '\\t', expected ','"),
@@ -60,8 +60,8 @@ def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> N
         (b"PK\x03\x04...", "it is an Excel workbook; save it"),
     ],
 )
-def test_table_of_another_kind_is_refused_with_a_way_out(tmp_path: Path, content: str | bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_table_of_another_kind_is_refused_with_a_way_out(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_table(save(tmp_path, content))
 
 

@@ -33,10 +33,10 @@ ROOT = str(Path(__file__).parents[2])
 
 @pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
 def test_few_jobs_or_one_worker_need_no_process(workers: int | None, count: int) -> None:
-    here = map_jobs(
+    own = map_jobs(
         lambda number: (number**2, os.getpid()), list(range(count)), workers
     )  # which no process could be told
-    assert list(here) == [(number**2, os.getpid()) for number in range(count)]
+    assert list(own) == [(number**2, os.getpid()) for number in range(count)]
 
 
 def test_without_semaphores_all_jobs_are_done_here(
@@ -59,16 +59,16 @@ def test_none_means_a_process_per_usable_core(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
-    begun: list[int] = []
+    started: list[int] = []
 
     def note(number: int) -> int:
-        begun.append(number)
+        started.append(number)
         return number
 
     results = map_jobs(note, list(range(100)), 1)
-    assert begun == []
+    assert started == []
     assert next(results) == 0
-    assert begun == [0]
+    assert started == [0]
 
 
 def test_what_a_job_raises_here_reaches_the_caller() -> None:
@@ -87,25 +87,25 @@ class Pile(Sequence[tuple[str, int]]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, place: Any) -> Any:
-        if place >= self.count:
+    def __getitem__(self, index: Any) -> Any:
+        if index >= self.count:
             raise IndexError
-        self.taken = max(self.taken, place + 1)
-        return str(self.file), place
+        self.taken = max(self.taken, index + 1)
+        return str(self.file), index
 
 
 def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
     """With few of the jobs ahead, in workers of one thread, up to the shard of the one that raises."""
-    whole = LAST // SHARD * SHARD
-    for place in range(whole):
-        assert next(results) == (place, 1)
-        assert pile.taken <= AHEAD * 2 * SHARD + SHARD * (place // SHARD)
+    complete = LAST // SHARD * SHARD
+    for index in range(complete):
+        assert next(results) == (index, 1)
+        assert pile.taken <= AHEAD * 2 * SHARD + SHARD * (index // SHARD)
     with pytest.raises(UserError) as caught:
         next(results)
     assert str(caught.value) == f"job {LAST} is the user's to mend"  # one sentence, no traceback of somewhere else
-    begun = [int(line) for line in pile.file.read_text().split()]
-    assert len(begun) == len(set(begun))  # none is done twice
-    assert set(range(whole)) <= set(begun) <= set(range(whole + AHEAD * 2 * SHARD))
+    started = [int(line) for line in pile.file.read_text().split()]
+    assert len(started) == len(set(started))  # none is done twice
+    assert set(range(complete)) <= set(started) <= set(range(complete + AHEAD * 2 * SHARD))
 
 
 def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
 def test_until_the_others_are_there_this_process_does_what_there_is_to_do() -> None:
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that the others have to be waited for
     done = list(map_jobs(origin, list(range(5000)), 2, meanwhile=True))
-    who = [worker for worker, *_ in done]
-    here = who.count(os.getpid())
-    assert len(done) == 5000 and here >= 1
-    assert who[:here] == [os.getpid()] * here  # at first, and then never again
+    process_ids = [worker for worker, *_ in done]
+    own = process_ids.count(os.getpid())
+    assert len(done) == 5000 and own >= 1
+    assert process_ids[:own] == [os.getpid()] * own  # at first, and then never again
     assert list(map_jobs(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
 
 
@@ -158,11 +158,11 @@ def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: 
         assert_in_order(map_jobs(noted, pile, 2, "local"), pile)
 
         source = sounds(tmp_path)
-        made = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
-                for name, count, where in (("here", 1, None), ("ray", 2, "local"))]  # fmt: skip
-        here, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in made)
-        assert len(made[0].index) == 19  # the last is missing
-        assert there == here
+        packs = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
+                for name, count, where in (("own", 1, None), ("ray", 2, "local"))]  # fmt: skip
+        own, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in packs)
+        assert len(packs[0].index) == 19  # the last is missing
+        assert there == own
 
         assert ray.is_initialized()  # one that was there before stays
         assert list(numbers) == [number**2 for number in range(1, 60)]

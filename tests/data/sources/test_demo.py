@@ -107,16 +107,16 @@ def test_a_genre_can_be_split(rows: list[Row]) -> None:
 def test_people_join_groups_through_others(make_demo: ModuleType) -> None:
     base = {"package": "game", "title": "", "source_path": ""}
     credits = ["A / B (Game)", "C", "B / C", "D (Dee)", "D"]
-    made = [base | {"artist": a, "title": str(i), "source_path": str(i)} for i, a in enumerate(credits)]
-    result = make_demo.groups(made)
+    clips = [base | {"artist": a, "title": str(i), "source_path": str(i)} for i, a in enumerate(credits)]
+    result = make_demo.groups(clips)
     assert result[0] == result[1] == result[2] == "a+b+c"
     assert result[3] == result[4] != result[0]
 
 
 def test_a_recording_in_two_groups_is_refused(make_demo: ModuleType) -> None:
-    made = [{"package": "game", "title": str(i), "source_path": "same.ogg", "artist": a} for i, a in enumerate("AB")]
+    clips = [{"package": "game", "title": str(i), "source_path": "same.ogg", "artist": a} for i, a in enumerate("AB")]
     with pytest.raises(ValueError, match="two groups"):
-        make_demo.groups(made)
+        make_demo.groups(clips)
 
 
 def test_targets_are_in_range_and_vary(rows: list[Row]) -> None:
@@ -146,9 +146,9 @@ def test_script_rebuilds_and_notices(rows: list[Row], make_demo: ModuleType, tmp
     assert make_demo.main([str(tmp_path)]) == 0
     assert make_demo.main([str(tmp_path), "--check"]) == 0
     with table.open(encoding="utf-8", newline="") as file:
-        (made,) = csv.DictReader(file)
-    assert {name: made[name] for name in TARGETS} == {name: row[name] for name in TARGETS}
+        (rebuilt,) = csv.DictReader(file)
+    assert {name: rebuilt[name] for name in TARGETS} == {name: row[name] for name in TARGETS}
 
     text = table.read_text(encoding="utf-8")
-    table.write_text(text.replace(made["energy"], f"{float(made['energy']) + 0.002:.4f}"), encoding="utf-8")
+    table.write_text(text.replace(rebuilt["energy"], f"{float(rebuilt['energy']) + 0.002:.4f}"), encoding="utf-8")
     assert make_demo.main([str(tmp_path), "--check"]) == 1

@@ -24,14 +24,14 @@ Config = Callable[..., dict[str, Any]]
 
 
 def test_every_image_is_there_with_its_label(packs: Path) -> None:
-    pack, found = collection().pack(ImageFront(), PackOptions(packs)), load_digits()
+    pack, digits = collection().pack(ImageFront(), PackOptions(packs)), load_digits()
     assert pack.lengths.tolist() == [24] * 1797
     assert pack.frames.shape[1] == 24
-    assert pack.index["digit"].tolist() == [str(digit) for digit in found.target]
+    assert pack.index["digit"].tolist() == [str(digit) for digit in digits.target]
     assert pack.index["group"].isna().all()
     assert (pack.frames.min(), pack.frames.max()) == (0, 1)
     for row in (0, 700, 1796):
-        image, frames = found.images[row] / 16, pack.clip(row).astype(float)
+        image, frames = digits.images[row] / 16, pack.clip(row).astype(float)
         np.testing.assert_allclose(frames[1::3, 1::3], image, atol=1e-3)  # the middle of three pixels is the old one
         between = (2 * image[:, :-1] + image[:, 1:]) / 3
         np.testing.assert_allclose(frames[1::3, 2:-1:3], between, atol=1e-3)
@@ -81,21 +81,22 @@ def test_an_image_of_any_size_becomes_frames() -> None:
 
 
 def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
-    made = build_datamodule(config("data=digits"))
-    made.setup()
-    assert isinstance(made.feature.front, ImageFront)
-    assert (made.feature.bins, made.crop, made.batch_size) == (24, None, 32)
-    counts = np.array([made.pack.index["digit"][made.splits == part].value_counts(normalize=True).sort_index()
-                       for part in ("train", "val", "test")])  # fmt: skip
+    datamodule = build_datamodule(config("data=digits"))
+    datamodule.setup()
+    assert isinstance(datamodule.feature.front, ImageFront)
+    assert (datamodule.feature.bins, datamodule.crop, datamodule.batch_size) == (24, None, 32)
+    digits = datamodule.pack.index["digit"]
+    counts = np.array([digits[datamodule.splits == split].value_counts(normalize=True).sort_index()
+                       for split in ("train", "val", "test")])  # fmt: skip
     np.testing.assert_allclose(counts, 0.1, atol=0.01)  # stratified
 
 
 def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
     pack = collection().pack(ImageFront(), PackOptions(packs))
-    made = build_datamodule(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
-    made.setup()
-    assert made.targets["digit"]["classes"] == [str(digit) for digit in range(10)]
-    assert "images" in made.source.note
+    datamodule = build_datamodule(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
+    datamodule.setup()
+    assert datamodule.targets["digit"]["classes"] == [str(digit) for digit in range(10)]
+    assert "images" in datamodule.source.note
 
 
 def test_a_small_network_reads_them_within_a_few_epochs(config: Config, tmp_path: Path) -> None:

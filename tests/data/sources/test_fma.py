@@ -63,8 +63,8 @@ class Tree:
         self.audio, self.metadata = folder / "fma_large", folder / "fma_metadata"
         self.tracks, self.echonest = self.metadata / "tracks.csv", self.metadata / "echonest.csv"
 
-    def read(self, subset: str = "large", **how: Any) -> Collection:
-        return collection(str(self.audio), str(self.metadata), subset, **how)
+    def read(self, subset: str = "large", **options: Any) -> Collection:
+        return collection(str(self.audio), str(self.metadata), subset, **options)
 
 
 def write(path: Path, columns: Sequence[tuple[str, ...]], rows: dict[int, dict[tuple[str, ...], Any]]) -> None:
@@ -80,23 +80,23 @@ def write(path: Path, columns: Sequence[tuple[str, ...]], rows: dict[int, dict[t
 
 def row(subset: str, split: str, artist: int, genre: str, licence: str) -> dict[tuple[str, ...], Any]:
     cells = {("set", "subset"): subset, ("set", "split"): split, ("artist", "id"): artist, ("album", "id"): 9}
-    told = {("track", "genre_top"): genre, ("track", "license"): licence, ("track", "tags"): "[]"}
-    return {**cells, **told, ("artist", "bio"): 'Two lines,\n"quoted", of a bio', ("artist", "name"): "NA"}
+    track = {("track", "genre_top"): genre, ("track", "license"): licence, ("track", "tags"): "[]"}
+    return {**cells, **track, ("artist", "bio"): 'Two lines,\n"quoted", of a bio', ("artist", "name"): "NA"}
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    made = Tree(tmp_path)
-    made.metadata.mkdir()
-    write(made.tracks, COLUMNS, {track: row(*rest) for track, *rest in TRACKS})
+    tree = Tree(tmp_path)
+    tree.metadata.mkdir()
+    write(tree.tracks, COLUMNS, {track: row(*rest) for track, *rest in TRACKS})
     names = [("echonest", "audio_features", name) for name in ("valence", "energy", "danceability")]
     features = {track: dict(zip(names, values, strict=True)) for track, values in FEATURES.items()}
-    write(made.echonest, ECHO_COLUMNS, features)
+    write(tree.echonest, ECHO_COLUMNS, features)
     for track, *_ in TRACKS:
-        file = made.audio / f"{track:06d}"[:3] / f"{track:06d}.mp3"
+        file = tree.audio / f"{track:06d}"[:3] / f"{track:06d}.mp3"
         file.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(file, 0.1 * np.sin(np.arange(4410) / 9), 44100, format="MP3")
-    return made
+    return tree
 
 
 def test_the_tree_has_the_columns_that_fma_has() -> None:
@@ -113,11 +113,11 @@ def test_the_tree_has_the_columns_that_fma_has() -> None:
     ],
 )
 def test_a_subset_holds_the_smaller_ones_without_short_clips(tree: Tree, subset: str, ids: str) -> None:
-    made = tree.read(subset)
-    assert made.table["id"].tolist() == ids.split()
-    assert made.name == f"fma_{subset}"
-    assert f"FMA {subset}: {len(ids.split())} " in made.title
-    assert made.title in made.card
+    source = tree.read(subset)
+    assert source.table["id"].tolist() == ids.split()
+    assert source.name == f"fma_{subset}"
+    assert f"FMA {subset}: {len(ids.split())} " in source.title
+    assert source.title in source.card
 
 
 def test_the_short_clips_are_those_of_the_wiki() -> None:
@@ -129,13 +129,13 @@ def test_cells_are_those_that_fmas_own_reader_finds(tree: Tree) -> None:
     tracks = pd.read_csv(tree.tracks, index_col=0, header=[0, 1])  # utils.load of the repository mdeff/fma
     echonest = pd.read_csv(tree.echonest, index_col=0, header=[0, 1, 2])
     table = tree.read().table
-    theirs = tracks.loc[table["id"].astype(int)]
-    parts = {"training": "train", "validation": "val", "test": "test"}
-    assert table["split"].tolist() == theirs["set", "split"].map(parts).tolist()
-    assert table["group"].tolist() == [f"artist {artist}" for artist in theirs["artist", "id"]]
-    assert table["genre"].fillna("").tolist() == theirs["track", "genre_top"].fillna("").tolist()
+    published = tracks.loc[table["id"].astype(int)]
+    split_names = {"training": "train", "validation": "val", "test": "test"}
+    assert table["split"].tolist() == published["set", "split"].map(split_names).tolist()
+    assert table["group"].tolist() == [f"artist {artist}" for artist in published["artist", "id"]]
+    assert table["genre"].fillna("").tolist() == published["track", "genre_top"].fillna("").tolist()
     for name in ("valence", "energy", "danceability"):
-        column = echonest["echonest", "audio_features", name].reindex(theirs.index)
+        column = echonest["echonest", "audio_features", name].reindex(published.index)
         np.testing.assert_array_equal(table[name].to_numpy(), column.to_numpy())
 
 
@@ -157,10 +157,10 @@ def test_targets_are_genre_and_what_an_algorithm_computed(tree: Tree) -> None:
 def test_without_echonest_there_is_the_genre_alone(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     tree.echonest.unlink()
     with caplog.at_level(logging.INFO):
-        made = tree.read()
-    assert list(made.targets) == ["genre"]
-    assert list(made.table) == ["id", "path", "group", "split", "genre"]
-    assert made.table["genre"].notna().all()
+        source = tree.read()
+    assert list(source.targets) == ["genre"]
+    assert list(source.table) == ["id", "path", "group", "split", "genre"]
+    assert source.table["genre"].notna().all()
     assert "clip has no label: 2, such as 20" in caplog.text
 
 
@@ -174,20 +174,20 @@ def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
 
 def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        made = tree.read()
-    assert "20" not in set(made.table["id"])
-    assert [item.item for item in made.left_out] == ["1486", "98565", "20"]
+        source = tree.read()
+    assert "20" not in set(source.table["id"])
+    assert [item.item for item in source.left_out] == ["1486", "98565", "20"]
     assert "clip is listed as empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
 
 
 def test_genres_are_merged_and_the_rest_is_missing(tree: Tree) -> None:
-    made = tree.read(classes={"strings": ["Folk", "Rock"]})
-    assert made.targets["genre"]["classes"] == ["strings"]
-    genre = made.table.set_index("id")["genre"]
+    source = tree.read(classes={"strings": ["Folk", "Rock"]})
+    assert source.targets["genre"]["classes"] == ["strings"]
+    genre = source.table.set_index("id")["genre"]
     assert genre[["140", "3000", "155320"]].tolist() == ["strings"] * 3
     assert genre[["2", "26"]].isna().all()  # they stay for their scalars
     assert "5" not in genre.index
-    assert made.extra["before"] == {"genre": {"Rock": 3, "Hip-Hop": 2, "Folk": 2}}
+    assert source.extra["before"] == {"genre": {"Rock": 3, "Hip-Hop": 2, "Folk": 2}}
     assert "before" not in tree.read().extra
 
 
@@ -293,9 +293,9 @@ def test_what_cannot_be_meant_is_said_in_a_sentence(tree: Tree) -> None:
 
 def test_the_config_is_the_source(tree: Tree, config: Callable[..., dict[str, Any]]) -> None:
     where = (f"data.source.path={tree.audio}", f"data.source.metadata={tree.metadata}")
-    made = config("data=fma", *where, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium")
-    assert problems(made) == []
-    assert made["data"]["split"]["kind"] == "official"
-    source = dict(made["data"]["source"])
+    composed = config("data=fma", *where, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium")
+    assert problems(composed) == []
+    assert composed["data"]["split"]["kind"] == "official"
+    source = dict(composed["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.fma.collection"
     assert collection(**source).targets["genre"]["classes"] == ["strings"]

@@ -32,11 +32,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_split_is_the_published_one() -> None:
-    parts = read_split()
-    assert Counter(parts.values()) == {"train": 443, "val": 197, "test": 290}
-    assert set(parts) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
-    counts = Counter((clip.split(".")[0], part) for clip, part in parts.items())
-    assert {genre: [counts[genre, part] for part in ("train", "val", "test")] for genre in GENRES} == {
+    splits = read_split()
+    assert Counter(splits.values()) == {"train": 443, "val": 197, "test": 290}
+    assert set(splits) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
+    counts = Counter((clip.split(".")[0], split) for clip, split in splits.items())
+    assert {genre: [counts[genre, split] for split in ("train", "val", "test")] for genre in GENRES} == {
         "blues": [46, 23, 31],
         "classical": [48, 20, 31],
         "country": [45, 23, 30],
@@ -49,7 +49,7 @@ def test_the_split_is_the_published_one() -> None:
         "rock": [44, 24, 32],
     }
     known = {"blues.00000": "val", "blues.00029": "train", "blues.00099": "test", "rock.00085": "val", BROKEN: "train"}
-    assert known.items() <= parts.items()
+    assert known.items() <= splits.items()
 
 
 def test_no_line_of_the_split_stands_twice() -> None:
@@ -60,31 +60,31 @@ def test_no_line_of_the_split_stands_twice() -> None:
 
 
 def test_filtered_clips_come_with_their_part(folder: Path) -> None:
-    made = collection(str(folder))
-    assert made.name == "gtzan"
-    assert Counter(made.table["split"]) == {"train": 442, "val": 197, "test": 290}
-    assert dict(zip(made.table["id"], made.table["split"], strict=True)).items() < read_split().items()
-    assert made.title == "GTZAN: 929 clips in ten genres, fault-filtered"
-    assert made.title in made.card
+    source = collection(str(folder))
+    assert source.name == "gtzan"
+    assert Counter(source.table["split"]) == {"train": 442, "val": 197, "test": 290}
+    assert dict(zip(source.table["id"], source.table["split"], strict=True)).items() < read_split().items()
+    assert source.title == "GTZAN: 929 clips in ten genres, fault-filtered"
+    assert source.title in source.card
 
 
 def test_every_clip_comes_without_a_part(folder: Path) -> None:
-    made = collection(str(folder), filtered=False)
-    assert made.name == "gtzan_all"
-    assert "split" not in made.table
-    assert made.table["genre"].value_counts().to_dict() == {genre: 100 - (genre == "jazz") for genre in GENRES}
+    source = collection(str(folder), filtered=False)
+    assert source.name == "gtzan_all"
+    assert "split" not in source.table
+    assert source.table["genre"].value_counts().to_dict() == {genre: 100 - (genre == "jazz") for genre in GENRES}
 
 
 @pytest.mark.parametrize("filtered", [True, False])
 def test_rows_say_what_is_known(folder: Path, filtered: bool) -> None:
-    made = collection(str(folder), filtered)
-    assert BROKEN not in set(made.table["id"])
-    assert made.table["group"].isna().all()
-    assert (made.table["genre"] == made.table["id"].str.split(".").str[0]).all()
-    assert made.targets == {"genre": {"kind": "label", "classes": list(GENRES), "note": ""}}
-    assert "only the official split" in made.note
-    assert "Sturm (2013)" in made.card
-    path = made.table.set_index("id")["path"]
+    source = collection(str(folder), filtered)
+    assert BROKEN not in set(source.table["id"])
+    assert source.table["group"].isna().all()
+    assert (source.table["genre"] == source.table["id"].str.split(".").str[0]).all()
+    assert source.targets == {"genre": {"kind": "label", "classes": list(GENRES), "note": ""}}
+    assert "only the official split" in source.note
+    assert "Sturm (2013)" in source.card
+    path = source.table.set_index("id")["path"]
     assert path["metal.00000"] == str(folder / "metal" / "metal.00000.wav")
     assert path["metal.00001"] == str(folder / "metal" / "metal.00001.au")
     assert path["rock.00001"] == str(folder / "rock" / "rock.00001.wav")
@@ -102,20 +102,20 @@ def test_either_format_is_read(folder: Path) -> None:
 def test_a_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None:
     (tmp_path / "jazz").mkdir()
     (tmp_path / "jazz" / f"{BROKEN}.wav").write_bytes(b"")
-    sentence = (
+    message = (
         r"has no clip of GTZAN, such as blues/blues\.00000\.wav or \.au; data\.source\.path must be the folder that "
         r"contains blues, classical, country, \.\.\.$"
     )
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=rf"^{folder}: {sentence}"):
+        with pytest.raises(DataError, match=rf"^{folder}: {message}"):
             collection(str(folder), filtered)
 
 
 def test_the_config_is_the_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
-    made = config("data=gtzan", f"data.source.path={folder}")
-    assert problems(made) == []
-    assert made["data"]["split"]["kind"] == "official"
-    source = dict(made["data"]["source"])
+    composed = config("data=gtzan", f"data.source.path={folder}")
+    assert problems(composed) == []
+    assert composed["data"]["split"]["kind"] == "official"
+    source = dict(composed["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.gtzan.collection"
     assert len(collection(**source).table) == 929
 

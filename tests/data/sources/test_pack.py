@@ -59,9 +59,9 @@ def source(tmp_path: Path) -> Collection:
 @pytest.fixture
 def folder(source: Collection, tmp_path: Path) -> Path:
     """The pack, at another place, and the audio deleted."""
-    made = prepare_pack(source, FRONT, PackOptions(tmp_path / "packs", workers=1)).folder
+    written = prepare_pack(source, FRONT, PackOptions(tmp_path / "packs", workers=1)).folder
     moved = tmp_path / "elsewhere (2)"
-    made.rename(moved)
+    written.rename(moved)
     shutil.rmtree(tmp_path / "audio")
     shutil.rmtree(tmp_path / "packs")
     return moved
@@ -84,21 +84,25 @@ def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_pa
 
 
 def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    made = build_datamodule(
+    datamodule = build_datamodule(
         config("data=pack", f"data.source.path='{folder}'", "feature.front.n_mels=20", f"data.packs={tmp_path}/none")
     )
-    assert isinstance(made, MusicData)
-    made.prepare_data()
-    made.setup()
-    assert set(made.targets) == {"genre", "energy"}
-    rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
+    assert isinstance(datamodule, MusicData)
+    datamodule.prepare_data()
+    datamodule.setup()
+    assert set(datamodule.targets) == {"genre", "energy"}
+    rows = [
+        row for split in ("train", "val", "test") for batch in datamodule.loader(split) for row in batch.row.tolist()
+    ]
     assert sorted(rows) == list(range(COUNT - 1))
-    assert made.y["genre"].tolist() == [{"x": 0, "y": 1}.get(genre, -1) for genre in made.pack.index["genre"]]
+    assert datamodule.y["genre"].tolist() == [
+        {"x": 0, "y": 1}.get(genre, -1) for genre in datamodule.pack.index["genre"]
+    ]
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "overrides"),
     [
         ({"n_mels": 40}, "feature.front.n_mels=20"),
         ({"tuning": None}, "feature.front.tuning=0.0"),
@@ -108,20 +112,20 @@ def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]],
     ids=str,
 )
 def test_another_front_end_is_refused_with_the_words_to_add(
-    change: dict[str, Any], words: str, folder: Path, config: Callable[..., dict[str, Any]]
+    change: dict[str, Any], overrides: str, folder: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
     packed = packs_of.collection(str(folder))
     with pytest.raises(DataError) as error:
         packed.pack(replace(FRONT, **change), PackOptions())
     sentence, _, said = str(error.value).partition("; add ")
     assert sentence == f"{folder}: was written with another front end"
-    assert sorted(said.split()) == sorted(words.split())
+    assert sorted(said.split()) == sorted(overrides.split())
     # the words are what is missing: added to the line, it is opened
     given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
              for key, value in {"n_mels": 20, **change}.items()]  # fmt: skip
     overrides = ["data=pack", f"data.source.path='{folder}'", *given, *said.split()]
-    made = build_datamodule(config(*overrides))
-    assert made.open_pack().folder == folder
+    datamodule = build_datamodule(config(*overrides))
+    assert datamodule.open_pack().folder == folder
 
 
 def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
@@ -130,9 +134,9 @@ def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    made = write_pack(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
+    written = write_pack(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
     with pytest.raises(DataError, match="bare: the manifest does not describe the collection; prepare it"):
-        packs_of.collection(str(made.folder))
+        packs_of.collection(str(written.folder))
 
 
 @pytest.mark.parametrize(

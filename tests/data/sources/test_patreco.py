@@ -41,12 +41,12 @@ LONG = 4
 
 
 @dataclass
-class Made:
+class WrittenArrays:
     """A folder of arrays, and what went into it."""
 
     home: Path
     genre: dict[str, str]
-    part: dict[str, str]
+    split: dict[str, str]
     full: dict[str, np.ndarray]
     beat: dict[str, np.ndarray]
 
@@ -62,46 +62,50 @@ def array(rng: np.random.Generator, length: int) -> np.ndarray:
     return np.concatenate([mel, rng.uniform(0, 1, (12, length))])
 
 
-def save(home: Path, part: str, clip: str, values: np.ndarray) -> Path:
-    path = home / part / f"{clip}.fused.full.npy"
+def save(home: Path, split: str, clip: str, values: np.ndarray) -> Path:
+    path = home / split / f"{clip}.fused.full.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, values)
     return path
 
 
-def named(clip: str, part: str, beat: bool, zipped: bool) -> str:
+def row_name(clip: str, split: str, beat: bool, zipped: bool) -> str:
     """A clip as the rows of a label file name it."""
-    word = "beatsync.fused" if beat else "full.fused" if part == "test" else "fused.full"
-    return f"{clip}.{word}.npy" + ".gz" * zipped
+    suffix = "beatsync.fused" if beat else "full.fused" if split == "test" else "fused.full"
+    return f"{clip}.{suffix}.npy" + ".gz" * zipped
 
 
 @pytest.fixture(scope="module")
-def genres(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def genres(tmp_path_factory: pytest.TempPathFactory) -> WrittenArrays:
     """Twenty classes in both folders; ids are in no order, as in the true one, and some begin with a zero."""
     rng = np.random.default_rng(0)
-    made = Made(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", {}, {}, {}, {})
-    rows = [(part, genre) for genre, counts in COUNTS.items() for part, n in zip(("train", "test"), counts, strict=True)
-            for _ in range(n)]  # fmt: skip
+    written = WrittenArrays(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", {}, {}, {}, {})
+    rows = [
+        (split, genre)
+        for genre, counts in COUNTS.items()
+        for split, count in zip(("train", "test"), counts, strict=True)
+        for _ in range(count)
+    ]
     ids = rng.choice(99_999, len(rows), replace=False)
-    for place in rng.permutation(len(rows)):
-        clip, (part, genre) = f"{ids[place]:05d}" if place % 7 == 0 else str(ids[place]), rows[place]
-        made.genre[clip], made.part[clip] = genre, part
-        long = len(made.full) < LONG
-        made.full[clip] = array(rng, int(rng.integers(1291, 1294)) if long else FEW)
-        made.beat[clip] = array(rng, int(rng.integers(26, 130)) if long else 3)
-    beats = made.home.with_name(made.home.name + "_beat")
-    for home, arrays in ((made.home, made.full), (beats, made.beat)):
+    for index in rng.permutation(len(rows)):
+        clip, (split, genre) = f"{ids[index]:05d}" if index % 7 == 0 else str(ids[index]), rows[index]
+        written.genre[clip], written.split[clip] = genre, split
+        long = len(written.full) < LONG
+        written.full[clip] = array(rng, int(rng.integers(1291, 1294)) if long else FEW)
+        written.beat[clip] = array(rng, int(rng.integers(26, 130)) if long else 3)
+    beats = written.home.with_name(written.home.name + "_beat")
+    for home, arrays in ((written.home, written.full), (beats, written.beat)):
         for clip, values in arrays.items():
-            save(home, made.part[clip], clip, values)
-        for part in ("train", "test"):
-            lines = [f"{named(clip, part, home is beats, place % 3 > 0)}\t{made.genre[clip]}"
-                     for place, clip in enumerate(made.part) if made.part[clip] == part]  # fmt: skip
-            (home / f"{part}_labels.txt").write_text("\n".join(["Id\tGenre", *lines]) + "\n")
-    return made
+            save(home, written.split[clip], clip, values)
+        for split in ("train", "test"):
+            lines = [f"{row_name(clip, split, home is beats, index % 3 > 0)}\t{written.genre[clip]}"
+                     for index, clip in enumerate(written.split) if written.split[clip] == split]  # fmt: skip
+            (home / f"{split}_labels.txt").write_text("\n".join(["Id\tGenre", *lines]) + "\n")
+    return written
 
 
 @pytest.fixture(scope="module")
-def twenty(genres: Made) -> Collection:
+def twenty(genres: WrittenArrays) -> Collection:
     return collection(str(genres.home))
 
 
@@ -110,15 +114,15 @@ def by_class(source: Collection) -> dict[str, tuple[int, int]]:
     return {name: (counts[name, "train"], counts[name, "test"]) for name in source.targets["genre"]["classes"]}
 
 
-def test_without_merging_nothing_is_lost_and_nothing_doubled(genres: Made, twenty: Collection) -> None:
+def test_without_merging_nothing_is_lost_and_nothing_doubled(genres: WrittenArrays, twenty: Collection) -> None:
     assert by_class(twenty) == COUNTS
     assert dict(zip(twenty.table["id"], twenty.table["genre"], strict=True)) == genres.genre
-    assert dict(zip(twenty.table["id"], twenty.table["split"], strict=True)) == genres.part
+    assert dict(zip(twenty.table["id"], twenty.table["split"], strict=True)) == genres.split
     assert len(twenty.table) == len(genres.genre)
     assert "before" not in twenty.extra
 
 
-def test_twenty_classes_become_ten(genres: Made, config: Callable[..., dict[str, Any]]) -> None:
+def test_twenty_classes_become_ten(genres: WrittenArrays, config: Callable[..., dict[str, Any]]) -> None:
     ten = genres.collection(config)
     assert len(COUNTS) == 20
     assert ten.targets["genre"]["classes"] == sorted(MERGED)
@@ -135,7 +139,7 @@ def test_twenty_classes_become_ten(genres: Made, config: Callable[..., dict[str,
 
 
 def test_dropped_clips_are_counted_in_the_log(
-    genres: Made, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+    genres: WrittenArrays, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     genres.collection(config)
@@ -152,7 +156,7 @@ def test_what_nobody_knows_is_missing_and_said(twenty: Collection) -> None:
     assert any(clip.startswith("0") for clip in twenty.table["id"])
 
 
-def test_what_is_read_is_what_was_written(genres: Made, twenty: Collection) -> None:
+def test_what_is_read_is_what_was_written(genres: WrittenArrays, twenty: Collection) -> None:
     paths = dict(zip(twenty.table["id"], twenty.table["path"], strict=True))
     lengths = []
     for clip, path in paths.items():
@@ -166,7 +170,7 @@ def test_what_is_read_is_what_was_written(genres: Made, twenty: Collection) -> N
     assert len([length for length in lengths if 26 <= length <= 129]) == LONG
 
 
-def test_the_folder_of_beats_says_the_same(genres: Made, twenty: Collection) -> None:
+def test_the_folder_of_beats_says_the_same(genres: WrittenArrays, twenty: Collection) -> None:
     beats = collection(str(genres.home) + "_beat")
     assert beats.table.equals(twenty.table)
     assert beats.name == twenty.name
@@ -187,17 +191,17 @@ def test_beats_alone_are_enough(tmp_path: Path) -> None:
 
 def test_real_clips_laid_out_so_come_back(tmp_path: Path) -> None:
     clips = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("metal", "orchestral")]
-    lines, made = ["Id\tGenre"], {}
-    for place, clip in enumerate(clips):
-        made[str(place)] = frames(decode(clip, ARRAY_FRONT_END.rate), ARRAY_FRONT_END)
-        save(tmp_path / "real", "train", str(place), made[str(place)].T.astype(np.float64))
-        save(tmp_path / "real", "train", f"{place}1", made[str(place)].T.astype(np.float64)[:, ::-1])
-        lines += [f"{place}.fused.full.npy.gz\t{clip.parent.name}", f"{place}1.fused.full.npy\t{clip.parent.name}"]
+    lines, arrays = ["Id\tGenre"], {}
+    for index, clip in enumerate(clips):
+        arrays[str(index)] = frames(decode(clip, ARRAY_FRONT_END.rate), ARRAY_FRONT_END)
+        save(tmp_path / "real", "train", str(index), arrays[str(index)].T.astype(np.float64))
+        save(tmp_path / "real", "train", f"{index}1", arrays[str(index)].T.astype(np.float64)[:, ::-1])
+        lines += [f"{index}.fused.full.npy.gz\t{clip.parent.name}", f"{index}1.fused.full.npy\t{clip.parent.name}"]
     (tmp_path / "real" / "train_labels.txt").write_text("\n".join(lines))
     source = collection(str(tmp_path / "real"))
     assert source.targets["genre"]["classes"] == ["metal", "orchestral"]
-    for row in source.table[source.table["id"].isin(made)].itertuples():
-        np.testing.assert_array_equal(source.reader(Path(row.path), ARRAY_FRONT_END, 5.0), made[row.id])
+    for row in source.table[source.table["id"].isin(arrays)].itertuples():
+        np.testing.assert_array_equal(source.reader(Path(row.path), ARRAY_FRONT_END, 5.0), arrays[row.id])
 
 
 @pytest.fixture
@@ -234,7 +238,7 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("13,much,0.5,0.5", r"train_labels\.txt, row 14: 'much' is not a number"),
         ("13,nan,0.5,0.5", r"row 14: 'nan' is not a number"),
@@ -244,10 +248,10 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
         ("3.fused.full.npy,0.5,0.5,0.5", "id '3' occurs more than once"),
     ],
 )
-def test_a_wrong_row_is_named(affect: Path, line: str, said: str) -> None:
+def test_a_wrong_row_is_named(affect: Path, line: str, message: str) -> None:
     with (affect / "train_labels.txt").open("a") as file:
         file.write(line)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         collection(str(affect))
 
 
@@ -259,11 +263,11 @@ def test_one_rating_may_be_missing(affect: Path) -> None:
     assert table["valence"].isna().sum() == 1
 
 
-def test_an_id_in_both_parts_is_refused(genres: Made, tmp_path: Path) -> None:
+def test_an_id_in_both_parts_is_refused(genres: WrittenArrays, tmp_path: Path) -> None:
     home = tmp_path / "twice"
-    for part in ("train", "test"):
-        save(home, part, "5", genres.full[next(iter(genres.full))])
-        (home / f"{part}_labels.txt").write_text("Id\tGenre\n5.fused.full.npy\tRock\n")
+    for split in ("train", "test"):
+        save(home, split, "5", genres.full[next(iter(genres.full))])
+        (home / f"{split}_labels.txt").write_text("Id\tGenre\n5.fused.full.npy\tRock\n")
     with pytest.raises(DataError, match="id '5' occurs more than once"):
         collection(str(home))
 
@@ -301,7 +305,7 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"chroma": "stft"}, r"feature\.front\.chroma=cqt; use feature/front=patreco$"),
         ({"tuning": 0.0}, r"feature\.front\.tuning=null: "),
@@ -315,10 +319,10 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
         ),
     ],
 )  # fmt: skip
-def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     for sync in ("none", "beat"):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             read_precomputed(path, replace(ARRAY_FRONT_END, sync=sync, **changed), 0.0)
 
 
@@ -337,7 +341,7 @@ def zipped(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (lambda path: np.save(path, np.full((140, 9), np.nan)), "contains NaN or infinite values"),
         (lambda path: np.save(path, np.full((140, 9), np.inf)), "contains NaN or infinite values"),
@@ -360,11 +364,11 @@ def zipped(path: Path) -> None:
         (lambda path: path.unlink(), "there is no such file"),
     ],
 )
-def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[Path], Any], said: str) -> None:
+def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[Path], Any], message: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     assert read_precomputed(path, ARRAY_FRONT_END, 0.2).shape == (9, 140)
     write(path)
-    with pytest.raises(DecodeError, match=f"^{path}: {said}"):
+    with pytest.raises(DecodeError, match=f"^{path}: {message}"):
         read_precomputed(path, ARRAY_FRONT_END, 0.2)
 
 
@@ -386,7 +390,7 @@ def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
 
 
 def test_both_collections_teach_one_network(
-    genres: Made, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
+    genres: WrittenArrays, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
     common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a track that is in both
     save(affect, "train", common, genres.full[common])
@@ -403,8 +407,8 @@ def test_both_collections_teach_one_network(
     assert index["genre"].notna().sum() == len(index) - 12
     assert index["valence"].notna().sum() == 13
     assert index.loc[common, ["genre", "valence", "danceability"]].tolist() == ["Rock", 0.25, 0.75]
-    for part in ("train", "val", "test"):
-        assert {"genre", "valence"} <= set(data.pack.index[data.splits == part].dropna(axis=1, how="all").columns)
+    for split in ("train", "val", "test"):
+        assert {"genre", "valence"} <= set(data.pack.index[data.splits == split].dropna(axis=1, how="all").columns)
 
 
 def test_files_and_rows_that_are_not_used_are_listed(affect: Path) -> None:

@@ -36,10 +36,10 @@ def six(**columns: list[Any]) -> dict[str, list[Any]]:
 def make(tmp_path: Path) -> Callable[..., Collection]:
     """A collection of a table; options go to it."""
 
-    def made(columns: Mapping[str, list[Any]], **options: Any) -> Collection:
+    def write_and_load(columns: Mapping[str, list[Any]], **options: Any) -> Collection:
         return collection(write_table(tmp_path, columns), **options)
 
-    return made
+    return write_and_load
 
 
 Make = Callable[..., Collection]
@@ -276,9 +276,9 @@ def test_what_is_declared_goes(make: Make) -> None:
     columns = six(
         valence=[0, 1, 0, 1, 0, 1], tempo=[60, 90, "", 120, 130, 200], code=[1, 2, 3, 1, 2, 3], mood=list("aabbcd")
     )
-    said = {"genre": "label", "valence": [0, 1], "tempo": [40, 220], "code": "scalar"}
-    source = make(columns, targets=said)
-    assert list(source.targets) == list(said)  # mood would have to be left out, and nobody asked for it
+    declared = {"genre": "label", "valence": [0, 1], "tempo": [40, 220], "code": "scalar"}
+    source = make(columns, targets=declared)
+    assert list(source.targets) == list(declared)  # mood would have to be left out, and nobody asked for it
     assert source.targets["valence"] == {"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""}
     assert source.targets["tempo"] == {"kind": "scalar", "low": 40.0, "high": 220.0, "note": ""}
     assert (source.targets["code"]["low"], source.targets["code"]["high"]) == (1.0, 3.0)
@@ -287,7 +287,7 @@ def test_what_is_declared_goes(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "said"),
+    ("targets", "declared"),
     [
         ({"mood": "label"}, r"^targets: .* has no target column mood; columns are genre, tempo$"),
         ({"path": "label"}, "has no target column path"),
@@ -303,8 +303,8 @@ def test_what_is_declared_goes(make: Make) -> None:
         ({}, "has no target column"),
     ],
 )
-def test_what_is_declared_wrongly_is_refused(make: Make, targets: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_what_is_declared_wrongly_is_refused(make: Make, targets: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         make(six(tempo=[60, "", "fast", 120, 130, 200]), targets=targets)
 
 
@@ -351,7 +351,7 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "has no column path; it has no columns"),
         ("file,genre\na.wav,x\n", "has no column path; it has file, genre"),
@@ -365,9 +365,9 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
         ("path,mine\na.wav,x\nb.wav,y\n", "has no target column"),
     ],
 )
-def test_a_file_that_is_no_such_table_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_no_such_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         collection(str(tmp_path / "t.csv"))
 
 

@@ -32,9 +32,9 @@ MOODS = {"energy": scalar_target(0, 1, "rated"), "mood": label_target(["calm", "
 def member(home: Path, name: str, ids: str, targets: dict[str, Any], **columns: Any) -> packs_of.Packed:
     """A pack as `prepare` writes it, of clips whose frames are known by their id."""
     table = pd.DataFrame({"id": list(ids), "group": None, **columns})
-    said = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
+    description = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
             "extra": {"licences": {"CC0": len(ids), name: 1}}}  # fmt: skip
-    manifest = {"origin": {"front": FRONT.to_dict(), "collection": said}}
+    manifest = {"origin": {"front": FRONT.to_dict(), "collection": description}}
     write_pack(home / name, table, [FRAMES[clip] for clip in ids], manifest)
     return packs_of.collection(str(home / name))
 
@@ -102,10 +102,10 @@ def test_shared_clips_read_the_same_in_any_order(order: int, genres: packs_of.Pa
 
 
 def test_two_labels_of_one_clip_are_an_error_that_names_it(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgb", GENRES, genre=["x", "x", "x"])
+    second = member(tmp_path, "second", "fgb", GENRES, genre=["x", "x", "x"])
     with pytest.raises(DataError, match=r"^data=union: clip 'b' has two different values of genre"):
-        joined(genres, other, shared_ids=True)
-    assert len(joined(genres, other)[1].index) == 8  # apart, they are two clips
+        joined(genres, second, shared_ids=True)
+    assert len(joined(genres, second)[1].index) == 8  # apart, they are two clips
     same = member(tmp_path, "same", "fgb", GENRES, genre=["x", "x", "y"])
     _, pack = joined(genres, same, shared_ids=True)
     assert pack.index.set_index("id")["genre"].reindex(list("bfg")).tolist() == ["y", "x", "x"]
@@ -113,20 +113,20 @@ def test_two_labels_of_one_clip_are_an_error_that_names_it(genres: packs_of.Pack
 
 def test_a_clip_that_is_test_in_one_is_test(tmp_path: Path) -> None:
     """What one set of labels tests on, the other must not teach."""
-    one = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
+    first = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
     two = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
                  split=["train", "train", "test", "val", "train", "val"])  # fmt: skip
-    for members in ((one, two), (two, one)):
+    for members in ((first, two), (two, first)):
         source, pack = joined(*members, shared_ids=True)
-        parts = Split("official").assign(pack.index, list(source.targets))
-        assert dict(zip(pack.index["id"], parts, strict=True)) == {
+        splits = Split("official").assign(pack.index, list(source.targets))
+        assert dict(zip(pack.index["id"], splits, strict=True)) == {
             "a": "train", "b": "test", "c": "val", "d": "test", "e": "val", "f": "train", "g": "val"
         }  # fmt: skip
 
 
 def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path, moods: packs_of.Packed) -> None:
-    one = member(
+    first = member(
         tmp_path,
         "one",
         "bdefh",
@@ -134,7 +134,7 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
         genre=["x", "y", "x", "y", "x"],
         split=["train", "test", "val"] + ["train"] * 2,
     )
-    source, pack = joined(one, moods, shared_ids=True)
+    source, pack = joined(first, moods, shared_ids=True)
     assert Split("official").assign(pack.index, list(source.targets)).tolist() == [
         "train",
         "test",
@@ -143,17 +143,17 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
         "train",
     ]
     more = member(tmp_path, "more", "bg", {"energy": scalar_target()}, energy=[0.5, 0.5])
-    source, pack = joined(one, more, shared_ids=True)
+    source, pack = joined(first, more, shared_ids=True)
     with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
         Split("official").assign(pack.index, list(source.targets))
 
 
 def test_groups_of_shared_clips_are_those_of_whoever_knows_them(tmp_path: Path) -> None:
-    one = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
+    first = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
     two = member(tmp_path, "two", "bc", {"energy": scalar_target()}, energy=[0.5, 0.5])
-    for source, group in ((one, ["bach", None]), (two, ["holst", "holst"])):
+    for source, group in ((first, ["bach", None]), (two, ["holst", "holst"])):
         source.opened.index["group"] = group
-    _, pack = joined(one, two, shared_ids=True)
+    _, pack = joined(first, two, shared_ids=True)
     assert pack.index["group"].tolist() == ["bach", "holst", "holst"]
 
 
@@ -166,10 +166,10 @@ def test_the_same_sound_in_two_members_is_seen(genres: packs_of.Packed, moods: p
 
 def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> None:
     targets = {"genre": label_target(["w", "x"], "by ear"), "energy": scalar_target(-1, 2)}
-    other = member(tmp_path, "other", "fgh", targets,
+    second = member(tmp_path, "second", "fgh", targets,
                    genre=["w", "x", "w"], energy=[-1, 0, 2])  # fmt: skip
     more = member(tmp_path, "more", "fgh", {"energy": scalar_target(0, 5)}, energy=[5, 0, 2])
-    source, _ = joined(genres, other, more)
+    source, _ = joined(genres, second, more)
     assert source.targets == {
         "genre": {"kind": "label", "classes": ["w", "x", "y"], "note": "by ear"},
         "energy": {"kind": "scalar", "low": -1.0, "high": 5.0, "note": ""},
@@ -178,9 +178,9 @@ def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> N
 
 
 def test_a_label_in_one_and_a_scalar_in_the_other_is_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
-    with pytest.raises(DataError, match=r"^data=union: genre is a scalar in other and a label in a previous"):
-        joined(genres, other)
+    second = member(tmp_path, "second", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
+    with pytest.raises(DataError, match=r"^data=union: genre is a scalar in second and a label in a previous"):
+        joined(genres, second)
 
 
 def test_one_is_no_union(genres: packs_of.Packed) -> None:
@@ -197,15 +197,15 @@ def test_it_says_what_its_members_say(genres: packs_of.Packed, moods: packs_of.P
 
 
 def test_its_hash_is_of_the_frames_of_all(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fdbea", MOODS, energy=[0.1] * 5, mood=["calm"] * 5)
-    hashes = [joined(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, other))]
+    second = member(tmp_path, "second", "fdbea", MOODS, energy=[0.1] * 5, mood=["calm"] * 5)
+    hashes = [joined(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, second))]
     assert len(set(hashes)) == 3
     assert hashes[0] == joined(genres, moods)[1].manifest["sha256"]
 
 
 def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -> None:
     others = [member(tmp_path / str(i), "genres", "fgh", GENRES, genre=["x", "y", "x"]) for i in range(2)]
-    source = union.collection(packs=[str(one.opened.folder) for one in (genres, *others)])
+    source = union.collection(packs=[str(first.opened.folder) for first in (genres, *others)])
     assert len(source.members) == 3
     pack = source.pack(FRONT, PackOptions())
     assert not pack.index["id"].duplicated().any()
@@ -241,26 +241,26 @@ def test_a_module_masks_what_is_missing_and_measures_all(
 ) -> None:
     """From the words of a command line to batches."""
     folders = ",".join(f"'{m.opened.folder}'" for m in (genres, moods))
-    made = build_datamodule(
+    datamodule = build_datamodule(
         config("data=union", f"data.source.packs=[{folders}]", "data.source.shared_ids=true", "feature=fused",
                "feature.front.n_mels=3", "feature.front.n_chroma=1", "data.split.kind=random", "data.eval_batch_size=7")
     )  # fmt: skip
-    made.setup()
-    assert isinstance(made, MusicData)
-    names = made.pack.index["id"].tolist()
-    assert made.y["genre"].tolist() == [0, 1, -1, 0, 1, -1, -1]
+    datamodule.setup()
+    assert isinstance(datamodule, MusicData)
+    names = datamodule.pack.index["id"].tolist()
+    assert datamodule.y["genre"].tolist() == [0, 1, -1, 0, 1, -1, -1]
     expected = [np.nan, 0.3, np.nan, 0.2, np.nan, 0.1, 0.5]
-    np.testing.assert_allclose(made.y["energy"], expected, rtol=1e-6)
-    train = np.concatenate([FRAMES[names[row]] for row in made.rows("train")]).astype(np.float64)
-    np.testing.assert_allclose(made.mean, train.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(made.std, train.std(0), rtol=1e-5)
+    np.testing.assert_allclose(datamodule.y["energy"], expected, rtol=1e-6)
+    train = np.concatenate([FRAMES[names[row]] for row in datamodule.rows("train")]).astype(np.float64)
+    np.testing.assert_allclose(datamodule.mean, train.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(datamodule.std, train.std(0), rtol=1e-5)
     seen = []
-    for part in ("train", "val", "test"):
-        for batch in made.loader(part):
+    for split in ("train", "val", "test"):
+        for batch in datamodule.loader(split):
             for x, length, row in zip(batch.x, batch.lengths.tolist(), batch.row.tolist(), strict=True):
                 np.testing.assert_array_equal(x[:length], FRAMES[names[row]])
                 seen.append(row)
-            assert torch.equal(batch.y["genre"], made.y["genre"][batch.row])
+            assert torch.equal(batch.y["genre"], datamodule.y["genre"][batch.row])
     assert sorted(seen) == list(range(7))
 
 
@@ -269,15 +269,15 @@ def test_loading_processes_read_the_same(genres: packs_of.Packed, moods: packs_o
     source = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     batches = []
     for workers in (0, 2):
-        made = MusicData(
+        datamodule = MusicData(
             source, Feature("fused", front=FRONT), Split("random"), batch_size=2, crop=0.1, workers=workers
         )  # type: ignore[arg-type]
-        made.setup()
-        batches.append(list(made.train_dataloader()))
+        datamodule.setup()
+        batches.append(list(datamodule.train_dataloader()))
     assert len(batches[0]) == len(batches[1]) > 0
-    for one, other in zip(*batches, strict=True):
-        assert torch.equal(one.x, other.x)
-        assert torch.equal(one.row, other.row)
+    for first, second in zip(*batches, strict=True):
+        assert torch.equal(first.x, second.x)
+        assert torch.equal(first.row, second.row)
 
 
 def test_a_union_of_a_union_reads_through(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ NOTE = (
 )
 CARD = """# Handwritten digits
 
-The 1,797 images of `sklearn.datasets.load_digits`: the test part of "Optical recognition of handwritten digits" by
+The 1,797 images of `sklearn.datasets.load_digits`: the test set of "Optical recognition of handwritten digits" by
 E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, CC BY 4.0), written by 13 people. The publishers
 reduced each bitmap from 32 x 32 to 8 x 8 pixels of 0 to 16.
 
