@@ -43,7 +43,7 @@ def clips(pack: Pack, crop: int | None, rows: Iterable[int] = range(len(LENGTHS)
 
 
 @pytest.mark.parametrize("position", [0.0, 0.25, 0.5, 0.75, 1 - 2**-53])
-def test_a_crop_is_a_contiguous_part_of_its_clip(pack: Pack, position: float) -> None:
+def test_crop_is_contiguous_excerpt_of_clip(pack: Pack, position: float) -> None:
     batch = clips(pack, CROP)[[(i, position) for i in range(len(LENGTHS))]]
     assert batch.lengths.tolist() == [min(CROP, length) for length in LENGTHS]
     for i, (x, length) in enumerate(zip(batch.x, batch.lengths.tolist(), strict=True)):
@@ -54,13 +54,13 @@ def test_a_crop_is_a_contiguous_part_of_its_clip(pack: Pack, position: float) ->
         assert (x[length:] == 0).all()
 
 
-def test_crops_begin_anywhere_from_the_first_to_the_last_place(pack: Pack) -> None:
+def test_crop_starts_cover_all_positions(pack: Pack) -> None:
     wheres = np.linspace(0, 1, 1000, endpoint=False)
     starts = Counter(int(clips(pack, CROP)[[(2, float(position))]].x[0, 0, 1]) for position in wheres)
     assert starts == dict.fromkeys(range(5), 200)
 
 
-def test_whole_clips_come_with_their_lengths_and_zeros_after(pack: Pack) -> None:
+def test_complete_clips_have_lengths_and_zero_padding(pack: Pack) -> None:
     batch = clips(pack, None)[[(i, 0.0) for i in (4, 2, 1)]]
     assert batch.x.shape == (3, 14, 2)
     assert batch.x.dtype == torch.float16
@@ -71,7 +71,7 @@ def test_whole_clips_come_with_their_lengths_and_zeros_after(pack: Pack) -> None
         assert (x[length:] == 0).all()
 
 
-def test_a_place_in_the_part_is_a_row_of_the_table(pack: Pack) -> None:
+def test_index_in_split_maps_to_row_of_table(pack: Pack) -> None:
     batch = clips(pack, None, rows=[5, 0, 3])[[(2, 0.0), (0, 0.0)]]
     assert batch.row.tolist() == [3, 5]
     assert batch.x[:, 0, 0].tolist() == [3, 5]
@@ -81,7 +81,7 @@ def test_a_place_in_the_part_is_a_row_of_the_table(pack: Pack) -> None:
 
 @pytest.mark.parametrize("crop", [1, 4, 10, 13])
 @pytest.mark.parametrize("crops", [2, 3, 4, 7])
-def test_several_crops_are_spaced_evenly_from_beginning_to_end(pack: Pack, crop: int, crops: int) -> None:
+def test_several_crops_are_evenly_spaced(pack: Pack, crop: int, crops: int) -> None:
     rows = [2, 4, 0]
     batch = clips(pack, crop, crops=crops)[[(row, 0.0) for row in rows]]
     assert batch.crops == crops
@@ -103,7 +103,7 @@ def test_several_crops_are_spaced_evenly_from_beginning_to_end(pack: Pack, crop:
             assert (x[length:] == 0).all()
 
 
-def test_a_single_crop_is_the_middle(pack: Pack) -> None:
+def test_single_crop_is_centred(pack: Pack) -> None:
     batch = clips(pack, 4, crops=1)[[(2, 0.9), (1, 0.9)]]
     assert batch.crops == 1
     assert batch.x[:, 0, 1].tolist() == [5, 0]
@@ -120,7 +120,7 @@ def epoch(number: int, **options: Any) -> list[list[tuple[int, float]]]:
     return batches
 
 
-def test_an_epoch_is_drawn_from_seed_and_number_alone() -> None:
+def test_epoch_depends_only_on_seed_and_number() -> None:
     assert epoch(3) == epoch(3)
     assert epoch(3) != epoch(4)
     assert epoch(3) != epoch(3, seed=1)
@@ -129,7 +129,7 @@ def test_an_epoch_is_drawn_from_seed_and_number_alone() -> None:
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_an_epoch_has_every_clip_once(shuffle: bool) -> None:
+def test_epoch_contains_each_clip_once(shuffle: bool) -> None:
     batches = epoch(0, shuffle=shuffle)
     assert [len(batch) for batch in batches] == [8, 8, 7]
     picked = [i for batch in batches for i, _ in batch]
@@ -140,7 +140,7 @@ def test_an_epoch_has_every_clip_once(shuffle: bool) -> None:
 
 @pytest.mark.parametrize("world", [2, 3, 5])
 @pytest.mark.parametrize("count", [23, 24, 25])
-def test_in_training_the_ranks_make_up_the_batches_of_one_device(world: int, count: int) -> None:
+def test_training_ranks_share_batches_of_one_device(world: int, count: int) -> None:
     complete = epoch(1, count=count, seed=7)
     ranks = [epoch(1, count=count, seed=7, rank=rank, world=world) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1  # or the others wait for ever
@@ -155,7 +155,7 @@ def test_in_training_the_ranks_make_up_the_batches_of_one_device(world: int, cou
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("count", range(1, 18))
-def test_evaluation_judges_each_clip_once_and_leaves_no_rank_waiting(world: int, count: int) -> None:
+def test_evaluation_covers_each_clip_once_on_all_ranks(world: int, count: int) -> None:
     ranks = [epoch(0, count=count, shuffle=False, rank=rank, world=world) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1
     for step, shares in enumerate(zip(*ranks, strict=True)):
@@ -177,7 +177,7 @@ def padding(batches: list[list[tuple[int, float]]], lengths: np.ndarray) -> floa
 
 @pytest.mark.parametrize("count", [23, 600])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_buckets_have_every_clip_once_and_less_padding(count: int, shuffle: bool) -> None:
+def test_buckets_contain_each_clip_once_with_less_padding(count: int, shuffle: bool) -> None:
     lengths = lengths_of(count)
     batches = epoch(3, count=count, shuffle=shuffle, lengths=lengths)
     assert sorted(i for batch in batches for i, _ in batch) == list(range(count))
@@ -187,7 +187,7 @@ def test_buckets_have_every_clip_once_and_less_padding(count: int, shuffle: bool
     assert padding(batches, lengths) < (plain - 0.1 if count == 23 else 0.05)
 
 
-def test_buckets_are_drawn_anew_each_epoch() -> None:
+def test_buckets_change_in_each_epoch() -> None:
     """Batches come in another order, and with more clips than a pool holds, with other clips in them."""
     count = 2 * BUCKET * 8
     lengths = lengths_of(count)
@@ -205,7 +205,7 @@ def test_buckets_are_drawn_anew_each_epoch() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("world", [2, 3])
-def test_devices_share_the_batches_of_buckets_and_weights(world: int, weighted: bool) -> None:
+def test_devices_share_batches_with_buckets_and_weights(world: int, weighted: bool) -> None:
     count = 100
     options: dict[str, Any] = {"count": count, "lengths": lengths_of(count), "seed": 3}
     if weighted:
@@ -220,7 +220,7 @@ def test_devices_share_the_batches_of_buckets_and_weights(world: int, weighted: 
         assert len(complete[step]) - together.total() < world
 
 
-def test_weights_draw_with_replacement_and_in_proportion() -> None:
+def test_weights_sample_with_replacement_in_proportion() -> None:
     weights = np.array([1.0, 0, 3, 6] * 5)
     drawn: Counter[int] = Counter()
     for number in range(300):
@@ -265,7 +265,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]
     return make
 
 
-def test_balance_draws_the_classes_equally_often(uneven: Callable[..., MusicData]) -> None:
+def test_balanced_sampling_draws_classes_equally_often(uneven: Callable[..., MusicData]) -> None:
     """And the clips without one as often as any on average."""
     data = uneven(balanced_sampling="genre", crop=0.5, batch_size=16)
     y = data.y["genre"][data.rows("train")].numpy()
@@ -281,14 +281,14 @@ def test_balance_draws_the_classes_equally_often(uneven: Callable[..., MusicData
     assert len(split) == 4  # of the class without a clip nothing can be drawn
 
 
-def test_balance_is_of_training_alone(uneven: Callable[..., MusicData]) -> None:
+def test_balanced_sampling_applies_only_to_training(uneven: Callable[..., MusicData]) -> None:
     data = uneven(balanced_sampling="genre", crop=0.5)
     for split in ("val", "test"):
         evaluated = [row for batch in data.loader(split) for row in batch.row.tolist()]
         assert evaluated == data.rows(split).tolist()
 
 
-def test_buckets_of_a_module_pad_less_and_judge_every_clip_once(uneven: Callable[..., MusicData]) -> None:
+def test_buckets_of_datamodule_reduce_padding_and_keep_each_clip(uneven: Callable[..., MusicData]) -> None:
     padded = {}
     for buckets in (False, True):
         data = uneven(crop=None, batch_size=6, eval_batch_size=6, buckets=buckets)
@@ -316,7 +316,7 @@ def test_buckets_of_a_module_pad_less_and_judge_every_clip_once(uneven: Callable
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_no_number_of_workers_changes_a_batch(uneven: Callable[..., MusicData], options: dict[str, Any]) -> None:
+def test_number_of_workers_does_not_change_batches(uneven: Callable[..., MusicData], options: dict[str, Any]) -> None:
     """Real worker processes."""
     modules = [uneven(**{"crop": 0.5, "batch_size": 8, **options}, workers=workers) for workers in (0, 1, 2)]
     alone, *helped = (list(data.train_dataloader()) for data in modules)
@@ -326,7 +326,7 @@ def test_no_number_of_workers_changes_a_batch(uneven: Callable[..., MusicData], 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_several_crops_are_judged_in_order(uneven: Callable[..., MusicData], workers: int) -> None:
+def test_several_crops_are_evaluated_in_order(uneven: Callable[..., MusicData], workers: int) -> None:
     data = uneven(crop=0.5, eval_crops=3, eval_batch_size=7, workers=workers)
     rows = []
     for batch in data.test_dataloader()[1]:
@@ -362,7 +362,7 @@ def equal_batches(first: Batch, second: Batch) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_workers_change_no_batch(music: Callable[..., MusicData]) -> None:
+def test_workers_do_not_change_batches_of_demo(music: Callable[..., MusicData]) -> None:
     loaders = [music(f"data.workers={workers}").train_dataloader() for workers in (0, 2)]
     epochs = []
     for number in (0, 1):
@@ -376,7 +376,7 @@ def test_workers_change_no_batch(music: Callable[..., MusicData]) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_the_devices_judge_every_clip_of_the_demo_once(music: Callable[..., MusicData], world: int) -> None:
+def test_devices_evaluate_each_clip_of_demo_once(music: Callable[..., MusicData], world: int) -> None:
     data = music("data.eval_batch_size=5")
     for split, loader in (("val", 0), ("test", 1)):
         evaluated: Counter[int] = Counter()
@@ -390,7 +390,7 @@ def test_the_devices_judge_every_clip_of_the_demo_once(music: Callable[..., Musi
         assert max(sizes) == 5  # clips of a device, whose memory does not grow with their number
 
 
-def test_two_devices_train_on_the_batches_of_one(music: Callable[..., MusicData]) -> None:
+def test_two_devices_train_on_batches_of_one_device(music: Callable[..., MusicData]) -> None:
     data = music()
     loaders = [data.train_dataloader()]
     for rank in range(2):
@@ -403,5 +403,5 @@ def test_two_devices_train_on_the_batches_of_one(music: Callable[..., MusicData]
         assert torch.equal(torch.cat([first.x, second.x]), complete.x[positions])  # the same crops, too
 
 
-def test_a_pack_is_read_from_where_it_is(music: Callable[..., MusicData], packs: Path) -> None:
+def test_pack_is_read_from_configured_folder(music: Callable[..., MusicData], packs: Path) -> None:
     assert music().pack.folder.parent == packs

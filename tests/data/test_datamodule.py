@@ -43,7 +43,7 @@ def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
     return datamodule
 
 
-def test_mean_and_deviation_are_numpys_over_the_training_part(data: MusicData) -> None:
+def test_statistics_match_numpy_over_training_split(data: MusicData) -> None:
     columns = VIEWS[data.feature.view]
     frames = np.concatenate([data.pack.clip(row)[:, columns] for row in np.flatnonzero(data.splits == "train")])
     frames = frames.astype(np.float64)
@@ -52,7 +52,7 @@ def test_mean_and_deviation_are_numpys_over_the_training_part(data: MusicData) -
     np.testing.assert_allclose(data.std, frames.std(0), rtol=1e-6)
 
 
-def test_a_view_is_its_columns(data: MusicData) -> None:
+def test_view_selects_columns(data: MusicData) -> None:
     columns = VIEWS[data.feature.view]
     assert data.feature.bins == columns.stop - columns.start
     batch = next(iter(data.val_dataloader()))
@@ -66,13 +66,13 @@ def test_all_views_share_one_pack(data: MusicData, config: Compose) -> None:
     assert folders == {data.pack.folder}
 
 
-def test_training_sees_five_seconds_and_evaluation_whole_clips(data: MusicData) -> None:
+def test_training_uses_crops_and_evaluation_complete_clips(data: MusicData) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch.lengths.tolist() == [215] * 16  # 5 s at 22050 / 512 frames a second
     assert {batch.lengths[0].item() for batch in data.val_dataloader()} == {431}
 
 
-def test_no_part_has_a_clip_of_another(data: MusicData) -> None:
+def test_splits_are_disjoint(data: MusicData) -> None:
     seen = {
         split_name: {row for batch in data.loader(split_name) for row in batch.row.tolist()}
         for split_name in ("train", "val", "test")
@@ -81,7 +81,7 @@ def test_no_part_has_a_clip_of_another(data: MusicData) -> None:
     assert {row for batch in data.train_dataloader() for row in batch.row.tolist()} == seen["train"]
 
 
-def test_an_unknown_part_is_refused(data: MusicData) -> None:
+def test_unknown_split_is_refused(data: MusicData) -> None:
     with pytest.raises(DataError, match="split must be one of train, val, test, got 'dev'"):
         data.loader("dev")
 
@@ -101,7 +101,7 @@ def holes(tmp_path: Path) -> MusicData:
     return datamodule
 
 
-def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
+def test_missing_values_are_minus_one_or_nan(holes: MusicData) -> None:
     holes.setup()
     table, classes = holes.source.table, ["electronic", "metal", "orchestral"]
     assert holes.y["genre"].dtype == torch.int64
@@ -114,7 +114,7 @@ def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
     assert batch.y["genre"].tolist() == holes.y["genre"][2::3].tolist()
 
 
-def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
+def test_constant_bin_has_positive_deviation(holes: MusicData) -> None:
     holes.setup()
     holes.pack.frames = np.full_like(holes.pack.frames, 0.5)
     mean, std = holes._statistics()
@@ -122,7 +122,7 @@ def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
     assert (std > 0).all()
 
 
-def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
+def test_invalid_collection_is_refused_with_one_line() -> None:
     source: Collection = collection()
     alone = source.table.assign(genre=["alone", *source.table["genre"].tolist()[1:]])
     invalid_collections: dict[str, Collection] = {
@@ -141,7 +141,7 @@ def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("name", ["start", "frames", "content", "row", "member"])
-def test_a_target_with_a_name_that_a_pack_needs_is_refused_or_kept(name: str, tmp_path: Path) -> None:
+def test_target_with_reserved_name_is_refused_or_kept(name: str, tmp_path: Path) -> None:
     """A user's column `start` must not become the place of a clip in the map."""
     demo = collection()
     table = demo.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
@@ -211,14 +211,14 @@ def module(given: Given, sync: str = "none", **options: Any) -> MusicData:
         ({"seconds": 1.5, "beats": 8}, "beat", 8),
     ],
 )
-def test_a_crop_is_in_seconds_or_in_beats(given: Given, crop: Any, sync: str, frames: int) -> None:
+def test_crop_length_is_in_seconds_or_beats(given: Given, crop: Any, sync: str, frames: int) -> None:
     batch = next(iter(module(given, sync, crop=crop).train_dataloader()))
     assert batch.lengths.tolist() == [frames] * 16
     assert batch.x.shape == (16, frames, 3)
 
 
 @pytest.mark.parametrize("crop", [None, {"seconds": None, "beats": None}])
-def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> None:
+def test_training_without_crop_uses_complete_clips(given: Given, crop: Any) -> None:
     datamodule = module(given, crop=crop)
     for batch in datamodule.train_dataloader():
         assert batch.lengths.tolist() == datamodule.pack.lengths[batch.row].tolist()
@@ -239,17 +239,17 @@ def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> No
     ],
     ids=str,
 )
-def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str, Any], message: str) -> None:
+def test_invalid_option_is_refused_by_name(given: Given, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         module(given, **options)
 
 
-def test_a_scalar_cannot_be_balanced(given: Given) -> None:
+def test_scalar_cannot_be_balanced(given: Given) -> None:
     with pytest.raises(ValueError, match=r"data\.balanced_sampling must name a label of this data, got 'energy'"):
         module(replace(given, targets={**GENRE, "energy": scalar_target()}), balanced_sampling="energy")
 
 
-def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
+def test_dropped_duplicate_is_in_no_split(given: Given) -> None:
     datamodule = module(given, split=Split("random", duplicates="drop"))
     assert np.flatnonzero(datamodule.splits == UNUSED).tolist() == [28, 29]
     rows = [
@@ -268,7 +268,7 @@ def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("eval_crops", [1, 3])
-def test_what_is_said_of_a_clip_is_the_mean_over_its_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
+def test_prediction_of_clip_is_mean_over_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
     """By a real trainer, against the network applied crop by crop."""
     composed = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
     datamodule = build_datamodule(composed)

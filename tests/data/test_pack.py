@@ -34,7 +34,7 @@ def pack(clips: list[np.ndarray], tmp_path: Path) -> Pack:
     return write_pack(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine", "note": "été"})
 
 
-def test_what_is_written_is_read(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_pack_returns_written_frames(pack: Pack, clips: list[np.ndarray]) -> None:
     opened = Pack(pack.folder)
     pd.testing.assert_frame_equal(opened.index[["id", "genre"]], TABLE.reset_index(drop=True))
     assert opened.lengths.tolist() == [1 + count // 512 for count in SAMPLES]
@@ -50,12 +50,12 @@ def test_what_is_written_is_read(pack: Pack, clips: list[np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize(("row", "start", "length"), [(0, 0, 5), (0, 100, 50), (1, 58, 1), (1, 50, 100), (3, 7, None)])
-def test_a_crop_is_a_part_of_its_clip(pack: Pack, row: int, start: int, length: int | None) -> None:
+def test_crop_is_excerpt_of_clip(pack: Pack, row: int, start: int, length: int | None) -> None:
     stop = None if length is None else start + length
     np.testing.assert_array_equal(pack.clip(row, start, length), pack.clip(row)[start:stop])
 
 
-def test_frames_cannot_be_changed_through_a_pack(pack: Pack) -> None:
+def test_frames_of_pack_are_read_only(pack: Pack) -> None:
     with pytest.raises(ValueError, match="read-only"):
         pack.clip(0)[0, 0] = 1.0
 
@@ -65,20 +65,20 @@ def interrupted(clips: list[np.ndarray]) -> Iterator[np.ndarray]:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_writing_leaves_nothing(clips: list[np.ndarray], tmp_path: Path) -> None:
+def test_interrupted_write_leaves_no_files(clips: list[np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_pack(tmp_path / "mine", TABLE, interrupted(clips), {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_writing_leaves_the_old_pack(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_interrupted_write_keeps_old_pack(pack: Pack, clips: list[np.ndarray]) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_pack(pack.folder, TABLE, interrupted(clips), {})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
     Pack(pack.folder).verify()
 
 
-def test_an_old_pack_is_replaced_whole(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_old_pack_is_replaced_completely(pack: Pack, clips: list[np.ndarray]) -> None:
     new = write_pack(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
     assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
@@ -90,7 +90,7 @@ def test_an_old_pack_is_replaced_whole(pack: Pack, clips: list[np.ndarray]) -> N
 
 @pytest.mark.parametrize("row", range(len(SAMPLES)))
 @pytest.mark.parametrize("end", ["first", "last"])
-def test_verify_names_the_clip_whose_bit_was_flipped(pack: Pack, row: int, end: str) -> None:
+def test_verify_names_corrupted_clip(pack: Pack, row: int, end: str) -> None:
     pack.verify()
     frame = 2 * 140
     start, stop = int(pack.starts[row]) * frame, int(pack.starts[row] + pack.lengths[row]) * frame
@@ -103,7 +103,7 @@ def test_verify_names_the_clip_whose_bit_was_flipped(pack: Pack, row: int, end: 
         Pack(pack.folder).verify()
 
 
-def test_a_hash_is_of_the_frames_of_a_clip_and_nothing_else(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_hash_depends_only_on_frames(pack: Pack, clips: list[np.ndarray]) -> None:
     half = [np.asarray(clip, np.float16) for clip in clips]
     assert pack.index["content"].tolist() == [frames_hash(clip) for clip in half]
     assert len(set(pack.index["content"])) == len(SAMPLES)
@@ -114,7 +114,7 @@ def test_a_hash_is_of_the_frames_of_a_clip_and_nothing_else(pack: Pack, clips: l
 
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
-def test_files_of_two_packs_do_not_go_together(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
+def test_mixed_files_of_two_packs_are_refused(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
     """As many frames and as many clips, but not the same."""
     other = write_pack(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
     assert other.frames.shape == pack.frames.shape
@@ -123,7 +123,7 @@ def test_files_of_two_packs_do_not_go_together(pack: Pack, clips: list[np.ndarra
         Pack(pack.folder)
 
 
-def test_an_index_in_another_order_is_refused(pack: Pack) -> None:
+def test_reordered_index_is_refused(pack: Pack) -> None:
     pack.index[::-1].to_parquet(pack.folder / INDEX)
     with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
@@ -139,7 +139,7 @@ def test_truncated_frames_are_refused(pack: Pack, lost: int | None) -> None:
 
 @pytest.mark.parametrize("name", [FRAMES, INDEX, MANIFEST])
 @pytest.mark.parametrize("content", [None, b"{}", b"\x00\xff"], ids=["missing", "other", "garbled"])
-def test_a_folder_without_a_good_file_is_no_pack(pack: Pack, name: str, content: bytes | None) -> None:
+def test_folder_with_invalid_file_is_refused(pack: Pack, name: str, content: bytes | None) -> None:
     (pack.folder / name).unlink()
     if content is not None:
         (pack.folder / name).write_bytes(content)
@@ -147,18 +147,18 @@ def test_a_folder_without_a_good_file_is_no_pack(pack: Pack, name: str, content:
         Pack(pack.folder)
 
 
-def test_a_list_in_the_place_of_the_manifest_is_no_pack(pack: Pack) -> None:
+def test_manifest_that_is_a_list_is_refused(pack: Pack) -> None:
     (pack.folder / MANIFEST).write_text("[1, 2]")
     with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
-def test_a_folder_that_is_not_there_is_no_pack(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a complete pack"):
         Pack(tmp_path / "none")
 
 
-def test_frames_that_are_newer_than_the_manifest_are_verified(pack: Pack) -> None:
+def test_frames_newer_than_manifest_are_verified(pack: Pack) -> None:
     data = bytearray((pack.folder / FRAMES).read_bytes())
     data[len(data) // 2] ^= 1
     (pack.folder / FRAMES).write_bytes(data)

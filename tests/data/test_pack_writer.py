@@ -76,7 +76,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(complete_files: dict[str, bytes]) -> None:
+def test_draft_has_frames_in_order_and_line_for_each_clip(complete_files: dict[str, bytes]) -> None:
     assert set(complete_files) == {LIST, FRAMES, JOURNAL}
     assert complete_files[FRAMES] == b"".join(clip(index).tobytes() for index in range(len(LENGTHS)))
     lines = complete_files[JOURNAL].decode().splitlines()
@@ -85,7 +85,7 @@ def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(complete_files: 
 
 
 @pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
-def test_any_name_is_a_line_that_is_read_again(name: str, tmp_path: Path) -> None:
+def test_any_clip_name_is_one_journal_line(name: str, tmp_path: Path) -> None:
     frames = clip(0)
     odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, frames_hash(frames))
     skipped = JournalEntry("after", 1, 2, reason=f"/music/{name}: is broken")
@@ -97,7 +97,7 @@ def test_any_name_is_a_line_that_is_read_again(name: str, tmp_path: Path) -> Non
         assert draft.entries == [odd, skipped]
 
 
-def test_what_is_not_set_is_not_written_and_read_as_unset(tmp_path: Path) -> None:
+def test_unset_fields_are_not_written(tmp_path: Path) -> None:
     bare = JournalEntry("a", -1, 0)
     with PackWriter(tmp_path / "d") as draft:
         draft.append(bare, None)
@@ -105,7 +105,7 @@ def test_what_is_not_set_is_not_written_and_read_as_unset(tmp_path: Path) -> Non
     assert read_journal(tmp_path / "d") == [bare]
 
 
-def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+def test_missing_journal_is_empty(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none") == []
     assert read_journal(tmp_path) == []
 
@@ -114,9 +114,7 @@ def lines_before(text: bytes, stop: int) -> int:
     return text[:stop].count(b"\n")
 
 
-def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(
-    complete_files: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_truncated_journal_resumes_after_last_complete_line(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     """Wherever a kill can cut it, in the middle of a letter too."""
     text = complete_files[JOURNAL]
     for stop in (*range(0, len(text) - 60, 11), *range(len(text) - 60, len(text))):
@@ -128,9 +126,7 @@ def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(
         assert content(folder) == complete_files, stop
 
 
-def test_frames_that_end_anywhere_go_on_from_the_last_whole_clip(
-    complete_files: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_truncated_frames_resume_after_last_complete_clip(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     """As after a power failure, when a journal may be there before its frames are."""
     frames = complete_files[FRAMES]
     ends = np.cumsum([e.bytes for e in ENTRIES])
@@ -159,7 +155,7 @@ def test_frames_behind_the_last_line_are_dropped(
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 4])
-def test_frames_that_are_not_those_of_their_line_are_made_again(
+def test_frames_that_do_not_match_journal_are_written_again(
     index: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     data = bytearray(complete_files[FRAMES])
@@ -182,9 +178,7 @@ def test_frames_that_are_not_those_of_their_line_are_made_again(
     ],
 )
 @pytest.mark.parametrize("index", [0, 2, 4])
-def test_a_garbled_line_ends_the_journal(
-    line: bytes, index: int, complete_files: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_damaged_line_ends_journal(line: bytes, index: int, complete_files: dict[str, bytes], tmp_path: Path) -> None:
     lines = complete_files[JOURNAL].splitlines(keepends=True)
     folder = write_files(
         tmp_path / "cut", complete_files | {JOURNAL: b"".join([*lines[:index], line, *lines[index + 1 :]])}
@@ -195,13 +189,13 @@ def test_a_garbled_line_ends_the_journal(
     assert content(folder) == complete_files
 
 
-def test_a_draft_without_frames_begins_again(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+def test_draft_without_frames_starts_again(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     folder = write_files(tmp_path / "cut", {JOURNAL: complete_files[JOURNAL]})
     resume(folder)
     assert content(folder) == complete_files
 
 
-def test_a_finished_draft_is_a_pack(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+def test_finished_draft_is_pack(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     folder = write_files(tmp_path / ".mine.part", complete_files)
     with PackWriter(folder) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
@@ -220,7 +214,7 @@ def test_a_finished_draft_is_a_pack(complete_files: dict[str, bytes], tmp_path: 
     assert (pack.manifest["clips"], pack.manifest["skipped"]) == (4, 1)
 
 
-def test_a_pack_can_be_described_anew_and_its_frames_stay(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+def test_index_can_be_rewritten_without_frames(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     with PackWriter(write_files(tmp_path / ".mine.part", complete_files)) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     later = [JournalEntry(**{**vars(e), "modified": 3}) for e in ENTRIES]
@@ -247,7 +241,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_pack_is_replaced(tmp_path: Path) -> None:
+def test_pack_is_replaced(tmp_path: Path) -> None:
     old, new = two_packs(tmp_path)
     replace_pack(new, old)
     assert names(tmp_path) == {"mine"}
@@ -272,7 +266,7 @@ def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_an_interrupted_replacement_is_mended(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_replacement_is_recovered(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two names there is no pack; the old one comes back, the new one is still there to be finished."""
     old, new = two_packs(tmp_path)
     go_on_again = interrupted_at(step, "rename", monkeypatch)
@@ -289,7 +283,7 @@ def test_an_interrupted_replacement_is_mended(step: int, tmp_path: Path, monkeyp
     assert Pack(old).manifest["which"] == "new"
 
 
-def test_what_an_interrupted_replacement_did_not_throw_away_goes(tmp_path: Path) -> None:
+def test_leftovers_of_interrupted_replacement_are_removed(tmp_path: Path) -> None:
     old, new = two_packs(tmp_path)
     write_pack(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
     (tmp_path / "older").rename(tmp_path / ".mine.old")
@@ -301,7 +295,7 @@ def test_what_an_interrupted_replacement_did_not_throw_away_goes(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("method", "step"), [("replace", 1), ("replace", 2), ("replace", 3), ("rename", 1)])
-def test_whatever_interrupts_the_end_leaves_nothing_behind(
+def test_interrupted_finish_leaves_no_temporary_files(
     method: str, step: int, complete_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file of the end is written beside and renamed; none that is not renamed stays in the pack."""
@@ -320,7 +314,7 @@ def test_whatever_interrupts_the_end_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["report.html", "run/report.html"])
-def test_a_run_in_the_folder_of_a_pack_is_not_removed_with_the_pack(name: str, tmp_path: Path) -> None:
+def test_run_in_folder_of_pack_is_not_removed(name: str, tmp_path: Path) -> None:
     def pack() -> Pack:
         clips = [clip(index) for index in range(len(LENGTHS)) if LENGTHS[index]]
         return write_pack(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})

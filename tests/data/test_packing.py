@@ -112,7 +112,7 @@ def assert_frames(pack: Pack, table: pd.DataFrame) -> None:
         np.testing.assert_array_equal(pack.clip(row), frames(decode(Path(path), 22050), FRONT).astype(np.float16))
 
 
-def test_a_pack_holds_the_frames_of_every_clip_in_order(source: Collection, packs: Path) -> None:
+def test_pack_has_frames_of_each_clip_in_order(source: Collection, packs: Path) -> None:
     pack = prepare(source, packs)
     assert_frames(pack, source.table)
     assert set(content(pack.folder)) == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
@@ -124,7 +124,7 @@ def test_a_pack_holds_the_frames_of_every_clip_in_order(source: Collection, pack
     pack.verify()
 
 
-def test_a_pack_is_made_once(source: Collection, packs: Path, reading: Reading) -> None:
+def test_pack_is_prepared_once(source: Collection, packs: Path, reading: Reading) -> None:
     first = prepare(source, packs, reading)
     assert reading.names == [f"{i}.wav" for i in range(COUNT)]
     before = content(first.folder)
@@ -138,7 +138,7 @@ def test_a_pack_is_made_once(source: Collection, packs: Path, reading: Reading) 
 
 
 @pytest.mark.parametrize("change", [{"hop_length": 256}, {"tuning": None}, {"sync": "beat"}], ids=str)
-def test_another_front_end_makes_a_pack_beside(
+def test_other_front_end_gets_separate_pack(
     source: Collection, packs: Path, reading: Reading, change: dict[str, Any]
 ) -> None:
     first = prepare(source, packs)
@@ -261,7 +261,7 @@ changing = pytest.mark.parametrize(("change", "again"), CHANGES, ids=[change.__n
 
 
 @changing
-def test_what_changes_in_a_finished_pack_and_only_that_is_made_again(
+def test_only_changed_clips_of_finished_pack_are_computed(
     change: Change, again: list[str], source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     prepare(source, packs)
@@ -287,9 +287,7 @@ def interrupted(source: Collection, packs: Path, reading: Reading, stop: int = D
     return draft
 
 
-def test_an_interrupted_draft_is_gone_on_with(
-    source: Collection, packs: Path, reading: Reading, tmp_path: Path
-) -> None:
+def test_interrupted_draft_is_resumed(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     draft = interrupted(source, packs, reading)
     assert len(read_journal(draft)) == DRAFTED
     assert not [path for path in packs.iterdir() if not path.name.startswith(".")]  # nothing that looks like a pack
@@ -300,7 +298,7 @@ def test_an_interrupted_draft_is_gone_on_with(
 
 
 @pytest.mark.parametrize("stop", range(COUNT))
-def test_a_draft_may_be_interrupted_at_every_clip(
+def test_draft_can_be_interrupted_at_each_clip(
     stop: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     interrupted(source, packs, reading, stop)
@@ -308,7 +306,7 @@ def test_a_draft_may_be_interrupted_at_every_clip(
     assert len(reading.names) == COUNT - stop
 
 
-def test_a_draft_may_be_interrupted_after_every_clip(
+def test_draft_can_be_interrupted_after_each_clip(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     for _ in range(COUNT - 1):
@@ -319,7 +317,7 @@ def test_a_draft_may_be_interrupted_after_every_clip(
 
 
 @changing
-def test_of_a_draft_whose_collection_changed_meanwhile_what_still_holds_is_kept(
+def test_valid_clips_of_draft_are_reused_after_collection_changed(
     change: Change, again: list[str], source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     interrupted(source, packs, reading)
@@ -330,7 +328,7 @@ def test_of_a_draft_whose_collection_changed_meanwhile_what_still_holds_is_kept(
     assert visible_names(packs) == [pack.folder.name]
 
 
-def test_a_draft_beside_a_pack_that_it_will_replace_takes_from_both(
+def test_draft_reuses_clips_of_itself_and_of_old_pack(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     half = replace(source, table=source.table[:6])
@@ -343,7 +341,7 @@ def test_a_draft_beside_a_pack_that_it_will_replace_takes_from_both(
     assert content(pack.folder) == new_files(changed, tmp_path)
 
 
-def test_a_collection_may_change_twice_before_it_is_done(
+def test_collection_may_change_twice_before_pack_is_complete(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     interrupted(source, packs, reading)
@@ -401,7 +399,7 @@ def frames_lost(draft: Path) -> int:
     "damage",
     [cut_line, frames_behind, frames_and_half_a_line, last_frames_lost, last_frames_garbled, journal_lost, frames_lost],
 )
-def test_a_damaged_draft_goes_on_from_what_is_whole(
+def test_damaged_draft_resumes_from_intact_clips(
     damage: Callable[[Path], int], source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     kept = damage(interrupted(source, packs, reading))
@@ -410,9 +408,7 @@ def test_a_damaged_draft_goes_on_from_what_is_whole(
     assert content(pack.folder) == new_files(source, tmp_path)
 
 
-def test_frames_that_were_damaged_are_not_taken_over(
-    source: Collection, packs: Path, reading: Reading, tmp_path: Path
-) -> None:
+def test_damaged_frames_are_not_reused(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     """A bit that flipped on disk is a clip to be made again, not one to be copied into the next pack."""
     pack = prepare(source, packs)
     data = bytearray((pack.folder / FRAMES).read_bytes())
@@ -437,7 +433,7 @@ def clips_behind(name: str, stop: int, pack: Pack) -> list[str]:
 
 @pytest.mark.parametrize("name", [MANIFEST, INDEX, FRAMES, JOURNAL, SKIPPED])
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_damaged_pack_is_made_whole_again(
+def test_damaged_pack_is_repaired(
     name: str, share: float, source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     """From the clips that are still there."""
@@ -452,9 +448,7 @@ def test_a_damaged_pack_is_made_whole_again(
 
 
 @pytest.mark.parametrize("name", [MANIFEST, INDEX, FRAMES, JOURNAL])
-def test_a_pack_that_lost_a_file_is_made_whole_again(
-    name: str, source: Collection, packs: Path, tmp_path: Path
-) -> None:
+def test_pack_with_missing_file_is_repaired(name: str, source: Collection, packs: Path, tmp_path: Path) -> None:
     """Although nothing of the collection changed."""
     pack = prepare(source, packs)
     (pack.folder / name).unlink()
@@ -476,7 +470,7 @@ def steps(method: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("method", "step"), [("rename", 1), ("rename", 2), *(("replace", i) for i in (2, 3, 4))])
-def test_an_interruption_at_the_very_end_costs_no_clip(
+def test_interruption_at_end_loses_no_clip(
     method: str, step: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -494,7 +488,7 @@ def test_an_interruption_at_the_very_end_costs_no_clip(
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_an_interruption_while_labels_change_costs_no_clip(
+def test_interruption_during_label_update_loses_no_clip(
     step: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(source, packs)
@@ -515,7 +509,7 @@ def skipped(pack: Pack) -> dict[str, str]:
     return dict(pd.read_csv(pack.folder / SKIPPED, dtype=str).itertuples(index=False))
 
 
-def test_a_clip_that_is_no_sound_is_left_out_and_listed(source: Collection, packs: Path) -> None:
+def test_undecodable_clip_is_skipped_and_listed(source: Collection, packs: Path) -> None:
     broken = source.table["path"][4]
     Path(broken).write_text("no music")
     pack = prepare(source, packs)
@@ -526,7 +520,7 @@ def test_a_clip_that_is_no_sound_is_left_out_and_listed(source: Collection, pack
     assert (pack.manifest["clips"], pack.manifest["skipped"]) == (COUNT - 1, 1)
 
 
-def test_what_was_skipped_is_not_tried_again_until_its_file_changes(
+def test_skipped_clip_is_retried_only_after_file_changed(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
     """Labels that change are no reason to decode a broken file once more."""
@@ -546,9 +540,7 @@ def test_what_was_skipped_is_not_tried_again_until_its_file_changes(
     assert content(pack.folder) == new_files(more, tmp_path)
 
 
-def test_a_file_that_was_missing_is_taken_in_when_it_is_there(
-    source: Collection, packs: Path, reading: Reading
-) -> None:
+def test_missing_file_is_added_when_it_exists(source: Collection, packs: Path, reading: Reading) -> None:
     away = Path(source.table["path"][4])
     hidden = away.rename(away.with_suffix(".hidden"))
     pack = prepare(source, packs, reading)
@@ -567,9 +559,7 @@ def test_named_pipe_is_skipped(source: Collection, packs: Path) -> None:
     assert skipped(prepare(source, packs)) == {"clip4": f"{path}: is not a regular file"}
 
 
-def test_retry_tries_what_was_skipped_and_nothing_else(
-    source: Collection, packs: Path, reading: Reading, tmp_path: Path
-) -> None:
+def test_retry_reads_only_skipped_clips(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     """As when ffmpeg was installed since."""
     reading.unreadable = {"4.wav"}
     pack = prepare(source, packs, reading)
@@ -583,7 +573,7 @@ def test_retry_tries_what_was_skipped_and_nothing_else(
     assert content(pack.folder) == new_files(source, tmp_path)
 
 
-def test_retry_tries_what_a_draft_skipped(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
+def test_retry_reads_clips_skipped_by_draft(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     reading.unreadable = {"2.wav", "5.wav"}
     with pytest.raises(DataError, match=r"more than data\.max_skipped"):
         prepare(source, packs, reading)
@@ -594,9 +584,7 @@ def test_retry_tries_what_a_draft_skipped(source: Collection, packs: Path, readi
     assert content(pack.folder) == new_files(source, tmp_path)
 
 
-def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
-    source: Collection, packs: Path, reading: Reading
-) -> None:
+def test_too_many_broken_clips_are_refused_early(source: Collection, packs: Path, reading: Reading) -> None:
     reading.unreadable = {f"{i}.wav" for i in range(COUNT)}
     with pytest.raises(DataError) as error:
         prepare(source, packs, reading)
@@ -608,7 +596,7 @@ def test_too_many_broken_clips_are_a_mistake_that_is_said_early(
     assert visible_names(packs) == []  # a wrong path leaves nothing
 
 
-def test_what_was_done_before_too_many_were_broken_is_kept(source: Collection, packs: Path, reading: Reading) -> None:
+def test_clips_before_too_many_broken_are_kept(source: Collection, packs: Path, reading: Reading) -> None:
     reading.unreadable = {"2.wav", "5.wav"}
     with pytest.raises(DataError, match="2 of 12 clips were skipped"):
         prepare(source, packs, reading)
@@ -618,7 +606,7 @@ def test_what_was_done_before_too_many_were_broken_is_kept(source: Collection, p
     assert list(skipped(pack)) == ["clip2", "clip5"]
 
 
-def test_asking_again_does_not_allow_more_broken_clips(source: Collection, packs: Path, reading: Reading) -> None:
+def test_repeated_call_does_not_allow_more_broken_clips(source: Collection, packs: Path, reading: Reading) -> None:
     """What an interrupted draft skipped counts as well."""
     reading.unreadable = {"2.wav", "5.wav"}
     for _ in range(2):
@@ -627,15 +615,13 @@ def test_asking_again_does_not_allow_more_broken_clips(source: Collection, packs
 
 
 @pytest.mark.parametrize("share", [0.0, 0.08])
-def test_no_broken_clip_may_be_allowed(share: float, source: Collection, packs: Path) -> None:
+def test_zero_broken_clips_can_be_required(share: float, source: Collection, packs: Path) -> None:
     Path(source.table["path"][4]).write_text("no music")
     with pytest.raises(DataError, match=f"1 of 12 clips were skipped, more than data.max_skipped={share:g}"):
         prepare(source, packs, max_skipped=share)
 
 
-def test_a_collection_without_any_sound_is_refused_however_many_may_be_broken(
-    source: Collection, packs: Path, reading: Reading
-) -> None:
+def test_collection_without_sound_is_refused_for_any_limit(source: Collection, packs: Path, reading: Reading) -> None:
     reading.unreadable = {f"{i}.wav" for i in range(COUNT)}
     with pytest.raises(DataError, match=r"^mine: .*0\.wav: is no music"):
         prepare(source, packs, reading, max_skipped=1.0)
@@ -657,7 +643,7 @@ def test_short_clips_are_skipped(source: Collection, packs: Path) -> None:
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
 
 
-def test_every_fault_of_a_folder_is_a_sentence_and_stops_nothing(packs: Path, tmp_path: Path) -> None:
+def test_each_invalid_file_is_listed_and_skipped(packs: Path, tmp_path: Path) -> None:
     home = tmp_path / "my music"
     audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)[: 4 * 22050]
     for name in ("x", "y"):
@@ -698,7 +684,7 @@ def test_every_fault_of_a_folder_is_a_sentence_and_stops_nothing(packs: Path, tm
         assert "\n" not in reasons[clip]
 
 
-def test_frames_that_half_precision_cannot_hold_are_a_fault(source: Collection, packs: Path) -> None:
+def test_frames_beyond_half_precision_are_skipped(source: Collection, packs: Path) -> None:
     def loud(path: Path, front: LogMelChroma, shortest: float) -> np.ndarray:
         result = read_sound(path, front, shortest)
         return result * 1e6 if path.name == "4.wav" else result
@@ -710,7 +696,7 @@ def test_frames_that_half_precision_cannot_hold_are_a_fault(source: Collection, 
 # processes
 
 
-def test_neither_processes_nor_threads_change_a_byte(packs: Path, tmp_path: Path) -> None:
+def test_processes_and_threads_do_not_change_pack(packs: Path, tmp_path: Path) -> None:
     """Real clips of ten seconds: a difference in the last digit of a sum would show."""
     paths = [
         path
@@ -747,13 +733,13 @@ def test_clips_above_the_limit_are_skipped_and_counted(
         PackOptions(packs, shortest=2.0, longest=1.0)
 
 
-def test_the_usual_limit_does_not_change_the_name_of_a_pack(source: Collection, packs: Path) -> None:
+def test_default_limit_does_not_change_name_of_pack(source: Collection, packs: Path) -> None:
     assert "longest" not in prepare(source, packs).manifest["origin"]
     assert prepare(source, packs, longest=None).folder != prepare(source, packs).folder
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_clips_that_may_be_no_music_are_used_and_listed(
+def test_suspect_clips_are_used_and_listed(
     workers: int, source: Collection, packs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     random = np.random.default_rng(0).uniform(-1, 1, 22050).astype(np.float32)
@@ -843,7 +829,7 @@ def lines(packs: Path) -> int:
 
 @alive
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_process_may_be_killed_at_any_moment(
+def test_killed_process_is_resumed_without_loss(
     workers: int, home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
 ) -> None:
     """Ten times, after a number of clips that is drawn; with workers, often while they start."""
@@ -891,7 +877,7 @@ def second(home: Path, packs: Path) -> None:
     prepare_pack(many(home, counted), SLOW, PackOptions(packs, workers=1)).verify()
 
 
-def test_of_two_processes_one_makes_the_pack(
+def test_one_of_two_processes_prepares_pack(
     home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
 ) -> None:
     """The second begins while the first is at its sixth clip."""
@@ -907,7 +893,7 @@ def test_of_two_processes_one_makes_the_pack(
     assert content(pack) == content(prepare_pack(many(copy), SLOW, PackOptions(tmp_path / "sure", workers=1)).folder)
 
 
-def test_left_out_items_are_listed_with_skipped_clips(source: Collection, packs: Path) -> None:
+def test_skipped_items_of_source_are_listed_with_clips(source: Collection, packs: Path) -> None:
     Path(source.table["path"][CHANGED]).write_bytes(b"no music")
     notes = replace(source, left_out=(LeftOut("notes.txt", "suffix .txt is not a sound format"),))
     pack = prepare(notes, packs)
@@ -923,7 +909,7 @@ def test_left_out_items_are_listed_with_skipped_clips(source: Collection, packs:
     assert "left_out" not in prepare(source, packs).manifest
 
 
-def test_clips_that_a_source_lost_count_against_max_skipped(source: Collection, packs: Path) -> None:
+def test_clips_skipped_by_source_count_for_max_skipped(source: Collection, packs: Path) -> None:
     lost = tuple(LeftOut(f"row {i}", "path is empty", clip=True) for i in range(4))
     with pytest.raises(DataError, match=r"4 clips of 16 already .* for example row 0: path is empty"):
         prepare(replace(source, left_out=lost), packs, max_skipped=0.2)
@@ -954,7 +940,9 @@ def test_outdated_pack_of_another_process_is_replaced(
     assert [path.name for path in packs.iterdir() if path.is_dir() and path.name.startswith(".")] == []
 
 
-def test_changed_frames_are_made_again(source: Collection, packs: Path, another_process: Callable[[], None]) -> None:
+def test_changed_frames_are_computed_again(
+    source: Collection, packs: Path, another_process: Callable[[], None]
+) -> None:
     pack = prepare_pack(source, FRONT, PackOptions(packs, workers=1))
     before = (pack.folder / FRAMES).read_bytes()
     (pack.folder / FRAMES).write_bytes(before[:1000] + bytes([before[1000] ^ 1]) + before[1001:])

@@ -41,7 +41,7 @@ def test_linked_folder_is_followed(tmp_path: Path) -> None:
     assert find_names(tmp_path / "rock") == (["album/a.wav", "album/cd2/b.flac", "c.wav"], {})
 
 
-def test_link_in_a_circle_is_listed(tmp_path: Path) -> None:
+def test_circular_link_is_listed(tmp_path: Path) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/deep/b.wav")
     link(home / "rock" / "deep" / "up", home)
     link(home / "rock" / "deep" / "out", tmp_path)
@@ -56,7 +56,7 @@ def test_link_in_a_circle_is_listed(tmp_path: Path) -> None:
     assert set(reasons) == {"rock/deep/up", "rock/deep/out", "rock/again", "rock/self"}
 
 
-def test_class_folder_that_links_to_all_classes_is_left_out(tmp_path: Path) -> None:
+def test_class_folder_that_links_to_all_classes_is_skipped(tmp_path: Path) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "jazz/c.wav", "jazz/d.wav")
     link(home / "all", home)
     source = collection(str(home))
@@ -64,7 +64,7 @@ def test_class_folder_that_links_to_all_classes_is_left_out(tmp_path: Path) -> N
     assert ("all", "link to a folder that contains the link") in [(item.item, item.reason) for item in source.left_out]
 
 
-def test_everything_that_is_no_sound_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
     write_files(
         tmp_path, "a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv", "notes.txt", "cover.jpg", "README", ".x.wav"
     )
@@ -82,7 +82,7 @@ def test_everything_that_is_no_sound_is_listed_with_its_reason(tmp_path: Path) -
     }
 
 
-def test_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
 
     def scandir(path: Any) -> Iterator[Any]:  # whoever runs the tests may be allowed to read everything
@@ -99,7 +99,7 @@ def test_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytes
     ]
 
 
-def test_folder_of_classes_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_root_folder_gives_error_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scandir(path: Any) -> Iterator[Any]:
         raise PermissionError(13, "Permission denied")
 
@@ -109,7 +109,7 @@ def test_folder_of_classes_that_cannot_be_read_is_a_sentence(tmp_path: Path, mon
         collection(str(tmp_path))
 
 
-def test_long_names_are_cut_for_files_and_stay_apart() -> None:
+def test_long_names_are_cut_and_stay_distinct() -> None:
     name = "古" * 82
     assert len(f".{slug(name)}-01234567.stale0.lock".encode()) < 255
     assert slug(name) != slug(name + "典") and slug(name) == slug(name)

@@ -52,7 +52,7 @@ def splits_per_group(assigned: np.ndarray, table: pd.DataFrame) -> int:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("seed", range(10))
-def test_no_group_crosses(seed: int) -> None:
+def test_no_group_is_in_two_splits(seed: int) -> None:
     table = clips(seed, groups=4 + 3 * seed, largest=1 + seed % 9)
     assigned = Split(seed=seed, stratify="genre" if seed % 2 else None).assign(table)
     assert splits_per_group(assigned, table) == 1
@@ -60,7 +60,7 @@ def test_no_group_crosses(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_shares_are_kept_where_groups_are_small(seed: int) -> None:
+def test_shares_match_fractions_for_small_groups(seed: int) -> None:
     table = clips(seed, groups=150, largest=3)
     assigned = Split(seed=seed).assign(table, GENRE)
     assert shares(assigned) == pytest.approx(FRACTIONS, abs=0.02)
@@ -69,7 +69,7 @@ def test_shares_are_kept_where_groups_are_small(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_part_of_the_demo_has_every_class(demo: pd.DataFrame, seed: int) -> None:
+def test_each_split_of_demo_has_each_class(demo: pd.DataFrame, seed: int) -> None:
     assigned = Split(seed=seed).assign(demo, GENRE)
     assert {*zip(assigned, demo["genre"], strict=True)} == {
         (name, genre) for name in SPLITS for genre in set(demo["genre"])
@@ -78,7 +78,7 @@ def test_every_part_of_the_demo_has_every_class(demo: pd.DataFrame, seed: int) -
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_seed_is_a_split() -> None:
+def test_seed_determines_split() -> None:
     table = clips(0, groups=30, largest=4)
     splits = [Split(seed=seed).assign(table, GENRE) for seed in (0, 0, 1, 2)]
     np.testing.assert_array_equal(splits[0], splits[1])
@@ -86,14 +86,14 @@ def test_a_seed_is_a_split() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_the_index_of_the_table_says_does_not_matter() -> None:
+def test_index_of_table_does_not_change_split() -> None:
     """A table that was sorted or filtered before."""
     table = clips(0, groups=30, largest=4)
     np.testing.assert_array_equal(Split().assign(table, GENRE), Split().assign(table.reset_index(drop=True), GENRE))
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_strata_are_kept_clip_by_clip(seed: int) -> None:
+def test_stratified_split_keeps_class_shares(seed: int) -> None:
     table = clips(seed, groups=100, largest=3).assign(group=None)
     assigned = Split("stratified", seed=seed).assign(table, GENRE)
     for genre in "abc":
@@ -104,7 +104,7 @@ def test_strata_are_kept_clip_by_clip(seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["grouped", "stratified"])
-def test_a_scalar_is_stratified_by_its_quantiles(kind: str) -> None:
+def test_scalar_is_stratified_by_quantiles(kind: str) -> None:
     """Each part's mean is near that of all, much nearer than by chance."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"id": range(200), "group": None, "valence": rng.gamma(1.0, size=200)})
@@ -120,7 +120,7 @@ def test_a_scalar_is_stratified_by_its_quantiles(kind: str) -> None:
     assert worst > 0.06
 
 
-def test_a_scalar_of_few_values_is_stratified_by_them() -> None:
+def test_scalar_with_few_values_is_stratified_by_values() -> None:
     table = pd.DataFrame({"id": range(120), "group": None, "mood": np.repeat([0.0, 0.5, 1.0], 40)})
     assigned = Split("stratified", (0.5, 0.25, 0.25)).assign(table, ["mood"])
     assert Counter(zip(table["mood"], assigned, strict=True)) == {
@@ -129,7 +129,7 @@ def test_a_scalar_of_few_values_is_stratified_by_them() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_auto_is_the_first_target(demo: pd.DataFrame) -> None:
+def test_auto_stratifies_by_first_target(demo: pd.DataFrame) -> None:
     auto = [Split().assign(demo, targets) for targets in (["genre", "valence"], ["valence", "genre"])]
     named = [Split(stratify=name).assign(demo, ["energy"]) for name in ("genre", "valence")]
     np.testing.assert_array_equal(auto, named)
@@ -138,14 +138,14 @@ def test_auto_is_the_first_target(demo: pd.DataFrame) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("stratify", ["auto", "no such column"])
-def test_without_a_column_there_are_no_strata(demo: pd.DataFrame, stratify: str | None) -> None:
+def test_missing_column_disables_stratification(demo: pd.DataFrame, stratify: str | None) -> None:
     assigned = Split(stratify=stratify).assign(demo)
     np.testing.assert_array_equal(assigned, Split(stratify=None).assign(demo, GENRE))
     assert splits_per_group(assigned, demo) == 1
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_random_split_has_its_shares_and_no_strata() -> None:
+def test_random_split_has_shares_without_strata() -> None:
     table = clips(2, groups=100, largest=3).assign(group=None)
     split = Split("random", (0.5, 0.2, 0.3))
     assigned = split.assign(table, GENRE)
@@ -154,7 +154,7 @@ def test_a_random_split_has_its_shares_and_no_strata() -> None:
 
 
 @pytest.mark.parametrize(("kind", "folds"), [("grouped", 5), ("stratified", 3), ("random", 3)])
-def test_over_all_folds_every_clip_is_test_once_and_val_once(kind: str, folds: int) -> None:
+def test_each_clip_is_test_and_val_in_one_fold(kind: str, folds: int) -> None:
     table = clips(5, groups=40, largest=4)
     splits = [Split(kind, folds=folds, fold=fold, allow_shared_groups=kind != "grouped") for fold in range(folds)]
     assigned = np.stack([split.assign(table, GENRE) for split in splits])
@@ -175,7 +175,7 @@ def test_over_all_folds_every_clip_is_test_once_and_val_once(kind: str, folds: i
 
 
 @pytest.mark.usefixtures("quick")
-def test_folds_of_the_demo_tear_no_group(demo: pd.DataFrame) -> None:
+def test_folds_of_demo_keep_groups_together(demo: pd.DataFrame) -> None:
     """Few artists, of very different sizes; every fold has every class in training."""
     assigned = np.stack([Split(fold=fold).assign(demo, GENRE) for fold in range(5)])
     np.testing.assert_array_equal((assigned == "test").sum(0), 1)
@@ -185,13 +185,13 @@ def test_folds_of_the_demo_tear_no_group(demo: pd.DataFrame) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_another_seed_has_other_folds() -> None:
+def test_other_seed_gives_other_folds() -> None:
     table = clips(5, groups=40, largest=4)
     first, second = (Split(fold=0, seed=seed).assign(table, GENRE) for seed in (0, 1))
     assert (first != second).any()
 
 
-def test_the_official_split_is_the_tables_own() -> None:
+def test_official_split_is_column_of_table() -> None:
     table = clips(3, groups=9, largest=1).assign(split=list(SPLITS) * 3)
     for seed in range(3):
         assert Split("official", seed=seed).assign(table, GENRE).tolist() == list(SPLITS) * 3
@@ -208,7 +208,7 @@ def official(seed: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_validation_is_carved_out_of_an_official_training_part(seed: int) -> None:
+def test_validation_is_taken_from_official_training_split(seed: int) -> None:
     """0.15 of 0.75, grouped and in proportion; the test part stays."""
     table = official(seed)
     assigned = Split("official", seed=seed).assign(table, GENRE)
@@ -222,33 +222,33 @@ def test_validation_is_carved_out_of_an_official_training_part(seed: int) -> Non
 
 
 @pytest.mark.usefixtures("quick")
-def test_another_seed_carves_another_validation() -> None:
+def test_other_seed_gives_other_validation() -> None:
     first, second = (Split("official", seed=seed).assign(official(0), GENRE) for seed in (0, 1))
     assert (first != second).any()
     np.testing.assert_array_equal(first == "test", second == "test")
 
 
-def test_carved_shares_are_those_of_the_fractions() -> None:
+def test_validation_share_follows_fractions() -> None:
     table = official(1).assign(group=None)
     assigned = Split("official", (0.45, 0.45, 0.1)).assign(table, GENRE)
     assert (assigned[assigned != "test"] == "val").mean() == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_group_across_an_official_split_is_refused_by_name() -> None:
+def test_shared_group_of_official_split_is_refused_by_name() -> None:
     table = pd.DataFrame({"id": list("abcd"), "group": ["x", "y", "bach", "bach"], "split": [*SPLITS, "train"]})
     with pytest.raises(DataError, match=r"1 of 3 groups are in more than one split \(bach\): use data\.split\.kind="):
         Split("official").assign(table)
     assert Split("official", allow_shared_groups=True).assign(table).tolist() == [*SPLITS, "train"]
 
 
-def test_many_groups_across_are_counted_and_five_are_named() -> None:
+def test_shared_groups_are_counted_and_five_are_named() -> None:
     table = pd.DataFrame({"id": range(14), "group": [f"g{i // 2}" for i in range(14)], "split": ["train", "test"] * 7})
     table.loc[14] = [14, "z", "val"]
     with pytest.raises(DataError, match=r"7 of 8 groups are in more than one split \(g0, g1, g2, g3, g4, \.\.\.\)"):
         Split("official").assign(table)
 
 
-def test_a_clip_without_a_group_is_one_of_its_own() -> None:
+def test_clip_without_group_is_separate_group() -> None:
     table = pd.DataFrame({"id": ["a", "b", "c", "d"], "group": [None, "a", np.nan, "a"]})
     assert group_codes(table).tolist() == [0, 1, 2, 1]
     lone = clips(4, groups=200, largest=1).assign(group=None)
@@ -257,7 +257,7 @@ def test_a_clip_without_a_group_is_one_of_its_own() -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", ["random", "stratified"])
-def test_leakage_is_refused_unless_asked_for(demo: pd.DataFrame, kind: str) -> None:
+def test_leakage_is_refused_unless_allowed(demo: pd.DataFrame, kind: str) -> None:
     with pytest.raises(
         DataError,
         match=r"^1[0-2] of \d+ groups are in more than one split .*, \.\.\.\): use data.split.kind=grouped, or",
@@ -268,7 +268,7 @@ def test_leakage_is_refused_unless_asked_for(demo: pd.DataFrame, kind: str) -> N
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_three_groups_are_enough_for_three_parts(seed: int) -> None:
+def test_three_groups_fill_three_splits(seed: int) -> None:
     sizes = np.random.default_rng(seed).integers(1, 5, 3)
     group = np.repeat(["x", "y", "z"], sizes)
     table = pd.DataFrame({"id": np.arange(len(group)), "group": group})
@@ -277,7 +277,7 @@ def test_three_groups_are_enough_for_three_parts(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_part_has_every_class_where_that_can_be(seed: int) -> None:
+def test_each_split_has_each_class_if_possible(seed: int) -> None:
     """Three artists of each genre are enough for one in each part."""
     sizes = np.random.default_rng(seed).integers(1, 20, 9)
     group, genre = np.repeat(np.arange(9), sizes), np.repeat(list("aaabbbccc"), sizes)
@@ -304,7 +304,7 @@ def doubled() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("kind", ["grouped", "stratified", "random"])
-def test_the_same_audio_under_two_ids_is_refused_by_name(kind: str) -> None:
+def test_duplicate_audio_is_refused_by_name(kind: str) -> None:
     table = doubled()
     ids = table["id"]
     pairs = f"{ids[2]} = {ids[10]}, {ids[2]} = {ids[20]}, {ids[4]} = {ids[30]}"
@@ -313,7 +313,7 @@ def test_the_same_audio_under_two_ids_is_refused_by_name(kind: str) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_it_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_duplicate_audio_can_be_dropped(caplog: pytest.LogCaptureFixture) -> None:
     """All but the first; the others are parted as if it were not there."""
     table = doubled()
     with caplog.at_level(logging.WARNING):
@@ -325,20 +325,20 @@ def test_it_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_it_can_be_allowed() -> None:
+def test_duplicate_audio_can_be_allowed() -> None:
     assigned = Split(duplicates="allow").assign(doubled(), GENRE)
     np.testing.assert_array_equal(assigned, Split().assign(doubled().drop(columns="content"), GENRE))
     assert UNUSED not in assigned
 
 
-def test_many_pairs_are_counted_and_five_are_named() -> None:
+def test_duplicates_are_counted_and_five_are_named() -> None:
     table = pd.DataFrame({"id": list("abcdefghijklmn"), "group": None, "content": list("1122334455667788")[:14]})
     with pytest.raises(DataError, match=r"two ids 7 times, .*: a = b, c = d, e = f, g = h, i = j, \.\.\.; leave"):
         Split().assign(table)
 
 
 @pytest.mark.usefixtures("quick")
-def test_folds_of_doubled_audio_leave_out_the_same_clips() -> None:
+def test_all_folds_drop_the_same_duplicates() -> None:
     assigned = np.stack([Split(folds=3, fold=fold, duplicates="drop").assign(doubled(), GENRE) for fold in range(3)])
     unused = (assigned == UNUSED).all(0)
     assert np.flatnonzero(unused).tolist() == [10, 20, 30]
@@ -349,7 +349,7 @@ def test_folds_of_doubled_audio_leave_out_the_same_clips() -> None:
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.8, 0.3, -0.1), (0.5, 0.3, 0.3), (0.7, 0.3, 0.0)])
-def test_impossible_fractions_are_refused(fractions: tuple[float, ...]) -> None:
+def test_invalid_fractions_are_refused(fractions: tuple[float, ...]) -> None:
     with pytest.raises(DataError, match=r"data\.split\.fractions must be three positive shares that add up to 1, got"):
         Split(fractions=fractions)  # type: ignore[arg-type]
 
@@ -368,7 +368,7 @@ def test_impossible_fractions_are_refused(fractions: tuple[float, ...]) -> None:
         ),
     ],
 )
-def test_an_impossible_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+def test_invalid_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Split(**options)
 
@@ -376,7 +376,7 @@ def test_an_impossible_option_is_refused_by_name(options: dict[str, Any], messag
 # the hash, and the partition below
 
 
-def test_the_hash_is_of_the_split_and_of_nothing_else() -> None:
+def test_split_hash_depends_only_on_split() -> None:
     ids, assigned = np.array(["a", "b", "c"]), np.array(["train", "val", "test"])
     order = [2, 0, 1]
     assert split_hash(ids, assigned) == split_hash(ids[order], assigned[order])
@@ -384,7 +384,7 @@ def test_the_hash_is_of_the_split_and_of_nothing_else() -> None:
     assert split_hash(ids, assigned) != split_hash(np.array(["a", "b", "d"]), assigned)
 
 
-def test_the_hash_can_be_made_by_anybody() -> None:
+def test_split_hash_is_sha256_of_sorted_pairs() -> None:
     """SHA-256 of `a,train`, a new line, `b,val`."""
     assert split_hash(np.array(["b", "a"]), np.array(["val", "train"])) == (
         "78c5272424cf7c98b9b2b5534fb6c850b7c13f0031a233d7ddf4b0721117e36b"
@@ -392,7 +392,7 @@ def test_the_hash_can_be_made_by_anybody() -> None:
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2,) * 5, (0.7, 0.1, 0.1, 0.1)])
-def test_a_partition_keeps_units_and_shares(fractions: tuple[float, ...]) -> None:
+def test_partition_keeps_units_and_shares(fractions: tuple[float, ...]) -> None:
     rng = np.random.default_rng(0)
     units = rng.integers(0, 60, 300)
     units = np.unique(units, return_inverse=True)[1]
@@ -408,7 +408,7 @@ def test_a_partition_keeps_units_and_shares(fractions: tuple[float, ...]) -> Non
 
 
 @pytest.mark.usefixtures("quick")
-def test_names_of_strata_that_do_not_occur_do_not_matter() -> None:
+def test_unused_strata_do_not_change_partition() -> None:
     rng = np.random.default_rng(1)
     units, strata = np.arange(50), rng.integers(0, 3, 50)
     np.testing.assert_array_equal(

@@ -30,7 +30,7 @@ def save(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
         ('"path,genre\na.wav,rock\n', 1),
     ],
 )
-def test_quote_that_swallows_rows_is_refused_with_its_row(tmp_path: Path, text: str, row: int) -> None:
+def test_unclosed_quote_is_refused_with_its_row(tmp_path: Path, text: str, row: int) -> None:
     with pytest.raises(DataError, match=rf"t\.csv, row {row} \(line {row}\): the quote at '\"[HLrp]"):
         read_table(save(tmp_path, text))
 
@@ -60,7 +60,7 @@ def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> N
         (b"PK\x03\x04...", "it is an Excel workbook; save it"),
     ],
 )
-def test_table_of_another_kind_is_refused_with_a_way_out(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_other_file_format_is_refused_with_hint(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_table(save(tmp_path, content))
 
@@ -74,7 +74,7 @@ def test_table_of_one_column_is_read(tmp_path: Path) -> None:
     assert read_table(save(tmp_path, "path\na;b.wav\nc.wav\n"))[0] == {"path": ["a;b.wav", "c.wav"]}
 
 
-def test_workbook_without_openpyxl_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workbook_without_openpyxl_gives_error_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_reader, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"t\.xlsx: \.xlsx needs openpyxl: pip install 'etude\[xlsx\]', or save it as"):
         read_table(save(tmp_path, b"", "t.xlsx"))

@@ -39,7 +39,7 @@ def test_class_numbers_with_missing_cells_are_a_label(tmp_path: Path, caplog: py
     assert "column digit: integers from 1 to 3 are used as 3 classes" in caplog.text
 
 
-def test_whole_numbers_of_a_scale_get_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_integer_scale_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert table(tmp_path, {"rating": [*range(1, 9)] * 5}).targets["rating"]["kind"] == "label"
     assert "if they are a scale, set targets={rating: [1, 8]}" in caplog.text
     assert table(tmp_path, {"rating": [*range(1, 9)] * 5}, targets={"rating": [1, 9]}).targets["rating"]["high"] == 9
@@ -62,19 +62,19 @@ def test_whole_numbers_of_a_scale_get_a_sentence(tmp_path: Path, caplog: pytest.
         ("same", ["1"] * 4, "all cells have the same value"),
     ],
 )
-def test_fold_boolean_and_constant_columns_are_no_targets(
+def test_fold_boolean_and_constant_columns_are_not_targets(
     tmp_path: Path, name: str, cells: list[Any], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert list(table(tmp_path, {name: cells * 10}).targets) == ["side"]
     assert f"column {name} is not used as a target: {why}" in caplog.text
 
 
-def test_declared_fold_and_boolean_are_learned(tmp_path: Path) -> None:
+def test_declared_fold_and_boolean_are_targets(tmp_path: Path) -> None:
     columns = {"fold": [1, 2] * 20, "vocals": ["True", "False"] * 20}
     assert list(table(tmp_path, columns, targets={"fold": "label", "vocals": "label"}).targets) == ["fold", "vocals"]
 
 
-def test_number_column_with_a_text_cell_asks(tmp_path: Path) -> None:
+def test_number_column_with_text_cell_is_refused(tmp_path: Path) -> None:
     tempo = [60.5 + i for i in range(COUNT)]
     with pytest.raises(
         DataError, match=r"t\.csv: column tempo contains numbers, but 'fast' in row 9; correct or empty"
@@ -85,7 +85,7 @@ def test_number_column_with_a_text_cell_asks(tmp_path: Path) -> None:
         table(tmp_path, {"rating": [rating[0], "?", rating[2], "?", *rating[4:]]})
 
 
-def test_words_for_a_missing_value_can_be_declared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_values_can_be_declared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     columns = {"tempo": [60.5 + i for i in range(38)] + ["NA", "n/a"], "mood": ["x", "y", "NA", "z"] * 10}
     with pytest.raises(DataError, match=r"column tempo contains numbers"):
         table(tmp_path, columns)
@@ -99,12 +99,12 @@ def test_words_for_a_missing_value_can_be_declared(tmp_path: Path, caplog: pytes
         table(tmp_path, columns, missing=["unknown", "na"])
 
 
-def test_group_of_a_word_for_a_missing_value_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_group_named_like_missing_value_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table(tmp_path, {"artist": ["A", "B", "NA", "NA"] * 10})
     assert "clips whose artist is 'NA' are one group; if it means a missing value, set missing=['NA']" in caplog.text
 
 
-def test_decimal_commas_get_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_decimal_commas_give_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert list(table(tmp_path, {"valence": ['"0,5"', '"0,7"'] * 20}).targets) == ["side"]
     assert "its numbers have commas, such as '0,5'; use a decimal point" in caplog.text
     with pytest.raises(DataError, match="row 2: valence = '0,5' is not a number; use a decimal point"):
@@ -112,7 +112,7 @@ def test_decimal_commas_get_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("mark", ["|", ";"])
-def test_cells_of_several_values_are_warned_about(tmp_path: Path, mark: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_cells_with_several_values_give_warning(tmp_path: Path, mark: str, caplog: pytest.LogCaptureFixture) -> None:
     assert (
         len(table(tmp_path, {"style": ["rock", "pop", f"rock{mark}pop", "jazz"] * 10}).targets["style"]["classes"]) == 4
     )
@@ -133,7 +133,7 @@ def test_composed_and_decomposed_letters_are_one_class(tmp_path: Path, caplog: p
     assert table(tmp_path, {"style": [CAFE, "x"] * 20}, classes=merging).targets["style"]["classes"] == ["one", "two"]
 
 
-def test_path_is_found_in_the_other_unicode_form(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_path_is_resolved_in_other_unicode_form(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     apart = unicodedata.normalize("NFD", CAFE)
     (tmp_path / apart).mkdir()
     (tmp_path / apart / f"{CAFE}.wav").touch()
@@ -143,7 +143,7 @@ def test_path_is_found_in_the_other_unicode_form(tmp_path: Path, caplog: pytest.
     assert "1 paths exist in another Unicode form" in caplog.text
 
 
-def test_classes_that_yaml_reads_as_numbers_are_names(tmp_path: Path) -> None:
+def test_classes_parsed_as_numbers_are_names(tmp_path: Path) -> None:
     columns = {"digit": [1, 2, 3, ""] * 10}
     source = table(tmp_path, columns, classes={"digit": {"a": [1, 2.0], 7: 3}})
     assert source.targets["digit"]["classes"] == ["7", "a"]
@@ -151,7 +151,7 @@ def test_classes_that_yaml_reads_as_numbers_are_names(tmp_path: Path) -> None:
         table(tmp_path, columns, classes={"digit": {"a": None}})
 
 
-def test_mappings_may_be_yaml_text(tmp_path: Path) -> None:
+def test_mappings_can_be_yaml_text(tmp_path: Path) -> None:
     source = table(tmp_path, {"Größe": ["s", "l"] * 20}, targets="{Größe: label}")
     assert list(source.targets) == ["Größe"]
     with pytest.raises(DataError, match="targets: cannot be read as YAML"):
@@ -166,12 +166,12 @@ def test_five_hundred_classes_of_two_clips_are_a_label(tmp_path: Path) -> None:
     assert len(collection(str(tmp_path / "many.csv")).targets["style"]["classes"]) == 500
 
 
-def test_column_with_the_name_of_a_pack_column_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_column_with_reserved_name_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert list(table(tmp_path, {"start": [i / 40 for i in range(COUNT)]}).targets) == ["side"]
     assert "column start is not used as a target: the name is reserved for packs; rename it" in caplog.text
 
 
 @pytest.mark.parametrize("missing", ["NA", ["na"], -1])
-def test_one_word_for_a_missing_value_needs_no_list(tmp_path: Path, missing: Any) -> None:
+def test_single_missing_value_needs_no_list(tmp_path: Path, missing: Any) -> None:
     cell = missing if isinstance(missing, int) else "NA"
     assert table(tmp_path, {"mood": ["x", "y", cell, "z"] * 10}, missing=missing).table["mood"].isna().sum() == 10

@@ -32,14 +32,14 @@ ROOT = str(Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
-def test_few_jobs_or_one_worker_need_no_process(workers: int | None, count: int) -> None:
+def test_few_jobs_or_one_worker_use_no_process(workers: int | None, count: int) -> None:
     own = map_jobs(
         lambda number: (number**2, os.getpid()), list(range(count)), workers
     )  # which no process could be told
     assert list(own) == [(number**2, os.getpid()) for number in range(count)]
 
 
-def test_without_semaphores_all_jobs_are_done_here(
+def test_without_semaphores_jobs_run_in_this_process(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -53,12 +53,12 @@ def test_without_semaphores_all_jobs_are_done_here(
     assert "Read-only file system" in caplog.text
 
 
-def test_none_means_a_process_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_uses_process_for_each_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "usable_cores", lambda: 1)
     assert set(map_jobs(lambda _: os.getpid(), list(range(30)), None)) == {os.getpid()}
 
 
-def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
+def test_serial_jobs_run_lazily() -> None:
     started: list[int] = []
 
     def note(number: int) -> int:
@@ -71,7 +71,7 @@ def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
     assert started == [0]
 
 
-def test_what_a_job_raises_here_reaches_the_caller() -> None:
+def test_exception_of_serial_job_reaches_caller() -> None:
     results = map_jobs(fails, list(range(40)), 1)
     assert [next(results) for _ in range(13)] == list(range(13))
     with pytest.raises(LookupError, match=r"^job 13$"):
@@ -108,7 +108,7 @@ def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
     assert set(range(complete)) <= set(started) <= set(range(complete + AHEAD * 2 * SHARD))
 
 
-def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
+def test_processes_keep_order_with_few_jobs_ahead(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     pile = Pile(tmp_path / "done", 400)
     assert_in_order(map_jobs(noted, pile, 2), pile)
@@ -116,7 +116,7 @@ def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are workers forked")
-def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
+def test_workers_are_forked_from_server_with_imports() -> None:
     first, second = (list(map_jobs(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
     parents = {parent for _, parent, _ in first + second}
     assert len(parents) == 1 and os.getpid() not in parents  # one for all calls, and it is not this one
@@ -124,7 +124,7 @@ def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
     assert all(there for *_, there in first)
 
 
-def test_until_the_others_are_there_this_process_does_what_there_is_to_do() -> None:
+def test_this_process_runs_jobs_until_workers_start() -> None:
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that the others have to be waited for
     done = list(map_jobs(origin, list(range(5000)), 2, meanwhile=True))
     process_ids = [worker for worker, *_ in done]
@@ -134,18 +134,18 @@ def test_until_the_others_are_there_this_process_does_what_there_is_to_do() -> N
     assert list(map_jobs(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
 
 
-def test_a_worker_that_dies_is_a_sentence() -> None:
+def test_dead_worker_gives_error_message() -> None:
     with pytest.raises(UserError, match=r"^a worker process died, .*workers=1"):
         list(map_jobs(dies, list(range(40)), 2))
 
 
-def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_gives_installation_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"^ray: is not installed; install it with pip install 'etude\[ray\]'"):
         list(map_jobs(square, [1], ray="local"))
 
 
-def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gives_same_results_and_is_shut_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real Ray of two workers: the order, few jobs ahead, what a job raises, and the bytes of a pack."""
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", ROOT)  # where the readers are
@@ -181,7 +181,7 @@ def sounds(home: Path) -> Collection:
     return Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=maybe)
 
 
-def test_worker_is_prepared_without_main(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_does_not_import_main(monkeypatch: pytest.MonkeyPatch) -> None:
     script = ModuleType("__main__")
     script.__file__, script.__spec__ = "script.py", None
     monkeypatch.setitem(sys.modules, "__main__", script)
@@ -191,7 +191,7 @@ def test_worker_is_prepared_without_main(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "init_main_from_path" in spawn.get_preparation_data("worker")
 
 
-def test_function_of_the_script_itself_is_called_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_of_script_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     script = ModuleType("__main__")
     exec("import os\ndef where(number): return number, os.getpid()", script.__dict__)
     monkeypatch.setitem(sys.modules, "__main__", script)

@@ -23,7 +23,7 @@ from etude.experiment.stages import run
 Config = Callable[..., dict[str, Any]]
 
 
-def test_every_image_is_there_with_its_label(packs: Path) -> None:
+def test_each_image_has_its_label(packs: Path) -> None:
     pack, digits = collection().pack(ImageFront(), PackOptions(packs)), load_digits()
     assert pack.lengths.tolist() == [24] * 1797
     assert pack.frames.shape[1] == 24
@@ -37,7 +37,7 @@ def test_every_image_is_there_with_its_label(packs: Path) -> None:
         np.testing.assert_allclose(frames[1::3, 2:-1:3], between, atol=1e-3)
 
 
-def test_it_is_made_once(packs: Path) -> None:
+def test_pack_is_written_once(packs: Path) -> None:
     first = collection().pack(ImageFront(), PackOptions(packs))
     written = (first.folder / "frames.f16").stat().st_mtime_ns
     again = collection().pack(ImageFront(), PackOptions(packs))
@@ -48,12 +48,12 @@ def test_it_is_made_once(packs: Path) -> None:
     assert larger.folder != first.folder
 
 
-def test_sound_has_no_digits(packs: Path) -> None:
+def test_sound_front_end_is_refused(packs: Path) -> None:
     with pytest.raises(DataError, match=r"^data=digits: the collection contains images; [^\n]*feature=image$"):
         collection().pack(LogMelChroma(), PackOptions(packs))
 
 
-def test_sound_is_no_image(tmp_path: Path) -> None:
+def test_image_front_end_refuses_sound(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
     with pytest.raises(
@@ -66,12 +66,12 @@ def test_sound_is_no_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"sync": "beat"}, {"n_chroma": 12}])
-def test_an_image_has_neither_beats_nor_chroma(wrong: dict[str, Any]) -> None:
+def test_image_front_end_has_no_beats_or_chroma(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="neither chroma nor beats"):
         ImageFront(**wrong)
 
 
-def test_an_image_of_any_size_becomes_frames() -> None:
+def test_image_of_any_size_gives_frames() -> None:
     image = np.outer(np.linspace(0, 1, 48), np.ones(48))
     frames = ImageFront().frames(image)
     assert (frames.shape, frames.dtype) == ((24, 24), np.float32)
@@ -80,7 +80,7 @@ def test_an_image_of_any_size_becomes_frames() -> None:
         ImageFront().frames(image[0, :24])
 
 
-def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
+def test_config_sets_image_feature_and_no_crop(config: Config) -> None:
     datamodule = build_datamodule(config("data=digits"))
     datamodule.setup()
     assert isinstance(datamodule.feature.front, ImageFront)
@@ -91,7 +91,7 @@ def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
     np.testing.assert_allclose(counts, 0.1, atol=0.01)  # stratified
 
 
-def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
+def test_pack_can_be_used_as_collection(config: Config, packs: Path) -> None:
     pack = collection().pack(ImageFront(), PackOptions(packs))
     datamodule = build_datamodule(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
     datamodule.setup()
@@ -99,7 +99,7 @@ def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
     assert "images" in datamodule.source.note
 
 
-def test_a_small_network_reads_them_within_a_few_epochs(config: Config, tmp_path: Path) -> None:
+def test_small_network_learns_digits_in_few_epochs(config: Config, tmp_path: Path) -> None:
     result = run(config("experiment=reproduction/step7/digits", "trainer.max_epochs=5"), tmp_path)
     scores = result["targets"]["digit"]["splits"]["test"]["scores"]
     assert scores["accuracy"]["value"] > 0.95

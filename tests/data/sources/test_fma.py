@@ -99,7 +99,7 @@ def tree(tmp_path: Path) -> Tree:
     return tree
 
 
-def test_the_tree_has_the_columns_that_fma_has() -> None:
+def test_tables_have_columns_of_fma() -> None:
     assert (len(COLUMNS), len(ECHO_COLUMNS)) == (52, 249)
 
 
@@ -112,7 +112,7 @@ def test_the_tree_has_the_columns_that_fma_has() -> None:
         ("full", "2 5 140 141 98565 1486 3000 3001 26 155320"),
     ],
 )
-def test_a_subset_holds_the_smaller_ones_without_short_clips(tree: Tree, subset: str, ids: str) -> None:
+def test_subset_contains_smaller_ones_without_short_clips(tree: Tree, subset: str, ids: str) -> None:
     source = tree.read(subset)
     assert source.table["id"].tolist() == ids.split()
     assert source.name == f"fma_{subset}"
@@ -120,12 +120,12 @@ def test_a_subset_holds_the_smaller_ones_without_short_clips(tree: Tree, subset:
     assert source.title in source.card
 
 
-def test_the_short_clips_are_those_of_the_wiki() -> None:
+def test_short_clips_match_wiki() -> None:
     assert len(SHORT) == len(set(SHORT)) == 21
     assert set(SHORT) > SIX
 
 
-def test_cells_are_those_that_fmas_own_reader_finds(tree: Tree) -> None:
+def test_cells_match_reader_of_fma(tree: Tree) -> None:
     tracks = pd.read_csv(tree.tracks, index_col=0, header=[0, 1])  # utils.load of the repository mdeff/fma
     echonest = pd.read_csv(tree.echonest, index_col=0, header=[0, 1, 2])
     table = tree.read().table
@@ -139,14 +139,14 @@ def test_cells_are_those_that_fmas_own_reader_finds(tree: Tree) -> None:
         np.testing.assert_array_equal(table[name].to_numpy(), column.to_numpy())
 
 
-def test_a_file_is_named_by_six_digits_in_a_folder_of_three(tree: Tree) -> None:
+def test_file_path_has_six_digits_in_folder_of_three(tree: Tree) -> None:
     table = tree.read().table.set_index("id")
     assert table.loc["2", "path"] == str(tree.audio / "000" / "000002.mp3")
     assert table.loc["155320", "path"] == str(tree.audio / "155" / "155320.mp3")
     assert {soundfile.info(path).format for path in table["path"]} == {"MP3"}
 
 
-def test_targets_are_genre_and_what_an_algorithm_computed(tree: Tree) -> None:
+def test_targets_are_genre_and_computed_scalars(tree: Tree) -> None:
     targets = tree.read().targets
     assert list(targets) == ["genre", "valence", "energy", "danceability"]
     assert targets["genre"] == {"kind": "label", "classes": ["Folk", "Hip-Hop", "Rock"], "note": ""}
@@ -154,7 +154,7 @@ def test_targets_are_genre_and_what_an_algorithm_computed(tree: Tree) -> None:
         assert targets[name] == {"kind": "scalar", "low": 0.0, "high": 1.0, "note": COMPUTED}
 
 
-def test_without_echonest_there_is_the_genre_alone(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_echonest_only_genre_is_target(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     tree.echonest.unlink()
     with caplog.at_level(logging.INFO):
         source = tree.read()
@@ -164,7 +164,7 @@ def test_without_echonest_there_is_the_genre_alone(tree: Tree, caplog: pytest.Lo
     assert "clip has no label: 2, such as 20" in caplog.text
 
 
-def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
+def test_target_without_labels_in_subset_is_dropped(tree: Tree) -> None:
     write(tree.echonest, ECHO_COLUMNS, {26: {("echonest", "audio_features", "energy"): 0.5}})
     assert list(tree.read("medium").targets) == ["genre"]
     assert list(tree.read("large").targets) == ["genre", "energy"]
@@ -172,7 +172,7 @@ def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
     assert list(tree.read("large").targets) == ["energy"]
 
 
-def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_clips_without_label_are_skipped_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         source = tree.read()
     assert "20" not in set(source.table["id"])
@@ -180,7 +180,7 @@ def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: py
     assert "clip is listed as empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
 
 
-def test_genres_are_merged_and_the_rest_is_missing(tree: Tree) -> None:
+def test_genres_are_merged_and_others_become_missing(tree: Tree) -> None:
     source = tree.read(classes={"strings": ["Folk", "Rock"]})
     assert source.targets["genre"]["classes"] == ["strings"]
     genre = source.table.set_index("id")["genre"]
@@ -191,7 +191,7 @@ def test_genres_are_merged_and_the_rest_is_missing(tree: Tree) -> None:
     assert "before" not in tree.read().extra
 
 
-def test_no_artist_is_in_two_parts(tree: Tree) -> None:
+def test_no_artist_is_in_two_splits(tree: Tree) -> None:
     table = tree.read("full").table
     assert set(table["split"]) == {"train", "val", "test"}
     assert table.groupby("group")["split"].nunique().max() == 1
@@ -201,12 +201,12 @@ def test_licences_are_counted(tree: Tree) -> None:
     assert tree.read().extra["licences"] == {BY: 4, NC: 3, "not stated": 1}
 
 
-def test_no_word_stands_for_a_missing_cell(tree: Tree) -> None:
+def test_only_empty_cells_are_missing(tree: Tree) -> None:
     edit(NC, "NA")(tree)
     assert tree.read().extra["licences"]["NA"] == 1
 
 
-def test_a_missing_file_keeps_its_row(tree: Tree) -> None:
+def test_missing_file_keeps_its_row(tree: Tree) -> None:
     (tree.audio / "000" / "000140.mp3").unlink()
     assert "140" in set(tree.read().table["id"])
 
@@ -275,14 +275,14 @@ SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), SPOILED)
-def test_what_cannot_be_used_is_said_in_a_sentence(tree: Tree, spoil: Callable[[Tree], Any], sentence: str) -> None:
+def test_invalid_files_give_error_message(tree: Tree, spoil: Callable[[Tree], Any], sentence: str) -> None:
     spoil(tree)
     with pytest.raises(DataError, match=sentence) as caught:
         tree.read()
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_meant_is_said_in_a_sentence(tree: Tree) -> None:
+def test_invalid_options_give_error_message(tree: Tree) -> None:
     with pytest.raises(
         DataError, match=r"^data\.source\.subset must be one of small, medium, large, full, got 'tiny'$"
     ):
@@ -291,7 +291,7 @@ def test_what_cannot_be_meant_is_said_in_a_sentence(tree: Tree) -> None:
         tree.read("small", classes={"quiet": ["Folk"], "loud": ["Rock"]})
 
 
-def test_the_config_is_the_source(tree: Tree, config: Callable[..., dict[str, Any]]) -> None:
+def test_config_instantiates_source(tree: Tree, config: Callable[..., dict[str, Any]]) -> None:
     where = (f"data.source.path={tree.audio}", f"data.source.metadata={tree.metadata}")
     composed = config("data=fma", *where, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium")
     assert problems(composed) == []

@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "My Music"
 
 
-def test_a_class_is_a_folder_and_a_clip_any_sound_below_it(home: Path) -> None:
+def test_each_subfolder_is_class_with_sound_files(home: Path) -> None:
     path = write_files(
         home, "rock/a.wav", "rock/live/1999/b.ogg", "jazz/a.mp3", "jazz/c.flac", "jazz/notes.txt", "jazz/d"
     )
@@ -70,12 +70,12 @@ def test_a_class_is_a_folder_and_a_clip_any_sound_below_it(home: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, *map(str.upper, SUFFIXES)])
-def test_sounds_are_known_by_their_suffix(home: Path, suffix: str) -> None:
+def test_sound_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
     ids = collection(write_files(home, *(f"{genre}/{i}.{suffix}" for genre in "xy" for i in range(2)))).table["id"]
     assert ids.tolist() == ["x/0", "x/1", "y/0", "y/1"]
 
 
-def test_hidden_files_are_none(home: Path) -> None:
+def test_hidden_files_are_skipped(home: Path) -> None:
     shown = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
     source = collection(
         write_files(home, *shown, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part")
@@ -83,13 +83,13 @@ def test_hidden_files_are_none(home: Path) -> None:
     assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in shown]
 
 
-def test_a_suffix_stays_where_ids_would_be_one(home: Path) -> None:
+def test_suffix_is_kept_if_ids_would_be_equal(home: Path) -> None:
     names = ("x/a.wav", "x/a.mp3", "x/a.wav.flac", "x/b.v2.wav", "y/a.wav", "y/c.wav")
     source = collection(write_files(home, *names))
     assert sorted(source.table["id"]) == sorted(["x/a.wav", "x/a.mp3", "x/a.wav.flac", "x/b.v2", "y/a", "y/c"])
 
 
-def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_are_merged_and_others_skipped(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path = write_files(home, "rock/a.wav", "punk/a.wav", "jazz/a.wav", "jazz/b.wav", "talk/a.wav")
     source = collection(path, {"loud": ["rock", "punk"], "quiet": ["jazz"]})
@@ -100,7 +100,7 @@ def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCa
         collection(path, {"loud": ["rock", "punk"], "soft": ["ambient"]})
 
 
-def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
     assert len(collection(write_files(home, *names)).table) == 4
     assert "4 items skipped" in caplog.text
@@ -117,17 +117,17 @@ def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) 
         (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', nothing to tell apart"),
     ],
 )
-def test_what_is_no_such_folder_is_refused(home: Path, names: tuple[str, ...], message: str) -> None:
+def test_invalid_folder_is_refused(home: Path, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=f"^{home}: {message}; expected a folder for each class with sound files in it"):
         collection(write_files(home, *names))
 
 
-def test_a_class_of_one_clip_is_refused(home: Path) -> None:
+def test_class_with_single_clip_is_refused(home: Path) -> None:
     with pytest.raises(DataError, match=r"^my-music: genre 'y' has a single clip \(y/c\)"):
         collection(write_files(home, "x/a.wav", "x/b.wav", "y/c.wav"))
 
 
-def test_the_config_calls_it(home: Path, config: Callable[..., dict[str, Any]]) -> None:
+def test_config_instantiates_source(home: Path, config: Callable[..., dict[str, Any]]) -> None:
     path = write_files(home, "x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
     node = config("data=folder", f"data.source.path='{path}'")["data"]
     assert len(collection(**{key: value for key, value in node["source"].items() if key != "_target_"}).table) == 4
@@ -135,7 +135,7 @@ def test_the_config_calls_it(home: Path, config: Callable[..., dict[str, Any]]) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
-def test_a_name_that_is_no_text_is_left_out_and_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_name_that_is_not_utf8_is_skipped_and_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_files(home, "rock/a.wav", "rock/b.wav", "jazz/a.wav", "jazz/b.wav")
     Path(os.fsdecode(os.fsencode(home / "jazz") + b"/caf\xe9.wav")).touch()
     assert sorted(genres(collection(path))) == ["jazz/a", "jazz/b", "rock/a", "rock/b"]

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_split_is_the_published_one() -> None:
+def test_split_matches_publication() -> None:
     splits = read_split()
     assert Counter(splits.values()) == {"train": 443, "val": 197, "test": 290}
     assert set(splits) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
@@ -52,14 +52,14 @@ def test_the_split_is_the_published_one() -> None:
     assert known.items() <= splits.items()
 
 
-def test_no_line_of_the_split_stands_twice() -> None:
+def test_split_has_no_duplicate_lines() -> None:
     lines = SPLIT.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "id,split"
     assert len(lines) == 931
     assert [line.split(",")[0] for line in lines[1:]] == sorted(read_split())
 
 
-def test_filtered_clips_come_with_their_part(folder: Path) -> None:
+def test_filtered_clips_have_official_split(folder: Path) -> None:
     source = collection(str(folder))
     assert source.name == "gtzan"
     assert Counter(source.table["split"]) == {"train": 442, "val": 197, "test": 290}
@@ -68,7 +68,7 @@ def test_filtered_clips_come_with_their_part(folder: Path) -> None:
     assert source.title in source.card
 
 
-def test_every_clip_comes_without_a_part(folder: Path) -> None:
+def test_all_clips_have_no_split(folder: Path) -> None:
     source = collection(str(folder), filtered=False)
     assert source.name == "gtzan_all"
     assert "split" not in source.table
@@ -76,7 +76,7 @@ def test_every_clip_comes_without_a_part(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_rows_say_what_is_known(folder: Path, filtered: bool) -> None:
+def test_rows_have_genre_and_path(folder: Path, filtered: bool) -> None:
     source = collection(str(folder), filtered)
     assert BROKEN not in set(source.table["id"])
     assert source.table["group"].isna().all()
@@ -91,7 +91,7 @@ def test_rows_say_what_is_known(folder: Path, filtered: bool) -> None:
     assert path["rock.00099"] == str(folder / "rock" / "rock.00099.wav")  # missing; its row says where it should be
 
 
-def test_either_format_is_read(folder: Path) -> None:
+def test_wav_and_au_are_read(folder: Path) -> None:
     table = collection(str(folder), filtered=False).table
     there = table[[Path(path).is_file() for path in table["path"]]]
     assert len(there) == 20
@@ -99,7 +99,7 @@ def test_either_format_is_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_a_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None:
+def test_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None:
     (tmp_path / "jazz").mkdir()
     (tmp_path / "jazz" / f"{BROKEN}.wav").write_bytes(b"")
     message = (
@@ -111,7 +111,7 @@ def test_a_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> No
             collection(str(folder), filtered)
 
 
-def test_the_config_is_the_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
+def test_config_instantiates_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
     composed = config("data=gtzan", f"data.source.path={folder}")
     assert problems(composed) == []
     assert composed["data"]["split"]["kind"] == "official"

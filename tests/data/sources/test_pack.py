@@ -67,13 +67,13 @@ def folder(source: Collection, tmp_path: Path) -> Path:
     return moved
 
 
-def test_it_says_what_its_collection_said(source: Collection, folder: Path) -> None:
+def test_pack_keeps_description_of_collection(source: Collection, folder: Path) -> None:
     packed = packs_of.collection(str(folder))
     for name in ("name", "title", "targets", "card", "note", "extra"):
         assert getattr(packed, name) == getattr(source, name), name
 
 
-def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_path: Path) -> None:
+def test_pack_opens_without_audio(source: Collection, folder: Path, tmp_path: Path) -> None:
     packed = packs_of.collection(str(folder))
     pack = packed.pack(FRONT, PackOptions(tmp_path / "none"))
     assert pack.folder == folder
@@ -83,7 +83,7 @@ def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_pa
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_pack_can_be_used_for_training(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     datamodule = build_datamodule(
         config("data=pack", f"data.source.path='{folder}'", "feature.front.n_mels=20", f"data.packs={tmp_path}/none")
     )
@@ -111,7 +111,7 @@ def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]],
     ],
     ids=str,
 )
-def test_another_front_end_is_refused_with_the_words_to_add(
+def test_other_front_end_is_refused_with_overrides_to_add(
     change: dict[str, Any], overrides: str, folder: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
     packed = packs_of.collection(str(folder))
@@ -128,12 +128,12 @@ def test_another_front_end_is_refused_with_the_words_to_add(
     assert datamodule.open_pack().folder == folder
 
 
-def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
+def test_folder_without_pack_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a complete pack"):
         packs_of.collection(str(tmp_path / "none"))
 
 
-def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
+def test_pack_without_description_is_refused(tmp_path: Path) -> None:
     written = write_pack(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
     with pytest.raises(DataError, match="bare: the manifest does not describe the collection; prepare it"):
         packs_of.collection(str(written.folder))
@@ -142,7 +142,7 @@ def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "said", ["some words", {"name": "mine"}, {"name": "m", "title": "M", "targets": {}, "mood": 1}], ids=str
 )
-def test_a_pack_that_says_something_else_is_refused_in_a_sentence(folder: Path, said: Any) -> None:
+def test_pack_with_invalid_description_is_refused(folder: Path, said: Any) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["origin"]["collection"] = said
     (folder / MANIFEST).write_text(json.dumps(manifest))

@@ -114,7 +114,7 @@ def by_class(source: Collection) -> dict[str, tuple[int, int]]:
     return {name: (counts[name, "train"], counts[name, "test"]) for name in source.targets["genre"]["classes"]}
 
 
-def test_without_merging_nothing_is_lost_and_nothing_doubled(genres: WrittenArrays, twenty: Collection) -> None:
+def test_without_merging_each_clip_occurs_once(genres: WrittenArrays, twenty: Collection) -> None:
     assert by_class(twenty) == COUNTS
     assert dict(zip(twenty.table["id"], twenty.table["genre"], strict=True)) == genres.genre
     assert dict(zip(twenty.table["id"], twenty.table["split"], strict=True)) == genres.split
@@ -138,7 +138,7 @@ def test_twenty_classes_become_ten(genres: WrittenArrays, config: Callable[..., 
     assert set(ten.table["genre"][old == "Trip-Hop"]) == {"Trip-Hop"}
 
 
-def test_dropped_clips_are_counted_in_the_log(
+def test_dropped_clips_are_counted_in_log(
     genres: WrittenArrays, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -148,7 +148,7 @@ def test_dropped_clips_are_counted_in_the_log(
     assert "has no label" not in caplog.text
 
 
-def test_what_nobody_knows_is_missing_and_said(twenty: Collection) -> None:
+def test_unknown_groups_are_missing_and_noted(twenty: Collection) -> None:
     assert twenty.table["group"].isna().all()
     assert "artist" in twenty.note
     assert twenty.name == "fma_genre_spectrograms"
@@ -156,7 +156,7 @@ def test_what_nobody_knows_is_missing_and_said(twenty: Collection) -> None:
     assert any(clip.startswith("0") for clip in twenty.table["id"])
 
 
-def test_what_is_read_is_what_was_written(genres: WrittenArrays, twenty: Collection) -> None:
+def test_frames_match_written_arrays(genres: WrittenArrays, twenty: Collection) -> None:
     paths = dict(zip(twenty.table["id"], twenty.table["path"], strict=True))
     lengths = []
     for clip, path in paths.items():
@@ -170,13 +170,13 @@ def test_what_is_read_is_what_was_written(genres: WrittenArrays, twenty: Collect
     assert len([length for length in lengths if 26 <= length <= 129]) == LONG
 
 
-def test_the_folder_of_beats_says_the_same(genres: WrittenArrays, twenty: Collection) -> None:
+def test_folder_of_beats_gives_same_collection(genres: WrittenArrays, twenty: Collection) -> None:
     beats = collection(str(genres.home) + "_beat")
     assert beats.table.equals(twenty.table)
     assert beats.name == twenty.name
 
 
-def test_beats_alone_are_enough(tmp_path: Path) -> None:
+def test_folder_of_beats_is_sufficient(tmp_path: Path) -> None:
     home = tmp_path / "mine_beat"
     for clip in ("7", "8", "9", "10"):
         save(home, "train", clip, np.zeros((140, 30)))
@@ -189,7 +189,7 @@ def test_beats_alone_are_enough(tmp_path: Path) -> None:
         read_precomputed(Path(source.table["path"][0]), ARRAY_FRONT_END, 0.0)
 
 
-def test_real_clips_laid_out_so_come_back(tmp_path: Path) -> None:
+def test_frames_of_real_clips_are_read(tmp_path: Path) -> None:
     clips = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("metal", "orchestral")]
     lines, arrays = ["Id\tGenre"], {}
     for index, clip in enumerate(clips):
@@ -219,7 +219,7 @@ def affect(tmp_path: Path) -> Path:
     return home
 
 
-def test_ratings_are_scalars_and_clips_without_them_left_out(
+def test_ratings_are_scalars_and_unrated_clips_are_skipped(
     affect: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -248,14 +248,14 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
         ("3.fused.full.npy,0.5,0.5,0.5", "id '3' occurs more than once"),
     ],
 )
-def test_a_wrong_row_is_named(affect: Path, line: str, message: str) -> None:
+def test_invalid_row_is_named(affect: Path, line: str, message: str) -> None:
     with (affect / "train_labels.txt").open("a") as file:
         file.write(line)
     with pytest.raises(DataError, match=message):
         collection(str(affect))
 
 
-def test_one_rating_may_be_missing(affect: Path) -> None:
+def test_one_rating_can_be_missing(affect: Path) -> None:
     with (affect / "train_labels.txt").open("a") as file:
         file.write("13,,0.5,0.5\n14,,,\n\n")
     table = collection(str(affect)).table
@@ -263,7 +263,7 @@ def test_one_rating_may_be_missing(affect: Path) -> None:
     assert table["valence"].isna().sum() == 1
 
 
-def test_an_id_in_both_parts_is_refused(genres: WrittenArrays, tmp_path: Path) -> None:
+def test_id_in_both_splits_is_refused(genres: WrittenArrays, tmp_path: Path) -> None:
     home = tmp_path / "twice"
     for split in ("train", "test"):
         save(home, split, "5", genres.full[next(iter(genres.full))])
@@ -285,7 +285,7 @@ def test_label_files_are_recognised_by_their_header(affect: Path, text: str) -> 
             collection(str(affect))
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^data\.source\.path: there is no folder .*; unpack Kaggle's geoparslp"):
         collection(str(tmp_path / "nothing"))
     with pytest.raises(DataError, match=r"has no train_labels\.txt; expected fma_genre_spectrograms or multitask"):
@@ -295,7 +295,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
         collection(str(tmp_path))
 
 
-def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) -> None:
+def test_missing_array_keeps_row_unless_all_are_missing(affect: Path) -> None:
     (affect / "train" / "3.fused.full.npy").unlink()
     assert "3" in collection(str(affect)).table["id"].tolist()
     for path in (affect / "train").iterdir():
@@ -319,14 +319,14 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
         ),
     ],
 )  # fmt: skip
-def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_other_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     for sync in ("none", "beat"):
         with pytest.raises(DataError, match=message):
             read_precomputed(path, replace(ARRAY_FRONT_END, sync=sync, **changed), 0.0)
 
 
-def test_the_config_brings_the_front_end(config: Callable[..., dict[str, Any]]) -> None:
+def test_config_sets_front_end(config: Callable[..., dict[str, Any]]) -> None:
     for name in ("patreco", "patreco_affect"):
         for override in ("feature=mel", "feature=chroma", "feature=fused"):
             node = config(f"data={name}", "data.source.path=x", override)["feature"]["front"]
@@ -364,7 +364,7 @@ def zipped(path: Path) -> None:
         (lambda path: path.unlink(), "there is no such file"),
     ],
 )
-def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[Path], Any], message: str) -> None:
+def test_invalid_array_gives_reason(tmp_path: Path, write: Callable[[Path], Any], message: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     assert read_precomputed(path, ARRAY_FRONT_END, 0.2).shape == (9, 140)
     write(path)
@@ -372,7 +372,7 @@ def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[
         read_precomputed(path, ARRAY_FRONT_END, 0.2)
 
 
-def test_no_length_is_asked_of_beats_but_one(tmp_path: Path) -> None:
+def test_minimum_length_is_ignored_for_beats(tmp_path: Path) -> None:
     path = save(tmp_path / "mine", "train", "1", np.zeros((140, 2000)))
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 1)))
     assert read_precomputed(locate_array(path, BEAT), BEAT, 30.0).shape == (1, 140)
@@ -381,7 +381,7 @@ def test_no_length_is_asked_of_beats_but_one(tmp_path: Path) -> None:
         read_precomputed(locate_array(path, BEAT), BEAT, 0.0)
 
 
-def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
+def test_integers_and_other_floats_are_read(tmp_path: Path) -> None:
     for kind in (np.float16, np.float32, np.int16, ">f8"):
         values = np.arange(140 * 2).reshape(140, 2).astype(kind)
         np.testing.assert_array_equal(
@@ -389,7 +389,7 @@ def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
         )
 
 
-def test_both_collections_teach_one_network(
+def test_both_collections_train_one_network(
     genres: WrittenArrays, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
     common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a track that is in both
@@ -411,7 +411,7 @@ def test_both_collections_teach_one_network(
         assert {"genre", "valence"} <= set(data.pack.index[data.splits == split].dropna(axis=1, how="all").columns)
 
 
-def test_files_and_rows_that_are_not_used_are_listed(affect: Path) -> None:
+def test_unused_files_and_rows_are_listed(affect: Path) -> None:
     (affect / "train" / "notes.txt").touch()
     with (affect / "train_labels.txt").open("a") as file:
         file.write("987654,,,\n")

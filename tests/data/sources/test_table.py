@@ -45,7 +45,7 @@ def make(tmp_path: Path) -> Callable[..., Collection]:
 Make = Callable[..., Collection]
 
 
-def test_a_path_and_a_genre_are_enough(make: Make, tmp_path: Path) -> None:
+def test_path_and_genre_are_sufficient(make: Make, tmp_path: Path) -> None:
     source = make(six())
     assert source.table["id"].tolist() == list("012345")
     assert source.table["path"].tolist() == [str(tmp_path / f"{i}.wav") for i in range(6)]
@@ -59,7 +59,7 @@ def test_a_path_and_a_genre_are_enough(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
-def test_every_kind_of_file_gives_the_same(tmp_path: Path, kind: str) -> None:
+def test_all_file_formats_give_same_collection(tmp_path: Path, kind: str) -> None:
     columns = six(valence=[0, 0.25, "", 0.5, 0.75, 1], count=[1, 2, 1, 2, 2, ""], id=[f"00{i}" for i in range(6)])
     path = tmp_path / f"t.{kind}"
     if kind == "parquet":
@@ -78,7 +78,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, kind: str) -> None:
     assert source.table["count"].isna().tolist() == [False] * 5 + [True]
 
 
-def test_text_stays_text(make: Make) -> None:
+def test_text_is_not_converted(make: Make) -> None:
     genre = ["None", "NA", "nan", "None", "NA", "nan"]
     source = make(six(genre=genre, id=["007", "1e3", "NULL", "08", "8", "true"]))
     assert source.table["genre"].tolist() == genre
@@ -86,7 +86,7 @@ def test_text_stays_text(make: Make) -> None:
     assert source.table["id"].tolist() == ["007", "1e3", "NULL", "08", "8", "true"]
 
 
-def test_cells_are_those_of_a_csv_file(tmp_path: Path) -> None:
+def test_cells_match_csv_reader(tmp_path: Path) -> None:
     rows = [
         "path, genre ,note",
         '"a, b.wav",rock,"two\nlines"',
@@ -101,13 +101,13 @@ def test_cells_are_those_of_a_csv_file(tmp_path: Path) -> None:
     assert source.table["genre"].tolist() == ["rock", "rock", "jazz", "jazz"]
 
 
-def test_empty_rows_are_none_and_count(tmp_path: Path) -> None:
+def test_empty_rows_are_skipped_but_counted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,genre\na.wav,x\n\n,\nb.wav,y\nb.wav,x\n")
     with pytest.raises(DataError, match="row 5 and row 6 both have id 'b'"):
         collection(str(tmp_path / "t.csv"))
 
 
-def test_a_column_without_a_name_is_no_column(make: Make) -> None:
+def test_unnamed_column_is_skipped(make: Make) -> None:
     assert list(make({"": list(range(6)), **six()}).targets) == ["genre"]
 
 
@@ -122,13 +122,13 @@ def test_ids_are_paths_without_suffix(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../a.wav", "x/../../a.wav", "/etc/a.wav", "..\\a.wav"])
-def test_no_path_climbs_out(make: Make, path: str) -> None:
+def test_paths_stay_inside_folder(make: Make, path: str) -> None:
     with pytest.raises(DataError, match=r"My clips\.csv, row 4: path '.*' is outside "):
         make(six(path=["0.wav", "1.wav", path, "3.wav", "4.wav", "5.wav"]))
 
 
 @pytest.mark.parametrize("path", ["", ".", "  "])
-def test_row_without_path_is_left_out_and_listed(make: Make, path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_row_without_path_is_skipped_and_listed(make: Make, path: str, caplog: pytest.LogCaptureFixture) -> None:
     source = make(six(path=["0.wav", path, "2.wav", "3.wav", "4.wav", "5.wav"], genre=[*"xxyyxy"]))
     assert source.table["id"].tolist() == ["0", "2", "3", "4", "5"]
     assert source.left_out == (LeftOut("row 3", "path is empty", clip=True),)
@@ -137,7 +137,7 @@ def test_row_without_path_is_left_out_and_listed(make: Make, path: str, caplog: 
         make(six(path=[path] * 6))
 
 
-def test_equal_ids_are_named_with_both_rows(make: Make) -> None:
+def test_duplicate_id_is_reported_with_both_rows(make: Make) -> None:
     with pytest.raises(DataError, match=r"clips\.csv, row 3 and row 6 both have id 'b'$"):
         make(six(id=["a", "b", "c", "d", "b", "f"]))
     paths = ["0.wav", "1.wav", "0.mp3", "3.wav", "4.wav", "5.wav"]
@@ -148,7 +148,7 @@ def test_equal_ids_are_named_with_both_rows(make: Make) -> None:
         make(six(id=["a", "b", "", "d", "e", "f"]))
 
 
-def test_the_split_is_read_under_its_usual_names(make: Make) -> None:
+def test_common_names_of_splits_are_read(make: Make) -> None:
     source = make(six(split=["train", "Training", "val", "valid", "validation", "test"]))
     assert source.table["split"].tolist() == ["train", "train", "val", "val", "val", "test"]
     assert list(source.targets) == ["genre"]
@@ -157,7 +157,7 @@ def test_the_split_is_read_under_its_usual_names(make: Make) -> None:
             make(six(split=["train", "train", "val", wrong, "test", "test"]))
 
 
-def test_artists_are_groups_where_no_groups_are(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_artists_are_default_groups(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     source = make(six(artist=["A", "A", "", "B", "B", "None"]))
     assert source.table["group"].fillna("-").tolist() == ["A", "A", "-", "B", "B", "None"]
@@ -172,7 +172,7 @@ def test_artists_are_groups_where_no_groups_are(make: Make, caplog: pytest.LogCa
     assert "has no column group" not in caplog.text
 
 
-def test_an_artist_can_be_learned_and_is_no_group_then(make: Make) -> None:
+def test_artist_target_is_not_used_as_group(make: Make) -> None:
     source = make(six(artist=list("AABBCC")), targets={"artist": "label"})
     assert source.targets["artist"]["classes"] == ["A", "B", "C"]
     assert source.table["group"].isna().all()
@@ -180,7 +180,7 @@ def test_an_artist_can_be_learned_and_is_no_group_then(make: Make) -> None:
 
 
 @pytest.mark.parametrize("spelt", ["licence", "license"])
-def test_titles_and_licences_are_kept_and_not_learned(make: Make, spelt: str) -> None:
+def test_titles_and_licences_are_kept_but_not_targets(make: Make, spelt: str) -> None:
     source = make(six(title=list("ABABAB"), **{spelt: ["CC BY", "CC0", "CC BY", "", "CC BY", "CC0"]}))
     assert list(source.targets) == ["genre"]
     assert source.table["title"].tolist() == list("ABABAB")
@@ -188,7 +188,7 @@ def test_titles_and_licences_are_kept_and_not_learned(make: Make, spelt: str) ->
     assert "- CC BY: 3 clips" in source.card
 
 
-def test_an_official_split_that_parts_a_group_is_refused(make: Make) -> None:
+def test_official_split_with_shared_group_is_refused(make: Make) -> None:
     source = make(six(split=["train", "train", "val", "val", "test", "test"], group=["a", "a", "b", "b", "b", "c"]))
     with pytest.raises(DataError, match="group"):
         Split(kind="official").assign(source.table)
@@ -212,7 +212,7 @@ def test_an_official_split_that_parts_a_group_is_refused(make: Make) -> None:
         (["x", "1", "x", "1", "x", "1"], ("label", "1", "x")),
     ],
 )
-def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any, ...]) -> None:
+def test_kind_of_target_is_inferred_from_column(make: Make, cells: list[Any], spec: tuple[Any, ...]) -> None:
     source = make(six(mine=cells))
     target = source.targets["mine"]
     assert target["kind"] == spec[0]
@@ -253,18 +253,18 @@ def test_a_column_says_what_it_is(make: Make, cells: list[Any], spec: tuple[Any,
         ),
     ],
 )
-def test_a_column_that_teaches_nothing_is_left_out_and_said(
+def test_uninformative_column_is_skipped_and_logged(
     make: Make, cells: list[Any], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert list(make(six(mine=cells)).targets) == ["genre"]
     assert f"column mine is not used as a target: {why}" in caplog.text
 
 
-def test_half_as_many_classes_as_clips_are_the_most(make: Make) -> None:
+def test_number_of_classes_is_at_most_half_of_clips(make: Make) -> None:
     assert make(six(mine=list("aabbcc"))).targets["mine"]["classes"] == ["a", "b", "c"]
 
 
-def test_whole_numbers_of_many_values_are_measured(tmp_path: Path) -> None:
+def test_integers_with_many_values_are_scalar(tmp_path: Path) -> None:
     def kind(values: int) -> str:
         columns = {"path": [f"{i}.wav" for i in range(3 * values)], "mine": [i % values for i in range(3 * values)]}
         return collection(write_table(tmp_path, columns)).targets["mine"]["kind"]
@@ -272,7 +272,7 @@ def test_whole_numbers_of_many_values_are_measured(tmp_path: Path) -> None:
     assert (kind(20), kind(21)) == ("label", "scalar")
 
 
-def test_what_is_declared_goes(make: Make) -> None:
+def test_declared_targets_are_used(make: Make) -> None:
     columns = six(
         valence=[0, 1, 0, 1, 0, 1], tempo=[60, 90, "", 120, 130, 200], code=[1, 2, 3, 1, 2, 3], mood=list("aabbcd")
     )
@@ -303,19 +303,19 @@ def test_what_is_declared_goes(make: Make) -> None:
         ({}, "has no target column"),
     ],
 )
-def test_what_is_declared_wrongly_is_refused(make: Make, targets: dict[str, Any], message: str) -> None:
+def test_invalid_declaration_is_refused(make: Make, targets: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(six(tempo=[60, "", "fast", 120, 130, 200]), targets=targets)
 
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "1_0", "1,5"])
-def test_not_everything_that_python_reads_is_a_number(tmp_path: Path, cell: str) -> None:
+def test_cells_that_only_python_parses_are_not_numbers(tmp_path: Path, cell: str) -> None:
     (tmp_path / "t.csv").write_text(f'path,tempo\na.wav,10\nb.wav,"{cell}"\nc.wav,20\n')
     with pytest.raises(DataError, match=f"row 3: tempo = '{cell}' is not a number"):
         collection(str(tmp_path / "t.csv"), targets={"tempo": "scalar"})
 
 
-def test_a_value_outside_its_range_and_a_lone_class_are_refused(make: Make) -> None:
+def test_value_outside_range_and_single_clip_class_are_refused(make: Make) -> None:
     with pytest.raises(
         DataError, match=r"my-clips: clip '5' has tempo = 230\.0, which is outside the range of the target"
     ):
@@ -330,7 +330,7 @@ def test_a_value_outside_its_range_and_a_lone_class_are_refused(make: Make) -> N
         make(six(mine=[3, "3.0", 3, 3, 3, 3]), targets={"mine": "scalar"})
 
 
-def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_are_merged_for_each_target(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     genre = ["Rock", "Punk", "Jazz", "Jazz", "Talk", ""]
     columns = six(genre=genre, mood=["up", "up", "down", "down", "", "up"])
@@ -365,13 +365,13 @@ def test_classes_are_merged_target_by_target(make: Make, caplog: pytest.LogCaptu
         ("path,mine\na.wav,x\nb.wav,y\n", "has no target column"),
     ],
 )
-def test_a_file_that_is_no_such_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         collection(str(tmp_path / "t.csv"))
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_table_is_refused(tmp_path: Path) -> None:
     for name, content in (
         ("a.csv", b"path\xff\xfe,x"),
         ("b.parquet", b"no parquet"),
@@ -387,12 +387,12 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         collection(str(tmp_path / "folder.csv"))
 
 
-def test_the_folder_of_sounds_must_be_there(make: Make, tmp_path: Path) -> None:
+def test_missing_audio_folder_is_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^audio: there is no folder {tmp_path / 'nowhere'}$"):
         make(six(), audio=str(tmp_path / "nowhere"))
 
 
-def test_the_config_calls_it(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> None:
+def test_config_instantiates_source(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> None:
     path = write_table(tmp_path, six(tempo=[60, 90, 60, 120, 130, 200]), "t.csv")
     targets = "data.source.targets={genre: label, tempo: [40, 220]}"
     node = config("data=table", f"data.source.table={path}", targets)["data"]["source"]

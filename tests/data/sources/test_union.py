@@ -67,7 +67,7 @@ def assert_frames(pack: Any, names: str) -> None:
         np.testing.assert_array_equal(pack.clip(row, 1, 1000), FRAMES[name][1:])
 
 
-def test_ids_get_their_members_name_and_labels_stay_missing(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_ids_are_prefixed_and_labels_stay_missing(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source, pack = joined(genres, moods)
     assert pack.index["id"].tolist() == [
         *(f"genres/{name}" for name in "abcde"), *(f"moods/{name}" for name in "fdbeh")
@@ -80,7 +80,7 @@ def test_ids_get_their_members_name_and_labels_stay_missing(genres: packs_of.Pac
     assert pack.index["energy"][5:].tolist()[:3] == [0.1, 0.2, 0.3]
 
 
-def test_shared_ids_are_one_clip_with_the_labels_of_both(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_shared_ids_merge_clips_with_labels_of_both(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     _, pack = joined(genres, moods, shared_ids=True)
     assert pack.index["id"].tolist() == list("abcdefh")
     assert_frames(pack, "abcdefh")
@@ -94,14 +94,16 @@ def test_shared_ids_are_one_clip_with_the_labels_of_both(genres: packs_of.Packed
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_shared_clips_read_the_same_in_any_order(order: int, genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_order_of_members_does_not_change_shared_clips(
+    order: int, genres: packs_of.Packed, moods: packs_of.Packed
+) -> None:
     _, pack = joined(*[genres, moods][::order], shared_ids=True)
     assert_frames(pack, "".join(pack.index["id"]))
     assert sorted(pack.index["id"]) == list("abcdefh")
     assert pack.index.set_index("id").loc["b", "energy"] == 0.3
 
 
-def test_two_labels_of_one_clip_are_an_error_that_names_it(genres: packs_of.Packed, tmp_path: Path) -> None:
+def test_conflicting_labels_of_clip_are_refused_by_name(genres: packs_of.Packed, tmp_path: Path) -> None:
     second = member(tmp_path, "second", "fgb", GENRES, genre=["x", "x", "x"])
     with pytest.raises(DataError, match=r"^data=union: clip 'b' has two different values of genre"):
         joined(genres, second, shared_ids=True)
@@ -111,7 +113,7 @@ def test_two_labels_of_one_clip_are_an_error_that_names_it(genres: packs_of.Pack
     assert pack.index.set_index("id")["genre"].reindex(list("bfg")).tolist() == ["y", "x", "x"]
 
 
-def test_a_clip_that_is_test_in_one_is_test(tmp_path: Path) -> None:
+def test_test_clip_of_one_member_is_test_clip_of_union(tmp_path: Path) -> None:
     """What one set of labels tests on, the other must not teach."""
     first = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
@@ -125,7 +127,7 @@ def test_a_clip_that_is_test_in_one_is_test(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
-def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path, moods: packs_of.Packed) -> None:
+def test_split_of_shared_clips_is_taken_from_either_member(tmp_path: Path, moods: packs_of.Packed) -> None:
     first = member(
         tmp_path,
         "one",
@@ -148,7 +150,7 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
         Split("official").assign(pack.index, list(source.targets))
 
 
-def test_groups_of_shared_clips_are_those_of_whoever_knows_them(tmp_path: Path) -> None:
+def test_group_of_shared_clip_is_taken_from_either_member(tmp_path: Path) -> None:
     first = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
     two = member(tmp_path, "two", "bc", {"energy": scalar_target()}, energy=[0.5, 0.5])
     for source, group in ((first, ["bach", None]), (two, ["holst", "holst"])):
@@ -157,7 +159,7 @@ def test_groups_of_shared_clips_are_those_of_whoever_knows_them(tmp_path: Path) 
     assert pack.index["group"].tolist() == ["bach", "holst", "holst"]
 
 
-def test_the_same_sound_in_two_members_is_seen(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_same_audio_in_two_members_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     """Under prefixed ids it could be learned in one and tested in the other."""
     source, pack = joined(genres, moods)
     with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; drop"):
@@ -177,33 +179,33 @@ def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> N
     assert genres.targets == GENRES  # as it was
 
 
-def test_a_label_in_one_and_a_scalar_in_the_other_is_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
+def test_conflicting_kinds_of_target_are_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
     second = member(tmp_path, "second", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
     with pytest.raises(DataError, match=r"^data=union: genre is a scalar in second and a label in a previous"):
         joined(genres, second)
 
 
-def test_one_is_no_union(genres: packs_of.Packed) -> None:
+def test_single_member_is_refused(genres: packs_of.Packed) -> None:
     for given in ({}, {"genres": genres}):
         with pytest.raises(DataError, match=r"needs two collections or more; .* data\.source\.packs=\[folder,folder\]"):
             union.collection(given)
 
 
-def test_it_says_what_its_members_say(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_descriptions_of_members_are_joined(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source, _ = joined(genres, moods)
     assert (source.name, source.title) == ("genres+moods", "Genres + Moods")
     assert (source.card, source.note) == ("# genres\n\n# moods", "genres. moods.")
     assert source.extra == {"licences": {"CC0": 10, "genres": 1, "moods": 1}}
 
 
-def test_its_hash_is_of_the_frames_of_all(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
+def test_hash_depends_on_frames_of_all_members(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
     second = member(tmp_path, "second", "fdbea", MOODS, energy=[0.1] * 5, mood=["calm"] * 5)
     hashes = [joined(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, second))]
     assert len(set(hashes)) == 3
     assert hashes[0] == joined(genres, moods)[1].manifest["sha256"]
 
 
-def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -> None:
+def test_packs_with_equal_names_stay_separate(genres: packs_of.Packed, tmp_path: Path) -> None:
     others = [member(tmp_path / str(i), "genres", "fgh", GENRES, genre=["x", "y", "x"]) for i in range(2)]
     source = union.collection(packs=[str(first.opened.folder) for first in (genres, *others)])
     assert len(source.members) == 3
@@ -212,13 +214,13 @@ def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -
     assert_frames(pack, "abcdefghfgh")
 
 
-def test_members_of_another_front_end_are_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_member_with_other_front_end_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source = union.collection({"genres": genres, "moods": moods})
     with pytest.raises(DataError, match=r"was written with another front end; add feature\.front\.n_mels=3"):
         source.pack(LogMelChroma(n_chroma=1), PackOptions())
 
 
-def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, tmp_path: Path) -> None:
+def test_collections_without_pack_are_prepared(genres: packs_of.Packed, tmp_path: Path) -> None:
     """Beside packs, of the same front end and by the same rules."""
     read: list[str] = []
 
@@ -236,7 +238,7 @@ def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, 
     assert read == list("fgh")
 
 
-def test_a_module_masks_what_is_missing_and_measures_all(
+def test_datamodule_marks_missing_labels_and_uses_all_frames(
     genres: packs_of.Packed, moods: packs_of.Packed, config: Callable[..., dict[str, Any]]
 ) -> None:
     """From the words of a command line to batches."""
@@ -265,7 +267,7 @@ def test_a_module_masks_what_is_missing_and_measures_all(
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_loading_processes_read_the_same(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_workers_do_not_change_batches_of_union(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     batches = []
     for workers in (0, 2):
@@ -280,7 +282,7 @@ def test_loading_processes_read_the_same(genres: packs_of.Packed, moods: packs_o
         assert torch.equal(first.row, second.row)
 
 
-def test_a_union_of_a_union_reads_through(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
+def test_union_of_unions_is_read(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
     more = member(tmp_path, "more", "gc", {"energy": scalar_target()}, energy=[0.5, 0.6])
     inner = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     source = union.collection({"inner": inner, "more": more})  # type: ignore[dict-item]
@@ -288,7 +290,7 @@ def test_a_union_of_a_union_reads_through(genres: packs_of.Packed, moods: packs_
     assert_frames(pack, "abcdefhgc")
 
 
-def test_members_are_left_as_they_were(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_members_are_not_modified(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     before = [m.opened.index.copy() for m in (genres, moods)]
     joined(genres, moods, shared_ids=True)
     for m, table in zip((genres, moods), before, strict=True):
