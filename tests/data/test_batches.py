@@ -1,4 +1,4 @@
-"""Batches hold what the pack holds, in an order that neither workers nor devices change."""
+"""Tests of batches and of the sampler of crops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CROP = 10
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    """Frames that say where they are from: the clip in the first bin, the frame in the second."""
+    """Return a pack whose frames contain the index of the clip in the first bin and of the frame in the second."""
     clips = [np.stack([np.full(count, clip), np.arange(count)], 1) for clip, count in enumerate(LENGTHS)]
     return write_pack(
         tmp_path_factory.mktemp("pack") / "positions", pd.DataFrame({"id": range(len(LENGTHS))}), clips, {}
@@ -89,7 +89,7 @@ def test_several_crops_are_evenly_spaced(pack: Pack, crop: int, crops: int) -> N
     assert batch.y["genre"].tolist() == [10 * row for row in rows]
     assert len(batch.x) == len(batch.lengths) == crops * len(rows)
     for index, row in enumerate(rows):
-        selection = slice(index * crops, (index + 1) * crops)  # the crops of a clip follow one another
+        selection = slice(index * crops, (index + 1) * crops)  # the crops of a clip are consecutive
         assert (batch.x[selection, 0, 0] == row).all()
         room = max(0, LENGTHS[row] - crop)
         starts = batch.x[selection, 0, 1].int().tolist()
@@ -125,7 +125,7 @@ def test_epoch_depends_only_on_seed_and_number() -> None:
     assert epoch(3) != epoch(4)
     assert epoch(3) != epoch(3, seed=1)
     positions = [{i: position for batch in epoch(number) for i, position in batch} for number in (0, 1)]
-    assert all(positions[0][i] != positions[1][i] for i in range(23))  # other crops, too
+    assert all(positions[0][i] != positions[1][i] for i in range(23))  # the crops differ
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -143,9 +143,9 @@ def test_epoch_contains_each_clip_once(shuffle: bool) -> None:
 def test_training_ranks_share_batches_of_one_device(world: int, count: int) -> None:
     complete = epoch(1, count=count, seed=7)
     ranks = [epoch(1, count=count, seed=7, rank=rank, world=world) for rank in range(world)]
-    assert len({len(rank) for rank in ranks}) == 1  # or the others wait for ever
+    assert len({len(rank) for rank in ranks}) == 1  # otherwise other ranks would wait
     for step, shares in enumerate(zip(*ranks, strict=True)):
-        assert len({len(share) for share in shares}) == 1  # or the mean of their gradients is not that of the batch
+        assert len({len(share) for share in shares}) == 1  # required for the mean gradient of the batch
         together = [pick for share in shares for pick in share]
         assert len(set(together)) == len(together)
         assert set(together) <= set(complete[step])
@@ -170,7 +170,7 @@ def lengths_of(count: int) -> np.ndarray:
 
 
 def padding(batches: list[list[tuple[int, float]]], lengths: np.ndarray) -> float:
-    """Frames that mean nothing, as a share of all."""
+    """Return the share of padding in the frames of batches."""
     each = [lengths[[i for i, _ in batch]] for batch in batches]
     return 1 - sum(share.sum() for share in each) / sum(share.max() * len(share) for share in each)
 
@@ -188,7 +188,7 @@ def test_buckets_contain_each_clip_once_with_less_padding(count: int, shuffle: b
 
 
 def test_buckets_change_in_each_epoch() -> None:
-    """Batches come in another order, and with more clips than a pool holds, with other clips in them."""
+    """The order of batches changes, and with more clips than a pool holds, also their clips."""
     count = 2 * BUCKET * 8
     lengths = lengths_of(count)
     first, second, repeated = (epoch(number, count=count, lengths=lengths) for number in (0, 1, 0))
@@ -197,7 +197,7 @@ def test_buckets_change_in_each_epoch() -> None:
     sets = [{frozenset(i for i, _ in batch) for batch in batches} for batches in (first, second)]
     assert len(sets[0] & sets[1]) < len(sets[0]) / 4
     means = [np.mean([lengths[i] for i, _ in batch]) for batch in first]
-    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # not from short to long
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # batches are not ordered by length
     assert {i: position for batch in first for i, position in batch} != {
         i: position for batch in second for i, position in batch
     }
@@ -225,7 +225,7 @@ def test_weights_sample_with_replacement_in_proportion() -> None:
     drawn: Counter[int] = Counter()
     for number in range(300):
         batches = epoch(number, count=20, weights=weights)
-        assert sum(map(len, batches)) == 20  # an epoch is as long as ever
+        assert sum(map(len, batches)) == 20  # the length of an epoch does not change
         drawn.update(i % 4 for batch in batches for i, _ in batch)
         assert all(0 <= position < 1 for batch in batches for _, position in batch)
     assert [drawn[i] / 6000 for i in range(4)] == pytest.approx([0.1, 0, 0.3, 0.6], abs=0.025)
@@ -236,7 +236,7 @@ def test_weights_sample_with_replacement_in_proportion() -> None:
 
 @dataclass
 class PackedSource:
-    """A pack that is there already, as a source."""
+    """Source with an existing pack."""
 
     opened: Pack
     targets: dict[str, dict[str, Any]]
@@ -247,7 +247,7 @@ class PackedSource:
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]:
-    """Clips of very different lengths and of classes of very different sizes, some without one."""
+    """Return a factory of data modules with unequal clip lengths and class sizes, and some missing labels."""
     rng = np.random.default_rng(0)
     genre = np.array(["a"] * 60 + ["b"] * 15 + ["c"] * 5 + [None] * 20, object)[rng.permutation(100)]
     frames = [rng.random((length, 3)) for length in rng.integers(20, 200, 100)]
@@ -266,7 +266,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]
 
 
 def test_balanced_sampling_draws_classes_equally_often(uneven: Callable[..., MusicData]) -> None:
-    """And the clips without one as often as any on average."""
+    """Clips without a label are drawn as often as the average clip."""
     data = uneven(balanced_sampling="genre", crop=0.5, batch_size=16)
     y = data.y["genre"][data.rows("train")].numpy()
     sampler, drawn = data.train_dataloader().sampler, Counter[int]()
@@ -278,7 +278,7 @@ def test_balanced_sampling_draws_classes_equally_often(uneven: Callable[..., Mus
     assert split[-1] == pytest.approx(missing, abs=0.02)
     for label in range(3):
         assert split[label] == pytest.approx((1 - missing) / 3, abs=0.02)
-    assert len(split) == 4  # of the class without a clip nothing can be drawn
+    assert len(split) == 4  # a class without clips is not drawn
 
 
 def test_balanced_sampling_applies_only_to_training(uneven: Callable[..., MusicData]) -> None:
@@ -317,7 +317,7 @@ def test_buckets_of_datamodule_reduce_padding_and_keep_each_clip(uneven: Callabl
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_number_of_workers_does_not_change_batches(uneven: Callable[..., MusicData], options: dict[str, Any]) -> None:
-    """Real worker processes."""
+    """Compare batches of worker processes with those of this process."""
     modules = [uneven(**{"crop": 0.5, "batch_size": 8, **options}, workers=workers) for workers in (0, 1, 2)]
     alone, *helped = (list(data.train_dataloader()) for data in modules)
     assert len(alone) == 8
@@ -345,7 +345,7 @@ def test_several_crops_are_evaluated_in_order(uneven: Callable[..., MusicData], 
 
 @pytest.fixture(scope="module")
 def music(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
-    """The demo, set up."""
+    """Return a factory of data modules of the demo after setup."""
 
     def make(*overrides: str) -> MusicData:
         data = build_datamodule(config("feature=chroma", *overrides))
@@ -387,7 +387,7 @@ def test_devices_evaluate_each_clip_of_demo_once(music: Callable[..., MusicData]
                 sizes.append(len(batch.row))
                 evaluated.update(batch.row.tolist())
         assert evaluated == Counter(np.flatnonzero(data.splits == split).tolist())
-        assert max(sizes) == 5  # clips of a device, whose memory does not grow with their number
+        assert max(sizes) == 5  # clips of a device are limited, and so is its memory
 
 
 def test_two_devices_train_on_batches_of_one_device(music: Callable[..., MusicData]) -> None:
@@ -400,7 +400,7 @@ def test_two_devices_train_on_batches_of_one_device(music: Callable[..., MusicDa
         rows = [*first.row.tolist(), *second.row.tolist()]
         assert sorted(rows) == sorted(complete.row.tolist())
         positions = [complete.row.tolist().index(row) for row in rows]
-        assert torch.equal(torch.cat([first.x, second.x]), complete.x[positions])  # the same crops, too
+        assert torch.equal(torch.cat([first.x, second.x]), complete.x[positions])  # the crops are equal
 
 
 def test_pack_is_read_from_configured_folder(music: Callable[..., MusicData], packs: Path) -> None:

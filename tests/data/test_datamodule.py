@@ -1,4 +1,4 @@
-"""The data module measures the training part alone, and shows of a frame what the view says."""
+"""Tests of the data module."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Compose = Callable[..., dict[str, Any]]
 
 
 def pack_alone(datamodule: MusicData) -> Pack:
-    """Without further processes, which cost more than they save here."""
+    """Open the pack of a data module with one process, which is fastest for few clips."""
     return open_pack(datamodule.source, datamodule.feature.front, replace(datamodule.pack_options, workers=1))
 
 
 @pytest.fixture(scope="module", params=VIEWS)
 def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
-    """The demo, seen through each view."""
+    """Return the data module of the demo for each view."""
     datamodule = build_datamodule(config(f"feature={request.param}"))
     pack_alone(datamodule)
     datamodule.setup()
@@ -88,7 +88,7 @@ def test_unknown_split_is_refused(data: MusicData) -> None:
 
 @pytest.fixture
 def holes(tmp_path: Path) -> MusicData:
-    """Nine clips of the demo, some without a label, some without a value."""
+    """Return a data module of nine clips of the demo with missing labels and values."""
     demo = collection()
     table = demo.table.groupby("genre").head(3).reset_index(drop=True)
     table = table.assign(id=list("abcdefghi"), split=["train", "val", "test"] * 3)
@@ -142,7 +142,7 @@ def test_invalid_collection_is_refused_with_one_line() -> None:
 
 @pytest.mark.parametrize("name", ["start", "frames", "content", "row", "member"])
 def test_target_with_reserved_name_is_refused_or_kept(name: str, tmp_path: Path) -> None:
-    """A user's column `start` must not become the place of a clip in the map."""
+    """A user's column `start` must not replace the start of a clip in the pack."""
     demo = collection()
     table = demo.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
     try:
@@ -168,7 +168,7 @@ def test_classes_are_merged_and_others_become_missing() -> None:
         merge_classes(column, {"loud": ["rock"], "soft": ["ambient"]})
 
 
-# a pack that is there already, as a source
+# a source with an existing pack
 
 
 @dataclass
@@ -186,7 +186,7 @@ GENRE = {"genre": {"kind": "label", "classes": ["a", "b"], "note": ""}}
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    """Thirty clips of 150 to 440 frames; the last two are copies of the first."""
+    """Return a pack of thirty clips of 150 to 440 frames; the last two are copies of the first."""
     rng = np.random.default_rng(0)
     frames = [rng.random((150 + 10 * i, 3)) for i in range(28)]
     table = pd.DataFrame({"id": range(30), "group": None, "genre": ["a", "b"] * 15})
@@ -263,13 +263,13 @@ def test_dropped_duplicate_is_in_no_split(given: Given) -> None:
         module(given, split=Split("random"))
 
 
-# several crops of a clip, judged by the mean of what is said of them
+# mean prediction over several crops of a clip
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("eval_crops", [1, 3])
 def test_prediction_of_clip_is_mean_over_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
-    """By a real trainer, against the network applied crop by crop."""
+    """Compare a trainer with the network applied to each crop."""
     composed = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
     datamodule = build_datamodule(composed)
     pack_alone(datamodule)

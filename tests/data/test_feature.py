@@ -1,4 +1,4 @@
-"""A view says which columns of a frame a network sees; how frames come about, the front end does."""
+"""Tests of views of frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_view_selects_columns(view: str, columns: range) -> None:
 
 
 def test_tone_has_one_pitch_class_and_one_mel_band() -> None:
-    """By what a tone of 440 Hz is: A, and nothing far above it."""
+    """A tone of 440 Hz has the pitch class A and no energy in higher bands."""
     feature = Feature("fused")
     middle = frames(TONE, feature.front)[20]
     assert np.argmax(middle[Feature("chroma").columns]) == 9

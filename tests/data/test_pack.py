@@ -1,4 +1,4 @@
-"""A pack gives back what was written, is there whole or not at all, and notices what was done to it."""
+"""Tests of packs: reading, atomic writing and detection of changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index
 
 @pytest.fixture(scope="module")
 def clips() -> list[np.ndarray]:
-    """Frames of real clips of several lengths, down to one frame."""
+    """Return frames of real clips of several lengths, down to one frame."""
     audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
     return [frames(audio[:count], LogMelChroma()) for count in SAMPLES]
 
@@ -85,7 +85,7 @@ def test_old_pack_is_replaced_completely(pack: Pack, clips: list[np.ndarray]) ->
     assert new.manifest["name"] == "other"
     np.testing.assert_array_equal(new.clip(0), clips[3].astype(np.float16))
     new.verify()
-    np.testing.assert_array_equal(pack.clip(1), clips[1].astype(np.float16))  # who still reads the old one, can
+    np.testing.assert_array_equal(pack.clip(1), clips[1].astype(np.float16))  # an opened pack can still be read
 
 
 @pytest.mark.parametrize("row", range(len(SAMPLES)))
@@ -115,7 +115,7 @@ def test_hash_depends_only_on_frames(pack: Pack, clips: list[np.ndarray]) -> Non
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
 def test_mixed_files_of_two_packs_are_refused(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
-    """As many frames and as many clips, but not the same."""
+    """The packs have equal numbers of frames and clips with different values."""
     other = write_pack(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
     assert other.frames.shape == pack.frames.shape
     (pack.folder / name).write_bytes((other.folder / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Whatever ends a draft, and wherever, what was whole is kept, and going on ends with the same bytes."""
+"""Tests of crash-safe writing of packs: resumed drafts have the same bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from etude.errors import DataError
 from etude.files.atomic import remove_folder, write_text
 from etude.files.ownership import LIST, open_folder
 
-LENGTHS = (3, 1, 0, 5, 2)  # a clip that was skipped is in the middle
+LENGTHS = (3, 1, 0, 5, 2)  # the clip in the middle is skipped
 BINS = 4
 NAMES = ("one", "été ♫", "drei", "4", "fünf")
 
@@ -50,7 +50,7 @@ TABLE = pd.DataFrame({"id": NAMES, "genre": list("xyxyx")})
 
 
 def resume(folder: Path) -> PackWriter:
-    """Open a draft and add what it lacks."""
+    """Open a draft and append the missing clips."""
     with PackWriter(folder) as draft:
         for index in range(len(draft.entries), len(LENGTHS)):
             draft.append(ENTRIES[index], clip(index) if LENGTHS[index] else None)
@@ -63,7 +63,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def complete_files(tmp_path: Path) -> dict[str, bytes]:
-    """The files of a draft that nothing interrupted."""
+    """Return the files of a draft without interruption."""
     resume(tmp_path / "complete_files")
     return content(tmp_path / "complete_files")
 
@@ -81,7 +81,7 @@ def test_draft_has_frames_in_order_and_line_for_each_clip(complete_files: dict[s
     assert complete_files[FRAMES] == b"".join(clip(index).tobytes() for index in range(len(LENGTHS)))
     lines = complete_files[JOURNAL].decode().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(NAMES)
-    assert "♫" in lines[1]  # for whoever looks into it
+    assert "♫" in lines[1]  # readable text
 
 
 @pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
@@ -115,7 +115,7 @@ def lines_before(text: bytes, stop: int) -> int:
 
 
 def test_truncated_journal_resumes_after_last_complete_line(complete_files: dict[str, bytes], tmp_path: Path) -> None:
-    """Wherever a kill can cut it, in the middle of a letter too."""
+    """The journal is cut at each byte, also inside a character."""
     text = complete_files[JOURNAL]
     for stop in (*range(0, len(text) - 60, 11), *range(len(text) - 60, len(text))):
         folder = write_files(tmp_path / "cut", complete_files | {JOURNAL: text[:stop]})
@@ -143,7 +143,7 @@ def test_truncated_frames_resume_after_last_complete_clip(complete_files: dict[s
 def test_frames_behind_the_last_line_are_dropped(
     more: bytes, lines: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """What a kill between frames and their line leaves."""
+    """Frames are written before their line, and a kill may occur between the two."""
     text = b"".join(complete_files[JOURNAL].splitlines(keepends=True)[:lines])
     kept = complete_files[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
     folder = write_files(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
@@ -251,7 +251,7 @@ def test_pack_is_replaced(tmp_path: Path) -> None:
 
 
 def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Ctrl-C just before the n-th call of a method of Path; returns how to take that back."""
+    """Raise KeyboardInterrupt before the n-th call of a method of Path; return a function that restores it."""
     real, calls = getattr(os, method), 0
 
     def stopping(self: Path, *args: object) -> object:
@@ -267,7 +267,7 @@ def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_interrupted_replacement_is_recovered(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the two names there is no pack; the old one comes back, the new one is still there to be finished."""
+    """Between the two renames there is no pack; the old pack is restored, and the new draft can be finished."""
     old, new = two_packs(tmp_path)
     go_on_again = interrupted_at(step, "rename", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -298,7 +298,7 @@ def test_leftovers_of_interrupted_replacement_are_removed(tmp_path: Path) -> Non
 def test_interrupted_finish_leaves_no_temporary_files(
     method: str, step: int, complete_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file of the end is written beside and renamed; none that is not renamed stays in the pack."""
+    """Each file is written under a temporary name and renamed; no temporary file remains in the pack."""
     with PackWriter(write_files(tmp_path / ".sure.part", complete_files)) as draft:
         expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
     folder = write_files(tmp_path / ".mine.part", complete_files)
@@ -306,7 +306,7 @@ def test_interrupted_finish_leaves_no_temporary_files(
     with pytest.raises(KeyboardInterrupt), PackWriter(folder) as draft:
         draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     go_on_again()
-    monkeypatch.setattr("os.getpid", lambda: 1)  # another process goes on
+    monkeypatch.setattr("os.getpid", lambda: 1)  # another process resumes
     with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES
         again = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})

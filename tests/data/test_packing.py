@@ -1,4 +1,4 @@
-"""A pack is made once, gone on with after any interruption, and made of what still holds when its files change."""
+"""Tests of the preparation of packs: caching, resuming and updating."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from etude.files.ownership import LIST
 
 FRONT = LogMelChroma(n_mels=40)
 COUNT = 12
-DRAFTED = 7  # clips of a draft before it is interrupted
-CHANGED = 3  # of the clip that changes
+DRAFTED = 7  # clips in the draft before the interruption
+CHANGED = 3  # index of the clip that changes
 TARGETS = {"genre": {"kind": "label", "classes": ["x", "y"], "note": ""}}
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Collection:
-    """Twelve pieces of a real clip, each of another length."""
+    """Return a collection of twelve excerpts of a real clip with different lengths."""
     audio = 0.5 * decode(sorted((HOME / "clips" / "electronic").iterdir())[0], 22050)
     paths = [tmp_path / f"{i}.wav" for i in range(COUNT)]
     for i, path in enumerate(paths):
@@ -57,12 +57,12 @@ def packs(tmp_path: Path) -> Path:
 
 
 class Reading:
-    """The usual reader, and what it was asked for.
+    """Reader that records the files that it reads.
 
     Attributes:
-        names: Files that were read so far.
-        stop: Ctrl-C comes when as many were read; none: never.
-        deaf: Files that cannot be read for now.
+        names: Names of the files that were read.
+        stop: Number of files after which KeyboardInterrupt is raised; None for never.
+        unreadable: Files that cannot be decoded.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def content(home: Path) -> dict[str, bytes]:
 
 
 def visible_names(packs: Path) -> list[str]:
-    """What stands in the folder of packs, without locks."""
+    """Return the names in the folder of packs, without locks."""
     return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST)))
 
 
@@ -100,12 +100,12 @@ def prepare(source: Collection, packs: Path, reading: Reading | None = None, **o
 
 
 def new_files(source: Collection, tmp_path: Path, **options: Any) -> dict[str, bytes]:
-    """The files of a pack that is made from scratch."""
+    """Return the files of a newly prepared pack."""
     return content(prepare(source, tmp_path / "new_files", **options).folder)
 
 
 def assert_frames(pack: Pack, table: pd.DataFrame) -> None:
-    """Against the front end itself."""
+    """Compare the frames of a pack with those of the front end."""
     assert pack.index["id"].tolist() == table["id"].tolist()
     assert pack.index["genre"].tolist() == table["genre"].tolist()
     for row, path in enumerate(table["path"]):
@@ -116,7 +116,7 @@ def test_pack_has_frames_of_each_clip_in_order(source: Collection, packs: Path) 
     pack = prepare(source, packs)
     assert_frames(pack, source.table)
     assert set(content(pack.folder)) == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
-    assert "path" not in pack.index  # a pack goes to other machines
+    assert "path" not in pack.index  # a pack can be copied to other machines
     assert b"/tmp" not in b"".join(content(pack.folder).values())
     description = pack.manifest["origin"]["collection"]
     assert (description["name"], description["title"], description["targets"]) == ("mine", "Mine", TARGETS)
@@ -133,7 +133,9 @@ def test_pack_is_prepared_once(source: Collection, packs: Path, reading: Reading
     assert len(reading.names) == COUNT
     assert second.folder == first.folder
     assert content(second.folder) == before
-    assert [path.stat().st_mtime_ns for path in sorted(first.folder.iterdir())] == stamps  # not even written again
+    assert [
+        path.stat().st_mtime_ns for path in sorted(first.folder.iterdir())
+    ] == stamps  # the files were not written again
     assert visible_names(packs) == [first.folder.name]
 
 
@@ -179,7 +181,7 @@ def removed(source: Collection) -> Collection:
 
 
 def moved(source: Collection) -> Collection:
-    """As a whole: every file has another path."""
+    """Return the collection with another path of each file."""
     home = Path(source.table["path"][0]).parent / "elsewhere"
     home.mkdir()
     paths = [Path(path).rename(home / Path(path).name) for path in source.table["path"]]
@@ -192,7 +194,7 @@ def touched(source: Collection) -> Collection:
 
 
 def copied(source: Collection) -> Collection:
-    """Every file written anew with the same bytes, as by a second download."""
+    """Return the collection after each file was written again with the same bytes, as by a second download."""
     for path in map(Path, source.table["path"]):
         data = path.read_bytes()
         path.unlink()
@@ -231,7 +233,7 @@ def recorded_again(source: Collection) -> Collection:
 
 
 def changed_in_place(source: Collection) -> Collection:
-    """Other samples, as many bytes."""
+    """Return the collection after a file was overwritten with other samples of the same size."""
     path = Path(source.table["path"][CHANGED])
     data = bytearray(path.read_bytes())
     data[-8000:-4000] = data[-4000:]
@@ -277,7 +279,7 @@ def test_only_changed_clips_of_finished_pack_are_computed(
 
 
 def interrupted(source: Collection, packs: Path, reading: Reading, stop: int = DRAFTED) -> Path:
-    """A draft in which some clips are done; returns its folder."""
+    """Interrupt the preparation after some clips; return the folder of the draft."""
     reading.stop = len(reading.names) + stop
     with pytest.raises(KeyboardInterrupt):
         prepare(source, packs, reading)
@@ -290,7 +292,7 @@ def interrupted(source: Collection, packs: Path, reading: Reading, stop: int = D
 def test_interrupted_draft_is_resumed(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
     draft = interrupted(source, packs, reading)
     assert len(read_journal(draft)) == DRAFTED
-    assert not [path for path in packs.iterdir() if not path.name.startswith(".")]  # nothing that looks like a pack
+    assert not [path for path in packs.iterdir() if not path.name.startswith(".")]  # no complete pack
     pack = prepare(source, packs, reading)
     assert reading.names == [f"{i}.wav" for i in range(DRAFTED, COUNT)]
     assert content(pack.folder) == new_files(source, tmp_path)
@@ -334,7 +336,9 @@ def test_draft_reuses_clips_of_itself_and_of_old_pack(
     half = replace(source, table=source.table[:6])
     old = content(prepare(half, packs).folder)
     draft = interrupted(source, packs, reading, stop=2)
-    assert content(draft.with_name(draft.name.removeprefix(".").removesuffix(".part"))) == old  # stays until then
+    assert (
+        content(draft.with_name(draft.name.removeprefix(".").removesuffix(".part"))) == old
+    )  # the old pack is kept until then
     changed = changed_in_place(added_in_front(source))
     pack = prepare(changed, packs, reading)
     assert sorted(reading.names) == sorted(["new.wav", f"{CHANGED}.wav", *(f"{i}.wav" for i in range(8, COUNT))])
@@ -346,7 +350,7 @@ def test_collection_may_change_twice_before_pack_is_complete(
 ) -> None:
     interrupted(source, packs, reading)
     once = added_in_between(source)
-    interrupted(once, packs, reading, stop=0)  # four clips were taken over, then came the new one
+    interrupted(once, packs, reading, stop=0)  # four clips were reused before the new one
     twice = replace(once, table=once.table.iloc[1:])
     pack = prepare(twice, packs, reading)
     assert sorted(reading.names) == sorted(["new.wav", *(f"{i}.wav" for i in range(DRAFTED, COUNT))])
@@ -409,7 +413,7 @@ def test_damaged_draft_resumes_from_intact_clips(
 
 
 def test_damaged_frames_are_not_reused(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
-    """A bit that flipped on disk is a clip to be made again, not one to be copied into the next pack."""
+    """A clip with a flipped bit on disk is computed again, not copied into the next pack."""
     pack = prepare(source, packs)
     data = bytearray((pack.folder / FRAMES).read_bytes())
     data[int(pack.starts[CHANGED]) * 2 * FRONT.bins] ^= 1
@@ -422,7 +426,7 @@ def test_damaged_frames_are_not_reused(source: Collection, packs: Path, reading:
 
 
 def clips_behind(name: str, stop: int, pack: Pack) -> list[str]:
-    """Files whose frames, or whose line, do not end before a place in the pack's file."""
+    """Return the files whose frames or lines end after a position in a file of the pack."""
     if name not in (FRAMES, JOURNAL):
         return []
     sizes = pack.lengths * 2 * FRONT.bins
@@ -436,7 +440,7 @@ def clips_behind(name: str, stop: int, pack: Pack) -> list[str]:
 def test_damaged_pack_is_repaired(
     name: str, share: float, source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
-    """From the clips that are still there."""
+    """The remaining clips are reused."""
     pack = prepare(source, packs)
     whole = (pack.folder / name).read_bytes()
     stop = int(share * len(whole))
@@ -449,14 +453,14 @@ def test_damaged_pack_is_repaired(
 
 @pytest.mark.parametrize("name", [MANIFEST, INDEX, FRAMES, JOURNAL])
 def test_pack_with_missing_file_is_repaired(name: str, source: Collection, packs: Path, tmp_path: Path) -> None:
-    """Although nothing of the collection changed."""
+    """The collection has not changed."""
     pack = prepare(source, packs)
     (pack.folder / name).unlink()
     assert content(prepare(source, packs).folder) == new_files(source, tmp_path)
 
 
 def steps(method: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C just before the n-th time that a file or folder gets its name."""
+    """Raise KeyboardInterrupt before the n-th rename of a file or folder."""
     real, calls = getattr(os, method), 0
 
     def stopping(self: Path, *args: object) -> object:
@@ -474,7 +478,7 @@ def test_interruption_at_end_loses_no_clip(
     method: str, step: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """A pack is there already; the new one takes its place."""
+    """The new pack replaces an existing pack."""
     prepare(source, packs)
     changed = added_at_the_end(source)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -502,7 +506,7 @@ def test_interruption_during_label_update_loses_no_clip(
     assert {name: data for name, data in content(again.folder).items() if name in expected} == expected
 
 
-# what is left out, and when that is too much
+# skipped clips and their limit
 
 
 def skipped(pack: Pack) -> dict[str, str]:
@@ -523,7 +527,7 @@ def test_undecodable_clip_is_skipped_and_listed(source: Collection, packs: Path)
 def test_skipped_clip_is_retried_only_after_file_changed(
     source: Collection, packs: Path, reading: Reading, tmp_path: Path
 ) -> None:
-    """Labels that change are no reason to decode a broken file once more."""
+    """Changed labels do not cause a broken file to be decoded again."""
     broken = Path(source.table["path"][4])
     whole = broken.read_bytes()
     broken.write_text("no music")
@@ -555,12 +559,12 @@ def test_missing_file_is_added_when_it_exists(source: Collection, packs: Path, r
 def test_named_pipe_is_skipped(source: Collection, packs: Path) -> None:
     path = Path(source.table["path"][4])
     path.unlink()
-    os.mkfifo(path)  # opening it would wait for a writer
+    os.mkfifo(path)  # opening a pipe waits for a writer
     assert skipped(prepare(source, packs)) == {"clip4": f"{path}: is not a regular file"}
 
 
 def test_retry_reads_only_skipped_clips(source: Collection, packs: Path, reading: Reading, tmp_path: Path) -> None:
-    """As when ffmpeg was installed since."""
+    """An example is a later installation of ffmpeg."""
     reading.unreadable = {"4.wav"}
     pack = prepare(source, packs, reading)
     assert list(skipped(pack)) == ["clip4"]
@@ -593,7 +597,7 @@ def test_too_many_broken_clips_are_refused_early(source: Collection, packs: Path
         f"{source.table['path'][0]}: is no music; repair or remove these files, or increase data.max_skipped"
     )
     assert reading.names == ["0.wav", "1.wav"]
-    assert visible_names(packs) == []  # a wrong path leaves nothing
+    assert visible_names(packs) == []  # no files are left
 
 
 def test_clips_before_too_many_broken_are_kept(source: Collection, packs: Path, reading: Reading) -> None:
@@ -607,7 +611,7 @@ def test_clips_before_too_many_broken_are_kept(source: Collection, packs: Path, 
 
 
 def test_repeated_call_does_not_allow_more_broken_clips(source: Collection, packs: Path, reading: Reading) -> None:
-    """What an interrupted draft skipped counts as well."""
+    """Clips that an interrupted draft skipped count as well."""
     reading.unreadable = {"2.wav", "5.wav"}
     for _ in range(2):
         with pytest.raises(DataError, match="2 of 12 clips were skipped"):
@@ -628,7 +632,7 @@ def test_collection_without_sound_is_refused_for_any_limit(source: Collection, p
 
 
 def test_short_clips_are_skipped(source: Collection, packs: Path) -> None:
-    """Lengths are 5000 + 900 i samples."""
+    """Clip i has 5000 + 900 i samples."""
     pack = prepare(source, packs, shortest=0.3, max_skipped=0.5)
     assert pack.index["id"].tolist() == [f"clip{i}" for i in range(2, COUNT)]
     assert skipped(pack) == {
@@ -662,7 +666,7 @@ def test_each_invalid_file_is_listed_and_skipped(packs: Path, tmp_path: Path) ->
     (home / "y" / "playlist.m4a").write_text(PLAYLIST)
     soundfile.write(home / "y" / "gone.wav", audio, 22050)
     source = folder.collection(str(home))
-    (home / "y" / "gone.wav").unlink()  # after it was listed
+    (home / "y" / "gone.wav").unlink()  # deleted after the search
     pack = prepare_pack(source, FRONT, PackOptions(packs, shortest=0.5, max_skipped=0.9, workers=1))
     assert pack.index["id"].tolist() == sorted(name.rsplit(".", 1)[0] for name in good)
     pack.verify()
@@ -697,7 +701,7 @@ def test_frames_beyond_half_precision_are_skipped(source: Collection, packs: Pat
 
 
 def test_processes_and_threads_do_not_change_pack(packs: Path, tmp_path: Path) -> None:
-    """Real clips of ten seconds: a difference in the last digit of a sum would show."""
+    """With real clips of ten seconds, a difference in the last digit of a sum would be detected."""
     paths = [
         path
         for genre in ("electronic", "metal", "orchestral")
@@ -754,8 +758,8 @@ def test_suspect_clips_are_used_and_listed(
     assert f"clip{CHANGED}: is white noise near full scale" in caplog.text
 
 
-FORKING = get_context("forkserver")  # a new process costs no imports
-SLOW = LogMelChroma(n_mels=16, hop_length=32)  # for more moments between two clips
+FORKING = get_context("forkserver")  # forked processes need no imports
+SLOW = LogMelChroma(n_mels=16, hop_length=32)  # small hops slow down each clip
 MANY = 120
 alive = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
 
@@ -772,7 +776,7 @@ def job(home: Path, packs: Path, workers: int) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many short files."""
+    """Return a folder of many short files."""
     home = tmp_path_factory.mktemp("home")
     audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
     for i in range(MANY):
@@ -782,7 +786,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., ForkServerProcess]]:
-    """Begin a process; whatever of it is there in the end, ends."""
+    """Return a function that starts a process; kill remaining processes at the end."""
     FORKING.set_forkserver_preload(["pandas", "pyarrow.parquet", "soundfile", "torch", "etude.data.packing"])
     started: list[ForkServerProcess] = []
 
@@ -799,7 +803,7 @@ def start() -> Iterator[Callable[..., ForkServerProcess]]:
 
 
 def children(pid: int | None) -> list[int]:
-    """Processes that a process began, and those that they began."""
+    """Return the descendants of a process."""
     try:
         own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -815,7 +819,7 @@ def running(pid: int) -> bool:
 
 
 def ended(workers: list[int], seconds: float) -> bool:
-    """Whether workers end with the process that was killed; who does not is ended here."""
+    """Return whether workers exit after their parent was killed; kill those that do not."""
     by_themselves = wait(lambda: not any(map(running, workers)), seconds)
     for pid in workers:
         if running(pid):
@@ -832,7 +836,7 @@ def lines(packs: Path) -> int:
 def test_killed_process_is_resumed_without_loss(
     workers: int, home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
 ) -> None:
-    """Ten times, after a number of clips that is drawn; with workers, often while they start."""
+    """The process is killed ten times after a random number of clips, with workers often during their start."""
     expected = content(prepare_pack(many(home), SLOW, PackOptions(tmp_path / "sure", workers=1)).folder)
     rng = np.random.default_rng(workers)
     moments = rng.integers(1, 12, 10) if workers == 1 else rng.permutation([0] * 8 + [1, 9])
@@ -845,7 +849,7 @@ def test_killed_process_is_resumed_without_loss(
             return not process.is_alive() or (bool(children(process.pid)) if starting else lines(packs) >= wanted)
 
         assert wait(ready)
-        os.kill(process.pid or 0, signal.SIGSTOP)  # so that it begins no worker that is not seen
+        os.kill(process.pid or 0, signal.SIGSTOP)  # so that it starts no further workers
         helpers = children(process.pid)
         process.kill()
         process.join()
@@ -853,7 +857,7 @@ def test_killed_process_is_resumed_without_loss(
             helped = ended(helpers, seconds=10 if helped else 0) and helped
         ended(helpers, seconds=0)
         partly += 0 < lines(packs) < MANY
-        for pack in packs.glob("many-*"):  # it was faster than the one that watches it
+        for pack in packs.glob("many-*"):  # the process finished before it was killed
             assert content(pack) == expected
             shutil.rmtree(packs)
     assert partly >= 2
@@ -865,7 +869,7 @@ def test_killed_process_is_resumed_without_loss(
     assert content(pack) == expected
     assert visible_names(packs) == [pack.name]
     Pack(pack).verify()
-    assert helped  # or each worker that outlives its process would keep its memory for ever
+    assert helped  # otherwise surviving workers would keep their memory
 
 
 def first(home: Path, packs: Path) -> None:
@@ -880,7 +884,7 @@ def second(home: Path, packs: Path) -> None:
 def test_one_of_two_processes_prepares_pack(
     home: Path, packs: Path, tmp_path: Path, start: Callable[..., ForkServerProcess]
 ) -> None:
-    """The second begins while the first is at its sixth clip."""
+    """The second process starts while the first reads its sixth clip."""
     shutil.copytree(home, copy := tmp_path / "copy")
     processes = [start(first, copy, packs)]
     assert wait(lambda: lines(packs) > 0)
@@ -921,7 +925,7 @@ def test_clips_skipped_by_source_count_for_max_skipped(source: Collection, packs
 
 @pytest.fixture
 def another_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Forget what this process has written, as if another one had."""
+    """Return a function that clears the list of files written by this process."""
 
     def forget() -> None:
         monkeypatch.setattr(ownership, "_folders", set())

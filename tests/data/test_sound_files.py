@@ -1,4 +1,4 @@
-"""Search for sound files: links are followed once, and everything that is not used is listed."""
+"""Tests of the search for sound files."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
 def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
 
-    def scandir(path: Any) -> Iterator[Any]:  # whoever runs the tests may be allowed to read everything
+    def scandir(path: Any) -> Iterator[Any]:  # the user who runs the tests may have all permissions
         if Path(path).name == "theirs":
             raise PermissionError(13, "Permission denied")
         return real(path)

@@ -1,4 +1,4 @@
-"""No group ever stands on two sides, unless somebody asks for it; within that, shares and classes are kept."""
+"""Tests of splits: disjoint groups, shares and class proportions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def demo() -> pd.DataFrame:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer restarts, where not the quality of a split is looked at but its rules."""
+    """Reduce the number of restarts for tests that do not depend on the quality of a split."""
     monkeypatch.setattr("etude.data.splits.MAX_PLACEMENTS", 1000)
 
 
 def clips(seed: int, groups: int, largest: int) -> pd.DataFrame:
-    """A table of clips in groups of 1 to `largest`; some lack a label and some a group."""
+    """Return a table of clips in groups of 1 to `largest`, with missing labels and groups."""
     rng = np.random.default_rng(seed)
     group = np.repeat([f"g{i}" for i in range(groups)], rng.integers(1, largest + 1, groups)).astype(object)
     genre = rng.choice(["a", "b", "c"], len(group)).astype(object)
@@ -46,7 +46,7 @@ def shares(assigned: np.ndarray) -> list[float]:
 
 
 def splits_per_group(assigned: np.ndarray, table: pd.DataFrame) -> int:
-    """The largest number of parts that a group stands in."""
+    """Return the largest number of splits of a group."""
     return int(pd.Series(assigned, index=table.index).groupby(table["group"]).nunique().max())
 
 
@@ -87,7 +87,7 @@ def test_seed_determines_split() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_index_of_table_does_not_change_split() -> None:
-    """A table that was sorted or filtered before."""
+    """The table may have been sorted or filtered before."""
     table = clips(0, groups=30, largest=4)
     np.testing.assert_array_equal(Split().assign(table, GENRE), Split().assign(table.reset_index(drop=True), GENRE))
 
@@ -105,7 +105,7 @@ def test_stratified_split_keeps_class_shares(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["grouped", "stratified"])
 def test_scalar_is_stratified_by_quantiles(kind: str) -> None:
-    """Each part's mean is near that of all, much nearer than by chance."""
+    """The mean of each split is near the total mean, much nearer than by chance."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"id": range(200), "group": None, "valence": rng.gamma(1.0, size=200)})
     table.loc[::17, "valence"] = np.nan
@@ -165,7 +165,7 @@ def test_each_clip_is_test_and_val_in_one_fold(kind: str, folds: int) -> None:
         assert (assigned[fold] == "test").mean() == pytest.approx(1 / folds, abs=0.03)
         if kind == "grouped":
             assert splits_per_group(assigned[fold], table) == 1
-        # the partition is one for all folds: what is validation here is the test of the next
+        # all folds use one partition: the validation clips are the test clips of the next fold
         np.testing.assert_array_equal(assigned[fold] == "val", assigned[(fold + 1) % folds] == "test")
     if kind != "random":
         for genre in "abc":
@@ -176,7 +176,7 @@ def test_each_clip_is_test_and_val_in_one_fold(kind: str, folds: int) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_folds_of_demo_keep_groups_together(demo: pd.DataFrame) -> None:
-    """Few artists, of very different sizes; every fold has every class in training."""
+    """There are few artists with unequal numbers of clips; each fold has each class in training."""
     assigned = np.stack([Split(fold=fold).assign(demo, GENRE) for fold in range(5)])
     np.testing.assert_array_equal((assigned == "test").sum(0), 1)
     for fold in range(5):
@@ -201,7 +201,7 @@ def test_official_split_is_column_of_table() -> None:
 
 
 def official(seed: int) -> pd.DataFrame:
-    """Train and test as somebody gave them, by groups; no validation."""
+    """Return a table with official training and test splits by groups, without validation."""
     table = clips(seed, groups=60, largest=4)
     codes = group_codes(table)
     return table.assign(split=np.where(codes % 4 == 0, "test", "train"))
@@ -209,7 +209,7 @@ def official(seed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_validation_is_taken_from_official_training_split(seed: int) -> None:
-    """0.15 of 0.75, grouped and in proportion; the test part stays."""
+    """Validation is 0.15 of 0.75, grouped and in proportion; the test split does not change."""
     table = official(seed)
     assigned = Split("official", seed=seed).assign(table, GENRE)
     np.testing.assert_array_equal(assigned == "test", table["split"] == "test")
@@ -278,7 +278,7 @@ def test_three_groups_fill_three_splits(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_split_has_each_class_if_possible(seed: int) -> None:
-    """Three artists of each genre are enough for one in each part."""
+    """Three artists of each genre are enough for one in each split."""
     sizes = np.random.default_rng(seed).integers(1, 20, 9)
     group, genre = np.repeat(np.arange(9), sizes), np.repeat(list("aaabbbccc"), sizes)
     table = pd.DataFrame({"id": np.arange(len(group)), "group": group, "genre": genre})
@@ -291,11 +291,11 @@ def test_too_few_groups_are_refused() -> None:
         Split().assign(table, GENRE)
 
 
-# the same audio under two ids
+# duplicate audio
 
 
 def doubled() -> pd.DataFrame:
-    """Sixty clips of which three are the same as others."""
+    """Return sixty clips, of which three are duplicates of others."""
     table = clips(6, groups=60, largest=1).reset_index(drop=True).assign(group=None)
     content = [f"hash{i}" for i in range(len(table))]
     for again, first in ((10, 2), (20, 2), (30, 4)):
@@ -314,7 +314,7 @@ def test_duplicate_audio_is_refused_by_name(kind: str) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_duplicate_audio_can_be_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    """All but the first; the others are parted as if it were not there."""
+    """All but the first are dropped; the remaining clips are assigned as without the duplicates."""
     table = doubled()
     with caplog.at_level(logging.WARNING):
         assigned = Split(duplicates="drop").assign(table, GENRE)
@@ -345,7 +345,7 @@ def test_all_folds_drop_the_same_duplicates() -> None:
     np.testing.assert_array_equal((assigned == "test").sum(0), ~unused)
 
 
-# what cannot be
+# invalid options
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.8, 0.3, -0.1), (0.5, 0.3, 0.3), (0.7, 0.3, 0.0)])
@@ -373,7 +373,7 @@ def test_invalid_option_is_refused_by_name(options: dict[str, Any], message: str
         Split(**options)
 
 
-# the hash, and the partition below
+# split hash and partition
 
 
 def test_split_hash_depends_only_on_split() -> None:
@@ -385,7 +385,7 @@ def test_split_hash_depends_only_on_split() -> None:
 
 
 def test_split_hash_is_sha256_of_sorted_pairs() -> None:
-    """SHA-256 of `a,train`, a new line, `b,val`."""
+    """The hash is the SHA-256 of `a,train`, a line break, and `b,val`."""
     assert split_hash(np.array(["b", "a"]), np.array(["val", "train"])) == (
         "78c5272424cf7c98b9b2b5534fb6c850b7c13f0031a233d7ddf4b0721117e36b"
     )

@@ -1,4 +1,4 @@
-"""Reading of table files: no row is lost silently, and a file of another kind is named with a way out."""
+"""Tests of readers of table files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns nobody has described: doubtful ones are not guessed silently."""
+"""Tests of the inference of targets from columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAFE = "Café"
 
 
 def table(folder: Path, columns: Mapping[str, list[Any]], **options: Any) -> Collection:
-    """The collection of forty clips with a label `side` and other columns."""
+    """Return the collection of forty clips with a label `side` and other columns."""
     side = ["a", "b"] * (COUNT // 2)
     every = {"path": [f"{i}.wav" for i in range(COUNT)], "side": side, **columns}
     lines = [",".join(every), *(",".join(map(str, row)) for row in zip(*every.values(), strict=True))]

@@ -1,4 +1,4 @@
-"""Whatever runs the jobs, results come in their order, few are ahead, and what goes wrong is said."""
+"""Tests of the parallel map over jobs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ ROOT = str(Path(__file__).parents[2])
 
 @pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
 def test_few_jobs_or_one_worker_use_no_process(workers: int | None, count: int) -> None:
-    own = map_jobs(
-        lambda number: (number**2, os.getpid()), list(range(count)), workers
-    )  # which no process could be told
+    own = map_jobs(lambda number: (number**2, os.getpid()), list(range(count)), workers)  # a lambda cannot be pickled
     assert list(own) == [(number**2, os.getpid()) for number in range(count)]
 
 
@@ -79,7 +77,7 @@ def test_exception_of_serial_job_reaches_caller() -> None:
 
 
 class Pile(Sequence[tuple[str, int]]):
-    """Jobs that say how many of them were taken."""
+    """Sequence of jobs that records how many were taken."""
 
     def __init__(self, file: Path, count: int) -> None:
         self.file, self.count, self.taken = file, count, 0
@@ -95,16 +93,16 @@ class Pile(Sequence[tuple[str, int]]):
 
 
 def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
-    """With few of the jobs ahead, in workers of one thread, up to the shard of the one that raises."""
+    """Check the order, the number of jobs ahead and the threads up to the shard of the job that raises."""
     complete = LAST // SHARD * SHARD
     for index in range(complete):
         assert next(results) == (index, 1)
         assert pile.taken <= AHEAD * 2 * SHARD + SHARD * (index // SHARD)
     with pytest.raises(UserError) as caught:
         next(results)
-    assert str(caught.value) == f"job {LAST} is the user's to mend"  # one sentence, no traceback of somewhere else
+    assert str(caught.value) == f"job {LAST} must be repaired"  # one line without a remote traceback
     started = [int(line) for line in pile.file.read_text().split()]
-    assert len(started) == len(set(started))  # none is done twice
+    assert len(started) == len(set(started))  # no job is repeated
     assert set(range(complete)) <= set(started) <= set(range(complete + AHEAD * 2 * SHARD))
 
 
@@ -119,18 +117,18 @@ def test_processes_keep_order_with_few_jobs_ahead(tmp_path: Path) -> None:
 def test_workers_are_forked_from_server_with_imports() -> None:
     first, second = (list(map_jobs(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
     parents = {parent for _, parent, _ in first + second}
-    assert len(parents) == 1 and os.getpid() not in parents  # one for all calls, and it is not this one
+    assert len(parents) == 1 and os.getpid() not in parents  # one server for all calls, not this process
     assert {worker for worker, *_ in first}.isdisjoint(worker for worker, *_ in second)
     assert all(there for *_, there in first)
 
 
 def test_this_process_runs_jobs_until_workers_start() -> None:
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that the others have to be waited for
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that workers need time to start
     done = list(map_jobs(origin, list(range(5000)), 2, meanwhile=True))
     process_ids = [worker for worker, *_ in done]
     own = process_ids.count(os.getpid())
     assert len(done) == 5000 and own >= 1
-    assert process_ids[:own] == [os.getpid()] * own  # at first, and then never again
+    assert process_ids[:own] == [os.getpid()] * own  # only at the beginning
     assert list(map_jobs(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
 
 
@@ -146,9 +144,9 @@ def test_missing_ray_gives_installation_hint(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_ray_gives_same_results_and_is_shut_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real Ray of two workers: the order, few jobs ahead, what a job raises, and the bytes of a pack."""
+    """Use a Ray cluster of two workers; check order, jobs ahead, exceptions and the bytes of a pack."""
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", ROOT)  # where the readers are
+    monkeypatch.setenv("PYTHONPATH", ROOT)  # import path of the readers
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     numbers = map_jobs(square, list(range(60)), 2, "local")
     try:
@@ -161,10 +159,10 @@ def test_ray_gives_same_results_and_is_shut_down(tmp_path: Path, monkeypatch: py
         packs = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
                 for name, count, where in (("own", 1, None), ("ray", 2, "local"))]  # fmt: skip
         own, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in packs)
-        assert len(packs[0].index) == 19  # the last is missing
+        assert len(packs[0].index) == 19  # the last file is missing
         assert there == own
 
-        assert ray.is_initialized()  # one that was there before stays
+        assert ray.is_initialized()  # an existing cluster is not shut down
         assert list(numbers) == [number**2 for number in range(1, 60)]
     finally:
         numbers.close()  # type: ignore[attr-defined]

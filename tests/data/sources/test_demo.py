@@ -1,4 +1,4 @@
-"""The embedded clips are complete and attributed, no group leaks, and the targets are what the clips give."""
+"""Tests of the embedded clips."""
 
 import csv
 import importlib.util
@@ -99,7 +99,7 @@ def test_no_person_recording_or_title_is_in_two_groups(rows: list[Row]) -> None:
 
 
 def test_each_genre_can_be_split(rows: list[Row]) -> None:
-    """Train, validation and test each need a group of their own in every genre."""
+    """Each genre needs at least one group for each of training, validation and test."""
     for genre in {row["genre"] for row in rows}:
         assert len({row["group"] for row in rows if row["genre"] == genre}) >= 3, genre
 

@@ -1,4 +1,4 @@
-"""The digits are scikit-learn's, their frames are their rows, and a small network reads them."""
+"""Tests of the collection of handwritten digits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_each_image_has_its_label(packs: Path) -> None:
     assert (pack.frames.min(), pack.frames.max()) == (0, 1)
     for row in (0, 700, 1796):
         image, frames = digits.images[row] / 16, pack.clip(row).astype(float)
-        np.testing.assert_allclose(frames[1::3, 1::3], image, atol=1e-3)  # the middle of three pixels is the old one
+        np.testing.assert_allclose(
+            frames[1::3, 1::3], image, atol=1e-3
+        )  # the middle of three pixels is the original pixel
         between = (2 * image[:, :-1] + image[:, 1:]) / 3
         np.testing.assert_allclose(frames[1::3, 2:-1:3], between, atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""A tree as FMA publishes it, with made-up rows, is read by its subsets, splits, artists and labels."""
+"""Tests of the source of FMA with synthetic tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.data.collection import Collection
 from etude.data.sources.fma import COMPUTED, SHORT, collection
 from etude.errors import DataError
 
-GROUPS = {  # the columns of tracks.csv, in their order
+GROUPS = {  # columns of tracks.csv, in order
     "album": "comments date_created date_released engineer favorites id information listens producer tags title tracks "
     "type",
     "artist": "active_year_begin active_year_end associated_labels bio comments date_created favorites id latitude "
@@ -29,7 +29,7 @@ GROUPS = {  # the columns of tracks.csv, in their order
     "information interest language_code license listens lyricist number publisher tags title",
 }
 COLUMNS = [(group, name) for group, names in GROUPS.items() for name in names.split()]
-ECHO = {  # and those of echonest.csv
+ECHO = {  # columns of echonest.csv
     "audio_features": "acousticness danceability energy instrumentalness liveness speechiness tempo valence",
     "metadata": "album_date album_name artist_latitude artist_location artist_longitude artist_name release",
     "ranks": "artist_discovery_rank artist_familiarity_rank artist_hotttnesss_rank song_currency_rank "
@@ -44,12 +44,12 @@ TRACKS = [  # id, subset, split, artist, genre, licence
     (5, "small", "training", 1, "Hip-Hop", BY),
     (140, "small", "validation", 54, "Folk", NC),
     (141, "small", "test", 55, "Folk", NC),
-    (98565, "small", "training", 7, "Folk", NC),  # known to be short
-    (1486, "medium", "training", 8, "Rock", NC),  # known to be empty
+    (98565, "small", "training", 7, "Folk", NC),  # listed as short
+    (1486, "medium", "training", 8, "Rock", NC),  # listed as empty
     (3000, "medium", "training", 60, "Rock", NC),
     (3001, "medium", "test", 61, "Rock", BY),
-    (20, "large", "training", 4, "", ""),  # no genre of its own
-    (26, "large", "training", 4, "", ""),  # nor this one, but Echo Nest's features
+    (20, "large", "training", 4, "", ""),  # no genre
+    (26, "large", "training", 4, "", ""),  # no genre, but features of The Echo Nest
     (155320, "large", "test", 99, "Rock", BY),
 ]
 FEATURES = {2: (0.5, 0.25, 0.75), 140: (0.0, 1.0, 0.5), 26: (0.125, 0.5, 0.0), 77777: (0.1, 0.1, 0.1)}
@@ -57,7 +57,7 @@ SIX = {98565, 98567, 98569, 99134, 108925, 133297}  # the wiki's list for fma_sm
 
 
 class Tree:
-    """A folder with fma_metadata and audio, whose files a test may spoil."""
+    """Folder with fma_metadata and audio, whose files a test may damage."""
 
     def __init__(self, folder: Path) -> None:
         self.audio, self.metadata = folder / "fma_large", folder / "fma_metadata"
@@ -68,7 +68,7 @@ class Tree:
 
 
 def write(path: Path, columns: Sequence[tuple[str, ...]], rows: dict[int, dict[tuple[str, ...], Any]]) -> None:
-    """A table as pandas writes one whose columns have several levels."""
+    """Write a table whose columns have several levels, as pandas does."""
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         for level in zip(*columns, strict=True):
@@ -185,7 +185,7 @@ def test_genres_are_merged_and_others_become_missing(tree: Tree) -> None:
     assert source.targets["genre"]["classes"] == ["strings"]
     genre = source.table.set_index("id")["genre"]
     assert genre[["140", "3000", "155320"]].tolist() == ["strings"] * 3
-    assert genre[["2", "26"]].isna().all()  # they stay for their scalars
+    assert genre[["2", "26"]].isna().all()  # kept because of their scalars
     assert "5" not in genre.index
     assert source.extra["before"] == {"genre": {"Rock": 3, "Hip-Hop": 2, "Folk": 2}}
     assert "before" not in tree.read().extra

@@ -1,4 +1,4 @@
-"""A folder per class: whatever lies below it is of that class, under an id that is its own."""
+"""Tests of the source of folders with a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SUFFIXES = [
 
 
 def write_files(home: Path, *names: str) -> str:
-    """Empty files; a collection reads none."""
+    """Create empty files, because a collection does not read them."""
     for name in names:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()

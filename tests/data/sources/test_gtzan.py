@@ -1,4 +1,4 @@
-"""The folders of GTZAN are read by name, and the published split is what was published."""
+"""Tests of the source of GTZAN."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from etude.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A few of the clips, some as .wav, some as .au, and what copies of GTZAN have beside them."""
+    """Return a folder with some clips as .wav and .au files, and other files of GTZAN copies."""
     sound = 0.1 * np.sin(np.arange(2205) / 9)
     for genre in GENRES:
         (tmp_path / genre).mkdir()
@@ -88,7 +88,7 @@ def test_rows_have_genre_and_path(folder: Path, filtered: bool) -> None:
     assert path["metal.00000"] == str(folder / "metal" / "metal.00000.wav")
     assert path["metal.00001"] == str(folder / "metal" / "metal.00001.au")
     assert path["rock.00001"] == str(folder / "rock" / "rock.00001.wav")
-    assert path["rock.00099"] == str(folder / "rock" / "rock.00099.wav")  # missing; its row says where it should be
+    assert path["rock.00099"] == str(folder / "rock" / "rock.00099.wav")  # missing; its row has the expected path
 
 
 def test_wav_and_au_are_read(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A pack says enough of its collection to be one, with no sound file at hand."""
+"""Tests of existing packs as collections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COUNT = 12
 
 @pytest.fixture
 def source(tmp_path: Path) -> Collection:
-    """Twelve noises, of which one is broken, with everything that a collection can say."""
+    """Return a collection of twelve noises with one broken file and all descriptions."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / "audio" / f"{i}.wav" for i in range(COUNT)]
     paths[0].parent.mkdir()
@@ -58,7 +58,7 @@ def source(tmp_path: Path) -> Collection:
 
 @pytest.fixture
 def folder(source: Collection, tmp_path: Path) -> Path:
-    """The pack, at another place, and the audio deleted."""
+    """Return the folder of the pack, moved after its audio was deleted."""
     written = prepare_pack(source, FRONT, PackOptions(tmp_path / "packs", workers=1)).folder
     moved = tmp_path / "elsewhere (2)"
     written.rename(moved)
@@ -120,7 +120,7 @@ def test_other_front_end_is_refused_with_overrides_to_add(
     sentence, _, said = str(error.value).partition("; add ")
     assert sentence == f"{folder}: was written with another front end"
     assert sorted(said.split()) == sorted(overrides.split())
-    # the words are what is missing: added to the line, it is opened
+    # the pack can be opened with the overrides of the message
     given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
              for key, value in {"n_mels": 20, **change}.items()]  # fmt: skip
     overrides = ["data=pack", f"data.source.path='{folder}'", *given, *said.split()]

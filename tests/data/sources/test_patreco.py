@@ -1,4 +1,4 @@
-"""Ready arrays: every quirk of their label files is understood, and what is in them comes back as it is."""
+"""Tests of the source of PatReco arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from etude.data.sources.demo import HOME
 from etude.data.sources.patreco import collection
 from etude.errors import DataError
 
-# Clips per old class, about a twentieth of the true ones: (train, test).
+# Clips per original class (train, test), about a twentieth of the real counts.
 COUNTS = {
     "Rock": (12, 3), "Psych-Rock": (6, 1), "Post-Rock": (3, 1), "Folk": (10, 3), "Psych-Folk": (6, 1),
     "Electronic": (10, 3), "Chiptune": (6, 1), "Metal": (10, 3), "Punk": (6, 1), "Trip-Hop": (7, 2), "Pop": (8, 2),
@@ -30,19 +30,19 @@ COUNTS = {
     "Soundtrack": (9, 2), "International": (8, 2), "Old-Time": (6, 2),
 }  # fmt: skip
 DROPPED = {"Indie-Rock", "Post-Punk", "Soundtrack", "International", "Old-Time"}
-DOCUMENTED = {  # what the ten classes count in the true one
+DOCUMENTED = {  # counts of the ten classes in the real data
     "Rock": (415, 103), "Electronic": (320, 80), "Folk": (320, 80), "Metal": (313, 78), "Blues": (160, 40),
     "Classical": (160, 40), "Hip-Hop": (160, 40), "Jazz": (160, 40), "Pop": (160, 40), "Trip-Hop": (137, 34),
 }  # fmt: skip
 MERGED = {name: (round(train / 20), round(test / 20)) for name, (train, test) in DOCUMENTED.items()}
 BEAT = replace(ARRAY_FRONT_END, sync="beat")
-FEW = 8  # frames of most clips: 1291 to 1293 in full, and 26 to 129 by the beat, only where LONG says so
+FEW = 8  # frames of most clips; the first LONG clips have 1291 to 1293 frames, and 26 to 129 beats
 LONG = 4
 
 
 @dataclass
 class WrittenArrays:
-    """A folder of arrays, and what went into it."""
+    """Folder of arrays and the values that were written."""
 
     home: Path
     genre: dict[str, str]
@@ -51,12 +51,12 @@ class WrittenArrays:
     beat: dict[str, np.ndarray]
 
     def collection(self, config: Callable[..., dict[str, Any]]) -> Collection:
-        """With the classes of the config."""
+        """Return the collection with the classes of the config."""
         return collection(str(self.home), config("data=patreco", "data.source.path=x")["data"]["source"]["classes"])
 
 
 def array(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Float64 (140, T) with mel bands in [-80, 0] dB and pitch classes in [0, 1]."""
+    """Return a float64 array (140, T) with mel bands in [-80, 0] dB and pitch classes in [0, 1]."""
     mel = rng.uniform(-80, 0, (128, length))
     mel.flat[0] = 0.0
     return np.concatenate([mel, rng.uniform(0, 1, (12, length))])
@@ -70,14 +70,14 @@ def save(home: Path, split: str, clip: str, values: np.ndarray) -> Path:
 
 
 def row_name(clip: str, split: str, beat: bool, zipped: bool) -> str:
-    """A clip as the rows of a label file name it."""
+    """Return the name of a clip in the rows of a label file."""
     suffix = "beatsync.fused" if beat else "full.fused" if split == "test" else "fused.full"
     return f"{clip}.{suffix}.npy" + ".gz" * zipped
 
 
 @pytest.fixture(scope="module")
 def genres(tmp_path_factory: pytest.TempPathFactory) -> WrittenArrays:
-    """Twenty classes in both folders; ids are in no order, as in the true one, and some begin with a zero."""
+    """Write twenty classes to both folders, with unordered ids of which some begin with a zero."""
     rng = np.random.default_rng(0)
     written = WrittenArrays(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", {}, {}, {}, {})
     rows = [
@@ -180,7 +180,7 @@ def test_folder_of_beats_is_sufficient(tmp_path: Path) -> None:
     home = tmp_path / "mine_beat"
     for clip in ("7", "8", "9", "10"):
         save(home, "train", clip, np.zeros((140, 30)))
-    rows = "Id\tGenre\r\n7\tRock\r\n8\tRock\r\n9\tJazz\r\n10\tJazz\r\n"  # as another editor saves them
+    rows = "Id\tGenre\r\n7\tRock\r\n8\tRock\r\n9\tJazz\r\n10\tJazz\r\n"  # with other line breaks
     (home / "train_labels.txt").write_bytes(rows.encode("utf-8-sig"))
     source = collection(str(tmp_path / "mine_beat/"))
     assert source.table["id"].tolist() == ["7", "8", "9", "10"]
@@ -206,7 +206,7 @@ def test_frames_of_real_clips_are_read(tmp_path: Path) -> None:
 
 @pytest.fixture
 def affect(tmp_path: Path) -> Path:
-    """Twelve clips with ratings, five without."""
+    """Write twelve clips with ratings and five without."""
     rng = np.random.default_rng(1)
     home = tmp_path / "multitask_dataset"
     lines = ["Id,valence,energy,danceability"]
@@ -275,7 +275,7 @@ def test_id_in_both_splits_is_refused(genres: WrittenArrays, tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "1.npy\tRock\n", "Id,valence\n1,0.5\n", "Id\tArtist\n"])
 def test_label_files_are_recognised_by_their_header(affect: Path, text: str) -> None:
     (affect / "test_labels.txt").write_text(text)
-    if text.startswith("Id,genre"):  # told apart by the names, whatever stands between them
+    if text.startswith("Id,genre"):  # identified by the column names, with any delimiter
         with pytest.raises(DataError, match="one of its label files has genres and the other ratings"):
             collection(str(affect))
     else:
@@ -332,7 +332,7 @@ def test_config_sets_front_end(config: Callable[..., dict[str, Any]]) -> None:
             node = config(f"data={name}", "data.source.path=x", override)["feature"]["front"]
             assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == ARRAY_FRONT_END
     node = config("data=patreco", "data.source.path=x", "feature/front=default")["feature"]["front"]
-    assert node["chroma"] == "stft"  # who asks for another one gets it, and is told by the reader
+    assert node["chroma"] == "stft"  # another front end is composed, and the reader refuses it
 
 
 def zipped(path: Path) -> None:
@@ -392,7 +392,7 @@ def test_integers_and_other_floats_are_read(tmp_path: Path) -> None:
 def test_both_collections_train_one_network(
     genres: WrittenArrays, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
-    common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a track that is in both
+    common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a clip in both collections
     save(affect, "train", common, genres.full[common])
     with (affect / "train_labels.txt").open("a") as file:
         file.write(f"{common},0.25,0.5,0.75\n")

@@ -1,4 +1,4 @@
-"""A table of the user's: what stands in it is taken as it stands, and what is wrong is named with its row."""
+"""Tests of the source of tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GENRES = ["rock", "jazz", "rock", "jazz", "rock", "jazz"]
 
 
 def write_table(folder: Path, columns: Mapping[str, list[Any]], name: str = "My clips.csv") -> str:
-    """A table of text: commas or tabs between cells."""
+    """Write a text table with commas or tabs between cells."""
     mark = "\t" if name.endswith(".tsv") else ","
     lines = [mark.join(columns), *(mark.join(map(str, row)) for row in zip(*columns.values(), strict=True))]
     (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -28,13 +28,13 @@ def write_table(folder: Path, columns: Mapping[str, list[Any]], name: str = "My 
 
 
 def six(**columns: list[Any]) -> dict[str, list[Any]]:
-    """Six clips of two genres."""
+    """Return the columns of six clips in two genres."""
     return {"path": [f"{i}.wav" for i in range(6)], "genre": GENRES, **columns}
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Collection]:
-    """A collection of a table; options go to it."""
+    """Return a function that writes a table and returns its collection."""
 
     def write_and_load(columns: Mapping[str, list[Any]], **options: Any) -> Collection:
         return collection(write_table(tmp_path, columns), **options)
@@ -203,7 +203,7 @@ def test_official_split_with_shared_group_is_refused(make: Make) -> None:
         ([-1.04, 0, 0, 0, 0, 2.01], ("scalar", -1.1, 2.1)),
         ([0.1, 0.2, 0.3, 0.4, 0.5, 1.004], ("scalar", 0.1, 1.01)),
         ([1001, 2500, 39999, 5, 6, 7], ("scalar", 0.0, 40000.0)),
-        ([1, 2, 3, 4, 5, 5], ("scalar", 1.0, 5.0)),  # whole numbers that hardly repeat were measured
+        ([1, 2, 3, 4, 5, 5], ("scalar", 1.0, 5.0)),  # integers with few repetitions are a scalar
         ([1, 1, 1, 2, 2, 9], ("scalar", 1.0, 9.0)),
         ([0, 1, 1, 0, 1, 0], ("label", "0", "1")),
         ([-1, 1, -1, 1, "", 1], ("label", "-1", "1")),
@@ -278,7 +278,7 @@ def test_declared_targets_are_used(make: Make) -> None:
     )
     declared = {"genre": "label", "valence": [0, 1], "tempo": [40, 220], "code": "scalar"}
     source = make(columns, targets=declared)
-    assert list(source.targets) == list(declared)  # mood would have to be left out, and nobody asked for it
+    assert list(source.targets) == list(declared)  # mood is not declared
     assert source.targets["valence"] == {"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""}
     assert source.targets["tempo"] == {"kind": "scalar", "low": 40.0, "high": 220.0, "note": ""}
     assert (source.targets["code"]["low"], source.targets["code"]["high"]) == (1.0, 3.0)
@@ -337,7 +337,7 @@ def test_classes_are_merged_for_each_target(make: Make, caplog: pytest.LogCaptur
     source = make(columns, classes={"genre": {"loud": ["Rock", "Punk"], "quiet": ["Jazz"]}})
     assert source.targets["genre"]["classes"] == ["loud", "quiet"]
     assert source.table["genre"].fillna("-").tolist() == ["loud", "loud", "quiet", "quiet", "-"]
-    assert source.table["id"].tolist() == ["0", "1", "2", "3", "5"]  # clip 4 has no label any more
+    assert source.table["id"].tolist() == ["0", "1", "2", "3", "5"]  # clip 4 has no label after merging
     assert source.table.index.tolist() == list(range(5))
     assert "1 item skipped (clip has no label: 1, such as 4)" in caplog.text
     assert source.extra == {"before": {"genre": {"Jazz": 2, "Rock": 1, "Punk": 1, "Talk": 1}}}

@@ -1,4 +1,4 @@
-"""Clips of several packs are read as one collection, each with the labels that it has."""
+"""Tests of unions of collections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOODS = {"energy": scalar_target(0, 1, "rated"), "mood": label_target(["calm", "
 
 
 def member(home: Path, name: str, ids: str, targets: dict[str, Any], **columns: Any) -> packs_of.Packed:
-    """A pack as `prepare` writes it, of clips whose frames are known by their id."""
+    """Return a pack of clips whose frames are determined by their id."""
     table = pd.DataFrame({"id": list(ids), "group": None, **columns})
     description = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
             "extra": {"licences": {"CC0": len(ids), name: 1}}}  # fmt: skip
@@ -46,7 +46,7 @@ def genres(tmp_path: Path) -> packs_of.Packed:
 
 @pytest.fixture
 def moods(tmp_path: Path) -> packs_of.Packed:
-    """Three of its clips are clips of the genres, too."""
+    """Return a pack that shares three clips with `genres`."""
     return member(
         tmp_path, "moods", "fdbeh", MOODS, energy=[0.1, 0.2, 0.3, np.nan, 0.5], mood=["calm", "wild"] * 2 + [None]
     )
@@ -58,7 +58,7 @@ def joined(*members: packs_of.Packed, shared_ids: bool = False) -> tuple[union.U
 
 
 def assert_frames(pack: Any, names: str) -> None:
-    """Whole clips and crops, against the frames that were written."""
+    """Compare complete clips and crops with the written frames."""
     assert pack.lengths.tolist() == [len(FRAMES[name]) for name in names]
     for row, name in enumerate(names):
         np.testing.assert_array_equal(pack.clip(row), FRAMES[name])
@@ -88,7 +88,7 @@ def test_shared_ids_merge_clips_with_labels_of_both(genres: packs_of.Packed, moo
     assert table.loc["b", ["genre", "energy", "mood"]].tolist() == ["y", 0.3, "calm"]
     assert table.loc["d", ["genre", "energy", "mood"]].tolist() == ["x", 0.2, "wild"]
     assert table.loc["e", "mood"] == "wild"
-    assert np.isnan(table.loc["e", "energy"])  # missing in the one that could have it
+    assert np.isnan(table.loc["e", "energy"])  # missing in the only member with this label
     assert table["mood"].isna().tolist() == [True, False, True, False, False, False, True]
     assert table["genre"].isna().tolist() == [False, False, True, False, False, True, True]
 
@@ -107,14 +107,14 @@ def test_conflicting_labels_of_clip_are_refused_by_name(genres: packs_of.Packed,
     second = member(tmp_path, "second", "fgb", GENRES, genre=["x", "x", "x"])
     with pytest.raises(DataError, match=r"^data=union: clip 'b' has two different values of genre"):
         joined(genres, second, shared_ids=True)
-    assert len(joined(genres, second)[1].index) == 8  # apart, they are two clips
+    assert len(joined(genres, second)[1].index) == 8  # separate clips without shared ids
     same = member(tmp_path, "same", "fgb", GENRES, genre=["x", "x", "y"])
     _, pack = joined(genres, same, shared_ids=True)
     assert pack.index.set_index("id")["genre"].reindex(list("bfg")).tolist() == ["y", "x", "x"]
 
 
 def test_test_clip_of_one_member_is_test_clip_of_union(tmp_path: Path) -> None:
-    """What one set of labels tests on, the other must not teach."""
+    """A test clip of one set of labels must not be a training clip of the other."""
     first = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
     two = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
@@ -160,7 +160,7 @@ def test_group_of_shared_clip_is_taken_from_either_member(tmp_path: Path) -> Non
 
 
 def test_same_audio_in_two_members_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    """Under prefixed ids it could be learned in one and tested in the other."""
+    """With prefixed ids the audio could be in both training and test."""
     source, pack = joined(genres, moods)
     with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; drop"):
         Split("random").assign(pack.index, list(source.targets))
@@ -176,7 +176,7 @@ def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> N
         "genre": {"kind": "label", "classes": ["w", "x", "y"], "note": "by ear"},
         "energy": {"kind": "scalar", "low": -1.0, "high": 5.0, "note": ""},
     }
-    assert genres.targets == GENRES  # as it was
+    assert genres.targets == GENRES  # unchanged
 
 
 def test_conflicting_kinds_of_target_are_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_member_with_other_front_end_is_refused(genres: packs_of.Packed, moods: 
 
 
 def test_collections_without_pack_are_prepared(genres: packs_of.Packed, tmp_path: Path) -> None:
-    """Beside packs, of the same front end and by the same rules."""
+    """Packs use the same front end and options."""
     read: list[str] = []
 
     def reader(path: Path, front: LogMelChroma, shortest: float) -> np.ndarray:
@@ -241,7 +241,7 @@ def test_collections_without_pack_are_prepared(genres: packs_of.Packed, tmp_path
 def test_datamodule_marks_missing_labels_and_uses_all_frames(
     genres: packs_of.Packed, moods: packs_of.Packed, config: Callable[..., dict[str, Any]]
 ) -> None:
-    """From the words of a command line to batches."""
+    """Compose overrides and check the batches."""
     folders = ",".join(f"'{m.opened.folder}'" for m in (genres, moods))
     datamodule = build_datamodule(
         config("data=union", f"data.source.packs=[{folders}]", "data.source.shared_ids=true", "feature=fused",
