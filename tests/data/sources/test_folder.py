@@ -114,7 +114,7 @@ def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) 
         ((), "there is no such folder"),
         (("a.wav", "b.wav"), "has no subfolders"),
         (("x/a.txt", "y/b.jpg"), "has no sound files in its 2 subfolders"),
-        (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', nothing to tell apart"),
+        (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', but at least two are required"),
     ],
 )
 def test_invalid_folder_is_refused(home: Path, names: tuple[str, ...], message: str) -> None:

@@ -82,7 +82,7 @@ def test_rows_have_genre_and_path(folder: Path, filtered: bool) -> None:
     assert source.table["group"].isna().all()
     assert (source.table["genre"] == source.table["id"].str.split(".").str[0]).all()
     assert source.targets == {"genre": {"kind": "label", "classes": list(GENRES), "note": ""}}
-    assert "only the official split" in source.note
+    assert "Only the official split" in source.note
     assert "Sturm (2013)" in source.card
     path = source.table.set_index("id")["path"]
     assert path["metal.00000"] == str(folder / "metal" / "metal.00000.wav")
