@@ -98,5 +98,5 @@ def test_a_front_end_is_made_again_from_plain_values(front: EfficientATFront | A
 def test_what_these_front_ends_lack_is_said() -> None:
     with pytest.raises(ValueError, match=r"feature\.sync=beat: ASTFront makes frames by the hop only"):
         Feature("mel", "beat", ASTFront())
-    with pytest.raises(ValueError, match=r"feature\.view=chroma: this front end makes no chroma"):
+    with pytest.raises(ValueError, match=r"feature\.view=chroma: this front end computes no chroma"):
         Feature("chroma", "none", EfficientATFront())

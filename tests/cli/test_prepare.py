@@ -187,9 +187,9 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pth=music"], "pth: no such setting of this source; there is path"),
-        (["clases={a: [b]}"], "clases: no such setting of this source; there is classes"),
-        (["zzz=1"], "zzz: no such setting of this source; there is path, classes"),
+        (["pth=music"], "pth: this source has no such option; available: path"),
+        (["clases={a: [b]}"], "clases: this source has no such option; available: classes"),
+        (["zzz=1"], "zzz: this source has no such option; available: path, classes"),
         (["workers=0"], "workers=0: must be a whole number of at least 1"),
         (["workers=many"], "workers=many: must be a whole number of at least 1"),
         (["retry=maybe"], "retry=maybe: must be true or false"),
@@ -242,7 +242,7 @@ def test_what_is_missing_is_asked_for_in_the_words_to_add(
     [
         (["source=folder", "path=none"], "none: there is no such folder"),
         (["source=folder", "path=~nobody_of_that_name/music"], "~nobody_of_that_name/music: "),
-        (["source=pack", "path=none"], "none: is not a whole pack"),
+        (["source=pack", "path=none"], "none: is not a complete pack"),
         (["source=union"], "data=union needs two collections or more"),
         (["source=nothing", "path=x"], "nothing"),
     ],
@@ -259,7 +259,7 @@ def test_too_many_broken_files_end_with_a_sentence(here: Path, capsys: pytest.Ca
         path.write_text("no music")
     assert main(["source=folder", "path=music", "workers=1"]) == 2
     said = capsys.readouterr().err
-    assert "music: 1 clips of 4 already give no frames, more than data.max_skipped=0.1 allows; for example" in said
+    assert "music: 1 of 4 clips were skipped, more than data.max_skipped=0.1 allows; for example" in said
     assert packs(here) == []
 
 
@@ -289,7 +289,7 @@ def test_verify_tells_a_changed_byte(
     lay(here / "music")
     line = ["source=folder", "path=music", "workers=1", "verify=true"]
     assert main(line) == 0
-    assert "every clip is, byte for byte, what was written" in caplog.text
+    assert "all clips match their checksums" in caplog.text
     frames = packs(here)[0] / "frames.f16"
     content = bytearray(frames.read_bytes())
     content[1000] ^= 1

@@ -1,4 +1,4 @@
-"""Readers and jobs for processes of their own: numpy alone, so that a worker is there soon."""
+"""Readers and jobs for worker processes that import only numpy, so that workers start quickly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def plain(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
-    """A spectrogram."""
+    """Return a spectrogram."""
     import soundfile
 
     audio = soundfile.read(path, dtype="float32")[0]
@@ -23,13 +23,13 @@ def plain(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
 
 
 def maybe(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
-    """Raises OSError for what is not there."""
+    """Return a spectrogram, or raise OSError if the file is missing."""
     path.stat()
     return plain(path, front, shortest)
 
 
 def counted(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
-    """Says which file it reads; at the sixth, it waits for the other process."""
+    """Record the file name and return a spectrogram; wait for the other process at the sixth file."""
     with (path.parent / "calls").open("a") as file:
         file.write(f"{path.stem}\n")
     if path.stem == "005":
@@ -38,7 +38,7 @@ def counted(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
 
 
 def wait(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Whether something happens in time."""
+    """Return whether a condition becomes true in time."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -52,7 +52,7 @@ def square(number: int) -> int:
 
 
 def origin(number: int) -> tuple[int, int, bool]:
-    """The process, the one that it was forked from, and whether it had its imports before it was asked for anything."""
+    """Return the process id, the id of its parent, and whether its imports preceded the first job."""
     return os.getpid(), os.getppid(), "torch" in sys.modules
 
 
@@ -60,7 +60,7 @@ LAST = 130  # job that raises
 
 
 def noted(job: tuple[str, int]) -> tuple[int, int]:
-    """Says in a file which job it is; its number, and how many threads it has."""
+    """Record the number of the job in a file; return it with the number of threads."""
     import torch
 
     from etude.errors import UserError
@@ -69,7 +69,7 @@ def noted(job: tuple[str, int]) -> tuple[int, int]:
     with Path(name).open("a") as file:
         file.write(f"{number}\n")
     if number == LAST:
-        raise UserError(f"job {number} is the user's to mend")
+        raise UserError(f"job {number} must be repaired")
     return number, torch.get_num_threads()
 
 

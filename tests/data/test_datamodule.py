@@ -1,4 +1,4 @@
-"""The data module measures the training part alone, and shows of a frame what the view says."""
+"""Tests of the data module."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from pytorch_lightning import Trainer
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, label, merged, scalar
+from etude.data.collection import Collection, label_target, merge_classes, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
 from etude.data.sources.demo import collection
 from etude.data.splits import UNUSED, Split
@@ -29,30 +29,30 @@ VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)
 Compose = Callable[..., dict[str, Any]]
 
 
-def pack_alone(made: MusicData) -> Pack:
-    """Without further processes, which cost more than they save here."""
-    return open_pack(made.source, made.feature.front, replace(made.rules, workers=1))
+def pack_alone(datamodule: MusicData) -> Pack:
+    """Open the pack of a data module with one process, which is fastest for few clips."""
+    return open_pack(datamodule.source, datamodule.feature.front, replace(datamodule.pack_options, workers=1))
 
 
 @pytest.fixture(scope="module", params=VIEWS)
 def data(config: Compose, request: pytest.FixtureRequest) -> MusicData:
-    """The demo, seen through each view."""
-    made = build_datamodule(config(f"feature={request.param}"))
-    pack_alone(made)
-    made.setup()
-    return made
+    """Return the data module of the demo for each view."""
+    datamodule = build_datamodule(config(f"feature={request.param}"))
+    pack_alone(datamodule)
+    datamodule.setup()
+    return datamodule
 
 
-def test_mean_and_deviation_are_numpys_over_the_training_part(data: MusicData) -> None:
+def test_statistics_match_numpy_over_training_split(data: MusicData) -> None:
     columns = VIEWS[data.feature.view]
-    frames = np.concatenate([data.pack.clip(row)[:, columns] for row in np.flatnonzero(data.parts == "train")])
+    frames = np.concatenate([data.pack.clip(row)[:, columns] for row in np.flatnonzero(data.splits == "train")])
     frames = frames.astype(np.float64)
     assert data.mean.dtype == data.std.dtype == torch.float32
     np.testing.assert_allclose(data.mean, frames.mean(0), rtol=1e-6)
     np.testing.assert_allclose(data.std, frames.std(0), rtol=1e-6)
 
 
-def test_a_view_is_its_columns(data: MusicData) -> None:
+def test_view_selects_columns(data: MusicData) -> None:
     columns = VIEWS[data.feature.view]
     assert data.feature.bins == columns.stop - columns.start
     batch = next(iter(data.val_dataloader()))
@@ -66,41 +66,42 @@ def test_all_views_share_one_pack(data: MusicData, config: Compose) -> None:
     assert folders == {data.pack.folder}
 
 
-def test_training_sees_five_seconds_and_evaluation_whole_clips(data: MusicData) -> None:
+def test_training_uses_crops_and_evaluation_complete_clips(data: MusicData) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch.lengths.tolist() == [215] * 16  # 5 s at 22050 / 512 frames a second
     assert {batch.lengths[0].item() for batch in data.val_dataloader()} == {431}
 
 
-def test_no_part_has_a_clip_of_another(data: MusicData) -> None:
+def test_splits_are_disjoint(data: MusicData) -> None:
     seen = {
-        part: {row for batch in data.loader(part) for row in batch.row.tolist()} for part in ("train", "val", "test")
+        split_name: {row for batch in data.loader(split_name) for row in batch.row.tolist()}
+        for split_name in ("train", "val", "test")
     }
     assert sorted(row for rows in seen.values() for row in rows) == list(range(196))
     assert {row for batch in data.train_dataloader() for row in batch.row.tolist()} == seen["train"]
 
 
-def test_an_unknown_part_is_refused(data: MusicData) -> None:
-    with pytest.raises(DataError, match="a part is one of train, val, test, got 'dev'"):
+def test_unknown_split_is_refused(data: MusicData) -> None:
+    with pytest.raises(DataError, match="split must be one of train, val, test, got 'dev'"):
         data.loader("dev")
 
 
 @pytest.fixture
 def holes(tmp_path: Path) -> MusicData:
-    """Nine clips of the demo, some without a label, some without a value."""
-    whole = collection()
-    table = whole.table.groupby("genre").head(3).reset_index(drop=True)
+    """Return a data module of nine clips of the demo with missing labels and values."""
+    demo = collection()
+    table = demo.table.groupby("genre").head(3).reset_index(drop=True)
     table = table.assign(id=list("abcdefghi"), split=["train", "val", "test"] * 3)
     table.loc[[1, 5], "genre"] = None
     table.loc[[0, 5], "energy"] = np.nan
-    source = replace(whole, name="holes", table=table).check()
+    source = replace(demo, name="holes", table=table).check()
     split = Split("official", allow_shared_groups=True)
-    made = MusicData(source, Feature("chroma"), split, eval_batch_size=3, packs=str(tmp_path))
-    pack_alone(made)
-    return made
+    datamodule = MusicData(source, Feature("chroma"), split, eval_batch_size=3, packs=str(tmp_path))
+    pack_alone(datamodule)
+    return datamodule
 
 
-def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
+def test_missing_values_are_minus_one_or_nan(holes: MusicData) -> None:
     holes.setup()
     table, classes = holes.source.table, ["electronic", "metal", "orchestral"]
     assert holes.y["genre"].dtype == torch.int64
@@ -113,7 +114,7 @@ def test_what_is_missing_is_minus_one_or_nan(holes: MusicData) -> None:
     assert batch.y["genre"].tolist() == holes.y["genre"][2::3].tolist()
 
 
-def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
+def test_constant_bin_has_positive_deviation(holes: MusicData) -> None:
     holes.setup()
     holes.pack.frames = np.full_like(holes.pack.frames, 0.5)
     mean, std = holes._statistics()
@@ -121,62 +122,62 @@ def test_a_bin_that_never_changes_can_be_divided_by(holes: MusicData) -> None:
     assert (std > 0).all()
 
 
-def test_a_collection_with_a_fault_is_refused_in_one_sentence() -> None:
+def test_invalid_collection_is_refused_with_one_line() -> None:
     source: Collection = collection()
     alone = source.table.assign(genre=["alone", *source.table["genre"].tolist()[1:]])
-    faults: dict[str, Collection] = {
+    invalid_collections: dict[str, Collection] = {
         "no column energy": replace(source, table=source.table.drop(columns="energy")),
         "is empty": replace(source, table=source.table[:0]),
         "occurs more than once": replace(source, table=source.table.assign(id="a")),
-        "genre = 'polka', which the target does not allow": replace(source, table=source.table.assign(genre="polka")),
-        "energy = 1.5, which the target does not allow": replace(source, table=source.table.assign(energy=1.5)),
-        r"genre 'alone' has a single clip \(.*\), which cannot be both learned and tested": replace(
-            source, table=alone, targets={"genre": label([*source.table["genre"], "alone"])}
+        "genre = 'polka', which is outside the classes": replace(source, table=source.table.assign(genre="polka")),
+        "energy = 1.5, which is outside the range": replace(source, table=source.table.assign(energy=1.5)),
+        r"genre 'alone' has a single clip \(.*\), which cannot be in both training and test": replace(
+            source, table=alone, targets={"genre": label_target([*source.table["genre"], "alone"])}
         ),
     }
-    for said, faulty in faults.items():
-        with pytest.raises(DataError, match=f"^demo: .*{said}"):
-            faulty.check()
+    for message, invalid in invalid_collections.items():
+        with pytest.raises(DataError, match=f"^demo: .*{message}"):
+            invalid.check()
 
 
 @pytest.mark.parametrize("name", ["start", "frames", "content", "row", "member"])
-def test_a_target_with_a_name_that_a_pack_needs_is_refused_or_kept(name: str, tmp_path: Path) -> None:
-    """A user's column `start` must not become the place of a clip in the map."""
-    whole = collection()
-    table = whole.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
+def test_target_with_reserved_name_is_refused_or_kept(name: str, tmp_path: Path) -> None:
+    """A user's column `start` must not replace the start of a clip in the pack."""
+    demo = collection()
+    table = demo.table.groupby("genre").head(2).assign(**{name: np.linspace(0, 1, 6)})
     try:
-        source = replace(whole, name="mine", table=table, targets={name: scalar()}).check()
+        source = replace(demo, name="mine", table=table, targets={name: scalar_target()}).check()
     except DataError as error:
         assert name in str(error)
         return
-    made = MusicData(source, Feature(), Split("random", allow_shared_groups=True), packs=str(tmp_path))
-    pack_alone(made)
-    made.setup()
-    np.testing.assert_allclose(made.y[name], np.linspace(0, 1, 6), atol=1e-6)
+    datamodule = MusicData(source, Feature(), Split("random", allow_shared_groups=True), packs=str(tmp_path))
+    pack_alone(datamodule)
+    datamodule.setup()
+    np.testing.assert_allclose(datamodule.y[name], np.linspace(0, 1, 6), atol=1e-6)
 
 
 def test_classes_are_merged_and_others_become_missing() -> None:
     column = pd.Series(["rock", "punk", "jazz", None, "talk"])
-    made = merged(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
-    assert made.tolist()[:3] == ["loud", "loud", "quiet"]
-    assert made[3:].isna().all()
-    assert merged(column, None) is column
+    merged = merge_classes(column, {"loud": ["rock", "punk"], "quiet": "jazz"})
+    assert merged.tolist()[:3] == ["loud", "loud", "quiet"]
+    assert merged[3:].isna().all()
+    assert merge_classes(column, None) is column
     with pytest.raises(DataError, match="'rock' is merged into both 'a' and 'b'"):
-        merged(column, {"a": ["rock"], "b": ["rock", "jazz"]})
-    with pytest.raises(DataError, match="the data has nothing for soft; it has jazz, punk, rock, talk"):
-        merged(column, {"loud": ["rock"], "soft": ["ambient"]})
+        merge_classes(column, {"a": ["rock"], "b": ["rock", "jazz"]})
+    with pytest.raises(DataError, match="the data has no clips of soft; its classes are jazz, punk, rock, talk"):
+        merge_classes(column, {"loud": ["rock"], "soft": ["ambient"]})
 
 
-# a pack that is there already, as a source
+# a source with an existing pack
 
 
 @dataclass
 class Given:
-    made: Pack
+    opened: Pack
     targets: dict[str, dict[str, Any]]
 
-    def pack(self, front: LogMelChroma, rules: Any) -> Pack:
-        return self.made
+    def pack(self, front: LogMelChroma, options: Any) -> Pack:
+        return self.opened
 
 
 FRONT = LogMelChroma(rate=1000, n_fft=64, hop_length=10, n_mels=2, n_chroma=1)  # 100 frames a second
@@ -185,18 +186,18 @@ GENRE = {"genre": {"kind": "label", "classes": ["a", "b"], "note": ""}}
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    """Thirty clips of 150 to 440 frames; the last two are copies of the first."""
+    """Return a pack of thirty clips of 150 to 440 frames; the last two are copies of the first."""
     rng = np.random.default_rng(0)
     frames = [rng.random((150 + 10 * i, 3)) for i in range(28)]
     table = pd.DataFrame({"id": range(30), "group": None, "genre": ["a", "b"] * 15})
-    return Given(write(tmp_path_factory.mktemp("given") / "p", table, [*frames, frames[0], frames[0]], {}), GENRE)
+    return Given(write_pack(tmp_path_factory.mktemp("given") / "p", table, [*frames, frames[0], frames[0]], {}), GENRE)
 
 
 def module(given: Given, sync: str = "none", **options: Any) -> MusicData:
     split = options.pop("split", Split("random", duplicates="allow"))
-    made = MusicData(given, Feature("fused", sync, FRONT), split, **options)  # type: ignore[arg-type]
-    made.setup()
-    return made
+    datamodule = MusicData(given, Feature("fused", sync, FRONT), split, **options)  # type: ignore[arg-type]
+    datamodule.setup()
+    return datamodule
 
 
 @pytest.mark.parametrize(
@@ -210,21 +211,21 @@ def module(given: Given, sync: str = "none", **options: Any) -> MusicData:
         ({"seconds": 1.5, "beats": 8}, "beat", 8),
     ],
 )
-def test_a_crop_is_in_seconds_or_in_beats(given: Given, crop: Any, sync: str, frames: int) -> None:
+def test_crop_length_is_in_seconds_or_beats(given: Given, crop: Any, sync: str, frames: int) -> None:
     batch = next(iter(module(given, sync, crop=crop).train_dataloader()))
     assert batch.lengths.tolist() == [frames] * 16
     assert batch.x.shape == (16, frames, 3)
 
 
 @pytest.mark.parametrize("crop", [None, {"seconds": None, "beats": None}])
-def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> None:
-    made = module(given, crop=crop)
-    for batch in made.train_dataloader():
-        assert batch.lengths.tolist() == made.pack.lengths[batch.row].tolist()
+def test_training_without_crop_uses_complete_clips(given: Given, crop: Any) -> None:
+    datamodule = module(given, crop=crop)
+    for batch in datamodule.train_dataloader():
+        assert batch.lengths.tolist() == datamodule.pack.lengths[batch.row].tolist()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"batch_size": 0}, "data.batch_size must be greater than 0, got 0"),
         ({"eval_batch_size": -1}, "data.eval_batch_size must be greater than 0, got -1"),
@@ -238,55 +239,65 @@ def test_without_a_crop_training_sees_whole_clips(given: Given, crop: Any) -> No
     ],
     ids=str,
 )
-def test_an_impossible_value_is_refused_by_name(given: Given, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_invalid_option_is_refused_by_name(given: Given, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
         module(given, **options)
 
 
-def test_a_scalar_cannot_be_balanced(given: Given) -> None:
+def test_scalar_cannot_be_balanced(given: Given) -> None:
     with pytest.raises(ValueError, match=r"data\.balanced_sampling must name a label of this data, got 'energy'"):
-        module(replace(given, targets={**GENRE, "energy": scalar()}), balanced_sampling="energy")
+        module(replace(given, targets={**GENRE, "energy": scalar_target()}), balanced_sampling="energy")
 
 
-def test_a_copy_that_is_left_out_is_in_no_part(given: Given) -> None:
-    made = module(given, split=Split("random", duplicates="drop"))
-    assert np.flatnonzero(made.parts == UNUSED).tolist() == [28, 29]
-    rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
+def test_dropped_duplicate_is_in_no_split(given: Given) -> None:
+    datamodule = module(given, split=Split("random", duplicates="drop"))
+    assert np.flatnonzero(datamodule.splits == UNUSED).tolist() == [28, 29]
+    rows = [
+        row
+        for split_name in ("train", "val", "test")
+        for batch in datamodule.loader(split_name)
+        for row in batch.row.tolist()
+    ]
     assert sorted(rows) == list(range(28))
-    with pytest.raises(DataError, match=r"the same audio stands under two ids 2 times, .*: 0 = 28, 0 = 29; leave"):
+    with pytest.raises(DataError, match=r"the same audio has two ids \(2 duplicates\) .*: 0 = 28, 0 = 29; drop"):
         module(given, split=Split("random"))
 
 
-# several crops of a clip, judged by the mean of what is said of them
+# mean prediction over several crops of a clip
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("eval_crops", [1, 3])
-def test_what_is_said_of_a_clip_is_the_mean_over_its_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
-    """By a real trainer, against the network applied crop by crop."""
-    whole = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
-    made = build_datamodule(whole)
-    pack_alone(made)
-    made.setup()
-    learner = build_learner(whole, made).eval()
+def test_prediction_of_clip_is_mean_over_crops(config: Compose, eval_crops: int, tmp_path: Path) -> None:
+    """Compare a trainer with the network applied to each crop."""
+    composed = config("feature=chroma", "backbone=lstm", "task=joint", f"data.eval_crops={eval_crops}", "data.crop=4")
+    datamodule = build_datamodule(composed)
+    pack_alone(datamodule)
+    datamodule.setup()
+    learner = build_learner(composed, datamodule).eval()
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.test(learner, datamodule=made, verbose=False)
-    for number, part in enumerate(("val", "test")):
-        table, rows = learner.tables[number], made.rows(part)
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    for number, split_name in enumerate(("val", "test")):
+        table, rows = learner.tables[number], datamodule.rows(split_name)
         assert table["row"].tolist() == rows.tolist()
-        for place, row in enumerate(rows.tolist()):
-            clip = torch.from_numpy(np.array(made.pack.clip(row)[:, made.feature.columns]))
-            room = len(clip) - made.crop
+        for index, row in enumerate(rows.tolist()):
+            clip = torch.from_numpy(np.array(datamodule.pack.clip(row)[:, datamodule.feature.columns]))
+            room = len(clip) - datamodule.crop
             middle = (room + 1) // 2
             starts = [middle] if eval_crops == 1 else [0, middle, room]
             with torch.no_grad():
-                each = [learner(clip[None, start : start + made.crop], torch.tensor([made.crop])) for start in starts]
-            torch.testing.assert_close(table["z"][place], torch.cat([z for z, _ in each]).mean(0), atol=1e-5, rtol=1e-4)
+                outputs = [
+                    learner(clip[None, start : start + datamodule.crop], torch.tensor([datamodule.crop]))
+                    for start in starts
+                ]
+            torch.testing.assert_close(
+                table["z"][index], torch.cat([z for z, _ in outputs]).mean(0), atol=1e-5, rtol=1e-4
+            )
             for name in learner.task.targets:
-                mean = torch.cat([out[name] for _, out in each]).mean(0)
-                torch.testing.assert_close(table[f"out.{name}"][place], mean, atol=1e-5, rtol=1e-4)
-        for name, values in made.y.items():
+                mean = torch.cat([out[name] for _, out in outputs]).mean(0)
+                torch.testing.assert_close(table[f"out.{name}"][index], mean, atol=1e-5, rtol=1e-4)
+        for name, values in datamodule.y.items():
             torch.testing.assert_close(table[f"y.{name}"], values[rows])

@@ -1,4 +1,4 @@
-"""A pack gives back what was written, is there whole or not at all, and notices what was done to it."""
+"""Tests of packs: reading, atomic writing and detection of changes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
-from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined, digest
-from etude.data.pack_writer import JOURNAL, SKIPPED, write
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined_hash, frames_hash
+from etude.data.pack_writer import JOURNAL, SKIPPED, write_pack
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
 from etude.files.ownership import LIST
@@ -24,17 +24,17 @@ TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index
 
 @pytest.fixture(scope="module")
 def clips() -> list[np.ndarray]:
-    """Frames of real clips of several lengths, down to one frame."""
+    """Return frames of real clips of several lengths, down to one frame."""
     audio = decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)
     return [frames(audio[:count], LogMelChroma()) for count in SAMPLES]
 
 
 @pytest.fixture
 def pack(clips: list[np.ndarray], tmp_path: Path) -> Pack:
-    return write(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine", "note": "été"})
+    return write_pack(tmp_path / "packs" / "mine", TABLE, clips, {"name": "mine", "note": "été"})
 
 
-def test_what_is_written_is_read(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_pack_returns_written_frames(pack: Pack, clips: list[np.ndarray]) -> None:
     opened = Pack(pack.folder)
     pd.testing.assert_frame_equal(opened.index[["id", "genre"]], TABLE.reset_index(drop=True))
     assert opened.lengths.tolist() == [1 + count // 512 for count in SAMPLES]
@@ -50,12 +50,12 @@ def test_what_is_written_is_read(pack: Pack, clips: list[np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize(("row", "start", "length"), [(0, 0, 5), (0, 100, 50), (1, 58, 1), (1, 50, 100), (3, 7, None)])
-def test_a_crop_is_a_part_of_its_clip(pack: Pack, row: int, start: int, length: int | None) -> None:
+def test_crop_is_excerpt_of_clip(pack: Pack, row: int, start: int, length: int | None) -> None:
     stop = None if length is None else start + length
     np.testing.assert_array_equal(pack.clip(row, start, length), pack.clip(row)[start:stop])
 
 
-def test_frames_cannot_be_changed_through_a_pack(pack: Pack) -> None:
+def test_frames_of_pack_are_read_only(pack: Pack) -> None:
     with pytest.raises(ValueError, match="read-only"):
         pack.clip(0)[0, 0] = 1.0
 
@@ -65,32 +65,32 @@ def interrupted(clips: list[np.ndarray]) -> Iterator[np.ndarray]:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_writing_leaves_nothing(clips: list[np.ndarray], tmp_path: Path) -> None:
+def test_interrupted_write_leaves_no_files(clips: list[np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "mine", TABLE, interrupted(clips), {})
+        write_pack(tmp_path / "mine", TABLE, interrupted(clips), {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_writing_leaves_the_old_pack(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_interrupted_write_keeps_old_pack(pack: Pack, clips: list[np.ndarray]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write(pack.folder, TABLE, interrupted(clips), {})
+        write_pack(pack.folder, TABLE, interrupted(clips), {})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
     Pack(pack.folder).verify()
 
 
-def test_an_old_pack_is_replaced_whole(pack: Pack, clips: list[np.ndarray]) -> None:
-    new = write(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
+def test_old_pack_is_replaced_completely(pack: Pack, clips: list[np.ndarray]) -> None:
+    new = write_pack(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
     assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert new.manifest["name"] == "other"
     np.testing.assert_array_equal(new.clip(0), clips[3].astype(np.float16))
     new.verify()
-    np.testing.assert_array_equal(pack.clip(1), clips[1].astype(np.float16))  # who still reads the old one, can
+    np.testing.assert_array_equal(pack.clip(1), clips[1].astype(np.float16))  # an opened pack can still be read
 
 
 @pytest.mark.parametrize("row", range(len(SAMPLES)))
 @pytest.mark.parametrize("end", ["first", "last"])
-def test_verify_names_the_clip_whose_bit_was_flipped(pack: Pack, row: int, end: str) -> None:
+def test_verify_names_corrupted_clip(pack: Pack, row: int, end: str) -> None:
     pack.verify()
     frame = 2 * 140
     start, stop = int(pack.starts[row]) * frame, int(pack.starts[row] + pack.lengths[row]) * frame
@@ -103,29 +103,29 @@ def test_verify_names_the_clip_whose_bit_was_flipped(pack: Pack, row: int, end: 
         Pack(pack.folder).verify()
 
 
-def test_a_hash_is_of_the_frames_of_a_clip_and_nothing_else(pack: Pack, clips: list[np.ndarray]) -> None:
+def test_hash_depends_only_on_frames(pack: Pack, clips: list[np.ndarray]) -> None:
     half = [np.asarray(clip, np.float16) for clip in clips]
-    assert pack.index["content"].tolist() == [digest(clip) for clip in half]
+    assert pack.index["content"].tolist() == [frames_hash(clip) for clip in half]
     assert len(set(pack.index["content"])) == len(SAMPLES)
-    assert digest(half[0]) == digest(half[0].copy(order="F"))
-    assert digest(half[0]) != digest(half[0][:-1])
-    assert digest(half[0].reshape(-1, 70)) != digest(half[0])  # as many bytes, other frames
-    assert pack.manifest["sha256"] == combined(pack.index["content"])
+    assert frames_hash(half[0]) == frames_hash(half[0].copy(order="F"))
+    assert frames_hash(half[0]) != frames_hash(half[0][:-1])
+    assert frames_hash(half[0].reshape(-1, 70)) != frames_hash(half[0])  # as many bytes, other frames
+    assert pack.manifest["sha256"] == combined_hash(pack.index["content"])
 
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
-def test_files_of_two_packs_do_not_go_together(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
-    """As many frames and as many clips, but not the same."""
-    other = write(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
+def test_mixed_files_of_two_packs_are_refused(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
+    """The packs have equal numbers of frames and clips with different values."""
+    other = write_pack(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
     assert other.frames.shape == pack.frames.shape
     (pack.folder / name).write_bytes((other.folder / name).read_bytes())
-    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a whole pack \(its table is not the one"):
+    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a complete pack \(the table does not match"):
         Pack(pack.folder)
 
 
-def test_an_index_in_another_order_is_refused(pack: Pack) -> None:
+def test_reordered_index_is_refused(pack: Pack) -> None:
     pack.index[::-1].to_parquet(pack.folder / INDEX)
-    with pytest.raises(DataError, match="is not a whole pack"):
+    with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
@@ -133,32 +133,32 @@ def test_an_index_in_another_order_is_refused(pack: Pack) -> None:
 def test_truncated_frames_are_refused(pack: Pack, lost: int | None) -> None:
     path = pack.folder / FRAMES
     path.write_bytes(b"" if lost is None else path.read_bytes()[:-lost])
-    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a whole pack .*; delete the folder"):
+    with pytest.raises(DataError, match=rf"^{pack.folder}: is not a complete pack .*; delete the folder"):
         Pack(pack.folder)
 
 
 @pytest.mark.parametrize("name", [FRAMES, INDEX, MANIFEST])
 @pytest.mark.parametrize("content", [None, b"{}", b"\x00\xff"], ids=["missing", "other", "garbled"])
-def test_a_folder_without_a_good_file_is_no_pack(pack: Pack, name: str, content: bytes | None) -> None:
+def test_folder_with_invalid_file_is_refused(pack: Pack, name: str, content: bytes | None) -> None:
     (pack.folder / name).unlink()
     if content is not None:
         (pack.folder / name).write_bytes(content)
-    with pytest.raises(DataError, match="is not a whole pack"):
+    with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
-def test_a_list_in_the_place_of_the_manifest_is_no_pack(pack: Pack) -> None:
+def test_manifest_that_is_a_list_is_refused(pack: Pack) -> None:
     (pack.folder / MANIFEST).write_text("[1, 2]")
-    with pytest.raises(DataError, match="is not a whole pack"):
+    with pytest.raises(DataError, match="is not a complete pack"):
         Pack(pack.folder)
 
 
-def test_a_folder_that_is_not_there_is_no_pack(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a complete pack"):
         Pack(tmp_path / "none")
 
 
-def test_frames_that_are_newer_than_the_manifest_are_verified(pack: Pack) -> None:
+def test_frames_newer_than_manifest_are_verified(pack: Pack) -> None:
     data = bytearray((pack.folder / FRAMES).read_bytes())
     data[len(data) // 2] ^= 1
     (pack.folder / FRAMES).write_bytes(data)

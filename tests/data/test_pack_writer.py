@@ -1,4 +1,4 @@
-"""Whatever ends a draft, and wherever, what was whole is kept, and going on ends with the same bytes."""
+"""Tests of crash-safe writing of packs: resumed drafts have the same bytes."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, digest
+from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, frames_hash
 from etude.data.pack_writer import (
     JOURNAL,
     SKIPPED,
     JournalEntry,
     PackWriter,
-    describe,
-    journal,
-    recover,
-    replace,
-    rewrite,
-    write,
+    read_journal,
+    recover_pack,
+    replace_pack,
+    rewrite_journal,
+    write_index,
+    write_pack,
 )
 from etude.errors import DataError
 from etude.files.atomic import remove_folder, write_text
 from etude.files.ownership import LIST, open_folder
 
-LENGTHS = (3, 1, 0, 5, 2)  # a clip that was skipped is in the middle
+LENGTHS = (3, 1, 0, 5, 2)  # the clip in the middle is skipped
 BINS = 4
 NAMES = ("one", "été ♫", "drei", "4", "fünf")
 
 
-def clip(place: int) -> np.ndarray:
-    return np.random.default_rng(place).random((LENGTHS[place], BINS)).astype(np.float16)
+def clip(index: int) -> np.ndarray:
+    return np.random.default_rng(index).random((LENGTHS[index], BINS)).astype(np.float16)
 
 
-def entry(place: int) -> JournalEntry:
-    known = {"id": NAMES[place], "size": 100 + place, "modified": 10**18 + place}
-    if not LENGTHS[place]:
-        return JournalEntry(**known, reason="/a/drei: is broken (“why”)")
-    frames = clip(place)
-    return JournalEntry(**known, sha256=f"{place:064}", frames=len(frames), bins=BINS, content=digest(frames))
+def entry(index: int) -> JournalEntry:
+    identity = {"id": NAMES[index], "size": 100 + index, "modified": 10**18 + index}
+    if not LENGTHS[index]:
+        return JournalEntry(**identity, reason="/a/drei: is broken (“why”)")
+    frames = clip(index)
+    return JournalEntry(**identity, sha256=f"{index:064}", frames=len(frames), bins=BINS, content=frames_hash(frames))
 
 
-ENTRIES = [entry(place) for place in range(len(LENGTHS))]
+ENTRIES = [entry(index) for index in range(len(LENGTHS))]
 TABLE = pd.DataFrame({"id": NAMES, "genre": list("xyxyx")})
 
 
-def go_on(folder: Path) -> PackWriter:
-    """Open a draft and add what it lacks."""
+def resume(folder: Path) -> PackWriter:
+    """Open a draft and append the missing clips."""
     with PackWriter(folder) as draft:
-        for place in range(len(draft.entries), len(LENGTHS)):
-            draft.append(ENTRIES[place], clip(place) if LENGTHS[place] else None)
+        for index in range(len(draft.entries), len(LENGTHS)):
+            draft.append(ENTRIES[index], clip(index) if LENGTHS[index] else None)
     return draft
 
 
@@ -62,13 +62,13 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> dict[str, bytes]:
-    """The files of a draft that nothing interrupted."""
-    go_on(tmp_path / "whole")
-    return content(tmp_path / "whole")
+def complete_files(tmp_path: Path) -> dict[str, bytes]:
+    """Return the files of a draft without interruption."""
+    resume(tmp_path / "complete_files")
+    return content(tmp_path / "complete_files")
 
 
-def lay(folder: Path, files: dict[str, bytes]) -> Path:
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -76,95 +76,95 @@ def lay(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def test_a_draft_holds_frames_in_order_and_a_line_for_each_clip(whole: dict[str, bytes]) -> None:
-    assert set(whole) == {LIST, FRAMES, JOURNAL}
-    assert whole[FRAMES] == b"".join(clip(place).tobytes() for place in range(len(LENGTHS)))
-    lines = whole[JOURNAL].decode().splitlines()
+def test_draft_has_frames_in_order_and_line_for_each_clip(complete_files: dict[str, bytes]) -> None:
+    assert set(complete_files) == {LIST, FRAMES, JOURNAL}
+    assert complete_files[FRAMES] == b"".join(clip(index).tobytes() for index in range(len(LENGTHS)))
+    lines = complete_files[JOURNAL].decode().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(NAMES)
-    assert "♫" in lines[1]  # for whoever looks into it
+    assert "♫" in lines[1]  # readable text
 
 
 @pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
-def test_any_name_is_a_line_that_is_read_again(name: str, tmp_path: Path) -> None:
+def test_any_clip_name_is_one_journal_line(name: str, tmp_path: Path) -> None:
     frames = clip(0)
-    odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, digest(frames))
+    odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, frames_hash(frames))
     skipped = JournalEntry("after", 1, 2, reason=f"/music/{name}: is broken")
     with PackWriter(tmp_path / "d") as draft:
         draft.append(odd, frames)
         draft.append(skipped, None)
-    assert journal(tmp_path / "d") == [odd, skipped]
+    assert read_journal(tmp_path / "d") == [odd, skipped]
     with PackWriter(tmp_path / "d") as draft:
         assert draft.entries == [odd, skipped]
 
 
-def test_what_is_not_set_is_not_written_and_read_as_unset(tmp_path: Path) -> None:
+def test_unset_fields_are_not_written(tmp_path: Path) -> None:
     bare = JournalEntry("a", -1, 0)
     with PackWriter(tmp_path / "d") as draft:
         draft.append(bare, None)
     assert json.loads((tmp_path / "d" / JOURNAL).read_text()) == {"id": "a", "size": -1, "modified": 0}
-    assert journal(tmp_path / "d") == [bare]
+    assert read_journal(tmp_path / "d") == [bare]
 
 
-def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
-    assert journal(tmp_path / "none") == []
-    assert journal(tmp_path) == []
+def test_missing_journal_is_empty(tmp_path: Path) -> None:
+    assert read_journal(tmp_path / "none") == []
+    assert read_journal(tmp_path) == []
 
 
 def lines_before(text: bytes, stop: int) -> int:
     return text[:stop].count(b"\n")
 
 
-def test_a_journal_that_ends_anywhere_goes_on_from_its_last_whole_line(whole: dict[str, bytes], tmp_path: Path) -> None:
-    """Wherever a kill can cut it, in the middle of a letter too."""
-    text = whole[JOURNAL]
+def test_truncated_journal_resumes_after_last_complete_line(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    """The journal is cut at each byte, also inside a character."""
+    text = complete_files[JOURNAL]
     for stop in (*range(0, len(text) - 60, 11), *range(len(text) - 60, len(text))):
-        folder = lay(tmp_path / "cut", whole | {JOURNAL: text[:stop]})
+        folder = write_files(tmp_path / "cut", complete_files | {JOURNAL: text[:stop]})
         with PackWriter(folder) as draft:
             assert draft.entries == ENTRIES[: lines_before(text, stop)], stop
         assert len((folder / FRAMES).read_bytes()) == sum(e.bytes for e in draft.entries)
-        go_on(folder)
-        assert content(folder) == whole, stop
+        resume(folder)
+        assert content(folder) == complete_files, stop
 
 
-def test_frames_that_end_anywhere_go_on_from_the_last_whole_clip(whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_truncated_frames_resume_after_last_complete_clip(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     """As after a power failure, when a journal may be there before its frames are."""
-    frames = whole[FRAMES]
+    frames = complete_files[FRAMES]
     ends = np.cumsum([e.bytes for e in ENTRIES])
     for stop in range(len(frames)):
-        folder = lay(tmp_path / "cut", whole | {FRAMES: frames[:stop]})
+        folder = write_files(tmp_path / "cut", complete_files | {FRAMES: frames[:stop]})
         with PackWriter(folder) as draft:
             assert len(draft.entries) == np.argmax(ends > stop), stop
-        go_on(folder)
-        assert content(folder) == whole, stop
+        resume(folder)
+        assert content(folder) == complete_files, stop
 
 
 @pytest.mark.parametrize("more", [b"\x00", b"\x01" * 7, b"\xff" * 5000])
 @pytest.mark.parametrize("lines", [0, 2, 5])
 def test_frames_behind_the_last_line_are_dropped(
-    more: bytes, lines: int, whole: dict[str, bytes], tmp_path: Path
+    more: bytes, lines: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """What a kill between frames and their line leaves."""
-    text = b"".join(whole[JOURNAL].splitlines(keepends=True)[:lines])
-    kept = whole[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
-    folder = lay(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
+    """Frames are written before their line, and a kill may occur between the two."""
+    text = b"".join(complete_files[JOURNAL].splitlines(keepends=True)[:lines])
+    kept = complete_files[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
+    folder = write_files(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
     with PackWriter(folder) as draft:
         assert len(draft.entries) == lines
     assert (folder / FRAMES).read_bytes() == kept
-    go_on(folder)
-    assert content(folder) == whole
+    resume(folder)
+    assert content(folder) == complete_files
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, 4])
-def test_frames_that_are_not_those_of_their_line_are_made_again(
-    place: int, whole: dict[str, bytes], tmp_path: Path
+@pytest.mark.parametrize("index", [0, 1, 3, 4])
+def test_frames_that_do_not_match_journal_are_written_again(
+    index: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    data = bytearray(whole[FRAMES])
-    data[sum(e.bytes for e in ENTRIES[:place])] ^= 0x40
-    folder = lay(tmp_path / "cut", whole | {FRAMES: bytes(data)})
+    data = bytearray(complete_files[FRAMES])
+    data[sum(e.bytes for e in ENTRIES[:index])] ^= 0x40
+    folder = write_files(tmp_path / "cut", complete_files | {FRAMES: bytes(data)})
     with PackWriter(folder) as draft:
-        assert draft.entries == ENTRIES[:place]
-    go_on(folder)
-    assert content(folder) == whole
+        assert draft.entries == ENTRIES[:index]
+    resume(folder)
+    assert content(folder) == complete_files
 
 
 @pytest.mark.parametrize(
@@ -177,49 +177,51 @@ def test_frames_that_are_not_those_of_their_line_are_made_again(
         b"\xff\n",
     ],
 )
-@pytest.mark.parametrize("place", [0, 2, 4])
-def test_a_garbled_line_ends_the_journal(line: bytes, place: int, whole: dict[str, bytes], tmp_path: Path) -> None:
-    lines = whole[JOURNAL].splitlines(keepends=True)
-    folder = lay(tmp_path / "cut", whole | {JOURNAL: b"".join([*lines[:place], line, *lines[place + 1 :]])})
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_damaged_line_ends_journal(line: bytes, index: int, complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    lines = complete_files[JOURNAL].splitlines(keepends=True)
+    folder = write_files(
+        tmp_path / "cut", complete_files | {JOURNAL: b"".join([*lines[:index], line, *lines[index + 1 :]])}
+    )
     with PackWriter(folder) as draft:
-        assert draft.entries == ENTRIES[:place]
-    go_on(folder)
-    assert content(folder) == whole
+        assert draft.entries == ENTRIES[:index]
+    resume(folder)
+    assert content(folder) == complete_files
 
 
-def test_a_draft_without_frames_begins_again(whole: dict[str, bytes], tmp_path: Path) -> None:
-    folder = lay(tmp_path / "cut", {JOURNAL: whole[JOURNAL]})
-    go_on(folder)
-    assert content(folder) == whole
+def test_draft_without_frames_starts_again(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "cut", {JOURNAL: complete_files[JOURNAL]})
+    resume(folder)
+    assert content(folder) == complete_files
 
 
-def test_a_finished_draft_is_a_pack(whole: dict[str, bytes], tmp_path: Path) -> None:
-    folder = lay(tmp_path / ".mine.part", whole)
+def test_finished_draft_is_pack(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    folder = write_files(tmp_path / ".mine.part", complete_files)
     with PackWriter(folder) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
     assert not folder.exists()
     assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
-    kept = [place for place, length in enumerate(LENGTHS) if length]
-    assert pack.index["id"].tolist() == [NAMES[place] for place in kept]
-    assert pack.index["genre"].tolist() == [TABLE["genre"][place] for place in kept]
+    kept = [index for index, length in enumerate(LENGTHS) if length]
+    assert pack.index["id"].tolist() == [NAMES[index] for index in kept]
+    assert pack.index["genre"].tolist() == [TABLE["genre"][index] for index in kept]
     assert pack.index["start"].tolist() == [0, 3, 4, 9]
-    for row, place in enumerate(kept):
-        np.testing.assert_array_equal(pack.clip(row), clip(place))
+    for row, index in enumerate(kept):
+        np.testing.assert_array_equal(pack.clip(row), clip(index))
     pack.verify()
     skipped = pd.read_csv(pack.folder / SKIPPED)
     assert skipped.to_dict("records") == [{"id": "drei", "reason": "/a/drei: is broken (“why”)"}]
-    assert journal(pack.folder) == ENTRIES
+    assert read_journal(pack.folder) == ENTRIES
     assert (pack.manifest["clips"], pack.manifest["skipped"]) == (4, 1)
 
 
-def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes], tmp_path: Path) -> None:
-    with PackWriter(lay(tmp_path / ".mine.part", whole)) as draft:
+def test_index_can_be_rewritten_without_frames(complete_files: dict[str, bytes], tmp_path: Path) -> None:
+    with PackWriter(write_files(tmp_path / ".mine.part", complete_files)) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     later = [JournalEntry(**{**vars(e), "modified": 3}) for e in ENTRIES]
-    rewrite(pack.folder, later)
-    describe(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
+    rewrite_journal(pack.folder, later)
+    write_index(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
     again = Pack(pack.folder)
-    assert journal(again.folder) == later
+    assert read_journal(again.folder) == later
     assert set(again.index["genre"]) == {"z"}
     assert again.manifest["origin"] == 2
     assert again.manifest["sha256"] == pack.manifest["sha256"]
@@ -229,8 +231,8 @@ def test_a_pack_can_be_described_anew_and_its_frames_stay(whole: dict[str, bytes
 
 def two_packs(tmp_path: Path) -> tuple[Path, Path]:
     old, new = tmp_path / "mine", tmp_path / ".mine.part"
-    write(old, TABLE[:1], [clip(0)], {"which": "old"})
-    write(tmp_path / "new", TABLE[:1], [clip(1)], {"which": "new"})
+    write_pack(old, TABLE[:1], [clip(0)], {"which": "old"})
+    write_pack(tmp_path / "new", TABLE[:1], [clip(1)], {"which": "new"})
     (tmp_path / "new").rename(new)
     return old, new
 
@@ -239,17 +241,17 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_pack_is_replaced(tmp_path: Path) -> None:
+def test_pack_is_replaced(tmp_path: Path) -> None:
     old, new = two_packs(tmp_path)
-    replace(new, old)
+    replace_pack(new, old)
     assert names(tmp_path) == {"mine"}
     assert Pack(old).manifest["which"] == "new"
-    recover(old)
+    recover_pack(old)
     assert Pack(old).manifest["which"] == "new"
 
 
 def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Ctrl-C just before the n-th call of a method of Path; returns how to take that back."""
+    """Raise KeyboardInterrupt before the n-th call of a method of Path; return a function that restores it."""
     real, calls = getattr(os, method), 0
 
     def stopping(self: Path, *args: object) -> object:
@@ -264,47 +266,47 @@ def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_an_interrupted_replacement_is_mended(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the two names there is no pack; the old one comes back, the new one is still there to be finished."""
+def test_interrupted_replacement_is_recovered(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two renames there is no pack; the old pack is restored, and the new draft can be finished."""
     old, new = two_packs(tmp_path)
     go_on_again = interrupted_at(step, "rename", monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        replace(new, old)
+        replace_pack(new, old)
     go_on_again()
     assert names(tmp_path) == {".mine.part", "mine" if step == 1 else ".mine.old"}
-    recover(old)
+    recover_pack(old)
     assert names(tmp_path) == {".mine.part", "mine"}
     assert Pack(old).manifest["which"] == "old"
     assert Pack(new).manifest["which"] == "new"
-    replace(new, old)
+    replace_pack(new, old)
     assert names(tmp_path) == {"mine"}
     assert Pack(old).manifest["which"] == "new"
 
 
-def test_what_an_interrupted_replacement_did_not_throw_away_goes(tmp_path: Path) -> None:
+def test_leftovers_of_interrupted_replacement_are_removed(tmp_path: Path) -> None:
     old, new = two_packs(tmp_path)
-    write(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
+    write_pack(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
     (tmp_path / "older").rename(tmp_path / ".mine.old")
-    recover(old)
+    recover_pack(old)
     assert names(tmp_path) == {".mine.part", "mine"}
     assert Pack(old).manifest["which"] == "old"
-    replace(new, old)
+    replace_pack(new, old)
     assert Pack(old).manifest["which"] == "new"
 
 
 @pytest.mark.parametrize(("method", "step"), [("replace", 1), ("replace", 2), ("replace", 3), ("rename", 1)])
-def test_whatever_interrupts_the_end_leaves_nothing_behind(
-    method: str, step: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_interrupted_finish_leaves_no_temporary_files(
+    method: str, step: int, complete_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file of the end is written beside and renamed; none that is not renamed stays in the pack."""
-    with PackWriter(lay(tmp_path / ".sure.part", whole)) as draft:
+    """Each file is written under a temporary name and renamed; no temporary file remains in the pack."""
+    with PackWriter(write_files(tmp_path / ".sure.part", complete_files)) as draft:
         expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
-    folder = lay(tmp_path / ".mine.part", whole)
+    folder = write_files(tmp_path / ".mine.part", complete_files)
     go_on_again = interrupted_at(step, method, monkeypatch)
     with pytest.raises(KeyboardInterrupt), PackWriter(folder) as draft:
         draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
     go_on_again()
-    monkeypatch.setattr("os.getpid", lambda: 1)  # another process goes on
+    monkeypatch.setattr("os.getpid", lambda: 1)  # another process resumes
     with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES
         again = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
@@ -312,10 +314,10 @@ def test_whatever_interrupts_the_end_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["report.html", "run/report.html"])
-def test_a_run_in_the_folder_of_a_pack_is_not_removed_with_the_pack(name: str, tmp_path: Path) -> None:
+def test_run_in_folder_of_pack_is_not_removed(name: str, tmp_path: Path) -> None:
     def pack() -> Pack:
-        clips = [clip(place) for place in range(len(LENGTHS)) if LENGTHS[place]]
-        return write(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
+        clips = [clip(index) for index in range(len(LENGTHS)) if LENGTHS[index]]
+        return write_pack(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
 
     pack()
     path = tmp_path / "pack" / name

@@ -1,4 +1,4 @@
-"""Search for sound files: links are followed once, and everything that is not used is listed."""
+"""Tests of the search for sound files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from etude.data.sources.folder import collection
 from etude.errors import DataError
 
 
-def lay(home: Path, *names: str) -> Path:
+def write_files(home: Path, *names: str) -> Path:
     for name in names:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
@@ -30,60 +30,62 @@ def link(path: Path, target: Path) -> None:
         pytest.skip("links are not allowed here")
 
 
-def listed(home: Path) -> tuple[list[str], dict[str, str]]:
+def find_names(home: Path) -> tuple[list[str], dict[str, str]]:
     files, left_out = find_sound_files(home)
     return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in left_out}
 
 
 def test_linked_folder_is_followed(tmp_path: Path) -> None:
-    lay(tmp_path, "albums/one/a.wav", "albums/one/cd2/b.flac", "rock/c.wav")
+    write_files(tmp_path, "albums/one/a.wav", "albums/one/cd2/b.flac", "rock/c.wav")
     link(tmp_path / "rock" / "album", tmp_path / "albums" / "one")
-    assert listed(tmp_path / "rock") == (["album/a.wav", "album/cd2/b.flac", "c.wav"], {})
+    assert find_names(tmp_path / "rock") == (["album/a.wav", "album/cd2/b.flac", "c.wav"], {})
 
 
-def test_link_in_a_circle_is_listed(tmp_path: Path) -> None:
-    home = lay(tmp_path / "music", "rock/a.wav", "rock/deep/b.wav")
+def test_circular_link_is_listed(tmp_path: Path) -> None:
+    home = write_files(tmp_path / "music", "rock/a.wav", "rock/deep/b.wav")
     link(home / "rock" / "deep" / "up", home)
     link(home / "rock" / "deep" / "out", tmp_path)
     link(home / "rock" / "again", home / "rock" / "deep")
     link(home / "rock" / "self", home / "rock" / "self")
-    files, reasons = listed(home)
+    files, reasons = find_names(home)
     assert files == ["rock/a.wav", "rock/deep/b.wav"]
-    circle = "link to a folder that is read already or contains the link"
+    circle = "link to a folder that was searched before or contains the link"
     assert {name: reasons[name] for name in ("rock/deep/up", "rock/deep/out", "rock/again")} == dict.fromkeys(
         ("rock/deep/up", "rock/deep/out", "rock/again"), circle
     )
     assert set(reasons) == {"rock/deep/up", "rock/deep/out", "rock/again", "rock/self"}
 
 
-def test_class_folder_that_links_to_all_classes_is_left_out(tmp_path: Path) -> None:
-    home = lay(tmp_path / "music", "rock/a.wav", "rock/b.wav", "jazz/c.wav", "jazz/d.wav")
+def test_class_folder_that_links_to_all_classes_is_skipped(tmp_path: Path) -> None:
+    home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "jazz/c.wav", "jazz/d.wav")
     link(home / "all", home)
     source = collection(str(home))
     assert source.targets["genre"]["classes"] == ["jazz", "rock"]
     assert ("all", "link to a folder that contains the link") in [(item.item, item.reason) for item in source.left_out]
 
 
-def test_everything_that_is_no_sound_is_listed_with_its_reason(tmp_path: Path) -> None:
-    lay(tmp_path, "a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv", "notes.txt", "cover.jpg", "README", ".x.wav")
-    lay(tmp_path, ".git/g.wav")
+def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
+    write_files(
+        tmp_path, "a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv", "notes.txt", "cover.jpg", "README", ".x.wav"
+    )
+    write_files(tmp_path, ".git/g.wav")
     link(tmp_path / "gone.wav", tmp_path / "nowhere.wav")
-    files, reasons = listed(tmp_path)
+    files, reasons = find_names(tmp_path)
     assert files == ["a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv"]
     assert reasons == {
-        "notes.txt": "suffix .txt is not read as sound",
-        "cover.jpg": "suffix .jpg is not read as sound",
+        "notes.txt": "suffix .txt is not a sound format",
+        "cover.jpg": "suffix .jpg is not a sound format",
         "README": "name has no suffix",
         ".x.wav": "hidden: the name begins with a dot",
         ".git": "hidden: the name begins with a dot",
-        "gone.wav": "link leads nowhere",
+        "gone.wav": "broken link",
     }
 
 
-def test_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = lay(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
+def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
 
-    def scandir(path: Any) -> Iterator[Any]:  # whoever runs the tests may be allowed to read everything
+    def scandir(path: Any) -> Iterator[Any]:  # the user who runs the tests may have all permissions
         if Path(path).name == "theirs":
             raise PermissionError(13, "Permission denied")
         return real(path)
@@ -97,17 +99,17 @@ def test_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytes
     ]
 
 
-def test_folder_of_classes_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_root_folder_gives_error_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scandir(path: Any) -> Iterator[Any]:
         raise PermissionError(13, "Permission denied")
 
-    lay(tmp_path, "rock/a.wav")
+    write_files(tmp_path, "rock/a.wav")
     monkeypatch.setattr(sound_files.os, "scandir", scandir)
     with pytest.raises(DataError, match="cannot be read"):
         collection(str(tmp_path))
 
 
-def test_long_names_are_cut_for_files_and_stay_apart() -> None:
+def test_long_names_are_cut_and_stay_distinct() -> None:
     name = "古" * 82
     assert len(f".{slug(name)}-01234567.stale0.lock".encode()) < 255
     assert slug(name) != slug(name + "典") and slug(name) == slug(name)

@@ -1,4 +1,4 @@
-"""Reading of table files: no row is lost silently, and a file of another kind is named with a way out."""
+"""Tests of readers of table files."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def save(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
         ('"path,genre\na.wav,rock\n', 1),
     ],
 )
-def test_quote_that_swallows_rows_is_refused_with_its_row(tmp_path: Path, text: str, row: int) -> None:
-    with pytest.raises(DataError, match=rf"t\.csv, row {row} \(line {row}\): a quote begins at '\"[HLrp]"):
+def test_unclosed_quote_is_refused_with_its_row(tmp_path: Path, text: str, row: int) -> None:
+    with pytest.raises(DataError, match=rf"t\.csv, row {row} \(line {row}\): the quote at '\"[HLrp]"):
         read_table(save(tmp_path, text))
 
 
@@ -49,24 +49,24 @@ def test_quotes_that_are_balanced_or_inside_a_cell_are_read(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected is ','; save it as 'CSV UTF-8'"),
-        ("path\tgenre\na.wav\tx\n", r"its cells are separated by '\\t', expected is ','"),
-        ("sep=;\npath;genre\na.wav;x\n", "row 1: 'sep=;' is a line for Excel alone; delete it"),
-        ("path,genre\na.wav,x\n".encode("utf-16"), "it is UTF-16; save it as 'CSV UTF-8'"),
-        ("path,genre\na.wav,x\n".encode("utf-16-le"), "it is no text; save it as 'CSV UTF-8'"),
-        ("path,genre\na.wav,Café\n".encode("cp1252"), r"line 2 is not UTF-8 \(byte 0xe9, perhaps of Windows-1252\)"),
+        ("path;genre\na.wav;x\n", "its cells are separated by ';', expected ','; save it as 'CSV UTF-8'"),
+        ("path\tgenre\na.wav\tx\n", r"its cells are separated by '\\t', expected ','"),
+        ("sep=;\npath;genre\na.wav;x\n", "row 1: 'sep=;' is an instruction for Excel; delete this line"),
+        ("path,genre\na.wav,x\n".encode("utf-16"), "because it is UTF-16; save it as 'CSV UTF-8'"),
+        ("path,genre\na.wav,x\n".encode("utf-16-le"), "it is a binary file; save it as 'CSV UTF-8'"),
+        ("path,genre\na.wav,Café\n".encode("cp1252"), r"line 2 is not UTF-8 \(byte 0xe9, perhaps Windows-1252\)"),
         (b"PK\x03\x04...", "it is an Excel workbook; save it"),
     ],
 )
-def test_table_of_another_kind_is_refused_with_a_way_out(tmp_path: Path, content: str | bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_other_file_format_is_refused_with_hint(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_table(save(tmp_path, content))
 
 
 def test_tab_separated_file_with_commas_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"separated by ',', expected is '\\t'"):
+    with pytest.raises(DataError, match=r"separated by ',', expected '\\t'"):
         read_table(save(tmp_path, "path,genre\na.wav,x\n", "t.tsv"))
 
 
@@ -74,7 +74,7 @@ def test_table_of_one_column_is_read(tmp_path: Path) -> None:
     assert read_table(save(tmp_path, "path\na;b.wav\nc.wav\n"))[0] == {"path": ["a;b.wav", "c.wav"]}
 
 
-def test_workbook_without_openpyxl_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workbook_without_openpyxl_gives_error_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_reader, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"t\.xlsx: \.xlsx needs openpyxl: pip install 'etude\[xlsx\]', or save it as"):
         read_table(save(tmp_path, b"", "t.xlsx"))
@@ -89,7 +89,7 @@ def test_first_sheet_of_a_workbook_is_read_as_text(tmp_path: Path, caplog: pytes
     columns, where = read_table(tmp_path / "t.xlsx")
     assert columns == {"path": ["a.wav", "b.wav"], "n": ["1", ""], "x": ["0.5", "1"], "genre": ["NA", ""]}
     assert where[1].endswith("t.xlsx, row 3")
-    assert "the first sheet, clips, is read; left out are notes" in caplog.text
+    assert "the first sheet, clips, is read; other sheets are skipped: notes" in caplog.text
     with pytest.raises(DataError, match="cannot be read as a workbook"):
         read_table(save(tmp_path, b"no workbook", "broken.xlsx"))
 
@@ -97,4 +97,4 @@ def test_first_sheet_of_a_workbook_is_read_as_text(tmp_path: Path, caplog: pytes
 def test_column_without_a_name_is_named_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert list(read_table(save(tmp_path, ",path\n0,a.wav\n"))[0]) == ["path"]
-    assert "column 1 has no name and is not read" in caplog.text
+    assert "column 1 has no name and is skipped" in caplog.text

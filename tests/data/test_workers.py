@@ -1,4 +1,4 @@
-"""Whatever runs the jobs, results come in their order, few are ahead, and what goes wrong is said."""
+"""Tests of the parallel map over jobs."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ from etude.data.collection import Collection
 from etude.data.pack import PackOptions
 from etude.data.packing import prepare_pack
 from etude.data.sources.demo import HOME
-from etude.data.workers import AHEAD, SHARD, run
+from etude.data.workers import AHEAD, SHARD, map_jobs
 from etude.errors import UserError
 
 ROOT = str(Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
-def test_few_jobs_or_one_worker_need_no_process(workers: int | None, count: int) -> None:
-    here = run(lambda number: (number**2, os.getpid()), list(range(count)), workers)  # which no process could be told
-    assert list(here) == [(number**2, os.getpid()) for number in range(count)]
+def test_few_jobs_or_one_worker_use_no_process(workers: int | None, count: int) -> None:
+    own = map_jobs(lambda number: (number**2, os.getpid()), list(range(count)), workers)  # a lambda cannot be pickled
+    assert list(own) == [(number**2, os.getpid()) for number in range(count)]
 
 
-def test_without_semaphores_all_jobs_are_done_here(
+def test_without_semaphores_jobs_run_in_this_process(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(multiprocessing, "Lock", refuse)
-    runners._say_once.cache_clear()
+    runners._warn_once.cache_clear()
     for _ in range(2):
-        assert set(run(lambda _: os.getpid(), list(range(30)), 2)) == {os.getpid()}
-    assert caplog.text.count("one process does all the work") == 1
+        assert set(map_jobs(lambda _: os.getpid(), list(range(30)), 2)) == {os.getpid()}
+    assert caplog.text.count("using one process") == 1
     assert "Read-only file system" in caplog.text
 
 
-def test_none_means_a_process_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_uses_process_for_each_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runners, "usable_cores", lambda: 1)
-    assert set(run(lambda _: os.getpid(), list(range(30)), None)) == {os.getpid()}
+    assert set(map_jobs(lambda _: os.getpid(), list(range(30)), None)) == {os.getpid()}
 
 
-def test_in_this_process_each_job_waits_until_its_result_is_wanted() -> None:
-    begun: list[int] = []
+def test_serial_jobs_run_lazily() -> None:
+    started: list[int] = []
 
     def note(number: int) -> int:
-        begun.append(number)
+        started.append(number)
         return number
 
-    results = run(note, list(range(100)), 1)
-    assert begun == []
+    results = map_jobs(note, list(range(100)), 1)
+    assert started == []
     assert next(results) == 0
-    assert begun == [0]
+    assert started == [0]
 
 
-def test_what_a_job_raises_here_reaches_the_caller() -> None:
-    results = run(fails, list(range(40)), 1)
+def test_exception_of_serial_job_reaches_caller() -> None:
+    results = map_jobs(fails, list(range(40)), 1)
     assert [next(results) for _ in range(13)] == list(range(13))
     with pytest.raises(LookupError, match=r"^job 13$"):
         next(results)
 
 
 class Pile(Sequence[tuple[str, int]]):
-    """Jobs that say how many of them were taken."""
+    """Sequence of jobs that records how many were taken."""
 
     def __init__(self, file: Path, count: int) -> None:
         self.file, self.count, self.taken = file, count, 0
@@ -85,84 +85,84 @@ class Pile(Sequence[tuple[str, int]]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, place: Any) -> Any:
-        if place >= self.count:
+    def __getitem__(self, index: Any) -> Any:
+        if index >= self.count:
             raise IndexError
-        self.taken = max(self.taken, place + 1)
-        return str(self.file), place
+        self.taken = max(self.taken, index + 1)
+        return str(self.file), index
 
 
 def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
-    """With few of the jobs ahead, in workers of one thread, up to the shard of the one that raises."""
-    whole = LAST // SHARD * SHARD
-    for place in range(whole):
-        assert next(results) == (place, 1)
-        assert pile.taken <= AHEAD * 2 * SHARD + SHARD * (place // SHARD)
+    """Check the order, the number of jobs ahead and the threads up to the shard of the job that raises."""
+    complete = LAST // SHARD * SHARD
+    for index in range(complete):
+        assert next(results) == (index, 1)
+        assert pile.taken <= AHEAD * 2 * SHARD + SHARD * (index // SHARD)
     with pytest.raises(UserError) as caught:
         next(results)
-    assert str(caught.value) == f"job {LAST} is the user's to mend"  # one sentence, no traceback of somewhere else
-    begun = [int(line) for line in pile.file.read_text().split()]
-    assert len(begun) == len(set(begun))  # none is done twice
-    assert set(range(whole)) <= set(begun) <= set(range(whole + AHEAD * 2 * SHARD))
+    assert str(caught.value) == f"job {LAST} must be repaired"  # one line without a remote traceback
+    started = [int(line) for line in pile.file.read_text().split()]
+    assert len(started) == len(set(started))  # no job is repeated
+    assert set(range(complete)) <= set(started) <= set(range(complete + AHEAD * 2 * SHARD))
 
 
-def test_processes_keep_the_order_and_only_a_few_jobs_are_ahead(tmp_path: Path) -> None:
+def test_processes_keep_order_with_few_jobs_ahead(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     pile = Pile(tmp_path / "done", 400)
-    assert_in_order(run(noted, pile, 2), pile)
+    assert_in_order(map_jobs(noted, pile, 2), pile)
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are workers forked")
-def test_workers_are_forked_from_a_process_that_has_their_imports() -> None:
-    first, second = (list(run(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
+def test_workers_are_forked_from_server_with_imports() -> None:
+    first, second = (list(map_jobs(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
     parents = {parent for _, parent, _ in first + second}
-    assert len(parents) == 1 and os.getpid() not in parents  # one for all calls, and it is not this one
+    assert len(parents) == 1 and os.getpid() not in parents  # one server for all calls, not this process
     assert {worker for worker, *_ in first}.isdisjoint(worker for worker, *_ in second)
     assert all(there for *_, there in first)
 
 
-def test_until_the_others_are_there_this_process_does_what_there_is_to_do() -> None:
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that the others have to be waited for
-    done = list(run(origin, list(range(5000)), 2, meanwhile=True))
-    who = [worker for worker, *_ in done]
-    here = who.count(os.getpid())
-    assert len(done) == 5000 and here >= 1
-    assert who[:here] == [os.getpid()] * here  # at first, and then never again
-    assert list(run(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
+def test_this_process_runs_jobs_until_workers_start() -> None:
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that workers need time to start
+    done = list(map_jobs(origin, list(range(5000)), 2, meanwhile=True))
+    process_ids = [worker for worker, *_ in done]
+    own = process_ids.count(os.getpid())
+    assert len(done) == 5000 and own >= 1
+    assert process_ids[:own] == [os.getpid()] * own  # only at the beginning
+    assert list(map_jobs(square, list(range(3000)), 2, meanwhile=True)) == [number**2 for number in range(3000)]
 
 
-def test_a_worker_that_dies_is_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"^a worker process died, .*\(workers=1\)"):
-        list(run(dies, list(range(40)), 2))
+def test_dead_worker_gives_error_message() -> None:
+    with pytest.raises(UserError, match=r"^a worker process died, .*workers=1"):
+        list(map_jobs(dies, list(range(40)), 2))
 
 
-def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_gives_installation_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"^ray: is not installed; get it with pip install 'etude\[ray\]'"):
-        list(run(square, [1], ray="local"))
+    with pytest.raises(UserError, match=r"^ray: is not installed; install it with pip install 'etude\[ray\]'"):
+        list(map_jobs(square, [1], ray="local"))
 
 
-def test_ray_is_begun_and_ended_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real Ray of two workers: the order, few jobs ahead, what a job raises, and the bytes of a pack."""
+def test_ray_gives_same_results_and_is_shut_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a Ray cluster of two workers; check order, jobs ahead, exceptions and the bytes of a pack."""
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", ROOT)  # where the readers are
+    monkeypatch.setenv("PYTHONPATH", ROOT)  # import path of the readers
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    numbers = run(square, list(range(60)), 2, "local")
+    numbers = map_jobs(square, list(range(60)), 2, "local")
     try:
         assert next(numbers) == 0
         assert ray.cluster_resources()["CPU"] == 2
         pile = Pile(tmp_path / "done", 400)
-        assert_in_order(run(noted, pile, 2, "local"), pile)
+        assert_in_order(map_jobs(noted, pile, 2, "local"), pile)
 
         source = sounds(tmp_path)
-        made = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
-                for name, count, where in (("here", 1, None), ("ray", 2, "local"))]  # fmt: skip
-        here, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in made)
-        assert len(made[0].index) == 19  # the last is missing
-        assert there == here
+        packs = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
+                for name, count, where in (("own", 1, None), ("ray", 2, "local"))]  # fmt: skip
+        own, there = ({path.name: path.read_bytes() for path in pack.folder.iterdir()} for pack in packs)
+        assert len(packs[0].index) == 19  # the last file is missing
+        assert there == own
 
-        assert ray.is_initialized()  # one that was there before stays
+        assert ray.is_initialized()  # an existing cluster is not shut down
         assert list(numbers) == [number**2 for number in range(1, 60)]
     finally:
         numbers.close()  # type: ignore[attr-defined]
@@ -179,7 +179,7 @@ def sounds(home: Path) -> Collection:
     return Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=maybe)
 
 
-def test_worker_is_prepared_without_main(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_does_not_import_main(monkeypatch: pytest.MonkeyPatch) -> None:
     script = ModuleType("__main__")
     script.__file__, script.__spec__ = "script.py", None
     monkeypatch.setitem(sys.modules, "__main__", script)
@@ -189,10 +189,10 @@ def test_worker_is_prepared_without_main(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "init_main_from_path" in spawn.get_preparation_data("worker")
 
 
-def test_function_of_the_script_itself_is_called_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_of_script_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     script = ModuleType("__main__")
     exec("import os\ndef where(number): return number, os.getpid()", script.__dict__)
     monkeypatch.setitem(sys.modules, "__main__", script)
     assert not workers.refers_to_main(os.getpid, 1)
-    results = list(workers.run(script.where, list(range(40)), workers=2))
+    results = list(workers.map_jobs(script.where, list(range(40)), workers=2))
     assert results == [(number, os.getpid()) for number in range(40)]

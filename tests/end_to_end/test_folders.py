@@ -185,7 +185,7 @@ def test_a_pack_that_a_stored_config_places_elsewhere_is_not_made(run: Path, hom
     before = content(home)
     result = train(run.parent, "resume=run")
     assert result.returncode == 2
-    assert f"data.packs={home / 'thesis'}: has no pack" in result.stderr
+    assert f"data.packs={home / 'thesis'}: the pack is missing or outdated" in result.stderr
     assert content(home) == before
 
 

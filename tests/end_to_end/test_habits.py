@@ -75,7 +75,7 @@ def test_a_typing_error_in_an_experiment_file_is_found(tmp_path: Path, train: Ca
     ("overrides", "said"),
     [
         (["data.split.kind=official"], "needs a column `split`"),
-        (["data.split.kind=random"], "groups on both sides"),
+        (["data.split.kind=random"], "groups are in more than one split"),
         (["+target@task.targets.x=genre"], "x"),
     ],
 )

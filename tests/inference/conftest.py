@@ -14,12 +14,12 @@ import torch
 
 from etude.audio.decode import decode
 from etude.config import instantiate
-from etude.data.collection import label, scalar
+from etude.data.collection import label_target, scalar_target
 from etude.inference.model import Model
 from etude.training.build import build_from_recipe
 
 STRANGE = '<img src=x onerror=alert(1)> & "$x$".ogg'
-TARGETS = {"genre": label(["<b>loud", "quiet", "soft"]), "energy": scalar(), "valence": scalar()}
+TARGETS = {"genre": label_target(["<b>loud", "quiet", "soft"]), "energy": scalar_target(), "valence": scalar_target()}
 EVALUATION = {"frames": 431, "longest": 431, "shortest": 1.0, "crop": None, "crops": None}
 
 

@@ -32,7 +32,7 @@ def test_a_clip_has_the_numbers_of_evaluation(kind: str, config: Callable[..., d
     composed = config("task=joint", *KINDS[kind])
     data = build_datamodule(composed)
     data.setup()
-    data.parts[data.rows("test")[COUNT:]] = "none"
+    data.splits[data.rows("test")[COUNT:]] = "none"
     torch.manual_seed(1)
     learner = build_learner(composed, data)
     trainer = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")

@@ -13,8 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from etude.config import instantiate
-from etude.data.collection import label, scalar
-from etude.data.pack_writer import write
+from etude.data.collection import label_target, scalar_target
+from etude.data.pack_writer import write_pack
 from etude.training.build import build_from_recipe
 from etude.training.learner import Learner
 
@@ -53,7 +53,12 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
         folder = tmp_path_factory.mktemp("run")
         plain = config("data=pack", "data.source.path=x", *overrides)
         front = instantiate.make(plain["feature"]).front
-        targets = {"genre": label(CLASSES), "valence": scalar(), "energy": scalar(), "danceability": scalar()}
+        targets = {
+            "genre": label_target(CLASSES),
+            "valence": scalar_target(),
+            "energy": scalar_target(),
+            "danceability": scalar_target(),
+        }
         table = pd.DataFrame({
             "id": IDS, "group": IDS, "genre": ["low", "high"] * 3, "valence": np.linspace(0.1, 0.9, 6),
             "energy": 0.5, "danceability": [0.2, np.nan, 0.3, 0.4, 0.5, 0.6],
@@ -61,7 +66,7 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
         rng = np.random.default_rng(0)
         said = {"name": "noise", "title": "Noise", "targets": targets, "card": "", "note": "", "extra": {}}
         noise = [rng.normal(-40, 9, (frames, front.bins)) for _ in IDS]
-        pack = write(folder / "pack", table, noise, {"origin": {"front": front.to_dict(), "collection": said}})
+        pack = write_pack(folder / "pack", table, noise, {"origin": {"front": front.to_dict(), "collection": said}})
         plain["data"]["source"]["path"] = str(pack.folder)
         for epoch in epochs:
             torch.manual_seed(epoch)

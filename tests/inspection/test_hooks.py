@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.data.collection import label
+from etude.data.collection import label_target
 from etude.inspection.hooks import Trace, parts, trace
 from etude.inspection.layers import dead, statistics
 from etude.training.build import build_from_recipe, load_learner
@@ -27,7 +27,7 @@ def digits(config: Config) -> Learner:
     """The network of step 7.1 in double precision, in evaluation."""
     torch.manual_seed(0)
     plain = config("experiment=reproduction/step7/digits")
-    return build_from_recipe(recipe(plain, {"digit": label(range(10))})).double().eval()
+    return build_from_recipe(recipe(plain, {"digit": label_target(range(10))})).double().eval()
 
 
 @pytest.fixture(scope="module")

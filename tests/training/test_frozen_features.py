@@ -50,8 +50,8 @@ def few(composed: dict[str, Any]) -> MusicData:
     data = build_datamodule(composed)
     data.setup()
     for part, count in CLIPS.items():
-        data.parts[data.rows(part)[count:]] = "none"
-    data.pack.lengths = np.random.default_rng(0).integers(40, 300, len(data.parts))
+        data.splits[data.rows(part)[count:]] = "none"
+    data.pack.lengths = np.random.default_rng(0).integers(40, 300, len(data.splits))
     return data
 
 
@@ -169,7 +169,7 @@ def test_where_there_is_no_room_it_is_left(
     frames = data.pack.lengths[data.rows("train")[0]]
     assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
     assert same
-    said = {size + 1: f"what leaves the frozen layers is kept: {len(data.parts)} clips, about", size - 1: "GB left"}
+    said = {size + 1: f"what leaves the frozen layers is kept: {len(data.splits)} clips, about", size - 1: "GB left"}
     for free, words in said.items():
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         with caplog.at_level(logging.INFO):

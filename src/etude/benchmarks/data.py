@@ -15,7 +15,7 @@ from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.benchmarks.timing import Bar, Section, rounds
 from etude.data.batches import Clips, CropBatchSampler
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.sources.demo import collection
 from etude.files.progress import track
 
@@ -51,7 +51,7 @@ def _sections(folder: Path) -> list[Section]:
         np.save(folder / "files" / f"{i}.npy", clip)
         kept.append(clip.astype(np.float16))
     table = pd.DataFrame({"id": [str(i) for i in range(CLIPS)]})
-    pack = write(folder / "pack", table, kept, {})
+    pack = write_pack(folder / "pack", table, kept, {})
     error = max(float(np.abs(np.load(folder / "files" / f"{i}.npy")[:, :128] - pack.clip(i)[:, :128]).max())
                 for i in range(0, CLIPS, 40))  # fmt: skip
     whole = Clips(pack, np.arange(CLIPS), slice(0, BINS), {}, None)

@@ -1,4 +1,4 @@
-"""The LightningDataModule of all collections."""
+"""LightningDataModule of all collections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.data.collection import Collection
 from etude.data.feature import Feature
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
-from etude.data.splits import PARTS, Split
+from etude.data.splits import SPLITS, Split
 from etude.errors import DataError
 from etude.system.machine import why_one_process
 
@@ -27,39 +27,39 @@ log = logging.getLogger(__name__)
 
 
 class MusicData(LightningDataModule):
-    """Batches of frames with their true values.
+    """Data module that yields batches of frames and their true values.
 
     Args:
         source: The collection, or a source that makes its own pack.
-        feature: What the network sees of a frame.
-        split: How clips are parted.
-        batch_size: Clips of a training step, over all devices together.
-        eval_batch_size: Clips of an evaluation step; whole clips are longer than crops.
-        crop: Length of the random crops in training: in seconds, or for beat-synchronous frames in beats; as one number
-            or by name, `seconds` and `beats`. None trains on whole clips.
-        eval_crops: Judge this many crops of each clip, evenly spaced, by the mean of their outputs; none judges whole
+        feature: Bins and time unit of the frames.
+        split: Splitter of the clips.
+        batch_size: Clips in a training step, over all devices together.
+        eval_batch_size: Clips in an evaluation step. Complete clips are longer than crops.
+        crop: Length of the random crops in training, in seconds, or in beats for beat-synchronous frames. It is one
+            number, or a mapping with `seconds` and `beats`. None trains on complete clips.
+        eval_crops: Number of evenly spaced crops of each clip whose mean output is evaluated. None evaluates complete
             clips.
-        buckets: Put clips of like length into a batch, which saves padding where lengths differ.
-        balanced_sampling: Draw the classes of this label equally often in training; none draws every clip once an
-            epoch.
-        workers: Processes that load. None at all (0) is fastest on small machines: a batch is one read of the map.
-        overfit: Train on this many clips of the training part, the same crops each step, and judge on them too. A test
-            of the network, never of its score; none for real work.
-        packs: Folder where packs are kept between runs.
+        buckets: Put clips of similar length into a batch, which reduces padding.
+        balanced_sampling: Label whose classes are drawn equally often in training. None draws every clip once an epoch.
+        workers: Number of loading processes. 0 is fastest on small machines, because a batch is one read of the
+            memory-mapped file.
+        overfit: Train and evaluate on this many clips of the training split, with the same crops in each step, to test
+            whether the network can fit them. None disables it.
+        packs: Folder in which packs are stored between runs.
         min_seconds: Shorter clips are skipped.
-        max_seconds: Longer sound files are skipped, and decoded no further; none accepts any.
-        max_skipped: Share of clips that may be skipped before the collection is refused.
-        packs_read_only: Whether packs are only read, because the folder was named by a stored config.
+        max_seconds: Longer sound files are skipped, and decoding stops there. None sets no limit.
+        max_skipped: Largest share of skipped clips. A collection above it is refused.
+        packs_read_only: Whether packs are only read, because a stored config names the folder.
         seed: Seed of order and crops.
 
     Attributes:
         pack: The opened pack, after `setup`.
-        parts: The part of each of its clips (N,), after `setup`.
-        mean, std: Each bin over all frames of the training part, (F,) float32, after `setup`.
+        splits: The split of each of its clips (N,), after `setup`.
+        mean, std: Statistics of each bin over all frames of the training split, (F,) float32, after `setup`.
     """
 
     pack: Pack
-    parts: np.ndarray
+    splits: np.ndarray
     mean: Tensor
     std: Tensor
 
@@ -106,32 +106,34 @@ class MusicData(LightningDataModule):
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
         longest = None if max_seconds is None else float(max_seconds)
-        self.rules = PackOptions(Path(packs), min_seconds, max_skipped, read_only=packs_read_only, longest=longest)
+        self.pack_options = PackOptions(
+            Path(packs), min_seconds, max_skipped, read_only=packs_read_only, longest=longest
+        )
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:
-        """What can be learned from this collection, by name."""
+        """Specifications of the targets of the collection, by name."""
         return self.source.targets
 
     def open_pack(self) -> Pack:
-        """Return the pack of all clips, prepared first where it is missing or out of date."""
-        return open_pack(self.source, self.feature.front, self.rules)
+        """Return the pack of all clips; prepare it if it is missing or outdated."""
+        return open_pack(self.source, self.feature.front, self.pack_options)
 
     def prepare_data(self) -> None:
-        """Make the pack if it is not there yet."""
+        """Prepare the pack if it is missing or outdated."""
         self.open_pack()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the pack, part it, and measure the training part."""
+        """Open the pack, assign the splits and compute the statistics of the training split."""
         if hasattr(self, "pack"):
             return
         self.pack = self.open_pack()
-        self.parts = self.split.assign(self.pack.index, list(self.targets))
+        self.splits = self.split.assign(self.pack.index, list(self.targets))
         self.y = {name: _values(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
-        """Clips of the training part in each class, as `counts`, by the name of the label; after `setup`."""
+        """Return the number of training clips in each class by label, as `counts`; call it after `setup`."""
         counts = {}
         for name, spec in self.targets.items():
             if spec["kind"] == "label":
@@ -140,83 +142,91 @@ class MusicData(LightningDataModule):
         return counts
 
     def evaluation(self) -> dict[str, Any]:
-        """What evaluation hears of a clip, for whoever has sounds of other lengths; after `setup`.
+        """Return the lengths and crops of evaluated clips, for inference on files of other lengths.
+
+        It needs a call of `setup` first.
 
         Returns:
-            `frames` of the median clip and of the `longest`, over all parts; `shortest`, seconds below which a clip is
-            of no use; `crops` of a clip whose outputs are averaged, and their length `crop` in frames, or none.
+            `frames`, the median length over all splits; `longest`, the largest length; `shortest`, the minimum length
+            in seconds; `crops`, the number of crops of a clip whose outputs are averaged, and their length `crop`
+            in frames, or None.
         """
         lengths = self.pack.lengths
         return {
             "frames": int(np.median(lengths)),
             "longest": int(np.max(lengths)),
-            "shortest": float(self.rules.shortest),
+            "shortest": float(self.pack_options.shortest),
             "crop": self.crop if self.eval_crops else None,
             "crops": self.eval_crops,
         }
 
-    def rows(self, part: str) -> np.ndarray:
-        """Rows of the pack's table that belong to a part."""
-        return np.flatnonzero(self.parts == part)
+    def rows(self, split: str) -> np.ndarray:
+        """Return the rows of a split in the pack's table."""
+        return np.flatnonzero(self.splits == split)
 
-    def clips(self, part: str, whole: bool) -> Clips:
-        """The data set of a part: random crops, or for evaluation whole clips or several crops of each."""
-        crop = None if whole and not self.eval_crops else self.crop
-        return Clips(self.pack, self.rows(part), self.feature.columns, self.y, crop, self.eval_crops if whole else None)
+    def clips(self, split: str, evaluation: bool) -> Clips:
+        """Return the data set of a split, with random crops, or for evaluation complete clips or several crops each."""
+        crop = None if evaluation and not self.eval_crops else self.crop
+        crops = self.eval_crops if evaluation else None
+        return Clips(self.pack, self.rows(split), self.feature.columns, self.y, crop, crops)
 
-    def loader(self, part: str, train: bool = False) -> DataLoader[Batch]:
-        """Batches of a part: shuffled random crops to train on, or what is judged, in order."""
-        if part not in PARTS:
-            raise DataError(f"a part is one of {', '.join(PARTS)}, got {part!r}")
+    def loader(self, split: str, train: bool = False) -> DataLoader[Batch]:
+        """Return the batches of a split, shuffled random crops for training, or evaluation clips in order."""
+        if split not in SPLITS:
+            raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         if self.overfit:
-            few = self.rows("train")[:: max(1, len(self.rows("train")) // self.overfit)][: self.overfit]
-            clips = Clips(self.pack, few, self.feature.columns, self.y, self.crop)
-            return DataLoader(clips, batch_size=None, sampler=CropBatchSampler(len(few), len(few), shuffle=False))
+            train_rows = self.rows("train")
+            rows = train_rows[:: max(1, len(train_rows) // self.overfit)][: self.overfit]
+            clips = Clips(self.pack, rows, self.feature.columns, self.y, self.crop)
+            return DataLoader(clips, batch_size=None, sampler=CropBatchSampler(len(rows), len(rows), shuffle=False))
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         size = self.batch_size if train else self.eval_batch_size * world
-        lengths = self.pack.lengths[self.rows(part)] if self.buckets else None
-        weights = self._weights() if train and self.balanced_sampling else None
-        order = CropBatchSampler(len(self.rows(part)), size, train, self.seed, rank, world, lengths, weights)
+        lengths = self.pack.lengths[self.rows(split)] if self.buckets else None
+        weights = self._sampling_weights() if train and self.balanced_sampling else None
+        sampler = CropBatchSampler(len(self.rows(split)), size, train, self.seed, rank, world, lengths, weights)
         workers = self._usable_workers()
         return DataLoader(
-            self.clips(part, whole=not train),
-            batch_size=None,  # the sampler gives whole batches
-            sampler=order,
+            self.clips(split, evaluation=not train),
+            batch_size=None,  # the sampler yields whole batches
+            sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # a loader draws a number for its workers: of its own, or a resumed run would be one draw off
+            # a loader draws a seed for its workers; a draw from the global generator would change resumed runs
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled random crops of the training part."""
+        """Return shuffled random crops of the training split."""
         return self.loader("train", train=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Whole clips of the validation part."""
+        """Return complete clips of the validation split."""
         return self.loader("val")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Whole clips of the validation and the test part: both go into the table of predictions."""
+        """Return complete clips of the validation and test splits, both of which are predicted."""
         return [self.loader("val"), self.loader("test")]
 
     def _usable_workers(self) -> int:
-        """Return the number of worker processes, 0 where the machine cannot start any."""
+        """Return the number of worker processes, or 0 if the machine cannot start any."""
         if self.workers and (reason := why_one_process()):
             log.warning("data.workers=%d: batches are read in the training process: %s", self.workers, reason)
             self.workers = 0
         return self.workers
 
-    def _weights(self) -> np.ndarray:
-        """How often each clip of the training part is drawn (n,): inversely to its class's size, or as on average."""
+    def _sampling_weights(self) -> np.ndarray:
+        """Return the sampling weight of each training clip (n,), inverse to its class size.
+
+        A clip without a label has the average weight.
+        """
         assert self.balanced_sampling is not None
         y = self.y[self.balanced_sampling][self.rows("train")].numpy()
         counts = np.bincount(y[y >= 0], minlength=1)
         return np.where(y >= 0, 1 / np.maximum(counts, 1)[y], np.count_nonzero(counts) / max(1, counts.sum()))
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each bin of the view over every frame of the training part, clip by clip."""
+        """Return the mean and standard deviation of each bin over all frames of the training split."""
         total, square, count = 0.0, 0.0, 0
         for row in self.rows("train"):
             clip = self.pack.clip(row)[:, self.feature.columns].astype(np.float64)
@@ -227,13 +237,16 @@ class MusicData(LightningDataModule):
 
 
 def _values(column: np.ndarray, spec: dict[str, Any]) -> Tensor:
-    """A label column as class indices with -1 for missing, or a scalar column as float32 with NaN for missing."""
+    """Return a target column as a tensor, a label as class indices, a scalar as float32.
+
+    Missing values are -1 in labels and NaN in scalars.
+    """
     if spec["kind"] == "scalar":
         return torch.tensor(column.astype(np.float32))
-    place = {name: i for i, name in enumerate(spec["classes"])}
-    return torch.tensor([place.get(value, -1) for value in column])
+    indices = {name: i for i, name in enumerate(spec["classes"])}
+    return torch.tensor([indices.get(value, -1) for value in column])
 
 
 def build_datamodule(config: Mapping[str, Any]) -> MusicData:
-    """Return the data module of a whole config."""
+    """Return the data module of a complete config."""
     return make(config["data"], feature=make(config["feature"]), seed=config["seed"])

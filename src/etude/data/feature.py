@@ -1,4 +1,4 @@
-"""What a network sees of a sound: the mel bands, the pitch classes, or both; by the hop or by the beat."""
+"""Selection of the bins and the time unit of the frames that a network receives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ VIEWS = ("mel", "chroma", "fused")
 
 @dataclass(frozen=True)
 class Feature:
-    """A view on the frames of a front end.
+    """Selection of bins from the frames of a front end.
 
     Args:
         view: `mel`, `chroma`, or `fused` (mel bands, then pitch classes).
-        sync: `none`, or `beat` for frames as long as the beat; the front end takes this over.
-        front: Front end that makes the frames. Views of one front end share one pack on disk.
+        sync: `none`, or `beat` for one frame a beat; the value is passed to the front end.
+        front: Front end that computes the frames. All views of a front end share one pack on disk.
     """
 
     view: str = "mel"
@@ -29,12 +29,12 @@ class Feature:
         if self.view not in VIEWS:
             raise UserError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
         if self.view != "mel" and not self.front.n_chroma:
-            raise UserError(f"feature.view={self.view}: this front end makes no chroma, only view=mel")
+            raise UserError(f"feature.view={self.view}: this front end computes no chroma; use feature.view=mel")
         object.__setattr__(self, "front", replace(self.front, sync=self.sync))
 
     @property
     def columns(self) -> slice:
-        """The columns of a frame (140,) that belong to the view."""
+        """Bins of a frame (140,) that belong to the view."""
         mels = self.front.n_mels
         return {"mel": slice(0, mels), "chroma": slice(mels, self.front.bins), "fused": slice(0, self.front.bins)}[
             self.view

@@ -1,4 +1,4 @@
-"""Data module of the overrides of the commands prepare and explore."""
+"""Composition of a data module from the overrides of the commands prepare and explore."""
 
 from __future__ import annotations
 
@@ -25,120 +25,126 @@ OPTIONS: options.Options = {
     "retry": ("retry", options.truth),
     "ray": ("ray", str),
 }
-"""Options of the preparation itself."""
+"""Options of the preparation."""
 
 
-def prepare(words: Sequence[str], verify: bool = False) -> None:
-    """Make the pack of a collection if it is not there, and log what it contains.
+def prepare(overrides: Sequence[str], verify: bool = False) -> None:
+    """Prepare the pack of a collection and log its size.
 
     Args:
-        words: As for `datamodule_from_overrides`.
-        verify: Whether the pack is read once more and compared with its checksums.
+        overrides: Overrides as for `datamodule_from_overrides`.
+        verify: Whether the frames are compared with their hashes.
 
     Raises:
-        UserError: A word is unknown, or a value is missing or of the wrong type.
+        UserError: An override is unknown, or a value is missing or of the wrong type.
     """
-    module, overrides = datamodule_from_overrides(words)
+    module, train_overrides = datamodule_from_overrides(overrides)
     pack = module.open_pack()
     if verify and hasattr(pack, "verify"):
         pack.verify()
-        log.info("every clip is, byte for byte, what was written")
-    hours = f"{len(pack.index)} clips, {int(pack.lengths.sum()):,} frames"
-    log.info("%s%s", hours, f" in {pack.folder}" if hasattr(pack, "folder") else "")
-    log.info("train with: python train.py %s", shlex.join(overrides))
+        log.info("all clips match their checksums")
+    summary = f"{len(pack.index)} clips, {int(pack.lengths.sum()):,} frames"
+    log.info("%s%s", summary, f" in {pack.folder}" if hasattr(pack, "folder") else "")
+    log.info("train with: python train.py %s", shlex.join(train_overrides))
 
 
-def datamodule_from_overrides(words: Sequence[str]) -> tuple[MusicData, list[str]]:
-    """The data module of some words.
+def datamodule_from_overrides(arguments: Sequence[str]) -> tuple[MusicData, list[str]]:
+    """Return the data module of the overrides of a command.
 
     Args:
-        words: Overrides of Hydra, the source's own settings by their bare names, and `workers`, `retry`, `ray`.
+        arguments: Overrides of Hydra, options of the source by their bare names, and `workers`, `retry`, `ray`.
 
     Returns:
-        The module, and the overrides with which `train.py` has the same data.
+        The module, and the overrides with which `train.py` uses the same data.
 
     Raises:
-        UserError: A word is none of these, or a value is missing or of the wrong type.
+        UserError: An argument is unknown, or a value is missing or of the wrong type.
     """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides, settings, own = _translate(words)
+    overrides, source_options, pack_options = _translate(arguments)
     with open_hydra() as composer:
-        source = _composed(composer, overrides, words).data.source
-        known = list(source.keys())
+        source = _compose(composer, overrides, arguments).data.source
+        names = list(source.keys())
         annotations = _annotations(str(source.get("_target_")))
-        for key, value in settings.items():
-            if key not in known:
-                near = get_close_matches(key, known, n=1) or [", ".join(k for k in known if k != "_target_")]
-                raise UserError(f"{key}: no such setting of this source; there is {near[0] or 'none'}")
+        for key, value in source_options.items():
+            if key not in names:
+                matches = get_close_matches(key, names, n=1) or [", ".join(k for k in names if k != "_target_")]
+                raise UserError(f"{key}: this source has no such option; available: {matches[0] or 'none'}")
             path = f"data.source.{key}"
-            # what is given replaces a mapping; Hydra would put it into the one that is there
-            replaced = (
+            # replace a mapping; Hydra would merge the value into it
+            replaces = (
                 not OmegaConf.is_missing(source, key) and isinstance(source[key], DictConfig) and value[:1] == "{"
             )
             text = quote_value(value, annotations.get(key, ""))
-            overrides += [f"~{path}", f"+{path}={text}"] if replaced else [f"{path}={text}"]
-        config = _composed(composer, overrides, words)
+            overrides += [f"~{path}", f"+{path}={text}"] if replaces else [f"{path}={text}"]
+        config = _compose(composer, overrides, arguments)
     try:
         if missing := sorted(OmegaConf.missing_keys(config.data)):
-            bare = {key: key.removeprefix("data.source.") for key in missing}
-            said = (f"{key}: needs a value; add {key if '.' in word else word}=..." for key, word in bare.items())
-            raise UserError("\n".join(said))
-        module = _module(config)
+            bare_names = {key: key.removeprefix("data.source.") for key in missing}
+            messages = (
+                f"{key}: needs a value; add {key if '.' in name else name}=..." for key, name in bare_names.items()
+            )
+            raise UserError("\n".join(messages))
+        module = _build_module(config)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
-    module.rules = replace(module.rules, **own)
+    module.pack_options = replace(module.pack_options, **pack_options)
     return module, overrides
 
 
 def _annotations(target: str) -> dict[str, str]:
-    """Return the types of a source's settings; none where its code cannot be read."""
+    """Return the types of a source's options, or an empty mapping if its code cannot be read."""
     try:
-        found = signature(target)
+        target_signature = signature(target)
     except LookupError:
         return {}
-    return found.takes if found else {}
+    return target_signature.takes if target_signature else {}
 
 
-def _composed(composer: Composer, overrides: list[str], words: Sequence[str]) -> Any:
-    """The config of some overrides, or a sentence for each that is wrong, as this command would have it."""
+def _compose(composer: Composer, overrides: list[str], arguments: Sequence[str]) -> Any:
+    """Return the config of overrides.
+
+    Raises:
+        UserError: An override is invalid; the message contains the argument of the command.
+    """
     try:
         return composer.compose(overrides)
     except Exception as error:
-        found = override_errors(overrides, error=error, several="several values, where one is wanted", whole=False)
-        if not found:
+        messages = override_errors(overrides, error=error, several="several values instead of one", whole=False)
+        if not messages:
             raise
-        typed = {f"data={word[7:]}": word for word in words if word.startswith("source=")}
-        for translated, word in typed.items():
-            found = [fault.replace(translated, word, 1) for fault in found]
-        raise UserError(error_text(found)) from error
+        sources = {f"data={argument[7:]}": argument for argument in arguments if argument.startswith("source=")}
+        for translated, argument in sources.items():
+            messages = [message.replace(translated, argument, 1) for message in messages]
+        raise UserError(error_text(messages)) from error
 
 
-def _module(config: Any) -> MusicData:
-    """The data module of a composed config, checked as in training; the other groups do not matter here."""
+def _build_module(config: Any) -> MusicData:
+    """Return the data module of a composed config, with the checks of training for its groups."""
     from omegaconf import OmegaConf
 
     from etude.data import datamodule  # heavy: torch and lightning
 
     plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
-    if faults := [fault for key, node in plain.items() for fault in node_problems(key, node)]:
-        raise UserError("\n".join(faults))
+    if messages := [message for key, node in plain.items() for message in node_problems(key, node)]:
+        raise UserError("\n".join(messages))
     return datamodule.build_datamodule({**plain, "seed": 0})
 
 
-def _translate(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
-    """Return the overrides of Hydra, the settings of the source, and the options of the preparation."""
+def _translate(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
+    """Return the overrides of Hydra, the options of the source, and the options of the preparation."""
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} | {"outputs"}
-    others, own = options.split_options(words, OPTIONS)
+    remaining, pack_options = options.split_options(arguments, OPTIONS)
     overrides: list[str] = []
-    settings: dict[str, str] = {}
-    for word in others:
-        key, value = options.split_pair(word)
+    source_options: dict[str, str] = {}
+    for argument in remaining:
+        key, value = options.split_pair(argument)
         if key == "source":
             overrides.insert(0, f"data={value}")
         elif key in groups or "." in key or "/" in key:
-            overrides.append(word)
+            overrides.append(argument)
         else:
-            settings[key] = value
-    return overrides, settings, own
+            source_options[key] = value
+    return overrides, source_options, pack_options

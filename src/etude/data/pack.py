@@ -1,9 +1,9 @@
-"""Packs of frames, and the options by which they are prepared.
+"""Packs of frames, and the options of their preparation.
 
-A pack is one memory-mapped float16 file for all clips, a table of where each begins, and a manifest.
+A pack is one memory-mapped float16 file for all clips, a table with the start of each clip, and a manifest.
 
-A crop of a clip is one contiguous read. float16 holds dB values to within 0.04 dB, which is below what 16-bit audio
-carries at that level, at half the memory of float32.
+A crop of a clip is one contiguous read. float16 stores dB values to within 0.04 dB, which is below the resolution of
+16-bit audio at that level, in half the memory of float32.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 FRAMES, INDEX, MANIFEST = "frames.f16", "index.parquet", "manifest.json"
-LONGEST = 3600.0  # seconds; of an hour the frames of a process take about a gigabyte while they are made
+LONGEST = 3600.0  # seconds; computing the frames of one hour takes about a gigabyte in each process
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What is packed, and by whom.
+    """Options of the preparation of a pack.
 
     Args:
-        packs: Folder of packs. Each front end has one of its own beside the others.
+        packs: Folder of packs. Each front end has its own pack there.
         shortest: Clips below this length are skipped, in seconds.
-        max_skipped: Share of clips that may be skipped. More is a mistake, not a collection.
-        workers: Processes; none means one per core.
-        ray: Address of a Ray cluster, or `local`; none uses processes of this machine.
-        retry: Try again what was skipped, although its files are what they were.
-        read_only: Refuse to make or change a pack; one that is complete and up to date is read.
-        longest: Sound files above this length are skipped, in seconds; none accepts any. They are decoded no further.
+        max_skipped: Largest share of skipped clips. A collection above it is refused.
+        workers: Number of processes. None means one per core.
+        ray: Address of a Ray cluster, or `local`. None uses processes of this machine.
+        retry: Try skipped files again, even if they are unchanged.
+        read_only: Refuse to create or change a pack. A complete and current pack can be read.
+        longest: Sound files above this length are skipped, in seconds, and decoding stops there. None sets no limit.
     """
 
     packs: Path = Path("outputs/packs")
@@ -62,26 +62,26 @@ class PackOptions:
 
     @property
     def identity(self) -> dict[str, float | None]:
-        """Values that decide which clips a pack has; the usual `longest` is left out, as in packs without a limit."""
+        """Options that determine which clips a pack contains; the default of `longest` is omitted."""
         limit = {} if self.longest == LONGEST else {"longest": self.longest}
         return {"shortest": self.shortest, **limit}
 
 
 class Pack:
-    """An opened pack.
+    """Reader of a pack.
 
     Args:
-        folder: Where it is.
+        folder: Folder of the pack.
 
     Attributes:
-        index: The table of clips, with `start` and `frames` (both in frames) of each in the map, and `content`, the
-            hash of its frames: equal for the same sound under two ids.
-        manifest: Format, front end, what the collection says of itself, counts, and the hash of all frames.
-        starts, lengths: Where each clip begins in the map and how many frames it has, (N,) each.
+        index: The table of clips, with the `start` and the number of `frames` of each in the memory-mapped file, and
+            `content`, the hash of its frames, which is equal for the same sound under two ids.
+        manifest: Format, front end, description of the collection, counts, and the hash of all frames.
+        starts, lengths: First frame in the memory-mapped file and number of frames of each clip, (N,) each.
         frames: All frames (sum of T, F), float16, memory-mapped read-only.
 
     Raises:
-        DataError: The folder is not a pack, or its files do not belong together.
+        DataError: The folder is not a pack, or its files are inconsistent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,47 +94,51 @@ class Pack:
             self.starts, self.lengths = self.index["start"].to_numpy(), self.index["frames"].to_numpy()
             shape = (int(self.lengths.sum()), int(self.manifest["bins"]))
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
-            if self.manifest["sha256"] != combined(self.index["content"]):
-                raise ValueError("its table is not the one that was written with its manifest")
+            if self.manifest["sha256"] != combined_hash(self.index["content"]):
+                raise ValueError("the table does not match the manifest")
             if self.manifest.get("index") not in (None, hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()):
                 raise ValueError(f"{INDEX} was changed after it was written")
             if self._touched():
                 self.verify()
-                with suppress(OSError):  # the next process need not look again
+                with suppress(OSError):  # so that the next process skips the check
                     os.utime(folder / MANIFEST)
         except DataError:
             raise
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{folder}: is not a whole pack ({error}); delete the folder and it is made again"
+                f"{folder}: is not a complete pack ({error}); delete the folder to prepare it again"
             ) from error
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Frames of one clip, (length, F) float16, from `start` frames after its beginning; shorter at its end."""
+        """Return the frames of a clip (length, F), float16, from `start` on; fewer if the clip ends before."""
         first, frames = int(self.starts[row]), int(self.lengths[row])
         stop = frames if length is None else min(start + length, frames)
         return self.frames[first + start : first + stop]
 
     def _touched(self) -> bool:
-        """Return whether the frames were written after the manifest, which is the last file of a pack."""
+        """Return whether the frames were modified after the manifest, which is written last."""
         frames, manifest = ((self.folder / name).stat().st_mtime_ns for name in (FRAMES, MANIFEST))
         return frames > manifest
 
     def verify(self) -> None:
-        """Raise DataError when the frames of a clip are not, byte for byte, those that were written."""
+        """Compare the frames of each clip with their hash.
+
+        Raises:
+            DataError: The frames of a clip were changed.
+        """
         for row, content in enumerate(self.index["content"]):
-            if digest(self.clip(row)) != content:
+            if frames_hash(self.clip(row)) != content:
                 raise DataError(
                     f"{self.folder / FRAMES}: clip {self.index['id'][row]!r} was changed after it was written; delete "
-                    "the folder to make it again"
+                    "the folder to prepare it again"
                 )
 
 
-def digest(frames: np.ndarray) -> str:
-    """SHA-256 of the frames of a clip, (T, F) float16, and of their number of bins."""
+def frames_hash(frames: np.ndarray) -> str:
+    """Return the SHA-256 of the frames of a clip (T, F), float16, and of their number of bins."""
     return hashlib.sha256(frames.shape[1].to_bytes(4, "little") + np.ascontiguousarray(frames).tobytes()).hexdigest()
 
 
-def combined(contents: Iterable[str]) -> str:
-    """One hash from those of all clips, in order."""
+def combined_hash(contents: Iterable[str]) -> str:
+    """Return one hash of the hashes of all clips, in order."""
     return hashlib.sha256("\n".join(contents).encode()).hexdigest()

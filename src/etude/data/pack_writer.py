@@ -1,7 +1,7 @@
 """Crash-safe writing of packs, clip by clip, with a journal.
 
-After its frames, a clip gets one line in the journal; a line that is there is a clip that is done. Killed at any moment
-and opened again, a draft drops what stands behind the last whole line and goes on, so it ends with the same bytes.
+A clip gets a line in the journal after its frames are written. A draft that was interrupted at any moment resumes after
+the last complete line, and the finished pack has the same bytes as one that was written without interruption.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.data.collection import LeftOut
-from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined, digest
+from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined_hash, frames_hash
 from etude.errors import DataError
 from etude.files import ownership
 from etude.files.atomic import move, open_file, remove_folder, replacing, write_bytes, write_text
@@ -34,18 +34,18 @@ ITEM = np.dtype(np.float16).itemsize
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A line of the journal.
+    """Line of the journal.
 
     Args:
-        id: The clip.
-        size: Of its file, in bytes; -1 when there is none.
-        modified: Of its file, in nanoseconds since 1970.
-        sha256: Of its file.
-        frames: How many it gave, T; 0 when it is skipped.
+        id: Id of the clip.
+        size: Size of its file in bytes; -1 if the file is missing.
+        modified: Modification time of its file, in nanoseconds since 1970.
+        sha256: Hash of its file.
+        frames: Number of frames, T; 0 if the clip is skipped.
         bins: Width of a frame, F.
         content: Hash of the frames.
-        reason: Why it is skipped.
-        suspect: Why it may not be music, although it is used.
+        reason: Reason for skipping the clip.
+        suspect: Reason why a used clip may not be music.
     """
 
     id: str
@@ -60,35 +60,35 @@ class JournalEntry:
 
     @property
     def bytes(self) -> int:
-        """Size of its frames in the map."""
+        """Size of the frames in bytes."""
         return self.frames * self.bins * ITEM
 
 
-def journal(folder: Path) -> list[JournalEntry]:
-    """The whole lines of a folder's journal; none where there is no journal."""
+def read_journal(folder: Path) -> list[JournalEntry]:
+    """Return the complete lines of a folder's journal; an empty list if there is no journal."""
     entries = []
     try:
         for _, line in read_lines(folder / JOURNAL):
             entries.append(JournalEntry(**json.loads(line)))
     except (OSError, ValueError, TypeError):
-        pass  # what stands behind the first broken line is made again
+        pass  # clips after the first broken line are computed again
     return entries
 
 
 class PackWriter:
-    """Opens or begins a draft; a context manager, which keeps what is done whatever ends it.
+    """Writer of a new or resumed draft of a pack; a context manager that keeps finished clips after any error.
 
     Args:
-        folder: Where the draft is.
+        folder: Folder of the draft.
 
     Attributes:
-        entries: What is done, in order.
+        entries: Journal entries of the finished clips, in order.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         ownership.open_folder(folder)
-        self.entries = self._sound(journal(folder))
+        self.entries = self._intact(read_journal(folder))
         self._frames, self._journal = open_file(folder / FRAMES, "ab", buffering=0), Journal(folder / JOURNAL)
         self._frames.truncate(sum(entry.bytes for entry in self.entries))
         self._journal.truncate(sum(len(_line(entry)) for entry in self.entries))
@@ -103,7 +103,7 @@ class PackWriter:
         self._journal.close()
 
     def append(self, entry: JournalEntry, frames: np.ndarray | None) -> None:
-        """Add a clip: its frames (T, F) float16, or none when it is skipped; then its line."""
+        """Append the frames (T, F), float16, of a clip, or None if it is skipped, and then its line."""
         if frames is not None:
             write_whole(self._frames, np.ascontiguousarray(frames).data.cast("B"))
         self._journal.append(_line(entry))
@@ -112,80 +112,80 @@ class PackWriter:
     def finish(
         self, target: Path, table: pd.DataFrame, manifest: dict[str, Any], left_out: Sequence[LeftOut] = ()
     ) -> Pack:
-        """Make the draft a pack.
+        """Complete the draft and move it to its folder.
 
         Args:
-            target: Where the pack will be. What stands there is replaced.
+            target: Folder of the pack. An existing pack is replaced.
             table: One row per entry, in the same order.
-            manifest: What to keep beside format, counts and hash.
-            left_out: What the source of the clips does not use; listed with the clips that gave no frames.
+            manifest: Further keys of the manifest, beside format, counts and hash.
+            left_out: Items that the source skipped; they are listed with the skipped clips.
 
         Returns:
             The pack, opened.
         """
         self._frames.close()
         self._journal.close()
-        describe(self.folder, self.entries, table, manifest, left_out)
-        replace(self.folder, target)
+        write_index(self.folder, self.entries, table, manifest, left_out)
+        replace_pack(self.folder, target)
         return Pack(target)
 
-    def _sound(self, entries: list[JournalEntry]) -> list[JournalEntry]:
-        """The entries up to the first whose frames are not what its line says, as after a power failure."""
-        for place, (entry, frames) in enumerate(read(self.folder, entries)):
-            if entry.frames and (frames is None or digest(frames) != entry.content):
-                return entries[:place]
+    def _intact(self, entries: list[JournalEntry]) -> list[JournalEntry]:
+        """Return the entries before the first whose frames do not match its hash, as after a power failure."""
+        for index, (entry, frames) in enumerate(read_frames(self.folder, entries)):
+            if entry.frames and (frames is None or frames_hash(frames) != entry.content):
+                return entries[:index]
         return entries
 
 
-def write(folder: Path, table: pd.DataFrame, clips: Iterable[np.ndarray], manifest: dict[str, Any]) -> Pack:
-    """A pack of frames that are at hand.
+def write_pack(folder: Path, table: pd.DataFrame, clips: Iterable[np.ndarray], manifest: dict[str, Any]) -> Pack:
+    """Write a pack of given frames.
 
     Args:
-        folder: Where it will be. What stands there is replaced.
+        folder: Folder of the pack. An existing pack is replaced.
         table: One row per clip, in the order of `clips`, with `id`.
         clips: Frames (T, F) of each clip.
-        manifest: What to keep beside format, counts and hash.
+        manifest: Further keys of the manifest, beside format, counts and hash.
 
     Returns:
         The pack, opened.
     """
-    remove_folder(part := folder.with_name(f".{folder.name}.part"))
+    remove_folder(draft := folder.with_name(f".{folder.name}.part"))
     try:
-        with PackWriter(part) as draft:
+        with PackWriter(draft) as writer:
             for clip, frames in zip(table["id"], (np.ascontiguousarray(c, np.float16) for c in clips), strict=True):
-                entry = JournalEntry(str(clip), -1, 0, "", len(frames), frames.shape[1], digest(frames))
-                draft.append(entry, frames)
-            return draft.finish(folder, table, manifest)
+                entry = JournalEntry(str(clip), -1, 0, "", len(frames), frames.shape[1], frames_hash(frames))
+                writer.append(entry, frames)
+            return writer.finish(folder, table, manifest)
     finally:
-        remove_folder(part)
+        remove_folder(draft)
 
 
-def read(folder: Path, entries: list[JournalEntry]) -> Iterator[tuple[JournalEntry, np.ndarray | None]]:
-    """Entries with their frames (T, F) float16 from a folder's map; None for a clip that is skipped or is not there."""
+def read_frames(folder: Path, entries: list[JournalEntry]) -> Iterator[tuple[JournalEntry, np.ndarray | None]]:
+    """Yield entries with their frames (T, F), float16; None for a clip that is skipped or missing."""
     path, start = folder / FRAMES, 0
-    whole = np.memmap(path, np.uint8, "r") if path.is_file() and path.stat().st_size else np.empty(0, np.uint8)
+    data = np.memmap(path, np.uint8, "r") if path.is_file() and path.stat().st_size else np.empty(0, np.uint8)
     for entry in entries:
         stop = start + entry.bytes
-        there = entry.frames and stop <= len(whole)
-        yield entry, whole[start:stop].view(np.float16).reshape(entry.frames, entry.bins) if there else None
+        complete = entry.frames and stop <= len(data)
+        yield entry, data[start:stop].view(np.float16).reshape(entry.frames, entry.bins) if complete else None
         start = stop
 
 
-def rewrite(folder: Path, entries: list[JournalEntry]) -> None:
+def rewrite_journal(folder: Path, entries: list[JournalEntry]) -> None:
     """Replace a folder's journal."""
     write_bytes(folder / JOURNAL, b"".join(map(_line, entries)))
 
 
-def describe(
+def write_index(
     folder: Path,
     entries: list[JournalEntry],
     table: pd.DataFrame,
     manifest: dict[str, Any],
     left_out: Sequence[LeftOut] = (),
 ) -> None:
-    """Write what belongs to frames and journal: the list of the skipped, the index, and last the manifest.
+    """Write the list of skipped items, the index, and last the manifest.
 
-    The list has a row for each clip that gave no frames, and for each item of `left_out`.
+    The list has a row for each clip without frames and for each item of `left_out`.
     """
     import pandas as pd
 
@@ -200,67 +200,69 @@ def describe(
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
     with replacing(folder / INDEX) as draft:
         index.to_parquet(draft, write_page_checksum=True)
-    whole = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
-    counted: dict[str, Any] = {
-        "index": whole,
+    index_hash = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    counts_by_key: dict[str, Any] = {
+        "index": index_hash,
         "bins": kept[0].bins if kept else 0,
         "clips": len(kept),
         "skipped": len(skipped),
     }
     if left_out:
-        counted["left_out"] = len(left_out)
-    manifest = {"format": FORMAT, **manifest, **counted, "sha256": combined(index["content"])}
+        counts_by_key["left_out"] = len(left_out)
+    manifest = {"format": FORMAT, **manifest, **counts_by_key, "sha256": combined_hash(index["content"])}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
 
 
-def replace(draft: Path, target: Path) -> None:
-    """Rename `draft` to `target`; what was there goes. `recover` mends what an interruption between the two leaves.
+def replace_pack(draft: Path, target: Path) -> None:
+    """Rename a draft to the folder of its pack and remove the old pack.
+
+    `recover_pack` repairs the folder after an interruption.
 
     Raises:
         DataError: The target is not a pack that Étude wrote, or holds other files.
     """
     check_replaceable(target)
-    aside = _aside(target)
+    backup = _backup_folder(target)
     if target.exists():
-        move(target, aside)
+        move(target, backup)
     move(draft, target)
-    remove_folder(aside)
+    remove_folder(backup)
 
 
 def check_replaceable(target: Path) -> None:
-    """Refuse to replace a folder that is a link or holds anything but the files of a pack that Étude wrote.
+    """Check that a folder contains only files of a pack that Étude wrote.
 
     Raises:
-        DataError: It is or does.
+        DataError: The folder is a link or contains other files.
     """
     if target.is_symlink():
-        raise DataError(f"{target}: is a symbolic link, and its pack is out of date; remove the link to make it again")
+        raise DataError(f"{target}: is a symbolic link to an outdated pack; remove the link to prepare the pack again")
     if target.is_dir() and (others := _others(target)):
         raise DataError(
-            f"{target}: the pack is out of date, and the folder holds other files "
-            f"({', '.join(others[:3])}); move them away"
+            f"{target}: the pack is outdated and the folder contains other files "
+            f"({', '.join(others[:3])}); move them to another folder"
         )
 
 
 def _others(target: Path) -> list[str]:
-    """Return what a pack's folder holds besides the pack: files of the user, or those of a run that was put there."""
+    """Return the files in a pack's folder that do not belong to the pack, such as files of the user or of a run."""
     names = {FRAMES, JOURNAL, SKIPPED, SUSPECT, INDEX, MANIFEST, ownership.LIST}
-    besides = {entry.name for entry in target.iterdir() if not entry.name.endswith(ownership.DRAFT)} - names
-    return sorted({*ownership.foreign(target), *besides})
+    other_names = {entry.name for entry in target.iterdir() if not entry.name.endswith(ownership.DRAFT)} - names
+    return sorted({*ownership.foreign(target), *other_names})
 
 
-def recover(target: Path) -> None:
-    """Put back, or take away, what an interrupted `replace` left aside."""
-    aside = _aside(target)
-    for folder in (target, aside, *target.parent.glob(f".{glob.escape(target.name)}.*")):
+def recover_pack(target: Path) -> None:
+    """Restore or remove the old pack after an interrupted `replace_pack`."""
+    backup = _backup_folder(target)
+    for folder in (target, backup, *target.parent.glob(f".{glob.escape(target.name)}.*")):
         if folder.is_dir():
-            ownership.check_names(folder, ())  # its own list counts, and not that of the folder of packs
-    if aside.is_dir() and not target.exists():
-        move(aside, target)
-    remove_folder(aside)
+            ownership.check_names(folder, ())  # checks the list of this folder, not that of the folder of packs
+    if backup.is_dir() and not target.exists():
+        move(backup, target)
+    remove_folder(backup)
 
 
-def _aside(target: Path) -> Path:
+def _backup_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 

@@ -1,6 +1,6 @@
-"""Modules that the fork server of worker processes imports once.
+"""Imports of the fork server from which worker processes are forked.
 
-Torch costs a core more than a second, and each process would pay that again.
+Importing torch takes a core more than a second. Without the server each worker process would repeat it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ MODULES = (
     "etude.data.readers",
 )
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer, from here on
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
 for name in MODULES:
     import_module(name)
 gc.collect()
-gc.freeze()  # what is there stays; a worker that looked through it would copy it
+gc.freeze()  # a garbage collection in a worker would copy the pages of the imported modules

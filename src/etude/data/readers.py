@@ -1,4 +1,4 @@
-"""Readers from a file to frames: sound files, and arrays with precomputed features."""
+"""Readers of frames from sound files and from arrays of precomputed features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etude.audio.log_mel import LogMelChroma
 from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
 from etude.errors import DataError
 
-SILENT = 1e-4  # -80 dB of full scale: below the noise of a 16-bit recording of nothing
+SILENT = 1e-4  # -80 dB of full scale, below the noise of a 16-bit recording of silence
 
 
 def read_sound(path: Path, front: FrontEnd, shortest: float = 0.0, longest: float | None = None) -> np.ndarray:
@@ -23,18 +23,18 @@ def read_sound(path: Path, front: FrontEnd, shortest: float = 0.0, longest: floa
 
     Args:
         path: A sound file.
-        front: How frames are made.
-        shortest: Length below which a clip is of no use, in seconds.
-        longest: Length from which a clip is refused, in seconds; None accepts any.
+        front: Front end that computes the frames.
+        shortest: Minimum length of a clip in seconds.
+        longest: Maximum length of a clip in seconds. None sets no limit.
 
     Returns:
         Frames (T, F), float32.
 
     Raises:
-        DecodeError: The file cannot be decoded, is silent, too short or too long; the message says which.
+        DecodeError: The file cannot be decoded, is silent, too short or too long.
 
     Warns:
-        SuspectSoundWarning: The file can be decoded, and may not be music.
+        SuspectSoundWarning: The file can be decoded, but may not be music.
     """
     statistics = SoundStatistics()
     try:
@@ -50,45 +50,51 @@ def read_sound(path: Path, front: FrontEnd, shortest: float = 0.0, longest: floa
     return front.frames(audio)
 
 
-BEAT = "_beat"  # what the folder of frames that are synchronised to beats has after its name
-MADE = LogMelChroma(
+BEAT = "_beat"  # suffix of the folder of beat-synchronous frames
+ARRAY_FRONT_END = LogMelChroma(
     rate=22050, n_fft=2048, hop_length=512, n_mels=128, n_chroma=12, fmin=0.0, fmax=None, top_db=80.0, ref="max",
     chroma="cqt", tuning=None,
 )  # fmt: skip
 
 
-def beside(path: Path, front: FrontEnd) -> Path:
-    """The file of frames that are synchronised as `front` is.
+def locate_array(path: Path, front: FrontEnd) -> Path:
+    """Return the path of the array with the time unit of a front end.
 
     Args:
-        path: `<folder>/<part>/<id>.fused.full.npy`; its neighbour by the beat is of that name in `<folder>_beat`.
-        front: Says which.
+        path: `<folder>/<split>/<id>.fused.full.npy`. The beat-synchronous array has the same name in `<folder>_beat`.
+        front: Front end whose `sync` selects the array.
     """
     folder = path.parents[1]
     return path if front.sync == "none" else folder.with_name(folder.name + BEAT) / path.parent.name / path.name
 
 
 def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.ndarray:
-    """Read the frames of a clip.
+    """Read the precomputed frames of a clip.
 
     Args:
         path: A .npy file.
-        front: The front end that the arrays were made with; only `sync` is free.
-        shortest: Length below which a clip is of no use, in seconds; it says nothing about beats.
+        front: The front end that computed the arrays; only `sync` is free.
+        shortest: Minimum length of a clip in seconds; it is ignored for beat-synchronous frames.
 
     Returns:
-        Frames (T, 140), float32, of an array (140, T) of numbers.
+        Frames (T, 140), float32, from an array (140, T) of numbers.
 
     Raises:
-        DataError: The front end is another one.
-        DecodeError: The file is missing, is no such array, holds NaN or infinity, or is too short.
+        DataError: The arrays were computed by another front end.
+        DecodeError: The file is missing, is not such an array, contains NaN or infinity, or is too short.
     """
     if type(front) is not LogMelChroma:
-        raise DataError("these frames are ready, and this feature needs the sound: choose feature=mel, chroma or fused")
-    made = asdict(MADE)
-    if other := [key for key, value in asdict(front).items() if key != "sync" and value != made[key]]:
-        values = ", ".join(f"feature.front.{key}={'null' if made[key] is None else made[key]}" for key in other)
-        raise DataError(f"these frames are ready, and were made with {values}: choose feature/front=patreco")
+        raise DataError(
+            "the frames of this data are precomputed, but this feature requires sound files; "
+            "use feature=mel, chroma or fused"
+        )
+    expected = asdict(ARRAY_FRONT_END)
+    different = [key for key, value in asdict(front).items() if key != "sync" and value != expected[key]]
+    if different:
+        values = ", ".join(
+            f"feature.front.{key}={'null' if expected[key] is None else expected[key]}" for key in different
+        )
+        raise DataError(f"the frames of this data are precomputed with {values}; use feature/front=patreco")
     if not path.is_file():
         raise DecodeError(f"{path}: there is no such file")
     try:
@@ -96,13 +102,13 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
     except Exception as error:  # of a damaged file numpy raises ValueError, EOFError, TokenError, BadZipFile, ...
         raise DecodeError(f"{path}: cannot be read as an array of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise DecodeError(f"{path}: does not hold an array of numbers")
+        raise DecodeError(f"{path}: does not contain an array of numbers")
     if array.ndim != 2 or array.shape[0] != front.bins or not array.shape[1]:
-        raise DecodeError(f"{path}: has shape {array.shape}, expected is ({front.bins}, T)")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is said below
+        raise DecodeError(f"{path}: has shape {array.shape}, expected ({front.bins}, T)")
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, which is checked below
         frames = np.ascontiguousarray(array.T, dtype=np.float32)
     if not np.isfinite(frames).all():
-        raise DecodeError(f"{path}: holds NaN or infinite values")
+        raise DecodeError(f"{path}: contains NaN or infinite values")
     if front.sync == "none" and (seconds := len(frames) / front.frames_per_second) < shortest:
         raise DecodeError(f"{path}: is too short ({seconds:.2f} s, at least {shortest:g} s are needed)")
     return frames

@@ -1,4 +1,4 @@
-"""Search for sound files below a folder, with a list of everything that is not one."""
+"""Search for sound files below a folder."""
 
 from __future__ import annotations
 
@@ -17,46 +17,48 @@ SUFFIXES = (
 
 
 def find_sound_files(folder: Path, root: Path | None = None) -> tuple[list[Path], list[LeftOut]]:
-    """Find the sound files of a folder at any depth; links to folders are followed, each folder once.
+    """Find the sound files of a folder at any depth.
+
+    Links to folders are followed. Each folder is searched once.
 
     Args:
-        folder: Where to search.
-        root: Folder from which paths of what is left out are given, and which a link must not lead above; none means
+        folder: Folder to search.
+        root: Folder to which the paths of skipped items are relative. Links to its parents are not followed. None means
             `folder`.
 
     Returns:
-        The sound files, sorted; and what else there is: hidden files and folders, files of other suffixes, links that
-        lead nowhere or in a circle, folders that cannot be read, names that are not UTF-8.
+        The sorted sound files, and the skipped items: hidden files and folders, files with other suffixes, broken or
+        circular links, unreadable folders, and names that are not UTF-8.
     """
     root = folder if root is None else root
-    home = Path(os.path.realpath(root))
-    above = {str(home), *map(str, home.parents)}
+    real_root = Path(os.path.realpath(root))
+    ancestors = {str(real_root), *map(str, real_root.parents)}
     files: list[Path] = []
     left_out: list[LeftOut] = []
 
     def leave_out(path: Path, reason: str) -> None:
         left_out.append(LeftOut(as_text(path.relative_to(root)), reason))
 
-    # Links are followed after all folders that are there themselves: a new link changes no path that was found before.
+    # Links are followed after all regular folders, so that a new link does not change the paths of existing files.
     folders, links = [folder], list[Path]()
     visited: set[str] = set()
-    if folder != root and os.path.realpath(folder) in above:
+    if folder != root and os.path.realpath(folder) in ancestors:
         leave_out(folder, "link to a folder that contains the link")
         folders = []
     while folders or links:
         current = folders.pop() if folders else links.pop(0)
         real = os.path.realpath(current)
-        if real in visited or (current != root and real in above):
-            leave_out(current, "link to a folder that is read already or contains the link")
+        if real in visited or (current != root and real in ancestors):
+            leave_out(current, "link to a folder that was searched before or contains the link")
             continue
         visited.add(real)
         try:
             with os.scandir(current) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                children = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             leave_out(current, f"folder cannot be read ({error.strerror or error})")
             continue
-        for entry in found:
+        for entry in children:
             path = current / entry.name
             kind = _kind(entry)
             if kind == "folder":
@@ -68,8 +70,12 @@ def find_sound_files(folder: Path, root: Path | None = None) -> tuple[list[Path]
     return sorted(files), sorted(left_out, key=lambda item: item.item)
 
 
-def other_files(folder: Path, reason: str) -> Iterator[LeftOut]:
-    """Yield the files directly in a folder as left out, sound files for a given reason.
+def list_other_files(folder: Path, reason: str) -> Iterator[LeftOut]:
+    """Yield the files directly in a folder as skipped items.
+
+    Args:
+        folder: Folder to list.
+        reason: Reason for skipping sound files.
 
     Raises:
         OSError: The folder cannot be read.
@@ -82,7 +88,7 @@ def other_files(folder: Path, reason: str) -> Iterator[LeftOut]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return `folder`, `sound`, or the reason why an entry is neither."""
+    """Return `folder`, `sound`, or the reason for skipping an entry."""
     if entry.name.startswith("."):
         return "hidden: the name begins with a dot"
     if not is_text(entry.name):
@@ -92,16 +98,16 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "folder"
         suffix = Path(entry.name).suffix.lower()
         if suffix not in SUFFIXES:
-            return f"suffix {suffix} is not read as sound" if suffix else "name has no suffix"
+            return f"suffix {suffix} is not a sound format" if suffix else "name has no suffix"
         if entry.is_file():
             return "sound"
-        return "link leads nowhere" if entry.is_symlink() else "is not a regular file"
+        return "broken link" if entry.is_symlink() else "is not a regular file"
     except OSError as error:  # such as a link that leads to itself
         return f"cannot be read ({error.strerror or error})"
 
 
 def is_text(name: str | Path) -> bool:
-    """Return whether a name can stand in a table; a file system may hold any bytes."""
+    """Return whether a file name is valid UTF-8; file systems allow arbitrary bytes."""
     try:
         str(name).encode("utf-8")
     except UnicodeEncodeError:
@@ -110,5 +116,5 @@ def is_text(name: str | Path) -> bool:
 
 
 def as_text(name: str | Path) -> str:
-    """Return a name as it is shown; bytes that are not UTF-8 are escaped."""
+    """Return a printable file name, with bytes that are not UTF-8 escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode()

@@ -1,9 +1,8 @@
 """Splits into training, validation and test sets that never separate a group.
 
-Clips of one artist share a voice, a room and a mastering: a network that has heard the artist in training is tested on
-its memory (Pampalk, Flexer & Widmer, 2005, "Improvements of audio-based music similarity and genre classification").
-The same recording under two ids is the same leak (Sturm, 2014, "The state of the art ten years after a state of the
-art").
+Clips of one artist share voice, room and mastering. With an artist in both training and test, scores measure memorised
+artists (Pampalk, Flexer & Widmer, 2005, "Improvements of audio-based music similarity and genre classification"). The
+same recording under two ids is the same leak (Sturm, 2014, "The state of the art ten years after a state of the art").
 """
 
 from __future__ import annotations
@@ -22,57 +21,59 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-WORK = 20_000  # units placed over all restarts: many restarts for few units, one for very many
+MAX_PLACEMENTS = 20_000  # units assigned over all restarts: many restarts for few units, few for many
 
 
 def partition(units: np.ndarray, strata: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.ndarray:
-    """Part of each clip (n,), an index of `fractions`.
+    """Return the subset of each clip (n,), an index of `fractions`.
 
     Args:
-        units: What stays together, an integer per clip (n,), 0 ... G - 1.
+        units: Unit of each clip (n,), 0 ... G - 1. Clips of a unit are in one subset.
         strata: Class of each clip (n,), 0 ... C - 1, kept in proportion.
-        fractions: Share of clips of each part; they add up to 1.
-        seed: Another seed, another partition of the same quality.
+        fractions: Share of clips in each subset; they add up to 1.
+        seed: Seed of the partition.
     """
-    return _place(_counts(units, strata), fractions, seed)[units]
+    return _assign_units(_count_classes(units, strata), fractions, seed)[units]
 
 
-def _counts(units: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """Clips of each class in each unit, (G, C)."""
+def _count_classes(units: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Return the number of clips of each class in each unit, (G, C)."""
     counts = np.zeros((units.max() + 1, strata.max() + 1))
     np.add.at(counts, (units, strata), 1)
     return counts[:, counts.sum(0) > 0]
 
 
-def _place(counts: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.ndarray:
-    """Part (G,) of each unit: greedy, largest first, best of several seeded orders.
+def _assign_units(counts: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.ndarray:
+    """Return the subset of each unit (G,) by greedy assignment, the best of several seeded orders.
 
-    The cost of a placement is the squared deviation of every class's share from its part's fraction; a class that is
-    missing from a part altogether costs more than any deviation, so each part has each class wherever that can be.
+    Large units are assigned first. The cost of an assignment is the squared deviation of the share of every class from
+    the fraction of its subset. A class that is missing from a subset costs more than any deviation, so that each subset
+    contains each class wherever possible.
     """
     rng = np.random.default_rng(seed)
     share = counts / counts.sum(0)
     target = np.array(fractions)[:, None]
-    best, least = np.zeros(len(counts), int), np.inf
-    for attempt in range(max(2, min(500, WORK // len(counts)))):
+    best, best_cost = np.zeros(len(counts), int), np.inf
+    for attempt in range(max(2, min(500, MAX_PLACEMENTS // len(counts)))):
         order = rng.permutation(len(counts))
         order = order[np.argsort(-share[order].max(1) * rng.uniform(0.5, 1.0, len(order)), kind="stable")]
-        have, parts = np.zeros((len(fractions), counts.shape[1])), np.zeros(len(counts), int)
+        assigned, subsets = np.zeros((len(fractions), counts.shape[1])), np.zeros(len(counts), int)
         for unit in order:
-            # what placing here takes off the distance to the target
-            gain = ((target - have) ** 2 - (target - have - share[unit]) ** 2).sum(1) / target[:, 0]
-            if attempt % 2:  # an empty part comes first, then one that lacks a class of this unit
-                gain += 100.0 * (have == 0).all(1) + ((have == 0) & (share[unit] > 0)).sum(1)
-            parts[unit] = int(np.argmax(gain + rng.uniform(0, 1e-9, len(gain))))
-            have[parts[unit]] += share[unit]
-        cost = float(((have - target) ** 2).sum() + 10 * (have == 0).sum() + 1000 * (have == 0).all(1).sum())
-        if cost < least:
-            best, least = parts, cost
+            # decrease of the squared distance to the target in each subset
+            gain = ((target - assigned) ** 2 - (target - assigned - share[unit]) ** 2).sum(1) / target[:, 0]
+            if attempt % 2:  # an empty subset comes first, then one that lacks a class of this unit
+                gain += 100.0 * (assigned == 0).all(1) + ((assigned == 0) & (share[unit] > 0)).sum(1)
+            subsets[unit] = int(np.argmax(gain + rng.uniform(0, 1e-9, len(gain))))
+            assigned[subsets[unit]] += share[unit]
+        missing, empty = (assigned == 0).sum(), (assigned == 0).all(1).sum()
+        cost = float(((assigned - target) ** 2).sum() + 10 * missing + 1000 * empty)
+        if cost < best_cost:
+            best, best_cost = subsets, cost
     return best
 
 
-PARTS = ("train", "val", "test")
-UNUSED = "none"  # of a clip that the split leaves out
+SPLITS = ("train", "val", "test")
+UNUSED = "none"  # split of a clip that is not used
 KINDS = ("grouped", "stratified", "random", "official")
 DUPLICATES = ("refuse", "drop", "allow")
 QUANTILES = 5  # strata of a scalar
@@ -81,21 +82,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
-    """A rule that parts a table of clips.
+    """Splitter of a table of clips into training, validation and test.
 
     Args:
-        kind: `grouped` keeps groups together and the classes of `stratify` in proportion; `stratified` parts clip by
-            clip in proportion; `random` just parts; `official` reads the table's own `split` column, and takes
-            validation out of its training part, grouped and stratified, where it has none.
+        kind: `grouped` keeps groups together and the classes of `stratify` in proportion. `stratified` ignores groups.
+            `random` ignores groups and classes. `official` reads the `split` column of the table; if it has no
+            validation clips, they are taken from the training clips, grouped and stratified.
         fractions: Shares of clips for training, validation and test.
-        folds: Number of equal parts in cross-validation.
-        fold: Which of them is the test; the next one is validation, the others are training. None: no folds, but
-            `fractions`.
-        seed: Another seed, another split of the same kind.
-        stratify: Column kept in proportion: classes, or fifths of a scalar. `auto` is the first target; none, or a
-            column that the table lacks: no strata.
-        allow_shared_groups: Take a split in which a group stands on two sides. Its scores measure memory too.
-        duplicates: What to do with the same audio under two ids: `refuse`, `drop` all but the first, or `allow`.
+        folds: Number of folds in cross-validation.
+        fold: Index of the test fold. The next fold is validation, the others are training. None uses `fractions`.
+        seed: Seed of the assignment.
+        stratify: Column whose classes, or fifths of a scalar, are kept in proportion. `auto` is the first target. None,
+            or a column that the table lacks, disables stratification.
+        allow_shared_groups: Accept a split with a group in two splits. Its scores then also measure memorised groups.
+        duplicates: Handling of the same audio under two ids: `refuse`, `drop` all but the first, or `allow`.
     """
 
     kind: str = "grouped"
@@ -125,57 +125,57 @@ class Split:
             )
 
     def assign(self, table: pd.DataFrame, targets: Sequence[str] = ()) -> np.ndarray:
-        """The part of each clip.
+        """Return the split of each clip.
 
         Args:
-            table: Clips with `id` and `group`, the `stratify` column, for `official` `split`, and where duplicates
-                count `content`.
+            table: Clips with `id`, `group` and the `stratify` column; `split` for `official`; and `content`, by which
+                duplicates are found.
             targets: Columns of targets, of which `stratify=auto` takes the first.
 
         Returns:
-            Names of parts (n,), each of `train`, `val`, `test`, or `none` for a duplicate that is dropped.
+            Names of splits (n,), each of `train`, `val`, `test`, or `none` for a dropped duplicate.
 
         Raises:
-            DataError: A part is empty, a group stands in two parts, or the same audio stands under two ids, and that is
-                not allowed.
+            DataError: A split is empty, a group is in two splits and that is not allowed, or the same audio has two ids
+                and that is not allowed.
         """
-        once = self._once(table)
-        used = table[once].reset_index(drop=True)
+        kept = self._without_duplicates(table)
+        used = table[kept].reset_index(drop=True)
         groups = group_codes(used)
         strata = self._strata(used, targets)
         units = groups if self.kind in ("grouped", "official") else np.arange(len(used))
         if self.kind == "official":
-            parts = self._official(used, units, strata)
+            splits = self._official(used, units, strata)
         elif self.fold is not None:
-            places = partition(units, strata, (1 / self.folds,) * self.folds, self.seed)
-            parts = np.select([places == self.fold, places == (self.fold + 1) % self.folds], ["test", "val"], "train")
+            folds = partition(units, strata, (1 / self.folds,) * self.folds, self.seed)
+            splits = np.select([folds == self.fold, folds == (self.fold + 1) % self.folds], ["test", "val"], "train")
         else:
-            parts = np.array(PARTS)[partition(units, strata, self.fractions, self.seed)]
-        self._check(used, groups, parts)
-        every = np.full(len(table), UNUSED, dtype="<U5")
-        every[once] = parts
-        return every
+            splits = np.array(SPLITS)[partition(units, strata, self.fractions, self.seed)]
+        self._check(used, groups, splits)
+        result = np.full(len(table), UNUSED, dtype="<U5")
+        result[kept] = splits
+        return result
 
-    def _once(self, table: pd.DataFrame) -> np.ndarray:
-        """Whether each clip is used (n,): all of them, or all but those whose audio stood under an earlier id."""
+    def _without_duplicates(self, table: pd.DataFrame) -> np.ndarray:
+        """Return a mask (n,) of the clips that are used, without duplicates of an earlier clip's audio."""
         if self.duplicates == "allow" or "content" not in table.columns:
             return np.ones(len(table), bool)
-        again = table["content"].duplicated().to_numpy()
-        if not again.any():
-            return ~again
+        duplicate = table["content"].duplicated().to_numpy()
+        if not duplicate.any():
+            return ~duplicate
         first = dict(zip(table["content"][::-1], table["id"][::-1], strict=True))
-        pairs = [f"{first[row.content]} = {row.id}" for row in table[again].itertuples()]
-        times = "once" if len(pairs) == 1 else f"{len(pairs)} times"
+        pairs = [f"{first[row.content]} = {row.id}" for row in table[duplicate].itertuples()]
+        count = f"{len(pairs)} duplicate{'s' if len(pairs) > 1 else ''}"
         if self.duplicates == "refuse":
             raise DataError(
-                f"the same audio stands under two ids {times}, so that it could be learned and tested: "
-                f"{_some(pairs)}; leave one of each with data.split.duplicates=drop, or keep them with =allow"
+                f"the same audio has two ids ({count}) and could be in both training and test: {_first_five(pairs)}; "
+                "drop duplicates with data.split.duplicates=drop, or keep them with data.split.duplicates=allow"
             )
-        log.warning("the same audio under two ids: %d clips are left out (%s)", len(pairs), _some(pairs))
-        return ~again
+        log.warning("the same audio has two ids: %s dropped (%s)", count, _first_five(pairs))
+        return ~duplicate
 
     def _strata(self, table: pd.DataFrame, targets: Sequence[str]) -> np.ndarray:
-        """Stratum of each clip (n,); those without a label are one of their own."""
+        """Return the stratum of each clip (n,); clips without a label are a separate stratum."""
         import pandas as pd
 
         name = next(iter(targets), None) if self.stratify == "auto" else self.stratify
@@ -187,47 +187,49 @@ class Split:
         return column.astype("category").cat.codes.to_numpy().astype(int) + 1
 
     def _official(self, table: pd.DataFrame, units: np.ndarray, strata: np.ndarray) -> np.ndarray:
-        if "split" not in table.columns or not table["split"].isin(PARTS).all():
+        if "split" not in table.columns or not table["split"].isin(SPLITS).all():
             raise DataError("data.split.kind=official needs a column `split` with train, val or test for every clip")
-        parts = table["split"].to_numpy().astype(object)
-        train = np.flatnonzero(parts == "train")
-        if not (parts == "val").any() and len(train):
+        splits = table["split"].to_numpy().astype(object)
+        train = np.flatnonzero(splits == "train")
+        if not (splits == "val").any() and len(train):
             share = self.fractions[1] / (self.fractions[0] + self.fractions[1])
-            _, inner = np.unique(units[train], return_inverse=True)
-            parts[train[partition(inner, strata[train], (1 - share, share), self.seed) == 1]] = "val"
-        return parts.astype(str)
+            _, train_units = np.unique(units[train], return_inverse=True)
+            splits[train[partition(train_units, strata[train], (1 - share, share), self.seed) == 1]] = "val"
+        return splits.astype(str)
 
-    def _check(self, table: pd.DataFrame, groups: np.ndarray, parts: np.ndarray) -> None:
-        if empty := [part for part in PARTS if not (parts == part).any()]:
+    def _check(self, table: pd.DataFrame, groups: np.ndarray, splits: np.ndarray) -> None:
+        if empty := [split for split in SPLITS if not (splits == split).any()]:
             raise DataError(
-                f"the split leaves no clips for {' and '.join(empty)}: {len(table)} clips in "
+                f"no clips are left for {' and '.join(empty)}: {len(table)} clips in "
                 f"{len(np.unique(groups))} groups are too few for data.split"
             )
         if self.allow_shared_groups:
             return
-        sides = {(int(group), str(part)) for group, part in zip(groups, parts, strict=True)}
-        both = sorted({group for group, _ in sides if sum((group, part) in sides for part in PARTS) > 1})
-        if both:
-            names = [str(table["group"].to_numpy()[groups == group][0]) for group in both[:5]]
+        pairs = {(int(group), str(split)) for group, split in zip(groups, splits, strict=True)}
+        shared = sorted({group for group, _ in pairs if sum((group, split) in pairs for split in SPLITS) > 1})
+        if shared:
+            names = [str(table["group"].to_numpy()[groups == group][0]) for group in shared[:5]]
             raise DataError(
-                f"the split has {len(both)} of {len(np.unique(groups))} groups on both sides ({_some(names, len(both))}"
-                "): use data.split.kind=grouped, or allow it with data.split.allow_shared_groups=true"
+                f"{len(shared)} of {len(np.unique(groups))} groups are in more than one split "
+                f"({_first_five(names, len(shared))}): use data.split.kind=grouped, or allow it with "
+                "data.split.allow_shared_groups=true"
             )
 
 
-def split_hash(ids: np.ndarray, parts: np.ndarray) -> str:
-    """SHA-256 over the sorted pairs of id and part: equal hash, equal split."""
-    return hashlib.sha256("\n".join(sorted(f"{i},{p}" for i, p in zip(ids, parts, strict=True))).encode()).hexdigest()
+def split_hash(ids: np.ndarray, splits: np.ndarray) -> str:
+    """Return the SHA-256 of the sorted pairs of id and split, which identifies an assignment."""
+    pairs = sorted(f"{i},{split}" for i, split in zip(ids, splits, strict=True))
+    return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
 
 
 def group_codes(table: pd.DataFrame) -> np.ndarray:
-    """Groups as integers (n,), 0 ... G - 1; a clip without a group is one of its own."""
+    """Return groups as integers (n,), 0 ... G - 1; a clip without a group is a separate group."""
     keys = [("", clip) if missing else ("group", name) for clip, name, missing in
             zip(table["id"], table["group"], table["group"].isna(), strict=True)]  # fmt: skip
     order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([order[key] for key in keys])
 
 
-def _some(names: Sequence[str], count: int | None = None) -> str:
-    """The first five names, and that there are more."""
+def _first_five(names: Sequence[str], count: int | None = None) -> str:
+    """Return the first five names, and an ellipsis if there are more."""
     return ", ".join(names[:5]) + (", ..." if (count or len(names)) > 5 else "")

@@ -1,7 +1,7 @@
-"""Map of one function over many jobs, in worker processes or over a Ray cluster.
+"""Parallel map of a function over jobs, in worker processes or on a Ray cluster.
 
-Whatever runs them, results come in the order of the jobs and only a few are under way at a time, so that memory does
-not grow with the collection and the result does not depend on how it was made.
+Results come in the order of the jobs, and only a few jobs are in progress at a time. So memory does not grow with the
+collection, and the result does not depend on the backend.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ MAIN = ("init_main_from_path", "init_main_from_name")
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Prepare a process without the module `__main__` of this one."""
+    """Start processes without importing the `__main__` module of this process."""
     with _LOCK:
-        kept = spawn.get_preparation_data
+        original = spawn.get_preparation_data
 
-        def prepared(name: str) -> dict[str, Any]:
-            return {key: value for key, value in kept(name).items() if key not in MAIN}
+        def without_main(name: str) -> dict[str, Any]:
+            return {key: value for key, value in original(name).items() if key not in MAIN}
 
-        spawn.get_preparation_data = prepared
+        spawn.get_preparation_data = without_main
         try:
             yield
         finally:
-            spawn.get_preparation_data = kept
+            spawn.get_preparation_data = original
 
 
 class SpawnProcess(context.SpawnProcess):
-    """Process that begins anew."""
+    """Spawned process that does not import `__main__`."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
@@ -60,8 +60,8 @@ class SpawnProcess(context.SpawnProcess):
 class SpawnContext(context.SpawnContext):
     """Context whose processes do not import the script that started them.
 
-    By default each worker imports that script, and one that calls `etude.run` without a main guard would run once more
-    in each of them.
+    By default each worker imports that script. A script that calls `etude.run` without a main guard would be run again
+    in each worker.
     """
 
     Process = SpawnProcess  # type: ignore[assignment]
@@ -70,7 +70,7 @@ class SpawnContext(context.SpawnContext):
 if sys.platform != "win32":
 
     class ForkServerProcess(context.ForkServerProcess):
-        """Process that is forked from a server."""
+        """Process forked from a server that does not import `__main__`."""
 
         @staticmethod
         def _Popen(process_obj: Any) -> Any:
@@ -78,27 +78,27 @@ if sys.platform != "win32":
                 return context.ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
 
     class ForkServerContext(context.ForkServerContext):
-        """As SpawnContext, with processes that are forked from a server."""
+        """Context like SpawnContext, with processes forked from a server."""
 
         Process = ForkServerProcess  # type: ignore[assignment]
 
 
 def refers_to_main(*values: Any) -> bool:
-    """Return whether a worker needs the module `__main__` to read some values."""
+    """Return whether a worker requires the module `__main__` to unpickle the values."""
     try:
         return b"__main__" in pickle.dumps(values)
-    except Exception:  # what cannot be pickled is reported where it is sent
+    except Exception:  # values that cannot be pickled are reported when they are submitted
         return False
 
 
 log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-SHARD = 8  # jobs that travel together: enough to hide the way there and back
-AHEAD = 3  # shards of each worker that are under way or wait to be taken
+SHARD = 8  # jobs in one submission: enough to hide the cost of communication
+AHEAD = 3  # shards of each worker that are in progress or waiting
 
 
-def run(
+def map_jobs(
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
     workers: int | None = None,
@@ -106,49 +106,50 @@ def run(
     shard: int = SHARD,
     meanwhile: bool = False,
 ) -> Iterator[Result]:
-    """Results of all jobs, in order.
+    """Yield the results of all jobs in order.
 
     Args:
-        function: A function of a module.
-        jobs: What it is called with.
-        workers: Processes; none means one per usable core, or with Ray as many as the cluster has.
-        ray: Address of a Ray cluster, `local` to start one here; none uses processes of this machine.
-        shard: Jobs that travel together; fewer where a result is large.
-        meanwhile: Whether this process does jobs itself until the first of the others is there.
+        function: A module-level function.
+        jobs: Arguments, one for each call.
+        workers: Number of processes. None means one per usable core, or with Ray one per core of the cluster.
+        ray: Address of a Ray cluster, or `local` to start one. None uses processes of this machine.
+        shard: Jobs in one submission; use fewer if results are large.
+        meanwhile: Whether this process runs jobs until the first worker has started.
 
     Raises:
-        UserError: A worker died, or Ray is asked for and not there.
+        UserError: A worker died, or Ray is not installed.
     """
     if ray is not None:
-        return _ray(function, jobs, workers, ray, shard)
-    count = _count(len(jobs), workers)
-    return _processes(function, jobs, count, shard, meanwhile) if count > 1 else _alone(function, jobs)
+        return _run_on_ray(function, jobs, workers, ray, shard)
+    count = _count_workers(len(jobs), workers)
+    return _run_in_processes(function, jobs, count, shard, meanwhile) if count > 1 else _run_serially(function, jobs)
 
 
-def ready(jobs: int, workers: int | None = None) -> None:
-    """Begin with what `run` will need for so many jobs, while the caller still has something else to do."""
-    if _count(jobs, workers) > 1:
-        _context()
+def prepare_workers(jobs: int, workers: int | None = None) -> None:
+    """Start the server that `map_jobs` will fork its workers from, before it is required."""
+    if _count_workers(jobs, workers) > 1:
+        _start_context()
 
 
-def _count(jobs: int, workers: int | None) -> int:
-    """Return the number of processes for so many jobs: none with less than a shard, one where no more can start."""
+def _count_workers(jobs: int, workers: int | None) -> int:
+    """Return the number of processes for a number of jobs, at most one for each shard."""
     count = min(workers or usable_cores(), -(-jobs // SHARD))
     if count > 1 and (reason := why_one_process()):
-        _say_once(f"one process does all the work: {reason}")
+        _warn_once(f"using one process: {reason}")
         return 1
     return count
 
 
 @lru_cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def _alone(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """In this process, with one thread: more add up in another order, and the last digit of a frame differs.
+def _run_serially(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    """Run jobs in this process with one thread.
 
-    Whoever takes the results has all threads between them.
+    Several threads add numbers in another order, which changes the last digit of a frame. Between jobs the number of
+    threads is restored for the caller.
     """
     import torch
     from threadpoolctl import ThreadpoolController
@@ -165,54 +166,55 @@ def _alone(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[R
         yield result
 
 
-def _processes(
+def _run_in_processes(
     function: Callable[[Job], Result], jobs: Sequence[Job], count: int, shard: int, meanwhile: bool
 ) -> Iterator[Result]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
     if refers_to_main(function, jobs[0]):
-        log.info("one process: what it calls is defined in the script itself, which workers do not import")
-        yield from _alone(function, jobs)
+        log.info("using one process: the function is defined in the script, which workers do not import")
+        yield from _run_serially(function, jobs)
         return
-    pool = ProcessPoolExecutor(count, mp_context=_context(), initializer=_quiet)
-    rest = iter(jobs)
+    pool = ProcessPoolExecutor(count, mp_context=_start_context(), initializer=_initialize_worker)
+    remaining = iter(jobs)
     try:
         if meanwhile:
-            start = threading.Thread(target=_started, args=(pool,), daemon=True)
+            start = threading.Thread(target=_wait_for_worker, args=(pool,), daemon=True)
             start.start()
-            yield from _alone(function, _while(start.is_alive, rest))
-        yield from _window(
-            lambda some: pool.submit(_shard, function, some), lambda job: job.result(), rest, count, shard
+            yield from _run_serially(function, _take_while(start.is_alive, remaining))
+        yield from _run_window(
+            lambda jobs: pool.submit(_run_shard, function, jobs), lambda job: job.result(), remaining, count, shard
         )
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, perhaps for want of memory; start again with fewer (workers=1) and it goes on"
+            "a worker process died, perhaps because memory ran out; repeat the command with workers=1 to resume"
         ) from error
     except KeyboardInterrupt:
-        signals.kill_children()  # or the pool waits for what they are doing
+        signals.kill_children()  # otherwise the pool waits for their current jobs
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _started(pool: Executor) -> None:
-    """Wait for the first worker; whoever sends a job waits too."""
-    with suppress(Exception):  # a pool that is broken or ended says so to the next who asks
+def _wait_for_worker(pool: Executor) -> None:
+    """Wait until the first worker has started."""
+    with suppress(Exception):  # the next submission raises the error of a broken pool
         pool.submit(os.getpid).result()
 
 
-def _while(going: Callable[[], bool], jobs: Iterator[Job]) -> Iterator[Job]:
-    """Jobs, for as long as something goes on; the others stay where they are."""
-    while going() and (one := list(islice(jobs, 1))):
-        yield from one
+def _take_while(condition: Callable[[], bool], jobs: Iterator[Job]) -> Iterator[Job]:
+    """Yield jobs while a condition holds; the others remain in the iterator."""
+    while condition() and (taken := list(islice(jobs, 1))):
+        yield from taken
 
 
-def _context() -> Any:
-    """How workers begin: not forked from this process, because a fork of one that holds threads or a GPU can hang.
+def _start_context() -> Any:
+    """Return the multiprocessing context of workers.
 
-    On Linux they are forked from one that has nothing but their imports, and begins with them here; elsewhere each
-    begins anew.
+    Workers are not forked from this process, because the fork of a process with threads or a GPU can hang. On Linux
+    they are forked from a server with their imports only, which this function starts. On other systems they are
+    spawned.
     """
     if sys.platform != "linux":
         return SpawnContext()
@@ -224,29 +226,29 @@ def _context() -> Any:
     return context
 
 
-def _ray(
+def _run_on_ray(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None, address: str, shard: int
 ) -> Iterator[Result]:
     try:
         import ray
     except ImportError as error:
-        raise UserError("ray: is not installed; get it with pip install 'etude[ray]'") from error
+        raise UserError("ray: is not installed; install it with pip install 'etude[ray]'") from error
 
-    begun = not ray.is_initialized()
-    if begun:
-        where: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
-        ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    started = not ray.is_initialized()
+    if started:
+        address_options: dict[str, Any] = {"num_cpus": workers} if address == "local" else {"address": address}
+        ray.init(**address_options, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         count = workers or int(ray.cluster_resources().get("CPU", 1))
-        task: Any = ray.remote(num_cpus=1, max_retries=3)(_shard_alone)
-        yield from _window(lambda some: task.remote(function, some), _got, jobs, count, shard)
+        task: Any = ray.remote(num_cpus=1, max_retries=3)(_run_shard_on_ray)
+        yield from _run_window(lambda jobs: task.remote(function, jobs), _get_ray_result, jobs, count, shard)
     finally:
-        if begun:
+        if started:
             ray.shutdown()
 
 
-def _got(result: Any) -> Any:
-    """A result of Ray, or what its job raised, without Ray's own words around it."""
+def _get_ray_result(result: Any) -> Any:
+    """Return a result of Ray, or raise the original exception of its job."""
     import ray
     from ray.exceptions import RayTaskError
 
@@ -256,39 +258,42 @@ def _got(result: Any) -> Any:
         raise error.cause from None
 
 
-def _window(
+def _run_window(
     submit: Callable[[list[Job]], Any], take: Callable[[Any], list[Result]], jobs: Iterable[Job], count: int, size: int
 ) -> Iterator[Result]:
-    """Submit shards, a few ahead, and take their results in order."""
-    rest, under_way = iter(jobs), deque[Any]()
+    """Submit shards, a few ahead, and yield their results in order."""
+    remaining, submitted = iter(jobs), deque[Any]()
     while True:
-        while len(under_way) < AHEAD * count and (shard := list(islice(rest, size))):
-            under_way.append(submit(shard))
-        if not under_way:
+        while len(submitted) < AHEAD * count and (shard := list(islice(remaining, size))):
+            submitted.append(submit(shard))
+        if not submitted:
             return
-        yield from take(under_way.popleft())
+        yield from take(submitted.popleft())
 
 
-def _shard(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
+def _run_shard(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
     return [function(job) for job in jobs]
 
 
-def _shard_alone(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
-    """A shard in a process that somebody else started."""
-    _one_thread()
-    return _shard(function, jobs)
+def _run_shard_on_ray(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
+    """Run a shard in a process that Ray started."""
+    _use_one_thread()
+    return _run_shard(function, jobs)
 
 
-def _quiet() -> None:
-    """A worker of ours: Ctrl-C is the first process's to answer, and C libraries say nothing into its progress bar."""
+def _initialize_worker() -> None:
+    """Initialise a worker process.
+
+    The main process handles Ctrl-C, and messages of C libraries would break its progress bar.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    _one_thread()
+    _use_one_thread()
 
 
-def _end_with_parent() -> None:
-    """A pool's workers outlive a parent that is killed."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process ends; workers of a pool outlive a killed parent."""
     from multiprocessing import parent_process
     from multiprocessing.connection import wait
 
@@ -297,8 +302,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _one_thread() -> None:
-    """A process per core needs no threads."""
+def _use_one_thread() -> None:
+    """Limit this process to one thread, because there is a process for each core."""
     import torch
     from threadpoolctl import threadpool_limits
 

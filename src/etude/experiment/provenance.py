@@ -110,10 +110,10 @@ def hardware() -> dict[str, Any]:
 
 def dataset(data: MusicData) -> dict[str, Any]:
     """Return the content of the data module, for the data card of a report."""
-    from etude.data.splits import PARTS, UNUSED, group_codes, split_hash  # heavy: numpy
+    from etude.data.splits import SPLITS, UNUSED, group_codes, split_hash  # heavy: numpy
 
     index, source, front = data.pack.index, data.source, data.feature.front
-    groups, used = group_codes(index), data.parts != UNUSED
+    groups, used = group_codes(index), data.splits != UNUSED
     return {
         "name": source.name,
         "title": source.title,
@@ -125,11 +125,11 @@ def dataset(data: MusicData) -> dict[str, Any]:
         "seconds": None if front.sync == "beat" else round(int(index["frames"].sum()) / front.frames_per_second, 1),
         "licences": source.extra.get("licences", {}),
         "splits": {
-            part: {"clips": int((data.parts == part).sum()), "groups": len(set(groups[data.parts == part]))}
-            for part in PARTS
+            part: {"clips": int((data.splits == part).sum()), "groups": len(set(groups[data.splits == part]))}
+            for part in SPLITS
         },
-        "disjoint": len(set(zip(groups[used], data.parts[used], strict=True))) == len(set(groups[used])),
+        "disjoint": len(set(zip(groups[used], data.splits[used], strict=True))) == len(set(groups[used])),
         "fold": data.split.fold,
         "folds": data.split.folds if data.split.fold is not None else None,
-        "split_hash": split_hash(index["id"].to_numpy(), data.parts),
+        "split_hash": split_hash(index["id"].to_numpy(), data.splits),
     }

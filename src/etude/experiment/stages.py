@@ -188,7 +188,7 @@ def check(config: Mapping[str, Any], data: MusicData) -> None:
         if name not in data.targets:
             raise UserError(f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}")
         for part in ("train", "val"):
-            known = int(data.pack.index[name][data.parts == part].notna().sum())
+            known = int(data.pack.index[name][data.splits == part].notna().sum())
             if known < 2:
                 raise UserError(
                     f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split, "
@@ -198,7 +198,7 @@ def check(config: Mapping[str, Any], data: MusicData) -> None:
 
 def say(data: MusicData, learner: Learner) -> None:
     """One line about what will be trained on what."""
-    sizes = ", ".join(f"{(data.parts == part).sum()} {part}" for part in ("train", "val", "test"))
+    sizes = ", ".join(f"{(data.splits == part).sum()} {part}" for part in ("train", "val", "test"))
     weights = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     log.info(
         "%s: %s clips; %s, %s trainable weights",
@@ -249,7 +249,7 @@ def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame
     mels = data.feature.front.n_mels
     statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
     specs = {name: data.targets[name] for name in predicted}
-    return assemble_predictions(data.pack.index, data.parts, rows, predicted, embedding, statistics, specs)
+    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, statistics, specs)
 
 
 def finish(
@@ -270,7 +270,7 @@ def finish(
         about["model"]["feature"] = f"beat-{about['model']['feature']}"
     about |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"], **provenance.environment()}
     about |= {"data": provenance.dataset(data), "targets": targets}
-    write_split(run, pd.DataFrame({"id": data.pack.index["id"], "split": data.parts}))
+    write_split(run, pd.DataFrame({"id": data.pack.index["id"], "split": data.splits}))
     write_predictions(run, table)
     write_record(run, about)
     if not about["trial"]:

@@ -154,7 +154,9 @@ def predict(
         workers: Processes that decode; None means one per core, and for few files none but this.
     """
     jobs = [(path, plan) for path in files]
-    yield from predict_windows(model, worker_processes.run(load_windows, jobs, workers, shard=2, meanwhile=True), batch)
+    yield from predict_windows(
+        model, worker_processes.map_jobs(load_windows, jobs, workers, shard=2, meanwhile=True), batch
+    )
 
 
 def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> Iterator[FilePrediction]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from etude.data.collection import LeftOut, existing, expanded, log_left_out
+from etude.data.collection import LeftOut, existing_path, expand_path, log_left_out
 from etude.data.sound_files import SUFFIXES, find_sound_files
 from etude.data.table_reader import read_table
 from etude.errors import UserError
@@ -35,7 +35,7 @@ def files(words: Iterable[str | Path]) -> list[Path]:
             raise UserError(
                 f"sounds are named by paths of files, got {type(word).__name__}; write samples to a file first"
             )
-        path = expanded(str(word))
+        path = expand_path(str(word))
         if path.is_dir():
             inside, left_out = find_sound_files(path)
             log_left_out(path, left_out)
@@ -103,13 +103,13 @@ def _named(folder: Path, line: str) -> Path:
         address = line[5:]
         if address.startswith("//"):  # a host follows, mostly none
             address = "/" + address[2:].partition("/")[2]
-        plain = existing(folder / address)
-        return plain if os.path.lexists(plain) else existing(folder / unquote(address))
+        plain = existing_path(folder / address)
+        return plain if os.path.lexists(plain) else existing_path(folder / unquote(address))
     plain = folder / line
     readings = dict.fromkeys(form for text in (line, unquote(line)) for form in (text, text.replace("\\", "/")))
     for form in readings:
         for path in (folder / form, _home(form)):
-            if path is not None and os.path.lexists(path := existing(path)):
+            if path is not None and os.path.lexists(path := existing_path(path)):
                 return path
     return _home(line) or plain
 

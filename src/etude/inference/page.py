@@ -109,7 +109,7 @@ def write(
             })  # fmt: skip
     jobs = [(result.path, model.front) for result in files]
     figure.clear_figures(to)
-    previews = worker_processes.run(preview, jobs, workers, shard=1)
+    previews = worker_processes.map_jobs(preview, jobs, workers, shard=1)
     shown = list(track(previews, len(jobs), "Pictures and sounds", "files"))
     page = load_template("predict.html.j2").render(
         run=name_of(model.checkpoint), checkpoint=model.checkpoint.name, backbone=type(model.network.backbone).__name__,

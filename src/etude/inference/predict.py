@@ -77,7 +77,7 @@ def predict_files(wish: PredictOptions, command: str = "") -> tuple[list[Path], 
     if not wish.run.exists():
         raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
     files = inputs.files(wish.sounds)
-    workers.ready(len(files), wish.workers)
+    workers.prepare_workers(len(files), wish.workers)
     checkpoint = find_weights(wish.run)
     to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / PREDICT
     pages = [page.NAME, f"{figure.FOLDER}/"] if wish.page else []

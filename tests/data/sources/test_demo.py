@@ -1,4 +1,4 @@
-"""The embedded clips are complete and attributed, no group leaks, and the targets are what the clips give."""
+"""Tests of the embedded clips."""
 
 import csv
 import importlib.util
@@ -38,7 +38,7 @@ def make_demo() -> ModuleType:
     return module
 
 
-def test_table_has_every_clip_once(rows: list[Row]) -> None:
+def test_table_has_each_clip_once(rows: list[Row]) -> None:
     assert list(rows[0]) == COLUMNS
     assert len(rows) == 196
     assert len({row["id"] for row in rows}) == len(rows)
@@ -48,7 +48,7 @@ def test_table_has_every_clip_once(rows: list[Row]) -> None:
         assert row["path"].split("/")[:2] == ["clips", row["genre"]]
 
 
-def test_no_path_climbs_out(rows: list[Row]) -> None:
+def test_paths_stay_inside_folder(rows: list[Row]) -> None:
     for row in rows:
         path = PurePosixPath(row["path"])
         assert not path.is_absolute()
@@ -76,7 +76,7 @@ def test_every_clip_is_attributed(rows: list[Row]) -> None:
             assert value in card, f"the card does not name {column} {value}"
 
 
-def test_card_counts_what_is_there(rows: list[Row]) -> None:
+def test_card_counts_match_table(rows: list[Row]) -> None:
     card = (DEMO / "CARD.md").read_text(encoding="utf-8")
     for licence in {row["licence"] for row in rows}:
         count = sum(row["licence"] == licence for row in rows)
@@ -98,25 +98,25 @@ def test_no_person_recording_or_title_is_in_two_groups(rows: list[Row]) -> None:
     assert len(freecol) == 1
 
 
-def test_a_genre_can_be_split(rows: list[Row]) -> None:
-    """Train, validation and test each need a group of their own in every genre."""
+def test_each_genre_can_be_split(rows: list[Row]) -> None:
+    """Each genre needs at least one group for each of training, validation and test."""
     for genre in {row["genre"] for row in rows}:
         assert len({row["group"] for row in rows if row["genre"] == genre}) >= 3, genre
 
 
-def test_people_join_groups_through_others(make_demo: ModuleType) -> None:
+def test_shared_people_join_groups(make_demo: ModuleType) -> None:
     base = {"package": "game", "title": "", "source_path": ""}
     credits = ["A / B (Game)", "C", "B / C", "D (Dee)", "D"]
-    made = [base | {"artist": a, "title": str(i), "source_path": str(i)} for i, a in enumerate(credits)]
-    result = make_demo.groups(made)
+    clips = [base | {"artist": a, "title": str(i), "source_path": str(i)} for i, a in enumerate(credits)]
+    result = make_demo.groups(clips)
     assert result[0] == result[1] == result[2] == "a+b+c"
     assert result[3] == result[4] != result[0]
 
 
-def test_a_recording_in_two_groups_is_refused(make_demo: ModuleType) -> None:
-    made = [{"package": "game", "title": str(i), "source_path": "same.ogg", "artist": a} for i, a in enumerate("AB")]
+def test_recording_in_two_groups_is_refused(make_demo: ModuleType) -> None:
+    clips = [{"package": "game", "title": str(i), "source_path": "same.ogg", "artist": a} for i, a in enumerate("AB")]
     with pytest.raises(ValueError, match="two groups"):
-        make_demo.groups(made)
+        make_demo.groups(clips)
 
 
 def test_targets_are_in_range_and_vary(rows: list[Row]) -> None:
@@ -126,7 +126,7 @@ def test_targets_are_in_range_and_vary(rows: list[Row]) -> None:
     assert values.std(axis=0).min() > 0.08
 
 
-def test_stored_targets_are_what_the_clips_give(rows: list[Row], make_demo: ModuleType) -> None:
+def test_stored_targets_match_clips(rows: list[Row], make_demo: ModuleType) -> None:
     sample = [next(row for row in rows if row["genre"] == genre) for genre in ("metal", "electronic", "orchestral")]
     for row in sample:
         values = make_demo.descriptors(make_demo.decode(DEMO / row["path"], 22050), 22050)
@@ -134,7 +134,7 @@ def test_stored_targets_are_what_the_clips_give(rows: list[Row], make_demo: Modu
             assert float(row[name]) == pytest.approx(values[name], abs=1e-3), (row["id"], name)
 
 
-def test_script_rebuilds_and_notices(rows: list[Row], make_demo: ModuleType, tmp_path: Path) -> None:
+def test_script_rebuilds_table_and_detects_changes(rows: list[Row], make_demo: ModuleType, tmp_path: Path) -> None:
     row = rows[0]
     (tmp_path / row["path"]).parent.mkdir(parents=True)
     shutil.copy(DEMO / row["path"], tmp_path / row["path"])
@@ -146,9 +146,9 @@ def test_script_rebuilds_and_notices(rows: list[Row], make_demo: ModuleType, tmp
     assert make_demo.main([str(tmp_path)]) == 0
     assert make_demo.main([str(tmp_path), "--check"]) == 0
     with table.open(encoding="utf-8", newline="") as file:
-        (made,) = csv.DictReader(file)
-    assert {name: made[name] for name in TARGETS} == {name: row[name] for name in TARGETS}
+        (rebuilt,) = csv.DictReader(file)
+    assert {name: rebuilt[name] for name in TARGETS} == {name: row[name] for name in TARGETS}
 
     text = table.read_text(encoding="utf-8")
-    table.write_text(text.replace(made["energy"], f"{float(made['energy']) + 0.002:.4f}"), encoding="utf-8")
+    table.write_text(text.replace(rebuilt["energy"], f"{float(rebuilt['energy']) + 0.002:.4f}"), encoding="utf-8")
     assert make_demo.main([str(tmp_path), "--check"]) == 1

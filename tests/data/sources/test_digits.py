@@ -1,4 +1,4 @@
-"""The digits are scikit-learn's, their frames are their rows, and a small network reads them."""
+"""Tests of the collection of handwritten digits."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ from etude.experiment.stages import run
 Config = Callable[..., dict[str, Any]]
 
 
-def test_every_image_is_there_with_its_label(packs: Path) -> None:
-    pack, found = collection().pack(ImageFront(), PackOptions(packs)), load_digits()
+def test_each_image_has_its_label(packs: Path) -> None:
+    pack, digits = collection().pack(ImageFront(), PackOptions(packs)), load_digits()
     assert pack.lengths.tolist() == [24] * 1797
     assert pack.frames.shape[1] == 24
-    assert pack.index["digit"].tolist() == [str(digit) for digit in found.target]
+    assert pack.index["digit"].tolist() == [str(digit) for digit in digits.target]
     assert pack.index["group"].isna().all()
     assert (pack.frames.min(), pack.frames.max()) == (0, 1)
     for row in (0, 700, 1796):
-        image, frames = found.images[row] / 16, pack.clip(row).astype(float)
-        np.testing.assert_allclose(frames[1::3, 1::3], image, atol=1e-3)  # the middle of three pixels is the old one
+        image, frames = digits.images[row] / 16, pack.clip(row).astype(float)
+        np.testing.assert_allclose(
+            frames[1::3, 1::3], image, atol=1e-3
+        )  # the middle of three pixels is the original pixel
         between = (2 * image[:, :-1] + image[:, 1:]) / 3
         np.testing.assert_allclose(frames[1::3, 2:-1:3], between, atol=1e-3)
 
 
-def test_it_is_made_once(packs: Path) -> None:
+def test_pack_is_written_once(packs: Path) -> None:
     first = collection().pack(ImageFront(), PackOptions(packs))
     written = (first.folder / "frames.f16").stat().st_mtime_ns
     again = collection().pack(ImageFront(), PackOptions(packs))
@@ -48,15 +50,17 @@ def test_it_is_made_once(packs: Path) -> None:
     assert larger.folder != first.folder
 
 
-def test_sound_has_no_digits(packs: Path) -> None:
-    with pytest.raises(DataError, match=r"^data=digits: these are images; [^\n]*feature=image$"):
+def test_sound_front_end_is_refused(packs: Path) -> None:
+    with pytest.raises(DataError, match=r"^data=digits: the collection contains images; [^\n]*feature=image$"):
         collection().pack(LogMelChroma(), PackOptions(packs))
 
 
-def test_sound_is_no_image(tmp_path: Path) -> None:
+def test_image_front_end_refuses_sound(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
-    with pytest.raises(UserError, match=r"^feature=image: takes images, and demo holds sound; [^\n]*feature=mel$"):
+    with pytest.raises(
+        UserError, match=r"^feature=image: requires images, but demo contains sound; [^\n]*feature=mel$"
+    ):
         open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="sound needs another feature"):
@@ -64,12 +68,12 @@ def test_sound_is_no_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"sync": "beat"}, {"n_chroma": 12}])
-def test_an_image_has_neither_beats_nor_chroma(wrong: dict[str, Any]) -> None:
+def test_image_front_end_has_no_beats_or_chroma(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="neither chroma nor beats"):
         ImageFront(**wrong)
 
 
-def test_an_image_of_any_size_becomes_frames() -> None:
+def test_image_of_any_size_gives_frames() -> None:
     image = np.outer(np.linspace(0, 1, 48), np.ones(48))
     frames = ImageFront().frames(image)
     assert (frames.shape, frames.dtype) == ((24, 24), np.float32)
@@ -78,25 +82,26 @@ def test_an_image_of_any_size_becomes_frames() -> None:
         ImageFront().frames(image[0, :24])
 
 
-def test_the_config_brings_its_feature_and_whole_images(config: Config) -> None:
-    made = build_datamodule(config("data=digits"))
-    made.setup()
-    assert isinstance(made.feature.front, ImageFront)
-    assert (made.feature.bins, made.crop, made.batch_size) == (24, None, 32)
-    counts = np.array([made.pack.index["digit"][made.parts == part].value_counts(normalize=True).sort_index()
-                       for part in ("train", "val", "test")])  # fmt: skip
+def test_config_sets_image_feature_and_no_crop(config: Config) -> None:
+    datamodule = build_datamodule(config("data=digits"))
+    datamodule.setup()
+    assert isinstance(datamodule.feature.front, ImageFront)
+    assert (datamodule.feature.bins, datamodule.crop, datamodule.batch_size) == (24, None, 32)
+    digits = datamodule.pack.index["digit"]
+    counts = np.array([digits[datamodule.splits == split].value_counts(normalize=True).sort_index()
+                       for split in ("train", "val", "test")])  # fmt: skip
     np.testing.assert_allclose(counts, 0.1, atol=0.01)  # stratified
 
 
-def test_the_pack_alone_is_a_collection(config: Config, packs: Path) -> None:
+def test_pack_can_be_used_as_collection(config: Config, packs: Path) -> None:
     pack = collection().pack(ImageFront(), PackOptions(packs))
-    made = build_datamodule(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
-    made.setup()
-    assert made.targets["digit"]["classes"] == [str(digit) for digit in range(10)]
-    assert "images" in made.source.note
+    datamodule = build_datamodule(config("data=pack", f"data.source.path={pack.folder}", "feature=image"))
+    datamodule.setup()
+    assert datamodule.targets["digit"]["classes"] == [str(digit) for digit in range(10)]
+    assert "images" in datamodule.source.note
 
 
-def test_a_small_network_reads_them_within_a_few_epochs(config: Config, tmp_path: Path) -> None:
+def test_small_network_learns_digits_in_few_epochs(config: Config, tmp_path: Path) -> None:
     result = run(config("experiment=reproduction/step7/digits", "trainer.max_epochs=5"), tmp_path)
     scores = result["targets"]["digit"]["splits"]["test"]["scores"]
     assert scores["accuracy"]["value"] > 0.95

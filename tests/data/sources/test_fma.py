@@ -1,4 +1,4 @@
-"""A tree as FMA publishes it, with made-up rows, is read by its subsets, splits, artists and labels."""
+"""Tests of the source of FMA with synthetic tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.data.collection import Collection
 from etude.data.sources.fma import COMPUTED, SHORT, collection
 from etude.errors import DataError
 
-GROUPS = {  # the columns of tracks.csv, in their order
+GROUPS = {  # columns of tracks.csv, in order
     "album": "comments date_created date_released engineer favorites id information listens producer tags title tracks "
     "type",
     "artist": "active_year_begin active_year_end associated_labels bio comments date_created favorites id latitude "
@@ -29,7 +29,7 @@ GROUPS = {  # the columns of tracks.csv, in their order
     "information interest language_code license listens lyricist number publisher tags title",
 }
 COLUMNS = [(group, name) for group, names in GROUPS.items() for name in names.split()]
-ECHO = {  # and those of echonest.csv
+ECHO = {  # columns of echonest.csv
     "audio_features": "acousticness danceability energy instrumentalness liveness speechiness tempo valence",
     "metadata": "album_date album_name artist_latitude artist_location artist_longitude artist_name release",
     "ranks": "artist_discovery_rank artist_familiarity_rank artist_hotttnesss_rank song_currency_rank "
@@ -44,12 +44,12 @@ TRACKS = [  # id, subset, split, artist, genre, licence
     (5, "small", "training", 1, "Hip-Hop", BY),
     (140, "small", "validation", 54, "Folk", NC),
     (141, "small", "test", 55, "Folk", NC),
-    (98565, "small", "training", 7, "Folk", NC),  # known to be short
-    (1486, "medium", "training", 8, "Rock", NC),  # known to be empty
+    (98565, "small", "training", 7, "Folk", NC),  # listed as short
+    (1486, "medium", "training", 8, "Rock", NC),  # listed as empty
     (3000, "medium", "training", 60, "Rock", NC),
     (3001, "medium", "test", 61, "Rock", BY),
-    (20, "large", "training", 4, "", ""),  # no genre of its own
-    (26, "large", "training", 4, "", ""),  # nor this one, but Echo Nest's features
+    (20, "large", "training", 4, "", ""),  # no genre
+    (26, "large", "training", 4, "", ""),  # no genre, but features of The Echo Nest
     (155320, "large", "test", 99, "Rock", BY),
 ]
 FEATURES = {2: (0.5, 0.25, 0.75), 140: (0.0, 1.0, 0.5), 26: (0.125, 0.5, 0.0), 77777: (0.1, 0.1, 0.1)}
@@ -57,18 +57,18 @@ SIX = {98565, 98567, 98569, 99134, 108925, 133297}  # the wiki's list for fma_sm
 
 
 class Tree:
-    """A folder with fma_metadata and audio, whose files a test may spoil."""
+    """Folder with fma_metadata and audio, whose files a test may damage."""
 
     def __init__(self, folder: Path) -> None:
         self.audio, self.metadata = folder / "fma_large", folder / "fma_metadata"
         self.tracks, self.echonest = self.metadata / "tracks.csv", self.metadata / "echonest.csv"
 
-    def read(self, subset: str = "large", **how: Any) -> Collection:
-        return collection(str(self.audio), str(self.metadata), subset, **how)
+    def read(self, subset: str = "large", **options: Any) -> Collection:
+        return collection(str(self.audio), str(self.metadata), subset, **options)
 
 
 def write(path: Path, columns: Sequence[tuple[str, ...]], rows: dict[int, dict[tuple[str, ...], Any]]) -> None:
-    """A table as pandas writes one whose columns have several levels."""
+    """Write a table whose columns have several levels, as pandas does."""
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         for level in zip(*columns, strict=True):
@@ -80,26 +80,26 @@ def write(path: Path, columns: Sequence[tuple[str, ...]], rows: dict[int, dict[t
 
 def row(subset: str, split: str, artist: int, genre: str, licence: str) -> dict[tuple[str, ...], Any]:
     cells = {("set", "subset"): subset, ("set", "split"): split, ("artist", "id"): artist, ("album", "id"): 9}
-    told = {("track", "genre_top"): genre, ("track", "license"): licence, ("track", "tags"): "[]"}
-    return {**cells, **told, ("artist", "bio"): 'Two lines,\n"quoted", of a bio', ("artist", "name"): "NA"}
+    track = {("track", "genre_top"): genre, ("track", "license"): licence, ("track", "tags"): "[]"}
+    return {**cells, **track, ("artist", "bio"): 'Two lines,\n"quoted", of a bio', ("artist", "name"): "NA"}
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    made = Tree(tmp_path)
-    made.metadata.mkdir()
-    write(made.tracks, COLUMNS, {track: row(*rest) for track, *rest in TRACKS})
+    tree = Tree(tmp_path)
+    tree.metadata.mkdir()
+    write(tree.tracks, COLUMNS, {track: row(*rest) for track, *rest in TRACKS})
     names = [("echonest", "audio_features", name) for name in ("valence", "energy", "danceability")]
     features = {track: dict(zip(names, values, strict=True)) for track, values in FEATURES.items()}
-    write(made.echonest, ECHO_COLUMNS, features)
+    write(tree.echonest, ECHO_COLUMNS, features)
     for track, *_ in TRACKS:
-        file = made.audio / f"{track:06d}"[:3] / f"{track:06d}.mp3"
+        file = tree.audio / f"{track:06d}"[:3] / f"{track:06d}.mp3"
         file.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(file, 0.1 * np.sin(np.arange(4410) / 9), 44100, format="MP3")
-    return made
+    return tree
 
 
-def test_the_tree_has_the_columns_that_fma_has() -> None:
+def test_tables_have_columns_of_fma() -> None:
     assert (len(COLUMNS), len(ECHO_COLUMNS)) == (52, 249)
 
 
@@ -112,41 +112,41 @@ def test_the_tree_has_the_columns_that_fma_has() -> None:
         ("full", "2 5 140 141 98565 1486 3000 3001 26 155320"),
     ],
 )
-def test_a_subset_holds_the_smaller_ones_without_short_clips(tree: Tree, subset: str, ids: str) -> None:
-    made = tree.read(subset)
-    assert made.table["id"].tolist() == ids.split()
-    assert made.name == f"fma_{subset}"
-    assert f"FMA {subset}: {len(ids.split())} " in made.title
-    assert made.title in made.card
+def test_subset_contains_smaller_ones_without_short_clips(tree: Tree, subset: str, ids: str) -> None:
+    source = tree.read(subset)
+    assert source.table["id"].tolist() == ids.split()
+    assert source.name == f"fma_{subset}"
+    assert f"FMA {subset}: {len(ids.split())} " in source.title
+    assert source.title in source.card
 
 
-def test_the_short_clips_are_those_of_the_wiki() -> None:
+def test_short_clips_match_wiki() -> None:
     assert len(SHORT) == len(set(SHORT)) == 21
     assert set(SHORT) > SIX
 
 
-def test_cells_are_those_that_fmas_own_reader_finds(tree: Tree) -> None:
+def test_cells_match_reader_of_fma(tree: Tree) -> None:
     tracks = pd.read_csv(tree.tracks, index_col=0, header=[0, 1])  # utils.load of the repository mdeff/fma
     echonest = pd.read_csv(tree.echonest, index_col=0, header=[0, 1, 2])
     table = tree.read().table
-    theirs = tracks.loc[table["id"].astype(int)]
-    parts = {"training": "train", "validation": "val", "test": "test"}
-    assert table["split"].tolist() == theirs["set", "split"].map(parts).tolist()
-    assert table["group"].tolist() == [f"artist {artist}" for artist in theirs["artist", "id"]]
-    assert table["genre"].fillna("").tolist() == theirs["track", "genre_top"].fillna("").tolist()
+    published = tracks.loc[table["id"].astype(int)]
+    split_names = {"training": "train", "validation": "val", "test": "test"}
+    assert table["split"].tolist() == published["set", "split"].map(split_names).tolist()
+    assert table["group"].tolist() == [f"artist {artist}" for artist in published["artist", "id"]]
+    assert table["genre"].fillna("").tolist() == published["track", "genre_top"].fillna("").tolist()
     for name in ("valence", "energy", "danceability"):
-        column = echonest["echonest", "audio_features", name].reindex(theirs.index)
+        column = echonest["echonest", "audio_features", name].reindex(published.index)
         np.testing.assert_array_equal(table[name].to_numpy(), column.to_numpy())
 
 
-def test_a_file_is_named_by_six_digits_in_a_folder_of_three(tree: Tree) -> None:
+def test_file_path_has_six_digits_in_folder_of_three(tree: Tree) -> None:
     table = tree.read().table.set_index("id")
     assert table.loc["2", "path"] == str(tree.audio / "000" / "000002.mp3")
     assert table.loc["155320", "path"] == str(tree.audio / "155" / "155320.mp3")
     assert {soundfile.info(path).format for path in table["path"]} == {"MP3"}
 
 
-def test_targets_are_genre_and_what_an_algorithm_computed(tree: Tree) -> None:
+def test_targets_are_genre_and_computed_scalars(tree: Tree) -> None:
     targets = tree.read().targets
     assert list(targets) == ["genre", "valence", "energy", "danceability"]
     assert targets["genre"] == {"kind": "label", "classes": ["Folk", "Hip-Hop", "Rock"], "note": ""}
@@ -154,17 +154,17 @@ def test_targets_are_genre_and_what_an_algorithm_computed(tree: Tree) -> None:
         assert targets[name] == {"kind": "scalar", "low": 0.0, "high": 1.0, "note": COMPUTED}
 
 
-def test_without_echonest_there_is_the_genre_alone(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_echonest_only_genre_is_target(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     tree.echonest.unlink()
     with caplog.at_level(logging.INFO):
-        made = tree.read()
-    assert list(made.targets) == ["genre"]
-    assert list(made.table) == ["id", "path", "group", "split", "genre"]
-    assert made.table["genre"].notna().all()
+        source = tree.read()
+    assert list(source.targets) == ["genre"]
+    assert list(source.table) == ["id", "path", "group", "split", "genre"]
+    assert source.table["genre"].notna().all()
     assert "clip has no label: 2, such as 20" in caplog.text
 
 
-def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
+def test_target_without_labels_in_subset_is_dropped(tree: Tree) -> None:
     write(tree.echonest, ECHO_COLUMNS, {26: {("echonest", "audio_features", "energy"): 0.5}})
     assert list(tree.read("medium").targets) == ["genre"]
     assert list(tree.read("large").targets) == ["genre", "energy"]
@@ -172,26 +172,26 @@ def test_a_target_without_labels_in_the_subset_is_left_out(tree: Tree) -> None:
     assert list(tree.read("large").targets) == ["energy"]
 
 
-def test_clips_without_any_label_are_left_out_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_clips_without_label_are_skipped_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        made = tree.read()
-    assert "20" not in set(made.table["id"])
-    assert [item.item for item in made.left_out] == ["1486", "98565", "20"]
-    assert "clip is known to be empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
+        source = tree.read()
+    assert "20" not in set(source.table["id"])
+    assert [item.item for item in source.left_out] == ["1486", "98565", "20"]
+    assert "clip is listed as empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
 
 
-def test_genres_are_merged_and_the_rest_is_missing(tree: Tree) -> None:
-    made = tree.read(classes={"strings": ["Folk", "Rock"]})
-    assert made.targets["genre"]["classes"] == ["strings"]
-    genre = made.table.set_index("id")["genre"]
+def test_genres_are_merged_and_others_become_missing(tree: Tree) -> None:
+    source = tree.read(classes={"strings": ["Folk", "Rock"]})
+    assert source.targets["genre"]["classes"] == ["strings"]
+    genre = source.table.set_index("id")["genre"]
     assert genre[["140", "3000", "155320"]].tolist() == ["strings"] * 3
-    assert genre[["2", "26"]].isna().all()  # they stay for their scalars
+    assert genre[["2", "26"]].isna().all()  # kept because of their scalars
     assert "5" not in genre.index
-    assert made.extra["before"] == {"genre": {"Rock": 3, "Hip-Hop": 2, "Folk": 2}}
+    assert source.extra["before"] == {"genre": {"Rock": 3, "Hip-Hop": 2, "Folk": 2}}
     assert "before" not in tree.read().extra
 
 
-def test_no_artist_is_in_two_parts(tree: Tree) -> None:
+def test_no_artist_is_in_two_splits(tree: Tree) -> None:
     table = tree.read("full").table
     assert set(table["split"]) == {"train", "val", "test"}
     assert table.groupby("group")["split"].nunique().max() == 1
@@ -201,12 +201,12 @@ def test_licences_are_counted(tree: Tree) -> None:
     assert tree.read().extra["licences"] == {BY: 4, NC: 3, "not stated": 1}
 
 
-def test_no_word_stands_for_a_missing_cell(tree: Tree) -> None:
+def test_only_empty_cells_are_missing(tree: Tree) -> None:
     edit(NC, "NA")(tree)
     assert tree.read().extra["licences"]["NA"] == 1
 
 
-def test_a_missing_file_keeps_its_row(tree: Tree) -> None:
+def test_missing_file_keeps_its_row(tree: Tree) -> None:
     (tree.audio / "000" / "000140.mp3").unlink()
     assert "140" in set(tree.read().table["id"])
 
@@ -228,19 +228,19 @@ SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
     ),
     (
         edit("genre_top", "genre"),
-        r"^\S*tracks\.csv: has another header than the file in fma_metadata\.zip \(it lacks track\.genre_top\); "
-        r"take that one$",
+        r"^\S*tracks\.csv: the header differs from the file in fma_metadata\.zip \(it lacks track\.genre_top\); "
+        r"use the original file$",
     ),
-    (edit("track_id", "id"), r"tracks\.csv: has another header .* \(row 3 does not begin with track_id\)"),
-    (lambda tree: tree.tracks.write_text(""), r"tracks\.csv: has another header .* \(it lacks set\.subset, "),
-    (lambda tree: tree.tracks.write_text("a,b\n1\n"), r"tracks\.csv: has another header .* \(it lacks set\.subset, "),
+    (edit("track_id", "id"), r"tracks\.csv: the header differs .* \(row 3 does not begin with track_id\)"),
+    (lambda tree: tree.tracks.write_text(""), r"tracks\.csv: the header differs .* \(it lacks set\.subset, "),
+    (lambda tree: tree.tracks.write_text("a,b\n1\n"), r"tracks\.csv: the header differs .* \(it lacks set\.subset, "),
     (
         lambda tree: shutil.copy(tree.tracks, tree.echonest),
-        r"echonest\.csv: has another header .* \(it lacks echonest\.audio_features\.valence, echonest\.",
+        r"echonest\.csv: the header differs .* \(it lacks echonest\.audio_features\.valence, echonest\.",
     ),
     (
         edit("\n140,", "\nforty,"),
-        r"^\S*tracks\.csv: cannot be read \(.*'forty'.*\); unpack fma_metadata\.zip anew$",
+        r"^\S*tracks\.csv: cannot be read \(.*'forty'.*\); unpack fma_metadata\.zip again$",
     ),
     (edit("\n140,", "\n,"), r"tracks\.csv: cannot be read \("),
     (edit("0.75", "much", "echonest"), r"echonest\.csv: cannot be read \(.*'much'"),
@@ -249,23 +249,23 @@ SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
     (lambda tree: write(tree.tracks, COLUMNS, {}), r"tracks\.csv: cannot be read \("),
     (
         lambda tree: write(tree.tracks, COLUMNS, {20: row("large", "training", 4, "", "")}),
-        r"^\S*tracks\.csv: has no track of the subset large that has a label$",
+        r"^\S*tracks\.csv: no track of the subset large has a label$",
     ),
     (
         edit("validation", "dev"),
-        r"^\S*tracks\.csv: track 140 has set\.split = 'dev', expected is training, validation, test$",
+        r"^\S*tracks\.csv: track 140 has set\.split = 'dev', expected training, validation, test$",
     ),
-    (edit("validation", ""), r"tracks\.csv: track 140 has set\.split = nan, expected is training, validation, test$"),
+    (edit("validation", ""), r"tracks\.csv: track 140 has set\.split = nan, expected training, validation, test$"),
     (
         lambda tree: shutil.rmtree(tree.audio),
         r"^\S*fma_large: has none of the 8 files of FMA large, such as \S*/000/000002\.mp3; data\.source\.path must be "
-        r"the folder from fma_large\.zip that has 000, 001, \.\.\. in it$",
+        r"the folder from fma_large\.zip that contains 000, 001, \.\.\.$",
     ),
     (edit("\n141,", "\n140,"), r"^fma_large: id '140' occurs more than once"),
     (edit("\n140,", "\n2,", "echonest"), r"^fma_large: id '2' occurs more than once"),
     (
         edit("0.75", "1.75", "echonest"),
-        r"^fma_large: clip '2' has danceability = 1\.75, which the target does not allow",
+        r"^fma_large: clip '2' has danceability = 1\.75, which is outside the range of the target",
     ),
     (
         lambda tree: write(tree.tracks, COLUMNS, {2: row("small", "test", 4, "Soul", BY)}),
@@ -275,27 +275,27 @@ SPOILED: list[tuple[Callable[[Tree], Any], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), SPOILED)
-def test_what_cannot_be_used_is_said_in_a_sentence(tree: Tree, spoil: Callable[[Tree], Any], sentence: str) -> None:
+def test_invalid_files_give_error_message(tree: Tree, spoil: Callable[[Tree], Any], sentence: str) -> None:
     spoil(tree)
     with pytest.raises(DataError, match=sentence) as caught:
         tree.read()
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_meant_is_said_in_a_sentence(tree: Tree) -> None:
+def test_invalid_options_give_error_message(tree: Tree) -> None:
     with pytest.raises(
         DataError, match=r"^data\.source\.subset must be one of small, medium, large, full, got 'tiny'$"
     ):
         tree.read("tiny")
-    with pytest.raises(DataError, match=r"^classes: the data has nothing for loud; it has Folk, Hip-Hop"):
+    with pytest.raises(DataError, match=r"^classes: the data has no clips of loud; its classes are Folk, Hip-Hop"):
         tree.read("small", classes={"quiet": ["Folk"], "loud": ["Rock"]})
 
 
-def test_the_config_is_the_source(tree: Tree, config: Callable[..., dict[str, Any]]) -> None:
+def test_config_instantiates_source(tree: Tree, config: Callable[..., dict[str, Any]]) -> None:
     where = (f"data.source.path={tree.audio}", f"data.source.metadata={tree.metadata}")
-    made = config("data=fma", *where, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium")
-    assert problems(made) == []
-    assert made["data"]["split"]["kind"] == "official"
-    source = dict(made["data"]["source"])
+    composed = config("data=fma", *where, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium")
+    assert problems(composed) == []
+    assert composed["data"]["split"]["kind"] == "official"
+    source = dict(composed["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.fma.collection"
     assert collection(**source).targets["genre"]["classes"] == ["strings"]

@@ -1,4 +1,4 @@
-"""A folder per class: whatever lies below it is of that class, under an id that is its own."""
+"""Tests of the source of folders with a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ SUFFIXES = [
 ]
 
 
-def lay(home: Path, *names: str) -> str:
-    """Empty files; a collection reads none."""
+def write_files(home: Path, *names: str) -> str:
+    """Create empty files, because a collection does not read them."""
     for name in names:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
@@ -53,8 +53,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "My Music"
 
 
-def test_a_class_is_a_folder_and_a_clip_any_sound_below_it(home: Path) -> None:
-    path = lay(home, "rock/a.wav", "rock/live/1999/b.ogg", "jazz/a.mp3", "jazz/c.flac", "jazz/notes.txt", "jazz/d")
+def test_each_subfolder_is_class_with_sound_files(home: Path) -> None:
+    path = write_files(
+        home, "rock/a.wav", "rock/live/1999/b.ogg", "jazz/a.mp3", "jazz/c.flac", "jazz/notes.txt", "jazz/d"
+    )
     source = collection(path)
     assert genres(source) == {"jazz/a": "jazz", "jazz/c": "jazz", "rock/a": "rock", "rock/live/1999/b": "rock"}
     assert source.targets == {"genre": {"kind": "label", "classes": ["jazz", "rock"], "note": ""}}
@@ -68,71 +70,73 @@ def test_a_class_is_a_folder_and_a_clip_any_sound_below_it(home: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, *map(str.upper, SUFFIXES)])
-def test_sounds_are_known_by_their_suffix(home: Path, suffix: str) -> None:
-    ids = collection(lay(home, *(f"{genre}/{i}.{suffix}" for genre in "xy" for i in range(2)))).table["id"]
+def test_sound_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
+    ids = collection(write_files(home, *(f"{genre}/{i}.{suffix}" for genre in "xy" for i in range(2)))).table["id"]
     assert ids.tolist() == ["x/0", "x/1", "y/0", "y/1"]
 
 
-def test_hidden_files_are_none(home: Path) -> None:
+def test_hidden_files_are_skipped(home: Path) -> None:
     shown = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
-    source = collection(lay(home, *shown, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part"))
+    source = collection(
+        write_files(home, *shown, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part")
+    )
     assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in shown]
 
 
-def test_a_suffix_stays_where_ids_would_be_one(home: Path) -> None:
+def test_suffix_is_kept_if_ids_would_be_equal(home: Path) -> None:
     names = ("x/a.wav", "x/a.mp3", "x/a.wav.flac", "x/b.v2.wav", "y/a.wav", "y/c.wav")
-    source = collection(lay(home, *names))
+    source = collection(write_files(home, *names))
     assert sorted(source.table["id"]) == sorted(["x/a.wav", "x/a.mp3", "x/a.wav.flac", "x/b.v2", "y/a", "y/c"])
 
 
-def test_classes_are_merged_and_others_left_out(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_are_merged_and_others_skipped(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    path = lay(home, "rock/a.wav", "punk/a.wav", "jazz/a.wav", "jazz/b.wav", "talk/a.wav")
+    path = write_files(home, "rock/a.wav", "punk/a.wav", "jazz/a.wav", "jazz/b.wav", "talk/a.wav")
     source = collection(path, {"loud": ["rock", "punk"], "quiet": ["jazz"]})
     assert genres(source) == {"jazz/a": "quiet", "jazz/b": "quiet", "punk/a": "loud", "rock/a": "loud"}
     assert source.extra["before"] == {"genre": {"jazz": 2, "punk": 1, "rock": 1, "talk": 1}}
-    assert "1 item is left out (class is not named in data.source.classes: 1, such as talk/a)" in caplog.text
-    with pytest.raises(DataError, match="the data has nothing for soft"):
+    assert "1 item skipped (class is not named in data.source.classes: 1, such as talk/a)" in caplog.text
+    with pytest.raises(DataError, match="the data has no clips of soft"):
         collection(path, {"loud": ["rock", "punk"], "soft": ["ambient"]})
 
 
-def test_what_is_left_out_is_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
-    assert len(collection(lay(home, *names)).table) == 4
-    assert "4 items are left out" in caplog.text
+    assert len(collection(write_files(home, *names)).table) == 4
+    assert "4 items skipped" in caplog.text
     assert "folder has no sound files: 1, such as covers" in caplog.text
     assert "sound file is in no class folder: 1, such as intro.wav" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         ((), "there is no such folder"),
         (("a.wav", "b.wav"), "has no subfolders"),
         (("x/a.txt", "y/b.jpg"), "has no sound files in its 2 subfolders"),
-        (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', nothing to tell apart"),
+        (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', but at least two are required"),
     ],
 )
-def test_what_is_no_such_folder_is_refused(home: Path, names: tuple[str, ...], said: str) -> None:
-    with pytest.raises(DataError, match=f"^{home}: {said}; expected is a folder for each class with sound files in it"):
-        collection(lay(home, *names))
+def test_invalid_folder_is_refused(home: Path, names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=f"^{home}: {message}; expected a folder for each class with sound files in it"):
+        collection(write_files(home, *names))
 
 
-def test_a_class_of_one_clip_is_refused(home: Path) -> None:
+def test_class_with_single_clip_is_refused(home: Path) -> None:
     with pytest.raises(DataError, match=r"^my-music: genre 'y' has a single clip \(y/c\)"):
-        collection(lay(home, "x/a.wav", "x/b.wav", "y/c.wav"))
+        collection(write_files(home, "x/a.wav", "x/b.wav", "y/c.wav"))
 
 
-def test_the_config_calls_it(home: Path, config: Callable[..., dict[str, Any]]) -> None:
-    path = lay(home, "x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
+def test_config_instantiates_source(home: Path, config: Callable[..., dict[str, Any]]) -> None:
+    path = write_files(home, "x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
     node = config("data=folder", f"data.source.path='{path}'")["data"]
     assert len(collection(**{key: value for key, value in node["source"].items() if key != "_target_"}).table) == 4
     assert node["split"]["kind"] == "stratified"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
-def test_a_name_that_is_no_text_is_left_out_and_said(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = lay(home, "rock/a.wav", "rock/b.wav", "jazz/a.wav", "jazz/b.wav")
+def test_name_that_is_not_utf8_is_skipped_and_logged(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_files(home, "rock/a.wav", "rock/b.wav", "jazz/a.wav", "jazz/b.wav")
     Path(os.fsdecode(os.fsencode(home / "jazz") + b"/caf\xe9.wav")).touch()
     assert sorted(genres(collection(path))) == ["jazz/a", "jazz/b", "rock/a", "rock/b"]
     assert "name is not UTF-8; rename it: 1, such as jazz/caf" in caplog.text

@@ -1,4 +1,4 @@
-"""The folders of GTZAN are read by name, and the published split is what was published."""
+"""Tests of the source of GTZAN."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import soundfile
 
 from etude.config.validation import problems
-from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, split
+from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, read_split
 from etude.errors import DataError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A few of the clips, some as .wav, some as .au, and what copies of GTZAN have beside them."""
+    """Return a folder with some clips as .wav and .au files, and other files of GTZAN copies."""
     sound = 0.1 * np.sin(np.arange(2205) / 9)
     for genre in GENRES:
         (tmp_path / genre).mkdir()
@@ -31,12 +31,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_split_is_the_published_one() -> None:
-    parts = split()
-    assert Counter(parts.values()) == {"train": 443, "val": 197, "test": 290}
-    assert set(parts) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
-    counts = Counter((clip.split(".")[0], part) for clip, part in parts.items())
-    assert {genre: [counts[genre, part] for part in ("train", "val", "test")] for genre in GENRES} == {
+def test_split_matches_publication() -> None:
+    splits = read_split()
+    assert Counter(splits.values()) == {"train": 443, "val": 197, "test": 290}
+    assert set(splits) < {f"{genre}.{number:05d}" for genre in GENRES for number in range(100)}
+    counts = Counter((clip.split(".")[0], split) for clip, split in splits.items())
+    assert {genre: [counts[genre, split] for split in ("train", "val", "test")] for genre in GENRES} == {
         "blues": [46, 23, 31],
         "classical": [48, 20, 31],
         "country": [45, 23, 30],
@@ -49,49 +49,49 @@ def test_the_split_is_the_published_one() -> None:
         "rock": [44, 24, 32],
     }
     known = {"blues.00000": "val", "blues.00029": "train", "blues.00099": "test", "rock.00085": "val", BROKEN: "train"}
-    assert known.items() <= parts.items()
+    assert known.items() <= splits.items()
 
 
-def test_no_line_of_the_split_stands_twice() -> None:
+def test_split_has_no_duplicate_lines() -> None:
     lines = SPLIT.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "id,split"
     assert len(lines) == 931
-    assert [line.split(",")[0] for line in lines[1:]] == sorted(split())
+    assert [line.split(",")[0] for line in lines[1:]] == sorted(read_split())
 
 
-def test_filtered_clips_come_with_their_part(folder: Path) -> None:
-    made = collection(str(folder))
-    assert made.name == "gtzan"
-    assert Counter(made.table["split"]) == {"train": 442, "val": 197, "test": 290}
-    assert dict(zip(made.table["id"], made.table["split"], strict=True)).items() < split().items()
-    assert made.title == "GTZAN: 929 clips in ten genres, fault-filtered"
-    assert made.title in made.card
+def test_filtered_clips_have_official_split(folder: Path) -> None:
+    source = collection(str(folder))
+    assert source.name == "gtzan"
+    assert Counter(source.table["split"]) == {"train": 442, "val": 197, "test": 290}
+    assert dict(zip(source.table["id"], source.table["split"], strict=True)).items() < read_split().items()
+    assert source.title == "GTZAN: 929 clips in ten genres, fault-filtered"
+    assert source.title in source.card
 
 
-def test_every_clip_comes_without_a_part(folder: Path) -> None:
-    made = collection(str(folder), filtered=False)
-    assert made.name == "gtzan_all"
-    assert "split" not in made.table
-    assert made.table["genre"].value_counts().to_dict() == {genre: 100 - (genre == "jazz") for genre in GENRES}
+def test_all_clips_have_no_split(folder: Path) -> None:
+    source = collection(str(folder), filtered=False)
+    assert source.name == "gtzan_all"
+    assert "split" not in source.table
+    assert source.table["genre"].value_counts().to_dict() == {genre: 100 - (genre == "jazz") for genre in GENRES}
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_rows_say_what_is_known(folder: Path, filtered: bool) -> None:
-    made = collection(str(folder), filtered)
-    assert BROKEN not in set(made.table["id"])
-    assert made.table["group"].isna().all()
-    assert (made.table["genre"] == made.table["id"].str.split(".").str[0]).all()
-    assert made.targets == {"genre": {"kind": "label", "classes": list(GENRES), "note": ""}}
-    assert "only the official split" in made.note
-    assert "Sturm (2013)" in made.card
-    path = made.table.set_index("id")["path"]
+def test_rows_have_genre_and_path(folder: Path, filtered: bool) -> None:
+    source = collection(str(folder), filtered)
+    assert BROKEN not in set(source.table["id"])
+    assert source.table["group"].isna().all()
+    assert (source.table["genre"] == source.table["id"].str.split(".").str[0]).all()
+    assert source.targets == {"genre": {"kind": "label", "classes": list(GENRES), "note": ""}}
+    assert "Only the official split" in source.note
+    assert "Sturm (2013)" in source.card
+    path = source.table.set_index("id")["path"]
     assert path["metal.00000"] == str(folder / "metal" / "metal.00000.wav")
     assert path["metal.00001"] == str(folder / "metal" / "metal.00001.au")
     assert path["rock.00001"] == str(folder / "rock" / "rock.00001.wav")
-    assert path["rock.00099"] == str(folder / "rock" / "rock.00099.wav")  # missing; its row says where it should be
+    assert path["rock.00099"] == str(folder / "rock" / "rock.00099.wav")  # missing; its row has the expected path
 
 
-def test_either_format_is_read(folder: Path) -> None:
+def test_wav_and_au_are_read(folder: Path) -> None:
     table = collection(str(folder), filtered=False).table
     there = table[[Path(path).is_file() for path in table["path"]]]
     assert len(there) == 20
@@ -99,23 +99,23 @@ def test_either_format_is_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_a_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None:
+def test_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None:
     (tmp_path / "jazz").mkdir()
     (tmp_path / "jazz" / f"{BROKEN}.wav").write_bytes(b"")
-    sentence = (
+    message = (
         r"has no clip of GTZAN, such as blues/blues\.00000\.wav or \.au; data\.source\.path must be the folder that "
-        r"has blues, classical, country, \.\.\. in it$"
+        r"contains blues, classical, country, \.\.\.$"
     )
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=rf"^{folder}: {sentence}"):
+        with pytest.raises(DataError, match=rf"^{folder}: {message}"):
             collection(str(folder), filtered)
 
 
-def test_the_config_is_the_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
-    made = config("data=gtzan", f"data.source.path={folder}")
-    assert problems(made) == []
-    assert made["data"]["split"]["kind"] == "official"
-    source = dict(made["data"]["source"])
+def test_config_instantiates_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
+    composed = config("data=gtzan", f"data.source.path={folder}")
+    assert problems(composed) == []
+    assert composed["data"]["split"]["kind"] == "official"
+    source = dict(composed["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.gtzan.collection"
     assert len(collection(**source).table) == 929
 
@@ -123,5 +123,5 @@ def test_the_config_is_the_source(folder: Path, config: Callable[..., dict[str, 
 def test_clips_outside_the_split_are_listed(folder: Path) -> None:
     reasons = [item.reason for item in collection(str(folder)).left_out]
     assert reasons.count("clip is not in the fault-filtered split") == 70
-    assert reasons.count("file is broken in a copy that is in wide use") == 1
+    assert reasons.count("file is broken in a widely used copy") == 1
     assert [item.item for item in collection(str(folder), filtered=False).left_out] == ["jazz.00054"]

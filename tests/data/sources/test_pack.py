@@ -1,4 +1,4 @@
-"""A pack says enough of its collection to be one, with no sound file at hand."""
+"""Tests of existing packs as collections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import soundfile
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, label, scalar
+from etude.data.collection import Collection, label_target, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.pack import MANIFEST, PackOptions
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.packing import prepare_pack
 from etude.data.sources import pack as packs_of
 from etude.errors import DataError
@@ -29,7 +29,7 @@ COUNT = 12
 
 @pytest.fixture
 def source(tmp_path: Path) -> Collection:
-    """Twelve noises, of which one is broken, with everything that a collection can say."""
+    """Return a collection of twelve noises with one broken file and all descriptions."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / "audio" / f"{i}.wav" for i in range(COUNT)]
     paths[0].parent.mkdir()
@@ -49,7 +49,7 @@ def source(tmp_path: Path) -> Collection:
         name="mine",
         title="Été",
         table=table,
-        targets={"genre": label(["x", "y"], "a note"), "energy": scalar(0, 1)},
+        targets={"genre": label_target(["x", "y"], "a note"), "energy": scalar_target(0, 1)},
         card="# Card",
         note="A note.",
         extra={"licences": {"CC0": 12}},
@@ -58,22 +58,22 @@ def source(tmp_path: Path) -> Collection:
 
 @pytest.fixture
 def folder(source: Collection, tmp_path: Path) -> Path:
-    """The pack, at another place, and the audio deleted."""
-    made = prepare_pack(source, FRONT, PackOptions(tmp_path / "packs", workers=1)).folder
+    """Return the folder of the pack, moved after its audio was deleted."""
+    written = prepare_pack(source, FRONT, PackOptions(tmp_path / "packs", workers=1)).folder
     moved = tmp_path / "elsewhere (2)"
-    made.rename(moved)
+    written.rename(moved)
     shutil.rmtree(tmp_path / "audio")
     shutil.rmtree(tmp_path / "packs")
     return moved
 
 
-def test_it_says_what_its_collection_said(source: Collection, folder: Path) -> None:
+def test_pack_keeps_description_of_collection(source: Collection, folder: Path) -> None:
     packed = packs_of.collection(str(folder))
     for name in ("name", "title", "targets", "card", "note", "extra"):
         assert getattr(packed, name) == getattr(source, name), name
 
 
-def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_path: Path) -> None:
+def test_pack_opens_without_audio(source: Collection, folder: Path, tmp_path: Path) -> None:
     packed = packs_of.collection(str(folder))
     pack = packed.pack(FRONT, PackOptions(tmp_path / "none"))
     assert pack.folder == folder
@@ -83,22 +83,26 @@ def test_it_is_opened_without_any_audio(source: Collection, folder: Path, tmp_pa
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    made = build_datamodule(
+def test_pack_can_be_used_for_training(folder: Path, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    datamodule = build_datamodule(
         config("data=pack", f"data.source.path='{folder}'", "feature.front.n_mels=20", f"data.packs={tmp_path}/none")
     )
-    assert isinstance(made, MusicData)
-    made.prepare_data()
-    made.setup()
-    assert set(made.targets) == {"genre", "energy"}
-    rows = [row for part in ("train", "val", "test") for batch in made.loader(part) for row in batch.row.tolist()]
+    assert isinstance(datamodule, MusicData)
+    datamodule.prepare_data()
+    datamodule.setup()
+    assert set(datamodule.targets) == {"genre", "energy"}
+    rows = [
+        row for split in ("train", "val", "test") for batch in datamodule.loader(split) for row in batch.row.tolist()
+    ]
     assert sorted(rows) == list(range(COUNT - 1))
-    assert made.y["genre"].tolist() == [{"x": 0, "y": 1}.get(genre, -1) for genre in made.pack.index["genre"]]
+    assert datamodule.y["genre"].tolist() == [
+        {"x": 0, "y": 1}.get(genre, -1) for genre in datamodule.pack.index["genre"]
+    ]
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "overrides"),
     [
         ({"n_mels": 40}, "feature.front.n_mels=20"),
         ({"tuning": None}, "feature.front.tuning=0.0"),
@@ -107,38 +111,38 @@ def test_a_run_trains_on_it(folder: Path, config: Callable[..., dict[str, Any]],
     ],
     ids=str,
 )
-def test_another_front_end_is_refused_with_the_words_to_add(
-    change: dict[str, Any], words: str, folder: Path, config: Callable[..., dict[str, Any]]
+def test_other_front_end_is_refused_with_overrides_to_add(
+    change: dict[str, Any], overrides: str, folder: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
     packed = packs_of.collection(str(folder))
     with pytest.raises(DataError) as error:
         packed.pack(replace(FRONT, **change), PackOptions())
     sentence, _, said = str(error.value).partition("; add ")
-    assert sentence == f"{folder}: was made by another front end"
-    assert sorted(said.split()) == sorted(words.split())
-    # the words are what is missing: added to the line, it is opened
+    assert sentence == f"{folder}: was written with another front end"
+    assert sorted(said.split()) == sorted(overrides.split())
+    # the pack can be opened with the overrides of the message
     given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
              for key, value in {"n_mels": 20, **change}.items()]  # fmt: skip
     overrides = ["data=pack", f"data.source.path='{folder}'", *given, *said.split()]
-    made = build_datamodule(config(*overrides))
-    assert made.open_pack().folder == folder
+    datamodule = build_datamodule(config(*overrides))
+    assert datamodule.open_pack().folder == folder
 
 
-def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a whole pack"):
+def test_folder_without_pack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/none: is not a complete pack"):
         packs_of.collection(str(tmp_path / "none"))
 
 
-def test_a_pack_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    made = write(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
-    with pytest.raises(DataError, match="bare: does not say what collection it was made from; make it with"):
-        packs_of.collection(str(made.folder))
+def test_pack_without_description_is_refused(tmp_path: Path) -> None:
+    written = write_pack(tmp_path / "bare", pd.DataFrame({"id": ["a"]}), [np.zeros((3, 4))], {})
+    with pytest.raises(DataError, match="bare: the manifest does not describe the collection; prepare it"):
+        packs_of.collection(str(written.folder))
 
 
 @pytest.mark.parametrize(
     "said", ["some words", {"name": "mine"}, {"name": "m", "title": "M", "targets": {}, "mood": 1}], ids=str
 )
-def test_a_pack_that_says_something_else_is_refused_in_a_sentence(folder: Path, said: Any) -> None:
+def test_pack_with_invalid_description_is_refused(folder: Path, said: Any) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["origin"]["collection"] = said
     (folder / MANIFEST).write_text(json.dumps(manifest))

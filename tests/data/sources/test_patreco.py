@@ -1,4 +1,4 @@
-"""Ready arrays: every quirk of their label files is understood, and what is in them comes back as it is."""
+"""Tests of the source of PatReco arrays."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.collection import Collection
 from etude.data.datamodule import build_datamodule
-from etude.data.readers import MADE, beside, read_precomputed
+from etude.data.readers import ARRAY_FRONT_END, locate_array, read_precomputed
 from etude.data.sources.demo import HOME
 from etude.data.sources.patreco import collection
 from etude.errors import DataError
 
-# Clips per old class, about a twentieth of the true ones: (train, test).
+# Clips per original class (train, test), about a twentieth of the real counts.
 COUNTS = {
     "Rock": (12, 3), "Psych-Rock": (6, 1), "Post-Rock": (3, 1), "Folk": (10, 3), "Psych-Folk": (6, 1),
     "Electronic": (10, 3), "Chiptune": (6, 1), "Metal": (10, 3), "Punk": (6, 1), "Trip-Hop": (7, 2), "Pop": (8, 2),
@@ -30,78 +30,82 @@ COUNTS = {
     "Soundtrack": (9, 2), "International": (8, 2), "Old-Time": (6, 2),
 }  # fmt: skip
 DROPPED = {"Indie-Rock", "Post-Punk", "Soundtrack", "International", "Old-Time"}
-DOCUMENTED = {  # what the ten classes count in the true one
+DOCUMENTED = {  # counts of the ten classes in the real data
     "Rock": (415, 103), "Electronic": (320, 80), "Folk": (320, 80), "Metal": (313, 78), "Blues": (160, 40),
     "Classical": (160, 40), "Hip-Hop": (160, 40), "Jazz": (160, 40), "Pop": (160, 40), "Trip-Hop": (137, 34),
 }  # fmt: skip
 MERGED = {name: (round(train / 20), round(test / 20)) for name, (train, test) in DOCUMENTED.items()}
-BEAT = replace(MADE, sync="beat")
-FEW = 8  # frames of most clips: 1291 to 1293 in full, and 26 to 129 by the beat, only where LONG says so
+BEAT = replace(ARRAY_FRONT_END, sync="beat")
+FEW = 8  # frames of most clips; the first LONG clips have 1291 to 1293 frames, and 26 to 129 beats
 LONG = 4
 
 
 @dataclass
-class Made:
-    """A folder of arrays, and what went into it."""
+class WrittenArrays:
+    """Folder of arrays and the values that were written."""
 
     home: Path
     genre: dict[str, str]
-    part: dict[str, str]
+    split: dict[str, str]
     full: dict[str, np.ndarray]
     beat: dict[str, np.ndarray]
 
     def collection(self, config: Callable[..., dict[str, Any]]) -> Collection:
-        """With the classes of the config."""
+        """Return the collection with the classes of the config."""
         return collection(str(self.home), config("data=patreco", "data.source.path=x")["data"]["source"]["classes"])
 
 
 def array(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Float64 (140, T) with mel bands in [-80, 0] dB and pitch classes in [0, 1]."""
+    """Return a float64 array (140, T) with mel bands in [-80, 0] dB and pitch classes in [0, 1]."""
     mel = rng.uniform(-80, 0, (128, length))
     mel.flat[0] = 0.0
     return np.concatenate([mel, rng.uniform(0, 1, (12, length))])
 
 
-def save(home: Path, part: str, clip: str, values: np.ndarray) -> Path:
-    path = home / part / f"{clip}.fused.full.npy"
+def save(home: Path, split: str, clip: str, values: np.ndarray) -> Path:
+    path = home / split / f"{clip}.fused.full.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, values)
     return path
 
 
-def named(clip: str, part: str, beat: bool, zipped: bool) -> str:
-    """A clip as the rows of a label file name it."""
-    word = "beatsync.fused" if beat else "full.fused" if part == "test" else "fused.full"
-    return f"{clip}.{word}.npy" + ".gz" * zipped
+def row_name(clip: str, split: str, beat: bool, zipped: bool) -> str:
+    """Return the name of a clip in the rows of a label file."""
+    suffix = "beatsync.fused" if beat else "full.fused" if split == "test" else "fused.full"
+    return f"{clip}.{suffix}.npy" + ".gz" * zipped
 
 
 @pytest.fixture(scope="module")
-def genres(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Twenty classes in both folders; ids are in no order, as in the true one, and some begin with a zero."""
+def genres(tmp_path_factory: pytest.TempPathFactory) -> WrittenArrays:
+    """Write twenty classes to both folders, with unordered ids of which some begin with a zero."""
     rng = np.random.default_rng(0)
-    made = Made(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", {}, {}, {}, {})
-    rows = [(part, genre) for genre, counts in COUNTS.items() for part, n in zip(("train", "test"), counts, strict=True)
-            for _ in range(n)]  # fmt: skip
+    written = WrittenArrays(tmp_path_factory.mktemp("data") / "fma_genre_spectrograms", {}, {}, {}, {})
+    rows = [
+        (split, genre)
+        for genre, counts in COUNTS.items()
+        for split, count in zip(("train", "test"), counts, strict=True)
+        for _ in range(count)
+    ]
     ids = rng.choice(99_999, len(rows), replace=False)
-    for place in rng.permutation(len(rows)):
-        clip, (part, genre) = f"{ids[place]:05d}" if place % 7 == 0 else str(ids[place]), rows[place]
-        made.genre[clip], made.part[clip] = genre, part
-        long = len(made.full) < LONG
-        made.full[clip] = array(rng, int(rng.integers(1291, 1294)) if long else FEW)
-        made.beat[clip] = array(rng, int(rng.integers(26, 130)) if long else 3)
-    beats = made.home.with_name(made.home.name + "_beat")
-    for home, arrays in ((made.home, made.full), (beats, made.beat)):
+    for index in rng.permutation(len(rows)):
+        clip, (split, genre) = f"{ids[index]:05d}" if index % 7 == 0 else str(ids[index]), rows[index]
+        written.genre[clip], written.split[clip] = genre, split
+        long = len(written.full) < LONG
+        written.full[clip] = array(rng, int(rng.integers(1291, 1294)) if long else FEW)
+        written.beat[clip] = array(rng, int(rng.integers(26, 130)) if long else 3)
+    beats = written.home.with_name(written.home.name + "_beat")
+    for home, arrays in ((written.home, written.full), (beats, written.beat)):
         for clip, values in arrays.items():
-            save(home, made.part[clip], clip, values)
-        for part in ("train", "test"):
-            lines = [f"{named(clip, part, home is beats, place % 3 > 0)}\t{made.genre[clip]}"
-                     for place, clip in enumerate(made.part) if made.part[clip] == part]  # fmt: skip
-            (home / f"{part}_labels.txt").write_text("\n".join(["Id\tGenre", *lines]) + "\n")
-    return made
+            save(home, written.split[clip], clip, values)
+        for split in ("train", "test"):
+            lines = [f"{row_name(clip, split, home is beats, index % 3 > 0)}\t{written.genre[clip]}"
+                     for index, clip in enumerate(written.split) if written.split[clip] == split]  # fmt: skip
+            (home / f"{split}_labels.txt").write_text("\n".join(["Id\tGenre", *lines]) + "\n")
+    return written
 
 
 @pytest.fixture(scope="module")
-def twenty(genres: Made) -> Collection:
+def twenty(genres: WrittenArrays) -> Collection:
     return collection(str(genres.home))
 
 
@@ -110,15 +114,15 @@ def by_class(source: Collection) -> dict[str, tuple[int, int]]:
     return {name: (counts[name, "train"], counts[name, "test"]) for name in source.targets["genre"]["classes"]}
 
 
-def test_without_merging_nothing_is_lost_and_nothing_doubled(genres: Made, twenty: Collection) -> None:
+def test_without_merging_each_clip_occurs_once(genres: WrittenArrays, twenty: Collection) -> None:
     assert by_class(twenty) == COUNTS
     assert dict(zip(twenty.table["id"], twenty.table["genre"], strict=True)) == genres.genre
-    assert dict(zip(twenty.table["id"], twenty.table["split"], strict=True)) == genres.part
+    assert dict(zip(twenty.table["id"], twenty.table["split"], strict=True)) == genres.split
     assert len(twenty.table) == len(genres.genre)
     assert "before" not in twenty.extra
 
 
-def test_twenty_classes_become_ten(genres: Made, config: Callable[..., dict[str, Any]]) -> None:
+def test_twenty_classes_become_ten(genres: WrittenArrays, config: Callable[..., dict[str, Any]]) -> None:
     ten = genres.collection(config)
     assert len(COUNTS) == 20
     assert ten.targets["genre"]["classes"] == sorted(MERGED)
@@ -134,19 +138,17 @@ def test_twenty_classes_become_ten(genres: Made, config: Callable[..., dict[str,
     assert set(ten.table["genre"][old == "Trip-Hop"]) == {"Trip-Hop"}
 
 
-def test_dropped_clips_are_counted_in_the_log(
-    genres: Made, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+def test_dropped_clips_are_counted_in_log(
+    genres: WrittenArrays, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     genres.collection(config)
     dropped = sum(sum(COUNTS[name]) for name in DROPPED)
-    assert (
-        f"{dropped} items are left out (class is not named in data.source.classes: {dropped}, such as " in caplog.text
-    )
+    assert f"{dropped} items skipped (class is not named in data.source.classes: {dropped}, such as " in caplog.text
     assert "has no label" not in caplog.text
 
 
-def test_what_nobody_knows_is_missing_and_said(twenty: Collection) -> None:
+def test_unknown_groups_are_missing_and_noted(twenty: Collection) -> None:
     assert twenty.table["group"].isna().all()
     assert "artist" in twenty.note
     assert twenty.name == "fma_genre_spectrograms"
@@ -154,12 +156,12 @@ def test_what_nobody_knows_is_missing_and_said(twenty: Collection) -> None:
     assert any(clip.startswith("0") for clip in twenty.table["id"])
 
 
-def test_what_is_read_is_what_was_written(genres: Made, twenty: Collection) -> None:
+def test_frames_match_written_arrays(genres: WrittenArrays, twenty: Collection) -> None:
     paths = dict(zip(twenty.table["id"], twenty.table["path"], strict=True))
     lengths = []
     for clip, path in paths.items():
-        for front, arrays in ((MADE, genres.full), (BEAT, genres.beat)):
-            read = twenty.reader(beside(Path(path), front), front, 0.1)
+        for front, arrays in ((ARRAY_FRONT_END, genres.full), (BEAT, genres.beat)):
+            read = twenty.reader(locate_array(Path(path), front), front, 0.1)
             assert read.dtype == np.float32
             assert read.flags.c_contiguous
             np.testing.assert_array_equal(read, arrays[clip].T.astype(np.float32))
@@ -168,43 +170,43 @@ def test_what_is_read_is_what_was_written(genres: Made, twenty: Collection) -> N
     assert len([length for length in lengths if 26 <= length <= 129]) == LONG
 
 
-def test_the_folder_of_beats_says_the_same(genres: Made, twenty: Collection) -> None:
+def test_folder_of_beats_gives_same_collection(genres: WrittenArrays, twenty: Collection) -> None:
     beats = collection(str(genres.home) + "_beat")
     assert beats.table.equals(twenty.table)
     assert beats.name == twenty.name
 
 
-def test_beats_alone_are_enough(tmp_path: Path) -> None:
+def test_folder_of_beats_is_sufficient(tmp_path: Path) -> None:
     home = tmp_path / "mine_beat"
     for clip in ("7", "8", "9", "10"):
         save(home, "train", clip, np.zeros((140, 30)))
-    rows = "Id\tGenre\r\n7\tRock\r\n8\tRock\r\n9\tJazz\r\n10\tJazz\r\n"  # as another editor saves them
+    rows = "Id\tGenre\r\n7\tRock\r\n8\tRock\r\n9\tJazz\r\n10\tJazz\r\n"  # with other line breaks
     (home / "train_labels.txt").write_bytes(rows.encode("utf-8-sig"))
     source = collection(str(tmp_path / "mine_beat/"))
     assert source.table["id"].tolist() == ["7", "8", "9", "10"]
-    assert read_precomputed(beside(Path(source.table["path"][0]), BEAT), BEAT, 30.0).shape == (30, 140)
+    assert read_precomputed(locate_array(Path(source.table["path"][0]), BEAT), BEAT, 30.0).shape == (30, 140)
     with pytest.raises(DecodeError, match=r"mine/train/7\.fused\.full\.npy: there is no such file$"):
-        read_precomputed(Path(source.table["path"][0]), MADE, 0.0)
+        read_precomputed(Path(source.table["path"][0]), ARRAY_FRONT_END, 0.0)
 
 
-def test_real_clips_laid_out_so_come_back(tmp_path: Path) -> None:
+def test_frames_of_real_clips_are_read(tmp_path: Path) -> None:
     clips = [sorted((HOME / "clips" / genre).iterdir())[0] for genre in ("metal", "orchestral")]
-    lines, made = ["Id\tGenre"], {}
-    for place, clip in enumerate(clips):
-        made[str(place)] = frames(decode(clip, MADE.rate), MADE)
-        save(tmp_path / "real", "train", str(place), made[str(place)].T.astype(np.float64))
-        save(tmp_path / "real", "train", f"{place}1", made[str(place)].T.astype(np.float64)[:, ::-1])
-        lines += [f"{place}.fused.full.npy.gz\t{clip.parent.name}", f"{place}1.fused.full.npy\t{clip.parent.name}"]
+    lines, arrays = ["Id\tGenre"], {}
+    for index, clip in enumerate(clips):
+        arrays[str(index)] = frames(decode(clip, ARRAY_FRONT_END.rate), ARRAY_FRONT_END)
+        save(tmp_path / "real", "train", str(index), arrays[str(index)].T.astype(np.float64))
+        save(tmp_path / "real", "train", f"{index}1", arrays[str(index)].T.astype(np.float64)[:, ::-1])
+        lines += [f"{index}.fused.full.npy.gz\t{clip.parent.name}", f"{index}1.fused.full.npy\t{clip.parent.name}"]
     (tmp_path / "real" / "train_labels.txt").write_text("\n".join(lines))
     source = collection(str(tmp_path / "real"))
     assert source.targets["genre"]["classes"] == ["metal", "orchestral"]
-    for row in source.table[source.table["id"].isin(made)].itertuples():
-        np.testing.assert_array_equal(source.reader(Path(row.path), MADE, 5.0), made[row.id])
+    for row in source.table[source.table["id"].isin(arrays)].itertuples():
+        np.testing.assert_array_equal(source.reader(Path(row.path), ARRAY_FRONT_END, 5.0), arrays[row.id])
 
 
 @pytest.fixture
 def affect(tmp_path: Path) -> Path:
-    """Twelve clips with ratings, five without."""
+    """Write twelve clips with ratings and five without."""
     rng = np.random.default_rng(1)
     home = tmp_path / "multitask_dataset"
     lines = ["Id,valence,energy,danceability"]
@@ -217,13 +219,13 @@ def affect(tmp_path: Path) -> Path:
     return home
 
 
-def test_ratings_are_scalars_and_clips_without_them_left_out(
+def test_ratings_are_scalars_and_unrated_clips_are_skipped(
     affect: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     node = config("data=patreco_affect", f"data.source.path={affect}", "task=multitask")["data"]
     source = collection(**{key: value for key, value in node["source"].items() if key != "_target_"})
-    assert "5 items are left out (array has no row in a label file: 5, such as test/100.fused.full.npy)" in caplog.text
+    assert "5 items skipped (array has no row in a label file: 5, such as test/100.fused.full.npy)" in caplog.text
     assert source.table["id"].tolist() == [str(clip) for clip in range(12)]
     assert set(source.table["split"]) == {"train"}
     assert list(source.targets) == ["valence", "energy", "danceability"]
@@ -236,24 +238,24 @@ def test_ratings_are_scalars_and_clips_without_them_left_out(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("13,much,0.5,0.5", r"train_labels\.txt, row 14: 'much' is not a number"),
         ("13,nan,0.5,0.5", r"row 14: 'nan' is not a number"),
-        ("13,0.5,0.5", r"row 14: has '13,0\.5,0\.5', expected is 'id,valence,energy,danceability'"),
+        ("13,0.5,0.5", r"row 14: has '13,0\.5,0\.5', expected 'id,valence,energy,danceability'"),
         (",0.5,0.5,0.5", "row 14: has"),
-        ("13,1.5,0.5,0.5", r"clip '13' has valence = 1\.5, which the target does not allow"),
+        ("13,1.5,0.5,0.5", r"clip '13' has valence = 1\.5, which is outside the range of the target"),
         ("3.fused.full.npy,0.5,0.5,0.5", "id '3' occurs more than once"),
     ],
 )
-def test_a_wrong_row_is_named(affect: Path, line: str, said: str) -> None:
+def test_invalid_row_is_named(affect: Path, line: str, message: str) -> None:
     with (affect / "train_labels.txt").open("a") as file:
         file.write(line)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         collection(str(affect))
 
 
-def test_one_rating_may_be_missing(affect: Path) -> None:
+def test_one_rating_can_be_missing(affect: Path) -> None:
     with (affect / "train_labels.txt").open("a") as file:
         file.write("13,,0.5,0.5\n14,,,\n\n")
     table = collection(str(affect)).table
@@ -261,11 +263,11 @@ def test_one_rating_may_be_missing(affect: Path) -> None:
     assert table["valence"].isna().sum() == 1
 
 
-def test_an_id_in_both_parts_is_refused(genres: Made, tmp_path: Path) -> None:
+def test_id_in_both_splits_is_refused(genres: WrittenArrays, tmp_path: Path) -> None:
     home = tmp_path / "twice"
-    for part in ("train", "test"):
-        save(home, part, "5", genres.full[next(iter(genres.full))])
-        (home / f"{part}_labels.txt").write_text("Id\tGenre\n5.fused.full.npy\tRock\n")
+    for split in ("train", "test"):
+        save(home, split, "5", genres.full[next(iter(genres.full))])
+        (home / f"{split}_labels.txt").write_text("Id\tGenre\n5.fused.full.npy\tRock\n")
     with pytest.raises(DataError, match="id '5' occurs more than once"):
         collection(str(home))
 
@@ -273,39 +275,39 @@ def test_an_id_in_both_parts_is_refused(genres: Made, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "1.npy\tRock\n", "Id,valence\n1,0.5\n", "Id\tArtist\n"])
 def test_label_files_are_recognised_by_their_header(affect: Path, text: str) -> None:
     (affect / "test_labels.txt").write_text(text)
-    if text.startswith("Id,genre"):  # told apart by the names, whatever stands between them
+    if text.startswith("Id,genre"):  # identified by the column names, with any delimiter
         with pytest.raises(DataError, match="one of its label files has genres and the other ratings"):
             collection(str(affect))
     else:
         with pytest.raises(
-            DataError, match=r"test_labels\.txt: must begin with Id and Genre, tab between, or with Id,val"
+            DataError, match=r"test_labels\.txt: the header must be Id and Genre, separated by a tab, or Id,val"
         ):
             collection(str(affect))
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^data\.source\.path: there is no folder .*; unpack Kaggle's geoparslp"):
         collection(str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match=r"has no train_labels\.txt; expected is fma_genre_spectrograms or multitask"):
+    with pytest.raises(DataError, match=r"has no train_labels\.txt; expected fma_genre_spectrograms or multitask"):
         collection(str(tmp_path))
     (tmp_path / "train_labels.txt").write_bytes(b"Id\tGenre\n\xff\xfe\n")
     with pytest.raises(DataError, match="cannot be read"):
         collection(str(tmp_path))
 
 
-def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) -> None:
+def test_missing_array_keeps_row_unless_all_are_missing(affect: Path) -> None:
     (affect / "train" / "3.fused.full.npy").unlink()
     assert "3" in collection(str(affect)).table["id"].tolist()
     for path in (affect / "train").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"has none of the 12 arrays that its label files name, for example .*npy$"):
+    with pytest.raises(DataError, match=r"has none of the 12 arrays of its label files, for example .*npy$"):
         collection(str(affect))
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"chroma": "stft"}, r"feature\.front\.chroma=cqt: choose feature/front=patreco$"),
+        ({"chroma": "stft"}, r"feature\.front\.chroma=cqt; use feature/front=patreco$"),
         ({"tuning": 0.0}, r"feature\.front\.tuning=null: "),
         ({"n_mels": 64, "hop_length": 256}, r"with feature\.front\.hop_length=512, feature\.front\.n_mels=128: "),
         *(
@@ -317,20 +319,20 @@ def test_a_missing_array_keeps_its_row_but_not_all_may_be_missing(affect: Path) 
         ),
     ],
 )  # fmt: skip
-def test_another_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_other_front_end_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
     for sync in ("none", "beat"):
-        with pytest.raises(DataError, match=said):
-            read_precomputed(path, replace(MADE, sync=sync, **changed), 0.0)
+        with pytest.raises(DataError, match=message):
+            read_precomputed(path, replace(ARRAY_FRONT_END, sync=sync, **changed), 0.0)
 
 
-def test_the_config_brings_the_front_end(config: Callable[..., dict[str, Any]]) -> None:
+def test_config_sets_front_end(config: Callable[..., dict[str, Any]]) -> None:
     for name in ("patreco", "patreco_affect"):
         for override in ("feature=mel", "feature=chroma", "feature=fused"):
             node = config(f"data={name}", "data.source.path=x", override)["feature"]["front"]
-            assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == MADE
+            assert LogMelChroma(**{key: value for key, value in node.items() if key != "_target_"}) == ARRAY_FRONT_END
     node = config("data=patreco", "data.source.path=x", "feature/front=default")["feature"]["front"]
-    assert node["chroma"] == "stft"  # who asks for another one gets it, and is told by the reader
+    assert node["chroma"] == "stft"  # another front end is composed, and the reader refuses it
 
 
 def zipped(path: Path) -> None:
@@ -339,15 +341,15 @@ def zipped(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
-        (lambda path: np.save(path, np.full((140, 9), np.nan)), "holds NaN or infinite values"),
-        (lambda path: np.save(path, np.full((140, 9), np.inf)), "holds NaN or infinite values"),
-        (lambda path: np.save(path, np.full((140, 9), 1e300)), "holds NaN or infinite values"),
-        (lambda path: np.save(path, np.zeros((128, 9))), r"has shape \(128, 9\), expected is \(140, T\)"),
+        (lambda path: np.save(path, np.full((140, 9), np.nan)), "contains NaN or infinite values"),
+        (lambda path: np.save(path, np.full((140, 9), np.inf)), "contains NaN or infinite values"),
+        (lambda path: np.save(path, np.full((140, 9), 1e300)), "contains NaN or infinite values"),
+        (lambda path: np.save(path, np.zeros((128, 9))), r"has shape \(128, 9\), expected \(140, T\)"),
         (lambda path: np.save(path, np.zeros((9, 140))), r"has shape \(9, 140\)"),
         (lambda path: np.save(path, np.zeros((1, 140, 9))), r"has shape \(1, 140, 9\)"),
-        (lambda path: np.save(path, np.full((140, 9), "a")), "does not hold an array of numbers"),
+        (lambda path: np.save(path, np.full((140, 9), "a")), "does not contain an array of numbers"),
         (
             lambda path: np.save(path, np.full((140, 9), None), allow_pickle=True),
             "cannot be read as an array of numbers",
@@ -357,38 +359,40 @@ def zipped(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes().replace(b"(140, 9)", b"(140, 9,")), "cannot be read as an"),
         (lambda path: path.write_bytes(b""), "cannot be read as an array of numbers"),
         (lambda path: path.write_text("no array"), "cannot be read as an array of numbers"),
-        (zipped, "does not hold an array of numbers"),
+        (zipped, "does not contain an array of numbers"),
         (lambda path: path.write_bytes(b"PK\3\4"), "cannot be read as an array of numbers"),
         (lambda path: path.unlink(), "there is no such file"),
     ],
 )
-def test_an_array_that_cannot_be_used_says_why(tmp_path: Path, write: Callable[[Path], Any], said: str) -> None:
+def test_invalid_array_gives_reason(tmp_path: Path, write: Callable[[Path], Any], message: str) -> None:
     path = save(tmp_path, "train", "1", np.zeros((140, 9)))
-    assert read_precomputed(path, MADE, 0.2).shape == (9, 140)
+    assert read_precomputed(path, ARRAY_FRONT_END, 0.2).shape == (9, 140)
     write(path)
-    with pytest.raises(DecodeError, match=f"^{path}: {said}"):
-        read_precomputed(path, MADE, 0.2)
+    with pytest.raises(DecodeError, match=f"^{path}: {message}"):
+        read_precomputed(path, ARRAY_FRONT_END, 0.2)
 
 
-def test_no_length_is_asked_of_beats_but_one(tmp_path: Path) -> None:
+def test_minimum_length_is_ignored_for_beats(tmp_path: Path) -> None:
     path = save(tmp_path / "mine", "train", "1", np.zeros((140, 2000)))
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 1)))
-    assert read_precomputed(beside(path, BEAT), BEAT, 30.0).shape == (1, 140)
+    assert read_precomputed(locate_array(path, BEAT), BEAT, 30.0).shape == (1, 140)
     save(tmp_path / "mine_beat", "train", "1", np.zeros((140, 0)))
     with pytest.raises(DecodeError, match="mine_beat"):
-        read_precomputed(beside(path, BEAT), BEAT, 0.0)
+        read_precomputed(locate_array(path, BEAT), BEAT, 0.0)
 
 
-def test_whole_numbers_and_other_floats_are_read_too(tmp_path: Path) -> None:
+def test_integers_and_other_floats_are_read(tmp_path: Path) -> None:
     for kind in (np.float16, np.float32, np.int16, ">f8"):
         values = np.arange(140 * 2).reshape(140, 2).astype(kind)
-        np.testing.assert_array_equal(read_precomputed(save(tmp_path, "train", "1", values), MADE, 0.0), values.T)
+        np.testing.assert_array_equal(
+            read_precomputed(save(tmp_path, "train", "1", values), ARRAY_FRONT_END, 0.0), values.T
+        )
 
 
-def test_both_collections_teach_one_network(
-    genres: Made, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
+def test_both_collections_train_one_network(
+    genres: WrittenArrays, affect: Path, tmp_path: Path, config: Callable[..., dict[str, Any]]
 ) -> None:
-    common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a track that is in both
+    common = next(clip for clip, genre in genres.genre.items() if genre == "Rock")  # a clip in both collections
     save(affect, "train", common, genres.full[common])
     with (affect / "train_labels.txt").open("a") as file:
         file.write(f"{common},0.25,0.5,0.75\n")
@@ -403,11 +407,11 @@ def test_both_collections_teach_one_network(
     assert index["genre"].notna().sum() == len(index) - 12
     assert index["valence"].notna().sum() == 13
     assert index.loc[common, ["genre", "valence", "danceability"]].tolist() == ["Rock", 0.25, 0.75]
-    for part in ("train", "val", "test"):
-        assert {"genre", "valence"} <= set(data.pack.index[data.parts == part].dropna(axis=1, how="all").columns)
+    for split in ("train", "val", "test"):
+        assert {"genre", "valence"} <= set(data.pack.index[data.splits == split].dropna(axis=1, how="all").columns)
 
 
-def test_files_and_rows_that_are_not_used_are_listed(affect: Path) -> None:
+def test_unused_files_and_rows_are_listed(affect: Path) -> None:
     (affect / "train" / "notes.txt").touch()
     with (affect / "train_labels.txt").open("a") as file:
         file.write("987654,,,\n")

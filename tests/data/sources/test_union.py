@@ -1,4 +1,4 @@
-"""Clips of several packs are read as one collection, each with the labels that it has."""
+"""Tests of unions of collections."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from etude.audio.log_mel import LogMelChroma
-from etude.data.collection import Collection, label, scalar
+from etude.data.collection import Collection, label_target, scalar_target
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
 from etude.data.pack import Pack, PackOptions
-from etude.data.pack_writer import write
+from etude.data.pack_writer import write_pack
 from etude.data.sources import pack as packs_of
 from etude.data.sources import union
 from etude.data.splits import Split
@@ -25,17 +25,17 @@ from etude.errors import DataError
 
 FRONT = LogMelChroma(n_mels=3, n_chroma=1)
 FRAMES = {name: np.random.default_rng(i).random((5 + i, 4)).astype(np.float16) for i, name in enumerate("abcdefgh")}
-GENRES = {"genre": label(["x", "y"])}
-MOODS = {"energy": scalar(0, 1, "rated"), "mood": label(["calm", "wild"])}
+GENRES = {"genre": label_target(["x", "y"])}
+MOODS = {"energy": scalar_target(0, 1, "rated"), "mood": label_target(["calm", "wild"])}
 
 
 def member(home: Path, name: str, ids: str, targets: dict[str, Any], **columns: Any) -> packs_of.Packed:
-    """A pack as `prepare` writes it, of clips whose frames are known by their id."""
+    """Return a pack of clips whose frames are determined by their id."""
     table = pd.DataFrame({"id": list(ids), "group": None, **columns})
-    said = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
+    description = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
             "extra": {"licences": {"CC0": len(ids), name: 1}}}  # fmt: skip
-    manifest = {"origin": {"front": FRONT.to_dict(), "collection": said}}
-    write(home / name, table, [FRAMES[clip] for clip in ids], manifest)
+    manifest = {"origin": {"front": FRONT.to_dict(), "collection": description}}
+    write_pack(home / name, table, [FRAMES[clip] for clip in ids], manifest)
     return packs_of.collection(str(home / name))
 
 
@@ -46,7 +46,7 @@ def genres(tmp_path: Path) -> packs_of.Packed:
 
 @pytest.fixture
 def moods(tmp_path: Path) -> packs_of.Packed:
-    """Three of its clips are clips of the genres, too."""
+    """Return a pack that shares three clips with `genres`."""
     return member(
         tmp_path, "moods", "fdbeh", MOODS, energy=[0.1, 0.2, 0.3, np.nan, 0.5], mood=["calm", "wild"] * 2 + [None]
     )
@@ -58,7 +58,7 @@ def joined(*members: packs_of.Packed, shared_ids: bool = False) -> tuple[union.U
 
 
 def assert_frames(pack: Any, names: str) -> None:
-    """Whole clips and crops, against the frames that were written."""
+    """Compare complete clips and crops with the written frames."""
     assert pack.lengths.tolist() == [len(FRAMES[name]) for name in names]
     for row, name in enumerate(names):
         np.testing.assert_array_equal(pack.clip(row), FRAMES[name])
@@ -67,7 +67,7 @@ def assert_frames(pack: Any, names: str) -> None:
         np.testing.assert_array_equal(pack.clip(row, 1, 1000), FRAMES[name][1:])
 
 
-def test_ids_get_their_members_name_and_labels_stay_missing(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_ids_are_prefixed_and_labels_stay_missing(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source, pack = joined(genres, moods)
     assert pack.index["id"].tolist() == [
         *(f"genres/{name}" for name in "abcde"), *(f"moods/{name}" for name in "fdbeh")
@@ -80,7 +80,7 @@ def test_ids_get_their_members_name_and_labels_stay_missing(genres: packs_of.Pac
     assert pack.index["energy"][5:].tolist()[:3] == [0.1, 0.2, 0.3]
 
 
-def test_shared_ids_are_one_clip_with_the_labels_of_both(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_shared_ids_merge_clips_with_labels_of_both(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     _, pack = joined(genres, moods, shared_ids=True)
     assert pack.index["id"].tolist() == list("abcdefh")
     assert_frames(pack, "abcdefh")
@@ -88,45 +88,47 @@ def test_shared_ids_are_one_clip_with_the_labels_of_both(genres: packs_of.Packed
     assert table.loc["b", ["genre", "energy", "mood"]].tolist() == ["y", 0.3, "calm"]
     assert table.loc["d", ["genre", "energy", "mood"]].tolist() == ["x", 0.2, "wild"]
     assert table.loc["e", "mood"] == "wild"
-    assert np.isnan(table.loc["e", "energy"])  # missing in the one that could have it
+    assert np.isnan(table.loc["e", "energy"])  # missing in the only member with this label
     assert table["mood"].isna().tolist() == [True, False, True, False, False, False, True]
     assert table["genre"].isna().tolist() == [False, False, True, False, False, True, True]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_shared_clips_read_the_same_in_any_order(order: int, genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_order_of_members_does_not_change_shared_clips(
+    order: int, genres: packs_of.Packed, moods: packs_of.Packed
+) -> None:
     _, pack = joined(*[genres, moods][::order], shared_ids=True)
     assert_frames(pack, "".join(pack.index["id"]))
     assert sorted(pack.index["id"]) == list("abcdefh")
     assert pack.index.set_index("id").loc["b", "energy"] == 0.3
 
 
-def test_two_labels_of_one_clip_are_an_error_that_names_it(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgb", GENRES, genre=["x", "x", "x"])
+def test_conflicting_labels_of_clip_are_refused_by_name(genres: packs_of.Packed, tmp_path: Path) -> None:
+    second = member(tmp_path, "second", "fgb", GENRES, genre=["x", "x", "x"])
     with pytest.raises(DataError, match=r"^data=union: clip 'b' has two different values of genre"):
-        joined(genres, other, shared_ids=True)
-    assert len(joined(genres, other)[1].index) == 8  # apart, they are two clips
+        joined(genres, second, shared_ids=True)
+    assert len(joined(genres, second)[1].index) == 8  # separate clips without shared ids
     same = member(tmp_path, "same", "fgb", GENRES, genre=["x", "x", "y"])
     _, pack = joined(genres, same, shared_ids=True)
     assert pack.index.set_index("id")["genre"].reindex(list("bfg")).tolist() == ["y", "x", "x"]
 
 
-def test_a_clip_that_is_test_in_one_is_test(tmp_path: Path) -> None:
-    """What one set of labels tests on, the other must not teach."""
-    one = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
+def test_test_clip_of_one_member_is_test_clip_of_union(tmp_path: Path) -> None:
+    """A test clip of one set of labels must not be a training clip of the other."""
+    first = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
-    two = member(tmp_path, "two", "fedcbg", {"energy": scalar()}, energy=np.arange(6) / 6,
+    two = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
                  split=["train", "train", "test", "val", "train", "val"])  # fmt: skip
-    for members in ((one, two), (two, one)):
+    for members in ((first, two), (two, first)):
         source, pack = joined(*members, shared_ids=True)
-        parts = Split("official").assign(pack.index, list(source.targets))
-        assert dict(zip(pack.index["id"], parts, strict=True)) == {
+        splits = Split("official").assign(pack.index, list(source.targets))
+        assert dict(zip(pack.index["id"], splits, strict=True)) == {
             "a": "train", "b": "test", "c": "val", "d": "test", "e": "val", "f": "train", "g": "val"
         }  # fmt: skip
 
 
-def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path, moods: packs_of.Packed) -> None:
-    one = member(
+def test_split_of_shared_clips_is_taken_from_either_member(tmp_path: Path, moods: packs_of.Packed) -> None:
+    first = member(
         tmp_path,
         "one",
         "bdefh",
@@ -134,7 +136,7 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
         genre=["x", "y", "x", "y", "x"],
         split=["train", "test", "val"] + ["train"] * 2,
     )
-    source, pack = joined(one, moods, shared_ids=True)
+    source, pack = joined(first, moods, shared_ids=True)
     assert Split("official").assign(pack.index, list(source.targets)).tolist() == [
         "train",
         "test",
@@ -142,83 +144,84 @@ def test_without_a_split_in_one_the_other_says_it_for_the_shared(tmp_path: Path,
         "train",
         "train",
     ]
-    more = member(tmp_path, "more", "bg", {"energy": scalar()}, energy=[0.5, 0.5])
-    source, pack = joined(one, more, shared_ids=True)
+    more = member(tmp_path, "more", "bg", {"energy": scalar_target()}, energy=[0.5, 0.5])
+    source, pack = joined(first, more, shared_ids=True)
     with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
         Split("official").assign(pack.index, list(source.targets))
 
 
-def test_groups_of_shared_clips_are_those_of_whoever_knows_them(tmp_path: Path) -> None:
-    one = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
-    two = member(tmp_path, "two", "bc", {"energy": scalar()}, energy=[0.5, 0.5])
-    for source, group in ((one, ["bach", None]), (two, ["holst", "holst"])):
+def test_group_of_shared_clip_is_taken_from_either_member(tmp_path: Path) -> None:
+    first = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
+    two = member(tmp_path, "two", "bc", {"energy": scalar_target()}, energy=[0.5, 0.5])
+    for source, group in ((first, ["bach", None]), (two, ["holst", "holst"])):
         source.opened.index["group"] = group
-    _, pack = joined(one, two, shared_ids=True)
+    _, pack = joined(first, two, shared_ids=True)
     assert pack.index["group"].tolist() == ["bach", "holst", "holst"]
 
 
-def test_the_same_sound_in_two_members_is_seen(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    """Under prefixed ids it could be learned in one and tested in the other."""
+def test_same_audio_in_two_members_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+    """With prefixed ids the audio could be in both training and test."""
     source, pack = joined(genres, moods)
-    with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; leave one of"):
+    with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; drop"):
         Split("random").assign(pack.index, list(source.targets))
 
 
 def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgh", {"genre": label(["w", "x"], "by ear"), "energy": scalar(-1, 2)},
+    targets = {"genre": label_target(["w", "x"], "by ear"), "energy": scalar_target(-1, 2)}
+    second = member(tmp_path, "second", "fgh", targets,
                    genre=["w", "x", "w"], energy=[-1, 0, 2])  # fmt: skip
-    more = member(tmp_path, "more", "fgh", {"energy": scalar(0, 5)}, energy=[5, 0, 2])
-    source, _ = joined(genres, other, more)
+    more = member(tmp_path, "more", "fgh", {"energy": scalar_target(0, 5)}, energy=[5, 0, 2])
+    source, _ = joined(genres, second, more)
     assert source.targets == {
         "genre": {"kind": "label", "classes": ["w", "x", "y"], "note": "by ear"},
         "energy": {"kind": "scalar", "low": -1.0, "high": 5.0, "note": ""},
     }
-    assert genres.targets == GENRES  # as it was
+    assert genres.targets == GENRES  # unchanged
 
 
-def test_a_label_in_one_and_a_scalar_in_the_other_is_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fgh", {"genre": scalar()}, genre=[0.1, 0.2, 0.3])
-    with pytest.raises(DataError, match=r"^data=union: genre is a scalar in other and a label before it"):
-        joined(genres, other)
+def test_conflicting_kinds_of_target_are_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
+    second = member(tmp_path, "second", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
+    with pytest.raises(DataError, match=r"^data=union: genre is a scalar in second and a label in a previous"):
+        joined(genres, second)
 
 
-def test_one_is_no_union(genres: packs_of.Packed) -> None:
+def test_single_member_is_refused(genres: packs_of.Packed) -> None:
     for given in ({}, {"genres": genres}):
         with pytest.raises(DataError, match=r"needs two collections or more; .* data\.source\.packs=\[folder,folder\]"):
             union.collection(given)
 
 
-def test_it_says_what_its_members_say(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_descriptions_of_members_are_joined(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source, _ = joined(genres, moods)
     assert (source.name, source.title) == ("genres+moods", "Genres + Moods")
     assert (source.card, source.note) == ("# genres\n\n# moods", "genres. moods.")
     assert source.extra == {"licences": {"CC0": 10, "genres": 1, "moods": 1}}
 
 
-def test_its_hash_is_of_the_frames_of_all(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
-    other = member(tmp_path, "other", "fdbea", MOODS, energy=[0.1] * 5, mood=["calm"] * 5)
-    hashes = [joined(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, other))]
+def test_hash_depends_on_frames_of_all_members(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
+    second = member(tmp_path, "second", "fdbea", MOODS, energy=[0.1] * 5, mood=["calm"] * 5)
+    hashes = [joined(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, second))]
     assert len(set(hashes)) == 3
     assert hashes[0] == joined(genres, moods)[1].manifest["sha256"]
 
 
-def test_packs_of_one_name_stay_apart(genres: packs_of.Packed, tmp_path: Path) -> None:
+def test_packs_with_equal_names_stay_separate(genres: packs_of.Packed, tmp_path: Path) -> None:
     others = [member(tmp_path / str(i), "genres", "fgh", GENRES, genre=["x", "y", "x"]) for i in range(2)]
-    source = union.collection(packs=[str(one.opened.folder) for one in (genres, *others)])
+    source = union.collection(packs=[str(first.opened.folder) for first in (genres, *others)])
     assert len(source.members) == 3
     pack = source.pack(FRONT, PackOptions())
     assert not pack.index["id"].duplicated().any()
     assert_frames(pack, "abcdefghfgh")
 
 
-def test_members_of_another_front_end_are_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_member_with_other_front_end_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source = union.collection({"genres": genres, "moods": moods})
-    with pytest.raises(DataError, match=r"was made by another front end; add feature\.front\.n_mels=3"):
+    with pytest.raises(DataError, match=r"was written with another front end; add feature\.front\.n_mels=3"):
         source.pack(LogMelChroma(n_chroma=1), PackOptions())
 
 
-def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, tmp_path: Path) -> None:
-    """Beside packs, of the same front end and by the same rules."""
+def test_collections_without_pack_are_prepared(genres: packs_of.Packed, tmp_path: Path) -> None:
+    """Packs use the same front end and options."""
     read: list[str] = []
 
     def reader(path: Path, front: LogMelChroma, shortest: float) -> np.ndarray:
@@ -228,66 +231,66 @@ def test_collections_are_packed_where_they_are_not_yet(genres: packs_of.Packed, 
     for name in "fgh":
         (tmp_path / name).write_text(name)
     table = pd.DataFrame({"id": list("fgh"), "path": [str(tmp_path / n) for n in "fgh"], "group": None, "energy": 0.5})
-    fresh = Collection("fresh", "Fresh", table, {"energy": scalar()}, reader=reader)
+    fresh = Collection("fresh", "Fresh", table, {"energy": scalar_target()}, reader=reader)
     source = union.collection({"fresh": fresh, "genres": genres})
     for _ in range(2):
         assert_frames(source.pack(FRONT, PackOptions(tmp_path / "packs", workers=1)), "fghabcde")
     assert read == list("fgh")
 
 
-def test_a_module_masks_what_is_missing_and_measures_all(
+def test_datamodule_marks_missing_labels_and_uses_all_frames(
     genres: packs_of.Packed, moods: packs_of.Packed, config: Callable[..., dict[str, Any]]
 ) -> None:
-    """From the words of a command line to batches."""
+    """Compose overrides and check the batches."""
     folders = ",".join(f"'{m.opened.folder}'" for m in (genres, moods))
-    made = build_datamodule(
+    datamodule = build_datamodule(
         config("data=union", f"data.source.packs=[{folders}]", "data.source.shared_ids=true", "feature=fused",
                "feature.front.n_mels=3", "feature.front.n_chroma=1", "data.split.kind=random", "data.eval_batch_size=7")
     )  # fmt: skip
-    made.setup()
-    assert isinstance(made, MusicData)
-    names = made.pack.index["id"].tolist()
-    assert made.y["genre"].tolist() == [0, 1, -1, 0, 1, -1, -1]
+    datamodule.setup()
+    assert isinstance(datamodule, MusicData)
+    names = datamodule.pack.index["id"].tolist()
+    assert datamodule.y["genre"].tolist() == [0, 1, -1, 0, 1, -1, -1]
     expected = [np.nan, 0.3, np.nan, 0.2, np.nan, 0.1, 0.5]
-    np.testing.assert_allclose(made.y["energy"], expected, rtol=1e-6)
-    train = np.concatenate([FRAMES[names[row]] for row in made.rows("train")]).astype(np.float64)
-    np.testing.assert_allclose(made.mean, train.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(made.std, train.std(0), rtol=1e-5)
+    np.testing.assert_allclose(datamodule.y["energy"], expected, rtol=1e-6)
+    train = np.concatenate([FRAMES[names[row]] for row in datamodule.rows("train")]).astype(np.float64)
+    np.testing.assert_allclose(datamodule.mean, train.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(datamodule.std, train.std(0), rtol=1e-5)
     seen = []
-    for part in ("train", "val", "test"):
-        for batch in made.loader(part):
+    for split in ("train", "val", "test"):
+        for batch in datamodule.loader(split):
             for x, length, row in zip(batch.x, batch.lengths.tolist(), batch.row.tolist(), strict=True):
                 np.testing.assert_array_equal(x[:length], FRAMES[names[row]])
                 seen.append(row)
-            assert torch.equal(batch.y["genre"], made.y["genre"][batch.row])
+            assert torch.equal(batch.y["genre"], datamodule.y["genre"][batch.row])
     assert sorted(seen) == list(range(7))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_loading_processes_read_the_same(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_workers_do_not_change_batches_of_union(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     source = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     batches = []
     for workers in (0, 2):
-        made = MusicData(
+        datamodule = MusicData(
             source, Feature("fused", front=FRONT), Split("random"), batch_size=2, crop=0.1, workers=workers
         )  # type: ignore[arg-type]
-        made.setup()
-        batches.append(list(made.train_dataloader()))
+        datamodule.setup()
+        batches.append(list(datamodule.train_dataloader()))
     assert len(batches[0]) == len(batches[1]) > 0
-    for one, other in zip(*batches, strict=True):
-        assert torch.equal(one.x, other.x)
-        assert torch.equal(one.row, other.row)
+    for first, second in zip(*batches, strict=True):
+        assert torch.equal(first.x, second.x)
+        assert torch.equal(first.row, second.row)
 
 
-def test_a_union_of_a_union_reads_through(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
-    more = member(tmp_path, "more", "gc", {"energy": scalar()}, energy=[0.5, 0.6])
+def test_union_of_unions_is_read(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
+    more = member(tmp_path, "more", "gc", {"energy": scalar_target()}, energy=[0.5, 0.6])
     inner = union.collection({"genres": genres, "moods": moods}, shared_ids=True)
     source = union.collection({"inner": inner, "more": more})  # type: ignore[dict-item]
     pack = source.pack(FRONT, PackOptions())
     assert_frames(pack, "abcdefhgc")
 
 
-def test_members_are_left_as_they_were(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
+def test_members_are_not_modified(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
     before = [m.opened.index.copy() for m in (genres, moods)]
     joined(genres, moods, shared_ids=True)
     for m, table in zip((genres, moods), before, strict=True):

@@ -227,7 +227,7 @@ def test_leaks_are_said(looked: tuple[Page, dict[str, Any], Path], truth: pd.Dat
 
 def test_a_refused_split_is_shown_and_its_parts_all_the_same(looked: tuple[Page, dict[str, Any], Path]) -> None:
     page, facts, _ = looked
-    assert "The split is refused. The same audio stands under two ids" in page.text
+    assert "The split is refused. The same audio has two ids" in page.text
     assert "what the split would be if it were allowed" in page.text
     assert set(facts["parts"]) == {"train", "val", "test"}
 
@@ -309,7 +309,7 @@ def test_a_pack_alone_shows_what_it_has(home: Path, looked: Any, tmp_path: Path)
         ("clips=,", "names no clip"),
         ("count=0", "count=0: must be a whole number from 1 to 24"),
         ("seed=x", "seed=x: must be a whole number"),
-        ("tabel=x", "tabel: no such setting of this source; there is table"),
+        ("tabel=x", "tabel: this source has no such option; available: table"),
         ("nothing", "nothing: is not of the form name=value"),
         ("out=/dev/null/x", "/dev/null/x: cannot be used"),
         ("data=nowhere", "data=nowhere: no such option; there are demo"),

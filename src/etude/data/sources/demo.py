@@ -1,4 +1,4 @@
-"""The collection inside the package: 196 freely licensed ten-second clips in three genres by fourteen artists."""
+"""Embedded collection of 196 freely licensed ten-second clips in three genres by fourteen artists."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ DERIVED = "derived from the signal; stands in for listener ratings"
 
 
 def collection() -> Collection:
-    """The embedded clips with their genre and three descriptors of the signal.
+    """Return the embedded clips with their genre and three descriptors of the signal.
 
     Returns:
-        The collection; see `demo/CARD.md` beside the clips for their origin, licences and what the descriptors are.
+        The collection. `demo/CARD.md` beside the clips describes their origin, licences and descriptors.
     """
     import pandas as pd
 

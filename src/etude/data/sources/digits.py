@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: small real images, for seeing what a network does inside."""
+"""Handwritten digits of scikit-learn, small images for the inspection of networks."""
 
 from __future__ import annotations
 
@@ -11,75 +11,76 @@ from typing import Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd, ImageFront
-from etude.data.collection import label
+from etude.data.collection import label_target
 from etude.data.pack import MANIFEST, Pack, PackOptions
-from etude.data.pack_writer import write
-from etude.data.packing import lock
+from etude.data.pack_writer import write_pack
+from etude.data.packing import lock_pack
 from etude.errors import DataError
 
 NOTE = (
     "These are images of handwritten digits, not sounds: a frame is a row of pixels, a bin a column. Their writers are "
-    "not known, so nothing keeps one writer out of both training and test."
+    "unknown, so one writer may be in both training and test."
 )
 CARD = """# Handwritten digits
 
-The 1,797 images of `sklearn.datasets.load_digits`: the test part of "Optical recognition of handwritten digits" by
-E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, CC BY 4.0), written by 13 people. Each was counted
-down from a bitmap of 32 x 32 to 8 x 8 pixels of 0 to 16, before anybody here saw it.
+The 1,797 images of `sklearn.datasets.load_digits`: the test set of "Optical recognition of handwritten digits" by
+E. Alpaydin and C. Kaynak (UCI Machine Learning Repository, 1998, CC BY 4.0), written by 13 people. The publishers
+reduced each bitmap from 32 x 32 to 8 x 8 pixels of 0 to 16.
 
-- **Frames**: scaled to [0, 1] and brought bilinearly to 24 x 24, the size of the digits in ConvNetJS's demo. What the
-  blocks of 4 x 4 lost does not come back.
-- **Known limits**: who wrote which image was not published. With the same hands in training and test, scores say less
-  than they seem to.
+- **Frames**: scaled to [0, 1] and interpolated bilinearly to 24 x 24, the size of the digits in ConvNetJS's demo. The
+  interpolation does not restore the detail that was lost in the blocks of 4 x 4.
+- **Known limits**: the writer of each image was not published. With the same writers in training and test, scores are
+  optimistic.
 """
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The images; they make their own pack.
+    """Collection of images that provides its own pack.
 
     Args:
-        name, title, targets, card, note, extra: As of a collection of clips.
+        name, title, targets, card, note, extra: As in `Collection`.
     """
 
     name: str = "digits"
     title: str = "1,797 handwritten digits of scikit-learn"
-    targets: dict[str, dict[str, Any]] = field(default_factory=lambda: {"digit": label(range(10))})
+    targets: dict[str, dict[str, Any]] = field(default_factory=lambda: {"digit": label_target(range(10))})
     card: str = CARD
     note: str = NOTE
     extra: dict[str, Any] = field(default_factory=lambda: {"licences": {"CC BY 4.0": 1797}})
 
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
-        """The pack of the images, from disk or made now.
+    def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
+        """Return the pack of the images; write it if it is missing.
 
         Raises:
-            DataError: The front end is one for sound.
+            DataError: The front end requires sound.
         """
         if not isinstance(front, ImageFront):
-            raise DataError("data=digits: these are images; leave the feature to them, or choose feature=image")
-        said = {name: getattr(self, name) for name in ("name", "title", "targets", "card", "note", "extra")}
-        origin = {"front": front.to_dict(), "collection": said}
-        folder = rules.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
+            raise DataError("data=digits: the collection contains images; use feature=image")
+        description = {name: getattr(self, name) for name in ("name", "title", "targets", "card", "note", "extra")}
+        origin = {"front": front.to_dict(), "collection": description}
+        folder = options.packs / f"{self.name}-{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:8]}"
         if (folder / MANIFEST).is_file():
             return Pack(folder)
-        with lock(folder, rules):  # of several processes one makes it
-            return Pack(folder) if (folder / MANIFEST).is_file() else _made(folder, front, origin)
+        with lock_pack(folder, options):  # one of several processes writes it
+            return Pack(folder) if (folder / MANIFEST).is_file() else _write_images(folder, front, origin)
 
 
 def collection() -> Digits:
-    """The digits."""
+    """Return the collection of handwritten digits."""
     return Digits()
 
 
-def _made(folder: Path, front: ImageFront, origin: dict[str, Any]) -> Pack:
+def _write_images(folder: Path, front: ImageFront, origin: dict[str, Any]) -> Pack:
+    """Write the pack of the images."""
     import pandas as pd
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images: np.ndarray = found.images / 16.0  # (1797, 8, 8)
+    digits = load_digits()
+    images: np.ndarray = digits.images / 16.0  # (1797, 8, 8)
     table = pd.DataFrame({
-        "id": [f"{place:04d}" for place in range(len(images))],
+        "id": [f"{index:04d}" for index in range(len(images))],
         "group": None,
-        "digit": [str(digit) for digit in found.target],
+        "digit": [str(digit) for digit in digits.target],
     })  # fmt: skip
-    return write(folder, table, (front.frames(image) for image in images), {"origin": origin})
+    return write_pack(folder, table, (front.frames(image) for image in images), {"origin": origin})

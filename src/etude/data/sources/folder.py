@@ -1,4 +1,4 @@
-"""A folder per class: every sound file below `path/rock/` is rock."""
+"""Collections from a folder of sound files with a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -8,71 +8,85 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.data.collection import NO_GROUP, Collection, LeftOut, expanded, label, log_left_out, merged, nfc, slug
-from etude.data.sound_files import as_text, find_sound_files, is_text, other_files
+from etude.data.collection import (
+    NO_GROUP,
+    Collection,
+    LeftOut,
+    expand_path,
+    label_target,
+    log_left_out,
+    merge_classes,
+    slug,
+    to_nfc,
+)
+from etude.data.sound_files import as_text, find_sound_files, is_text, list_other_files
 from etude.errors import DataError
 
 log = logging.getLogger(__name__)
-EXPECTED = "expected is a folder for each class with sound files in it, such as rock/song.mp3 and jazz/song.mp3"
+EXPECTED = "expected a folder for each class with sound files in it, such as rock/song.mp3 and jazz/song.mp3"
 
 
 def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Collection:
-    """The sound files of a folder whose subfolders are classes.
+    """Return the collection of a folder whose subfolders are classes.
 
     Args:
-        path: The folder. Each direct subfolder is a class; its files lie at any depth. Links to folders are followed.
-            Hidden files and folders are left out.
-        classes: By new name, the subfolders that it stands for; files of those that none names are left out.
+        path: The folder. Each direct subfolder is a class, with files at any depth. Links to folders are followed.
+            Hidden files and folders are skipped.
+        classes: Subfolders by new class. Files of subfolders that are not listed are skipped.
 
     Returns:
-        The collection. An id is the path from the folder on, without suffix unless two files differ in nothing else.
+        The collection. An id is the path relative to the folder, without suffix unless two files differ only in it.
 
     Raises:
-        DataError: There is no such folder, or it has fewer than two classes.
+        DataError: The folder does not exist, or it has fewer than two classes.
     """
     import pandas as pd
 
-    home = expanded(path)
+    home = expand_path(path)
     if not home.is_dir():
         raise DataError(f"{home}: there is no such folder; {EXPECTED}")
     try:
         folders = sorted((folder for folder in home.iterdir() if _is_folder(folder)), key=lambda folder: folder.name)
-        left_out = list(other_files(home, "sound file is in no class folder"))
+        left_out = list(list_other_files(home, "sound file is in no class folder"))
     except OSError as error:
-        raise DataError(f"{home}: cannot be read ({error.strerror or error}); allow it, or name another") from error
+        raise DataError(
+            f"{home}: cannot be read ({error.strerror or error}); change its permissions or use another folder"
+        ) from error
     names = [folder.name for folder in folders if not folder.name.startswith(".") and is_text(folder.name)]
     if not names:
         raise DataError(f"{home}: has no subfolders; {EXPECTED}")
     files: list[Path] = []
     for name in names:
-        found, others = find_sound_files(home / name, home)
-        files += [file.relative_to(home) for file in found]
-        left_out += others
-        if not found:
+        sound_files, skipped = find_sound_files(home / name, home)
+        files += [file.relative_to(home) for file in sound_files]
+        left_out += skipped
+        if not sound_files:
             left_out.append(LeftOut(as_text(name), "folder has no sound files"))
     if not files:
         log_left_out(home, left_out)
         raise DataError(f"{home}: has no sound files in its {len(names)} subfolders; {EXPECTED}")
-    rows = {"id": _ids(files), "path": [str(home / file) for file in files], "group": None}
-    table = pd.DataFrame({**rows, "genre": [nfc(file.parts[0]) for file in files]})
-    if twice := [name for name, count in Counter(map(nfc, names)).items() if count > 1]:
-        log.warning("%s: two folders are named %s, in two Unicode forms; they are one class", home, twice[0])
+    rows = {"id": _unique_ids(files), "path": [str(home / file) for file in files], "group": None}
+    table = pd.DataFrame({**rows, "genre": [to_nfc(file.parts[0]) for file in files]})
+    if duplicates := [name for name, count in Counter(map(to_nfc, names)).items() if count > 1]:
+        log.warning("%s: two folders named %s in two Unicode forms are merged into one class", home, duplicates[0])
     before = {str(name): int(count) for name, count in table["genre"].value_counts().items()}
-    table["genre"] = merged(table["genre"], classes)
+    table["genre"] = merge_classes(table["genre"], classes)
     unused = table["genre"].isna()
     left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][unused]]
     table = table[~unused].reset_index(drop=True)
     log_left_out(home, left_out)
-    target = label(table["genre"])
+    target = label_target(table["genre"])
     if len(target["classes"]) < 2:
-        raise DataError(f"{home}: has the single class {target['classes'][0]!r}, nothing to tell apart; {EXPECTED}")
+        raise DataError(
+            f"{home}: has the single class {target['classes'][0]!r}, but at least two are required; {EXPECTED}"
+        )
     title = f"{home.resolve().name}: {len(table)} clips in {len(target['classes'])} classes"
     return Collection(
         name=slug(home.resolve().name),
         title=title,
         table=table,
         targets={"genre": target},
-        card=f"# {title}\n\nSound files, a folder per class. Their artists and licences are not known.\n",
+        card=f"# {title}\n\nSound files, a folder per class. Their artists and licences are unknown.\n",
         note=NO_GROUP,
         extra={"before": {"genre": before}} if classes else {},
         left_out=tuple(left_out),
@@ -80,19 +94,19 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
 
 
 def _is_folder(path: Path) -> bool:
-    """Return whether a path is a folder; one that cannot be asked, such as a link to itself, is none."""
+    """Return whether a path is a folder, or False if it cannot be read, such as a link to itself."""
     try:
         return path.is_dir()
     except OSError:
         return False
 
 
-def _ids(files: list[Path]) -> list[str]:
-    """Paths without suffix; with it where two files would share an id."""
-    whole = {file.as_posix() for file in files}
+def _unique_ids(files: list[Path]) -> list[str]:
+    """Return paths without suffix, or with suffix if two files would have the same id."""
+    full_names = {file.as_posix() for file in files}
     count = Counter(file.with_suffix("").as_posix() for file in files)
     return [
-        file.as_posix() if count[short] > 1 or short in whole else short
+        file.as_posix() if count[short] > 1 or short in full_names else short
         for file in files
         for short in [file.with_suffix("").as_posix()]
     ]

@@ -1,6 +1,6 @@
-"""GTZAN (Tzanetakis & Cook, 2002, "Musical genre classification of audio signals"): ten genres of 100 clips.
+"""GTZAN (Tzanetakis & Cook, 2002, "Musical genre classification of audio signals"), ten genres of 100 clips.
 
-The folder is that of genres.tar.gz, or of one of its copies as wav: `blues/blues.00000.wav` or `blues/blues.00000.au`.
+The folder is that of genres.tar.gz, or of a copy in wav format: `blues/blues.00000.wav` or `blues/blues.00000.au`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,31 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, LeftOut, expanded, label, log_left_out
+from etude.data.collection import Collection, LeftOut, expand_path, label_target, log_left_out
 from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-CLIPS = 100  # of each genre
-BROKEN = "jazz.00054"  # no sound in the copy as wav that is in use; left out of every copy, so that counts agree
-# The lists of Kereliuk et al. (2015), 443 clips to train, 197 to validate and 290 to test, as torchaudio has them from
-# github.com/jordipons/sklearn-audio-transfer-learning. BROKEN is one of those to train.
+CLIPS = 100  # clips of each genre
+BROKEN = "jazz.00054"  # no sound in the common copy in wav format; skipped in every copy, so that counts agree
+# The lists of Kereliuk et al. (2015), 443 clips for training, 197 for validation and 290 for test, as in
+# torchaudio, from github.com/jordipons/sklearn-audio-transfer-learning. BROKEN is a training clip.
 SPLIT = Path(__file__).with_name("gtzan_split.csv")
 NOTE = (
-    "The artists of these clips are not known: only the official split of GTZAN, which was made by hand, keeps them "
-    "apart; with any other split the test has artists that were heard in training."
+    "The artists of these clips are unknown. Only the official split of GTZAN, which was made by hand, separates them. "
+    "With any other split the test set has artists of the training set."
 )
 CARD = """# {title}
 
 By G. Tzanetakis and P. Cook ("Musical genre classification of audio signals", IEEE Transactions on Speech and Audio
 Processing 10(5), 2002): 1,000 clips of 30 seconds, mono at 22,050 Hz, 100 in each of ten genres. Artists and titles are
-not named. No licence is stated; the recordings are other people's.
+not named. No licence is stated; the recordings are third-party property.
 
-- **Known faults** (Sturm, 2012): 50 exact copies, 22 clips of a recording that others are from, 13 versions of a piece
-  that others play, 106 wrong or disputed labels, and distortion. 35 clips of reggae are Bob Marley's, 24 of pop Britney
-  Spears's. What such faults do to scores is shown in Sturm (2013); what to do instead, in Sturm (2014).
-- **Split** (`filtered`): the one that Kereliuk, Sturm and Larsen (2015) made by hand, 443 clips to train, 197 to
-  validate, 290 to test. It leaves out 70 faulty clips, but not every disputed label.
-- **Left out**: jazz.00054, whose file is broken in a copy that is in wide use. That leaves 442 clips to train.
+- **Known faults** (Sturm, 2012): 50 exact copies, 22 clips of the same recording as others, 13 versions of the same
+  piece as others, 106 wrong or disputed labels, and distortion. 35 clips of reggae are Bob Marley's, 24 of pop Britney
+  Spears's. Sturm (2013) shows their effect on scores, and Sturm (2014) alternatives.
+- **Split** (`filtered`): made by hand by Kereliuk, Sturm and Larsen (2015), 443 clips for training, 197 for
+  validation, 290 for test. It excludes 70 faulty clips, but not every disputed label.
+- **Left out**: jazz.00054, whose file is broken in a widely used copy. 442 training clips remain.
 - **Known limits**: about 300 artists, and no music after 2002.
 
 References: B. L. Sturm (2012), "An analysis of the GTZAN music genre dataset", ACM MIRUM workshop. B. L. Sturm (2013),
@@ -44,57 +44,58 @@ adversaries", IEEE Transactions on Multimedia 17(11).
 
 
 def collection(path: str, filtered: bool = True) -> Collection:
-    """Clips of GTZAN with their genre.
+    """Return the clips of GTZAN with their genre.
 
     Args:
-        path: The folder that has `blues`, `classical`, ... in it, with files .wav or .au.
-        filtered: Only the clips of the official, fault-filtered split, 929 of its 930; otherwise every clip, no split.
+        path: The folder that contains `blues`, `classical`, ..., with .wav or .au files.
+        filtered: Use only the clips of the official, fault-filtered split, 929 of its 930. False uses all clips,
+            without a split.
 
     Returns:
-        The collection; no artist is known, so `group` is missing. A file that is missing keeps its row, and is skipped,
-        and listed, when frames are read.
+        The collection. Artists are unknown, so `group` is missing. The row of a missing file is kept, and the file
+        is skipped when frames are read.
 
     Raises:
         DataError: The folder has none of the clips.
     """
     import pandas as pd
 
-    home = expanded(path)
-    parts = split()
-    every = [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
-    names = parts if filtered else every
+    home = expand_path(path)
+    splits = read_split()
+    all_clips = [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
+    names = splits if filtered else all_clips
     ids = [clip for clip in names if clip != BROKEN]
     files = [_file(home, clip) for clip in ids]
     if not any(file.is_file() for file in files):
         raise DataError(
             f"{home}: has no clip of GTZAN, such as blues/{ids[0]}.wav or .au; data.source.path must be the folder "
-            f"that has {', '.join(GENRES[:3])}, ... in it"
+            f"that contains {', '.join(GENRES[:3])}, ..."
         )
-    left_out = [LeftOut(BROKEN, "file is broken in a copy that is in wide use")]
-    left_out += [LeftOut(clip, "clip is not in the fault-filtered split") for clip in every if clip not in names]
+    left_out = [LeftOut(BROKEN, "file is broken in a widely used copy")]
+    left_out += [LeftOut(clip, "clip is not in the fault-filtered split") for clip in all_clips if clip not in names]
     log_left_out(home, left_out)
     table = pd.DataFrame({"id": ids, "path": map(str, files), "group": None, "genre": [i.split(".")[0] for i in ids]})
     if filtered:
-        table["split"] = [parts[clip] for clip in ids]
+        table["split"] = [splits[clip] for clip in ids]
     title = f"GTZAN: {len(ids)} clips in ten genres" + (", fault-filtered" if filtered else "")
     return Collection(
         name="gtzan" if filtered else "gtzan_all",
         title=title,
         table=table,
-        targets={"genre": label(GENRES)},
+        targets={"genre": label_target(GENRES)},
         card=CARD.format(title=title),
         note=NOTE,
         left_out=tuple(left_out),
     ).check()
 
 
-def split() -> dict[str, str]:
-    """The official split: train, val or test by clip, for 930 of the 1,000."""
+def read_split() -> dict[str, str]:
+    """Return the official split of 930 clips, as train, val or test by clip."""
     with SPLIT.open(encoding="utf-8", newline="") as file:
         return {row["id"]: row["split"] for row in csv.DictReader(file)}
 
 
 def _file(home: Path, clip: str) -> Path:
-    """The clip's .wav, or its .au where there is no .wav."""
+    """Return the path of the clip's .wav file, or of its .au file if there is no .wav file."""
     wav, au = (home / clip.split(".")[0] / f"{clip}{suffix}" for suffix in (".wav", ".au"))
     return au if au.is_file() and not wav.is_file() else wav

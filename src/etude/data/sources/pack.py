@@ -1,4 +1,4 @@
-"""A pack that was made before, here or on another machine: no sound file has to be at hand."""
+"""Existing packs as collections, without their sound files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from etude.errors import DataError
 
 @dataclass(frozen=True)
 class Packed:
-    """What a pack says of its collection; it is packed already.
+    """Collection of an existing pack, as described in its manifest.
 
     Args:
         opened: The pack.
-        name, title, targets, card, note, extra: As of the collection that it was made from.
+        name, title, targets, card, note, extra: As in the original collection.
     """
 
     opened: Pack
@@ -28,22 +28,22 @@ class Packed:
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Pack:
-        """The pack, if its front end is the one that is asked for.
+    def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
+        """Return the pack after a check of its front end.
 
         Raises:
-            DataError: It was made by another front end.
+            DataError: The pack was written with another front end.
         """
-        made, asked = self.opened.manifest["origin"]["front"], front.to_dict()
-        if other := [f"{key}={made.get(key)}" for key in asked if made.get(key) != asked[key]]:
-            if any(word.startswith("_target_=") for word in other):
+        stored, requested = self.opened.manifest["origin"]["front"], front.to_dict()
+        if different := [f"{key}={stored.get(key)}" for key in requested if stored.get(key) != requested[key]]:
+            if any(pair.startswith("_target_=") for pair in different):
                 raise DataError(
-                    f"{self.opened.folder}: was made by {made.get('_target_')}; choose a feature of that kind"
+                    f"{self.opened.folder}: was written with {stored.get('_target_')}; use a feature with it"
                 )
-            words = " ".join(
-                f"feature.{word}" if word.startswith("sync=") else f"feature.front.{word}" for word in other
+            overrides = " ".join(
+                f"feature.{pair}" if pair.startswith("sync=") else f"feature.front.{pair}" for pair in different
             ).replace("=None", "=null")
-            raise DataError(f"{self.opened.folder}: was made by another front end; add {words}")
+            raise DataError(f"{self.opened.folder}: was written with another front end; add {overrides}")
         return self.opened
 
 
@@ -54,13 +54,13 @@ def collection(path: str) -> Packed:
         path: Folder of the pack.
 
     Raises:
-        DataError: The folder is not a pack, or one that does not say what it was made from.
+        DataError: The folder is not a pack, or its manifest does not describe the collection.
     """
     opened = Pack(Path(path))
-    said = opened.manifest.get("origin", {}).get("collection")
-    if said is None:
-        raise DataError(f"{path}: does not say what collection it was made from; make it with scripts/prepare.py")
+    description = opened.manifest.get("origin", {}).get("collection")
+    if description is None:
+        raise DataError(f"{path}: the manifest does not describe the collection; prepare it with scripts/prepare.py")
     try:
-        return Packed(opened, **said)
+        return Packed(opened, **description)
     except TypeError as error:
-        raise DataError(f"{path}: does not say what collection it was made from in words that are known") from error
+        raise DataError(f"{path}: the description of the collection in the manifest is invalid") from error

@@ -1,4 +1,4 @@
-"""Several collections as one: clips that carry only some of the labels teach one network together."""
+"""Unions of several collections, for joint training on partially labelled clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.data.collection import Collection
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.sources import pack as packs_of
-from etude.data.splits import PARTS
+from etude.data.splits import SPLITS
 from etude.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 Member = Collection | packs_of.Packed
 
 
-class Joined:
-    """Several packs read as one; no frame is copied.
+class JoinedPack:
+    """Reader of several packs as one, without copies of frames.
 
     Args:
         members: Packs of one front end, by name.
-        shared_ids: Equal ids are one clip with the labels of all; else each id gets its member's name in front.
+        shared_ids: Merge clips with equal ids, with the labels of all. False prefixes each id with the pack's name.
 
     Attributes:
-        index, lengths, manifest: As of a `Pack`.
+        index, lengths, manifest: As in `Pack`.
 
     Raises:
-        DataError: One clip has two different labels.
+        DataError: A clip has two different labels.
     """
 
     def __init__(self, members: Mapping[str, Pack], shared_ids: bool) -> None:
@@ -45,32 +45,32 @@ class Joined:
         tables = [
             pack.index.assign(
                 id=pack.index["id"] if shared_ids else name + "/" + pack.index["id"].astype(str),
-                member=place,
+                member=number,
                 row=np.arange(len(pack.index)),
             )
-            for place, (name, pack) in enumerate(members.items())
+            for number, (name, pack) in enumerate(members.items())
         ]
         table = pd.concat(tables, ignore_index=True)
-        self.index = (_one_row_each(table) if table["id"].duplicated().any() else table).drop(columns="start")
+        self.index = (_merge_rows(table) if table["id"].duplicated().any() else table).drop(columns="start")
         self.lengths = self.index["frames"].to_numpy()
         self.members, self.rows = self.index.pop("member").to_numpy(), self.index.pop("row").to_numpy()
         hashes = "\n".join(pack.manifest["sha256"] for pack in self.packs)
         self.manifest: dict[str, Any] = {"sha256": sha256(hashes.encode()).hexdigest()}
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """As `Pack.clip`."""
+        """Return the frames of a clip, as `Pack.clip`."""
         return self.packs[self.members[row]].clip(int(self.rows[row]), start, length)
 
 
 @dataclass(frozen=True)
 class Union:
-    """Collections side by side, with a pack that reads theirs.
+    """Union of collections, with a pack that reads from theirs.
 
     Args:
-        members: By name.
-        shared_ids: Whether equal ids in two of them are one clip.
-        targets: Of all of them.
-        name, title, card, note, extra: What reports say.
+        members: Collections by name.
+        shared_ids: Whether equal ids in two collections are the same clip.
+        targets: Targets of all collections.
+        name, title, card, note, extra: As in `Collection`.
     """
 
     members: dict[str, Member]
@@ -82,79 +82,81 @@ class Union:
     note: str
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def pack(self, front: FrontEnd, rules: PackOptions) -> Joined:
-        """The packs of all members, each made where it is not there yet."""
-        packs = {name: open_pack(member, front, rules) for name, member in self.members.items()}
-        return Joined(packs, self.shared_ids)
+    def pack(self, front: FrontEnd, options: PackOptions) -> JoinedPack:
+        """Return the packs of all members; prepare missing or outdated packs."""
+        packs = {name: open_pack(member, front, options) for name, member in self.members.items()}
+        return JoinedPack(packs, self.shared_ids)
 
 
 def collection(
     sources: Mapping[str, Member] | None = None, packs: Sequence[str] = (), shared_ids: bool = False
 ) -> Union:
-    """Put collections side by side.
+    """Return the union of collections.
 
     Args:
         sources: Collections by name.
-        packs: Folders of packs, besides or instead.
-        shared_ids: Equal ids are one clip that has the labels of all (two label sets of one archive). A clip that is
-            test in one is test in the union. Else ids are prefixed and stay apart.
+        packs: Folders of packs, in addition to or instead of `sources`.
+        shared_ids: Merge clips with equal ids, with the labels of all (two label sets of one archive). A test clip of
+            one collection is a test clip of the union. False prefixes ids and keeps clips separate.
 
     Raises:
-        DataError: Fewer than two, or a target that is a label in one and a scalar in another.
+        DataError: There are fewer than two collections, or a target is a label in one and a scalar in another.
     """
     members: dict[str, Member] = dict(sources or {})
     for path in packs:
         packed = packs_of.collection(path)
         members[packed.name if packed.name not in members else f"{packed.name}{len(members)}"] = packed
     if len(members) < 2:
-        raise DataError("data=union needs two collections or more; name packs with data.source.packs=[folder,folder]")
+        raise DataError("data=union needs two collections or more; set packs with data.source.packs=[folder,folder]")
     targets: dict[str, dict[str, Any]] = {}
     for name, member in members.items():
         for target, spec in member.targets.items():
-            targets[target] = _merged(targets[target], spec, target, name) if target in targets else dict(spec)
+            targets[target] = _merge_specs(targets[target], spec, target, name) if target in targets else dict(spec)
     licences: dict[str, int] = {}
     for member in members.values():
         for licence, count in member.extra.get("licences", {}).items():
             licences[licence] = licences.get(licence, 0) + count
-    said = list(members.values())
+    collections = list(members.values())
     return Union(
         members, shared_ids, targets,
         name="+".join(members),
-        title=" + ".join(member.title for member in said),
-        card="\n\n".join(member.card for member in said if member.card),
-        note=" ".join(member.note for member in said if member.note),
+        title=" + ".join(member.title for member in collections),
+        card="\n\n".join(member.card for member in collections if member.card),
+        note=" ".join(member.note for member in collections if member.note),
         extra={"licences": licences} if licences else {},
     )  # fmt: skip
 
 
-def _merged(one: dict[str, Any], other: dict[str, Any], target: str, name: str) -> dict[str, Any]:
-    """One specification that covers two."""
-    if one["kind"] != other["kind"]:
-        raise DataError(f"data=union: {target} is a {other['kind']} in {name} and a {one['kind']} before it")
-    note = one.get("note") or other.get("note", "")
-    if one["kind"] == "label":
-        return {**one, "classes": sorted({*one["classes"], *other["classes"]}), "note": note}
-    return {**one, "low": min(one["low"], other["low"]), "high": max(one["high"], other["high"]), "note": note}
+def _merge_specs(first: dict[str, Any], second: dict[str, Any], target: str, name: str) -> dict[str, Any]:
+    """Return a specification of a target that includes two others."""
+    if first["kind"] != second["kind"]:
+        raise DataError(
+            f"data=union: {target} is a {second['kind']} in {name} and a {first['kind']} in a previous collection"
+        )
+    note = first.get("note") or second.get("note", "")
+    if first["kind"] == "label":
+        return {**first, "classes": sorted({*first["classes"], *second["classes"]}), "note": note}
+    return {**first, "low": min(first["low"], second["low"]), "high": max(first["high"], second["high"]), "note": note}
 
 
-def _one_row_each(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of equal id as one: the first's frames, everybody's labels, and the strictest part."""
+def _merge_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Merge rows of equal id, with the frames of the first, the labels of all, and the strictest split."""
     import pandas as pd
 
     labels = [
         name for name in table.columns if name not in ("id", "split", "start", "frames", "content", "member", "row")
     ]
-    several = table[table["id"].duplicated(keep=False)].groupby("id", sort=False)
-    clash = several[labels].nunique()
-    if (wrong := clash[(clash > 1).any(axis=1)]).size:
-        column = wrong.columns[(wrong.iloc[0] > 1)][0]
-        raise DataError(f"data=union: clip {wrong.index[0]!r} has two different values of {column}")
-    filled = several[labels].first()  # the first that is there
-    once = table.drop_duplicates("id").set_index("id")
-    once.loc[filled.index, labels] = filled
+    duplicates = table[table["id"].duplicated(keep=False)].groupby("id", sort=False)
+    value_counts = duplicates[labels].nunique()
+    if (conflicts := value_counts[(value_counts > 1).any(axis=1)]).size:
+        column = conflicts.columns[(conflicts.iloc[0] > 1)][0]
+        raise DataError(f"data=union: clip {conflicts.index[0]!r} has two different values of {column}")
+    filled = duplicates[labels].first()  # the first value that is not missing
+    merged = table.drop_duplicates("id").set_index("id")
+    merged.loc[filled.index, labels] = filled
     if "split" in table.columns:
-        rank = pd.Categorical(table["split"], categories=PARTS, ordered=True).codes
+        rank = pd.Categorical(table["split"], categories=SPLITS, ordered=True).codes
         strictest = pd.Series(rank, index=table["id"]).groupby(level=0).max()
-        names = strictest.map(lambda code: PARTS[code] if code >= 0 else None)
-        once["split"] = names.reindex(once.index)
-    return once.reset_index()
+        names = strictest.map(lambda code: SPLITS[code] if code >= 0 else None)
+        merged["split"] = names.reindex(merged.index)
+    return merged.reset_index()

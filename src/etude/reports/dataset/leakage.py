@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.splits import PARTS, group_codes
+from etude.data.splits import SPLITS, group_codes
 from etude.evaluation.baselines import mel_statistics
 from etude.evaluation.formatting import capital, number, plural
 from etude.files.progress import track
@@ -138,10 +138,10 @@ def groups_in_several_splits(index: pd.DataFrame, assigned: np.ndarray | None) -
     """Return the groups with clips in more than one split: `group` and its clips by split."""
     if assigned is None:
         return []
-    known = index["group"].notna().to_numpy() & np.isin(assigned, PARTS)
+    known = index["group"].notna().to_numpy() & np.isin(assigned, SPLITS)
     found = []
     for name, rows in index[known].groupby("group", sort=True).indices.items():
-        counts = {part: int((assigned[known][rows] == part).sum()) for part in PARTS}
+        counts = {part: int((assigned[known][rows] == part).sum()) for part in SPLITS}
         if sum(count > 0 for count in counts.values()) > 1:
             found.append({"group": str(name), "parts": counts})
     return found
@@ -160,7 +160,7 @@ def classes_of_one_group(index: pd.DataFrame, name: str, classes: list[str]) -> 
 
 def missing_classes(label: dict[str, Any]) -> list[tuple[str, str]]:
     """Return pairs of a class and a split without a clip of it, of a label as `statistics.label_counts` returns it."""
-    return [(row["class"], part) for row in label["classes"] for part in PARTS if row["parts"].get(part) == 0]
+    return [(row["class"], part) for row in label["classes"] for part in SPLITS if row["parts"].get(part) == 0]
 
 
 def repeated_file_names(known: dict[str, ClipFile], ids: list[str]) -> list[dict[str, Any]] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.data.splits import PARTS, UNUSED
+from etude.data.splits import SPLITS, UNUSED
 from etude.files.atomic import remove
 from etude.files.progress import track
 from etude.reports import spectrogram
@@ -100,7 +100,7 @@ def class_chart(name: str, label: dict[str, Any], path: Path) -> str:
         path: Where the PNG goes.
     """
     rows = label["classes"][:MOST]
-    seen = [part for part in (*PARTS, UNUSED) if part in rows[0]["parts"]]
+    seen = [part for part in (*SPLITS, UNUSED) if part in rows[0]["parts"]]
 
     def draw(figure: Figure, colours: Colours) -> None:
         axes = figure.add_subplot()

@@ -10,7 +10,7 @@ import numpy as np
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
-from etude.data.splits import PARTS, UNUSED, group_codes
+from etude.data.splits import SPLITS, UNUSED, group_codes
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 from etude.reports.dataset import leakage
@@ -95,7 +95,7 @@ def split_counts(index: pd.DataFrame, assigned: np.ndarray | None) -> dict[str, 
     if assigned is None:
         return {}
     groups = group_codes(index)
-    rows = {part: assigned == part for part in (*PARTS, UNUSED)}
+    rows = {part: assigned == part for part in (*SPLITS, UNUSED)}
     return {
         part: {"clips": int(here.sum()), "groups": len(set(groups[here]))}
         for part, here in rows.items()
@@ -111,7 +111,9 @@ def label_counts(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned:
         part, which is empty when there is no split.
     """
     groups, column = group_codes(index), index[name].to_numpy()
-    seen = [] if assigned is None else [part for part in (*PARTS, UNUSED) if part != UNUSED or (assigned == part).any()]
+    seen = (
+        [] if assigned is None else [part for part in (*SPLITS, UNUSED) if part != UNUSED or (assigned == part).any()]
+    )
     rows = []
     for kind in spec["classes"]:
         here = column == kind
@@ -254,7 +256,7 @@ def _row(
         "ids": [str(clip) for clip in here["id"]],
         "groups": [None if group is None else str(group) for group in groups],
         "parts": parts,
-        "crosses": len({part for part in parts if part in PARTS}) > 1,
+        "crosses": len({part for part in parts if part in SPLITS}) > 1,
         "differ": [name for name in targets if here[name].dropna().nunique() > 1],
     }  # fmt: skip
 
