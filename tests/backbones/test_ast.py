@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from etude.backbones.ast import AST, last
+from etude.backbones.ast import AST, first_tokens
 from etude.backbones.patches import Drop, LearnedPositions
 from etude.training.optimiser import Optimiser
 
@@ -126,7 +126,7 @@ def test_the_last_block_is_exact_where_it_is_read(model: str, masked: bool) -> N
     whole, tokens = deepcopy(block), torch.randn(3, 20, int(block.attn.qkv.in_features))
     mask = (torch.arange(20) < torch.tensor([[20], [7], [2]]))[:, None, None] if masked else None
     ours, theirs = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
-    read, expected = last(block, ours, 2, mask), whole(theirs, attn_mask=mask)[:, :2]
+    read, expected = first_tokens(block, ours, 2, mask), whole(theirs, attn_mask=mask)[:, :2]
     torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
     noise = torch.randn_like(read)
     (read * noise).sum().backward()
@@ -141,7 +141,7 @@ def test_a_block_of_a_kind_that_is_not_known_is_run_whole() -> None:
         def forward(self, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
             return tokens + tokens.sum(1, keepdim=True)
 
-    assert last(Other(), torch.ones(1, 5, 8), 2).tolist() == torch.full((1, 2, 8), 6.0).tolist()
+    assert first_tokens(Other(), torch.ones(1, 5, 8), 2).tolist() == torch.full((1, 2, 8), 6.0).tolist()
 
 
 def test_half_of_the_patches_is_half_of_the_work() -> None:

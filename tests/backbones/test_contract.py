@@ -127,7 +127,9 @@ def test_layers_are_the_blocks_in_the_order_in_which_they_run(case: tuple[Backbo
 def cuts(net: Backbone) -> dict[int, int]:
     """How many layers lie before each place where a network can be cut, with all of them as the last."""
     layers = levels(net)[-1] + 1
-    return {layers: net.steps} if net.whole else {layers - net.steps + place: place for place in range(net.steps + 1)}
+    if not net.splittable:
+        return {layers: net.steps}
+    return {layers - net.steps + index: index for index in range(net.steps + 1)}
 
 
 def rest(net: Backbone, place: int, x: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def rest(net: Backbone, place: int, x: Tensor) -> Tensor:
 
 def test_there_is_a_step_for_every_layer_but_perhaps_the_first(case: tuple[Backbone, Tensor]) -> None:
     net = case[0]
-    assert net.whole or levels(net)[-1] + 1 - net.steps in (0, 1)
+    assert not net.splittable or levels(net)[-1] + 1 - net.steps in (0, 1)
 
 
 def test_a_cut_changes_nothing(case: tuple[Backbone, Tensor]) -> None:

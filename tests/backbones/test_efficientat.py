@@ -58,7 +58,7 @@ def trained(tmp_path: Path) -> tuple[EfficientAT, Path]:
 def test_a_file_is_read_when_training_begins_and_not_before(trained: tuple[EfficientAT, Path]) -> None:
     net, path = trained
     other = EfficientAT(128, width=0.25, weights=str(path)).eval()
-    assert other.raw and not net.raw
+    assert other.skips_standardisation and not net.skips_standardisation
     x, lengths = torch.randn(2, 90, 128), torch.tensor([90, 33])
     with torch.no_grad():
         assert not torch.allclose(other(x, lengths), net(x, lengths))
@@ -68,7 +68,9 @@ def test_a_file_is_read_when_training_begins_and_not_before(trained: tuple[Effic
 
 def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], tmp_path: Path) -> None:
     _, path = trained
-    with pytest.raises(UserError, match=r"mn\.pt: is no EfficientAT of backbone\.width=0\.4; mn04 is 0\.4 wide"):
+    with pytest.raises(
+        UserError, match=r"mn\.pt: the file does not fit an EfficientAT of backbone\.width=0\.4; set the width"
+    ):
         EfficientAT(128, width=0.4, weights=str(path)).initialise()
     with pytest.raises(UserError, match="there is no such file of weights"):
         EfficientAT(128, weights=str(tmp_path / "none.pt")).initialise()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from etude.backbones import lstm
-from etude.backbones.lstm import LSTM, READOUTS, Attention, reversal
+from etude.backbones.lstm import LSTM, READOUTS, Attention, reversed_indices
 from etude.config.instantiate import make
 
 LENGTHS = torch.tensor([17, 1, 40, 33, 5, 5, 28, 40, 12, 39, 2])  # more clips than go through at once
@@ -131,7 +131,7 @@ def test_padding_is_invisible(clips: Tensor, packed: bool, bidirectional: bool, 
 
 
 def test_each_clip_is_reversed_within_its_own_length() -> None:
-    assert reversal(torch.tensor([3, 1, 4]), 5)[..., 0].tolist() == [
+    assert reversed_indices(torch.tensor([3, 1, 4]), 5)[..., 0].tolist() == [
         [2, 1, 0, 3, 4],
         [0, 1, 2, 3, 4],
         [3, 2, 1, 0, 4],

@@ -64,7 +64,7 @@ def test_its_weights_are_those_of_a_file_in_grey(model: str, tmp_path: Path) -> 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"are not those of backbone\.model=resnet10t \(Error"):
+    with pytest.raises(UserError, match=r"the weights do not fit backbone\.model=resnet10t \(Error"):
         Timm(128, weights=str(tmp_path / "model.safetensors")).initialise()
 
 
@@ -74,7 +74,7 @@ def test_without_a_network_it_says_which_file_is_needed(monkeypatch: pytest.Monk
 
     net = Timm(40, weights="imagenet")
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError, match=r"get model\.safetensors of huggingface\.co/timm/resnet10t\.c3_in1k"):
+    with pytest.raises(UserError, match=r"download model\.safetensors of huggingface\.co/timm/resnet10t\.c3_in1k"):
         net.initialise()
 
 

@@ -64,7 +64,7 @@ def test_a_picture_is_seen_as_by_timm(model: str, tmp_path: Path) -> None:
         features = theirs.forward_features(x.transpose(1, 2)[:, None].expand(-1, 3, -1, -1))
         expected = theirs.forward_head(features, pre_logits=True)
     torch.testing.assert_close(embed(ours, x), expected, atol=1e-4, rtol=1e-4)
-    assert not ours.raw
+    assert not ours.skips_standardisation
 
 
 @pytest.mark.parametrize("bins", [12, 128, 140])
@@ -104,7 +104,7 @@ def test_imagenet_is_what_timm_has(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     x = torch.randn(1, 90, 40)
     assert torch.equal(embed(net, x), embed(same, x))
     assert asked == [DISTILLED]
-    assert not net.raw
+    assert not net.skips_standardisation
 
 
 def test_imagenet_is_first_looked_for_in_the_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +131,8 @@ def test_without_a_network_it_says_which_file_is_needed(monkeypatch: pytest.Monk
     monkeypatch.setattr(timm, "create_model", offline)
     name = rf"{DISTILLED}\.fb_in1k"
     said = (
-        rf"get model\.safetensors of huggingface\.co/timm/{name}, .* keep it as {name}\.safetensors in the folder "
-        r"that .* ETUDE_WEIGHTS names, .* backbone\.weights"
+        rf"download model\.safetensors of huggingface\.co/timm/{name} .* store it as {name}\.safetensors in the "
+        r"folder .* ETUDE_WEIGHTS, .* backbone\.weights"
     )
     with pytest.raises(UserError, match=said) as raised:
         net.initialise()
@@ -181,8 +181,8 @@ def test_an_ast_hears_what_it_heard_in_transformers(
     with torch.no_grad():
         expected = theirs(x).pooler_output
     torch.testing.assert_close(embed(net, x), expected, atol=1e-4, rtol=1e-4)
-    assert net.raw
-    assert net.hears == "etude.audio.kaldi.ASTFront"
+    assert net.skips_standardisation
+    assert net.required_front_end == "etude.audio.kaldi.ASTFront"
 
 
 def test_an_ast_as_torch_saves_it_and_without_its_config(
@@ -232,7 +232,7 @@ def test_an_audiomae_hears_what_it_heard_in_timm(
     with torch.no_grad():
         expected = theirs.forward_head(theirs.forward_features(x[:, None]))
     torch.testing.assert_close(embed(net, x), expected, atol=1e-5, rtol=1e-5)
-    assert net.raw
+    assert net.skips_standardisation
 
 
 def test_a_network_is_loaded_without_the_file_it_began_from(
@@ -241,7 +241,7 @@ def test_a_network_is_loaded_without_the_file_it_began_from(
     _, path = listener(max_length=200)
     net = begun(128, model=DISTILLED, weights=str(path), depth=3)
     again = AST(128, DISTILLED, weights="/nowhere/model.safetensors", depth=3).eval()
-    assert not again.raw
+    assert not again.skips_standardisation
     again.load_state_dict(net.state_dict())
     x = torch.randn(1, 150, 128)
     assert torch.equal(embed(again, x), embed(net, x))
@@ -250,8 +250,8 @@ def test_a_network_is_loaded_without_the_file_it_began_from(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"model": "tiny", "depth": 1}, "are not those of backbone.model=tiny"),
-        ({"model": DISTILLED}, "are not those of"),  # of which only two blocks are there
+        ({"model": "tiny", "depth": 1}, "the weights do not fit backbone.model=tiny"),
+        ({"model": DISTILLED}, "the weights do not fit"),  # of which only two blocks are there
         ({"model": "deit_small_distilled_patch16_224", "depth": 1}, "size mismatch"),
     ],
 )
@@ -269,7 +269,7 @@ def test_an_audiomae_that_was_tuned_is_not_taken_for_one_that_was_not(tmp_path: 
 
 def test_what_holds_no_transformer_is_refused(tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"are not those of backbone\.model=tiny.*patch_embed"):
+    with pytest.raises(UserError, match=r"the weights do not fit backbone\.model=tiny.*patch_embed"):
         begun(128, model="tiny", weights=str(tmp_path / "other.safetensors"))
     with pytest.raises(UserError, match="there is no such file of weights"):
         begun(128, model="tiny", weights=str(tmp_path / "nowhere.pth"))

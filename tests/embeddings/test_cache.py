@@ -92,7 +92,7 @@ def test_what_learns_gets_its_gradient_and_what_is_frozen_none(x: Tensor, tmp_pa
 @pytest.mark.parametrize("kind", [Average, Twice])
 def test_a_network_with_a_forward_of_its_own_is_kept_whole(kind: type[Backbone], x: Tensor, tmp_path: Path) -> None:
     net = kind(12).eval()
-    assert net.whole
+    assert not net.splittable
     kept = EmbeddingCache(net, net.steps, tmp_path)
     for _ in range(2):
         torch.testing.assert_close(kept.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
