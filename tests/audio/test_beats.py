@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from etude.audio.beats import KERNEL, percussive, running_median, track
+from etude.audio.beats import KERNEL, percussive, running_median, track_beats
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.sources.demo import HOME
@@ -103,7 +103,7 @@ def test_beats_are_librosas(path: Path) -> None:
     audio = decode(path, 22050)
     expected = librosa.beat.beat_track(y=librosa.effects.hpss(audio)[1], sr=22050)[1]
     assert len(expected) > 5
-    np.testing.assert_array_equal(track(audio, LogMelChroma()), expected)
+    np.testing.assert_array_equal(track_beats(audio, LogMelChroma()), expected)
 
 
 @pytest.mark.parametrize("front", FRONTS, ids=name)
@@ -111,13 +111,13 @@ def test_beats_are_librosas_with_other_windows(front: LogMelChroma) -> None:
     audio = decode(CLIPS[2], front.rate)
     expected = beats_of(audio, front)
     assert len(expected) > 5
-    np.testing.assert_array_equal(track(audio, front), expected)
+    np.testing.assert_array_equal(track_beats(audio, front), expected)
 
 
 def test_bands_and_range_of_the_front_end_move_no_beat() -> None:
     audio = decode(CLIPS[3], 22050)
     fronts = [LogMelChroma(), LogMelChroma(n_mels=16, fmin=500.0, fmax=4000.0, top_db=20.0, ref="one", sync="beat")]
-    one, other = (track(audio, front) for front in fronts)
+    one, other = (track_beats(audio, front) for front in fronts)
     np.testing.assert_array_equal(one, other)
 
 
@@ -126,7 +126,7 @@ def test_a_metronome_is_followed() -> None:
     audio = np.zeros(10 * 22050, np.float32)
     for start in range(0, len(audio), 11025):
         audio[start : start + 200] = np.random.default_rng(0).uniform(-1, 1, 200)
-    seconds = track(audio, LogMelChroma()) * 512 / 22050
+    seconds = track_beats(audio, LogMelChroma()) * 512 / 22050
     assert len(seconds) >= 16
     assert np.abs(seconds / 0.5 - np.round(seconds / 0.5)).max() * 0.5 < 2 * 512 / 22050
     np.testing.assert_allclose(np.diff(seconds), 0.5, atol=2 * 512 / 22050)
@@ -160,7 +160,7 @@ def constant_q_twin(audio: np.ndarray, beats: np.ndarray) -> np.ndarray:
 
 def test_constant_q_goes_with_the_beat_too() -> None:
     audio, front = decode(CLIPS[0], 22050), LogMelChroma(chroma="cqt", tuning=None, sync="beat")
-    expected = constant_q_twin(audio, track(audio, front))
+    expected = constant_q_twin(audio, track_beats(audio, front))
     np.testing.assert_allclose(frames(audio, front)[:, 128:], expected, atol=1e-5, rtol=0)
 
 
@@ -183,7 +183,7 @@ def test_a_sound_without_a_beat_is_one_frame(kind: str) -> None:
         warnings.filterwarnings("ignore", "n_fft=")
         assert len(beats_of(audio, front)) == 0
         expected = twin(audio, front, np.array([0]))  # librosa makes nothing at all of no beats
-    assert track(audio, front).shape == (0,)
+    assert track_beats(audio, front).shape == (0,)
     made = frames(audio, front)
     assert made.shape == (1, 140)
     np.testing.assert_allclose(made, expected, atol=1e-3, rtol=0)
@@ -193,7 +193,7 @@ def test_a_sound_of_one_beat_is_two_frames() -> None:
     audio = np.zeros(22050, np.float32)
     audio[11025:11225] = np.random.default_rng(1).uniform(-1, 1, 200)
     front = LogMelChroma(sync="beat")
-    beats = track(audio, front)
+    beats = track_beats(audio, front)
     assert len(beats) == 1
     assert abs(int(beats[0]) - 11025 // 512) <= 2
     np.testing.assert_allclose(frames(audio, front), twin(audio, front, beats), atol=1e-3, rtol=0)

@@ -54,7 +54,7 @@ def test_frames_of_a_batch_are_those_of_each_clip(front: FrontEnd, columns: tupl
 @pytest.mark.parametrize(
     ("front", "said"),
     [
-        (LogMelChroma(sync="beat"), "frames by the beat"),
+        (LogMelChroma(sync="beat"), "beat-synchronous frames"),
         (LogMelChroma(chroma="cqt"), "constant-Q chroma"),
         (LogMelChroma(tuning=None), "a tuning that is estimated for each clip"),
         (ImageFront(), "the front end ImageFront"),
@@ -63,7 +63,7 @@ def test_frames_of_a_batch_are_those_of_each_clip(front: FrontEnd, columns: tupl
     ids=str,
 )
 def test_what_no_graph_can_do_is_refused(front: FrontEnd, said: str) -> None:
-    with pytest.raises(UserError, match=f"^{said}.* cannot be part of a graph .*: input=frames$"):
+    with pytest.raises(UserError, match=f"^{said}.* cannot be part of a graph .* input=frames$"):
         front.as_module((0, front.bins))
 
 

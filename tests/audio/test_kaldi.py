@@ -96,7 +96,7 @@ def test_a_front_end_is_made_again_from_plain_values(front: EfficientATFront | A
 
 
 def test_what_these_front_ends_lack_is_said() -> None:
-    with pytest.raises(ValueError, match=r"feature\.sync=beat: ASTFront makes frames by the hop only"):
+    with pytest.raises(ValueError, match=r"feature\.sync=beat: ASTFront supports only feature\.sync=none"):
         Feature("mel", "beat", ASTFront())
     with pytest.raises(ValueError, match=r"feature\.view=chroma: this front end makes no chroma"):
         Feature("chroma", "none", EfficientATFront())

@@ -59,7 +59,7 @@ def test_sound_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^feature=image: takes images, and demo holds sound; [^\n]*feature=mel$"):
         open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="sound needs another feature"):
+    with pytest.raises(UserError, match="use another feature for sound"):
         ImageFront().frames(np.zeros(50, np.float32))
 
 
