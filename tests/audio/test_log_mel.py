@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from etude.audio.decode import decode
-from etude.audio.frontend import spectrum
+from etude.audio.frontend import power_spectrum
 from etude.audio.log_mel import LogMelChroma, estimate_tuning, frames
 from etude.config.instantiate import make
 from etude.data.sources.demo import HOME
@@ -222,7 +222,7 @@ def librosa_tuning(power: np.ndarray, rate: int, n_chroma: int) -> float:
 
 
 def ours(audio: np.ndarray, rate: int, n_fft: int, n_chroma: int) -> float:
-    return estimate_tuning(spectrum(audio, LogMelChroma(rate, n_fft)).numpy(), rate, n_chroma)
+    return estimate_tuning(power_spectrum(audio, LogMelChroma(rate, n_fft)).numpy(), rate, n_chroma)
 
 
 @pytest.mark.parametrize("path", TUNED, ids=lambda path: path.stem)
@@ -264,7 +264,7 @@ def test_sounds_without_a_pitch_have_librosas_estimate_too(kind: str) -> None:
         "a click": np.eye(1, 22050, 11000)[0],
         "100 samples": rng.standard_normal(100),
     }[kind].astype(np.float32)
-    power = spectrum(audio, LogMelChroma()).numpy()
+    power = power_spectrum(audio, LogMelChroma()).numpy()
     expected = librosa_tuning(power, 22050, 12)
     assert estimate_tuning(power, 22050) == expected
     if kind == "silence":

@@ -60,7 +60,7 @@ def test_what_is_missing_has_no_loss_and_no_gradient(case: tuple[Target, Tensor,
     target, out, y = case
     out.requires_grad_()
     loss = target.loss(out, y)
-    assert target.known(y).tolist() == [True, False, True, True, False]
+    assert target.has_label(y).tolist() == [True, False, True, True, False]
     assert loss[[1, 4]].tolist() == [0, 0]
     torch.testing.assert_close(loss[[0, 2, 3]], target.loss(out[[0, 2, 3]], y[[0, 2, 3]]))
     loss.sum().backward()

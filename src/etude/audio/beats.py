@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.filterbanks import FilterBank, mel_filters
-from etude.audio.frontend import FrontEnd, decibels, spectrum
+from etude.audio.frontend import FrontEnd, convert_to_decibels, power_spectrum
 from etude.audio.numba_lock import first_use
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def track_beats(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     """
     rate, hop = front.rate, front.hop_length
     # onsets over all frequencies, with a range of 80 dB, as in librosa
-    power = spectrum(percussive(audio, front), front, FilterBank(mel_filters(rate, front.n_fft, BANDS)))
-    decibels(power, "one")
+    power = power_spectrum(percussive(audio, front), front, FilterBank(mel_filters(rate, front.n_fft, BANDS)))
+    convert_to_decibels(power, "one")
     with first_use("beats"):
         import librosa
 

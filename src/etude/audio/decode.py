@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from etude.audio.formats import DecodeError, TooLongError, ffmpeg
-from etude.audio.formats.containers import Segment, SegmentFile, segments
+from etude.audio.formats.containers import Segment, SegmentFile, find_segments
 from etude.audio.plausibility import SoundStatistics
 
 if TYPE_CHECKING:
@@ -130,45 +130,47 @@ def _sounds(path: Path) -> Iterator[_Sound]:
         raise DecodeError(f"{path}: is empty, 0 bytes")
     if reason := _not_sound(path):
         raise DecodeError(f"{path}: {reason}")
-    found = segments(path)
-    for segment in found:
+    segments = find_segments(path)
+    for segment in segments:
         if segment.damage:
             raise DecodeError(f"{path}: is truncated: {segment.damage}")
-    if not found[0].covers(size):
-        yield from _joined(path, found)
+    if not segments[0].covers(size):
+        yield from _decode_segments(path, segments)
         return
     try:
         # file names may contain any bytes
         file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
     except soundfile.LibsndfileError as error:
-        reason = _reason(error)
+        reason = _libsndfile_reason(error)
         if "does not exist" in reason:  # libsndfile's message for a file that is not an MP3
             reason = "it contains no sound in a format that libsndfile supports"
-        if found[0].share < COMPLETE:  # ffmpeg would accept the truncated file
-            raise DecodeError(f"{path}: is truncated, only {100 * found[0].share:.0f} % of it is present") from error
+        if segments[0].share < COMPLETE:  # ffmpeg would accept the truncated file
+            raise DecodeError(f"{path}: is truncated, only {100 * segments[0].share:.0f} % of it is present") from error
         opened = ffmpeg.open_stream(path, reason)
         yield _Sound(opened.rate, opened.seconds, _complete(path, opened))
         return
     with file:
-        yield _open_sound(path, file, found[0])
+        yield _open_sound(path, file, segments[0])
 
 
-def _joined(path: Path, found: list[Segment]) -> Iterator[_Sound]:
+def _decode_segments(path: Path, segments: list[Segment]) -> Iterator[_Sound]:
     """Yield the sounds of a file that libsndfile would not decode completely."""
     import soundfile
 
-    for segment in found:
+    for segment in segments:
         with SegmentFile(path, segment) as source:
             try:
                 file = soundfile.SoundFile(source)
             except soundfile.LibsndfileError as error:
-                joined = f"; it contains {len(found)} concatenated files: split them" if len(found) > 1 else ""
-                raise DecodeError(f"{path}: is broken ({_reason(error)} at byte {segment.start:,}{joined})") from error
+                joined = f"; it contains {len(segments)} concatenated files: split them" if len(segments) > 1 else ""
+                raise DecodeError(
+                    f"{path}: is broken ({_libsndfile_reason(error)} at byte {segment.start:,}{joined})"
+                ) from error
             with file:
                 yield _open_sound(path, file, segment)
 
 
-def _reason(error: Exception) -> str:
+def _libsndfile_reason(error: Exception) -> str:
     """Return libsndfile's message without the file name."""
     return str(error).split(": ")[-1].strip(" .")
 
@@ -196,7 +198,7 @@ def _blocks(path: Path, file: SoundFile) -> Blocks:
             count += len(block)
             yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DecodeError(f"{path}: is broken ({_reason(error)})") from error
+        raise DecodeError(f"{path}: is broken ({_libsndfile_reason(error)})") from error
     _check_complete(path, count / file.samplerate, len(file) / file.samplerate)
 
 

@@ -17,7 +17,7 @@ COPIED = 128_000  # bytes; a smaller OGG or MP3 is copied unchanged
 SUFFIXES = {("OGG", "VORBIS"): ".ogg", ("MP3", "MPEG_LAYER_III"): ".mp3"}
 
 
-def excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED) -> dict[str, Any]:
+def write_excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED) -> dict[str, Any]:
     """Write the beginning of a sound file as a small sound file.
 
     A small Ogg Vorbis or MP3 file is copied. Other files are encoded as mono Ogg Vorbis at 22,050 Hz.

@@ -119,7 +119,7 @@ def not_exportable(component: str) -> UserError:
     )
 
 
-def spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None) -> Tensor:
+def power_spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None) -> Tensor:
     """Compute the power spectrum of a clip, or the output of a filter bank over it.
 
     Args:
@@ -157,7 +157,7 @@ def spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None)
     return out
 
 
-def decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
+def convert_to_decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
     """Convert power (T, F) to dB in place, as librosa.power_to_db.
 
     Args:

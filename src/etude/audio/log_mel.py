@@ -18,7 +18,7 @@ import numpy as np
 from etude.audio import filterbanks
 from etude.audio.beats import synchronise, track_beats
 from etude.audio.filterbanks import FilterBank
-from etude.audio.frontend import FrontEnd, decibels, not_exportable, spectrum
+from etude.audio.frontend import FrontEnd, convert_to_decibels, not_exportable, power_spectrum
 from etude.audio.numba_lock import first_use
 from etude.errors import UserError
 
@@ -170,12 +170,12 @@ def frames(audio: np.ndarray, front: LogMelChroma, at: np.ndarray | None = None,
     """
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be (N,) with N > 0, got {audio.shape}")
-    out = _powers(audio, front) if pitched else spectrum(audio, front, _bank(front, None))
+    out = _powers(audio, front) if pitched else power_spectrum(audio, front, _bank(front, None))
     if pitched:
         _normalise_chroma(out[:, front.n_mels :])
     if front.sync == "beat":
         out = synchronise(out, track_beats(audio, front) if at is None else at)
-    decibels(out[:, : front.n_mels], front.ref, front.top_db)
+    convert_to_decibels(out[:, : front.n_mels], front.ref, front.top_db)
     return out.numpy()
 
 
@@ -184,11 +184,11 @@ def _powers(audio: np.ndarray, front: LogMelChroma) -> Tensor:
     import torch
 
     if front.chroma == "cqt":
-        mel = spectrum(audio, front, _bank(front, None))
+        mel = power_spectrum(audio, front, _bank(front, None))
         return torch.cat([mel, torch.from_numpy(_constant_q(audio, front))], 1)
     if front.tuning is not None:
-        return spectrum(audio, front, _bank(front, front.tuning))
-    power = spectrum(audio, front)
+        return power_spectrum(audio, front, _bank(front, front.tuning))
+    power = power_spectrum(audio, front)
     bank = _bank(front, estimate_tuning(power.numpy(), front.rate, front.n_chroma))
     return bank.apply(power, torch.empty(len(power), bank.width))
 

@@ -38,12 +38,12 @@ class LossWeighting(nn.Module):
         super().__init__()
         self.weights: dict[str, Tensor | float] = dict.fromkeys(targets, 1.0)
 
-    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:
         """Combine the losses of all targets.
 
         Args:
             losses: Mean loss of each target over its labelled clips, ().
-            known: Whether any clip of the batch has a label of the target, () bool; None means that all targets have.
+            has_labels: Whether any clip of the batch has a label of each target, () bool; None if all targets have.
 
         Returns:
             The loss that is minimised, ().
@@ -85,7 +85,7 @@ class WeightedSum(LossWeighting):
             )
         self.weights |= {name: float(weight) for name, weight in weights.items()}
 
-    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:
         """Compute the weighted sum of the losses."""
         return super().forward({name: self.weights[name] * loss for name, loss in losses.items()})
 
@@ -101,7 +101,7 @@ class RandomWeighting(LossWeighting):
     baseline.
     """
 
-    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:
         """Compute the randomly weighted sum; in evaluation all weights are 1, which keeps losses comparable."""
         count = len(losses)
         drawn = count * torch.randn(count).softmax(0) if self.training else torch.ones(count)
@@ -135,7 +135,7 @@ class UncertaintyWeighting(LossWeighting):
         self.rate, self.share = rate, {name: {"label": 1.0, "scalar": 0.5}[kind] for name, kind in targets.items()}
         self.log_variance = nn.ParameterDict({module_key(name): nn.Parameter(torch.zeros(())) for name in targets})
 
-    def forward(self, losses: dict[str, Tensor], known: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:
         """Compute the sum of losses weighted by uncertainty."""
         terms = []
         for name, loss in losses.items():
@@ -144,8 +144,8 @@ class UncertaintyWeighting(LossWeighting):
             s = learned + (self.rate - 1) * learned.detach()
             weight = self.share[name] * (-s).exp()
             self.weights[name] = weight.detach()
-            has_labels = 1.0 if known is None else known[name].to(loss)
-            terms.append(weight * loss + has_labels * s / 2)
+            present = 1.0 if has_labels is None else has_labels[name].to(loss)
+            terms.append(weight * loss + present * s / 2)
         return torch.stack(terms).sum()
 
     def before_step(self) -> None:

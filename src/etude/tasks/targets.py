@@ -44,7 +44,7 @@ class Target:
     size: int
     kind: str
 
-    def known(self, y: Tensor) -> Tensor:
+    def has_label(self, y: Tensor) -> Tensor:
         """Return the mask of true values (B,) that are not missing, (B,) bool."""
         raise NotImplementedError
 
@@ -65,9 +65,9 @@ class Target:
         if out.ndim != 2 or out.shape != (len(y), self.size) or y.ndim != 1:
             raise ValueError(f"{self.name}: outputs must be (B, {self.size}) and true values (B,), "
                              f"got {tuple(out.shape)} and {tuple(y.shape)}")  # fmt: skip
-        known = self.known(y)
-        each = self._each(out.float(), torch.where(known, y, torch.zeros_like(y)))
-        return torch.where(known, each, torch.zeros_like(each))
+        labelled = self.has_label(y)
+        each = self._each(out.float(), torch.where(labelled, y, torch.zeros_like(y)))
+        return torch.where(labelled, each, torch.zeros_like(each))
 
     def predict(self, out: Tensor) -> Tensor:
         """Convert outputs (B, K) to probabilities (B, K) or values (B,)."""
@@ -107,7 +107,7 @@ class Label(Target):
             counts = torch.tensor(spec["counts"], dtype=torch.float32)
             self.weight = counts.sum() / ((counts > 0).sum() * counts.clamp(min=1))
 
-    def known(self, y: Tensor) -> Tensor:
+    def has_label(self, y: Tensor) -> Tensor:
         """Return the mask of true values that are not -1, the missing class."""
         return y >= 0
 
@@ -151,7 +151,7 @@ class Scalar(Target):
         self.name, self.criterion, self.bounded = name, LOSSES[loss], bounded
         self.low, self.high = float(spec["low"]), float(spec["high"])
 
-    def known(self, y: Tensor) -> Tensor:
+    def has_label(self, y: Tensor) -> Tensor:
         """Return the mask of true values that are not NaN, the missing value."""
         return ~y.isnan()
 

@@ -45,7 +45,7 @@ class Task(nn.Module):
         out: dict[str, Tensor],
         y: dict[str, Tensor],
         weight: Tensor | None = None,
-        known: dict[str, Tensor] | None = None,
+        counts: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the weighted loss and the loss of each target.
 
@@ -53,7 +53,7 @@ class Task(nn.Module):
             out: Outputs (B, K) by target.
             y: True values (B,) by target; missing ones are masked.
             weight: Weight of each clip (B,), at least 0; None for equal weights.
-            known: Result of `known` for these values, if it was computed before; it requires communication between
+            counts: Result of `count_labels` for these values, if computed before; it needs communication between
                 devices.
 
         Returns:
@@ -61,14 +61,14 @@ class Task(nn.Module):
             devices, the mean of these losses over devices is the mean over all labelled clips of the step, also where a
             device has few of them.
         """
-        each, devices, known = {}, self.devices(), known or self.known(y, weight)
+        each, devices, counts = {}, self.devices(), counts or self.count_labels(y, weight)
         for name, target in self.targets.items():
             losses = target.loss(out[name], y[name])
             total = losses.sum() if weight is None else (weight * losses).sum()
-            each[name] = devices * total / torch.where(known[name] > 0, known[name], 1)
-        return self.weighting(each, {name: count > 0 for name, count in known.items()}), each
+            each[name] = devices * total / torch.where(counts[name] > 0, counts[name], 1)
+        return self.weighting(each, {name: count > 0 for name, count in counts.items()}), each
 
-    def known(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
+    def count_labels(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
         """Count the labelled clips of each target on all devices, or sum their weights.
 
         Args:
@@ -78,8 +78,8 @@ class Task(nn.Module):
         Returns:
             Count or weight of each target, ().
         """
-        labelled = {name: target.known(y[name]) for name, target in self.targets.items()}
-        counts = {name: (known if weight is None else weight * known).sum() for name, known in labelled.items()}
+        labelled = {name: target.has_label(y[name]) for name, target in self.targets.items()}
+        counts = {name: (mask if weight is None else weight * mask).sum() for name, mask in labelled.items()}
         if self.devices() == 1:
             return counts
         total = torch.stack(list(counts.values()))

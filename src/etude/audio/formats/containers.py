@@ -161,7 +161,7 @@ class SegmentFile(io.RawIOBase):
         super().close()
 
 
-def segments(path: Path) -> list[Segment]:
+def find_segments(path: Path) -> list[Segment]:
     """Return the sounds in a file.
 
     Args:
@@ -178,7 +178,7 @@ def segments(path: Path) -> list[Segment]:
         ):  # only large files, because truncation of a mapped file by another program crashes the process
             data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] >= b"\xe0"):
-            return [Segment(run.start, run.end, run.header, run.share) for run in mp3.repaired(data)]
+            return [Segment(run.start, run.end, run.header, run.share) for run in mp3.find_repaired_runs(data)]
         if data[:4] == b"OggS":
             return _ogg(data)
         if data[:4] == b"fLaC":
@@ -190,7 +190,7 @@ def segments(path: Path) -> list[Segment]:
 
 def _riff(data: Content) -> list[Segment]:
     """Return the segments of a WAV or AIFF file."""
-    found: list[Segment] = []
+    segments: list[Segment] = []
     start = 0
     while True:
         order: Any = "little" if data[start : start + 4] in (b"RIFF", b"RF64") else "big"
@@ -200,8 +200,8 @@ def _riff(data: Content) -> list[Segment]:
         end = start + 8 + size + size % 2
         following = data[end : end + 4] + data[end + 8 : end + 12]
         if following not in (b"RIFFWAVE", b"RIFXWAVE", b"RF64WAVE", b"FORMAIFF", b"FORMAIFC"):
-            return [*found, _chunked(data, start, order)]
-        found.append(Segment(start, end))
+            return [*segments, _chunked(data, start, order)]
+        segments.append(Segment(start, end))
         start = end
 
 
@@ -265,11 +265,11 @@ def _share(data: Content) -> float:
 def _flac(data: Content) -> list[Segment]:
     """Return the segments of a FLAC file."""
     starts = [0, *(at for at in find_all(data, FLAC_START) if at)]
-    found = []
+    segments = []
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         header = repaired_header(data, start, end)
-        found.append(Segment(start + len(header), end, header))
-    return found
+        segments.append(Segment(start + len(header), end, header))
+    return segments
 
 
 def _ogg(data: Content) -> list[Segment]:
@@ -277,21 +277,21 @@ def _ogg(data: Content) -> list[Segment]:
 
     A new segment begins where streams begin after data of other streams.
     """
-    found: list[Segment] = []
+    segments: list[Segment] = []
     start = at = seen = 0
     ended, begun = False, False
 
     def close(end: int, damage: str = "") -> None:
         """Append the current segment."""
         damage = damage or ("" if ended else "its end-of-stream flag is missing")
-        found.append(Segment(start, end, damage=damage))
+        segments.append(Segment(start, end, damage=damage))
 
     while (at := data.find(b"OggS", at)) >= 0:
         flags, count = data[at + 5 : at + 6], data[at + 26 : at + 27]
         table = data[at + 27 : at + 27 + count[0]] if count else b""
         if not count or len(table) < count[0] or at + 27 + len(table) + sum(table) > len(data):
             close(len(data), "its last page is incomplete")
-            return found
+            return segments
         if flags[0] & BOS and begun:
             close(at)
             start, ended, begun = at, False, False
@@ -301,4 +301,4 @@ def _ogg(data: Content) -> list[Segment]:
             release(data, seen)
             seen += STEP
     close(len(data))
-    return found
+    return segments

@@ -66,7 +66,7 @@ class Run:
         return min(1.0, self.frames / self.stated) if self.stated else 1.0
 
 
-def repaired(data: mmap.mmap | bytes) -> list[Run]:
+def find_repaired_runs(data: mmap.mmap | bytes) -> list[Run]:
     """Return the runs of frames in a file, with a header for those whose length decoders would estimate wrongly.
 
     Args:
@@ -75,26 +75,26 @@ def repaired(data: mmap.mmap | bytes) -> list[Run]:
     Returns:
         At least one run; a single run from the first to the last byte if there is nothing to repair.
     """
-    found = runs(data)
-    for run in found:
-        slack = len(data) - run.end if len(found) == 1 else 0  # tags after the frames are included in the estimate
+    runs = find_runs(data)
+    for run in runs:
+        slack = len(data) - run.end if len(runs) == 1 else 0  # tags after the frames are included in the estimate
         if run.stated is None:
             wrong = len(run.kinds) > 1 or slack > MARGIN * (run.end - run.start)
         else:
             wrong = run.frames > (1 + MARGIN) * run.stated + FEWEST
         if wrong:
-            run.header = xing(run.first, run.frames + (run.stated is not None), run.end - run.start)
-    if (len(found) == 1 and not found[0].header) or not found:
-        complete = found[0] if found else Run(0, 0, b"")
+            run.header = xing_frame(run.first, run.frames + (run.stated is not None), run.end - run.start)
+    if (len(runs) == 1 and not runs[0].header) or not runs:
+        complete = runs[0] if runs else Run(0, 0, b"")
         complete.start, complete.end = 0, len(data)
         return [complete]
-    return found
+    return runs
 
 
-def runs(data: mmap.mmap | bytes) -> list[Run]:
+def find_runs(data: mmap.mmap | bytes) -> list[Run]:
     """Return the runs of Layer III frames in a file, without runs of very few frames."""
     marks = _marks(data)
-    found: list[Run] = []
+    runs: list[Run] = []
     at = end = seen = tries = 0
     while at + 4 <= len(data) and tries < TRIES:
         length = LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0) if data[at] == 0xFF else 0
@@ -104,14 +104,14 @@ def runs(data: mmap.mmap | bytes) -> list[Run]:
             tries += 1
             continue
         first = data[at : at + 4]
-        if not found or at in marks or at - end > JUNK or _kind(first) != _kind(found[-1].first):
+        if not runs or at in marks or at - end > JUNK or _kind(first) != _kind(runs[-1].first):
             if not _follows(data, at, length):  # bytes that resemble a frame
                 at += 1
                 tries += 1
                 continue
-            found.append(Run(at, at, first, stated=marks.get(at)))
-            found[-1].frames -= at in marks
-        run = found[-1]
+            runs.append(Run(at, at, first, stated=marks.get(at)))
+            runs[-1].frames -= at in marks
+        run = runs[-1]
         run.frames += at + length <= len(data)
         run.kinds.add(first[2] & 0xFC)
         at = end = min(at + length, len(data))
@@ -119,10 +119,10 @@ def runs(data: mmap.mmap | bytes) -> list[Run]:
         if at - seen > STEP:
             release(data, seen)
             seen += STEP
-    return [run for run in found if run.frames >= FEWEST]
+    return [run for run in runs if run.frames >= FEWEST]
 
 
-def xing(first: bytes, frames: int, size: int) -> bytes:
+def xing_frame(first: bytes, frames: int, size: int) -> bytes:
     """Return a frame with a Xing header.
 
     Args:
@@ -150,18 +150,18 @@ def _side(first: bytes) -> int:
 
 def _marks(data: mmap.mmap | bytes) -> dict[int, int | None]:
     """Return the number of frames stated in each Xing, Info or VBRI header, by the first byte of its frame."""
-    found: dict[int, int | None] = {}
+    counts: dict[int, int | None] = {}
     for name in (b"Xing", b"Info", b"VBRI"):
         for at in find_all(data, name):
             for side in (32,) if name == b"VBRI" else (32, 17, 9):
                 first = data[max(0, at - 4 - side) : at - side]
                 if len(first) == 4 and first[0] == 0xFF and first[1] << 8 | first[2] in LENGTHS:
                     if name == b"VBRI":
-                        found[at - 36] = int.from_bytes(data[at + 14 : at + 18], "big")
+                        counts[at - 36] = int.from_bytes(data[at + 14 : at + 18], "big")
                     elif _side(first) == side:
                         counted = data[at + 7 : at + 8] != b"" and data[at + 7] & 1
-                        found[at - 4 - side] = int.from_bytes(data[at + 8 : at + 12], "big") if counted else None
-    return found
+                        counts[at - 4 - side] = int.from_bytes(data[at + 8 : at + 12], "big") if counted else None
+    return counts
 
 
 def _next(data: mmap.mmap | bytes, at: int) -> int:
