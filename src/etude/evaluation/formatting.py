@@ -22,6 +22,19 @@ NAMES = {
     for score in ("precision", "recall", "f1")
 }
 """What a metric is called in print."""
+METRIC_ORDER = {
+    "label": [
+        "macro_f1",
+        "macro_precision",
+        "macro_recall",
+        "accuracy",
+        "weighted_f1",
+        "weighted_precision",
+        "weighted_recall",
+    ],
+    "scalar": ["spearman", "pearson", "ccc", "r2", "mse", "mae", "rmse"],
+}
+"""Metrics of a target in the order of a report, by kind. Micro scores equal accuracy for single labels."""
 
 UNDEFINED = "undefined"
 

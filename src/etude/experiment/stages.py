@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import RunError, UserError
+from etude.evaluation.baselines import mel_statistics
+from etude.evaluation.predictions import assemble_predictions
+from etude.experiment import provenance
 from etude.files import atomic
+from etude.files.safe_read import read_checkpoint
+from etude.loggers.base import tracked
+from etude.loggers.finished_run import FinishedRun
+from etude.reports import run_report, worst_errors
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics, write_predictions, write_record, write_split
 from etude.system import signals
@@ -28,13 +35,12 @@ from etude.training.build import (
 )
 from etude.training.checkpointing import restoring
 from etude.training.frozen_features import frozen_cache
+from etude.training.learner import Learner
 from etude.training.memory_errors import explain_memory_errors, of_memory
 
 if TYPE_CHECKING:
     import pandas as pd
     from pytorch_lightning import Trainer
-
-    from etude.training.learner import Learner
 
 
 log = logging.getLogger(__name__)
@@ -59,9 +65,6 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
 
     import torch
     from pytorch_lightning import seed_everything
-
-    from etude.loggers.base import tracked
-    from etude.loggers.finished_run import FinishedRun
 
     warnings.filterwarnings(
         "ignore",
@@ -208,8 +211,6 @@ def say(data: MusicData, learner: Learner) -> None:
 
 def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """How training went: the epoch whose weights were kept, its score where one chose it, epochs run."""
-    from etude.files.safe_read import read_checkpoint
-
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
@@ -227,9 +228,6 @@ def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
 def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
     """The table of predictions of validation and test by what was kept; None on all processes but the first."""
     import numpy as np
-
-    from etude.evaluation.baselines import mel_statistics
-    from etude.evaluation.predictions import assemble_predictions
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     trainer.test(learner, dataloaders=data.test_dataloader(), ckpt_path=best, weights_only=True, verbose=False)
@@ -264,9 +262,6 @@ def finish(
 ) -> dict[str, Any]:
     """Write the table, the record, the split, what was got most wrong, metrics.json and report.html."""
     import pandas as pd
-
-    from etude.experiment import provenance
-    from etude.reports import worst_errors
 
     run = RunFolder(folder)
     choices = config.get("choices") or {}
@@ -304,8 +299,6 @@ def predicted(run: RunFolder) -> bool:
 
 def measured(run: RunFolder) -> dict[str, Any]:
     """Write metrics.json and report.html from the table of predictions; returns the content of metrics.json."""
-    from etude.reports import run_report
-
     write_metrics(run)
     run_report.write_report(run)
     return run.metrics
@@ -313,9 +306,6 @@ def measured(run: RunFolder) -> dict[str, Any]:
 
 def complete(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     """Finish a run whose predictions are on disk: measure, report, and hand the results to the trackers."""
-    from etude.loggers.base import tracked
-    from etude.loggers.finished_run import FinishedRun
-
     result = measured(run)
     with tracked(build_loggers(config, run.path)) as trackers:
         for tracker in trackers:
