@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -181,6 +182,12 @@ class AST(Backbone):
     def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
         """Collate states as in the base class, with a new mask of valid tokens."""
         return State.of(*super().together(values, lengths))
+
+    def token_weights(self, count: int) -> Tensor:
+        """Return the weight of each of `count` tokens of an unpadded clip in the embedding (count,), with sum 1."""
+        weights = torch.zeros(count)
+        weights[slice(self.patches.tokens.shape[1], None) if self.mean else slice(self.read)] = 1
+        return weights / weights.sum()
 
     def for_export(self) -> Self:
         """Return a copy that always computes a token mask."""

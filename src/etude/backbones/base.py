@@ -90,6 +90,10 @@ class Backbone(nn.Module):
             state = self.step(step, state)
         return self.end(state)
 
+    def reversed_modules(self) -> Sequence[nn.Module]:
+        """Return the modules that process a clip from its end to its beginning."""
+        return ()
+
     def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
         """Collate the states of clips that passed the first steps separately.
 

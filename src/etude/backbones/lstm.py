@@ -9,6 +9,7 @@ accepts packed sequences and skips padding, so clips are packed there. Both path
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -109,6 +110,10 @@ class LSTM(Backbone):
         copy = super().for_export()
         copy.packed = False
         return copy
+
+    def reversed_modules(self) -> Sequence[nn.Module]:
+        """Return the LSTMs of the backward direction."""
+        return list(self.backward_)
 
     def layers(self) -> list[nn.Module]:
         """Return the trainable layers from input to output; a learned read-out belongs to the last one."""

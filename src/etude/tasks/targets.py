@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,11 +38,16 @@ class Target:
         name: Column in the table of clips.
         size: Number of outputs of the head, K.
         kind: Kind of the column, `label` or `scalar`.
+        classes: Names of the classes of a label; empty for a scalar.
+        low, high: Range of a scalar.
     """
 
     name: str
     size: int
     kind: str
+    classes: Sequence[str] = ()
+    low: float = 0.0
+    high: float = 1.0
 
     def has_label(self, y: Tensor) -> Tensor:
         """Return the mask of true values (B,) that are not missing, (B,) bool."""
