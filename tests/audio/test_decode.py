@@ -1,4 +1,4 @@
-"""A file in any codec gives the samples that were written, and a broken one gives one sentence that names it."""
+"""Tests of decoding files of all codecs, and of the errors for broken files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 
 @pytest.fixture(scope="module")
 def clip() -> np.ndarray:
-    """Three seconds of a real clip, off full scale so that no codec clips it."""
+    """Return three seconds of a real clip, below full scale so that no codec clips it."""
     audio = decode(sorted((HOME / "clips" / "orchestral").iterdir())[0], 22050)[: 3 * 22050]
     return (0.8 * audio / np.abs(audio).max()).astype(np.float32)
 
@@ -39,20 +39,20 @@ def write(path: Path, audio: np.ndarray, rate: int = 22050, subtype: str | None 
 
 
 def encode(path: Path, audio: np.ndarray, rate: int, *options: str) -> Path:
-    """Write a file with ffmpeg, in the codec of its suffix."""
+    """Write a file by ffmpeg, in the codec of its suffix."""
     source = write(path.with_name("source.wav"), audio, rate)
     subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", str(source), *options, str(path)], check=True)
     return path
 
 
-def likeness(audio: np.ndarray, clip: np.ndarray) -> float:
-    """Error over power of what both have."""
+def relative_error(audio: np.ndarray, clip: np.ndarray) -> float:
+    """Return the mean squared error relative to the power, over the common length."""
     both = min(len(audio), len(clip))
     return float(np.square(audio[:both] - clip[:both]).mean() / np.square(clip).mean())
 
 
 def peak(audio: np.ndarray, rate: int) -> float:
-    """Frequency of the strongest partial, in Hz."""
+    """Return the frequency of the strongest partial, in Hz."""
     return float(np.argmax(np.abs(np.fft.rfft(audio * np.hanning(len(audio)))))) * rate / len(audio)
 
 
@@ -62,7 +62,7 @@ def peak(audio: np.ndarray, rate: int) -> float:
         ("a.wav", "PCM_U8", 2**-7),
         ("a.wav", "PCM_16", 2**-15),
         ("a.wav", "PCM_24", 2**-23),
-        ("a.wav", "PCM_32", 2**-24),  # what float32 resolves
+        ("a.wav", "PCM_32", 2**-24),  # the resolution of float32
         ("a.wav", "FLOAT", 0),
         ("a.wav", "DOUBLE", 0),
         ("a.flac", "PCM_16", 2**-15),
@@ -71,24 +71,24 @@ def peak(audio: np.ndarray, rate: int) -> float:
     ],
 )
 @pytest.mark.parametrize("channels", [1, 2])
-def test_lossless_is_exact_to_a_step(
+def test_lossless_codecs_are_exact_to_a_quantisation_step(
     name: str, subtype: str, step: float, channels: int, clip: np.ndarray, tmp_path: Path
 ) -> None:
-    given = clip if channels == 1 else np.stack([clip, -0.5 * clip], axis=1)
-    audio = decode(write(tmp_path / name, given, subtype=subtype), 22050)
+    signal = clip if channels == 1 else np.stack([clip, -0.5 * clip], axis=1)
+    audio = decode(write(tmp_path / name, signal, subtype=subtype), 22050)
     assert audio.dtype == np.float32
     assert audio.shape == clip.shape
-    expected = given if channels == 1 else given.mean(axis=1)
+    expected = signal if channels == 1 else signal.mean(axis=1)
     np.testing.assert_allclose(audio, expected, atol=step or 1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.mp3"])
-def test_lossy_keeps_length_place_and_sound(name: str, clip: np.ndarray, tmp_path: Path) -> None:
+def test_lossy_codecs_keep_length_timing_and_sound(name: str, clip: np.ndarray, tmp_path: Path) -> None:
     audio = decode(write(tmp_path / name, clip), 22050)
     assert audio.shape == clip.shape
-    error = likeness(audio, clip)
+    error = relative_error(audio, clip)
     assert error < 0.04
-    assert likeness(np.roll(audio, 20), clip) > 2 * error  # in place: no delay
+    assert relative_error(np.roll(audio, 20), clip) > 2 * error  # no delay
 
 
 @needs_ffmpeg
@@ -98,22 +98,22 @@ def test_lossy_keeps_length_place_and_sound(name: str, clip: np.ndarray, tmp_pat
         ("a.m4a", (), 0.05),
         ("a.opus", ("-ar", "48000"), 0.0),
         ("a.wma", (), 0.1),
-        ("a.aac", (), 0.1),  # bare frames: no header says how much of them is padding
+        ("a.aac", (), 0.1),  # without a header that states the padding
         ("a.mp3", ("-b:a", "128k"), 0.0),
         ("a.flac", (), 0.0),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 2])
-def test_what_ffmpeg_writes_is_read(
+def test_files_written_by_ffmpeg_are_decoded(
     name: str, options: tuple[str, ...], late: float, channels: int, clip: np.ndarray, tmp_path: Path
 ) -> None:
-    given = clip if channels == 1 else np.stack([clip, 0.25 * clip], axis=1)
-    audio = decode(encode(tmp_path / name, given, 22050, *options), 22050)
+    signal = clip if channels == 1 else np.stack([clip, 0.25 * clip], axis=1)
+    audio = decode(encode(tmp_path / name, signal, 22050, *options), 22050)
     assert abs(len(audio) - len(clip)) <= late * 22050 + 2
     expected = clip if channels == 1 else 0.625 * clip
     room = int(late * 22050)
     padded = np.concatenate([np.zeros(room, np.float32), audio])
-    assert min(likeness(padded[lag:], expected) for lag in range(2 * room + 1)) < 0.05
+    assert min(relative_error(padded[lag:], expected) for lag in range(2 * room + 1)) < 0.05
 
 
 def test_channels_are_averaged(clip: np.ndarray, tmp_path: Path) -> None:
@@ -136,16 +136,17 @@ def test_channels_are_averaged(clip: np.ndarray, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_tone_keeps_pitch_length_and_level_at_any_rate(name: str, native: int, channels: int, tmp_path: Path) -> None:
+def test_tone_keeps_pitch_length_and_level_at_any_rate(name: str, native: int, channels: int, tmp_path: Path) -> None:
     tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(native) / native)
-    given = tone if channels == 1 else np.stack([tone, 0.5 * tone], axis=1)
+    signal = tone if channels == 1 else np.stack([tone, 0.5 * tone], axis=1)
     path = tmp_path / name
     if name in ("a.m4a", "a.opus"):
-        encode(path, given, native, *(("-ar", "48000") if name == "a.opus" else ()))
+        encode(path, signal, native, *(("-ar", "48000") if name == "a.opus" else ()))
     else:
-        write(path, given, native)
+        write(path, signal, native)
     audio = decode(path, 22050)
-    assert abs(len(audio) - 22050) <= (0.15 * 22050 if name == "a.m4a" else 2)  # AAC: whole packets, 1024 samples each
+    # AAC consists of packets of 1024 samples
+    assert abs(len(audio) - 22050) <= (0.15 * 22050 if name == "a.m4a" else 2)
     middle = audio[5000:15000]
     assert peak(middle, 22050) == pytest.approx(1000, abs=2.3)
     level = 0.5 * (1 if channels == 1 else 0.75)
@@ -153,20 +154,20 @@ def test_a_tone_keeps_pitch_length_and_level_at_any_rate(name: str, native: int,
 
 
 @pytest.mark.parametrize(("native", "rate"), [(44100, 22050), (22050, 16000), (8000, 22050), (96000, 44100)])
-def test_another_rate_is_resampled_by_soxr(native: int, rate: int, clip: np.ndarray, tmp_path: Path) -> None:
+def test_other_rates_are_resampled_by_soxr(native: int, rate: int, clip: np.ndarray, tmp_path: Path) -> None:
     audio = decode(write(tmp_path / "a.wav", clip, native, subtype="FLOAT"), rate)
     np.testing.assert_allclose(audio, soxr.resample(clip, native, rate), atol=1e-6)
     assert len(audio) == round(len(clip) * rate / native)
 
 
-def test_a_tone_is_the_same_tone_at_another_rate(tmp_path: Path) -> None:
+def test_resampled_tone_equals_tone_at_that_rate(tmp_path: Path) -> None:
     tone = {rate: 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate) for rate in (22050, 44100)}
     audio = decode(write(tmp_path / "a.wav", tone[44100], 44100, subtype="FLOAT"), 22050)
     np.testing.assert_allclose(audio[500:-500], tone[22050][500:-500], atol=1e-4)
 
 
 def nothing(path: Path) -> None:
-    """Writes no file at all."""
+    """Write no file."""
 
 
 def folder(path: Path) -> None:
@@ -197,14 +198,14 @@ def music() -> np.ndarray:
     return decode(sorted((HOME / "clips" / "metal").iterdir())[0], 22050)[: 4 * 22050]
 
 
-def cut(share: float) -> Callable[[Path], None]:
-    """A writer of the first bytes of a file, as of a download that broke off."""
+def truncated(share: float) -> Callable[[Path], None]:
+    """Return a writer of the first bytes of a file, as of an interrupted download."""
 
-    def broken_off(path: Path) -> None:
+    def write_truncated(path: Path) -> None:
         write(path, music())
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
 
-    return broken_off
+    return write_truncated
 
 
 def header_alone(path: Path) -> None:
@@ -212,15 +213,15 @@ def header_alone(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:44])
 
 
-def rated(rate: int) -> Callable[[Path], None]:
-    """A writer of a WAV file whose header states a rate."""
+def with_rate(rate: int) -> Callable[[Path], None]:
+    """Return a writer of a WAV file whose header states the sample rate."""
 
-    def written(path: Path) -> None:
+    def write_with_rate(path: Path) -> None:
         write(path, music())
         content = path.read_bytes()
         path.write_bytes(content[:24] + rate.to_bytes(4, "little") + content[28:])
 
-    return written
+    return write_with_rate
 
 
 def pointer(path: Path) -> None:
@@ -243,12 +244,12 @@ def huge(path: Path) -> None:
     write(path, np.full(1000, 1e30, np.float32), subtype="FLOAT")
 
 
-def one_sample(path: Path) -> None:
+def single_sample(path: Path) -> None:
     write(path, np.full(1, 0.5, np.float32), 96000)
 
 
 @pytest.mark.parametrize(
-    ("broken", "name", "said"),
+    ("broken", "name", "message"),
     [
         (nothing, "a.wav", "there is no such file"),
         (folder, "a.wav", "there is no such file"),
@@ -256,68 +257,68 @@ def one_sample(path: Path) -> None:
         (text, "a.wav", "cannot be decoded"),
         (empty, "a.mp3", "is empty, 0 bytes"),
         (empty, "a.wav", "is empty, 0 bytes"),
-        (no_samples, "a.wav", "holds no samples"),
-        (header_alone, "a.wav", "holds no samples"),
+        (no_samples, "a.wav", "contains no samples"),
+        (header_alone, "a.wav", "contains no samples"),
         (not_a_number, "a.wav", "NaN or infinite"),
         (infinite, "a.wav", "NaN or infinite"),
-        (cut(0.5), "a.mp3", "is cut off, 2.0 s of 4.0 s are there"),
-        (cut(0.8), "a.mp3", "is cut off, 3.2 s of 4.0 s are there"),
-        (cut(0.5), "a.flac", "is broken ("),
-        (cut(0.99), "a.flac", "is broken ("),
-        (cut(0.5), "a.wav", "is cut off, 2.0 s of 4.0 s are there"),
-        (cut(0.5), "a.aiff", "is cut off, 2.0 s of 4.0 s are there"),
-        (cut(0.02), "a.ogg", "is cut off: its last page is not complete"),
-        (cut(0.5), "a.ogg", "is cut off: its last page is not complete"),
-        (rated(8), "a.wav", "has a sample rate of 8 Hz; rates from 1,000 to 768,000 Hz are read"),
-        (rated(2_000_000_000), "a.wav", "has a sample rate of 2,000,000,000 Hz"),
-        (pointer, "a.wav", "is a pointer of Git LFS and not the sound itself; git lfs pull fetches it"),
-        (annexed, "a.flac", "is a pointer of git-annex and not the sound itself"),
-        (html, "a.wav", "is an HTML page and no sound"),
-        (html, "a.mp3", "is an HTML page and no sound"),
+        (truncated(0.5), "a.mp3", "is truncated, only 2.0 s of 4.0 s are present"),
+        (truncated(0.8), "a.mp3", "is truncated, only 3.2 s of 4.0 s are present"),
+        (truncated(0.5), "a.flac", "is broken ("),
+        (truncated(0.99), "a.flac", "is broken ("),
+        (truncated(0.5), "a.wav", "is truncated, only 2.0 s of 4.0 s are present"),
+        (truncated(0.5), "a.aiff", "is truncated, only 2.0 s of 4.0 s are present"),
+        (truncated(0.02), "a.ogg", "is truncated: its last page is incomplete"),
+        (truncated(0.5), "a.ogg", "is truncated: its last page is incomplete"),
+        (with_rate(8), "a.wav", "has a sample rate of 8 Hz; rates from 1,000 to 768,000 Hz are supported"),
+        (with_rate(2_000_000_000), "a.wav", "has a sample rate of 2,000,000,000 Hz"),
+        (pointer, "a.wav", "is a Git LFS pointer and not the sound itself; run git lfs pull to download it"),
+        (annexed, "a.flac", "is a git-annex pointer and not the sound itself"),
+        (html, "a.wav", "is an HTML page and not sound"),
+        (html, "a.mp3", "is an HTML page and not sound"),
         (zeros, "a.mp3", "begins with zeros instead of a header"),
-        (huge, "a.wav", "holds samples of 1e+30, where 1 is full scale"),
-        (one_sample, "a.wav", "holds no samples at 22050 Hz: it has 1"),
+        (huge, "a.wav", "contains samples of 1e+30, where 1 is full scale"),
+        (single_sample, "a.wav", "contains no samples at 22050 Hz: it has 1"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_broken_file_is_named_in_one_sentence(broken, name: str, said: str, tmp_path: Path) -> None:
+def test_error_names_the_broken_file_and_the_reason(broken, name: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     broken(path)
     with pytest.raises(DecodeError) as error:
         decode(path, 22050)
-    sentence = str(error.value)
-    assert sentence.startswith(f"{path}: ")
-    assert said in sentence
-    assert "\n" not in sentence
-    assert "does not exist" not in sentence  # libsndfile's word for an MP3 that is none; nobody should look for it
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert message in text
+    assert "\n" not in text
+    assert "does not exist" not in text  # libsndfile's misleading message for a file that is not an MP3
 
 
-def test_an_mp3_that_lost_its_last_packet_is_still_music(tmp_path: Path) -> None:
-    """Many old files did."""
+def test_mp3_without_its_last_packet_is_decoded(tmp_path: Path) -> None:
+    """Many old files are incomplete like this."""
     path = tmp_path / "a.mp3"
-    cut(0.98)(path)
+    truncated(0.98)(path)
     assert len(decode(path, 22050)) == pytest.approx(4 * 22050, rel=0.05)
 
 
 @needs_ffmpeg
-def test_an_mp3_without_a_table_of_contents_is_read_to_its_end(clip: np.ndarray, tmp_path: Path) -> None:
+def test_mp3_without_a_xing_header_is_decoded_completely(clip: np.ndarray, tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp3", clip, 22050, "-write_xing", "0", "-b:a", "64k")
     assert len(decode(path, 22050)) == pytest.approx(len(clip), abs=0.15 * 22050)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3"])
-def test_blocks_are_the_whole_to_the_last_bit(
+def test_blocks_equal_the_decoded_file(
     name: str, clip: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / name, np.stack([clip, 0.3 * clip], 1), 44100)
-    whole = decode(path, 22050)
+    complete = decode(path, 22050)
     monkeypatch.setattr("etude.audio.decode.BLOCK", 5001)
     blocks = list(stream(path, 22050))
     assert len(blocks) > 20
-    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    np.testing.assert_array_equal(np.concatenate(blocks), complete)
 
 
-def test_a_file_is_decoded_no_further_than_it_may_be_long(
+def test_decoding_stops_at_the_maximum_length(
     clip: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(decode(write(tmp_path / "a.flac", clip), 22050, 3.0)) == len(clip)
@@ -326,7 +327,7 @@ def test_a_file_is_decoded_no_further_than_it_may_be_long(
         with pytest.raises(TooLongError, match=rf"^{path}: is too long \(3 s or more; at most 2 s are accepted\)"):
             decode(path, 22050, 2.0)
     monkeypatch.setattr("etude.audio.decode.BLOCK", 1000)
-    monkeypatch.setattr(soundfile.SoundFile, "__len__", lambda file: 0)  # a header that does not say it
+    monkeypatch.setattr(soundfile.SoundFile, "__len__", lambda file: 0)  # a header without the length
     statistics = SoundStatistics()
     with pytest.raises(TooLongError, match="is too long"):
         decode(path, 22050, 2.0, statistics)
@@ -335,7 +336,7 @@ def test_a_file_is_decoded_no_further_than_it_may_be_long(
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", ["a.m4a", "a.wma"])
-def test_what_ffmpeg_can_read_a_part_of_is_cut_off(name: str, clip: np.ndarray, tmp_path: Path) -> None:
+def test_truncated_file_that_ffmpeg_can_decode_raises(name: str, clip: np.ndarray, tmp_path: Path) -> None:
     path = encode(tmp_path / name, clip, 22050, *(("-movflags", "+faststart") if name == "a.m4a" else ()))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DecodeError, match=rf"^{path}: "):
@@ -354,17 +355,17 @@ PLAYLIST = """#EXTM3U
 
 @needs_ffmpeg
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.ts", "https://127.0.0.1:9/a.m4a"])
-def test_a_playlist_fetches_nothing(url: str, tmp_path: Path) -> None:
+def test_playlist_opens_no_connection(url: str, tmp_path: Path) -> None:
     path = tmp_path / "a.m4a"
     path.write_text(PLAYLIST.format(url=url))
     with pytest.raises(DecodeError, match=rf"^{path}: cannot be decoded \(") as error:
         decode(path, 22050)
-    # refused by a rule, and not by a server that is not there
+    # rejected by the options of ffmpeg, and not by a failed connection
     assert any(rule in str(error.value) for rule in ("not on whitelist 'file'", "Not detecting m3u8"))
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mp3"])
-def test_without_ffmpeg_the_sentence_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_states_that_ffmpeg_is_not_installed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text(tmp_path / name)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DecodeError, match=r"cannot be decoded \(.*; ffmpeg is not installed\)$"):
@@ -372,7 +373,7 @@ def test_without_ffmpeg_the_sentence_says_so(name: str, tmp_path: Path, monkeypa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
-def test_a_name_may_hold_any_bytes(clip: np.ndarray, tmp_path: Path) -> None:
+def test_file_names_may_contain_any_bytes(clip: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"latin\xe9.wav")
     with path.open("wb") as file:
         soundfile.write(file, clip, 22050, format="WAV", subtype="FLOAT")
@@ -380,8 +381,8 @@ def test_a_name_may_hold_any_bytes(clip: np.ndarray, tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
-def test_a_name_is_never_an_option_or_an_address(clip: np.ndarray, tmp_path: Path) -> None:
-    """Colons, dashes and percent signs mean something to ffmpeg."""
+def test_file_names_are_never_options_or_addresses(clip: np.ndarray, tmp_path: Path) -> None:
+    """Colons, dashes and percent signs are special to ffmpeg."""
     good = encode(tmp_path / "a.m4a", clip, 22050)
     here = Path.cwd()
     os.chdir(tmp_path)
@@ -393,8 +394,8 @@ def test_a_name_is_never_an_option_or_an_address(clip: np.ndarray, tmp_path: Pat
         os.chdir(here)
 
 
-def test_ffmpeg_opens_no_file_that_another_one_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Playlists and lists of parts name other files, whatever their first bytes look like."""
+def test_ffmpeg_opens_no_file_named_in_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playlists and lists of segments name other files, independent of their first bytes."""
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Files whose headers are wrong, missing or repeated are decoded to their end, or refused with the reason."""
+"""Tests of files with wrong, missing or repeated headers, which are decoded completely or raise an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Encode = Callable[..., bytes]
 
 @pytest.fixture(scope="module")
 def noise() -> np.ndarray:
-    """Two seconds of noise that no codec clips."""
+    """Return two seconds of noise that no codec clips."""
     return np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32)
 
 
@@ -38,13 +38,13 @@ def encode(tmp_path: Path) -> Encode:
 
 
 def seconds(path: Path, content: bytes) -> float:
-    """Return the length of what these bytes decode to."""
+    """Return the decoded length of a file with this content, in seconds."""
     path.write_bytes(content)
     return len(decode(path, RATE)) / RATE
 
 
 def with_sizes(wav: bytes, riff: int, data: int) -> bytes:
-    """Return a WAV file of 44 bytes of header with other sizes in it."""
+    """Return a WAV file with a header of 44 bytes, with other sizes."""
     return wav[:4] + struct.pack("<I", riff) + wav[8:40] + struct.pack("<I", data) + wav[44:]
 
 
@@ -55,7 +55,7 @@ def with_sizes(wav: bytes, riff: int, data: int) -> bytes:
         (0x80000024, 0x80000000),  # arecord
         (0xFFFFFFFF, 0xFFFFFFFF),  # ffmpeg
         (0x7FFFFFFF, 0x7FFFFFFF - 36),
-        (0, 0),  # ended before it could write them
+        (0, 0),  # not written
         (36, 0),
         (0xFFFFFFFF, 0),
     ],
@@ -63,15 +63,15 @@ def with_sizes(wav: bytes, riff: int, data: int) -> bytes:
 def test_wav_with_unknown_sizes_is_decoded_completely(
     riff: int, data: int, noise: np.ndarray, encode: Encode, tmp_path: Path
 ) -> None:
-    whole = encode(".wav", noise)
-    (tmp_path / "a.wav").write_bytes(with_sizes(whole, riff, data))
+    wav = encode(".wav", noise)
+    (tmp_path / "a.wav").write_bytes(with_sizes(wav, riff, data))
     np.testing.assert_array_equal(decode(tmp_path / "a.wav", RATE), decode(tmp_path / "source.wav", RATE))
 
 
 def test_wav_without_samples_is_not_repaired(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
     chunk = b"LIST" + struct.pack("<I", 4) + b"INFO"
     empty = with_sizes(encode(".wav", noise)[:44] + chunk, 36 + len(chunk), 0)
-    with pytest.raises(DecodeError, match="holds no samples"):
+    with pytest.raises(DecodeError, match="contains no samples"):
         seconds(tmp_path / "a.wav", empty)
 
 
@@ -86,97 +86,98 @@ def test_flac_of_unknown_length_is_decoded_completely(noise: np.ndarray, encode:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
-        ("a.wav", {}, "1.0 s of 2.0 s are there"),
-        ("a.wav", {"endian": "BIG"}, "1.0 s of 2.0 s are there"),
-        ("a.rf64", {"format": "RF64"}, "1.0 s of 2.0 s are there"),
-        ("a.w64", {"format": "W64"}, "1.0 s of 2.0 s are there"),
-        ("a.au", {"format": "AU"}, "1.0 s of 2.0 s are there"),
-        ("a.caf", {"format": "CAF"}, "is cut off, 48 % of it are there"),  # libsndfile does not open it
-        ("a.ogg", {}, "its last page is not complete"),
-        ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "its last page is not complete"),
+        ("a.wav", {}, "1.0 s of 2.0 s are present"),
+        ("a.wav", {"endian": "BIG"}, "1.0 s of 2.0 s are present"),
+        ("a.rf64", {"format": "RF64"}, "1.0 s of 2.0 s are present"),
+        ("a.w64", {"format": "W64"}, "1.0 s of 2.0 s are present"),
+        ("a.au", {"format": "AU"}, "1.0 s of 2.0 s are present"),
+        ("a.caf", {"format": "CAF"}, "is truncated, only 48 % of it is present"),  # libsndfile cannot open it
+        ("a.ogg", {}, "its last page is incomplete"),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "its last page is incomplete"),
     ],
 )
-def test_half_a_file_is_refused(
-    name: str, options: dict[str, str], said: str, noise: np.ndarray, encode: Encode, tmp_path: Path
+def test_half_of_a_file_raises(
+    name: str, options: dict[str, str], message: str, noise: np.ndarray, encode: Encode, tmp_path: Path
 ) -> None:
     rate = 48000 if name == "a.opus" else RATE
-    whole = encode(Path(name).suffix, noise, rate, **options)
-    assert seconds(tmp_path / name, whole) == pytest.approx(len(noise) / rate, abs=1e-3)
-    with pytest.raises(DecodeError, match=said):
-        seconds(tmp_path / name, whole[: len(whole) // 2])
+    content = encode(Path(name).suffix, noise, rate, **options)
+    assert seconds(tmp_path / name, content) == pytest.approx(len(noise) / rate, abs=1e-3)
+    with pytest.raises(DecodeError, match=message):
+        seconds(tmp_path / name, content[: len(content) // 2])
 
 
-def test_ogg_that_ends_between_two_pages_is_refused(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
-    whole = encode(".ogg", np.tile(noise, 3))
-    with pytest.raises(DecodeError, match="the mark of its end is missing"):
-        seconds(tmp_path / "a.ogg", whole[: whole.rindex(b"OggS")])
+def test_ogg_that_ends_between_two_pages_raises(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    content = encode(".ogg", np.tile(noise, 3))
+    with pytest.raises(DecodeError, match="its end-of-stream flag is missing"):
+        seconds(tmp_path / "a.ogg", content[: content.rindex(b"OggS")])
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".aiff", ".flac", ".ogg"])
-def test_joined_files_are_decoded_one_after_the_other(
+def test_concatenated_files_are_decoded_completely(
     suffix: str, noise: np.ndarray, encode: Encode, tmp_path: Path
 ) -> None:
-    one, other = encode(suffix, noise), encode(suffix, np.stack([noise, noise], 1)[:20000], 44100)
-    assert seconds(tmp_path / f"a{suffix}", one + other) == pytest.approx(2 + 20000 / 44100, abs=2e-3)
-    with pytest.raises(DecodeError, match=r"is cut off|is broken"):
-        seconds(tmp_path / f"a{suffix}", one + other[: len(other) // 2])
+    first, second = encode(suffix, noise), encode(suffix, np.stack([noise, noise], 1)[:20000], 44100)
+    assert seconds(tmp_path / f"a{suffix}", first + second) == pytest.approx(2 + 20000 / 44100, abs=2e-3)
+    with pytest.raises(DecodeError, match=r"is truncated|is broken"):
+        seconds(tmp_path / f"a{suffix}", first + second[: len(second) // 2])
 
 
 def variable(encode: Encode, audio: np.ndarray, rate: int = RATE, mode: str = "VARIABLE") -> bytes:
-    """Return an MP3, by default of a variable bit rate, that begins with a Xing or Info frame."""
-    found = encode(".mp3", audio, rate, bitrate_mode=mode, compression_level=0.5)
-    assert b"Xing" in found[:200] or b"Info" in found[:200]
-    return found
+    """Return an MP3, by default with a variable bit rate, that begins with a Xing or Info frame."""
+    content = encode(".mp3", audio, rate, bitrate_mode=mode, compression_level=0.5)
+    assert b"Xing" in content[:200] or b"Info" in content[:200]
+    return content
 
 
-def bare(content: bytes) -> bytes:
-    """Return an MP3 without its first frame, which is no sound."""
+def without_xing(content: bytes) -> bytes:
+    """Return an MP3 without its first frame, which contains no sound."""
     return content[mp3.LENGTHS[content[1] << 8 | content[2]] :]
 
 
-def test_mp3_of_variable_bit_rate_without_a_count_is_decoded_to_its_end(
+def test_mp3_of_variable_bit_rate_without_a_count_is_decoded_completely(
     noise: np.ndarray, encode: Encode, tmp_path: Path
 ) -> None:
-    audio = np.concatenate([noise, 1e-3 * np.tile(noise, 2)])  # loud, then quiet: the first bit rate misleads
-    whole = variable(encode, audio)
+    # loud, then quiet, so that the first bit rate is not typical
+    audio = np.concatenate([noise, 1e-3 * np.tile(noise, 2)])
+    content = variable(encode, audio)
     path = tmp_path / "a.mp3"
-    assert seconds(path, bare(whole)) == pytest.approx(6, abs=0.15)
-    path.write_bytes(bare(whole))
+    assert seconds(path, without_xing(content)) == pytest.approx(6, abs=0.15)
+    path.write_bytes(without_xing(content))
     with soundfile.SoundFile(path) as file:
-        assert len(file) < 0.8 * len(audio)  # the estimate that would have been believed
+        assert len(file) < 0.8 * len(audio)  # libsndfile's estimate is too small
 
 
 @pytest.mark.parametrize("tagged", [True, False])
 @pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44100, 1), (RATE, 2), (44100, 2)])
-def test_joined_mp3s_are_decoded_to_their_end(
+def test_concatenated_mp3s_are_decoded_completely(
     tagged: bool, rate: int, channels: int, noise: np.ndarray, encode: Encode, tmp_path: Path
 ) -> None:
-    one = variable(encode, noise)
-    other = variable(encode, np.stack([noise] * channels, 1), rate, "CONSTANT")
+    first = variable(encode, noise)
+    second = variable(encode, np.stack([noise] * channels, 1), rate, "CONSTANT")
     if not tagged:
-        one, other = bare(one), bare(other)
-    want = 2 + 2 * RATE / rate
-    assert seconds(tmp_path / "a.mp3", one + other) == pytest.approx(want, abs=0.3)
-    assert seconds(tmp_path / "a.mp3", one + bare(other)) == pytest.approx(want, abs=0.3)
+        first, second = without_xing(first), without_xing(second)
+    expected = 2 + 2 * RATE / rate
+    assert seconds(tmp_path / "a.mp3", first + second) == pytest.approx(expected, abs=0.3)
+    assert seconds(tmp_path / "a.mp3", first + without_xing(second)) == pytest.approx(expected, abs=0.3)
 
 
-def test_tags_around_joined_mp3s_are_skipped(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
-    one = bare(variable(encode, noise, mode="CONSTANT"))
-    tag = b"ID3\x04\0\0\0\0\x20\0" + b"\xff\xfb" * 2048  # bytes that look like frames
-    assert seconds(tmp_path / "a.mp3", tag + one + tag + one + b"TAG" + bytes(125)) == pytest.approx(4, abs=0.3)
-    assert seconds(tmp_path / "a.mp3", one + bytes(100_000)) == pytest.approx(2, abs=0.15)
+def test_tags_around_concatenated_mp3s_are_skipped(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    content = without_xing(variable(encode, noise, mode="CONSTANT"))
+    tag = b"ID3\x04\0\0\0\0\x20\0" + b"\xff\xfb" * 2048  # bytes that resemble frames
+    assert seconds(tmp_path / "a.mp3", tag + content + tag + content + b"TAG" + bytes(125)) == pytest.approx(4, abs=0.3)
+    assert seconds(tmp_path / "a.mp3", content + bytes(100_000)) == pytest.approx(2, abs=0.15)
 
 
-def test_half_of_the_second_of_two_mp3s_is_refused(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
-    one = variable(encode, noise)
-    with pytest.raises(DecodeError, match=r"is cut off, (0.9|1.0) s of 2.0 s are there"):
-        seconds(tmp_path / "a.mp3", one + one[: len(one) // 2])
+def test_truncated_second_mp3_raises(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
+    content = variable(encode, noise)
+    with pytest.raises(DecodeError, match=r"is truncated, only (0.9|1.0) s of 2.0 s are present"):
+        seconds(tmp_path / "a.mp3", content + content[: len(content) // 2])
 
 
 def fake_tools(folder: Path, audio: np.ndarray, probed: dict[str, object], code: int = 0) -> None:
-    """Write an ffmpeg that gives these samples whatever it is asked for, and an ffprobe that gives these fields."""
+    """Write an ffmpeg script that always prints these samples, and an ffprobe script that prints these fields."""
     header = b".snd" + b"".join(number.to_bytes(4, "big") for number in (28, 0xFFFFFFFF, 6, RATE, 2)) + b"note"
     stereo = np.stack([audio, 0.5 * audio], 1)
     (folder / "sound").write_bytes(header + stereo.astype(">f4").tobytes() if len(audio) else b"")
@@ -194,27 +195,32 @@ STREAM = {
 }
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the stand-in for ffmpeg is a shell script")
+@pytest.mark.skipif(os.name != "posix", reason="the substitute for ffmpeg is a shell script")
 @pytest.mark.parametrize(
-    ("probed", "code", "said"),
+    ("probed", "code", "message"),
     [
         (STREAM, 0, ""),
         ({}, 0, ""),
         ({"streams": [{}], "format": {"duration": "2.0", "format_name": "matroska,webm", "nb_streams": 1}}, 0, ""),
         ({"streams": [{"duration": "9.0"}], "format": {"format_name": "aac", "nb_streams": 1}}, 0, ""),  # an estimate
-        ({"streams": [{"duration": "4.0"}]}, 0, "is cut off, 2.0 s of 4.0 s are there"),
-        ({"streams": [{}], "format": {"duration": "4.0", "format_name": "asf", "nb_streams": 1}}, 0, "is cut off"),
+        ({"streams": [{"duration": "4.0"}]}, 0, "is truncated, only 2.0 s of 4.0 s are present"),
+        ({"streams": [{}], "format": {"duration": "4.0", "format_name": "asf", "nb_streams": 1}}, 0, "is truncated"),
         (STREAM, 1, "is broken"),
     ],
 )
-def test_lengths_are_those_of_the_audio_stream(
-    probed: dict[str, object], code: int, said: str, noise: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_length_is_that_of_the_audio_stream(
+    probed: dict[str, object],
+    code: int,
+    message: str,
+    noise: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake_tools(tmp_path, noise, probed, code)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
-    if said:
-        with pytest.raises(DecodeError, match=said):
+    if message:
+        with pytest.raises(DecodeError, match=message):
             decode(tmp_path / "a.m4a", RATE)
     else:
         np.testing.assert_allclose(decode(tmp_path / "a.m4a", RATE), 0.75 * noise, atol=1e-7)
@@ -222,8 +228,8 @@ def test_lengths_are_those_of_the_audio_stream(
             decode(tmp_path / "a.m4a", RATE, 1.0)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the stand-in for ffmpeg is a shell script")
-def test_what_ffmpeg_cannot_read_is_said_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="the substitute for ffmpeg is a shell script")
+def test_error_contains_the_message_of_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tools(tmp_path, np.zeros(0, np.float32), {}, 1)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")

@@ -1,4 +1,4 @@
-"""The front end of a graph is the front end: frames of a batch against those of each clip alone."""
+"""Tests of front-end modules, whose batched frames equal those of the front end for each clip."""
 
 from __future__ import annotations
 
@@ -24,49 +24,51 @@ FRONTS: list[tuple[FrontEnd, tuple[int, int]]] = [
         (0, 40),
     ),
     (LogMelChroma(tuning=0.2, n_chroma=24), (128, 152)),
-    (LogMelChroma(chroma="cqt", tuning=None), (0, 128)),  # neither is in the view
+    (LogMelChroma(chroma="cqt", tuning=None), (0, 128)),  # the columns do not include chroma
     (ASTFront(), (0, 128)),
     (EfficientATFront(), (0, 128)),
 ]
 
 
 @dataclass(frozen=True)
-class Mine(LogMelChroma):
-    """Of somebody who derives from ours, and may do anything."""
+class Derived(LogMelChroma):
+    """User-defined subclass without a module."""
 
 
 @pytest.mark.parametrize(("front", "columns"), FRONTS, ids=[type(front).__name__ for front, _ in FRONTS])
-def test_frames_of_a_batch_are_those_of_each_clip(front: FrontEnd, columns: tuple[int, int], clips: list[Path]) -> None:
+def test_batched_frames_equal_the_frames_of_each_clip(
+    front: FrontEnd, columns: tuple[int, int], clips: list[Path]
+) -> None:
     seconds = (10, 4, 0.3, 0.02, 1 / front.rate)
     sounds = [decode(path, front.rate)[: max(1, int(n * front.rate))] for path, n in zip(clips, seconds, strict=False)]
-    sounds[1] = 1e-4 * sounds[1]  # each is measured against itself
-    hears, lengths = front.as_module(columns), torch.tensor([len(sound) for sound in sounds])
-    x = torch.stack([F.pad(torch.from_numpy(one), (0, len(sounds[0]) - len(one) + hears.room)) for one in sounds])
-    assert x.shape[1] == lengths[0] + hears.room and not x[~valid(lengths, x.shape[1])].any()
-    frames, counts = hears(x, lengths)
-    for sound, found, count in zip(sounds, frames, counts.tolist(), strict=True):
-        whole = not isinstance(front, LogMelChroma) or front.bins == columns[1]
-        true = front.frames(sound)[:, slice(*columns)] if whole else _mel(front, sound)
-        assert count == len(true)
-        np.testing.assert_allclose(found[:count], true, atol=2e-3)
+    sounds[1] = 1e-4 * sounds[1]  # levels are relative to each clip
+    module, lengths = front.as_module(columns), torch.tensor([len(sound) for sound in sounds])
+    x = torch.stack([F.pad(torch.from_numpy(s), (0, len(sounds[0]) - len(s) + module.room)) for s in sounds])
+    assert x.shape[1] == lengths[0] + module.room and not x[~valid(lengths, x.shape[1])].any()
+    frames, counts = module(x, lengths)
+    for sound, computed, count in zip(sounds, frames, counts.tolist(), strict=True):
+        has_all_bins = not isinstance(front, LogMelChroma) or front.bins == columns[1]
+        expected = front.frames(sound)[:, slice(*columns)] if has_all_bins else _mel(front, sound)
+        assert count == len(expected)
+        np.testing.assert_allclose(computed[:count], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("front", "said"),
+    ("front", "message"),
     [
-        (LogMelChroma(sync="beat"), "frames by the beat"),
+        (LogMelChroma(sync="beat"), "beat-synchronous frames"),
         (LogMelChroma(chroma="cqt"), "constant-Q chroma"),
         (LogMelChroma(tuning=None), "a tuning that is estimated for each clip"),
         (ImageFront(), "the front end ImageFront"),
-        (Mine(), "the front end Mine"),
+        (Derived(), "the front end Derived"),
     ],
     ids=str,
 )
-def test_what_no_graph_can_do_is_refused(front: FrontEnd, said: str) -> None:
-    with pytest.raises(UserError, match=f"^{said}.* cannot be part of a graph .*: input=frames$"):
+def test_front_end_that_cannot_be_exported_raises(front: FrontEnd, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}.* cannot be part of a graph .* input=frames$"):
         front.as_module((0, front.bins))
 
 
 def _mel(front: LogMelChroma, sound: np.ndarray) -> np.ndarray:
-    """Mel bands of a front end, whose chroma takes a while."""
+    """Compute only the mel bands of a front end, because its chroma is slow."""
     return replace(front, chroma="stft", tuning=0.0).frames(sound)[:, : front.n_mels]

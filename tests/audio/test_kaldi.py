@@ -1,4 +1,4 @@
-"""The front ends of published networks give the frames that those networks were trained on."""
+"""Tests of the front ends of published networks, which equal the authors' frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn0
 
 
 def triangles(rate: int, n_fft: int, count: int, low: float, high: float) -> np.ndarray:
-    """Kaldi's filters, one at a time."""
+    """Return Kaldi's filters, computed separately."""
 
     def mel(f: float) -> float:
         return 1127.0 * np.log(1.0 + f / 700.0)
@@ -38,14 +38,14 @@ def triangles(rate: int, n_fft: int, count: int, low: float, high: float) -> np.
 
 
 @pytest.mark.parametrize("setting", [(32000, 1024, 128, 0.0, 15000.0), (16000, 512, 40, 20.0, 8000.0)])
-def test_filters_are_kaldis(setting: tuple[int, int, int, float, float]) -> None:
+def test_filters_equal_kaldi(setting: tuple[int, int, int, float, float]) -> None:
     np.testing.assert_allclose(mel_bank(*setting), triangles(*setting), atol=1e-6)
 
 
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.parent.name)
-def test_efficientats_frames_step_by_step(path: Path) -> None:
+def test_efficientat_frames_equal_a_direct_computation(path: Path) -> None:
     audio = decode(path, 32000)
-    made = EfficientATFront().frames(audio)
+    result = EfficientATFront().frames(audio)
     x = audio[1:].astype(np.float64) - 0.97 * audio[:-1]
     x = np.pad(x, 512, mode="reflect")
     window = np.zeros(1024)
@@ -54,16 +54,16 @@ def test_efficientats_frames_step_by_step(path: Path) -> None:
     for start in range(0, len(x) - 1023, 320):
         power = np.abs(np.fft.rfft(x[start : start + 1024] * window)) ** 2
         expected.append((np.log(power @ triangles_32 + 1e-5) + 4.5) / 5)
-    assert made.dtype == np.float32
-    np.testing.assert_allclose(made, np.array(expected), atol=2e-3)
-    assert made.shape == (1 + (len(audio) - 1) // 320, 128)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, np.array(expected), atol=2e-3)
+    assert result.shape == (1 + (len(audio) - 1) // 320, 128)
 
 
 triangles_32 = triangles(32000, 1024, 128, 0.0, 15000.0)
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
-def test_efficientats_frames_are_the_authors() -> None:
+def test_efficientat_frames_equal_the_reference() -> None:
     reference = np.load(WEIGHTS / "reference.npz")
     for clip, expected in zip(reference["clip"], reference["logmel"], strict=True):
         audio = soxr.resample(decode(HOME / "clips" / str(clip), 22050), 22050, 32000)
@@ -72,13 +72,13 @@ def test_efficientats_frames_are_the_authors() -> None:
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter")
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.parent.name)
-def test_asts_frames_are_the_authors(path: Path) -> None:
+def test_ast_frames_equal_transformers(path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     audio = decode(path, 16000)
-    made = ASTFront().frames(audio)
+    result = ASTFront().frames(audio)
     expected = transformers.ASTFeatureExtractor()(audio, sampling_rate=16000, return_tensors="np")["input_values"][0]
-    assert made.shape == (1 + (len(audio) - 400) // 160, 128)
-    np.testing.assert_allclose(made, expected[: len(made)], atol=1e-3)
+    assert result.shape == (1 + (len(audio) - 400) // 160, 128)
+    np.testing.assert_allclose(result, expected[: len(result)], atol=1e-3)
 
 
 @pytest.mark.parametrize("front", [EfficientATFront(), ASTFront()], ids=lambda front: type(front).__name__)
@@ -91,12 +91,12 @@ def test_short_and_silent_sounds_have_finite_frames(front: EfficientATFront | AS
 
 
 @pytest.mark.parametrize("front", [EfficientATFront(), ASTFront(mean=0.0)], ids=lambda front: type(front).__name__)
-def test_a_front_end_is_made_again_from_plain_values(front: EfficientATFront | ASTFront) -> None:
+def test_front_end_is_restored_from_plain_values(front: EfficientATFront | ASTFront) -> None:
     assert make(front.to_dict()) == front
 
 
-def test_what_these_front_ends_lack_is_said() -> None:
-    with pytest.raises(ValueError, match=r"feature\.sync=beat: ASTFront makes frames by the hop only"):
+def test_unsupported_features_raise() -> None:
+    with pytest.raises(ValueError, match=r"feature\.sync=beat: ASTFront supports only feature\.sync=none"):
         Feature("mel", "beat", ASTFront())
     with pytest.raises(ValueError, match=r"feature\.view=chroma: this front end computes no chroma"):
         Feature("chroma", "none", EfficientATFront())

@@ -1,4 +1,4 @@
-"""Batch norm over the valid frames is torch's over nothing else, also when two processes share the batch."""
+"""Tests of masked batch norm, on one process and on two processes that share a batch."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ LENGTHS = torch.tensor([64, 40, 64, 17])
 
 
 @pytest.mark.parametrize("lengths", [torch.tensor([33, 1, 48, 17]), torch.full((4,), 48)], ids=["padded", "full"])
-def test_masked_norm_is_torchs_over_the_valid_frames(lengths: Tensor) -> None:
+def test_masked_norm_equals_torch_over_the_valid_frames(lengths: Tensor) -> None:
     torch.manual_seed(0)
-    ours = MaskedBatchNorm(5).train()
-    for value, low, high in ((ours.weight, 0.5, 1.5), (ours.bias, -0.5, 0.5),
-                             (ours.running_mean, -0.5, 0.5), (ours.running_var, 0.5, 2.0)):  # fmt: skip
+    norm = MaskedBatchNorm(5).train()
+    for value, low, high in ((norm.weight, 0.5, 1.5), (norm.bias, -0.5, 0.5),
+                             (norm.running_mean, -0.5, 0.5), (norm.running_var, 0.5, 2.0)):  # fmt: skip
         nn.init.uniform_(value, low, high)
-    theirs = nn.BatchNorm2d(5).train()
-    theirs.load_state_dict(ours.state_dict())
+    reference = nn.BatchNorm2d(5).train()
+    reference.load_state_dict(norm.state_dict())
     for scale in (1.0, 3.0):  # twice, for the running statistics
         x = scale * torch.randn(4, 5, 48, 7) + scale
-        one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-        made = ours(one, lengths)
-        made = torch.cat([clip[:, :length] for clip, length in zip(made, lengths, strict=True)], dim=1)
-        expected = theirs(torch.cat([clip[:, :n] for clip, n in zip(other, lengths, strict=True)], dim=1)[None])[0]
-        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
-        weights = torch.randn_like(made)
-        (made * weights).sum().backward()
+        x, reference_x = x.clone().requires_grad_(), x.clone().requires_grad_()
+        result = norm(x, lengths)
+        result = torch.cat([clip[:, :length] for clip, length in zip(result, lengths, strict=True)], dim=1)
+        expected = reference(
+            torch.cat([clip[:, :n] for clip, n in zip(reference_x, lengths, strict=True)], dim=1)[None]
+        )[0]
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+        weights = torch.randn_like(result)
+        (result * weights).sum().backward()
         (expected * weights).sum().backward()
-        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, atol=1e-4, rtol=1e-4)
-    for name, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(x.grad, reference_x.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.weight.grad, reference.weight.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(norm.bias.grad, reference.bias.grad, atol=1e-4, rtol=1e-4)
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def clips() -> torch.Tensor:
     return torch.randn(4, 64, 24, generator=torch.Generator().manual_seed(0))
 
 
-def learn(net: CNN, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Embeddings after a backward pass of their mean square."""
+def backward(net: CNN, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Run a backward pass of the mean square of the embeddings, and return these."""
     z = net(x, lengths)
     z.square().mean().backward()
     return z
@@ -58,22 +60,23 @@ def worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(0)
     net = CNN(24, channels=[4, 8], dropout=0.0).train()
-    z = learn(net, clips()[rank::2], LENGTHS[rank::2])
-    gradients = {name: p.grad / 2 for name, p in net.named_parameters()}  # a mean of two halves is half their sum
+    z = backward(net, clips()[rank::2], LENGTHS[rank::2])
+    # the mean over two halves is half of their sum
+    gradients = {name: p.grad / 2 for name, p in net.named_parameters()}
     for gradient in gradients.values():
         dist.all_reduce(gradient)
     torch.save((z.detach(), gradients, dict(net.named_buffers())), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_are_one_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_batch(tmp_path: Path) -> None:
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
     torch.manual_seed(0)
     net = CNN(24, channels=[4, 8], dropout=0.0).train()
-    whole = learn(net, clips(), LENGTHS).detach()
+    complete = backward(net, clips(), LENGTHS).detach()
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for rank, (z, gradients, buffers) in enumerate(halves):
-        torch.testing.assert_close(z, whole[rank::2], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(z, complete[rank::2], atol=1e-5, rtol=1e-4)
         for name, parameter in net.named_parameters():
             torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-3)
         for name, buffer in net.named_buffers():

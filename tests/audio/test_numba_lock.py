@@ -1,4 +1,4 @@
-"""The first use of compiled code in a process is had while no other process has its own."""
+"""Tests of the lock around the first use of compiled functions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 from filelock import Timeout
 import filelock
-from etude.audio import compiled
-compiled.lock_file = lambda: Path(sys.argv[1])
+from etude.audio import numba_lock
+numba_lock.lock_file = lambda: Path(sys.argv[1])
 lock = filelock.FileLock
 filelock.FileLock = lambda path: lock(path, timeout=0)
 try:
-    with compiled.first_use("beats"):
+    with numba_lock.first_use("beats"):
         print("used")
 except Timeout:
     print("waits")
@@ -33,13 +33,13 @@ EACH = """
 from contextlib import contextmanager
 import numpy as np
 from numba.core.caching import Cache
-from etude.audio import compiled
+from etude.audio import numba_lock
 
-held, loads, alone = [], [0], compiled.first_use
+held, loads, original = [], [0], numba_lock.first_use
 
 @contextmanager
-def seen(name):
-    with alone(name):
+def recorded(name):
+    with original(name):
         held.append(name)
         yield
         held.pop()
@@ -50,13 +50,13 @@ def load(cache, *args):
         print(cache._py_func.__qualname__)
     return plain(cache, *args)
 
-compiled.first_use = seen
+numba_lock.first_use = recorded
 plain, Cache.load_overload = Cache.load_overload, load
 from etude.audio import descriptors
-from etude.audio.log_mel import FrontEnd
+from etude.audio.log_mel import LogMelChroma
 audio = np.random.default_rng(0).standard_normal(22050 * 3).astype(np.float32)
 for choice in CHOICES:
-    FrontEnd(**choice).frames(audio)
+    LogMelChroma(**choice).frames(audio)
 for name in ("pulse_clarity", "brightness", "mode"):
     getattr(descriptors, name)(audio, 22050)
 assert loads[0] > 9
@@ -65,38 +65,38 @@ assert loads[0] > 9
 
 @pytest.fixture
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command of another process, which says whether it had to wait for this one."""
+    """Return the command of another process, which prints whether it has to wait for this one."""
     monkeypatch.setattr(numba_lock, "lock_file", lambda: tmp_path / "lock")
     monkeypatch.setattr(numba_lock, "_used", set())
     return [sys.executable, "-c", OTHER, str(tmp_path / "lock")]
 
 
-def said(command: list[str]) -> str:
+def run_command(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_another_process_waits_for_the_first_use_and_for_no_later_one(other: list[str]) -> None:
+def test_another_process_waits_only_for_the_first_use(other: list[str]) -> None:
     with first_use("beats"):
-        assert said(other) == "waits"
+        assert run_command(other) == "waits"
     with first_use("beats"):
-        assert said(other) == "used"
+        assert run_command(other) == "used"
 
 
-def test_what_failed_is_not_yet_used(other: list[str]) -> None:
+def test_failed_block_counts_as_unused(other: list[str]) -> None:
     with pytest.raises(ZeroDivisionError), first_use("beats"):
         raise ZeroDivisionError
     with first_use("beats"):
-        assert said(other) == "waits"
+        assert run_command(other) == "waits"
     with first_use("tuning"):
-        assert said(other) == "waits"
+        assert run_command(other) == "waits"
 
 
-def test_whatever_is_compiled_is_used_first_behind_the_lock() -> None:
+def test_compiled_functions_are_first_used_with_the_lock() -> None:
     choices = [{}, {"tuning": None}, {"chroma": "cqt"}, {"sync": "beat"}]
-    assert said([sys.executable, "-c", EACH.replace("CHOICES", repr(choices))]) == ""
+    assert run_command([sys.executable, "-c", EACH.replace("CHOICES", repr(choices))]) == ""
 
 
-def test_the_lock_needs_no_entry_in_the_list_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_file_does_not_need_a_user_name(monkeypatch: pytest.MonkeyPatch) -> None:
     pwd = pytest.importorskip("pwd")
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
     for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
@@ -105,10 +105,10 @@ def test_the_lock_needs_no_entry_in_the_list_of_users(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("beside", "cache", "given"), [(True, False, False), (False, True, False), (False, False, True)]
+    ("beside", "cache", "private"), [(True, False, False), (False, True, False), (False, False, True)]
 )
-def test_numba_has_a_folder_where_it_finds_none(
-    beside: bool, cache: bool, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_private_cache_folder_is_configured_if_necessary(
+    beside: bool, cache: bool, private: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setattr(numba_lock, "private_folder", lambda name: tmp_path / name)
@@ -116,11 +116,11 @@ def test_numba_has_a_folder_where_it_finds_none(
     monkeypatch.setattr(numba_lock, "_user_cache", lambda: cache)
     monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
     numba_lock.provide_cache()
-    assert os.environ.get(numba_lock.CACHE) == (str(tmp_path / "numba") if given else None)
+    assert os.environ.get(numba_lock.CACHE) == (str(tmp_path / "numba") if private else None)
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
 
 
-def test_numba_does_not_compile_where_there_is_no_folder_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_is_disabled_without_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
     for name in ("_beside_librosa", "_user_cache"):
@@ -131,14 +131,14 @@ def test_numba_does_not_compile_where_there_is_no_folder_at_all(monkeypatch: pyt
     assert os.environ["NUMBA_DISABLE_JIT"] == "1"
 
 
-def test_a_folder_is_writable_where_its_parent_is(tmp_path: Path) -> None:
+def test_missing_folder_is_writable_if_its_parent_is(tmp_path: Path) -> None:
     assert numba_lock._writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     assert not numba_lock._writable(tmp_path / "file" / "b")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_a_block_runs_without_lock_where_no_file_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_runs_without_a_lock_if_no_file_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba_lock, "lock_file", lambda: tmp_path / "file" / "lock")
     (tmp_path / "file").touch()
     monkeypatch.setattr(numba_lock, "_used", set())

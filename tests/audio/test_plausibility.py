@@ -1,4 +1,4 @@
-"""Bytes that are no music are told from music by their samples, and unusual music is not refused."""
+"""Tests of the detection of samples that are not music."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def findings(audio: np.ndarray, block: int = 1 << 20) -> list[str]:
     return statistics.findings()
 
 
-def au(path: Path, encoding: int, content: bytes) -> Path:
-    """Write bytes behind the header of an AU file: encoding 1 is mu-law, 2 and 3 are 8 and 16 bits."""
+def write_au(path: Path, encoding: int, content: bytes) -> Path:
+    """Write bytes after the header of an AU file; encoding 1 is mu-law, 2 and 3 are 8 and 16 bits."""
     header = (24, 0xFFFFFFFF, encoding, RATE, 1)
     path.write_bytes(b".snd" + b"".join(number.to_bytes(4, "big") for number in header) + content)
     return path
 
 
 @pytest.mark.parametrize("encoding", [1, 2, 3])
-def test_bytes_of_something_else_are_found(encoding: int, tmp_path: Path) -> None:
+def test_other_bytes_are_detected(encoding: int, tmp_path: Path) -> None:
     random = np.random.default_rng(0).bytes(100_000)
-    for content, said in ((random, "is white noise near full scale"), (PAGE * 1000, "on one side of zero")):
-        with pytest.warns(SuspectSoundWarning, match=said):
-            read_sound(au(tmp_path / "a.au", encoding, content), LogMelChroma())
+    for content, message in ((random, "is white noise near full scale"), (PAGE * 1000, "on one side of zero")):
+        with pytest.warns(SuspectSoundWarning, match=message):
+            read_sound(write_au(tmp_path / "a.au", encoding, content), LogMelChroma())
 
 
-def test_unusual_levels_are_found() -> None:
+def test_unusual_levels_are_detected() -> None:
     t = np.arange(RATE) / RATE
     tone = np.sin(2 * np.pi * 440 * t)
-    for audio, said in (
-        (np.full(RATE, 0.5), "holds a constant value of 0.5 and no sound"),
+    for audio, message in (
+        (np.full(RATE, 0.5), "contains a constant value of 0.5 and no sound"),
         (32768 * tone, r"reaches 3.28e+04 times full scale"),
         (1e-3 * tone * 0.9, "is almost silent: its peak is -61 dB of full scale"),
         (np.sign(tone), "of its samples at full scale"),
     ):
         for block in (1 << 20, 999, 3):
             (finding,) = findings(audio, block)
-            assert said in finding
+            assert message in finding
     assert findings(np.empty(0)) == []
 
 
-def test_music_is_not_suspected() -> None:
+def test_music_is_not_suspicious() -> None:
     clips = sorted(HOME.glob("clips/*/*.ogg"))
     loud = [clip for clip in clips if "Enemy-Unknown" in clip.name]  # a quarter of it is clipped
     for clip in [*clips[::15], *loud]:
@@ -81,7 +81,7 @@ FRONTS: dict[str, FrontEnd] = {
 }
 
 
-def strange(name: str, path: Path) -> Path:
+def write_unusual_file(name: str, path: Path) -> Path:
     """Write an unusual file."""
     t = np.arange(2 * RATE) / RATE
     tone = (0.3 * np.sin(2 * np.pi * 220 * t) * (t % 0.5 < 0.25)).astype(np.float32)
@@ -120,8 +120,8 @@ def strange(name: str, path: Path) -> Path:
         *("W64", "CAF", "24 bits extensible", "mu-law", "IMA ADPCM", "MS ADPCM", "denormals", "pulse"),
     ],
 )
-def test_frames_of_strange_files_are_finite(name: str, tmp_path: Path) -> None:
-    path = strange(name, tmp_path / "a.wav")
+def test_frames_of_unusual_files_are_finite(name: str, tmp_path: Path) -> None:
+    path = write_unusual_file(name, tmp_path / "a.wav")
     for front in FRONTS.values():
         frames = read_sound(path, front)
         assert len(frames) and np.isfinite(frames.astype(np.float16)).all()
@@ -129,6 +129,6 @@ def test_frames_of_strange_files_are_finite(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["constant", "scaled", "one sample", "denormals"])
 @pytest.mark.filterwarnings("ignore")
-def test_constant_q_frames_of_strange_files_are_finite(name: str, tmp_path: Path) -> None:
+def test_constant_q_frames_of_unusual_files_are_finite(name: str, tmp_path: Path) -> None:
     for front in (LogMelChroma(chroma="cqt", tuning=None), LogMelChroma(chroma="cqt", tuning=None, sync="beat")):
-        assert np.isfinite(read_sound(strange(name, tmp_path / "a.wav"), front)).all()
+        assert np.isfinite(read_sound(write_unusual_file(name, tmp_path / "a.wav"), front)).all()

@@ -1,4 +1,4 @@
-"""Padding is invisible in training too, and the network is the plain one of the textbook."""
+"""Tests of the CNN, including padding in training and equality with a network of torch modules."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from etude.backbones.cnn import CNN
 LENGTHS = torch.tensor([33, 1, 48, 17])
 
 
-def shaken(net: nn.Module) -> nn.Module:
-    """The same network with norms that do something."""
+def randomised(net: nn.Module) -> nn.Module:
+    """Return the network with random parameters and statistics of all norms."""
     for module in net.modules():
         if isinstance(module, MaskedBatchNorm):
             for value, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
@@ -29,44 +29,44 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-def test_padding_is_invisible_in_training() -> None:
-    one = shaken(CNN(12, channels=(8, 16), dropout=0.0)).train()
-    other = deepcopy(one)
+def test_padding_has_no_influence_in_training() -> None:
+    net = randomised(CNN(12, channels=(8, 16), dropout=0.0)).train()
+    twin = deepcopy(net)
     x = torch.randn(4, 48, 12)
     longer = torch.cat([x, torch.zeros(4, 19, 12)], dim=1)
     for clip, length in zip(longer, LENGTHS, strict=True):
         clip[length:] = 1e3
-    z, same = one(x, LENGTHS), other(longer, LENGTHS)
+    z, same = net(x, LENGTHS), twin(longer, LENGTHS)
     torch.testing.assert_close(same, z, atol=1e-5, rtol=1e-5)
     z.square().sum().backward()
     same.square().sum().backward()
-    for (name, weight), twin in zip(one.named_parameters(), other.parameters(), strict=True):
+    for (name, weight), twin_weight in zip(net.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(
-            twin.grad, weight.grad, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+            twin_weight.grad, weight.grad, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
         )
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("bins", [4, 37])
-def test_pooling_before_the_relu_is_pooling_after_it(bins: int, training: bool) -> None:
-    """The plain network of the textbook: convolution, norm, ReLU, pooling, and the mean of what is left."""
-    net = shaken(CNN(bins, dropout=0.0)).train(training)
+def test_pooling_before_relu_equals_pooling_after_relu(bins: int, training: bool) -> None:
+    """The reference applies convolution, norm, ReLU, pooling, and the mean over time and frequency."""
+    net = randomised(CNN(bins, dropout=0.0)).train(training)
     x = torch.randn(3, 48, bins)
-    parts: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for block in net.blocks:
         norm = nn.BatchNorm2d(len(block.norm.weight))
         norm.load_state_dict(block.norm.state_dict())
-        parts += [block.conv, norm, nn.ReLU(), nn.MaxPool2d((2, min(2, bins)))]
+        modules += [block.conv, norm, nn.ReLU(), nn.MaxPool2d((2, min(2, bins)))]
         bins = max(1, bins // 2)
-    plain = nn.Sequential(*parts).train(training)
+    plain = nn.Sequential(*modules).train(training)
     torch.testing.assert_close(net(x, torch.full((3,), 48)), plain(x[:, None]).mean((2, 3)), atol=1e-5, rtol=1e-5)
 
 
-def test_synchronised_norms_judge_as_before() -> None:
-    """`trainer=ddp` has sync_batchnorm, for which Lightning replaces every norm that torch knows."""
-    net = shaken(CNN(12, channels=(8, 16))).eval()
+def test_synchronised_norms_do_not_change_evaluation() -> None:
+    """`trainer=ddp` has sync_batchnorm, for which Lightning replaces every batch norm of torch."""
+    net = randomised(CNN(12, channels=(8, 16))).eval()
     x = torch.randn(4, 48, 12)
     expected = net(x, LENGTHS)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(net)).eval()

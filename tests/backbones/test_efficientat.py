@@ -1,4 +1,4 @@
-"""EfficientAT reads the published files, and says what the authors' implementation says."""
+"""Tests of EfficientAT, including equality with the authors' implementation."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn0
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
-def test_embeddings_and_probabilities_are_the_authors() -> None:
+def test_embeddings_and_probabilities_equal_the_reference() -> None:
     reference = np.load(WEIGHTS / "reference.npz")
     net = EfficientAT(128, weights=str(WEIGHTS / "mn04_as_mAP_432.pt"))
     net.initialise()
     x = torch.from_numpy(reference["logmel"].astype(np.float32)).transpose(1, 2)
     with torch.no_grad():
         z = net.eval()(x, torch.full((len(x),), x.shape[1]))
-    np.testing.assert_allclose(z, reference["embedding"], atol=2e-3)  # their frames are stored as float16
+    np.testing.assert_allclose(z, reference["embedding"], atol=2e-3)  # the reference frames are stored as float16
     published = read_tensors(WEIGHTS / "mn04_as_mAP_432.pt")
     hidden, last = ((published[f"classifier.{i}.weight"], published[f"classifier.{i}.bias"]) for i in (2, 5))
-    said = F.linear(F.hardswish(F.linear(z, *hidden)), *last).sigmoid()  # of 527 classes of AudioSet
-    np.testing.assert_allclose(said, reference["probability"], atol=1e-3)
+    probabilities = F.linear(F.hardswish(F.linear(z, *hidden)), *last).sigmoid()  # of 527 classes of AudioSet
+    np.testing.assert_allclose(probabilities, reference["probability"], atol=1e-3)
 
 
 def published(net: EfficientAT, path: Path) -> Path:
-    """The weights as the authors' files hold them: filters frequency by time, and a classifier besides."""
-    turned = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in net.state_dict().items()}
-    torch.save({**turned, "classifier.5.weight": torch.zeros(527, 512)}, path)
+    """Write the weights in the format of the authors' files, with transposed filters and a classifier."""
+    transposed = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in net.state_dict().items()}
+    torch.save({**transposed, "classifier.5.weight": torch.zeros(527, 512)}, path)
     return path
 
 
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[EfficientAT, Path]:
-    """A network with weights of its own, and its file."""
+    """Return a network with random weights, and its weights file."""
     torch.manual_seed(0)
     net = EfficientAT(128, width=0.25)
     with torch.no_grad():
@@ -55,10 +55,10 @@ def trained(tmp_path: Path) -> tuple[EfficientAT, Path]:
     return net.eval(), published(net, tmp_path / "mn.pt")
 
 
-def test_a_file_is_read_when_training_begins_and_not_before(trained: tuple[EfficientAT, Path]) -> None:
+def test_weights_are_loaded_only_by_initialise(trained: tuple[EfficientAT, Path]) -> None:
     net, path = trained
     other = EfficientAT(128, width=0.25, weights=str(path)).eval()
-    assert other.raw and not net.raw
+    assert other.skips_standardisation and not net.skips_standardisation
     x, lengths = torch.randn(2, 90, 128), torch.tensor([90, 33])
     with torch.no_grad():
         assert not torch.allclose(other(x, lengths), net(x, lengths))
@@ -66,9 +66,11 @@ def test_a_file_is_read_when_training_begins_and_not_before(trained: tuple[Effic
         torch.testing.assert_close(other(x, lengths), net(x, lengths), atol=0, rtol=0)
 
 
-def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], tmp_path: Path) -> None:
+def test_other_files_raise(trained: tuple[EfficientAT, Path], tmp_path: Path) -> None:
     _, path = trained
-    with pytest.raises(UserError, match=r"mn\.pt: is no EfficientAT of backbone\.width=0\.4; mn04 is 0\.4 wide"):
+    with pytest.raises(
+        UserError, match=r"mn\.pt: the file does not fit an EfficientAT of backbone\.width=0\.4; set the width"
+    ):
         EfficientAT(128, width=0.4, weights=str(path)).initialise()
     with pytest.raises(UserError, match="there is no such file of weights"):
         EfficientAT(128, weights=str(tmp_path / "none.pt")).initialise()
@@ -77,20 +79,20 @@ def test_files_of_something_else_are_refused(trained: tuple[EfficientAT, Path], 
         EfficientAT(128, weights=str(tmp_path / "text.pt")).initialise()
 
 
-def unread(composed: dict[str, Any]) -> Any:
-    """The data of a config, of which no clip was read, and so none counted."""
+def data_without_clips(composed: dict[str, Any]) -> Any:
+    """Return the data module of a config without reading any clips."""
     data = build_datamodule(composed)
     data.counts = data.evaluation = dict
     data.mean, data.std = torch.zeros(128), torch.ones(128)
     return data
 
 
-def test_pretrained_weights_hear_frames_as_they_are(
+def test_pretrained_weights_use_unstandardised_frames(
     trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]
 ) -> None:
     net, path = trained
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={path}")
-    data = unread(composed)
+    data = data_without_clips(composed)
     data.mean, data.std = torch.full((128,), 3.0), torch.full((128,), 2.0)
     learner = build_learner(composed, data)
     x, lengths = torch.randn(1, 70, 128), torch.tensor([70])
@@ -100,17 +102,17 @@ def test_pretrained_weights_hear_frames_as_they_are(
     assert learner.standardiser.mean.unique().tolist() == [3.0]
 
 
-def test_other_ears_are_refused(trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]) -> None:
+def test_other_front_end_raises(trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]]) -> None:
     composed = config("backbone=efficientat", "feature=mel", "backbone.width=0.25", f"backbone.weights={trained[1]}")
     with pytest.raises(UserError, match=r"were trained on the frames of etude\.audio\.kaldi\.EfficientATFront"):
-        build_learner(composed, unread(composed))
+        build_learner(composed, data_without_clips(composed))
 
 
-def test_a_network_is_built_again_without_its_file(
+def test_checkpoint_loads_without_the_weights_file(
     trained: tuple[EfficientAT, Path], config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     composed = config("backbone=efficientat", "backbone.width=0.25", f"backbone.weights={trained[1]}")
-    learner = build_learner(composed, unread(composed))
+    learner = build_learner(composed, data_without_clips(composed))
     torch.save({"etude": learner.recipe, "state_dict": learner.state_dict()}, tmp_path / "run.ckpt")
     trained[1].unlink()
     again = load_learner(tmp_path / "run.ckpt")

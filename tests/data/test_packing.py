@@ -672,12 +672,12 @@ def test_each_invalid_file_is_listed_and_skipped(packs: Path, tmp_path: Path) ->
     pack.verify()
     expected = {
         "x/empty": "x/empty.wav: is empty, 0 bytes",
-        "x/half": "x/half.mp3: is cut off, 2.0 s of 4.0 s are there",
+        "x/half": "x/half.mp3: is truncated, only 2.0 s of 4.0 s are present",
         "x/silence": "x/silence.wav: is silent",
-        "x/text": "x/text.mp3: cannot be decoded (it holds no sound that libsndfile knows",
+        "x/text": "x/text.mp3: cannot be decoded (it contains no sound in a format that libsndfile supports",
         "y/gone": "y/gone.wav: there is no such file",
         "y/half": "y/half.flac: is broken (",
-        "y/nan": "y/nan.wav: holds NaN or infinite samples",
+        "y/nan": "y/nan.wav: contains NaN or infinite samples",
         "y/playlist": "y/playlist.m4a: cannot be decoded (",
         "y/short": "y/short.wav: is too short (0.10 s, at least 0.5 s are needed)",
     }

@@ -1,4 +1,4 @@
-"""What was kept of a clip is, byte for byte, what left the frozen layers when the clip was alone."""
+"""Tests of the cache, whose values equal the output of the frozen layers for each clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LENGTHS = torch.tensor([40, 7, 23])
 
 
 class Average(Backbone):
-    """A network that cannot be cut."""
+    """Network that cannot be split."""
 
     def __init__(self, bins: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Average(Backbone):
 
 
 class Twice(CNN):
-    """A network that could be cut, if its embedding were not made into another afterwards."""
+    """Network with layers, which cannot be split because it overrides `forward`."""
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         return 2 * super().forward(x, lengths)
@@ -43,57 +43,57 @@ def x() -> Tensor:
     return torch.randn(3, 40, 12)
 
 
-def test_every_clip_is_run_once_and_comes_back_in_any_batch(x: Tensor, tmp_path: Path) -> None:
+def test_each_clip_is_computed_once_and_reused_in_any_batch(x: Tensor, tmp_path: Path) -> None:
     net = CNN(12, channels=[4, 8, 8]).eval()
     ran: list[int] = []
-    net.blocks[0].register_forward_hook(lambda _, given, out: ran.append(len(given[0])))
-    kept, rows = EmbeddingCache(net, 2, tmp_path), torch.tensor([7, 0, 3])
+    net.blocks[0].register_forward_hook(lambda _, inputs, out: ran.append(len(inputs[0])))
+    cache, rows = EmbeddingCache(net, 2, tmp_path), torch.tensor([7, 0, 3])
     for batch in ([0, 1], [2, 0], [1, 2, 0], [0]):
-        z = kept.embed(x[batch], LENGTHS[batch], rows[batch])
+        z = cache.embed(x[batch], LENGTHS[batch], rows[batch])
         ran_so_far = len(ran)
         torch.testing.assert_close(z, net(x[batch], LENGTHS[batch]))
         del ran[ran_so_far:]
     assert ran == [1, 1, 1]
-    assert kept.end == sum(
+    assert cache.end == sum(
         forward_to_split(net, 2, clip[None, :n])[0].nbytes for clip, n in zip(x, LENGTHS, strict=True)
     )
 
 
-def test_what_comes_back_is_what_was_computed(x: Tensor, tmp_path: Path) -> None:
+def test_cached_values_equal_the_computed_ones(x: Tensor, tmp_path: Path) -> None:
     net = CNN(12, channels=[4, 8]).bfloat16().eval()
-    kept = EmbeddingCache(net, 1, tmp_path)
-    kept.embed(x.bfloat16(), LENGTHS, torch.arange(3))
+    cache = EmbeddingCache(net, 1, tmp_path)
+    cache.embed(x.bfloat16(), LENGTHS, torch.arange(3))
     for row, (clip, n) in enumerate(zip(x.bfloat16(), LENGTHS, strict=True)):
-        values, count = kept._read(row)
+        values, count = cache._read(row)
         expected, length = forward_to_split(net, 1, clip[None, :n])
         assert values.dtype == torch.bfloat16
         assert torch.equal(values, expected)
         assert count == length == n // 2
 
 
-def test_the_file_has_no_name(x: Tensor, tmp_path: Path) -> None:
-    kept = EmbeddingCache(CNN(12).eval(), 1, tmp_path)
-    kept.embed(x, LENGTHS, torch.arange(3))
-    assert kept.end > 0
+def test_file_has_no_name(x: Tensor, tmp_path: Path) -> None:
+    cache = EmbeddingCache(CNN(12).eval(), 1, tmp_path)
+    cache.embed(x, LENGTHS, torch.arange(3))
+    assert cache.end > 0
     assert not list(tmp_path.iterdir())
 
 
-def test_what_learns_gets_its_gradient_and_what_is_frozen_none(x: Tensor, tmp_path: Path) -> None:
+def test_only_trainable_layers_have_gradients(x: Tensor, tmp_path: Path) -> None:
     net = CNN(12, channels=[4, 8])
     net.blocks[0].eval()
-    kept = EmbeddingCache(net, 1, tmp_path)
-    for _ in range(2):  # computed, and read
+    cache = EmbeddingCache(net, 1, tmp_path)
+    for _ in range(2):  # computed, then read
         net.zero_grad()
-        kept.embed(x, LENGTHS, torch.arange(3)).square().sum().backward()
+        cache.embed(x, LENGTHS, torch.arange(3)).square().sum().backward()
         assert all(p.grad is None for p in net.blocks[0].parameters())
         assert all(p.grad is not None for p in net.blocks[1].parameters())
 
 
 @pytest.mark.parametrize("kind", [Average, Twice])
-def test_a_network_with_a_forward_of_its_own_is_kept_whole(kind: type[Backbone], x: Tensor, tmp_path: Path) -> None:
+def test_embedding_of_unsplittable_network_is_cached(kind: type[Backbone], x: Tensor, tmp_path: Path) -> None:
     net = kind(12).eval()
-    assert net.whole
-    kept = EmbeddingCache(net, net.steps, tmp_path)
+    assert not net.splittable
+    cache = EmbeddingCache(net, net.steps, tmp_path)
     for _ in range(2):
-        torch.testing.assert_close(kept.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
-    assert kept.end == 3 * net.dim * 4
+        torch.testing.assert_close(cache.embed(x, LENGTHS, torch.arange(3)), net(x, LENGTHS))
+    assert cache.end == 3 * net.dim * 4

@@ -212,7 +212,7 @@ def test_a_network_of_images_is_exported_by_its_frames(
 ) -> None:
     path = stored("backbone=convnet", "feature=image")
     assert export.main([str(path), f"to={tmp_path}"]) == 2
-    assert "ImageFront cannot be part of a graph that takes a waveform" in capsys.readouterr().err
+    assert "ImageFront cannot be part of a graph with waveform input" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
     assert export.main([str(path), f"to={tmp_path}", "input=frames", "format=torch"]) == 0
     assert "`frames` (B, T, 24)" in (tmp_path / "README.md").read_text("utf-8")

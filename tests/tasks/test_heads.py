@@ -1,4 +1,4 @@
-"""A head is (B, D) to (B, K) and each clip's own; the known ones are their formulas."""
+"""Tests of heads, including equality with their formulas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def head(config: Callable[..., dict[str, Any]], request: pytest.FixtureRequest) 
     return make(config(f"head={request.param}")["head"], 24, 5).eval()
 
 
-def test_outputs_are_b_by_k_and_each_clips_own(head: nn.Module) -> None:
+def test_outputs_have_shape_b_by_k_and_depend_on_one_clip(head: nn.Module) -> None:
     z = torch.randn(7, 24)
     out = head(z)
     assert out.shape == (7, 5)
@@ -42,7 +42,7 @@ def test_every_parameter_and_the_embedding_have_a_gradient(head: nn.Module) -> N
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_linear_is_one_affine_map() -> None:
+def test_linear_is_an_affine_map() -> None:
     head, z = Linear(24, 5, dropout=0.9).eval(), torch.randn(7, 24)
     weight, bias = head.parameters()
     torch.testing.assert_close(head(z), z @ weight.T + bias)
@@ -54,8 +54,8 @@ def test_linear_drops_units_of_the_embedding_in_training() -> None:
     torch.testing.assert_close(head(torch.randn(7, 24)), bias.expand(7, -1))
 
 
-def test_a_norm_makes_linear_blind_to_the_scale_of_each_unit() -> None:
-    """As torch's batch norm without weights of its own, in training and after; a batch of one clip is no error."""
+def test_norm_of_linear_equals_batch_norm() -> None:
+    """It equals torch's batch norm without parameters, in training and evaluation; a batch of one clip is valid."""
     z = torch.randn(64, 24) * torch.logspace(-2, 3, 24)
     head, reference = Linear(24, 5, norm=True).train(), nn.BatchNorm1d(24).train()
     affine = head.layers[1]
@@ -65,7 +65,7 @@ def test_a_norm_makes_linear_blind_to_the_scale_of_each_unit() -> None:
     assert head.train()(z[:1]).isfinite().all()
 
 
-def test_mlp_is_its_formula() -> None:
+def test_mlp_equals_its_formula() -> None:
     head, z = MLP(24, 5, hidden=16).eval(), torch.randn(7, 24)
     _, _, inner, inner_bias, outer, outer_bias = head.parameters()
     normal = (z - z.mean(1, keepdim=True)) / (z.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
@@ -74,6 +74,6 @@ def test_mlp_is_its_formula() -> None:
     torch.testing.assert_close(head(z), hidden @ outer.T + outer_bias, atol=1e-5, rtol=1e-5)
 
 
-def test_mlp_does_not_care_for_the_scale_of_an_embedding() -> None:
+def test_mlp_does_not_depend_on_the_scale_of_the_embedding() -> None:
     head, z = MLP(24, 5).eval(), torch.randn(7, 24)
     torch.testing.assert_close(head(100 * z + 3), head(z), atol=1e-3, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Balances are their formulas, in value and gradient; what is missing in a batch moves nothing; all of them train."""
+"""Tests of loss weightings by their formulas, with missing labels, and in training."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def losses(**values: float) -> dict[str, Tensor]:
 # sum
 
 
-def test_without_weights_it_is_the_sum() -> None:
+def test_weighted_sum_without_weights_is_the_sum() -> None:
     assert WeightedSum(["a", "b", "c"])(losses(a=0.5, b=2.0, c=0.25)).item() == 2.75
 
 
-def test_weights_are_by_name_and_one_where_none_is_given() -> None:
+def test_weights_are_assigned_by_name_with_default_one() -> None:
     weighting, each = WeightedSum(["c", "b", "a"], {"b": 0.1, "a": 4}), losses(a=0.5, b=2.0, c=0.25)
     total = weighting(each)
     assert total.shape == ()
@@ -51,11 +51,11 @@ def test_weights_are_by_name_and_one_where_none_is_given() -> None:
     assert [loss.grad.item() for loss in each.values()] == pytest.approx([4.0, 0.1, 1.0])
 
 
-def test_a_weight_of_zero_leaves_a_target_out() -> None:
+def test_weight_of_zero_excludes_a_target() -> None:
     assert WeightedSum(["a", "b"], {"b": 0})(losses(a=0.5, b=2.0)).item() == 0.5
 
 
-def test_a_weight_for_no_target_is_refused() -> None:
+def test_weight_of_an_unknown_target_raises() -> None:
     with pytest.raises(ValueError, match=r"^weighting\.weights names enery, mood; the task has energy, genre$"):
         WeightedSum(["energy", "genre"], {"mood": 1.0, "enery": 2.0, "genre": 1.0})
 
@@ -63,7 +63,7 @@ def test_a_weight_for_no_target_is_refused() -> None:
 # random
 
 
-def test_random_weights_are_one_on_average_and_add_up_to_the_number_of_targets() -> None:
+def test_random_weights_have_mean_one_and_sum_to_the_number_of_targets() -> None:
     torch.manual_seed(0)
     weighting, drawn = RandomWeighting(KINDS), []
     for _ in range(2000):
@@ -79,14 +79,14 @@ def test_random_weights_are_one_on_average_and_add_up_to_the_number_of_targets()
     assert torch.tensor(drawn).std(0).min() > 0.3
 
 
-def test_in_evaluation_nothing_is_drawn() -> None:
+def test_random_weights_are_one_in_evaluation() -> None:
     assert RandomWeighting(KINDS).eval()(losses(genre=0.5, energy=2.0, valence=1.0)).item() == 3.5
 
 
 # uncertainty
 
 
-def test_uncertainty_is_the_papers_formula() -> None:
+def test_uncertainty_equals_the_formula_of_the_paper() -> None:
     weighting = UncertaintyWeighting(KINDS, rate=1.0)
     s = {"genre": 0.7, "energy": -1.2, "valence": 0.0}
     for name, value in s.items():
@@ -106,7 +106,7 @@ def test_uncertainty_is_the_papers_formula() -> None:
         torch.testing.assert_close(weighting.log_variance[name].grad, 0.5 - weight * each[name].detach())
 
 
-def test_the_noise_that_is_learned_is_that_of_the_losses() -> None:
+def test_learned_variance_equals_the_losses() -> None:
     weighting = UncertaintyWeighting(KINDS, rate=10.0)
     optimiser = torch.optim.Adam(weighting.parameters(), lr=1e-2)
     for _ in range(500):
@@ -117,32 +117,32 @@ def test_the_noise_that_is_learned_is_that_of_the_losses() -> None:
     assert variance == pytest.approx({"genre": 3.0, "energy": 0.04, "valence": 0.3}, rel=1e-2)
 
 
-def test_a_rate_makes_s_larger_and_not_its_gradient() -> None:
+def test_rate_scales_s_and_not_its_gradient() -> None:
     slow, fast = UncertaintyWeighting(KINDS, rate=1.0), UncertaintyWeighting(KINDS, rate=50.0)
     slow.log_variance["energy"].data.fill_(-0.5)
     fast.log_variance["energy"].data.fill_(-0.01)
     for weighting in (slow, fast):
         weighting(losses(genre=1.5, energy=0.4, valence=0.2)).backward()
     torch.testing.assert_close(fast.weights, slow.weights)
-    pulled = [[p.grad for p in weighting.parameters()] for weighting in (slow, fast)]
-    torch.testing.assert_close(pulled[0], pulled[1])
+    parameter_gradients = [[p.grad for p in weighting.parameters()] for weighting in (slow, fast)]
+    torch.testing.assert_close(parameter_gradients[0], parameter_gradients[1])
 
 
-def test_a_target_without_labels_contributes_nothing_and_its_weight_stays() -> None:
+def test_target_without_labels_has_no_influence_and_constant_weight() -> None:
     weighting = UncertaintyWeighting(KINDS, rate=10.0)
     weighting.log_variance["genre"].data.fill_(0.3)
     optimiser = torch.optim.Adam(weighting.parameters(), lr=1e-2)
 
-    def step(known: bool) -> float:
+    def step(has_labels: bool) -> float:
         optimiser.zero_grad()
-        there = {"genre": torch.tensor(known), "energy": torch.tensor(True), "valence": torch.tensor(True)}
-        total = weighting(losses(genre=2.0 if known else 0.0, energy=0.4, valence=0.2), there)
+        mask = {"genre": torch.tensor(has_labels), "energy": torch.tensor(True), "valence": torch.tensor(True)}
+        total = weighting(losses(genre=2.0 if has_labels else 0.0, energy=0.4, valence=0.2), mask)
         total.backward()
         weighting.before_step()
         optimiser.step()
         return total.item()
 
-    step(True)  # Adam has a momentum for it now
+    step(True)  # now Adam has a momentum for it
     before = {name: value.item() for name, value in weighting.log_variance.items()}
     e, v = 10 * before["energy"], 10 * before["valence"]
     expected = 0.2 * torch.tensor(-e).exp() + e / 2 + 0.1 * torch.tensor(-v).exp() + v / 2
@@ -152,76 +152,79 @@ def test_a_target_without_labels_contributes_nothing_and_its_weight_stays() -> N
     assert after["energy"] != before["energy"]
 
 
-def test_what_is_learned_about_noise_is_not_decayed() -> None:
+def test_log_variance_has_no_weight_decay() -> None:
     weighting = UncertaintyWeighting(KINDS)
     groups = Optimiser(weight_decay=0.1).configure(weighting, 10)["optimizer"].param_groups
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.0, 3)]
 
 
-# gradient surgery
+# PCGrad
 
 
 class Shared(nn.Module):
-    """Weights that all targets share."""
+    """Parameters that all targets share."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.zeros(size))
 
 
-def operated(*pulls: list[float]) -> tuple[Tensor, dict[str, Any]]:
-    """Gradient after surgery of targets whose losses have these gradients, and the weights that are kept."""
+def projected(*gradients: list[float]) -> tuple[Tensor, dict[str, Any]]:
+    """Return the projected gradient for these task gradients, and the stored weights."""
     shared, own, weighting = (
-        Shared(len(pulls[0])),
-        nn.Linear(len(pulls), 1, bias=False),
-        PCGrad(map(str, range(len(pulls)))),
+        Shared(len(gradients[0])),
+        nn.Linear(len(gradients), 1, bias=False),
+        PCGrad(map(str, range(len(gradients)))),
     )
-    each = {str(i): torch.tensor(pull) @ shared.w + (i + 1) * own.weight[0, i] for i, pull in enumerate(pulls)}
+    each = {
+        str(i): torch.tensor(gradient) @ shared.w + (i + 1) * own.weight[0, i] for i, gradient in enumerate(gradients)
+    }
     loss = weighting(each)
     objective = weighting.objective(loss, each, shared, own)
     assert objective.item() == pytest.approx(loss.item())
     objective.backward()
-    assert own.weight.grad[0].tolist() == pytest.approx(list(range(1, len(pulls) + 1)))  # each head its own
+    # the gradient of each head is unchanged
+    assert own.weight.grad[0].tolist() == pytest.approx(list(range(1, len(gradients) + 1)))
     return shared.w.grad, weighting.weights
 
 
-def test_a_conflict_is_projected_out_by_hand() -> None:
-    # (1, 0) loses its part along (-1, 1), which is (1/2, -1/2); (-1, 1) loses its part along (1, 0), which is (-1, 0)
-    gradient, weights = operated([1.0, 0.0], [-1.0, 1.0])
+def test_conflicting_component_is_projected_out() -> None:
+    # (1/2, -1/2), the component along (-1, 1), is removed from (1, 0); (-1, 0), that along (1, 0), from (-1, 1)
+    gradient, weights = projected([1.0, 0.0], [-1.0, 1.0])
     torch.testing.assert_close(gradient, torch.tensor([0.5, 1.5]))
     assert {name: weight.item() for name, weight in weights.items()} == pytest.approx({"0": 2.0, "1": 1.5})
 
 
-def test_without_a_conflict_it_is_the_sum() -> None:
-    gradient, weights = operated([1.0, 2.0, 0.0], [3.0, -1.0, 1.0], [0.0, 0.0, 5.0])
+def test_gradients_without_conflict_are_summed() -> None:
+    gradient, weights = projected([1.0, 2.0, 0.0], [3.0, -1.0, 1.0], [0.0, 0.0, 5.0])
     torch.testing.assert_close(gradient, torch.tensor([4.0, 1.0, 6.0]))
     assert [weight.item() for weight in weights.values()] == [1.0, 1.0, 1.0]
 
 
-def test_three_in_conflict_are_the_papers_algorithm_in_some_order() -> None:
-    pulls = torch.tensor([[1.0, 0.5, 0.0], [-1.0, 0.3, 0.7], [0.2, -1.0, -0.4]])
+def test_three_conflicting_gradients_equal_the_algorithm_of_the_paper() -> None:
+    gradients = torch.tensor([[1.0, 0.5, 0.0], [-1.0, 0.3, 0.7], [0.2, -1.0, -0.4]])
     possible = []
     for orders in product(*(permutations([j for j in range(3) if j != i]) for i in range(3))):
         total = torch.zeros(3)
         for i, order in enumerate(orders):
-            g = pulls[i].clone()
+            g = gradients[i].clone()
             for j in order:
-                if g @ pulls[j] < 0:
-                    g -= (g @ pulls[j]) / (pulls[j] @ pulls[j]) * pulls[j]
+                if g @ gradients[j] < 0:
+                    g -= (g @ gradients[j]) / (gradients[j] @ gradients[j]) * gradients[j]
             total += g
         possible.append(total)
     for seed in range(5):
         torch.manual_seed(seed)
-        gradient, _ = operated(*pulls.tolist())
+        gradient, _ = projected(*gradients.tolist())
         assert min((gradient - other).abs().max() for other in possible) < 1e-5
 
 
-def test_a_target_without_labels_leaves_the_others_alone() -> None:
-    gradient, _ = operated([1.0, 0.0], [0.0, 0.0], [-1.0, 1.0])
+def test_target_without_labels_does_not_change_the_others() -> None:
+    gradient, _ = projected([1.0, 0.0], [0.0, 0.0], [-1.0, 1.0])
     torch.testing.assert_close(gradient, torch.tensor([0.5, 1.5]))
 
 
-def test_a_single_target_and_a_frozen_backbone_need_no_surgery() -> None:
+def test_single_target_and_frozen_backbone_need_no_projection() -> None:
     shared, own = Shared(2), Shared(2)
     loss = shared.w.sum() + own.w.sum()
     assert PCGrad(["a"]).objective(loss, {"a": loss}, shared, own) is loss
@@ -229,14 +232,14 @@ def test_a_single_target_and_a_frozen_backbone_need_no_surgery() -> None:
     assert PCGrad(["a", "b"]).objective(loss, {"a": loss, "b": loss}, shared, own) is loss
 
 
-def test_without_torchjd_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_torchjd_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
     with pytest.raises(UserError, match=r"^weighting=pcgrad needs TorchJD: pip install 'etude\[pcgrad\]'$"):
-        operated([1.0, 0.0], [-1.0, 1.0])
+        projected([1.0, 0.0], [-1.0, 1.0])
 
 
-class Pulled(nn.Module):
-    """Two targets that disagree about two shared weights; its output is what one goes backward from."""
+class Conflicting(nn.Module):
+    """Two targets with conflicting gradients of shared parameters; the output is the surrogate loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,7 +261,7 @@ def clips() -> Tensor:
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    net = DistributedDataParallel(Pulled())
+    net = DistributedDataParallel(Conflicting())
     half = clips()[rank::2]
     with net.no_sync():
         (net(half[:2]) / 2).backward()
@@ -267,24 +270,24 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_that_accumulate_operate_as_one(tmp_path: Path) -> None:
+def test_two_accumulating_processes_equal_one_process(tmp_path: Path) -> None:
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
-    net, plain = Pulled(), Pulled()
+    net, plain = Conflicting(), Conflicting()
     plain.weighting = WeightedSum("ab")
     for model in (net, plain):
-        for part in clips().split(4):
-            (model(part) / 2).backward()
-    whole = [p.grad for p in net.parameters()]
+        for half in clips().split(4):
+            (model(half) / 2).backward()
+    complete = [p.grad for p in net.parameters()]
     for rank in (0, 1):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), whole)
-    assert (whole[0] - plain.backbone.weight.grad).abs().max() > 1e-3  # there was a conflict
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), complete)
+    assert (complete[0] - plain.backbone.weight.grad).abs().max() > 1e-3  # there was a conflict
 
 
 # in training
 
 
 def batch(seed: int, *missing: str) -> Batch:
-    """Eight clips with a class of three and two values each, some of which nobody knows."""
+    """Return eight clips with one of three classes and two values each, some of them missing."""
     generator = torch.Generator().manual_seed(seed)
     y = {"genre": torch.randint(3, (8,), generator=generator)}
     y |= {name: torch.rand(8, generator=generator) for name in ("energy", "valence")}
@@ -297,11 +300,11 @@ def batch(seed: int, *missing: str) -> Batch:
 
 @pytest.fixture
 def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., tuple[Learner, dict[str, float]]]:
-    """Train a small network of a weighting on batches, one epoch; what came out and what was logged."""
+    """Return a function that trains a small network for one epoch, and returns the learner and the logged values."""
 
-    from pytorch_lightning import Trainer  # here, because the two processes above import this file and need it not
+    from pytorch_lightning import Trainer  # here, because the two processes above import this file without Lightning
 
-    def go(weighting: str, *batches: Batch, accumulate: int = 1) -> tuple[Learner, dict[str, float]]:
+    def train(weighting: str, *batches: Batch, accumulate: int = 1) -> tuple[Learner, dict[str, float]]:
         composed = config(f"weighting={weighting}", "task=joint", "~task.targets.danceability", "backbone=lstm",
                           "backbone.dropout=0", "augment=none", "optim=adam", "optim.lr=1e-2")  # fmt: skip
         specs: dict[str, Any] = {name: {"kind": "scalar", "low": 0.0, "high": 1.0} for name in ("energy", "valence")}
@@ -317,11 +320,11 @@ def learn(config: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[...
             trainer.fit(learner, DataLoader(list(batches), batch_size=None))
         return learner, {key: float(value) for key, value in trainer.callback_metrics.items()}
 
-    return go
+    return train
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_balance_trains_and_logs_raw_losses_and_weights(name: str, learn: Callable[..., Any]) -> None:
+def test_every_weighting_trains_and_logs_losses_and_weights(name: str, learn: Callable[..., Any]) -> None:
     fresh, _ = learn(name)
     learner, logged = learn(name, batch(0), batch(1, "genre"), batch(2, "energy", "valence"), batch(3))
     assert isinstance(learner.task.weighting, LossWeighting)
@@ -335,9 +338,7 @@ def test_every_balance_trains_and_logs_raw_losses_and_weights(name: str, learn: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_without_any_label_moves_nothing_that_is_learned_about_weights(
-    name: str, learn: Callable[..., Any]
-) -> None:
+def test_batch_without_labels_does_not_change_learned_weights(name: str, learn: Callable[..., Any]) -> None:
     nothing = batch(1, *KINDS)
     once, _ = learn(name, batch(0))
     twice, logged = learn(name, batch(0), nothing)
@@ -345,16 +346,16 @@ def test_a_batch_without_any_label_moves_nothing_that_is_learned_about_weights(
     torch.testing.assert_close(twice.task.weighting.state_dict(), once.task.weighting.state_dict(), rtol=0, atol=0)
 
 
-def test_a_raw_loss_is_the_mean_over_the_clips_that_have_the_target(learn: Callable[..., Any]) -> None:
+def test_logged_loss_is_the_mean_over_labelled_clips(learn: Callable[..., Any]) -> None:
     _, first = learn("sum", batch(0))
     _, both = learn("sum", batch(0), batch(1, "genre"))
     assert both["train/genre/loss"] == first["train/genre/loss"]
 
 
 @pytest.mark.parametrize("name", ["sum", "uncertainty", "pcgrad"])
-def test_two_equal_batches_accumulate_to_the_step_of_one(name: str, learn: Callable[..., Any]) -> None:
+def test_two_accumulated_equal_batches_equal_one_step(name: str, learn: Callable[..., Any]) -> None:
     once, _ = learn(name, batch(0))
     twice, _ = learn(name, batch(0), batch(0), accumulate=2)
-    if name != "pcgrad":  # whose projections are in random order
+    if name != "pcgrad":  # PCGrad projects in random order
         torch.testing.assert_close(dict(twice.named_parameters()), dict(once.named_parameters()))
     torch.testing.assert_close(dict(twice.task.heads.named_parameters()), dict(once.task.heads.named_parameters()))

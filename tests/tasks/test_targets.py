@@ -1,4 +1,4 @@
-"""Losses are torch's on the unit scale, what is missing teaches nothing, and no shape is broadcast by mistake."""
+"""Tests of targets: losses, missing values, shapes and predictions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def seed() -> None:
 
 @pytest.fixture(params=["label", "scalar"])
 def case(request: pytest.FixtureRequest) -> tuple[Target, Tensor, Tensor]:
-    """A target with outputs (B, K) and true values (B,), of which the second and the last are missing."""
+    """Return a target, outputs (B, K) and true values (B,), of which the second and the last are missing."""
     if request.param == "label":
         return Label("genre", CLASSES), torch.randn(5, 3), torch.tensor([2, -1, 0, 1, -1])
     return Scalar("energy", RANGE), torch.randn(5, 1), torch.tensor([1.0, NAN, 9.0, 4.2, NAN])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_a_label_is_learned_with_torchs_cross_entropy(smoothing: float) -> None:
+def test_label_loss_equals_cross_entropy_of_torch(smoothing: float) -> None:
     out, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
     expected = F.cross_entropy(out, y, reduction="none", label_smoothing=smoothing)
     torch.testing.assert_close(Label("genre", CLASSES, smoothing).loss(out, y), expected)
@@ -43,24 +43,24 @@ def test_a_label_is_learned_with_torchs_cross_entropy(smoothing: float) -> None:
         ("huber", [0.1 * (0.5 - 0.05), 0.1 * (1.0 - 0.05), 0.0, 0.5 * 0.05**2]),
     ],
 )
-def test_a_scalar_is_learned_on_the_unit_scale(loss: str, expected: list[float]) -> None:
-    """Of the range 1 to 9, the value 5 is the middle; the errors are 0.5, 1, 0 and 0.05 of the range."""
+def test_scalar_loss_uses_the_unit_scale(loss: str, expected: list[float]) -> None:
+    """The middle of the range 1 to 9 is 5; the errors are 0.5, 1, 0 and 0.05 of the range."""
     out, y = torch.tensor([[0.5], [-0.5], [0.0], [-0.2]]), torch.tensor([5.0, 9.0, 5.0, 3.0])
     torch.testing.assert_close(Scalar("energy", RANGE, loss).loss(out, y), torch.tensor(expected))
 
 
-def test_a_perfect_prediction_of_a_scalar_has_no_loss() -> None:
+def test_perfect_prediction_of_a_scalar_has_zero_loss() -> None:
     target, y = Scalar("energy", RANGE), torch.tensor([1.0, 2.5, 9.0])
     out = (y[:, None] - 5) / 8
     torch.testing.assert_close(target.predict(out), y)
     assert (target.loss(out, y) == 0).all()
 
 
-def test_what_is_missing_has_no_loss_and_no_gradient(case: tuple[Target, Tensor, Tensor]) -> None:
+def test_missing_values_have_zero_loss_and_gradient(case: tuple[Target, Tensor, Tensor]) -> None:
     target, out, y = case
     out.requires_grad_()
     loss = target.loss(out, y)
-    assert target.known(y).tolist() == [True, False, True, True, False]
+    assert target.has_label(y).tolist() == [True, False, True, True, False]
     assert loss[[1, 4]].tolist() == [0, 0]
     torch.testing.assert_close(loss[[0, 2, 3]], target.loss(out[[0, 2, 3]], y[[0, 2, 3]]))
     loss.sum().backward()
@@ -69,12 +69,12 @@ def test_what_is_missing_has_no_loss_and_no_gradient(case: tuple[Target, Tensor,
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (5,), (5, 1, 1), (4, 1)])
-def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_outputs_of_another_shape_raise(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"energy: outputs must be \(B, 1\) and true values \(B,\), got .*\(5,\)"):
         Scalar("energy", RANGE).loss(torch.zeros(shape), torch.ones(5))
 
 
-def test_true_values_of_another_shape_are_refused(case: tuple[Target, Tensor, Tensor]) -> None:
+def test_true_values_of_another_shape_raise(case: tuple[Target, Tensor, Tensor]) -> None:
     target, out, y = case
     with pytest.raises(ValueError, match=r"true values \(B,\), got \(5, \d\) and \(5, 1\)"):
         target.loss(out, y[:, None])
@@ -82,36 +82,36 @@ def test_true_values_of_another_shape_are_refused(case: tuple[Target, Tensor, Te
 
 def test_probabilities_are_softmax() -> None:
     out = torch.randn(6, 3) * 5
-    said = Label("genre", CLASSES).predict(out)
-    torch.testing.assert_close(said, out.exp() / out.exp().sum(1, keepdim=True))
-    assert said.argmax(1).tolist() == out.argmax(1).tolist()
+    predicted = Label("genre", CLASSES).predict(out)
+    torch.testing.assert_close(predicted, out.exp() / out.exp().sum(1, keepdim=True))
+    assert predicted.argmax(1).tolist() == out.argmax(1).tolist()
 
 
-def test_a_value_lies_in_its_range() -> None:
-    said = Scalar("energy", RANGE).predict(torch.tensor([[-5.0], [-0.5], [-0.25], [0.5], [1e6]]))
-    assert said.tolist() == [1.0, 1.0, 3.0, 9.0, 9.0]
+def test_predicted_values_are_inside_the_range() -> None:
+    predicted = Scalar("energy", RANGE).predict(torch.tensor([[-5.0], [-0.5], [-0.25], [0.5], [1e6]]))
+    assert predicted.tolist() == [1.0, 1.0, 3.0, 9.0, 9.0]
 
 
-@pytest.mark.parametrize("place", [-3.0, 4.0])
-def test_a_prediction_outside_the_range_is_still_pulled_back(place: float) -> None:
-    out = torch.tensor([[place]], requires_grad=True)
+@pytest.mark.parametrize("output", [-3.0, 4.0])
+def test_prediction_outside_the_range_has_a_gradient(output: float) -> None:
+    out = torch.tensor([[output]], requires_grad=True)
     Scalar("energy", RANGE).loss(out, torch.tensor([5.0])).sum().backward()
-    assert out.grad.item() * place > 0
+    assert out.grad.item() * output > 0
 
 
-def test_half_precision_outputs_are_judged_in_single(case: tuple[Target, Tensor, Tensor]) -> None:
+def test_half_precision_outputs_are_converted_to_single(case: tuple[Target, Tensor, Tensor]) -> None:
     target, out, y = case
     assert target.loss(out.bfloat16(), y).dtype == torch.float32
     assert target.predict(out.bfloat16()).dtype == torch.float32
 
 
-def test_an_unknown_loss_is_refused() -> None:
+def test_unknown_loss_raises() -> None:
     with pytest.raises(ValueError, match="target energy: loss must be one of mse, mae, huber, got 'mape'"):
         Scalar("energy", RANGE, "mape")
 
 
-def test_balanced_classes_weigh_alike_and_clips_one_on_average() -> None:
-    """As `class_weight="balanced"` of scikit-learn; a class that training lacks changes nothing."""
+def test_balanced_weights_equal_scikit_learn() -> None:
+    """The weights equal `class_weight="balanced"` of scikit-learn; a class without training clips has no influence."""
     from sklearn.utils.class_weight import compute_class_weight
 
     y = torch.tensor([0] * 5 + [1] * 2 + [2])
@@ -128,13 +128,13 @@ def test_balanced_classes_weigh_alike_and_clips_one_on_average() -> None:
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_a_scalar_begins_in_the_middle_with_the_same_slope_and_stays_inside(bounded: bool) -> None:
+def test_initial_scalar_is_the_middle_with_equal_slope_if_bounded(bounded: bool) -> None:
     target = Scalar("tempo", {"low": 40.0, "high": 240.0}, bounded=bounded)
     out = torch.zeros(1, 1, requires_grad=True)
     assert target.predict(out).item() == pytest.approx(140)
     (slope,) = torch.autograd.grad(target.predict(out).sum(), out)
     assert slope.item() == pytest.approx(200)
-    said = target.predict(torch.tensor([[-9.0], [9.0]]))
-    assert said.min() >= 40 and said.max() <= 240
+    predicted = target.predict(torch.tensor([[-9.0], [9.0]]))
+    assert predicted.min() >= 40 and predicted.max() <= 240
     far = target.loss(torch.tensor([[9.0]]), torch.tensor([240.0]))
     assert (far < 1e-6).item() is bounded  # a bounded output cannot overshoot

@@ -1,4 +1,4 @@
-"""A single target is a multitask of one, and what is missing changes nothing for the others."""
+"""Tests of tasks with one and several targets, including missing labels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ NAN = float("nan")
 
 
 def task(*names: str, weights: dict[str, float] | None = None) -> Task:
-    """Heads with the same weights for the same target, whatever stands beside it."""
+    """Return a task in which the weights of each head depend only on its target."""
     targets = [
         Label("genre", {"classes": ["a", "b", "c"]}),
         Scalar("energy", {"low": 0.0, "high": 1.0}),
         Scalar("valence", {"low": -1.0, "high": 1.0}),
     ]
-    made = Task([t for t in targets if t.name in names], Linear, lambda names: WeightedSum(names, weights), dim=6)
-    for name, head in made.heads.items():
+    result = Task([t for t in targets if t.name in names], Linear, lambda names: WeightedSum(names, weights), dim=6)
+    for name, head in result.heads.items():
         generator = torch.Generator().manual_seed(len(name))
         for weight in head.parameters():
             weight.data.normal_(generator=generator)
-    return made
+    return result
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def y() -> dict[str, Tensor]:
     }
 
 
-def test_the_loss_is_the_sum_of_means_over_what_is_known(z: Tensor, y: dict[str, Tensor]) -> None:
-    every = task("genre", "energy", "valence", weights={"energy": 0.5})
-    out = every(z)
+def test_loss_is_the_sum_of_means_over_labelled_clips(z: Tensor, y: dict[str, Tensor]) -> None:
+    multitask = task("genre", "energy", "valence", weights={"energy": 0.5})
+    out = multitask(z)
     assert {name: tuple(value.shape) for name, value in out.items()} == {
         "genre": (5, 3), "energy": (5, 1), "valence": (5, 1),
     }  # fmt: skip
-    loss, each = every.loss(out, y)
+    loss, each = multitask.loss(out, y)
     expected = {
         "genre": F.cross_entropy(out["genre"], y["genre"], ignore_index=-1),
         "energy": F.mse_loss(out["energy"][[0, 1, 3, 4], 0] + 0.5, y["energy"][[0, 1, 3, 4]]),
@@ -61,60 +61,60 @@ def test_the_loss_is_the_sum_of_means_over_what_is_known(z: Tensor, y: dict[str,
 
 
 @pytest.mark.parametrize("name", ["genre", "energy", "valence"])
-def test_a_multitask_of_one_is_that_target(name: str, z: Tensor, y: dict[str, Tensor]) -> None:
-    one, every = task(name), task("genre", "energy", "valence")
-    torch.testing.assert_close(one(z)[name], every(z)[name])
-    loss, each = one.loss(one(z), y)
-    torch.testing.assert_close(loss, every.loss(every(z), y)[1][name])
+def test_single_target_equals_the_same_target_in_a_multitask(name: str, z: Tensor, y: dict[str, Tensor]) -> None:
+    single, multitask = task(name), task("genre", "energy", "valence")
+    torch.testing.assert_close(single(z)[name], multitask(z)[name])
+    loss, each = single.loss(single(z), y)
+    torch.testing.assert_close(loss, multitask.loss(multitask(z), y)[1][name])
     torch.testing.assert_close(loss, each[name])
-    torch.testing.assert_close(one.predict(one(z))[name], every.predict(every(z))[name])
+    torch.testing.assert_close(single.predict(single(z))[name], multitask.predict(multitask(z))[name])
 
 
-def test_clips_without_a_label_change_no_mean_and_no_gradient(z: Tensor, y: dict[str, Tensor]) -> None:
-    known = [0, 2, 3]
+def test_clips_without_a_label_do_not_change_loss_and_gradient(z: Tensor, y: dict[str, Tensor]) -> None:
+    labelled = [0, 2, 3]
     results = []
-    for rows in ([0, 1, 2, 3, 4], known):
-        made = task("genre")
-        loss, _ = made.loss(made(z[rows]), {"genre": y["genre"][rows]})
+    for rows in ([0, 1, 2, 3, 4], labelled):
+        result = task("genre")
+        loss, _ = result.loss(result(z[rows]), {"genre": y["genre"][rows]})
         loss.backward()
-        results.append((loss, [weight.grad for weight in made.parameters()]))
+        results.append((loss, [weight.grad for weight in result.parameters()]))
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_a_batch_without_any_label_teaches_nothing(z: Tensor, y: dict[str, Tensor]) -> None:
-    made = task("genre", "energy")
+def test_batch_without_labels_has_zero_gradient(z: Tensor, y: dict[str, Tensor]) -> None:
+    result = task("genre", "energy")
     nothing = {"genre": torch.full((5,), -1), "energy": torch.full((5,), NAN)}
-    loss, each = made.loss(made(z), nothing)
+    loss, each = result.loss(result(z), nothing)
     loss.backward()
     assert loss == each["genre"] == each["energy"] == 0
-    assert all((weight.grad == 0).all() for weight in made.parameters())
+    assert all((weight.grad == 0).all() for weight in result.parameters())
 
 
-def test_predictions_are_probabilities_and_values_and_need_no_gradient(z: Tensor) -> None:
-    made = task("genre", "valence")
-    said = made.predict(made(100 * z))
-    assert said["genre"].shape == (5, 3)
-    torch.testing.assert_close(said["genre"].sum(1), torch.ones(5))
-    assert said["valence"].shape == (5,)
-    assert said["valence"].abs().max() == 1
-    assert not any(value.requires_grad for value in said.values())
+def test_predictions_are_probabilities_and_values_without_gradient(z: Tensor) -> None:
+    result = task("genre", "valence")
+    predicted = result.predict(result(100 * z))
+    assert predicted["genre"].shape == (5, 3)
+    torch.testing.assert_close(predicted["genre"].sum(1), torch.ones(5))
+    assert predicted["valence"].shape == (5,)
+    assert predicted["valence"].abs().max() == 1
+    assert not any(value.requires_grad for value in predicted.values())
 
 
 def test_target_of_any_name_has_a_head_and_a_weight(z: Tensor) -> None:
     names = ["type", "pop", "train", "items", "forward", "_modules", "mood.valence", "a%b", "%74ype", "Größe", "genre"]
     targets = [Label(name, {"classes": ["a", "b"]}) for name in names]
-    made = Task(targets, Linear, UncertaintyWeighting, dim=6)
-    out = made(z)
+    result = Task(targets, Linear, UncertaintyWeighting, dim=6)
+    out = result(z)
     assert list(out) == names
     y = {name: torch.tensor([0, 1, 0, 1, -1]) for name in names}
-    made.loss(out, y)[0].backward()
-    assert all(parameter.grad is not None for parameter in made.parameters())
+    result.loss(out, y)[0].backward()
+    assert all(parameter.grad is not None for parameter in result.parameters())
     assert len({module_key(name) for name in names}) == len(names)
     again = Task(targets, Linear, UncertaintyWeighting, dim=6)
-    again.load_state_dict(made.state_dict())
+    again.load_state_dict(result.state_dict())
     torch.testing.assert_close(again(z), out)
 
 
-def test_usual_names_of_targets_are_kept_in_checkpoints() -> None:
+def test_usual_names_of_targets_are_unchanged_in_checkpoints() -> None:
     for name in ("genre", "valence", "energy", "danceability", "digit", "Größe", "mood-2"):
         assert module_key(name) == name

@@ -102,7 +102,7 @@ def test_clip_by_clip_it_is_equal_to_the_last_bit(
     torch.testing.assert_close(kept.state_dict(), run.state_dict(), rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(said, expected, rtol=0, atol=0, equal_nan=True)
     assert kept.cache is not None
-    assert passes == len(kept.cache.found) == sum(CLIPS.values())  # once for each clip
+    assert passes == len(kept.cache.entries) == sum(CLIPS.values())  # once for each clip
     assert more == 3 * (CLIPS["train"] + CLIPS["val"]) + CLIPS["val"] + CLIPS["test"]
 
 

@@ -1,1 +1,1 @@
-"""Sound files to frames: decoding, front ends, beats, tuning and descriptors."""
+"""Decoding of sound files, front ends, beats, tuning and descriptors."""

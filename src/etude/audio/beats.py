@@ -1,8 +1,8 @@
-"""Beats, and frames that are as long as the beat: one spectrum for each interval, the median over it.
+"""Beat tracking and beat-synchronous frames.
 
-The onsets of the percussive part tell where the beats are (HPSS: FitzGerald, 2010; tracking by dynamic programming:
-Ellis, 2007). librosa's steps in librosa's order, with the two medians of HPSS taken by a running median that is
-twenty times as fast.
+Beats are tracked in the onsets of the percussive component (HPSS: FitzGerald, 2010; tracking by dynamic programming:
+Ellis, 2007). The steps are those of librosa. Only the two medians of HPSS are computed differently, by a running median
+that is twenty times as fast. A beat-synchronous frame is the median spectrum of an interval between beats.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.filterbanks import FilterBank, mel_filters
-from etude.audio.frontend import FrontEnd, decibels, spectrum
+from etude.audio.frontend import FrontEnd, convert_to_decibels, power_spectrum
 from etude.audio.numba_lock import first_use
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-KERNEL = 31  # frames, and bins, of the two medians
-BANDS = 128  # mel bands whose rises are onsets, whatever the front end's own number
+KERNEL = 31  # length of the two medians, in frames and in bins
+BANDS = 128  # mel bands of the onset strength, independent of the front end
 
 
-def track(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """Where the beats are.
+def track_beats(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
+    """Return the positions of beats.
 
     Args:
         audio: Samples (N,), float32, at `front.rate`.
-        front: Gives the rate, the window and the hop.
+        front: Front end that defines the rate, the window and the hop.
 
     Returns:
-        Frames of `front` where beats fall (K,), ascending; empty when there is no onset.
+        Indices of the frames of `front` with beats (K,), ascending; empty when there is no onset.
     """
     rate, hop = front.rate, front.hop_length
-    # onsets: all frequencies, 80 dB below the loudest, as librosa has it
-    power = spectrum(percussive(audio, front), front, FilterBank(mel_filters(rate, front.n_fft, BANDS)))
-    decibels(power, "one")
+    # onsets over all frequencies, with a range of 80 dB, as in librosa
+    power = power_spectrum(percussive(audio, front), front, FilterBank(mel_filters(rate, front.n_fft, BANDS)))
+    convert_to_decibels(power, "one")
     with first_use("beats"):
         import librosa
 
@@ -47,7 +47,7 @@ def track(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
 
 
 def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """The percussive part of a sound, (N,): `librosa.effects.hpss(audio)[1]`."""
+    """Return the percussive component of a sound (N,), equal to `librosa.effects.hpss(audio)[1]`."""
     import torch
 
     window = torch.hann_window(front.n_fft)
@@ -55,19 +55,19 @@ def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     samples = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     stft = torch.stft(samples, **sizes, pad_mode="constant", return_complex=True)
     magnitude = stft.abs().numpy()
-    steady, sudden = running_median(magnitude, 1), running_median(magnitude, 0)
+    harmonic, percussion = running_median(magnitude, 1), running_median(magnitude, 0)
     # squares of values relative to the larger of the two, so that quiet bins do not underflow
-    larger = np.maximum(steady, sudden)
-    heard = larger >= np.finfo(np.float32).tiny
-    larger[~heard] = 1.0
-    steady, sudden = (steady / larger) ** 2, (sudden / larger) ** 2
-    mask = np.divide(sudden, steady + sudden, out=np.full_like(sudden, 0.5), where=heard)
-    # the inverse needs samples under every window; zeros behind the end are cut off again
+    larger = np.maximum(harmonic, percussion)
+    audible = larger >= np.finfo(np.float32).tiny
+    larger[~audible] = 1.0
+    harmonic, percussion = (harmonic / larger) ** 2, (percussion / larger) ** 2
+    mask = np.divide(percussion, harmonic + percussion, out=np.full_like(percussion, 0.5), where=audible)
+    # the inverse needs samples in every window; `length` removes the zeros after the end
     return torch.istft(stft * torch.from_numpy(mask), **sizes, length=len(audio)).numpy()
 
 
 def running_median(x: np.ndarray, axis: int) -> np.ndarray:
-    """Median over 31 neighbours along an axis, mirrored at the ends: `scipy.ndimage.median_filter(mode="reflect")`."""
+    """Return the median over 31 neighbours along an axis, as `scipy.ndimage.median_filter` with `mode="reflect"`."""
     import bottleneck
 
     half = KERNEL // 2
@@ -77,10 +77,11 @@ def running_median(x: np.ndarray, axis: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(trailing, -1, axis))
 
 
-def synchronous(power: Tensor, beats: np.ndarray) -> Tensor:
-    """Median of the frames (T, F) between beats, (K + 1, F); before the first and after the last count as intervals.
+def synchronise(power: Tensor, beats: np.ndarray) -> Tensor:
+    """Return the median of the frames (T, F) of each interval between beats, (K + 1, F).
 
-    The median is taken of power and not of dB: for an even number of frames it lies between two of them.
+    The frames before the first beat and after the last beat are intervals too. The median is computed of power and not
+    of dB, because the median of an even number of frames is the mean of the middle two.
     """
     import torch
 

@@ -1,6 +1,7 @@
-"""A sound file to mono float32 samples at a given rate: soundfile reads, ffmpeg what it cannot, soxr resamples.
+"""Decoding of sound files to mono float32 samples at a given rate, by soundfile, ffmpeg and soxr.
 
-A file is decoded in blocks, so that memory is that of the samples that are kept, whatever a file claims to hold.
+ffmpeg decodes files that soundfile cannot read, and soxr resamples. A file is decoded in blocks, so that memory depends
+only on the samples that are kept, and not on the length that a header states.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from etude.audio.formats import DecodeError, TooLongError, ffmpeg
-from etude.audio.formats.containers import Segment, SegmentFile, segments
+from etude.audio.formats.containers import Segment, SegmentFile, find_segments
 from etude.audio.plausibility import SoundStatistics
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
 
-WHOLE = 0.95  # share of the length that a header states; below it, the rest of the file is lost
+COMPLETE = 0.95  # share of the length stated in the header; a file with less is truncated
 BLOCK = 1 << 20  # samples that are read at a time, over all channels
-LOWEST, HIGHEST = 1_000, 768_000  # Hz; heart sounds have 2 kHz, ultrasound 768 kHz
-LARGEST = 1e10  # absolute value of a sample: 32-bit integers without a scale stay below, powers of it are finite
-UNKNOWN = 1 << 60  # samples; libsndfile has no other word for a length that it does not know
-HEAD = 1024  # bytes by which a file is recognised that is no sound
+LOWEST, HIGHEST = 1_000, 768_000  # Hz; recordings of heart sounds use 2 kHz, of ultrasound 768 kHz
+LARGEST = 1e10  # absolute value of a sample; unscaled 32-bit integers are smaller, and its powers are finite
+UNKNOWN = 1 << 60  # samples; libsndfile reports a larger length when the length is unknown
+HEAD = 1024  # bytes that are examined to recognise files that are not sound
 Blocks = Generator[np.ndarray, None, None]
 
 
 @dataclass
-class _Part:
-    """One sound of a file: rate in Hz, stated length in seconds, and blocks of mono samples (N,) float32."""
+class _Sound:
+    """One sound of a file, with its rate in Hz, stated length in seconds, and blocks of mono samples (N,) float32."""
 
     rate: int
     seconds: float | None
@@ -47,23 +48,23 @@ def decode(
 
     Args:
         path: Any file that libsndfile reads (wav, flac, ogg, mp3, ...), or ffmpeg if that is installed (m4a, wma, ...).
-        rate: Sample rate of the result, in Hz. Another one is resampled by soxr at high quality.
-        longest: Length from which a file is refused, in seconds; None accepts any.
-        statistics: Receives the samples before they are resampled.
+        rate: Sample rate of the result, in Hz. Files of another rate are resampled by soxr at high quality.
+        longest: Maximum length, in seconds; None accepts any.
+        statistics: Statistics that are updated with the samples before resampling.
 
     Returns:
-        Samples (N,), float32, channels averaged. Files that were joined into one follow each other.
+        Samples (N,), float32, averaged over channels. The sounds of concatenated files are joined.
 
     Raises:
-        DecodeError: The file is missing, is not sound, is empty, is cut off, or holds NaN or infinity.
-        TooLongError: There is more sound in it than `longest`.
+        DecodeError: The file is missing, is not sound, is empty, is truncated, or contains NaN or infinity.
+        TooLongError: The sound is longer than `longest`.
     """
     blocks = list(stream(path, rate, longest, statistics))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def stream(path: Path, rate: int, longest: float | None = None, statistics: SoundStatistics | None = None) -> Blocks:
-    """Yield what `decode` returns in blocks (N,); together they are the same to the last bit.
+    """Yield the samples that `decode` returns, in blocks (N,), bit for bit.
 
     Args:
         path: As of `decode`.
@@ -72,53 +73,54 @@ def stream(path: Path, rate: int, longest: float | None = None, statistics: Soun
         statistics: As of `decode`.
 
     Raises:
-        DecodeError, TooLongError: As of `decode`; possibly after some blocks.
+        DecodeError, TooLongError: As of `decode`; they may be raised after some blocks.
     """
     import soxr
 
     total = native = 0
-    for part in _parts(path):
-        with closing(part.blocks):
-            if not LOWEST <= part.rate <= HIGHEST:
+    for sound in _sounds(path):
+        with closing(sound.blocks):
+            if not LOWEST <= sound.rate <= HIGHEST:
                 raise DecodeError(
-                    f"{path}: has a sample rate of {part.rate:,} Hz; rates from {LOWEST:,} to {HIGHEST:,} Hz are read"
+                    f"{path}: has a sample rate of {sound.rate:,} Hz; "
+                    f"rates from {LOWEST:,} to {HIGHEST:,} Hz are supported"
                 )
-            _refuse_long(path, total / rate + (part.seconds or 0.0), longest)
-            resampler = None if part.rate == rate else soxr.ResampleStream(part.rate, rate, 1, dtype="float32")
-            for block in part.blocks:
+            _check_length(path, total / rate + (sound.seconds or 0.0), longest)
+            resampler = None if sound.rate == rate else soxr.ResampleStream(sound.rate, rate, 1, dtype="float32")
+            for block in sound.blocks:
                 _check_samples(path, block)
                 native += len(block)
                 if statistics is not None:
                     statistics.add(block)
                 audio = block if resampler is None else resampler.resample_chunk(block)
                 total += len(audio)
-                _refuse_long(path, total / rate, longest)
+                _check_length(path, total / rate, longest)
                 if len(audio):
                     yield audio
             if resampler is not None and len(rest := resampler.resample_chunk(np.empty(0, np.float32), last=True)):
                 total += len(rest)
                 yield rest
     if not total:
-        few = f" at {rate} Hz: it has {native}" if native else ""
-        raise DecodeError(f"{path}: holds no samples{few}")
+        detail = f" at {rate} Hz: it has {native}" if native else ""
+        raise DecodeError(f"{path}: contains no samples{detail}")
 
 
-def _refuse_long(path: Path, seconds: float, longest: float | None) -> None:
-    """Refuse more seconds than are accepted."""
+def _check_length(path: Path, seconds: float, longest: float | None) -> None:
+    """Raise TooLongError for more seconds than are accepted."""
     if longest is not None and seconds > longest:
         raise TooLongError(f"{path}: is too long ({seconds:.0f} s or more; at most {longest:g} s are accepted)")
 
 
 def _check_samples(path: Path, block: np.ndarray) -> None:
-    """Refuse samples that make no finite frames."""
+    """Raise DecodeError for samples that do not give finite frames."""
     if not np.isfinite(block).all():
-        raise DecodeError(f"{path}: holds NaN or infinite samples")
+        raise DecodeError(f"{path}: contains NaN or infinite samples")
     if len(block) and (peak := max(float(block.max()), -float(block.min()))) > LARGEST:
-        raise DecodeError(f"{path}: holds samples of {peak:.3g}, where 1 is full scale")
+        raise DecodeError(f"{path}: contains samples of {peak:.3g}, where 1 is full scale")
 
 
-def _parts(path: Path) -> Iterator[_Part]:
-    """Yield the sounds of a file; more than one where files were joined."""
+def _sounds(path: Path) -> Iterator[_Sound]:
+    """Yield the sounds of a file, several if files were concatenated."""
     import soundfile
 
     if not path.is_file():
@@ -126,66 +128,68 @@ def _parts(path: Path) -> Iterator[_Part]:
     size = path.stat().st_size
     if not size:
         raise DecodeError(f"{path}: is empty, 0 bytes")
-    if why := _not_sound(path):
-        raise DecodeError(f"{path}: {why}")
-    found = segments(path)
-    for segment in found:
+    if reason := _not_sound(path):
+        raise DecodeError(f"{path}: {reason}")
+    segments = find_segments(path)
+    for segment in segments:
         if segment.damage:
-            raise DecodeError(f"{path}: is cut off: {segment.damage}")
-    if not found[0].covers(size):
-        yield from _joined(path, found)
+            raise DecodeError(f"{path}: is truncated: {segment.damage}")
+    if not segments[0].covers(size):
+        yield from _decode_segments(path, segments)
         return
     try:
-        # names may hold any bytes
+        # file names may contain any bytes
         file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
     except soundfile.LibsndfileError as error:
-        reason = _reason(error)
-        if "does not exist" in reason:  # libsndfile's message for an MP3 that is none
-            reason = "it holds no sound that libsndfile knows"
-        if found[0].share < WHOLE:  # ffmpeg would read what is there
-            raise DecodeError(f"{path}: is cut off, {100 * found[0].share:.0f} % of it are there") from error
+        reason = _libsndfile_reason(error)
+        if "does not exist" in reason:  # libsndfile's message for a file that is not an MP3
+            reason = "it contains no sound in a format that libsndfile supports"
+        if segments[0].share < COMPLETE:  # ffmpeg would accept the truncated file
+            raise DecodeError(f"{path}: is truncated, only {100 * segments[0].share:.0f} % of it is present") from error
         opened = ffmpeg.open_stream(path, reason)
-        yield _Part(opened.rate, opened.seconds, _complete(path, opened))
+        yield _Sound(opened.rate, opened.seconds, _complete(path, opened))
         return
     with file:
-        yield _part(path, file, found[0])
+        yield _open_sound(path, file, segments[0])
 
 
-def _joined(path: Path, found: list[Segment]) -> Iterator[_Part]:
-    """Yield the sounds of a file that libsndfile would not read to its end."""
+def _decode_segments(path: Path, segments: list[Segment]) -> Iterator[_Sound]:
+    """Yield the sounds of a file that libsndfile would not decode completely."""
     import soundfile
 
-    for segment in found:
+    for segment in segments:
         with SegmentFile(path, segment) as source:
             try:
                 file = soundfile.SoundFile(source)
             except soundfile.LibsndfileError as error:
-                where = f"; it holds {len(found)} joined files: use them one by one" if len(found) > 1 else ""
-                raise DecodeError(f"{path}: is broken ({_reason(error)} at byte {segment.start:,}{where})") from error
+                joined = f"; it contains {len(segments)} concatenated files: split them" if len(segments) > 1 else ""
+                raise DecodeError(
+                    f"{path}: is broken ({_libsndfile_reason(error)} at byte {segment.start:,}{joined})"
+                ) from error
             with file:
-                yield _part(path, file, segment)
+                yield _open_sound(path, file, segment)
 
 
-def _reason(error: Exception) -> str:
-    """Return a message of libsndfile without the file's name."""
+def _libsndfile_reason(error: Exception) -> str:
+    """Return libsndfile's message without the file name."""
     return str(error).split(": ")[-1].strip(" .")
 
 
-def _part(path: Path, file: SoundFile, segment: Segment) -> _Part:
-    """Return an opened sound as a part, unless its header says more than is there."""
+def _open_sound(path: Path, file: SoundFile, segment: Segment) -> _Sound:
+    """Return an opened file as a sound; raise DecodeError if it is shorter than its header states."""
     seconds = len(file) / file.samplerate if file.samplerate >= LOWEST else 0.0
     if len(file) > UNKNOWN:
-        raise DecodeError(f"{path}: is broken (its length is not known)")
-    # libsndfile takes what an MP3 states for its length, and of a container what it finds
+        raise DecodeError(f"{path}: is broken (its length is unknown)")
+    # libsndfile reports the stated length of an MP3, and the actual length of other formats
     if file.format == "MP3":
-        _refuse_cut(path, segment.share * seconds, seconds)
+        _check_complete(path, segment.share * seconds, seconds)
     elif seconds:
-        _refuse_cut(path, seconds, seconds / max(segment.share, 1e-9))
-    return _Part(file.samplerate, seconds, _blocks(path, file))
+        _check_complete(path, seconds, seconds / max(segment.share, 1e-9))
+    return _Sound(file.samplerate, seconds, _blocks(path, file))
 
 
 def _blocks(path: Path, file: SoundFile) -> Blocks:
-    """Yield the samples of a file that libsndfile reads, channels averaged; blocks are small if there are many."""
+    """Yield samples that libsndfile decodes, averaged over channels; the block size includes all channels."""
     import soundfile
 
     frames, count = max(1, BLOCK // file.channels), 0
@@ -194,37 +198,37 @@ def _blocks(path: Path, file: SoundFile) -> Blocks:
             count += len(block)
             yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DecodeError(f"{path}: is broken ({_reason(error)})") from error
-    _refuse_cut(path, count / file.samplerate, len(file) / file.samplerate)
+        raise DecodeError(f"{path}: is broken ({_libsndfile_reason(error)})") from error
+    _check_complete(path, count / file.samplerate, len(file) / file.samplerate)
 
 
 def _complete(path: Path, opened: ffmpeg.FfmpegStream) -> Blocks:
-    """Yield the samples that ffmpeg decodes, and refuse fewer than the header states."""
+    """Yield samples that ffmpeg decodes; raise DecodeError for fewer than the header states."""
     count = 0
     with closing(opened.blocks):
         for block in opened.blocks:
             count += len(block)
             yield block
-    _refuse_cut(path, count / opened.rate, opened.seconds or 0.0)
+    _check_complete(path, count / opened.rate, opened.seconds or 0.0)
 
 
-def _refuse_cut(path: Path, there: float, stated: float) -> None:
-    """Refuse a file that has lost its end; seconds that it has, and that it should have."""
-    if there < WHOLE * stated:
-        raise DecodeError(f"{path}: is cut off, {there:.1f} s of {stated:.1f} s are there")
+def _check_complete(path: Path, present: float, stated: float) -> None:
+    """Raise DecodeError if the seconds that are present are fewer than the header states."""
+    if present < COMPLETE * stated:
+        raise DecodeError(f"{path}: is truncated, only {present:.1f} s of {stated:.1f} s are present")
 
 
 def _not_sound(path: Path) -> str:
-    """Return what a file is that stands in the place of a sound; "" for any other."""
+    """Return a description of a file that is not sound, such as a Git LFS pointer; "" for any other file."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"version https://git-lfs.github.com/spec"):
-        return "is a pointer of Git LFS and not the sound itself; git lfs pull fetches it"
+        return "is a Git LFS pointer and not the sound itself; run git lfs pull to download it"
     if b"/annex/objects/" in text and len(head) < HEAD:
-        return "is a pointer of git-annex and not the sound itself; git annex get fetches it"
+        return "is a git-annex pointer and not the sound itself; run git annex get to download it"
     if text.startswith((b"<!doctype html", b"<html")) or (text.startswith(b"<?xml") and b"<html" in text):
-        return "is an HTML page and no sound; the address that it was downloaded from answered with a page"
+        return "is an HTML page and not sound; the address that it was downloaded from returned a page"
     if not head.strip(b"\0") and path.stat().st_size >= HEAD:
         return "begins with zeros instead of a header; its download may not be complete"
     return ""

@@ -1,16 +1,17 @@
 """Energy, danceability and valence of one clip, computed from its samples.
 
-These numbers are derived from the signal and stand in for listener ratings; they are not ratings. Nobody was asked what
-the music conveys, and a model that predicts them has learned acoustics, not emotion. Each is a published signal
-descriptor, a function of one clip alone (nothing is estimated over a collection, so nothing leaks from test to train),
-mapped to [0, 1] by the fixed bounds below:
+These values are computed from the signal and replace listener ratings, but they are not ratings. They do not measure
+what listeners perceive, and a model that predicts them has learned acoustics, not emotion. Each is a published signal
+descriptor and a function of one clip alone. Nothing is estimated over a collection, so nothing leaks from test to
+train. Each is mapped to [0, 1] by the fixed bounds below:
 
 - energy: gated loudness, ITU-R BS.1770-4. Arousal follows loudness (Juslin & Laukka, 2004).
-- danceability: pulse clarity, how well the onsets repeat at a beat's period (Lartillot et al., 2008).
+- danceability: pulse clarity, the self-similarity of onsets at a beat's period (Lartillot et al., 2008).
 - valence: the mean of brightness (spectral centroid; Juslin & Laukka, 2004) and mode (major against minor;
-  Gagnon & Peretz, 2003). Both go up with happiness in those studies; the equal weights are a convention.
+  Gagnon & Peretz, 2003). Both increase with happiness in those studies; the equal weights are a convention.
 
-The bounds were rounded outward from what the 196 demo clips show (CARD.md), then fixed: other music may saturate them.
+The bounds are the ranges over the 196 demo clips (CARD.md), rounded outward. They are fixed, so other music may exceed
+them and is clipped.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from etude.audio.numba_lock import first_use
 Biquad = tuple[np.ndarray, np.ndarray]  # numerator (3,) and denominator (3,), the latter starting with 1
 
 LOUDNESS = (-36.0, -6.0)  # LUFS: a soft solo instrument .. a heavily limited master
-PULSE = (0.0, 1.0)  # correlation: no period repeats (a negative maximum counts as that) .. every period is alike
+PULSE = (0.0, 1.0)  # correlation: no repetition (negative maxima too) .. identical periods
 BRIGHTNESS = (7.5, 11.0)  # log2 Hz, 181 Hz .. 2 kHz: a dark pad .. distorted guitars and cymbals; white noise is 11.9
 MODE = (-0.45, 0.45)  # difference of correlations; a bare minor triad gives -0.32, a bare major one 0.12
 
-BPM = (40.0, 200.0)  # tempi at which people tap along; periods of 1.5 s down to 0.3 s
-BAND = (50.0, 10_000.0)  # Hz: above rumble, and below Nyquist at 22.05 kHz, so that the sample rate hardly matters
-SHORTEST = 3.0  # seconds: the slowest pulse must have room to repeat
+BPM = (40.0, 200.0)  # tempi of tapping; periods of 1.5 s down to 0.3 s
+BAND = (50.0, 10_000.0)  # Hz; above rumble and below Nyquist at 22.05 kHz, so that the sample rate has little influence
+SHORTEST = 3.0  # seconds; two periods of the slowest pulse
 
 # Probe-tone ratings of the 12 degrees above the tonic (Krumhansl & Kessler, 1982, Fig. 2).
 MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
@@ -36,7 +37,7 @@ MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.
 
 
 def descriptors(audio: np.ndarray, rate: int) -> dict[str, float]:
-    """The three derived targets of one clip.
+    """Compute the three derived targets of one clip.
 
     Args:
         audio: Samples (N,), mono; full scale is 1.
@@ -46,12 +47,12 @@ def descriptors(audio: np.ndarray, rate: int) -> dict[str, float]:
         `valence`, `energy` and `danceability`, each in [0, 1]. A silent clip has energy 0 and NaN for the other two.
 
     Raises:
-        ValueError: `audio` is not one-dimensional, holds NaN or infinity, or is shorter than 3 s.
+        ValueError: `audio` is not one-dimensional, contains NaN or infinity, or is shorter than 3 s.
     """
     if audio.ndim != 1 or len(audio) < SHORTEST * rate:
         raise ValueError(f"audio must be (N,) with at least {SHORTEST:g} s at {rate} Hz, got {audio.shape}")
     if not np.isfinite(audio).all():
-        raise ValueError("audio holds NaN or infinite samples")
+        raise ValueError("audio contains NaN or infinite samples")
     happy = 0.5 * (_unit(brightness(audio, rate), BRIGHTNESS) + _unit(mode(audio, rate), MODE))
     return {
         "valence": happy,
@@ -61,20 +62,26 @@ def descriptors(audio: np.ndarray, rate: int) -> dict[str, float]:
 
 
 def loudness(audio: np.ndarray, rate: int) -> float:
-    """Integrated loudness after ITU-R BS.1770-4, in LUFS; -inf if nothing is above the absolute gate.
+    """Compute integrated loudness by ITU-R BS.1770-4, in LUFS.
 
-    The mean power of the K-weighted signal over blocks of 400 ms, of which those below -70 LUFS (silence) and then
-    those more than 10 LU below the mean of the rest (pauses) do not count.
+    The result is the mean power of the K-weighted signal over blocks of 400 ms. Blocks below -70 LUFS (silence) are
+    excluded first, then blocks more than 10 LU below the mean of the others (pauses).
 
     Args:
         audio: Samples (N,), mono; full scale is 1.
         rate: Sample rate in Hz.
+
+    Returns:
+        Loudness in LUFS; -inf if no block is above the absolute gate.
+
+    Raises:
+        ValueError: `audio` is shorter than a block.
     """
     from scipy.signal import lfilter
 
     block, step = round(0.4 * rate), round(0.1 * rate)
     if len(audio) < block:
-        raise ValueError(f"audio must hold a block of 0.4 s, {block} samples at {rate} Hz, got {len(audio)}")
+        raise ValueError(f"audio must have at least 0.4 s, {block} samples at {rate} Hz, got {len(audio)}")
     weighted = audio.astype(np.float64)
     for numerator, denominator in k_weighting(rate):
         weighted = lfilter(numerator, denominator, weighted)
@@ -86,10 +93,11 @@ def loudness(audio: np.ndarray, rate: int) -> float:
 
 
 def k_weighting(rate: int) -> tuple[Biquad, Biquad]:
-    """The two filters of BS.1770 at any sample rate: a shelf for the head, then a high-pass for the low end.
+    """Return the two filters of BS.1770 for any sample rate, a shelf and a high-pass.
 
-    The standard prints coefficients for 48 kHz only; the analogue frequencies, Q and gain behind them are those of
-    De Man (2014), "Evaluation of implementations of the EBU R128 loudness measurement", and reproduce the print.
+    The shelf models the acoustic effect of the head. The standard lists coefficients only for 48 kHz. The underlying
+    analogue frequencies, Q and gain are those of De Man (2014), "Evaluation of implementations of the EBU R128 loudness
+    measurement", and reproduce the listed coefficients.
 
     Args:
         rate: Sample rate in Hz.
@@ -107,17 +115,18 @@ def k_weighting(rate: int) -> tuple[Biquad, Biquad]:
 
 
 def pulse_clarity(audio: np.ndarray, rate: int) -> float:
-    """How alike the onsets are one beat later: the highest autocorrelation at any period of 40 to 200 BPM, in [-1, 1].
+    """Compute pulse clarity, the maximum autocorrelation of onset strength over periods of 40 to 200 BPM.
 
-    Each lag is a Pearson correlation over the frames that overlap, so that a slow pulse is not penalised for having
-    fewer of them. After Lartillot, Eerola, Toiviainen & Fornari (2008), "Multi-feature modeling of pulse clarity".
+    The value of each lag is a Pearson correlation over the overlapping frames, so that a slow pulse is not penalised
+    for its smaller overlap. After Lartillot, Eerola, Toiviainen & Fornari (2008), "Multi-feature modeling of pulse
+    clarity".
 
     Args:
         audio: Samples (N,), mono.
         rate: Sample rate in Hz.
 
     Returns:
-        Correlation; NaN if the clip is silent.
+        Correlation in [-1, 1]; NaN if the clip is silent.
     """
     if not audio.any():
         return np.nan
@@ -125,16 +134,18 @@ def pulse_clarity(audio: np.ndarray, rate: int) -> float:
     with first_use("onsets"):
         import librosa
 
-        onsets = librosa.onset.onset_strength(y=_peak(audio), sr=rate, n_fft=_window(rate), hop_length=hop)
+        onsets = librosa.onset.onset_strength(
+            y=_normalise_peak(audio), sr=rate, n_fft=_window_length(rate), hop_length=hop
+        )
     frames = rate / hop
     lags = range(int(np.ceil(60 / BPM[1] * frames)), int(60 / BPM[0] * frames) + 1)
     return max(_correlation(onsets[:-lag], onsets[lag:]) for lag in lags)
 
 
 def brightness(audio: np.ndarray, rate: int) -> float:
-    """Where the spectrum's centre of gravity lies: magnitude-weighted mean of log2 frequency, in octaves above 1 Hz.
+    """Compute the spectral centroid as the magnitude-weighted mean of log2 frequency, in octaves above 1 Hz.
 
-    A logarithmic axis because pitch and timbre are heard in ratios; an octave up is 1 more.
+    The axis is logarithmic because pitch and timbre are perceived in ratios; an octave corresponds to 1.
 
     Args:
         audio: Samples (N,), mono.
@@ -145,20 +156,20 @@ def brightness(audio: np.ndarray, rate: int) -> float:
     """
     if not audio.any():
         return np.nan
-    n_fft = _window(rate)
+    n_fft = _window_length(rate)
     frequency = np.fft.rfftfreq(n_fft, 1 / rate)
-    heard = (frequency >= BAND[0]) & (frequency <= BAND[1])
+    in_band = (frequency >= BAND[0]) & (frequency <= BAND[1])
     with first_use("transform"):
         import librosa
 
-        spectrum = np.abs(librosa.stft(_peak(audio), n_fft=n_fft))[heard].mean(axis=1)
-    return float(np.average(np.log2(frequency[heard]), weights=spectrum))
+        spectrum = np.abs(librosa.stft(_normalise_peak(audio), n_fft=n_fft))[in_band].mean(axis=1)
+    return float(np.average(np.log2(frequency[in_band]), weights=spectrum))
 
 
 def mode(audio: np.ndarray, rate: int) -> float:
-    """Major against minor: the best major key's correlation with the mean chroma, minus the best minor key's.
+    """Compute the mode, the correlation of the mean chroma with the best major key minus that with the best minor key.
 
-    As MIRtoolbox's `mirmode`, with the profiles of Krumhansl & Kessler (1982). Positive is major.
+    As in MIRtoolbox's `mirmode`, with the profiles of Krumhansl & Kessler (1982). Positive is major.
 
     Args:
         audio: Samples (N,), mono.
@@ -169,39 +180,39 @@ def mode(audio: np.ndarray, rate: int) -> float:
     """
     if not audio.any():
         return np.nan
-    # Constant Q: a short transform smears the low semitones into their neighbours and makes a major triad look minor.
-    # A440 rather than an estimated tuning, whose histogram can jump by a step for one bit of the input. No
-    # normalisation of frames, so that a fading tail weighs what it sounds like.
+    # Constant Q, because a short transform smears low semitones into their neighbours, so that a major triad can appear
+    # minor. A440 instead of an estimated tuning, because one bit of the input can change the maximum of its histogram.
+    # No normalisation of frames, so that quiet frames have little weight.
     with first_use("key"):
         import librosa
 
-        chroma = librosa.feature.chroma_cqt(y=_peak(audio), sr=rate, tuning=0.0, norm=None).mean(axis=1)
+        chroma = librosa.feature.chroma_cqt(y=_normalise_peak(audio), sr=rate, tuning=0.0, norm=None).mean(axis=1)
     best = [max(_correlation(np.roll(key, tonic), chroma) for tonic in range(12)) for key in (MAJOR, MINOR)]
     return best[0] - best[1]
 
 
 def _unit(value: float, bounds: tuple[float, float]) -> float:
-    """Map bounds to [0, 1], clipped; NaN stays."""
+    """Map bounds to [0, 1] with clipping; NaN is unchanged."""
     return float(np.clip((value - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0))
 
 
 def _lufs(power: np.ndarray) -> np.ndarray:
-    """Loudness of K-weighted mean powers, in LUFS; the offset makes a 997 Hz full-scale sine -3.01."""
+    """Convert K-weighted mean powers to LUFS, with the offset for which a 997 Hz full-scale sine has -3.01."""
     return -0.691 + 10 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
 
 
-def _peak(audio: np.ndarray) -> np.ndarray:
-    """Peak 1, so that absolute floors inside librosa cannot make gain matter."""
+def _normalise_peak(audio: np.ndarray) -> np.ndarray:
+    """Scale to a peak of 1, so that absolute thresholds in librosa do not depend on the gain."""
     return (audio / np.abs(audio).max()).astype(np.float32)
 
 
-def _window(rate: int) -> int:
-    """The power of two nearest 93 ms, in samples: 2048 at 22.05 kHz, 4096 at 44.1 and 48 kHz."""
+def _window_length(rate: int) -> int:
+    """Return the power of two nearest to 93 ms, in samples (2048 at 22.05 kHz, 4096 at 44.1 and 48 kHz)."""
     return int(2 ** np.round(np.log2(0.093 * rate)))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation of two (N,); 0 if either is constant."""
+    """Return the Pearson correlation of two arrays (N,), or 0 if either is constant."""
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / scale) if scale > 0 else 0.0

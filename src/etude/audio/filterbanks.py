@@ -1,7 +1,7 @@
-"""Filter banks over the bins of a spectrum: mel bands (librosa, Kaldi) and pitch classes.
+"""Filter banks of mel bands (librosa, Kaldi) and pitch classes over the bins of a spectrum.
 
-They are tested against librosa and do not call it: its import takes a core two seconds, and each process that hears
-would pay them.
+They equal those of librosa by tests, but do not call it, because its import takes two seconds of CPU time in each
+process.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LINEAR, CORNER, STEP = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz of a mel, up to these Hz, and a mel's ratio above them
+LINEAR, CORNER, STEP = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz per mel up to CORNER Hz, and log ratio per mel above
 AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
-CENTRE, WIDTH = 5.0, 2.0  # octave above 27.5 Hz that pitch classes hear best, and deviation around it, in octaves
+CENTRE, WIDTH = (
+    5.0,
+    2.0,
+)  # octave above 27.5 Hz with the highest weight of pitch classes, and standard deviation, in octaves
 
 
 def mel_frequencies(count: int, fmin: float, fmax: float) -> np.ndarray:
-    """Frequencies (count,) from `fmin` to `fmax` Hz, evenly spaced on Slaney's mel scale ("Auditory toolbox", 1998)."""
+    """Return frequencies (count,) in Hz, evenly spaced on Slaney's mel scale ("Auditory toolbox", 1998)."""
     low, high = (
         CORNER / LINEAR + np.log(edge / CORNER) / STEP if edge >= CORNER else edge / LINEAR for edge in (fmin, fmax)
     )
@@ -37,7 +40,10 @@ def band_centres(count: int, fmin: float, fmax: float, htk: bool) -> np.ndarray:
 
 
 def mel_filters(rate: int, n_fft: int, n_mels: int = 128, fmin: float = 0.0, fmax: float | None = None) -> np.ndarray:
-    """Triangles of equal area (n_mels, 1 + n_fft / 2), float32, from `fmin` to `fmax` Hz (none: half the rate)."""
+    """Return triangular filters of equal area (n_mels, 1 + n_fft / 2), float32, from `fmin` to `fmax` Hz.
+
+    The default `fmax` is half the rate.
+    """
     corners = mel_frequencies(n_mels + 2, fmin, rate / 2 if fmax is None else fmax)
     ramps, widths = corners[:, None] - np.fft.rfftfreq(n_fft, 1 / rate), np.diff(corners)[:, None]
     heights = np.maximum(0, np.minimum(-ramps[:-2] / widths[:-1], ramps[2:] / widths[1:])).astype(np.float32)
@@ -45,40 +51,42 @@ def mel_filters(rate: int, n_fft: int, n_mels: int = 128, fmin: float = 0.0, fma
 
 
 def chroma_filters(rate: int, n_fft: int, n_chroma: int = 12, tuning: float = 0.0) -> np.ndarray:
-    """Pitch classes from C on (n_chroma, 1 + n_fft / 2), float32, as Gaussians on the logarithm of frequency.
+    """Return Gaussian filters of pitch classes on log frequency (n_chroma, 1 + n_fft / 2), float32, beginning with C.
 
     Source: Ellis, 2007, "Chroma feature analysis and synthesis".
 
     Args:
         rate: Sample rate, in Hz.
         n_fft: Length of the transform, in samples.
-        n_chroma: Pitch classes of an octave.
+        n_chroma: Number of pitch classes in an octave.
         tuning: Deviation from A440, in pitch classes.
     """
     hertz = np.linspace(0, rate, n_fft, endpoint=False)[1:]
     steps = n_chroma * np.log2(hertz / (440.0 * 2.0 ** (tuning / n_chroma) / 16))
-    steps = np.concatenate([[steps[0] - 1.5 * n_chroma], steps])  # 0 Hz, by half a turn
+    steps = np.concatenate(
+        [[steps[0] - 1.5 * n_chroma], steps]
+    )  # 0 Hz is placed one and a half octaves below the first bin
     widths = np.append(np.maximum(np.diff(steps), 1.0), 1.0)
     half = np.round(n_chroma / 2)
-    away = np.remainder((steps - np.arange(n_chroma)[:, None]) + half + 10 * n_chroma, n_chroma) - half
-    weights = np.exp(-0.5 * (2 * away / widths) ** 2)
+    distance = np.remainder((steps - np.arange(n_chroma)[:, None]) + half + 10 * n_chroma, n_chroma) - half
+    weights = np.exp(-0.5 * (2 * distance / widths) ** 2)
     weights /= np.sum(weights**2, axis=0, keepdims=True) ** 0.5
     weights *= np.exp(-0.5 * ((steps / n_chroma - CENTRE) / WIDTH) ** 2)
-    from_c = np.roll(weights, -3 * (n_chroma // 12), axis=0)  # they begin with A
+    from_c = np.roll(weights, -3 * (n_chroma // 12), axis=0)  # the filters begin with A
     return np.ascontiguousarray(from_c[:, : 1 + n_fft // 2], np.float32)
 
 
-GROUP = 16  # filters at a time: fewer are too little work for a product of matrices, more skip too little
+GROUP = 16  # filters per matrix product; smaller groups are inefficient, larger ones include too many zeros
 
 
 class FilterBank:
-    """Filters whose neighbours take neighbouring bins, as mel bands do.
+    """Bank of filters of which neighbours have neighbouring bins, such as mel bands.
 
-    Nine in ten of their weights are zero. A few filters together take a narrow range of bins, and a product with that
-    range is all that is needed: a third of the time of one product with all bins.
+    About 90 % of the weights are zero. Groups of filters have nonzero weights only in a narrow range of bins, so matrix
+    products with these ranges suffice. They take a third of the time of one product with all bins.
 
     Args:
-        filters: (F, bins).
+        filters: Weights (F, bins).
 
     Attributes:
         width: Number of filters, F.
@@ -88,26 +96,26 @@ class FilterBank:
         import torch
 
         self.width = len(filters)
-        self._parts = []
+        self._groups = []
         for start in range(0, self.width, GROUP):
-            some = filters[start : start + GROUP]
-            taken = np.flatnonzero(some.any(0))
-            bins = slice(int(taken[0]), int(taken[-1]) + 1) if len(taken) else slice(0, 0)
-            weights = torch.from_numpy(some[:, bins].T.astype(np.float32).copy())
-            self._parts.append((slice(start, start + len(some)), bins, weights))
+            group = filters[start : start + GROUP]
+            nonzero = np.flatnonzero(group.any(0))
+            bins = slice(int(nonzero[0]), int(nonzero[-1]) + 1) if len(nonzero) else slice(0, 0)
+            weights = torch.from_numpy(group[:, bins].T.astype(np.float32).copy())
+            self._groups.append((slice(start, start + len(group)), bins, weights))
 
     def apply(self, power: Tensor, out: Tensor) -> Tensor:
-        """Power (T, bins) to what each filter takes of it, written into `out` (T, F)."""
+        """Apply the filters to power (T, bins), and write the result into `out` (T, F)."""
         import torch
 
-        for columns, bins, weights in self._parts:
+        for columns, bins, weights in self._groups:
             torch.mm(power[:, bins], weights, out=out[:, columns])
         return out
 
 
 @lru_cache(maxsize=8)
 def mel_bank(rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Tensor:
-    """Kaldi's mel filters (1 + n_fft / 2, n_mels): triangles on the axis 1127 ln(1 + f / 700), of equal height."""
+    """Return Kaldi's mel filters (1 + n_fft / 2, n_mels), triangles of equal height over 1127 ln(1 + f / 700)."""
     import torch
 
     mel = 1127 * np.log1p(np.fft.rfftfreq(n_fft, 1 / rate) / 700)
@@ -116,5 +124,5 @@ def mel_bank(rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Te
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     rising, falling = (mel[:, None] - left) / (centre - left), (right - mel[:, None]) / (right - centre)
     bank = np.maximum(0.0, np.minimum(rising, falling))
-    bank[-1] = 0.0  # Kaldi leaves out the bin at half the rate
+    bank[-1] = 0.0  # Kaldi excludes the bin at half the rate
     return torch.from_numpy(bank.astype(np.float32))

@@ -1,8 +1,8 @@
 """Base class of front ends, the short-time Fourier transform, and the front end of images.
 
-The power spectrum is computed in blocks of 128 frames that stay in the cache, by one rfft, and goes straight through a
-bank of filters. That is several times faster than librosa's passes over a whole spectrogram (McFee et al., 2015), and
-equal to them.
+The power spectrum is computed in blocks of 128 frames, which fit into the CPU cache, by one rfft, followed by the
+filter bank. This is several times faster than librosa's passes over a complete spectrogram (McFee et al., 2015), with
+equal results.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
     from etude.audio.frontend_modules import FrontEndModule
 
 
-BLOCK = 128  # frames at a time: 128 x 1025 complex64 fit a core's second-level cache
+BLOCK = 128  # frames per block; 128 x 1025 complex64 fit into the second-level cache of a core
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Base class of front ends, which turn sound into frames.
+    """Base class of front ends, the transforms from samples to frames.
 
-    A subclass defines `frames`, and `make_module` where it can be part of an exported graph.
+    A subclass defines `frames`, and `make_module` if it can be part of an exported graph.
 
     Args:
         rate: Sample rate, in Hz.
         n_fft: Length of the transform, in samples.
         hop_length: Samples from one frame to the next.
-        n_mels: Mel bands.
-        n_chroma: Pitch classes, after the bands.
-        sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
+        n_mels: Number of mel bands.
+        n_chroma: Number of pitch classes, which follow the bands.
+        sync: `none` for a frame every hop; or `beat` for one frame per interval between beats, the median of its
+            frames.
     """
 
     rate: int = 22050
@@ -47,7 +48,7 @@ class FrontEnd:
     sync: str = "none"
     reads_sound: ClassVar[bool] = True
     unit: ClassVar[str] = ""
-    """Unit of the mel bands on axes; empty where they are scaled."""
+    """Unit of the mel bands for axis labels; empty where they are scaled."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop_length", "n_mels"):
@@ -58,12 +59,12 @@ class FrontEnd:
 
     @property
     def bins(self) -> int:
-        """Width of a frame, F: mel bands, then pitch classes."""
+        """Number of bins of a frame, F, mel bands and pitch classes."""
         return self.n_mels + self.n_chroma
 
     @property
     def decibel(self) -> np.ndarray:
-        """What one dB more of sound adds to each value of a frame (F,): 1 to mel bands, which are in dB."""
+        """Change of each value of a frame per dB of level (F,), which is 1 for mel bands in dB."""
         return np.repeat(np.array([1, 0], np.float32), [self.n_mels, self.n_chroma])
 
     @property
@@ -72,59 +73,59 @@ class FrontEnd:
         return self.rate / self.hop_length
 
     def mel_centres(self) -> np.ndarray | None:
-        """Return the frequency at the centre of each mel band (n_mels,), in Hz; None where bands are no frequencies."""
+        """Return the centre frequency of each mel band (n_mels,), in Hz; None if bins are not frequency bands."""
         return None
 
     def absolute(self) -> FrontEnd:
-        """Return the front end that measures levels against full scale and not against the loudest bin of a clip."""
+        """Return the front end with levels relative to full scale instead of the loudest bin of a clip."""
         return self
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """Samples (N,), float32, at `rate`, to frames (T, F), float32."""
+        """Compute frames (T, F), float32, from samples (N,), float32, at `rate`."""
         raise NotImplementedError
 
     def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
-        """The frames (T, last - first) of some columns alone, from the first to the one before the last."""
+        """Compute only the columns first to last - 1 of the frames, (T, last - first)."""
         return self.frames(audio)[:, slice(*columns)]
 
     def as_module(self, columns: tuple[int, int]) -> FrontEndModule:
         """Return the front end as a torch module, for export into a graph.
 
         Args:
-            columns: First and last column of the network's view.
+            columns: First and last column of the network's input.
 
         Raises:
-            UserError: The frames depend on an estimate for each clip, or the class defines no module of its own.
+            UserError: The frames depend on an estimate for each clip, or the class does not define `make_module`.
         """
         if self.sync != "none":
-            raise not_exportable("frames by the beat (feature.sync=beat)")
-        if "make_module" not in vars(type(self)):  # an inherited one need not give the frames of a subclass
+            raise not_exportable("beat-synchronous frames (feature.sync=beat)")
+        if "make_module" not in vars(type(self)):  # an inherited method may not give the frames of the subclass
             raise not_exportable(f"the front end {type(self).__name__}")
         return self.make_module(columns)
 
     def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
-        """Return the torch module that gives the same frames; every class that can be exported defines its own."""
+        """Return the torch module that gives the same frames; every exportable class must define its own."""
         raise not_exportable(f"the front end {type(self).__name__}")
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for manifests and checkpoints, with the `_target_` that makes the same front end of them."""
+        """Return the parameters and `_target_` as plain values, for manifests and checkpoints."""
         return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
 
 
-def not_exportable(part: str) -> UserError:
-    """Return the error for a part of a front end that no graph can have."""
+def not_exportable(component: str) -> UserError:
+    """Return the error for a component of a front end that cannot be exported."""
     return UserError(
-        f"{part} cannot be part of a graph that takes a waveform; export the network behind it: input=frames"
+        f"{component} cannot be part of a graph with waveform input; export the network alone with input=frames"
     )
 
 
-def spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None) -> Tensor:
-    """Power spectrum of a clip, or what a bank of filters takes from it.
+def power_spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None) -> Tensor:
+    """Compute the power spectrum of a clip, or the output of a filter bank over it.
 
     Args:
         audio: Samples (N,).
-        front: Parameters of the transform; the window is Hann's, centred, with zeros around the clip.
-        bank: Filters over its 1 + n_fft / 2 bins; none gives the spectrum itself.
+        front: Parameters of the transform, with centred Hann windows and zero padding around the clip.
+        bank: Filters over the 1 + n_fft / 2 bins; None returns the spectrum itself.
 
     Returns:
         Power (T, F), or (T, 1 + n_fft / 2) without a bank.
@@ -136,7 +137,7 @@ def spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None)
     padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     windows = padded.unfold(0, front.n_fft, front.hop_length)
     out = torch.empty(len(windows), half + 1 if bank is None else bank.width)
-    # what a block passes through is allocated once: fresh memory costs a quarter of the time
+    # buffers are allocated once, because allocation for each block takes a quarter of the time
     shape = (min(BLOCK, len(windows)), half + 1)
     tapered, transform, squares = (
         torch.empty(shape[0], front.n_fft),
@@ -156,13 +157,13 @@ def spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None)
     return out
 
 
-def decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
-    """Power (T, F) to dB, in place, as librosa.power_to_db does.
+def convert_to_decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
+    """Convert power (T, F) to dB in place, as librosa.power_to_db.
 
     Args:
-        power: What is changed.
-        ref: What 0 dB is: `max`, the largest value, or `one`.
-        top_db: Range kept below the largest value, in dB.
+        power: Power, which is overwritten.
+        ref: Reference of 0 dB: `max`, the largest value, or `one`.
+        top_db: Dynamic range below the largest value, in dB.
     """
     power.clamp_(min=AMIN).log10_().mul_(10.0)
     if ref == "max":
@@ -172,11 +173,11 @@ def decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
 
 @dataclass(frozen=True)
 class ImageFront(FrontEnd):
-    """Square images for networks that look at spectrograms.
+    """Front end of square images, for networks over spectrograms.
 
     Args:
         n_mels: Side of an image, in pixels.
-        rate, n_fft, hop_length, n_chroma, sync: Say nothing about an image.
+        rate, n_fft, hop_length, n_chroma, sync: Not used for images.
     """
 
     rate: int = 1
@@ -188,25 +189,25 @@ class ImageFront(FrontEnd):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_chroma or self.sync != "none":
-            raise ValueError("feature=image: an image has neither chroma nor beats")
+            raise ValueError("feature=image: n_chroma must be 0 and sync must be none")
 
     @property
     def decibel(self) -> np.ndarray:
-        """A pixel knows no decibels (F,)."""
+        """Zeros (F,), because pixels are not in dB."""
         return np.zeros(self.bins, np.float32)
 
     @property
     def frames_per_second(self) -> float:
-        """The rows of an image: it counts as one second, which is what a crop and the shortest clip are measured in."""
+        """Number of rows of an image, which counts as one second for crop lengths and minimum lengths."""
         return float(self.n_mels)
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """A grey image of any size (H, W), in [0, 1], to frames (n_mels, n_mels), float32, bilinearly."""
+        """Resize a grey image (H, W), in [0, 1], bilinearly to frames (n_mels, n_mels), float32."""
         import torch
         from torch.nn.functional import interpolate
 
         if audio.ndim != 2:
-            raise UserError(f"feature=image: an image must be (H, W), got {audio.shape}; sound needs another feature")
+            raise UserError(f"feature=image: an image must be (H, W), got {audio.shape}; use another feature for sound")
         image = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
         size = (self.n_mels, self.n_mels)
         return interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0].numpy()

@@ -1,6 +1,6 @@
-"""Front ends of networks that were trained on AudioSet: filter banks as in Kaldi, at the rate and scale they know.
+"""Front ends of networks trained on AudioSet, which are Kaldi filter banks at the networks' sample rate and scale.
 
-A network can be no better than its ears: weights that were trained on one filter bank hear noise through another.
+Pretrained weights require the filter bank of their training; with another one, predictions are meaningless.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from etude.errors import UserError
 
 @dataclass(frozen=True)
 class KaldiFront(FrontEnd):
-    """What the two front ends below share.
+    """Base class of Kaldi filter banks.
 
     Args:
-        rate, n_fft, hop_length, n_mels, n_chroma, sync: As of every front end; `sync` is `none`.
+        rate, n_fft, hop_length, n_mels, n_chroma, sync: As in `FrontEnd`; `sync` must be `none`.
         window: Length of a symmetric Hann window, in samples.
         fmin: Lowest mel frequency, in Hz.
         fmax: Highest mel frequency, in Hz.
-        preemphasis: Share of the sample before that is subtracted.
+        preemphasis: Share of the previous sample that is subtracted.
 
     Raises:
-        UserError: Frames are asked for by the beat.
+        UserError: `sync` is not `none`.
     """
 
     window: int = 400
@@ -41,16 +41,16 @@ class KaldiFront(FrontEnd):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sync != "none":
-            raise UserError(f"feature.sync={self.sync}: {type(self).__name__} makes frames by the hop only")
+            raise UserError(f"feature.sync={self.sync}: {type(self).__name__} supports only feature.sync=none")
 
     @property
     def decibel(self) -> np.ndarray:
-        """What one dB more of sound adds to each value of a frame (F,): logarithms are natural, and scaled."""
+        """Change of each value of a frame per dB of level (F,), for scaled natural logarithms."""
         return np.full(self.bins, np.log(10) / 10 / self.scale, np.float32)
 
     @property
     def scale(self) -> float:
-        """What logarithms of power are divided by."""
+        """Divisor of the logarithm of power."""
         raise NotImplementedError
 
     def mel_centres(self) -> np.ndarray:
@@ -58,16 +58,16 @@ class KaldiFront(FrontEnd):
         return band_centres(self.n_mels, self.fmin, self.fmax or self.rate / 2, htk=True)
 
     def mel(self, power: Tensor) -> Tensor:
-        """Power (T, 1 + n_fft / 2) to mel power (T, n_mels)."""
+        """Compute mel power (T, n_mels) from power (T, 1 + n_fft / 2)."""
         return power @ mel_bank(self.rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
 
 
 @dataclass(frozen=True)
 class EfficientATFront(KaldiFront):
-    """Log-mel of EfficientAT (Schmid, Koutini & Widmer, 2023): 128 bands of 32 kHz sound, scaled to about [-1, 1].
+    """Log-mel front end of EfficientAT (Schmid, Koutini & Widmer, 2023), with 128 bands of 32 kHz sound.
 
-    Pre-emphasis, power of a centred transform with a symmetric Hann window of 25 ms, Kaldi's mel bands up to 15 kHz,
-    logarithm.
+    The steps are pre-emphasis, power of a centred transform with a symmetric Hann window of 25 ms, Kaldi's mel bands up
+    to 15 kHz, logarithm, and scaling to about [-1, 1].
     """
 
     rate: int = 32000
@@ -79,11 +79,11 @@ class EfficientATFront(KaldiFront):
 
     @property
     def scale(self) -> float:
-        """What logarithms of power are divided by."""
+        """Divisor of the logarithm of power."""
         return 5.0
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """Samples (N,) at 32 kHz to frames (T, 128), T = 1 + (N - 1) // 320."""
+        """Compute frames (T, 128) from samples (N,) at 32 kHz, with T = 1 + (N - 1) // 320."""
         x = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
         if len(x) <= self.n_fft // 2 + 1:  # reflection needs more than half a window
             x = F.pad(x, (0, self.n_fft // 2 + 2 - len(x)))
@@ -100,11 +100,11 @@ class EfficientATFront(KaldiFront):
 
 @dataclass(frozen=True)
 class ASTFront(KaldiFront):
-    """Log-mel filter bank of AST (Gong, Chung & Glass, 2021): Kaldi's, 128 bands of 16 kHz sound, as AudioSet's.
+    """Kaldi log-mel front end of AST (Gong, Chung & Glass, 2021), with 128 bands of 16 kHz sound.
 
-    Windows of 25 ms every 10 ms, none beyond the ends of the clip; from each its mean is taken, then pre-emphasis and a
-    symmetric Hann window; power, Kaldi's mel bands from 20 Hz to half the rate, logarithm; and last AudioSet's mean is
-    subtracted and twice its deviation divided by.
+    Windows of 25 ms every 10 ms do not extend beyond the ends of the clip. The steps are subtraction of the mean of
+    each window, pre-emphasis, a symmetric Hann window, power, Kaldi's mel bands from 20 Hz to half the rate, and
+    logarithm. Finally the mean over AudioSet is subtracted, and the result is divided by twice the standard deviation.
     """
 
     rate: int = 16000
@@ -117,11 +117,11 @@ class ASTFront(KaldiFront):
 
     @property
     def scale(self) -> float:
-        """What logarithms of power are divided by."""
+        """Divisor of the logarithm of power."""
         return 2 * self.std
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """Samples (N,) at 16 kHz to frames (T, 128), T = 1 + (N - 400) // 160, at least 1."""
+        """Compute frames (T, 128) from samples (N,) at 16 kHz, with T = 1 + (N - 400) // 160, at least 1."""
         x = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
         windows = F.pad(x, (0, max(0, self.window - len(x)))).unfold(0, self.window, self.hop_length)
         windows = windows - windows.mean(1, keepdim=True)
@@ -137,7 +137,7 @@ class ASTFront(KaldiFront):
 
 
 class KaldiModule(FrontEndModule):
-    """Base of the torch modules of both front ends, with a symmetric window and scaled logarithms.
+    """Base class of the modules of Kaldi filter banks, with a symmetric window and scaled logarithms.
 
     Args:
         front: The front end.
@@ -152,7 +152,7 @@ class KaldiModule(FrontEndModule):
 
 
 class ASTFrontModule(KaldiModule):
-    """Log-mel filter bank of `ASTFront`."""
+    """Module of `ASTFront`."""
 
     def __init__(self, front: ASTFront, columns: tuple[int, int]) -> None:
         super().__init__(front, columns)
@@ -160,7 +160,7 @@ class ASTFrontModule(KaldiModule):
         self.room += front.window
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples (B, N) and (B,) to frames (B, 1 + (N - W) // hop, F) and (B,)."""
+        """Compute frames (B, 1 + (N - W) // hop, F) and their numbers (B,) from samples (B, N) and lengths (B,)."""
         windows = waveform.unfold(1, self.size, self.hop)
         windows = windows - windows.mean(2, keepdim=True)
         before = torch.cat([windows[..., :1], windows[..., :-1]], 2)
@@ -170,20 +170,20 @@ class ASTFrontModule(KaldiModule):
 
 
 class EfficientATFrontModule(KaldiModule):
-    """Log-mel of `EfficientATFront`."""
+    """Module of `EfficientATFront`."""
 
     def __init__(self, front: EfficientATFront, columns: tuple[int, int]) -> None:
         super().__init__(front, columns)
         self.shortest = front.n_fft // 2 + 2  # reflection needs more than half a window
         self.room += self.shortest
-        side = (front.n_fft - front.window) // 2  # torch.stft puts a shorter window in the middle
+        side = (front.n_fft - front.window) // 2  # torch.stft centres a window shorter than n_fft
         self.window = F.pad(self.window, (side, front.n_fft - front.window - side))
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples (B, N) and (B,) to frames (B, 1 + (N - 1) // hop, F) and (B,)."""
+        """Compute frames (B, 1 + (N - 1) // hop, F) and their numbers (B,) from samples (B, N) and lengths (B,)."""
         x = waveform[:, 1:] - self.share * waveform[:, :-1]
-        last = lengths[:, None].clamp(min=self.shortest) - 2  # of what is reflected at either end
-        place = (torch.arange(x.shape[1] + self.n_fft, device=x.device) - self.n_fft // 2).abs()
-        place = torch.where(place > last, 2 * last - place, place).clamp(min=0)
-        power = self.filtered(x.gather(1, place).unfold(1, self.n_fft, self.hop))
+        last = lengths[:, None].clamp(min=self.shortest) - 2  # index of the last sample before reflection
+        index = (torch.arange(x.shape[1] + self.n_fft, device=x.device) - self.n_fft // 2).abs()
+        index = torch.where(index > last, 2 * last - index, index).clamp(min=0)
+        power = self.filtered(x.gather(1, index).unfold(1, self.n_fft, self.hop))
         return ((power + 1e-5).log() + 4.5) / self.scale, (last[:, 0] + 1) // self.hop + 1

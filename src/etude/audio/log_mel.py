@@ -1,9 +1,10 @@
 """Front end of log-mel and chroma frames, equal to librosa's, with tuning estimation.
 
-Peaks of the spectrum are located between bins by a parabola (Smith & Serra, 1987), and the commonest deviation from
-the tempered scale wins. librosa does the same over all bins; here only where a pitch can be, 150 Hz to 4 kHz.
+The tuning is the most frequent deviation of spectral peaks from the tempered scale. Peaks are located between bins by
+parabolic interpolation (Smith & Serra, 1987). As in librosa's pitch tracking, only bins from 150 Hz to 4 kHz can be
+peaks, but here other bins are not computed.
 
-Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5; filters are the same to the last bit.
+Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5. The filters are bit-identical.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from etude.audio import filterbanks
-from etude.audio.beats import synchronous, track
+from etude.audio.beats import synchronise, track_beats
 from etude.audio.filterbanks import FilterBank
-from etude.audio.frontend import FrontEnd, decibels, not_exportable, spectrum
+from etude.audio.frontend import FrontEnd, convert_to_decibels, not_exportable, power_spectrum
 from etude.audio.numba_lock import first_use
 from etude.errors import UserError
 
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 
 LOWEST, HIGHEST = 150.0, 4000.0  # Hz
-THRESHOLD = 0.1  # of the frame's strongest bin
+THRESHOLD = 0.1  # share of the strongest bin of a frame
 
 
-def estimate(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
-    """Tuning of a clip, equal to `librosa.estimate_tuning(S=power.T, sr=rate, bins_per_octave=n_chroma)`.
+def estimate_tuning(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
+    """Estimate the tuning, equal to `librosa.estimate_tuning(S=power.T, sr=rate, bins_per_octave=n_chroma)`.
 
     Args:
         power: Power spectrum (T, 1 + n_fft / 2).
@@ -44,11 +45,11 @@ def estimate(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
     """
     n_fft = 2 * (power.shape[1] - 1)
     frequency = np.fft.rfftfreq(n_fft, 1 / rate)
-    (wanted,) = np.nonzero((frequency >= LOWEST) & (frequency < HIGHEST))
-    first, last = max(1, wanted[0]), min(power.shape[1] - 2, wanted[-1])
+    (bins,) = np.nonzero((frequency >= LOWEST) & (frequency < HIGHEST))
+    first, last = max(1, bins[0]), min(power.shape[1] - 2, bins[-1])
     floor = THRESHOLD * power.max(axis=1, keepdims=True)
     below, here, above = (power[:, first + shift : last + 1 + shift] for shift in (-1, 0, 1))
-    # a neighbour under the floor counts as 0, so a bin over it that is beside none is a peak
+    # a neighbour below the floor counts as 0, so that a single bin above the floor is a peak
     peaks = np.nonzero((here > floor) & ((here > below) | (below <= floor)) & ((here >= above) | (above <= floor)))
     low, mid, high = below[peaks], here[peaks], above[peaks]
     slope, bend = (high - low) / 2, high + low - 2 * mid
@@ -68,21 +69,25 @@ CHOICES = {"ref": ("max", "one"), "chroma": ("stft", "cqt")}
 
 @dataclass(frozen=True)
 class LogMelChroma(FrontEnd):
-    """Log-mel and chroma, with every number between a sound and its frames; travels with the pack and the checkpoint.
+    """Front end of log-mel and chroma frames.
+
+    All its parameters are stored in packs and checkpoints.
 
     Args:
         rate: Sample rate, in Hz.
         n_fft: Window length of the transform, in samples (a Hann window).
         hop_length: Samples from one frame to the next.
-        n_mels: Mel bands, Slaney's scale and normalisation.
-        n_chroma: Pitch classes.
+        n_mels: Number of mel bands, with Slaney's scale and normalisation.
+        n_chroma: Number of pitch classes.
         fmin: Lowest mel frequency, in Hz.
-        fmax: Highest mel frequency, in Hz; none means half the sample rate.
-        top_db: Dynamic range kept below the loudest bin of a clip, in dB.
-        ref: What 0 dB is: `max`, a clip's own loudest bin, or `one`, full scale.
-        chroma: `stft`, or `cqt`, the constant-Q transform: sharper in the bass, and ten times slower.
-        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; none estimates it for each clip.
-        sync: `none`, a frame every hop; or `beat`, one for each interval between beats, the median of its frames.
+        fmax: Highest mel frequency, in Hz; None for half the sample rate.
+        top_db: Dynamic range below the loudest bin of a clip, in dB.
+        ref: Reference of 0 dB: `max`, the loudest bin of the clip, or `one`, full scale.
+        chroma: `stft`, or `cqt` for the constant-Q transform, which resolves low pitches better and is ten times
+            slower.
+        tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; None estimates it for each clip.
+        sync: `none` for a frame every hop; or `beat` for one frame per interval between beats, the median of its
+            frames.
     """
 
     n_chroma: int = 12
@@ -105,8 +110,8 @@ class LogMelChroma(FrontEnd):
         top = self.rate / 2 if self.fmax is None else self.fmax
         if not 0 <= self.fmin < top <= self.rate / 2:
             raise UserError(
-                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must be in order and at most half the rate, "
-                f"{self.rate / 2:g} Hz"
+                f"feature.front: fmin {self.fmin:g} Hz and fmax {top:g} Hz must satisfy 0 <= fmin < fmax <= rate / 2, "
+                f"which is {self.rate / 2:g} Hz"
             )
 
     def mel_centres(self) -> np.ndarray:
@@ -118,18 +123,18 @@ class LogMelChroma(FrontEnd):
         return replace(self, ref="one")
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """Samples (N,) to frames (T, F): see the function of this name."""
+        """Compute frames (T, F) from samples (N,), as the function of this name."""
         return frames(audio, self)
 
     def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
-        """Some columns of the frames; pitch classes, which cost the most, only where they are among them."""
+        """Compute some columns of the frames; pitch classes, the most expensive part, only if they are included."""
         return frames(audio, self, pitched=columns[1] > self.n_mels)[:, slice(*columns)]
 
     def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
         """Return the torch module of the front end.
 
         Raises:
-            UserError: The chroma in the view is by constant Q, or its tuning is estimated for each clip.
+            UserError: The columns include constant-Q chroma, or chroma with a tuning that is estimated for each clip.
         """
         import torch
 
@@ -148,55 +153,55 @@ class LogMelChroma(FrontEnd):
 
 
 def frames(audio: np.ndarray, front: LogMelChroma, at: np.ndarray | None = None, pitched: bool = True) -> np.ndarray:
-    """Log-mel and chroma of one clip.
+    """Compute log-mel and chroma frames of one clip.
 
     Args:
         audio: Samples (N,), float32, at `front.rate`.
         front: Parameters of the transform.
-        at: Frames where beats are (K,), for a beat-synchronous front end; none tracks them.
-        pitched: Whether there are pitch classes behind the mel bands.
+        at: Indices of frames with beats (K,), for a beat-synchronous front end; None tracks them.
+        pitched: Whether to compute pitch classes.
 
     Returns:
         Frames (T, F), float32: `n_mels` bands in dB, then `n_chroma` pitch classes in [0, 1]. T = 1 + N // hop_length,
-        or one more than there are beats.
+        or K + 1 for a beat-synchronous front end.
 
     Raises:
-        ValueError: `audio` is not one-dimensional or holds no samples.
+        ValueError: `audio` is not one-dimensional or contains no samples.
     """
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be (N,) with N > 0, got {audio.shape}")
-    out = _powers(audio, front) if pitched else spectrum(audio, front, _bank(front, None))
+    out = _powers(audio, front) if pitched else power_spectrum(audio, front, _bank(front, None))
     if pitched:
-        _unit(out[:, front.n_mels :])
+        _normalise_chroma(out[:, front.n_mels :])
     if front.sync == "beat":
-        out = synchronous(out, track(audio, front) if at is None else at)
-    decibels(out[:, : front.n_mels], front.ref, front.top_db)
+        out = synchronise(out, track_beats(audio, front) if at is None else at)
+    convert_to_decibels(out[:, : front.n_mels], front.ref, front.top_db)
     return out.numpy()
 
 
 def _powers(audio: np.ndarray, front: LogMelChroma) -> Tensor:
-    """Mel power and chroma that is not yet scaled, (T, F)."""
+    """Compute mel power and unnormalised chroma (T, F)."""
     import torch
 
     if front.chroma == "cqt":
-        mel = spectrum(audio, front, _bank(front, None))
+        mel = power_spectrum(audio, front, _bank(front, None))
         return torch.cat([mel, torch.from_numpy(_constant_q(audio, front))], 1)
     if front.tuning is not None:
-        return spectrum(audio, front, _bank(front, front.tuning))
-    power = spectrum(audio, front)
-    bank = _bank(front, estimate(power.numpy(), front.rate, front.n_chroma))
+        return power_spectrum(audio, front, _bank(front, front.tuning))
+    power = power_spectrum(audio, front)
+    bank = _bank(front, estimate_tuning(power.numpy(), front.rate, front.n_chroma))
     return bank.apply(power, torch.empty(len(power), bank.width))
 
 
 def _constant_q(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
-    """Constant-Q chroma (T, n_chroma); librosa's own, because a constant-Q transform is not ours to write again."""
+    """Compute constant-Q chroma (T, n_chroma) by librosa, because the transform is too complex to reimplement."""
     import warnings
 
     from librosa.util.exceptions import ParameterError
 
     try:
         with first_use("chroma"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of clips shorter than the longest filter, and of those without a pitch
+            warnings.simplefilter("ignore")  # about clips shorter than the longest filter, and clips without a pitch
             from librosa.feature import chroma_cqt
 
             chroma = chroma_cqt(
@@ -204,12 +209,12 @@ def _constant_q(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
                 bins_per_octave=3 * front.n_chroma,
             )  # fmt: skip
     except ParameterError as error:
-        raise UserError(f"feature.front.chroma=cqt does not fit the other parameters: {error}") from error
+        raise UserError(f"feature.front.chroma=cqt is not compatible with the other parameters: {error}") from error
     return np.nan_to_num(chroma.T.astype(np.float32))
 
 
-def _unit(chroma: Tensor) -> None:
-    """Each frame's strongest pitch class to 1, in place; a silent frame stays 0."""
+def _normalise_chroma(chroma: Tensor) -> None:
+    """Divide each frame by its strongest pitch class, in place; silent frames remain 0."""
     import torch
 
     peak = chroma.amax(1, keepdim=True)
@@ -218,7 +223,7 @@ def _unit(chroma: Tensor) -> None:
 
 @lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
 def _bank(front: LogMelChroma, tuning: float | None) -> FilterBank:
-    """Mel and chroma filters, F; mel filters alone without a tuning."""
+    """Return the mel and chroma filters; only the mel filters if `tuning` is None."""
     bank = filterbanks.mel_filters(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
         bank = np.concatenate([bank, filterbanks.chroma_filters(front.rate, front.n_fft, front.n_chroma, tuning)])

@@ -1,4 +1,4 @@
-"""Masks of valid frames in a padded batch, and batch normalisation without the padding."""
+"""Masks of valid frames in a padded batch, and batch normalisation that excludes padding."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def valid(lengths: Tensor, frames: int) -> Tensor:
-    """Return the mask of valid frames: lengths (B,) int64 and a number of frames T to (B, T) bool."""
+    """Return the mask of valid frames (B, T) bool, from lengths (B,) int64 and the number of frames T."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 class MaskedBatchNorm(nn.Module):
     """Batch norm with training statistics over the valid frames of all devices.
 
-    So neither the length of a batch-mate nor the number of devices that share a batch changes what is learned. Source:
-    Ioffe & Szegedy, 2015, "Batch normalization"; mean and variance are over the valid frames of the whole batch.
+    Training therefore depends neither on the lengths of other clips in the batch nor on the number of devices that
+    share a batch. Source: Ioffe & Szegedy, 2015, "Batch normalization", with mean and variance over the valid frames
+    of the complete batch.
 
     Args:
-        channels: Channels, C.
-        momentum: Share of the newest batch in the running statistics.
-        eps: Added to the variance.
+        channels: Number of channels, C.
+        momentum: Weight of the newest batch in the running statistics.
+        eps: Constant added to the variance.
     """
 
     running_mean: Tensor
@@ -36,15 +37,17 @@ class MaskedBatchNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))  # so that torch's weights load
+        self.register_buffer(
+            "num_batches_tracked", torch.tensor(0)
+        )  # so that state dicts of torch's BatchNorm can be loaded
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Normalise (B, C, T, F) by channel."""
+        """Normalise each channel of (B, C, T, F) with `lengths` (B,) valid frames."""
         if self.training:
             self.num_batches_tracked.add_(1)
         shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if (
-            not self.training  # asked first: what is in a tensor, an exported graph cannot ask
+            not self.training  # first, because an exported graph cannot branch on the values in a tensor
             or (not shared and x.numel() > x.shape[1] and bool((lengths == x.shape[2]).all()))
         ):
             running = (self.running_mean, self.running_var)

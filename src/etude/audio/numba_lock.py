@@ -1,11 +1,11 @@
 """First use of librosa's numba functions, one process at a time.
 
-numba compiles them on import or at the first call and keeps the code in a cache for later processes. Two processes
-that compile at the same time leave a cache whose parts do not belong together, and whoever loads it next crashes
-(numba issue 10128). Etude starts a process for each core, so in a fresh environment they all compile at once.
+numba compiles them on import or at the first call and caches the code for later processes. Two processes that compile
+at the same time can leave an inconsistent cache, and the next process that loads it crashes (numba issue 10128). Etude
+starts a process for each core, so in a fresh environment all of them would compile at once.
 
-numba refuses to import such a function where it finds no folder for its cache. It looks beside the module and in the
-user's cache folder; where both are read-only, as in many containers, it is given a private one.
+numba cannot import such a function without a writable cache folder. It tries the folder of the module and the user's
+cache folder. Where both are read-only, as in many containers, a private folder is configured.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _used: set[str] = set()
 
 
 def lock_file() -> Path:
-    """Return the file that is locked: one for each user of a machine, because the cache may be the user's own."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")  # a number needs no entry
+    """Return the path of the lock file, one per user of a machine, because caches may be per user."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")  # a UID may have no name
     return Path(tempfile.gettempdir()) / f"etude-numba-{user}.lock"
 
 
 @contextmanager
 def first_use(name: str) -> Iterator[None]:
-    """Hold the machine's lock while a block is run for the first time in this process; later, do nothing.
+    """Hold the lock while a block is executed for the first time in this process; later, do nothing.
 
     Args:
-        name: Of the block. What ended with an error counts as not yet used.
+        name: Name of the block. A block that raised an error counts as not yet executed.
     """
     if name in _used:
         yield
@@ -47,9 +47,9 @@ def first_use(name: str) -> Iterator[None]:
 
 
 def provide_cache() -> None:
-    """Give numba a private folder for its cache where it would find none.
+    """Configure a private cache folder for numba if no default folder is writable.
 
-    Without any writable folder its functions are not compiled: slow, with the same results.
+    Without any writable folder, compilation is disabled, which is slow but gives the same results.
     """
     if os.environ.get(CACHE) or _beside_librosa() or _user_cache():
         return
@@ -58,7 +58,7 @@ def provide_cache() -> None:
         os.environ["NUMBA_DISABLE_JIT"] = "1"
     else:
         os.environ[CACHE] = str(folder)
-    if "numba" in sys.modules:  # it has read its environment already
+    if "numba" in sys.modules:  # imported before, so its environment has been read
         from numba.core import config
 
         config.reload_config()  # type: ignore[no-untyped-call]
@@ -66,13 +66,13 @@ def provide_cache() -> None:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """Hold the lock, or nothing where no file can be locked."""
+    """Hold the lock; continue without it where no file can be locked."""
     from filelock import FileLock
 
     lock = FileLock(lock_file())
     try:
         lock.acquire()
-    except TimeoutError:  # an OSError as well: another process holds it
+    except TimeoutError:  # a subclass of OSError; another process holds the lock
         raise
     except OSError:
         yield
@@ -84,21 +84,21 @@ def _lock() -> Iterator[None]:
 
 
 def _beside_librosa() -> bool:
-    """Return whether numba may write beside librosa's modules, the first folder that it tries."""
+    """Return whether numba can write into the folder of librosa's modules, the first that it tries."""
     spec = find_spec("librosa")
     if spec is None or spec.origin is None:
-        return True  # the import will say so
+        return True  # the import raises the error
     return _writable(Path(spec.origin).parent / "core" / "__pycache__")
 
 
 def _user_cache() -> bool:
-    """Return whether numba may write into the user's cache folder, the second that it tries."""
+    """Return whether numba can write into the user's cache folder, the second that it tries."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
     return not root.startswith("~") and _writable(Path(root) / "numba")
 
 
 def _writable(folder: Path) -> bool:
-    """Return whether a file can be made in a folder, or the folder itself where it is not there yet."""
+    """Return whether files can be created in a folder, which may not exist yet."""
     while not folder.exists():
         if folder == folder.parent:
             return False

@@ -1,4 +1,4 @@
-"""Contract of backbones, and LSTMs that torch.export can trace."""
+"""Base class of backbones, and LSTMs that torch.export can trace."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from torch import Tensor, nn
 
 from etude.errors import UserError
 
-State = tuple[Any, ...]  # what goes from step to step: values (B, ...), lengths (B,), and what follows from these
+State = tuple[Any, ...]  # passed from step to step: values (B, ...), lengths (B,), and anything derived from these
 
 
 class Backbone(nn.Module):
-    """A network from the frames of a clip to its embedding.
+    """Network from the frames of a clip to its embedding.
 
-    A subclass takes `bins`, the width F of a frame, as its first argument, and promises that what stands at or after a
-    clip's length has no influence on its embedding.
+    A subclass takes `bins`, the width F of a frame, as its first argument. Frames at or after a clip's length must not
+    influence its embedding.
 
-    It defines `begin`, `step` and `end`, with a step for each of its layers; `begin` may run the first layer. So it can
-    be cut before any step: what leaves layers that never learn is computed once. What a step does at random, it does
-    only when its layer is in training. A network that cannot be told apart like this defines `forward` instead.
+    A subclass defines `begin`, `step` and `end`, with one step per layer; `begin` may run the first layer. The network
+    can then be split before any step, so that the output of frozen layers is computed only once. A step is random only
+    while its layer is in training mode. A network that cannot be split into steps overrides `forward` instead.
 
     Attributes:
         dim: Size of the embedding, D.
-        steps: How many steps there are.
-        axis: The axis of a state's values that is a clip's time.
-        raw: Whether frames go in as they are, because weights that were trained elsewhere know their scale; else
-            they are standardised by the training part.
-        hears: Front end, by dotted name, that such weights need; none for networks without.
-        ragged: Whether clips of different lengths can share an exported graph; else those of a batch have one length.
-        least: Frames that an exported graph needs, whose shapes have to hold for every length: it adds so many of
-            padding, which is invisible; where clips have one length, theirs has to be at least this.
+        steps: Number of steps.
+        axis: Time axis of a state's values.
+        skips_standardisation: Whether frames are used unchanged, because pretrained weights expect their scale.
+            Otherwise frames are standardised with the statistics of the training split.
+        required_front_end: Dotted name of the front end that the pretrained weights require; None for other networks.
+        variable_length: Whether clips of different lengths can share a batch of an exported graph. Otherwise all clips
+            of a batch have one length.
+        min_frames: Number of frames that an exported graph requires, because its shapes must be valid for every length.
+            The graph adds this many padding frames, which are masked. Where all clips of a batch have one length, that
+            length must be at least `min_frames`.
     """
 
     dim: int
     steps: int = 0
     axis: int = 1
-    raw: bool = False
-    hears: str | None = None
-    ragged: bool = True
-    least: int = 32
+    skips_standardisation: bool = False
+    required_front_end: str | None = None
+    variable_length: bool = True
+    min_frames: int = 32
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
 
         Args:
-            x: Frames (B, T, F), float32, standardised unless `raw`. What stands at or after a clip's length has no
-                influence.
+            x: Frames (B, T, F), float32, standardised unless `skips_standardisation`. Frames at or after a clip's
+                length have no influence.
             lengths: Valid frames per clip (B,), int64, each in 1..T.
 
         Returns:
@@ -59,72 +61,72 @@ class Backbone(nn.Module):
         return self.after(0, self.begin(x, lengths))
 
     @property
-    def whole(self) -> bool:
-        """Whether it cannot be cut, because it has a `forward` of its own."""
-        return type(self).forward is not Backbone.forward
+    def splittable(self) -> bool:
+        """Whether the network can be split between steps; a network that overrides `forward` cannot."""
+        return type(self).forward is Backbone.forward
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
-        """Frames (B, T, F) and valid frames (B,) to what goes into the first step."""
+        """Compute the input of the first step from frames (B, T, F) and numbers of valid frames (B,)."""
         raise NotImplementedError
 
-    def step(self, place: int, state: State) -> State:
-        """Through one layer; places count from 0."""
+    def step(self, index: int, state: State) -> State:
+        """Run one layer; indices begin at 0."""
         raise NotImplementedError
 
     def end(self, state: State) -> Tensor:
-        """What comes out of the last step to the embedding (B, D)."""
+        """Compute the embedding (B, D) from the output of the last step."""
         raise NotImplementedError
 
-    def before(self, place: int, x: Tensor, lengths: Tensor) -> State:
-        """Frames (B, T, F) and valid frames (B,) to what goes into a step."""
+    def before(self, index: int, x: Tensor, lengths: Tensor) -> State:
+        """Compute the input of step `index` from frames (B, T, F) and numbers of valid frames (B,)."""
         state = self.begin(x, lengths)
-        for step in range(place):
+        for step in range(index):
             state = self.step(step, state)
         return state
 
-    def after(self, place: int, state: State) -> Tensor:
-        """What goes into a step to the embedding (B, D)."""
-        for step in range(place, self.steps):
+    def after(self, index: int, state: State) -> Tensor:
+        """Compute the embedding (B, D) from the input of step `index`."""
+        for step in range(index, self.steps):
             state = self.step(step, state)
         return self.end(state)
 
     def reversed_modules(self) -> Sequence[nn.Module]:
-        """Return the modules that read a clip from its end."""
+        """Return the modules that process a clip from its end to its beginning."""
         return ()
 
     def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
-        """One state of clips that went through the first steps alone.
+        """Collate the states of clips that passed the first steps separately.
 
         Args:
-            values: Of each clip (1, ...).
-            lengths: How much of its time is there, (B,).
+            values: Values (1, ...) of each clip.
+            lengths: Valid length of each clip along the time axis (B,).
         """
         frames = [clip.shape[self.axis] for clip in values]
-        room = (0, 0) * (values[0].ndim - 1 - self.axis)
-        padded = [F.pad(clip, (*room, 0, max(frames) - n)) for clip, n in zip(values, frames, strict=True)]
+        other_axes = (0, 0) * (values[0].ndim - 1 - self.axis)
+        padded = [F.pad(clip, (*other_axes, 0, max(frames) - n)) for clip, n in zip(values, frames, strict=True)]
         return torch.cat(padded), lengths
 
     def initialise(self) -> None:
-        """Read weights that were trained elsewhere, if the config names some. Called once, before training only."""
+        """Load the pretrained weights that the config names, if any. Called once, only before training."""
 
     def for_export(self) -> Self:
         """Return a copy that torch.export can trace for batches of every shape.
 
-        No operation of the copy depends on the values in a tensor. A backbone that has such operations replaces them
-        here; LSTMs are replaced for all.
+        No operation of the copy depends on the values in a tensor. A backbone with such operations overrides this
+        method and replaces them. LSTMs are replaced in all backbones.
         """
         copy = deepcopy(self)
         replace_lstms(copy)
         return copy
 
     def layers(self) -> list[nn.Module]:
-        """Trainable parts from input to output, for freezing, layer-wise learning rates and inspection."""
+        """Return the trainable layers from input to output, for freezing, layer-wise learning rates and inspection."""
         raise NotImplementedError
 
 
 @torch.library.custom_op("etude::lstm", mutates_args=())
 def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-    """States (B, T, H) of an LSTM at every frame of (B, T, C), from first states (1, B, H), with weights as torch's."""
+    """Return the states (B, T, H) of an LSTM for (B, T, C), from first states (1, B, H), with weights as in torch."""
     return torch.lstm(x, (h, c), (w_ih, w_hh, b_ih, b_hh), True, 1, 0.0, False, False, True)[0]
 
 
@@ -136,14 +138,14 @@ def _(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
 class TraceableLSTM(nn.Module):
     """LSTM of one layer and one direction as the single operation `etude::lstm`.
 
-    torch.export cannot trace an LSTM over any number of frames. So the layer is one operation in the graph; the writer
-    of a file replaces it by the LSTM of ONNX or torch.
+    torch.export cannot trace an LSTM over an arbitrary number of frames. The layer is therefore a single operation in
+    the graph, which the export replaces by the LSTM of ONNX or torch.
 
     Args:
         layer: The LSTM.
 
     Raises:
-        UserError: It has more than that, or no biases.
+        UserError: The LSTM has several layers or directions, a projection, no biases, or is not batch-first.
     """
 
     def __init__(self, layer: nn.LSTM) -> None:
@@ -156,15 +158,15 @@ class TraceableLSTM(nn.Module):
         self.train(layer.training)
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """Frames (B, T, C) to states (B, T, H)."""
+        """Compute states (B, T, H) from frames (B, T, C)."""
         h, c = (x.new_zeros(1, x.shape[0], self.hidden) for _ in "hc")  # oneDNN writes into both
         return torch.ops.etude.lstm(x, h, c, *self.weights), None
 
 
 def replace_lstms(module: nn.Module) -> None:
     """Replace all LSTMs in a module, at any depth, by `TraceableLSTM`, in place."""
-    for name, part in module.named_children():
-        if isinstance(part, nn.LSTM):
-            setattr(module, name, TraceableLSTM(part))
+    for name, child in module.named_children():
+        if isinstance(child, nn.LSTM):
+            setattr(module, name, TraceableLSTM(child))
         else:
-            replace_lstms(part)
+            replace_lstms(child)

@@ -1,7 +1,7 @@
 """Convolutional backbone whose size does not depend on the length of a clip.
 
-Four times convolution, batch norm, pooling, ReLU, then a mean over what is valid. Pooling comes before the ReLU: the
-maximum and a rising function can be taken in either order, and this one applies the ReLU to a quarter of the values.
+Four blocks of convolution, batch norm, pooling and ReLU are followed by a mean over the valid frames. Pooling precedes
+the ReLU: a maximum and a monotonic function commute, and in this order the ReLU is applied to a quarter of the values.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ class CNN(Backbone):
 
     Args:
         bins: Feature bins per frame, F.
-        channels: Filters of each block. Each block halves time and frequency (a frequency axis of one bin is kept).
+        channels: Number of filters of each block. Each block halves time and frequency (a frequency axis of one bin is
+            kept).
         kernel: Side of the filters, odd.
         dropout: Probability of dropping a channel of the embedding.
 
     Attributes:
-        dim: Size of the embedding: the filters of the last block.
+        dim: Size of the embedding D, the number of filters of the last block.
     """
 
     axis = 2
@@ -41,38 +42,41 @@ class CNN(Backbone):
             self.blocks.append(Block(before, after, kernel, tall=bins > 1))
             bins = max(1, bins // 2)
         self.steps, self.dropout = len(self.blocks), nn.Dropout(dropout)
-        self.least = 2 * 2**self.steps
+        self.min_frames = 2 * 2**self.steps
         self.to(memory_format=torch.channels_last)  # 1.4 times faster on CPU
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
-        """Frames (B, T, F) and valid frames (B,) to a picture (B, 1, T, F) and its lengths."""
-        least = 2 ** len(self.blocks)  # room for every halving
-        x = F.pad(x, (0, 0, 0, max(0, least - x.shape[1])))
+        """Return frames (B, T, F) as an image (B, 1, T, F), padded and masked, and its lengths (B,)."""
+        shortest = 2 ** len(self.blocks)  # each block halves the number of frames
+        x = F.pad(x, (0, 0, 0, max(0, shortest - x.shape[1])))
         x = (x * valid(lengths, x.shape[1])[..., None])[:, None]
         return x.contiguous(memory_format=torch.channels_last), lengths
 
-    def step(self, place: int, state: State) -> State:
-        """Through one block."""
-        return self.blocks[place](*state)
+    def step(self, index: int, state: State) -> State:
+        """Run one block."""
+        return self.blocks[index](*state)
 
     def end(self, state: State) -> Tensor:
-        """The mean over what is valid, (B, D)."""
+        """Return the mean over valid frames and all bins, (B, D)."""
         x, lengths = state
         mean = x.mean(3).sum(2) / lengths[:, None]
         return self.dropout(mean)
 
     def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
-        """As of every backbone, with channels last."""
+        """Collate states as in the base class, in channels-last memory format."""
         x, lengths = super().together(values, lengths)
         return x.contiguous(memory_format=torch.channels_last), lengths
 
     def layers(self) -> list[nn.Module]:
-        """The blocks, input to output."""
+        """Return the blocks from input to output."""
         return list(self.blocks)
 
 
 class Block(nn.Module):
-    """Convolution, batch norm, pooling, ReLU; (B, C, T, F) -> (B, C', T // 2, F // 2), zero after each clip's end."""
+    """Convolution, batch norm, pooling and ReLU, from (B, C, T, F) to (B, C', T // 2, F // 2).
+
+    The output is zero after each clip's end.
+    """
 
     def __init__(self, before: int, after: int, kernel: int, tall: bool) -> None:
         super().__init__()
@@ -82,7 +86,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool a batch to half its frames; a clip of one frame keeps one."""
+        """Run the block, which halves the number of frames; a clip of one frame keeps one."""
         x = self.relu(self.pool(self.norm(self.conv(x), lengths)))
         lengths = (lengths // 2).clamp(min=1)
         return x * valid(lengths, x.shape[2])[:, None, :, None], lengths

@@ -1,8 +1,9 @@
-"""EfficientAT: a MobileNetV3 over log-mel that AudioSet's transformers have taught, small enough for any machine.
+"""EfficientAT, a small MobileNetV3 over log-mel frames that was distilled from transformers trained on AudioSet.
 
-Schmid, Koutini & Widmer, 2023, "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation"; the
-network is MobileNetV3-large (Howard et al., 2019) with squeeze-excitation over channels. Names of weights are those of
-the published files, so that these load; frames lie in time by frequency, so their filters are turned on the way.
+Source: Schmid, Koutini & Widmer, 2023, "Efficient large-scale audio tagging via transformer-to-CNN knowledge
+distillation". The network is MobileNetV3-large (Howard et al., 2019) with squeeze-excitation over channels. Parameters
+have the names of the published files, so that these can be loaded. Here the axes of frames are time by frequency, so
+the published filters are transposed when they are loaded.
 """
 
 from __future__ import annotations
@@ -29,77 +30,80 @@ LAYERS = (
 
 
 class EfficientAT(Backbone):
-    """MobileNetV3 over a spectrogram of any length, read out as the mean over time and frequency.
+    """MobileNetV3 over a spectrogram of any length, averaged over time and frequency.
 
     Args:
         bins: Feature bins per frame, F.
         width: Multiplier of all channels: 0.4 for the published mn04, 1.0 for mn10, ...
-        weights: A published file (mn04_as_mAP_432.pt, ...), which hears through `feature=efficientat`; none begins with
-            random weights and standardised frames.
+        weights: A published file (mn04_as_mAP_432.pt, ...), which requires `feature=efficientat`; None for random
+            weights and standardised frames.
 
     Attributes:
         dim: Size of the embedding, D.
     """
 
-    hears = "etude.audio.kaldi.EfficientATFront"
+    required_front_end = "etude.audio.kaldi.EfficientATFront"
     axis = 2
 
     def __init__(self, bins: int, width: float = 0.4, weights: str | None = None) -> None:
         super().__init__()
-        self.width, self.weights, self.raw = width, weights, weights is not None
-        before = _eighths(16 * width)
+        self.width, self.weights, self.skips_standardisation = width, weights, weights is not None
+        before = _round_to_eight(16 * width)
         self.features = nn.ModuleList([Conv(1, before, 3, 2, swish=True)])
         for kernel, expanded, after, squeezed, swish, stride in LAYERS:
-            sizes = (before, _eighths(expanded * width), _eighths(after * width))
+            sizes = (before, _round_to_eight(expanded * width), _round_to_eight(after * width))
             block = Inverted(*sizes, kernel, stride, squeezed, swish)
             self.features.append(block)
-            before = _eighths(after * width)
+            before = _round_to_eight(after * width)
         self.dim = 6 * before
         self.features.append(Conv(before, self.dim, 1, 1, swish=True))
         self.steps = len(self.features)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                reach = module.kernel_size[0] ** 2 * module.out_channels / module.groups
-                nn.init.normal_(module.weight, std=(2 / reach) ** 0.5)
+                fan_out = module.kernel_size[0] ** 2 * module.out_channels / module.groups
+                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
-        """Frames (B, T, F) and valid frames (B,) to a picture (B, 1, T, F) and its lengths."""
+        """Return frames (B, T, F) as an image (B, 1, T, F) and its lengths (B,)."""
         return x[:, None], lengths
 
-    def step(self, place: int, state: State) -> State:
-        """Through the stem, a block or the last convolution."""
-        return self.features[place](*state)
+    def step(self, index: int, state: State) -> State:
+        """Run the stem, a block or the last convolution."""
+        return self.features[index](*state)
 
     def end(self, state: State) -> Tensor:
-        """The mean over time and frequency, (B, D)."""
+        """Return the mean over valid frames and all bins, (B, D)."""
         x, lengths = state
         x = x * valid(lengths, x.shape[2])[:, None, :, None]
         return x.mean(3).sum(2) / lengths[:, None]
 
     def layers(self) -> list[nn.Module]:
-        """Stem, blocks and last convolution, input to output."""
+        """Return the stem, the blocks and the last convolution, from input to output."""
         return list(self.features)
 
     def initialise(self) -> None:
-        """Read the published weights.
+        """Load the published weights.
 
         Raises:
-            UserError: The file is missing, or is of another network.
+            UserError: The file is missing, or contains the weights of another network.
         """
         if self.weights is None:
             return
-        found = read_tensors(Path(self.weights))
-        turned = {k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in found.items() if k.startswith("features.")}
+        tensors = read_tensors(Path(self.weights))
+        transposed = {
+            k: v.transpose(2, 3) if v.ndim == 4 else v for k, v in tensors.items() if k.startswith("features.")
+        }
         try:
-            self.load_state_dict(turned)
+            self.load_state_dict(transposed)
         except RuntimeError as error:
             raise UserError(
-                f"backbone.weights={self.weights}: is no EfficientAT of backbone.width={self.width:g}; mn04 is 0.4 wide"
+                f"backbone.weights={self.weights}: the file does not fit an EfficientAT of "
+                f"backbone.width={self.width:g}; set the width of the file (0.4 for mn04)"
             ) from error
 
 
 class Conv(nn.Sequential):
-    """Convolution, batch norm and activation; what stands after a clip's end is not seen."""
+    """Convolution, batch norm and activation, without influence of frames after a clip's end."""
 
     def __init__(
         self, before: int, after: int, kernel: int, stride: int, groups: int = 1, swish: bool | None = None
@@ -111,9 +115,12 @@ class Conv(nn.Sequential):
         self.act = nn.Identity() if swish is None else nn.Hardswish() if swish else nn.ReLU()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """(B, C, T, F), (B,) to (B, C', T', F'), (B,): halves rounded up with a stride of 2."""
+        """Compute (B, C', T', F') and lengths (B,) from (B, C, T, F) and lengths (B,).
+
+        With a stride of 2, halves are rounded up.
+        """
         conv, norm = cast(nn.Conv2d, self[0]), self[1]
-        if conv.kernel_size != (1, 1):  # a filter that reaches beyond the end
+        if conv.kernel_size != (1, 1):  # the filter extends beyond a clip's end
             x = x * valid(lengths, x.shape[2])[:, None, :, None]
         if conv.stride[0] == 2:
             lengths = (lengths + 1) // 2
@@ -122,7 +129,10 @@ class Conv(nn.Sequential):
 
 
 class Inverted(nn.Module):
-    """Inverted residual: expand, filter each channel, squeeze and excite, project (Sandler et al., 2018)."""
+    """Inverted residual block of expansion, depthwise convolution, squeeze-excitation and projection.
+
+    Source: Sandler et al., 2018.
+    """
 
     def __init__(
         self, before: int, expanded: int, after: int, kernel: int, stride: int, squeezed: bool, swish: bool
@@ -135,7 +145,7 @@ class Inverted(nn.Module):
         self.residual = stride == 1 and before == after
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, T, F), (B,) to (B, C', T', F'), (B,)."""
+        """Compute (B, C', T', F') and lengths (B,) from (B, C, T, F) and lengths (B,)."""
         y, after = x, lengths
         for step in self.block:
             y, after = step(y, after)
@@ -143,31 +153,31 @@ class Inverted(nn.Module):
 
 
 class Concurrent(nn.Module):
-    """The published files' place for squeeze-excitations, of which this network has one: over channels."""
+    """Container of squeeze-excitations as in the published files; this network has one, over channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conc_se_layers = nn.ModuleList([Squeeze(channels, _eighths(channels / 4))])
+        self.conc_se_layers = nn.ModuleList([Squeeze(channels, _round_to_eight(channels / 4))])
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Weigh the channels of (B, C, T, F) by what the valid frames hold on average."""
+        """Scale the channels of (B, C, T, F) by weights computed from their means over valid frames."""
         mean = (x * valid(lengths, x.shape[2])[:, None, :, None]).mean(3).sum(2) / lengths[:, None]
         return x * self.conc_se_layers[0](mean)[..., None, None], lengths
 
 
 class Squeeze(nn.Module):
-    """Weights of channels (Hu et al., 2018): (B, C) to (B, C), in (0, 1)."""
+    """Squeeze-excitation (Hu et al., 2018), from channel means (B, C) to channel weights (B, C) in (0, 1)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A bottleneck and a sigmoid."""
+        """Apply a bottleneck and a sigmoid."""
         return self.fc2(F.relu(self.fc1(x))).sigmoid()
 
 
-def _eighths(channels: float) -> int:
-    """The nearest multiple of eight that is not a tenth too small, at least eight."""
+def _round_to_eight(channels: float) -> int:
+    """Return the nearest multiple of eight that is at least 90 % of `channels`, and at least eight."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8

@@ -1,10 +1,10 @@
 """Recurrent backbone that is exact on padded clips and fast on CPU.
 
-PyTorch runs packed sequences through a slow path on CPU: oneDNN's LSTM takes dense input only. A padded batch gives
-the same states at every valid frame, because a forward LSTM never looks ahead; so we run it dense and read the states
-at the frames that exist, a few clips of like length at a time, which leaves most of the padding out of its work. The
-backward direction is a forward LSTM over each clip reversed within its own length. On a GPU, cuDNN takes packed
-sequences and leaves padding out by itself, so there they are packed; both give equal states.
+PyTorch runs packed sequences through a slow path on CPU, because oneDNN's LSTM accepts only dense input. A padded batch
+gives the same states at every valid frame, because a forward LSTM is causal. On CPU the layers therefore run on dense
+batches, and the states are gathered at valid frames. Clips of similar length are grouped, which avoids most computation
+on padding. The backward direction is a forward LSTM over each clip reversed within its own length. On a GPU, cuDNN
+accepts packed sequences and skips padding, so clips are packed there. Both paths give equal states.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from etude.audio.masks import valid
 from etude.backbones.base import Backbone, State
 
 READOUTS = ("last", "mean", "attention")
-GROUP = 8  # clips: a batch costs a CPU core as much as its parts, down to where the products of a frame get too small
+GROUP = 8  # clips; splitting a batch costs a CPU core nothing until the matrix products of a frame become too small
 
 
 class LSTM(Backbone):
-    """Stacked LSTM over frames, read out over each clip's own frames.
+    """Stacked LSTM over frames, with a read-out over each clip's valid frames.
 
     Args:
         bins: Feature bins per frame, F.
         hidden: Units per direction, H.
         depth: Number of stacked layers.
-        bidirectional: Also read each clip from its last valid frame to its first.
+        bidirectional: Whether each clip is also processed from its last valid frame to its first.
         dropout: Probability of dropping a unit between layers.
-        readout: What of the last layer is the embedding: `last`, the states after each clip's own last frame (and, when
-            bidirectional, its first); `mean`, the mean over its frames; or `attention`, a mean with learned weights.
-        packed: Whether clips go through the LSTM packed, without their padding; none packs on CUDA and nowhere else.
+        readout: Read-out of the last layer: `last`, the states after each clip's last frame (and, when bidirectional,
+            its first); `mean`, the mean over its frames; or `attention`, a mean with learned weights.
+        packed: Whether clips are packed, without their padding; None packs only on CUDA.
 
     Attributes:
         dim: Size of the embedding, D = H, or 2 H when bidirectional.
@@ -54,7 +54,7 @@ class LSTM(Backbone):
         super().__init__()
         if readout not in READOUTS:
             raise ValueError(f"backbone.readout must be {', '.join(READOUTS[:-1])} or {READOUTS[-1]}, got {readout!r}")
-        self.readout, self.packed, self.least = readout, packed, 0
+        self.readout, self.packed, self.min_frames = readout, packed, 0
         directions = 2 if bidirectional else 1
         self.dim, self.steps = hidden * directions, depth
         self.bidirectional = bidirectional
@@ -65,48 +65,48 @@ class LSTM(Backbone):
         self.attention = Attention(self.dim) if readout == "attention" else None
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
-        """Frames (B, T, F) and valid frames (B,), as they are."""
+        """Return frames (B, T, F) and lengths (B,) unchanged."""
         return x, lengths
 
-    def step(self, place: int, state: State) -> State:
-        """Through one layer: states (B, T, C) of the one before to its own (B, T, D)."""
-        (x, lengths), onward = state, self.onward[place]
-        if place:
-            # none on the way into a layer that is frozen; contiguous, so that the same numbers are drawn however x lies
+    def step(self, index: int, state: State) -> State:
+        """Compute the states (B, T, D) of one layer from those of the previous layer (B, T, C)."""
+        (x, lengths), onward = state, self.onward[index]
+        if index:
+            # no dropout before a frozen layer; contiguous, so that the random mask does not depend on the memory layout
             x = F.dropout(x.contiguous(), self.dropout.p, onward.training)
         packed = lengths.cpu() if self._packs(x) else None
-        states = run(onward, x, packed)
+        states = run_lstm(onward, x, packed)
         if self.bidirectional:
-            reverse = reversal(lengths, x.shape[1])
-            flipped = run(self.backward_[place], take(x, reverse), packed)
-            states = torch.cat([states, take(flipped, reverse)], dim=-1)
+            reverse = reversed_indices(lengths, x.shape[1])
+            flipped = run_lstm(self.backward_[index], gather_frames(x, reverse), packed)
+            states = torch.cat([states, gather_frames(flipped, reverse)], dim=-1)
         return states, lengths
 
     def end(self, state: State) -> Tensor:
-        """Read out, (B, D)."""
+        """Compute the embedding (B, D) by the read-out of the last layer."""
         states, lengths = state
-        if self.readout == "last":  # of the backward direction that is the state at the first frame
-            last, half = take(states, (lengths - 1).view(-1, 1, 1))[:, 0], self.dim // 2
+        if self.readout == "last":  # the backward direction ends at the first frame
+            last, half = gather_frames(states, (lengths - 1).view(-1, 1, 1))[:, 0], self.dim // 2
             return torch.cat([last[:, :half], states[:, 0, half:]], dim=1) if self.bidirectional else last
         if self.attention is not None:
             return self.attention(states, lengths)
         return (states * valid(lengths, states.shape[1])[..., None]).sum(1) / lengths[:, None]
 
-    def after(self, place: int, state: State) -> Tensor:
-        """What goes into a layer (B, T, C) to the embedding (B, D); on a CPU, clips of like length at a time."""
+    def after(self, index: int, state: State) -> Tensor:
+        """Compute the embedding (B, D) from the input of a layer (B, T, C), on CPU in groups of similar length."""
         x, lengths = state
         if self._packs(x) or x.device.type != "cpu" or torch.compiler.is_compiling() or lengths.min() == lengths.max():
-            return super().after(place, state)
+            return super().after(index, state)
         order = lengths.argsort(descending=True)
         groups = zip(x[order].split(GROUP), lengths[order].split(GROUP), strict=True)
-        return torch.cat([super(LSTM, self).after(place, (x[:, : int(n[0])], n)) for x, n in groups])[order.argsort()]
+        return torch.cat([super(LSTM, self).after(index, (x[:, : int(n[0])], n)) for x, n in groups])[order.argsort()]
 
     def _packs(self, x: Tensor) -> bool:
-        """Return whether clips go through packed."""
+        """Return whether clips are packed."""
         return x.is_cuda if self.packed is None else self.packed
 
     def for_export(self) -> Self:
-        """Return a copy that runs all clips padded, because other devices run the graph."""
+        """Return a copy that never packs, because the graph may run on another device."""
         copy = super().for_export()
         copy.packed = False
         return copy
@@ -116,21 +116,21 @@ class LSTM(Backbone):
         return list(self.backward_)
 
     def layers(self) -> list[nn.Module]:
-        """Trainable parts from input to output; the read-out, where it learns, belongs to the last."""
+        """Return the trainable layers from input to output; a learned read-out belongs to the last one."""
         if not self.bidirectional and self.attention is None:
             return list(self.onward)
         sides = [self.onward, self.backward_] if self.bidirectional else [self.onward]
-        parts = [list(part) for part in zip(*sides, strict=True)]
+        layers = [list(modules) for modules in zip(*sides, strict=True)]
         if self.attention is not None:
-            parts[-1].append(self.attention)
-        return [nn.ModuleList(part) for part in parts]
+            layers[-1].append(self.attention)
+        return [nn.ModuleList(modules) for modules in layers]
 
 
 class Attention(nn.Module):
-    """A mean over the frames of a clip whose weights are learned from each frame's own state.
+    """Weighted mean over the frames of a clip, with weights computed from each frame's state.
 
-    With one score per frame, vᵀ tanh(W h + b), as in Bahdanau, Cho & Bengio, 2015, "Neural machine translation by
-    jointly learning to align and translate"; nothing is asked for here, so the score depends on the state alone.
+    The score of a frame is vᵀ tanh(W h + b), as in Bahdanau, Cho & Bengio, 2015, "Neural machine translation by jointly
+    learning to align and translate". There is no query here, so the score depends only on the state.
 
     Args:
         dim: Size of a state, D.
@@ -138,26 +138,26 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # no bias at the end: what is added to every score changes no softmax
+        # no final bias, because the softmax is invariant to a constant added to all scores
         self.score = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """States (B, T, D) and valid frames (B,) to their weighted mean (B, D)."""
+        """Compute the weighted mean (B, D) of states (B, T, D) with `lengths` (B,) valid frames."""
         padding = ~valid(lengths, states.shape[1])
         weights = self.score(states)[..., 0].masked_fill(padding, -torch.inf).softmax(1)
         return (weights[..., None] * states).sum(1)
 
 
-def run(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """States of one LSTM at every valid frame; what stands after a clip's end is not to be read.
+def run_lstm(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Compute the states of one LSTM at every valid frame.
 
     Args:
         layer: An LSTM of one direction.
-        x: Its input (B, T, C).
-        lengths: Valid frames (B,), on the CPU, to run packed; none runs dense.
+        x: Input (B, T, C).
+        lengths: Valid frames (B,), on the CPU, to run packed; None runs dense.
 
     Returns:
-        States (B, T, H).
+        States (B, T, H); those after a clip's end are undefined.
     """
     if lengths is None:
         return layer(x)[0]
@@ -165,13 +165,13 @@ def run(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
     return pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
 
-def take(x: Tensor, frames: Tensor) -> Tensor:
-    """Frames of each clip by index: (B, T, C) and (B, N, 1) int64 -> (B, N, C)."""
+def gather_frames(x: Tensor, frames: Tensor) -> Tensor:
+    """Select frames of each clip (B, T, C) by index (B, N, 1) int64, and return them (B, N, C)."""
     return x.gather(1, frames.expand(-1, -1, x.shape[-1]))
 
 
-def reversal(lengths: Tensor, frames: int) -> Tensor:
-    """Indices (B, T, 1) that reverse each clip within its own length and leave its padding where it is."""
+def reversed_indices(lengths: Tensor, frames: int) -> Tensor:
+    """Return indices (B, T, 1) that reverse each clip within its own length and leave its padding unchanged."""
     t = torch.arange(frames, device=lengths.device).expand(lengths.shape[0], -1)
     end = lengths[:, None]
     return torch.where(t < end, end - 1 - t, t)[..., None]

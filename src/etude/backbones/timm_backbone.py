@@ -1,7 +1,7 @@
-"""Backbone of any timm network that takes images.
+"""Backbone of any timm network that accepts images of any size.
 
-Such networks take in their whole picture: filters reach over a clip's end, and the mean counts every column. So that
-padding is never in the picture, clips of one length go through together and those of another by themselves.
+Such networks have no mask: filters extend beyond a clip's end, and the mean includes every column. Clips of a batch are
+therefore grouped by length, so that no image contains padding.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from torch import Tensor, nn
 
 from etude.audio.masks import valid
 from etude.backbones.base import Backbone
-from etude.backbones.vit_checkpoints import misfit, one_channel, read_weights
+from etude.backbones.vit_checkpoints import mismatch_error, one_channel, read_weights
 
-LEAST = (128, 64)  # frames and bins: after the usual five halvings there is still a picture to take statistics of
+SMALLEST = (128, 64)  # frames and bins: five halvings leave enough values for batch statistics
 
 
 class Timm(Backbone):
-    """A network for pictures, read out where its classifier was.
+    """Image network of timm, with the input of its classifier as embedding.
 
-    Batches of one length are fastest: crops of training are, whole clips of a collection may not be.
+    Batches of one length are fastest. Crops in training have one length; clips in evaluation may not.
 
     Args:
         bins: Feature bins per frame, F.
-        model: Its name in timm, with or without the tag of its weights.
-        weights: What it begins from: `imagenet`, for timm's; a file of timm's names; none for random weights.
+        model: Name in timm, with or without the tag of its weights.
+        weights: Initial weights: `imagenet` for those of timm, or a file with the parameter names of timm; None for
+            random weights.
         dropout: Probability of dropping a unit of the embedding.
-        drop_path: Probability of skipping a block, rising linearly to this at the last; not every network knows it.
+        drop_path: Probability of skipping the last block; it increases linearly with depth. Not every network supports
+            it.
 
     Attributes:
         dim: Size of the embedding, D.
         one_length: Whether all clips of a batch have one length, as in an exported graph.
 
     Raises:
-        ValueError: There is no such network, or it takes pictures of one size only.
+        ValueError: There is no such network, or it accepts images of one size only.
     """
 
-    ragged, least = False, LEAST[0]
-    axis = 3  # its pictures have time to the right
+    variable_length, min_frames = False, SMALLEST[0]
+    axis = 3  # the columns of its images are time
 
     def __init__(
         self,
@@ -53,42 +55,46 @@ class Timm(Backbone):
         import timm
 
         super().__init__()
-        self.model, self.weights, self.bins = model, weights, max(bins, LEAST[1])
+        self.model, self.weights, self.bins = model, weights, max(bins, SMALLEST[1])
         self.one_length = False
         name = model.partition(".")[0]
-        if not timm.is_model(name):  # a name, and no place on the hub: a checkpoint from a stranger fetches nothing
+        if not timm.is_model(
+            name
+        ):  # only a name and no hub address, so that an untrusted checkpoint cannot start a download
             raise ValueError(f"backbone.model must be the name of a network of timm, got {model!r}")
-        known = timm.models.get_pretrained_cfg(name)
-        if known is not None and known.fixed_input_size:
-            raise ValueError(f"backbone.model={model} takes pictures of one size; backbone=ast has vision transformers")
-        settings: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
-        self.net = timm.create_model(name, in_chans=1, num_classes=0, **settings)
+        defaults = timm.models.get_pretrained_cfg(name)
+        if defaults is not None and defaults.fixed_input_size:
+            raise ValueError(
+                f"backbone.model={model} accepts images of one size only; use backbone=ast for vision transformers"
+            )
+        options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        self.net = timm.create_model(name, in_chans=1, num_classes=0, **options)
         self.net.to(memory_format=torch.channels_last)  # faster, on CPU too
         self.dropout = nn.Dropout(dropout)
-        with torch.no_grad():  # what a head is made of differs from one network to the other
-            self.dim = self.net.eval()(torch.zeros(1, 1, self.bins, LEAST[0])).shape[1]
+        with torch.no_grad():  # attributes that contain the width differ between networks
+            self.dim = self.net.eval()(torch.zeros(1, 1, self.bins, SMALLEST[0])).shape[1]
         self.train()
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch of clips.
 
         Args:
-            x: Standardised frames (B, T, F), float32. What stands at or after a clip's length has no influence.
+            x: Standardised frames (B, T, F), float32. Frames at or after a clip's length have no influence.
             lengths: Valid frames per clip (B,), int64, each in 1..T.
 
         Returns:
             Embedding (B, D).
         """
         x = x * valid(lengths, x.shape[1])[..., None]
-        x = F.pad(x, (0, self.bins - x.shape[2], 0, max(0, LEAST[0] - x.shape[1]))).transpose(1, 2)[:, None]
+        x = F.pad(x, (0, self.bins - x.shape[2], 0, max(0, SMALLEST[0] - x.shape[1]))).transpose(1, 2)[:, None]
         if self.one_length:
             return self.net(x)
-        lengths = lengths.clamp(min=LEAST[0])  # a short clip ends in zeros, whatever its neighbours
-        rows, parts = [], []
+        lengths = lengths.clamp(min=SMALLEST[0])  # a short clip is zero-padded independently of its batch
+        rows, embeddings = [], []
         for length in lengths.unique().tolist():
             rows.append((lengths == length).nonzero()[:, 0])
-            parts.append(self.net(x[rows[-1], :, :, :length]))
-        return self.dropout(torch.cat(parts)[torch.cat(rows).argsort()])
+            embeddings.append(self.net(x[rows[-1], :, :, :length]))
+        return self.dropout(torch.cat(embeddings)[torch.cat(rows).argsort()])
 
     def for_export(self) -> Self:
         """Return a copy for batches of one length."""
@@ -97,25 +103,25 @@ class Timm(Backbone):
         return copy
 
     def layers(self) -> list[nn.Module]:
-        """The network's parts, and the parts of those that are sequences, as they are listed in it."""
-        parts: list[nn.Module] = []
-        for part in self.net.children():
-            parts += part.children() if isinstance(part, nn.Sequential | nn.ModuleList) else [part]
-        return [part for part in parts if next(part.parameters(), None) is not None]
+        """Return the children of the network in order, with sequences replaced by their elements."""
+        modules: list[nn.Module] = []
+        for child in self.net.children():
+            modules += child.children() if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
+        return [module for module in modules if next(module.parameters(), None) is not None]
 
     def initialise(self) -> None:
-        """Read the weights that were trained elsewhere; filters of three colours become filters of grey.
+        """Load the pretrained weights, with RGB filters converted to a single channel.
 
         Raises:
-            UserError: They cannot be had, or are of another network.
+            UserError: The weights are not available, or belong to another network.
         """
         if self.weights is None:
             return
-        found, own = read_weights(self.weights, self.model), self.net.state_dict()
-        for name, value in found.items():
+        tensors, own = read_weights(self.weights, self.model), self.net.state_dict()
+        for name, value in tensors.items():
             if name in own and value.ndim == 4 and value.shape[1] == 3 and own[name].shape[1] == 1:
-                found[name] = one_channel(value)
+                tensors[name] = one_channel(value)
         try:
-            self.net.load_state_dict({name: value for name, value in found.items() if name in own})
+            self.net.load_state_dict({name: value for name, value in tensors.items() if name in own})
         except RuntimeError as error:
-            raise misfit(self.weights, self.model, error) from error
+            raise mismatch_error(self.weights, self.model, error) from error

@@ -1,7 +1,8 @@
-"""Pretrained vision transformers: names, weights, and their conversion to spectrograms.
+"""Names and weights of pretrained vision transformers, and the conversion of weights to spectrograms.
 
-Three kinds are told apart by their keys and shapes: timm's of pictures, AST's as `transformers` keeps them, and
-AudioMAE's as timm does. A picture's rows are frequencies and its columns are time, as in AST; AudioMAE's rows are time.
+Three kinds of weights are distinguished by their keys and shapes: image networks in the format of timm, AST in the
+format of `transformers`, and AudioMAE in the format of timm. Rows of an image are frequencies and its columns are
+time, as in AST. Rows of AudioMAE are time.
 """
 
 from __future__ import annotations
@@ -28,34 +29,34 @@ IMAGENET = "imagenet"
 
 
 def read_weights(weights: str, model: str) -> dict[str, Tensor]:
-    """Tensors by name.
+    """Return tensors by name.
 
     Args:
-        weights: `imagenet`, for `<model>.safetensors` in the folder that the environment variable `ETUDE_WEIGHTS`
-            names, or where there is none for those that timm fetches from the Hugging Face hub; or a file.
-        model: timm's name of the network, with or without the tag of its weights.
+        weights: A file; or `imagenet` for `<model>.safetensors` in the folder of the environment variable
+            `ETUDE_WEIGHTS`, or if that does not exist, for the weights that timm downloads from the Hugging Face hub.
+        model: Name of the network in timm, with or without the tag of its weights.
 
     Raises:
-        UserError: There are none of this name, they cannot be fetched, or the file is not one of weights.
+        UserError: There are no such weights, they cannot be downloaded, or the file contains no weights.
     """
     if weights != IMAGENET:
         return read_tensors(Path(weights))
-    kept = at_hand(model)
-    return read_tensors(kept) if kept else fetch_weights(model)
+    file = local_weights_file(model)
+    return read_tensors(file) if file else fetch_weights(model)
 
 
-def at_hand(model: str) -> Path | None:
-    """The file of a network's weights in the folder that `ETUDE_WEIGHTS` names, for machines without a network."""
+def local_weights_file(model: str) -> Path | None:
+    """Return the weights file of a network in the folder `ETUDE_WEIGHTS`, for machines without internet access."""
     folder = os.environ.get("ETUDE_WEIGHTS")
     file = Path(folder).expanduser() / f"{model}.safetensors" if folder else None
     return file if file and file.is_file() else None
 
 
 def fetch_weights(model: str) -> dict[str, Tensor]:
-    """The weights that timm has of one of its networks, of three input channels.
+    """Return timm's pretrained weights of a network with three input channels.
 
     Raises:
-        UserError: It has none, or there is no way to the hub; the sentence then says which file is needed.
+        UserError: timm has no such weights, or the hub cannot be reached; the message then names the required file.
     """
     import timm
 
@@ -67,24 +68,24 @@ def fetch_weights(model: str) -> dict[str, Tensor]:
         raise UserError(f"backbone.weights=imagenet: timm has no weights of {model}")
     try:
         return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
-    except Exception as error:  # whatever the hub, the network or the disk may have against it
+    except Exception as error:  # any failure of the hub, the connection or the disk
         file = f"model.safetensors of huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
         reason = type(error).__name__
         raise UserError(
-            f"backbone.weights=imagenet: {model} cannot be fetched ({reason}); get {file}, where there is a network, "
-            f"and keep it as {model}.safetensors in the folder that the environment variable ETUDE_WEIGHTS names, or "
-            "pass backbone.weights=/path/of/it"
+            f"backbone.weights=imagenet: {model} cannot be downloaded ({reason}); download {file} on a machine with "
+            f"internet access and store it as {model}.safetensors in the folder of the environment variable "
+            "ETUDE_WEIGHTS, or set backbone.weights=/path/to/file"
         ) from error
 
 
-def misfit(weights: str, model: str, error: Exception) -> UserError:
-    """What to raise when tensors are not those of a network."""
+def mismatch_error(weights: str, model: str, error: Exception) -> UserError:
+    """Return the error for weights that do not belong to a network."""
     reason = " ".join(str(error).split())[:300]
-    return UserError(f"backbone.weights={weights}: are not those of backbone.model={model} ({reason})")
+    return UserError(f"backbone.weights={weights}: the weights do not fit backbone.model={model} ({reason})")
 
 
 def one_channel(filters: Tensor) -> Tensor:
-    """Filters (D, 3, H, W) of colours to those of a picture in grey, (D, 1, H, W): what all three see is the sum.
+    """Convert RGB filters (D, 3, H, W) to filters of one channel (D, 1, H, W) by their sum over channels.
 
     Source: Gong, Chung & Glass, 2021, "AST: Audio Spectrogram Transformer".
     """
@@ -100,34 +101,36 @@ SHORT = {  # other names of timm's networks
 
 
 def full_name(model: str) -> str:
-    """The own name in timm of a network, with the tag of its weights where one is given."""
+    """Return the full name of a network in timm, with the tag of its weights if one is given."""
     name, dot, tag = model.partition(".")
     return SHORT.get(name, name) + dot + tag
 
 
-def transformer(model: str, depth: int | None = None, **settings: Any) -> VisionTransformer:
-    """A vision transformer with random weights, of one channel and without a head.
+def create_transformer(model: str, depth: int | None = None, **options: Any) -> VisionTransformer:
+    """Create a vision transformer with random weights, one input channel and no head.
 
     Args:
-        model: Its name, with or without the tag of its weights.
-        depth: How many blocks; none for its own.
-        settings: Further settings of timm.
+        model: Name of the network, with or without the tag of its weights.
+        depth: Number of blocks; None for that of the model.
+        options: Further arguments of `timm.create_model`.
 
     Raises:
-        ValueError: There is none of this name, or it is of a kind that a clip of any length does not fit.
+        ValueError: There is no such network, or it cannot process clips of any length.
     """
     import timm
     from timm.layers.patch_embed import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
 
     name, _, tag = full_name(model).partition(".")
-    if not timm.is_model(name):  # a name, and no place on the hub: a checkpoint from a stranger fetches nothing
+    if not timm.is_model(
+        name
+    ):  # only a name and no hub address, so that an untrusted checkpoint cannot start a download
         raise ValueError(f"backbone.model must be tiny, small, base or a vision transformer of timm, got {model!r}")
     if depth is not None:
-        settings["depth"] = depth
+        options["depth"] = depth
     if tag.startswith("audiomae") and "_ft_" in tag:
-        settings["global_pool"] = "avg"  # fine-tuned as a mean with a norm behind it; before that at the class token
-    net = timm.create_model(name, in_chans=1, num_classes=0, **settings) if _is_vit(name) else None
+        options["global_pool"] = "avg"  # fine-tuned with mean pooling and a norm; pretrained with the class token
+    net = timm.create_model(name, in_chans=1, num_classes=0, **options) if _is_vit(name) else None
     if (
         not isinstance(net, VisionTransformer)
         or type(net.patch_embed) is not PatchEmbed
@@ -135,21 +138,21 @@ def transformer(model: str, depth: int | None = None, **settings: Any) -> Vision
         or getattr(net, "pool_include_prefix", False)
     ):
         raise ValueError(
-            f"backbone.model={model} is no vision transformer read out at a token or at the mean of its patches; "
-            "backbone=timm takes networks for pictures of any size"
+            f"backbone.model={model} is not a vision transformer with a class token or mean pooling; "
+            "use backbone=timm for image networks"
         )
     return net
 
 
 def _is_vit(name: str) -> bool:
-    """Whether a network stands among vision transformers, so that one of another kind is not built in vain."""
+    """Return whether timm lists a network as a vision transformer, to avoid creating networks of another kind."""
     from timm.models import list_models
 
     return any(name in list_models(module=module) for module in ("vision_transformer", "deit"))
 
 
 PICTURE, AST, AUDIOMAE = "picture", "ast", "audiomae"
-NAMES = (  # of ASTModel and ASTForAudioClassification, and timm's
+NAMES = (  # names in ASTModel and ASTForAudioClassification, and those in timm
     (r"^audio_spectrogram_transformer\.", ""),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
@@ -166,95 +169,97 @@ NAMES = (  # of ASTModel and ASTForAudioClassification, and timm's
 )
 
 
-def kind(found: dict[str, Tensor]) -> str:
-    """What weights these are: `picture`, or `ast` or `audiomae`, which have heard AudioSet."""
-    if any(key.endswith("embeddings.position_embeddings") for key in found):
+def weights_kind(tensors: dict[str, Tensor]) -> str:
+    """Return the kind of weights: `picture`, or `ast` or `audiomae` for those trained on AudioSet."""
+    if any(key.endswith("embeddings.position_embeddings") for key in tensors):
         return AST
-    filters, places = found.get("patch_embed.proj.weight"), found.get("pos_embed")
-    if filters is None or places is None or filters.shape[1] > 1:
+    filters, positions = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
+    if filters is None or positions is None or filters.shape[1] > 1:
         return PICTURE
-    square = any(isqrt(count) ** 2 == count for count in (places.shape[1], places.shape[1] - 1))
+    square = any(isqrt(count) ** 2 == count for count in (positions.shape[1], positions.shape[1] - 1))
     return PICTURE if square else AUDIOMAE
 
 
-def fit(found: dict[str, Tensor], ours: dict[str, Tensor], first: int, folder: Path | None) -> dict[str, Tensor]:
-    """What the network loads.
+def convert_weights(
+    tensors: dict[str, Tensor], own: dict[str, Tensor], prefix: int, folder: Path | None
+) -> dict[str, Tensor]:
+    """Convert pretrained weights to the names and shapes of the network.
 
     Args:
-        found: Tensors by name, of any of the three kinds.
-        ours: Those of the network, whose shapes decide.
-        first: How many entries of the table of places belong to tokens that are no patches.
-        folder: Where the file lies; an AST's config is beside it.
+        tensors: Pretrained tensors by name, of any of the three kinds.
+        own: State dict of the network, which determines the shapes.
+        prefix: Number of entries of the positional embeddings that belong to prefix tokens.
+        folder: Folder of the weights file, which contains the config of an AST.
 
     Returns:
         Tensors by the network's own names.
 
     Raises:
-        KeyError: One is missing.
+        KeyError: A tensor is missing.
         RuntimeError: Shapes do not agree.
     """
-    which, (columns, rows) = kind(found), ours["patches.places.table"].shape[1:3]
-    found = _timm_names(found) if which == AST else found
-    filters, places = one_channel(found["patch_embed.proj.weight"]), found["pos_embed"]
-    own = torch.cat([found[key] for key in ("cls_token", "dist_token", "reg_token") if key in found], dim=1)
-    own = own + places[:, :first] if first else own
-    places = places[:, first:]
-    if which == AUDIOMAE:  # frames by bins, of 128 bins
-        places = places.unflatten(1, (-1, 128 // filters.shape[3]))
+    kind, (columns, rows) = weights_kind(tensors), own["patches.places.table"].shape[1:3]
+    tensors = _timm_names(tensors) if kind == AST else tensors
+    filters, positions = one_channel(tensors["patch_embed.proj.weight"]), tensors["pos_embed"]
+    tokens = torch.cat([tensors[key] for key in ("cls_token", "dist_token", "reg_token") if key in tensors], dim=1)
+    tokens = tokens + positions[:, :prefix] if prefix else tokens
+    positions = positions[:, prefix:]
+    if kind == AUDIOMAE:  # frames by bins, of 128 bins
+        positions = positions.unflatten(1, (-1, 128 // filters.shape[3]))
     else:
-        side = isqrt(places.shape[1])
-        grid = (side, side) if which == PICTURE else (_rows_of_ast(folder, rows), -1)
-        filters, places = filters.transpose(2, 3), places.unflatten(1, grid).transpose(1, 2)
-    fitted = {
-        "patches.filters.weight": _resized(filters, ours["patches.filters.weight"].shape[2:]),
-        "patches.places.table": _stretched(places, columns, rows),
-        "patches.tokens": own,
+        side = isqrt(positions.shape[1])
+        grid = (side, side) if kind == PICTURE else (_rows_of_ast(folder, rows), -1)
+        filters, positions = filters.transpose(2, 3), positions.unflatten(1, grid).transpose(1, 2)
+    converted = {
+        "patches.filters.weight": _resize_filters(filters, own["patches.filters.weight"].shape[2:]),
+        "patches.places.table": _resize_positions(positions, columns, rows),
+        "patches.tokens": tokens,
     }
-    if "patch_embed.proj.bias" in found:
-        fitted["patches.filters.bias"] = found["patch_embed.proj.bias"]
-    for key, value in found.items():
+    if "patch_embed.proj.bias" in tensors:
+        converted["patches.filters.bias"] = tensors["patch_embed.proj.bias"]
+    for key, value in tensors.items():
         name = re.sub(r"^norm_pre\.", "patches.norm.", key)
         if name.startswith(("blocks.", "norm.", "fc_norm.", "patches.norm.")):
-            fitted[name] = value
-    return fitted
+            converted[name] = value
+    return converted
 
 
-def _timm_names(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An AST's tensors by timm's names: queries, keys and values of a block lie one below the other."""
+def _timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of an AST as in timm, with queries, keys and values of a block concatenated."""
     renamed = {}
-    for key, value in found.items():
+    for key, value in tensors.items():
         for pattern, name in NAMES:
             key = re.sub(pattern, name, key)
         renamed[key] = value
     for key in [key for key in renamed if ".attn.query." in key]:
-        parts = [renamed.pop(key.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
-        renamed[key.replace(".query.", ".qkv.")] = torch.cat(parts)
+        qkv = [renamed.pop(key.replace(".query.", f".{name}.")) for name in ("query", "key", "value")]
+        renamed[key.replace(".query.", ".qkv.")] = torch.cat(qkv)
     return renamed
 
 
-def _rows_of_ast(folder: Path | None, ours: int) -> int:
-    """Rows of patches that an AST was trained with, by the config beside it; else as many as here."""
+def _rows_of_ast(folder: Path | None, default: int) -> int:
+    """Return the number of patch rows in the config of an AST, or `default` without a config."""
     path = folder / "config.json" if folder else None
     if path is None or not path.is_file():
-        return ours
+        return default
     config = json.loads(path.read_text(encoding="utf-8"))
-    bins, patch, stride = (config.get(key, default) for key, default in
+    bins, patch, stride = (config.get(key, standard) for key, standard in
                            (("num_mel_bins", 128), ("patch_size", 16), ("frequency_stride", 10)))  # fmt: skip
     return (bins - patch) // stride + 1
 
 
-def _resized(filters: Tensor, size: torch.Size) -> Tensor:
-    """Filters (D, 1, T, F) of another size that say of a patch what these say of it when it is stretched to theirs."""
-    for axis, wanted in zip((2, 3), size, strict=True):
-        if (length := filters.shape[axis]) != wanted:
-            stretch = F.interpolate(torch.eye(wanted)[None], length, mode="linear", align_corners=False)[0]
+def _resize_filters(filters: Tensor, size: torch.Size) -> Tensor:
+    """Resize filters (D, 1, T, F) so that they respond to a patch as the original filters to the resized patch."""
+    for axis, target in zip((2, 3), size, strict=True):
+        if (length := filters.shape[axis]) != target:
+            stretch = F.interpolate(torch.eye(target)[None], length, mode="linear", align_corners=False)[0]
             filters = torch.tensordot(filters, stretch.to(filters), dims=([axis], [1])).movedim(-1, axis)
     return filters
 
 
-def _stretched(places: Tensor, columns: int, rows: int) -> Tensor:
-    """A table of places (1, columns', rows', D) for another grid, between its entries."""
-    if places.shape[1:3] == (columns, rows):
-        return places
-    grid = F.interpolate(places.permute(0, 3, 1, 2), (columns, rows), mode="bilinear", align_corners=False)
+def _resize_positions(positions: Tensor, columns: int, rows: int) -> Tensor:
+    """Interpolate positional embeddings (1, columns', rows', D) to (1, columns, rows, D)."""
+    if positions.shape[1:3] == (columns, rows):
+        return positions
+    grid = F.interpolate(positions.permute(0, 3, 1, 2), (columns, rows), mode="bilinear", align_corners=False)
     return grid.permute(0, 2, 3, 1)

@@ -1,1 +1,1 @@
-"""Embeddings: the cache of frozen layers."""
+"""Cache of frozen-layer outputs."""

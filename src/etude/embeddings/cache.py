@@ -1,9 +1,10 @@
 """Disk cache of the output of frozen layers.
 
-A clip goes through the frozen layers alone, when it is met first, in training or in evaluation. So nothing of what is
-kept depends on batch-mates, and no part of the data has to wait for another. The file has no name: it is gone with the
-process, however that ends, and can never be taken for that of other weights. A run that is resumed begins a new one;
-of several processes each has its own, for the clips that it meets.
+The frozen layers process each clip separately, the first time that it occurs in training or evaluation. The cached
+values therefore do not depend on other clips of a batch, and no separate pass over the data is needed. The file is
+temporary and has no name. It is removed when the process ends for any reason, and cannot be confused with the cache of
+other weights. A resumed run starts a new cache. Each of several processes has its own cache, for the clips that it
+processes.
 """
 
 from __future__ import annotations
@@ -19,75 +20,87 @@ from etude.backbones.base import Backbone
 
 
 class EmbeddingCache:
-    """Whole clips half-way through a backbone.
+    """Cache of the states of complete clips at a split of the backbone.
 
     Args:
-        backbone: Whose layers before the cut stay as they are.
-        place: Before which of its steps it is cut.
-        folder: On whose disk the file is.
+        backbone: Backbone whose layers before the split are frozen.
+        index: Index of the step before which the backbone is split.
+        folder: Folder in whose file system the temporary file is created.
     """
 
-    def __init__(self, backbone: Backbone, place: int, folder: Path) -> None:
-        self.backbone, self.place = backbone, place
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with its last user
+    def __init__(self, backbone: Backbone, index: int, folder: Path) -> None:
+        self.backbone, self.index = backbone, index
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed when the cache is garbage-collected
         self.end = 0  # bytes
-        self.found: dict[int, tuple[int, torch.Size, torch.dtype, int]] = {}
+        self.entries: dict[int, tuple[int, torch.Size, torch.dtype, int]] = {}
 
     def __deepcopy__(self, memo: object) -> EmbeddingCache:
-        """A copy of a network, as a running mean of its weights keeps one, has the same frozen layers."""
+        """Return the cache itself, because copies of the network (such as weight averages) share the frozen layers."""
         return self
 
     def embed(self, x: Tensor, lengths: Tensor, row: Tensor) -> Tensor:
-        """Embed a batch of whole clips.
+        """Embed a batch of complete clips.
 
         Args:
-            x: Frames (B, T, F) as the backbone takes them.
+            x: Frames (B, T, F), the input of the backbone.
             lengths: Valid frames (B,), int64.
-            row: What each clip is known by (B,), int64.
+            row: Identifier of each clip in the cache (B,), int64.
 
         Returns:
             Embedding (B, D).
         """
         rows = row.tolist()
         for i, clip in enumerate(rows):
-            if clip not in self.found:
+            if clip not in self.entries:
                 n = int(lengths[i])
-                self._write(clip, *forward_to_split(self.backbone, self.place, x[i : i + 1, :n]))
+                self._write(clip, *forward_to_split(self.backbone, self.index, x[i : i + 1, :n]))
         values, counts = zip(*(self._read(clip) for clip in rows), strict=True)
         return forward_from_split(
-            self.backbone, self.place, [v.to(x.device) for v in values], lengths.new_tensor(counts)
+            self.backbone, self.index, [v.to(x.device) for v in values], lengths.new_tensor(counts)
         )
 
     def _write(self, clip: int, values: Tensor, count: int) -> None:
-        """Put the values of a clip (1, ...) behind all others, as the bytes that they are."""
+        """Append the values of a clip (1, ...) to the file as raw bytes."""
         self.file.seek(self.end)
         self.file.write(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        self.found[clip] = (self.end, values.shape, values.dtype, count)
+        self.entries[clip] = (self.end, values.shape, values.dtype, count)
         self.end += values.nbytes
 
     def _read(self, clip: int) -> tuple[Tensor, int]:
-        start, shape, dtype, count = self.found[clip]
+        """Return the values of a clip (1, ...) and their length along the time axis."""
+        start, shape, dtype, count = self.entries[clip]
         values = torch.empty(shape, dtype=dtype)
         self.file.seek(start)
         self.file.readinto(values.flatten().view(torch.uint8).numpy().data)
         return values, count
 
 
-def forward_to_split(backbone: Backbone, place: int, x: Tensor) -> tuple[Tensor, int]:
-    """One clip (1, T, F) to the values of its state before a step, (1, ...), and how much time it has there.
+def forward_to_split(backbone: Backbone, index: int, x: Tensor) -> tuple[Tensor, int]:
+    """Run the steps before `index` on one clip (1, T, F).
 
-    A network that is whole goes through to its embedding, wherever the cut.
+    A network that cannot be split is run to its embedding, for any index.
+
+    Returns:
+        Values of the state before the step (1, ...), and their valid length along the time axis.
     """
     lengths = torch.tensor([x.shape[1]], device=x.device)
-    # not without gradients: an LSTM then takes another way on CPU, to sums in another order. What is frozen has none
-    if backbone.whole:
+    # not under no_grad, which selects another LSTM kernel on CPU with another order of summation; frozen layers have
+    # no gradients anyway
+    if not backbone.splittable:
         return backbone(x, lengths).detach(), 1
-    values, lengths, *_ = backbone.before(place, x, lengths)
+    values, lengths, *_ = backbone.before(index, x, lengths)
     return values.detach(), int(lengths)
 
 
-def forward_from_split(backbone: Backbone, place: int, values: Sequence[Tensor], counts: Tensor) -> Tensor:
-    """What `halfway` gave of each clip, values (1, ...) and times (B,), to embeddings (B, D)."""
-    if backbone.whole:
+def forward_from_split(backbone: Backbone, index: int, values: Sequence[Tensor], counts: Tensor) -> Tensor:
+    """Run the steps from `index` to the embeddings (B, D).
+
+    Args:
+        backbone: The backbone.
+        index: Index of the step before which the backbone is split.
+        values: Output of `forward_to_split` for each clip (1, ...).
+        counts: Valid length of each along the time axis (B,).
+    """
+    if not backbone.splittable:
         return torch.cat([*values])
-    return backbone.after(place, backbone.together(values, counts))
+    return backbone.after(index, backbone.together(values, counts))

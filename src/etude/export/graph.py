@@ -44,10 +44,12 @@ class Graph(nn.Module):
         backbone, self.takes, self.bins = network.backbone, takes, int(network.recipe["bins"])
         first, last = network.recipe["columns"]
         self.ears = front.as_module((first, last)) if takes == "waveform" else None
-        self.ragged, self.least = backbone.ragged, 1
+        self.ragged, self.least = backbone.variable_length, 1
         if not self.ragged:  # enough for so many frames, whether or not they begin before the clip does
-            self.least = backbone.least if self.ears is None else backbone.least * front.hop_length + front.n_fft
-        self.room = backbone.least if self.ragged else 0
+            self.least = (
+                backbone.min_frames if self.ears is None else backbone.min_frames * front.hop_length + front.n_fft
+            )
+        self.room = backbone.min_frames if self.ragged else 0
         self.standardiser, self.backbone = network.standardiser, backbone.for_export()
         self.heads, self.targets = network.task.heads, network.task.targets
         self.inputs = [takes, LENGTHS] if self.ragged else [takes]

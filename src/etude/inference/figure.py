@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.decode import stream
-from etude.audio.excerpt import excerpt
+from etude.audio.excerpt import write_excerpt
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import cut_bytes
 from etude.data.sound_files import as_text
@@ -115,17 +115,17 @@ def time_ticks(seconds: float) -> list[tuple[float, str]]:
 
 
 def sound_uri(path: Path, **limits: int) -> tuple[str, dict[str, Any]]:
-    """Return the beginning of a sound file as a data URI, and what `excerpt` says of it.
+    """Return the beginning of a sound file as a data URI, and the result of `write_excerpt`.
 
     Args:
         path: The sound file.
-        limits: As of `excerpt`.
+        limits: As of `write_excerpt`.
 
     Raises:
         DecodeError: The file is missing or cannot be played.
     """
     with tempfile.TemporaryDirectory() as folder:
-        kept = excerpt(path, Path(folder) / "sound", **limits)
+        kept = write_excerpt(path, Path(folder) / "sound", **limits)
         file = Path(folder) / kept["audio"]
         return data_uri(file.read_bytes(), MIME[file.suffix]), kept
 

@@ -118,7 +118,7 @@ def known(y: Mapping[str, Tensor], network: Learner) -> dict[str, Any]:
     """True values as people read them: a class or a number by target, none where there is none."""
     said = {}
     for name, target in network.task.targets.items():
-        there = bool(target.known(y[name])[0])
+        there = bool(target.has_label(y[name])[0])
         value = y[name][0].item()
         said[name] = (target.classes[int(value)] if target.kind == "label" else value) if there else None
     return said

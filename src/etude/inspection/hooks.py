@@ -184,7 +184,7 @@ def objective(
     said = network.task.predict(out)
     for name, target in targets.items():
         true[name] = y[name]
-        if not bool(target.known(y[name]).all()):
+        if not bool(target.has_label(y[name]).all()):
             assumed.append(name)
             if target.kind == "label":
                 true[name] = said[name].argmax(1)

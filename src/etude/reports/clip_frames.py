@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.beats import track
+from etude.audio.beats import track_beats
 from etude.audio.decode import decode
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import Collection
@@ -148,7 +148,7 @@ def random_clips(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count:
 
 def _beats(file: ClipFile, front: FrontEnd) -> np.ndarray:
     """Return the times of the beats of a sound (K,), in seconds."""
-    return track(decode(file.under(front), front.rate), front) / front.frames_per_second
+    return track_beats(decode(file.under(front), front.rate), front) / front.frames_per_second
 
 
 def _near(clip: str, ids: Iterable[str]) -> str:

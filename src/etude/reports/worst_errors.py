@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.excerpt import excerpt
+from etude.audio.excerpt import write_excerpt
 from etude.evaluation.formatting import duration
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
@@ -216,7 +216,7 @@ def _sound(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str
     if not file.is_sound:
         return {}, "the data are frames, not sound"
     try:
-        return excerpt(file.under(front), stem), ""
+        return write_excerpt(file.under(front), stem), ""
     except Exception as error:  # whatever a file of somebody's does, the run has ended well
         for left in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
             remove(left)

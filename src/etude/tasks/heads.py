@@ -1,4 +1,4 @@
-"""Heads: one embedding to the outputs of one target."""
+"""Heads, networks from an embedding to the outputs of one target."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from etude.audio.masks import MaskedBatchNorm
 
 
 class Linear(nn.Module):
-    """One affine map.
+    """Linear head.
 
     Args:
         dim: Size of the embedding, D.
-        size: Outputs, K.
+        size: Number of outputs, K.
         dropout: Probability of dropping a unit of the embedding.
-        norm: Whether each unit of the embedding is brought to mean 0 and deviation 1 over the clips, by batch norm:
-            units of a frozen backbone differ in scale, and small ones would be learned last (He et al., 2022, "Masked
-            autoencoders are scalable vision learners", on linear probing).
+        norm: Whether batch norm standardises each unit of the embedding over clips. Units of a frozen backbone differ
+            in scale, and weights of small units would be learned slowly (He et al., 2022, "Masked autoencoders are
+            scalable vision learners", on linear probing).
     """
 
     def __init__(self, dim: int, size: int, dropout: float = 0.0, norm: bool = False) -> None:
@@ -26,25 +26,25 @@ class Linear(nn.Module):
         self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, size))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Embedding (B, D) to outputs (B, K)."""
+        """Compute outputs (B, K) from an embedding (B, D)."""
         return self.layers(z if self.norm is None else self.norm(z))
 
 
 class Norm(MaskedBatchNorm):
-    """Batch norm of embeddings, over the clips of all devices."""
+    """Batch norm of embeddings over the clips of all devices."""
 
     def forward(self, z: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalise (B, D) by unit."""
+        """Normalise each unit of (B, D)."""
         return super().forward(z[:, :, None, None], z.new_ones(len(z), dtype=torch.int64))[:, :, 0, 0]
 
 
 class MLP(nn.Module):
-    """One hidden layer with GELU, on the normalised embedding.
+    """Head with one hidden layer and GELU, on the layer-normalised embedding.
 
     Args:
         dim: Size of the embedding, D.
-        size: Outputs, K.
-        hidden: Units of the hidden layer.
+        size: Number of outputs, K.
+        hidden: Number of units in the hidden layer.
         dropout: Probability of dropping a hidden unit.
     """
 
@@ -55,5 +55,5 @@ class MLP(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Embedding (B, D) to outputs (B, K)."""
+        """Compute outputs (B, K) from an embedding (B, D)."""
         return self.layers(z)

@@ -1,4 +1,4 @@
-"""Targets: what is learned. The data says how large one is; a target knows its loss and how to read its outputs."""
+"""Targets, with their losses and the conversion of outputs to predictions."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mae": F.l1_loss,
     "huber": partial(F.huber_loss, delta=0.1),
 }
-TAKEN = frozenset((*dir(nn.ModuleDict()), *dir(nn.ParameterDict())))  # attributes that no module in them may replace
+TAKEN = frozenset(
+    (*dir(nn.ModuleDict()), *dir(nn.ParameterDict()))
+)  # attribute names that a module in these containers must not have
 
 
 def module_key(name: str) -> str:
     """Return the key of a target in a `ModuleDict` or `ParameterDict`.
 
-    Keys become attributes: torch refuses one with a dot, an empty one, and the names that these containers have
-    themselves, such as `type`, `pop` and `train`. Such names are escaped as in addresses, all others stay as they are,
-    so that weights keep their names.
+    Keys become attributes. torch rejects keys with a dot, empty keys, and attribute names of these containers, such as
+    `type`, `pop` and `train`. Such names are percent-encoded. All others are unchanged, so that names in checkpoints
+    are stable.
     """
     key = name.replace("%", "%25").replace(".", "%2E")
     return f"%{ord(key[0]):02X}{key[1:]}" if key in TAKEN else key or "%"
 
 
 class Target:
-    """Something about a clip that a head learns to say.
+    """Base class of targets, quantities that a head predicts for a clip.
 
     Attributes:
-        name: Its column in the table of clips.
-        size: Outputs that its head needs, K.
-        kind: The kind of column it fits: `label` or `scalar`.
+        name: Column in the table of clips.
+        size: Number of outputs of the head, K.
+        kind: Kind of the column, `label` or `scalar`.
         classes: Names of the classes of a label; empty for a scalar.
         low, high: Range of a scalar.
     """
@@ -47,12 +49,12 @@ class Target:
     low: float = 0.0
     high: float = 1.0
 
-    def known(self, y: Tensor) -> Tensor:
-        """Which true values (B,) are there: (B,) bool."""
+    def has_label(self, y: Tensor) -> Tensor:
+        """Return the mask of true values (B,) that are not missing, (B,) bool."""
         raise NotImplementedError
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """Loss of each clip, 0 where the true value is missing.
+        """Compute the loss of each clip, which is 0 where the true value is missing.
 
         Args:
             out: Outputs (B, K).
@@ -62,37 +64,38 @@ class Target:
             Losses (B,).
 
         Raises:
-            ValueError: The shapes are not (B, K) and (B,). Broadcasting (B, 1) against (B,) has taught many a network
-                the mean of its batch.
+            ValueError: The shapes are not (B, K) and (B,). Broadcasting (B, 1) against (B,) would silently train the
+                network to predict the mean of its batch.
         """
         if out.ndim != 2 or out.shape != (len(y), self.size) or y.ndim != 1:
             raise ValueError(f"{self.name}: outputs must be (B, {self.size}) and true values (B,), "
                              f"got {tuple(out.shape)} and {tuple(y.shape)}")  # fmt: skip
-        known = self.known(y)
-        each = self._each(out.float(), torch.where(known, y, torch.zeros_like(y)))
-        return torch.where(known, each, torch.zeros_like(each))
+        labelled = self.has_label(y)
+        each = self._each(out.float(), torch.where(labelled, y, torch.zeros_like(y)))
+        return torch.where(labelled, each, torch.zeros_like(each))
 
     def predict(self, out: Tensor) -> Tensor:
-        """Outputs (B, K) as what they mean: probabilities (B, K), or values (B,)."""
+        """Convert outputs (B, K) to probabilities (B, K) or values (B,)."""
         raise NotImplementedError
 
     def score(self, out: Tensor) -> Tensor:
-        """Outputs (B, K) as what is explained of them: before what squeezes them, so that nothing vanishes, (B, K)."""
+        """Return the scores (B, K) that attributions explain, before saturation, so that gradients do not vanish."""
         raise NotImplementedError
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
+        """Compute the loss of each clip (B,), without missing values."""
         raise NotImplementedError
 
 
 class Label(Target):
-    """One class of several, learned with cross-entropy.
+    """Classification target with cross-entropy loss.
 
     Args:
-        name: Its column in the table of clips.
-        spec: What the data says about the column: `classes`, and for balanced weights their `counts` in training.
+        name: Column in the table of clips.
+        spec: Description of the column: `classes`, and for balanced weights their `counts` in training.
         smoothing: Share of probability spread over all classes (Szegedy et al., 2016).
-        class_weight: `balanced` weighs a clip's loss inversely to the size of its class, 1 on average over the training
-            part, so that every class counts alike, as in scikit-learn; none weighs all clips alike.
+        class_weight: `balanced` weighs the loss of a clip inversely to the frequency of its class, with mean 1 over the
+            training split, as in scikit-learn; None for equal weights.
     """
 
     kind = "label"
@@ -109,37 +112,37 @@ class Label(Target):
             counts = torch.tensor(spec["counts"], dtype=torch.float32)
             self.weight = counts.sum() / ((counts > 0).sum() * counts.clamp(min=1))
 
-    def known(self, y: Tensor) -> Tensor:
-        """A missing class is -1."""
+    def has_label(self, y: Tensor) -> Tensor:
+        """Return the mask of true values that are not -1, the missing class."""
         return y >= 0
 
     def predict(self, out: Tensor) -> Tensor:
-        """Probabilities (B, K)."""
+        """Return probabilities (B, K)."""
         return out.float().softmax(1)
 
     def score(self, out: Tensor) -> Tensor:
-        """Outputs before the softmax (B, K)."""
+        """Return logits (B, K)."""
         return out.float()
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
         losses = F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
         if self.weight is None:
             return losses
-        self.weight = self.weight.to(losses.device)  # once
+        self.weight = self.weight.to(losses.device)  # copied only once
         return losses * self.weight[y]
 
 
 class Scalar(Target):
-    """A number in a range, learned with a squared or a robust loss on its unit scale.
+    """Regression target in a range, with a squared or robust loss on the range scaled to [0, 1].
 
-    The head's one output is read as a place in the range, of which 0 is the middle, where a new network begins. Left
-    linear, -0.5 is the lower end and 0.5 the upper; a prediction outside is moved to the nearer end, and the loss sees
-    it where it is, so that its gradient never vanishes. Bounded, a sigmoid of the same slope in the middle keeps it
-    inside.
+    The single output of the head is a position in the range. An output of 0, near which a new network starts, is the
+    middle. Without `bounded`, -0.5 is the lower end and 0.5 the upper end. Predictions outside the range are clipped,
+    but the loss uses the unclipped value, so that its gradient does not vanish. With `bounded`, a sigmoid of the same
+    slope at 0 keeps predictions inside the range.
 
     Args:
-        name: Its column in the table of clips.
-        spec: What the data says about the column: `low` and `high`.
+        name: Column in the table of clips.
+        spec: Description of the column: `low` and `high`.
         loss: `mse`, `mae`, or `huber` (quadratic up to a tenth of the range).
         bounded: Whether a sigmoid keeps the output inside the range.
     """
@@ -153,21 +156,21 @@ class Scalar(Target):
         self.name, self.criterion, self.bounded = name, LOSSES[loss], bounded
         self.low, self.high = float(spec["low"]), float(spec["high"])
 
-    def known(self, y: Tensor) -> Tensor:
-        """A missing value is NaN."""
+    def has_label(self, y: Tensor) -> Tensor:
+        """Return the mask of true values that are not NaN, the missing value."""
         return ~y.isnan()
 
     def predict(self, out: Tensor) -> Tensor:
-        """Values (B,) inside the range."""
-        return self.low + (self.high - self.low) * self._place(out.float()).clamp(0, 1)
+        """Return values (B,), clipped to the range."""
+        return self.low + (self.high - self.low) * self._position(out.float()).clamp(0, 1)
 
     def score(self, out: Tensor) -> Tensor:
-        """Values (B, 1), before those outside the range are moved to its ends."""
-        return (self.low + (self.high - self.low) * self._place(out.float()))[:, None]
+        """Return values (B, 1) before clipping to the range."""
+        return (self.low + (self.high - self.low) * self._position(out.float()))[:, None]
 
     def _each(self, out: Tensor, y: Tensor) -> Tensor:
-        return self.criterion(self._place(out), (y - self.low) / (self.high - self.low), reduction="none")
+        return self.criterion(self._position(out), (y - self.low) / (self.high - self.low), reduction="none")
 
-    def _place(self, out: Tensor) -> Tensor:
-        """Outputs (B, 1) as places in the range (B,), of which 0 and 1 are the ends."""
+    def _position(self, out: Tensor) -> Tensor:
+        """Convert outputs (B, 1) to positions (B,) in the range, whose ends are 0 and 1."""
         return (4 * out[:, 0]).sigmoid() if self.bounded else out[:, 0] + 0.5

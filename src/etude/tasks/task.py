@@ -1,4 +1,4 @@
-"""A task: targets, a head for each, and a weighting. A single target is a task of one; there is no other path."""
+"""Task of one or more targets, with a head for each and a loss weighting."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from etude.tasks.targets import Target, module_key
 
 
 class Task(nn.Module):
-    """Everything after the embedding.
+    """Targets with their heads and the weighting of their losses.
+
+    Single-task learning is a task with one target.
 
     Args:
-        targets: What is learned.
-        head: Makes a head from the embedding's size D and a number of outputs K.
-        weighting: Makes the weighting from the targets' kinds by name.
+        targets: Targets to predict.
+        head: Factory of a head, from the embedding size D and the number of outputs K.
+        weighting: Factory of the loss weighting, from the kind of each target by name.
         dim: Size of the embedding, D.
     """
 
@@ -35,7 +37,7 @@ class Task(nn.Module):
         self.weighting = weighting({target.name: target.kind for target in targets})
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
-        """Embedding (B, D) to outputs (B, K) by target."""
+        """Compute the outputs (B, K) of each target from an embedding (B, D)."""
         return {name: self.heads[module_key(name)](z) for name in self.targets}
 
     def loss(
@@ -43,40 +45,41 @@ class Task(nn.Module):
         out: dict[str, Tensor],
         y: dict[str, Tensor],
         weight: Tensor | None = None,
-        known: dict[str, Tensor] | None = None,
+        counts: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss that is minimised, and each target's own.
+        """Compute the weighted loss and the loss of each target.
 
         Args:
             out: Outputs (B, K) by target.
             y: True values (B,) by target; missing ones are masked.
-            weight: How much each clip counts (B,), at least 0; none counts all alike.
-            known: What `known` says of these, where it was asked before: several devices have to agree on it.
+            weight: Weight of each clip (B,), at least 0; None for equal weights.
+            counts: Result of `count_labels` for these values, if computed before; it needs communication between
+                devices.
 
         Returns:
-            The balanced loss (), and the mean loss of each target over the clips that have it, (). In training on
-            several devices the mean of these over the devices is the mean over all clips of the step, however few of
-            those with a label are here.
+            The weighted loss (), and the mean loss of each target over its labelled clips (). In training on several
+            devices, the mean of these losses over devices is the mean over all labelled clips of the step, also where a
+            device has few of them.
         """
-        each, devices, known = {}, self.devices(), known or self.known(y, weight)
+        each, devices, counts = {}, self.devices(), counts or self.count_labels(y, weight)
         for name, target in self.targets.items():
             losses = target.loss(out[name], y[name])
             total = losses.sum() if weight is None else (weight * losses).sum()
-            each[name] = devices * total / torch.where(known[name] > 0, known[name], 1)
-        return self.weighting(each, {name: count > 0 for name, count in known.items()}), each
+            each[name] = devices * total / torch.where(counts[name] > 0, counts[name], 1)
+        return self.weighting(each, {name: count > 0 for name, count in counts.items()}), each
 
-    def known(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
-        """How many clips of a step have each target, or their weight, on all devices.
+    def count_labels(self, y: dict[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
+        """Count the labelled clips of each target on all devices, or sum their weights.
 
         Args:
             y: True values (B,) by target; missing ones are masked.
-            weight: How much each clip counts (B,); none counts all alike.
+            weight: Weight of each clip (B,); None for equal weights.
 
         Returns:
             Count or weight of each target, ().
         """
-        there = {name: target.known(y[name]) for name, target in self.targets.items()}
-        counts = {name: (known if weight is None else weight * known).sum() for name, known in there.items()}
+        labelled = {name: target.has_label(y[name]) for name, target in self.targets.items()}
+        counts = {name: (mask if weight is None else weight * mask).sum() for name, mask in labelled.items()}
         if self.devices() == 1:
             return counts
         total = torch.stack(list(counts.values()))
@@ -84,11 +87,11 @@ class Task(nn.Module):
         return dict(zip(counts, total.unbind(), strict=True))
 
     def devices(self) -> int:
-        """How many share a step; in evaluation each has the whole part."""
+        """Return the number of devices that share a step; in evaluation each device has the complete split."""
         several = self.training and dist.is_available() and dist.is_initialized()
         return dist.get_world_size() if several else 1
 
     def predict(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by target as probabilities (B, K) or values (B,)."""
+        """Convert the outputs of each target to probabilities (B, K) or values (B,)."""
         with torch.no_grad():
             return {name: target.predict(out[name]) for name, target in self.targets.items()}

@@ -94,11 +94,11 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     }
     transfer: Transfer | None = make(config["transfer"]) if config.get("transfer") else None
     made = build_from_recipe(recipe, transfer)
-    if not made.backbone.raw:
+    if not made.backbone.skips_standardisation:
         made.standardiser.mean.copy_(source.mean)
         made.standardiser.std.copy_(source.std)
-    elif (hears := made.backbone.hears) not in (None, front["_target_"]):
-        raise UserError(f"backbone.weights: were trained on the frames of {hears}; choose the feature that has it")
+    elif (required := made.backbone.required_front_end) not in (None, front["_target_"]):
+        raise UserError(f"backbone.weights: were trained on the frames of {required}; choose the feature that has it")
     if not resume:
         made.backbone.initialise()
     if transfer is not None:

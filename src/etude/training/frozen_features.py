@@ -64,7 +64,7 @@ def why_not_cacheable(learner: Learner, data: MusicData, frozen: int, layers: in
         return (
             f"transfer.train={transfer.train} keeps none of the {layers} layers frozen; probe does, or a lower last_k"
         )
-    if net.whole and frozen < layers:
+    if not net.splittable and frozen < layers:
         return f"{type(net).__name__} cannot be cut; what it says in the end can be kept, with transfer=probe"
     if data.overfit:
         return "data.overfit learns a few clips by heart; set it to null"

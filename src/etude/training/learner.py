@@ -160,15 +160,15 @@ class Learner(LightningModule):
         out, y, weight = self.task(self.embed(x, lengths, batch.row)), batch.y, None
         if mixture is not None:
             out, y, weight = mixture.spread(out, mixed=True), mixture.spread(y), mixture.weight
-        known = self.task.known(y, weight)
-        loss, each = self.task.loss(out, y, weight, known)
+        counts = self.task.count_labels(y, weight)
+        loss, each = self.task.loss(out, y, weight, counts)
         self.losses = torch.stack([loss, *each.values()]).detach()
         objective = self.task.weighting.objective(loss, each, self.backbone, self.task.heads)
         logs: dict[str, Any] = {"train/loss": loss.detach()}
         mean: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}  # over the epoch and all devices
         if len(each) > 1:
             logs |= {f"train/{name}/weight": weight for name, weight in self.task.weighting.weights.items()}
-            for name, count in known.items():  # a mean over the clips that have the target
+            for name, count in counts.items():  # a mean over the clips that have the target
                 self.log(f"train/{name}/loss", each[name].detach(), batch_size=count, **mean)  # type: ignore[arg-type]
         self.log_dict(logs, batch_size=len(batch.row), **mean)
         return objective
@@ -229,7 +229,7 @@ class Learner(LightningModule):
             loss, each = self.task.loss(here[0], here[1])
         logs, leading = {"val/loss": float(loss)}, []
         for name, target in self.task.targets.items():
-            score = leading_score(target.kind, target.predict(out[name]), y[name], target.known(y[name]))
+            score = leading_score(target.kind, target.predict(out[name]), y[name], target.has_label(y[name]))
             logs |= {f"val/{name}/loss": float(each[name]), f"val/{name}/{PRIMARY[target.kind]}": score}
             leading.append(score)
         return {**logs, "val/score": sum(leading) / len(leading)}

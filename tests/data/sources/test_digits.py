@@ -63,7 +63,7 @@ def test_image_front_end_refuses_sound(tmp_path: Path) -> None:
     ):
         open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="sound needs another feature"):
+    with pytest.raises(UserError, match="use another feature for sound"):
         ImageFront().frames(np.zeros(50, np.float32))
 
 

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from scipy.stats import spearmanr
 
-from etude.audio.beats import track
+from etude.audio.beats import track_beats
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma
 from etude.cli.explore import main
@@ -427,7 +427,7 @@ def test_a_view_is_what_the_front_end_makes_of_the_sound() -> None:
     shown = load_view(clip, 0, None, front, files(source))  # type: ignore[arg-type]  # no pack is read where there is sound
     audio = decode(path, front.rate)
     assert np.array_equal(shown.frames["none"], front.frames(audio))
-    assert shown.beats is not None and np.array_equal(shown.beats, track(audio, front) / front.frames_per_second)
+    assert shown.beats is not None and np.array_equal(shown.beats, track_beats(audio, front) / front.frames_per_second)
     assert len(shown.frames["beat"]) == len(shown.beats) + 1 and shown.why == {}
 
 

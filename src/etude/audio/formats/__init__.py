@@ -1,19 +1,19 @@
-"""Parsers of sound file formats: what libsndfile does not check, and files that only ffmpeg reads."""
+"""Parsers of sound file formats that complement libsndfile, and decoding by ffmpeg."""
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
 
-STEP = 16 << 20  # bytes that are searched before their memory is released
+STEP = 16 << 20  # bytes that are searched before their pages are released
 
 
 class DecodeError(ValueError):
-    """A file without usable sound; the message names the file and the reason."""
+    """Error for a file without usable sound, with a message that names the file and the reason."""
 
 
 class TooLongError(DecodeError):
-    """A file with more sound than the caller accepts."""
+    """Error for a sound that is longer than the caller accepts."""
 
 
 def find_all(data: mmap.mmap | bytes, pattern: bytes) -> Iterator[int]:
@@ -26,6 +26,6 @@ def find_all(data: mmap.mmap | bytes, pattern: bytes) -> Iterator[int]:
 
 
 def release(data: mmap.mmap | bytes, start: int) -> None:
-    """Let go of the memory of `STEP` bytes of a mapped file; they are read again if they are needed."""
+    """Release the memory of `STEP` bytes of a mapped file; they are reloaded on access."""
     if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and start < len(data):
         data.madvise(mmap.MADV_DONTNEED, start - start % mmap.PAGESIZE, min(STEP, len(data) - start))

@@ -1,10 +1,10 @@
-"""Headers of WAV, AIFF, AU, CAF, W64, FLAC and Ogg files: sizes, truncation and concatenation.
+"""Detection of truncated and concatenated WAV, AIFF, AU, CAF, W64, FLAC and Ogg files by their headers.
 
-libsndfile cannot read them to their end. The number in the header of the last frame gives the length, which goes into a
-repaired header.
+libsndfile decodes the samples that are present. It reports neither that a header states more samples, nor that another
+sound follows the first one, as in files that were concatenated with cat.
 
-libsndfile reads the samples that it finds. It reports neither that a header announces more of them, nor that another
-sound follows the first one, as in files that were joined with cat.
+libsndfile cannot decode a FLAC file of unknown length completely. Its length is computed from the header of the last
+frame and written into a repaired header.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 from etude.audio.formats import STEP, find_all, mp3, release
 
-FIRST_FRAMES = 26  # bytes of a file up to the end of the count of samples
-COUNT = slice(21, 26)  # bytes of which the last 36 bits are the count
-REACH = 1 << 20  # bytes before the end in which the last frame begins
-# samples of a frame by its code; of 6 and 7 they follow
+FIRST_FRAMES = 26  # bytes of a FLAC file up to the end of the number of samples
+COUNT = slice(21, 26)  # bytes whose last 36 bits are the number of samples
+REACH = 1 << 20  # bytes before the end that contain the start of the last frame
+# samples of a frame by code; for codes 6 and 7 the number follows the header
 SIZES = {
     1: 192,
     **{code: 576 << (code - 2) for code in range(2, 6)},
@@ -34,16 +34,16 @@ def repaired_header(data: mmap.mmap | bytes, start: int, end: int) -> bytes:
 
     Args:
         data: Content of the file.
-        start: Where the sound begins.
-        end: Where it ends.
+        start: First byte of the sound.
+        end: Byte after the last.
 
     Returns:
-        `FIRST_FRAMES` bytes for the place of those at `start`; b"" where the length is known, or cannot be found.
+        `FIRST_FRAMES` bytes that replace those at `start`; b"" if the length is stated or cannot be determined.
     """
     header = bytearray(data[start : start + FIRST_FRAMES])
     if len(header) < FIRST_FRAMES or header[COUNT][0] & 0x0F or any(header[COUNT][1:]):
         return b""
-    fixed = int.from_bytes(header[10:12], "big")  # samples of a frame, where all have as many
+    fixed = int.from_bytes(header[10:12], "big")  # samples of a frame, if constant
     at = end
     while (at := data.rfind(b"\xff", max(start, end - REACH), at)) >= 0:
         if samples := _end_of_frame(data[at : at + 16], fixed):
@@ -53,7 +53,7 @@ def repaired_header(data: mmap.mmap | bytes, start: int, end: int) -> bytes:
 
 
 def _end_of_frame(head: bytes, fixed: int) -> int:
-    """Return the number of the sample after a frame; 0 for what is no header of a frame."""
+    """Return the index of the sample after a frame; 0 if `head` is not a frame header."""
     if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1 or head[3] >> 4 > 10:
         return 0
     code, rate = head[2] >> 4, head[2] & 0x0F
@@ -74,7 +74,7 @@ def _end_of_frame(head: bytes, fixed: int) -> int:
 
 
 def _crc8(data: bytes) -> int:
-    """Return the checksum of a header: polynomial x^8 + x^2 + x + 1."""
+    """Return the CRC-8 checksum of a header, with polynomial x^8 + x^2 + x + 1."""
     value = 0
     for byte in data:
         value ^= byte
@@ -85,21 +85,21 @@ def _crc8(data: bytes) -> int:
 
 Content = mmap.mmap | bytes
 MAPPED = 32 << 20  # bytes above which a file is mapped instead of read
-FLAC_START = b"fLaC\x00\x00\x00\x22"  # the marker, and the header of the block that follows it in every file
+FLAC_START = b"fLaC\x00\x00\x00\x22"  # the marker, and the header of the first block
 BOS, EOS = 0x02, 0x04  # flags of an Ogg page: first and last of a stream
 W64_RIFF, W64_DATA = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Part of a file that is a complete sound file by itself.
+    """Segment of a file that is a complete sound file by itself.
 
     Args:
         start: First byte.
         end: Byte after the last.
-        header: Bytes to put before it: a repaired header.
-        share: Share of the announced sound that is there, in [0, 1].
-        damage: Why the sound is not complete; "" where nothing is known to be wrong.
+        header: Repaired header to prepend.
+        share: Share of the stated sound that is present, in [0, 1].
+        damage: Reason why the sound is incomplete; "" if no damage was detected.
     """
 
     start: int
@@ -109,7 +109,7 @@ class Segment:
     damage: str = ""
 
     def covers(self, size: int) -> bool:
-        """Return whether the segment is a whole file of `size` bytes as it is."""
+        """Return whether the segment is an unchanged file of `size` bytes."""
         return not self.header and self.start == 0 and self.end == size
 
 
@@ -118,7 +118,7 @@ class SegmentFile(io.RawIOBase):
 
     Args:
         path: The file.
-        segment: Its part.
+        segment: Segment of the file.
     """
 
     def __init__(self, path: Path, segment: Segment) -> None:
@@ -161,22 +161,24 @@ class SegmentFile(io.RawIOBase):
         super().close()
 
 
-def segments(path: Path) -> list[Segment]:
+def find_segments(path: Path) -> list[Segment]:
     """Return the sounds in a file.
 
     Args:
         path: The file; it must not be empty.
 
     Returns:
-        At least one segment. An ordinary file is one that covers it.
+        At least one segment; an ordinary file is a single segment that covers it.
     """
     with ExitStack() as stack:
         file = stack.enter_context(path.open("rb"))
         data: Content = file.read(MAPPED + 1)
-        if len(data) > MAPPED:  # only these: a mapped file that another program shortens ends the process
+        if (
+            len(data) > MAPPED
+        ):  # only large files, because truncation of a mapped file by another program crashes the process
             data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] >= b"\xe0"):
-            return [Segment(run.start, run.end, run.header, run.share) for run in mp3.repaired(data)]
+            return [Segment(run.start, run.end, run.header, run.share) for run in mp3.find_repaired_runs(data)]
         if data[:4] == b"OggS":
             return _ogg(data)
         if data[:4] == b"fLaC":
@@ -188,7 +190,7 @@ def segments(path: Path) -> list[Segment]:
 
 def _riff(data: Content) -> list[Segment]:
     """Return the segments of a WAV or AIFF file."""
-    found: list[Segment] = []
+    segments: list[Segment] = []
     start = 0
     while True:
         order: Any = "little" if data[start : start + 4] in (b"RIFF", b"RF64") else "big"
@@ -198,43 +200,43 @@ def _riff(data: Content) -> list[Segment]:
         end = start + 8 + size + size % 2
         following = data[end : end + 4] + data[end + 8 : end + 12]
         if following not in (b"RIFFWAVE", b"RIFXWAVE", b"RF64WAVE", b"FORMAIFF", b"FORMAIFC"):
-            return [*found, _chunked(data, start, order)]
-        found.append(Segment(start, end))
+            return [*segments, _chunked(data, start, order)]
+        segments.append(Segment(start, end))
         start = end
 
 
 def _chunked(data: Content, start: int, order: Any) -> Segment:
-    """Return the last, or the only, segment of a WAV or AIFF file, with its header repaired if it was never written."""
+    """Return the last segment of a WAV or AIFF file, with a repaired header if its sizes were never written."""
     at, long = start + 12, 0
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], order)
         if name == b"ds64":
             long = int.from_bytes(data[at + 16 : at + 24], order)
         if name in (b"data", b"SSND"):
-            there = len(data) - at - 8
+            present = len(data) - at - 8
             stated = long if size == 0xFFFFFFFF and long else size
-            if name == b"data" and not size and there and not _only_chunks(data, at + 8, order):
-                # the program that wrote it ended before it could fill in the sizes
-                sizes = [min(number, 0xFFFFFFFF) for number in (len(data) - start - 8, there)]
+            if name == b"data" and not size and present and not _only_chunks(data, at + 8, order):
+                # the writing program ended before it wrote the sizes
+                sizes = [min(number, 0xFFFFFFFF) for number in (len(data) - start - 8, present)]
                 riff, body = (number.to_bytes(4, order) for number in sizes)
                 header = data[start : start + 4] + riff + data[start + 8 : at + 4] + body
                 return Segment(at + 8, len(data), header)
-            share = 1.0 if not stated or _unknown(stated) else min(1.0, there / stated)
+            share = 1.0 if not stated or _unknown(stated) else min(1.0, present / stated)
             return Segment(start, len(data), share=share)
         at += 8 + size + size % 2
     return Segment(start, len(data))
 
 
 def _unknown(size: int) -> bool:
-    """Return whether a size stands for an unknown one: programs that write to a pipe use limits of 32 bits.
+    """Return whether a size means unknown, as in files written to a pipe.
 
-    Of sox it is 0x7FFFF000, of arecord 0x80000000, of ffmpeg 0xFFFFFFFF; some leave room for the header.
+    sox writes 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF; some programs subtract the size of the header.
     """
     return any(top - 0x1200 <= size <= top for top in (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF))
 
 
 def _only_chunks(data: Content, at: int, order: Any) -> bool:
-    """Return whether the rest of a file is whole chunks, and no sound without an announced size."""
+    """Return whether the rest of a file consists of complete chunks, and not of sound without a stated size."""
     while at + 8 <= len(data) and data[at : at + 4].isalnum():
         size = int.from_bytes(data[at + 4 : at + 8], order)
         at += 8 + size + size % 2
@@ -242,7 +244,7 @@ def _only_chunks(data: Content, at: int, order: Any) -> bool:
 
 
 def _share(data: Content) -> float:
-    """Return the share of the announced sound that is in an AU, W64 or CAF file; 1 for any other."""
+    """Return the share of the stated sound that is present in an AU, W64 or CAF file; 1 for other formats."""
     if data[:4] in (b".snd", b"dns."):
         order: Any = "big" if data[:4] == b".snd" else "little"
         first, stated = (int.from_bytes(data[at : at + 4], order) for at in (4, 8))
@@ -263,29 +265,33 @@ def _share(data: Content) -> float:
 def _flac(data: Content) -> list[Segment]:
     """Return the segments of a FLAC file."""
     starts = [0, *(at for at in find_all(data, FLAC_START) if at)]
-    found = []
+    segments = []
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         header = repaired_header(data, start, end)
-        found.append(Segment(start + len(header), end, header))
-    return found
+        segments.append(Segment(start + len(header), end, header))
+    return segments
 
 
 def _ogg(data: Content) -> list[Segment]:
-    """Return the segments of an Ogg file: a new one begins where streams begin after others had data."""
-    found: list[Segment] = []
+    """Return the segments of an Ogg file.
+
+    A new segment begins where streams begin after data of other streams.
+    """
+    segments: list[Segment] = []
     start = at = seen = 0
     ended, begun = False, False
 
     def close(end: int, damage: str = "") -> None:
-        damage = damage or ("" if ended else "the mark of its end is missing")
-        found.append(Segment(start, end, damage=damage))
+        """Append the current segment."""
+        damage = damage or ("" if ended else "its end-of-stream flag is missing")
+        segments.append(Segment(start, end, damage=damage))
 
     while (at := data.find(b"OggS", at)) >= 0:
         flags, count = data[at + 5 : at + 6], data[at + 26 : at + 27]
         table = data[at + 27 : at + 27 + count[0]] if count else b""
         if not count or len(table) < count[0] or at + 27 + len(table) + sum(table) > len(data):
-            close(len(data), "its last page is not complete")
-            return found
+            close(len(data), "its last page is incomplete")
+            return segments
         if flags[0] & BOS and begun:
             close(at)
             start, ended, begun = at, False, False
@@ -295,4 +301,4 @@ def _ogg(data: Content) -> list[Segment]:
             release(data, seen)
             seen += STEP
     close(len(data))
-    return found
+    return segments

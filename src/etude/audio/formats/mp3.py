@@ -1,8 +1,8 @@
-"""Frames of MP3 files: how long a file really is, and where another one begins in it.
+"""Counting of MP3 frames, for the actual length of files and the detection of concatenated files.
 
-An MP3 has no header of its own. Its length is an estimate from the first bit rate unless the first frame is a Xing
-header with a count of frames, and that count is wrong where files were joined. libsndfile stops at the estimate, so
-the frames are counted here, and a Xing header with the count goes before the frames where the estimate would be wrong.
+An MP3 file has no file header. Its length is estimated from the first bit rate, unless the first frame is a Xing header
+with the number of frames, which is wrong in concatenated files. libsndfile stops at the estimated length. Therefore the
+frames are counted here, and a Xing header with the count is prepended where the estimate would be wrong.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8
 BIT_RATES = {
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}  # kbit/s, by whether it is version 1
-FEWEST = 8  # frames of a run that counts: fewer are bytes that look like frames by chance
-JUNK = 1024  # bytes between frames that a decoder skips
-TRIES = 1 << 18  # bytes that may be tried without being a frame, over the whole file
-MARGIN = 0.02  # share by which a count may differ from what a decoder takes for it
+}  # kbit/s; the key is whether the version is 1
+FEWEST = 8  # minimum frames of a run; fewer may be other bytes that resemble frames
+JUNK = 1024  # maximum bytes between frames that a decoder skips
+TRIES = 1 << 18  # maximum failed attempts to find a frame in a file
+MARGIN = 0.02  # accepted relative difference between the count and a decoder's estimate
 
 
 def _lengths() -> dict[int, int]:
@@ -40,16 +40,16 @@ LENGTHS = _lengths()
 
 @dataclass
 class Run:
-    """Frames that belong together: of one version, rate and number of channels.
+    """Consecutive frames of one version, rate and number of channels.
 
     Args:
         start: First byte.
         end: Byte after the last.
         first: The first four bytes.
-        frames: How many there are, without a Xing header.
-        stated: How many a Xing header states; None without one.
-        kinds: Third bytes without the padding bit: more than one means a variable bit rate.
-        header: A Xing header to put before the frames; b"" where decoders take the length for what it is.
+        frames: Number of frames, without a Xing header.
+        stated: Number of frames that a Xing header states; None without one.
+        kinds: Third bytes without the padding bit; more than one means a variable bit rate.
+        header: Xing header to prepend; b"" if decoders determine the length correctly.
     """
 
     start: int
@@ -62,56 +62,56 @@ class Run:
 
     @property
     def share(self) -> float:
-        """Share of the stated frames that are there, in [0, 1]."""
+        """Share of the stated frames that are present, in [0, 1]."""
         return min(1.0, self.frames / self.stated) if self.stated else 1.0
 
 
-def repaired(data: mmap.mmap | bytes) -> list[Run]:
-    """Return the runs of frames in a file, with a header for those whose length decoders would take for another one.
+def find_repaired_runs(data: mmap.mmap | bytes) -> list[Run]:
+    """Return the runs of frames in a file, with a header for those whose length decoders would estimate wrongly.
 
     Args:
         data: Content of the file.
 
     Returns:
-        At least one run; one from the first to the last byte where there is nothing to repair.
+        At least one run; a single run from the first to the last byte if there is nothing to repair.
     """
-    found = runs(data)
-    for run in found:
-        slack = len(data) - run.end if len(found) == 1 else 0  # tags behind the frames count for the estimate
+    runs = find_runs(data)
+    for run in runs:
+        slack = len(data) - run.end if len(runs) == 1 else 0  # tags after the frames are included in the estimate
         if run.stated is None:
             wrong = len(run.kinds) > 1 or slack > MARGIN * (run.end - run.start)
         else:
             wrong = run.frames > (1 + MARGIN) * run.stated + FEWEST
         if wrong:
-            run.header = xing(run.first, run.frames + (run.stated is not None), run.end - run.start)
-    if (len(found) == 1 and not found[0].header) or not found:
-        whole = found[0] if found else Run(0, 0, b"")
-        whole.start, whole.end = 0, len(data)
-        return [whole]
-    return found
+            run.header = xing_frame(run.first, run.frames + (run.stated is not None), run.end - run.start)
+    if (len(runs) == 1 and not runs[0].header) or not runs:
+        complete = runs[0] if runs else Run(0, 0, b"")
+        complete.start, complete.end = 0, len(data)
+        return [complete]
+    return runs
 
 
-def runs(data: mmap.mmap | bytes) -> list[Run]:
-    """Return the runs of Layer III frames in a file; runs of a few frames are left out."""
+def find_runs(data: mmap.mmap | bytes) -> list[Run]:
+    """Return the runs of Layer III frames in a file, without runs of very few frames."""
     marks = _marks(data)
-    found: list[Run] = []
+    runs: list[Run] = []
     at = end = seen = tries = 0
     while at + 4 <= len(data) and tries < TRIES:
         length = LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0) if data[at] == 0xFF else 0
         if not length:
-            end = end if data[at : at + 3] != b"ID3" else -JUNK - 1  # another file begins behind a tag
+            end = end if data[at : at + 3] != b"ID3" else -JUNK - 1  # another file begins after a tag
             at = _next(data, at)
             tries += 1
             continue
         first = data[at : at + 4]
-        if not found or at in marks or at - end > JUNK or _kind(first) != _kind(found[-1].first):
-            if not _follows(data, at, length):  # not a frame, but bytes like one
+        if not runs or at in marks or at - end > JUNK or _kind(first) != _kind(runs[-1].first):
+            if not _follows(data, at, length):  # bytes that resemble a frame
                 at += 1
                 tries += 1
                 continue
-            found.append(Run(at, at, first, stated=marks.get(at)))
-            found[-1].frames -= at in marks
-        run = found[-1]
+            runs.append(Run(at, at, first, stated=marks.get(at)))
+            runs[-1].frames -= at in marks
+        run = runs[-1]
         run.frames += at + length <= len(data)
         run.kinds.add(first[2] & 0xFC)
         at = end = min(at + length, len(data))
@@ -119,53 +119,53 @@ def runs(data: mmap.mmap | bytes) -> list[Run]:
         if at - seen > STEP:
             release(data, seen)
             seen += STEP
-    return [run for run in found if run.frames >= FEWEST]
+    return [run for run in runs if run.frames >= FEWEST]
 
 
-def xing(first: bytes, frames: int, size: int) -> bytes:
+def xing_frame(first: bytes, frames: int, size: int) -> bytes:
     """Return a frame with a Xing header.
 
     Args:
         first: The first four bytes of a frame of the file.
-        frames: How many frames follow.
-        size: How many bytes they have.
+        frames: Number of frames that follow.
+        size: Number of bytes of these frames.
     """
-    head = bytes([0xFF, first[1] | 1, 0x50 | first[2] & 0x0C, first[3]])  # no checksum; room for the count
+    head = bytes([0xFF, first[1] | 1, 0x50 | first[2] & 0x0C, first[3]])  # no checksum, and space for the count
     length = LENGTHS[head[1] << 8 | head[2]]
-    numbers = (0b11, frames, size + length)  # which fields there are, and both of them
+    numbers = (0b11, frames, size + length)  # flags of the fields, and both fields
     body = head + bytes(_side(first)) + b"Xing" + b"".join(number.to_bytes(4, "big") for number in numbers)
     return body.ljust(length, b"\0")
 
 
 def _kind(first: bytes) -> tuple[int, int, bool]:
-    """Return version, rate, and whether a frame has one channel."""
+    """Return version, rate, and whether a frame is mono."""
     return first[1] & 0x18, first[2] & 0x0C, first[3] >> 6 == 3
 
 
 def _side(first: bytes) -> int:
-    """Return the bytes of side information between the four bytes of a frame and a Xing header."""
+    """Return the number of bytes of side information between the frame header and a Xing header."""
     version_1, mono = first[1] & 0x18 == 0x18, first[3] >> 6 == 3
     return {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[version_1, mono]
 
 
 def _marks(data: mmap.mmap | bytes) -> dict[int, int | None]:
-    """Return the count of frames in every Xing, Info or VBRI header, by the first byte of its frame."""
-    found: dict[int, int | None] = {}
+    """Return the number of frames stated in each Xing, Info or VBRI header, by the first byte of its frame."""
+    counts: dict[int, int | None] = {}
     for name in (b"Xing", b"Info", b"VBRI"):
         for at in find_all(data, name):
             for side in (32,) if name == b"VBRI" else (32, 17, 9):
                 first = data[max(0, at - 4 - side) : at - side]
                 if len(first) == 4 and first[0] == 0xFF and first[1] << 8 | first[2] in LENGTHS:
                     if name == b"VBRI":
-                        found[at - 36] = int.from_bytes(data[at + 14 : at + 18], "big")
+                        counts[at - 36] = int.from_bytes(data[at + 14 : at + 18], "big")
                     elif _side(first) == side:
                         counted = data[at + 7 : at + 8] != b"" and data[at + 7] & 1
-                        found[at - 4 - side] = int.from_bytes(data[at + 8 : at + 12], "big") if counted else None
-    return found
+                        counts[at - 4 - side] = int.from_bytes(data[at + 8 : at + 12], "big") if counted else None
+    return counts
 
 
 def _next(data: mmap.mmap | bytes, at: int) -> int:
-    """Return the next byte at which a frame may begin, behind any tag."""
+    """Return the next byte at which a frame may begin, after any tag."""
     if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
         size = 0
         for byte in data[at + 6 : at + 10]:
@@ -185,5 +185,5 @@ def _follows(data: mmap.mmap | bytes, at: int, length: int) -> bool:
     if after + 4 > len(data):
         return True
     other = data[after : after + 4]
-    alike = other[0] == 0xFF and other[1] << 8 | other[2] in LENGTHS and _kind(other) == _kind(data[at : at + 4])
-    return alike or other[:3] in (b"TAG", b"ID3", b"APE")
+    same_kind = other[0] == 0xFF and other[1] << 8 | other[2] in LENGTHS and _kind(other) == _kind(data[at : at + 4])
+    return same_kind or other[:3] in (b"TAG", b"ID3", b"APE")
