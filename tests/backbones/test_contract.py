@@ -14,7 +14,7 @@ from etude.backbones.base import Backbone
 from etude.config.compose import conf_dir
 from etude.config.instantiate import make
 from etude.embeddings.cache import forward_from_split, forward_to_split
-from etude.training.transfer import depths, levels
+from etude.training.transfer import layer_indices, parameter_layer_index
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 LENGTHS = torch.tensor([61, 1, 100, 34])
@@ -126,7 +126,7 @@ def test_layers_are_the_blocks_in_the_order_in_which_they_run(case: tuple[Backbo
 
 def cuts(net: Backbone) -> dict[int, int]:
     """How many layers lie before each place where a network can be cut, with all of them as the last."""
-    layers = levels(net)[-1] + 1
+    layers = layer_indices(net)[-1] + 1
     return {layers: net.steps} if net.whole else {layers - net.steps + place: place for place in range(net.steps + 1)}
 
 
@@ -138,7 +138,7 @@ def rest(net: Backbone, place: int, x: Tensor) -> Tensor:
 
 def test_there_is_a_step_for_every_layer_but_perhaps_the_first(case: tuple[Backbone, Tensor]) -> None:
     net = case[0]
-    assert net.whole or levels(net)[-1] + 1 - net.steps in (0, 1)
+    assert net.whole or layer_indices(net)[-1] + 1 - net.steps in (0, 1)
 
 
 def test_a_cut_changes_nothing(case: tuple[Backbone, Tensor]) -> None:
@@ -150,10 +150,10 @@ def test_a_cut_changes_nothing(case: tuple[Backbone, Tensor]) -> None:
 
 def test_a_cut_after_what_is_frozen_changes_nothing_in_training(case: tuple[Backbone, Tensor]) -> None:
     net, x = deepcopy(case[0]), case[1]
-    deep = depths(net)
+    deep = parameter_layer_index(net)
     for frozen, place in list(cuts(net).items())[1::4]:
         net.train()
-        for depth, layer in zip(levels(net), net.layers(), strict=True):
+        for depth, layer in zip(layer_indices(net), net.layers(), strict=True):
             layer.train(depth >= frozen)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(deep[name] >= frozen)

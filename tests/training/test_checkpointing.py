@@ -16,7 +16,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from etude.errors import UserError
 from etude.files import atomic, ownership, safe_read
-from etude.training.checkpointing import AtomicCheckpointIO, restoring
+from etude.training.checkpointing import AtomicCheckpointIO, explain_restore_errors
 
 FULL = """
 import resource, sys
@@ -129,7 +129,7 @@ def test_checkpoint_that_does_not_fit_the_run_is_a_sentence(change: dict[str, An
     first.fit(BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32)))
     first.save_checkpoint(path)
     torch.save(torch.load(path, weights_only=True) | change, path)
-    with pytest.raises(UserError, match="checkpoint"), restoring(tmp_path):
+    with pytest.raises(UserError, match="checkpoint"), explain_restore_errors(tmp_path):
         trainer().fit(BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32)), ckpt_path=str(path))
-    with pytest.raises(KeyError), restoring(tmp_path):
+    with pytest.raises(KeyError), explain_restore_errors(tmp_path):
         raise KeyError("from elsewhere")

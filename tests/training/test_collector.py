@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.training.learner import Collected
+from etude.training.learner import PredictionCollector
 
 
 def batch(rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -17,7 +17,7 @@ def batch(rows: list[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str,
 
 
 def collect(*batches: list[int]) -> dict[str, Tensor]:
-    collected = Collected(["genre", "energy"])
+    collected = PredictionCollector(["genre", "energy"])
     for rows in batches:
         collected.update(*batch(rows))
     return collected.compute()
@@ -50,7 +50,7 @@ def test_one_clip_is_a_table_too(batches: list[list[int]]) -> None:
 
 
 def test_of_a_clip_that_was_seen_twice_the_first_is_kept() -> None:
-    collected = Collected(["genre", "energy"])
+    collected = PredictionCollector(["genre", "energy"])
     row, z, out, y = batch([5, 2])
     collected.update(row, z, out, y)
     collected.update(row, z + 1, out, y)
@@ -58,7 +58,7 @@ def test_of_a_clip_that_was_seen_twice_the_first_is_kept() -> None:
 
 
 def test_after_a_reset_nothing_is_left() -> None:
-    collected = Collected(["genre", "energy"])
+    collected = PredictionCollector(["genre", "energy"])
     collected.update(*batch([0, 1, 2]))
     collected.compute()
     collected.reset()
@@ -68,7 +68,7 @@ def test_after_a_reset_nothing_is_left() -> None:
 
 def test_half_precision_becomes_single() -> None:
     row, z, out, y = batch([1, 0])
-    collected = Collected(["genre", "energy"])
+    collected = PredictionCollector(["genre", "energy"])
     collected.update(row, z.bfloat16(), {name: value.bfloat16() for name, value in out.items()}, y)
     table = collected.compute()
     assert {table[key].dtype for key in ("z", "out.genre", "out.energy", "y.energy")} == {torch.float32}
@@ -76,14 +76,14 @@ def test_half_precision_becomes_single() -> None:
 
 def test_no_graph_is_kept_alive() -> None:
     row, z, out, y = batch([1, 0])
-    collected = Collected(["genre", "energy"])
+    collected = PredictionCollector(["genre", "energy"])
     collected.update(row, z.requires_grad_(), {name: value.requires_grad_() for name, value in out.items()}, y)
     assert not any(tensor.requires_grad for column in collected.metric_state.values() for tensor in column)
 
 
 def test_missing_values_stay_missing() -> None:
     row, z, out, _ = batch([1, 0])
-    collected = Collected(["genre", "energy"])
+    collected = PredictionCollector(["genre", "energy"])
     collected.update(row, z, out, {"genre": torch.tensor([2, -1]), "energy": torch.tensor([float("nan"), 0.5])})
     table = collected.compute()
     assert table["y.genre"].tolist() == [-1, 2]

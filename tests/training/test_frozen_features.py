@@ -77,7 +77,7 @@ def trained(
     data = few(composed)
     torch.manual_seed(0)
     learner = build_learner(composed, data)
-    learner.use_cache(frozen_features.frozen_cache(learner, data, folder))
+    learner.use_cache(frozen_features.build_frozen_cache(learner, data, folder))
     passes, keep = Passes(epochs), ModelCheckpoint(folder / "kept", save_last=True)
     trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
@@ -134,10 +134,10 @@ OBSTACLES = [
     (["augment=specaugment"], "set augment=none"),
     (["data.crop=1"], "set data.crop=null"),
     (["data.crop=1", "augment=specaugment"], "set augment=none and data.crop=null"),
-    (["+data.overfit=4"], "data.overfit learns a few clips by heart; set it to null"),
+    (["+data.overfit=4"], "data.overfit memorises a few clips; set it to null"),
     (["transfer=last_k", "transfer.last_k=4"], "transfer.train=last_k keeps none of the 4 layers frozen"),
-    (["transfer=last_k", "backbone=timm"], "Timm cannot be cut; .* transfer=probe"),
-    (["backbone=timm", "backbone.dropout=0.5"], "Timm is random before what learns; set its dropouts to 0"),
+    (["transfer=last_k", "backbone=timm"], "Timm cannot be split between layers; transfer=probe"),
+    (["backbone=timm", "backbone.dropout=0.5"], "Timm is random in its frozen layers; set its dropouts to 0"),
 ]
 
 
@@ -152,11 +152,11 @@ def test_where_it_would_change_something_it_is_refused_or_left(
     data = few(composed)
     learner = build_learner(composed, data)
     with caplog.at_level(logging.INFO):
-        assert frozen_features.frozen_cache(learner, data, tmp_path) is None
+        assert frozen_features.build_frozen_cache(learner, data, tmp_path) is None
     composed["transfer"]["cache"] = True
-    assert caplog.messages[-1].startswith("transfer: frozen layers are run anew in every epoch: ")
+    assert caplog.messages[-1].startswith("transfer: frozen layers are recomputed in every epoch: ")
     with pytest.raises(UserError, match=f"^transfer.cache=true: .*{said}"):
-        frozen_features.frozen_cache(build_learner(composed, data), data, tmp_path)
+        frozen_features.build_frozen_cache(build_learner(composed, data), data, tmp_path)
 
 
 def test_where_there_is_no_room_it_is_left(
@@ -165,16 +165,16 @@ def test_where_there_is_no_room_it_is_left(
     composed = config(*WHOLE, "backbone=cnn", "transfer=last_k", transfer(config, tmp_path, "backbone=cnn"))
     data = few(composed)
     learner = build_learner(composed, data)
-    size, same = frozen_features.trial(learner, data, 2)
+    size, same = frozen_features.measure_frozen_output(learner, data, 2)
     frames = data.pack.lengths[data.rows("train")[0]]
     assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
     assert same
-    said = {size + 1: f"what leaves the frozen layers is kept: {len(data.parts)} clips, about", size - 1: "GB left"}
-    for free, words in said.items():
+    cached = f"frozen-layer outputs are cached: {len(data.parts)} clips, about"
+    for free, message in {size + 1: cached, size - 1: "GB of free space"}.items():
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         with caplog.at_level(logging.INFO):
-            assert (frozen_features.frozen_cache(learner, data, tmp_path) is None) == (free < size)
-        assert words in caplog.messages[-1]
+            assert (frozen_features.build_frozen_cache(learner, data, tmp_path) is None) == (free < size)
+        assert message in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("way", ["full", "gradual"])
@@ -186,5 +186,5 @@ def test_where_nothing_is_frozen_for_good_nothing_is_said(
     learner = build_learner(composed, data)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert frozen_features.frozen_cache(learner, data, tmp_path) is None
+        assert frozen_features.build_frozen_cache(learner, data, tmp_path) is None
     assert not caplog.records

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from etude.experiment.stages import run
-from etude.training.lr_finder import LearningRateFinder, smooth, suggestion
+from etude.training.lr_finder import LearningRateFinder, smooth_losses, suggest_rate
 
 RATES = np.geomspace(1e-6, 1, 61)  # ten to a decade
 
@@ -20,22 +20,22 @@ RATES = np.geomspace(1e-6, 1, 61)  # ten to a decade
 def test_the_suggestion_is_a_tenth_of_the_lowest_point_whatever_the_noise() -> None:
     valley = (np.log10(RATES) + 2) ** 2  # lowest at 1e-2
     noise = 0.3 * np.random.default_rng(0).standard_normal(len(RATES))
-    assert math.log10(suggestion(RATES, valley.tolist()) or 1) == pytest.approx(-3, abs=0.15)
-    assert math.log10(suggestion(RATES, (valley + noise).tolist()) or 1) == pytest.approx(-3, abs=0.4)
+    assert math.log10(suggest_rate(RATES, valley.tolist()) or 1) == pytest.approx(-3, abs=0.15)
+    assert math.log10(suggest_rate(RATES, (valley + noise).tolist()) or 1) == pytest.approx(-3, abs=0.4)
 
 
 def test_a_loss_that_only_rises_suggests_nothing() -> None:
-    assert suggestion(RATES, np.arange(61.0).tolist()) is None
+    assert suggest_rate(RATES, np.arange(61.0).tolist()) is None
 
 
 def test_smoothing_has_no_lag_and_leaves_out_what_is_not_finite() -> None:
-    line = smooth(np.arange(61.0).tolist())
+    line = smooth_losses(np.arange(61.0).tolist())
     assert line[30] == pytest.approx(30)
-    assert smooth([1.0, math.nan, 1.0, math.inf]).tolist() == pytest.approx([1, 1, 1, 1], nan_ok=False)
+    assert smooth_losses([1.0, math.nan, 1.0, math.inf]).tolist() == pytest.approx([1, 1, 1, 1], nan_ok=False)
 
 
 def test_a_ramp_has_room_to_climb() -> None:
-    with pytest.raises(ValueError, match="from low to a higher rate"):
+    with pytest.raises(ValueError, match="from low to a higher rate high"):
         LearningRateFinder(low=1.0, high=0.1)
 
 

@@ -17,7 +17,7 @@ from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
 from etude.training.build import build_learner
 from etude.training.learner import Learner
-from etude.training.transfer import Transfer, depths, levels
+from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer.max_epochs=3", "logger.csv=null"]
@@ -77,7 +77,7 @@ def test_what_was_not_copied_is_not_frozen(source: Path, config: Compose) -> Non
     wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
     data = build_datamodule(config(*SMALL))
     data.setup()
-    with pytest.raises(UserError, match=r"weights that fit blocks\.3\.conv\.weight, .*probe would freeze"):
+    with pytest.raises(UserError, match=r"weights that match blocks\.3\.conv\.weight, .*probe would freeze"):
         build_learner(config(*SMALL, "transfer=probe", *wider), data)
     made = build_learner(config(*SMALL, "transfer=last_k", "transfer.last_k=1", *wider), data)
     assert {name for name, p in made.backbone.named_parameters() if p.requires_grad} == {
@@ -119,7 +119,7 @@ def test_rates_fall_from_layer_to_layer(config: Compose, source: Path) -> None:
     for group in learner.trainer.optimizers[0].param_groups:
         for p in group["params"]:
             rates[names[id(p)]] = group["lr"] / group["initial_lr"]
-    for name, depth in depths(learner.backbone).items():
+    for name, depth in parameter_layer_index(learner.backbone).items():
         assert rates[f"backbone.{name}"] == pytest.approx(0.5 ** (4 - depth))
     assert all(rate == 1 for name, rate in rates.items() if name.startswith("task"))
 
@@ -159,7 +159,7 @@ def test_weights_and_standardisation_are_the_sources(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["transfer=probe"], "there is nothing to transfer; give transfer.init_from"),
+        (["transfer=probe"], "there is nothing to transfer; set transfer.init_from"),
         (["transfer=full", "transfer.init_from=nowhere"], "nowhere does not exist"),
         (
             ["transfer=full", "transfer.init_from=SOURCE", "feature.front.n_fft=1024"],
@@ -188,7 +188,7 @@ def _seen(data: Any, composed: dict[str, Any]) -> Any:
 
 def test_a_final_norm_belongs_to_the_block_before_it() -> None:
     net = AST(12, depth=3)
-    assert levels(net)[:4] == [0, 1, 2, 3]
-    assert max(levels(net)) == 3
-    assert depths(net)["norm.weight"] == 3
-    assert depths(net)["patches.tokens"] == 0
+    assert layer_indices(net)[:4] == [0, 1, 2, 3]
+    assert max(layer_indices(net)) == 3
+    assert parameter_layer_index(net)["norm.weight"] == 3
+    assert parameter_layer_index(net)["patches.tokens"] == 0

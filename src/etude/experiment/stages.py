@@ -26,9 +26,9 @@ from etude.training.build import (
     check_strategy,
     compile_backbone,
 )
-from etude.training.checkpointing import restoring
-from etude.training.frozen_features import frozen_cache
-from etude.training.memory_errors import explain_memory_errors, of_memory
+from etude.training.checkpointing import explain_restore_errors
+from etude.training.frozen_features import build_frozen_cache
+from etude.training.memory_errors import explain_memory_errors, is_memory_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,12 +94,12 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
     try:
         learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:
-        if not of_memory(error):
+        if not is_memory_error(error):
             raise
         raise UserError("backbone: the network does not fit into memory; make it smaller") from error
-    learner.use_cache(frozen_cache(learner, data, folder))
+    learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
-        learner.without_noise()
+        learner.disable_dropout()
     if config.get("compile"):
         compile_backbone(learner)
     check_strategy(config, learner.task.weighting)
@@ -138,7 +138,7 @@ def fit_and_measure(
         The content of metrics.json; empty where there is no test, and on all processes but the first.
     """
     fitting = time.monotonic()
-    with restoring(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
+    with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
         trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
     if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}
@@ -152,7 +152,7 @@ def fit_and_measure(
             trainer.current_epoch,
         )
         return {}
-    with restoring(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
+    with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
         table = predict(trainer, learner, data)
         learner.use_cache(None)
         if table is None:
