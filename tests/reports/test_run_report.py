@@ -341,7 +341,7 @@ def test_markdown_table() -> None:
     [
         ("predictions.parquet", "no table", "cannot be read as a table"),
         ("record.json", "{", "cannot be read as JSON"),
-        ("record.json", "{}", "does not say the targets of a run"),
+        ("record.json", "{}", "does not list the targets of a run"),
     ],
 )
 def test_a_damaged_file_is_a_sentence(
@@ -352,7 +352,7 @@ def test_a_damaged_file_is_a_sentence(
     (tmp_path / name).write_text(content)
     assert main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path / name}: {said}; train the run anew")
+    assert line.startswith(f"{tmp_path / name}: {said}; train the run again")
     assert not (tmp_path / "report.html").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.runs import folder as names
-from etude.runs.folder import OUTPUTS, RunFolder, find_weights, locate, monitored_score
+from etude.runs.folder import OUTPUTS, RunFolder, find_weights, locate_run, monitored_score
 from etude.runs.results import write_metrics, write_predictions, write_record
 
 SOURCE = Path(__file__).parents[2] / "src" / "etude"
@@ -73,8 +73,8 @@ def test_path_names_a_run_or_weights(tmp_path: Path) -> None:
     assert find_weights(run.path) == run.checkpoint == run.last_path
     run.best_path.touch()
     assert find_weights(run.path) == run.best_path and find_weights(run.last_path) == run.last_path
-    assert locate(run.path) == locate(tmp_path / "run" / ".") == (run.path, None)
-    assert locate(run.last_path) == (run.path, run.last_path)
+    assert locate_run(run.path) == locate_run(tmp_path / "run" / ".") == (run.path, None)
+    assert locate_run(run.last_path) == (run.path, run.last_path)
 
 
 def test_strict_curves_keep_their_cells_and_refuse_damage(tmp_path: Path) -> None:

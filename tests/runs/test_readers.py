@@ -29,8 +29,8 @@ def copy(run: Path, tmp_path: Path) -> Path:
     table.to_parquet(folder / PREDICTIONS)
     record = json.loads((folder / RECORD).read_text("utf-8"))
     record[readers.TABLE_HASH] = readers.file_hash(folder / PREDICTIONS)
-    (folder / RECORD).write_text(json.dumps(readers.sealed(record)), "utf-8")
-    metrics = readers.sealed(measure.measure(table, record["targets"]))
+    (folder / RECORD).write_text(json.dumps(readers.add_checksum(record)), "utf-8")
+    metrics = readers.add_checksum(measure.measure(table, record["targets"]))
     (folder / METRICS).write_text(json.dumps(metrics), "utf-8")
     return folder
 
@@ -57,7 +57,7 @@ def test_intact_run_is_read(copy: Path) -> None:
 
 def test_changed_metric_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(copy / METRICS, '"value": 0.', '"value": 1.')
-    with pytest.raises(UserError, match=r"metrics\.json: was changed after it was written; make it anew"):
+    with pytest.raises(UserError, match=r"metrics\.json: was changed after it was written; recreate it"):
         Run(copy).scores()
     assert compare.main([str(copy)]) == 0
     assert "metrics.json was changed after it was written" in capsys.readouterr().out
@@ -144,7 +144,7 @@ def rewrite(path: Path, *keys: object, value: object) -> None:
     home[keys[-1]] = value
     if value is None:
         del home[keys[-1]]
-    path.write_text(json.dumps(readers.sealed(content)), "utf-8")
+    path.write_text(json.dumps(readers.add_checksum(content)), "utf-8")
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def rewrite(path: Path, *keys: object, value: object) -> None:
         (
             ("targets", "genre", "splits", "test", "scores", "macro_f1"),
             0.5,
-            "macro_f1 is 0.5 and holds no values by name",
+            "macro_f1 is 0.5 and not a mapping",
         ),
         (("targets", "genre", "splits", "val"), None, "targets.genre.splits.val is missing"),
-        (("targets", "genre", "primary"), "best", "genre has the leading metric 'best', which is unknown"),
+        (("targets", "genre", "primary"), "best", "genre has the primary metric 'best', which is unknown"),
         (("targets", "genre", "splits", "test", "confusion"), [[1]], "a confusion matrix of another size"),
         (("targets", "valence", "kind"), "number", "valence is of the kind 'number'"),
         (("targets", "genre", "splits", "test", "n"), True, "targets.genre.splits.test.n is True"),
@@ -166,7 +166,7 @@ def test_metrics_of_another_structure_are_refused(
     keys: tuple[str, ...], value: object, sentence: str, copy: Path
 ) -> None:
     rewrite(copy / METRICS, *keys, value=value)
-    with pytest.raises(UserError, match=r"metrics\.json: holds no scores of a run") as error:
+    with pytest.raises(UserError, match=r"metrics\.json: does not contain the scores of a run") as error:
         Run(copy).scores()
     assert sentence in str(error.value)
 
@@ -175,8 +175,8 @@ def test_metrics_of_another_structure_are_refused(
     ("keys", "value", "sentence"),
     [
         (("model", "epochs"), "many", "model.epochs is 'many'"),
-        (("data",), "text", "data is 'text' and holds no values by name"),
-        (("data", "splits", "test"), 3, "data.splits.test is 3 and holds no values by name"),
+        (("data",), "text", "data is 'text' and not a mapping"),
+        (("data", "splits", "test"), 3, "data.splits.test is 3 and not a mapping"),
         (("targets", "genre", "classes"), ["a", "a"], "genre is a label without distinct classes"),
         (("targets", "valence", "low"), 2.0, "valence is a scalar without a range"),
     ],
@@ -195,11 +195,11 @@ def test_record_of_another_structure_is_refused(
     [
         ("genre.true", None, "there is no column genre.true"),
         ("split", None, "there is no column split"),
-        ("genre.pred", "polka", "column genre.pred holds 'polka', which is no class of genre"),
-        ("valence.pred", "high", "column valence.pred holds no numbers"),
-        ("valence.pred", float("inf"), "column valence.pred holds no numbers"),
-        ("id", "one", "id 'one' is tested twice"),
-        ("embedding", "text", "column embedding holds no vectors"),
+        ("genre.pred", "polka", "column genre.pred contains 'polka', which is not a class of genre"),
+        ("valence.pred", "high", "column valence.pred is not numeric"),
+        ("valence.pred", float("inf"), "column valence.pred is not numeric"),
+        ("id", "one", "id 'one' is in the test split twice"),
+        ("embedding", "text", "column embedding does not contain vectors"),
     ],
 )
 def test_table_that_does_not_fit_the_record_is_refused(column: str, value: object, sentence: str, copy: Path) -> None:
@@ -208,7 +208,7 @@ def test_table_that_does_not_fit_the_record_is_refused(column: str, value: objec
     table.to_parquet(copy / PREDICTIONS)
     rewrite(copy / RECORD, readers.TABLE_HASH, value=None)  # as of a version without hashes
     assert report.main([str(copy)]) == 2
-    with pytest.raises(UserError, match=r"predictions\.parquet: does not fit record\.json") as error:
+    with pytest.raises(UserError, match=r"predictions\.parquet: does not match record\.json") as error:
         _ = RunFolder(copy).predictions
     assert sentence in str(error.value)
 

@@ -16,7 +16,7 @@ from etude.config.compose import Composer, open_hydra
 from etude.config.override_errors import error_text, override_errors
 from etude.errors import UserError
 from etude.experiment import start
-from etude.runs.folder import RunFolder, locate
+from etude.runs.folder import RunFolder, locate_run
 
 log = logging.getLogger(__name__)
 SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
@@ -75,7 +75,7 @@ def load(path: str | Path) -> Run:
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
-    folder, weights = locate(Path(path))
+    folder, weights = locate_run(Path(path))
     return Run(folder, weights)
 
 
