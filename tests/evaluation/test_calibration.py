@@ -8,7 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from etude.evaluation import calibration
-from etude.evaluation.measure import measure
+from etude.evaluation.measure import compute_metrics
 from etude.evaluation.metrics import PRIMARY
 
 
@@ -51,7 +51,7 @@ def test_a_calibrated_network_shows_the_error_that_chance_leaves_it() -> None:
     rng = np.random.default_rng(0)
     probability = rng.dirichlet([1] * 3, 60)
     pred = probability.argmax(1)
-    chance = calibration.unavoidable(probability, pred)
+    chance = calibration.simulate_chance_error(probability, pred)
     errors = []
     for _ in range(400):
         true = (probability.cumsum(1) > rng.random((60, 1))).argmax(1)  # as likely as the network says
@@ -76,7 +76,7 @@ def test_limits_of_agreement_as_numpy_and_scipy_compute_them() -> None:
 def test_metrics_json_holds_them_with_intervals_and_no_run_is_chosen_by_them(
     table: pd.DataFrame, targets: dict
 ) -> None:
-    measured = measure(table, targets)["targets"]
+    measured = compute_metrics(table, targets)["targets"]
     for split in ("test", "val"):
         part = table[table["split"] == split]
         classes = targets["genre"]["classes"]
@@ -100,7 +100,7 @@ def test_metrics_json_holds_them_with_intervals_and_no_run_is_chosen_by_them(
 
 def test_a_table_without_probabilities_has_no_calibration(table: pd.DataFrame, targets: dict) -> None:
     bare = table[[c for c in table.columns if ".score." not in c]]
-    assert measure(bare, targets)["targets"]["genre"]["splits"]["test"]["calibration"] == {}
+    assert compute_metrics(bare, targets)["targets"]["genre"]["splits"]["test"]["calibration"] == {}
     broken = table.assign(**{"genre.score.rock": np.nan})
     with pytest.raises(ValueError, match="30 of 30 clips lack a probability of genre"):
-        measure(broken, targets)
+        compute_metrics(broken, targets)

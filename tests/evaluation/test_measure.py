@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
-from etude.evaluation.measure import measure
+from etude.evaluation.measure import compute_metrics
 from etude.files.ownership import LIST
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -17,7 +17,7 @@ from etude.runs.results import write_metrics
 
 @pytest.fixture(scope="module")
 def measured(table: pd.DataFrame, targets: dict) -> dict:
-    return measure(table, targets)["targets"]
+    return compute_metrics(table, targets)["targets"]
 
 
 def label_scores(true: pd.Series, pred: pd.Series) -> dict[str, float]:
@@ -72,7 +72,7 @@ def test_points_and_differences(table: pd.DataFrame, measured: dict, target: str
 def test_intervals_are_of_resamples_written_out(table: pd.DataFrame, measured: dict) -> None:
     part = table[(table["split"] == "test") & table["valence.true"].notna()]
     true, pred, other = (part[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
-    drawn = bootstrap.weights(part["group"].tolist())
+    drawn = bootstrap.draw_weights(part["group"].tolist())
     rho = np.array([[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in drawn])
     result = measured["valence"]["splits"]["test"]
     for got, values in (
@@ -100,7 +100,7 @@ def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dic
 
 def test_a_class_without_support_has_no_recall(table: pd.DataFrame, targets: dict) -> None:
     without = table[table["genre.true"] != "jazz"]
-    row = measure(without, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]["per_class"][2]
+    row = compute_metrics(without, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]["per_class"][2]
     assert row == {
         "class": "jazz",
         "precision": None,
@@ -113,24 +113,26 @@ def test_a_class_without_support_has_no_recall(table: pd.DataFrame, targets: dic
 
 
 def test_one_group_has_points_but_no_interval(table: pd.DataFrame, targets: dict) -> None:
-    alone = measure(table.assign(group="one"), {"energy": targets["energy"]})["targets"]["energy"]["splits"]["test"]
+    alone = compute_metrics(table.assign(group="one"), {"energy": targets["energy"]})["targets"]["energy"]["splits"][
+        "test"
+    ]
     score = alone["scores"]["spearman"]
     assert score["value"] is not None and score["low"] is None and score["high"] is None
 
 
 def test_order_of_rows_and_of_missing_groups(table: pd.DataFrame, measured: dict, targets: dict) -> None:
-    shuffled = measure(table.sample(frac=1, random_state=1), targets)["targets"]
+    shuffled = compute_metrics(table.sample(frac=1, random_state=1), targets)["targets"]
     for target in targets:
         for metric, score in measured[target]["splits"]["test"]["scores"].items():
             again = shuffled[target]["splits"]["test"]["scores"][metric]
             assert again["value"] == pytest.approx(score["value"])
-    single = measure(table.assign(group=None), targets)["targets"]["genre"]["splits"]["test"]
+    single = compute_metrics(table.assign(group=None), targets)["targets"]["genre"]["splits"]["test"]
     assert single["groups"] == single["n"]
 
 
 def test_empty_split_and_absent_baselines(table: pd.DataFrame, targets: dict) -> None:
     columns = [c for c in table.columns if "baseline" not in c]
-    result = measure(table.loc[table["split"] == "val", columns], targets)["targets"]["genre"]["splits"]
+    result = compute_metrics(table.loc[table["split"] == "val", columns], targets)["targets"]["genre"]["splits"]
     assert result["test"]["n"] == 0 and result["test"]["scores"] == {}
     assert result["val"]["scores"] and result["val"]["baselines"] == {}
 
@@ -139,11 +141,11 @@ def test_refuses_what_cannot_be_measured(table: pd.DataFrame, targets: dict) -> 
     broken = table.copy()
     broken.loc[broken["split"] == "test", "energy.pred"] = np.nan
     with pytest.raises(ValueError, match=r"energy\.pred.*diverge"):
-        measure(broken, targets)
+        compute_metrics(broken, targets)
     with pytest.raises(ValueError, match=r"polka"):
-        measure(table.assign(**{"genre.pred": "polka"}), targets)
+        compute_metrics(table.assign(**{"genre.pred": "polka"}), targets)
     with pytest.raises(ValueError, match=r"no column 'mood\.true'"):
-        measure(table, {"mood": {"kind": "scalar"}})
+        compute_metrics(table, {"mood": {"kind": "scalar"}})
 
 
 def test_write_is_strict_json_and_leaves_nothing_else(make_run) -> None:

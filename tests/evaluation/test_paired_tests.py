@@ -15,11 +15,11 @@ from etude.evaluation.paired_tests import (
     NOTHING,
     Pair,
     ScoredTarget,
+    bootstrap_p_value,
     compare_pairs,
-    holm,
-    mcnemar,
+    holm_correction,
+    mcnemar_test,
     scored_run,
-    two_sided,
 )
 
 
@@ -38,37 +38,37 @@ def test_mcnemar_is_the_exact_binomial(first: int, second: int) -> None:
     b = np.array([False] * first + [True] * second + [True] * 5 + [False] * 3)
     n, k = first + second, min(first, second)
     by_hand = min(1.0, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n)
-    assert mcnemar(a, b)[:2] == (first, second)
-    assert mcnemar(a, b)[2] == pytest.approx(by_hand)
+    assert mcnemar_test(a, b)[:2] == (first, second)
+    assert mcnemar_test(a, b)[2] == pytest.approx(by_hand)
 
 
 def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.2, None, 0.5]) == [0.4, None, 0.5]
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([0.2, None, 0.5]) == [0.4, None, 0.5]
+    assert holm_correction([0.9, 0.8]) == [1.0, 1.0] and holm_correction([]) == []
     p = np.random.default_rng(0).random(40).tolist()
-    assert all(new >= old for new, old in zip(holm(p), p, strict=True))
+    assert all(new >= old for new, old in zip(holm_correction(p), p, strict=True))
 
 
 def test_a_difference_has_an_interval_without_zero() -> None:
     rng = np.random.default_rng(1)
     for shift in np.linspace(-3, 3, 25):
         drawn = rng.normal(shift, 1, 4000)
-        low, high = bootstrap.interval(drawn)
-        p = two_sided(shift, drawn, groups=10_000)
+        low, high = bootstrap.percentile_interval(drawn)
+        p = bootstrap_p_value(shift, drawn, groups=10_000)
         assert p is not None
         if abs(p - 0.05) > 0.004:
             assert (p < 0.05) == (low > 0 or high < 0)
-    assert two_sided(0.0, np.zeros(500), 100) == 1.0
-    assert two_sided(0.2, np.full(500, 0.2), 4) == pytest.approx(2 / 501)
-    assert two_sided(0.2, np.empty(0), 1) is None
+    assert bootstrap_p_value(0.0, np.zeros(500), 100) == 1.0
+    assert bootstrap_p_value(0.2, np.full(500, 0.2), 4) == pytest.approx(2 / 501)
+    assert bootstrap_p_value(0.2, np.empty(0), 1) is None
 
 
 def test_few_groups_are_a_t_test() -> None:
     """Resamples of a mean of few numbers: the p value of scipy's t test, which such a mean has."""
     x = np.array([0.3, 0.8, -0.1, 0.5, 0.6])
-    drawn = bootstrap.weights(list(range(5)), 20_000) @ x / 5
-    assert two_sided(x.mean(), drawn, 5) == pytest.approx(ttest_1samp(x, 0).pvalue, rel=0.05)
+    drawn = bootstrap.draw_weights(list(range(5)), 20_000) @ x / 5
+    assert bootstrap_p_value(x.mean(), drawn, 5) == pytest.approx(ttest_1samp(x, 0).pvalue, rel=0.05)
 
 
 def _simulated(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tuple[float, float]:
@@ -82,11 +82,11 @@ def _simulated(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tu
         own = rng.normal(size=(2, groups))[:, group]
         right = hard + own + rng.normal(size=(2, len(true))) > np.array([[-0.8 - gap], [-0.8]])
         preds = np.where(right, true, 1 - true)
-        drawn = bootstrap.weights(group.tolist(), resamples, seed=int(rng.integers(1 << 30)))
+        drawn = bootstrap.draw_weights(group.tolist(), resamples, seed=int(rng.integers(1 << 30)))
         spread = [classification(true, pred, 2, drawn)["accuracy"] for pred in preds]
         gain = classification(true, preds[0], 2)["accuracy"] - classification(true, preds[1], 2)["accuracy"]
-        p = two_sided(gain[0], spread[0] - spread[1], groups)
-        low, high = bootstrap.difference(spread[0], spread[1])
+        p = bootstrap_p_value(gain[0], spread[0] - spread[1], groups)
+        low, high = bootstrap.paired_interval(spread[0], spread[1])
         found += p is not None and p < 0.05
         covered += low <= 0 <= high
     return found / trials, covered / trials
@@ -109,7 +109,7 @@ def test_two_copies_do_not_differ() -> None:
     for pair in paired({"a": clips(3), "b": clips(3)}):
         assert pair.p == 1.0 and pair.difference == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert pair.mcnemar in (1.0, None) and pair.better == ""
-        assert NOTHING in pair.words
+        assert NOTHING in pair.summary
 
 
 def test_a_planted_difference_is_found_and_is_the_difference() -> None:
@@ -120,7 +120,7 @@ def test_a_planted_difference_is_found_and_is_the_difference() -> None:
     assert genre.scores == pytest.approx(tuple(f1)) and genre.difference["value"] == pytest.approx(f1[0] - f1[1])
     hits = [(table["genre.true"] == table["genre.pred"]).to_numpy() for table in tables]
     assert genre.only == (int((hits[0] & ~hits[1]).sum()), int((~hits[0] & hits[1]).sum()))
-    assert genre.better == valence.better == "good" and "good is better" in genre.words
+    assert genre.better == valence.better == "good" and "good is better" in genre.summary
     assert genre.n == 64 and genre.groups == 16 and valence.only is None
     (error,) = [pair for pair in paired(made, metric="mse") if pair.target == "valence"]
     assert error.metric == "mse" and error.scores[0] > error.scores[1] and error.better == "good"
@@ -135,7 +135,7 @@ def test_interval_of_a_difference_is_of_resamples_written_out() -> None:
         for part, column in ((parts[0], "true"), (parts[0], "pred"), (parts[1], "pred"))
     )
     gaps = []
-    for weights in bootstrap.weights(parts[0]["group"].tolist(), strata=true)[:300]:
+    for weights in bootstrap.draw_weights(parts[0]["group"].tolist(), strata=true)[:300]:
         rows = np.repeat(np.arange(len(true)), weights)
         scores = [f1_score(true[rows], pred[rows], average="macro") for pred in preds]
         gaps.append(scores[0] - scores[1])

@@ -50,7 +50,7 @@ def test_a_label_beside_its_baselines() -> None:
     ("rho", "mse", "words"),
     [
         (ABOVE, BELOW, "Orders clips better than chance; smaller error than the training mean."),
-        (BELOW, ABOVE, "Orders clips the wrong way round; larger error than the training mean."),
+        (BELOW, ABOVE, "Orders clips in reverse; larger error than the training mean."),
         (
             CLOSE,
             CLOSE,
@@ -65,8 +65,8 @@ def test_a_scalar_beside_the_mean_that_orders_nothing(rho: dict, mse: dict, word
 def test_what_cannot_be_judged_is_said() -> None:
     none = genre(ABOVE, CLOSE)
     none["splits"]["test"] |= {"n": 1, "scores": {}}
-    assert verdict(none) == ("Nothing can be said.", "1 test clip with this label; a score needs two.")
-    assert verdict(valence(NOTHING, CLOSE))[0] == "Nothing was told apart."
+    assert verdict(none) == ("No score can be computed.", "1 test clip with this label; a score requires two.")
+    assert verdict(valence(NOTHING, CLOSE))[0] == "The score is undefined."
     lone = genre({"value": 0.4, "low": None, "high": None}, {"value": 0.0, "low": None, "high": None})
     lone["splits"]["test"]["scores"]["macro_f1"] = {"value": 0.6, "low": None, "high": None}
     words, numbers = verdict(lone)

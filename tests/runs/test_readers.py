@@ -30,7 +30,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     record = json.loads((folder / RECORD).read_text("utf-8"))
     record[readers.TABLE_HASH] = readers.file_hash(folder / PREDICTIONS)
     (folder / RECORD).write_text(json.dumps(readers.add_checksum(record)), "utf-8")
-    metrics = readers.add_checksum(measure.measure(table, record["targets"]))
+    metrics = readers.add_checksum(measure.compute_metrics(table, record["targets"]))
     (folder / METRICS).write_text(json.dumps(metrics), "utf-8")
     return folder
 
