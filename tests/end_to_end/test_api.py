@@ -130,7 +130,7 @@ def test_what_is_no_run_is_a_sentence(run: etude.Run, tmp_path: Path) -> None:
         etude.load(Path(__file__).parent)
     begun = etude.load(tmp_path / "sweep" / "0_a")
     assert "not finished" in begun._repr_html_()
-    with pytest.raises(UserError, match=r"has no metrics\.json; the run is not finished; go on with"):
+    with pytest.raises(UserError, match=r"has no metrics\.json; the run is not finished; resume with"):
         begun.scores()
 
 

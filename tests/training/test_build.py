@@ -110,7 +110,7 @@ def test_every_file_in_conf_is_trusted() -> None:
         "etude.training.learner.torch",
         "etude.audio.log_mel.asdict",
         "etude.training.callbacks.log",
-        "etude.training.augmentation._stretch",  # private
+        "etude.training.augmentation._draw_intervals",  # private
         "etude.audio.log_mel._bank",
         "etude.backbones.cnn.CNN.__init__",
         "etude.__main__.main",

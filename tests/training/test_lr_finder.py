@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.experiment.stages import run
+from etude.experiment.stages import run_experiment
 from etude.training.lr_finder import LearningRateFinder, smooth_losses, suggest_rate
 
 RATES = np.geomspace(1e-6, 1, 61)  # ten to a decade
@@ -43,7 +43,7 @@ def test_a_ramp_leaves_a_table_and_a_picture_and_no_report(
     config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     words = ["debug=find_lr", "backbone=lstm", "data.crop=0.5", "backbone.hidden=8", "callbacks.ramp.steps=20"]
-    assert run(config(*words), tmp_path) == {}
+    assert run_experiment(config(*words), tmp_path) == {}
     table = pd.read_csv(tmp_path / "lr.csv")
     assert len(table) <= 20
     np.testing.assert_allclose(table["lr"], np.geomspace(1e-6, 1, 20)[: len(table)], rtol=1e-5)
