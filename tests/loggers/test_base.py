@@ -40,15 +40,15 @@ class Kept(Tracker):
 
     def __init__(self, folder: Path, fault: BaseException | None = None) -> None:
         super().__init__(folder, {})
-        self.there, self.fault, self.ends, self.known, self.got = Inner(), fault, [], [], []  # type: ignore[var-annotated]
+        self.there, self.fault, self.ends, self.run_ids, self.got = Inner(), fault, [], [], []  # type: ignore[var-annotated]
 
-    def start(self, known: str | None) -> tuple[Logger, str]:
+    def start(self, run_id: str | None) -> tuple[Logger, str]:
         if self.fault:
             raise self.fault
-        self.known.append(known)
-        return self.there, known or "abc"
+        self.run_ids.append(run_id)
+        return self.there, run_id or "abc"
 
-    def receive(self, finished: FinishedRun) -> None:
+    def log_results(self, finished: FinishedRun) -> None:
         if self.there.down:
             raise OSError(28, "No space left on device")
         self.got.append(finished)
@@ -62,7 +62,7 @@ def test_a_run_that_ends_well_is_finished_and_its_name_is_kept(tmp_path: Path) -
         tracker = Kept(tmp_path)
         with tracked([tracker]) as (same,):
             assert same is tracker
-        assert (tracker.known, tracker.ends) == ([known], [False])
+        assert (tracker.run_ids, tracker.ends) == ([known], [False])
         assert RunFolder(tmp_path).read_trackers() == {"kept": "abc"}
 
 
@@ -78,7 +78,7 @@ def test_whatever_ends_a_run_it_has_failed_and_is_raised_on(fault: BaseException
 
 def test_one_that_cannot_be_begun_ends_those_before_it(tmp_path: Path) -> None:
     good, bad = Kept(tmp_path), Kept(tmp_path, ConnectionError("nobody answers.\nsecond line"))
-    said = r"^logger=kept: The tracker does not begin the run \(nobody answers\); try it again$"
+    said = r"^logger=kept: The tracker cannot start the run \(nobody answers\); try it again$"
     with pytest.raises(UserError, match=said), tracked([good, bad]):
         raise AssertionError("the run has begun")
     assert (good.ends, bad.ends) == ([True], [])
@@ -107,9 +107,9 @@ def test_curves_that_are_not_taken_are_offered_again(tmp_path: Path, caplog: pyt
         for step in (2, 3):
             tracker.log_metrics({"loss": 3.0 - step, "epoch": step - 1}, step)
         (one,) = caplog.messages
-        assert one.startswith("The tracker: nobody answers; the training goes on without it")
+        assert one.startswith("The tracker: nobody answers; training continues without it")
         tracker.there.down = False
-        tracker.hand_over(FinishedRun(RunFolder(tmp_path)))
+        tracker.log_finished_run(FinishedRun(RunFolder(tmp_path)))
     assert tracker.there.rows == [({"loss": 3.0 - (s if s > 1 else 0), "epoch": s}, s) for s in (1, 2, 3)]
     assert (len(tracker.got), tracker.step, tracker.ends) == (1, 3, [False])
 
@@ -118,9 +118,9 @@ def test_results_that_are_not_taken_are_said_in_one_sentence(tmp_path: Path, cap
     tracker = Kept(tmp_path)
     with tracked([tracker]), caplog.at_level(logging.WARNING):
         tracker.there.down = True
-        tracker.hand_over(FinishedRun(RunFolder(tmp_path)))
+        tracker.log_finished_run(FinishedRun(RunFolder(tmp_path)))
     (one,) = caplog.messages
-    assert one.startswith("The tracker: [Errno 28] No space left on device; it did not get all results; they are in ")
+    assert one.startswith("The tracker: [Errno 28] No space left on device; not all results were sent; they are in ")
 
 
 def test_only_the_first_process_begins_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_only_the_first_process_begins_a_tracker(tmp_path: Path, monkeypatch: py
     tracker = Kept(tmp_path)
     with tracked([tracker]) as begun:
         tracker.log_metrics({"loss": 1.0}, 1)
-    assert (begun, tracker.known, tracker.ends, tracker.there.rows, tracker.waiting) == ([], [], [], [], [])
+    assert (begun, tracker.run_ids, tracker.ends, tracker.there.rows, tracker.pending) == ([], [], [], [], [])
 
 
 def test_long_tags_are_cut_and_stay_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

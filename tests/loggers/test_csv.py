@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.loggers.csv import Curves
+from etude.loggers.csv import CurveLogger
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_logged_for_a_step_is_one_row(path: Path) -> None:
-    curves = Curves(path)
+    curves = CurveLogger(path)
     curves.log_metrics({"val/score": 0.25, "epoch": 0}, step=7)
     curves.log_metrics({"train/loss": 1 / 3, "epoch": 0}, step=7)
     curves.log_metrics({"lr": 1e-3}, step=3)
@@ -34,7 +34,7 @@ def test_what_is_logged_for_a_step_is_one_row(path: Path) -> None:
 
 
 def test_a_later_value_of_a_step_is_the_one_that_counts(path: Path) -> None:
-    curves = Curves(path)
+    curves = CurveLogger(path)
     for value in (1.0, 2.0):
         curves.log_metrics({"train/loss": value}, step=1)
     curves.finalize("success")
@@ -42,11 +42,11 @@ def test_a_later_value_of_a_step_is_the_one_that_counts(path: Path) -> None:
 
 
 def test_a_reopened_file_goes_on(path: Path) -> None:
-    first = Curves(path)
+    first = CurveLogger(path)
     for epoch, step in enumerate((1, 2, 10)):
         first.log_metrics({"train/loss": step, "epoch": epoch}, step=step)
     first.save()
-    second = Curves(path)
+    second = CurveLogger(path)
     second.log_metrics({"train/loss": 0.5}, step=10)
     second.log_metrics({"train/loss": 0.25, "val/score": 1.0}, step=11)
     second.save()
@@ -59,17 +59,17 @@ def test_a_reopened_file_goes_on(path: Path) -> None:
 
 
 def test_a_file_that_is_only_reopened_and_saved_stays_as_it_was(path: Path) -> None:
-    curves = Curves(path)
+    curves = CurveLogger(path)
     curves.log_metrics({"a, b": 1e-9, "epoch": 0}, step=0)
     curves.log_metrics({"val/loss": float("nan")}, step=1)
     curves.save()
     before = path.read_bytes()
-    Curves(path).save()
+    CurveLogger(path).save()
     assert path.read_bytes() == before
 
 
 def test_the_file_is_whole_after_each_save_and_alone(path: Path) -> None:
-    curves = Curves(path)
+    curves = CurveLogger(path)
     for step in range(5):
         curves.log_metrics({f"metric{step}": step}, step=step)
         curves.save()
@@ -78,7 +78,7 @@ def test_the_file_is_whole_after_each_save_and_alone(path: Path) -> None:
 
 
 def test_a_save_that_fails_leaves_the_file_of_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    curves = Curves(path)
+    curves = CurveLogger(path)
     curves.log_metrics({"train/loss": 1.0}, step=1)
     curves.save()
     before = path.read_bytes()

@@ -9,7 +9,7 @@ import pytest
 
 from etude.cli.dashboard import main
 from etude.evaluation.metrics import PRIMARY
-from etude.loggers.dashboard import leading
+from etude.loggers.dashboard import primary_metrics
 
 pytest.importorskip("wandb_workspaces", reason="needs etude[dashboard]")
 
@@ -23,7 +23,7 @@ def test_it_has_panels_of_every_target_grouped_by_backbone_and_task(capsys: pyte
     ]  # fmt: skip
     parts = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
     shown = {name: [m for p in panels for m in p["config"].get("metrics", [])] for name, panels in parts.items()}
-    metrics = leading()
+    metrics = primary_metrics()
     assert set(metrics) >= {"genre", "valence", "energy", "danceability"}
     assert set(metrics.values()) == set(PRIMARY.values())
     assert shown["Test"] == [f"test/{name}/{metric}" for name, metric in metrics.items()]
@@ -48,7 +48,7 @@ def test_two_ways_to_look_and_a_choice_of_targets(capsys: pytest.CaptureFixture[
         (["project=x"], "entity=<user or team>: "),
         (["projekt=x"], "projekt=x: no such setting; there are entity, project"),
         (["show=maybe"], "show=maybe: must be true or false"),
-        (["show=true", "targets=tempo"], "targets: there is no target tempo; there are "),
+        (["show=true", "targets=tempo"], "targets: there is no target tempo; the targets are "),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from etude.errors import UserError
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
-from etude.loggers.mlflow import _alone, accepted
+from etude.loggers.mlflow import _database_lock, accepted_name
 from etude.loggers.mlflow import mlflow_logger as factory
 from etude.runs.folder import RunFolder
 
@@ -21,7 +21,7 @@ _validate_metric_name = pytest.importorskip("mlflow.utils.validation")._validate
 
 @pytest.mark.parametrize("name", ["test/genre/macro_f1", "жанр/a b", "a.b:c-d", "x" * 250])
 def test_names_that_mlflow_takes_stay(name: str) -> None:
-    assert accepted(name) == name
+    assert accepted_name(name) == name
 
 
 def test_other_names_stay_apart() -> None:
@@ -39,7 +39,7 @@ def test_other_names_stay_apart() -> None:
         "a(b)",
         "",
     ]
-    made = [accepted(name) for name in names]
+    made = [accepted_name(name) for name in names]
     assert len(set(made)) == len(names)
     for name in made:
         _validate_metric_name(name)
@@ -63,10 +63,10 @@ def test_numbers_of_odd_names_all_arrive(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
-    with _alone(f"sqlite:///{tmp_path / 'a.db'}?timeout=60"):
+    with _database_lock(f"sqlite:///{tmp_path / 'a.db'}?timeout=60"):
         with pytest.raises(Timeout), FileLock(tmp_path / ".a.db.lock", timeout=0):
             pass
-        with _alone("http://localhost:1"):  # a server does that itself
+        with _database_lock("http://localhost:1"):  # a server does that itself
             pass
 
 
@@ -82,7 +82,7 @@ def test_a_run_is_kept_without_a_server(
     tracker: Any = factory(tmp_path / "run", config, uri=uri, notes="a try")
     with tracked([tracker]):
         tracker.log_metrics({"train/loss": 1.5, "epoch": 0}, 4)
-        tracker.hand_over(FinishedRun(RunFolder(folder)))
+        tracker.log_finished_run(FinishedRun(RunFolder(folder)))
     client = mlflow.MlflowClient(uri or f"sqlite:///{tmp_path / 'mlflow.db'}")
     run = client.get_run(RunFolder(tmp_path / "run").read_trackers()["mlflow"])
     assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "7")

@@ -15,7 +15,7 @@ from etude.api.run_object import Run
 from etude.cli import compare, report
 from etude.errors import UserError
 from etude.evaluation import measure
-from etude.loggers.csv import Curves
+from etude.loggers.csv import CurveLogger
 from etude.reports import run_report
 from etude.runs import readers
 from etude.runs.folder import METRICS, PREDICTIONS, RECORD, RunFolder
@@ -103,7 +103,7 @@ def test_report_leaves_unreadable_curves_out(copy: Path, caplog: pytest.LogCaptu
 def test_resumed_run_names_damaged_curves(tmp_path: Path) -> None:
     (tmp_path / "curves.csv").write_bytes(b"epoch,step\n1,\xff\n")
     with pytest.raises(UserError, match=r"curves\.csv: is damaged; remove it"):
-        Curves(tmp_path / "curves.csv")
+        CurveLogger(tmp_path / "curves.csv")
 
 
 @pytest.mark.parametrize(

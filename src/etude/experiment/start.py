@@ -144,9 +144,8 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
         overrides, run = place_overrides(), RunFolder(folder)
         if run.is_finished:
             raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-        config = stored_config(
-            run.config_path, overrides
-        )  # not in the try block below, because the folder of a resumed run is never removed
+        # not in the try block below, because the folder of a resumed run is never removed
+        config = stored_config(run.config_path, overrides)
         refuse_process_count(config["trainer"])
         return config, True
     try:
