@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.reports.comparison.scores import gather
+from etude.reports.comparison.scores import extremes, gather
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
-from etude.sweeps.callback import SweepTable, extremes
+from etude.sweeps.callback import SweepTable
 
 TABLES = {
     "genre": [

@@ -10,7 +10,15 @@ import pytest
 
 from etude.errors import UserError
 from etude.experiment import start
-from etude.system.distributed import dated, first, folder_name, processes, refuse_process_count, refuse_stray_ranks
+from etude.system.distributed import (
+    dated,
+    first,
+    folder_name,
+    processes,
+    refuse_process_count,
+    refuse_several_processes,
+    refuse_stray_ranks,
+)
 
 VARIABLES = (
     *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
@@ -168,3 +176,18 @@ def test_outputs_that_are_no_folder_are_refused(outputs: Any) -> None:
 
 def test_outputs_may_look_like_a_number() -> None:
     assert next(dated(2024, "name")).parent == Path("2024")  # type: ignore[arg-type]  # as Hydra reads it
+
+
+@pytest.mark.parametrize("trainer", [{}, {"devices": 1}, {"devices": [3], "strategy": "auto"}])
+def test_one_process_is_taken(trainer: dict[str, Any]) -> None:
+    refuse_several_processes(trainer)
+
+
+@pytest.mark.parametrize("trainer", [{"devices": 2}, {"devices": -1, "strategy": "ddp"}, {"strategy": "fsdp"}])
+def test_several_are_slurms_to_start(trainer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # also of a shell that asked for two, in which nothing starts them
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    with pytest.raises(UserError, match=r"trainer: .* one process"):
+        refuse_several_processes(trainer)
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    refuse_several_processes(trainer)

@@ -15,9 +15,7 @@ from pathlib import Path
 from etude.cli.runner import guard_command
 from etude.config.options import asks_for_help
 from etude.errors import UserError
-from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
-from etude.runs.results import write_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +35,9 @@ def _report(words: list[str]) -> int:
     for run in runs:
         if lacking := run.missing_results():
             raise UserError(f"{run.path} is not a finished run: it has no {' and no '.join(lacking)}.")
+    from etude.reports.run_report import write_report  # heavy: numpy
+    from etude.runs.results import write_metrics
+
     for run in runs:
         write_metrics(run)
         print(write_report(run))  # noqa: T201

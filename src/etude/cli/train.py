@@ -17,11 +17,9 @@ from etude.config.override_errors import error_text, override_errors
 from etude.errors import RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors
-from etude.runs.folder import RunFolder, monitored_score
 from etude.sweeps import launcher
 from etude.sweeps.progress import STATUS, tell, tidy
 from etude.system import signals
-from etude.system.distributed import first
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ def _main(argv: Sequence[str] | None) -> int:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             with os_errors.explained(folder, os_errors.OTHER_RUN):
-                score = _job(config, folder)
+                score = start.run_composed(config, folder)
             start.close(folder)
             return score
         except KeyboardInterrupt:
@@ -135,39 +133,6 @@ def _main(argv: Sequence[str] | None) -> int:
         tidy()
         start.close_all()
     return state["status"] or STATUS.status
-
-
-def _job(composed: Any, folder: Path) -> float | None:
-    """Run one composed config in its folder; returns its score of the validation part, for a search."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    config, resume = start.checked(composed, folder)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:  # by another launcher than ours, of which a job is a plain run
-        try:
-            launcher.refuse_processes(config["trainer"])
-            there = launcher.standing(folder, config)
-        except UserError:
-            start.discard(folder)
-            raise
-        if first():
-            start.claim(folder, resume or there != launcher.NEW)
-        if there == launcher.FINISHED:
-            log.info("%s: is finished", os.path.relpath(folder))
-            return monitored_score(RunFolder(folder))
-        resume = there == launcher.BEGUN
-    metrics = start.run_in_folder(config, folder, resume)
-    if metrics:
-        _show(folder)
-    return monitored_score(RunFolder(folder)) if metrics else None
-
-
-def _show(folder: Path) -> None:
-    """The result table and where the report is."""
-    from etude.reports.comparison.compare import show  # heavy: numpy
-
-    show([folder])
-    log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,19 @@ NAMES = {
     for score in ("precision", "recall", "f1")
 }
 """Printed names of metrics."""
+METRIC_ORDER = {
+    "label": [
+        "macro_f1",
+        "macro_precision",
+        "macro_recall",
+        "accuracy",
+        "weighted_f1",
+        "weighted_precision",
+        "weighted_recall",
+    ],
+    "scalar": ["spearman", "pearson", "ccc", "r2", "mse", "mae", "rmse"],
+}
+"""Order of metrics in a report by kind of target. Micro scores of single labels are equal to accuracy."""
 
 UNDEFINED = "undefined"
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import RunError, UserError
+from etude.evaluation.baselines import mel_statistics
+from etude.evaluation.predictions import assemble_predictions
+from etude.experiment import provenance
 from etude.files import atomic
+from etude.files.safe_read import read_checkpoint
+from etude.loggers.base import tracked
+from etude.loggers.finished_run import FinishedRun
+from etude.reports import run_report, worst_errors
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics, write_predictions, write_record, write_split
 from etude.system import signals
@@ -28,13 +35,12 @@ from etude.training.build import (
 )
 from etude.training.checkpointing import explain_restore_errors
 from etude.training.frozen_features import build_frozen_cache
+from etude.training.learner import Learner
 from etude.training.memory_errors import explain_memory_errors, is_memory_error
 
 if TYPE_CHECKING:
     import pandas as pd
     from pytorch_lightning import Trainer
-
-    from etude.training.learner import Learner
 
 
 log = logging.getLogger(__name__)
@@ -59,9 +65,6 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
 
     import torch
     from pytorch_lightning import seed_everything
-
-    from etude.loggers.base import tracked
-    from etude.loggers.finished_run import FinishedRun
 
     warnings.filterwarnings(
         "ignore",
@@ -212,8 +215,6 @@ def log_summary(data: MusicData, learner: Learner) -> None:
 
 def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint."""
-    from etude.files.safe_read import read_checkpoint
-
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
@@ -238,9 +239,6 @@ def predict_splits(trainer: Trainer, learner: Learner, data: MusicData) -> pd.Da
         RunError: A prediction is not finite.
     """
     import numpy as np
-
-    from etude.evaluation.baselines import mel_statistics
-    from etude.evaluation.predictions import assemble_predictions
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     trainer.test(learner, dataloaders=data.test_dataloader(), ckpt_path=best, weights_only=True, verbose=False)
@@ -288,9 +286,6 @@ def write_results(
     """
     import pandas as pd
 
-    from etude.experiment import provenance
-    from etude.reports import worst_errors
-
     run = RunFolder(folder)
     choices = config.get("choices") or {}
     record["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | record["model"]
@@ -328,8 +323,6 @@ def has_predictions(run: RunFolder) -> bool:
 
 def write_metrics_and_report(run: RunFolder) -> dict[str, Any]:
     """Write metrics.json and report.html from the table of predictions, and return the content of metrics.json."""
-    from etude.reports import run_report
-
     write_metrics(run)
     run_report.write_report(run)
     return run.metrics
@@ -337,9 +330,6 @@ def write_metrics_and_report(run: RunFolder) -> dict[str, Any]:
 
 def complete_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     """Compute metrics, write the report and log to the trackers for a run whose predictions are on disk."""
-    from etude.loggers.base import tracked
-    from etude.loggers.finished_run import FinishedRun
-
     result = write_metrics_and_report(run)
     with tracked(build_loggers(config, run.path)) as trackers:
         for tracker in trackers:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from etude.config.compose import plain_config as plain
-from etude.config.stored import place_overrides, stored_config
+from etude.config.stored import flat, place_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
 from etude.files.lock import RUN, Lock
-from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder
+from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder, monitored_score
 from etude.system import streams
-from etude.system.distributed import agreed, dated, first, folder_name, refuse_process_count, refuse_stray_ranks
+from etude.system.distributed import (
+    agreed,
+    dated,
+    first,
+    folder_name,
+    refuse_process_count,
+    refuse_several_processes,
+    refuse_stray_ranks,
+)
 from etude.system.machine import provide_home
 
 log = logging.getLogger(__name__)
@@ -25,6 +33,8 @@ SWEEP_OUTPUTS = (
     *(MULTIRUN, JOBS, "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
     *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
 )
+NEW, BEGUN, FINISHED = "new", "begun", "finished"  # states of a run in its folder
+FOLDER_KEYS = ("sweep", "resume")  # keys of a config that select the folder of a run and do not describe the run
 _locks: dict[str, Any] = {}  # locks of the run folders that this process writes, by absolute path
 
 
@@ -185,6 +195,81 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
         if not resume and not trained and not any(path.exists() for path in traces):
             discard(folder)
         raise
+
+
+def run_state(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the state of the run in a folder.
+
+    Args:
+        folder: The run's folder.
+        config: The resolved config.
+
+    Returns:
+        `new`; `begun` if there is a checkpoint to resume from; or `finished`.
+
+    Raises:
+        UserError: The folder contains a run of another config.
+    """
+    run = RunFolder(folder)
+    if not run.is_finished and not run.is_resumable:
+        return NEW
+    stored = run.config if run.config_path.is_file() else None
+    different = [] if stored is None else _different_keys(stored, config)
+    if stored is None or different:
+        keys = f": {', '.join(different[:3])}" if different else ""
+        raise UserError(
+            f"{os.path.relpath(folder)}: contains a run of another config{keys}; set another folder of the sweep with "
+            "hydra.sweep.dir=..., or use the overrides of the existing run"
+        )
+    return FINISHED if run.is_finished else BEGUN
+
+
+def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys with different values, without keys that only select a folder."""
+    a, b = (flat({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
+    return [key for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)]
+
+
+def run_composed(composed: Any, folder: Path) -> float | None:
+    """Run a composed config in its folder, and print its results.
+
+    Jobs of Étude's own launcher are single runs. A multirun job comes from another launcher.
+
+    Args:
+        composed: The config as Hydra composed it.
+        folder: The run's folder.
+
+    Returns:
+        The monitored validation score, which a search optimises; None if there are no results.
+
+    Raises:
+        UserError: The config or the data are invalid.
+        RunError: Training failed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    config, resume = checked(composed, folder)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        try:
+            refuse_several_processes(config["trainer"])
+            state = run_state(folder, config)
+        except UserError:
+            discard(folder)
+            raise
+        if first():
+            claim(folder, resume or state != NEW)
+        if state == FINISHED:
+            log.info("%s: is finished", os.path.relpath(folder))
+            return monitored_score(RunFolder(folder))
+        resume = state == BEGUN
+    if not run_in_folder(config, folder, resume):
+        return None
+    from etude.reports.comparison.compare import show  # heavy: numpy
+
+    show([folder])
+    log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
+    return monitored_score(RunFolder(folder))
 
 
 def advice(folder: Path) -> str:

@@ -24,20 +24,6 @@ from etude.runs.folder import RunFolder
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-
-ROWS = {
-    "label": [
-        "macro_f1",
-        "macro_precision",
-        "macro_recall",
-        "accuracy",
-        "weighted_f1",
-        "weighted_precision",
-        "weighted_recall",
-    ],
-    "scalar": ["spearman", "pearson", "ccc", "r2", "mse", "mae", "rmse"],
-}
-"""Order of a report's metrics. Micro scores equal accuracy for single labels, and are named in its row."""
 CALIBRATION = {"nll": "Negative log-likelihood (nats)", "brier": "Brier score (0 to 2)",
                "ece": "Expected calibration error (10 equal bins)"}  # fmt: skip
 AGREEMENT = {"bias": "Mean residual", "sd": "Standard deviation of residuals",
@@ -92,7 +78,7 @@ def _part(target: dict[str, Any], split: str, disjoint: bool) -> dict[str, Any]:
     """One table of metrics: a row per metric, network and baselines side by side."""
     part = target["splits"][split]
     rows = []
-    for metric in ROWS[target["kind"]] if part["scores"] else ():
+    for metric in formatting.METRIC_ORDER[target["kind"]] if part["scores"] else ():
         title = formatting.NAMES[metric] + (" (= micro precision, recall, F1)" if metric == "accuracy" else "")
         error = metric in LOWER_IS_BETTER
         others = [(b["scores"][metric], b["difference"][metric]) for b in part["baselines"].values()]

@@ -10,8 +10,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from etude.errors import UserError
 from etude.runs import schemas
 
@@ -46,6 +44,8 @@ def _parse(path: Path) -> Any:
     Raises:
         ValueError: The file cannot be read. The message has one line.
     """
+    import yaml  # heavy for every start of the command line
+
     try:
         text = path.read_text("utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

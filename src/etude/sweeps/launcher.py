@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import current_config, plain_config
 from etude.config.overrides import parse_overrides, quote_value
-from etude.config.stored import flat
 from etude.errors import UserError
+from etude.experiment.start import FINISHED, run_state
 from etude.files import os_errors, ownership
 from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, Job, JobTable
@@ -24,67 +24,6 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext
     from omegaconf import DictConfig
-
-
-NEW, BEGUN, FINISHED = "new", "begun", "finished"
-
-
-def refuse_processes(trainer: Mapping[str, Any]) -> None:
-    """Refuse a trainer of several processes, unless Slurm has started them.
-
-    Lightning would start the second process with the whole sweep's command, and each would train another config.
-
-    Args:
-        trainer: The config's.
-
-    Raises:
-        UserError: It wants several.
-    """
-    devices = trainer.get("devices", 1)
-    alone = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
-    if alone and trainer.get("strategy", "auto") == "auto":
-        return
-    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
-        return
-    raise UserError(
-        "trainer: in a sweep by this launcher each job has one process; leave hydra/launcher out, or take "
-        "hydra/launcher=submitit_slurm on a cluster"
-    )
-
-
-def standing(folder: Path, config: Mapping[str, Any]) -> str:
-    """How far a run of this config has come in this folder.
-
-    Args:
-        folder: The job's.
-        config: Its resolved config.
-
-    Returns:
-        `new`, `begun` where there is a checkpoint to go on from, or `finished`.
-
-    Raises:
-        UserError: A run of another config is there.
-    """
-    run = RunFolder(folder)
-    if not run.is_finished and not run.is_resumable:
-        return NEW
-    stored = run.config if run.config_path.is_file() else None
-    if stored is None or (other := _differing(_flat(stored), _flat(config))):
-        what = f": {', '.join(other[:3])}" if stored is not None else ""
-        raise UserError(
-            f"{os.path.relpath(folder)}: holds a run of another config{what}; give the sweep another folder by "
-            "hydra.sweep.dir=..., or the overrides that it was begun with"
-        )
-    return FINISHED if run.is_finished else BEGUN
-
-
-def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """Values by dotted keys; what says how a sweep is run, and not what, is left out."""
-    return flat({str(key): value for key, value in config.items() if key not in ("sweep", "resume")})
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return [key for key in {**one, **other} if one.get(key, ...) != other.get(key, ...)]
 
 
 OURS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.job.num", "hydra.job.id")
@@ -211,7 +150,7 @@ def _job(
         job.seconds = known.seconds if job.found else None
     elif not fault:  # another launcher may have run it
         try:
-            job.found = standing(folder, plain) == FINISHED
+            job.found = run_state(folder, plain) == FINISHED
         except UserError as error:
             job.reason = str(error)
     if job.found:

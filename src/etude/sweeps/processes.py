@@ -56,7 +56,6 @@ MODULES = (
     "etude.data.sources.demo",
     "etude.reports.comparison.compare",
     "etude.reports.run_report",
-    "etude.sweeps.callback",
     "etude.tasks.targets",
 )
 

@@ -87,6 +87,29 @@ def refuse_process_count(trainer: Mapping[str, Any]) -> None:
         raise UserError(message if first() or launcher not in ("torchrun", "srun") else "")
 
 
+def refuse_several_processes(trainer: Mapping[str, Any]) -> None:
+    """Refuse a trainer of several processes in a job of a sweep, unless Slurm has started them.
+
+    Lightning would start the second process with the whole sweep's command, and each would train another config.
+
+    Args:
+        trainer: Settings of the trainer.
+
+    Raises:
+        UserError: The trainer has several processes.
+    """
+    devices = trainer.get("devices", 1)
+    single = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
+    if single and trainer.get("strategy", "auto") == "auto":
+        return
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
+        return
+    raise UserError(
+        "trainer: in a sweep by this launcher each job has one process; leave hydra/launcher out, or take "
+        "hydra/launcher=submitit_slurm on a cluster"
+    )
+
+
 def processes(trainer: Mapping[str, Any]) -> int | None:
     """Return how many processes a trainer wants over all nodes; None where that depends on the machine.
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from etude.config.stored import flat
 from etude.errors import UserError
+from etude.evaluation.formatting import METRIC_ORDER
 from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
-from etude.reports.run_report import ROWS
 
 PARTS = ("test", "val")
 FORMATS = ("csv", "md", "tex", "html")
@@ -86,7 +86,7 @@ def layout(runs: Sequence[ComparedRun], wish: CompareOptions) -> tuple[Labels, L
     elif wrong := [metric for metric in metrics if metric in OF_CLASSES]:
         raise UserError(f"metric={','.join(wrong)}: is of a class; add rows=class, or take macro_{wrong[0]}")
     elif "metric" in asked and not metrics:
-        metrics = (*ROWS["label"], *ROWS["scalar"])
+        metrics = (*METRIC_ORDER["label"], *METRIC_ORDER["scalar"])
     if len(metrics) > 1 and "metric" not in asked:
         cols = (*cols, "metric")
     return rows, cols, metrics
