@@ -1,4 +1,4 @@
-"""Which errors are the end of memory or of a disk, and what is said of them."""
+"""Tests of error messages for exhausted memory and full disks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ def allocator() -> Exception:
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), allocator(), RuntimeError("std::bad_alloc")]
 )
-def test_settings_that_take_memory_are_named_with_their_values(
-    error: Exception, config: Callable[..., dict[str, Any]]
-) -> None:
+def test_message_names_options_with_their_values(error: Exception, config: Callable[..., dict[str, Any]]) -> None:
     given = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
     assert memory_message(error, given, RUN, training=True) == (
         "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 compensates for "
@@ -42,7 +40,7 @@ def test_settings_that_take_memory_are_named_with_their_values(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_named_by_its_folder(number: int) -> None:
+def test_message_names_the_folder_of_a_full_disk(number: int) -> None:
     message = memory_message(OSError(number, "No space left", "elsewhere/last.ckpt"), {}, RUN, training=True)
     assert message == "elsewhere: the disk is full or a quota is exceeded (No space left); free some space"
     message = memory_message(OSError(number, "No space left"), {}, RUN, training=True)
@@ -51,5 +49,5 @@ def test_a_full_disk_is_named_by_its_folder(number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EACCES, "no"), ValueError("x")])
-def test_other_errors_are_left_alone(error: Exception) -> None:
+def test_other_errors_have_no_message(error: Exception) -> None:
     assert memory_message(error, {}, RUN, training=True) is None
