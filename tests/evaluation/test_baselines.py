@@ -1,4 +1,4 @@
-"""The baselines are scikit-learn's, in the target's own values, and blind to rows without a label."""
+"""Tests of the constant and the linear baseline."""
 
 import numpy as np
 import pytest
@@ -39,25 +39,24 @@ def test_constant_baseline() -> None:
         constant_baseline([None, None], "label")
 
 
-def test_ridge_is_the_one_that_validation_likes_best() -> None:
+def test_ridge_penalty_has_the_best_validation_score() -> None:
     (x, y), (x_val, y_val) = data(), data(30, seed=1)
     rivals = [make_pipeline(StandardScaler(), Ridge(alpha=a)).fit(x, y) for a in PENALTIES]
     best = min(rivals, key=lambda model: np.mean((model.predict(x_val) - y_val) ** 2))
     np.testing.assert_allclose(fit_linear_baseline(x, y, x_val, y_val, "scalar").predict(x_val), best.predict(x_val))
-    shifted = fit_linear_baseline(
-        x, y, x_val, np.full(30, y.mean()) + np.arange(30) * 1e-9, "scalar"
-    )  # selects the strongest penalty
+    flat = np.full(30, y.mean()) + np.arange(30) * 1e-9  # selects the strongest penalty
+    shifted = fit_linear_baseline(x, y, x_val, flat, "scalar")
     assert shifted[-1].alpha == PENALTIES[-1]
 
 
-def test_rows_without_label_have_no_influence() -> None:
+def test_rows_without_label_are_ignored() -> None:
     (x, y), (x_val, y_val) = data(), data(30, seed=1)
     holes, junk = np.concatenate([y, [np.nan] * 5]), np.concatenate([x, np.full((5, 6), 1e6)])
     expected = fit_linear_baseline(x, y, x_val, y_val, "scalar").predict(x_val)
     np.testing.assert_allclose(fit_linear_baseline(junk, holes, x_val, y_val, "scalar").predict(x_val), expected)
 
 
-def test_classes_come_back_by_name() -> None:
+def test_predictions_are_class_names() -> None:
     (x, y), (x_val, y_val) = data(), data(30, seed=1)
     names, names_val = (np.where(v > np.median(y), "loud", "soft").astype(object) for v in (y, y_val))
     names[3] = None
@@ -68,7 +67,7 @@ def test_classes_come_back_by_name() -> None:
     assert np.mean(pred == names_val) > 0.7
 
 
-def test_one_class_is_a_constant_and_no_validation_takes_the_middle() -> None:
+def test_one_class_gives_a_constant_and_no_validation_the_middle_penalty() -> None:
     x, y = data()
     only = fit_linear_baseline(x, ["rock"] * 79 + [None], x, ["jazz"] * 80, "label")
     assert only.predict(x[:2]).tolist() == ["rock", "rock"]

@@ -1,4 +1,4 @@
-"""The record of a run says why a commit is unknown."""
+"""Tests of the reason of an unknown commit in the record of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from etude.experiment import provenance
 
 
-def test_a_missing_git_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reason_is_missing_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_state() == {"commit": None, "dirty": None, "reason": "git is not installed"}
 
@@ -31,7 +31,7 @@ def test_a_missing_git_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         (subprocess.CalledProcessError(1, "git", stderr=""), "git ended with status 1"),
     ],
 )
-def test_what_git_says_is_the_reason(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reason_is_the_error_of_git(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
@@ -40,7 +40,7 @@ def test_what_git_says_is_the_reason(error: Exception, reason: str, monkeypatch:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_a_folder_without_repository_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reason_is_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state()["reason"].startswith("not a git repository")

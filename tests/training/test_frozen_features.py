@@ -154,7 +154,9 @@ def test_cache_that_would_change_the_training_is_refused(
 ) -> None:
     backbone = [override for override in overrides if override.startswith("backbone")] or ["backbone=cnn"]
     overrides = [*COMPLETE_CLIPS, *backbone, "transfer=probe", transfer(config, tmp_path, *backbone), *overrides]
-    overrides = [override for override in overrides if override != "transfer=probe" or "transfer=last_k" not in overrides]
+    overrides = [
+        override for override in overrides if override != "transfer=probe" or "transfer=last_k" not in overrides
+    ]
     composed = config(*overrides)
     data = few(composed)
     learner = build_learner(composed, data)
