@@ -25,11 +25,10 @@ import etude
 from etude.audio.decode import decode
 from etude.data.sources.demo import collection
 from etude.demo import neighbours
-from etude.demo.neighbours import Near, embedded, library, members
-from etude.demo.page import Parts
+from etude.demo.neighbours import EmbeddingKey, NeighbourSearch, embed_clips, load_library, split_rows
+from etude.demo.page import DemoContent
 from etude.demo.predictor import RefusedSound
-from etude.demo.server import DemoOptions
-from etude.demo.server import parts as made
+from etude.demo.server import DemoOptions, load_content
 from etude.errors import DataError
 from etude.inference.tables import predicted
 from etude.inspection.clips import InspectedRun
@@ -50,9 +49,9 @@ def folder(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 
 @pytest.fixture(scope="module")
-def parts(folder: Path) -> Parts:
-    """What the page is made of, in this process."""
-    return made(DemoOptions(folder, device="cpu", seconds=60))
+def content(folder: Path) -> DemoContent:
+    """Content of the page, in this process."""
+    return load_content(DemoOptions(folder, device="cpu", seconds=60))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def process(folder: Path, parts: Parts, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+def process(folder: Path, content: DemoContent, temporary: Path) -> Iterator[subprocess.Popen[str]]:
     """The real command; it starts beside the first tests."""
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder)]
     started = subprocess.Popen(
@@ -103,86 +102,90 @@ def served(process: subprocess.Popen[str], temporary: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def copied(folder: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied(folder: Path, content: DemoContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run with its embeddings, which tests may change."""
-    assert parts.near.library.x.size  # which wrote them
+    assert content.neighbours.library.x.size  # which wrote them
     home = tmp_path_factory.mktemp("copied") / "run"
     return shutil.copytree(folder, home, ignore=shutil.ignore_patterns("errors", "report.html"))
 
 
 @pytest.mark.usefixtures("process")
-def test_embeddings_are_those_of_evaluation(folder: Path, parts: Parts) -> None:
+def test_embeddings_are_those_of_evaluation(folder: Path, content: DemoContent) -> None:
     run = InspectedRun(folder)
     table = run.predictions()
     assert table is not None
     test = table[table["split"] == "test"].set_index("id")
-    rows = members(run, "test")
-    x = embedded(run, parts.ear.model, parts.ear.plan, rows)
+    rows = split_rows(run, "test")
+    x = embed_clips(run, content.predictor.model, content.predictor.plan, rows)
     known = embeddings(test.loc[run.pack.index["id"].iloc[rows]])
     assert len(rows) == len(test) and np.abs(x - known).max() < 1e-4
 
 
-def test_the_nearest_are_those_of_scikit_learn(parts: Parts, sounds: Path) -> None:
-    told = parts.ear.hear(sounds / "song.mp3")
-    assert told.said.embedding is not None
-    reference = NearestNeighbors(n_neighbors=6, algorithm="brute").fit(parts.near.library.x.astype(np.float64))
-    distances, rows = reference.kneighbors(told.said.embedding[None].astype(np.float64))
-    found = parts.near.find(told.said.embedding)
+def test_the_nearest_are_those_of_scikit_learn(content: DemoContent, sounds: Path) -> None:
+    result = content.predictor.predict(sounds / "song.mp3")
+    assert result.prediction.embedding is not None
+    reference = NearestNeighbors(n_neighbors=6, algorithm="brute").fit(content.neighbours.library.x.astype(np.float64))
+    distances, rows = reference.kneighbors(result.prediction.embedding[None].astype(np.float64))
+    found = content.neighbours.find(result.prediction.embedding)
     assert [row for row, _ in found] == rows[0].tolist()
     np.testing.assert_allclose([distance for _, distance in found], distances[0], rtol=1e-9)
-    own = parts.near.library.x[7]
-    assert parts.near.find(own)[0] == (7, 0.0) and "the same sound" in parts.near.words(parts.near.find(own))
-    assert "is a guess" in parts.near.words(parts.near.find(own + 100))
+    own = content.neighbours.library.x[7]
+    found = content.neighbours.find(own)
+    assert found[0] == (7, 0.0) and "the same sound" in content.neighbours.sentence(found)
+    assert "is a guess" in content.neighbours.sentence(content.neighbours.find(own + 100))
 
 
 def test_embeddings_are_kept_for_the_checkpoint_and_the_clips(
-    copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    copied: Path, content: DemoContent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, path, run = parts.ear, copied / neighbours.EMBEDDINGS, InspectedRun(copied)
-    assert path.is_file() and len(parts.near.library.x) == 116
+    predictor, path, run = content.predictor, copied / neighbours.EMBEDDINGS, InspectedRun(copied)
+    assert path.is_file() and len(content.neighbours.library.x) == 116
     with monkeypatch.context() as patch:
-        patch.setattr(type(ear.model), "predict", None)  # it is not asked
-        again = library(run, ear.model, ear.plan)
-        assert np.array_equal(again.x, parts.near.library.x) and again.what == "training" and not again.why
+        patch.setattr(type(predictor.model), "predict", None)  # it is not asked
+        again = load_library(run, predictor.model, predictor.plan)
+        assert np.array_equal(again.x, content.neighbours.library.x) and again.what == "training" and not again.why
     with np.load(path) as kept:
-        key = neighbours.Key(str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist()))
-    assert neighbours.read(copied, key) is not None
+        key = EmbeddingKey(str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist()))
+    assert neighbours.read_embeddings(copied, key) is not None
     assert all(
-        neighbours.read(copied, other) is None for other in (key._replace(checkpoint="x"), key._replace(ids=("a",)))
+        neighbours.read_embeddings(copied, other) is None
+        for other in (key._replace(checkpoint="x"), key._replace(ids=("a",)))
     )
     path.write_bytes(path.read_bytes()[:2000])
-    assert neighbours.read(copied, key) is None
-    assert np.allclose(library(run, ear.model, ear.plan).x, parts.near.library.x, atol=1e-6)
-    assert neighbours.read(copied, key) is not None
+    assert neighbours.read_embeddings(copied, key) is None
+    assert np.allclose(load_library(run, predictor.model, predictor.plan).x, content.neighbours.library.x, atol=1e-6)
+    assert neighbours.read_embeddings(copied, key) is not None
     assert not list(copied.glob(".*.part"))
 
 
 def test_a_folder_that_cannot_be_written_is_said(
-    tmp_path: Path, parts: Parts, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, content: DemoContent, caplog: pytest.LogCaptureFixture
 ) -> None:
-    neighbours.write(tmp_path / "nowhere", neighbours.Key("a", "b", ("c",)), parts.near.library.x)
+    neighbours.write_embeddings(tmp_path / "nowhere", EmbeddingKey("a", "b", ("c",)), content.neighbours.library.x)
     assert "nowhere: cannot be written" in caplog.text and "computed anew the next time" in caplog.text
 
 
 def test_without_the_data_it_says_what_is_compared_instead(
-    copied: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    copied: Path, content: DemoContent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(self: InspectedRun) -> None:
         raise DataError("music/: there is no such folder")
 
     monkeypatch.setattr(InspectedRun, "pack", property(gone))
-    found = library(InspectedRun(copied), parts.ear.model, parts.ear.plan)
+    found = load_library(InspectedRun(copied), content.predictor.model, content.predictor.plan)
     assert found.what == "validation and test" and len(found.x) == 80 and not found.files
     assert "there is no such folder" in found.why and "the clips that the run was judged on" in found.why
-    page = Near(found, parts.ear.model.front, parts.ear.model.columns).page(found.x[0])
+    page = NeighbourSearch(found, content.predictor.model.front, content.predictor.model.columns).section(found.x[0])
     assert page.count("No player: its sound is not at hand") == 6 and "there is no such folder" in page
 
 
 def test_a_checkpoint_alone_is_enough(folder: Path, tmp_path: Path) -> None:
-    alone = made(DemoOptions(shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt"), device="cpu"))
+    checkpoint = shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
+    alone = load_content(DemoOptions(checkpoint, device="cpu"))
     assert alone.about.name == "alone.ckpt" and not alone.about.scores and not alone.examples
     assert "Nothing is known here of how well it does" in alone.about.limits[0]
-    assert alone.near.find(np.zeros(16)) == [] and "A checkpoint alone knows no clips" in alone.near.page(np.zeros(16))
+    assert alone.neighbours.find(np.zeros(16)) == []
+    assert "A checkpoint alone knows no clips" in alone.neighbours.section(np.zeros(16))
 
 
 @pytest.mark.parametrize(
@@ -192,17 +195,17 @@ def test_a_checkpoint_alone_is_enough(folder: Path, tmp_path: Path) -> None:
         ("broken.mp3", "This sound cannot be heard: it cannot be decoded"),
     ],
 )
-def test_what_is_no_sound_is_one_sentence(name: str, said: str, parts: Parts, sounds: Path) -> None:
+def test_what_is_no_sound_is_one_sentence(name: str, said: str, content: DemoContent, sounds: Path) -> None:
     with pytest.raises(RefusedSound, match=re.escape(said)) as error:
-        parts.ear.hear(sounds / name)
+        content.predictor.predict(sounds / name)
     assert str(sounds) not in str(error.value)
 
 
-def test_without_captum_a_sentence(parts: Parts, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = parts.ear.hear(sounds / "song.mp3")
-    assert "Integrated gradients for" in parts.looked.page(told, 0, "genre")
+def test_without_captum_a_sentence(content: DemoContent, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = content.predictor.predict(sounds / "song.mp3")
+    assert "Integrated gradients for" in content.attributions.section(result, 0, "genre")
     monkeypatch.setitem(sys.modules, "captum", None)
-    page = parts.looked.page(told, 0, "genre")
+    page = content.attributions.section(result, 0, "genre")
     assert "Attributions need captum" in page and "What the network hears." in page
 
 
@@ -251,14 +254,14 @@ def page(browser: Any, served: str, request: pytest.FixtureRequest) -> Iterator[
 
 
 @pytest.mark.parametrize("page", [(1280, "light"), (390, "dark")], indirect=True, ids=str)
-def test_a_sound_is_heard_compared_and_explained(page: Any, served: str, parts: Parts, sounds: Path) -> None:
-    assert page.title() == f"{parts.about.name} · Étude"
+def test_a_sound_is_heard_compared_and_explained(page: Any, served: str, content: DemoContent, sounds: Path) -> None:
+    assert page.title() == f"{content.about.name} · Étude"
     assert page.locator(".scores li").count() == 4 and page.locator("article.clip audio").count() == 3
     page.set_input_files("input[type=file]", str(sounds / STRANGE))
     page.locator("#heard").wait_for()
     assert page.locator("#heard h2").inner_text() == STRANGE and page.locator("#heard h2 b").count() == 0
 
-    row = predicted(parts.ear.model, sounds / "song.mp3").files.iloc[0]
+    row = predicted(content.predictor.model, sounds / "song.mp3").files.iloc[0]
     rows = page.locator(".bars dl div")
     said = {rows.nth(k).locator("dt").inner_text(): rows.nth(k).locator("data").get_attribute("value")
             for k in range(rows.count())}  # fmt: skip
@@ -273,9 +276,10 @@ def test_a_sound_is_heard_compared_and_explained(page: Any, served: str, parts: 
     assert page.locator("#heard .when").first.inner_text() == "at 0:25"
 
     page.locator(".near").wait_for()
-    told = parts.ear.hear(sounds / "song.mp3")
-    assert told.said.embedding is not None
-    titles = [parts.near.library.table["title"].iloc[row] for row, _ in parts.near.find(told.said.embedding)]
+    result = content.predictor.predict(sounds / "song.mp3")
+    assert result.prediction.embedding is not None
+    table = content.neighbours.library.table
+    titles = [table["title"].iloc[row] for row, _ in content.neighbours.find(result.prediction.embedding)]
     assert page.locator(".near h3").all_inner_texts() == titles
     assert page.locator(".near audio").count() == 6 and page.locator(".near a[href^='https://creativecommons']").count()
 
@@ -291,7 +295,7 @@ def test_a_sound_is_heard_compared_and_explained(page: Any, served: str, parts: 
 
 
 def test_a_bad_sound_is_a_message_and_the_next_one_is_heard(
-    page: Any, parts: Parts, sounds: Path, temporary: Path
+    page: Any, content: DemoContent, sounds: Path, temporary: Path
 ) -> None:
     for name, said in (("silent.wav", "it is silent"), ("broken.mp3", "it cannot be decoded")):
         page.set_input_files("input[type=file]", str(sounds / name))
@@ -303,5 +307,5 @@ def test_a_bad_sound_is_a_message_and_the_next_one_is_heard(
     page.locator("#heard").wait_for()
     assert page.locator(".etude [role=alert]").count() == 0
     page.get_by_role("button", name="Hear this").first.click()
-    page.locator("#heard h2", has_text=parts.examples[0].name).wait_for()
+    page.locator("#heard h2", has_text=content.examples[0].name).wait_for()
     assert list(temporary.glob("etude-demo-*/*/sound.wav"))  # in the folder that is removed at the end

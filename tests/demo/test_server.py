@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from etude.cli.demo import GRADIO_MISSING, main, parse
-from etude.demo.predictor import Limits, bars
+from etude.demo.predictor import UploadLimits, bars
 from etude.demo.server import ending_by_signal, listening, upload_folder
 from etude.errors import UserError
 from etude.inference.engine import FilePrediction
@@ -105,7 +105,7 @@ def test_second_interrupt_does_not_stop_the_removal(monkeypatch: pytest.MonkeyPa
 
 
 def test_limits_are_known_before_a_sound_is_decoded(tmp_path: Path) -> None:
-    limits = Limits(1, 60)
+    limits = UploadLimits(1, 60)
     assert limits.words == "up to 1 MB and 1 min"
     path = tmp_path / "quiet.flac"  # two hours in a few kB
     soundfile.write(path, np.zeros(7200 * 8000, np.int16), 8000)

@@ -27,7 +27,7 @@ from etude.errors import UserError
 from etude.evaluation.measure import compute_metrics
 from etude.export import formats, parity_check
 from etude.export.graph import INPUTS, Graph
-from etude.export.parity_check import Trial, values
+from etude.export.parity_check import ParityCheck, values
 from etude.inference.engine import predict
 from etude.inference.model import Model
 from etude.runs.folder import find_weights
@@ -117,7 +117,7 @@ def test_a_program_is_loaded_by_torch_alone(exported: Path, model: Model, clips:
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (truth,) = Trial.of(model, [sound]).said
+    (truth,) = ParityCheck.of(model, [sound]).outputs
     for name, value in json.loads(done.stdout).items():
         np.testing.assert_allclose(value, [truth[name]] * 3, atol=1e-4)
 
@@ -202,9 +202,9 @@ def test_nothing_is_kept_of_a_file_that_says_something_else(
 
 
 def test_a_difference_that_is_no_number_is_one() -> None:
-    assert parity_check.judged("a", {"embedding": 1e-6, "genre": 9e-4}) == "embedding 1e-06, genre 9e-04"
+    assert parity_check.agreement_text("a", {"embedding": 1e-6, "genre": 9e-4}) == "embedding 1e-06, genre 9e-04"
     with pytest.raises(UserError, match="its genre is nan off"):
-        parity_check.judged("a", {"embedding": 0.0, "genre": float("nan")})
+        parity_check.agreement_text("a", {"embedding": 0.0, "genre": float("nan")})
 
 
 def test_a_network_of_images_is_exported_by_its_frames(

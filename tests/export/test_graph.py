@@ -15,7 +15,7 @@ from etude.backbones import efficientat
 from etude.config.compose import conf_dir
 from etude.export import formats
 from etude.export.graph import Graph, traced
-from etude.export.parity_check import Trial, batch
+from etude.export.parity_check import ParityCheck, batch
 from etude.inference.model import Model
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
@@ -41,7 +41,7 @@ class Case:
     model: Model
     graph: Graph
     says: dict[str, formats.Says]
-    trial: Trial
+    trial: ParityCheck
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -64,7 +64,7 @@ def case(
     sounds = [
         decode(path, model.front.rate)[: round(n * model.front.rate)] for path, n in zip(clips, seconds, strict=False)
     ]
-    return Case(model, graph, says, Trial.of(model, sounds))
+    return Case(model, graph, says, ParityCheck.of(model, sounds))
 
 
 def test_files_say_what_the_network_says_of_clips_of_any_length(case: Case) -> None:
@@ -77,7 +77,7 @@ def test_files_say_what_the_network_says_of_clips_of_any_length(case: Case) -> N
 def test_what_stands_behind_a_clip_changes_nothing(case: Case) -> None:
     if not case.graph.ragged:
         pytest.skip("its clips have one length")
-    x, lengths = batch(case.trial.given)
+    x, lengths = batch(case.trial.inputs)
     for says in case.says.values():
         plain = says(x, lengths)
         for row, n in zip(x, lengths, strict=True):
@@ -95,10 +95,10 @@ def test_clips_of_another_length_than_a_graph_can_have_are_not_judged(case: Case
 
 
 def test_what_is_said_tells_clips_apart(case: Case) -> None:
-    z = np.stack([one["embedding"] for one in case.trial.said])
+    z = np.stack([one["embedding"] for one in case.trial.outputs])
     assert np.ptp(z, axis=0).max() > 1e-2
-    assert {one["genre"].shape for one in case.trial.said} == {(3,)}
-    assert {one["energy"].shape for one in case.trial.said} == {()}
+    assert {one["genre"].shape for one in case.trial.outputs} == {(3,)}
+    assert {one["energy"].shape for one in case.trial.outputs} == {()}
 
 
 def test_frames_are_rounded_to_what_packs_hold(model: Model, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.synthetic_runs import CLASSES, predictions, record
 from etude.evaluation.measure import compute_metrics
 from etude.evaluation.verdict import verdict
 from etude.export import model_card
-from etude.export.model_card import File, card
+from etude.export.model_card import ExportedFile, card
 
 STRANGE = "a *b* <script>x</script> | `c` [d](javascript:e) $f$\n# g"
 ABOUT: dict[str, Any] = {
@@ -44,7 +44,9 @@ def metrics(told: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def text(told: dict[str, Any], metrics: dict[str, Any]) -> str:
-    return card(ABOUT, [File("model.onnx", 1_234_567, "embedding 1e-06")], "clips of the run's data", told, metrics)
+    return card(
+        ABOUT, [ExportedFile("model.onnx", 1_234_567, "embedding 1e-06")], "clips of the run's data", told, metrics
+    )
 
 
 def test_the_hub_reads_its_head(text: str, metrics: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.inspection import attention_rollout, attribution
+from etude.inspection import attribution
 from etude.training.build import load_learner
 from etude.training.learner import Learner
 
@@ -83,11 +83,11 @@ def test_grad_cam_is_what_its_paper_says(cnn: Learner) -> None:
 
 def test_attention_is_that_of_the_block(ast: Learner) -> None:
     x, lengths = frames(ast, 60), torch.tensor([60])
-    with torch.no_grad(), attention_rollout.attending(ast.backbone) as blocks:
+    with torch.no_grad(), attribution.recorded_attention(ast.backbone) as blocks:
         whole = ast.backbone(x, lengths)
     assert len(blocks) == 2
     for block in blocks:
-        weights = attention_rollout.weights(block)
+        weights = attribution.attention_weights(block)
         count = block.x.shape[1]
         assert weights.shape == (1, block.module.num_heads, count, count)
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
@@ -99,10 +99,10 @@ def test_attention_is_that_of_the_block(ast: Learner) -> None:
 
 def test_what_is_hidden_gets_no_attention(ast: Learner) -> None:
     x, lengths = frames(ast, 60).repeat(2, 1, 1), torch.tensor([60, 30])
-    with torch.no_grad(), attention_rollout.attending(ast.backbone) as blocks:
+    with torch.no_grad(), attribution.recorded_attention(ast.backbone) as blocks:
         ast.backbone(x, lengths)
     assert blocks[0].mask is not None
-    weights = attention_rollout.weights(blocks[0])
+    weights = attribution.attention_weights(blocks[0])
     hidden = ~blocks[0].mask[:, 0, 0]
     assert hidden.any()
     assert float(weights.masked_select(hidden[:, None, None]).abs().max().detach()) == 0
@@ -111,16 +111,16 @@ def test_what_is_hidden_gets_no_attention(ast: Learner) -> None:
 
 def test_rollout_is_the_product_of_all_blocks(ast: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     x, lengths = frames(ast, 60), torch.tensor([60])
-    with torch.no_grad(), attention_rollout.attending(ast.backbone) as blocks:
+    with torch.no_grad(), attribution.recorded_attention(ast.backbone) as blocks:
         ast.backbone(x, lengths)
     product = torch.eye(blocks[0].x.shape[1])
     for block in blocks:
-        product = (0.5 * torch.eye(len(product)) + 0.5 * attention_rollout.weights(block)[0].mean(0)) @ product
+        product = (0.5 * torch.eye(len(product)) + 0.5 * attribution.attention_weights(block)[0].mean(0)) @ product
     backbone: Any = ast.backbone
     own = backbone.patches.tokens.shape[1]
     row = product[own:].mean(0) if backbone.mean else product[: backbone.read].mean(0)
-    monkeypatch.setattr(attention_rollout, "ROWS", 7)  # in pieces as well
-    flow = attention_rollout.flow(backbone, x, lengths)
+    monkeypatch.setattr(attribution, "ROWS", 7)  # in pieces as well
+    flow = attribution.attention_rollout(backbone, x, lengths)
     assert flow is not None
     torch.testing.assert_close(flow.grid.flatten(), row[own:].detach())
     assert flow.own + float(flow.grid.sum()) == pytest.approx(1, abs=1e-5)
@@ -132,7 +132,7 @@ def test_looking_leaves_nothing_behind(ast: Learner, cnn: Learner) -> None:
         x, lengths = frames(network), torch.tensor([50])
         with torch.no_grad():
             before = network.backbone(x, lengths)
-        attention_rollout.flow(network.backbone, x, lengths)
+        attribution.attention_rollout(network.backbone, x, lengths)
         if (maps := attribution.last_maps(network, x)) is not None:
             attribution.grad_cam(attribution.score(network, "genre", 0), maps[1], x, 2)
         with torch.no_grad():
@@ -140,7 +140,7 @@ def test_looking_leaves_nothing_behind(ast: Learner, cnn: Learner) -> None:
         for module in network.modules():
             assert not module._forward_hooks and not module._forward_pre_hooks and not module._backward_hooks
     assert attribution.last_maps(ast, frames(ast)) is None
-    assert attention_rollout.flow(cnn.backbone, frames(cnn), lengths) is None
+    assert attribution.attention_rollout(cnn.backbone, frames(cnn), lengths) is None
 
 
 def test_a_bounded_value_is_explained_where_it_is(make_run: Make) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -169,6 +170,12 @@ class AST(Backbone):
     def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
         """As of every backbone; what a clip does not have is hidden from the others' tokens by a new mask."""
         return State.of(*super().together(values, lengths))
+
+    def token_weights(self, count: int) -> Tensor:
+        """Return the weight of each of `count` tokens of a whole clip in the embedding (count,), of sum 1."""
+        weights = torch.zeros(count)
+        weights[slice(self.patches.tokens.shape[1], None) if self.mean else slice(self.read)] = 1
+        return weights / weights.sum()
 
     def for_export(self) -> Self:
         """Return a copy whose tokens are always masked."""

@@ -88,6 +88,10 @@ class Backbone(nn.Module):
             state = self.step(step, state)
         return self.end(state)
 
+    def reversed_modules(self) -> Sequence[nn.Module]:
+        """Return the modules that read a clip from its end."""
+        return ()
+
     def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
         """One state of clips that went through the first steps alone.
 

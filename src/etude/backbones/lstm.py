@@ -9,6 +9,7 @@ sequences and leaves padding out by itself, so there they are packed; both give 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -109,6 +110,10 @@ class LSTM(Backbone):
         copy = super().for_export()
         copy.packed = False
         return copy
+
+    def reversed_modules(self) -> Sequence[nn.Module]:
+        """Return the LSTMs of the backward direction."""
+        return list(self.backward_)
 
     def layers(self) -> list[nn.Module]:
         """Trainable parts from input to output; the read-out, where it learns, belongs to the last."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.demo.neighbours import Near, members
+from etude.demo.neighbours import NeighbourSearch, split_rows
 from etude.errors import UserError
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, plural, span
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from etude.inspection.clips import InspectedRun
 
 
+log = logging.getLogger(__name__)
+COUNT = 3  # examples
+
+
 @dataclass
-class About:
-    """The top of the page.
+class NetworkDescription:
+    """Top of the page.
 
     Args:
         name: Of the run, or of its checkpoint.
@@ -42,13 +46,28 @@ class About:
     limits: list[str] = field(default_factory=list)
 
 
-def about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
-    """What is known of a network.
+@dataclass(frozen=True)
+class Example:
+    """Example clip.
+
+    Args:
+        name: Its title.
+        path: Its sound.
+        card: Credit, labels and player on the page.
+    """
+
+    name: str
+    path: Path
+    card: dict[str, Any]
+
+
+def about(model: Model, plan: WindowPlan, folder: Path | None) -> NetworkDescription:
+    """Describe a network.
 
     Args:
         model: The network.
         plan: How sounds are cut for it.
-        folder: Of its run; none for a checkpoint alone.
+        folder: Folder of its run; None for a checkpoint alone.
 
     Raises:
         UserError: A file of the run is damaged, or does not hold what a run writes.
@@ -65,7 +84,40 @@ def about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
         ) from error
 
 
-def _about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
+def home(run: Path, checkpoint: Path) -> Path | None:
+    """Return the run folder of a checkpoint; None where it lies in none."""
+    folder = run if run.is_dir() else run_of(checkpoint.resolve())
+    return folder if RunFolder(folder).config_path.is_file() else None
+
+
+def examples(run: InspectedRun | None, near: NeighbourSearch) -> list[Example]:
+    """Return clips of the test part, of different classes first; none where their sound is missing.
+
+    Args:
+        run: The run; None for a checkpoint alone.
+        near: Search that makes the card of a clip.
+    """
+    if run is None or not near.library.files:
+        return []
+    try:
+        table = run.pack.index.iloc[split_rows(run, "test")].reset_index(drop=True)
+        known = files(run.data.source)
+    except (UserError, OSError) as error:
+        log.warning("no examples: %s", error)
+        return []
+    found: list[Example] = []
+    for row in clip_frames.random_clips(table, near.columns.targets, 3 * COUNT, 0):
+        about = table.iloc[row]
+        file = known.get(str(about["id"]))
+        card = near.card(about, file)
+        if file is not None and card["sound"]:
+            found.append(Example(card["credit"].get("title") or card["id"], file.under(near.front), card))
+        if len(found) == COUNT:
+            break
+    return found
+
+
+def _about(model: Model, plan: WindowPlan, folder: Path | None) -> NetworkDescription:
     run = RunFolder(folder) if folder else None
     record = _content(run.record_path) if run else {}
     metrics = _content(run.metrics_path) if run else {}
@@ -75,7 +127,7 @@ def _about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
     of = f", trained on {plural(trained['clips'], 'clip')}" if "clips" in trained else ""
     lead = f"{kind}{of}{' of ' + data['title'] if of and data.get('title') else ''}."
     disjoint = bool(data.get("disjoint", False))
-    found = About(str(record.get("name") or name_of(model.checkpoint)), lead)
+    found = NetworkDescription(str(record.get("name") or name_of(model.checkpoint)), lead)
     for name, target in metrics.get("targets", {}).items():
         if name in model.columns.targets:
             found.scores.append(_scored(name, target, disjoint))
@@ -94,12 +146,6 @@ def _about(model: Model, plan: WindowPlan, folder: Path | None) -> About:
     if data.get("note") and any((about or {}).get("note") for about in record.get("targets", {}).values()):
         found.limits.append(str(data["note"]))
     return found
-
-
-def home(run: Path, checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint is of, where it lies in one."""
-    folder = run if run.is_dir() else run_of(checkpoint.resolve())
-    return folder if RunFolder(folder).config_path.is_file() else None
 
 
 def _scored(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]:
@@ -128,49 +174,3 @@ def _content(path: Path) -> dict[str, Any]:
         return read_mapping(path)
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as JSON; take the file away, or from where it is whole") from error
-
-
-log = logging.getLogger(__name__)
-COUNT = 3
-
-
-@dataclass(frozen=True)
-class Example:
-    """A clip.
-
-    Args:
-        name: What it is called.
-        path: Its sound.
-        card: What the page says of it: whose it is, its labels, and a player.
-    """
-
-    name: str
-    path: Path
-    card: dict[str, Any]
-
-
-def examples(run: InspectedRun | None, near: Near) -> list[Example]:
-    """Clips of the test part, of different classes first; none where their sound is not at hand.
-
-    Args:
-        run: The run; none for a checkpoint alone.
-        near: Which knows what is said of a clip.
-    """
-    if run is None or not near.library.files:
-        return []
-    try:
-        table = run.pack.index.iloc[members(run, "test")].reset_index(drop=True)
-        known = files(run.data.source)
-    except (UserError, OSError) as error:
-        log.warning("no examples: %s", error)
-        return []
-    found: list[Example] = []
-    for row in clip_frames.random_clips(table, near.columns.targets, 3 * COUNT, 0):
-        about = table.iloc[row]
-        file = known.get(str(about["id"]))
-        card = near.card(about, file)
-        if file is not None and card["sound"]:
-            found.append(Example(card["credit"].get("title") or card["id"], file.under(near.front), card))
-        if len(found) == COUNT:
-            break
-    return found

@@ -23,7 +23,7 @@ from etude.inference.windows import Window, WindowPlan, crops_of
 from etude.reports.clip_frames import ClipFile, files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
-from etude.reports.maps.projection import NoMap
+from etude.reports.maps.projection import ProjectionError
 from etude.reports.maps.quality import nearest
 from etude.reports.worst_errors import CREDIT, credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
@@ -35,15 +35,18 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+BATCH = 32  # clips that are embedded at a time
+COUNT, SAMPLE = 6, 2000  # clips that are shown; clips whose own neighbours give the usual distance
+ALONE = "A checkpoint alone knows no clips; with the folder of its run, those of its training are compared here."
 
 
-class Key(NamedTuple):
-    """What embeddings depend on.
+class EmbeddingKey(NamedTuple):
+    """Identity of stored embeddings.
 
     Args:
         checkpoint: SHA-256 of the checkpoint.
-        frames: Of all frames of the pack.
-        ids: Of the clips, in order.
+        frames: SHA-256 of all frames of the pack.
+        ids: Ids of the clips, in order.
     """
 
     checkpoint: str
@@ -51,41 +54,16 @@ class Key(NamedTuple):
     ids: tuple[str, ...]
 
 
-def read(folder: Path, key: Key) -> np.ndarray | None:
-    """The embeddings (n, D), float32, that were kept of these clips; none where others were, or the file is damaged."""
-    try:
-        with np.load(folder / EMBEDDINGS, allow_pickle=False) as kept:
-            same = (str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist())) == key
-            x = kept["x"] if same else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return x if x is not None and x.dtype == np.float32 and x.ndim == 2 and len(x) == len(key.ids) else None
-
-
-def write(folder: Path, key: Key, x: np.ndarray) -> None:
-    """Keep embeddings, whole or not at all; a folder that cannot be written to is said, and ends nothing."""
-    try:
-        with replacing(folder / EMBEDDINGS) as draft, draft.open("wb") as file:
-            np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
-    except (OSError, UserError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        log.warning("%s: cannot be written (%s); the embeddings are computed anew the next time", folder, reason)
-
-
-LIBRARY_BATCH = 32
-ALONE = "A checkpoint alone knows no clips; with the folder of its run, those of its training are compared here."
-
-
 @dataclass
-class Library:
+class ClipLibrary:
     """Clips with their embeddings.
 
     Args:
         table: A row for each clip, with `id` and what is known of it (n rows).
         x: Embeddings (n, D), float32.
-        files: Where the sound of a clip is, by its id.
-        what: What clips these are.
-        why: Why these and no others, or why there are none; often empty.
+        files: File of each clip, by its id.
+        what: Splits of these clips.
+        why: Reason for these clips, or why there are none; often empty.
     """
 
     table: pd.DataFrame
@@ -95,106 +73,22 @@ class Library:
     why: str = ""
 
 
-def library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Library:
-    """The clips of the training part; where the data is not there, those that the run has predicted.
-
-    Args:
-        run: The run; none for a checkpoint alone.
-        model: Its network.
-        plan: How it hears a clip.
-    """
-    import pandas as pd
-
-    nothing = Library(pd.DataFrame({"id": []}), np.empty((0, 0), np.float32), {}, why=ALONE)
-    if run is None:
-        return nothing
-    try:
-        return _trained(run, model, plan)
-    except (UserError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        log.warning("%s: the clips of its training are not at hand (%s)", run.folder, reason)
-        nothing.why = f"The clips of the training part are not at hand ({reason})"
-    try:
-        table = run.predictions()
-        if table is None:
-            nothing.why += f", and the run has no {PREDICTIONS}."
-            return nothing
-        x = embeddings(table)
-    except (UserError, NoMap) as error:
-        nothing.why += f", and its predictions are of no use here: {error}"
-        return nothing
-    finite = np.isfinite(x).all(1)
-    why = f"{nothing.why}; these are the clips that the run was judged on, whose sound is not at hand either."
-    return Library(table[finite].reset_index(drop=True), x[finite].astype(np.float32), {}, "validation and test", why)
-
-
-def members(run: InspectedRun, part: str) -> np.ndarray:
-    """Rows of the run's pack that were in a part.
-
-    Raises:
-        UserError: The run does not say which clips were where, or none of them is in its data.
-    """
-    path = run.files.split_path
-    if not path.is_file():
-        raise UserError(f"{path}: cannot be read as a table of id and split")
-    ids = {clip for clip, known in run.files.split.items() if known == part}
-    rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
-    if not len(rows):
-        raise UserError(f"{path}: none of its clips of the part {part} is in the data")
-    return rows
-
-
-def embedded(run: InspectedRun, model: Model, plan: WindowPlan, rows: np.ndarray) -> np.ndarray:
-    """Embeddings of clips of the pack (n, D), float32, as evaluation has them."""
-    found: list[np.ndarray] = []
-
-    def batches() -> Iterator[list[Window]]:
-        for start in range(0, len(rows), LIBRARY_BATCH):
-            some = rows[start : start + LIBRARY_BATCH]
-            clips = (np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in some)
-            yield [Window(0.0, 0.0, crops_of(clip, plan)) for clip in clips]
-
-    for batch in track(
-        batches(),
-        -(-len(rows) // LIBRARY_BATCH),
-        "Embeddings of the training part",
-        f"batches of {LIBRARY_BATCH} clips",
-    ):
-        found += [z for z, _ in model.predict(batch)]
-    return np.stack(found).astype(np.float32)
-
-
-def _trained(run: InspectedRun, model: Model, plan: WindowPlan) -> Library:
-    rows = members(run, "train")
-    table = run.pack.index.iloc[rows].reset_index(drop=True)
-    key = Key(model.sha256, str(run.pack.manifest["sha256"]), tuple(table["id"].astype(str)))
-    x = read(run.folder, key)
-    if x is None:
-        x = embedded(run, model, plan, rows)
-        write(run.folder, key, x)
-    finite = np.isfinite(x).all(1)
-    return Library(table[finite].reset_index(drop=True), x[finite], files(run.data.source))
-
-
-COUNT, SAMPLE = 6, 2000  # clips that are shown; clips whose own neighbours say what is near
-
-
-class Near:
-    """Finds them.
+class NeighbourSearch:
+    """Search for the clips that are nearest to a sound.
 
     Args:
         library: Clips with their embeddings.
-        front: Which says what file of a clip is heard.
-        columns: What is known of a clip.
+        front: Front end, which decides which file of a clip is played.
+        columns: Columns of the predictions.
     """
 
-    def __init__(self, library: Library, front: FrontEnd, columns: PredictionColumns) -> None:
+    def __init__(self, library: ClipLibrary, front: FrontEnd, columns: PredictionColumns) -> None:
         self.library, self.front, self.columns = library, front, columns
         self.usual = _usual(library.x)
-        self._beginning = lru_cache(maxsize=64)(beginning)
+        self._excerpt = lru_cache(maxsize=64)(_beginning)
 
     def find(self, embedding: np.ndarray, count: int = COUNT) -> list[tuple[int, float]]:
-        """Rows of the nearest clips and their Euclidean distances, nearest first; of equally near ones the first.
+        """Return rows of the nearest clips and their Euclidean distances, nearest first; equally near ones in order.
 
         Args:
             embedding: Of the sound (D,).
@@ -207,8 +101,8 @@ class Near:
         order = np.argsort(distances, kind="stable")[:count]
         return [(int(row), float(distances[row])) for row in order]
 
-    def page(self, embedding: np.ndarray) -> str:
-        """The part of the page."""
+    def section(self, embedding: np.ndarray) -> str:
+        """Return the nearest clips as a section of the page."""
         found = self.find(embedding)
         table, files = self.library.table, self.library.files
         ids = [str(table["id"].iloc[row]) for row, _ in found]
@@ -217,11 +111,11 @@ class Near:
                 self.card(table.iloc[row], files.get(clip)) | {"distance": distance}
                 for clip, (row, distance) in zip(ids, found, strict=True)
             ],
-            what=self.library.what, why=self.library.why, count=len(self.library.x), words=self.words(found),
+            what=self.library.what, why=self.library.why, count=len(self.library.x), words=self.sentence(found),
         )  # fmt: skip
 
-    def words(self, found: list[tuple[int, float]]) -> str:
-        """How near the nearest is, among what is near here."""
+    def sentence(self, found: list[tuple[int, float]]) -> str:
+        """Return a sentence on the distance of the nearest clip, beside usual distances."""
         if not found or self.usual is None:
             return ""
         first, share = found[0][1], float((self.usual <= found[0][1]).mean())
@@ -236,13 +130,13 @@ class Near:
         return f"{here}; half of these clips have their own nearest within {number(float(np.median(self.usual)))}."
 
     def card(self, about: pd.Series, file: ClipFile | None) -> dict[str, Any]:
-        """What is said of a clip: its name, whose it is, its labels, and its sound as the address of itself.
+        """Return what the page shows of a clip: its name, credit, labels, and sound as a data URI.
 
         Args:
             about: Its row in a table of clips.
             file: Its sound, where it is at hand.
         """
-        sound, encoded, why = self._heard(file)
+        sound, encoded, why = self._sound(file)
         known = {key: about[key] for key in CREDIT if key in about.index}
         said = {key: str(value) for key, value in known.items() if value == value and value}
         return {
@@ -250,12 +144,10 @@ class Near:
             "labels": self._labels(about),
         }  # fmt: skip
 
-    def _heard(self, file: ClipFile | None) -> tuple[str, bool, str]:
+    def _sound(self, file: ClipFile | None) -> tuple[str, bool, str]:
         if file is None:
             return "", False, "its sound is not at hand"
-        return (
-            self._beginning(file.under(self.front)) if file.is_sound else ("", False, "the data are frames, no sound")
-        )
+        return self._excerpt(file.under(self.front)) if file.is_sound else ("", False, "the data are frames, no sound")
 
     def _labels(self, about: Any) -> list[tuple[str, str]]:
         found = []
@@ -266,8 +158,111 @@ class Near:
         return found
 
 
-def beginning(path: Path) -> tuple[str, bool, str]:
-    """The beginning of a sound as the address of itself, whether it was encoded anew, and why there is none."""
+def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> ClipLibrary:
+    """Return the clips of the training part; where the data is not there, those that the run has predicted.
+
+    Args:
+        run: The run; None for a checkpoint alone.
+        model: Its network.
+        plan: How clips are cut for it.
+    """
+    import pandas as pd
+
+    nothing = ClipLibrary(pd.DataFrame({"id": []}), np.empty((0, 0), np.float32), {}, why=ALONE)
+    if run is None:
+        return nothing
+    try:
+        return _training_clips(run, model, plan)
+    except (UserError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        log.warning("%s: the clips of its training are not at hand (%s)", run.folder, reason)
+        nothing.why = f"The clips of the training part are not at hand ({reason})"
+    try:
+        table = run.predictions()
+        if table is None:
+            nothing.why += f", and the run has no {PREDICTIONS}."
+            return nothing
+        x = embeddings(table)
+    except (UserError, ProjectionError) as error:
+        nothing.why += f", and its predictions are of no use here: {error}"
+        return nothing
+    finite = np.isfinite(x).all(1)
+    why = f"{nothing.why}; these are the clips that the run was judged on, whose sound is not at hand either."
+    table = table[finite].reset_index(drop=True)
+    return ClipLibrary(table, x[finite].astype(np.float32), {}, "validation and test", why)
+
+
+def split_rows(run: InspectedRun, part: str) -> np.ndarray:
+    """Return rows of the run's pack that were in a split.
+
+    Raises:
+        UserError: The run does not say which clips were where, or none of them is in its data.
+    """
+    path = run.files.split_path
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read as a table of id and split")
+    ids = {clip for clip, known in run.files.split.items() if known == part}
+    rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
+    if not len(rows):
+        raise UserError(f"{path}: none of its clips of the part {part} is in the data")
+    return rows
+
+
+def embed_clips(run: InspectedRun, model: Model, plan: WindowPlan, rows: np.ndarray) -> np.ndarray:
+    """Return embeddings of clips of the pack (n, D), float32, as evaluation computes them."""
+    found: list[np.ndarray] = []
+
+    def batches() -> Iterator[list[Window]]:
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            clips = (np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in some)
+            yield [Window(0.0, 0.0, crops_of(clip, plan)) for clip in clips]
+
+    for batch in track(
+        batches(),
+        -(-len(rows) // BATCH),
+        "Embeddings of the training part",
+        f"batches of {BATCH} clips",
+    ):
+        found += [z for z, _ in model.predict(batch)]
+    return np.stack(found).astype(np.float32)
+
+
+def read_embeddings(folder: Path, key: EmbeddingKey) -> np.ndarray | None:
+    """Read the stored embeddings (n, D), float32; None where they are of other clips, or the file is damaged."""
+    try:
+        with np.load(folder / EMBEDDINGS, allow_pickle=False) as kept:
+            same = (str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist())) == key
+            x = kept["x"] if same else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return x if x is not None and x.dtype == np.float32 and x.ndim == 2 and len(x) == len(key.ids) else None
+
+
+def write_embeddings(folder: Path, key: EmbeddingKey, x: np.ndarray) -> None:
+    """Store embeddings, completely or not at all; a folder that cannot be written to is only a warning."""
+    try:
+        with replacing(folder / EMBEDDINGS) as draft, draft.open("wb") as file:
+            np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
+    except (OSError, UserError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.warning("%s: cannot be written (%s); the embeddings are computed anew the next time", folder, reason)
+
+
+def _training_clips(run: InspectedRun, model: Model, plan: WindowPlan) -> ClipLibrary:
+    rows = split_rows(run, "train")
+    table = run.pack.index.iloc[rows].reset_index(drop=True)
+    key = EmbeddingKey(model.sha256, str(run.pack.manifest["sha256"]), tuple(table["id"].astype(str)))
+    x = read_embeddings(run.folder, key)
+    if x is None:
+        x = embed_clips(run, model, plan, rows)
+        write_embeddings(run.folder, key, x)
+    finite = np.isfinite(x).all(1)
+    return ClipLibrary(table[finite].reset_index(drop=True), x[finite], files(run.data.source))
+
+
+def _beginning(path: Path) -> tuple[str, bool, str]:
+    """Return the beginning of a sound as a data URI, whether it was encoded anew, and why there is none."""
     try:
         sound, kept = sound_uri(path)
     except Exception:  # one bad file must not end the page
@@ -276,7 +271,7 @@ def beginning(path: Path) -> tuple[str, bool, str]:
 
 
 def _usual(x: np.ndarray) -> np.ndarray | None:
-    """How far clips have their own nearest (m,), of a sample that is always the same; none for a single clip."""
+    """Return distances of clips to their own nearest (m,), of a fixed sample; None for a single clip."""
     if len(x) < 2:
         return None
     some = x[np.sort(np.random.default_rng(0).permutation(len(x))[:SAMPLE])].astype(np.float64)

@@ -21,17 +21,144 @@ from etude.inference.page import file_section, hertz
 from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 
+log = logging.getLogger(__name__)
 CLASSES = 10  # of a label that have a bar
+MB = 1 << 20  # bytes, as the browser's part of gradio counts them
+PATIENCE = 20  # seconds that ffprobe gets to find a length
+HEAD = 512  # bytes that are read to recognise a text
+BATCH = 32  # windows in a batch
 
 
-def bars(said: FilePrediction, columns: PredictionColumns) -> list[dict[str, Any]]:
-    """A bar for each class of a label, the most probable first, and for each scalar in its range.
+@dataclass(frozen=True)
+class UploadLimits:
+    """Limits of a sound.
+
+    Args:
+        megabytes: The largest file, in MB.
+        seconds: The longest sound, in s.
+    """
+
+    megabytes: float
+    seconds: float
+
+    @property
+    def words(self) -> str:
+        """Both limits as text."""
+        return f"up to {self.megabytes:g} MB and {duration(self.seconds).removesuffix(' 00 s')}"
+
+    def refuse(self, path: Path) -> str:
+        """Return why a file is refused before it is decoded; "" where it is accepted."""
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return "This sound is no longer here; drop it once more."
+        if not size:
+            return "This file is empty, 0 bytes."
+        if size > self.megabytes * MB:
+            return f"This file has {size / MB:.1f} MB; this page takes {self.words}."
+        if is_text(path):
+            return "This file is a text, and no sound."
+        return self.too_long(seconds_of(path) or 0.0)
+
+    def too_long(self, seconds: float) -> str:
+        """Return why a sound is too long; "" where it is not."""
+        if seconds <= self.seconds:
+            return ""
+        return f"This sound is {duration(seconds)} long; this page takes {self.words}."
+
+
+class RefusedSound(Exception):
+    """Reason why a sound cannot be predicted, as one sentence for the page."""
+
+
+@dataclass
+class PredictionResult:
+    """Prediction of a sound, with its windows."""
+
+    prediction: FilePrediction
+    file: WindowedFile
+
+    def decisive_window(self, columns: PredictionColumns) -> int:
+        """Return the index of the window that agrees most clearly with the prediction of the whole sound.
+
+        Of a label it is the one in which the class of the whole is most probable, of a scalar the furthest from the
+        middle of its range; the first target counts.
+        """
+        name, spec = next(iter(columns.targets.items()))
+
+        def clarity(values: list[float] | None) -> float:
+            if values is None:  # silent
+                return -1.0
+            window, whole = columns.split(values)[name], columns.split(self.prediction.values or [])[name]
+            if spec["kind"] == "label":
+                return float(window[max(range(len(whole)), key=whole.__getitem__)])
+            return abs(float(window[0]) - (spec["low"] + spec["high"]) / 2)
+
+        every = [clarity(values) for *_, values in self.prediction.windows]
+        return max(range(len(every)), key=every.__getitem__)
+
+
+class Predictor:
+    """Predictor of sounds, one at a time.
+
+    Args:
+        model: The network.
+        plan: How sounds are cut for it.
+        limits: Limits of a sound.
+    """
+
+    def __init__(self, model: Model, plan: WindowPlan, limits: UploadLimits) -> None:
+        self.model, self.plan, self.limits = model, plan, limits
+        self._cached = lru_cache(maxsize=4)(self._predict)  # the last sounds, of which several things are shown
+
+    def predict(self, path: Path) -> PredictionResult:
+        """Predict a sound.
+
+        Raises:
+            RefusedSound: It is too large or too long, silent, empty, or no sound.
+        """
+        if why := self.limits.refuse(path):
+            raise RefusedSound(why)
+        return self._cached(path, path.stat().st_mtime_ns)
+
+    def _predict(self, path: Path, modified: int) -> PredictionResult:
+        file = load_windows((path, self.plan), None)
+        if why := self.limits.too_long(file.seconds):
+            raise RefusedSound(why)
+        windows = [(window, list(window.crops)) for window in file.windows]
+        try:
+            (prediction,) = engine.predict_windows(self.model, [file], BATCH)
+        except Exception as error:  # the memory of a GPU may be full; the page goes on
+            log.warning("%s: the network failed", path.name, exc_info=True)
+            raise RefusedSound(f"The network failed on this sound: {' '.join(str(error).split())[:200]}") from error
+        if prediction.reason:
+            raise RefusedSound(f"This sound cannot be heard: it {_verb(prediction.reason)}.")
+        for window, crops in windows:
+            window.crops = crops  # which prediction drops
+        return PredictionResult(prediction, file)
+
+    def section(self, result: PredictionResult, name: str) -> str:
+        """Return the prediction of a sound as a section of the page.
+
+        Args:
+            result: The prediction.
+            name: Name of the sound.
+        """
+        prediction, columns = result.prediction, self.model.columns
+        shown = preview((prediction.path, self.model.front))
+        drawn = plots(prediction, columns) if len(prediction.windows) > 1 else []  # one window has no lines over time
+        file = file_section(prediction, shown, drawn, columns, hertz(self.model.front)) | {"name": name, "folder": ""}
+        return load_template("demo_heard.html.j2").render(file=file, bars=bars(prediction, columns))
+
+
+def bars(prediction: FilePrediction, columns: PredictionColumns) -> list[dict[str, Any]]:
+    """Return a bar for each class of a label, the most probable first, and for each scalar in its range.
 
     Returns:
         Groups with `title`; `rows` of `name`, `value`, `share` of the bar, and of a scalar the `ends` of its range; and
         `rest`, how many classes have no bar, with the sum of their probabilities.
     """
-    values = columns.split(said.values or [])
+    values = columns.split(prediction.values or [])
     found: list[dict[str, Any]] = []
     scalars: list[dict[str, Any]] = []
     for name, spec in columns.targets.items():
@@ -51,51 +178,13 @@ def bars(said: FilePrediction, columns: PredictionColumns) -> list[dict[str, Any
     return found
 
 
-MB = 1 << 20  # bytes, as the browser's part of gradio counts them
-PATIENCE = 20  # seconds that ffprobe gets to find a length
-HEAD = 512  # bytes by which a text is known
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is taken.
-
-    Args:
-        megabytes: The largest file, in MB.
-        seconds: The longest sound, in s.
-    """
-
-    megabytes: float
-    seconds: float
-
-    @property
-    def words(self) -> str:
-        """Both, for the page."""
-        return f"up to {self.megabytes:g} MB and {duration(self.seconds).removesuffix(' 00 s')}"
-
-    def refuse(self, path: Path) -> str:
-        """Why a file is not taken, before it is decoded; "" where it may be."""
-        try:
-            size = path.stat().st_size
-        except OSError:
-            return "This sound is no longer here; drop it once more."
-        if not size:
-            return "This file is empty, 0 bytes."
-        if size > self.megabytes * MB:
-            return f"This file has {size / MB:.1f} MB; this page takes {self.words}."
-        if is_text(path):
-            return "This file is a text, and no sound."
-        return self.long(seconds_of(path) or 0.0)
-
-    def long(self, seconds: float) -> str:
-        """Why a sound is too long; "" where it is not."""
-        if seconds <= self.seconds:
-            return ""
-        return f"This sound is {duration(seconds)} long; this page takes {self.words}."
+def window_labels(result: PredictionResult) -> list[str]:
+    """Return the times of the windows of a sound."""
+    return [f"{clock(start)} – {clock(end)}" for start, end, _ in result.prediction.windows]
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file begins as a text: among these are playlists, by which a decoder would open other files."""
+    """Return whether a file begins as a text; playlists are texts, by which a decoder would open other files."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     try:
@@ -108,10 +197,10 @@ def is_text(path: Path) -> bool:
 
 
 def seconds_of(path: Path) -> float | None:
-    """How long a sound says it is, in s, without decoding it: a small file may hold days of silence.
+    """Read the length of a sound in s without decoding it: a small file may hold days of silence.
 
     Returns:
-        Its length; None where nothing that is installed can tell.
+        Its length; None where nothing that is installed can read it.
     """
     import soundfile
 
@@ -134,100 +223,7 @@ def seconds_of(path: Path) -> float | None:
         return None
 
 
-log = logging.getLogger(__name__)
-BATCH = 32  # windows at a time
-
-
-class RefusedSound(Exception):
-    """A sound of which nothing can be said; the message is one sentence for the page."""
-
-
-@dataclass
-class PredictionResult:
-    """What was said of a sound, and the windows in which it was heard."""
-
-    said: FilePrediction
-    heard: WindowedFile
-
-    def decisive(self, columns: PredictionColumns) -> int:
-        """The window that speaks most clearly for what is said of the whole sound.
-
-        Of a label that is the one in which the class of the whole is most probable, of a scalar the furthest from the
-        middle of its range; the first target counts.
-        """
-        name, spec = next(iter(columns.targets.items()))
-
-        def clear(values: list[float] | None) -> float:
-            if values is None:  # silent
-                return -1.0
-            one, whole = columns.split(values)[name], columns.split(self.said.values or [])[name]
-            if spec["kind"] == "label":
-                return float(one[max(range(len(whole)), key=whole.__getitem__)])
-            return abs(float(one[0]) - (spec["low"] + spec["high"]) / 2)
-
-        every = [clear(values) for *_, values in self.said.windows]
-        return max(range(len(every)), key=every.__getitem__)
-
-
-class Predictor:
-    """Hears sounds with a network; one at a time.
-
-    Args:
-        model: The network.
-        plan: How sounds are cut for it.
-        limits: What is taken.
-    """
-
-    def __init__(self, model: Model, plan: WindowPlan, limits: Limits) -> None:
-        self.model, self.plan, self.limits = model, plan, limits
-        self._told = lru_cache(maxsize=4)(self._judged)  # the last sounds: what is asked of one after the other
-
-    def hear(self, path: Path) -> PredictionResult:
-        """What is said of a sound.
-
-        Raises:
-            Refused: It is too large or too long, silent, empty, or no sound.
-        """
-        if why := self.limits.refuse(path):
-            raise RefusedSound(why)
-        return self._told(path, path.stat().st_mtime_ns)
-
-    def _judged(self, path: Path, modified: int) -> PredictionResult:
-        heard = load_windows((path, self.plan), None)
-        if why := self.limits.long(heard.seconds):
-            raise RefusedSound(why)
-        windows = [(window, list(window.crops)) for window in heard.windows]
-        try:
-            (said,) = engine.predict_windows(self.model, [heard], BATCH)
-        except Exception as error:  # the memory of a GPU may be full; the page goes on
-            log.warning("%s: the network failed", path.name, exc_info=True)
-            raise RefusedSound(f"The network failed on this sound: {' '.join(str(error).split())[:200]}") from error
-        if said.reason:
-            raise RefusedSound(f"This sound cannot be heard: it {_verb(said.reason)}.")
-        for window, crops in windows:
-            window.crops = crops  # which judging lets go of
-        return PredictionResult(said, heard)
-
-    def page(self, told: PredictionResult, name: str) -> str:
-        """What is said of a sound as a part of the page.
-
-        Args:
-            told: What was said.
-            name: What the sound is called.
-        """
-        said, columns = told.said, self.model.columns
-        shown = preview((said.path, self.model.front))
-        drawn = plots(said, columns) if len(said.windows) > 1 else []  # one window has no lines over time
-        file = file_section(said, shown, drawn, columns, hertz(self.model.front)) | {"name": name, "folder": ""}
-        return load_template("demo_heard.html.j2").render(file=file, bars=bars(said, columns))
-
-
-def moments(told: PredictionResult) -> list[str]:
-    """The windows of a sound by their times."""
-    return [f"{clock(start)} – {clock(end)}" for start, end, _ in told.said.windows]
-
-
 def _verb(reason: str) -> str:
-    """A reason as the end of a sentence that begins with "it"."""
+    """Return a reason as the end of a sentence that begins with "it"."""
     text = reason.rstrip(".")
     return text if text.split(" ")[0] in ("is", "has", "holds", "cannot", "gives") else f"fails: {text}"

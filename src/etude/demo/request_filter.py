@@ -23,7 +23,35 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+log = logging.getLogger(__name__)
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+API, FILE = "/gradio_api", "/gradio_api/file="
+UPLOAD, JOIN = f"{API}/upload", f"{API}/queue/join"
+SESSION = r"[A-Za-z0-9_-]{1,64}"
+# path and query of what gradio answers; other queries are ignored, as one names files from which a page is restored
+GET = {
+    r"/|/config|/favicon\.ico|/robots\.txt|/manifest\.json|/(?:assets|static|svelte)/.*": "",
+    r"/theme\.css": r"v=\w{1,100}",
+    rf"{API}/app_id|{API}/heartbeat/{SESSION}|{FILE}/.+": "",
+    rf"{API}/queue/data": f"session_hash={SESSION}",
+}
+PROGRESS = f"{API}/upload_progress"
+MAX_CALL, MAX_TEXT = 64 << 10, 1000  # bytes of a call; characters of one of its inputs
+POLICY = "; ".join((
+    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:", "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data: blob:", "media-src 'self' data: blob:", "font-src 'self' data:",
+    "connect-src 'self' data: blob:", "worker-src 'self' blob:", "object-src 'none'", "base-uri 'self'",
+    "form-action 'self'", "frame-ancestors 'none'",
+))  # fmt: skip
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+NOT_FOUND = "There is no such page."
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -99,51 +127,6 @@ def origin_problem(headers: Headers, path: str) -> str:
         )
         return "" if is_link and path == "/" else refused
     return ""
-
-
-def _values(headers: Headers, name: bytes) -> list[str]:
-    return [value.decode("latin-1").strip() for key, value in headers if key.lower() == name]
-
-
-def _name(host: str) -> str:
-    """Return a Host header without its port and brackets, lower case."""
-    return re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]").lower()
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None
-
-
-log = logging.getLogger(__name__)
-API, FILE = "/gradio_api", "/gradio_api/file="
-UPLOAD, JOIN = f"{API}/upload", f"{API}/queue/join"
-SESSION = r"[A-Za-z0-9_-]{1,64}"
-# path and query of what gradio answers; other queries are ignored, as one names files from which a page is restored
-GET = {
-    r"/|/config|/favicon\.ico|/robots\.txt|/manifest\.json|/(?:assets|static|svelte)/.*": "",
-    r"/theme\.css": r"v=\w{1,100}",
-    rf"{API}/app_id|{API}/heartbeat/{SESSION}|{FILE}/.+": "",
-    rf"{API}/queue/data": f"session_hash={SESSION}",
-}
-PROGRESS = f"{API}/upload_progress"
-MAX_CALL, MAX_TEXT = 64 << 10, 1000  # bytes of a call; characters of one of its inputs
-POLICY = "; ".join((
-    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:", "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:", "media-src 'self' data: blob:", "font-src 'self' data:",
-    "connect-src 'self' data: blob:", "worker-src 'self' blob:", "object-src 'none'", "base-uri 'self'",
-    "form-action 'self'", "frame-ancestors 'none'",
-))  # fmt: skip
-HEADERS = {
-    "content-security-policy": POLICY,
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-NOT_FOUND = "There is no such page."
 
 
 class Gate:
@@ -251,6 +234,22 @@ def checked_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Uplo
             raise malformed
     kept = {"data": values, "fn_index": index, "trigger_id": trigger, "session_hash": session, "event_data": None}
     return json.dumps(kept).encode()
+
+
+def _values(headers: Headers, name: bytes) -> list[str]:
+    return [value.decode("latin-1").strip() for key, value in headers if key.lower() == name]
+
+
+def _name(host: str) -> str:
+    """Return a Host header without its port and brackets, lower case."""
+    return re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]").lower()
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
 
 
 def _file(value: object, uploads: Uploads) -> dict[str, Any]:

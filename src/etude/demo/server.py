@@ -17,34 +17,41 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from etude.demo.predictor import MB, Limits
-from etude.demo.request_filter import host_rules, is_loopback
+from etude.demo.about import about, examples, home
+from etude.demo.neighbours import NeighbourSearch, load_library
+from etude.demo.page import AttributionView, DemoContent, head, page, theme
+from etude.demo.predictor import MB, Predictor, UploadLimits
+from etude.demo.request_filter import Gate, host_rules, is_loopback
 from etude.demo.uploads import Uploads
 from etude.errors import UserError
+from etude.inference.model import Model
+from etude.inspection.clips import InspectedRun
 from etude.reports.comparison.runs import printable
 from etude.runs.folder import find_weights
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from etude.demo.page import Parts
 
-
+log = logging.getLogger(__name__)
 FIRST_PORT, LAST_PORT = 7860, 7959  # ports that are tried
+MAX_CONNECTIONS = 256
+ENDED = "ended; what was dropped on the page is deleted"
+ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass
 class DemoOptions:
-    """What is to be served.
+    """Options of the demo.
 
     Args:
         run: A run folder, or a checkpoint.
-        host: Where the page can be reached from.
-        port: Its port; none: the first that is free.
+        host: Address at which the page is served.
+        port: Its port; None: the first that is free.
         limit: The largest sound, in MB.
         seconds: The longest sound, in s.
-        device: Where the network is.
-        browser: Whether one is opened.
+        device: Device of the network.
+        browser: Whether a browser is opened.
     """
 
     run: Path
@@ -56,37 +63,31 @@ class DemoOptions:
     browser: bool = True
 
 
-log = logging.getLogger(__name__)
-MAX_CONNECTIONS = 256
-ENDED = "ended; what was dropped on the page is deleted"
-ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-
-
 def serve(wish: DemoOptions) -> None:
     """Serve the page until Ctrl-C, which returns, or SIGTERM, which raises SystemExit.
 
     Args:
-        wish: What is to be served, and where.
+        wish: The options.
 
     Raises:
-        UserError: There is no such run, its network hears no sound, or the port is in use.
+        UserError: There is no such run, its network does not take sound, or the port is in use.
         SystemExit: With status 143 after SIGTERM or SIGHUP.
     """
-    with ending_by_signal(), listening(wish.host, wish.port) as door, upload_folder() as home:
+    with ending_by_signal(), listening(wish.host, wish.port) as listener, upload_folder() as folder:
         # gradio serves files of these two folders: the uploads, and a cache that stays empty
-        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": str(home), "GRADIO_EXAMPLES_CACHE": str(home)})
-        uploads = Uploads(home, int(wish.limit * MB))
-        made = parts(wish)
-        app = application(made, wish, uploads)
-        host, port = door.getsockname()[:2]
+        os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": str(folder), "GRADIO_EXAMPLES_CACHE": str(folder)})
+        uploads = Uploads(folder, int(wish.limit * MB))
+        content = load_content(wish)
+        app = application(content, wish, uploads)
+        host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         if not is_loopback(wish.host):
             log.warning("host=%s: anyone who can reach this machine can use it", wish.host)
-        print(f"{printable(made.about.name)}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
+        print(f"{printable(content.about.name)}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
         if wish.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
             Thread(target=webbrowser.open, args=[address], daemon=True).start()  # else it may be one in this terminal
         with suppress(KeyboardInterrupt):
-            _run(app, door)
+            _run(app, listener)
     log.info(ENDED)
 
 
@@ -130,41 +131,31 @@ def ending_by_signal() -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def parts(wish: DemoOptions) -> Parts:
-    """What the page is made of; embeddings of the training part are computed, unless they were kept."""
-    from etude.demo.about import about, examples, home
-    from etude.demo.attribution_view import AttributionView
-    from etude.demo.neighbours import Near, library
-    from etude.demo.page import Parts
-    from etude.demo.predictor import Predictor
-    from etude.inference.model import Model
-    from etude.inspection.clips import InspectedRun
-
+def load_content(wish: DemoOptions) -> DemoContent:
+    """Load the content of the page; embeddings of the training part are computed, unless they are stored."""
     checkpoint = find_weights(wish.run)
     model = Model(checkpoint, wish.device)
     plan = model.plan()
     folder = home(wish.run, checkpoint)
     run = InspectedRun(folder, str(checkpoint)) if folder else None
-    near = Near(library(run, model, plan), model.front, model.columns)
-    ear = Predictor(model, plan, Limits(wish.limit, wish.seconds))
-    return Parts(about(model, plan, folder), ear, near, AttributionView(model), examples(run, near))
+    neighbours = NeighbourSearch(load_library(run, model, plan), model.front, model.columns)
+    predictor = Predictor(model, plan, UploadLimits(wish.limit, wish.seconds))
+    description = about(model, plan, folder)
+    return DemoContent(description, predictor, neighbours, AttributionView(model), examples(run, neighbours))
 
 
-def application(made: Parts, wish: DemoOptions, uploads: Uploads) -> ASGIApp:
+def application(content: DemoContent, wish: DemoOptions, uploads: Uploads) -> ASGIApp:
     """Return the page as an ASGI application behind its gate.
 
     Args:
-        made: Content of the page.
-        wish: Where it is served, and its limits.
+        content: Content of the page.
+        wish: The options.
         uploads: Storage of the sounds.
     """
     import gradio as gr
     from fastapi import FastAPI
 
-    from etude.demo.page import head, page, theme
-    from etude.demo.request_filter import Gate
-
-    blocks = page(made, uploads)
+    blocks = page(content, uploads)
     app = FastAPI(openapi_url=None)
     settings: dict[str, Any] = {"ssr_mode": False, "pwa": False, "mcp_server": False, "run_history": False}
     gr.mount_gradio_app(
@@ -181,7 +172,7 @@ def application(made: Parts, wish: DemoOptions, uploads: Uploads) -> ASGIApp:
 
 
 def listening(host: str, port: int | None) -> socket.socket:
-    """A socket that listens: at a port, or at the first that is free.
+    """Return a socket that listens at a port, or at the first that is free.
 
     Raises:
         UserError: It is in use, or the machine has no such address.
@@ -190,16 +181,16 @@ def listening(host: str, port: int | None) -> socket.socket:
     for one in [port] if port else range(FIRST_PORT, LAST_PORT + 1):
         try:
             family, *_, address = socket.getaddrinfo(host, one, type=socket.SOCK_STREAM)[0]
-            door = socket.socket(family, socket.SOCK_STREAM)
-            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError as error:
             raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
         try:
-            door.bind(address)
-            door.listen(128)
-            return door
+            listener.bind(address)
+            listener.listen(128)
+            return listener
         except OSError as error:
-            door.close()
+            listener.close()
             problem = error
             if error.errno == errno.EADDRNOTAVAIL:
                 raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
@@ -207,7 +198,7 @@ def listening(host: str, port: int | None) -> socket.socket:
     raise UserError(f"{where}: cannot be used ({problem.strerror}); name another with port=<number>") from problem
 
 
-def _run(app: ASGIApp, door: socket.socket) -> None:
+def _run(app: ASGIApp, listener: socket.socket) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -217,4 +208,4 @@ def _run(app: ASGIApp, door: socket.socket) -> None:
 
     settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": 1, "lifespan": "on", "ws": "none"}
     settings["limit_concurrency"] = MAX_CONNECTIONS
-    Server(uvicorn.Config(app, **settings)).run(sockets=[door])
+    Server(uvicorn.Config(app, **settings)).run(sockets=[listener])

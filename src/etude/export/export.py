@@ -14,7 +14,7 @@ from etude.errors import UserError
 from etude.export import formats, model_card
 from etude.export.graph import Graph, traced
 from etude.export.model_card import about, config
-from etude.export.parity_check import Trial, cut, judged, paths, speed
+from etude.export.parity_check import ParityCheck, agreement_text, cut_sounds, find_sounds, speed
 from etude.files import os_errors, ownership
 from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
 from etude.files.safe_read import CONFIG
@@ -24,18 +24,21 @@ from etude.runs.folder import EXPORT, RunFolder, find_weights, run_of
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger(__name__)
+LACKING = "push= needs huggingface-hub, which is not installed: pip install 'etude[hub]'"
+
 
 @dataclass
 class ExportOptions:
-    """What is to be exported.
+    """Options of an export.
 
     Args:
         run: A run folder, or a checkpoint.
         formats: Of onnx, torch and safetensors.
         takes: What graphs take: waveform or frames.
-        to: Where it goes; none: in the run, or beside the checkpoint.
-        check: Sounds that it is tried on; none: clips of its data.
-        push: Its name on the hub; none keeps it here.
+        to: Folder of the files; None: in the run, or beside the checkpoint.
+        check: Sounds for the parity check; empty: clips of its data.
+        push: Its name on the hub; None does not upload.
         private: Whether a new repository is not public.
     """
 
@@ -48,25 +51,53 @@ class ExportOptions:
     private: bool = False
 
 
-LACKING = "push= needs huggingface-hub, which is not installed: pip install 'etude[hub]'"
+def export_network(wish: ExportOptions) -> list[Path]:
+    """Export a network.
 
+    Args:
+        wish: The options.
 
-def ready() -> None:
-    """Ask for what a push needs, before anything is made.
+    Returns:
+        Paths of the files; the card last.
 
     Raises:
-        UserError: The package or a token is not there.
+        UserError: There is no such run, something cannot be a graph, a file does not agree with the network, the
+            folder cannot be written, or the hub does not take it. Only in the last case anything is left.
     """
-    if not find_spec("huggingface_hub"):
-        raise UserError(LACKING)
-    from huggingface_hub import get_token
-
-    if not get_token():
-        raise UserError("push=: there is no token of the Hugging Face hub; set HF_TOKEN, or run: hf auth login")
+    if not wish.run.exists():
+        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
+    if "onnx" in wish.formats:
+        formats.installed()
+    if wish.push:
+        check_hub()
+    checkpoint = find_weights(wish.run)
+    run = _run(wish.run, checkpoint)
+    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / EXPORT
+    names = [formats.FILES[name] for name in wish.formats]
+    ownership.check_names(to, [*names, *([CONFIG] if "safetensors" in wish.formats else []), model_card.FILE])
+    model = Model(checkpoint, "cpu", images=True)
+    graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
+    graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
+    known = about(model, graph if graphs else None)
+    found, whose = find_sounds(run, wish.check)
+    sounds = cut_sounds(found, model.front, model.plan(), graph.least if graph.takes == "waveform" else 1)
+    with _draft(to) as part:
+        files = _graphs(graphs, model, graph, known, sounds, part) if graphs else []
+        if "safetensors" in wish.formats:
+            files.append(_weights(model, sounds, part))
+        text = model_card.card(known, files, whose, *(_results(run) if run else (None, None)))
+        write_text(part / model_card.FILE, text)
+        written = [to / name for name in sorted(path.name for path in part.iterdir()) if name != model_card.FILE]
+    written.append(to / model_card.FILE)
+    if old := [name for name in formats.FILES.values() if (to / name).is_file() and to / name not in written]:
+        log.warning("%s: %s of an earlier export stays there; the card does not know it", to, ", ".join(old))
+    if wish.push:
+        log.info("%s", push(wish.push, written, wish.private))
+    return written
 
 
 def push(name: str, files: Sequence[Path], private: bool = False) -> str:
-    """Put files into a repository of models, which is made where there is none.
+    """Upload files to a repository of models, which is created where it is missing.
 
     Args:
         name: `user/name`.
@@ -94,76 +125,42 @@ def push(name: str, files: Sequence[Path], private: bool = False) -> str:
     return str(url)
 
 
-log = logging.getLogger(__name__)
-
-
-def export_network(wish: ExportOptions) -> list[Path]:
-    """Export what is wished for.
-
-    Args:
-        wish: What, as what, where to.
-
-    Returns:
-        Paths of what was written; the card last.
+def check_hub() -> None:
+    """Check that an upload is possible, before anything is made.
 
     Raises:
-        UserError: There is no such run, something cannot be a graph, a file does not say what the network says, the
-            folder cannot be written, or the hub does not take it. Only in the last case anything is left.
+        UserError: The package or a token is not there.
     """
-    if not wish.run.exists():
-        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
-    if "onnx" in wish.formats:
-        formats.installed()
-    if wish.push:
-        ready()
-    checkpoint = find_weights(wish.run)
-    run = _run(wish.run, checkpoint)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / EXPORT
-    names = [formats.FILES[name] for name in wish.formats]
-    ownership.check_names(to, [*names, *([CONFIG] if "safetensors" in wish.formats else []), model_card.FILE])
-    model = Model(checkpoint, "cpu", images=True)
-    graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
-    graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
-    known = about(model, graph if graphs else None)
-    found, whose = paths(run, wish.check)
-    sounds = cut(found, model.front, model.plan(), graph.least if graph.takes == "waveform" else 1)
-    with _draft(to) as part:
-        files = _graphs(graphs, model, graph, known, sounds, part) if graphs else []
-        if "safetensors" in wish.formats:
-            files.append(_weights(model, sounds, part))
-        text = model_card.card(known, files, whose, *(_results(run) if run else (None, None)))
-        write_text(part / model_card.FILE, text)
-        written = [to / name for name in sorted(path.name for path in part.iterdir()) if name != model_card.FILE]
-    written.append(to / model_card.FILE)
-    if old := [name for name in formats.FILES.values() if (to / name).is_file() and to / name not in written]:
-        log.warning("%s: %s of an earlier export stays there; the card does not know it", to, ", ".join(old))
-    if wish.push:
-        log.info("%s", push(wish.push, written, wish.private))
-    return written
+    if not find_spec("huggingface_hub"):
+        raise UserError(LACKING)
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise UserError("push=: there is no token of the Hugging Face hub; set HF_TOKEN, or run: hf auth login")
 
 
 def _graphs(
     names: list[str], model: Model, graph: Graph, known: Mapping[str, Any], sounds: list[np.ndarray], part: Path
-) -> list[model_card.File]:
-    """Write a graph in some formats, open each again and try it."""
-    program, trial, files = traced(graph), Trial.of(model, sounds, graph.takes), []
+) -> list[model_card.ExportedFile]:
+    """Write a graph in some formats, open each again and check it."""
+    program, check, files = traced(graph), ParityCheck.of(model, sounds, graph.takes), []
     writers = {"onnx": (formats.onnx, "onnxruntime"), "torch": (formats.program, "torch.export")}
     longest = max(sounds, key=len)
     for name in names:  # ONNX first: torch's format changes the program
         write, engine = writers[name]
         path = part / formats.FILES[name]
         says = write(graph, program, known, path)
-        tried = judged(path.name, trial.differences(says, graph.ragged))
+        agreement = agreement_text(path.name, check.differences(says, graph.ragged))
         theirs, ours = speed(model, graph, says, longest)
-        files.append(model_card.File(path.name, path.stat().st_size, tried))
+        files.append(model_card.ExportedFile(path.name, path.stat().st_size, agreement))
         seconds = len(longest) / model.front.rate
-        log.info("%s: %.1f MB; largest differences: %s", path.name, files[-1].size / 1e6, tried)
+        log.info("%s: %.1f MB; largest differences: %s", path.name, files[-1].size / 1e6, agreement)
         log.info("%s: %.1f clips/s, the network itself %.1f, in batches of 8 of %.3g s", engine, theirs, ours, seconds)
     return files
 
 
-def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> model_card.File:
-    """Write the weights and their recipe, read them again and try them."""
+def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> model_card.ExportedFile:
+    """Write the weights and their recipe, read them again and check them."""
     path = part / formats.FILES["safetensors"]
     formats.weights(model.network.state_dict(), config(model.network.recipe), path)
     again = Model(path, "cpu", images=True)
@@ -176,9 +173,9 @@ def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> model_card.F
         said = again.network.task.predict(out)
         return {"embedding": z.numpy(), **{name: value.numpy() for name, value in said.items()}}
 
-    tried = judged(path.name, Trial.of(model, sounds, "frames").differences(says, ragged=True))
-    log.info("%s: %.1f MB; largest differences: %s", path.name, path.stat().st_size / 1e6, tried)
-    return model_card.File(path.name, path.stat().st_size, tried)
+    agreement = agreement_text(path.name, ParityCheck.of(model, sounds, "frames").differences(says, ragged=True))
+    log.info("%s: %.1f MB; largest differences: %s", path.name, path.stat().st_size / 1e6, agreement)
+    return model_card.ExportedFile(path.name, path.stat().st_size, agreement)
 
 
 def _run(path: Path, checkpoint: Path) -> RunFolder | None:
@@ -194,7 +191,7 @@ def _results(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 @contextmanager
 def _draft(to: Path) -> Iterator[Path]:
-    """A folder whose files are all put into another at the end, or, whatever happens meanwhile, none of them."""
+    """Yield a folder whose files are all moved into another at the end or, after any error, none of them."""
     try:
         ownership.open_folder(to)
         part = ownership.draft_folder(to, EXPORT)

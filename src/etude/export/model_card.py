@@ -23,32 +23,89 @@ if TYPE_CHECKING:
 
 
 MARKS = re.compile(r"([\\`*_\[\]|#~$])|^(?=[-+=])")  # anywhere; and what begins a list where a line begins
+FILE = "README.md"
+METRICS = {
+    "label": ("macro_f1", "accuracy", "macro_precision", "macro_recall"),
+    "scalar": ("spearman", "ccc", "r2", "mae", "mse"),
+}
+# the hub's names of metrics and licences, where it has them
+HUB = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall", "accuracy": "accuracy",
+       "spearman": "spearmanr", "ccc": "ccc", "r2": "r_squared", "mae": "mae", "mse": "mse"}  # fmt: skip
+LICENCES = re.compile(
+    r"cc0-1\.0|cc-by(-2\.0|-2\.5|(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|-nd-4\.0)|mit|apache-2\.0|bsd-3-clause|l?gpl-3\.0"
+)
 
 
-class Written(str):
-    """Markdown that is meant as such."""
+class Markdown(str):
+    """Text with Markdown marks that keep their effect."""
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """Exported file that a card describes.
+
+    Args:
+        name: Its name.
+        size: Its size in bytes.
+        tried: Its differences from the network, as text.
+    """
+
+    name: str
+    size: int
+    tried: str
+
+
+def card(
+    about: Mapping[str, Any],
+    files: Sequence[ExportedFile],
+    whose: str,
+    record: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the card as Markdown with a head of YAML.
+
+    Args:
+        about: What files keep of themselves; see `about.about`.
+        files: What is beside it.
+        whose: Which clips they were tried on.
+        record: The run's record.json; none of a checkpoint alone.
+        metrics: Its metrics.json.
+    """
+    import yaml
+
+    head = yaml.safe_dump(front_matter(about, files, record, metrics), allow_unicode=True, sort_keys=False, width=1000)
+    data = (record or {}).get("data", {})
+    rows = [_target(name, about["targets"][name], record, metrics) for name in about["targets"]]
+    settings = ", ".join(f"{key} {value}" for key, value in about["settings"].items())
+    text = _template().render(
+        about=about, files=files, whose=whose, record=record, data=data, rows=rows,
+        formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
+        title=(record or {}).get("name") or "a network of Étude", code=code, fenced=fenced,
+        settings=settings, plural=plural, sentence=sentence, capital=capital, number=number,
+    )  # fmt: skip
+    return f"---\n{head}---\n\n{text}"
 
 
 def escaped(value: object) -> str:
-    """What is printed of a value; marks have no effect, tags are none, and a line is not broken."""
-    if isinstance(value, Written):
+    """Return a value as text in which marks, tags and line breaks have no effect."""
+    if isinstance(value, Markdown):
         return value
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return MARKS.sub(lambda found: f"\\{found[0]}", text)
 
 
-def code(value: object) -> Written:
-    """A value as code in a line; in a table too."""
+def code(value: object) -> Markdown:
+    """Return a value as code in a line; in a table too."""
     text = " ".join(str(value).split()).replace("|", "\\|")
     marks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if len(marks) > 1 else ""
-    return Written(f"{marks}{space}{text}{space}{marks}")
+    return Markdown(f"{marks}{space}{text}{space}{marks}")
 
 
-def fenced(text: str, language: str = "") -> Written:
-    """Lines of code."""
+def fenced(text: str, language: str = "") -> Markdown:
+    """Return a block of code."""
     marks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return Written(f"{marks}{language}\n{text.strip(chr(10))}\n{marks}")
+    return Markdown(f"{marks}{language}\n{text.strip(chr(10))}\n{marks}")
 
 
 def about(model: Model, graph: Graph | None) -> dict[str, Any]:
@@ -82,78 +139,9 @@ def config(recipe: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _without_folders(node: Any) -> Any:
-    """A config in which whole paths are the names of their files."""
-    if isinstance(node, Mapping):
-        return {key: _without_folders(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_folders(value) for value in node]
-    whole = isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~"))
-    return Path(node).name if whole else node
-
-
-FILE = "README.md"
-METRICS = {
-    "label": ("macro_f1", "accuracy", "macro_precision", "macro_recall"),
-    "scalar": ("spearman", "ccc", "r2", "mae", "mse"),
-}
-# the hub's names of metrics and licences, where it has them
-HUB = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall", "accuracy": "accuracy",
-       "spearman": "spearmanr", "ccc": "ccc", "r2": "r_squared", "mae": "mae", "mse": "mse"}  # fmt: skip
-LICENCES = re.compile(
-    r"cc0-1\.0|cc-by(-2\.0|-2\.5|(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|-nd-4\.0)|mit|apache-2\.0|bsd-3-clause|l?gpl-3\.0"
-)
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that a card is about.
-
-    Args:
-        name: Its name.
-        size: In bytes.
-        tried: How far it is from the network, in words.
-    """
-
-    name: str
-    size: int
-    tried: str
-
-
-def card(
-    about: Mapping[str, Any],
-    files: Sequence[File],
-    whose: str,
-    record: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-) -> str:
-    """The card as Markdown with a head of YAML.
-
-    Args:
-        about: What files keep of themselves; see `about.about`.
-        files: What is beside it.
-        whose: Which clips they were tried on.
-        record: The run's record.json; none of a checkpoint alone.
-        metrics: Its metrics.json.
-    """
-    import yaml
-
-    head = yaml.safe_dump(front_matter(about, files, record, metrics), allow_unicode=True, sort_keys=False, width=1000)
-    data = (record or {}).get("data", {})
-    rows = [_target(name, about["targets"][name], record, metrics) for name in about["targets"]]
-    settings = ", ".join(f"{key} {value}" for key, value in about["settings"].items())
-    text = _template().render(
-        about=about, files=files, whose=whose, record=record, data=data, rows=rows,
-        formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
-        title=(record or {}).get("name") or "a network of Étude", code=code, fenced=fenced,
-        settings=settings, plural=plural, sentence=sentence, capital=capital, number=number,
-    )  # fmt: skip
-    return f"---\n{head}---\n\n{text}"
-
-
 def front_matter(
     about: Mapping[str, Any],
-    files: Sequence[File],
+    files: Sequence[ExportedFile],
     record: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -175,6 +163,16 @@ def front_matter(
         if record is not None and (found := _hub(target))
     ]
     return head | ({"model-index": [{"name": record["name"], "results": results}]} if results and record else {})
+
+
+def _without_folders(node: Any) -> Any:
+    """A config in which whole paths are the names of their files."""
+    if isinstance(node, Mapping):
+        return {key: _without_folders(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_folders(value) for value in node]
+    whole = isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~"))
+    return Path(node).name if whole else node
 
 
 def _hub(target: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -225,5 +223,5 @@ def _template() -> Template:
         loader=jinja2.PackageLoader("etude.export"), finalize=escaped, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["json"] = lambda value: Written(json.dumps(value, ensure_ascii=False))
+    environment.filters["json"] = lambda value: Markdown(json.dumps(value, ensure_ascii=False))
     return environment.get_template("card.md.j2")

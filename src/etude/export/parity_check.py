@@ -6,30 +6,80 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
+from etude.audio.frontend import FrontEnd
+from etude.audio.log_mel import LogMelChroma
+from etude.config import instantiate
 from etude.data.readers import SILENT
+from etude.data.sources import demo
 from etude.errors import UserError
+from etude.export.formats import Says
 from etude.export.graph import EMBEDDING, Graph
-from etude.inference.windows import Window
+from etude.inference import inputs
+from etude.inference.model import Model
+from etude.inference.windows import Window, WindowPlan
+from etude.reports.clip_frames import files
 from etude.runs.folder import RunFolder
 
-if TYPE_CHECKING:
-    from etude.audio.frontend import FrontEnd
-    from etude.export.formats import Says
-    from etude.inference.model import Model
-    from etude.inference.windows import WindowPlan
-
-
 COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
+MOST = 1e-3  # of probabilities, values in their range, and units of the embedding (of larger ones, of the largest)
+Outputs = dict[str, np.ndarray]
 
 
-def paths(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
-    """Sound files to try it on, and whose they are.
+@dataclass(frozen=True)
+class ParityCheck:
+    """Clips, and the outputs of the network for each, as in predictions.
+
+    Args:
+        inputs: Input of a graph for each clip: samples (N,) or frames (T, F), float32.
+        outputs: By name, embedding (D,), probabilities (K,) or a value ().
+    """
+
+    inputs: list[np.ndarray]
+    outputs: list[Outputs]
+
+    @classmethod
+    def of(cls, model: Model, sounds: Sequence[np.ndarray], takes: str = "waveform") -> ParityCheck:
+        """Return the check of a network.
+
+        Args:
+            model: The network.
+            sounds: Clips (N,).
+            takes: What the graph takes.
+        """
+        given, outputs = [], []
+        for sound in sounds:
+            x = frames(model, sound)
+            ((z, out),) = model.predict([Window(0.0, 0.0, [x])])
+            outputs.append({EMBEDDING: z, **values(model, out)})
+            given.append(sound if takes == "waveform" else x.astype(np.float32))
+        return cls(given, outputs)
+
+    def differences(self, says: Says, ragged: bool) -> dict[str, float]:
+        """Return the largest absolute difference by name.
+
+        Args:
+            says: The exported file.
+            ragged: Whether clips of different lengths may share a batch.
+        """
+        found = [(truth, {k: v[0] for k, v in says(*batch([x])).items()})
+                 for x, truth in zip(self.inputs, self.outputs, strict=True)]  # fmt: skip
+        if ragged:
+            together = says(*batch(self.inputs))
+            found += [(truth, {k: v[i] for k, v in together.items()}) for i, truth in enumerate(self.outputs)]
+        else:  # the same clip twice
+            twice = says(*batch([self.inputs[0]] * 2))
+            found += [(self.outputs[0], {k: v[i] for k, v in twice.items()}) for i in range(2)]
+        # numpy's maximum, which is no number where one of them is none
+        return {name: float(np.max([_far(one[name], truth[name]) for truth, one in found])) for name in self.outputs[0]}
+
+
+def find_sounds(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
+    """Return sound files for the check, and their origin as text.
 
     Args:
         run: The run's folder; None for a checkpoint alone.
@@ -38,9 +88,6 @@ def paths(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
     Raises:
         UserError: There is no such file.
     """
-    from etude.data.sources import demo
-    from etude.inference import inputs
-
     if named:
         return inputs.files(named), "clips that were named"
     if run is not None and (own := _own(run)):
@@ -48,27 +95,11 @@ def paths(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
     return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
 
 
-def _own(run: RunFolder) -> list[Path]:
-    """The files of the clips that a run predicted, test before validation; none where they are not at hand."""
-    from etude.config import instantiate
-    from etude.reports.clip_frames import files
-
-    try:
-        table = run.predictions.sort_values("split", kind="stable")
-        source = run.config["data"]["source"]
-        instantiate.vet(source)  # a run folder may come from a stranger
-        known = files(instantiate.make(source))
-        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
-    except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
-        return []
-    return [path for path in found if path.is_file()]
-
-
-def cut(files: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> list[np.ndarray]:
-    """Pieces of sound of different lengths, up to a window.
+def cut_sounds(paths: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> list[np.ndarray]:
+    """Return pieces of sound of different lengths, up to a window.
 
     Args:
-        files: Sound files, taken evenly from the first to the last.
+        paths: Sound files, taken evenly from the first to the last.
         front: The front end.
         plan: How long a window is.
         least: Samples that a piece must have.
@@ -80,7 +111,7 @@ def cut(files: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> lis
         UserError: No file gives any.
     """
     window = max(least, plan.samples if front.sync == "none" else 30 * front.rate)
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, 2 * COUNT).astype(int))]  # some may be broken
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 2 * COUNT).astype(int))]  # some may be broken
     sounds, reason = [], "they are silent, or too short"
     for path in chosen:
         try:
@@ -102,70 +133,16 @@ def cut(files: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> lis
 
 
 def frames(model: Model, sound: np.ndarray) -> np.ndarray:
-    """Frames (T, F) float16 of the network's view, as predictions have them; of a network for images, of a picture."""
-    from etude.audio.log_mel import LogMelChroma
-
+    """Return frames (T, F) float16 of the network's view, as in predictions; for images, of a picture of the sound."""
     if not model.front.reads_sound:
         sound = 1 + LogMelChroma().frames(sound) / LogMelChroma().top_db  # a picture of the sound, in [0, 1]
     return model.front.view(sound, tuple(model.network.recipe["columns"])).astype(np.float16)
 
 
-MOST = 1e-3  # of probabilities, values in their range, and units of the embedding (of larger ones, of the largest)
-Said = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Clips, and what the network says of each, as predictions have it.
-
-    Args:
-        given: What a graph takes of each clip: samples (N,) or frames (T, F), float32.
-        said: By name, embedding (D,), probabilities (K,) or a value ().
-    """
-
-    given: list[np.ndarray]
-    said: list[Said]
-
-    @classmethod
-    def of(cls, model: Model, sounds: Sequence[np.ndarray], takes: str = "waveform") -> Trial:
-        """The trial of a network.
-
-        Args:
-            model: The network.
-            sounds: Clips (N,).
-            takes: What the graph takes.
-        """
-        given, said = [], []
-        for sound in sounds:
-            x = frames(model, sound)
-            ((z, out),) = model.predict([Window(0.0, 0.0, [x])])
-            said.append({EMBEDDING: z, **values(model, out)})
-            given.append(sound if takes == "waveform" else x.astype(np.float32))
-        return cls(given, said)
-
-    def differences(self, says: Says, ragged: bool) -> dict[str, float]:
-        """Largest absolute difference by name.
-
-        Args:
-            says: The file that is tried.
-            ragged: Whether clips of different lengths may share a batch.
-        """
-        found = [(truth, {k: v[0] for k, v in says(*batch([x])).items()})
-                 for x, truth in zip(self.given, self.said, strict=True)]  # fmt: skip
-        if ragged:
-            together = says(*batch(self.given))
-            found += [(truth, {k: v[i] for k, v in together.items()}) for i, truth in enumerate(self.said)]
-        else:  # the same clip twice
-            twice = says(*batch([self.given[0]] * 2))
-            found += [(self.said[0], {k: v[i] for k, v in twice.items()}) for i in range(2)]
-        # numpy's maximum, which is no number where one of them is none
-        return {name: float(np.max([_far(one[name], truth[name]) for truth, one in found])) for name in self.said[0]}
-
-
 def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Clips (N,) or (T, F) as a batch (B, N) or (B, T, F), and their lengths (B,).
+    """Return clips (N,) or (T, F) as a batch (B, N) or (B, T, F), and their lengths (B,).
 
-    What stands behind a clip's end is no zero, so that whoever looks at it is found out.
+    Padding is not zero, so that a graph that reads it is found out.
     """
     lengths = np.array([len(clip) for clip in clips], np.int64)
     x = np.full((len(clips), lengths.max(), *clips[0].shape[1:]), 0.5, np.float32)
@@ -174,17 +151,17 @@ def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return x, lengths
 
 
-def values(model: Model, out: Said) -> Said:
-    """Outputs (K,) by target as what they mean."""
-    said = model.columns.split(model.values(out))
+def values(model: Model, out: Outputs) -> Outputs:
+    """Return outputs (K,) by target as probabilities and values."""
+    by_target = model.columns.split(model.values(out))
     return {
         name: np.array(one if model.columns.targets[name]["kind"] == "label" else one[0], np.float32)
-        for name, one in said.items()
+        for name, one in by_target.items()
     }
 
 
-def judged(file: str, differences: dict[str, float]) -> str:
-    """A sentence about differences that are small enough.
+def agreement_text(file: str, differences: dict[str, float]) -> str:
+    """Return differences as text, if they are small enough.
 
     Raises:
         UserError: One is not.
@@ -201,12 +178,12 @@ def judged(file: str, differences: dict[str, float]) -> str:
 def speed(
     model: Model, graph: Graph, says: Says, sound: np.ndarray, count: int = 8, tries: int = 2
 ) -> tuple[float, float]:
-    """Clips in a second: of the file, and of the network with its front end as predictions have it.
+    """Measure clips per second of the file, and of the network with its front end as in predictions.
 
     Args:
         model: The network.
-        graph: What the file holds.
-        says: The file.
+        graph: The graph of the file.
+        says: The exported file.
         sound: A clip (N,).
         count: Clips of a batch.
         tries: Of which the faster one counts.
@@ -229,6 +206,19 @@ def speed(
     return rate(lambda: says(*given)), rate(network)
 
 
+def _own(run: RunFolder) -> list[Path]:
+    """Return files of the clips that a run predicted, test before validation; none where they are missing."""
+    try:
+        table = run.predictions.sort_values("split", kind="stable")
+        source = run.config["data"]["source"]
+        instantiate.vet(source)  # a run folder may come from a stranger
+        known = files(instantiate.make(source))
+        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
+    except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
+        return []
+    return [path for path in found if path.is_file()]
+
+
 def _far(one: np.ndarray, other: np.ndarray) -> float:
-    """Largest difference, in units of what is compared where that is greater than 1."""
+    """Return the largest difference, relative to the compared values where these exceed 1."""
     return float(np.abs(one - other).max() / max(1.0, float(np.abs(other).max())))

@@ -72,6 +72,16 @@ def predicted(
     return Predictions(*_data_frames(results, model.columns), model.columns)
 
 
+class TableWriter(Protocol):
+    """Writer of a table, to which rows are added; a context manager."""
+
+    def __init__(self, path: Path, types: dict[str, Any]) -> None: ...
+    def __enter__(self) -> TableWriter: ...
+    def __exit__(self, *ended: object) -> None: ...
+    def add(self, rows: list[PredictionRow]) -> None:
+        """Add rows."""
+
+
 def write_tables(
     folder: Path, results: Iterable[FilePrediction], columns: PredictionColumns, formats: Sequence[str]
 ) -> list[Path]:
@@ -159,6 +169,15 @@ def paths_of(folder: Path, formats: Sequence[str]) -> list[Path]:
     return [folder / f"{table}.{name}" for name in formats for table in (FILES, WINDOWS)]
 
 
+def prediction_texts(result: FilePrediction, columns: PredictionColumns) -> list[str]:
+    """Return the prediction of each target as text: the class with its probability, or the value."""
+    row, texts = columns.row(result.values), []
+    for name, spec in columns.targets.items():
+        value = row[f"{name}.pred"]
+        texts.append(f"{value} {number(row[f'{name}.score.{value}'])}" if spec["kind"] == "label" else number(value))
+    return texts
+
+
 def _file_row(result: FilePrediction, columns: PredictionColumns, embedding: bool = False) -> PredictionRow:
     """Return the row of a file."""
     row = {"path": as_text(result.path), "seconds": round(result.seconds, 3), "windows": len(result.windows)}
@@ -173,15 +192,6 @@ def _window_rows(result: FilePrediction, columns: PredictionColumns) -> list[Pre
         {"path": path, "start": round(start, 3), "end": round(end, 3)} | columns.row(values)
         for start, end, values in result.windows
     ]
-
-
-def prediction_texts(result: FilePrediction, columns: PredictionColumns) -> list[str]:
-    """Return the prediction of each target as text: the class with its probability, or the value."""
-    row, texts = columns.row(result.values), []
-    for name, spec in columns.targets.items():
-        value = row[f"{name}.pred"]
-        texts.append(f"{value} {number(row[f'{name}.score.{value}'])}" if spec["kind"] == "label" else number(value))
-    return texts
 
 
 def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -202,16 +212,6 @@ def _shortened(name: str, most: int) -> str:
     """Return a name of at most so many letters, with its beginning and its end."""
     end = min(10, most // 3)
     return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
-
-
-class TableWriter(Protocol):
-    """Writer of a table, to which rows are added; a context manager."""
-
-    def __init__(self, path: Path, types: dict[str, Any]) -> None: ...
-    def __enter__(self) -> TableWriter: ...
-    def __exit__(self, *ended: object) -> None: ...
-    def add(self, rows: list[PredictionRow]) -> None:
-        """Add rows."""
 
 
 class _Csv:

@@ -11,20 +11,23 @@ import numpy as np
 from etude.audio.frontend import FrontEnd
 from etude.reports import spectrogram
 from etude.reports.spectrogram import shrink
-from etude.reports.svg import STAND_IN, plain, svg
+from etude.reports.svg import SHADES, STAND_IN, plain, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
 
-SHADES = 64  # more is not seen, and makes the page larger
 CUT = 99.5  # percentile of the sizes at which a scale ends, so that one value does not pale all others
+CELLS = 64, 32  # of a picture of attributions, in time and in frequency
+WIDTH = 3.9  # inches
+MOST = 450  # columns of a large picture
+Ends = tuple[str, str, str]  # label of an axis, and labels of its two ends
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Which value has which colour.
+class ColourScale:
+    """Mapping of values to colours.
 
     Args:
         low, high: Its ends; `signed` ones lie alike on both sides of 0.
@@ -38,8 +41,8 @@ class Scale:
     cut: bool = False
 
     @classmethod
-    def of(cls, arrays: Sequence[np.ndarray], least: float | None = None) -> Scale:
-        """The scale of values that are seen side by side."""
+    def of(cls, arrays: Sequence[np.ndarray], least: float | None = None) -> ColourScale:
+        """Return the scale of values that are seen side by side."""
         values = np.concatenate([array.ravel() for array in arrays]).astype(np.float64)
         values = values[np.isfinite(values)]
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
@@ -51,7 +54,7 @@ class Scale:
 
     @property
     def colours(self) -> Colormap:
-        """The map of colours; both are told apart without red and green, and in grey."""
+        """Colour map; both are legible without red and green, and in grey."""
         from matplotlib import colormaps
         from matplotlib.colors import LinearSegmentedColormap
 
@@ -61,7 +64,7 @@ class Scale:
         return LinearSegmentedColormap.from_list("signed", hues, SHADES + 1)
 
     def bar(self, axes: Axes, shown: Any, unit: str = "") -> None:
-        """The scale at the side of a picture."""
+        """Draw the scale at the side of a picture."""
         figure = axes.get_figure()
         assert figure is not None
         ends = "both" if self.cut else "neither"
@@ -76,19 +79,15 @@ class Scale:
             bar.ax.set_title(unit, fontsize=9, loc="left", pad=14)
 
 
-CELLS = 64, 32  # of a picture of attributions, in time and in frequency
-Ends = tuple[str, str, str]  # what an axis is called, and what stands at its two ends
-
-
 @dataclass(frozen=True)
 class Scene:
-    """The frames of a clip as a picture has them.
+    """Axes of the frames of a clip in a picture.
 
     Args:
-        front: What made the frames.
-        view: Which of its bins are seen.
-        frames: How many frames, T.
-        start: Where the first of them is, in seconds or beats.
+        front: Front end of the frames.
+        view: Its bins that are shown.
+        frames: Number of frames, T.
+        start: Time of the first frame, in seconds or beats.
     """
 
     front: FrontEnd
@@ -98,32 +97,32 @@ class Scene:
 
     @property
     def sound(self) -> bool:
-        """Whether these are frames of sound; an image is drawn as one."""
+        """Whether these are frames of sound, and not of an image."""
         return self.front.reads_sound
 
     @property
     def bins(self) -> int:
-        """How many bins are seen, F."""
+        """Number of bins, F."""
         return self.view.stop - self.view.start
 
     @property
     def step(self) -> float:
-        """From one frame to the next, in seconds, beats or rows."""
+        """Distance of frames, in seconds, beats or rows."""
         if not self.sound or self.front.sync == "beat":
             return 1.0
         return self.front.hop_length / self.front.rate
 
     @property
     def unit(self) -> str:
-        """What time is counted in."""
+        """Unit of time."""
         return "beat" if self.front.sync == "beat" else "s"
 
     def upright(self, grid: np.ndarray) -> np.ndarray:
-        """Values (T', F') as rows of a picture from its top: for sound the highest bin first, time to the right."""
+        """Return values (T', F') as rows of a picture from its top: for sound the highest bin first."""
         return grid.T[::-1] if self.sound else grid
 
     def spread(self, grid: np.ndarray, time: tuple[float, float], bins: tuple[float, float]) -> np.ndarray:
-        """A coarse grid (T', F') at the resolution of the frames (T, F): the cell in which each of them lies.
+        """Return a coarse grid (T', F') at the resolution of the frames (T, F): the cell in which each of them lies.
 
         Args:
             grid: Its values.
@@ -136,7 +135,7 @@ class Scene:
         return grid[np.ix_(*places)]
 
     def ends(self) -> tuple[Ends, Ends]:
-        """What stands at the ends of small pictures, along x and along y from below."""
+        """Return labels of the ends of small pictures, along x and along y from below."""
         if not self.sound:
             return ("column", "0", f"{self.bins - 1}"), ("row", f"{self.frames - 1}", "0")
         last = self.start + self.frames * self.step
@@ -149,7 +148,7 @@ class Scene:
         return time, ("frequency (Hz)", f"{centres[0]:,.0f}", f"{centres[-1]:,.0f}")
 
     def even(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (T, F) for one scale: chroma, in [0, 1], is brought to the range of the mel bands beside it."""
+        """Return frames (T, F) for one scale: chroma, in [0, 1], is brought to the range of the mel bands beside it."""
         mels = self.front.n_mels - self.view.start
         if not 0 < mels < frames.shape[1]:
             return frames
@@ -157,7 +156,7 @@ class Scene:
         return np.concatenate([frames[:, :mels], low + (high - low) * frames[:, mels:]], axis=1)
 
     def cells(self, grid: np.ndarray) -> np.ndarray:
-        """Each value (T, F) as the sum over a cell about it, of a size that is seen; an image has few enough."""
+        """Return each value (T, F) as the sum over a visible cell about it; an image has few enough."""
         if not self.sound:
             return grid
         high, long = max(1, grid.shape[1] // CELLS[1]), max(1, grid.shape[0] // CELLS[0])
@@ -166,7 +165,7 @@ class Scene:
         return sums[np.ix_(np.arange(grid.shape[0]) // long, np.arange(grid.shape[1]) // high)]
 
     def shrunk(self, grid: np.ndarray, most: int) -> tuple[Scene, np.ndarray]:
-        """Fewer frames, each a mean of neighbours, and the scene that these make."""
+        """Return fewer frames, each a mean of neighbours, and their scene."""
         if not self.sound or len(grid) <= most:
             return self, grid
         small = shrink(grid, most)
@@ -174,7 +173,7 @@ class Scene:
         return replace(self, frames=len(small), front=_slower(self.front, factor)), small
 
     def dress(self, axes: Axes) -> tuple[float, float, float, float]:
-        """Ticks and labels of a large picture; returns its extent, in units of the axes."""
+        """Set ticks and labels of a large picture, and return its extent in units of the axes."""
         axes.tick_params(labelsize=9, length=2.5)
         axes.spines[:].set_visible(False)
         if not self.sound:
@@ -195,19 +194,10 @@ class Scene:
         return left, left + self.frames * self.step, -0.5, self.bins - 0.5
 
 
-def _slower(front: FrontEnd, factor: int) -> FrontEnd:
-    """A front end with fewer frames, for drawing only."""
-    return replace(front, hop_length=front.hop_length * factor) if front.sync == "none" else front
-
-
-WIDTH = 3.9  # inches
-MOST = 450  # columns of a large picture
-
-
 def large(name: str, about: str, scene: Scene, grid: np.ndarray, unit: str = "", magma: bool = False) -> str:
-    """One picture of a clip (T, F), with its axes and its scale; `magma` for what goes in, as on every page."""
+    """Draw one picture of a clip (T, F), with its axes and its scale; `magma` for the input, as on every page."""
     scene, grid = scene.shrunk(grid, MOST)
-    scale = Scale.of([grid], None)
+    scale = ColourScale.of([grid], None)
 
     def draw(figure: Any) -> None:
         from matplotlib import colormaps
@@ -218,16 +208,16 @@ def large(name: str, about: str, scene: Scene, grid: np.ndarray, unit: str = "",
         ends = (float(grid.min()), float(grid.max())) if magma else (scale.low, scale.high)
         look: dict[str, Any] = {"cmap": colours, "vmin": ends[0], "vmax": ends[1], "interpolation": "none"}
         shown = axes.imshow(scene.upright(grid), extent=extent, aspect="auto" if scene.sound else "equal", **look)
-        (Scale(*ends, False) if magma else scale).bar(axes, shown, unit)
+        (ColourScale(*ends, False) if magma else scale).bar(axes, shown, unit)
 
     return svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
 
 
 def over(name: str, about: str, scene: Scene, base: np.ndarray, layer: np.ndarray, unit: str = "") -> str:
-    """Values (T, F) laid over the frames (T, F) that they belong to, which are grey; 0 is left transparent."""
+    """Draw values (T, F) over the frames (T, F) that they belong to, which are grey; 0 is transparent."""
     small, ground = scene.shrunk(base, MOST)
     _, layer = scene.shrunk(layer, MOST)
-    scale = Scale.of([layer], 0.0)
+    scale = ColourScale.of([layer], 0.0)
 
     def draw(figure: Any) -> None:
         from matplotlib.cm import ScalarMappable
@@ -252,9 +242,9 @@ def over(name: str, about: str, scene: Scene, base: np.ndarray, layer: np.ndarra
 
 def tiles(
     name: str, about: str, grids: Sequence[np.ndarray], across: int, x: Ends, y: Ends,
-    labels: Sequence[str] = (), shape: float = 0.7, scale: Scale | None = None,
+    labels: Sequence[str] = (), shape: float = 0.7, scale: ColourScale | None = None,
 ) -> str:  # fmt: skip
-    """Pictures of one size, side by side on one scale.
+    """Draw pictures of one size, side by side on one scale.
 
     Args:
         name: Of the drawing.
@@ -267,7 +257,7 @@ def tiles(
         shape: Height of a picture for its width, as drawn.
         scale: None: that of these values.
     """
-    scale = scale or Scale.of(grids)
+    scale = scale or ColourScale.of(grids)
     height, width = grids[0].shape
     room = WIDTH - 0.95
     above = 0.16 * 1.06 * across / (room * shape) if labels else 0.08  # room for a label, as a share of a picture
@@ -300,3 +290,8 @@ def tiles(
         scale.bar(axes, shown)
 
     return svg(draw, name, (WIDTH, min(9.0, max(1.2, tall)) + 0.55), about)
+
+
+def _slower(front: FrontEnd, factor: int) -> FrontEnd:
+    """Return a front end with fewer frames, for drawing only."""
+    return replace(front, hop_length=front.hop_length * factor) if front.sync == "none" else front

@@ -107,8 +107,8 @@ def truth(about: Any, network: Learner) -> dict[str, Tensor]:
         value = about.get(name)
         known = value is not None and not pd.isna(value)
         if target.kind == "label":
-            classes: list[str] = getattr(target, "classes", [])
-            found[name] = torch.tensor([classes.index(value) if known and value in classes else -1])
+            index = target.classes.index(value) if known and value in target.classes else -1
+            found[name] = torch.tensor([index])
         else:
             found[name] = torch.tensor([float(value) if known else float("nan")])
     return found
@@ -120,9 +120,7 @@ def known(y: Mapping[str, Tensor], network: Learner) -> dict[str, Any]:
     for name, target in network.task.targets.items():
         there = bool(target.known(y[name])[0])
         value = y[name][0].item()
-        said[name] = (
-            (getattr(target, "classes", [])[int(value)] if target.kind == "label" else value) if there else None
-        )
+        said[name] = (target.classes[int(value)] if target.kind == "label" else value) if there else None
     return said
 
 

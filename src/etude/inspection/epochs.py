@@ -14,7 +14,7 @@ from etude.evaluation.formatting import number
 from etude.files.progress import track
 from etude.files.safe_read import read_checkpoint
 from etude.inspection import attribution, clip_axes, layers
-from etude.inspection.attribution import wanted
+from etude.inspection.attribution import explained_outputs
 from etude.inspection.clip_axes import Scene
 from etude.inspection.hooks import Point, Trace, trace
 from etude.reports.figures import by_epoch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 MOST, STEPS = 8, 16  # checkpoints; points of integrated gradients
+UNITS, LEAVES = 4, 1200  # half of the filters that are shown; values of a small picture
 
 
 @dataclass
@@ -90,7 +91,7 @@ def moments(run: RunFolder, x: Tensor, y: dict[str, Tensor], explained: tuple[st
 def target(network: Learner, said: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
     """The output that the strip explains: of the first target, the true class, else the predicted one."""
     name = next(iter(network.task.targets))
-    return [item for item in wanted(network, said, y) if item[0] == name][-1]
+    return [item for item in explained_outputs(network, said, y) if item[0] == name][-1]
 
 
 def numbers(made: Sequence[Moment]) -> list[dict[str, Any]]:
@@ -111,9 +112,6 @@ def words(made: Sequence[Moment]) -> str:
     known = bool(made[0].trace.each)
     said = (f"epoch {m.epoch}{f' (loss {number(m.trace.loss, 3)})' if known else ''}" for m in made)
     return f"{len(made)} checkpoints: {', '.join(said)}."
-
-
-UNITS, LEAVES = 4, 1200  # half of the filters that are shown; values of a small picture
 
 
 def draw(made: Sequence[Moment], scene: Scene, words: str) -> list[tuple[str, str]]:
@@ -163,7 +161,7 @@ def outputs(made: Sequence[Moment]) -> list[tuple[str, str]]:
     for name, one in network.task.targets.items():
         said = np.array([moment.trace.said[name].reshape(-1).double().numpy() for moment in made])
         if one.kind == "label":
-            classes = getattr(one, "classes", [])
+            classes = one.classes
             first = np.argsort(-said.max(0), kind="stable")[:8]
             series = {str(classes[k]): said[:, k] for k in sorted(first)}
             caption, axis = f"Probability of each {name} by epoch", "probability"

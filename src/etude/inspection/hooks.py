@@ -46,7 +46,7 @@ def parts(network: Learner) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
 
     def walk(path: str, module: nn.Module) -> None:
-        whole = attends(module)
+        whole = is_transformer_block(module)
         if isinstance(module, PARTS) or id(module) in layers or whole:
             found[path] = module
         if not whole:
@@ -58,8 +58,8 @@ def parts(network: Learner) -> dict[str, nn.Module]:
     return found
 
 
-def attends(module: nn.Module) -> bool:
-    """Whether a module is a transformer block of timm's."""
+def is_transformer_block(module: nn.Module) -> bool:
+    """Return whether a module is a transformer block of timm's."""
     return hasattr(getattr(module, "attn", None), "qkv")
 
 
@@ -134,7 +134,7 @@ def trace(network: Learner, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
     frames = network.standardiser(x, lengths).detach().requires_grad_()
     layers = {id(layer) for layer in network.backbone.layers()}
     points = [Point("input", "frames", frames.detach())]
-    backward = {id(module) for module in getattr(network.backbone, "backward_", ())}  # these read from the end
+    backward = {id(module) for module in network.backbone.reversed_modules()}
 
     def seen(name: str, module: nn.Module, out: Any) -> None:
         value = first(out)

@@ -6,7 +6,6 @@ figures, which escape their own text, are marked as safe.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from etude.data.collection import cut_bytes
 from etude.evaluation.measure import replace_non_finite
@@ -27,24 +27,29 @@ from etude.inspection.clip_axes import Scene
 from etude.inspection.clips import Clip, InspectedRun, cropped, known
 from etude.inspection.hooks import Trace, trace
 from etude.inspection.layers import fit, statistics
-from etude.reports.html import load_template
+from etude.reports.html import data_uri, load_template
 from etude.reports.learning_curves import panels
 from etude.runs.folder import RunFolder
+from etude.training.learner import Learner
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+log = logging.getLogger(__name__)
+COUNT, LARGEST = 8, 4000  # clips of the gallery; values of a small picture
+
+
 @dataclass
 class InspectOptions:
-    """What is to be shown.
+    """Options of an inspection.
 
     Args:
-        folder: Of the run.
-        clips: Words that name clips.
-        crop: First and last second (or beat); none for the whole clip.
+        folder: Folder of the run.
+        clips: Ids of clips, and sound files.
+        crop: First and last second (or beat); None for the whole clip.
         checkpoint: `best`, `last`, or a file.
-        to: Where the pages go; none for the run's folder.
+        to: Folder of the pages; None for the run's folder.
     """
 
     folder: Path
@@ -54,12 +59,39 @@ class InspectOptions:
     to: Path | None = None
 
 
-log = logging.getLogger(__name__)
-COUNT, LARGEST = 8, 4000  # clips; values of a small picture
+def inspect(wish: InspectOptions, command: str = "") -> list[Path]:
+    """Write the page of every clip of the options.
+
+    Args:
+        wish: The options.
+        command: Command line that the pages show.
+
+    Returns:
+        Paths of the pages.
+
+    Raises:
+        UserError: There is no such run or clip, or the folder cannot be written.
+    """
+    to = wish.to or wish.folder
+    with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
+        ownership.open_folder(to)
+    run = InspectedRun(wish.folder, wish.checkpoint)
+    log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
+    clips = [cropped(clip, run, wish.crop) for clip in run.clips(wish.clips)]
+    ownership.check_names(to, [f"inspect_{stem(clip.id)}.{kind}" for clip in clips for kind in ("html", "json")])
+    if not attribution.installed():
+        log.warning(attribution.LACKING)
+    return [_write(run, clip, to, command) for clip in clips]
+
+
+def stem(clip: str) -> str:
+    """Return a clip's id as part of a file's name; one that is changed by that gets a hash, which keeps it unique."""
+    safe = cut_bytes(re.sub(r"[^\w.-]+", "-", clip).strip("-."), 100)
+    return safe if safe and safe == clip else f"{safe}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def gallery(run: InspectedRun, but: str) -> list[dict[str, Any]]:
-    """Random clips of the test part, always the same ones.
+    """Return random clips of the test part, always the same ones.
 
     Args:
         run: With its table of predictions; without one there is no gallery.
@@ -84,63 +116,20 @@ def gallery(run: InspectedRun, but: str) -> list[dict[str, Any]]:
     return [_small(test.iloc[int(k)], rows, names, run) for k in chosen]
 
 
-def _scores(run: InspectedRun, name: str) -> list[str]:
-    """Return the columns of a label's probabilities, without the label's name."""
-    return [f"score.{one}" for one in getattr(run.network.task.targets[name], "classes", [])]
-
-
-def _small(said: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
-    clip = str(said["id"])
-    frames = np.asarray(run.pack.clip(rows[clip])[:, run.columns], np.float32)
-    scene = Scene(run.front, run.columns, len(frames))
-    labels = []
-    for name in names:
-        scores = ((column.removeprefix("score."), float(said[f"{name}.{column}"])) for column in _scores(run, name))
-        top = sorted(scores, key=lambda pair: -pair[1])[:3]
-        true = said[f"{name}.true"]
-        labels.append({"name": name, "true": None if true is None or true != true else str(true), "top": top})
-    return {"id": clip, "picture": png(scene.upright(fit(scene.even(frames), LARGEST))), "labels": labels}
-
-
 def png(picture: np.ndarray) -> str:
-    """Values (h, w) in the colours of every spectrogram, as the data URI of a PNG."""
+    """Return values (h, w) in the colours of every spectrogram, as the data URI of a PNG."""
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
     imsave(buffer, picture, cmap=colormaps["magma"].resampled(64), format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "image/png")
 
 
-def inspect(wish: InspectOptions, command: str = "") -> list[Path]:
-    """Write the page of every clip that is wished for.
-
-    Args:
-        wish: Which run, which clips, and where to.
-        command: What the pages say they were made by.
-
-    Returns:
-        Paths of the pages.
-
-    Raises:
-        UserError: There is no such run or clip, or the folder cannot be written.
-    """
-    to = wish.to or wish.folder
-    with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
-        ownership.open_folder(to)
-    run = InspectedRun(wish.folder, wish.checkpoint)
-    log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
-    clips = [cropped(clip, run, wish.crop) for clip in run.clips(wish.clips)]
-    ownership.check_names(to, [f"inspect_{stem(clip.id)}.{kind}" for clip in clips for kind in ("html", "json")])
-    if not attribution.installed():
-        log.warning(attribution.LACKING)
-    return [_write(run, clip, to, command) for clip in clips]
-
-
-def stem(clip: str) -> str:
-    """A clip's id as part of a file's name; one that would be changed by that keeps apart from others by its hash."""
-    safe = cut_bytes(re.sub(r"[^\w.-]+", "-", clip).strip("-."), 100)
-    return safe if safe and safe == clip else f"{safe}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}".lstrip("-")
+def curves(run: RunFolder) -> list[tuple[str, str]]:
+    """Draw the loss of the run by epoch."""
+    drawn = panels(run.read_curves(), None)["panels"]
+    return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
 
 
 def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
@@ -166,7 +155,7 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
         "loss": seen.loss,
         "losses": seen.each,
         "assumed": seen.assumed,
-        "outputs": attribution.outputs(network, seen.said, seen.each, known(clip.y, network)),
+        "outputs": _outputs(network, seen.said, seen.each, known(clip.y, network)),
         "layers": rows,
         "attributions": parts.numbers if parts else None,
         "grad_cam": cam.numbers if cam else None,
@@ -197,14 +186,26 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
         return write_text(path, page)
 
 
-def curves(run: RunFolder) -> list[tuple[str, str]]:
-    """The loss of the run by epoch."""
-    drawn = panels(run.read_curves(), None)["panels"]
-    return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
+def _outputs(
+    network: Learner, predictions: dict[str, Tensor], losses: dict[str, float], true: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return prediction and true value of each target: three classes with their probabilities, or a value."""
+    found = []
+    for name, target in network.task.targets.items():
+        values = predictions[name].reshape(-1).tolist()
+        row: dict[str, Any] = {"name": name, "kind": target.kind, "true": true[name], "loss": losses.get(name)}
+        if target.kind == "label":
+            every = dict(zip(map(str, target.classes), values, strict=True))
+            top = sorted(every.items(), key=lambda pair: -pair[1])[:3]
+            row |= {"probabilities": every, "top": [{"class": key, "probability": value} for key, value in top]}
+        else:
+            row |= {"value": values[0], "low": target.low, "high": target.high}
+        found.append(row)
+    return found
 
 
 def _inputs(clip: Clip, seen: Trace, scene: Scene) -> list[tuple[str, str]]:
-    """The frames as they are, as the network gets them, and the gradient of the loss by these."""
+    """Draw the frames as they are, as the network gets them, and the gradient of the loss by these."""
     unit = scene.front.unit if scene.view.start == 0 else ""
     raw = clip_axes.large("input-raw", f"Frames of {clip.id}.", scene, scene.even(clip.x[0].numpy()), unit, magma=True)
     x = clip_axes.large("input", f"Standardised frames of {clip.id}.", scene, seen.x[0].double().numpy())
@@ -217,3 +218,21 @@ def _inputs(clip: Clip, seen: Trace, scene: Scene) -> list[tuple[str, str]]:
         drawn = clip_axes.large("input-gradient", "Gradient of the loss.", scene, gradient[0].double().numpy())
         found.append(("Gradient of the loss by what goes in.", drawn))
     return found
+
+
+def _scores(run: InspectedRun, name: str) -> list[str]:
+    """Return the columns of a label's probabilities, without the label's name."""
+    return [f"score.{one}" for one in run.network.task.targets[name].classes]
+
+
+def _small(said: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
+    clip = str(said["id"])
+    frames = np.asarray(run.pack.clip(rows[clip])[:, run.columns], np.float32)
+    scene = Scene(run.front, run.columns, len(frames))
+    labels = []
+    for name in names:
+        scores = ((column.removeprefix("score."), float(said[f"{name}.{column}"])) for column in _scores(run, name))
+        top = sorted(scores, key=lambda pair: -pair[1])[:3]
+        true = said[f"{name}.true"]
+        labels.append({"name": name, "true": None if true is None or true != true else str(true), "top": top})
+    return {"id": clip, "picture": png(scene.upright(fit(scene.even(frames), LARGEST))), "labels": labels}

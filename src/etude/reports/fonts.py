@@ -53,12 +53,6 @@ def draws(letter: str) -> bool:
     return any(font.get_char_index(ord(letter)) for font in fonts)
 
 
-def _needs_layout(letter: str) -> bool:
-    """Return whether letters of this script are reordered or joined, which matplotlib does from 3.11 on."""
-    indic = 0x0900 <= ord(letter) <= 0x0DFF or 0x0F00 <= ord(letter) <= 0x109F or 0x1780 <= ord(letter) <= 0x17FF
-    return unicodedata.bidirectional(letter) in ("R", "AL") or indic
-
-
 def number_names(figure: Figure) -> dict[str, str]:
     """Replace text that cannot be drawn by numbers, and say so below the figure.
 
@@ -109,3 +103,9 @@ def browser_fonts() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _needs_layout(letter: str) -> bool:
+    """Return whether letters of this script are reordered or joined, which matplotlib does from 3.11 on."""
+    indic = 0x0900 <= ord(letter) <= 0x0DFF or 0x0F00 <= ord(letter) <= 0x109F or 0x1780 <= ord(letter) <= 0x17FF
+    return unicodedata.bidirectional(letter) in ("R", "AL") or indic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,11 +36,16 @@ class Target:
         name: Its column in the table of clips.
         size: Outputs that its head needs, K.
         kind: The kind of column it fits: `label` or `scalar`.
+        classes: Names of the classes of a label; empty for a scalar.
+        low, high: Range of a scalar.
     """
 
     name: str
     size: int
     kind: str
+    classes: Sequence[str] = ()
+    low: float = 0.0
+    high: float = 1.0
 
     def known(self, y: Tensor) -> Tensor:
         """Which true values (B,) are there: (B,) bool."""

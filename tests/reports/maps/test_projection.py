@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from etude.reports.maps.projection import METHODS, NoMap, project, subset, tsne_library
+from etude.reports.maps.projection import METHODS, ProjectionError, project, subset, tsne_library
 
 pytestmark = pytest.mark.xdist_group("maps")  # numba compiles for half a minute, in each process anew
 
@@ -89,13 +89,13 @@ def test_the_fewest_clips_are_mapped_and_fewer_say_why(x: np.ndarray, method: st
     least = METHODS[method].least
     for dims in (2, 3):
         assert np.isfinite(project(x[:least], method, dims).at).all()
-    with pytest.raises(NoMap, match=f"needs at least {least} clips; there are {least - 1}"):
+    with pytest.raises(ProjectionError, match=f"needs at least {least} clips; there are {least - 1}"):
         project(x[: least - 1], method, 2)
-    with pytest.raises(NoMap, match="all 20 clips are equal"):
+    with pytest.raises(ProjectionError, match="all 20 clips are equal"):
         project(np.ones((20, 6)), method, 2)
-    with pytest.raises(NoMap, match=f"{least} embeddings that differ; there are 2"):
+    with pytest.raises(ProjectionError, match=f"{least} embeddings that differ; there are 2"):
         project(np.repeat(x[:2], 10, axis=0), method, 2)
-    with pytest.raises(NoMap, match="has 2 dimensions: there is no map of it in 3"):
+    with pytest.raises(ProjectionError, match="has 2 dimensions: there is no map of it in 3"):
         project(x[:, :2], method, 3)
 
 

@@ -16,6 +16,12 @@ from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
 from etude.runs.folder import RunFolder
 from etude.runs.readers import CHANGED, is_unchanged, read_mapping
 
+TAIL = 8192  # bytes of a log that are read from its end
+LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
+WITHOUT = ("overfit", "lr")  # the trials that end without a table
+KNOWN = ("name", "seed", "model", "data", "targets")
+"""Keys of a current record.json; an older one may lack some of them."""
+
 
 @dataclass(frozen=True)
 class ComparedRun:
@@ -76,37 +82,6 @@ class ComparedRun:
         return mapping(self.record.get("seconds")).get("total")
 
 
-def titles(runs: list[ComparedRun]) -> dict[Path, str]:
-    """A title for each run: its name and fold, with its folder where two runs would be called the same."""
-    plain = {run.folder: run.name + _suffix(run) for run in runs}
-    twice = {name for name in plain.values() if list(plain.values()).count(name) > 1}
-    folders = {run.folder: printable(run.folder.resolve().name) + _suffix(run) for run in runs}
-    named = {folder: folders[folder] if name in twice else name for folder, name in plain.items()}
-    again = {name for name in named.values() if list(named.values()).count(name) > 1}
-    return {folder: printable(folder) if name in again else name for folder, name in named.items()}
-
-
-def printable(value: object) -> str:
-    """A text on one line; what would steer a terminal is shown as a replacement character."""
-    return "".join(c if c.isprintable() else "�" for c in str(value))
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """The value when it is a mapping, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def _suffix(run: ComparedRun) -> str:
-    return "" if run.fold is None else f", {run.fold}" if run.pooled else f", fold {run.fold}"
-
-
-TAIL = 8192  # bytes of a log that are read from its end
-LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
-WITHOUT = ("overfit", "lr")  # the trials that end without a table
-KNOWN = ("name", "seed", "model", "data", "targets")
-"""What a record.json of today says; an older one may lack some of it."""
-
-
 def read(folder: Path) -> ComparedRun:
     """Read a run folder; what is broken in it becomes a status and a remark."""
     files = RunFolder(folder)
@@ -137,24 +112,6 @@ def read(folder: Path) -> ComparedRun:
     return run
 
 
-def _content(path: Path, faults: list[str]) -> dict[str, Any]:
-    """Return the content of a JSON or YAML file; {} where it is missing, {} with a fault where it is damaged.
-
-    Its structure is not checked: of an older version's files, what is there is compared.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = read_mapping(path)
-    except ValueError:
-        faults.append(f"{path.name} cannot be read.")
-        return {}
-    if path.suffix == ".json" and not is_unchanged(value):
-        faults.append(f"{path.name} {CHANGED}.")
-        return {}
-    return value
-
-
 def scored_targets(
     runs: Sequence[ComparedRun], names: Mapping[Path, str], part: str = "test"
 ) -> Iterator[ScoredTarget]:
@@ -176,6 +133,48 @@ def scored_targets(
             except (OSError, ValueError, KeyError, TypeError) as error:
                 remarks.append(f"{title}: {run.files.predictions_path.name} cannot be tested: {_short(error)}.")
         yield ScoredTarget(name, scored, remarks)
+
+
+def titles(runs: list[ComparedRun]) -> dict[Path, str]:
+    """A title for each run: its name and fold, with its folder where two runs would be called the same."""
+    plain = {run.folder: run.name + _suffix(run) for run in runs}
+    twice = {name for name in plain.values() if list(plain.values()).count(name) > 1}
+    folders = {run.folder: printable(run.folder.resolve().name) + _suffix(run) for run in runs}
+    named = {folder: folders[folder] if name in twice else name for folder, name in plain.items()}
+    again = {name for name in named.values() if list(named.values()).count(name) > 1}
+    return {folder: printable(folder) if name in again else name for folder, name in named.items()}
+
+
+def printable(value: object) -> str:
+    """A text on one line; what would steer a terminal is shown as a replacement character."""
+    return "".join(c if c.isprintable() else "�" for c in str(value))
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value when it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _suffix(run: ComparedRun) -> str:
+    return "" if run.fold is None else f", {run.fold}" if run.pooled else f", fold {run.fold}"
+
+
+def _content(path: Path, faults: list[str]) -> dict[str, Any]:
+    """Return the content of a JSON or YAML file; {} where it is missing, {} with a fault where it is damaged.
+
+    Its structure is not checked: of an older version's files, what is there is compared.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = read_mapping(path)
+    except ValueError:
+        faults.append(f"{path.name} cannot be read.")
+        return {}
+    if path.suffix == ".json" and not is_unchanged(value):
+        faults.append(f"{path.name} {CHANGED}.")
+        return {}
+    return value
 
 
 def _short(error: Exception) -> str:

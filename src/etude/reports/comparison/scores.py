@@ -72,6 +72,27 @@ def tidy(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def number(value: Any) -> float | None:
+    """A value of a frame as a float, None for what is not there or not finite."""
+    return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
+
+
+def extremes(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
+    """Return the best run of each backbone, the best of them first, and the worst of all runs, by the validation split.
+
+    Args:
+        runs: Runs in any state; those without a validation score of the target, and pooled ones, are left out.
+        target: Name of a target.
+    """
+    scores = {
+        run.folder: score for run in runs if not run.pooled and (score := _validation_score(run, target)) is not None
+    }
+    ranked = sorted((run for run in runs if run.folder in scores), key=lambda run: -scores[run.folder])
+    best = {value(run, "backbone"): run for run in reversed(ranked)}  # the last one that is entered stays
+    chosen = [run for run in ranked if run in best.values()] + ranked[-1:]
+    return list({run.folder: run for run in chosen}.values())
+
+
 def _rows(run: ComparedRun, part: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
     for name, target in run.metrics.items():
         here = target["splits"].get(part, {})
@@ -101,27 +122,6 @@ def _per_class(part: dict[str, Any], metrics: Sequence[str]) -> Iterator[dict[st
         for metric in metrics:
             if part.get("per_class") and (score := part["scores"].get(f"{average}_{metric}")):
                 yield {"class": title, "metric": metric} | score
-
-
-def number(value: Any) -> float | None:
-    """A value of a frame as a float, None for what is not there or not finite."""
-    return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
-
-
-def extremes(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
-    """Return the best run of each backbone, the best of them first, and the worst of all runs, by the validation split.
-
-    Args:
-        runs: Runs in any state; those without a validation score of the target, and pooled ones, are left out.
-        target: Name of a target.
-    """
-    scores = {
-        run.folder: score for run in runs if not run.pooled and (score := _validation_score(run, target)) is not None
-    }
-    ranked = sorted((run for run in runs if run.folder in scores), key=lambda run: -scores[run.folder])
-    best = {value(run, "backbone"): run for run in reversed(ranked)}  # the last one that is entered stays
-    chosen = [run for run in ranked if run in best.values()] + ranked[-1:]
-    return list({run.folder: run for run in chosen}.values())
 
 
 def _validation_score(run: ComparedRun, target: str) -> float | None:

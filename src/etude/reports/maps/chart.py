@@ -13,7 +13,7 @@ from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import number, plural
 from etude.reports.maps import quality
 from etude.reports.maps.embeddings import MappedRun
-from etude.reports.maps.projection import METHODS, Map, NoMap, project, subset
+from etude.reports.maps.projection import METHODS, Projection, ProjectionError, project, subset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ class Chart:
     run: str
     method: str
     dims: int
-    map: Map | None
+    map: Projection | None
     why: str
     drawn: np.ndarray
     preserved: dict[str, float | None]
@@ -69,9 +69,9 @@ def make_chart(run: MappedRun, method: str, dims: int, seed: int, cache: Cache) 
     """
     try:
         if run.problem:
-            raise NoMap(run.problem)
+            raise ProjectionError(run.problem)
         made = project(run.x, method, dims, seed)
-    except NoMap as error:
+    except ProjectionError as error:
         return Chart(run.name, method, dims, None, str(error), np.arange(0), {}, {}, {})
     rows = subset(len(run.x), min(SHOWN, len(made.rows)), seed)
     drawn = np.searchsorted(made.rows, rows)  # smaller subsets of a seed lie within larger ones

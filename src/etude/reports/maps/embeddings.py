@@ -13,7 +13,7 @@ from etude.errors import UserError
 from etude.evaluation.bootstrap import encode_groups
 from etude.evaluation.formatting import plural
 from etude.reports.comparison.pooling import POOLED_FOLDER
-from etude.reports.maps.projection import NoMap
+from etude.reports.maps.projection import ProjectionError
 from etude.reports.maps.quality import Targets
 from etude.runs.folder import RunFolder, find_runs
 
@@ -105,38 +105,23 @@ def read(folder: Path, name: str, part: str) -> MappedRun:
     return _run(name, table, record["targets"], record.get("data", {}).get("pooled"))
 
 
-def _run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> MappedRun:
-    try:
-        if pooled:
-            raise NoMap(
-                f"These are the pooled predictions of {len(pooled)} networks, each with a space of its own; map the "
-                "run of one fold instead."
-            )
-        x = embeddings(table)
-    except NoMap as error:
-        return MappedRun(name, table.iloc[:0], np.empty((0, 0)), targets, str(error))
-    finite = np.isfinite(x).all(1)
-    left = len(table) - int(finite.sum())
-    note = f"{plural(left, 'clip')} without a finite embedding left out." if left else ""
-    return MappedRun(name, table[finite].reset_index(drop=True), x[finite], targets, note=note)
-
-
 def embeddings(table: pd.DataFrame) -> np.ndarray:
     """The embeddings of a table (n, D), float64; nan where a clip has none.
 
     Raises:
-        NoMap: There are none, they are of different sizes, or none is finite.
+        ProjectionError: There are none, they are of different sizes, or none is finite.
     """
     if "embedding" not in table:
-        raise NoMap("The table of predictions has no column embedding.")
+        raise ProjectionError("The table of predictions has no column embedding.")
     held = table["embedding"].notna().to_numpy()
     sizes = sorted({len(row) for row in table["embedding"][held]})
     if len(sizes) != 1:
-        raise NoMap(f"The embeddings are of different sizes: {sizes}." if sizes else "No clip has an embedding.")
+        reason = f"The embeddings are of different sizes: {sizes}." if sizes else "No clip has an embedding."
+        raise ProjectionError(reason)
     x = np.full((len(table), sizes[0]), np.nan)
     x[held] = np.stack(table["embedding"][held].tolist())
     if not np.isfinite(x).all(1).any():
-        raise NoMap("No embedding is finite: did the network diverge?")
+        raise ProjectionError("No embedding is finite: did the network diverge?")
     return x
 
 
@@ -167,3 +152,19 @@ def agree(runs: list[MappedRun]) -> None:
                         f"{run.name}: {column} of clip {clip!r} is {value!r} here and {before!r} in {other}; these "
                         "runs are not of one collection and have no place on one page."
                     )
+
+
+def _run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> MappedRun:
+    try:
+        if pooled:
+            raise ProjectionError(
+                f"These are the pooled predictions of {len(pooled)} networks, each with a space of its own; map the "
+                "run of one fold instead."
+            )
+        x = embeddings(table)
+    except ProjectionError as error:
+        return MappedRun(name, table.iloc[:0], np.empty((0, 0)), targets, str(error))
+    finite = np.isfinite(x).all(1)
+    left = len(table) - int(finite.sum())
+    note = f"{plural(left, 'clip')} without a finite embedding left out." if left else ""
+    return MappedRun(name, table[finite].reset_index(drop=True), x[finite], targets, note=note)

@@ -23,7 +23,7 @@ NEIGHBOURS = 15
 
 
 @dataclass(frozen=True)
-class Method:
+class ProjectionMethod:
     """Method of projection.
 
     Args:
@@ -45,12 +45,8 @@ class Method:
     graph: bool = False
 
 
-class NoMap(UserError):
-    """Reason why a map cannot be made."""
-
-
 @dataclass(frozen=True)
-class Map:
+class Projection:
     """Projection of clips.
 
     Args:
@@ -62,6 +58,62 @@ class Map:
     rows: np.ndarray
     at: np.ndarray
     note: str
+
+
+class ProjectionError(UserError):
+    """Reason why a map cannot be made."""
+
+
+def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
+    """Project embeddings into the plane or into space; the same input gives the same map.
+
+    Args:
+        x: Embeddings (n, D), finite.
+        method: A key of METHODS.
+        dims: 2 or 3.
+        seed: Of all that is random in the method, and of the subset.
+
+    Raises:
+        ProjectionError: Too few clips, dimensions or differing embeddings for this method, or it found no solution.
+    """
+    chosen = METHODS[method]
+    rows = subset(len(x), chosen.most[dims - 2], seed)
+    every = len(x)
+    x = np.asarray(x, dtype=np.float64)[rows]
+    if len(x) < chosen.least:
+        raise ProjectionError(
+            f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
+        )
+    if x.shape[1] < dims:
+        raise ProjectionError(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
+    distinct = len(np.unique(x, axis=0))
+    if distinct == 1:
+        raise ProjectionError(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
+    if distinct < chosen.least:
+        needed = f"{chosen.title} needs at least {chosen.least} embeddings that differ"
+        raise ProjectionError(f"{needed}; there are {distinct}.")
+    at = _fit(x, method, dims, seed)
+    notes = (
+        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
+        if len(x) < every
+        else []
+    )
+    return Projection(rows, at, " ".join([*notes, *_notes(x, at, method)]))
+
+
+def subset(n: int, most: int, seed: int) -> np.ndarray:
+    """Return at most so many of n rows at random, ascending; of one seed, smaller subsets lie within larger ones."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
+
+
+def tsne_library() -> str:
+    """Return the library of t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
+    return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
+
+
+def neighbourhood_size(x: np.ndarray) -> int:
+    """Return the size of the neighbourhoods that a graph of these clips is made of."""
+    return min(NEIGHBOURS, len(x) - 1)
 
 
 def _pca(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -110,18 +162,8 @@ def _isomap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     return Isomap(n_neighbors=neighbourhood_size(x) - 1, n_components=dims, eigen_solver="dense").fit_transform(x)
 
 
-def neighbourhood_size(x: np.ndarray) -> int:
-    """Return the size of the neighbourhoods that a graph of these clips is made of."""
-    return min(NEIGHBOURS, len(x) - 1)
-
-
-def tsne_library() -> str:
-    """Return the library of t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
-    return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
-
-
 METHODS = {
-    "pca": Method(
+    "pca": ProjectionMethod(
         "PCA",
         "PCA",
         _pca,
@@ -130,7 +172,7 @@ METHODS = {
         least=4,
         most=(EVERY, EVERY),
     ),
-    "tsne": Method(
+    "tsne": ProjectionMethod(
         "t-SNE",
         "t-SNE",
         _tsne,
@@ -139,7 +181,7 @@ METHODS = {
         least=10,
         most=(EVERY, 2000),  # in space without interpolation: 10,000 clips took over 150 s, 2,000 take 15 s
     ),
-    "umap": Method(
+    "umap": ProjectionMethod(
         "UMAP",
         "UMAP",
         _umap,
@@ -149,7 +191,7 @@ METHODS = {
         most=(EVERY, EVERY),
         graph=True,
     ),
-    "spectral": Method(
+    "spectral": ProjectionMethod(
         "Spectral embedding",
         "Spectral",
         _spectral,
@@ -159,7 +201,7 @@ METHODS = {
         most=(3000, 3000),
         graph=True,
     ),
-    "mds": Method(
+    "mds": ProjectionMethod(
         "MDS",
         "MDS",
         _mds,
@@ -168,7 +210,7 @@ METHODS = {
         least=4,
         most=(2000, 2000),
     ),
-    "isomap": Method(
+    "isomap": ProjectionMethod(
         "Isomap",
         "Isomap",
         _isomap,
@@ -181,47 +223,6 @@ METHODS = {
 }
 
 
-def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Map:
-    """Project embeddings into the plane or into space; the same input gives the same map.
-
-    Args:
-        x: Embeddings (n, D), finite.
-        method: A key of METHODS.
-        dims: 2 or 3.
-        seed: Of all that is random in the method, and of the subset.
-
-    Raises:
-        NoMap: Too few clips, or dimensions, or differing embeddings, for this method; or it found no solution.
-    """
-    chosen = METHODS[method]
-    rows = subset(len(x), chosen.most[dims - 2], seed)
-    every = len(x)
-    x = np.asarray(x, dtype=np.float64)[rows]
-    if len(x) < chosen.least:
-        raise NoMap(
-            f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
-        )
-    if x.shape[1] < dims:
-        raise NoMap(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
-    distinct = len(np.unique(x, axis=0))
-    if distinct == 1:
-        raise NoMap(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
-    if distinct < chosen.least:
-        raise NoMap(f"{chosen.title} needs at least {chosen.least} embeddings that differ; there are {distinct}.")
-    at = _fit(x, method, dims, seed)
-    notes = (
-        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
-        if len(x) < every
-        else []
-    )
-    return Map(rows, at, " ".join([*notes, *_notes(x, at, method)]))
-
-
-def subset(n: int, most: int, seed: int) -> np.ndarray:
-    """Return at most so many of n rows at random, ascending; of one seed, smaller subsets lie within larger ones."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
-
-
 def _fit(x: np.ndarray, method: str, dims: int, seed: int) -> np.ndarray:
     from scipy.sparse.linalg import ArpackError
 
@@ -230,9 +231,9 @@ def _fit(x: np.ndarray, method: str, dims: int, seed: int) -> np.ndarray:
             warnings.simplefilter("ignore")  # what they warn of is looked for in _notes, and said on the page
             at = METHODS[method].fit(x, dims, seed)
     except (ArpackError, np.linalg.LinAlgError) as error:
-        raise NoMap(f"{METHODS[method].title} found no solution on these clips ({error}).") from error
+        raise ProjectionError(f"{METHODS[method].title} found no solution on these clips ({error}).") from error
     if not np.isfinite(at).all():
-        raise NoMap(f"{METHODS[method].title} found no finite solution on these clips.")
+        raise ProjectionError(f"{METHODS[method].title} found no finite solution on these clips.")
     return np.asarray(at, dtype=np.float64)
 
 
