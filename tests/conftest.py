@@ -47,6 +47,14 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
     return make
 
 
+@pytest.fixture(scope="session")
+def clips() -> list[Path]:
+    """Every twentieth of the embedded clips, of 10 s."""
+    from etude.data.sources.demo import collection
+
+    return [Path(path) for path in collection().table["path"][::20]]
+
+
 @pytest.fixture(scope="module")  # no longer: while it is open, nothing else may run a loop of asyncio
 def browser() -> Iterator[Any]:
     """A real browser; a test that needs one is skipped where there is none."""

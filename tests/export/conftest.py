@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inference.conftest import EVALUATION, checkpoint, clips, model, recipe_of  # noqa: F401  # fixtures, shared
+from tests.inference.conftest import EVALUATION, checkpoint, model, recipe_of  # noqa: F401  # fixtures, shared
 
 from etude.config import instantiate
 from etude.training.build import build_from_recipe

@@ -15,7 +15,6 @@ import torch
 from etude.audio.decode import decode
 from etude.config import instantiate
 from etude.data.collection import label, scalar
-from etude.data.sources.demo import collection
 from etude.inference.model import Model
 from etude.training.build import build_from_recipe
 
@@ -58,12 +57,6 @@ def checkpoint(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.T
 def model(checkpoint: Path) -> Model:
     """The network of it."""
     return Model(checkpoint)
-
-
-@pytest.fixture(scope="session")
-def clips() -> list[Path]:
-    """Every twentieth of the embedded clips, of 10 s."""
-    return [Path(path) for path in collection().table["path"][::20]]
 
 
 @pytest.fixture(scope="session")

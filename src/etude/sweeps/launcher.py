@@ -1,4 +1,7 @@
-"""Launching of the jobs of a sweep."""
+"""Composition of the jobs of a sweep for the launchers of Hydra.
+
+`scheduler` decides when each job starts, and `processes` starts it.
+"""
 
 from __future__ import annotations
 
