@@ -39,7 +39,7 @@ METRIC_ORDER = {
 UNDEFINED = "undefined"
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def format_number(value: float | None, digits: int = 2) -> str:
     """Format a number with a typographic minus sign.
 
     A number of 1 or more has fewer decimals. A number that would be printed as zero has up to two more.
@@ -54,16 +54,16 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:z.{digits}f}".replace("-", "−")  # z: a zero has no sign
 
 
-def ends(score: dict[str, float | None], digits: int = 2) -> str:
+def format_interval(score: dict[str, float | None], digits: int = 2) -> str:
     """Format an interval as "[0.48, 0.80]". A missing interval is ""."""
     if score["low"] is None or score["high"] is None:
         return ""
-    return f"[{number(score['low'], digits)}, {number(score['high'], digits)}]"
+    return f"[{format_number(score['low'], digits)}, {format_number(score['high'], digits)}]"
 
 
-def span(score: dict[str, float | None], digits: int = 2) -> str:
+def format_score(score: dict[str, float | None], digits: int = 2) -> str:
     """Format a score with its interval as "0.62 [0.48, 0.80]"."""
-    return f"{number(score['value'], digits)} {ends(score, digits)}".rstrip()
+    return f"{format_number(score['value'], digits)} {format_interval(score, digits)}".rstrip()
 
 
 def excludes_zero(score: dict[str, float | None]) -> int:

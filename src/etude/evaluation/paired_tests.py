@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.evaluation import bootstrap
-from etude.evaluation.formatting import NAMES, UNDEFINED, capital, ends, number, plural
+from etude.evaluation.formatting import NAMES, UNDEFINED, capital, format_interval, format_number, plural
 from etude.evaluation.measure import build_scorer, encode_column
 from etude.evaluation.metrics import LOWER_IS_BETTER, PRIMARY
 
@@ -156,10 +156,11 @@ class Pair:
     @property
     def summary(self) -> str:
         """Conclusion with numbers, in two sentences."""
-        first, second = (number(score, self.digits) for score in self.scores)
+        first, second = (format_number(score, self.digits) for score in self.scores)
         text = f"{NAMES[self.metric]} {first} and {second}"
         if self.difference["value"] is not None:
-            text += f", difference {number(self.difference['value'], self.digits)} {ends(self.difference, self.digits)}"
+            difference = format_number(self.difference["value"], self.digits)
+            text += f", difference {difference} {format_interval(self.difference, self.digits)}"
         text = text.rstrip() + ("" if self.p is None else f", p {chance(self.p)}")
         return f"{self.a} and {self.b}: {self.verdict}. {capital(text)}."
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import NAMES, capital, ends, excludes_zero, number, plural, span
+from etude.evaluation.formatting import (
+    NAMES,
+    capital,
+    excludes_zero,
+    format_interval,
+    format_number,
+    format_score,
+    plural,
+)
 
 SPLIT_NAMES = {"test": "test", "val": "validation"}
 
@@ -41,7 +49,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
             f"{metric_name} is undefined on {clips}: all true values or all predictions are equal.",
         )
     claims = [_describe_order(score)] if metric == "spearman" else []
-    inconclusive, evidence, errors = [], [f"{metric_name} {span(score)} on {clips}."], []
+    inconclusive, evidence, errors = [], [f"{metric_name} {format_score(score)} on {clips}."], []
     for baseline in results["baselines"].values():
         # The primary score of a constant can be undefined. The errors are compared instead.
         by_error = baseline["scores"][metric]["value"] is None
@@ -56,7 +64,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
         else:
             claims.append(f"{'better' if sign > 0 else 'worse'} than {name}")
         if by_error:
-            mse = number(results["scores"]["mse"]["value"], 3)
+            mse = format_number(results["scores"]["mse"]["value"], 3)
             errors.append(f"MSE {mse}. {_describe_difference(baseline, 'mse', 3)}")
         else:
             evidence.append(_describe_difference(baseline, metric))
@@ -110,7 +118,9 @@ def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2)
     """Format the score of a baseline and the difference from it, and state if its interval excludes zero."""
     difference = baseline["difference"][metric]
     suffix = " excludes zero" if excludes_zero(difference) else ""
-    interval = f" {ends(difference, digits)}" if ends(difference, digits) else " without an interval"
-    other = number(baseline["scores"][metric]["value"], digits)
-    value = number(difference["value"], digits)
+    interval = (
+        f" {format_interval(difference, digits)}" if format_interval(difference, digits) else " without an interval"
+    )
+    other = format_number(baseline["scores"][metric]["value"], digits)
+    value = format_number(difference["value"], digits)
     return f"{capital(baseline['name'])} {other}: the difference {value}{interval}{suffix}."
