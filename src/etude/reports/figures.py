@@ -213,8 +213,8 @@ def by_group(table: DataFrame, name: str) -> tuple[str, str]:
     thinned = f" {left:,} more clips are left out of the picture, at random." if left else ""
     if not 1 < len(names) <= MOST_ROWS:
         counts, ends = np.histogram(_residuals(_known(table, name), name), BARS)
-        low, high = format_number(float(ends[0]), 3), format_number(float(ends[-1]), 3)
-        about = f"Histogram of residuals of {name}, from {low} to {high}."
+        first, last = format_number(float(ends[0]), 3), format_number(float(ends[-1]), 3)
+        about = f"Histogram of residuals of {name}, from {first} to {last}."
         panel = Panel(
             around(ends, 0.02), (0, 1.08 * float(counts.max())), about, "predicted minus true", "clips", (400, 220)
         )
