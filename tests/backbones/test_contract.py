@@ -14,7 +14,7 @@ from etude.backbones.base import Backbone
 from etude.config.compose import conf_dir
 from etude.config.instantiate import make
 from etude.embeddings.cache import forward_from_split, forward_to_split
-from etude.training.transfer import depths, levels
+from etude.training.transfer import layer_indices, parameter_layer_index
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 LENGTHS = torch.tensor([61, 1, 100, 34])
@@ -126,7 +126,7 @@ def test_layers_are_listed_in_execution_order(case: tuple[Backbone, Tensor]) -> 
 
 def split_indices(net: Backbone) -> dict[int, int]:
     """Return the step index of each split by the number of layers before it; the last split is after all layers."""
-    layers = levels(net)[-1] + 1
+    layers = layer_indices(net)[-1] + 1
     if not net.splittable:
         return {layers: net.steps}
     return {layers - net.steps + index: index for index in range(net.steps + 1)}
@@ -140,7 +140,7 @@ def after_split(net: Backbone, index: int, x: Tensor) -> Tensor:
 
 def test_every_layer_except_possibly_the_first_has_a_step(case: tuple[Backbone, Tensor]) -> None:
     net = case[0]
-    assert not net.splittable or levels(net)[-1] + 1 - net.steps in (0, 1)
+    assert not net.splittable or layer_indices(net)[-1] + 1 - net.steps in (0, 1)
 
 
 def test_split_does_not_change_embedding(case: tuple[Backbone, Tensor]) -> None:
@@ -152,10 +152,10 @@ def test_split_does_not_change_embedding(case: tuple[Backbone, Tensor]) -> None:
 
 def test_split_after_frozen_layers_does_not_change_training(case: tuple[Backbone, Tensor]) -> None:
     net, x = deepcopy(case[0]), case[1]
-    deep = depths(net)
+    deep = parameter_layer_index(net)
     for frozen, index in list(split_indices(net).items())[1::4]:
         net.train()
-        for depth, layer in zip(levels(net), net.layers(), strict=True):
+        for depth, layer in zip(layer_indices(net), net.layers(), strict=True):
             layer.train(depth >= frozen)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(deep[name] >= frozen)

@@ -122,15 +122,15 @@ def test_what_is_no_run_is_a_sentence(run: etude.Run, tmp_path: Path) -> None:
     for job in ("0_a", "1_b"):
         (tmp_path / "sweep" / job).mkdir(parents=True)
         shutil.copy(run.folder / "config.yaml", tmp_path / "sweep" / job)
-    with pytest.raises(UserError, match=r"sweep: holds 2 runs; load one of them: .*0_a, .*1_b"):
+    with pytest.raises(UserError, match=r"sweep: contains 2 runs; load one of them: .*0_a, .*1_b"):
         etude.load(tmp_path / "sweep")
     with pytest.raises(UserError, match="there is no such folder"):
         etude.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is neither a run folder"):
         etude.load(Path(__file__).parent)
     begun = etude.load(tmp_path / "sweep" / "0_a")
     assert "not finished" in begun._repr_html_()
-    with pytest.raises(UserError, match=r"has no metrics\.json; the run is not finished; go on with"):
+    with pytest.raises(UserError, match=r"has no metrics\.json; the run is not finished; resume with"):
         begun.scores()
 
 

@@ -18,7 +18,7 @@ from etude.config import instantiate
 from etude.config.compose import conf_dir
 from etude.config.validation import problems
 from etude.data.datamodule import build_datamodule
-from etude.experiment.stages import run
+from etude.experiment.stages import run_experiment
 from etude.files.safe_read import read_checkpoint
 from etude.training.build import build_from_recipe, build_learner, load_learner
 
@@ -103,7 +103,7 @@ def ran(
             if (composed(*line)["transfer"] or {}).get("init_from") == "???":
                 line += [f"transfer.init_from={go(name.split('/')[0] + '/step7/ast')}"]
             done[name] = tmp_path_factory.mktemp("run")
-            run(composed(*line), done[name])
+            run_experiment(composed(*line), done[name])
             (done[name] / "line.json").write_text(json.dumps(line))
         return done[name]
 

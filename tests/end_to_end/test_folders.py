@@ -103,7 +103,7 @@ def test_a_run_and_a_sweep_in_a_folder_of_other_files(home: Path, train: Train) 
     assert RunFolder(home).is_finished and RunFolder(home / "0_fast_genre_lstm").is_finished
     again = train(home, *TINY, "hydra.run.dir=.")
     assert again.returncode == 2
-    assert ".: holds a run already" in again.stderr
+    assert ".: already contains a" in again.stderr
     assert content(home) == after
 
 

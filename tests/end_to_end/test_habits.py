@@ -125,7 +125,7 @@ def test_what_is_learned_by_heart_is_not_gone_on_with(tmp_path: Path, train: Cal
     log = (run / "train.log").read_text()
     again = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
     assert again.returncode == 2
-    said = "there is no checkpoints/last.ckpt to go on from; start the run anew"
+    said = "there is no checkpoints/last.ckpt to resume from; start a new run"
     assert again.stderr.strip() == f"resume={run}: {said}"
     assert (run / "train.log").read_text() == log  # which is about the run
 

@@ -70,7 +70,7 @@ def test_a_loss_that_is_not_finite_ends_a_run(
     assert said.startswith("epoch 2, step 11: the loss of valence is not finite, on the clips ")
     assert f"and {16 // (rank + 1) - 8} more" in said if rank == 0 else "more" not in said
     assert "lower optim.lr (now 0.0005)" in said
-    assert said.endswith(f"; go on with: python train.py resume={run.relative_to(tmp_path)}")
+    assert said.endswith(f"; resume with: python train.py resume={run.relative_to(tmp_path)}")
     assert "Traceback" not in ended.stderr
     assert not (run / "metrics.json").exists()
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0

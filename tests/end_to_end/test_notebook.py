@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 
@@ -36,8 +36,8 @@ def test_the_notebook_shows_what_its_runs_left(
     )
     metrics = json.loads((first / "metrics.json").read_text())["targets"]["genre"]["splits"]["test"]
     score = metrics["scores"]["macro_f1"]
-    assert f"<strong>{number(score['value'])}</strong>" in shown[0]
-    assert f"[{number(score['low'])}, {number(score['high'])}]" in shown[0]
+    assert f"<strong>{format_number(score['value'])}</strong>" in shown[0]
+    assert f"[{format_number(score['low'])}, {format_number(score['high'])}]" in shown[0]
     assert f"{score['value']:.6f}" in shown[1]
     for row in metrics["confusion"]:
         assert "".join(f"<td>{count}</td>" for count in row) in "".join(shown[2].split())
@@ -45,7 +45,7 @@ def test_the_notebook_shows_what_its_runs_left(
     assert "genre.pred" in shown[4]
     assert "electronic" in shown[6] and "metal" in shown[6]
     assert first.name.endswith("genre_lstm_mel") and second.name.endswith("genre_lstm_chroma")
-    assert r"genre\_lstm\_chroma" in shown[8] and number(score["value"]) in shown[8]
+    assert r"genre\_lstm\_chroma" in shown[8] and format_number(score["value"]) in shown[8]
     assert shown[9] == shown[0]
 
 

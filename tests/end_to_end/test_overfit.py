@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etude.config.compose import conf_dir
-from etude.experiment.stages import run
+from etude.experiment.stages import run_experiment
 
 
 def options(group: str) -> list[str]:
@@ -29,8 +29,8 @@ def test_every_backbone_and_every_task_is_learned_by_heart(
     caplog.set_level(logging.INFO)
     loss = 0.05 if task in ("genre", "joint") else 0.002  # scalars: their variance is .03 each
     small = ["debug=overfit", "data.overfit=6", "data.crop=1.0", f"callbacks.early_stopping.stopping_threshold={loss}"]
-    assert run(config(f"backbone={backbone}", f"task={task}", *small), tmp_path) == {}
-    (said,) = [record.args for record in caplog.records if "learned by heart" in record.msg]
+    assert run_experiment(config(f"backbone={backbone}", f"task={task}", *small), tmp_path) == {}
+    (said,) = [record.args for record in caplog.records if "clips memorised" in record.msg]
     assert isinstance(said, tuple)
     assert said[1] < loss
     assert not (tmp_path / "metrics.json").exists()  # judged on its own training clips: no number to show

@@ -37,7 +37,7 @@ def test_a_search_is_gone_on_with_and_a_strange_run_is_left_alone(train: Callabl
     assert "0_fast_genre_lstm: is finished" in done.stderr and "report: " not in done.stderr
     other = train(tmp_path, "-m", *HERE, "seed=7")
     assert other.returncode == 2
-    assert "holds a run of another config: optim.lr, seed; give the sweep another folder" in other.stderr
+    assert "contains a run of another config: optim.lr, seed; set another folder of the sweep" in other.stderr
     assert OmegaConf.load(run / "config.yaml").seed == 0 and (run / "metrics.json").is_file()
 
 

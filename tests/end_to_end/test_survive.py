@@ -156,11 +156,11 @@ def test_what_ends_a_run_changes_nothing(
         assert (run / "checkpoints" / "last.ckpt").read_bytes() == (tmp_path / "before" / "last.ckpt").read_bytes()
         said = ended.stderr.splitlines()[-1]
         assert said.startswith(f"{run.relative_to(tmp_path)}/checkpoints: the disk is full")
-        assert said.endswith(f"; go on with: python train.py resume={run.relative_to(tmp_path)}")
+        assert said.endswith(f"; resume with: python train.py resume={run.relative_to(tmp_path)}")
         assert "Traceback" not in ended.stderr
     if how == "testing":
         run_path = run.relative_to(tmp_path)
-        said = f"terminated by SIGTERM; go on with: python train.py resume={run_path}"
+        said = f"terminated by SIGTERM; resume with: python train.py resume={run_path}"
         assert ended.stderr.splitlines()[-1] == said
         assert (run / "train.log").read_text().rstrip().endswith(said)
     resumed = start(nest, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")

@@ -314,8 +314,8 @@ def test_a_server_that_is_gone_costs_a_run_nothing(home: Path, packs: Path, star
         assert (run / name).is_file()
     said = [line for line in result.stderr.splitlines() if line.startswith("MLflow: ")]
     assert len(said) == 2
-    assert said[0].endswith("; the training goes on without it, and its curves are offered again at the end")
-    assert said[1].endswith(f"; it did not get all results; they are in {run.relative_to(home)}")
+    assert said[0].endswith("; training continues without it, and its curves are sent again at the end")
+    assert said[1].endswith(f"; not all results were sent; they are in {run.relative_to(home)}")
     assert "Traceback" not in result.stderr
     (kept,) = told(run)
     assert kept.exits == [0]

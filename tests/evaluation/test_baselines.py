@@ -1,4 +1,4 @@
-"""The baselines are scikit-learn's, in the target's own values, and blind to rows without a label."""
+"""Tests of the constant and the linear baseline."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from etude.evaluation.baselines import INVERSE_PENALTIES, PENALTIES, constant, linear, mel_statistics
+from etude.evaluation.baselines import (
+    INVERSE_PENALTIES,
+    PENALTIES,
+    constant_baseline,
+    fit_linear_baseline,
+    mel_statistics,
+)
 
 
 def data(n: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,52 +31,53 @@ def test_mel_statistics_are_mean_and_deviation_of_each_band() -> None:
         mel_statistics(frames[:0])
 
 
-def test_constant() -> None:
-    assert constant(["b", "a", None, "b", float("nan"), None, None], "label") == "b"
-    assert constant(["b", "a"], "label") == "a"
-    assert constant([1.0, float("nan"), 2.0], "scalar") == 1.5
+def test_constant_baseline() -> None:
+    assert constant_baseline(["b", "a", None, "b", float("nan"), None, None], "label") == "b"
+    assert constant_baseline(["b", "a"], "label") == "a"
+    assert constant_baseline([1.0, float("nan"), 2.0], "scalar") == 1.5
     with pytest.raises(ValueError, match="no clip"):
-        constant([None, None], "label")
+        constant_baseline([None, None], "label")
 
 
-def test_ridge_is_the_one_that_validation_likes_best() -> None:
+def test_ridge_penalty_has_the_best_validation_score() -> None:
     (x, y), (x_val, y_val) = data(), data(30, seed=1)
     rivals = [make_pipeline(StandardScaler(), Ridge(alpha=a)).fit(x, y) for a in PENALTIES]
     best = min(rivals, key=lambda model: np.mean((model.predict(x_val) - y_val) ** 2))
-    np.testing.assert_allclose(linear(x, y, x_val, y_val, "scalar").predict(x_val), best.predict(x_val))
-    shifted = linear(x, y, x_val, np.full(30, y.mean()) + np.arange(30) * 1e-9, "scalar")  # likes a flat line best
+    np.testing.assert_allclose(fit_linear_baseline(x, y, x_val, y_val, "scalar").predict(x_val), best.predict(x_val))
+    flat = np.full(30, y.mean()) + np.arange(30) * 1e-9  # selects the strongest penalty
+    shifted = fit_linear_baseline(x, y, x_val, flat, "scalar")
     assert shifted[-1].alpha == PENALTIES[-1]
 
 
-def test_rows_without_label_have_no_influence() -> None:
+def test_rows_without_label_are_ignored() -> None:
     (x, y), (x_val, y_val) = data(), data(30, seed=1)
     holes, junk = np.concatenate([y, [np.nan] * 5]), np.concatenate([x, np.full((5, 6), 1e6)])
-    expected = linear(x, y, x_val, y_val, "scalar").predict(x_val)
-    np.testing.assert_allclose(linear(junk, holes, x_val, y_val, "scalar").predict(x_val), expected)
+    expected = fit_linear_baseline(x, y, x_val, y_val, "scalar").predict(x_val)
+    np.testing.assert_allclose(fit_linear_baseline(junk, holes, x_val, y_val, "scalar").predict(x_val), expected)
 
 
-def test_classes_come_back_by_name() -> None:
+def test_predictions_are_class_names() -> None:
     (x, y), (x_val, y_val) = data(), data(30, seed=1)
     names, names_val = (np.where(v > np.median(y), "loud", "soft").astype(object) for v in (y, y_val))
     names[3] = None
-    model = linear(x, names, x_val, names_val, "label")
+    model = fit_linear_baseline(x, names, x_val, names_val, "label")
     assert isinstance(model[-1], LogisticRegression) and model[-1].C in INVERSE_PENALTIES
     pred = model.predict(x_val)
     assert set(pred) == {"loud", "soft"}
     assert np.mean(pred == names_val) > 0.7
 
 
-def test_one_class_is_a_constant_and_no_validation_takes_the_middle() -> None:
+def test_one_class_gives_a_constant_and_no_validation_the_middle_penalty() -> None:
     x, y = data()
-    only = linear(x, ["rock"] * 79 + [None], x, ["jazz"] * 80, "label")
+    only = fit_linear_baseline(x, ["rock"] * 79 + [None], x, ["jazz"] * 80, "label")
     assert only.predict(x[:2]).tolist() == ["rock", "rock"]
-    model = linear(x, y, x[:0], [], "scalar")
+    model = fit_linear_baseline(x, y, x[:0], [], "scalar")
     assert model[-1].alpha == PENALTIES[len(PENALTIES) // 2]
 
 
 def test_refuses_what_does_not_go_together() -> None:
     x, y = data()
-    with pytest.raises(ValueError, match="do not go with"):
-        linear(x, y[1:], x, y, "scalar")
+    with pytest.raises(ValueError, match="do not match"):
+        fit_linear_baseline(x, y[1:], x, y, "scalar")
     with pytest.raises(ValueError, match="no clip"):
-        linear(x, [None] * 80, x, ["a"] * 80, "label")
+        fit_linear_baseline(x, [None] * 80, x, ["a"] * 80, "label")

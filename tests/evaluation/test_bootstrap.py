@@ -1,14 +1,14 @@
-"""Resamples are of whole groups, repeatable, and their intervals cover the truth about as often as they say."""
+"""Tests of resampled groups and of the coverage of their intervals."""
 
 import numpy as np
 import pytest
 
-from etude.evaluation.bootstrap import codes, difference, interval, weights
+from etude.evaluation.bootstrap import draw_weights, encode_groups, paired_interval, percentile_interval
 
 
-def test_groups_are_drawn_whole_and_with_replacement() -> None:
+def test_complete_groups_are_drawn_with_replacement() -> None:
     groups = ["a", "a", "b", "c", "c", "c"]
-    drawn = weights(groups, resamples=500, seed=3)
+    drawn = draw_weights(groups, resamples=500, seed=3)
     assert drawn.shape == (500, 6)
     assert (drawn[:, 0] == drawn[:, 1]).all() and (drawn[:, 3] == drawn[:, 5]).all()
     assert (drawn[:, [0, 2, 3]].sum(1) == 3).all()  # as many groups as there are
@@ -16,55 +16,55 @@ def test_groups_are_drawn_whole_and_with_replacement() -> None:
     assert drawn[:, 2].mean() == pytest.approx(1, abs=0.15)
 
 
-def test_the_seed_is_the_draw() -> None:
+def test_draws_depend_on_the_seed() -> None:
     groups = list(range(20))
-    assert (weights(groups, 50, seed=1) == weights(groups, 50, seed=1)).all()
-    assert (weights(groups, 50, seed=1) != weights(groups, 50, seed=2)).any()
+    assert (draw_weights(groups, 50, seed=1) == draw_weights(groups, 50, seed=1)).all()
+    assert (draw_weights(groups, 50, seed=1) != draw_weights(groups, 50, seed=2)).any()
 
 
-def test_a_clip_without_group_is_its_own() -> None:
-    assert codes(["a", None, "a", "", float("nan"), "b"]).tolist() == [0, 1, 0, 2, 3, 4]
-    assert codes([None, None]).tolist() == [0, 1]
+def test_clip_without_group_is_its_own_group() -> None:
+    assert encode_groups(["a", None, "a", "", float("nan"), "b"]).tolist() == [0, 1, 0, 2, 3, 4]
+    assert encode_groups([None, None]).tolist() == [0, 1]
 
 
 def test_one_group_has_no_interval() -> None:
-    assert weights(["a"] * 5).shape == (0, 5)
-    assert np.isnan(interval(np.empty(0))).all()
+    assert draw_weights(["a"] * 5).shape == (0, 5)
+    assert np.isnan(percentile_interval(np.empty(0))).all()
 
 
-def test_strata_keep_every_class_in_every_resample() -> None:
+def test_strata_have_every_class_in_every_resample() -> None:
     groups = ["a", "a", "b", "c", "c", "c", "d"]
     classes = np.array([0, 0, 0, 1, 1, 1, 0])
-    drawn = weights(groups, resamples=500, seed=3, strata=classes)
+    drawn = draw_weights(groups, resamples=500, seed=3, strata=classes)
     assert (drawn[:, [0, 2, 6]].sum(1) == 3).all()  # three groups of class 0, whole
     assert (drawn[:, 0] == drawn[:, 1]).all()
     assert (drawn[:, 3:6].sum(1) == 3).all()  # class 1 is one group: its clips are drawn
     assert (drawn[:, 3] != drawn[:, 4]).any()
 
 
-def test_interval_is_of_the_resamples_that_have_a_score() -> None:
+def test_interval_ignores_undefined_resamples() -> None:
     values = np.concatenate([np.linspace(0, 1, 1001), np.full(300, np.nan)])
-    assert interval(values) == pytest.approx((0.025, 0.975))
+    assert percentile_interval(values) == pytest.approx((0.025, 0.975))
 
 
-def test_difference_is_paired() -> None:
-    hard = np.random.default_rng(0).normal(size=1000)  # what makes a resample hard is hard for both
-    low, high = difference(hard + 0.1, hard)
+def test_interval_of_a_difference_is_paired() -> None:
+    hard = np.random.default_rng(0).normal(size=1000)  # difficulty of each resample, equal for both
+    low, high = paired_interval(hard + 0.1, hard)
     assert (low, high) == pytest.approx((0.1, 0.1))
     with pytest.raises(ValueError, match="same resamples"):
-        difference(hard, hard[1:])
+        paired_interval(hard, hard[1:])
 
 
 def test_coverage_with_clustered_clips() -> None:
-    """40 groups of 6 clips that share half of their variance: groups cover near 95 %, single clips far less."""
+    """Group resamples cover about 95 % for 40 groups of 6 correlated clips, and clip resamples less."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(40), 6)
-    by_group, by_clip = weights(group.tolist(), 400), weights(list(range(240)), 400)
+    by_group, by_clip = draw_weights(group.tolist(), 400), draw_weights(list(range(240)), 400)
     hits = np.zeros(2)
     for _ in range(300):
         x = rng.normal(size=40)[group] + rng.normal(size=240)
         for i, w in enumerate((by_group, by_clip)):
-            low, high = interval(w @ x / w.sum(1))
+            low, high = percentile_interval(w @ x / w.sum(1))
             hits[i] += low <= 0 <= high
     assert 0.88 < hits[0] / 300 < 0.985
     assert hits[1] / 300 < 0.8

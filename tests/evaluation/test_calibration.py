@@ -1,4 +1,4 @@
-"""Probabilities and residuals, judged as scikit-learn and scipy do, on clips and on written-out resamples."""
+"""Tests of calibration scores and limits of agreement against scikit-learn and scipy."""
 
 import numpy as np
 import pandas as pd
@@ -8,12 +8,12 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from etude.evaluation import calibration
-from etude.evaluation.measure import measure
+from etude.evaluation.measure import compute_metrics
 from etude.evaluation.metrics import PRIMARY
 
 
 def error_by_sklearn(probability: np.ndarray, true: np.ndarray, pred: np.ndarray) -> float:
-    """Expected calibration error out of scikit-learn's curve, with its bins counted anew."""
+    """Return the expected calibration error from scikit-learn's calibration curve."""
     confidence, right = probability[np.arange(len(pred)), pred], true == pred
     accuracy, mean = calibration_curve(right, confidence, n_bins=calibration.BINS)
     inner = np.linspace(0, 1, calibration.BINS + 1)[1:-1]
@@ -22,45 +22,45 @@ def error_by_sklearn(probability: np.ndarray, true: np.ndarray, pred: np.ndarray
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_probabilities_as_scikit_learn_judges_them(classes: int) -> None:
+def test_calibration_scores_equal_scikit_learn(classes: int) -> None:
     rng = np.random.default_rng(classes)
     probability, true = rng.dirichlet([0.5] * classes, 80), rng.integers(0, classes, 80)
     pred = probability.argmax(1)
     weights = np.vstack([np.ones(80, int), rng.multinomial(80, np.full(80, 1 / 80), 20)])
     got = calibration.calibration_scores(probability, true, pred, weights)
     for row, times in enumerate(weights):
-        p, y, said = (np.repeat(value, times, axis=0) for value in (probability, true, pred))
+        p, y, predicted = (np.repeat(value, times, axis=0) for value in (probability, true, pred))
         every = np.arange(classes)
         assert got["nll"][row] == pytest.approx(log_loss(y, p, labels=every))
         brier = brier_score_loss(y, p if classes > 2 else p[:, 1], labels=every, scale_by_half=False)
         assert got["brier"][row] == pytest.approx(brier)
-        assert got["ece"][row] == pytest.approx(error_by_sklearn(p, y, said))
+        assert got["ece"][row] == pytest.approx(error_by_sklearn(p, y, predicted))
     assert {k: v[0] for k, v in calibration.calibration_scores(probability, true, pred).items()} == pytest.approx(
         {k: v[0] for k, v in got.items()}, nan_ok=True
     )
 
 
-def test_a_probability_of_zero_for_the_truth_is_no_infinity() -> None:
+def test_zero_probability_gives_a_finite_likelihood() -> None:
     probability = np.array([[1, 0], [0, 1]], dtype=np.float32)
     got = calibration.calibration_scores(probability, np.array([1, 1]), np.array([0, 1]))
     assert got["nll"][0] == pytest.approx(log_loss([1, 1], probability, labels=[0, 1]), rel=1e-6)
     assert got["brier"][0] == 1 and got["ece"][0] == 0.5
 
 
-def test_a_calibrated_network_shows_the_error_that_chance_leaves_it() -> None:
+def test_simulated_chance_error_equals_that_of_a_calibrated_network() -> None:
     rng = np.random.default_rng(0)
     probability = rng.dirichlet([1] * 3, 60)
     pred = probability.argmax(1)
-    chance = calibration.unavoidable(probability, pred)
+    chance = calibration.simulate_chance_error(probability, pred)
     errors = []
     for _ in range(400):
-        true = (probability.cumsum(1) > rng.random((60, 1))).argmax(1)  # as likely as the network says
+        true = (probability.cumsum(1) > rng.random((60, 1))).argmax(1)  # with the predicted probabilities
         errors.append(calibration.calibration_scores(probability, true, pred)["ece"][0])
     assert chance["mean"] == pytest.approx(np.mean(errors), abs=0.01)
     assert np.mean(np.array(errors) > chance["high"]) == pytest.approx(0.05, abs=0.035)
 
 
-def test_limits_of_agreement_as_numpy_and_scipy_compute_them() -> None:
+def test_limits_of_agreement_equal_numpy_and_scipy() -> None:
     rng = np.random.default_rng(1)
     true, pred = rng.random(50) + 100, rng.random(50) + 100
     weights = np.vstack([np.ones(50, int), rng.multinomial(50, np.full(50, 1 / 50), 20)])
@@ -73,10 +73,8 @@ def test_limits_of_agreement_as_numpy_and_scipy_compute_them() -> None:
         assert [got["lower"][row], got["upper"][row]] == pytest.approx([low, high], abs=1e-4)
 
 
-def test_metrics_json_holds_them_with_intervals_and_no_run_is_chosen_by_them(
-    table: pd.DataFrame, targets: dict
-) -> None:
-    measured = measure(table, targets)["targets"]
+def test_metrics_contain_calibration_with_intervals_but_not_as_primary(table: pd.DataFrame, targets: dict) -> None:
+    measured = compute_metrics(table, targets)["targets"]
     for split in ("test", "val"):
         part = table[table["split"] == split]
         classes = targets["genre"]["classes"]
@@ -98,9 +96,9 @@ def test_metrics_json_holds_them_with_intervals_and_no_run_is_chosen_by_them(
     assert not {"ece", "nll", "brier", "bias"} & set(PRIMARY.values())
 
 
-def test_a_table_without_probabilities_has_no_calibration(table: pd.DataFrame, targets: dict) -> None:
+def test_table_without_probabilities_has_no_calibration(table: pd.DataFrame, targets: dict) -> None:
     bare = table[[c for c in table.columns if ".score." not in c]]
-    assert measure(bare, targets)["targets"]["genre"]["splits"]["test"]["calibration"] == {}
+    assert compute_metrics(bare, targets)["targets"]["genre"]["splits"]["test"]["calibration"] == {}
     broken = table.assign(**{"genre.score.rock": np.nan})
     with pytest.raises(ValueError, match="30 of 30 clips lack a probability of genre"):
-        measure(broken, targets)
+        compute_metrics(broken, targets)

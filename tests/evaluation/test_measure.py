@@ -1,4 +1,4 @@
-"""Every number in metrics.json, recomputed from the table by scikit-learn and scipy."""
+"""Tests of metrics.json against scikit-learn and scipy."""
 
 import json
 
@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
-from etude.evaluation.measure import measure
+from etude.evaluation.measure import compute_metrics
 from etude.files.ownership import LIST
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -17,7 +17,7 @@ from etude.runs.results import write_metrics
 
 @pytest.fixture(scope="module")
 def measured(table: pd.DataFrame, targets: dict) -> dict:
-    return measure(table, targets)["targets"]
+    return compute_metrics(table, targets)["targets"]
 
 
 def label_scores(true: pd.Series, pred: pd.Series) -> dict[str, float]:
@@ -46,7 +46,7 @@ def scalar_scores(true: pd.Series, pred: pd.Series) -> dict[str, float | None]:
     }
 
 
-def same(got: dict[str, dict], expected: dict[str, float | None]) -> None:
+def assert_scores(got: dict[str, dict], expected: dict[str, float | None]) -> None:
     assert set(got) == set(expected)
     for name, value in expected.items():
         assert got[name]["value"] == (None if value is None else pytest.approx(value, abs=1e-12)), name
@@ -54,25 +54,25 @@ def same(got: dict[str, dict], expected: dict[str, float | None]) -> None:
 
 @pytest.mark.parametrize("split", ["test", "val"])
 @pytest.mark.parametrize("target", ["genre", "valence", "energy", "danceability"])
-def test_points_and_differences(table: pd.DataFrame, measured: dict, target: str, split: str) -> None:
+def test_point_estimates_and_differences(table: pd.DataFrame, measured: dict, target: str, split: str) -> None:
     part = table[(table["split"] == split) & table[f"{target}.true"].notna()]
     score = label_scores if target == "genre" else scalar_scores
     result = measured[target]["splits"][split]
     expected = score(part[f"{target}.true"], part[f"{target}.pred"])
-    same(result["scores"], expected)
+    assert_scores(result["scores"], expected)
     assert result["n"] == len(part)
     assert result["groups"] == part["group"].nunique()
     assert result["missing"] == (table["split"] == split).sum() - len(part)
     for name, baseline in result["baselines"].items():
         other = score(part[f"{target}.true"], part[f"{target}.baseline.{name}"])
-        same(baseline["scores"], other)
-        same(baseline["difference"], {m: None if other[m] is None else expected[m] - other[m] for m in other})
+        assert_scores(baseline["scores"], other)
+        assert_scores(baseline["difference"], {m: None if other[m] is None else expected[m] - other[m] for m in other})
 
 
-def test_intervals_are_of_resamples_written_out(table: pd.DataFrame, measured: dict) -> None:
+def test_intervals_equal_those_of_repeated_clips(table: pd.DataFrame, measured: dict) -> None:
     part = table[(table["split"] == "test") & table["valence.true"].notna()]
     true, pred, other = (part[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
-    drawn = bootstrap.weights(part["group"].tolist())
+    drawn = bootstrap.draw_weights(part["group"].tolist())
     rho = np.array([[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in drawn])
     result = measured["valence"]["splits"]["test"]
     for got, values in (
@@ -98,9 +98,9 @@ def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dic
     assert jazz["predicted"] == 0 and jazz["support"] > 0 and jazz["f1"] == 0
 
 
-def test_a_class_without_support_has_no_recall(table: pd.DataFrame, targets: dict) -> None:
+def test_class_without_support_has_no_recall(table: pd.DataFrame, targets: dict) -> None:
     without = table[table["genre.true"] != "jazz"]
-    row = measure(without, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]["per_class"][2]
+    row = compute_metrics(without, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]["per_class"][2]
     assert row == {
         "class": "jazz",
         "precision": None,
@@ -112,41 +112,43 @@ def test_a_class_without_support_has_no_recall(table: pd.DataFrame, targets: dic
     }
 
 
-def test_one_group_has_points_but_no_interval(table: pd.DataFrame, targets: dict) -> None:
-    alone = measure(table.assign(group="one"), {"energy": targets["energy"]})["targets"]["energy"]["splits"]["test"]
+def test_one_group_has_point_estimates_but_no_interval(table: pd.DataFrame, targets: dict) -> None:
+    alone = compute_metrics(table.assign(group="one"), {"energy": targets["energy"]})["targets"]["energy"]["splits"][
+        "test"
+    ]
     score = alone["scores"]["spearman"]
     assert score["value"] is not None and score["low"] is None and score["high"] is None
 
 
-def test_order_of_rows_and_of_missing_groups(table: pd.DataFrame, measured: dict, targets: dict) -> None:
-    shuffled = measure(table.sample(frac=1, random_state=1), targets)["targets"]
+def test_row_order_and_missing_groups(table: pd.DataFrame, measured: dict, targets: dict) -> None:
+    shuffled = compute_metrics(table.sample(frac=1, random_state=1), targets)["targets"]
     for target in targets:
         for metric, score in measured[target]["splits"]["test"]["scores"].items():
             again = shuffled[target]["splits"]["test"]["scores"][metric]
             assert again["value"] == pytest.approx(score["value"])
-    single = measure(table.assign(group=None), targets)["targets"]["genre"]["splits"]["test"]
+    single = compute_metrics(table.assign(group=None), targets)["targets"]["genre"]["splits"]["test"]
     assert single["groups"] == single["n"]
 
 
-def test_empty_split_and_absent_baselines(table: pd.DataFrame, targets: dict) -> None:
+def test_empty_split_and_missing_baselines(table: pd.DataFrame, targets: dict) -> None:
     columns = [c for c in table.columns if "baseline" not in c]
-    result = measure(table.loc[table["split"] == "val", columns], targets)["targets"]["genre"]["splits"]
+    result = compute_metrics(table.loc[table["split"] == "val", columns], targets)["targets"]["genre"]["splits"]
     assert result["test"]["n"] == 0 and result["test"]["scores"] == {}
     assert result["val"]["scores"] and result["val"]["baselines"] == {}
 
 
-def test_refuses_what_cannot_be_measured(table: pd.DataFrame, targets: dict) -> None:
+def test_invalid_tables_are_refused(table: pd.DataFrame, targets: dict) -> None:
     broken = table.copy()
     broken.loc[broken["split"] == "test", "energy.pred"] = np.nan
     with pytest.raises(ValueError, match=r"energy\.pred.*diverge"):
-        measure(broken, targets)
+        compute_metrics(broken, targets)
     with pytest.raises(ValueError, match=r"polka"):
-        measure(table.assign(**{"genre.pred": "polka"}), targets)
+        compute_metrics(table.assign(**{"genre.pred": "polka"}), targets)
     with pytest.raises(ValueError, match=r"no column 'mood\.true'"):
-        measure(table, {"mood": {"kind": "scalar"}})
+        compute_metrics(table, {"mood": {"kind": "scalar"}})
 
 
-def test_write_is_strict_json_and_leaves_nothing_else(make_run) -> None:
+def test_metrics_file_is_strict_json_and_the_only_new_file(make_run) -> None:
     folder = make_run()
     before = {path.name for path in folder.iterdir()}
     path = write_metrics(RunFolder(folder))

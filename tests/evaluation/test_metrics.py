@@ -1,4 +1,4 @@
-"""Every metric is scikit-learn's or scipy's, on the clips and on every resample written out with np.repeat."""
+"""Tests of metrics against scikit-learn and scipy, with resamples repeated by np.repeat."""
 
 import warnings
 
@@ -42,7 +42,7 @@ def resamples(rng: np.random.Generator, n: int, rows: int = 40) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_classification_is_sklearns(seed: int) -> None:
+def test_classification_equals_sklearn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     true = rng.choice([0, 0, 0, 1, 2, 4], size=31)  # class 3 is not in the truth, class 5 nowhere
     pred = np.where(rng.random(31) < 0.5, true, rng.choice([0, 1, 3, 4], size=31))  # class 2 is rarely predicted
@@ -56,7 +56,7 @@ def test_classification_is_sklearns(seed: int) -> None:
 
 @pytest.mark.parametrize("digits", [1, 12])
 @pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_regression_is_scipys(digits: int, offset: float) -> None:
+def test_regression_equals_scipy(digits: int, offset: float) -> None:
     rng = np.random.default_rng(digits)
     true = np.round(rng.random(37), digits) + offset  # one digit: many ties
     pred = np.round(0.5 * true + 0.3 * rng.random(37), digits)
@@ -70,14 +70,14 @@ def test_regression_is_scipys(digits: int, offset: float) -> None:
         assert {name: value[i] for name, value in drawn.items()} == pytest.approx(expected, rel=1e-7)
 
 
-def test_a_class_never_predicted_counts_as_zero() -> None:
+def test_class_never_predicted_counts_as_zero() -> None:
     true, pred = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0])
     scores = classification(true, pred, 2)
     assert scores["macro_f1"].item() == pytest.approx((2 / 3 + 0) / 2)
     assert scores["macro_precision"].item() == pytest.approx(0.25)
 
 
-def test_a_class_without_support_is_in_no_macro_mean() -> None:
+def test_class_without_support_is_excluded_from_the_macro_mean() -> None:
     true, pred = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
     assert classification(true, pred, 3)["macro_f1"].item() == pytest.approx((2 / 3 + 1) / 2)
     assert sk.f1_score(true, pred, average="macro") == pytest.approx((2 / 3 + 1 + 0) / 3)  # sklearn's default differs
@@ -98,7 +98,7 @@ def test_correlation_with_a_constant_is_nan_not_zero() -> None:
 
 
 @pytest.mark.parametrize("score", [regression, lambda t, p, w=None: classification(t, p, 2, w)])
-def test_refuses_what_would_be_meaningless(score) -> None:
+def test_invalid_shapes_are_refused(score) -> None:
     ones = np.ones(4, dtype=int)
     with pytest.raises(ValueError, match=r"\(4, 1\).*broadcast"):
         score(ones[:, None], ones)
@@ -110,7 +110,7 @@ def test_refuses_what_would_be_meaningless(score) -> None:
         score(ones, ones, ones)
 
 
-def test_refuses_strange_values() -> None:
+def test_invalid_values_are_refused() -> None:
     with pytest.raises(ValueError, match="class indices"):
         classification(np.array([0, 1]), np.array([0, 2]), 2)
     with pytest.raises(ValueError, match="class indices"):
@@ -119,7 +119,7 @@ def test_refuses_strange_values() -> None:
         regression(np.array([0.0, 1.0]), np.array([0.0, np.nan]))
 
 
-def test_what_leads_cannot_be_won_by_the_most_common_value() -> None:
+def test_primary_metric_is_low_for_the_most_common_value() -> None:
     true = np.array([0] * 90 + [1] * 10)
     lazy = classification(true, np.zeros(100, dtype=int), 2)
     assert lazy["accuracy"].item() == 0.9 and lazy[PRIMARY["label"]].item() < 0.5

@@ -1,4 +1,4 @@
-"""Paired tests: right against references worked out by hand, and about as often wrong as they say."""
+"""Tests of paired tests against references and of their false-positive rate."""
 
 from math import comb
 
@@ -15,16 +15,16 @@ from etude.evaluation.paired_tests import (
     NOTHING,
     Pair,
     ScoredTarget,
+    bootstrap_p_value,
     compare_pairs,
-    holm,
-    mcnemar,
+    holm_correction,
+    mcnemar_test,
     scored_run,
-    two_sided,
 )
 
 
 def paired(tables: dict[str, pd.DataFrame], metric: str = "") -> list[Pair]:
-    """Test the pairs of some tables of predictions on the test part."""
+    """Test the pairs of tables of predictions on the test split."""
     targets = [
         ScoredTarget(name, [scored_run(title, name, target, table, "test") for title, table in tables.items()])
         for name, target in TARGETS.items()
@@ -33,46 +33,50 @@ def paired(tables: dict[str, pd.DataFrame], metric: str = "") -> list[Pair]:
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (0, 6), (3, 9), (7, 7), (25, 4)])
-def test_mcnemar_is_the_exact_binomial(first: int, second: int) -> None:
+def test_mcnemar_equals_the_exact_binomial_test(first: int, second: int) -> None:
     a = np.array([True] * first + [False] * second + [True] * 5 + [False] * 3)
     b = np.array([False] * first + [True] * second + [True] * 5 + [False] * 3)
     n, k = first + second, min(first, second)
     by_hand = min(1.0, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n)
-    assert mcnemar(a, b)[:2] == (first, second)
-    assert mcnemar(a, b)[2] == pytest.approx(by_hand)
+    assert mcnemar_test(a, b)[:2] == (first, second)
+    assert mcnemar_test(a, b)[2] == pytest.approx(by_hand)
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.2, None, 0.5]) == [0.4, None, 0.5]
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+def test_holm_correction_equals_manual_values() -> None:
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([0.2, None, 0.5]) == [0.4, None, 0.5]
+    assert holm_correction([0.9, 0.8]) == [1.0, 1.0] and holm_correction([]) == []
     p = np.random.default_rng(0).random(40).tolist()
-    assert all(new >= old for new, old in zip(holm(p), p, strict=True))
+    assert all(new >= old for new, old in zip(holm_correction(p), p, strict=True))
 
 
-def test_a_difference_has_an_interval_without_zero() -> None:
+def test_significant_difference_has_an_interval_without_zero() -> None:
     rng = np.random.default_rng(1)
     for shift in np.linspace(-3, 3, 25):
         drawn = rng.normal(shift, 1, 4000)
-        low, high = bootstrap.interval(drawn)
-        p = two_sided(shift, drawn, groups=10_000)
+        low, high = bootstrap.percentile_interval(drawn)
+        p = bootstrap_p_value(shift, drawn, groups=10_000)
         assert p is not None
         if abs(p - 0.05) > 0.004:
             assert (p < 0.05) == (low > 0 or high < 0)
-    assert two_sided(0.0, np.zeros(500), 100) == 1.0
-    assert two_sided(0.2, np.full(500, 0.2), 4) == pytest.approx(2 / 501)
-    assert two_sided(0.2, np.empty(0), 1) is None
+    assert bootstrap_p_value(0.0, np.zeros(500), 100) == 1.0
+    assert bootstrap_p_value(0.2, np.full(500, 0.2), 4) == pytest.approx(2 / 501)
+    assert bootstrap_p_value(0.2, np.empty(0), 1) is None
 
 
-def test_few_groups_are_a_t_test() -> None:
-    """Resamples of a mean of few numbers: the p value of scipy's t test, which such a mean has."""
+def test_p_value_with_few_groups_equals_t_test() -> None:
+    """The p value of a mean of few numbers is that of scipy's t test."""
     x = np.array([0.3, 0.8, -0.1, 0.5, 0.6])
-    drawn = bootstrap.weights(list(range(5)), 20_000) @ x / 5
-    assert two_sided(x.mean(), drawn, 5) == pytest.approx(ttest_1samp(x, 0).pvalue, rel=0.05)
+    drawn = bootstrap.draw_weights(list(range(5)), 20_000) @ x / 5
+    assert bootstrap_p_value(x.mean(), drawn, 5) == pytest.approx(ttest_1samp(x, 0).pvalue, rel=0.05)
 
 
-def _simulated(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tuple[float, float]:
-    """Two equally hard-working classifiers whose errors depend on the group: share of p < .05, and of gaps covered."""
+def simulate(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tuple[float, float]:
+    """Simulate pairs of classifiers whose errors depend on the group.
+
+    Returns:
+        Fraction of p < .05, and fraction of intervals that contain zero.
+    """
     rng = np.random.default_rng(7)
     size, found, covered = 6, 0, 0
     group = np.repeat(np.arange(groups), size)
@@ -82,60 +86,60 @@ def _simulated(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tu
         own = rng.normal(size=(2, groups))[:, group]
         right = hard + own + rng.normal(size=(2, len(true))) > np.array([[-0.8 - gap], [-0.8]])
         preds = np.where(right, true, 1 - true)
-        drawn = bootstrap.weights(group.tolist(), resamples, seed=int(rng.integers(1 << 30)))
+        drawn = bootstrap.draw_weights(group.tolist(), resamples, seed=int(rng.integers(1 << 30)))
         spread = [classification(true, pred, 2, drawn)["accuracy"] for pred in preds]
         gain = classification(true, preds[0], 2)["accuracy"] - classification(true, preds[1], 2)["accuracy"]
-        p = two_sided(gain[0], spread[0] - spread[1], groups)
-        low, high = bootstrap.difference(spread[0], spread[1])
+        p = bootstrap_p_value(gain[0], spread[0] - spread[1], groups)
+        low, high = bootstrap.paired_interval(spread[0], spread[1])
         found += p is not None and p < 0.05
         covered += low <= 0 <= high
     return found / trials, covered / trials
 
 
 @pytest.mark.parametrize("groups", [6, 12, 40])
-def test_false_positives_are_near_what_is_said(groups: int) -> None:
-    assert 0.02 < _simulated(groups, resamples=400, trials=300)[0] < 0.08
+def test_false_positive_rate_is_near_the_level(groups: int) -> None:
+    assert 0.02 < simulate(groups, resamples=400, trials=300)[0] < 0.08
 
 
-def test_intervals_of_a_difference_cover_it() -> None:
-    assert 0.91 < _simulated(groups=40, resamples=400, trials=300)[1] < 0.98
+def test_coverage_of_intervals_of_a_difference() -> None:
+    assert 0.91 < simulate(groups=40, resamples=400, trials=300)[1] < 0.98
 
 
-def test_a_gap_is_found() -> None:
-    assert _simulated(groups=40, resamples=400, trials=60, gap=1.2)[0] > 0.9
+def test_large_difference_is_detected() -> None:
+    assert simulate(groups=40, resamples=400, trials=60, gap=1.2)[0] > 0.9
 
 
-def test_two_copies_do_not_differ() -> None:
+def test_equal_runs_do_not_differ() -> None:
     for pair in paired({"a": clips(3), "b": clips(3)}):
         assert pair.p == 1.0 and pair.difference == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert pair.mcnemar in (1.0, None) and pair.better == ""
-        assert NOTHING in pair.words
+        assert NOTHING in pair.summary
 
 
-def test_a_planted_difference_is_found_and_is_the_difference() -> None:
-    made = {"bad": clips(1, right=0.1, noise=1.5), "good": clips(2, right=0.9, noise=0.1)}
-    genre, valence = paired(made)
-    tables = [table.query("split == 'test'") for table in made.values()]
+def test_known_difference_is_detected_with_its_value() -> None:
+    tables_by_run = {"bad": clips(1, right=0.1, noise=1.5), "good": clips(2, right=0.9, noise=0.1)}
+    genre, valence = paired(tables_by_run)
+    tables = [table.query("split == 'test'") for table in tables_by_run.values()]
     f1 = [f1_score(table["genre.true"], table["genre.pred"], average="macro") for table in tables]
     assert genre.scores == pytest.approx(tuple(f1)) and genre.difference["value"] == pytest.approx(f1[0] - f1[1])
     hits = [(table["genre.true"] == table["genre.pred"]).to_numpy() for table in tables]
     assert genre.only == (int((hits[0] & ~hits[1]).sum()), int((~hits[0] & hits[1]).sum()))
-    assert genre.better == valence.better == "good" and "good is better" in genre.words
+    assert genre.better == valence.better == "good" and "good is better" in genre.summary
     assert genre.n == 64 and genre.groups == 16 and valence.only is None
-    (error,) = [pair for pair in paired(made, metric="mse") if pair.target == "valence"]
+    (error,) = [pair for pair in paired(tables_by_run, metric="mse") if pair.target == "valence"]
     assert error.metric == "mse" and error.scores[0] > error.scores[1] and error.better == "good"
 
 
-def test_interval_of_a_difference_is_of_resamples_written_out() -> None:
-    made = {"a": clips(1, right=0.4), "b": clips(2, right=0.7)}
-    genre = paired(made)[0]
-    parts = [table.query("split == 'test'") for table in made.values()]
+def test_interval_of_a_difference_equals_that_of_repeated_clips() -> None:
+    tables_by_run = {"a": clips(1, right=0.4), "b": clips(2, right=0.7)}
+    genre = paired(tables_by_run)[0]
+    parts = [table.query("split == 'test'") for table in tables_by_run.values()]
     true, *preds = (
         part[f"genre.{column}"].map({"folk": 0, "jazz": 1, "rock": 2}).to_numpy()
         for part, column in ((parts[0], "true"), (parts[0], "pred"), (parts[1], "pred"))
     )
     gaps = []
-    for weights in bootstrap.weights(parts[0]["group"].tolist(), strata=true)[:300]:
+    for weights in bootstrap.draw_weights(parts[0]["group"].tolist(), strata=true)[:300]:
         rows = np.repeat(np.arange(len(true)), weights)
         scores = [f1_score(true[rows], pred[rows], average="macro") for pred in preds]
         gaps.append(scores[0] - scores[1])

@@ -1,4 +1,4 @@
-"""The words say what the intervals say: a difference when zero is outside, none that this data can show otherwise."""
+"""Tests of the verbal summary of scores and intervals."""
 
 import pytest
 
@@ -15,8 +15,8 @@ def score(value: float) -> dict:
 
 
 def genre(constant: dict, linear: dict, n: int = 42, groups: int = 5) -> dict:
-    part = {"n": n, "groups": groups, "missing": 0, "scores": {"macro_f1": score(0.62)}}
-    part["baselines"] = {
+    results = {"n": n, "groups": groups, "missing": 0, "scores": {"macro_f1": score(0.62)}}
+    results["baselines"] = {
         "constant": {
             "name": "majority class",
             "scores": {"macro_f1": score(0.19)},
@@ -24,20 +24,20 @@ def genre(constant: dict, linear: dict, n: int = 42, groups: int = 5) -> dict:
         },
         "linear": {"name": "linear model", "scores": {"macro_f1": score(0.6)}, "difference": {"macro_f1": linear}},
     }
-    return {"kind": "label", "primary": "macro_f1", "splits": {"test": part}}
+    return {"kind": "label", "primary": "macro_f1", "splits": {"test": results}}
 
 
 def valence(rho: dict, mse: dict) -> dict:
-    part = {"n": 40, "groups": 40, "missing": 0, "scores": {"spearman": rho, "mse": score(0.05)}}
+    results = {"n": 40, "groups": 40, "missing": 0, "scores": {"spearman": rho, "mse": score(0.05)}}
     difference = {"spearman": NOTHING, "mse": mse}
     scores = {"spearman": NOTHING, "mse": score(0.07)}
-    part["baselines"] = {"constant": {"name": "training mean", "scores": scores, "difference": difference}}
-    return {"kind": "scalar", "primary": "spearman", "splits": {"test": part}}
+    results["baselines"] = {"constant": {"name": "training mean", "scores": scores, "difference": difference}}
+    return {"kind": "scalar", "primary": "spearman", "splits": {"test": results}}
 
 
-def test_a_label_beside_its_baselines() -> None:
-    words, numbers = verdict(genre(ABOVE, CLOSE), disjoint=True)
-    assert words == "Better than the majority class; no difference from the linear model that this data can show."
+def test_summary_of_a_label_with_baselines() -> None:
+    summary, numbers = verdict(genre(ABOVE, CLOSE), disjoint=True)
+    assert summary == "Better than the majority class; no difference from the linear model that this data can show."
     assert numbers == (
         "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups that no training clip shares. "
         "Majority class 0.19: the difference 0.43 [0.20, 0.60] excludes zero. "
@@ -47,10 +47,10 @@ def test_a_label_beside_its_baselines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rho", "mse", "words"),
+    ("rho", "mse", "summary"),
     [
         (ABOVE, BELOW, "Orders clips better than chance; smaller error than the training mean."),
-        (BELOW, ABOVE, "Orders clips the wrong way round; larger error than the training mean."),
+        (BELOW, ABOVE, "Orders clips in reverse; larger error than the training mean."),
         (
             CLOSE,
             CLOSE,
@@ -58,29 +58,31 @@ def test_a_label_beside_its_baselines() -> None:
         ),
     ],
 )
-def test_a_scalar_beside_the_mean_that_orders_nothing(rho: dict, mse: dict, words: str) -> None:
-    assert verdict(valence(rho, mse))[0].startswith(words)
+def test_summary_of_a_scalar_with_the_mean(rho: dict, mse: dict, summary: str) -> None:
+    assert verdict(valence(rho, mse))[0].startswith(summary)
 
 
-def test_what_cannot_be_judged_is_said() -> None:
+def test_summary_of_undefined_scores() -> None:
     none = genre(ABOVE, CLOSE)
     none["splits"]["test"] |= {"n": 1, "scores": {}}
-    assert verdict(none) == ("Nothing can be said.", "1 test clip with this label; a score needs two.")
-    assert verdict(valence(NOTHING, CLOSE))[0] == "Nothing was told apart."
+    assert verdict(none) == ("No score can be computed.", "1 test clip with this label; a score requires two.")
+    assert verdict(valence(NOTHING, CLOSE))[0] == "The score is undefined."
     lone = genre({"value": 0.4, "low": None, "high": None}, {"value": 0.0, "low": None, "high": None})
     lone["splits"]["test"]["scores"]["macro_f1"] = {"value": 0.6, "low": None, "high": None}
-    words, numbers = verdict(lone)
-    assert words.startswith("No interval") and "0.40 without an interval" in numbers and "better" not in words.lower()
+    summary, numbers = verdict(lone)
+    assert (
+        summary.startswith("No interval") and "0.40 without an interval" in numbers and "better" not in summary.lower()
+    )
 
 
 def test_population_and_caution() -> None:
-    part = {"n": 42, "groups": 42, "scores": {"x": 1}}
-    assert population(part) == "42 clips" and caution(part) == ""
-    assert "only 9 groups" in caution(part | {"groups": 9})
-    assert "one group" in caution(part | {"groups": 1})
+    results = {"n": 42, "groups": 42, "scores": {"x": 1}}
+    assert population(results) == "42 clips" and caution(results) == ""
+    assert "only 9 groups" in caution(results | {"groups": 9})
+    assert "one group" in caution(results | {"groups": 1})
     classes = [
         {"class": name, "support": 5, "groups": groups} for name, groups in (("jazz", 1), ("rock", 3), ("folk", 1))
     ]
-    assert caution(part | {"per_class": classes}).startswith(
+    assert caution(results | {"per_class": classes}).startswith(
         "The clips of jazz, and those of folk, come from a single group each:"
     )

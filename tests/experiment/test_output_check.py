@@ -1,4 +1,4 @@
-"""No override takes away the check of the output folder."""
+"""Tests that no override disables the check of the output folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from etude.cli.train import main
 
 
 @pytest.mark.parametrize("override", ["hydra.callbacks={}", "+hydra.callbacks.other=null"])
-def test_a_sweep_without_callbacks_replaces_no_file_of_the_user(
+def test_sweep_without_callbacks_does_not_replace_files_of_the_user(
     override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
@@ -22,11 +22,11 @@ def test_a_sweep_without_callbacks_replaces_no_file_of_the_user(
     assert (tmp_path / "multirun.yaml").read_text() == "mine"
 
 
-def test_a_job_replaces_no_file_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_does_not_replace_files_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
     path = tmp_path / "0" / ".hydra" / "hydra.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    words = ["hydra.output_subdir=.hydra", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=0", "seed=0"]
-    assert main(["-m", "hydra/launcher=basic", "task=digit", *words]) == 2
+    overrides = ["hydra.output_subdir=.hydra", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=0", "seed=0"]
+    assert main(["-m", "hydra/launcher=basic", "task=digit", *overrides]) == 2
     assert path.read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The record of a run says why a commit is unknown."""
+"""Tests of the reason of an unknown commit in the record of a run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from etude.experiment import provenance
 
 
-def test_a_missing_git_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reason_is_missing_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.git() == {"commit": None, "dirty": None, "reason": "git is not installed"}
+    assert provenance.git_state() == {"commit": None, "dirty": None, "reason": "git is not installed"}
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (subprocess.TimeoutExpired("git", 10), "git did not answer in 10 s"),
+        (subprocess.TimeoutExpired("git", 10), "git did not finish in 10 s"),
         (PermissionError(13, "Permission denied"), "git cannot be started: Permission denied"),
         (
             subprocess.CalledProcessError(
@@ -31,16 +31,16 @@ def test_a_missing_git_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         (subprocess.CalledProcessError(1, "git", stderr=""), "git ended with status 1"),
     ],
 )
-def test_what_git_says_is_the_reason(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reason_is_the_error_of_git(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(subprocess, "run", fail)
-    assert provenance.git() == {"commit": None, "dirty": None, "reason": reason}
+    assert provenance.git_state() == {"commit": None, "dirty": None, "reason": reason}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_a_folder_without_repository_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reason_is_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.git()["reason"].startswith("not a git repository")
+    assert provenance.git_state()["reason"].startswith("not a git repository")

@@ -24,7 +24,7 @@ from etude.audio.decode import decode
 from etude.cli import export
 from etude.data.sources.demo import collection
 from etude.errors import UserError
-from etude.evaluation.measure import measure
+from etude.evaluation.measure import compute_metrics
 from etude.export import formats, parity_check
 from etude.export.graph import INPUTS, Graph
 from etude.export.parity_check import ParityCheck, values
@@ -224,7 +224,7 @@ def test_a_run_is_told_of_and_its_own_clips_are_heard(checkpoint: Path, tmp_path
     run = write_run(tmp_path / "a-run", table, seed=3)
     source = {"_target_": "etude.data.sources.demo.collection"}
     (run / "config.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
-    (run / "metrics.json").write_text(json.dumps(measure(table, said["targets"])))
+    (run / "metrics.json").write_text(json.dumps(compute_metrics(table, said["targets"])))
     (run / "checkpoints").mkdir()
     shutil.copy(checkpoint, run / "checkpoints" / "best.ckpt")
     cards = []

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from tests.synthetic_runs import CLASSES, predictions, record
 
-from etude.evaluation.measure import measure
+from etude.evaluation.measure import compute_metrics
 from etude.evaluation.verdict import verdict
 from etude.export import model_card
 from etude.export.model_card import ExportedFile, card
@@ -39,7 +39,7 @@ def told() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def metrics(told: dict[str, Any]) -> dict[str, Any]:
-    return measure(predictions(), told["targets"])
+    return compute_metrics(predictions(), told["targets"])
 
 
 @pytest.fixture(scope="module")

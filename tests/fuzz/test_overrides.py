@@ -204,7 +204,7 @@ def one(seed: int, known: dict[str, Any], top: Path, monkeypatch: pytest.MonkeyP
 def test_words_end_in_a_sentence(
     chunk: Sequence[int], keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(stages, "run", reached)
+    monkeypatch.setattr(stages, "run_experiment", reached)
     monkeypatch.setattr("sys.argv", ["train.py"])
     assert callable(train.main)
     assert_none("overrides", {seed: one(seed, keys, tmp_path / str(seed), monkeypatch) for seed in chunk})

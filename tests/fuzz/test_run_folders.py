@@ -48,7 +48,7 @@ def spoil(made: Room, run: Path, path: Path, rng: Random) -> str:
         for _ in range(rng.choice((1, 1, 2, 4))):
             parsed, done = nested(parsed, rng)
         if isinstance(parsed, dict) and readers.CHECKSUM in parsed and rng.random() < 0.8:
-            parsed, done = readers.sealed(parsed), f"{done}, sealed"
+            parsed, done = readers.add_checksum(parsed), f"{done}, sealed"
         path.write_text(
             json.dumps(parsed) if path.suffix == ".json" else yaml.safe_dump(parsed), "utf-8", "surrogatepass"
         )
@@ -82,7 +82,7 @@ def spoil(made: Room, run: Path, path: Path, rng: Random) -> str:
         about = json.loads(record.read_text()) if record.is_file() else {}
         if about and rng.random() < 0.8:  # as of a version without hashes
             about.pop(readers.TABLE_HASH, None)
-            record.write_text(json.dumps(readers.sealed(about)))
+            record.write_text(json.dumps(readers.add_checksum(about)))
         return f"{name} {done}"
     if kind < 0.35:
         path.write_bytes(made.pickled())

@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
         assert call(checkpoint, few, whole) == 2
     assert "another process writes there" in capsys.readouterr().err
     assert main([str(few), str(few)]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is neither a run folder" in capsys.readouterr().err
     assert main([str(tmp_path / "gone"), str(few)]) == 2
     assert "there is no such run folder or checkpoint" in capsys.readouterr().err
 

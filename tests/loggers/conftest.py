@@ -1,4 +1,4 @@
-"""A finished run folder, as the tests of results make it."""
+"""Fixture of a finished run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.runs.results import write_metrics
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: read it, do not change it."""
+    """A finished run, which tests must not change."""
     run = RunFolder(write_run(tmp_path_factory.mktemp("tracking") / "a-run", predictions()))
     run.checkpoints_path.mkdir()
     run.best_path.write_bytes(b"weights")

@@ -1,4 +1,4 @@
-"""The view of a project is whole without a key and without a network."""
+"""Tests of the view of a Weights & Biases project without a key and without a network."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ import pytest
 
 from etude.cli.dashboard import main
 from etude.evaluation.metrics import PRIMARY
-from etude.loggers.dashboard import leading
+from etude.loggers.dashboard import primary_metrics
 
 pytest.importorskip("wandb_workspaces", reason="needs etude[dashboard]")
 
 
-def test_it_has_panels_of_every_target_grouped_by_backbone_and_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_view_has_panels_of_all_targets_grouped_by_backbone_and_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["project=music", "show=true"]) == 0
     section = json.loads(capsys.readouterr().out)["section"]
     (runs,) = section["runSets"]
     assert [(g["section"], g["name"]) for g in runs["grouping"]] == [
         ("config", "choices.value.backbone"), ("config", "choices.value.task"),
     ]  # fmt: skip
-    parts = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
-    shown = {name: [m for p in panels for m in p["config"].get("metrics", [])] for name, panels in parts.items()}
-    metrics = leading()
+    sections = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
+    shown = {name: [m for p in panels for m in p["config"].get("metrics", [])] for name, panels in sections.items()}
+    metrics = primary_metrics()
     assert set(metrics) >= {"genre", "valence", "energy", "danceability"}
     assert set(metrics.values()) == set(PRIMARY.values())
     assert shown["Test"] == [f"test/{name}/{metric}" for name, metric in metrics.items()]
     assert shown["Above the linear model"] == [f"test/{n}/over_linear/{m}" for n, m in metrics.items()]
     assert {f"val/{name}/{metric}" for name, metric in metrics.items()} <= set(shown["Scores by epoch"])
     assert {"train/loss", "val/loss", "val/genre/loss"} <= set(shown["Losses by epoch"])
-    for panels in parts.values():
+    for panels in sections.values():
         assert len({panel["__id__"] for panel in panels}) == len(panels) > 0
 
 
-def test_two_ways_to_look_and_a_choice_of_targets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dry", "targets=genre"]) == 0
-    said = capsys.readouterr().out
-    assert "test/genre/macro_f1" in said
-    assert "valence" not in said
+    message = capsys.readouterr().out
+    assert "test/genre/macro_f1" in message
+    assert "valence" not in message
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "message"),
     [
         (["entity=me"], "there is no key for Weights & Biases here"),
         (["project=x"], "entity=<user or team>: "),
         (["projekt=x"], "projekt=x: no such setting; there are entity, project"),
         (["show=maybe"], "show=maybe: must be true or false"),
-        (["show=true", "targets=tempo"], "targets: there is no target tempo; there are "),
+        (["show=true", "targets=tempo"], "targets: there is no target tempo; the targets are "),
     ],
 )
-def test_what_is_wrong_is_said(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_invalid_options_are_reported(
+    overrides: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("etude.loggers.wandb.has_key", lambda: False)
-    assert main(words) == 2
+    assert main(overrides) == 2
     out = capsys.readouterr()
     assert out.out == ""
-    assert out.err.startswith(said)
+    assert out.err.startswith(message)
 
 
-def test_without_the_extra_it_says_which(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     assert main(["show=true"]) == 2
     assert "pip install 'etude[dashboard]'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""MLflow without a server: a database, the default one, and a folder of files."""
+"""Tests of MLflow with a database and with a folder of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from etude.errors import UserError
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
-from etude.loggers.mlflow import _alone, accepted
+from etude.loggers.mlflow import _database_lock, accepted_name
 from etude.loggers.mlflow import mlflow_logger as factory
 from etude.runs.folder import RunFolder
 
@@ -20,11 +20,11 @@ _validate_metric_name = pytest.importorskip("mlflow.utils.validation")._validate
 
 
 @pytest.mark.parametrize("name", ["test/genre/macro_f1", "жанр/a b", "a.b:c-d", "x" * 250])
-def test_names_that_mlflow_takes_stay(name: str) -> None:
-    assert accepted(name) == name
+def test_accepted_names_are_unchanged(name: str) -> None:
+    assert accepted_name(name) == name
 
 
-def test_other_names_stay_apart() -> None:
+def test_other_names_are_unique() -> None:
     names = [
         "val/R&B?",
         "val/R_B_",
@@ -39,13 +39,13 @@ def test_other_names_stay_apart() -> None:
         "a(b)",
         "",
     ]
-    made = [accepted(name) for name in names]
-    assert len(set(made)) == len(names)
-    for name in made:
+    accepted = [accepted_name(name) for name in names]
+    assert len(set(accepted)) == len(names)
+    for name in accepted:
         _validate_metric_name(name)
 
 
-def test_numbers_of_odd_names_all_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_with_special_names_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "runs").as_uri()
     config: dict[str, Any] = {"outputs": str(tmp_path), "task": {"targets": {"R&B? (x)": {"loss": 1}}, "none": {}}}
@@ -62,27 +62,27 @@ def test_numbers_of_odd_names_all_arrive(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(run.data.tags["a"]) == 5000
 
 
-def test_a_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
-    with _alone(f"sqlite:///{tmp_path / 'a.db'}?timeout=60"):
+def test_database_is_created_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with _database_lock(f"sqlite:///{tmp_path / 'a.db'}?timeout=60"):
         with pytest.raises(Timeout), FileLock(tmp_path / ".a.db.lock", timeout=0):
             pass
-        with _alone("http://localhost:1"):  # a server does that itself
+        with _database_lock("http://localhost:1"):  # a server does that itself
             pass
 
 
-@pytest.mark.parametrize("where", ["file", "default"])
-def test_a_run_is_kept_without_a_server(
-    where: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("store", ["file", "default"])
+def test_run_is_logged_without_a_server(
+    store: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    uri = (tmp_path / "runs").as_uri() if where == "file" else None
+    uri = (tmp_path / "runs").as_uri() if store == "file" else None
     (tmp_path / "run").mkdir()
     config: dict[str, Any] = {"outputs": str(tmp_path), "seed": 7, "choices": {"task": "joint"}, "empty": None}
     tracker: Any = factory(tmp_path / "run", config, uri=uri, notes="a try")
     with tracked([tracker]):
         tracker.log_metrics({"train/loss": 1.5, "epoch": 0}, 4)
-        tracker.hand_over(FinishedRun(RunFolder(folder)))
+        tracker.log_finished_run(FinishedRun(RunFolder(folder)))
     client = mlflow.MlflowClient(uri or f"sqlite:///{tmp_path / 'mlflow.db'}")
     run = client.get_run(RunFolder(tmp_path / "run").read_trackers()["mlflow"])
     assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "7")
@@ -93,12 +93,12 @@ def test_a_run_is_kept_without_a_server(
     assert run.data.metrics["test/genre/macro_f1.low"] == numbers["test/genre/macro_f1/low"]
     (point,) = client.get_metric_history(run.info.run_id, "test/genre/macro_f1")
     assert point.step == 4
-    there = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert {"report.html", "metrics.json", "predictions.parquet", "checkpoints", "figures", "tables"} <= there
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert {"report.html", "metrics.json", "predictions.parquet", "checkpoints", "figures", "tables"} <= artifacts
 
 
 @pytest.mark.parametrize("name", ["mlflow.db", "mlflow"])
-def test_a_database_of_somebody_else_is_not_changed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_database_is_not_changed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     outputs, run = tmp_path / "outputs", tmp_path / "outputs" / "run"
     run.mkdir(parents=True)

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from etude.cli.report import main
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.reports import embedding_thumbnail
 from etude.reports import html as markdown
@@ -91,7 +91,7 @@ def test_tables_hold_the_numbers_of_metrics_json(page, split: str, title: str) -
                 scores += [baseline["scores"][metric], baseline["difference"][metric]]
             for score in scores:
                 ends = ("value",) if score["low"] is None else ("value", "low", "high")
-                expected += [("" if score[k] is None else str(score[k]), number(score[k], digits)) for k in ends]
+                expected += [("" if score[k] is None else str(score[k]), format_number(score[k], digits)) for k in ends]
         assert html.tables[f"{name}: {title}"] == expected
 
 
@@ -203,7 +203,7 @@ def test_calibration_and_residuals_are_those_of_metrics_json(page) -> None:
     for name, target in metrics["targets"].items():
         part, keys = kinds[target["kind"]]
         found = target["splits"]["test"][part]
-        expected = [(str(found[k][e]), number(found[k][e], 3)) for k in keys for e in ("value", "low", "high")]
+        expected = [(str(found[k][e]), format_number(found[k][e], 3)) for k in keys for e in ("value", "low", "high")]
         assert html.tables[f"{name}: {'residuals' if part == 'agreement' else part}"] == expected
     rows = [row for row in metrics["targets"]["genre"]["splits"]["test"]["calibration"]["bins"] if row["n"]]
     shown = [float(value) for value, _ in html.tables["genre: bins of confidence"]]
@@ -341,7 +341,7 @@ def test_markdown_table() -> None:
     [
         ("predictions.parquet", "no table", "cannot be read as a table"),
         ("record.json", "{", "cannot be read as JSON"),
-        ("record.json", "{}", "does not say the targets of a run"),
+        ("record.json", "{}", "does not list the targets of a run"),
     ],
 )
 def test_a_damaged_file_is_a_sentence(
@@ -352,7 +352,7 @@ def test_a_damaged_file_is_a_sentence(
     (tmp_path / name).write_text(content)
     assert main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path / name}: {said}; train the run anew")
+    assert line.startswith(f"{tmp_path / name}: {said}; train the run again")
     assert not (tmp_path / "report.html").exists()
 
 

@@ -1,4 +1,4 @@
-"""A run folder has one owner of its file names and one reader for each file; a search reads its validation score."""
+"""Tests of file names, readers and the monitored score of a run folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.runs import folder as names
-from etude.runs.folder import OUTPUTS, RunFolder, find_weights, locate, monitored_score
+from etude.runs.folder import OUTPUTS, RunFolder, find_weights, locate_run, monitored_score
 from etude.runs.results import write_metrics, write_predictions, write_record
 
 SOURCE = Path(__file__).parents[2] / "src" / "etude"
@@ -28,14 +28,14 @@ ELSEWHERE = {  # files of the same name in other folders
 
 
 def literals() -> Iterator[tuple[str, str]]:
-    """Module and value of every string constant that is exactly the name of a file of a run."""
+    """Yield module and value of every string constant that equals the name of a file of a run."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and node.value in FILES:
                 yield path.relative_to(SOURCE).as_posix(), node.value
 
 
-def test_files_of_a_run_are_named_in_one_module() -> None:
+def test_file_names_of_a_run_are_defined_in_one_module() -> None:
     found = set(literals())
     assert {name for module, name in found if module == OWNER} == FILES
     assert {(module, name) for module, name in found if module != OWNER} == set(ELSEWHERE)
@@ -63,7 +63,7 @@ def test_written_results_are_read_again(run: Path, tmp_path: Path) -> None:
     assert copy.metrics["targets"]["valence"] == before["targets"]["valence"]
 
 
-def test_path_names_a_run_or_weights(tmp_path: Path) -> None:
+def test_run_and_weights_are_located(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.checkpoints_path.mkdir(parents=True)
     run.config_path.touch()
@@ -73,11 +73,11 @@ def test_path_names_a_run_or_weights(tmp_path: Path) -> None:
     assert find_weights(run.path) == run.checkpoint == run.last_path
     run.best_path.touch()
     assert find_weights(run.path) == run.best_path and find_weights(run.last_path) == run.last_path
-    assert locate(run.path) == locate(tmp_path / "run" / ".") == (run.path, None)
-    assert locate(run.last_path) == (run.path, run.last_path)
+    assert locate_run(run.path) == locate_run(tmp_path / "run" / ".") == (run.path, None)
+    assert locate_run(run.last_path) == (run.path, run.last_path)
 
 
-def test_strict_curves_keep_their_cells_and_refuse_damage(tmp_path: Path) -> None:
+def test_strict_curves_keep_cells_and_refuse_damaged_files(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert run.read_curves().empty and run.read_curve_rows() == []
     with pytest.raises(UserError, match=r"curves\.csv: cannot be read as a table"):
@@ -88,29 +88,31 @@ def test_strict_curves_keep_their_cells_and_refuse_damage(tmp_path: Path) -> Non
     assert run.read_curve_rows() == [{"epoch": "1", "step": "3", "val/loss": "inf"}]
 
 
-def test_sweep_of_a_run_is_the_folder_above_with_hydra_s_file(tmp_path: Path) -> None:
+def test_sweep_of_a_run_is_its_parent_with_a_hydra_file(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "0").sweep is None
     (tmp_path / "multirun.yaml").touch()
     assert RunFolder(tmp_path / "0").sweep == tmp_path.name
 
 
-def number(value: float | None) -> dict[str, Any]:
+def make_score(value: float | None) -> dict[str, Any]:
     return {"value": value, "low": None, "high": None}
 
 
-def scored(val: float | None, primary: str = "spearman") -> dict[str, Any]:
-    """A target of metrics.json; the test part has another score, which must not matter."""
-    values = {"val": number(val), "test": number(0.99)}
-    parts = {part: {"n": 9, "groups": 3, "scores": {primary: one}, "baselines": {}} for part, one in values.items()}
+def make_target(val: float | None, primary: str = "spearman") -> dict[str, Any]:
+    """Return a target of metrics.json. Its test split has another score, which must not be used."""
+    values = {"val": make_score(val), "test": make_score(0.99)}
+    splits = {
+        split: {"n": 9, "groups": 3, "scores": {primary: score}, "baselines": {}} for split, score in values.items()
+    }
     kind = {"kind": "scalar", "low": 0.0, "high": 1.0}
     if primary == "macro_f1":
         kind = {"kind": "label", "classes": ["a", "b"]}
-    return {**kind, "primary": primary, "splits": parts}
+    return {**kind, "primary": primary, "splits": splits}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    targets = {"genre": scored(0.5, "macro_f1"), "valence": scored(0.3), "energy": scored(None)}
+    targets = {"genre": make_target(0.5, "macro_f1"), "valence": make_target(0.3), "energy": make_target(None)}
     (tmp_path / "metrics.json").write_text(json.dumps({"targets": targets}))
     (tmp_path / "record.json").write_text(json.dumps({"targets": {}, "model": {"best_epoch": 2}}))
     (tmp_path / "curves.csv").write_text(
@@ -119,30 +121,30 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ask(folder: Path, monitor: str) -> float | None:
+def monitored(folder: Path, monitor: str) -> float | None:
     (folder / "config.yaml").write_text(f"task:\n  monitor: {monitor}\n  mode: max\n")
     return monitored_score(RunFolder(folder))
 
 
-def test_the_mean_is_over_targets_and_what_is_undefined_counts_nothing(folder: Path) -> None:
-    assert ask(folder, "val/score") == pytest.approx((0.5 + 0.3 + 0) / 3)
+def test_undefined_scores_count_as_zero_in_the_mean(folder: Path) -> None:
+    assert monitored(folder, "val/score") == pytest.approx((0.5 + 0.3 + 0) / 3)
 
 
-def test_another_monitor_is_that_of_the_epoch_that_was_kept(folder: Path) -> None:
-    assert ask(folder, "val/loss") == 0.7
-    assert ask(folder, "val/energy/spearman") == 0.4
+def test_other_monitors_are_read_at_the_best_epoch(folder: Path) -> None:
+    assert monitored(folder, "val/loss") == 0.7
+    assert monitored(folder, "val/energy/spearman") == 0.4
 
 
 @pytest.mark.parametrize("monitor", ["train/loss", "test/score", "val/nothing"])
-def test_nothing_but_the_validation_part_is_looked_at(folder: Path, monitor: str) -> None:
-    assert ask(folder, monitor) is None
+def test_only_monitors_of_the_validation_split_have_a_score(folder: Path, monitor: str) -> None:
+    assert monitored(folder, monitor) is None
 
 
-def test_a_loss_that_is_not_a_number_is_no_score(folder: Path) -> None:
+def test_non_finite_loss_is_not_a_score(folder: Path) -> None:
     (folder / "record.json").write_text(json.dumps({"targets": {}, "model": {"best_epoch": 3}}))
-    assert ask(folder, "val/loss") is None
+    assert monitored(folder, "val/loss") is None
 
 
-def test_a_run_that_has_not_come_to_its_end_has_none(folder: Path) -> None:
+def test_unfinished_run_has_no_score(folder: Path) -> None:
     (folder / "metrics.json").unlink()
-    assert ask(folder, "val/score") is None
+    assert monitored(folder, "val/score") is None

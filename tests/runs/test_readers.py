@@ -1,4 +1,4 @@
-"""Files of a run that were damaged are named in a sentence, and changed numbers are noticed."""
+"""Tests of damaged and changed files of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etude.api.run_object import Run
 from etude.cli import compare, report
 from etude.errors import UserError
 from etude.evaluation import measure
-from etude.loggers.csv import Curves
+from etude.loggers.csv import CurveLogger
 from etude.reports import run_report
 from etude.runs import readers
 from etude.runs.folder import METRICS, PREDICTIONS, RECORD, RunFolder
@@ -23,14 +23,14 @@ from etude.runs.folder import METRICS, PREDICTIONS, RECORD, RunFolder
 
 @pytest.fixture
 def copy(run: Path, tmp_path: Path) -> Path:
-    """A measured run that a test may damage, with checksums as a run writes them."""
+    """Copy of a finished run with checksums, which a test may damage."""
     folder = Path(shutil.copytree(run, tmp_path / run.name))
     table = pd.read_parquet(folder / PREDICTIONS)
     table.to_parquet(folder / PREDICTIONS)
     record = json.loads((folder / RECORD).read_text("utf-8"))
     record[readers.TABLE_HASH] = readers.file_hash(folder / PREDICTIONS)
-    (folder / RECORD).write_text(json.dumps(readers.sealed(record)), "utf-8")
-    metrics = readers.sealed(measure.measure(table, record["targets"]))
+    (folder / RECORD).write_text(json.dumps(readers.add_checksum(record)), "utf-8")
+    metrics = readers.add_checksum(measure.compute_metrics(table, record["targets"]))
     (folder / METRICS).write_text(json.dumps(metrics), "utf-8")
     return folder
 
@@ -50,26 +50,26 @@ def change(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after, 1), "utf-8")
 
 
-def test_intact_run_is_read(copy: Path) -> None:
+def test_undamaged_run_is_read(copy: Path) -> None:
     assert set(RunFolder(copy).metrics["targets"]) == set(RunFolder(copy).record["targets"])
     assert len(RunFolder(copy).predictions) == 60
 
 
-def test_changed_metric_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_metric_is_detected(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(copy / METRICS, '"value": 0.', '"value": 1.')
-    with pytest.raises(UserError, match=r"metrics\.json: was changed after it was written; make it anew"):
+    with pytest.raises(UserError, match=r"metrics\.json: was changed after it was written; recreate it"):
         Run(copy).scores()
     assert compare.main([str(copy)]) == 0
     assert "metrics.json was changed after it was written" in capsys.readouterr().out
 
 
-def test_changed_record_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_record_is_detected(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(copy / RECORD, '"low": 0.0', '"low": 0.5')
     assert report.main([str(copy)]) == 2
     assert "record.json: was changed after it was written" in capsys.readouterr().err
 
 
-def test_changed_prediction_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_prediction_is_detected(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = bytearray((copy / PREDICTIONS).read_bytes())
     data[len(data) // 2] ^= 0x55
     (copy / PREDICTIONS).write_bytes(data)
@@ -79,7 +79,7 @@ def test_changed_prediction_is_noticed(copy: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("how", ["empty", "half", "bytes", "folder"])
 @pytest.mark.parametrize("name", [PREDICTIONS, RECORD])
-def test_damaged_source_of_a_report_is_named(
+def test_message_names_damaged_source_of_a_report(
     name: str, how: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(copy / name, how)
@@ -88,22 +88,22 @@ def test_damaged_source_of_a_report_is_named(
 
 
 @pytest.mark.parametrize("how", ["empty", "half", "bytes", "folder"])
-def test_damaged_curves_and_config_are_no_obstacle_to_a_comparison(how: str, copy: Path) -> None:
+def test_damaged_curves_and_config_do_not_prevent_a_comparison(how: str, copy: Path) -> None:
     for name in ("curves.csv", "config.yaml"):
         damage(copy / name, how)
     assert compare.main([str(copy)]) == 0
 
 
-def test_report_leaves_unreadable_curves_out(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_report_omits_unreadable_curves(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage(copy / "curves.csv", "bytes")
     assert RunFolder(copy).read_curves().empty
     assert "curves.csv: cannot be read, its curves are left out" in caplog.text
 
 
-def test_resumed_run_names_damaged_curves(tmp_path: Path) -> None:
+def test_resumed_run_refuses_damaged_curves(tmp_path: Path) -> None:
     (tmp_path / "curves.csv").write_bytes(b"epoch,step\n1,\xff\n")
     with pytest.raises(UserError, match=r"curves\.csv: is damaged; remove it"):
-        Curves(tmp_path / "curves.csv")
+        CurveLogger(tmp_path / "curves.csv")
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_resumed_run_names_damaged_curves(tmp_path: Path) -> None:
         ({"targets": {"genre": {"kind": "label", "classes": 5}}}, r"targets\.genre\.classes"),
     ],
 )
-def test_value_of_another_type_in_a_record_is_named(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    whole = {"targets": {"genre": {"kind": "label", "classes": ["a", "b"]}}, "data": {"card": ""}, "model": {}}
-    (tmp_path / "record.json").write_text(json.dumps(whole))
-    assert RunFolder(tmp_path).record == whole
-    (tmp_path / "record.json").write_text(json.dumps(whole | change))
+def test_message_names_value_of_wrong_type_in_a_record(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    record = {"targets": {"genre": {"kind": "label", "classes": ["a", "b"]}}, "data": {"card": ""}, "model": {}}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    assert RunFolder(tmp_path).record == record
+    (tmp_path / "record.json").write_text(json.dumps(record | change))
     with pytest.raises(UserError, match=rf"record\.json: is not the record of a run \({named}"):
         _ = RunFolder(tmp_path).record
 
 
-def test_table_without_its_columns_and_deep_json_are_sentences(tmp_path: Path) -> None:
+def test_missing_columns_and_deep_json_raise_user_error(tmp_path: Path) -> None:
     pd.DataFrame({"id": ["a"], "group": ["b"]}).to_parquet(tmp_path / "predictions.parquet")
     with pytest.raises(UserError, match=r"predictions\.parquet: has no column split"):
         _ = RunFolder(tmp_path).predictions
@@ -136,97 +136,95 @@ def test_table_without_its_columns_and_deep_json_are_sentences(tmp_path: Path) -
 
 
 def rewrite(path: Path, *keys: object, value: object) -> None:
-    """Replace one value of a JSON file, and seal the file again; a value of None removes the key."""
+    """Replace one value of a JSON file and update its checksum. A value of None removes the key."""
     content = json.loads(path.read_text("utf-8"))
-    home = content
+    parent = content
     for key in keys[:-1]:
-        home = home[key]
-    home[keys[-1]] = value
+        parent = parent[key]
+    parent[keys[-1]] = value
     if value is None:
-        del home[keys[-1]]
-    path.write_text(json.dumps(readers.sealed(content)), "utf-8")
+        del parent[keys[-1]]
+    path.write_text(json.dumps(readers.add_checksum(content)), "utf-8")
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "sentence"),
+    ("keys", "value", "message"),
     [
         (
             ("targets", "genre", "splits", "test", "scores", "macro_f1"),
             0.5,
-            "macro_f1 is 0.5 and holds no values by name",
+            "macro_f1 is 0.5 and not a mapping",
         ),
         (("targets", "genre", "splits", "val"), None, "targets.genre.splits.val is missing"),
-        (("targets", "genre", "primary"), "best", "genre has the leading metric 'best', which is unknown"),
+        (("targets", "genre", "primary"), "best", "genre has the primary metric 'best', which is unknown"),
         (("targets", "genre", "splits", "test", "confusion"), [[1]], "a confusion matrix of another size"),
         (("targets", "valence", "kind"), "number", "valence is of the kind 'number'"),
         (("targets", "genre", "splits", "test", "n"), True, "targets.genre.splits.test.n is True"),
     ],
 )
 def test_metrics_of_another_structure_are_refused(
-    keys: tuple[str, ...], value: object, sentence: str, copy: Path
+    keys: tuple[str, ...], value: object, message: str, copy: Path
 ) -> None:
     rewrite(copy / METRICS, *keys, value=value)
-    with pytest.raises(UserError, match=r"metrics\.json: holds no scores of a run") as error:
+    with pytest.raises(UserError, match=r"metrics\.json: does not contain the scores of a run") as error:
         Run(copy).scores()
-    assert sentence in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "sentence"),
+    ("keys", "value", "message"),
     [
         (("model", "epochs"), "many", "model.epochs is 'many'"),
-        (("data",), "text", "data is 'text' and holds no values by name"),
-        (("data", "splits", "test"), 3, "data.splits.test is 3 and holds no values by name"),
+        (("data",), "text", "data is 'text' and not a mapping"),
+        (("data", "splits", "test"), 3, "data.splits.test is 3 and not a mapping"),
         (("targets", "genre", "classes"), ["a", "a"], "genre is a label without distinct classes"),
         (("targets", "valence", "low"), 2.0, "valence is a scalar without a range"),
     ],
 )
-def test_record_of_another_structure_is_refused(
-    keys: tuple[str, ...], value: object, sentence: str, copy: Path
-) -> None:
+def test_record_of_another_structure_is_refused(keys: tuple[str, ...], value: object, message: str, copy: Path) -> None:
     rewrite(copy / RECORD, *keys, value=value)
     with pytest.raises(UserError, match=r"record\.json: is not the record of a run") as error:
         _ = RunFolder(copy).record
-    assert sentence in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "sentence"),
+    ("column", "value", "message"),
     [
         ("genre.true", None, "there is no column genre.true"),
         ("split", None, "there is no column split"),
-        ("genre.pred", "polka", "column genre.pred holds 'polka', which is no class of genre"),
-        ("valence.pred", "high", "column valence.pred holds no numbers"),
-        ("valence.pred", float("inf"), "column valence.pred holds no numbers"),
-        ("id", "one", "id 'one' is tested twice"),
-        ("embedding", "text", "column embedding holds no vectors"),
+        ("genre.pred", "polka", "column genre.pred contains 'polka', which is not a class of genre"),
+        ("valence.pred", "high", "column valence.pred is not numeric"),
+        ("valence.pred", float("inf"), "column valence.pred is not numeric"),
+        ("id", "one", "id 'one' is in the test split twice"),
+        ("embedding", "text", "column embedding does not contain vectors"),
     ],
 )
-def test_table_that_does_not_fit_the_record_is_refused(column: str, value: object, sentence: str, copy: Path) -> None:
+def test_table_that_does_not_match_the_record_is_refused(column: str, value: object, message: str, copy: Path) -> None:
     table = pd.read_parquet(copy / PREDICTIONS)
     table = table.drop(columns=column) if value is None else table.assign(**{column: value})
     table.to_parquet(copy / PREDICTIONS)
     rewrite(copy / RECORD, readers.TABLE_HASH, value=None)  # as of a version without hashes
     assert report.main([str(copy)]) == 2
-    with pytest.raises(UserError, match=r"predictions\.parquet: does not fit record\.json") as error:
+    with pytest.raises(UserError, match=r"predictions\.parquet: does not match record\.json") as error:
         _ = RunFolder(copy).predictions
-    assert sentence in str(error.value)
+    assert message in str(error.value)
 
 
-def test_cells_of_curves_that_are_no_numbers_count_as_empty(copy: Path) -> None:
+def test_non_numeric_cells_of_curves_are_empty(copy: Path) -> None:
     (copy / "curves.csv").write_text("epoch,step,val/loss\n0,1,0.5\n1,2,low\n2,3,inf\n", "utf-8")
     assert RunFolder(copy).read_curves()["val/loss"].isna().tolist() == [False, True, True]
     run_report.write_report(RunFolder(copy))
 
 
 @pytest.mark.parametrize("text", ["a: b: c", "- a\n- b", "[" * 2000], ids=["colon", "list", "deep"])
-def test_damaged_config_is_named(text: str, copy: Path) -> None:
+def test_message_names_damaged_config(text: str, copy: Path) -> None:
     (copy / "config.yaml").write_text(text, "utf-8")
     with pytest.raises(UserError, match=r"config\.yaml: "):
         _ = Run(copy).config
 
 
-def test_damaged_split_is_named(copy: Path) -> None:
+def test_message_names_damaged_split(copy: Path) -> None:
     assert RunFolder(copy).split == {}
     (copy / "split.csv").write_text("id,split\na,train\n", "utf-8")
     assert RunFolder(copy).split == {"a": "train"}

@@ -1,4 +1,4 @@
-"""Augmentation hides bands and stretches of each clip's own, moves its level, and mixes clips with their labels."""
+"""Tests of masks, random gain and mixup."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def seed() -> None:
 
 
 def hidden(augment: Augment, lengths: Tensor = LENGTHS) -> Tensor:
-    """What is hidden of a batch that is 1 everywhere, padding too: (B, T, F) bool."""
+    """Return the mask (B, T, F), bool, of the frames that are hidden in a batch of ones with ones as padding."""
     out, same, mixture = augment(torch.ones(len(lengths), 100, BINS), lengths, DECIBEL)
     assert torch.equal(same, lengths) and mixture is None
     assert {*out.unique().tolist()} <= {0.0, 1.0}
     return out == 0
 
 
-def runs(line: Tensor) -> list[tuple[int, int]]:
-    """First and last place of every stretch of True in (N,)."""
+def intervals(line: Tensor) -> list[tuple[int, int]]:
+    """Return start and end index of every interval of True in (N,)."""
     edges = torch.diff(line.int(), prepend=torch.zeros(1, dtype=torch.int), append=torch.zeros(1, dtype=torch.int))
     return list(zip((edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist(), strict=True))
 
 
-def test_what_is_not_hidden_is_as_it_was() -> None:
+def test_unmasked_frames_are_unchanged() -> None:
     x = torch.randn(4, 100, BINS)
     out = Augment()(x, LENGTHS, DECIBEL)[0]
     kept = out != 0
@@ -46,35 +46,35 @@ def test_what_is_not_hidden_is_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_a_stretch_lies_within_its_clip_and_is_no_longer_than_its_share(share: float) -> None:
+def test_time_mask_is_inside_the_clip_and_at_most_its_width(share: float) -> None:
     augment = Augment(time_masks=1, time_width=share, frequency_masks=0)
     for _ in range(200):
         for clip, length in zip(hidden(augment), LENGTHS.tolist(), strict=True):
             assert (clip == clip[:, :1]).all()  # all bins of a frame together
-            for start, stop in runs(clip[:, 0]):
+            for start, stop in intervals(clip[:, 0]):
                 assert stop <= length
                 assert stop - start <= share * length
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2])
-def test_a_band_runs_through_the_whole_clip_and_is_no_wider_than_its_share(share: float) -> None:
+def test_frequency_mask_covers_all_frames_and_is_at_most_its_width(share: float) -> None:
     augment = Augment(time_masks=0, frequency_masks=1, frequency_width=share)
     for _ in range(200):
         for clip in hidden(augment):
             assert (clip == clip[:1]).all()
-            for start, stop in runs(clip[0]):
+            for start, stop in intervals(clip[0]):
                 assert stop - start <= share * BINS
 
 
-def test_there_are_as_many_masks_as_asked_for_and_each_clip_has_its_own() -> None:
+def test_each_clip_has_its_own_masks() -> None:
     augment = Augment(time_masks=3, time_width=0.1, frequency_masks=0)
     lengths = torch.full((500,), 100)
-    counts = [len(runs(clip[:, 0])) for clip in hidden(augment, lengths)]
+    counts = [len(intervals(clip[:, 0])) for clip in hidden(augment, lengths)]
     assert max(counts) == 3  # fewer where they touch or where one has no width
-    assert len({tuple(runs(clip[:, 0])) for clip in hidden(augment, lengths)}) > 400
+    assert len({tuple(intervals(clip[:, 0])) for clip in hidden(augment, lengths)}) > 400
 
 
-def test_every_frame_and_every_bin_is_hidden_now_and_then() -> None:
+def test_masks_cover_every_frame_and_bin() -> None:
     often = hidden(Augment(0, 1, 0.2, 1, 0.2), torch.full((2000,), 100)).float().mean(0)
     assert often.min() > 0
     middle = often[30:70, 8:16].mean().item()
@@ -82,11 +82,11 @@ def test_every_frame_and_every_bin_is_hidden_now_and_then() -> None:
 
 
 @pytest.mark.parametrize("augment", [Augment(0, 0, 0.5, 0, 0.5), Augment(0, 2, 0.0, 2, 0.0)])
-def test_no_mask_or_no_width_hides_nothing(augment: Augment) -> None:
+def test_zero_masks_or_zero_width_change_nothing(augment: Augment) -> None:
     assert not hidden(augment).any()
 
 
-def test_a_seed_is_a_mask() -> None:
+def test_masks_depend_on_the_seed() -> None:
     masks = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
@@ -95,7 +95,7 @@ def test_a_seed_is_a_mask() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_gain_moves_each_bin_by_its_decibels_and_leaves_padding() -> None:
+def test_gain_shifts_bins_and_keeps_padding() -> None:
     x = torch.randn(400, 50, BINS)
     lengths = torch.randint(1, 51, (400,))
     moved = Augment(gain=6.0, **NO_MASK)(x, lengths, DECIBEL)[0] - x
@@ -107,19 +107,19 @@ def test_gain_moves_each_bin_by_its_decibels_and_leaves_padding() -> None:
     assert level.min() < -5 and level.max() > 5
 
 
-def test_a_mixture_is_of_two_clips_and_as_long_as_the_longer() -> None:
+def test_mixture_combines_two_clips_and_has_the_longer_length() -> None:
     x = torch.randn(4, 100, BINS) * (torch.arange(100)[None] < LENGTHS[:, None])[..., None]
     mixed, lengths, mixture = Augment(mixup=1.0, **NO_MASK)(x, LENGTHS, DECIBEL)
     assert mixture is not None
     assert sorted(mixture.partner.tolist()) == [0, 1, 2, 3]
     assert mixture.share.min() >= 0.5 and mixture.share.max() <= 1
-    for place in range(4):
-        partner, share = int(mixture.partner[place]), float(mixture.share[place])
-        torch.testing.assert_close(mixed[place], share * x[place] + (1 - share) * x[partner])
-        assert lengths[place] == max(LENGTHS[place], LENGTHS[partner])
+    for index in range(4):
+        partner, share = int(mixture.partner[index]), float(mixture.share[index])
+        torch.testing.assert_close(mixed[index], share * x[index] + (1 - share) * x[partner])
+        assert lengths[index] == max(LENGTHS[index], LENGTHS[partner])
 
 
-def test_the_loss_of_a_mixture_is_that_of_mixed_targets() -> None:
+def test_mixture_loss_equals_loss_of_mixed_targets() -> None:
     """Soft labels for cross-entropy; for a squared error the gradient of the mixed value."""
     label, scalar = Label("genre", {"classes": ["a", "b", "c"]}), Scalar("valence", {"low": 0.0, "high": 1.0})
     task = Task([label, scalar], Linear, WeightedSum, 8)
@@ -134,11 +134,13 @@ def test_the_loss_of_a_mixture_is_that_of_mixed_targets() -> None:
     torch.testing.assert_close(each["genre"], torch.nn.functional.cross_entropy(out["genre"], soft))
     value = mixture.share * y["valence"] + (1 - mixture.share) * y["valence"][mixture.partner]
     mean = ((out["valence"][:, 0] + 0.5 - value) ** 2).mean()
-    ours, theirs = (torch.autograd.grad(loss, out["valence"], retain_graph=True)[0] for loss in (each["valence"], mean))
-    torch.testing.assert_close(ours, theirs)
+    actual, expected = (
+        torch.autograd.grad(loss, out["valence"], retain_graph=True)[0] for loss in (each["valence"], mean)
+    )
+    torch.testing.assert_close(actual, expected)
 
 
-def test_a_clip_without_a_label_leaves_its_partners_true() -> None:
+def test_missing_label_does_not_affect_the_partner() -> None:
     task = Task([Label("genre", {"classes": ["a", "b"]})], Linear, WeightedSum, 8)
     out = task(torch.randn(2, 8))
     mixture = Mixture(torch.tensor([1, 0]), torch.tensor([0.7, 0.7]))
@@ -148,7 +150,7 @@ def test_a_clip_without_a_label_leaves_its_partners_true() -> None:
     torch.testing.assert_close(each["genre"], 0.7 * losses[0] + 0.3 * losses[1])
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_options_raise() -> None:
     with pytest.raises(ValueError, match=r"augment\.mixup must be at least 0, got -1"):
         Augment(mixup=-1)
     with pytest.raises(ValueError, match=r"augment\.time_width must be in \[0, 1\], got 1\.5"):

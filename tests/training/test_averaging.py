@@ -1,4 +1,4 @@
-"""Averaged weights (callbacks=ema) survive an interruption."""
+"""Tests of averaged weights (callbacks=ema) in a resumed run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Network(LightningModule):
 
 
 class Stop(Callback):
-    """Ends training in the middle of an epoch."""
+    """Callback that ends training in the middle of an epoch."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if (trainer.current_epoch, batch_idx) == (2, 3):
@@ -42,10 +42,10 @@ class Stop(Callback):
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_resumed_run_has_the_same_average(
+def test_resumed_run_has_the_same_average(
     accumulated: int, config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    settings = config(
+    composed = config(
         "trainer=cpu",
         "callbacks=ema",
         "trainer.max_epochs=4",
@@ -59,21 +59,22 @@ def test_a_resumed_run_has_the_same_average(
     loader = DataLoader(TensorDataset(x), 8)
 
     def fit(folder: str, stopped: bool = False, checkpoint: Path | None = None) -> dict[str, Any]:
-        trainer = build_trainer(settings, tmp_path / folder)
+        trainer = build_trainer(composed, tmp_path / folder)
         if stopped:
             trainer.callbacks.append(Stop())  # type: ignore[attr-defined]
         path = str(checkpoint) if checkpoint else None
         trainer.fit(Network(), loader, loader, ckpt_path=path, weights_only=True)
         return torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)
 
-    whole = fit("whole")
+    uninterrupted = fit("uninterrupted")
     with pytest.raises(ZeroDivisionError):
         fit("resumed", stopped=True)
     resumed = fit("resumed", checkpoint=tmp_path / "resumed" / "checkpoints" / "last.ckpt")
-    assert whole["global_step"] == resumed["global_step"]
-    for part in ("state_dict", "current_model_state", "averaging_state"):
-        for name, value in whole[part].items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(resumed[part][name])), f"{part} {name}"
+    assert uninterrupted["global_step"] == resumed["global_step"]
+    for key in ("state_dict", "current_model_state", "averaging_state"):
+        for name, value in uninterrupted[key].items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(resumed[key][name])), f"{key} {name}"
     assert any(
-        not torch.equal(whole["state_dict"][name], value) for name, value in whole["current_model_state"].items()
+        not torch.equal(uninterrupted["state_dict"][name], value)
+        for name, value in uninterrupted["current_model_state"].items()
     )

@@ -1,4 +1,4 @@
-"""A config makes what it names; a stored one may name only what is trusted, and a file from a stranger runs nothing."""
+"""Tests of networks and trainers built from configs, and of untrusted configs and checkpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Compose = Callable[..., Config]
 
 
 class Probe:
-    """Leaves a file behind when it is called, or when its pickle is opened."""
+    """Object that creates a folder when its pickle is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,10 +41,10 @@ class Probe:
         return os.mkdir, (str(self.path),)
 
 
-# what a config makes
+# instantiation
 
 
-def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
+def test_nested_nodes_are_instantiated_first() -> None:
     node = {
         "_target_": "etude.data.feature.Feature",
         "front": {"_target_": "etude.audio.log_mel.LogMelChroma", "n_mels": 40},
@@ -57,7 +57,7 @@ def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "said"),
+    ("node", "message"),
     [
         ({"_target_": "etude.backbones.cnn.CNN", "colour": "red"}, "etude.backbones.cnn.CNN: .*colour"),
         ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
@@ -67,21 +67,21 @@ def test_a_node_is_made_with_its_values_and_those_inside_it_first() -> None:
         ({"_target_": ".cnn.CNN"}, "there is no .cnn.CNN"),
     ],
 )
-def test_what_cannot_be_made_gets_a_sentence(node: Config, said: str) -> None:
-    with pytest.raises(UserError, match=f"^{said}"):
+def test_invalid_target_raises_user_error(node: Config, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
         make(node, 12)
 
 
-def test_a_name_is_looked_up_in_its_module_and_nowhere_else() -> None:
+def test_target_is_resolved_only_in_its_module() -> None:
     assert resolve("etude.backbones.cnn.CNN") is CNN
     with pytest.raises(UserError, match=r"there is no etude\.training\.augmentation\.torch\.hub\.load"):
         resolve("etude.training.augmentation.torch.hub.load")
 
 
-# what a stored config may name
+# trusted targets
 
 
-def test_every_file_in_conf_is_trusted() -> None:
+def test_all_config_files_are_trusted() -> None:
     for path in (path for path in conf_dir().glob("*/**/*.yaml") if "hydra" not in path.parts):
         vet(OmegaConf.to_container(OmegaConf.load(path)))
 
@@ -95,10 +95,10 @@ def test_every_file_in_conf_is_trusted() -> None:
         "subprocess.run",
         "builtins.eval",
         "eval",
-        "etude.data.pack.write",  # ours, but it writes
+        "etude.data.pack.write",  # of Étude, but it writes
         "etude.cli.train.main",
         "etude.config.instantiate.make",
-        "etude.training.augmentation.torch.hub.load",  # reached through what a module happens to have
+        "etude.training.augmentation.torch.hub.load",  # reached through an import of a module
         "etude.training.augmentation.torch",
         "etude.tasks.targets.F",
         "etude.tasks.targets.partial",
@@ -110,7 +110,7 @@ def test_every_file_in_conf_is_trusted() -> None:
         "etude.training.learner.torch",
         "etude.audio.log_mel.asdict",
         "etude.training.callbacks.log",
-        "etude.training.augmentation._stretch",  # private
+        "etude.training.augmentation._draw_intervals",  # private
         "etude.audio.log_mel._bank",
         "etude.backbones.cnn.CNN.__init__",
         "etude.__main__.main",
@@ -120,7 +120,7 @@ def test_every_file_in_conf_is_trusted() -> None:
         "",
     ],
 )
-def test_what_is_not_trusted_is_refused(name: str) -> None:
+def test_untrusted_target_is_refused(name: str) -> None:
     for node in (
         {"_target_": name},
         {"deep": [{"er": [{"_target_": "etude.training.optimiser.Optimiser", "a": {"_target_": name}}]}]},
@@ -130,7 +130,7 @@ def test_what_is_not_trusted_is_refused(name: str) -> None:
         assert name in str(error.value)
 
 
-def test_a_borrowed_name_of_a_trusted_package_is_judged_by_where_it_is_defined() -> None:
+def test_reexported_name_is_judged_by_its_defining_module() -> None:
     vet({"_target_": "pytorch_lightning.Trainer"})  # defined in pytorch_lightning.trainer.trainer
     with pytest.raises(UserError, match="is not trusted"):
         vet({"_target_": "pytorch_lightning.seed_everything"})
@@ -138,7 +138,7 @@ def test_a_borrowed_name_of_a_trusted_package_is_judged_by_where_it_is_defined()
 
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package of somebody's own that leaves a folder behind when it is imported."""
+    """Name of a class in an untrusted package that creates a folder when it is imported."""
     (tmp_path / "stranger_nets").mkdir()
     (tmp_path / "stranger_nets" / "__init__.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'imported')!r})\n")
     (tmp_path / "stranger_nets" / "net.py").write_text("class Net: ...\n")
@@ -146,13 +146,13 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "stranger_nets.net.Net"
 
 
-def test_a_package_that_is_not_trusted_is_not_even_imported(stranger: str, tmp_path: Path) -> None:
+def test_untrusted_package_is_not_imported(stranger: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stranger_nets\.net\.Net, which is not trusted.*ETUDE_TRUST"):
         vet({"_target_": stranger})
     assert not (tmp_path / "imported").exists()
 
 
-def test_the_environment_can_trust_a_package(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_trusts_a_package(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETUDE_TRUST", "my_own, stranger_nets")
     vet({"_target_": stranger})
     with pytest.raises(UserError, match="is not trusted"):
@@ -162,41 +162,41 @@ def test_the_environment_can_trust_a_package(stranger: str, monkeypatch: pytest.
         vet({"_target_": stranger})
 
 
-# a network, and a network from a file
+# networks and checkpoints
 
 
 def recipe(config: Config) -> Config:
-    """What a checkpoint keeps."""
+    """Return the recipe of a checkpoint."""
     specs: Config = {
         "genre": {"kind": "label", "classes": ["a", "b", "c"]},
         "energy": {"kind": "scalar", "low": 0.0, "high": 1.0},
     }
-    parts = ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
-    return {"config": {part: config[part] for part in parts}, "targets": specs, "bins": 12}
+    groups = ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
+    return {"config": {group: config[group] for group in groups}, "targets": specs, "bins": 12}
 
 
-def test_heads_are_as_wide_as_the_data_says(config: Compose) -> None:
+def test_head_sizes_follow_the_data(config: Compose) -> None:
     made = build_from_recipe(recipe(config("task=joint", "~task.targets.valence", "~task.targets.danceability")))
     _, out = made.eval()(torch.zeros(2, 20, 12), torch.tensor([20, 7]))
     assert {name: tuple(value.shape) for name, value in out.items()} == {"genre": (2, 3), "energy": (2, 1)}
 
 
-def test_a_target_that_the_data_lacks_gets_a_sentence(config: Compose) -> None:
+def test_target_missing_from_the_data_raises_user_error(config: Compose) -> None:
     with pytest.raises(UserError, match=r"^task: this data has no target valence; it has genre, energy$"):
         build_from_recipe(recipe(config("task=valence")))
 
 
-@pytest.mark.parametrize(("asked", "given"), [("Label", "scalar"), ("Scalar", "label")])
-def test_a_target_of_another_kind_gets_a_sentence(config: Compose, asked: str, given: str) -> None:
+@pytest.mark.parametrize(("requested", "given"), [("Label", "scalar"), ("Scalar", "label")])
+def test_target_of_another_kind_raises_user_error(config: Compose, requested: str, given: str) -> None:
     name = {"scalar": "energy", "label": "genre"}[given]
-    asking = config()
-    asking["task"] = asking["task"] | {"targets": {name: {"_target_": f"etude.tasks.targets.{asked}"}}}
-    with pytest.raises(UserError, match=rf"^task: target {name} is a {given} in this data, not a {asked.lower()}$"):
-        build_from_recipe(recipe(asking))
+    composed = config()
+    composed["task"] = composed["task"] | {"targets": {name: {"_target_": f"etude.tasks.targets.{requested}"}}}
+    with pytest.raises(UserError, match=rf"^task: target {name} is a {given} in this data, not a {requested.lower()}$"):
+        build_from_recipe(recipe(composed))
 
 
-def saved(config: Config, path: Path, **more: Any) -> Path:
-    """A checkpoint as Lightning would write it."""
+def save_checkpoint(config: Config, path: Path, **more: Any) -> Path:
+    """Write a checkpoint in Lightning's format."""
     torch.manual_seed(0)
     made = build_from_recipe(recipe(config))
     for weight in made.parameters():
@@ -207,8 +207,8 @@ def saved(config: Config, path: Path, **more: Any) -> Path:
     return path
 
 
-def test_a_network_comes_back_from_its_file_alone(config: Compose, tmp_path: Path) -> None:
-    path = saved(config("backbone=cnn", "task=genre"), tmp_path / "best.ckpt")
+def test_network_is_loaded_from_its_checkpoint(config: Compose, tmp_path: Path) -> None:
+    path = save_checkpoint(config("backbone=cnn", "task=genre"), tmp_path / "best.ckpt")
     made = load_learner(path)
     assert not made.training
     stored = torch.load(path, weights_only=True)["state_dict"]
@@ -217,19 +217,19 @@ def test_a_network_comes_back_from_its_file_alone(config: Compose, tmp_path: Pat
     assert isinstance(made.backbone, CNN)
 
 
-def test_a_file_that_would_run_code_is_refused_and_does_not(config: Compose, tmp_path: Path) -> None:
+def test_checkpoint_with_code_is_refused_without_running_it(config: Compose, tmp_path: Path) -> None:
     trap, paths = tmp_path / "trap", [tmp_path / "torch.ckpt", tmp_path / "pickle.ckpt"]
-    saved(config(), paths[0], extra=Probe(trap))
+    save_checkpoint(config(), paths[0], extra=Probe(trap))
     paths[1].write_bytes(pickle.dumps({"etude": Probe(trap)}, protocol=2))
     for path in paths:
         with pytest.raises(UserError, match=rf"^{path}: cannot be read as a checkpoint \([^\n]*\)$"):
             load_learner(path)
     assert not trap.exists()
-    pickle.loads(paths[1].read_bytes())  # whoever opens it the naive way, is caught
+    pickle.loads(paths[1].read_bytes())  # plain unpickling runs the code
     assert trap.is_dir()
 
 
-def test_a_file_whose_config_would_run_code_is_refused_and_does_not(config: Compose, tmp_path: Path) -> None:
+def test_checkpoint_with_code_in_its_config_is_refused(config: Compose, tmp_path: Path) -> None:
     trap, evil = tmp_path / "trap", config()
     evil["optim"] = {"_target_": "os.mkdir", "path": str(trap)}
     path = tmp_path / "evil.ckpt"
@@ -239,7 +239,7 @@ def test_a_file_whose_config_would_run_code_is_refused_and_does_not(config: Comp
     assert not trap.exists()
 
 
-def test_a_file_whose_front_end_would_run_code_is_refused_and_does_not(config: Compose, tmp_path: Path) -> None:
+def test_checkpoint_with_code_in_its_front_end_is_refused(config: Compose, tmp_path: Path) -> None:
     trap, path = tmp_path / "trap", tmp_path / "evil.ckpt"
     evil = recipe(config()) | {"columns": [0, 12], "front": {"_target_": "os.mkdir", "path": str(trap)}}
     torch.save({"state_dict": {}, "etude": evil}, path)
@@ -248,8 +248,8 @@ def test_a_file_whose_front_end_would_run_code_is_refused_and_does_not(config: C
     assert not trap.exists()
 
 
-def test_a_file_cannot_open_a_connection(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A logger is trusted in a run that is resumed, but it is no part of a network."""
+def test_checkpoint_cannot_create_a_logger(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger is a trusted target in a resumed run, but not in a network."""
     monkeypatch.chdir(tmp_path)
     evil, name = config(), {"_target_": "etude.tasks.targets.Label", "name": "x", "spec": {"classes": []}}
     logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}
@@ -260,8 +260,8 @@ def test_a_file_cannot_open_a_connection(config: Compose, tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
 
-def test_weights_that_are_not_of_its_network_get_a_sentence(config: Compose, tmp_path: Path) -> None:
-    path = saved(config("backbone=cnn"), tmp_path / "best.ckpt", state_dict={"backbone.x": torch.zeros(1)})
+def test_weights_of_another_network_raise_user_error(config: Compose, tmp_path: Path) -> None:
+    path = save_checkpoint(config("backbone=cnn"), tmp_path / "best.ckpt", state_dict={"backbone.x": torch.zeros(1)})
     with pytest.raises(UserError, match=rf"^{path}: [^\n]*$"):
         load_learner(path)
 
@@ -269,7 +269,7 @@ def test_weights_that_are_not_of_its_network_get_a_sentence(config: Compose, tmp
 @pytest.mark.parametrize(
     "content", [None, b"", b"hello", b"PK\x03\x04half a zip"], ids=["missing", "empty", "text", "zip"]
 )
-def test_a_file_that_is_no_checkpoint_gets_a_sentence(content: bytes | None, tmp_path: Path) -> None:
+def test_file_that_is_not_a_checkpoint_raises_user_error(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     if content is not None:
         path.write_bytes(content)
@@ -278,36 +278,36 @@ def test_a_file_that_is_no_checkpoint_gets_a_sentence(content: bytes | None, tmp
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)], ids=["other", "list", "tensor"])
-def test_a_checkpoint_of_something_else_gets_a_sentence(content: Any, tmp_path: Path) -> None:
+def test_checkpoint_of_another_program_raises_user_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of something else; it holds no recipe"):
         load_learner(tmp_path / "best.ckpt")
 
 
-# a trainer
+# trainers
 
 
 @pytest.mark.parametrize(
     ("choice", "monitor"),
     [("default", None), ("ema", None), ("best_epoch", "val/score"), ("no_early_stopping", "val/score")],
 )
-def test_checkpoints_and_curves_go_into_the_runs_folder(
+def test_checkpoints_and_curves_are_written_to_the_run_folder(
     choice: str, monitor: str | None, config: Compose, tmp_path: Path
 ) -> None:
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
     trainer = build_trainer(config("trainer=cpu", f"callbacks={choice}"), tmp_path / "run")
     checkpoint, last = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
-    assert trainer.checkpoint_callback is checkpoint  # what it keeps is scored
+    assert trainer.checkpoint_callback is checkpoint  # its best checkpoint is scored
     assert (checkpoint.monitor, last.monitor) == (monitor, None)
     stopping = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]
-    assert [each.monitor for each in stopping] == ([monitor] if choice == "best_epoch" else [])
+    assert [callback.monitor for callback in stopping] == ([monitor] if choice == "best_epoch" else [])
     assert checkpoint.dirpath == str(tmp_path / "run" / "checkpoints")
     assert [logger.path for logger in trainer.loggers] == [tmp_path / "run" / "curves.csv"]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_history_keeps_every_epoch_beside_the_best_and_the_last(config: Compose, tmp_path: Path) -> None:
+def test_history_keeps_all_epochs_and_the_best_and_last_checkpoint(config: Compose, tmp_path: Path) -> None:
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     trainer = build_trainer(config("trainer=cpu", "callbacks=history"), tmp_path / "run")
@@ -322,7 +322,7 @@ def test_a_history_keeps_every_epoch_beside_the_best_and_the_last(config: Compos
     ]
 
 
-def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Path) -> None:
+def test_callbacks_and_loggers_can_be_disabled(config: Compose, tmp_path: Path) -> None:
     trainer = build_trainer(
         config("trainer=cpu", "callbacks=best_epoch", "callbacks.early_stopping=null", "logger.csv=null"), tmp_path
     )
@@ -330,10 +330,10 @@ def test_callbacks_and_loggers_can_be_switched_off(config: Compose, tmp_path: Pa
     assert "EarlyStopping" not in {type(callback).__name__ for callback in trainer.callbacks}
 
 
-# what a run asks of the machine
+# requirements of the machine
 
 
-def test_sharded_weights_and_gradient_surgery_exclude_one_another(config: Compose) -> None:
+def test_pcgrad_with_sharded_weights_is_refused(config: Compose) -> None:
     sharded = config("trainer=fsdp", "task=multitask", "weighting=pcgrad")
     pcgrad, random = PCGrad(["genre", "energy"]), RandomWeighting(["genre", "energy"])
     with pytest.raises(UserError, match="weighting=pcgrad needs the whole gradient on each device"):
@@ -351,34 +351,34 @@ def test_without_checkpoint_callbacks_lightning_adds_none(
     assert "no checkpoint is kept" in caplog.text
 
 
-def test_values_that_the_trainer_does_not_take_get_a_sentence(config: Compose, tmp_path: Path) -> None:
+def test_invalid_trainer_values_raise_user_error(config: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^trainer: "):
         build_trainer(config("trainer=cpu", "trainer.precision=8"), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("precision", "known", "warned"), [("bf16-mixed", False, 1), ("bf16-mixed", True, 0), ("32-true", False, 0)]
+    ("precision", "supported", "warnings"), [("bf16-mixed", False, 1), ("bf16-mixed", True, 0), ("32-true", False, 0)]
 )
-def test_slow_bfloat16_is_warned_of(
+def test_slow_bfloat16_logs_a_warning(
     precision: str,
-    known: bool,
-    warned: int,
+    supported: bool,
+    warnings: int,
     config: Compose,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(machine, "has_bfloat16", lambda: known)
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: supported)
     build_trainer(config("trainer=cpu", f"trainer.precision={precision}"), tmp_path)
-    assert caplog.text.count("no instructions for bfloat16") == warned
+    assert caplog.text.count("no instructions for bfloat16") == warnings
 
 
-def test_a_machine_without_a_gpu_says_so(config: Compose, tmp_path: Path) -> None:
+def test_missing_gpu_raises_user_error(config: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^trainer: .*gpu"):
         build_trainer(config("trainer=fsdp"), tmp_path)
 
 
-def test_plugins_of_a_config_are_beside_our_own(config: Compose, tmp_path: Path) -> None:
+def test_plugins_of_a_config_are_added(config: Compose, tmp_path: Path) -> None:
     plugin = {"_target_": "lightning_fabric.plugins.environments.LightningEnvironment"}
     made = build_trainer(config("trainer=cpu") | {"trainer": config()["trainer"] | {"plugins": [plugin]}}, tmp_path)
     assert isinstance(made.strategy.checkpoint_io, AtomicCheckpointIO)
@@ -394,7 +394,7 @@ class Average(Backbone):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_backbone_has_the_same_loss_gradients_and_names() -> None:
+def test_compiled_backbone_has_equal_loss_gradients_and_names() -> None:
     torch.manual_seed(0)
     plain = Average(12)
     learner = SimpleNamespace(backbone=deepcopy(plain))
@@ -409,23 +409,22 @@ def test_a_compiled_backbone_has_the_same_loss_gradients_and_names() -> None:
         torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
-def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_raises_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler"):
         compile_backbone(SimpleNamespace(backbone=Average(12)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_checkpoints_outside_of_the_run_replace_none_that_is_there(
-    resume: bool, tmp_path: Path, config: Compose
-) -> None:
-    taken = tmp_path / "elsewhere" / "best.ckpt"
-    taken.parent.mkdir()
-    taken.write_text("of another run")
-    settings = config("trainer=cpu", f"+callbacks.checkpoint.dirpath={taken.parent}")
-    if resume:  # a stored folder is not used at all
-        trainer: Any = build_trainer(settings, tmp_path / "run", resume=True)
-        assert {one.dirpath for one in trainer.checkpoint_callbacks} == {str(tmp_path / "run" / "checkpoints")}
+def test_existing_checkpoint_outside_of_the_run_is_not_replaced(resume: bool, tmp_path: Path, config: Compose) -> None:
+    existing = tmp_path / "elsewhere" / "best.ckpt"
+    existing.parent.mkdir()
+    existing.write_text("of another run")
+    composed = config("trainer=cpu", f"+callbacks.checkpoint.dirpath={existing.parent}")
+    if resume:  # a stored folder is not used
+        trainer: Any = build_trainer(composed, tmp_path / "run", resume=True)
+        dirpaths = {callback.dirpath for callback in trainer.checkpoint_callbacks}
+        assert dirpaths == {str(tmp_path / "run" / "checkpoints")}
         return
     with pytest.raises(UserError, match=r"best\.ckpt: exists, and this run would replace it"):
-        build_trainer(settings, tmp_path / "run")
+        build_trainer(composed, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""A training whose weights or outputs stop being numbers ends at the epoch, with a sentence."""
+"""Tests of the guard against weights and losses that are not finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.training.callbacks import NonFiniteLossGuard
 
 
 def trainer(module: Any, **metrics: float) -> Any:
-    """As much of Lightning's Trainer as the callback looks at."""
+    """Return a stub of Lightning's Trainer with the attributes that the callback uses."""
     module.optimiser = SimpleNamespace(lr=1e30)
     module.device = torch.device("cpu")
     return SimpleNamespace(
@@ -23,7 +23,7 @@ def trainer(module: Any, **metrics: float) -> Any:
     )  # fmt: skip
 
 
-def test_weights_that_are_not_finite_end_training() -> None:
+def test_non_finite_weights_end_training() -> None:
     module: Any = nn.Linear(2, 2)
     NonFiniteLossGuard().on_train_epoch_end(trainer(module), module)
     nn.init.constant_(module.bias, float("nan"))
@@ -31,7 +31,7 @@ def test_weights_that_are_not_finite_end_training() -> None:
         NonFiniteLossGuard().on_train_epoch_end(trainer(module), module)
 
 
-def test_a_validation_loss_that_is_not_finite_ends_training() -> None:
+def test_non_finite_validation_loss_ends_training() -> None:
     module: Any = nn.Linear(2, 2)
     NonFiniteLossGuard().on_validation_end(trainer(module, **{"val/loss": 1.0}), module)
     NonFiniteLossGuard().on_validation_end(trainer(module), module)

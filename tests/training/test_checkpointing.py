@@ -1,4 +1,4 @@
-"""A checkpoint is whole, or it is the one before."""
+"""Tests of atomic checkpoint writing and of damaged checkpoints."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from etude.errors import UserError
 from etude.files import atomic, ownership, safe_read
-from etude.training.checkpointing import AtomicCheckpointIO, restoring
+from etude.training.checkpointing import AtomicCheckpointIO, explain_restore_errors
 
 FULL = """
 import resource, sys
 from pathlib import Path
 import torch
 from etude.training.checkpointing import AtomicCheckpointIO
-for room in (0, 100, 20_000, 40_000):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+for limit in (0, 100, 20_000, 40_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         content = {"a": torch.ones(10_000), "b": torch.ones(3)}
         AtomicCheckpointIO([Path(sys.argv[1]).parent]).save_checkpoint(content, Path(sys.argv[1]))
@@ -34,7 +34,7 @@ for room in (0, 100, 20_000, 40_000):
 """
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_checkpoint_is_read_again(tmp_path: Path) -> None:
     content = {"weights": torch.arange(5.0), "epoch": 3}
     AtomicCheckpointIO([tmp_path]).save_checkpoint(content, tmp_path / "new" / "last.ckpt")
     stored = AtomicCheckpointIO([tmp_path]).load_checkpoint(tmp_path / "new" / "last.ckpt", weights_only=True)
@@ -43,16 +43,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").glob("[!.]*")] == ["last.ckpt"]
 
 
-def test_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
-    """A disk takes so many bytes of a file of 41,000 and no more."""
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """The file size is limited to less than the 41,000 bytes of the checkpoint."""
     path = tmp_path / "last.ckpt"
-    atomic.write_bytes(path, b"the one before")
-    said = subprocess.run([sys.executable, "-c", FULL, str(path)], stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert said.splitlines() == [f"{errno.EFBIG} {path}", "['last.ckpt']"] * 4
-    assert path.read_bytes() == b"the one before"
+    atomic.write_bytes(path, b"the previous one")
+    process = subprocess.run([sys.executable, "-c", FULL, str(path)], stdout=subprocess.PIPE, text=True, check=True)
+    assert process.stdout.splitlines() == [f"{errno.EFBIG} {path}", "['last.ckpt']"] * 4
+    assert path.read_bytes() == b"the previous one"
 
 
-def test_the_old_file_has_its_name_until_the_disk_has_the_new_one(
+def test_previous_checkpoint_is_kept_until_the_new_one_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, seen = tmp_path / "last.ckpt", []
@@ -66,27 +66,28 @@ def test_the_old_file_has_its_name_until_the_disk_has_the_new_one(
     assert seen == [1, 2]  # the file, and then the folder that has its name
 
 
-def test_ctrl_c_in_the_midst_of_writing_is_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's writer notices on its way out that bytes are missing, and says that."""
+def test_ctrl_c_during_writing_raises_keyboard_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's writer raises its own error about missing bytes while it exits."""
     path = tmp_path / "last.ckpt"
-    atomic.write_bytes(path, b"the one before")
+    atomic.write_bytes(path, b"the previous one")
 
-    def cut(*args: object) -> None:
+    def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch.serialization, "_save", cut)
+    monkeypatch.setattr(torch.serialization, "_save", interrupt)
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
     monkeypatch.undo()
-    monkeypatch.setattr(torch, "save", lambda *args: _wrapped())
+    monkeypatch.setattr(torch, "save", lambda *args: _raise_runtime_error())
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
-    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir() if one.name != ownership.LIST] == [
-        ("last.ckpt", b"the one before")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir() if file.name != ownership.LIST] == [
+        ("last.ckpt", b"the previous one")
     ]
 
 
-def _wrapped() -> None:
+def _raise_runtime_error() -> None:
+    """Raise torch's error in the context of a KeyboardInterrupt."""
     try:
         raise KeyboardInterrupt
     finally:
@@ -107,7 +108,7 @@ def test_changed_byte_of_a_checkpoint_is_noticed(reader: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"])
-def test_damaged_checkpoint_of_a_resumed_run_is_a_sentence(content: bytes | str, tmp_path: Path) -> None:
+def test_damaged_checkpoint_of_a_resumed_run_raises_user_error(content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO([tmp_path]).save_checkpoint({"weights": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:2000] if isinstance(content, str) else content)
@@ -116,7 +117,7 @@ def test_damaged_checkpoint_of_a_resumed_run_is_a_sentence(content: bytes | str,
 
 
 @pytest.mark.parametrize("change", [{"state_dict": {}}, {"loops": {"fit_loop": 5}}, {"callbacks": 5}])
-def test_checkpoint_that_does_not_fit_the_run_is_a_sentence(change: dict[str, Any], tmp_path: Path) -> None:
+def test_checkpoint_that_does_not_match_the_run_raises_user_error(change: dict[str, Any], tmp_path: Path) -> None:
     def trainer() -> Trainer:
         quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         quiet |= {"enable_checkpointing": False, "default_root_dir": tmp_path}
@@ -129,7 +130,7 @@ def test_checkpoint_that_does_not_fit_the_run_is_a_sentence(change: dict[str, An
     first.fit(BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32)))
     first.save_checkpoint(path)
     torch.save(torch.load(path, weights_only=True) | change, path)
-    with pytest.raises(UserError, match="checkpoint"), restoring(tmp_path):
+    with pytest.raises(UserError, match="checkpoint"), explain_restore_errors(tmp_path):
         trainer().fit(BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32)), ckpt_path=str(path))
-    with pytest.raises(KeyError), restoring(tmp_path):
+    with pytest.raises(KeyError), explain_restore_errors(tmp_path):
         raise KeyError("from elsewhere")

@@ -1,4 +1,4 @@
-"""Which errors are the end of memory or of a disk, and what is said of them."""
+"""Tests of error messages for exhausted memory and full disks."""
 
 from __future__ import annotations
 
@@ -26,29 +26,28 @@ def allocator() -> Exception:
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), allocator(), RuntimeError("std::bad_alloc")]
 )
-def test_settings_that_take_memory_are_named_with_their_values(
-    error: Exception, config: Callable[..., dict[str, Any]]
-) -> None:
+def test_message_names_options_with_their_values(error: Exception, config: Callable[..., dict[str, Any]]) -> None:
     given = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
     assert memory_message(error, given, RUN, training=True) == (
-        "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 makes up for "
-        "half), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed takes less on a GPU), or raise "
+        "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 compensates for "
+        "half), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed needs less on a GPU), or raise "
         "backbone.drop_time (now 0)"
     )
     assert memory_message(error, config("data.eval_crops=5", "data.eval_batch_size=8"), RUN, training=False) == (
-        "out of memory in evaluation; lower data.eval_batch_size (now 8) or data.eval_crops (now 5: judge fewer crops)"
+        "out of memory in evaluation; lower data.eval_batch_size (now 8) or data.eval_crops (now 5: "
+        "evaluate fewer crops)"
     )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_named_by_its_folder(number: int) -> None:
-    said = memory_message(OSError(number, "No space left", "elsewhere/last.ckpt"), {}, RUN, training=True)
-    assert said == "elsewhere: the disk is full or a quota is spent (No space left); free some space"
-    said = memory_message(OSError(number, "No space left"), {}, RUN, training=True)
-    assert said is not None
-    assert said.startswith("outputs/run: ")
+def test_message_names_the_folder_of_a_full_disk(number: int) -> None:
+    message = memory_message(OSError(number, "No space left", "elsewhere/last.ckpt"), {}, RUN, training=True)
+    assert message == "elsewhere: the disk is full or a quota is exceeded (No space left); free some space"
+    message = memory_message(OSError(number, "No space left"), {}, RUN, training=True)
+    assert message is not None
+    assert message.startswith("outputs/run: ")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EACCES, "no"), ValueError("x")])
-def test_other_errors_are_left_alone(error: Exception) -> None:
+def test_other_errors_have_no_message(error: Exception) -> None:
     assert memory_message(error, {}, RUN, training=True) is None

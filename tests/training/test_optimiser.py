@@ -1,4 +1,4 @@
-"""The rate rises, falls and ends where it should, and only matrices and filters are decayed."""
+"""Tests of the learning-rate schedule and of the parameters with weight decay."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from etude.training.optimiser import Optimiser
 STEPS = 200
 
 
-def test_the_rate_rises_to_the_end_of_the_warm_up_and_falls_to_nothing() -> None:
+def test_rate_increases_during_warm_up_and_decreases_to_zero() -> None:
     optimiser = Optimiser(warmup=0.1)
-    course = [optimiser.factor(step, STEPS) for step in range(STEPS + 1)]
-    assert course[0] == pytest.approx(1 / 21)
-    assert course[9] == pytest.approx(10 / 21)
-    assert course[20] == 1.0
-    assert course[110] == pytest.approx(0.5)
-    assert course[65] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert course[STEPS - 1] < 1e-3
-    assert course[STEPS] == 0.0
-    assert course[:21] == sorted(course[:21])
-    assert course[20:] == sorted(course[20:], reverse=True)
+    rates = [optimiser.factor(step, STEPS) for step in range(STEPS + 1)]
+    assert rates[0] == pytest.approx(1 / 21)
+    assert rates[9] == pytest.approx(10 / 21)
+    assert rates[20] == 1.0
+    assert rates[110] == pytest.approx(0.5)
+    assert rates[65] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert rates[STEPS - 1] < 1e-3
+    assert rates[STEPS] == 0.0
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
 
 
-def test_without_warm_up_it_begins_at_its_highest() -> None:
+def test_without_warm_up_the_first_rate_is_the_highest() -> None:
     assert Optimiser(warmup=0.0).factor(0, STEPS) == 1.0
 
 
-def test_without_decay_it_stays_there() -> None:
-    course = [Optimiser(warmup=0.1, schedule="none").factor(step, STEPS) for step in range(20, STEPS + 1)]
-    assert set(course) == {1.0}
+def test_without_schedule_the_rate_is_constant() -> None:
+    rates = [Optimiser(warmup=0.1, schedule="none").factor(step, STEPS) for step in range(20, STEPS + 1)]
+    assert set(rates) == {1.0}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_very_short_run_learns_too(steps: int) -> None:
-    course = [Optimiser(warmup=0.5).factor(step, steps) for step in range(steps)]
-    assert min(course) > 0
-    assert max(course) <= 1
+def test_rates_of_a_very_short_run_are_positive(steps: int) -> None:
+    rates = [Optimiser(warmup=0.5).factor(step, steps) for step in range(steps)]
+    assert min(rates) > 0
+    assert max(rates) <= 1
 
 
-def test_past_the_last_step_it_stays_at_nothing() -> None:
+def test_rate_after_the_last_step_is_zero() -> None:
     assert Optimiser().factor(STEPS + 50, STEPS) == 0.0
 
 
 @pytest.mark.parametrize(("kind", "maker"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
-def test_steps_are_torchs_with_the_rate_of_each_step(kind: str, maker: type[torch.optim.Optimizer]) -> None:
+def test_steps_equal_torch_with_the_rate_of_each_step(kind: str, maker: type[torch.optim.Optimizer]) -> None:
     torch.manual_seed(0)
-    ours, theirs = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
-    theirs.load_state_dict(ours.state_dict())
-    made = Optimiser(kind, lr=0.1, weight_decay=0.3, warmup=0.4).configure(ours, steps=5)
-    assert made["lr_scheduler"]["interval"] == "step"
-    plain = maker(theirs.parameters(), lr=0.1, weight_decay=0.3)
+    net, reference = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+    reference.load_state_dict(net.state_dict())
+    configured = Optimiser(kind, lr=0.1, weight_decay=0.3, warmup=0.4).configure(net, steps=5)
+    assert configured["lr_scheduler"]["interval"] == "step"
+    torch_optimiser = maker(reference.parameters(), lr=0.1, weight_decay=0.3)
     for rate in (0.1 / 3, 0.2 / 3, 0.1, 0.075, 0.025):
-        assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(rate)
-        plain.param_groups[0]["lr"] = rate
-        for net, optimiser in ((ours, made["optimizer"]), (theirs, plain)):
+        assert configured["optimizer"].param_groups[0]["lr"] == pytest.approx(rate)
+        torch_optimiser.param_groups[0]["lr"] = rate
+        for module, optimiser in ((net, configured["optimizer"]), (reference, torch_optimiser)):
             optimiser.zero_grad()
-            net(torch.ones(1, 3)).square().sum().backward()
+            module(torch.ones(1, 3)).square().sum().backward()
             optimiser.step()
-        made["lr_scheduler"]["scheduler"].step()
-        torch.testing.assert_close(ours.weight, theirs.weight)
-    assert made["optimizer"].param_groups[0]["lr"] == 0
+        configured["lr_scheduler"]["scheduler"].step()
+        torch.testing.assert_close(net.weight, reference.weight)
+    assert configured["optimizer"].param_groups[0]["lr"] == 0
 
 
 def decayed(net: nn.Module) -> dict[str, bool]:
-    """Which parameters are decayed, by name."""
+    """Return whether each parameter has weight decay, by name."""
     groups = Optimiser(weight_decay=0.1).configure(net, steps=10)["optimizer"].param_groups
     decay = {id(weight): group["weight_decay"] == 0.1 for group in groups for weight in group["params"]}
     assert all(group["weight_decay"] in (0.1, 0.0) for group in groups)
@@ -79,7 +79,7 @@ def decayed(net: nn.Module) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("net", [LSTM(12), CNN(12), AST(12), nn.Linear(8, 1)], ids=lambda net: type(net).__name__)
-def test_filters_and_matrices_are_decayed_and_biases_and_norms_are_not(net: nn.Module) -> None:
+def test_only_filters_and_matrices_have_weight_decay(net: nn.Module) -> None:
     for name, decays in decayed(net).items():
         if "bias" in name or "norm" in name:
             assert not decays, name
@@ -87,11 +87,11 @@ def test_filters_and_matrices_are_decayed_and_biases_and_norms_are_not(net: nn.M
             assert decays, name
 
 
-def test_the_class_token_is_a_vector_and_not_decayed() -> None:
+def test_class_token_has_no_weight_decay() -> None:
     assert not decayed(AST(12))["patches.tokens"]
 
 
-def test_what_is_frozen_is_left_out() -> None:
+def test_frozen_parameters_are_excluded() -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     net[0].requires_grad_(False)
     assert set(decayed(net)) == {"1.weight", "1.bias"}
@@ -99,7 +99,7 @@ def test_what_is_frozen_is_left_out() -> None:
     assert sum(weight.numel() for group in groups for weight in group["params"]) == 10
 
 
-def test_unknown_words_are_refused() -> None:
+def test_unknown_options_raise() -> None:
     with pytest.raises(ValueError, match=r"optim\.kind must be one of adam, adamw, got 'sgd'"):
         Optimiser(kind="sgd")
     with pytest.raises(ValueError, match=r"optim\.schedule must be one of cosine, none, got 'linear'"):

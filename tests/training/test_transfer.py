@@ -1,4 +1,4 @@
-"""What is frozen does not move, what learns does, at the rate that the table says; and what was copied is said."""
+"""Tests of copied weights, frozen layers and learning rates of layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
 from etude.training.build import build_learner
 from etude.training.learner import Learner
-from etude.training.transfer import Transfer, depths, levels
+from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer.max_epochs=3", "logger.csv=null"]
@@ -25,24 +25,24 @@ SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer
 
 @pytest.fixture
 def source(config: Compose, tmp_path: Path) -> Path:
-    """A checkpoint of a network with weights and statistics that are no first ones."""
+    """A checkpoint of a network with changed weights and statistics."""
     composed = config(*SMALL)
     data = build_datamodule(composed)
     data.setup()
     torch.manual_seed(1)
-    made = build_learner(composed, data)
-    for key, value in made.state_dict().items():
+    learner = build_learner(composed, data)
+    for key, value in learner.state_dict().items():
         if value.is_floating_point():
             value.add_(0.1 * torch.rand_like(value))
         elif "num_batches" not in key:
             raise AssertionError(key)
     path = tmp_path / "source.ckpt"
-    torch.save({"etude": made.recipe, "state_dict": made.state_dict()}, path)
+    torch.save({"etude": learner.recipe, "state_dict": learner.state_dict()}, path)
     return path
 
 
 class Until(Callback):
-    """Ends the training after some of its epochs; how many it was to have is what schedules go by."""
+    """Callback that ends training after some epochs without changing max_epochs, which schedules depend on."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -52,7 +52,7 @@ class Until(Callback):
 
 
 def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner, dict[str, torch.Tensor]]:
-    """A network after some epochs of a few steps, and its tensors before."""
+    """Return a network after some epochs of a few steps, and its initial tensors."""
     composed = config(*SMALL, *overrides)
     data = build_datamodule(composed)
     data.setup()
@@ -67,20 +67,20 @@ def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner,
 
 
 def moved(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
-    """Names of the parts of which some tensor is not what it was, batch norm's running ones included."""
+    """Return the names of modules with a changed tensor, including running statistics of batch norms."""
     changed = {key for key, value in learner.state_dict().items() if not torch.equal(value, before[key])}
     return {".".join(key.split(".")[:3]) if key.startswith("backbone") else key.split(".")[0] for key in changed}
 
 
-def test_what_was_not_copied_is_not_frozen(source: Path, config: Compose) -> None:
-    """Layers that stay at random weights for good are the source work's own fault; those that learn may differ."""
+def test_layers_that_were_not_copied_cannot_be_frozen(source: Path, config: Compose) -> None:
+    """A frozen layer must have copied weights. A trained layer may have random ones."""
     wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
     data = build_datamodule(config(*SMALL))
     data.setup()
-    with pytest.raises(UserError, match=r"weights that fit blocks\.3\.conv\.weight, .*probe would freeze"):
+    with pytest.raises(UserError, match=r"weights that match blocks\.3\.conv\.weight, .*probe would freeze"):
         build_learner(config(*SMALL, "transfer=probe", *wider), data)
-    made = build_learner(config(*SMALL, "transfer=last_k", "transfer.last_k=1", *wider), data)
-    assert {name for name, p in made.backbone.named_parameters() if p.requires_grad} == {
+    learner = build_learner(config(*SMALL, "transfer=last_k", "transfer.last_k=1", *wider), data)
+    assert {name for name, p in learner.backbone.named_parameters() if p.requires_grad} == {
         f"blocks.3.{name}" for name in ("conv.weight", "norm.weight", "norm.bias")
     }
 
@@ -98,20 +98,20 @@ BLOCKS = [f"backbone.blocks.{i}" for i in range(4)]
         (["transfer=last_k", "transfer.last_k=9"], 1, BLOCKS),
     ],
 )
-def test_what_is_frozen_stays_as_it_is(
+def test_frozen_layers_are_unchanged(
     config: Compose, source: Path, overrides: list[str], epochs: int, learning: list[str]
 ) -> None:
     learner, before = trained(config, *overrides, f"transfer.init_from={source}", epochs=epochs)
     assert moved(learner, before) == {"task", *learning}
 
 
-def test_layers_join_one_by_one(config: Compose, source: Path) -> None:
+def test_gradual_unfreezes_one_layer_per_epoch(config: Compose, source: Path) -> None:
     for epochs, learning in ((1, []), (2, BLOCKS[3:]), (3, BLOCKS[2:])):
         learner, before = trained(config, "transfer=gradual", f"transfer.init_from={source}", epochs=epochs)
         assert moved(learner, before) == {"task", *learning}
 
 
-def test_rates_fall_from_layer_to_layer(config: Compose, source: Path) -> None:
+def test_rates_decay_from_layer_to_layer(config: Compose, source: Path) -> None:
     flat = ["optim.schedule=none", "optim.warmup=0.0"]
     learner, _ = trained(config, "transfer=full", "transfer.layer_decay=0.5", f"transfer.init_from={source}", *flat)
     rates = {}
@@ -119,7 +119,7 @@ def test_rates_fall_from_layer_to_layer(config: Compose, source: Path) -> None:
     for group in learner.trainer.optimizers[0].param_groups:
         for p in group["params"]:
             rates[names[id(p)]] = group["lr"] / group["initial_lr"]
-    for name, depth in depths(learner.backbone).items():
+    for name, depth in parameter_layer_index(learner.backbone).items():
         assert rates[f"backbone.{name}"] == pytest.approx(0.5 ** (4 - depth))
     assert all(rate == 1 for name, rate in rates.items() if name.startswith("task"))
 
@@ -135,31 +135,31 @@ def test_rates_fall_from_layer_to_layer(config: Compose, source: Path) -> None:
         (Transfer("x", "gradual", layer_decay=0.1), [[0, 0, 0], [0, 0, 0.1]]),
     ],
 )
-def test_the_table_of_multipliers(table: Transfer, expected: list[list[float]]) -> None:
+def test_multipliers_of_layers_and_epochs(table: Transfer, expected: list[list[float]]) -> None:
     for epoch, row in enumerate(expected):
         assert [table.multiplier(layer, 3, epoch) for layer in range(3)] == pytest.approx(row)
 
 
-def test_weights_and_standardisation_are_the_sources(
+def test_weights_and_standardisation_are_copied(
     config: Compose, source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     composed = config(*SMALL, "transfer=full", f"transfer.init_from={source}", "data.split.seed=5")
     data = build_datamodule(composed)
     data.setup()
-    made, stored = build_learner(composed, data), torch.load(source, weights_only=True)["state_dict"]
-    for key, value in made.state_dict().items():
+    learner, stored = build_learner(composed, data), torch.load(source, weights_only=True)["state_dict"]
+    for key, value in learner.state_dict().items():
         if not key.startswith("task."):
             torch.testing.assert_close(value, stored[key], atol=0, rtol=0)
-    assert not torch.allclose(made.standardiser.mean, data.mean)
-    count = len(made.backbone.state_dict())
+    assert not torch.allclose(learner.standardiser.mean, data.mean)
+    count = len(learner.backbone.state_dict())
     assert f"{count} of {count} backbone tensors copied" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
-        (["transfer=probe"], "there is nothing to transfer; give transfer.init_from"),
+        (["transfer=probe"], "there is nothing to transfer; set transfer.init_from"),
         (["transfer=full", "transfer.init_from=nowhere"], "nowhere does not exist"),
         (
             ["transfer=full", "transfer.init_from=SOURCE", "feature.front.n_fft=1024"],
@@ -171,24 +171,24 @@ def test_weights_and_standardisation_are_the_sources(
         (["transfer=full", "transfer.layer_decay=0"], r"transfer.layer_decay must be in \(0, 1\]"),
     ],
 )
-def test_what_cannot_be_transferred_is_refused(config: Compose, source: Path, overrides: list[str], said: str) -> None:
+def test_invalid_transfer_raises(config: Compose, source: Path, overrides: list[str], message: str) -> None:
     small = [] if "backbone=lstm" in overrides else SMALL[:2]
-    composed = config(*small, *SMALL[2:], *(word.replace("SOURCE", str(source)) for word in overrides))
+    composed = config(*small, *SMALL[2:], *(override.replace("SOURCE", str(source)) for override in overrides))
     data = build_datamodule(config())
     data.setup()
-    with pytest.raises(UserError, match=said):
-        build_learner(composed, _seen(data, composed))
+    with pytest.raises(UserError, match=message):
+        build_learner(composed, _with_feature(data, composed))
 
 
-def _seen(data: Any, composed: dict[str, Any]) -> Any:
-    """The data, as if seen through the config's feature; its frames are not read here."""
+def _with_feature(data: Any, composed: dict[str, Any]) -> Any:
+    """Return the data with the config's feature, without reading its frames."""
     data.feature = instantiate.make(composed["feature"])
     return data
 
 
-def test_a_final_norm_belongs_to_the_block_before_it() -> None:
+def test_final_norm_has_the_index_of_the_block_before_it() -> None:
     net = AST(12, depth=3)
-    assert levels(net)[:4] == [0, 1, 2, 3]
-    assert max(levels(net)) == 3
-    assert depths(net)["norm.weight"] == 3
-    assert depths(net)["patches.tokens"] == 0
+    assert layer_indices(net)[:4] == [0, 1, 2, 3]
+    assert max(layer_indices(net)) == 3
+    assert parameter_layer_index(net)["norm.weight"] == 3
+    assert parameter_layer_index(net)["patches.tokens"] == 0

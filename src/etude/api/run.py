@@ -16,7 +16,7 @@ from etude.config.compose import Composer, open_hydra
 from etude.config.override_errors import error_text, override_errors
 from etude.errors import UserError
 from etude.experiment import start
-from etude.runs.folder import RunFolder, locate
+from etude.runs.folder import RunFolder, locate_run
 
 log = logging.getLogger(__name__)
 SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
@@ -24,78 +24,86 @@ ALONE = "trains in several processes, which the command line starts: python trai
 
 
 def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
-    """Train, predict, measure and report in this process.
+    """Train, predict, compute metrics and write the report in this process.
 
     Args:
-        overrides: The words that would follow `python train.py`, without flags; `resume=<run folder>` too.
-        config_dir: A folder of further options, as by `--config-dir`.
+        overrides: Overrides as in `python train.py`, without flags. `resume=<run folder>` is allowed.
+        config_dir: A folder of additional options, as with `--config-dir`.
 
     Returns:
-        The finished run; one that was only a trial (`debug=find_lr`, `debug=overfit`) has no scores.
+        The finished run. A trial run (`debug=find_lr`, `debug=overfit`) has no scores.
 
     Raises:
-        UserError: Words, config or data have to be mended; nothing is left.
-        RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
+        UserError: Overrides, config or data are invalid. No files are left.
+        RunError: A loss is not finite, memory is exhausted or the disk is full.
     """
-    from etude.experiment.output_check import Refused  # heavy: hydra, which `load` does without
+    from etude.experiment.output_check import Refused  # heavy: hydra, which `load` does not need
 
-    words = [overrides] if isinstance(overrides, str) else [str(word) for word in overrides]
-    if flags := [word for word in words if word.startswith("-")]:
-        raise UserError(f"{flags[0]}: is a flag of the command line; from Python a run has overrides and config_dir=")
-    start.prepare(words)
-    ended: dict[str, Any] = {}
-    shown = [] if config_dir is None else [f"--config-dir={config_dir}"]
-    with open_hydra(config_dir) as composer, _called(["train.py", *shown, *words]), warnings.catch_warnings():
-        _look(composer, words, config_dir)
+    arguments = [overrides] if isinstance(overrides, str) else [str(override) for override in overrides]
+    if flags := [argument for argument in arguments if argument.startswith("-")]:
+        raise UserError(f"{flags[0]}: is a flag of the command line; from Python use overrides and config_dir=")
+    start.prepare(arguments)
+    result: dict[str, Any] = {}
+    options = [] if config_dir is None else [f"--config-dir={config_dir}"]
+    command = ["train.py", *options, *arguments]
+    with open_hydra(config_dir) as composer, _command_line(command), warnings.catch_warnings():
+        _check_overrides(composer, arguments, config_dir)
 
         def task(composed: Any) -> None:
             from hydra.core.hydra_config import HydraConfig
 
-            ended["folder"] = folder = Path(HydraConfig.get().runtime.output_dir)
+            result["folder"] = folder = Path(HydraConfig.get().runtime.output_dir)
             try:
-                _one(composed, folder)
-            except Exception as error:  # Hydra would say it once more, with its own words
-                ended["error"] = error
+                _run_task(composed, folder)
+            except Exception as error:  # Hydra would print it again
+                result["error"] = error
 
         with _logged():
             try:
-                composer.run(task, words)
+                composer.run(task, arguments)
             except Refused as refusal:
                 raise refusal.error from None
             finally:
                 start.close_all()
-    if "error" in ended:
-        raise ended["error"]
-    return Run(_near(ended["folder"]))
+    if "error" in result:
+        raise result["error"]
+    return Run(_relative_to_cwd(result["folder"]))
 
 
 def load(path: str | Path) -> Run:
-    """A run from its folder; from a checkpoint, which then is its network; or one alone or exported, which can predict.
+    """Load a run from its folder, a checkpoint or an exported network.
+
+    A checkpoint in a run folder selects the network of the run. A single checkpoint or an exported network has no
+    scores, but can predict.
 
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
     """
-    folder, weights = locate(Path(path))
+    folder, weights = locate_run(Path(path))
     return Run(folder, weights)
 
 
-def _look(composer: Composer, words: list[str], config_dir: str | Path | None) -> None:
-    """Compose once to refuse what cannot be a run of this process."""
+def _check_overrides(composer: Composer, overrides: list[str], config_dir: str | Path | None) -> None:
+    """Compose the config and refuse invalid overrides and sweeps.
+
+    Raises:
+        UserError: An override is invalid, or the overrides define a sweep.
+    """
     from hydra.types import RunMode
 
     try:
-        composed = composer.compose(words)
+        composed = composer.compose(overrides)
     except Exception as error:
-        if found := override_errors(words, folder=config_dir, error=error, several=SWEEP):
-            raise UserError(error_text(found)) from error
+        if errors := override_errors(overrides, folder=config_dir, error=error, several=SWEEP):
+            raise UserError(error_text(errors)) from error
         raise
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
-        said = [word for word in words if word.startswith(("sweep=", "hydra.mode="))]
-        raise UserError(f"{' '.join(said or words)}: {SWEEP}")
+        sweeping = [override for override in overrides if override.startswith(("sweep=", "hydra.mode="))]
+        raise UserError(f"{' '.join(sweeping or overrides)}: {SWEEP}")
 
 
-def _one(composed: Any, folder: Path) -> None:
-    """The run itself; its log is kept in the folder and printed, and what went wrong ends it."""
+def _run_task(composed: Any, folder: Path) -> None:
+    """Run a composed config. Its log is printed and stored in the folder, including an error that ends it."""
     try:
         config, resume = start.checked(composed, folder)
         trainer = config["trainer"]
@@ -107,10 +115,10 @@ def _one(composed: Any, folder: Path) -> None:
             log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
     except BaseException as error:
         for handler in list(logging.getLogger().handlers):
-            if isinstance(handler, Screen):
-                logging.getLogger().removeHandler(handler)  # the caller gets the error
+            if isinstance(handler, ConsoleHandler):
+                logging.getLogger().removeHandler(handler)  # the error is raised to the caller
         if isinstance(error, UserError) and composed.get("resume"):
-            start.silence(folder)  # the run's own log is about the run
+            start.silence(folder)  # the log of the existing run should not contain this error
         elif isinstance(error, KeyboardInterrupt):
             log.warning("interrupted%s", start.advice(folder))
         elif isinstance(error, Exception):
@@ -118,42 +126,37 @@ def _one(composed: Any, folder: Path) -> None:
         raise
 
 
-class Screen(logging.StreamHandler):
-    """Handler that prints the log of a run while it lasts."""
+class ConsoleHandler(logging.StreamHandler):
+    """Handler that prints the log during a run."""
 
 
 @contextmanager
 def _logged() -> Iterator[None]:
-    """Show the log for as long as a run takes."""
-    root, noisy = (
-        logging.getLogger(),
-        [logging.getLogger(name) for name in ("", "pytorch_lightning", "lightning_fabric")],
-    )
-    kept, levels = list(root.handlers), [logger.level for logger in noisy]
-    root.handlers[:] = [
-        *kept,
-        Screen(sys.stdout),
-        logging.NullHandler(),
-    ]  # the last, so that logging prints none itself
+    """Print the log during a run, and restore handlers and levels afterwards."""
+    root = logging.getLogger()
+    changed = [logging.getLogger(name) for name in ("", "pytorch_lightning", "lightning_fabric")]
+    handlers, levels = list(root.handlers), [logger.level for logger in changed]
+    # with the NullHandler the logging module prints no messages itself
+    root.handlers[:] = [*handlers, ConsoleHandler(sys.stdout), logging.NullHandler()]
     root.setLevel(logging.INFO)
     try:
         yield
     finally:
-        root.handlers[:] = kept
-        for logger, level in zip(noisy, levels, strict=True):
+        root.handlers[:] = handlers
+        for logger, level in zip(changed, levels, strict=True):
             logger.setLevel(level)
 
 
 @contextmanager
-def _called(words: list[str]) -> Iterator[None]:
-    """The command that the record and the trackers read is the line that would do the same."""
-    kept, sys.argv = sys.argv, words
+def _command_line(arguments: list[str]) -> Iterator[None]:
+    """Set sys.argv to the equivalent command, which the record and the trackers store."""
+    original, sys.argv = sys.argv, arguments
     try:
         yield
     finally:
-        sys.argv = kept
+        sys.argv = original
 
 
-def _near(folder: Path) -> Path:
-    """A folder as a path from here, where it is below."""
+def _relative_to_cwd(folder: Path) -> Path:
+    """Return a folder as a relative path if it is below the current directory."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

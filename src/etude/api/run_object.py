@@ -1,4 +1,4 @@
-"""The public object of a run."""
+"""Public object of a run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-UNFINISHED = "the run is not finished; go on with: python train.py resume="
+UNFINISHED = "the run is not finished; resume with: python train.py resume="
 
 
 class Run:
-    """A run; in a notebook it shows its scores beside the baselines.
+    """Run with its results. A notebook displays its scores and the baselines.
 
     Args:
         folder: The run's folder.
-        checkpoint: Whose weights predict; none takes those that predicted in the run.
+        checkpoint: Checkpoint for predictions. None uses the checkpoint of the run's own predictions.
     """
 
     def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:
@@ -45,25 +45,28 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every value, resolved, as config.yaml has them."""
+        """Content of config.yaml, with all values resolved."""
         self._require(self._files.config_path)
         return self._files.config
 
     @property
     def record(self) -> dict[str, Any]:
-        """Command, commit, versions, seed, machine, data and split, as record.json has them."""
+        """Content of record.json with command, commit, versions, seed, hardware, data and split."""
         self._require(self._files.record_path)
         return self._files.record
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Every score with its interval, per class, beside the baselines, as metrics.json has them."""
+        """Content of metrics.json with scores, intervals, scores per class and baselines."""
         self._require(self._files.metrics_path)
         return self._files.metrics
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """A row per clip of validation and test: truth, prediction, scores, baselines, embedding."""
+        """Table of predictions with a row per clip of validation and test.
+
+        It contains true values, predictions, probabilities, baselines and embeddings.
+        """
         self._require(self._files.predictions_path)
         return self._files.predictions
 
@@ -74,49 +77,52 @@ class Run:
         return self._files.read_curves(strict=True)
 
     def scores(self) -> pd.DataFrame:
-        """All scores, a row each.
+        """Return all scores, one per row.
 
         Returns:
             Columns `target`, `split` (test, val), `metric`, `value`, `low` and `high` of its 95 % interval, `n` clips
-            in `groups` groups, and what the baselines `constant` and `linear` reach; NaN for what is undefined.
+            in `groups` groups, and the scores of the baselines `constant` and `linear`. Undefined values are NaN.
         """
         return notebook.scores(self.metrics)
 
     def confusion(self, target: str | None = None, split: str = "test") -> pd.DataFrame:
-        """Counts of clips, truth in rows and prediction in columns.
+        """Return the confusion matrix with true classes in rows and predicted classes in columns.
 
         Args:
-            target: A label; the run's only one when it is left out.
+            target: Name of a label. None is allowed if the run has one label.
             split: test or val.
+
+        Raises:
+            UserError: The run has no such label, or has several and none is given.
         """
         import pandas as pd
 
         targets = self.metrics["targets"]
-        labels = [name for name, about in targets.items() if about["kind"] == "label"]
+        labels = [name for name, spec in targets.items() if spec["kind"] == "label"]
         name = target or (labels[0] if len(labels) == 1 else "")
         if name not in labels:
-            raise UserError(f"confusion: of which label? this run has {', '.join(labels) or 'none'}")
+            raise UserError(f"confusion: target must be a label of this run, which has {', '.join(labels) or 'none'}")
         classes, counts = targets[name]["classes"], targets[name]["splits"][split].get("confusion") or None
         frame = pd.DataFrame(counts, index=classes, columns=classes)
         return frame.rename_axis(index="true", columns="predicted")
 
     def figures(self) -> dict[str, Picture]:
-        """Drawings by name: `scores`, and of each target `reliability/<label>`, `scatter/<scalar>`."""
+        """Return the figures by name: `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target."""
         return notebook.figures(self.metrics, self.predictions)
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that was named; else the one that predicted: best.ckpt, else last.ckpt."""
+        """Checkpoint given to the constructor, else best.ckpt, else last.ckpt."""
         return self._checkpoint or self._files.checkpoint
 
     @property
     def alone(self) -> Path | None:
-        """The checkpoint, where there is nothing but that."""
-        marks = (self._files.config_path, self._files.record_path)
-        return None if any(path.is_file() for path in marks) else self._checkpoint
+        """Checkpoint without a run folder, or None."""
+        paths = (self._files.config_path, self._files.record_path)
+        return None if any(path.is_file() for path in paths) else self._checkpoint
 
     def network(self) -> Learner:
-        """The trained network; nothing in its file is run."""
+        """Load the trained network without executing code from its file."""
         from etude.training.build import load_learner  # heavy: torch
 
         return load_learner(self.checkpoint)
@@ -130,35 +136,35 @@ class Run:
         workers: int | None = 1,
         device: str = "auto",
     ) -> Predictions:
-        """What the network says of sounds that it has not seen.
+        """Predict sound files.
 
         Args:
-            paths: Sound files of any length and format, folders of them, and lists (.csv, .txt, ... of paths).
-            window: Seconds of a window; none takes the length of the clips that it was judged on.
-            overlap: Share of a window that the next one has again.
-            batch: Windows that are judged at a time.
-            workers: Processes that decode; None means one per core, for many files. They do not import the script that
-                called, which therefore needs no `if __name__ == "__main__":`.
+            paths: Sound files of any length and format, folders of sound files, and lists of paths (.csv, .txt, ...).
+            window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
+            overlap: Overlap of successive windows as a fraction of the window.
+            batch: Number of windows in a batch.
+            workers: Number of decoding processes. None means one per core, for many files. They do not import the
+                calling script, so it needs no `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
 
         Returns:
-            Its tables `files` and `windows`; a file that cannot be heard is a row that says why.
+            Tables `files` and `windows`. A file that cannot be decoded is a row with the reason.
         """
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it as torch is imported
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it when torch is imported
         from etude.inference.model import Model  # heavy: torch
         from etude.inference.tables import predicted  # heavy: torch
 
-        if device not in self._models:  # a loop over files reads it once
+        if device not in self._models:  # loaded once for several calls
             self._models[device] = Model(self.checkpoint, device)
         return predicted(self._models[device], paths, window, overlap, batch, workers)
 
     @property
     def report(self) -> Path:
-        """report.html."""
+        """Path of report.html."""
         return self._require(self._files.report_path)
 
     def show(self) -> None:
-        """Print the scores of the test part beside the baselines."""
+        """Print the scores of the test split and the baselines."""
         if self.alone:
             self._require(self._files.metrics_path)
         show([self.folder])
@@ -182,11 +188,11 @@ class Run:
         """Return the path of a file of the run.
 
         Raises:
-            UserError: The run is not finished, or there is nothing but a checkpoint.
+            UserError: The run is not finished, or there is only a checkpoint.
         """
         if self.alone:
-            what = "a checkpoint alone" if self.alone.suffix == ".ckpt" else "an exported network"
-            raise UserError(f"{self.alone}: {what} has no {path.name}, which is in the folder of its run")
+            kind = "a checkpoint alone" if self.alone.suffix == ".ckpt" else "an exported network"
+            raise UserError(f"{self.alone}: {kind} has no {path.name}, which is in the folder of its run")
         if not path.is_file():
             raise UserError(f"{self.folder}: has no {path.name}; {UNFINISHED}{self.folder}")
         return path

@@ -16,7 +16,7 @@ from etude.backbones.ast import AST
 from etude.benchmarks.timing import Bar, Section, peak
 from etude.benchmarks.training import CLASSES, Classifier, clips, compare, steps
 from etude.embeddings.cache import EmbeddingCache
-from etude.training.transfer import Transfer, depths, levels
+from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 
 FRAMES, CROPS, DEPTH, LEARNING, BATCH, ROUNDS = 1293, (512, 256), 12, 2, 2, 3
 BINS, TINY = 128, "deit_tiny_distilled_patch16_224"  # with two tokens that are read, as the AST has
@@ -112,8 +112,8 @@ def _ast(depth: int, **settings: Any) -> AST:
 def _frozen(net: Classifier) -> Classifier:
     """The same network of which the last two blocks and the head learn."""
     backbone = net.backbone
-    frozen = Transfer(train="last_k", last_k=LEARNING).frozen(levels(backbone)[-1] + 1)
-    for name, depth in depths(backbone).items():
+    frozen = Transfer(train="last_k", last_k=LEARNING).frozen_layers(layer_indices(backbone)[-1] + 1)
+    for name, depth in parameter_layer_index(backbone).items():
         if depth < frozen:
             backbone.get_parameter(name).requires_grad_(False)
     return net

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from etude.demo.neighbours import NeighbourSearch, split_rows
 from etude.errors import UserError
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import NAMES, plural, span
+from etude.evaluation.formatting import NAMES, format_score, plural
 from etude.evaluation.verdict import population, verdict
 from etude.inference.model import Model
 from etude.inference.page import name_of
@@ -152,12 +152,13 @@ def _scored(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]
     metric, part = target["primary"], target["splits"]["test"]
     scores = part["scores"] or {}
     others = [
-        (baseline["name"], span(baseline["scores"][metric]))
+        (baseline["name"], format_score(baseline["scores"][metric]))
         for baseline in part["baselines"].values()
         if baseline["scores"].get(metric, {}).get("value") is not None  # a constant orders nothing
     ]
     return {
-        "name": name, "metric": NAMES[metric], "score": span(scores[metric]) if metric in scores else "not defined",
+        "name": name, "metric": NAMES[metric],
+        "score": format_score(scores[metric]) if metric in scores else "not defined",
         "others": others, "basis": population(part, disjoint), "words": verdict(target, disjoint=disjoint)[0],
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.errors import UserError
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 from etude.files.atomic import replacing
 from etude.files.progress import track
 from etude.inference.figure import sound_uri
@@ -119,7 +119,7 @@ class NeighbourSearch:
         if not found or self.usual is None:
             return ""
         first, share = found[0][1], float((self.usual <= found[0][1]).mean())
-        here = f"The nearest is {number(first)} away"
+        here = f"The nearest is {format_number(first)} away"
         if first < 1e-3:
             return f"{here}: for this network it is the same sound."
         if share > 0.95:
@@ -127,7 +127,9 @@ class NeighbourSearch:
                 f"{here}, further than {100 * share:.0f} % of these clips are from their own nearest: the network has "
                 "learned from nothing like it, and what it says is a guess."
             )
-        return f"{here}; half of these clips have their own nearest within {number(float(np.median(self.usual)))}."
+        return (
+            f"{here}; half of these clips have their own nearest within {format_number(float(np.median(self.usual)))}."
+        )
 
     def card(self, about: pd.Series, file: ClipFile | None) -> dict[str, Any]:
         """Return what the page shows of a clip: its name, credit, labels, and sound as a data URI.
@@ -154,7 +156,7 @@ class NeighbourSearch:
         for name, spec in self.columns.targets.items():
             value = about.get(name, about.get(f"{name}.true"))
             if value is not None and value == value:
-                found.append((name, str(value) if spec["kind"] == "label" else number(float(value))))
+                found.append((name, str(value) if spec["kind"] == "label" else format_number(float(value))))
         return found
 
 

@@ -1,8 +1,9 @@
-"""What a network has to beat: one value for every clip, and a linear model on the mel spectrum's mean and spread.
+"""Baselines that predict a constant, or use a linear model on the mean and deviation of mel bands.
 
-A score means little alone. The constant says what the labels' distribution gives away, the linear model what timbre
-averaged over time gives away: a network that does not beat it has learnt nothing that needs a network. The linear model
-has the same rights as the network: its one setting is chosen on the validation part that also stops the network.
+A score is hard to interpret alone. The constant shows the score that follows from the distribution of the labels. The
+linear model shows the score that follows from timbre averaged over time. A network that is not better than the linear
+model does not use its capacity. For a fair comparison the penalty of the linear model is chosen on the validation
+split, which is also used for early stopping of the network.
 """
 
 from __future__ import annotations
@@ -20,61 +21,71 @@ if TYPE_CHECKING:
 
 
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
-"""Grid of LogisticRegression's C; a larger C is a weaker penalty."""
+"""Grid of LogisticRegression's C. A larger C is a weaker penalty."""
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4)
 """Grid of Ridge's alpha."""
 
 
 def mel_statistics(frames: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time of each mel band: (T, 128) dB -> (256,) float64, dB, means first."""
+    """Compute mean and standard deviation of each mel band over time.
+
+    Args:
+        frames: Mel spectrum (T, F), in dB.
+
+    Returns:
+        Means and then standard deviations (2 F,), float64, in dB.
+
+    Raises:
+        ValueError: The frames are not of shape (T, F) with T of at least 1.
+    """
     if frames.ndim != 2 or not len(frames):
         raise ValueError(f"frames {frames.shape} must be (T, F) with T of at least 1")
     frames = frames.astype(np.float64)
     return np.concatenate([frames.mean(0), frames.std(0)])
 
 
-def constant(y_train: Iterable[Any], kind: str) -> str | float:
-    """The one value that knows the training labels and hears nothing.
+def constant_baseline(y_train: Iterable[Any], kind: str) -> str | float:
+    """Return the majority class or the mean of the training split.
 
     Args:
-        y_train: Labels of the training part; missing ones (None, nan) are ignored.
-        kind: "label" for the majority class (of equal ones the first by name), "scalar" for the mean.
+        y_train: Labels of the training split. Missing labels (None, nan) are ignored.
+        kind: "label" for the majority class, with ties resolved by name, or "scalar" for the mean.
 
     Raises:
-        ValueError: No label is there.
+        ValueError: All labels are missing.
     """
     y = _column(y_train, kind)
     y = y[_labelled(y)]
     if not len(y):
-        raise ValueError("no clip of the training part has this label")
+        raise ValueError("no clip of the training split has this label")
     if kind == "scalar":
         return float(y.mean())
     names, counts = np.unique(y.astype(str), return_counts=True)
     return str(names[counts.argmax()])
 
 
-def linear(
+def fit_linear_baseline(
     x_train: np.ndarray, y_train: Iterable[Any], x_val: np.ndarray, y_val: Iterable[Any], kind: str
 ) -> BaseEstimator:
-    """Fit the linear model on the training part; its penalty is the one that validation likes best.
+    """Fit the linear model on the training split with the penalty of the best validation score.
 
     Args:
-        x_train: Mel statistics of the training part (n, P).
-        y_train: Its labels (n,), class names or numbers; rows with a missing label are ignored.
-        x_val: Mel statistics of the validation part (m, P).
-        y_val: Its labels (m,); when none is there, the middle of the grid is taken.
-        kind: "label": logistic regression, chosen by macro-F1. "scalar": ridge regression, chosen by MSE.
+        x_train: Mel statistics of the training split (n, P).
+        y_train: Labels of the training split (n,), class names or numbers. Rows with a missing label are ignored.
+        x_val: Mel statistics of the validation split (m, P).
+        y_val: Labels of the validation split (m,). With fewer than two labels the middle of the grid is used.
+        kind: "label" for logistic regression, selected by macro-F1, or "scalar" for ridge regression, selected by MSE.
 
     Returns:
-        A fitted scikit-learn estimator; predict((n, P)) gives class names or numbers (n,). A constant one when the
-        training part has one class only.
+        A fitted scikit-learn estimator whose predict((n, P)) returns class names or numbers (n,). It is constant if the
+        training split has only one class.
     """
     from sklearn.dummy import DummyClassifier
 
     y, y_check = _column(y_train, kind), _column(y_val, kind)
     if x_train.ndim != 2 or len(x_train) != len(y) or len(x_val) != len(y_check):
-        raise ValueError(f"x {x_train.shape} and {x_val.shape} do not go with {len(y)} and {len(y_check)} labels")
-    constant(y, kind)  # refuses a part without labels
+        raise ValueError(f"x {x_train.shape} and {x_val.shape} do not match {len(y)} and {len(y_check)} labels")
+    constant_baseline(y, kind)  # refuses a split without labels
     keep, keep_check = _labelled(y), _labelled(y_check)
     x, y, x_check, y_check = x_train[keep], y[keep], x_val[keep_check], y_check[keep_check]
     if kind == "label":
@@ -90,6 +101,7 @@ def linear(
 
 
 def _pipeline(kind: str, penalty: float) -> Pipeline:
+    """Return the unfitted linear model with standardisation."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -99,7 +111,7 @@ def _pipeline(kind: str, penalty: float) -> Pipeline:
 
 
 def _loss(true: np.ndarray, pred: np.ndarray, kind: str) -> float:
-    """1 - macro-F1, or MSE."""
+    """Compute 1 - macro-F1, or the MSE."""
     if kind == "scalar":
         return float(np.mean((pred - true) ** 2))
     names, codes = np.unique(np.concatenate([true, pred]), return_inverse=True)
@@ -107,9 +119,10 @@ def _loss(true: np.ndarray, pred: np.ndarray, kind: str) -> float:
 
 
 def _column(y: Iterable[Any], kind: str) -> np.ndarray:
+    """Return labels as an array (n,) of floats or objects."""
     return np.array(list(y), dtype=np.float64 if kind == "scalar" else object)
 
 
 def _labelled(y: np.ndarray) -> np.ndarray:
-    """Where a label is there (n,), bool: nan is not equal to itself."""
-    return np.array([value is not None and value == value for value in y], dtype=bool)
+    """Return a mask (n,), bool, of the labels that are not missing."""
+    return np.array([value is not None and value == value for value in y], dtype=bool)  # nan is not equal to itself

@@ -21,7 +21,7 @@ NAMES = {
     for average in ("macro", "micro", "weighted")
     for score in ("precision", "recall", "f1")
 }
-"""What a metric is called in print."""
+"""Printed names of metrics."""
 METRIC_ORDER = {
     "label": [
         "macro_f1",
@@ -34,13 +34,16 @@ METRIC_ORDER = {
     ],
     "scalar": ["spearman", "pearson", "ccc", "r2", "mse", "mae", "rmse"],
 }
-"""Metrics of a target in the order of a report, by kind. Micro scores equal accuracy for single labels."""
+"""Order of metrics in a report by kind of target. Micro scores of single labels are equal to accuracy."""
 
 UNDEFINED = "undefined"
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with a real minus sign; fewer decimals from 1 on, up to two more where it would be printed as zero."""
+def format_number(value: float | None, digits: int = 2) -> str:
+    """Format a number with a typographic minus sign.
+
+    A number of 1 or more has fewer decimals. A number that would be printed as zero has up to two more.
+    """
     if value is None or not math.isfinite(value):
         return UNDEFINED
     size = abs(value)
@@ -51,20 +54,20 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:z.{digits}f}".replace("-", "−")  # z: a zero has no sign
 
 
-def ends(score: dict[str, float | None], digits: int = 2) -> str:
-    """The interval as "[0.48, 0.80]", or "" where there is none."""
+def format_interval(score: dict[str, float | None], digits: int = 2) -> str:
+    """Format an interval as "[0.48, 0.80]". A missing interval is ""."""
     if score["low"] is None or score["high"] is None:
         return ""
-    return f"[{number(score['low'], digits)}, {number(score['high'], digits)}]"
+    return f"[{format_number(score['low'], digits)}, {format_number(score['high'], digits)}]"
 
 
-def span(score: dict[str, float | None], digits: int = 2) -> str:
-    """A score with its interval: "0.62 [0.48, 0.80]"."""
-    return f"{number(score['value'], digits)} {ends(score, digits)}".rstrip()
+def format_score(score: dict[str, float | None], digits: int = 2) -> str:
+    """Format a score with its interval as "0.62 [0.48, 0.80]"."""
+    return f"{format_number(score['value'], digits)} {format_interval(score, digits)}".rstrip()
 
 
 def excludes_zero(score: dict[str, float | None]) -> int:
-    """1 when the interval lies above zero, -1 below it, 0 when it holds zero or is not there."""
+    """Return 1 for an interval above zero, -1 below zero, and 0 if it contains zero or is missing."""
     low, high = score["low"], score["high"]
     if low is None or high is None:
         return 0
@@ -72,27 +75,27 @@ def excludes_zero(score: dict[str, float | None]) -> int:
 
 
 def plural(count: int, noun: str) -> str:
-    """A counted noun: "1 clip", "42 clips", "1,234 clips"."""
+    """Format a count with its noun, such as "1 clip" or "1,234 clips"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def capital(text: str) -> str:
-    """The text with its first letter in upper case and all others as they are ("MSE of ..." stays so)."""
+    """Return a text with its first letter in upper case and the others unchanged, such as "MSE of ..."."""
     return text[:1].upper() + text[1:]
 
 
 def sentence(text: str) -> str:
-    """A note as a sentence: capital first, one full stop at its end."""
+    """Return a text with a capital first letter and one full stop at its end."""
     return capital(text.strip().rstrip(".")) + "."
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as "41 s", "8 min 33 s" or "2 h 05 min"."""
+    """Format seconds as "41 s", "8 min 33 s" or "2 h 05 min"."""
     if not isinstance(seconds, int | float):  # a template may have an undefined value
         return "unknown"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"

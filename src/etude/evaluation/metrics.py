@@ -1,17 +1,18 @@
-"""A bootstrap resample is a vector of clip weights, and every metric takes weights (R, n).
+"""Weighted classification and regression metrics for bootstrap resamples.
 
-Weights of one are the point estimate; R rows of integer weights are R resamples at once, because a clip drawn twice is
-a clip of weight two. One formula therefore serves the score of an epoch (R = 1), its interval and the paired difference
-to a baseline, in numpy and with no loop over resamples.
+A bootstrap resample is a vector of clip weights, and every metric accepts weights (R, n). Weights of one give the point
+estimate. R rows of integer weights are R resamples, because a clip that is drawn twice has weight two. The same formula
+is used for the score of an epoch (R = 1), its interval and the paired difference to a baseline, without a loop over
+resamples.
 
-Conventions where a quotient is 0 / 0:
+Conventions for 0 / 0:
 
-- A class that is in the truth but never predicted has precision, recall and F1 of 0.
-- A class with no support in a resample is left out of that resample's macro mean: nothing can be found of what is not
-  there. This is scikit-learn's `labels=np.unique(true), zero_division=0`. Its default also averages over classes that
-  only the predictions name, at F1 0, so that one stray prediction can move the mean by 1 / C.
-- A correlation with a constant is undefined: nan, never 0. So is R2 when the truth is constant.
-- Lin's concordance (ccc) of a constant prediction is 0 by its own formula: its denominator does not vanish.
+- A class that occurs in the truth but is never predicted has precision, recall and F1 of 0.
+- A class without support in a resample is excluded from the macro mean of that resample. This is scikit-learn's
+  `labels=np.unique(true), zero_division=0`. The default of scikit-learn also averages over classes that occur only in
+  the predictions, with F1 0, so that a single prediction can change the mean by 1 / C.
+- A correlation with a constant is undefined, so it is nan and never 0. The same applies to R2 if the truth is constant.
+- Lin's concordance (ccc) of a constant prediction is 0 by its formula, whose denominator is not 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 PRIMARY = {"label": "macro_f1", "scalar": "spearman"}
-"""The score that leads, by kind of target: neither can be raised by predicting the most common value for every clip."""
+"""Primary score by kind of target. Predicting the most common value for every clip does not increase either."""
 
 LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse"})
 
@@ -29,31 +30,30 @@ LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse"})
 def classification(
     true: np.ndarray, pred: np.ndarray, classes: int, weights: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Scores of single-label predictions.
+    """Compute scores of single-label predictions.
 
-    With one label per clip, micro precision, recall and F1 all equal accuracy; they stand here because readers look
-    for them.
+    With one label per clip, micro precision, recall and F1 are equal to accuracy. They are included for completeness.
 
     Args:
         true: Class indices (n,), int, each in 0..classes-1.
-        pred: Class indices (n,), int, likewise.
+        pred: Predicted class indices (n,), int, each in 0..classes-1.
         classes: Number of classes, C.
-        weights: Clip weights (R, n), at least 0; without them one row of ones.
+        weights: Clip weights (R, n), at least 0. None means one row of ones.
 
     Returns:
         accuracy and {macro, micro, weighted}_{precision, recall, f1}: float64 (R,) each, in [0, 1].
 
     Raises:
-        ValueError: Shapes that do not agree, fewer than two clips, or an index outside the classes.
+        ValueError: Shapes do not match, there are fewer than two clips, or an index is outside the classes.
     """
-    true, pred, weights = _door(true, pred, weights)
-    for what, values in (("true", true), ("pred", pred)):
+    true, pred, weights = _check_inputs(true, pred, weights)
+    for name, values in (("true", true), ("pred", pred)):
         if not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() >= classes:
-            raise ValueError(f"{what} must be class indices in 0..{classes - 1}, got {values.dtype} {values}")
-    every = np.arange(classes)
-    support = weights @ (true[:, None] == every)  # (R, C)
-    predicted = weights @ (pred[:, None] == every)
-    hits = weights @ ((true[:, None] == every) & (pred == true)[:, None])
+            raise ValueError(f"{name} must be class indices in 0..{classes - 1}, got {values.dtype} {values}")
+    class_range = np.arange(classes)
+    support = weights @ (true[:, None] == class_range)  # (R, C)
+    predicted = weights @ (pred[:, None] == class_range)
+    hits = weights @ ((true[:, None] == class_range) & (pred == true)[:, None])
     present = support > 0
     scores = {"accuracy": _divide(hits.sum(1), support.sum(1))}
     by_class = {
@@ -69,30 +69,31 @@ def classification(
 
 
 def regression(true: np.ndarray, pred: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Scores of predicted numbers.
+    """Compute scores of predicted numbers.
 
     Args:
-        true: Targets (n,), float, in the target's own unit.
+        true: Targets (n,), float, in the unit of the target.
         pred: Predictions (n,), float, in the same unit.
-        weights: Clip weights (R, n), integers of at least 0; without them one row of ones.
+        weights: Clip weights (R, n), integers of at least 0. None means one row of ones.
 
     Returns:
-        spearman, pearson, ccc (Lin 1989), mse, mae, rmse and r2: float64 (R,) each. mse is in squared units, mae and
+        spearman, pearson, ccc (Lin 1989), mse, mae, rmse and r2, each float64 (R,). mse is in squared units, mae and
         rmse in units of the target.
 
     Raises:
-        ValueError: Shapes that do not agree, fewer than two clips, or a value that is not finite.
+        ValueError: Shapes do not match, there are fewer than two clips, or a value is not finite.
     """
-    true, pred, weights = _door(true, pred, weights)
-    for what, values in (("true", true), ("pred", pred)):
+    true, pred, weights = _check_inputs(true, pred, weights)
+    for name, values in (("true", true), ("pred", pred)):
         if not np.isfinite(values).all():
-            raise ValueError(f"{what} holds {(~np.isfinite(values)).sum()} of {len(values)} values that are not finite")
+            count = (~np.isfinite(values)).sum()
+            raise ValueError(f"{name} contains {count} of {len(values)} values that are not finite")
     total = weights.sum(1)
     ranks_true, varies_true = _ranks(true, weights)
     ranks_pred, varies_pred = _ranks(pred, weights)
     both = varies_true & varies_pred
 
-    # Moments are taken about the means of all clips: the same values, without the cancellation of large numbers.
+    # Moments are computed about the means of all clips, which avoids the cancellation of large numbers.
     error = pred - true
     x, y = true - true.mean(), pred - pred.mean()
     mean_x, mean_y = _divide(weights @ x, total), _divide(weights @ y, total)
@@ -111,8 +112,10 @@ def regression(true: np.ndarray, pred: np.ndarray, weights: np.ndarray | None = 
     }
 
 
-def _door(true: np.ndarray, pred: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check shapes; arrays true (n,), pred (n,) and float64 weights (R, n)."""
+def _check_inputs(
+    true: np.ndarray, pred: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check shapes and return true (n,), pred (n,) and weights (R, n), float64."""
     true, pred = np.asarray(true), np.asarray(pred)
     if true.ndim != 1 or true.shape != pred.shape:
         raise ValueError(
@@ -120,7 +123,7 @@ def _door(true: np.ndarray, pred: np.ndarray, weights: np.ndarray | None) -> tup
             "an (n, 1) against an (n,) would broadcast to (n, n)"
         )
     if len(true) < 2:
-        raise ValueError(f"a score of {len(true)} clip(s) says nothing: at least two are needed")
+        raise ValueError(f"a score requires at least two clips, got {len(true)}")
     weights = np.ones((1, len(true))) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.ndim != 2 or weights.shape[1] != len(true):
         raise ValueError(f"weights {weights.shape} must be (R, n) with n = {len(true)}")
@@ -128,20 +131,20 @@ def _door(true: np.ndarray, pred: np.ndarray, weights: np.ndarray | None) -> tup
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average ranks (R, n) in each resample, and whether its values differ at all (R,).
+    """Compute average ranks (R, n) in each resample, and whether its values differ (R,).
 
-    A value of weight w after smaller ones of weight c holds places c + 1 .. c + w: c + (w + 1) / 2 on average.
+    A value of weight w after smaller values of weight c has the ranks c + 1 .. c + w, whose mean is c + (w + 1) / 2.
     """
-    distinct, which = np.unique(values, return_inverse=True)
-    order = np.argsort(which, kind="stable")
-    starts = np.searchsorted(which[order], np.arange(len(distinct)))
+    distinct, index = np.unique(values, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], np.arange(len(distinct)))
     mass = np.add.reduceat(weights[:, order], starts, axis=1)  # (R, K), K distinct values
-    places = np.cumsum(mass, axis=1) - mass + (mass + 1) / 2
-    return places[:, which], (mass > 0).sum(1) > 1
+    ranks = np.cumsum(mass, axis=1) - mass + (mass + 1) / 2
+    return ranks[:, index], (mass > 0).sum(1) > 1
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted product-moment correlation (R,) of x (R, n) and y (R, n)."""
+    """Compute the weighted product-moment correlation (R,) of x (R, n) and y (R, n)."""
     total = weights.sum(1, keepdims=True)
     x = x - _divide((weights * x).sum(1, keepdims=True), total)
     y = y - _divide((weights * y).sum(1, keepdims=True), total)
@@ -150,6 +153,6 @@ def _correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarra
 
 
 def _divide(a: Any, b: Any) -> np.ndarray:
-    """Quotient a / b, with nan and no warning where b is 0."""
+    """Divide a by b, with nan and no warning where b is 0."""
     a, b = np.broadcast_arrays(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
     return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)

@@ -1,7 +1,7 @@
-"""Table of predictions, and the clips with the worst errors.
+"""Table of predictions and selection of the worst errors.
 
-Columns: `id`, `group`, `split`; for each target `<t>.true`, `<t>.pred`, for labels a probability
-`<t>.score.<class>`, and what the two baselines say, `<t>.baseline.constant` and `<t>.baseline.linear`; last the
+The columns are `id`, `group` and `split`; for each target `<t>.true` and `<t>.pred`, for a label the probabilities
+`<t>.score.<class>`, and the predictions of the baselines, `<t>.baseline.constant` and `<t>.baseline.linear`; and the
 `embedding` before the heads.
 """
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 def assemble_predictions(
     clips: pd.DataFrame,
-    parts: np.ndarray,
+    splits: np.ndarray,
     rows: np.ndarray,
     predicted: Mapping[str, np.ndarray],
     embedding: np.ndarray,
     statistics: np.ndarray,
     targets: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """Put predictions, truths and baselines side by side.
+    """Combine predictions, true values and baselines in one table.
 
     Args:
         clips: All clips (N) with `id`, `group` and a column per target.
-        parts: The part of each clip (N,).
-        rows: Which clips were predicted (n,), rows of `clips`.
-        predicted: By target, probabilities (n, K) of a label or values (n,) of a scalar.
+        splits: Split of each clip (N,).
+        rows: Predicted clips (n,), as rows of `clips`.
+        predicted: Probabilities (n, K) of a label or values (n,) of a scalar, by target.
         embedding: Embeddings (n, D).
-        statistics: Mel statistics of all clips (N, P), what the linear baseline hears.
+        statistics: Mel statistics of all clips (N, P), the input of the linear baseline.
         targets: Kind and classes of each target.
 
     Returns:
@@ -45,7 +45,7 @@ def assemble_predictions(
     import pandas as pd
 
     columns: dict[str, Any] = {name: clips[name].to_numpy()[rows] for name in ("id", "group")}
-    columns["split"] = parts[rows]
+    columns["split"] = splits[rows]
     for name, spec in targets.items():
         true = clips[name].to_numpy()
         columns[f"{name}.true"] = true[rows]
@@ -55,49 +55,50 @@ def assemble_predictions(
             columns |= {f"{name}.score.{c}": predicted[name][:, i] for i, c in enumerate(classes)}
         else:
             columns[f"{name}.pred"] = predicted[name].astype(np.float64)
-        train, val = parts == "train", parts == "val"
-        columns[f"{name}.baseline.constant"] = baselines.constant(true[train], spec["kind"])
-        linear = baselines.linear(statistics[train], true[train], statistics[val], true[val], spec["kind"])
+        train, val = splits == "train", splits == "val"
+        columns[f"{name}.baseline.constant"] = baselines.constant_baseline(true[train], spec["kind"])
+        linear = baselines.fit_linear_baseline(statistics[train], true[train], statistics[val], true[val], spec["kind"])
         columns[f"{name}.baseline.linear"] = linear.predict(statistics[rows])
     columns["embedding"] = list(embedding.astype(np.float32))
     return pd.DataFrame(columns)
 
 
 MOST_WORST = {"label": 10, "scalar": 6}
-"""How many errors are listed; beside a scatter plot there is less room."""
+"""Maximum number of listed errors. Next to a scatter plot there is less space."""
 
 
 def find_worst_errors(table: DataFrame, name: str, kind: str) -> dict[str, Any]:
-    """Errors of one target on the test part, the worst first.
+    """Return the worst errors of one target on the test split, sorted from the worst.
 
     Args:
-        table: predictions.parquet.
-        name: The target.
+        table: Content of predictions.parquet.
+        name: Name of the target.
         kind: `label` or `scalar`.
 
     Returns:
-        `rows` of id, group (None when unknown), truth, prediction and what they are sorted by, the probability of the
-        wrong class or the signed error; `errors`, how many there are; `scored`, whether there is something to sort by.
+        `rows` of id, group (None if unknown), true value, prediction and sort key, which is the probability of the
+        wrong class or the signed error; `errors`, the number of errors; `scored`, whether the table has the sort key.
     """
-    part = table[(table["split"] == "test") & table[f"{name}.true"].notna()]
+    test = table[(table["split"] == "test") & table[f"{name}.true"].notna()]
     if kind == "label":
-        return _confident(part, name)
-    part = part.assign(_error=part[f"{name}.pred"] - part[f"{name}.true"])
-    part = part.sort_values("_error", key=abs, ascending=False, kind="stable")
-    return {"rows": _rows(part.head(MOST_WORST["scalar"]), name, "_error"), "errors": len(part), "scored": True}
+        return _confident_errors(test, name)
+    test = test.assign(_error=test[f"{name}.pred"] - test[f"{name}.true"])
+    test = test.sort_values("_error", key=abs, ascending=False, kind="stable")
+    return {"rows": _rows(test.head(MOST_WORST["scalar"]), name, "_error"), "errors": len(test), "scored": True}
 
 
-def _confident(part: DataFrame, name: str) -> dict[str, Any]:
-    """Wrong predictions that the network was surest of."""
-    wrong = part[part[f"{name}.true"] != part[f"{name}.pred"]]
-    columns = {c.removeprefix(f"{name}.score."): c for c in part.columns if c.startswith(f"{name}.score.")}
+def _confident_errors(test: DataFrame, name: str) -> dict[str, Any]:
+    """Return the misclassified clips, sorted by decreasing confidence."""
+    wrong = test[test[f"{name}.true"] != test[f"{name}.pred"]]
+    columns = {c.removeprefix(f"{name}.score."): c for c in test.columns if c.startswith(f"{name}.score.")}
     if wrong.empty or not columns:
         return {"rows": [], "errors": len(wrong), "scored": bool(columns)}
-    sure = [row[columns[row[f"{name}.pred"]]] for _, row in wrong.iterrows()]
-    wrong = wrong.assign(_sure=sure).sort_values("_sure", ascending=False, kind="stable")
-    return {"rows": _rows(wrong.head(MOST_WORST["label"]), name, "_sure"), "errors": len(wrong), "scored": True}
+    confidence = [row[columns[row[f"{name}.pred"]]] for _, row in wrong.iterrows()]
+    wrong = wrong.assign(_confidence=confidence).sort_values("_confidence", ascending=False, kind="stable")
+    return {"rows": _rows(wrong.head(MOST_WORST["label"]), name, "_confidence"), "errors": len(wrong), "scored": True}
 
 
-def _rows(part: DataFrame, name: str, by: str) -> list[list[Any]]:
-    rows = part[["id", "group", f"{name}.true", f"{name}.pred", by]]
+def _rows(table: DataFrame, name: str, sort_key: str) -> list[list[Any]]:
+    """Return id, group, true value, prediction and sort key of each clip."""
+    rows = table[["id", "group", f"{name}.true", f"{name}.pred", sort_key]]
     return rows.astype(object).where(rows.notna(), None).to_numpy().tolist()

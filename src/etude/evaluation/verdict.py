@@ -1,7 +1,7 @@
-"""What the intervals allow one to say about a target, in plain words first and then in numbers.
+"""Verbal summary of the scores of a target and their intervals.
 
-A difference counts when its paired interval excludes zero. Where it does not, the words are that this data cannot show
-a difference: never that there is none.
+A difference is significant if its paired interval excludes zero. Otherwise the summary states that this data cannot
+show a difference, which does not mean that there is none.
 """
 
 from __future__ import annotations
@@ -9,106 +9,118 @@ from __future__ import annotations
 from typing import Any
 
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import NAMES, capital, ends, excludes_zero, number, plural, span
+from etude.evaluation.formatting import (
+    NAMES,
+    capital,
+    excludes_zero,
+    format_interval,
+    format_number,
+    format_score,
+    plural,
+)
 
-PARTS = {"test": "test", "val": "validation"}
+SPLIT_NAMES = {"test": "test", "val": "validation"}
 
 
 def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
-    """A judgement on a target's leading score, and the numbers that it rests on.
+    """Summarise the primary score of a target and its comparison with the baselines.
 
     Args:
-        target: An entry of metrics.json's targets.
-        split: The part to speak of.
-        disjoint: Whether it is known that no training clip is of the same groups.
+        target: Entry of the targets in metrics.json.
+        split: `test` or `val`.
+        disjoint: Whether no training clip belongs to the same groups.
 
     Returns:
-        Words ("Better than the majority class; ...") and evidence ("Macro-F1 0.62 [0.48, 0.80] on 42 clips ...").
+        Summary ("Better than the majority class; ...") and evidence ("Macro-F1 0.62 [0.48, 0.80] on 42 clips ...").
     """
-    part = target["splits"][split]
+    results = target["splits"][split]
     metric = target["primary"]
-    if not part["scores"]:
+    if not results["scores"]:
         return (
-            "Nothing can be said.",
-            f"{plural(part['n'], PARTS[split] + ' clip')} with this label; a score needs two.",
+            "No score can be computed.",
+            f"{plural(results['n'], SPLIT_NAMES[split] + ' clip')} with this label; a score requires two.",
         )
-    score = part["scores"][metric]
-    lead = capital(NAMES[metric])
-    basis = population(part, disjoint)
+    score = results["scores"][metric]
+    metric_name = capital(NAMES[metric])
+    clips = population(results, disjoint)
     if score["value"] is None:
         return (
-            "Nothing was told apart.",
-            f"{lead} is undefined on {basis}: truth or prediction is one value throughout.",
+            "The score is undefined.",
+            f"{metric_name} is undefined on {clips}: all true values or all predictions are equal.",
         )
-    words = [_order(score)] if metric == "spearman" else []
-    unshown, evidence, errors = [], [f"{lead} {span(score)} on {basis}."], []
-    for baseline in part["baselines"].values():
-        # A constant orders nothing: where its leading score is undefined, the errors are compared instead.
+    claims = [_describe_order(score)] if metric == "spearman" else []
+    inconclusive, evidence, errors = [], [f"{metric_name} {format_score(score)} on {clips}."], []
+    for baseline in results["baselines"].values():
+        # The primary score of a constant can be undefined. The errors are compared instead.
         by_error = baseline["scores"][metric]["value"] is None
         name = f"the {baseline['name']}"
         sign = (
             -excludes_zero(baseline["difference"]["mse"]) if by_error else excludes_zero(baseline["difference"][metric])
         )
         if not sign:
-            unshown.append(f"{name} in MSE" if by_error else name)
+            inconclusive.append(f"{name} in MSE" if by_error else name)
         elif by_error:
-            words.append(f"{'smaller' if sign > 0 else 'larger'} error than {name}")
+            claims.append(f"{'smaller' if sign > 0 else 'larger'} error than {name}")
         else:
-            words.append(f"{'better' if sign > 0 else 'worse'} than {name}")
+            claims.append(f"{'better' if sign > 0 else 'worse'} than {name}")
         if by_error:
-            errors.append(f"MSE {number(part['scores']['mse']['value'], 3)}. {_numbers(baseline, 'mse', 3)}")
+            mse = format_number(results["scores"]["mse"]["value"], 3)
+            errors.append(f"MSE {mse}. {_describe_difference(baseline, 'mse', 3)}")
         else:
-            evidence.append(_numbers(baseline, metric))
+            evidence.append(_describe_difference(baseline, metric))
     numbers = " ".join(evidence + errors)
     if score["low"] is None:
         return "No interval can be computed, so no difference can be judged.", numbers
-    if unshown:
-        words.append(f"no difference from {' or from '.join(unshown)} that this data can show")
-    return capital("; ".join(words) or "there is no baseline to compare with") + ".", numbers
+    if inconclusive:
+        claims.append(f"no difference from {' or from '.join(inconclusive)} that this data can show")
+    return capital("; ".join(claims) or "there is no baseline to compare with") + ".", numbers
 
 
-def population(part: dict[str, Any], disjoint: bool = False) -> str:
-    """Who was scored: "42 clips in 5 groups that no training clip shares"."""
-    clips = plural(part["n"], "clip")
-    if part["groups"] == part["n"]:
+def population(results: dict[str, Any], disjoint: bool = False) -> str:
+    """Describe the scored clips, such as "42 clips in 5 groups that no training clip shares"."""
+    clips = plural(results["n"], "clip")
+    if results["groups"] == results["n"]:
         return clips
-    return f"{clips} in {plural(part['groups'], 'group')}{' that no training clip shares' if disjoint else ''}"
+    return f"{clips} in {plural(results['groups'], 'group')}{' that no training clip shares' if disjoint else ''}"
 
 
-def caution(part: dict[str, Any]) -> str:
-    """What is wrong with the intervals of this part, or "" when nothing special is."""
-    if not part["scores"]:
+def caution(results: dict[str, Any]) -> str:
+    """Describe the limitations of the intervals of a split, or return "" if there are none."""
+    if not results["scores"]:
         return ""
-    if part["groups"] < 2:
+    if results["groups"] < 2:
         return "All clips are of one group: there is nothing to resample, so no score has an interval."
-    words = []
-    if part["groups"] < FEW_GROUPS:
-        words.append(
-            f"The intervals come from only {part['groups']} groups: they are rough, and as a rule too narrow "
+    notes = []
+    if results["groups"] < FEW_GROUPS:
+        notes.append(
+            f"The intervals come from only {results['groups']} groups: they are rough, and usually too narrow "
             "(Cameron, Gelbach & Miller 2008)."
         )
-    lone = [row["class"] for row in part.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
-    if lone:
-        words.append(
-            f"The clips of {', and those of '.join(lone)}, come from a single group each: whether class or group was "
-            "recognised cannot be told, and how another group of that class would fare is in no interval."
+    single = [row["class"] for row in results.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
+    if single:
+        notes.append(
+            f"The clips of {', and those of '.join(single)}, come from a single group each: recognition of the class "
+            "and of the group cannot be separated, and the intervals do not include the variation between groups of "
+            "that class."
         )
-    return " ".join(words)
+    return " ".join(notes)
 
 
-def _order(score: dict[str, Any]) -> str:
+def _describe_order(score: dict[str, Any]) -> str:
+    """Describe a rank correlation in comparison with chance."""
     sign = excludes_zero(score)
     if sign > 0:
         return "orders clips better than chance"
-    return (
-        "orders clips the wrong way round" if sign else "orders clips no better than chance, as far as this data shows"
-    )
+    return "orders clips in reverse" if sign else "orders clips no better than chance, as far as this data shows"
 
 
-def _numbers(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
-    """The same in numbers; what the words call a difference is said to exclude zero."""
+def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
+    """Format the score of a baseline and the difference from it, and state if its interval excludes zero."""
     difference = baseline["difference"][metric]
-    tail = " excludes zero" if excludes_zero(difference) else ""
-    brackets = f" {ends(difference, digits)}" if ends(difference, digits) else " without an interval"
-    other = number(baseline["scores"][metric]["value"], digits)
-    return f"{capital(baseline['name'])} {other}: the difference {number(difference['value'], digits)}{brackets}{tail}."
+    suffix = " excludes zero" if excludes_zero(difference) else ""
+    interval = (
+        f" {format_interval(difference, digits)}" if format_interval(difference, digits) else " without an interval"
+    )
+    other = format_number(baseline["scores"][metric]["value"], digits)
+    value = format_number(difference["value"], digits)
+    return f"{capital(baseline['name'])} {other}: the difference {value}{interval}{suffix}."

@@ -1,1 +1,1 @@
-"""One experiment from start to end."""
+"""Start, stages and record of one experiment."""

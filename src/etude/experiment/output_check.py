@@ -1,6 +1,6 @@
 """Hydra callback that checks output folders before Hydra writes into them.
 
-`run_hydra` calls it before all callbacks of the config, so that no override can leave it out.
+`run_hydra` calls it before all callbacks of the config, so that no override can disable it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from etude.files import os_errors, ownership
 from etude.runs.folder import MULTIRUN
 from etude.system.distributed import first
 
-HYDRA_OUTPUTS = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in hydra.output_subdir, where one is asked for
+HYDRA_OUTPUTS = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in hydra.output_subdir, if it is set
 
 
 class Refused(SystemExit):
-    """Ends a command from inside a Hydra callback, in which any other exception becomes a warning.
+    """Exception that ends a command from a Hydra callback, where any other exception becomes a warning.
 
     Args:
-        error: The reason.
+        error: Reason of the refusal.
     """
 
     def __init__(self, error: UserError | RunError) -> None:
@@ -35,41 +35,41 @@ class Refused(SystemExit):
 
 
 class OutputCheck(Callback):
-    """Refuses an output folder in which a file of somebody else would be overwritten."""
+    """Callback that refuses an output folder in which a file of another program would be overwritten."""
 
     def on_run_start(self, config: Any, **kwargs: Any) -> None:
-        """Open, check and lock the folder of a run.
+        """Create, check and lock the folder of a run.
 
         Raises:
             Refused: The folder cannot be used.
         """
-        folder = _selected(config, "hydra.run.dir")
+        folder = _resolve_folder(config, "hydra.run.dir")
         if folder is None or not first():
             return
-        _refusing(start.claim, folder, bool(config.get("resume")))
+        _refuse_on_error(start.claim, folder, bool(config.get("resume")))
         if config.hydra.output_subdir:
-            _refusing(check_third_party, folder / config.hydra.output_subdir, HYDRA_OUTPUTS)
+            _refuse_on_error(check_third_party, folder / config.hydra.output_subdir, HYDRA_OUTPUTS)
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Open and check the folder of a sweep.
+        """Create and check the folder of a sweep.
 
         Raises:
             Refused: The folder cannot be used.
         """
-        if folder := _selected(config, "hydra.sweep.dir"):
-            _refusing(check_third_party, folder, (MULTIRUN,), start.SWEEP_OUTPUTS)
+        if folder := _resolve_folder(config, "hydra.sweep.dir"):
+            _refuse_on_error(check_third_party, folder, (MULTIRUN,), start.SWEEP_OUTPUTS)
 
 
 def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> None:
-    """Check files that another library is about to write, and record them as files of ours.
+    """Check files that another library will write, and record them as files of this run.
 
     Args:
-        folder: The output folder; created where it is missing.
+        folder: The output folder, which is created if it is missing.
         names: Files that the library writes.
         more: Further files to check, which Étude writes later.
 
     Raises:
-        UserError: A file belongs to somebody else, or the folder cannot be written.
+        UserError: A file exists that Étude did not write, or the folder cannot be written.
     """
     try:
         ownership.open_folder(folder)
@@ -82,9 +82,9 @@ def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = 
         raise os_errors.explain(error, folder, os_errors.OTHER_RUN) or error from error
 
 
-def _selected(config: Any, key: str) -> Path | None:
-    """Return a folder of a composed config; None where it cannot be resolved, which Hydra reports itself."""
-    HydraConfig.instance().set_config(config)  # as Hydra does next; names of runs refer to the chosen options
+def _resolve_folder(config: Any, key: str) -> Path | None:
+    """Return a folder of a composed config, or None if it cannot be resolved, which Hydra reports."""
+    HydraConfig.instance().set_config(config)  # as Hydra does next; names of runs refer to the selected options
     try:
         return Path(str(OmegaConf.select(config, key)))
     except Exception as error:
@@ -96,7 +96,8 @@ def _selected(config: Any, key: str) -> Path | None:
         return None
 
 
-def _refusing(function: Callable[..., None], *args: Any) -> None:
+def _refuse_on_error(function: Callable[..., None], *args: Any) -> None:
+    """Call a function and raise Refused for its errors."""
     try:
         function(*args)
     except (UserError, RunError) as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 FAULT = "ETUDE_FAULT"
-"""Environment variable of a job of a sweep: the file in which it leaves the error that ended it."""
+"""Environment variable of a sweep's job with the path of the file for its final error."""
 PACKAGES = (
     "etude",
     "torch",
@@ -33,50 +33,51 @@ PACKAGES = (
 )
 
 
-def environment() -> dict[str, Any]:
-    """Return the command, the git commit of the working directory, versions, and the machine."""
+def describe_environment() -> dict[str, Any]:
+    """Return the command, the git commit of the working directory, package versions and the hardware."""
     from importlib.metadata import version  # heavy: email
 
     return {
-        "command": command(),
-        "git": git(),
+        "command": command_line(),
+        "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(),
     }
 
 
-def command() -> str:
-    """Return the command line that repeats the run; of a job of a sweep, without its position in the sweep."""
-    words = sys.argv[1:]
+def command_line() -> str:
+    """Return the command line that repeats the run. For a job it excludes the options of the sweep."""
+    arguments = sys.argv[1:]
     if FAULT in os.environ:
-        words = [word for word in words if not word.startswith(("--run", "hydra.", "hydra/", "sweep=", "sweep."))]
-    return f"{program()} {shlex.join(words)}".rstrip()
+        excluded = ("--run", "hydra.", "hydra/", "sweep=", "sweep.")
+        arguments = [argument for argument in arguments if not argument.startswith(excluded)]
+    return f"{program()} {shlex.join(arguments)}".rstrip()
 
 
-def git() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Return the commit of the working directory and whether it has changes.
 
     Returns:
-        `commit` and `dirty`, and where either is unknown `reason`: no git, no repository, or what git says of it.
+        `commit` and `dirty`. If either is unknown, `reason` is the cause, such as a missing program or repository.
     """
-    known: dict[str, Any] = {"commit": None, "dirty": None}
+    state: dict[str, Any] = {"commit": None, "dirty": None}
     try:
-        known["commit"] = _git("rev-parse", "HEAD")
-        known["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
+        state["commit"] = _run_git("rev-parse", "HEAD")
+        state["dirty"] = bool(_run_git("status", "--porcelain", "--untracked-files=no"))
     except FileNotFoundError:
-        known["reason"] = "git is not installed"
+        state["reason"] = "git is not installed"
     except subprocess.TimeoutExpired as error:
-        known["reason"] = f"git did not answer in {error.timeout:g} s"
+        state["reason"] = f"git did not finish in {error.timeout:g} s"
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip().splitlines()
-        known["reason"] = said[0].removeprefix("fatal: ") if said else f"git ended with status {error.returncode}"
+        lines = (error.stderr or "").strip().splitlines()
+        state["reason"] = lines[0].removeprefix("fatal: ") if lines else f"git ended with status {error.returncode}"
     except OSError as error:
-        known["reason"] = f"git cannot be started: {error.strerror}"
-    return known
+        state["reason"] = f"git cannot be started: {error.strerror}"
+    return state
 
 
-def _git(*arguments: str) -> str:
-    """Return what git prints; its messages are in English whatever the user's language is."""
+def _run_git(*arguments: str) -> str:
+    """Run git with English messages and return its output."""
     return subprocess.run(
         ["git", *arguments],
         capture_output=True,
@@ -89,7 +90,7 @@ def _git(*arguments: str) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the processor, cores, memory and accelerator."""
+    """Return the processor, the number of cores, the memory and the accelerator."""
     import torch
 
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
@@ -108,8 +109,8 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def dataset(data: MusicData) -> dict[str, Any]:
-    """Return the content of the data module, for the data card of a report."""
+def describe_data(data: MusicData) -> dict[str, Any]:
+    """Return the description of the data for the record and the data card of a report."""
     from etude.data.splits import SPLITS, UNUSED, group_codes, split_hash  # heavy: numpy
 
     index, source, front = data.pack.index, data.source, data.feature.front
@@ -125,8 +126,8 @@ def dataset(data: MusicData) -> dict[str, Any]:
         "seconds": None if front.sync == "beat" else round(int(index["frames"].sum()) / front.frames_per_second, 1),
         "licences": source.extra.get("licences", {}),
         "splits": {
-            part: {"clips": int((data.splits == part).sum()), "groups": len(set(groups[data.splits == part]))}
-            for part in SPLITS
+            split: {"clips": int((data.splits == split).sum()), "groups": len(set(groups[data.splits == split]))}
+            for split in SPLITS
         },
         "disjoint": len(set(zip(groups[used], data.splits[used], strict=True))) == len(set(groups[used])),
         "fold": data.split.fold,

@@ -1,4 +1,4 @@
-"""Stages of one experiment: fit, predict, measure, report."""
+"""Stages of one experiment from fit to report."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from etude.training.build import (
     check_strategy,
     compile_backbone,
 )
-from etude.training.checkpointing import restoring
-from etude.training.frozen_features import frozen_cache
+from etude.training.checkpointing import explain_restore_errors
+from etude.training.frozen_features import build_frozen_cache
 from etude.training.learner import Learner
-from etude.training.memory_errors import explain_memory_errors, of_memory
+from etude.training.memory_errors import explain_memory_errors, is_memory_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,20 +46,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[str, Any]:
-    """Train, predict with the checkpoint that was kept, measure, report.
+def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[str, Any]:
+    """Train, predict with the best checkpoint, compute metrics and write the report.
 
     Args:
         config: The resolved config, plain values.
-        folder: The run's folder; everything that the run leaves is in it.
-        resume: Go on from the folder's last checkpoint.
+        folder: The run's folder. All outputs are written to it.
+        resume: Whether to resume from the folder's last checkpoint.
 
     Returns:
-        The content of metrics.json; empty on all processes but the first.
+        The content of metrics.json; empty on all processes except the first.
 
     Raises:
-        UserError: The config, the data and the task do not fit one another; nothing was trained yet.
-        RunError: Training came to a loss that is not finite, or to the end of memory or of a disk.
+        UserError: The config, the data and the task are not compatible. The training has not started.
+        RunError: A loss is not finite, memory is exhausted or the disk is full.
     """
     import warnings
 
@@ -70,50 +70,50 @@ def run(config: Mapping[str, Any], folder: Path, resume: bool = False) -> dict[s
         "ignore",
         message=".*(does not have many workers|in eval mode at the start|Checkpoint directory|LeafSpec|isinstance).*",
     )
-    # what is logged of an evaluation is already of all devices, and the rate is the same on each
+    # logged evaluation scores already include all devices, and the learning rate is equal on all devices
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # batch norm over all devices needs its gradient, which the functional collectives do not promise yet
+    # batch norm over all devices needs its gradient, which the functional collectives do not guarantee yet
     warnings.filterwarnings("ignore", message=".*nn.functional.all_reduce is deprecated.*")
-    for noisy in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    begun = datetime.now().astimezone()
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    start_time = datetime.now().astimezone()
     files = RunFolder(folder)
     last = files.last_path
     if resume and not files.is_resumable:
-        where = last.relative_to(folder).as_posix()
-        raise UserError(f"resume={folder}: there is no {where} to go on from; start the run anew")
+        name = last.relative_to(folder).as_posix()
+        raise UserError(f"resume={folder}: there is no {name} to resume from; start a new run")
     if resume and first():
         atomic.clean(files.checkpoints_path)
-    if resume and predicted(files):
-        return complete(config, files) if first() else {}
+    if resume and has_predictions(files):
+        return complete_run(config, files) if first() else {}
     torch.set_float32_matmul_precision("high")
-    if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and knows no quota of a container
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and ignores the quota of a container
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build_datamodule(config)
     data.prepare_data()
     data.setup()
-    check(config, data)
+    check_targets(config, data)
     try:
         learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:
-        if not of_memory(error):
+        if not is_memory_error(error):
             raise
         raise UserError("backbone: the network does not fit into memory; make it smaller") from error
-    learner.use_cache(frozen_cache(learner, data, folder))
+    learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
-        learner.without_noise()
+        learner.disable_dropout()
     if config.get("compile"):
         compile_backbone(learner)
     check_strategy(config, learner.task.weighting)
     trainer = build_trainer(config, folder, resume)
-    say(data, learner)
+    log_summary(data, learner)
     with tracked(trainer.loggers) as trackers:
-        result = fit_and_measure(config, folder, trainer, learner, data, begun, last if resume else None)
-        if result:  # all of it is in the folder
-            finished = FinishedRun(RunFolder(folder))  # read anew
+        result = fit_and_measure(config, folder, trainer, learner, data, start_time, last if resume else None)
+        if result:  # all results are in the folder
+            finished = FinishedRun(RunFolder(folder))  # without cached contents
             for tracker in trackers:
-                tracker.hand_over(finished)
+                tracker.log_finished_run(finished)
     return result
 
 
@@ -123,58 +123,58 @@ def fit_and_measure(
     trainer: Trainer,
     learner: Learner,
     data: MusicData,
-    begun: datetime,
+    start_time: datetime,
     last: Path | None,
 ) -> dict[str, Any]:
-    """Fit, predict with the checkpoint that was kept, measure, report: from what is built to what is on disk.
+    """Fit the network, predict with the best checkpoint, compute metrics and write the report.
 
     Args:
         config: The resolved config.
         folder: The run's folder.
-        trainer: Its trainer.
-        learner: The network.
-        data: Its clips.
-        begun: When the run began.
-        last: The checkpoint to go on from.
+        trainer: Trainer of the run.
+        learner: Network of the run.
+        data: Data of the run.
+        start_time: Start time of the run.
+        last: The checkpoint from which to resume, or None.
 
     Returns:
-        The content of metrics.json; empty where there is no test, and on all processes but the first.
+        The content of metrics.json; empty for a run without a test, and on all processes except the first.
     """
-    fitting = time.monotonic()
-    with restoring(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
+    fit_start = time.monotonic()
+    with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
         trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
     if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}
-    trained = time.monotonic()
-    about = outcome(trainer, learner)
+    fit_end = time.monotonic()
+    model = summarise_training(trainer, learner)
     if data.overfit:
         log.info(
-            "%d clips learned by heart: loss %.4f after %d epochs; no report, because this is no test",
+            "%d clips memorised: loss %.4f after %d epochs; no report, because this is not a test",
             data.overfit,
             trainer.callback_metrics["val/loss"],
             trainer.current_epoch,
         )
         return {}
-    with restoring(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
-        table = predict(trainer, learner, data)
+    with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
+        table = predict_splits(trainer, learner, data)
         learner.use_cache(None)
         if table is None:
             return {}
         names = list(config["task"]["targets"])
-        total = (datetime.now().astimezone() - begun).total_seconds()
-        return finish(folder, table, data, {name: data.targets[name] for name in names}, config, {
-            "started": begun.isoformat(timespec="seconds"),
-            "seconds": {"train": round(trained - fitting, 1), "total": round(total, 1)},
-            "model": about,
+        total = (datetime.now().astimezone() - start_time).total_seconds()
+        return write_results(folder, table, data, {name: data.targets[name] for name in names}, config, {
+            "started": start_time.isoformat(timespec="seconds"),
+            "seconds": {"train": round(fit_end - fit_start, 1), "total": round(total, 1)},
+            "model": model,
         })  # fmt: skip
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise the interruption itself where Lightning answers it with SystemExit.
+    """Raise the original interruption if Lightning replaces it by SystemExit.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or, as Terminated, another signal ended training or testing.
+        KeyboardInterrupt: Ctrl-C ended training or testing. Another signal raises its subclass Terminated.
     """
     try:
         yield
@@ -182,23 +182,27 @@ def interruptible() -> Iterator[None]:
         raise signals.again(stop) from stop
 
 
-def check(config: Mapping[str, Any], data: MusicData) -> None:
-    """Refuse a task whose labels the split does not give to every part."""
+def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
+    """Check that the train and val splits have labels of all targets.
+
+    Raises:
+        UserError: A target is missing, or has fewer than two clips in one of the splits.
+    """
     for name in config["task"]["targets"]:
         if name not in data.targets:
             raise UserError(f"task: {data.source.name} has no target {name}; it has {', '.join(data.targets)}")
-        for part in ("train", "val"):
-            known = int(data.pack.index[name][data.splits == part].notna().sum())
-            if known < 2:
+        for split in ("train", "val"):
+            labelled = int(data.pack.index[name][data.splits == split].notna().sum())
+            if labelled < 2:
                 raise UserError(
-                    f"the {part} part has {known} clips with a {name}; at least 2 are needed: change data.split, "
+                    f"the {split} split has {labelled} clips with a {name}; at least 2 are needed: change data.split, "
                     "such as data.split.kind=random"
                 )
 
 
-def say(data: MusicData, learner: Learner) -> None:
-    """One line about what will be trained on what."""
-    sizes = ", ".join(f"{(data.splits == part).sum()} {part}" for part in ("train", "val", "test"))
+def log_summary(data: MusicData, learner: Learner) -> None:
+    """Log the data, the size of the splits and the network in one line."""
+    sizes = ", ".join(f"{(data.splits == split).sum()} {split}" for split in ("train", "val", "test"))
     weights = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     log.info(
         "%s: %s clips; %s, %s trainable weights",
@@ -209,8 +213,8 @@ def say(data: MusicData, learner: Learner) -> None:
     )
 
 
-def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
-    """How training went: the epoch whose weights were kept, its score where one chose it, epochs run."""
+def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
+    """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint."""
     checkpoint: Any = trainer.checkpoint_callback
     epoch, path = None, getattr(checkpoint, "best_model_path", "")
     if path and Path(path).is_file():
@@ -225,8 +229,15 @@ def outcome(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     }
 
 
-def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
-    """The table of predictions of validation and test by what was kept; None on all processes but the first."""
+def predict_splits(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
+    """Predict validation and test with the best checkpoint.
+
+    Returns:
+        The table of predictions; None on all processes except the first.
+
+    Raises:
+        RunError: A prediction is not finite.
+    """
     import numpy as np
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
@@ -240,11 +251,11 @@ def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame
         name: np.concatenate([target.predict(table[f"out.{name}"]).numpy() for table in tables])
         for name, target in learner.task.targets.items()
     }
-    for name, values in predicted.items():  # the callback that guards training may have been left out
-        if lost := int((~np.isfinite(values)).reshape(len(rows), -1).any(1).sum()):
+    for name, values in predicted.items():  # the guard callback may be disabled
+        if invalid := int((~np.isfinite(values)).reshape(len(rows), -1).any(1).sum()):
             raise RunError(
-                f"training diverged: the network's outputs for {name} are not finite for {lost} of {len(rows)} clips; "
-                f"lower optim.lr (now {learner.optimiser.lr:g})"
+                f"training diverged: the network's outputs for {name} are not finite for {invalid} of {len(rows)} "
+                f"clips; lower optim.lr (now {learner.optimiser.lr:g})"
             )
     mels = data.feature.front.n_mels
     statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
@@ -252,41 +263,54 @@ def predict(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame
     return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, statistics, specs)
 
 
-def finish(
+def write_results(
     folder: Path,
     table: pd.DataFrame,
     data: MusicData,
     targets: dict[str, Any],
     config: Mapping[str, Any],
-    about: dict[str, Any],
+    record: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the table, the record, the split, what was got most wrong, metrics.json and report.html."""
+    """Write the split, the predictions, the record, the worst errors, metrics.json and report.html.
+
+    Args:
+        folder: The run's folder.
+        table: Table of predictions.
+        data: Data of the run.
+        targets: Kind and classes or range of each target.
+        config: The resolved config.
+        record: Start time, duration and model. Other values of the record are added.
+
+    Returns:
+        The content of metrics.json.
+    """
     import pandas as pd
 
     run = RunFolder(folder)
     choices = config.get("choices") or {}
-    about["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | about["model"]
+    record["model"] = {key: choices.get(key, "") for key in ("backbone", "head", "task", "feature")} | record["model"]
     if data.feature.front.sync == "beat":
-        about["model"]["feature"] = f"beat-{about['model']['feature']}"
-    about |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"], **provenance.environment()}
-    about |= {"data": provenance.dataset(data), "targets": targets}
+        record["model"]["feature"] = f"beat-{record['model']['feature']}"
+    record |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"]}
+    record |= provenance.describe_environment()
+    record |= {"data": provenance.describe_data(data), "targets": targets}
     write_split(run, pd.DataFrame({"id": data.pack.index["id"], "split": data.splits}))
     write_predictions(run, table)
-    write_record(run, about)
-    if not about["trial"]:
+    write_record(run, record)
+    if not record["trial"]:
         try:
             worst_errors.save_worst_errors(run, table, data, targets)
-        except Exception as error:  # pictures are no reason for a run that has ended to fail
-            log.warning("%s/ was left out: %s", run.errors_path.name, error)
-    return measured(run)
+        except Exception as error:  # a finished run must not fail because of pictures
+            log.warning("%s/ was not written: %s", run.errors_path.name, error)
+    return write_metrics_and_report(run)
 
 
-def predicted(run: RunFolder) -> bool:
-    """Return whether a run has all files that need its network and its data: only metrics and report may be missing.
+def has_predictions(run: RunFolder) -> bool:
+    """Return whether a run has all files that require its network and its data.
 
-    The record then keeps the times and the command of the training.
+    Only metrics and report may be missing. The record then contains the times and the command of the training.
     """
-    if run.metrics_path.is_file():  # written after all of them
+    if run.metrics_path.is_file():  # written after the other files
         return True
     if not run.errors_index_path.is_file():
         return False
@@ -297,17 +321,17 @@ def predicted(run: RunFolder) -> bool:
     return run.split_path.is_file()
 
 
-def measured(run: RunFolder) -> dict[str, Any]:
-    """Write metrics.json and report.html from the table of predictions; returns the content of metrics.json."""
+def write_metrics_and_report(run: RunFolder) -> dict[str, Any]:
+    """Write metrics.json and report.html from the table of predictions, and return the content of metrics.json."""
     write_metrics(run)
     run_report.write_report(run)
     return run.metrics
 
 
-def complete(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
-    """Finish a run whose predictions are on disk: measure, report, and hand the results to the trackers."""
-    result = measured(run)
+def complete_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Compute metrics, write the report and log to the trackers for a run whose predictions are on disk."""
+    result = write_metrics_and_report(run)
     with tracked(build_loggers(config, run.path)) as trackers:
         for tracker in trackers:
-            tracker.hand_over(FinishedRun(run))
+            tracker.log_finished_run(FinishedRun(run))
     return result

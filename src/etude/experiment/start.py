@@ -34,52 +34,55 @@ SWEEP_OUTPUTS = (
     *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
 )
 NEW, BEGUN, FINISHED = "new", "begun", "finished"  # states of a run in its folder
-PLACES = ("sweep", "resume")  # keys of a config that say where a run is, and nothing about the run
-_locks: dict[str, Any] = {}  # of the run folders that this process writes, by absolute path
+FOLDER_KEYS = ("sweep", "resume")  # keys of a config that select the folder of a run and do not describe the run
+_locks: dict[str, Any] = {}  # locks of the run folders that this process writes, by absolute path
 
 
-def prepare(words: Sequence[str]) -> None:
-    """What has to be in place before the words of a command are composed.
+def prepare(overrides: Sequence[str]) -> None:
+    """Set the environment and register resolvers before the overrides of a command are composed.
+
+    Args:
+        overrides: Overrides of the command line.
 
     Raises:
-        UserError: What is to be resumed is no run.
+        UserError: `hydra.job.chdir` is set, or `resume` is not a run folder.
     """
     from omegaconf import OmegaConf
 
     refuse_stray_ranks()
     provide_home()
-    # Threads that wait for one another spin by default, and beside another busy program they spin through whole time
-    # slices: an epoch of the LSTM took 42 s so, and 0.9 s with waiting threads asleep. OpenMP reads this once.
+    # Threads that wait for one another spin by default. With another busy program they spin for complete time slices.
+    # An epoch of the LSTM then took 42 s, and 0.9 s with sleeping threads. OpenMP reads this variable once.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
+    for override in overrides:
+        bare = override.lstrip("+")
+        key, _, value = bare.partition("=")
         if key == "hydra.job.chdir" and value.lower() in ("true", "yes", "on", "1"):
             raise UserError(
-                f"{word}: is not supported, because paths in a config are relative to the folder where the command "
-                "starts; leave it out, every file of a run is in its folder anyway"
+                f"{override}: is not supported, because paths in a config are relative to the folder where the command "
+                "starts; remove it, because every file of a run is written to its folder in any case"
             )
-        bare = word.lstrip("+")
-        said = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
-        if bare.startswith("resume=") and bare != "resume=null" and not RunFolder(said).config_path.is_file():
+        folder = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
+        if bare.startswith("resume=") and bare != "resume=null" and not RunFolder(folder).config_path.is_file():
             if not bare[7:]:
                 raise UserError("resume=: needs a run folder, such as resume=outputs/<run>")
-            reason = "it has no config.yaml" if said.exists() else "it does not exist"
-            raise UserError(f"{word}: is not a run folder, {reason}")
+            reason = "it has no config.yaml" if folder.exists() else "it does not exist"
+            raise UserError(f"{override}: is not a run folder, {reason}")
     run_folder.cache_clear()
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
 
 
 def claim(folder: Path, resume: bool) -> None:
-    """Make a folder the output folder of this process's run, checked and locked.
+    """Check and lock a folder as the output folder of this process's run.
 
     Args:
-        folder: The run's folder; created where it is missing.
-        resume: Whether the run in it is continued.
+        folder: The run's folder, which is created if it is missing.
+        resume: Whether the run in the folder is resumed.
 
     Raises:
-        UserError: A file that the run would write belongs to somebody else, another run is in the folder, or another
-            process writes there.
+        UserError: A file that the run would write exists and is not from Étude, the folder contains another run, or
+            another process writes to it.
     """
     key = str(folder.absolute())
     if key in _locks:
@@ -95,26 +98,29 @@ def claim(folder: Path, resume: bool) -> None:
     run = RunFolder(folder)
     if not resume and (run.is_resumable or run.is_finished):
         release(folder)
-        where = os.path.relpath(folder)
+        path = os.path.relpath(folder)
         if run.is_finished:
-            raise UserError(f"{where}: holds a run already, which is finished; choose another folder")
-        raise UserError(f"{where}: holds a run already; continue it with resume={where}, or choose another folder")
+            raise UserError(f"{path}: already contains a finished run; choose another folder")
+        raise UserError(f"{path}: already contains a run; resume it with resume={path}, or choose another folder")
     if not ownership.created(folder):
         atomic.clean(folder)
 
 
 def open_log(folder: Path) -> None:
-    """Append what is logged to the train.log of a run; after Hydra has configured the logging, which ends all others.
+    """Append log messages to the train.log of a run.
+
+    Hydra removes other handlers when it configures the logging, so this must be called afterwards.
 
     Args:
         folder: The run's folder.
 
     Raises:
-        UserError: The file belongs to somebody else.
+        UserError: The file exists and is not from Étude.
     """
-    known = [one.baseFilename for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)]
+    handlers = logging.getLogger().handlers
+    open_files = [handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)]
     path = RunFolder(folder).log_path
-    if str(path.absolute()) in known:
+    if str(path.absolute()) in open_files:
         return
     ownership.check(path)
     ownership.record(path)
@@ -127,20 +133,20 @@ def open_log(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Let other processes write into a run's folder again."""
+    """Release the lock of a run's folder."""
     if lock := _locks.pop(str(folder.absolute()), None):
         lock.release()
 
 
 def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
-    """The plain config of a run, and whether it goes on with the run that is in the folder.
+    """Return the plain config of a run, and whether the run in the folder is resumed.
 
     Args:
-        composed: What Hydra made.
-        folder: The run's folder; it is taken away when the config has faults.
+        composed: Config that Hydra composed.
+        folder: The run's folder, which is removed if the config of a new run is invalid.
 
     Raises:
-        UserError: Values are missing, cannot be resolved, or do not fit the code; all of them are named.
+        UserError: Values are missing, cannot be resolved, or are invalid. The message lists all of them.
     """
     if first() and str(folder.absolute()) in _locks:
         open_log(folder)
@@ -148,7 +154,8 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
         overrides, run = place_overrides(), RunFolder(folder)
         if run.is_finished:
             raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
-        config = stored_config(run.config_path, overrides)  # first, because the folder of a run is never taken away
+        # not in the try block below, because the folder of a resumed run is never removed
+        config = stored_config(run.config_path, overrides)
         refuse_process_count(config["trainer"])
         return config, True
     try:
@@ -164,17 +171,17 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
     """Run a checked config in its folder.
 
     Returns:
-        The content of metrics.json; empty where there is no test, and on all processes but the first.
+        The content of metrics.json; empty for a run without a test, and on all processes except the first.
     """
     from omegaconf import OmegaConf
 
-    from etude.experiment.stages import run  # heavy: torch and lightning
+    from etude.experiment.stages import run_experiment  # heavy: torch and lightning
 
     files = RunFolder(folder)
-    known = [files.checkpoints_path, files.trackers_path]  # there is something, or somebody knows of it
-    trained = known[0].is_dir()
+    traces = [files.checkpoints_path, files.trackers_path]  # exist once training or a tracker has started
+    trained = files.checkpoints_path.is_dir()
     if first():
-        claim(folder, resume)  # where Hydra's callback was not asked, as by another launcher
+        claim(folder, resume)  # in case Hydra's callback was not called, as with another launcher
         open_log(folder)
         if not resume:
             atomic.write_text(files.config_path, OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -183,25 +190,25 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
         ownership.open_folder(folder)
         open_log(folder)
     try:
-        return run(config, folder, resume=resume)
+        return run_experiment(config, folder, resume=resume)
     except UserError:
-        if not resume and not trained and not any(path.exists() for path in known):
+        if not resume and not trained and not any(path.exists() for path in traces):
             discard(folder)
         raise
 
 
 def run_state(folder: Path, config: Mapping[str, Any]) -> str:
-    """Return whether a folder holds a run of a config, and whether that is finished.
+    """Return the state of the run in a folder.
 
     Args:
         folder: The run's folder.
         config: The resolved config.
 
     Returns:
-        `new`; `begun` where there is a checkpoint to resume from; or `finished`.
+        `new`; `begun` if there is a checkpoint to resume from; or `finished`.
 
     Raises:
-        UserError: The folder holds a run of another config.
+        UserError: The folder contains a run of another config.
     """
     run = RunFolder(folder)
     if not run.is_finished and not run.is_resumable:
@@ -211,32 +218,32 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
     if stored is None or different:
         keys = f": {', '.join(different[:3])}" if different else ""
         raise UserError(
-            f"{os.path.relpath(folder)}: holds a run of another config{keys}; give the sweep another folder by "
-            "hydra.sweep.dir=..., or the overrides that it was begun with"
+            f"{os.path.relpath(folder)}: contains a run of another config{keys}; set another folder of the sweep with "
+            "hydra.sweep.dir=..., or use the overrides of the existing run"
         )
     return FINISHED if run.is_finished else BEGUN
 
 
 def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return the dotted keys with different values, without those that only say where a run is."""
-    values = [flat({key: value for key, value in one.items() if key not in PLACES}) for one in (config, other)]
-    return [key for key in {**values[0], **values[1]} if values[0].get(key, ...) != values[1].get(key, ...)]
+    """Return the dotted keys with different values, without keys that only select a folder."""
+    a, b = (flat({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
+    return [key for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)]
 
 
 def run_composed(composed: Any, folder: Path) -> float | None:
     """Run a composed config in its folder, and print its results.
 
-    A job of a multirun arrives here only from a launcher other than Étude's own, whose jobs are plain runs.
+    Jobs of Étude's own launcher are single runs. A multirun job comes from another launcher.
 
     Args:
         composed: The config as Hydra composed it.
         folder: The run's folder.
 
     Returns:
-        The score on the validation split that a search optimises; None where there are no results.
+        The monitored validation score, which a search optimises; None if there are no results.
 
     Raises:
-        UserError: The config or the data have to be corrected.
+        UserError: The config or the data are invalid.
         RunError: Training failed.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -266,12 +273,12 @@ def run_composed(composed: Any, folder: Path) -> float | None:
 
 
 def advice(folder: Path) -> str:
-    """How to go on with a run that was stopped, where it left something to go on from."""
-    return f"; go on with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
+    """Return how to resume an interrupted run as the end of a message, or "" if it has no checkpoint."""
+    return f"; resume with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 
 def discard(folder: Path) -> None:
-    """Remove what this process wrote into the folder of a run that never began, and the folder if it created that."""
+    """Remove the files of this process from the folder of a run that did not start, and a folder that it created."""
     silence(folder)
     if first():
         release(folder)
@@ -281,37 +288,37 @@ def discard(folder: Path) -> None:
 
 
 def discard_all() -> None:
-    """Discard what this process wrote into the folders of runs that never began, as `discard` does."""
+    """Discard the folders of all runs of this process that did not start."""
     for folder in list(_locks):
         discard(Path(folder))
 
 
 def silence(folder: Path) -> None:
-    """Write no more into the logs of a run's folder."""
-    home = str(folder.resolve()) + os.sep
+    """Remove the log handlers that write to a run's folder."""
+    prefix = str(folder.resolve()) + os.sep
     for handler in list(logging.getLogger().handlers):
-        if isinstance(handler, logging.FileHandler) and os.path.realpath(handler.baseFilename).startswith(home):
+        if isinstance(handler, logging.FileHandler) and os.path.realpath(handler.baseFilename).startswith(prefix):
             logging.getLogger().removeHandler(handler)
             handler.close()
 
 
 def close(folder: Path) -> None:
-    """End the writing of this process into a run's folder."""
+    """Close the log and release the lock of a run's folder."""
     streams.deliver_now()
     silence(folder)
     release(folder)
 
 
 def close_all() -> None:
-    """End the writing of this process into all run folders, and remove those in which no run began."""
+    """Close all run folders of this process, and remove empty ones."""
     for folder in list(_locks):
         close(Path(folder))
     atomic.remove_empty_folders()
 
 
-@lru_cache  # asked again later in the run, and the answer must not move with the clock
+@lru_cache  # Hydra resolves it several times in a run, and the result must not change with the clock
 def run_folder(resume: str | None, outputs: str, name: str) -> str:
-    """Where a run lives: the folder that is resumed, or a new one named by date, which this call creates."""
+    """Return the folder of a run, which is the resumed folder or a new one that is named by date and created."""
     if resume:
         return str(resume)
 
@@ -322,7 +329,7 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
             except FileExistsError:
                 continue
             return path.name
-        raise AssertionError  # the names do not end
+        raise AssertionError  # the names are unlimited
 
     try:
         return str(Path(str(outputs)) / agreed(create, name))

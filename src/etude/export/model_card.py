@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, capital, ends, number, plural, sentence
+from etude.evaluation.formatting import NAMES, capital, format_interval, format_number, plural, sentence
 from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.verdict import caution, population, verdict
 
@@ -81,7 +81,7 @@ def card(
         about=about, files=files, whose=whose, record=record, data=data, rows=rows,
         formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
         title=(record or {}).get("name") or "a network of Étude", code=code, fenced=fenced,
-        settings=settings, plural=plural, sentence=sentence, capital=capital, number=number,
+        settings=settings, plural=plural, sentence=sentence, capital=capital, number=format_number,
     )  # fmt: skip
     return f"---\n{head}---\n\n{text}"
 
@@ -206,8 +206,8 @@ def _target(
         "scores": [
             (
                 capital(NAMES[key]),
-                f"{number(test['scores'][key]['value'])} {ends(test['scores'][key])}".rstrip(),
-                [number(one["scores"][key]["value"]) for one in others],
+                f"{format_number(test['scores'][key]['value'])} {format_interval(test['scores'][key])}".rstrip(),
+                [format_number(one["scores"][key]["value"]) for one in others],
             )
             for key in METRICS[target["kind"]]
             if key in test["scores"]

@@ -18,7 +18,7 @@ from etude.audio.excerpt import write_excerpt
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import cut_bytes
 from etude.data.sound_files import as_text
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 from etude.files.atomic import remove
 from etude.files.ownership import subfolder
 from etude.inference.engine import FilePrediction
@@ -282,7 +282,7 @@ def _line(prediction: FilePrediction, name: str, place: int, ends: tuple[float, 
             path += f"{'L' if drawing else 'M'}{1000 * second / prediction.seconds:.1f} {y:.2f}"
             drawing = True
     dash = DASHES[order % len(DASHES)]
-    return PlotLine(name, f"group-{order % 8 + 1}", dash, path, number(prediction.values[place]), place)
+    return PlotLine(name, f"group-{order % 8 + 1}", dash, path, format_number(prediction.values[place]), place)
 
 
 def _points(path: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from etude.data.sound_files import as_text
 from etude.errors import UserError
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 from etude.files.atomic import open_file, remove, replace
 from etude.files.ownership import draft_of, record
 from etude.inference import engine, inputs
@@ -174,7 +174,11 @@ def prediction_texts(result: FilePrediction, columns: PredictionColumns) -> list
     row, texts = columns.row(result.values), []
     for name, spec in columns.targets.items():
         value = row[f"{name}.pred"]
-        texts.append(f"{value} {number(row[f'{name}.score.{value}'])}" if spec["kind"] == "label" else number(value))
+        texts.append(
+            f"{value} {format_number(row[f'{name}.score.{value}'])}"
+            if spec["kind"] == "label"
+            else format_number(value)
+        )
     return texts
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 from etude.files.progress import track
 from etude.files.safe_read import read_checkpoint
 from etude.inspection import attribution, clip_axes, layers
@@ -110,7 +110,7 @@ def numbers(made: Sequence[Moment]) -> list[dict[str, Any]]:
 def words(made: Sequence[Moment]) -> str:
     """Which checkpoints these are, in a sentence."""
     known = bool(made[0].trace.each)
-    said = (f"epoch {m.epoch}{f' (loss {number(m.trace.loss, 3)})' if known else ''}" for m in made)
+    said = (f"epoch {m.epoch}{f' (loss {format_number(m.trace.loss, 3)})' if known else ''}" for m in made)
     return f"{len(made)} checkpoints: {', '.join(said)}."
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from etude.data.collection import cut_bytes
-from etude.evaluation.measure import plain
+from etude.evaluation.measure import replace_non_finite
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.inspection import attribution, clip_axes, epochs, layers
@@ -179,7 +179,10 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
     )
     path = to / f"inspect_{stem(clip.id)}.html"
     with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
-        write_text(path.with_name(f"{path.stem}.json"), json.dumps(plain(about), indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            path.with_name(f"{path.stem}.json"),
+            json.dumps(replace_non_finite(about), indent=1, ensure_ascii=False) + "\n",
+        )
         return write_text(path, page)
 
 

@@ -1,5 +1,5 @@
 """Experiment loggers: CSV, Weights & Biases, TensorBoard and MLflow.
 
-What a tracker gets is made once, from the run's folder (`finished_run.py`), and is the same for each; a tracker only
-hands it over. The folder is whole before anything of it is handed over, and a tracker that fails costs the run nothing.
+The results for trackers are computed once from the run's folder (`finished_run.py`) and are the same for all trackers.
+They are logged after all files of the folder have been written. A failing tracker does not affect the run.
 """

@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Logger):
-    """A run as somebody else keeps it.
+    """Base class of loggers for experiment trackers.
 
-    A tracker that cannot be begun is an error of the user's, before anything is trained. From then on nothing that it
-    does ends a run: curves that it does not take are kept and offered again at the end; results that it does not take
-    are whole in the run's folder, and one sentence says so. The exit status stays that of the run, 0 for one that is
-    finished: what comes after it in a script can rely on its folder.
+    A tracker that cannot be started raises a UserError before training. Later errors do not end the run. Curves that
+    could not be sent are kept and sent again at the end. If results cannot be sent, a warning refers to the run's
+    folder, which contains all of them. The exit status is that of the run, which is 0 for a finished run, so that
+    scripts can rely on its folder.
 
-    Only the first process of a run begins its trackers; in the others they do nothing.
+    Only the first process of a run starts its trackers. In other processes they do nothing.
 
     Args:
         folder: The run's folder.
@@ -40,48 +40,48 @@ class Tracker(Logger):
     """
 
     key: ClassVar[str]
-    """Its option in the group `logger`, and the extra that it needs."""
+    """Option in the group `logger`, and name of the required extra."""
     title: ClassVar[str]
-    """What people call it."""
+    """Displayed name."""
     advice: ClassVar[str] = ""
-    """What to try when it cannot be begun."""
+    """Remedy if the tracker cannot be started, as part of the message."""
     local: ClassVar[tuple[str, ...]] = ()
-    """Folders that its client creates in the run's folder."""
+    """Folders that the tracker's client creates in the run's folder."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.folder, self.config = folder, config
         self.files = RunFolder(folder)
         self.inner: Logger | None = None
-        self.waiting: list[tuple[dict[str, float], int | None]] = []
+        self.pending: list[tuple[dict[str, float], int | None]] = []
         self.step, self.failing = 0, False
 
     @abstractmethod
-    def start(self, known: str | None) -> tuple[Logger, str | None]:
-        """Begin a run, or go on with one.
+    def start(self, run_id: str | None) -> tuple[Logger, str | None]:
+        """Start or resume a run in the tracker.
 
         Args:
-            known: What it is called by the tracker, when it goes on.
+            run_id: Id of the run in the tracker if it is resumed, else None.
 
         Returns:
-            Lightning's logger of it, and its name for `known`.
+            Lightning's logger, and the id of the run.
         """
 
     @abstractmethod
-    def receive(self, finished: FinishedRun) -> None:
-        """Hand over what a finished run has come to."""
+    def log_results(self, finished: FinishedRun) -> None:
+        """Send the results of a finished run."""
 
     def stop(self, failed: bool) -> None:
-        """Say that the run is over, and how it ended."""
+        """End the run in the tracker with its status."""
 
     def begin(self) -> None:
-        """Begin, and keep in the run's folder what the tracker calls the run.
+        """Start the tracker, and store the id of the run in the run's folder.
 
         Raises:
-            UserError: It cannot be begun: a package is missing, or nobody answers.
+            UserError: The tracker cannot be started, because a package is missing or a server is not reachable.
         """
         for local in self.local:
-            ownership.record(self.folder / local)  # checked when the folder was opened; the tracker creates it
+            ownership.record(self.folder / local)  # checked when the folder was created; the tracker creates it
         try:
             self.inner, name = self.start(self.files.read_trackers().get(self.key))
         except ModuleNotFoundError as error:
@@ -90,98 +90,99 @@ class Tracker(Logger):
         except UserError:
             raise
         except Exception as error:
-            why = f"{self.title} does not begin the run ({reason(error)}); {self.advice}"
-            raise UserError(f"logger={self.key}: {why}") from error
+            message = f"{self.title} cannot start the run ({first_line(error)}); {self.advice}"
+            raise UserError(f"logger={self.key}: {message}") from error
         if name is not None:
-            known = self.files.read_trackers() | {self.key: name}
-            write_text(self.files.trackers_path, json.dumps(known) + "\n")
+            ids = self.files.read_trackers() | {self.key: name}
+            write_text(self.files.trackers_path, json.dumps(ids) + "\n")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Losses, scores and learning rate of a step. Epochs count from 1, as in the log and the report."""
+        """Send losses, scores and learning rate of a step. Epochs count from 1, as in the log and the report."""
         if self.inner is None:
             return
-        self.waiting.append(({k: float(v) + (k == "epoch") for k, v in metrics.items()}, step))
+        self.pending.append(({k: float(v) + (k == "epoch") for k, v in metrics.items()}, step))
         self.step = max(self.step, step or 0)
         if not self.failing:
-            self._try(self._send, "the training goes on without it, and its curves are offered again at the end")
+            self._try(self._send_pending, "training continues without it, and its curves are sent again at the end")
 
-    def hand_over(self, finished: FinishedRun) -> None:
-        """Give the tracker what the folder of a finished run holds."""
+    def log_finished_run(self, finished: FinishedRun) -> None:
+        """Send pending curves and the results of a finished run."""
 
-        def give() -> None:
-            self._send()
-            self.receive(finished)
+        def send() -> None:
+            self._send_pending()
+            self.log_results(finished)
 
         if self.inner is not None:
             self.failing = False
-            self._try(give, f"it did not get all results; they are in {os.path.relpath(self.folder)}")
+            self._try(send, f"not all results were sent; they are in {os.path.relpath(self.folder)}")
 
     def end(self, failed: bool) -> None:
-        """The run is over."""
-        if self.inner is not None and not self._try(lambda: self.stop(failed), "it does not know how the run ended"):
+        """End the run in the tracker. An error is logged as a warning."""
+        if self.inner is not None and not self._try(lambda: self.stop(failed), "the status of the run was not sent"):
             log.debug("%s", self.title, exc_info=True)
         self.inner = None
 
-    def _send(self) -> None:
-        while self.waiting:
-            self.send(*self.waiting[0])
-            del self.waiting[0]
+    def _send_pending(self) -> None:
+        """Send the metrics of all pending steps."""
+        while self.pending:
+            self.send(*self.pending[0])
+            del self.pending[0]
 
     def send(self, metrics: Mapping[str, float], step: int | None) -> None:
-        """Give the tracker some numbers of a step, by names that it takes."""
+        """Send metrics of a step under names that the tracker accepts."""
         assert self.inner is not None
         self.inner.log_metrics(dict(metrics), step)
 
-    def _try(self, act: Callable[[], None], consequence: str) -> bool:
-        """Do it; one sentence when it fails, and none when the tracker has failed before."""
+    def _try(self, function: Callable[[], None], consequence: str) -> bool:
+        """Call a function and return whether it succeeded. Only the first failure is logged as a warning."""
         try:
-            act()
+            function()
         except Exception as error:
             if not self.failing:
-                log.warning("%s: %s; %s", self.title, reason(error), consequence)
+                log.warning("%s: %s; %s", self.title, first_line(error), consequence)
             self.failing = True
             return False
         return True
 
-    # what Lightning asks of a logger
+    # interface of Lightning's loggers
 
     @property
     def name(self) -> str:
-        """Lightning asks for one."""
+        """Name of the logger, which Lightning requires."""
         return self.key
 
     @property
     def version(self) -> str:
-        """Lightning asks for one."""
+        """Version of the logger, which Lightning requires."""
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The config is handed over when the run begins."""
+        """Ignore hyperparameters, because the config is sent when the run starts."""
 
 
-def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters; a longer one ends in a code that is its own.
+def shorten(text: str, limit: int) -> str:
+    """Shorten a text to at most `limit` characters. A shortened text ends with a hash, so that it stays unique.
 
     Args:
-        text: Such as a tag.
-        limit: At least 10.
+        text: Any text, such as a tag.
+        limit: Maximum length, at least 10.
     """
     if len(text) <= limit:
         return text
     return f"{text[: limit - 9]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def reason(error: BaseException) -> str:
-    """Return the first line of what an error says, without a full stop; of several faults the first."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message without a full stop. Of several validation errors it is the first."""
     lines = str(error).strip().splitlines()
-    if len(lines) > 1 and "validation error" in lines[0]:  # pydantic's count of them
+    if len(lines) > 1 and "validation error" in lines[0]:  # pydantic's number of errors
         lines = [" ".join(line.strip() for line in lines[1:3])]
     return (lines[0] if lines else type(error).__name__).strip().rstrip(".")
 
 
 @contextmanager
 def tracked(loggers: Sequence[Logger]) -> Iterator[list[Tracker]]:
-    """Begin the trackers among the loggers of a run, and tell them how it ended: whatever is raised, it failed."""
+    """Start the trackers among the loggers of a run, and end them. A run that raises any exception has failed."""
     trackers = [logger for logger in loggers if isinstance(logger, Tracker)] if first() else []
     failed = True
     try:

@@ -17,14 +17,17 @@ from etude.runs.folder import RunFolder
 from etude.runs.readers import read_curve_rows
 
 
-class Curves(Logger):
-    """Losses, scores and learning rate by step.
+class CurveLogger(Logger):
+    """Logger of losses, scores and learning rate by step.
 
-    Epochs count from 1, as in the log and the report. What is logged for one step, by training or by validation, is one
-    row. Rows that are already in the file are kept, and written over when a resumed run comes to their step again.
+    Epochs count from 1, as in the log and the report. The values of one step, from training and validation, are one
+    row. Existing rows of the file are kept, and overwritten if a resumed run repeats their step.
 
     Args:
-        path: The file.
+        path: Path of curves.csv.
+
+    Raises:
+        UserError: The file exists and is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,27 +43,27 @@ class Curves(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning asks for one."""
+        """Name of the logger, which Lightning requires."""
         return "curves"
 
     @property
     def version(self) -> str:
-        """Lightning asks for one."""
+        """Version of the logger, which Lightning requires."""
         return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Put values into the row of a step."""
+        """Add values to the row of a step."""
         row = self.rows.setdefault(int(step or 0), {"step": int(step or 0)})
         row.update({key: int(value) + 1 if key == "epoch" else f"{float(value):.6g}" for key, value in metrics.items()})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The config has a file of its own."""
+        """Ignore hyperparameters, because the config has its own file."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the file anew, in one step."""
+        """Write all rows to the file, atomically."""
         names = dict.fromkeys(["epoch", "step"])
         for row in self.rows.values():
             names.update(dict.fromkeys(row))
@@ -72,10 +75,10 @@ class Curves(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         self.save()
 
 
 def csv_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
-    """curves.csv in the run's folder: a row per logged step, kept through a resume."""
-    return Curves(RunFolder(folder).curves_path)
+    """Return a logger that writes curves.csv in the run's folder, a row per logged step."""
+    return CurveLogger(RunFolder(folder).curves_path)

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 TITLE = "backbones x tasks"
-CHOSEN = ("choices.backbone", "choices.task", "choices.feature", "optim.lr", "data.batch_size")
-"""Settings that the validation score is drawn over."""
+COMPARED = ("choices.backbone", "choices.task", "choices.feature", "optim.lr", "data.batch_size")
+"""Options on the axes of the parallel-coordinates plot of the validation score."""
 
 
 @dataclass(frozen=True)
 class DashboardOptions:
-    """The view of a project.
+    """Options of a project's view.
 
     Args:
-        entity: User or team that the project belongs to; needed to save the view.
+        entity: User or team of the project, which is required to save the view.
         project: Name of the project.
         name: Title of the view.
-        targets: Targets with panels; empty for all of conf/target.
+        targets: Targets with panels. Empty means all of conf/target.
         show: Whether the view is only printed as JSON.
     """
 
@@ -42,16 +42,16 @@ class DashboardOptions:
 
 
 def save_or_print(options: DashboardOptions) -> None:
-    """Save the view in Weights & Biases and print its address; or print the view as JSON.
+    """Save the view in Weights & Biases and print its address, or print the view as JSON.
 
     Raises:
-        UserError: The extra is not installed, there is no key, or an option is missing or unknown.
-        RunError: Weights & Biases does not take the view.
+        UserError: The extra is not installed, there is no API key, or an option is missing or unknown.
+        RunError: Weights & Biases rejects the view.
     """
     if not options.show and not options.entity:
-        raise UserError("entity=<user or team>: a view is saved under somebody's name; show=true only prints it")
-    metrics = leading(options.targets or None)
-    view = workspace(options.entity or "<entity>", options.project, options.name, metrics)
+        raise UserError("entity=<user or team>: is required to save the view; show=true prints it instead")
+    metrics = primary_metrics(options.targets or None)
+    view = build_workspace(options.entity or "<entity>", options.project, options.name, metrics)
     if options.show:
         print(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1))  # noqa: T201
         return
@@ -63,18 +63,18 @@ def save_or_print(options: DashboardOptions) -> None:
         )
     try:
         print(view.save().url)  # type: ignore[no-untyped-call]  # noqa: T201
-    except Exception as error:  # the client raises what its transport does
-        raise RunError(f"Weights & Biases does not take the view: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the client also raises the exceptions of its transport
+        raise RunError(f"Weights & Biases rejects the view: {str(error).splitlines()[0]}") from error
 
 
-def leading(names: Sequence[str] | None = None) -> dict[str, str]:
-    """The leading metric of targets, by name.
+def primary_metrics(names: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the primary metric of each target by name.
 
     Args:
-        names: Targets; none takes all of conf/target.
+        names: Names of targets. None means all of conf/target.
 
     Raises:
-        UserError: One of them is not there.
+        UserError: A target does not exist.
     """
     import yaml
 
@@ -84,18 +84,18 @@ def leading(names: Sequence[str] | None = None) -> dict[str, str]:
         kinds[path.stem] = resolve(node["_target_"]).kind
     for name in names or ():
         if name not in kinds:
-            raise UserError(f"targets: there is no target {name}; there are {', '.join(kinds)}")
+            raise UserError(f"targets: there is no target {name}; the targets are {', '.join(kinds)}")
     return {name: PRIMARY[kinds[name]] for name in names or kinds}
 
 
-def workspace(entity: str, project: str, name: str, metrics: dict[str, str]) -> Workspace:
-    """The view: runs in a group for each backbone and task, and every panel showing those groups.
+def build_workspace(entity: str, project: str, name: str, metrics: dict[str, str]) -> Workspace:
+    """Build the view, in which all panels group the runs by backbone and task.
 
     Args:
-        entity: Who the project belongs to.
-        project: The project.
-        name: The view's title.
-        metrics: Leading metric of each target.
+        entity: User or team of the project.
+        project: Name of the project.
+        name: Title of the view.
+        metrics: Primary metric of each target.
 
     Raises:
         UserError: The extra is not installed.
@@ -105,18 +105,20 @@ def workspace(entity: str, project: str, name: str, metrics: dict[str, str]) -> 
     except ModuleNotFoundError as error:
         raise UserError("dashboard needs the extra etude[dashboard]: pip install 'etude[dashboard]'") from error
     grid = ws.RunsetSettings(groupby=[ws.Config("choices.backbone"), ws.Config("choices.task")])
-    return ws.Workspace(entity=entity, project=project, name=name, sections=sections(metrics), runset_settings=grid)
+    return ws.Workspace(
+        entity=entity, project=project, name=name, sections=build_sections(metrics), runset_settings=grid
+    )
 
 
-def sections(metrics: dict[str, str]) -> list[Any]:
-    """Test scores, what they are above the linear model, curves, what they hang on, and the runs' own pictures."""
+def build_sections(metrics: dict[str, str]) -> list[Any]:
+    """Build the sections with test scores, differences from the linear model, curves, parameters and media."""
     wr: Any = import_module("wandb_workspaces.reports.v2")
     ws: Any = import_module("wandb_workspaces.workspaces")
 
-    def bars(root: str, what: str) -> list[Any]:
+    def bars(root: str, suffix: str) -> list[Any]:
         return [
             wr.BarPlot(
-                title=f"{name}: {NAMES[metric]}{what}", metrics=[root.format(name) + metric], title_x=NAMES[metric]
+                title=f"{name}: {NAMES[metric]}{suffix}", metrics=[root.format(name) + metric], title_x=NAMES[metric]
             )
             for name, metric in metrics.items()
         ]
@@ -124,20 +126,20 @@ def sections(metrics: dict[str, str]) -> list[Any]:
     def lines(*keys: str) -> list[Any]:
         return [wr.LinePlot(title=key, x="epoch", y=[key], title_x="epoch", title_y=key) for key in keys]
 
-    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in CHOSEN]
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in COMPARED]
     columns.append(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("val/score")))
     scores = [f"val/{name}/{metric}" for name, metric in metrics.items()]
     media = ["figures/scores", *(f"confusion/{n}" for n, m in metrics.items() if m == PRIMARY["label"]), "report"]
-    parts = {
+    panels_by_section = {
         "Test": bars("test/{}/", ", test"),
         "Above the linear model": bars("test/{}/over_linear/", " above the linear model, test"),
         "Scores by epoch": lines("val/score", *scores),
         "Losses by epoch": lines("train/loss", "val/loss", *(f"val/{name}/loss" for name in metrics)),
-        "What the validation score hangs on": [
+        "Influences on the validation score": [
             wr.ParallelCoordinatesPlot(title="settings", columns=columns),
             wr.ParameterImportancePlot(with_respect_to="val/score"),
             wr.RunComparer(diff_only=True),
         ],
         "Run by run": [wr.MediaBrowser(title=key, media_keys=[key]) for key in media],
     }
-    return [ws.Section(name=name, panels=panels, is_open=True) for name, panels in parts.items()]
+    return [ws.Section(name=name, panels=panels, is_open=True) for name, panels in panels_by_section.items()]

@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-PARTS = {"test": "test", "val": "validation"}
-"""How a part's results are named: `val/...` are curves by epoch, `validation/...` is what the best epoch came to."""
+SPLIT_NAMES = {"test": "test", "val": "validation"}
+"""Names of splits in results. `val/...` are curves by epoch, `validation/...` are the results of the best epoch."""
 
 
-def numbers(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, float]:
-    """All scores of a run.
+def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, float]:
+    """Return all scores of a run by name.
 
     Args:
         metrics: The content of metrics.json.
         record: The content of record.json.
 
     Returns:
-        `test/<target>/<metric>`, calibration and agreement among them, with its ends `.../low` and `.../high`; the
-        same of a baseline as `test/<target>/<baseline>/<metric>` and of the distance from it as
-        `test/<target>/over_<baseline>/<metric>`; `n` and `groups`; `best/epoch` and the score that chose it; seconds.
-        What is undefined is left out.
+        `test/<target>/<metric>`, including calibration and agreement, with the interval `.../low` and `.../high`; the
+        scores of a baseline as `test/<target>/<baseline>/<metric>` and the difference from it as
+        `test/<target>/over_<baseline>/<metric>`; `n` and `groups`; `best/epoch` and its monitored score; seconds.
+        Undefined values are omitted.
     """
     flat: dict[str, float | None] = {}
     for name, target in metrics["targets"].items():
-        for split, part in target["splits"].items():
-            flat |= dict(_part(f"{PARTS[split]}/{name}", part))
+        for split, results in target["splits"].items():
+            flat |= dict(_flatten_split(f"{SPLIT_NAMES[split]}/{name}", results))
     model = record.get("model", {})
     flat |= {"best/epoch": model.get("best_epoch"), f"best/{model.get('monitor')}": model.get("best_score")}
     flat |= {key: model.get(key) for key in ("epochs", "parameters")}
@@ -45,75 +45,77 @@ def numbers(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, 
     return {key: value for key, value in flat.items() if value is not None}
 
 
-def _part(root: str, part: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    yield f"{root}/n", part["n"]
-    yield f"{root}/groups", part["groups"]
-    yield from _scores(root, part["scores"])
-    sure = {key: score for key, score in part.get("calibration", {}).items() if key not in ("chance", "bins")}
-    yield from _scores(root, sure | part.get("agreement", {}))
-    for name, baseline in part["baselines"].items():
-        yield from _scores(f"{root}/{name}", baseline["scores"])
-        yield from _scores(f"{root}/over_{name}", baseline["difference"])
+def _flatten_split(root: str, results: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """Yield names and values of the results of a split."""
+    yield f"{root}/n", results["n"]
+    yield f"{root}/groups", results["groups"]
+    yield from _flatten_scores(root, results["scores"])
+    calibration = {key: score for key, score in results.get("calibration", {}).items() if key not in ("chance", "bins")}
+    yield from _flatten_scores(root, calibration | results.get("agreement", {}))
+    for name, baseline in results["baselines"].items():
+        yield from _flatten_scores(f"{root}/{name}", baseline["scores"])
+        yield from _flatten_scores(f"{root}/over_{name}", baseline["difference"])
 
 
-def _scores(root: str, scores: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+def _flatten_scores(root: str, scores: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """Yield names and values of scores and their intervals."""
     for metric, score in scores.items():
         yield f"{root}/{metric}", score["value"]
         yield f"{root}/{metric}/low", score["low"]
         yield f"{root}/{metric}/high", score["high"]
 
 
-MOST_CELLS = 10_000  # Weights & Biases cuts a table of more rows
+MOST_CELLS = 10_000  # Weights & Biases truncates larger tables
 
 
 def predictions_table(table: pd.DataFrame) -> pd.DataFrame:
-    """predictions.parquet without the embeddings: a row per clip of test and validation."""
+    """Return predictions.parquet without embeddings, a row per clip of test and validation."""
     return table.drop(columns="embedding")
 
 
 def confusion_table(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> pd.DataFrame:
-    """A confusion matrix (C, C) as C² rows: actual, predicted, clips; of many classes without empty cells."""
+    """Return a confusion matrix (C, C) as C² rows of actual, predicted and clips. Large ones omit empty cells."""
     import pandas as pd
 
-    every = len(classes) ** 2 <= MOST_CELLS
-    pairs = [(classes[i], classes[j], n) for i, row in enumerate(counts) for j, n in enumerate(row) if n or every]
+    all_cells = len(classes) ** 2 <= MOST_CELLS
+    pairs = [(classes[i], classes[j], n) for i, row in enumerate(counts) for j, n in enumerate(row) if n or all_cells]
     return pd.DataFrame(pairs, columns=["actual", "predicted", "clips"])
 
 
 def classes_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Precision, recall, F1 and support of each class."""
+    """Return precision, recall, F1 and support of each class."""
     import pandas as pd
 
     return pd.DataFrame(list(rows))
 
 
 def embedding_table(table: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
-    """Embeddings of the test part (n, D), float32, and beside them what is known of each clip (n rows)."""
+    """Return the embeddings of the test split (n, D), float32, and the metadata of each clip (n rows)."""
     test = table[table["split"] == "test"].reset_index(drop=True)
-    known = [c for c in test.columns if c in ("id", "group") or str(c).endswith((".true", ".pred"))]
+    columns = [c for c in test.columns if c in ("id", "group") or str(c).endswith((".true", ".pred"))]
     dim = len(table["embedding"].iloc[0]) if len(table) else 0
-    return np.array(test["embedding"].tolist(), np.float32).reshape(len(test), dim), test[known]
+    return np.array(test["embedding"].tolist(), np.float32).reshape(len(test), dim), test[columns]
 
 
 def map_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The latent map: each clip of the test part at the first two principal components of its embedding.
+    """Return the first two principal components of the embeddings of the test split.
 
-    Columns `x` and `y`, then those of `embedding`. Where there is only one direction, `y` is 0.
+    The columns are `x` and `y`, then those of `embedding`. If there is only one component, `y` is 0.
     """
     from sklearn.decomposition import PCA
 
-    z, known = embedding_table(table)
-    place = np.zeros((len(z), 2))
-    if (most := min(2, *z.shape)) and len(z) > 1:
-        place[:, :most] = PCA(most, svd_solver="full").fit_transform(z.astype(np.float64))
-    known = known.copy()
-    known.insert(0, "x", place[:, 0])
-    known.insert(1, "y", place[:, 1])
-    return known
+    z, metadata = embedding_table(table)
+    points = np.zeros((len(z), 2))
+    if (components := min(2, *z.shape)) and len(z) > 1:
+        points[:, :components] = PCA(components, svd_solver="full").fit_transform(z.astype(np.float64))
+    result = metadata.copy()
+    result.insert(0, "x", points[:, 0])
+    result.insert(1, "y", points[:, 1])
+    return result
 
 
 class FinishedRun:
-    """A finished run; each part is made when a tracker first asks for it, and once for all of them.
+    """Results of a finished run. They are computed on first access and shared by all trackers.
 
     Args:
         files: The run's folder.
@@ -124,68 +126,68 @@ class FinishedRun:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The content of metrics.json."""
+        """Content of metrics.json."""
         return self.files.metrics
 
     @property
     def record(self) -> dict[str, Any]:
-        """The content of record.json."""
+        """Content of record.json."""
         return self.files.record
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """The content of predictions.parquet."""
+        """Content of predictions.parquet."""
         return self.files.predictions
 
     @cached_property
     def numbers(self) -> dict[str, float]:
-        """Every score with its interval and its baselines, by names such as `test/genre/macro_f1/low`."""
-        return numbers(self.metrics, self.record)
+        """All scores with intervals and baselines by names such as `test/genre/macro_f1/low`."""
+        return flatten_results(self.metrics, self.record)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """`predictions`, `latent`, and of every label `confusion/<target>` and `classes/<target>`."""
-        made = {"predictions": predictions_table(self.predictions), "latent": map_table(self.predictions)}
+        """Tables `predictions` and `latent`, and `confusion/<target>` and `classes/<target>` of each label."""
+        tables = {"predictions": predictions_table(self.predictions), "latent": map_table(self.predictions)}
         for name, target in self.metrics["targets"].items():
             test = target["splits"]["test"]
             if test.get("confusion"):
-                made[f"confusion/{name}"] = confusion_table(test["confusion"], target["classes"])
-                made[f"classes/{name}"] = classes_table(test["per_class"])
-        return made
+                tables[f"confusion/{name}"] = confusion_table(test["confusion"], target["classes"])
+                tables[f"classes/{name}"] = classes_table(test["per_class"])
+        return tables
 
     @cached_property
     def embedding(self) -> tuple[np.ndarray, pd.DataFrame]:
-        """Embeddings of the test part (n, D), and what is known of each clip."""
+        """Embeddings of the test split (n, D), and the metadata of each clip."""
         return embedding_table(self.predictions)
 
     @cached_property
     def figures(self) -> dict[str, bytes]:
-        """The report's figures as PNG; curves a tracker draws by itself."""
+        """Figures of the report as PNG, without curves, which trackers draw themselves."""
         targets = self.metrics["targets"]
-        drawn: dict[str, str] = {"scores": figures.forest(targets)}
+        drawings: dict[str, str] = {"scores": figures.forest(targets)}
         for name, target in targets.items():
             if target["kind"] == "scalar":
-                drawn[f"scatter/{name}"] = figures.scatter(self.predictions, name, target)
-        return {name: drawing.png() for name, drawing in drawn.items() if isinstance(drawing, Drawing)}
+                drawings[f"scatter/{name}"] = figures.scatter(self.predictions, name, target)
+        return {name: drawing.png() for name, drawing in drawings.items() if isinstance(drawing, Drawing)}
 
     @property
     def results(self) -> list[Path]:
-        """The files of results that the run has."""
+        """Existing result files of the run."""
         return [path for name in RESULTS if (path := self.files.path / name).is_file()]
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that made the predictions."""
+        """Checkpoint of the predictions."""
         return self.files.best_checkpoint
 
     @cached_property
     def pack(self) -> dict[str, Any]:
-        """Name and hashes of the collection that the run's frames and labels are of."""
+        """Name and hashes of the collection of the run."""
         return {key: self.record["data"].get(key) for key in ("name", "hash", "labels", "clips", "seconds")}
 
     @cached_property
     def source(self) -> RunFolder | None:
-        """The run whose weights this one began from."""
+        """Run of the initial weights, or None."""
         init_from = (self.files.config.get("transfer") or {}).get("init_from")
         if init_from is None:
             return None

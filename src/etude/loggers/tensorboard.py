@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Tracker):
-    """Event files in the run's folder; a run that is resumed adds a file to them."""
+    """Tracker that writes event files in the run's folder. A resumed run adds a file."""
 
     key, title = "tensorboard", "TensorBoard"
     local = ("tensorboard",)
-    advice = "leave it out with logger.tensorboard=null"
+    advice = "disable it with logger.tensorboard=null"
     inner: TensorBoardLogger | None
 
-    def start(self, known: str | None) -> tuple[TensorBoardLogger, None]:
-        """Event files have no name of their own: the folder is the run."""
+    def start(self, run_id: str | None) -> tuple[TensorBoardLogger, None]:
+        """Open event files. They have no id, because the folder identifies the run."""
         from pytorch_lightning.loggers import TensorBoardLogger
 
         return TensorBoardLogger(self.folder, name="tensorboard", version="", default_hp_metric=False), None
 
-    def receive(self, finished: FinishedRun) -> None:
-        """Everything at the step that training ended with."""
+    def log_results(self, finished: FinishedRun) -> None:
+        """Log all results at the last training step."""
         from matplotlib.image import imread
 
         assert self.inner is not None
@@ -40,22 +40,22 @@ class TensorBoard(Tracker):
             writer.add_scalar(name, value, self.step)
         for name, png in finished.figures.items():
             writer.add_image(f"figures/{name}", imread(io.BytesIO(png))[..., :3], self.step, dataformats="HWC")
-        z, known = finished.embedding
+        z, metadata = finished.embedding
         if len(z):
-            rows = known.astype(str).replace(r"[\t\r\n]", " ", regex=True)  # the projector reads tab separated lines
+            rows = metadata.astype(str).replace(r"[\t\r\n]", " ", regex=True)  # the projector reads tab-separated lines
             writer.add_embedding(z, rows.to_numpy().tolist(), tag="test", metadata_header=list(rows.columns))
-        leading: dict[str, Any] = {}
+        primary: dict[str, Any] = {}
         for name, target in finished.metrics["targets"].items():
             key = f"test/{name}/{target['primary']}"
-            leading |= {key: finished.numbers[key]} if key in finished.numbers else {}
-        self.inner.log_hyperparams(dict(self.config), leading)
+            primary |= {key: finished.numbers[key]} if key in finished.numbers else {}
+        self.inner.log_hyperparams(dict(self.config), primary)
 
     def stop(self, failed: bool) -> None:
-        """Write what is left."""
+        """Write the remaining events and close the file."""
         assert self.inner is not None
         self.inner.experiment.close()
 
 
 def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
-    """Event files in the run's folder, for `tensorboard --logdir outputs`."""
+    """Return a logger that writes event files in the run's folder, for `tensorboard --logdir outputs`."""
     return TensorBoard(folder, config)

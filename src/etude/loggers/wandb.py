@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import Logger
 
-from etude.loggers.base import Tracker, shortened
+from etude.loggers.base import Tracker, shorten
 from etude.loggers.finished_run import FinishedRun
 from etude.runs.folder import BEST
 
@@ -27,19 +27,22 @@ LONGEST_TAG, LONGEST_NAME = 64, 128  # characters of a tag or a job type, and of
 
 
 class WeightsAndBiases(Tracker):
-    """One run there for one folder here; a sweep's runs are a group, a run's task is its job type.
+    """Tracker with one Weights & Biases run for each run folder.
+
+    The sweep of a run is its group, and its task is its job type.
 
     Args:
         folder: The run's folder.
         config: The run's config.
-        options: Words of `wandb.init`.
-        mode: `online`, `offline`, `disabled`; none takes `WANDB_MODE`, and without it chooses by the key.
-        timeout: Seconds that the end of a run waits for its upload.
+        options: Keyword arguments of `wandb.init`.
+        mode: `online`, `offline` or `disabled`. None uses `WANDB_MODE`. If it is unset, the mode is `online` with an
+            API key and `offline` without one.
+        timeout: Maximum time for the upload at the end of a run, in seconds.
     """
 
     key, title = "wandb", "Weights & Biases"
     local = ("wandb",)
-    advice = "logger.wandb.mode=offline needs no server and no key"
+    advice = "logger.wandb.mode=offline requires no server and no key"
     inner: WandbLogger | None
 
     def __init__(
@@ -48,8 +51,8 @@ class WeightsAndBiases(Tracker):
         super().__init__(folder, config)
         self.options, self.mode, self.timeout = dict(options), mode, timeout
 
-    def start(self, known: str | None) -> tuple[WandbLogger, str | None]:
-        """Begin a run, or go on with the one of this id, offline as well. An agent of a sweep has chosen the id."""
+    def start(self, run_id: str | None) -> tuple[WandbLogger, str | None]:
+        """Start a run, or resume the run of this id, also offline. The agent of a sweep selects the id itself."""
         import wandb
         from pytorch_lightning.loggers import WandbLogger
 
@@ -59,17 +62,17 @@ class WeightsAndBiases(Tracker):
             log.info("Weights & Biases: offline; `wandb sync %s` uploads the run", self.folder / "wandb" / "offline-*")
         options = self.options | {"tags": self._tags()}
         run = wandb.init(
-            **options, id=known, resume="allow" if known else None, mode=mode,  # type: ignore[arg-type]
-            name=shortened(self.folder.name, LONGEST_NAME), dir=str(self.folder), config=dict(self.config),
-            group=self.files.sweep, job_type=shortened(self._task, LONGEST_TAG), reinit="finish_previous",
+            **options, id=run_id, resume="allow" if run_id else None, mode=mode,  # type: ignore[arg-type]
+            name=shorten(self.folder.name, LONGEST_NAME), dir=str(self.folder), config=dict(self.config),
+            group=self.files.sweep, job_type=shorten(self._task, LONGEST_TAG), reinit="finish_previous",
             settings=wandb.Settings(silent=True, finish_timeout=self.timeout, finish_timeout_raises=True),
         )  # fmt: skip
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return WandbLogger(experiment=run, save_dir=str(self.folder)), run.id
 
-    def receive(self, finished: FinishedRun) -> None:
-        """Summary with intervals, tables, figures, the page, and the artifacts that a run has and comes from."""
+    def log_results(self, finished: FinishedRun) -> None:
+        """Log the summary with intervals, tables, figures, the report, and the input and output artifacts."""
         import wandb
         from PIL import Image
 
@@ -84,12 +87,12 @@ class WeightsAndBiases(Tracker):
             media[name] = table
         run.log(media)
         model = finished.record["model"]
-        chosen_by = {model["monitor"]: model["best_score"]} if model.get("monitor") else {}  # what a sweep looks at
-        run.summary.update(finished.numbers | chosen_by)
-        self._lineage(finished)
+        monitored = {model["monitor"]: model["best_score"]} if model.get("monitor") else {}  # objective of a sweep
+        run.summary.update(finished.numbers | monitored)
+        self._log_lineage(finished)
 
     def stop(self, failed: bool) -> None:
-        """Exit code 1 marks a run as failed."""
+        """Finish the run. Exit code 1 marks it as failed."""
         self._run.finish(exit_code=int(failed))
 
     @property
@@ -102,56 +105,58 @@ class WeightsAndBiases(Tracker):
         return self.config.get("choices", {}).get("task") or "+".join(self.config["task"]["targets"])
 
     def _tags(self) -> list[str]:
-        """Return the user's tags, none longer than Weights & Biases takes; the run's config has them in full."""
+        """Return the user's tags, shortened to the maximum length. The run's config contains the complete tags."""
         tags = [str(tag) for tag in self.options.get("tags") or () if str(tag)]
         if long := [tag for tag in tags if len(tag) > LONGEST_TAG]:
-            log.warning("Weights & Biases: %d tag(s) are longer than %d characters and are cut", len(long), LONGEST_TAG)
-        return [shortened(tag, LONGEST_TAG) for tag in tags]
+            log.warning("Weights & Biases: %d tag(s) are longer than %d characters; shortened", len(long), LONGEST_TAG)
+        return [shorten(tag, LONGEST_TAG) for tag in tags]
 
-    def _lineage(self, finished: FinishedRun) -> None:
-        """From a pack to a run, to its best checkpoint, to the runs that begin from it.
+    def _log_lineage(self, finished: FinishedRun) -> None:
+        """Log the pack and the initial weights as inputs, and the best checkpoint as output.
 
-        An artifact is known by its name and content. What this run used is named and described again, and is that very
-        version of the project's: of a pack there is a card with its hashes, of a checkpoint nothing is sent twice.
+        Artifacts are identified by name and content. An input artifact is declared again with the same content, so it
+        becomes the existing version in the project. The artifact of a pack is a file with its hashes. A checkpoint is
+        not uploaded twice.
         """
         import wandb
 
         pack = finished.pack
-        name = f"pack-{shortened(str(pack['name']), 100)}-{str(pack['hash'])[:8]}"
+        name = f"pack-{shorten(str(pack['name']), 100)}-{str(pack['hash'])[:8]}"
         name = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)
         frames = wandb.Artifact(name, "pack", metadata=pack)
         with frames.new_file("pack.json", encoding="utf-8") as file:
             json.dump(pack, file, indent=1, sort_keys=True)
         self._use(frames)
         if finished.source and (source := finished.source.read_trackers().get(self.key)):
-            self._use(_weights(source, finished.source.best_checkpoint, {}))
-        about = {key: value for key, value in finished.record["model"].items() if value is not None}
-        self._run.log_artifact(_weights(self._run.id, finished.checkpoint, about), aliases=["best"])
+            self._use(_checkpoint_artifact(source, finished.source.best_checkpoint, {}))
+        metadata = {key: value for key, value in finished.record["model"].items() if value is not None}
+        artifact = _checkpoint_artifact(self._run.id, finished.checkpoint, metadata)
+        self._run.log_artifact(artifact, aliases=["best"])
 
     def _use(self, artifact: wandb.Artifact) -> None:
-        """As `Run.use_artifact`, which refuses to work offline and waits for an answer online."""
+        """Declare an input artifact, also offline and without waiting, unlike `Run.use_artifact`."""
         self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
 
-def _weights(run: str, checkpoint: Path | None, about: dict[str, Any]) -> wandb.Artifact:
-    """A run's checkpoint; the file stays where it is until it is uploaded."""
+def _checkpoint_artifact(run: str, checkpoint: Path | None, metadata: dict[str, Any]) -> wandb.Artifact:
+    """Return the artifact of a run's checkpoint. The file is uploaded from its folder without a copy."""
     import wandb
 
-    artifact = wandb.Artifact(f"model-{run}", "model", metadata=about)
+    artifact = wandb.Artifact(f"model-{run}", "model", metadata=metadata)
     if checkpoint is not None:
         artifact.add_file(str(checkpoint), name=BEST, policy="immutable", skip_cache=True)
     return artifact
 
 
 def has_key() -> bool:
-    """Whether this machine knows a key, without asking anybody for one."""
+    """Return whether an API key is configured, without prompting for one."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
         return bool(wandb.login(prompt=False, verify=False))  # type: ignore[call-arg]
-    except TypeError:  # an older client, which has no such word
+    except TypeError:  # an older client, which has no such argument
         return bool(wandb.api.api_key)
 
 
@@ -165,17 +170,19 @@ def wandb_logger(
     notes: str | None = None,
     timeout: float = 600.0,
 ) -> Logger:
-    """A run in Weights & Biases; offline when this machine has no key (`wandb sync` uploads it later).
+    """Return a logger to Weights & Biases. Without an API key it is offline (`wandb sync` uploads the run later).
 
     Args:
-        folder: The run's folder; offline data goes into its `wandb/`.
-        config: Shown as the run's config.
+        folder: The run's folder. Offline data are written to its `wandb/`.
+        config: The run's config.
         project: Project in Weights & Biases.
-        entity: Who the project belongs to, a user or a team; none is the key's own.
-        mode: `online`, `offline` or `disabled`; none takes `WANDB_MODE`, and without it chooses by the key.
-        tags: Words to find the run by.
-        notes: What the run is about.
-        timeout: Seconds that the end of a run waits for its upload. What is not uploaded then stays in the folder.
+        entity: User or team of the project. None means the default entity of the API key.
+        mode: `online`, `offline` or `disabled`. None uses `WANDB_MODE`. If it is unset, the mode is `online` with an
+            API key and `offline` without one.
+        tags: Tags of the run.
+        notes: Description of the run.
+        timeout: Maximum time for the upload at the end of a run, in seconds. Data that are not uploaded stay in the
+            folder.
     """
     options = {"project": project, "entity": entity, "tags": list(tags), "notes": notes}
     return WeightsAndBiases(folder, config, options, mode, timeout)

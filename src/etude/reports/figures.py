@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.evaluation.formatting import NAMES, number, plural
+from etude.evaluation.formatting import NAMES, format_number, plural
 from etude.reports.charts import MARKERS, Panel, Ticks, around
 from etude.reports.svg import STAND_IN, svg
 
@@ -183,8 +183,8 @@ def against_truth(table: DataFrame, name: str, agreement: dict[str, Any]) -> str
     lines = {key: agreement[key]["value"] for key in ("lower", "bias", "upper")}
     held = [value for value in lines.values() if value is not None]
     about = (
-        f"Residuals of {name} against the truth: mean {number(lines['bias'], 3)}, limits of agreement "
-        f"{number(lines['lower'], 3)} and {number(lines['upper'], 3)}."
+        f"Residuals of {name} against the truth: mean {format_number(lines['bias'], 3)}, limits of agreement "
+        f"{format_number(lines['lower'], 3)} and {format_number(lines['upper'], 3)}."
     )
     y = around([*error, *held, 0.0])
     panel = Panel(around(x, 0.03), y, about, f"true {name}", "predicted minus true", (400, 260))
@@ -194,7 +194,7 @@ def against_truth(table: DataFrame, name: str, agreement: dict[str, Any]) -> str
         if value is not None:
             panel.line(panel.x, [value, value], "linear", "" if key == "bias" else "6 4", 1.4)
             title = {"bias": "mean", "lower": "lower limit", "upper": "upper limit"}[key]
-            panel.words(panel.x[1], value, f"{title} {number(value, 3)}", "end", "linear")
+            panel.words(panel.x[1], value, f"{title} {format_number(value, 3)}", "end", "linear")
     return panel.svg()
 
 
@@ -213,7 +213,8 @@ def by_group(table: DataFrame, name: str) -> tuple[str, str]:
     thinned = f" {left:,} more clips are left out of the picture, at random." if left else ""
     if not 1 < len(names) <= MOST_ROWS:
         counts, ends = np.histogram(_residuals(_known(table, name), name), BARS)
-        about = f"Histogram of residuals of {name}, from {number(float(ends[0]), 3)} to {number(float(ends[-1]), 3)}."
+        first, last = format_number(float(ends[0]), 3), format_number(float(ends[-1]), 3)
+        about = f"Histogram of residuals of {name}, from {first} to {last}."
         panel = Panel(
             around(ends, 0.02), (0, 1.08 * float(counts.max())), about, "predicted minus true", "clips", (400, 220)
         )
@@ -223,7 +224,7 @@ def by_group(table: DataFrame, name: str) -> tuple[str, str]:
         panel.line([0, 0], panel.y, "ink", width=1)
         return panel.svg(), "Residuals of all test clips."
     about = f"Residuals of {name} by group: " + ", ".join(
-        f"{group} median {number(float(np.median(error[groups == group])), 3)}" for group in names
+        f"{group} median {format_number(float(np.median(error[groups == group])), 3)}" for group in names
     )
     ticks = [(float(place), group if len(group) <= 20 else f"{group[:19]}…") for place, group in enumerate(names)]
     size = (400, 60 + 26 * len(names))
@@ -262,7 +263,9 @@ def reliability_diagram(name: str, calibration: dict[str, Any]) -> str:
     rows = [row for row in calibration.get("bins", []) if row["n"]]
     if not rows:
         return ""
-    said = ", ".join(f"{number(row['confidence'])} sure: right {number(row['accuracy']['value'])}" for row in rows)
+    said = ", ".join(
+        f"{format_number(row['confidence'])} sure: right {format_number(row['accuracy']['value'])}" for row in rows
+    )
     panel = Panel(
         (0, 1), (0, 1), f"Reliability of {name}: {said}.", "", "accuracy of the bin", (340, 280), SHARES, SHARES
     )
@@ -290,6 +293,7 @@ def reliability_words(calibration: dict[str, Any], clips: int) -> str:
     beyond = error > chance["high"]
     return (
         f"With {plural(clips, 'clip')} a perfectly calibrated network would show an expected calibration error of "
-        f"{number(chance['mean'], 3)} by chance, and more than {number(chance['high'], 3)} once in twenty times: "
+        f"{format_number(chance['mean'], 3)} by chance, and more than {format_number(chance['high'], 3)} once in "
+        "twenty times: "
         f"{'this one is beyond that.' if beyond else 'no miscalibration is shown.'}"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, capital, number
+from etude.evaluation.formatting import NAMES, capital, format_number
 from etude.reports.charts import Panel, around
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _scores(series: dict[str, Series[float]], best: int | None, monitor: str | N
 def _weights(series: dict[str, Series[float]], best: int | None) -> tuple[Drawn, list[str]]:
     weights = {n.split("/")[1]: v for n, v in series.items() if n.startswith("train/") and n.endswith("/weight")}
     if weights and all(values.nunique() == 1 for values in weights.values()):
-        said = ", ".join(f"{name} {number(float(values.iloc[0]))}" for name, values in weights.items())
+        said = ", ".join(f"{name} {format_number(float(values.iloc[0]))}" for name, values in weights.items())
         return [], [f"The weights of the targets’ losses were the same throughout: {said}."]
     ends = around([value for values in weights.values() for value in values])  # on one scale, because they share a sum
     return [
@@ -110,7 +110,8 @@ def _panel(
     steps = [float(step) for values, _ in lines for step in values.index]
     y = ends or around([float(value) for values, _ in lines for value in values])
     last = lines[-1][0]
-    about = f"{capital(what)} by {xlabel}, from {number(float(last.iloc[0]), 3)} to {number(float(last.iloc[-1]), 3)}"
+    first_value, last_value = format_number(float(last.iloc[0]), 3), format_number(float(last.iloc[-1]), 3)
+    about = f"{capital(what)} by {xlabel}, from {first_value} to {last_value}"
     about += f"; the weights are of epoch {best}." if best is not None else "."
     panel = Panel(around(steps, 0.03), y, about, xlabel, "", (300, 178), whole=True)
     if best is not None and min(steps) <= best <= max(steps):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, ends, number
+from etude.evaluation.formatting import NAMES, format_interval, format_number
 from etude.reports import figures as drawings
 from etude.reports.html import load_template
 from etude.reports.svg import colours
@@ -90,10 +90,11 @@ def summary(
             {
                 "target": target_name,
                 "metric": NAMES[lead],
-                "score": number(score["value"]) if score else "",
-                "ends": ends(score) if score else "",
+                "score": format_number(score["value"]) if score else "",
+                "ends": format_interval(score) if score else "",
                 "others": [
-                    number(others[role].get("value")) if others.get(role) else "" for role in ("linear", "constant")
+                    format_number(others[role].get("value")) if others.get(role) else ""
+                    for role in ("linear", "constant")
                 ],
                 "n": part["n"],
                 "groups": part["groups"],

@@ -1,4 +1,4 @@
-"""RunFolder: every path in a run folder, and one reader for each of its files."""
+"""Paths of a run folder and readers of its files."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ ERRORS, ERRORS_INDEX = "errors", "index.json"
 EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # of commands that read a run
 JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # of the folder of a sweep
 
-VALIDATION = "val/"  # of a monitor that is measured on the validation part
+VALIDATION = "val/"  # prefix of a monitor that is computed on the validation split
 MEAN_SCORE = f"{VALIDATION}score"
 
 RESULTS = (REPORT, METRICS, PREDICTIONS, RECORD, CONFIG, SPLIT, CURVES)
-"""Files of a run for people or for programs, apart from its checkpoints."""
+"""Result files of a run without its checkpoints."""
 OUTPUTS = (
     *(CONFIG, LOG, CURVES, SPLIT, PREDICTIONS, RECORD, METRICS, REPORT, TRACKERS, LR_TABLE, LR_PLOT),
     *(f"{CHECKPOINTS}/", f"{ERRORS}/", "wandb/", "tensorboard/"),
 )
-"""Every file and folder that a run writes; a new run may not meet one that it did not write."""
+"""All files and folders that a run writes. A new run refuses a folder with one of them that it did not write."""
 
 
 class RunFolder:
-    """Paths and files of a run.
+    """Paths and file contents of a run.
 
-    `config`, `record`, `metrics`, `predictions` and `split` are read once and kept; a damaged file raises UserError.
+    `config`, `record`, `metrics`, `predictions` and `split` are read once and cached. A damaged file raises UserError.
 
     Args:
-        path: The run's folder, which may lack any of its files.
+        path: The run's folder, in which any file may be missing.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -70,108 +70,108 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has all of its files: the report is the last that is written."""
+        """Whether the run has all of its files. The report is written last."""
         return self.metrics_path.is_file() and self.report_path.is_file()
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the run has a checkpoint that it can be resumed from."""
+        """Whether the run has a checkpoint from which it can be resumed."""
         return self.last_path.is_file()
 
     @property
     def best_checkpoint(self) -> Path | None:
-        """The best checkpoint, else the last; None where there is neither."""
+        """Best checkpoint if it exists, else the last checkpoint, else None."""
         return next((path for path in (self.best_path, self.last_path) if path.is_file()), None)
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that made the predictions.
+        """Checkpoint that computed the predictions.
 
         Raises:
-            UserError: There is none.
+            UserError: The run has no checkpoint.
         """
         if (path := self.best_checkpoint) is None:
             raise UserError(f"{self.path}: has no checkpoint in {CHECKPOINTS}/; a trial run keeps none")
         return path
 
     def all_checkpoints(self) -> list[Path]:
-        """Return every checkpoint below checkpoints/, by name."""
+        """Return all checkpoints below checkpoints/, sorted by name."""
         return [path for path in sorted(self.checkpoints_path.rglob("*.ckpt")) if not path.name.startswith(".")]
 
     def missing_results(self) -> list[str]:
-        """Return the names of the files that metrics and report are made from and that are not there."""
+        """Return the names of missing files that metrics and report require."""
         return [path.name for path in (self.predictions_path, self.record_path) if not path.is_file()]
 
     @property
     def sweep(self) -> str | None:
-        """The name of the sweep that the run is a job of."""
-        above = self.path.parent
-        return above.name if (above / MULTIRUN).is_file() else None
+        """Name of the sweep of which the run is a job, or None."""
+        parent = self.path.parent
+        return parent.name if (parent / MULTIRUN).is_file() else None
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The content of config.yaml."""
+        """Content of config.yaml."""
         return readers.read_config(self.config_path)
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """The content of record.json."""
+        """Content of record.json."""
         return readers.read_record(self.record_path)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The content of metrics.json."""
+        """Content of metrics.json."""
         return readers.read_metrics(self.metrics_path)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The content of predictions.parquet, a row per clip."""
+        """Content of predictions.parquet, a row per clip."""
         return readers.read_predictions(self.predictions_path, self.record_path)
 
     @cached_property
     def split(self) -> dict[str, str]:
-        """The part of each clip by its id, from split.csv; empty where it is missing."""
+        """Split of each clip by id, from split.csv. Empty if the file is missing."""
         return readers.read_split(self.split_path)
 
     def read_columns(self, columns: Sequence[str]) -> pd.DataFrame:
-        """Return some columns of predictions.parquet, of which only the checksums of its pages are verified.
+        """Read some columns of predictions.parquet. Only the checksums of its pages are verified.
 
         Raises:
-            OSError, ValueError: The file cannot be read, or lacks a column.
+            OSError, ValueError: The file cannot be read, or a column is missing.
         """
         import pandas as pd
 
         return pd.read_parquet(self.predictions_path, columns=list(columns), page_checksum_verification=True)
 
     def read_curves(self, strict: bool = False) -> pd.DataFrame:
-        """Return the content of curves.csv, a row per logged step.
+        """Read curves.csv, a row per logged step.
 
         Args:
-            strict: Raise UserError for a missing or damaged file, and leave every cell as it is; otherwise see
+            strict: Raise UserError for a missing or damaged file, and do not convert cells. Otherwise see
                 `readers.read_curves`.
         """
         return readers.read_raw_curves(self.curves_path) if strict else readers.read_curves(self.curves_path)
 
     def read_curve_rows(self) -> list[dict[str, str]]:
-        """Return the rows of curves.csv as texts by column; empty where it is missing."""
+        """Read the rows of curves.csv as strings by column. Empty if the file is missing."""
         return readers.read_curve_rows(self.curves_path)
 
     def read_trackers(self) -> dict[str, str]:
-        """Return the run's name in each tracker by the tracker's key; empty for a run that no tracker knows."""
+        """Read the run's name in each tracker by the tracker's key. Empty for a run without trackers."""
         return readers.read_trackers(self.trackers_path)
 
     def read_worst_errors(self) -> dict[str, Any]:
-        """Return what the run kept of its worst errors; see `readers.read_worst_errors`."""
+        """Read the saved worst errors of the run as in `readers.read_worst_errors`."""
         return readers.read_worst_errors(self.errors_index_path, self.path)
 
     def read_config_text(self) -> str:
-        """Return the text of config.yaml; "" if there is none, or only a link to a file elsewhere."""
+        """Read the text of config.yaml. Empty if the file is missing or is a link to a file outside of the run."""
         if not self.config_path.is_file() or not readers.is_inside(self.config_path, self.path):
             return ""
         return self.config_path.read_text(encoding="utf-8", errors="replace")
 
     def read_log_end(self, size: int) -> list[str]:
-        """Return the lines in the last `size` bytes of train.log; empty where it is missing."""
+        """Read the lines in the last `size` bytes of train.log. Empty if the file is missing."""
         if not self.log_path.is_file():
             return []
         with self.log_path.open("rb") as file:
@@ -180,27 +180,29 @@ class RunFolder:
 
 
 def find_runs(path: Path) -> list[Path]:
-    """Return the run folders at or below a path, job 9 before job 10: all with a record or a config, unless hidden.
+    """Return the run folders at or below a path in natural order, such as job 9 before job 10.
+
+    A run folder has a record or a config. Hidden folders are ignored.
 
     Args:
-        path: A run folder, or a folder that holds some, such as that of a sweep.
+        path: A run folder, or a folder that contains run folders, such as that of a sweep.
     """
-    marks = [mark for name in (RECORD, CONFIG) for mark in path.rglob(name)]
-    runs = {mark.parent for mark in marks if not any(p.startswith(".") for p in mark.relative_to(path).parts)}
-    sweep = any((path / name).is_file() for name in (JOBS, MULTIRUN)) and runs - {path}  # may lie in a run's folder
-    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural)
+    files = [file for name in (RECORD, CONFIG) for file in path.rglob(name)]
+    runs = {file.parent for file in files if not any(p.startswith(".") for p in file.relative_to(path).parts)}
+    sweep = any((path / name).is_file() for name in (JOBS, MULTIRUN)) and runs - {path}  # may be in a run's folder
+    return [path] if path in runs and not sweep else sorted(runs - {path}, key=_natural_key)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return a key that sorts job 10 of a sweep after job 9."""
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key that orders job 10 of a sweep after job 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def locate(path: Path) -> tuple[Path, Path | None]:
-    """Return the run folder that a path names, and the file of weights where it names one.
+def locate_run(path: Path) -> tuple[Path, Path | None]:
+    """Return the run folder of a path, and the weights file if the path is one.
 
     Args:
-        path: A run folder; a folder with one run; a checkpoint; an exported network, its folder or its file of weights.
+        path: A run folder, a folder with one run, a checkpoint, or an exported network as a folder or a weights file.
 
     Raises:
         UserError: There is no run, or there are several, as in the folder of a sweep.
@@ -217,33 +219,35 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     if not runs and exported(path):
         return path, path / WEIGHTS
     if not runs:
-        raise UserError(f"{path}: is no run, whose folder has a {CONFIG} and a {RECORD}, and no export with {WEIGHTS}")
-    raise UserError(f"{path}: holds {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
+        raise UserError(
+            f"{path}: is neither a run folder with {CONFIG} and {RECORD} nor an exported network with {WEIGHTS}"
+        )
+    raise UserError(f"{path}: contains {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
 
 
 def find_weights(path: Path) -> Path:
-    """Return the checkpoint of a run folder, the weights of an exported network, or the file that is named itself.
+    """Return the checkpoint of a run folder, the weights of an exported network, or the path itself if it is a file.
 
     Raises:
-        UserError: There is none, or the folder holds several runs.
+        UserError: There are no weights, or the folder contains several runs.
     """
     if path.is_file():
         return path
-    folder, weights = locate(path)
+    folder, weights = locate_run(path)
     return weights or RunFolder(folder).checkpoint
 
 
 def run_of(checkpoint: Path) -> Path:
-    """Return the run folder that holds a checkpoint, which lies in its folder of checkpoints."""
+    """Return the run folder of a checkpoint, which is the parent of its checkpoints folder."""
     return checkpoint.parent.parent
 
 
 def monitored_score(run: RunFolder) -> float | None:
-    """Return the task's monitor for the weights that predicted, measured on the validation part.
+    """Return the validation score of the task's monitor for the weights that computed the predictions.
 
     Returns:
-        `val/score` from metrics.json, which measures those weights; any other monitor from curves.csv, at the epoch
-        that they are of. None where the run has not come so far, or where there is no such number.
+        `val/score` from metrics.json, which evaluates these weights. Any other monitor from curves.csv, at the epoch of
+        these weights. None if the run is not finished or the value is missing.
 
     Raises:
         UserError: A file of the run is damaged.
@@ -259,15 +263,15 @@ def monitored_score(run: RunFolder) -> float | None:
 
 
 def _mean_score(metrics: dict[str, Any]) -> float | None:
-    """Return the mean over targets of their leading scores; one that is undefined counts 0, as while training."""
+    """Return the mean of the primary scores over targets. An undefined score counts as 0, as in training."""
     targets: dict[str, Any] = metrics["targets"]
-    leading = [target["splits"]["val"]["scores"].get(target["primary"]) for target in targets.values()]
-    values = [float((score or {}).get("value") or 0.0) for score in leading]
+    scores = [target["splits"]["val"]["scores"].get(target["primary"]) for target in targets.values()]
+    values = [float((score or {}).get("value") or 0.0) for score in scores]
     return sum(values) / len(values) if values else None
 
 
 def _logged_score(run: RunFolder, monitor: str) -> float | None:
-    """Return what was logged of the epoch whose weights were kept."""
+    """Return the logged value of a monitor at the epoch of the best checkpoint."""
     epoch = run.record.get("model", {}).get("best_epoch")
     if epoch is None:
         return None

@@ -1,7 +1,8 @@
 """Schemas of a run's JSON files and table.
 
-A shape is a type or a tuple of types; a list with the shape of its items; or a mapping from keys to shapes, in which a
-key that ends with `?` may be missing, or null where it has no structure of its own, and `*` stands for all keys.
+A schema is a type or a tuple of types, a list with the schema of its items, or a mapping from keys to schemas. In a
+mapping, a key that ends with `?` is optional and may be null if its schema is a tuple of types. The key `*` means all
+keys.
 """
 
 from __future__ import annotations
@@ -60,71 +61,72 @@ RECORD = {
 }
 
 
-def fault(value: Any, shape: Any, where: str = "") -> str:
-    """Return the first place where a value has another structure than its shape, or an empty string.
+def find_fault(value: Any, schema: Any, path: str = "") -> str:
+    """Return the first deviation of a value from its schema, or an empty string.
 
     Args:
         value: Parsed JSON.
-        shape: What it should be; see the module.
-        where: Keys that lead to the value.
+        schema: Schema as described in the module.
+        path: Keys that lead to the value, joined with dots.
     """
-    if isinstance(shape, tuple):
-        return "" if _is_one_of(value, shape) else f"{where or 'it'} is {_shown(value)}"
-    if isinstance(shape, list):
+    if isinstance(schema, tuple):
+        return "" if _has_type(value, schema) else f"{path or 'it'} is {_format_value(value)}"
+    if isinstance(schema, list):
         if not isinstance(value, list):
-            return f"{where or 'it'} is {_shown(value)} and no list"
-        return next(filter(None, (fault(item, shape[0], f"{where}[{k}]") for k, item in enumerate(value))), "")
+            return f"{path or 'it'} is {_format_value(value)} and not a list"
+        return next(filter(None, (find_fault(item, schema[0], f"{path}[{k}]") for k, item in enumerate(value))), "")
     if not isinstance(value, dict):
-        return f"{where or 'it'} is {_shown(value)} and holds no values by name"
-    for key, item in shape.items():
+        return f"{path or 'it'} is {_format_value(value)} and not a mapping"
+    for key, item in schema.items():
         name = key.removesuffix("?")
         if key == "*":
-            found = (fault(inner, item, f"{where}.{one}".lstrip(".")) for one, inner in value.items())
-            if first := next(filter(None, found), ""):
+            faults = (find_fault(inner, item, f"{path}.{inner_key}".lstrip(".")) for inner_key, inner in value.items())
+            if first := next(filter(None, faults), ""):
                 return first
         elif key == name and name not in value:
-            return f"{f'{where}.{name}'.lstrip('.')} is missing"
+            return f"{f'{path}.{name}'.lstrip('.')} is missing"
         elif (key == name or not _is_left_out(value, name, item)) and (
-            first := fault(value[name], item, f"{where}.{name}".lstrip("."))
+            first := find_fault(value[name], item, f"{path}.{name}".lstrip("."))
         ):
             return first
     return ""
 
 
 def target_fault(name: str, target: dict[str, Any]) -> str:
-    """Return why a target that has its shape cannot be used, or an empty string."""
+    """Return why a target that matches its schema cannot be used, or an empty string."""
     if target["kind"] == "label":
         classes = target.get("classes")
         return "" if classes and len(set(classes)) == len(classes) else f"{name} is a label without distinct classes"
     if target["kind"] != "scalar":
-        return f"{name} is of the kind {_shown(target['kind'])}; there are label and scalar"
+        return f"{name} is of the kind {_format_value(target['kind'])}; the kinds are label and scalar"
     low, high = target.get("low"), target.get("high")
     return "" if low is not None and high is not None and low < high else f"{name} is a scalar without a range"
 
 
-def metrics_fault(found: Any) -> str:
+def metrics_fault(content: Any) -> str:
     """Return the first fault of the content of metrics.json, or an empty string."""
-    if first := fault(found, METRICS):
+    if first := find_fault(content, METRICS):
         return first
-    for name, target in found["targets"].items():
+    for name, target in content["targets"].items():
         if first := target_fault(name, target):
             return first
         if target["primary"] not in NAMES:
-            return f"{name} has the leading metric {_shown(target['primary'])}, which is unknown"
+            return f"{name} has the primary metric {_format_value(target['primary'])}, which is unknown"
         size = len(target.get("classes") or ())
-        for split, part in target["splits"].items():
-            if unknown := sorted(set(part["scores"]) - set(NAMES)):
-                return f"{name}.{split} has the score {_shown(unknown[0])}, which is unknown"
-            counts = part.get("confusion") or []
+        for split, results in target["splits"].items():
+            if unknown := sorted(set(results["scores"]) - set(NAMES)):
+                return f"{name}.{split} has the score {_format_value(unknown[0])}, which is unknown"
+            counts = results.get("confusion") or []
             if counts and [len(row) for row in counts] != [size] * size:
                 return f"{name}.{split} has a confusion matrix of another size than its classes"
     return ""
 
 
-def record_fault(found: Any) -> str:
+def record_fault(content: Any) -> str:
     """Return the first fault of the content of record.json, or an empty string."""
-    first = fault(found, RECORD)
-    return first or next(filter(None, (target_fault(name, one) for name, one in found["targets"].items())), "")
+    if first := find_fault(content, RECORD):
+        return first
+    return next(filter(None, (target_fault(name, target) for name, target in content["targets"].items())), "")
 
 
 def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
@@ -132,59 +134,61 @@ def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
 
     Args:
         table: Content of predictions.parquet.
-        targets: Those of a record.json without faults.
+        targets: Targets of a valid record.json.
     """
     if missing := [name for name in ("id", "group", "split") if name not in table.columns]:
         return f"there is no column {missing[0]}"
-    if not table["id"].map(lambda one: isinstance(one, str)).all():
-        return "ids are not texts"
-    if len(twice := table["id"][table.duplicated(["id", "split"]) & (table["split"] == "test")]):
-        return f"id {_shown(twice.iloc[0])} is tested twice"  # pooled folds have a validation clip several times
+    if not table["id"].map(lambda clip_id: isinstance(clip_id, str)).all():
+        return "ids are not strings"
+    if len(duplicates := table["id"][table.duplicated(["id", "split"]) & (table["split"] == "test")]):
+        # pooled folds have a validation clip several times
+        return f"id {_format_value(duplicates.iloc[0])} is in the test split twice"
     for name, target in targets.items():
         columns = [f"{name}.true", f"{name}.pred"]
         if missing := [column for column in columns if column not in table.columns]:
             return f"there is no column {missing[0]}"
-        columns += [one for one in (f"{name}.baseline.constant", f"{name}.baseline.linear") if one in table.columns]
-        scores = [f"{name}.score.{one}" for one in target.get("classes") or ()]
-        numbers = [one for one in scores if one in table.columns] if target["kind"] == "label" else columns
-        if odd := [one for one in numbers if not _is_numeric(table[one])]:
-            return f"column {odd[0]} holds no numbers"
+        baselines = (f"{name}.baseline.constant", f"{name}.baseline.linear")
+        columns += [column for column in baselines if column in table.columns]
+        scores = [f"{name}.score.{class_name}" for class_name in target.get("classes") or ()]
+        numeric = [column for column in scores if column in table.columns] if target["kind"] == "label" else columns
+        if invalid := [column for column in numeric if not _is_numeric(table[column])]:
+            return f"column {invalid[0]} is not numeric"
         for column in columns if target["kind"] == "label" else ():
             values = table[column].dropna()
             if len(unknown := values[~values.isin(target["classes"])]):
-                return f"column {column} holds {_shown(unknown.iloc[0])}, which is no class of {name}"
+                return f"column {column} contains {_format_value(unknown.iloc[0])}, which is not a class of {name}"
     return _embedding_fault(table)
 
 
 def check_error_clip(clip: dict[str, Any]) -> None:
-    """Raise what the drawing of a clip of errors/index.json would raise for values of other types."""
+    """Check the types of the values of a clip in errors/index.json by converting them as the report does."""
     float(clip.get("heard", 0)), float(clip.get("seconds", 0)), dict(clip.get("credit", {}).items())
     if clip.get("picture"):
         int(clip["length"])
 
 
 def check_error_scale(scale: dict[str, Any]) -> None:
-    """Raise what the drawing of pictures of errors/index.json would raise for values of other types."""
+    """Check the types of the picture scale in errors/index.json by converting its values as the report does."""
     float(scale["limits"][0]), float(scale["limits"][1]), int(scale["bins"])
     if scale.get("sound"):
-        1 / float(scale["rate"]), [(float(place), str(words)) for place, words in scale["hertz"]]
+        1 / float(scale["rate"]), [(float(position), str(label)) for position, label in scale["hertz"]]
 
 
 def _embedding_fault(table: DataFrame) -> str:
-    """Return the fault of the column of embeddings, or an empty string where it has none or is missing."""
+    """Return the fault of the embedding column, or an empty string if it is valid or missing."""
     import numpy as np
 
     if "embedding" not in table.columns:
         return ""
     try:
-        vectors = [np.asarray(one, dtype=np.float64) for one in table["embedding"].dropna()]
+        vectors = [np.asarray(value, dtype=np.float64) for value in table["embedding"].dropna()]
     except (TypeError, ValueError):
         vectors = [np.zeros(())]
-    return "" if all(one.ndim == 1 for one in vectors) else "column embedding holds no vectors"
+    return "" if all(vector.ndim == 1 for vector in vectors) else "column embedding does not contain vectors"
 
 
 def _is_numeric(column: Series) -> bool:
-    """Return whether a column holds finite numbers and missing values only."""
+    """Return whether a column contains only finite numbers and missing values."""
     import numpy as np
 
     if column.dtype.kind not in "fiu" and not column.isna().all():
@@ -192,17 +196,19 @@ def _is_numeric(column: Series) -> bool:
     return not np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any()
 
 
-def _is_left_out(value: dict[str, Any], name: str, shape: Any) -> bool:
-    """Return whether an optional value is missing, or null where it has no structure of its own."""
-    return name not in value or (value[name] is None and isinstance(shape, tuple))
+def _is_left_out(value: dict[str, Any], name: str, schema: Any) -> bool:
+    """Return whether an optional value is missing, or is null and has a tuple of types as its schema."""
+    return name not in value or (value[name] is None and isinstance(schema, tuple))
 
 
-def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
+def _has_type(value: Any, types: tuple[type, ...]) -> bool:
+    """Return whether a value is finite and of one of the types. A bool is not an int."""
     if isinstance(value, bool):
         return bool in types
     return isinstance(value, types) and not (isinstance(value, float) and not math.isfinite(value))
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
+    """Return the representation of a value, truncated to 39 characters."""
     text = repr(value)
     return text if len(text) < 40 else f"{text[:36]}..."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
-from etude.evaluation.formatting import duration, number, plural
+from etude.evaluation.formatting import duration, format_number, plural
 from etude.experiment.provenance import FAULT
 from etude.files.atomic import discard, open_file, remove, write_text
 from etude.files.ownership import subfolder
@@ -146,7 +146,7 @@ class ProgressBoard:
     def ended(self, job: Job) -> None:
         """A job is over."""
         if job.status == DONE:
-            score = "" if job.score is None else f", {number(job.score)}"
+            score = "" if job.score is None else f", {format_number(job.score)}"
             said = f"is done in {duration(job.seconds)}{score}"
         else:
             said = "was stopped" if job.status == STOPPED else f"FAILED: {job.why}"
@@ -190,7 +190,9 @@ class ProgressBoard:
             if other is None or sign * job.score > sign * (other.score or 0):
                 found[job.targets] = job
         named = {targets: job for targets, job in found.items() if only in (None, targets)}
-        return ", ".join(f"{'+'.join(targets)} {number(job.score)} ({job.name})" for targets, job in named.items())
+        return ", ".join(
+            f"{'+'.join(targets)} {format_number(job.score)} ({job.name})" for targets, job in named.items()
+        )
 
     def close(self) -> None:
         """No more jobs for now; when that is all of them, what failed once more."""

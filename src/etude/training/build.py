@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 
 
 def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = None) -> Learner:
-    """Return the untrained network of a recipe.
+    """Build the untrained network of a recipe.
 
     Args:
         recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name), `bins`,
-            and `front`, `columns`, `evaluation` for whoever has new sounds.
+            and `front`, `columns`, `evaluation`, which inference on new sounds uses.
         transfer: Learning rates of its layers, when it will be trained.
 
     Raises:
-        UserError: The task asks for a target that the data does not have, or has as another kind.
+        UserError: The task has a target that is missing from the data, or is of another kind there.
     """
     config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
     targets = []
@@ -70,15 +70,15 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
 
 
 def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
-    """Return the network of a config, sized and standardised by its data, with its first weights.
+    """Build the network of a config with its initial weights. Sizes and standardisation come from the data.
 
     Args:
-        config: The whole config.
-        source: Gives sizes and statistics.
-        resume: Its weights come from a checkpoint of this very run, so that none are read elsewhere.
+        config: The complete config.
+        source: Data module with the sizes and statistics.
+        resume: Whether the run is resumed. Its weights then come from its own checkpoint and no others are read.
 
     Raises:
-        UserError: Weights that were trained elsewhere cannot be read, or know other frames.
+        UserError: Pretrained weights cannot be read, or were trained on other frames.
     """
     names = list(config["task"]["targets"])
     counts = source.counts()
@@ -93,50 +93,50 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
         "evaluation": source.evaluation(),
     }
     transfer: Transfer | None = make(config["transfer"]) if config.get("transfer") else None
-    made = build_from_recipe(recipe, transfer)
-    if not made.backbone.skips_standardisation:
-        made.standardiser.mean.copy_(source.mean)
-        made.standardiser.std.copy_(source.std)
-    elif (required := made.backbone.required_front_end) not in (None, front["_target_"]):
+    learner = build_from_recipe(recipe, transfer)
+    if not learner.backbone.skips_standardisation:
+        learner.standardiser.mean.copy_(source.mean)
+        learner.standardiser.std.copy_(source.std)
+    elif (required := learner.backbone.required_front_end) not in (None, front["_target_"]):
         raise UserError(f"backbone.weights: were trained on the frames of {required}; choose the feature that has it")
     if not resume:
-        made.backbone.initialise()
+        learner.backbone.initialise()
     if transfer is not None:
-        transfer.apply(made.backbone, made.standardiser, front, copy=not resume)
-        made.train()  # layers that it freezes stay in evaluation mode
-    return made
+        transfer.apply(learner.backbone, learner.standardiser, front, copy=not resume)
+        learner.train()  # layers that it freezes stay in evaluation mode
+    return learner
 
 
 def compile_backbone(learner: Learner) -> None:
     """Compile the backbone with torch.compile, in place. Its weights keep their names.
 
     Raises:
-        UserError: There is no C++ compiler, which it needs on any device.
+        UserError: There is no C++ compiler. torch.compile needs one on every device.
     """
     compiler = os.environ.get("CXX", "g++")
     if not any(map(shutil.which, (compiler, "clang++"))):
         raise UserError(f"compile=true needs a C++ compiler, and there is no {compiler} here; install it or set CXX")
-    learner.backbone.compile(dynamic=True)  # lengths of clips differ, and each would be translated by itself
+    learner.backbone.compile(dynamic=True)  # clips differ in length, and each length would be compiled anew
 
 
 def load_learner(checkpoint: Path) -> Learner:
-    """Return a trained network from its checkpoint alone. Only tensors and plain values are read from the file.
+    """Load a trained network from its checkpoint. Only tensors and plain values are read from the file.
 
     Raises:
-        UserError: The file is not one of our checkpoints.
+        UserError: The file is not a checkpoint of Étude.
     """
     stored = read_checkpoint(checkpoint)
     vet(stored["etude"], NETWORK)
-    made = build_from_recipe(stored["etude"])
+    learner = build_from_recipe(stored["etude"])
     try:
-        made.load_state_dict(stored["state_dict"])
+        learner.load_state_dict(stored["state_dict"])
     except RuntimeError as error:
         raise UserError(f"{checkpoint}: its weights are not those of the network it describes") from error
-    return made.eval()
+    return learner.eval()
 
 
 def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
-    """Return the loggers of a config, which write into the run's folder."""
+    """Build the loggers of a config, which write into the run's folder."""
     return [make(node, folder=folder, config=config) for node in (config.get("logger") or {}).values() if node]
 
 
@@ -144,11 +144,11 @@ def check_strategy(config: Mapping[str, Any], weighting: LossWeighting) -> None:
     """Refuse a strategy that shards the gradients where the loss weighting needs all of them.
 
     Args:
-        config: The whole config.
+        config: The complete config.
         weighting: Weighting of the losses.
 
     Raises:
-        UserError: They exclude one another.
+        UserError: The strategy and the weighting cannot be combined.
     """
     if weighting.needs_full_gradients and "fsdp" in str(config["trainer"].get("strategy")).lower():
         raise UserError(
@@ -157,16 +157,16 @@ def check_strategy(config: Mapping[str, Any], weighting: LossWeighting) -> None:
 
 
 def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False) -> Trainer:
-    """Return the Trainer of a config, with its callbacks and loggers writing into the run's folder.
+    """Build the Trainer of a config. Its callbacks and loggers write into the run's folder.
 
     Args:
-        config: The whole config.
+        config: The complete config.
         folder: The run's folder.
-        resume: Whether the config was stored by the run that is resumed. Its paths for output are then replaced by
-            those below the folder, because somebody else may have written it.
+        resume: Whether the config was stored by the run that is resumed. Its output paths are then replaced by paths
+            below the folder, because the stored config may have been written by another user.
 
     Raises:
-        UserError: The trainer does not take these values.
+        UserError: The trainer does not accept these values.
     """
     callbacks: list[Callback] = [SignalHandlers(), FinishedTraining()]
     callbacks += [make(node) for node in (config.get("callbacks") or {}).values() if node]
@@ -180,22 +180,22 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
     node = dict(config["trainer"])
     for callback in () if resume else callbacks:
         _refuse_used_checkpoint(callback, folder)
-    named = [Path(path) for one in callbacks if (path := getattr(one, "dirpath", None))]
-    elsewhere = [path for path in named if not path.absolute().is_relative_to(folder.absolute())]
+    checkpoint_folders = [Path(path) for callback in callbacks if (path := getattr(callback, "dirpath", None))]
+    elsewhere = [path for path in checkpoint_folders if not path.absolute().is_relative_to(folder.absolute())]
     plugins = [*make_nested(node.pop("plugins", None) or []), AtomicCheckpointIO([folder, *elsewhere])]
-    mine = {"callbacks": callbacks, "logger": build_loggers(config, folder) or False, "plugins": plugins}
+    arguments = {"callbacks": callbacks, "logger": build_loggers(config, folder) or False, "plugins": plugins}
     if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
-        node["enable_checkpointing"] = False  # or Lightning adds one of its own, in a folder of its own
+        node["enable_checkpointing"] = False  # otherwise Lightning adds a callback that writes to its own folder
         log.warning("no checkpoint is kept: the run cannot be resumed, and its network is lost when it ends")
     try:
-        made = make(node, default_root_dir=str(folder), **mine)
+        trainer = make(node, default_root_dir=str(folder), **arguments)
     except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"trainer: {error}") from error
     if (
-        isinstance(made.accelerator, CPUAccelerator)
-        and "bf16" in str(made.precision)
+        isinstance(trainer.accelerator, CPUAccelerator)
+        and "bf16" in str(trainer.precision)
         and machine.has_bfloat16() is False
     ):
         log.warning(
@@ -203,22 +203,22 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
             "trainer.precision=32-true",
             node["precision"],
         )
-    return made
+    return trainer
 
 
 def _refuse_used_checkpoint(callback: Callback, folder: Path) -> None:
-    """Refuse a folder of checkpoints outside of the run in which a file has the name of one that the run would write.
+    """Refuse to overwrite an existing checkpoint in a folder outside of the run.
 
     Args:
-        callback: Any callback; only one with a folder that the command line named can be refused.
+        callback: Any callback. Only one whose `dirpath` was set in the config can be refused.
         folder: The run's folder.
 
     Raises:
-        UserError: There is such a file, of somebody else or of another run.
+        UserError: A file of that name exists, from another user or another run.
     """
-    place, name = getattr(callback, "dirpath", None), getattr(callback, "filename", None)
-    if not place or not name or Path(place).absolute().is_relative_to(folder.absolute()):
+    dirpath, name = getattr(callback, "dirpath", None), getattr(callback, "filename", None)
+    if not dirpath or not name or Path(dirpath).absolute().is_relative_to(folder.absolute()):
         return
-    path = Path(place) / f"{name}{getattr(callback, 'FILE_EXTENSION', '.ckpt')}"
+    path = Path(dirpath) / f"{name}{getattr(callback, 'FILE_EXTENSION', '.ckpt')}"
     if os.path.lexists(path):
         raise UserError(f"{path}: exists, and this run would replace it; move it away or choose another dirpath")

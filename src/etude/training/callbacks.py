@@ -1,4 +1,4 @@
-"""Callbacks: progress, signals, and the guard against losses that are not finite."""
+"""Callbacks for progress, signals and losses that are not finite."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ log = logging.getLogger(__name__)
 
 
 def progress() -> Callback:
-    """The progress of a run, as suits where it is shown."""
+    """Return a progress bar for a terminal, and a line per epoch for any other output."""
     if sys.stdout.isatty():
         from pytorch_lightning.callbacks import RichProgressBar
 
         return RichProgressBar(leave=False)
-    return Lines()
+    return EpochLines()
 
 
-class Lines(ProgressBar):
-    """One line per epoch: losses, scores, seconds."""
+class EpochLines(ProgressBar):
+    """Progress as a log line per epoch with losses, scores and seconds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun = time.monotonic()
+        self.epoch_start = time.monotonic()
         self.silent = False
 
     def disable(self) -> None:
-        """Print nothing; Lightning calls this in all processes but the first."""
+        """Disable the output. Lightning calls this in all processes except the first."""
         self.silent = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock."""
-        self.begun = time.monotonic()
+        """Store the start time of the epoch."""
+        self.epoch_start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say the epoch."""
+        """Log the results of the epoch."""
         if self.silent:
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         shown: dict[str, Any] = {"train/loss": None, "val/loss": None}
         shown |= {key: None for key in metrics if key.startswith("val/") and not key.endswith("loss")}
-        said = "  ".join(f"{key} {metrics[key]:.3f}" for key in shown if key in metrics)
+        values = "  ".join(f"{key} {metrics[key]:.3f}" for key in shown if key in metrics)
         log.info(
             "epoch %d/%s  %s  (%.1f s)",
             trainer.current_epoch + 1,
             trainer.max_epochs,
-            said,
-            time.monotonic() - self.begun,
+            values,
+            time.monotonic() - self.epoch_start,
         )
 
 
 class SignalHandlers(Callback):
-    """Handlers of the command, installed again over those of Lightning.
+    """Callback that reinstalls the command's signal handlers after Lightning has replaced them.
 
-    Lightning lets SIGTERM wait until a batch has ended, asks all processes of a run to agree on it from within the
-    handler, which can block for ever, and ignores SIGINT while it shuts down.
+    Lightning delays SIGTERM until a batch has ended. Its handler communicates with all processes of a run, which can
+    block forever. It also ignores SIGINT during shutdown.
     """
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +78,7 @@ class SignalHandlers(Callback):
         signals.rearm()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Raise an interruption that a library has swallowed."""
+        """Raise an interruption that a library has suppressed."""
         signals.check()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,21 +91,30 @@ class SignalHandlers(Callback):
 
 
 class FinishedTraining(Callback):
-    """Callback that trains no further epoch in a resumed run that early stopping had ended."""
+    """Callback that prevents further epochs in a resumed run that early stopping had ended."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once when the patience was spent before the run was interrupted, as in its evaluation."""
+        """Stop at once if the patience was exceeded before the interruption, such as during evaluation."""
         for callback in trainer.early_stopping_callbacks:
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
 
 
-SHOWN = 8  # clips that are named
+MAX_LISTED_CLIPS = 8  # ids in an error message
 
 
 @dataclass
-class Seen:
-    """What one step left to be looked at: which losses were not finite here (1 + K,) and anywhere, and of what."""
+class LossCheck:
+    """Check of the losses of one step, whose result may still be in transfer to the host.
+
+    Attributes:
+        here: Flags of non-finite losses on this device (1 + K,), int32. The first is the total loss.
+        anywhere: Maximum of `here` over devices (1 + K,).
+        ready: CUDA event that is recorded after the transfer; None on the CPU.
+        rows: Rows of the clips in the batch (B,).
+        epoch: Epoch, from 1.
+        step: Step, from 1.
+    """
 
     here: Tensor
     anywhere: Tensor
@@ -116,57 +125,59 @@ class Seen:
 
 
 class NonFiniteLossGuard(Callback):
-    """Stops training at the first loss that is infinite or not a number, and names step, targets and clips.
+    """Callback that stops training at the first non-finite loss and reports step, targets and clips.
 
-    Early stopping looks at the validation score only, an epoch of ruined steps later, and anomaly detection makes every
-    step slower. To look at a loss at once would make the host wait for the GPU at every step. So a step leaves its
-    answer, agreed between devices, on its way to the host, and it is read when the step after it has been queued: the
-    GPU has work all the time. Before anything is judged or kept the last answer is read, too. Gradients that overflow
-    in half precision are not looked at: the scaler skips such a step, and their loss is finite.
+    Early stopping monitors the validation score, which is computed only at the end of the epoch. Anomaly detection
+    slows down every step. Reading a loss immediately would make the host wait for the GPU at every step. Therefore the
+    flags of a step are reduced over devices, copied to the host asynchronously, and read after the next step has been
+    queued, so the GPU is never idle. The last flags are also read before validation and before a checkpoint is saved.
+    Gradients that overflow in half precision are not checked, because the scaler skips such a step and its loss is
+    finite.
     """
 
     def __init__(self) -> None:
-        self.seen: Seen | None = None
+        self.pending: LossCheck | None = None
         self.step = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the step that begins."""
+        """Store the number of the step."""
         self.step = trainer.global_step + 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Send this step's answer on its way, and read the one before."""
+        """Start the check of this step and read the check of the previous step."""
         here = (~torch.isfinite(pl_module.losses)).int()  # type: ignore[union-attr, arg-type]
         anywhere = here.clone()
-        if trainer.world_size > 1:  # all processes have to stop at the same step, or some would wait for ever
+        if trainer.world_size > 1:  # all processes must stop at the same step, or some would wait forever
             dist.all_reduce(anywhere, dist.ReduceOp.MAX)
         ready = None
         if anywhere.is_cuda:
             anywhere = anywhere.to("cpu", non_blocking=True)
             ready = torch.cuda.Event()
             ready.record()
-        before, self.seen = self.seen, Seen(here, anywhere, ready, batch.row, trainer.current_epoch + 1, self.step)
-        self.read(trainer, before)
+        check = LossCheck(here, anywhere, ready, batch.row, trainer.current_epoch + 1, self.step)
+        previous, self.pending = self.pending, check
+        self.read_check(trainer, previous)
         if ready is None:
             self.flush(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the last answer before anything is judged."""
+        """Read the pending check before validation."""
         self.flush(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop if the validation loss is not finite, before a checkpoint is chosen by it.
+        """Stop if the validation loss is not finite, before it is used to select a checkpoint.
 
         Raises:
-            RunError: It is not.
+            RunError: The validation loss is not finite.
         """
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not torch.isfinite(torch.as_tensor(loss)) and not trainer.sanity_checking:
-            stop(trainer, diverged(trainer, "the validation loss is not finite"))
+            stop_training(trainer, divergence_message(trainer, "the validation loss is not finite"))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the last answer before anything is kept, and look at the weights that the last step left.
+        """Read the pending check and check the weights before a checkpoint is saved.
 
         Raises:
             RunError: A weight is not finite.
@@ -174,51 +185,51 @@ class NonFiniteLossGuard(Callback):
         self.flush(trainer)
         bad = [name for name, weight in pl_module.named_parameters() if not torch.isfinite(weight).all()]
         anywhere = torch.tensor(len(bad), device=pl_module.device)
-        if trainer.world_size > 1:  # a device may hold only a part of the weights
+        if trainer.world_size > 1:  # a device may have only a shard of the weights
             dist.all_reduce(anywhere, dist.ReduceOp.MAX)
         if anywhere:
             which = f"{bad[0]} and {len(bad) - 1} more" if len(bad) > 1 else bad[0] if bad else "on another device"
-            stop(trainer, diverged(trainer, f"weights are not finite ({which})"))
+            stop_training(trainer, divergence_message(trainer, f"weights are not finite ({which})"))
 
     def flush(self, trainer: Trainer) -> None:
-        """Read what has not been read."""
-        seen, self.seen = self.seen, None
-        self.read(trainer, seen)
+        """Read the pending check, if there is one."""
+        check, self.pending = self.pending, None
+        self.read_check(trainer, check)
 
-    def read(self, trainer: Trainer, seen: Seen | None) -> None:
-        """Stop all processes when one of them saw a loss that is not finite.
+    def read_check(self, trainer: Trainer, check: LossCheck | None) -> None:
+        """Stop all processes if the loss of any of them is not finite.
 
         Raises:
-            RunError: One did.
+            RunError: A loss is not finite.
         """
-        if seen is None:
+        if check is None:
             return
-        if seen.ready is not None:
-            seen.ready.synchronize()
-        if not seen.anywhere.any():
+        if check.ready is not None:
+            check.ready.synchronize()
+        if not check.anywhere.any():
             return
-        mine = seen.rows.tolist() if seen.here.any() else []
-        rows: list[list[int]] = [mine]
+        local_rows = check.rows.tolist() if check.here.any() else []
+        rows: list[list[int]] = [local_rows]
         if trainer.world_size > 1:
             rows = [[] for _ in range(trainer.world_size)]
-            dist.all_gather_object(rows, mine)
-        stop(trainer, said(trainer, seen, sorted(row for some in rows for row in some)))
+            dist.all_gather_object(rows, local_rows)
+        stop_training(trainer, loss_message(trainer, check, sorted(row for group in rows for row in group)))
 
 
-def stop(trainer: Trainer, message: str) -> None:
-    """End training in this process; all processes come here at the same step.
+def stop_training(trainer: Trainer, message: str) -> None:
+    """End training in this process. All processes call this at the same step.
 
     Raises:
-        RunError: Always; the message is empty in all processes but the first.
+        RunError: Always. The message is empty in all processes except the first.
     """
     if trainer.world_size > 1:
-        # the others stop by themselves; Lightning would kill this process as soon as it saw the first of them gone
+        # the other processes stop on their own; Lightning would kill this process as soon as the first of them exits
         getattr(trainer.strategy.launcher, "procs", []).clear()
     raise RunError(message if trainer.is_global_zero else "")
 
 
-def diverged(trainer: Trainer, symptom: str) -> str:
-    """Return the sentence for a training that diverged without a loss that shows it."""
+def divergence_message(trainer: Trainer, symptom: str) -> str:
+    """Return the error message for a divergence that was not detected in a training loss."""
     learner: Any = trainer.lightning_module
     return (
         f"training diverged at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {symptom}; "
@@ -227,22 +238,22 @@ def diverged(trainer: Trainer, symptom: str) -> str:
 
 
 def _remedies(trainer: Trainer, learner: Any) -> list[str]:
-    """Return what to try, with the present values."""
-    tries = [f"lower optim.lr (now {learner.optimiser.lr:g})"]
+    """Return possible remedies with the current values."""
+    remedies = [f"lower optim.lr (now {learner.optimiser.lr:g})"]
     if trainer.precision != "32-true":
-        tries.append(f"set trainer.precision=32-true (now {trainer.precision})")
-    return tries
+        remedies.append(f"set trainer.precision=32-true (now {trainer.precision})")
+    return remedies
 
 
-def said(trainer: Trainer, seen: Seen, rows: list[int]) -> str:
-    """The sentence: where the loss was not finite, of what, and what to try."""
+def loss_message(trainer: Trainer, check: LossCheck, rows: list[int]) -> str:
+    """Return the error message with the step, the targets and the clips of a non-finite loss, and remedies."""
     learner: Any = trainer.lightning_module
     ids = trainer.datamodule.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
-    each = [name for name, bad in zip(learner.task.targets, seen.anywhere[1:].tolist(), strict=True) if bad]
-    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    tries = _remedies(trainer, learner)
-    tries.insert(1, "look at these clips")
+    targets = [name for name, bad in zip(learner.task.targets, check.anywhere[1:].tolist(), strict=True) if bad]
+    more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
+    remedies = _remedies(trainer, learner)
+    remedies.insert(1, "look at these clips")
     return (
-        f"epoch {seen.epoch}, step {seen.step}: the loss of {', '.join(each) or 'the weighting'} is not finite, on the "
-        f"clips {', '.join(ids[:SHOWN])}{more}; {', '.join(tries[:-1])} or {tries[-1]}"
+        f"epoch {check.epoch}, step {check.step}: the loss of {', '.join(targets) or 'the weighting'} is not finite, "
+        f"on the clips {', '.join(ids[:MAX_LISTED_CLIPS])}{more}; {', '.join(remedies[:-1])} or {remedies[-1]}"
     )

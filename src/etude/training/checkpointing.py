@@ -1,4 +1,4 @@
-"""Atomic checkpoint writing, and the state of random numbers that a checkpoint holds."""
+"""Atomic checkpoint writing and the state of random number generators in a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")  # of the 
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a draft beside the file, has the disk confirm it, and gives it the file's name in one step.
+    """Checkpoint plugin that writes a draft in the target folder, syncs it to disk, and renames it atomically.
 
-    Lightning writes into the machine's temporary folder and moves the file from there; where that is another disk, as
-    it mostly is on a cluster, a move is a copy over the old file, and a full disk or a kill in the midst of it leaves
+    Lightning writes into the machine's temporary folder and moves the file from there. If that is another disk, as on
+    most clusters, the move is a copy over the old file. A full disk or a killed process during the copy then leaves
     neither the old checkpoint nor the new one.
 
     Args:
-        folders: The folders below which checkpoints are written and removed: that of the run, and those that the
-            command line named. A path outside of them, as a stored checkpoint may hold, is refused.
+        folders: Folders below which checkpoints are written and removed. These are the run's folder and the folders
+            in the config. Other paths, which a stored checkpoint may contain, are refused.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -47,23 +47,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Args:
             checkpoint: Tensors and plain values.
-            path: The file.
+            path: Path of the checkpoint.
             storage_options: Not used.
 
         Raises:
-            UserError: The path is not below the run's folders, or holds a file of somebody else.
-            OSError: The disk did not take it; the file is as it was.
-            KeyboardInterrupt: Ctrl-C came meanwhile; the same.
+            UserError: The path is not below the run's folders, or is a file that the run did not write.
+            OSError: The file cannot be written. An existing file is unchanged.
+            KeyboardInterrupt: Ctrl-C was pressed during writing. An existing file is unchanged.
         """
         path = Path(path)
-        if not self._inside(path):
+        if not self._is_inside(path):
             raise UserError(f"{path}: is not below the folder of the run, and no checkpoint is written there")
-        self._open(path.parent)
+        self._create_folder(path.parent)
         try:
             with atomic.replacing(path, sync=True) as draft, draft.open("wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError, KeyboardInterrupt) as error:
-            # torch's writer puts its own words ("unexpected pos") in the place of what the disk, or Ctrl-C, said
+            # torch's writer replaces the error of the disk or of Ctrl-C by its own message ("unexpected pos")
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
                 cause = cause.__context__
@@ -74,33 +74,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, with the paths in it recomputed from where its folder lies now."""
+        """Read a checkpoint and recompute its stored paths for the current location of its folder."""
         if not Path(path).is_file():
             raise UserError(f"{path}: there is no such checkpoint; {COPY}")
         verify_checkpoint(Path(path))
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
-        except Exception as error:  # the unpickler raises whatever a strange byte leads to
+        except Exception as error:  # an invalid byte can make the unpickler raise any exception
             raise UserError(f"{path}: cannot be read as a checkpoint; {COPY}") from error
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("callbacks", {}), dict):
             raise UserError(f"{path}: is a checkpoint of something else; {COPY}")
-        relocate(checkpoint, Path(path).parent)
+        relocate_paths(checkpoint, Path(path).parent)
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint that a better one replaces; any other file or folder stays."""
+        """Remove a checkpoint that a better one replaces. Other files and folders are not removed."""
         path = Path(path)
-        if not self._inside(path) or (os.path.lexists(path) and not atomic.remove(path)):
+        if not self._is_inside(path) or (os.path.lexists(path) and not atomic.remove(path)):
             log.warning("%s: was not written by this run and is not removed", path)
 
-    def _inside(self, path: Path) -> bool:
+    def _is_inside(self, path: Path) -> bool:
+        """Return whether a path is below one of the folders."""
         full = Path(os.path.abspath(path))  # noqa: PTH100
         return any(full.is_relative_to(folder) for folder in self.folders)
 
-    def _open(self, folder: Path) -> None:
-        """Create the folder of a checkpoint, and those above it up to the run's."""
+    def _create_folder(self, folder: Path) -> None:
+        """Create the folder of a checkpoint and its parents up to the run's folder."""
         full = Path(os.path.abspath(folder))  # noqa: PTH100
-        root = next(one for one in self.folders if full.is_relative_to(one))
+        root = next(parent for parent in self.folders if full.is_relative_to(parent))
         if not root.is_dir():
             ownership.open_folder(root)
         for parent in [*reversed(full.parents), full]:
@@ -109,17 +110,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 @contextmanager
-def restoring(folder: Path) -> Iterator[None]:
-    """Turn what Lightning raises while it restores a run from a checkpoint into one sentence.
+def explain_restore_errors(folder: Path) -> Iterator[None]:
+    """Replace errors that Lightning raises while it restores a run by one message.
 
-    Values of other types than Lightning's, or tensors of another network than the config describes, lead to errors of
-    many kinds. Errors from anywhere else pass.
+    Values of unexpected types, or tensors of another network than the configured one, cause many kinds of errors.
+    Errors from other code are not changed.
 
     Args:
         folder: The run's folder.
 
     Raises:
-        UserError: The state in a checkpoint does not fit the run.
+        UserError: The state in a checkpoint does not match the run.
     """
     try:
         yield
@@ -137,22 +138,22 @@ def restoring(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
+def relocate_paths(checkpoint: dict[str, Any], folder: Path) -> None:
     """Recompute the paths that callbacks stored in a checkpoint, in place.
 
-    A run folder may have been moved or may come from somebody else, so that a stored path leads anywhere. Of each path
-    only the part below the stored folder of checkpoints is kept.
+    A run folder may have been moved or may come from another user, so a stored path can lead to any location. Only the
+    components below the stored folder of checkpoints are kept.
 
     Args:
-        checkpoint: As Lightning wrote it.
-        folder: The folder in which it lies now.
+        checkpoint: Checkpoint as written by Lightning.
+        folder: Current folder of the checkpoint.
     """
     for state in checkpoint.get("callbacks", {}).values():
         if not isinstance(state, dict) or not {"dirpath", *PATHS} & set(state):
             continue
         stored = str(state.get("dirpath") or "")
 
-        def moved(path: Any, stored: str = stored) -> str:
+        def new_path(path: Any, stored: str = stored) -> str:
             if not isinstance(path, str) or not path:
                 return ""
             inner = PurePosixPath(path)
@@ -161,16 +162,16 @@ def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
 
         for key in PATHS:
             if key in state:
-                state[key] = moved(state[key])
+                state[key] = new_path(state[key])
         if isinstance(state.get("best_k_models"), dict):
-            state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+            state["best_k_models"] = {new_path(path): score for path, score in state["best_k_models"].items()}
         if "dirpath" in state:
             state["dirpath"] = str(folder)
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of every global generator of random numbers, as tensors and plain values."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # what others may draw from
+    """Return the state of every global random number generator, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # other libraries may use it
     version, internal, following = random.getstate()
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(internal), following]}
     state["numpy"] = [kind, [int(key) for key in keys], position, has_gauss, gauss]
@@ -180,7 +181,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Set every global generator to a state that `random_state` returned."""
+    """Set every global random number generator to a state that `random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     version, internal, following = state["python"]
     random.setstate((version, tuple(internal), following))

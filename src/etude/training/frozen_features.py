@@ -1,4 +1,4 @@
-"""Decision whether the output of frozen layers can be cached."""
+"""Decision whether the outputs of frozen layers can be cached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from etude.embeddings.cache import EmbeddingCache, forward_to_split
 from etude.errors import UserError
-from etude.training.transfer import levels
+from etude.training.transfer import layer_indices
 
 if TYPE_CHECKING:
     from etude.data.datamodule import MusicData
@@ -21,70 +21,68 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def frozen_cache(learner: Learner, data: MusicData, folder: Path) -> EmbeddingCache | None:
-    """The cache of a run; none where it is not wanted, or would change what is learned.
+def build_frozen_cache(learner: Learner, data: MusicData, folder: Path) -> EmbeddingCache | None:
+    """Return the cache of frozen-layer outputs, or None if it is disabled or would change the training.
 
     Args:
-        learner: Before its first step.
-        data: What it will be trained on and judged on.
-        folder: Of the run; the cache is on its disk.
+        learner: The network before its first step.
+        data: Data for training and evaluation.
+        folder: The run's folder. The cache is written to its disk.
 
     Raises:
-        UserError: `transfer.cache` is true, and it would change what is learned, or there is no room for it.
+        UserError: `transfer.cache` is true, but the cache would change the training or there is too little disk space.
     """
     transfer = learner.transfer
-    if transfer is None or not transfer.cache or (transfer.cache == "auto" and not transfer.lasting):
+    if transfer is None or not transfer.cache or (transfer.cache == "auto" and not transfer.freezes_permanently):
         return None
-    layers = levels(learner.backbone)[-1] + 1
-    frozen = transfer.frozen(layers)
-    place = learner.backbone.steps - (layers - frozen)
+    layers = layer_indices(learner.backbone)[-1] + 1
+    frozen = transfer.frozen_layers(layers)
+    split_step = learner.backbone.steps - (layers - frozen)
     reason = why_not_cacheable(learner, data, frozen, layers)
     if reason is None:
-        size, same = trial(learner, data, place)
+        size, same = measure_frozen_output(learner, data, split_step)
         free = shutil.disk_usage(folder).free
         if not same:
-            reason = f"{type(learner.backbone).__name__} is random before what learns; set its dropouts to 0"
+            reason = f"{type(learner.backbone).__name__} is random in its frozen layers; set its dropouts to 0"
         elif size > free:
-            reason = f"it takes about {size / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left"
+            reason = f"it requires about {size / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB of free space"
         else:
             clips = len(data.pack.lengths)
-            log.info("transfer: what leaves the frozen layers is kept: %d clips, about %.0f MB", clips, size / 1e6)
-            return EmbeddingCache(learner.backbone, place, folder)
+            log.info("transfer: frozen-layer outputs are cached: %d clips, about %.0f MB", clips, size / 1e6)
+            return EmbeddingCache(learner.backbone, split_step, folder)
     if transfer.cache == "auto":
-        log.info("transfer: frozen layers are run anew in every epoch: %s", reason)
+        log.info("transfer: frozen layers are recomputed in every epoch: %s", reason)
         return None
     raise UserError(f"transfer.cache=true: {reason}")
 
 
 def why_not_cacheable(learner: Learner, data: MusicData, frozen: int, layers: int) -> str | None:
-    """Why what leaves the frozen layers is not the same in every epoch, and what to change; none when it is."""
+    """Return why frozen-layer outputs differ between epochs and how to change it, or None if they are equal."""
     transfer, net = learner.transfer, learner.backbone
     assert transfer is not None
     if not frozen:
-        return (
-            f"transfer.train={transfer.train} keeps none of the {layers} layers frozen; probe does, or a lower last_k"
-        )
+        return f"transfer.train={transfer.train} keeps none of the {layers} layers frozen; use probe or a lower last_k"
     if not net.splittable and frozen < layers:
-        return f"{type(net).__name__} cannot be cut; what it says in the end can be kept, with transfer=probe"
+        return f"{type(net).__name__} cannot be split between layers; transfer=probe can cache its final embedding"
     if data.overfit:
-        return "data.overfit learns a few clips by heart; set it to null"
-    changing = ["augment=none"] if learner.augment is not None else []
-    changing += ["data.crop=null"] if data.crop is not None else []
-    return f"training hears other frames in every epoch; set {' and '.join(changing)}" if changing else None
+        return "data.overfit memorises a few clips; set it to null"
+    options = ["augment=none"] if learner.augment is not None else []
+    options += ["data.crop=null"] if data.crop is not None else []
+    return f"training uses different frames in every epoch; set {' and '.join(options)}" if options else None
 
 
-def trial(learner: Learner, data: MusicData, place: int) -> tuple[float, bool]:
-    """Send one clip through the frozen layers, as if in training and as if in evaluation.
+def measure_frozen_output(learner: Learner, data: MusicData, split_step: int) -> tuple[float, bool]:
+    """Run the frozen layers on one clip in training mode and in evaluation mode.
 
     Returns:
-        Bytes that all clips will take, about; and whether both gave the same.
+        Approximate size of the outputs for all clips, in bytes; and whether both modes have equal outputs.
     """
     row = int(data.rows("train")[0])
     clip = torch.tensor(data.pack.clip(row)[:, data.feature.columns])[None]
     x = learner.standardiser(clip, torch.tensor([clip.shape[1]]))
     with torch.random.fork_rng():
-        values, _ = forward_to_split(learner.train().backbone, place, x)
-        judged, _ = forward_to_split(learner.eval().backbone, place, x)
+        train_output, _ = forward_to_split(learner.train().backbone, split_step, x)
+        eval_output, _ = forward_to_split(learner.eval().backbone, split_step, x)
     learner.train()
-    share = data.pack.lengths.sum() / clip.shape[1]  # of all frames to this clip's
-    return values.nbytes * float(share), torch.equal(values, judged)
+    ratio = data.pack.lengths.sum() / clip.shape[1]  # of all frames to this clip's frames
+    return train_output.nbytes * float(ratio), torch.equal(train_output, eval_output)

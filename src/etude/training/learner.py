@@ -1,7 +1,8 @@
-"""The LightningModule of all experiments.
+"""LightningModule of all experiments.
 
-A metric of a whole part is not the mean of its batches' metrics (Spearman's rho over batches of 8 reads as .6 where .53
-is true), so batches and devices only add rows here. A clip that several devices saw is kept once.
+A metric of a split is not the mean of its batches' metrics. For example, Spearman's rho averages .6 over batches of 8
+where the true value is .53. Therefore batches and devices only add rows to a table. A clip that several devices
+processed is kept once.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from etude.evaluation.metrics import PRIMARY, classification, regression
 from etude.tasks.task import Task
 from etude.training.checkpointing import random_state, restore_random_state
 from etude.training.optimiser import Optimiser
-from etude.training.transfer import Transfer, depths, levels
+from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 
 
-class Collected(Metric):
-    """Rows of outputs, gathered over batches and devices.
+class PredictionCollector(Metric):
+    """Metric that collects rows of outputs over batches and devices.
 
     Args:
         names: Names of the targets.
@@ -47,7 +48,7 @@ class Collected(Metric):
             getattr(self, f"column{i}").append(column.detach())
 
     def compute(self) -> dict[str, Tensor]:
-        """All rows in the order of the table, on the CPU: `row`, `z`, `out.<target>`, `y.<target>`."""
+        """Return all rows in table order, on the CPU, with keys `row`, `z`, `out.<target>` and `y.<target>`."""
         table = {}
         for i, key in enumerate(self.keys):
             column = getattr(self, f"column{i}")
@@ -58,7 +59,9 @@ class Collected(Metric):
 
 
 class Standardiser(nn.Module):
-    """Each bin to mean 0 and deviation 1 over the training part; then padding, and only then, becomes 0.
+    """Standardisation of each bin to mean 0 and standard deviation 1 over the training split.
+
+    Padding is set to 0 after the standardisation.
 
     Args:
         mean: Mean of each bin (F,).
@@ -74,22 +77,30 @@ class Standardiser(nn.Module):
         self.register_buffer("std", std.clone())
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Raw frames (B, T, F) and valid frames (B,) to standardised frames (B, T, F), float32."""
+        """Standardise raw frames.
+
+        Args:
+            x: Raw frames (B, T, F).
+            lengths: Valid frames (B,).
+
+        Returns:
+            Standardised frames (B, T, F), float32.
+        """
         return (x.float() - self.mean) / self.std * valid(lengths, x.shape[1])[..., None]
 
 
 class Learner(LightningModule):
-    """Standardiser, backbone and task, and how they are trained and judged.
+    """Standardiser, backbone and task with their training and evaluation.
 
     Args:
-        standardiser: Statistics of the training part.
-        backbone: Frames to embedding.
-        task: Embedding to outputs, losses and predictions.
-        optimiser: Makes the optimiser and its schedule.
-        augment: Applied to standardised training frames; none leaves them.
-        recipe: Plain values kept in every checkpoint, from which the network can be built again.
-        decibel: What one dB more adds to each bin of raw frames (F,), for the augmentation; none says 1.
-        transfer: Learning rate of each backbone layer and epoch; None trains all layers alike.
+        standardiser: Statistics of the training split.
+        backbone: Network from frames to an embedding.
+        task: Module from an embedding to outputs, losses and predictions.
+        optimiser: Factory of the optimiser and its schedule.
+        augment: Augmentation of standardised training frames; None disables it.
+        recipe: Plain values from which the network can be rebuilt. They are stored in every checkpoint.
+        decibel: Change of each bin of raw frames per dB of gain (F,), for the augmentation. None means 1.
+        transfer: Learning rate of each backbone layer and epoch. None trains all layers at one rate.
     """
 
     decibel: Tensor
@@ -109,51 +120,71 @@ class Learner(LightningModule):
         self.register_buffer("decibel", torch.ones_like(standardiser.mean) if decibel is None else decibel, False)
         self.standardiser, self.backbone, self.task, self.augment = standardiser, backbone, task, augment
         self.optimiser, self.recipe = optimiser or Optimiser(), recipe or {}
-        self.collected = Collected(list(task.targets))
+        self.collected = PredictionCollector(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
         self.transfer = transfer
         self.cache: EmbeddingCache | None = None
         self.random: dict[str, Any] | None = None
         self.axes = {name: p.ndim for name, p in self.named_parameters()}  # a shard of a matrix is a vector
-        self.losses: Tensor | None = None  # of the last step: the balanced one and each target's (1 + K,)
+        self.losses: Tensor | None = None  # of the last step: the weighted loss and each target's loss (1 + K,)
 
     def train(self, mode: bool = True) -> Learner:
-        """As in torch; layers that do not learn now stay in evaluation, so that their batch norms do not drift."""
+        """Set the training mode. Layers that are frozen in this epoch stay in evaluation mode.
+
+        Otherwise the running statistics of their batch norms would change.
+        """
         super().train(mode)
         if mode and self.transfer is not None:
-            depth_of = levels(self.backbone)
-            for depth, layer in zip(depth_of, self.backbone.layers(), strict=True):
-                if not self.transfer.multiplier(depth, depth_of[-1] + 1, self.current_epoch):
+            indices = layer_indices(self.backbone)
+            for index, layer in zip(indices, self.backbone.layers(), strict=True):
+                if not self.transfer.multiplier(index, indices[-1] + 1, self.current_epoch):
                     layer.eval()
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Wake the layers that learn from this epoch on."""
+        """Set layers that are unfrozen in this epoch to training mode."""
         if self.transfer is not None:
             self.train()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Raw frames (B, T, F) and lengths (B,) to the embedding (B, D) and outputs (B, K) by target."""
+        """Compute the embedding and the outputs of clips.
+
+        Args:
+            x: Raw frames (B, T, F).
+            lengths: Valid frames (B,).
+
+        Returns:
+            Embeddings (B, D), and outputs (B, K) by target.
+        """
         z = self.backbone(self.standardiser(x, lengths), lengths)
         return z, self.task(z)
 
     def use_cache(self, cache: EmbeddingCache | None) -> None:
-        """Set the cache from which frozen layers are read; None runs all layers for every batch and frees the disk."""
+        """Set the cache of frozen-layer outputs. None runs all layers on every batch and frees the disk space."""
         self.cache = cache
 
     def embed(self, x: Tensor, lengths: Tensor, row: Tensor) -> Tensor:
-        """Standardised frames (B, T, F) of clips, known by `row`, to embeddings (B, D), past layers that ran before."""
+        """Compute embeddings, with the outputs of frozen layers from the cache if there is one.
+
+        Args:
+            x: Standardised frames (B, T, F).
+            lengths: Valid frames (B,).
+            row: Rows of the clips, which are the keys of the cache (B,).
+
+        Returns:
+            Embeddings (B, D).
+        """
         return self.backbone(x, lengths) if self.cache is None else self.cache.embed(x, lengths, row)
 
-    def without_noise(self) -> None:
-        """Switch off every dropout, for learning a few clips by heart."""
+    def disable_dropout(self) -> None:
+        """Disable every dropout, for overfitting a few clips."""
         for module in self.modules():
             for probability in ("p", "drop_prob"):  # torch's dropouts and timm's DropPath
                 if isinstance(getattr(module, probability, None), float):
                     setattr(module, probability, 0.0)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of a batch of crops."""
+        """Compute the loss of a batch of crops."""
         x, lengths, mixture = self.standardiser(batch.x, batch.lengths), batch.lengths, None
         if self.augment is not None:
             x, lengths, mixture = self.augment(x, lengths, self.decibel / self.standardiser.std)
@@ -174,13 +205,13 @@ class Learner(LightningModule):
         return objective
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Let the weighting look at the gradients of the whole step."""
+        """Pass the accumulated gradients of the step to the weighting."""
         self.task.weighting.before_step()
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """As Lightning does; where the weights lie in shards, by the norm over all of them."""
+        """Clip gradients as in Lightning. For sharded weights the norm is computed over all shards."""
         sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
         if sharded is None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -188,78 +219,78 @@ class Learner(LightningModule):
             sharded(gradient_clip_val)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Add a batch of whole clips to what is measured at the end."""
+        """Collect the outputs of a batch of complete clips."""
         self._collect(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Losses and scores of the whole validation part."""
-        self.log_dict(self.judge(self._gather()), rank_zero_only=False, sync_dist=False)
+        """Log losses and scores of the validation split."""
+        self.log_dict(self.compute_scores(self._gather()), rank_zero_only=False, sync_dist=False)
 
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate that the epoch ended with; of several groups of weights that of each."""
+        """Log the final learning rate of the epoch, for each parameter group if there are several."""
         groups = self.trainer.optimizers[0].param_groups
-        self.log("lr", groups[0]["lr"])  # what learns fastest
-        # weights that are decayed and those that are not come in twos of one rate
-        for place, group in enumerate([group for group in groups if group["weight_decay"]][1:], 1):
-            self.log(f"lr/{place}", group["lr"])
+        self.log("lr", groups[0]["lr"])  # the highest rate
+        # groups with and without weight decay come in pairs of equal rate
+        for index, group in enumerate([group for group in groups if group["weight_decay"]][1:], 1):
+            self.log(f"lr/{index}", group["lr"])
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Add a batch of whole clips to the table of predictions."""
+        """Add a batch of complete clips to the table of predictions."""
         if index == 0 and dataloader_idx > 0:
             self.tables[dataloader_idx - 1] = self._gather()
         self._collect(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Keep the last table; `tables` then holds one for each data loader."""
+        """Store the last table. `tables` then has one table per data loader."""
         self.tables[len(self.tables)] = self._gather()
 
-    def judge(self, table: dict[str, Tensor]) -> dict[str, float]:
-        """Scores of a whole part.
+    def compute_scores(self, table: dict[str, Tensor]) -> dict[str, float]:
+        """Compute losses and scores of a split.
 
         Args:
-            table: What `Collected.compute` returns.
+            table: Table as returned by `PredictionCollector.compute`.
 
         Returns:
-            `val/loss`, each target's loss and its leading score, and `val/score`, the mean of the leading scores.
+            `val/loss`, each target's loss and primary score, and `val/score`, the mean of the primary scores.
         """
         y = {name: table[f"y.{name}"] for name in self.task.targets}
         out = {name: table[f"out.{name}"] for name in self.task.targets}
         with torch.no_grad():  # on this device, because a weighting may have parameters
-            here = [{name: value.to(self.device) for name, value in side.items()} for side in (out, y)]
-            loss, each = self.task.loss(here[0], here[1])
-        logs, leading = {"val/loss": float(loss)}, []
+            outputs, targets = ({name: value.to(self.device) for name, value in side.items()} for side in (out, y))
+            loss, each = self.task.loss(outputs, targets)
+        logs, primary = {"val/loss": float(loss)}, []
         for name, target in self.task.targets.items():
-            score = leading_score(target.kind, target.predict(out[name]), y[name], target.has_label(y[name]))
+            score = primary_score(target.kind, target.predict(out[name]), y[name], target.has_label(y[name]))
             logs |= {f"val/{name}/loss": float(each[name]), f"val/{name}/{PRIMARY[target.kind]}": score}
-            leading.append(score)
-        return {**logs, "val/score": sum(leading) / len(leading)}
+            primary.append(score)
+        return {**logs, "val/score": sum(primary) / len(primary)}
 
     def configure_optimizers(self) -> Any:
-        """Optimiser and schedule over all steps of the run."""
+        """Return the optimiser and its schedule over all steps of the run."""
         steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
         if self.transfer is None:
             return self.optimiser.configure(self, steps)
-        table, depth = self.transfer, depths(self.backbone)
-        layers = levels(self.backbone)[-1] + 1
+        transfer, layer_of = self.transfer, parameter_layer_index(self.backbone)
+        layers = layer_indices(self.backbone)[-1] + 1
 
-        def multiplier(name: str, done: float) -> float:
+        def multiplier(name: str, progress: float) -> float:
             if not name.startswith("backbone."):
                 return 1.0
-            return table.multiplier(depth[name.removeprefix("backbone.")], layers, int(done * epochs + 1e-6))
+            return transfer.multiplier(layer_of[name.removeprefix("backbone.")], layers, int(progress * epochs + 1e-6))
 
         return self.optimiser.configure(self, steps, multiplier)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the recipe beside the weights, and where the random numbers are."""
+        """Add the recipe and the state of the random number generators to a checkpoint."""
         checkpoint["etude"] = self.recipe
         checkpoint["random"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the random numbers were, for a training that goes on."""
+        """Store the state of the random number generators for a training that is resumed."""
         self.random = checkpoint.get("random")
 
     def on_train_start(self) -> None:
-        """Go on with the random numbers where the checkpoint was written, so that an interruption changes nothing."""
+        """Restore the random number generators, so that an interruption does not change the results."""
         if self.random is not None:
             restore_random_state(self.random)
             self.random = None
@@ -267,7 +298,7 @@ class Learner(LightningModule):
     def _collect(self, batch: Batch) -> None:
         z = self.embed(self.standardiser(batch.x, batch.lengths), batch.lengths, batch.row)
         out = self.task(z)
-        if batch.crops > 1:  # what several crops of a clip say, on average
+        if batch.crops > 1:  # the mean over the crops of a clip
             z, out = (
                 z.unflatten(0, (-1, batch.crops)).mean(1),
                 {name: value.unflatten(0, (-1, batch.crops)).mean(1) for name, value in out.items()},
@@ -284,21 +315,26 @@ class Learner(LightningModule):
         }
 
 
-def leading_score(kind: str, predicted: Tensor, y: Tensor, known: Tensor) -> float:
-    """Macro-F1 of a label, Spearman's rho of a scalar; 0 where there is nothing to rank or fewer than two clips.
+def primary_score(kind: str, predicted: Tensor, y: Tensor, known: Tensor) -> float:
+    """Return macro-F1 of a label or Spearman's rho of a scalar. Undefined scores are 0.
 
     Args:
         kind: `label` or `scalar`.
         predicted: Probabilities (B, K) or values (B,).
         y: True values (B,).
-        known: Which of them are there (B,).
+        known: Mask of clips that have a true value (B,), bool.
+
+    Returns:
+        The score, which is 0 for fewer than two clips or constant values.
     """
     import numpy as np
 
-    true, said = y[known].numpy(), predicted[known].numpy()
+    true, pred = y[known].numpy(), predicted[known].numpy()
     if len(true) < 2:
         return 0.0
-    one = np.ones((1, len(true)))
-    label = kind == "label"
-    scores = classification(true, said.argmax(1), said.shape[1], one) if label else regression(true, said, one)
+    weights = np.ones((1, len(true)))
+    if kind == "label":
+        scores = classification(true, pred.argmax(1), pred.shape[1], weights)
+    else:
+        scores = regression(true, pred, weights)
     return float(np.nan_to_num(scores[PRIMARY[kind]][0]))

@@ -12,14 +12,14 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Makes the optimiser of a module and the course of its learning rate.
+    """Factory of an optimiser and its learning-rate schedule.
 
     Args:
         kind: `adamw` (Loshchilov & Hutter, 2019) or `adam` (Kingma & Ba, 2015).
         lr: Highest learning rate.
-        weight_decay: Decay of matrices and filters; biases, norms and single vectors are never decayed.
-        warmup: Share of all steps over which the rate rises from 0.
-        schedule: `cosine`, reaching 0 as the last step ends, or `none`.
+        weight_decay: Weight decay of matrices and filters. Biases, norms and single vectors are not decayed.
+        warmup: Fraction of all steps over which the rate increases from 0.
+        schedule: `cosine`, which reaches 0 after the last step, or `none`.
     """
 
     kind: str = "adamw"
@@ -39,46 +39,48 @@ class Optimiser:
     def configure(
         self, module: nn.Module, steps: int, multiplier: Callable[[str, float], float] | None = None
     ) -> dict[str, Any]:
-        """What Lightning's `configure_optimizers` returns.
+        """Create the optimiser and the schedule.
 
         Args:
-            module: Its parameters that require a gradient are trained.
-            steps: Steps of the whole run. The rate changes after each step, not after each epoch.
-            multiplier: Of a parameter's rate, by its name and the share of all steps that are done, in [0, 1). None
-                trains all at one rate.
+            module: Module whose parameters that require a gradient are trained.
+            steps: Total number of steps. The rate changes after each step, not after each epoch.
+            multiplier: Function from the name of a parameter and the fraction of completed steps, in [0, 1), to the
+                multiplier of its rate. None trains all parameters at one rate.
+
+        Returns:
+            Return value of Lightning's `configure_optimizers`.
         """
         import torch
         from torch.optim.lr_scheduler import LambdaLR
 
-        share = multiplier or (lambda name, done: 1.0)
-        # parameters share a group when their rates are alike all along and both are decayed, or not
+        factor = multiplier or (lambda name, progress: 1.0)
+        # parameters share a group if their rates are equal at all steps and both are decayed, or both are not
         groups: dict[tuple[Any, ...], list[str]] = {}
-        free = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        axes = getattr(module, "axes", {})  # of weights before they were put into shards
-        for name, p in free.items():
-            decayed = axes.get(name, p.ndim) > 1 and "weight" in name.rpartition(".")[2]  # no token, no code
-            course = tuple(share(name, step / steps) for step in range(0, steps, max(1, steps // 1000)))
-            groups.setdefault((decayed, course), []).append(name)
-        order = sorted(
-            groups.items(), key=lambda group: (-group[0][1][0], not group[0][0])
-        )  # what learns most is first
-        maker = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
-        optimiser = maker(
+        trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        axes = getattr(module, "axes", {})  # number of axes of weights before sharding
+        for name, p in trainable.items():
+            decayed = axes.get(name, p.ndim) > 1 and "weight" in name.rpartition(".")[2]  # not tokens nor positions
+            factors = tuple(factor(name, step / steps) for step in range(0, steps, max(1, steps // 1000)))
+            groups.setdefault((decayed, factors), []).append(name)
+        # the group with the highest rate is first
+        order = sorted(groups.items(), key=lambda group: (-group[0][1][0], not group[0][0]))
+        optimiser_class = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
+        optimiser = optimiser_class(
             [
-                {"params": [free[name] for name in names], "weight_decay": self.weight_decay if decayed else 0.0}
+                {"params": [trainable[name] for name in names], "weight_decay": self.weight_decay if decayed else 0.0}
                 for (decayed, _), names in order
             ],
             lr=self.lr,
         )
         rates: list[Callable[[int], float]] = [
-            lambda step, name=names[0]: self.factor(step, steps) * share(name, min(step, steps - 1) / steps)  # type: ignore[misc]
+            lambda step, name=names[0]: self.factor(step, steps) * factor(name, min(step, steps - 1) / steps)  # type: ignore[misc]
             for _, names in order
         ]
         schedule = LambdaLR(optimiser, rates)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def factor(self, step: int, steps: int) -> float:
-        """Share of the highest rate at a step, in [0, 1]."""
+        """Return the rate at a step as a fraction of the highest rate, in [0, 1]."""
         warm = round(self.warmup * steps)
         if step < warm:
             return (step + 1) / (warm + 1)

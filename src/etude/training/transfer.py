@@ -1,7 +1,7 @@
 """Initialisation from another run, and freezing of layers.
 
-The table holds a multiplier of the learning rate for each layer and epoch. So what is frozen needs no callback that an
-interruption could forget: it follows from the config and the step alone, on every device.
+The learning rate of each layer and epoch has a multiplier, which is 0 for a frozen layer. It depends only on the config
+and the step, so freezing needs no callback whose state an interruption could lose, and is equal on every device.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from etude.files.safe_read import read_checkpoint
 from etude.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
-WAYS = ("full", "probe", "last_k", "gradual")
+MODES = ("full", "probe", "last_k", "gradual")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Where a backbone's weights come from, and which of them go on learning.
+    """Initialisation of a backbone and choice of its trained layers.
 
     Args:
-        init_from: A run folder, or a checkpoint; none keeps the weights that the backbone brings (`backbone.weights`).
-        train: `full`, everything; `probe`, the heads alone; `last_k`, the heads and the backbone's last layers; or
-            `gradual`, the heads first and then, epoch by epoch, one layer more from the last to the first (Howard &
-            Ruder, 2018, "Universal language model fine-tuning").
-        last_k: How many layers `last_k` trains.
-        unfreeze_every: Epochs from one layer to the next in `gradual`.
-        layer_decay: Each layer's learning rate as a share of the next one's (Clark et al., 2020, "ELECTRA").
-        cache: Whether what leaves the layers that never learn is kept on disk, so that they run once for each clip and
-            not once an epoch: `true`, `false`, or `auto`, where that changes nothing.
+        init_from: A run folder or a checkpoint. None keeps the pretrained weights of `backbone.weights`.
+        train: `full` trains all layers. `probe` trains the heads only. `last_k` trains the heads and the last layers of
+            the backbone. `gradual` trains the heads first and then unfreezes layers from the last to the first (Howard
+            & Ruder, 2018, "Universal language model fine-tuning").
+        last_k: Number of layers that `last_k` trains.
+        unfreeze_every: Number of epochs between two layers in `gradual`.
+        layer_decay: Ratio of a layer's learning rate to that of the next layer (Clark et al., 2020, "ELECTRA").
+        cache: Whether the outputs of frozen layers are cached on disk, so that these layers run once per clip instead
+            of once per epoch. `auto` enables the cache if it does not change the results.
     """
 
     init_from: str | None = None
@@ -46,8 +46,8 @@ class Transfer:
     cache: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        if self.train not in WAYS:
-            raise ValueError(f"transfer.train must be one of {', '.join(WAYS)}, got {self.train!r}")
+        if self.train not in MODES:
+            raise ValueError(f"transfer.train must be one of {', '.join(MODES)}, got {self.train!r}")
         for name, value in (("last_k", self.last_k), ("unfreeze_every", self.unfreeze_every)):
             if value < 1:
                 raise ValueError(f"transfer.{name} must be at least 1, got {value}")
@@ -57,33 +57,33 @@ class Transfer:
             raise ValueError(f"transfer.cache must be true, false or auto, got {self.cache!r}")
 
     def multiplier(self, layer: int, layers: int, epoch: int) -> float:
-        """Multiplier of the learning rate.
+        """Return the multiplier of the learning rate of a layer.
 
         Args:
             layer: Layer of the backbone, 0 at its input.
-            layers: How many it has.
+            layers: Number of layers of the backbone.
             epoch: Epoch of training, from 0.
 
         Returns:
-            0 for a layer that is frozen; that of a head is 1.
+            A multiplier in [0, 1], which is 0 for a frozen layer. The multiplier of a head is 1.
         """
-        height = layers - layer  # 1 is the last layer
-        first = {
+        distance = layers - layer  # from the output; 1 is the last layer
+        first_epochs = {
             "full": 0,
             "probe": None,
-            "last_k": 0 if height <= self.last_k else None,
-            "gradual": height * self.unfreeze_every,
+            "last_k": 0 if distance <= self.last_k else None,
+            "gradual": distance * self.unfreeze_every,
         }
-        begins = first[self.train]
-        return self.layer_decay**height if begins is not None and epoch >= begins else 0.0
+        first_epoch = first_epochs[self.train]
+        return self.layer_decay**distance if first_epoch is not None and epoch >= first_epoch else 0.0
 
     @property
-    def lasting(self) -> bool:
-        """Whether what is frozen is frozen for good."""
+    def freezes_permanently(self) -> bool:
+        """Whether frozen layers stay frozen in all epochs."""
         return self.train in ("probe", "last_k")
 
-    def frozen(self, layers: int) -> int:
-        """How many layers at the input never learn."""
+    def frozen_layers(self, layers: int) -> int:
+        """Return the number of layers at the input that are frozen in all epochs."""
         return {"probe": layers, "last_k": max(0, layers - self.last_k)}.get(self.train, 0)
 
     def apply(
@@ -93,97 +93,105 @@ class Transfer:
         front: dict[str, object] | None = None,
         copy: bool = True,
     ) -> None:
-        """Copy weights of the source run, and freeze the layers that never learn.
+        """Copy weights of the source run, and freeze layers.
 
         Args:
             backbone: Backbone of the new network.
             standardiser: Standardisation of its frames, which is copied as well.
             front: Values of the front end of its frames.
-            copy: Whether to copy; a run that is resumed has its weights already.
+            copy: Whether to copy weights. A resumed run already has its weights.
 
         Raises:
-            UserError: There is no checkpoint there, not one tensor agrees, its network heard other frames, or a layer
-                would be frozen that was not copied whole.
+            UserError: The checkpoint does not exist, none of its tensors matches, it was trained on other frames, or a
+                frozen layer would have weights that were not copied.
         """
         if self.init_from is None and getattr(backbone, "weights", None) is None:
             raise UserError(
-                "transfer: there is nothing to transfer; give transfer.init_from, a run folder or a checkpoint, or "
-                "backbone.weights"
+                "transfer: there is nothing to transfer; set transfer.init_from to a run folder or a checkpoint, or "
+                "set backbone.weights"
             )
-        layers = levels(backbone)[-1] + 1
-        frozen = self.frozen(layers)
+        layers = layer_indices(backbone)[-1] + 1
+        frozen = self.frozen_layers(layers)
+        layer_of = parameter_layer_index(backbone)
         if self.init_from is not None and copy:
-            missing = self._copy(backbone, standardiser, Path(self.init_from), front)
-            never = sorted(name for name in missing if depths(backbone).get(name, layers) < frozen)
-            if never:
+            missing = self._copy_weights(backbone, standardiser, Path(self.init_from), front)
+            untrained = sorted(name for name in missing if layer_of.get(name, layers) < frozen)
+            if untrained:
                 raise UserError(
-                    f"transfer.init_from: {self.init_from} has no weights that fit {', '.join(never[:4])}, which "
-                    f"transfer.train={self.train} would freeze as they are; make the backbones alike, or train=full"
+                    f"transfer.init_from: {self.init_from} has no weights that match {', '.join(untrained[:4])}, which "
+                    f"transfer.train={self.train} would freeze at random values; use the same backbone in both runs, "
+                    "or transfer.train=full"
                 )
-        for name, depth in depths(backbone).items():
-            if depth < frozen:
+        for name, index in layer_of.items():
+            if index < frozen:
                 backbone.get_parameter(name).requires_grad_(False)
         if self.train != "full" or self.layer_decay < 1:
-            log.info("transfer: %d of the backbone's %d layers learn", layers - frozen, layers)
+            log.info("transfer: %d of the backbone's %d layers are trained", layers - frozen, layers)
 
-    def _copy(
+    def _copy_weights(
         self, backbone: Backbone, standardiser: nn.Module, path: Path, front: dict[str, object] | None
     ) -> set[str]:
-        """Every tensor of the backbone whose name and shape agree, and the standardisation; returns what is left."""
+        """Copy the standardisation and all tensors of the backbone whose names and shapes match.
+
+        Returns:
+            Names of the backbone's tensors that were not copied.
+        """
         path = RunFolder(path).best_path if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"transfer.init_from: {path} does not exist")
         stored = read_checkpoint(path)
-        _same_frames(stored["etude"], front, path)
-        every = stored["state_dict"]
-        theirs = {k.removeprefix("backbone."): v for k, v in every.items() if k.startswith("backbone.")}
-        ours = backbone.state_dict()
-        same = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
-        if not same:
+        _check_front_end(stored["etude"], front, path)
+        state = stored["state_dict"]
+        source = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+        own = backbone.state_dict()
+        matching = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
+        if not matching:
             raise UserError(
                 f"transfer.init_from: no tensor of {path} fits the backbone; is it of another kind or size?"
             )
-        backbone.load_state_dict(same, strict=False)
-        log.info("transfer: %d of %d backbone tensors copied from %s", len(same), len(ours), path)
-        known = {k.removeprefix("standardiser."): v for k, v in every.items() if k.startswith("standardiser.")}
+        backbone.load_state_dict(matching, strict=False)
+        log.info("transfer: %d of %d backbone tensors copied from %s", len(matching), len(own), path)
+        statistics = {k.removeprefix("standardiser."): v for k, v in state.items() if k.startswith("standardiser.")}
         mean = standardiser.get_buffer("mean")
-        if all(v.shape == mean.shape for v in known.values()):
-            standardiser.load_state_dict(known)  # frames on the scale that these weights know
-        left = {
-            "not in the source": set(ours) - set(theirs),
-            "of another shape": set(theirs) & set(ours) - set(same),
-            "not in this network": set(theirs) - set(ours),
+        if all(v.shape == mean.shape for v in statistics.values()):
+            standardiser.load_state_dict(statistics)  # the scale on which these weights were trained
+        skipped = {
+            "not in the source": set(own) - set(source),
+            "of another shape": set(source) & set(own) - set(matching),
+            "not in this network": set(source) - set(own),
         }
-        for title, keys in left.items():
+        for title, keys in skipped.items():
             if keys:
                 log.warning("transfer: %d tensors are %s: %s", len(keys), title, ", ".join(sorted(keys)[:8]))
-        return set(ours) - set(same)
+        return set(own) - set(matching)
 
 
-def levels(backbone: Backbone) -> list[int]:
-    """The depth of each of a backbone's layers, from 0; one of vectors alone, a final norm, belongs to the one before.
+def layer_indices(backbone: Backbone) -> list[int]:
+    """Return the index of each layer of a backbone, from 0.
+
+    A layer without matrices, such as a final norm, has the index of the layer before it.
 
     Args:
         backbone: Any backbone.
     """
-    depths: list[int] = []
-    for part in backbone.layers():
-        weighs = any(p.ndim > 1 for p in part.parameters())
-        depths.append(depths[-1] + weighs if depths else 0)
-    return depths
+    indices: list[int] = []
+    for layer in backbone.layers():
+        has_matrix = any(p.ndim > 1 for p in layer.parameters())
+        indices.append(indices[-1] + has_matrix if indices else 0)
+    return indices
 
 
-def depths(backbone: Backbone) -> dict[str, int]:
-    """The depth of each parameter of a backbone, by name; one that stands in no layer is as deep as the input."""
-    parts = zip(levels(backbone), backbone.layers(), strict=True)
-    layer = {id(p): depth for depth, part in parts for p in part.parameters()}
-    return {name: layer.get(id(p), 0) for name, p in backbone.named_parameters()}
+def parameter_layer_index(backbone: Backbone) -> dict[str, int]:
+    """Return the layer index of each parameter of a backbone by name. A parameter outside of all layers has index 0."""
+    layers = zip(layer_indices(backbone), backbone.layers(), strict=True)
+    index_of = {id(p): index for index, layer in layers for p in layer.parameters()}
+    return {name: index_of.get(id(p), 0) for name, p in backbone.named_parameters()}
 
 
-def _same_frames(recipe: dict[str, Any], front: dict[str, object] | None, path: Path) -> None:
-    """Refuse weights that know another front end: they would hear noise."""
-    theirs = recipe.get("front")
-    if front is None or not isinstance(theirs, dict) or theirs == front:
+def _check_front_end(recipe: dict[str, Any], front: dict[str, object] | None, path: Path) -> None:
+    """Refuse weights that were trained on the frames of another front end."""
+    stored = recipe.get("front")
+    if front is None or not isinstance(stored, dict) or stored == front:
         return
-    words = ", ".join(f"{k}={theirs.get(k)}" for k in sorted({*theirs, *front}) if theirs.get(k) != front.get(k))
-    raise UserError(f"transfer.init_from: {path} was trained on other frames (feature.front: {words})")
+    changed = ", ".join(f"{k}={stored.get(k)}" for k in sorted({*stored, *front}) if stored.get(k) != front.get(k))
+    raise UserError(f"transfer.init_from: {path} was trained on other frames (feature.front: {changed})")

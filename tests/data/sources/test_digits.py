@@ -18,7 +18,7 @@ from etude.data.pack import PackOptions
 from etude.data.packing import open_pack
 from etude.data.sources.digits import collection
 from etude.errors import DataError, UserError
-from etude.experiment.stages import run
+from etude.experiment.stages import run_experiment
 
 Config = Callable[..., dict[str, Any]]
 
@@ -102,7 +102,7 @@ def test_pack_can_be_used_as_collection(config: Config, packs: Path) -> None:
 
 
 def test_small_network_learns_digits_in_few_epochs(config: Config, tmp_path: Path) -> None:
-    result = run(config("experiment=reproduction/step7/digits", "trainer.max_epochs=5"), tmp_path)
+    result = run_experiment(config("experiment=reproduction/step7/digits", "trainer.max_epochs=5"), tmp_path)
     scores = result["targets"]["digit"]["splits"]["test"]["scores"]
     assert scores["accuracy"]["value"] > 0.95
     assert json.loads((tmp_path / "record.json").read_text())["model"]["parameters"] == 5994

@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, make: Make, table_of: Make) -
     log(
         tmp_path / "interrupted",
         epoch,
-        (logging.WARNING, "etude.cli.train", "interrupted; go on with: python train.py"),
+        (logging.WARNING, "etude.cli.train", "interrupted; resume with: python train.py"),
     )
     log(tmp_path / "resumed", (logging.ERROR, "etude.cli.train", "out of memory"), epoch)
     log(tmp_path / "killed", epoch)
@@ -140,7 +140,7 @@ def test_broken_folds_do_not_keep_the_others_from_being_pooled(tmp_path: Path, m
 @pytest.mark.parametrize("trial", ["overfit", "lr"])
 def test_a_trial_that_has_no_scores_is_not_taken_for_a_training_that_goes_on(trial: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"name: one\nchoices: {{debug: {trial}}}\n")
-    log(tmp_path, (logging.INFO, "etude.run", "8 clips learned by heart"))
+    log(tmp_path, (logging.INFO, "etude.run", "8 clips memorised"))
     assert read(tmp_path).remark == f"a trial run (debug={trial}), which has no scores."
 
 

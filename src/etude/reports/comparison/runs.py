@@ -14,7 +14,7 @@ from typing import Any
 
 from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
 from etude.runs.folder import RunFolder
-from etude.runs.readers import CHANGED, intact, read_mapping
+from etude.runs.readers import CHANGED, is_unchanged, read_mapping
 
 TAIL = 8192  # bytes of a log that are read from its end
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
@@ -171,7 +171,7 @@ def _content(path: Path, faults: list[str]) -> dict[str, Any]:
     except ValueError:
         faults.append(f"{path.name} cannot be read.")
         return {}
-    if path.suffix == ".json" and not intact(value):
+    if path.suffix == ".json" and not is_unchanged(value):
         faults.append(f"{path.name} {CHANGED}.")
         return {}
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from etude.evaluation.formatting import UNDEFINED, ends, number, plural
+from etude.evaluation.formatting import UNDEFINED, format_interval, format_number, plural
 from etude.evaluation.metrics import LOWER_IS_BETTER
 
 Labels = tuple[str, ...]
@@ -64,8 +64,8 @@ class Cell:
         """The number alone: "0.62", "0.62 ± 0.04", or why there is none."""
         if self.status:
             return self.status
-        mean = number(self.mean, self.digits)
-        return mean if self.sd is None else f"{mean} ± {number(self.sd, self.digits)}"
+        mean = format_number(self.mean, self.digits)
+        return mean if self.sd is None else f"{mean} ± {format_number(self.sd, self.digits)}"
 
     @property
     def doubt(self) -> str:
@@ -75,7 +75,7 @@ class Cell:
         if len(self.values) > 1:
             lost = len(self.values) - len(self.defined)
             return f"({plural(len(self.values), 'run')}{f', {lost} {UNDEFINED}' if lost else ''})"
-        return ends({"low": self.low, "high": self.high}, self.digits)
+        return format_interval({"low": self.low, "high": self.high}, self.digits)
 
     @property
     def clips(self) -> str:

@@ -123,7 +123,7 @@ def test_lines(pairs: list[Pair]) -> list[str]:
             continue
         rest = len(here) - len(shown)
         lines.append(f"{head}{f'; in {rest} of them {NOTHING}; in the others' if rest else ''}:")
-        lines += [f"  {pair.words}" for pair in shown]
+        lines += [f"  {pair.summary}" for pair in shown]
     return lines
 
 

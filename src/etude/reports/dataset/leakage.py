@@ -17,7 +17,7 @@ import numpy as np
 
 from etude.data.splits import SPLITS, group_codes
 from etude.evaluation.baselines import mel_statistics
-from etude.evaluation.formatting import capital, number, plural
+from etude.evaluation.formatting import capital, format_number, plural
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 
@@ -224,7 +224,7 @@ def _alike(facts: dict[str, Any]) -> Sentences:
     if not pairs and facts["data"]["sound"]:
         words = "No two clips sound like one recording"
         if closest and closest["correlation"] > 0:
-            ids, value = " – ".join(closest["ids"]), number(closest["correlation"])
+            ids, value = " – ".join(closest["ids"]), format_number(closest["correlation"])
             words += f"; the two that come nearest, {ids}, correlate at {value}"
         yield GOOD, words + "."
 

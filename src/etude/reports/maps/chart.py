@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import number, plural
+from etude.evaluation.formatting import format_number, plural
 from etude.reports.maps import quality
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, Projection, ProjectionError, project, subset
@@ -156,7 +156,7 @@ def _summary(run: MappedRun, made: list[Chart]) -> dict[str, Any]:
     sentences += [run.note] if run.note else []
     sentences += [_score_sentence(name, score, known) for name, score in full.items()]
     if best and row["best"]:
-        trust, continuity = (number(best.preserved[key]) for key in ("trustworthiness", "continuity"))
+        trust, continuity = (format_number(best.preserved[key]) for key in ("trustworthiness", "continuity"))
         sentences.append(
             f"{row['best']} keeps neighbourhoods best of the maps: trustworthiness {trust}, continuity {continuity}."
         )
@@ -180,16 +180,16 @@ def _score_sentence(name: str, full: dict[str, Any], known: bool) -> str:
     label = full["kind"] == "label"
     k = min(quality.NEIGHBOURS, full["n"] - 1)
     what = "an accuracy" if label else "a Spearman’s ρ"
-    sentence = f"The {k} nearest clips tell {name} with {what} of {number(full['all'])}"
+    sentence = f"The {k} nearest clips tell {name} with {what} of {format_number(full['all'])}"
     if known and full["others"] is not None:
-        sentence += f", those of other groups with {number(full['others'])}"
+        sentence += f", those of other groups with {format_number(full['others'])}"
         if full["asked"] < full["n"]:
             sentence += f" (of the {plural(full['asked'], 'clip')} whose class another group has)"
     elif known:
         sentence += (
             "; other groups cannot tell it, for no class is in two of them" if label else "; there is one group alone"
         )
-    return sentence + (f". The most frequent class alone gives {number(full['chance'])}." if label else ".")
+    return sentence + (f". The most frequent class alone gives {format_number(full['chance'])}." if label else ".")
 
 
 def _score_rows(runs: Sequence[MappedRun], charts: Sequence[Chart], key: str, target: str) -> list[TableRow]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.bootstrap import codes
+from etude.evaluation.bootstrap import encode_groups
 from etude.evaluation.formatting import plural
 from etude.reports.comparison.pooling import POOLED_FOLDER
 from etude.reports.maps.projection import ProjectionError
@@ -46,7 +46,7 @@ class MappedRun:
 
     def groups(self) -> np.ndarray:
         """Group number of each clip (n,); a clip without group is one of its own."""
-        return codes(self.table["group"].tolist())
+        return encode_groups(self.table["group"].tolist())
 
     def truths(self) -> Targets:
         """Kind and truth of each target, as `quality` wants them."""

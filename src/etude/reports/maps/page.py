@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.formatting import number
+from etude.evaluation.formatting import format_number
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.files.progress import track
@@ -194,12 +194,12 @@ def _map(shown: Chart, rows: np.ndarray) -> dict[str, Any]:
 
 def _numbers(shown: Chart) -> list[list[str]]:
     """Return rows of the table beside a map: name, value in the map, value in the full space."""
-    rows = [[key.capitalize(), number(value), ""] for key, value in shown.preserved.items()]
+    rows = [[key.capitalize(), format_number(value), ""] for key, value in shown.preserved.items()]
     for name, here in shown.scores.items():
         full = shown.full[name]
         score = "accuracy" if here["kind"] == "label" else "Spearman ρ"
         k = quality.NEIGHBOURS
         titles = {"all": f"{name} by {k} nearest, {score}", "others": f"{name} by {k} nearest of other groups, {score}"}
         titles |= {"silhouette": f"{name}, silhouette"} if here["kind"] == "label" else {}
-        rows += [[title, number(here[key]), number(full[key])] for key, title in titles.items()]
+        rows += [[title, format_number(here[key]), format_number(full[key])] for key, title in titles.items()]
     return rows
