@@ -14,11 +14,11 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from etude.cli.report import main
-from etude.evaluation.formatting import format_number
+from etude.evaluation.formatting import METRIC_ORDER, format_number
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.reports import embedding_thumbnail
 from etude.reports import html as markdown
-from etude.reports.run_report import ROWS, write_report
+from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
 
@@ -84,7 +84,7 @@ def test_tables_hold_the_numbers_of_metrics_json(page, split: str, title: str) -
     for name, target in metrics["targets"].items():
         part = target["splits"][split]
         expected = []
-        for metric in ROWS[target["kind"]]:
+        for metric in METRIC_ORDER[target["kind"]]:
             digits = 3 if metric in LOWER_IS_BETTER else 2
             scores = [part["scores"][metric]]
             for baseline in part["baselines"].values():
