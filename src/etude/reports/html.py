@@ -35,8 +35,14 @@ def load_template(name: str) -> Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("etude.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    names = ("number", "ends", "duration", "capital", "sentence", "excludes_zero")
-    environment.filters |= {name: getattr(formatting, name) for name in names}
+    environment.filters |= {
+        "number": formatting.format_number,
+        "ends": formatting.format_interval,
+        "duration": formatting.duration,
+        "capital": formatting.capital,
+        "sentence": formatting.sentence,
+        "excludes_zero": formatting.excludes_zero,
+    }
     environment.globals |= {"plural": formatting.plural}
     return environment.get_template(name)
 
