@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_ends_a_run(
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ("train", "out of memory in training; lower data.batch_size (now 16; trainer.accumulate_grad_batches=2 compensates for"),
+        ("train", "out of memory in training; lower data.batch_size (now 16; trainer.accumulate_grad_batches=2 comp"),
         ("val", "out of memory in evaluation; lower data.eval_batch_size (now 16) or data.eval_crops (now null: "),
     ],
 )
