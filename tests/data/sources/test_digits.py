@@ -69,7 +69,7 @@ def test_image_front_end_refuses_sound(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"sync": "beat"}, {"n_chroma": 12}])
 def test_image_front_end_has_no_beats_or_chroma(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="neither chroma nor beats"):
+    with pytest.raises(ValueError, match="n_chroma must be 0 and sync must be none"):
         ImageFront(**wrong)
 
 

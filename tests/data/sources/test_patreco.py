@@ -308,8 +308,8 @@ def test_missing_array_keeps_row_unless_all_are_missing(affect: Path) -> None:
     ("changed", "message"),
     [
         ({"chroma": "stft"}, r"feature\.front\.chroma=cqt; use feature/front=patreco$"),
-        ({"tuning": 0.0}, r"feature\.front\.tuning=null: "),
-        ({"n_mels": 64, "hop_length": 256}, r"with feature\.front\.hop_length=512, feature\.front\.n_mels=128: "),
+        ({"tuning": 0.0}, r"feature\.front\.tuning=null; "),
+        ({"n_mels": 64, "hop_length": 256}, r"with feature\.front\.hop_length=512, feature\.front\.n_mels=128; "),
         *(
             ({key: value}, rf"feature\.front\.{key}=")
             for key, value in {
