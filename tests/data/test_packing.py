@@ -915,7 +915,7 @@ def test_skipped_items_of_source_are_listed_with_clips(source: Collection, packs
 
 def test_clips_skipped_by_source_count_for_max_skipped(source: Collection, packs: Path) -> None:
     lost = tuple(LeftOut(f"row {i}", "path is empty", clip=True) for i in range(4))
-    with pytest.raises(DataError, match=r"4 clips of 16 already .* for example row 0: path is empty"):
+    with pytest.raises(DataError, match=r"4 of 16 clips were skipped.*for example row 0: path is empty"):
         prepare(replace(source, left_out=lost), packs, max_skipped=0.2)
     assert not [path for path in packs.iterdir() if path.is_dir()]
     assert len(prepare(replace(source, left_out=lost), packs, max_skipped=0.25).index) == COUNT

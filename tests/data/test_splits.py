@@ -333,7 +333,7 @@ def test_duplicate_audio_can_be_allowed() -> None:
 
 def test_duplicates_are_counted_and_five_are_named() -> None:
     table = pd.DataFrame({"id": list("abcdefghijklmn"), "group": None, "content": list("1122334455667788")[:14]})
-    with pytest.raises(DataError, match=r"two ids 7 times, .*: a = b, c = d, e = f, g = h, i = j, \.\.\.; leave"):
+    with pytest.raises(DataError, match=r"two ids \(7 duplicates\).*: a = b, c = d, e = f, g = h, i = j, \.\.\.; drop"):
         Split().assign(table)
 
 
