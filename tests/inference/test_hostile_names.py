@@ -33,7 +33,7 @@ def test_predictions_show_names_as_text(tmp_path: Path, monkeypatch: pytest.Monk
     def run(_: Any, jobs: list[Any], *__: Any, **___: Any) -> list[FilePreview]:
         return [FilePreview(reason=path.name) for path, _ in jobs]
 
-    monkeypatch.setattr(page.worker_processes, "run", run)
+    monkeypatch.setattr(page.worker_processes, "map_jobs", run)
     plan: Any = SimpleNamespace(
         window=2.0, overlap=False, crops=0, front=SimpleNamespace(sync="none", n_mels=4, rate=8000)
     )
