@@ -165,7 +165,7 @@ def test_a_name_that_leads_elsewhere_is_refused(kept: Path, key: str, value: str
     index["clips"][0][key] = value
     path.write_text(json.dumps(index), encoding="utf-8")
     page = write_report(RunFolder(kept)).read_text("utf-8")
-    assert "What is in errors/index.json cannot be read" in page and "<audio" not in page
+    assert "errors/index.json cannot be read" in page and "<audio" not in page
 
 
 def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
     page = write_report(RunFolder(kept)).read_text("utf-8")
     assert "<audio" not in page and page.count("<image ") == 10
     (kept / "errors" / "index.json").write_text("{", encoding="utf-8")
-    assert "What is in errors/index.json cannot be read" in write_report(RunFolder(kept)).read_text("utf-8")
+    assert "errors/index.json cannot be read" in write_report(RunFolder(kept)).read_text("utf-8")
     (kept / "errors" / "index.json").unlink()
     assert "No picture or sound of these clips is at hand." in write_report(RunFolder(kept)).read_text("utf-8")
 
