@@ -1,4 +1,4 @@
-"""Readers and jobs for worker processes that import only numpy, so that workers start quickly."""
+"""Readers and jobs for worker processes, which import only numpy, and interruptions at a given call."""
 
 from __future__ import annotations
 
@@ -35,6 +35,20 @@ def counted(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
     if path.stem == "005":
         wait((path.parent / "both").exists)
     return plain(path, front, shortest)
+
+
+def interrupt_call(method: str, step: int, monkeypatch: Any) -> None:
+    """Raise KeyboardInterrupt before the n-th call of a function of os; `monkeypatch.undo` restores it."""
+    real, calls = getattr(os, method), 0
+
+    def stopping(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(os, method, stopping)
 
 
 def wait(condition: Callable[[], bool], seconds: float = 60.0) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from tests.data.readers import interrupt_call
 
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, frames_hash
 from etude.data.pack_writer import (
@@ -250,29 +249,14 @@ def test_pack_is_replaced(tmp_path: Path) -> None:
     assert Pack(old).manifest["which"] == "new"
 
 
-def interrupted_at(step: int, method: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Raise KeyboardInterrupt before the n-th call of a method of Path; return a function that restores it."""
-    real, calls = getattr(os, method), 0
-
-    def stopping(self: Path, *args: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            raise KeyboardInterrupt
-        return real(self, *args)
-
-    monkeypatch.setattr(os, method, stopping)
-    return monkeypatch.undo
-
-
 @pytest.mark.parametrize("step", [1, 2])
 def test_interrupted_replacement_is_recovered(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two renames there is no pack; the old pack is restored, and the new draft can be finished."""
     old, new = two_packs(tmp_path)
-    go_on_again = interrupted_at(step, "rename", monkeypatch)
+    interrupt_call("rename", step, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         replace_pack(new, old)
-    go_on_again()
+    monkeypatch.undo()
     assert names(tmp_path) == {".mine.part", "mine" if step == 1 else ".mine.old"}
     recover_pack(old)
     assert names(tmp_path) == {".mine.part", "mine"}
@@ -302,10 +286,10 @@ def test_interrupted_finish_leaves_no_temporary_files(
     with PackWriter(write_files(tmp_path / ".sure.part", complete_files)) as draft:
         expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
     folder = write_files(tmp_path / ".mine.part", complete_files)
-    go_on_again = interrupted_at(step, method, monkeypatch)
+    interrupt_call(method, step, monkeypatch)
     with pytest.raises(KeyboardInterrupt), PackWriter(folder) as draft:
         draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
-    go_on_again()
+    monkeypatch.undo()
     monkeypatch.setattr("os.getpid", lambda: 1)  # another process resumes
     with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES

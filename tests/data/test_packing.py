@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from tests.data.readers import counted, plain, wait
+from tests.data.readers import counted, interrupt_call, plain, wait
 
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
@@ -459,20 +459,6 @@ def test_pack_with_missing_file_is_repaired(name: str, source: Collection, packs
     assert content(prepare(source, packs).folder) == new_files(source, tmp_path)
 
 
-def steps(method: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise KeyboardInterrupt before the n-th rename of a file or folder."""
-    real, calls = getattr(os, method), 0
-
-    def stopping(self: Path, *args: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == stop:
-            raise KeyboardInterrupt
-        return real(self, *args)
-
-    monkeypatch.setattr(os, method, stopping)
-
-
 @pytest.mark.parametrize(("method", "step"), [("rename", 1), ("rename", 2), *(("replace", i) for i in (2, 3, 4))])
 def test_interruption_at_end_loses_no_clip(
     method: str, step: int, source: Collection, packs: Path, reading: Reading, tmp_path: Path,
@@ -482,7 +468,7 @@ def test_interruption_at_end_loses_no_clip(
     prepare(source, packs)
     changed = added_at_the_end(source)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        steps(method, step, patch)
+        interrupt_call(method, step, patch)
         prepare(changed, packs)
     again = prepare(changed, packs, reading)
     assert reading.names == []
@@ -498,7 +484,7 @@ def test_interruption_during_label_update_loses_no_clip(
     prepare(source, packs)
     changed = relabelled(touched(source))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        steps("replace", step, patch)
+        interrupt_call("replace", step, patch)
         prepare(changed, packs)
     again = prepare(changed, packs, reading)
     assert reading.names == []

@@ -15,6 +15,7 @@ from etude.api.run_object import Run
 from etude.cli import compare, report
 from etude.errors import UserError
 from etude.evaluation import measure
+from etude.files.journal import file_hash
 from etude.loggers.csv import CurveLogger
 from etude.reports import run_report
 from etude.runs import readers
@@ -28,7 +29,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     table = pd.read_parquet(folder / PREDICTIONS)
     table.to_parquet(folder / PREDICTIONS)
     record = json.loads((folder / RECORD).read_text("utf-8"))
-    record[readers.TABLE_HASH] = readers.file_hash(folder / PREDICTIONS)
+    record[readers.TABLE_HASH] = file_hash(folder / PREDICTIONS)
     (folder / RECORD).write_text(json.dumps(readers.add_checksum(record)), "utf-8")
     metrics = readers.add_checksum(measure.compute_metrics(table, record["targets"]))
     (folder / METRICS).write_text(json.dumps(metrics), "utf-8")

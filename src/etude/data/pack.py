@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.errors import DataError, UserError
+from etude.files.journal import file_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ class Pack:
             self.frames = np.memmap(folder / FRAMES, dtype=np.float16, mode="r").reshape(shape)
             if self.manifest["sha256"] != combined_hash(self.index["content"]):
                 raise ValueError("the table does not match the manifest")
-            if self.manifest.get("index") not in (None, hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()):
+            if self.manifest.get("index") not in (None, file_hash(folder / INDEX)):
                 raise ValueError(f"{INDEX} was changed after it was written")
             if self._touched():
                 self.verify()

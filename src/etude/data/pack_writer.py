@@ -7,7 +7,6 @@ the last complete line, and the finished pack has the same bytes as one that was
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined_hash
 from etude.errors import DataError
 from etude.files import ownership
 from etude.files.atomic import move, open_file, remove_folder, replacing, write_bytes, write_text
-from etude.files.journal import Journal, read_lines, write_whole
+from etude.files.journal import Journal, file_hash, read_lines, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +199,7 @@ def write_index(
     index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
     with replacing(folder / INDEX) as draft:
         index.to_parquet(draft, write_page_checksum=True)
-    index_hash = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
+    index_hash = file_hash(folder / INDEX)
     counts_by_key: dict[str, Any] = {
         "index": index_hash,
         "bins": kept[0].bins if kept else 0,

@@ -27,7 +27,7 @@ from etude.data.readers import read_sound
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import move, remove_folder
-from etude.files.journal import file_stamp
+from etude.files.journal import file_hash, file_stamp
 from etude.files.lock import Lock
 from etude.files.progress import track
 
@@ -220,7 +220,7 @@ def _compute_frames(job: tuple[Reader, JournalEntry, str, FrontEnd, float]) -> t
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise DecodeError(f"{path}: is not a regular file")  # opening a named pipe would wait for a writer
-        entry = replace(file, sha256=_file_hash(path) if file.size >= 0 else "")
+        entry = replace(file, sha256=file_hash(Path(path)) if file.size >= 0 else "")
         with np.errstate(over="ignore"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SuspectSoundWarning)
             frames = reader(Path(path), front, shortest).astype(np.float16)
@@ -238,11 +238,6 @@ def _compute_frames(job: tuple[Reader, JournalEntry, str, FrontEnd, float]) -> t
         return replace(file, reason=f"{path}: cannot be read ({error.strerror or error})"), None
 
 
-def _file_hash(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _same_files(entries: list[JournalEntry], files: list[JournalEntry]) -> bool:
     """Return whether entries have the ids, sizes and modification times of the files."""
     return [(e.id, e.size, e.modified) for e in entries] == [(f.id, f.size, f.modified) for f in files]
@@ -252,7 +247,7 @@ def _is_unchanged(entry: JournalEntry, file: JournalEntry, path: str) -> bool:
     """Return whether a file has the same size and modification time, or the same size and content."""
     if (entry.id, entry.size) != (file.id, file.size):
         return False
-    return entry.modified == file.modified or (bool(entry.sha256) and entry.sha256 == _file_hash(path))
+    return entry.modified == file.modified or (bool(entry.sha256) and entry.sha256 == file_hash(Path(path)))
 
 
 def _is_intact(entry: JournalEntry, frames: np.ndarray | None) -> bool:

@@ -1,7 +1,8 @@
-"""Append-only journals of whole lines, and the stamp by which a file is recognised."""
+"""Append-only journals of whole lines, and the stamp and hash by which a file is recognised."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,3 +90,13 @@ def file_stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, 0
     return status.st_size, status.st_mtime_ns
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

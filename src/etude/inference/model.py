@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
 from etude.errors import UserError
+from etude.files.journal import file_hash
 from etude.inference.windows import Window, WindowPlan
 from etude.training.build import load_learner
 
@@ -115,8 +115,7 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """Hash of the checkpoint."""
-        with self.checkpoint.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(self.checkpoint)
 
     @property
     def has_clip_length(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+from etude.files.journal import file_hash
 from etude.runs import schemas
 
 if TYPE_CHECKING:
@@ -257,12 +258,6 @@ def is_inside(path: Path, folder: Path) -> bool:
     A run folder may come from another user. A link in it must not add other files of this machine to a page.
     """
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # also for a loop of links
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_record_or_empty(path: Path) -> dict[str, Any]:

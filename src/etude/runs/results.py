@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.measure import compute_metrics
 from etude.files.atomic import replacing, write_text
+from etude.files.journal import file_hash
 from etude.runs.folder import RunFolder
-from etude.runs.readers import TABLE_HASH, add_checksum, file_hash
+from etude.runs.readers import TABLE_HASH, add_checksum
 
 if TYPE_CHECKING:
     import pandas as pd
