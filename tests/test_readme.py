@@ -6,10 +6,12 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from etude.config.compose import conf_dir
 from etude.config.validation import problems
@@ -32,6 +34,27 @@ def test_every_training_command_composes(line: str, config: Callable[..., dict[s
 @pytest.mark.parametrize("line", [line.strip() for line in LINES if "scripts/" in line])
 def test_every_script_is_there(line: str) -> None:
     assert (ROOT / line.split()[1]).is_file()
+
+
+def test_imports_of_etude_in_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    imports = re.findall(r"^from (etude[\w.]*) import (.+)$", text, re.MULTILINE)
+    assert imports
+    for module, names in imports:
+        assert [name for name in names.split(", ") if not hasattr(import_module(module), name)] == [], module
+
+
+def test_backbone_of_readme_ignores_padding() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "(Backbone)" in code]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    torch.manual_seed(0)
+    net, x, lengths = names["Average"](8), torch.randn(2, 5, 8), torch.tensor([5, 3])
+    with torch.no_grad():
+        z = net(x, lengths)
+        x[1, 3:] = 100.0
+        assert z.shape == (2, net.dim) and torch.equal(net(x, lengths), z)
 
 
 def test_layout_in_readme_is_the_import_contract() -> None:
