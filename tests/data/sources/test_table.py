@@ -287,7 +287,7 @@ def test_declared_targets_are_used(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "declared"),
+    ("targets", "message"),
     [
         ({"mood": "label"}, r"^targets: .* has no target column mood; columns are genre, tempo$"),
         ({"path": "label"}, "has no target column path"),
