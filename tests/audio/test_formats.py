@@ -132,7 +132,7 @@ def variable(encode: Encode, audio: np.ndarray, rate: int = RATE, mode: str = "V
 
 
 def without_xing(content: bytes) -> bytes:
-    """Return an MP3 without its first frame, which contains no sound."""
+    """Return an MP3 without its first frame, which contains no audio."""
     return content[mp3.LENGTHS[content[1] << 8 | content[2]] :]
 
 

@@ -112,8 +112,8 @@ def test_private_cache_folder_is_configured_if_necessary(
 ) -> None:
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setattr(numba_lock, "private_folder", lambda name: tmp_path / name)
-    monkeypatch.setattr(numba_lock, "_beside_librosa", lambda: beside)
-    monkeypatch.setattr(numba_lock, "_user_cache", lambda: cache)
+    monkeypatch.setattr(numba_lock, "_can_cache_beside_librosa", lambda: beside)
+    monkeypatch.setattr(numba_lock, "_can_cache_for_user", lambda: cache)
     monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
     numba_lock.provide_cache()
     assert os.environ.get(numba_lock.CACHE) == (str(tmp_path / "numba") if private else None)
@@ -123,7 +123,7 @@ def test_private_cache_folder_is_configured_if_necessary(
 def test_compilation_is_disabled_without_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
-    for name in ("_beside_librosa", "_user_cache"):
+    for name in ("_can_cache_beside_librosa", "_can_cache_for_user"):
         monkeypatch.setattr(numba_lock, name, lambda: False)
     monkeypatch.setattr(numba_lock, "private_folder", lambda _: None)
     monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
@@ -132,9 +132,9 @@ def test_compilation_is_disabled_without_any_folder(monkeypatch: pytest.MonkeyPa
 
 
 def test_missing_folder_is_writable_if_its_parent_is(tmp_path: Path) -> None:
-    assert numba_lock._writable(tmp_path / "a" / "b")
+    assert numba_lock._is_writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
-    assert not numba_lock._writable(tmp_path / "file" / "b")
+    assert not numba_lock._is_writable(tmp_path / "file" / "b")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 

@@ -22,7 +22,7 @@ from tests.data.readers import counted, interrupt_call, plain, wait
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.log_mel import LogMelChroma, frames
-from etude.data.collection import Collection, LeftOut, Reader
+from etude.data.collection import Collection, Reader, SkippedItem
 from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, PackOptions
 from etude.data.pack_writer import JOURNAL, SKIPPED, SUSPECT, read_journal
 from etude.data.packing import prepare_pack
@@ -660,7 +660,7 @@ def test_each_invalid_file_is_listed_and_skipped(packs: Path, tmp_path: Path) ->
         "x/empty": "x/empty.wav: is empty, 0 bytes",
         "x/half": "x/half.mp3: is truncated, only 2.0 s of 4.0 s are present",
         "x/silence": "x/silence.wav: is silent",
-        "x/text": "x/text.mp3: cannot be decoded (it contains no sound in a format that libsndfile supports",
+        "x/text": "x/text.mp3: cannot be decoded (it contains no audio in a format that libsndfile supports",
         "y/gone": "y/gone.wav: there is no such file",
         "y/half": "y/half.flac: is broken (",
         "y/nan": "y/nan.wav: contains NaN or infinite samples",
@@ -885,14 +885,14 @@ def test_one_of_two_processes_prepares_pack(
 
 def test_skipped_items_of_source_are_listed_with_clips(source: Collection, packs: Path) -> None:
     Path(source.table["path"][CHANGED]).write_bytes(b"no music")
-    notes = replace(source, left_out=(LeftOut("notes.txt", "suffix .txt is not a sound format"),))
+    notes = replace(source, skipped_items=(SkippedItem("notes.txt", "suffix .txt is not an audio format"),))
     pack = prepare(notes, packs)
     assert (pack.manifest["skipped"], pack.manifest["left_out"]) == (1, 1)
     listed = pd.read_csv(pack.folder / SKIPPED)
     assert listed["id"].tolist() == [f"clip{CHANGED}", "notes.txt"]
-    assert listed["reason"][1] == "suffix .txt is not a sound format"
+    assert listed["reason"][1] == "suffix .txt is not an audio format"
     stamp = (pack.folder / FRAMES).stat().st_mtime_ns
-    more = replace(notes, left_out=(*notes.left_out, LeftOut("row 9", "path is empty", clip=True)))
+    more = replace(notes, skipped_items=(*notes.skipped_items, SkippedItem("row 9", "path is empty", clip=True)))
     again = prepare(more, packs)
     assert pd.read_csv(again.folder / SKIPPED)["id"].tolist() == [f"clip{CHANGED}", "notes.txt", "row 9"]
     assert (again.folder / FRAMES).stat().st_mtime_ns == stamp
@@ -900,13 +900,13 @@ def test_skipped_items_of_source_are_listed_with_clips(source: Collection, packs
 
 
 def test_clips_skipped_by_source_count_for_max_skipped(source: Collection, packs: Path) -> None:
-    lost = tuple(LeftOut(f"row {i}", "path is empty", clip=True) for i in range(4))
+    lost = tuple(SkippedItem(f"row {i}", "path is empty", clip=True) for i in range(4))
     with pytest.raises(DataError, match=r"4 of 16 clips were skipped.*for example row 0: path is empty"):
-        prepare(replace(source, left_out=lost), packs, max_skipped=0.2)
+        prepare(replace(source, skipped_items=lost), packs, max_skipped=0.2)
     assert not [path for path in packs.iterdir() if path.is_dir()]
-    assert len(prepare(replace(source, left_out=lost), packs, max_skipped=0.25).index) == COUNT
+    assert len(prepare(replace(source, skipped_items=lost), packs, max_skipped=0.25).index) == COUNT
     others = tuple(replace(item, clip=False) for item in lost)
-    assert len(prepare(replace(source, left_out=others), packs, max_skipped=0.0).index) == COUNT
+    assert len(prepare(replace(source, skipped_items=others), packs, max_skipped=0.0).index) == COUNT
 
 
 @pytest.fixture

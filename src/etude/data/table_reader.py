@@ -190,7 +190,7 @@ SEPARATORS = ("|", ";", ",", "/")  # between several values of one cell
 
 
 def parse_number(cell: str) -> float | None:
-    """Return a cell as a finite number, or None; `1_000` and `nan` are not numbers."""
+    """Return a cell as a finite number, or None for other text such as `1_000` and `nan`."""
     try:
         value = float(cell)
     except ValueError:

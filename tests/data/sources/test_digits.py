@@ -50,20 +50,20 @@ def test_pack_is_written_once(packs: Path) -> None:
     assert larger.folder != first.folder
 
 
-def test_sound_front_end_is_refused(packs: Path) -> None:
+def test_audio_front_end_is_refused(packs: Path) -> None:
     with pytest.raises(DataError, match=r"^data=digits: the collection contains images; [^\n]*feature=image$"):
         collection().pack(LogMelChroma(), PackOptions(packs))
 
 
-def test_image_front_end_refuses_sound(tmp_path: Path) -> None:
+def test_image_front_end_refuses_audio(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
     with pytest.raises(
-        UserError, match=r"^feature=image: requires images, but demo contains sound; [^\n]*feature=mel$"
+        UserError, match=r"^feature=image: requires images, but demo contains audio; [^\n]*feature=mel$"
     ):
         open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="use another feature for sound"):
+    with pytest.raises(UserError, match="use another feature for audio"):
         ImageFront().frames(np.zeros(50, np.float32))
 
 

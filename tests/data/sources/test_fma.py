@@ -176,7 +176,7 @@ def test_clips_without_label_are_skipped_and_counted(tree: Tree, caplog: pytest.
     with caplog.at_level(logging.INFO):
         source = tree.read()
     assert "20" not in set(source.table["id"])
-    assert [item.item for item in source.left_out] == ["1486", "98565", "20"]
+    assert [item.item for item in source.skipped_items] == ["1486", "98565", "20"]
     assert "clip is listed as empty or short: 2, such as 1486; clip has no label: 1, such as 20" in caplog.text
 
 

@@ -104,8 +104,8 @@ def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) 
     names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
     assert len(collection(write_files(home, *names)).table) == 4
     assert "4 items skipped" in caplog.text
-    assert "folder has no sound files: 1, such as covers" in caplog.text
-    assert "sound file is in no class folder: 1, such as intro.wav" in caplog.text
+    assert "folder has no audio files: 1, such as covers" in caplog.text
+    assert "audio file is in no class folder: 1, such as intro.wav" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) 
     [
         ((), "there is no such folder"),
         (("a.wav", "b.wav"), "has no subfolders"),
-        (("x/a.txt", "y/b.jpg"), "has no sound files in its 2 subfolders"),
+        (("x/a.txt", "y/b.jpg"), "has no audio files in its 2 subfolders"),
         (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', but at least two are required"),
     ],
 )
 def test_invalid_folder_is_refused(home: Path, names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(DataError, match=f"^{home}: {message}; expected a folder for each class with sound files in it"):
+    with pytest.raises(DataError, match=f"^{home}: {message}; expected a folder for each class with audio files in it"):
         collection(write_files(home, *names))
 
 

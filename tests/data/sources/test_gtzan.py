@@ -121,7 +121,7 @@ def test_config_instantiates_source(folder: Path, config: Callable[..., dict[str
 
 
 def test_clips_outside_the_split_are_listed(folder: Path) -> None:
-    reasons = [item.reason for item in collection(str(folder)).left_out]
+    reasons = [item.reason for item in collection(str(folder)).skipped_items]
     assert reasons.count("clip is not in the fault-filtered split") == 70
     assert reasons.count("file is broken in a widely used copy") == 1
-    assert [item.item for item in collection(str(folder), filtered=False).left_out] == ["jazz.00054"]
+    assert [item.item for item in collection(str(folder), filtered=False).skipped_items] == ["jazz.00054"]

@@ -415,7 +415,7 @@ def test_unused_files_and_rows_are_listed(affect: Path) -> None:
     (affect / "train" / "notes.txt").touch()
     with (affect / "train_labels.txt").open("a") as file:
         file.write("987654,,,\n")
-    reasons = {item.item: item.reason for item in collection(str(affect)).left_out}
+    reasons = {item.item: item.reason for item in collection(str(affect)).skipped_items}
     assert reasons["987654"] == "clip has no label"
     assert reasons["train/notes.txt"] == "name does not end in .fused.full.npy"
     assert reasons["test/100.fused.full.npy"] == "array has no row in a label file"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.data.collection import Collection, LeftOut
+from etude.data.collection import Collection, SkippedItem
 from etude.data.sources.table import collection
 from etude.data.splits import Split
 from etude.errors import DataError
@@ -131,7 +131,7 @@ def test_paths_stay_inside_folder(make: Make, path: str) -> None:
 def test_row_without_path_is_skipped_and_listed(make: Make, path: str, caplog: pytest.LogCaptureFixture) -> None:
     source = make(six(path=["0.wav", path, "2.wav", "3.wav", "4.wav", "5.wav"], genre=[*"xxyyxy"]))
     assert source.table["id"].tolist() == ["0", "2", "3", "4", "5"]
-    assert source.left_out == (LeftOut("row 3", "path is empty", clip=True),)
+    assert source.skipped_items == (SkippedItem("row 3", "path is empty", clip=True),)
     assert "1 item skipped (path is empty: 1, such as row 3)" in caplog.text
     with pytest.raises(DataError, match="the column path is empty in all 6 rows"):
         make(six(path=[path] * 6))

@@ -1,4 +1,4 @@
-"""Collections from a table of sound files, with a row per clip and a column per target."""
+"""Collections from a table of audio files, with a row per clip and a column per target."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from etude.data.collection import (
     NO_GROUP,
     RESERVED,
     Collection,
-    LeftOut,
+    SkippedItem,
     existing_path,
     expand_path,
     join_inside,
     label_target,
-    log_left_out,
+    log_skipped_items,
     merge_classes,
     parse_mapping,
     slug,
@@ -62,7 +62,7 @@ def collection(
             all columns but `path` and `id`.
 
     Returns:
-        The collection, without clips that have no label and rows without a path, which are in `left_out`.
+        The collection, without clips that have no label and rows without a path, which are in `skipped_items`.
 
     Raises:
         DataError: The file cannot be read, or a cell is invalid; the message names the row.
@@ -76,7 +76,7 @@ def collection(
         raise DataError(f"{file}: has a header but no rows")
     if not home.is_dir():
         raise DataError(f"audio: there is no folder {home}")
-    cells, where, left_out = _drop_rows_without_path(file, cells, where)
+    cells, where, skipped_items = _drop_rows_without_path(file, cells, where)
     cells = _clean_cells(file, cells, missing if isinstance(missing, list | tuple) else [missing])
     mapping = parse_mapping(targets, "targets")
     declared = None if mapping is None else {to_nfc(str(key)): value for key, value in mapping.items()}
@@ -85,9 +85,9 @@ def collection(
     specs = _find_targets(file, cells, declared, merging, where)
     before = _add_targets(frame, cells, specs, merging)
     unlabelled = frame[list(specs)].isna().all(axis=1)
-    left_out += [LeftOut(clip, "clip has no label") for clip in frame["id"][unlabelled]]
+    skipped_items += [SkippedItem(clip, "clip has no label") for clip in frame["id"][unlabelled]]
     frame = frame[~unlabelled].reset_index(drop=True)
-    log_left_out(file, left_out)
+    log_skipped_items(file, skipped_items)
     column = "licence" if "licence" in frame else "license"
     licences = _count_values(frame[column]) if column in frame else {}
     grouped = int(frame["group"].notna().sum())
@@ -104,11 +104,13 @@ def collection(
         card=card,
         note="" if grouped or "artist" in specs else NO_GROUP,
         extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
-        left_out=tuple(left_out),
+        skipped_items=tuple(skipped_items),
     ).check()
 
 
-def _drop_rows_without_path(file: Path, cells: Columns, where: list[str]) -> tuple[Columns, list[str], list[LeftOut]]:
+def _drop_rows_without_path(
+    file: Path, cells: Columns, where: list[str]
+) -> tuple[Columns, list[str], list[SkippedItem]]:
     """Return the rows with a path, and the others as skipped items.
 
     Raises:
@@ -117,15 +119,15 @@ def _drop_rows_without_path(file: Path, cells: Columns, where: list[str]) -> tup
     has = [bool(Path(cell.replace("\\", "/")).name) for cell in cells["path"]]
     if not any(has):
         raise DataError(f"{file}: the column path is empty in all {len(where)} rows")
-    left_out = [
-        LeftOut(location.removeprefix(f"{file}, "), "path is empty", clip=True)
+    skipped_items = [
+        SkippedItem(location.removeprefix(f"{file}, "), "path is empty", clip=True)
         for location, valid in zip(where, has, strict=True)
         if not valid
     ]
-    if left_out:
+    if skipped_items:
         cells = {key: [c for c, valid in zip(column, has, strict=True) if valid] for key, column in cells.items()}
         where = [location for location, valid in zip(where, has, strict=True) if valid]
-    return cells, where, left_out
+    return cells, where, skipped_items
 
 
 def _clean_cells(file: Path, cells: Columns, missing: Sequence[Any]) -> Columns:

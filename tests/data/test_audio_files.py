@@ -1,4 +1,4 @@
-"""Tests of the search for sound files."""
+"""Tests of the search for audio files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from etude.data import sound_files
+from etude.data import audio_files
+from etude.data.audio_files import find_audio_files
 from etude.data.collection import slug
-from etude.data.sound_files import find_sound_files
 from etude.data.sources.folder import collection
 from etude.errors import DataError
 
@@ -31,8 +31,8 @@ def link(path: Path, target: Path) -> None:
 
 
 def find_names(home: Path) -> tuple[list[str], dict[str, str]]:
-    files, left_out = find_sound_files(home)
-    return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in left_out}
+    files, skipped_items = find_audio_files(home)
+    return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in skipped_items}
 
 
 def test_linked_folder_is_followed(tmp_path: Path) -> None:
@@ -61,7 +61,9 @@ def test_class_folder_that_links_to_all_classes_is_skipped(tmp_path: Path) -> No
     link(home / "all", home)
     source = collection(str(home))
     assert source.targets["genre"]["classes"] == ["jazz", "rock"]
-    assert ("all", "link to a folder that contains the link") in [(item.item, item.reason) for item in source.left_out]
+    assert ("all", "link to a folder that contains the link") in [
+        (item.item, item.reason) for item in source.skipped_items
+    ]
 
 
 def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
@@ -73,8 +75,8 @@ def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
     files, reasons = find_names(tmp_path)
     assert files == ["a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv"]
     assert reasons == {
-        "notes.txt": "suffix .txt is not a sound format",
-        "cover.jpg": "suffix .jpg is not a sound format",
+        "notes.txt": "suffix .txt is not an audio format",
+        "cover.jpg": "suffix .jpg is not an audio format",
         "README": "name has no suffix",
         ".x.wav": "hidden: the name begins with a dot",
         ".git": "hidden: the name begins with a dot",
@@ -91,10 +93,10 @@ def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return real(path)
 
     real = os.scandir
-    monkeypatch.setattr(sound_files.os, "scandir", scandir)
+    monkeypatch.setattr(audio_files.os, "scandir", scandir)
     source = collection(str(home))
     assert len(source.table) == 4
-    assert [(item.item, item.reason) for item in source.left_out] == [
+    assert [(item.item, item.reason) for item in source.skipped_items] == [
         ("rock/theirs", "folder cannot be read (Permission denied)")
     ]
 
@@ -104,7 +106,7 @@ def test_unreadable_root_folder_gives_error_message(tmp_path: Path, monkeypatch:
         raise PermissionError(13, "Permission denied")
 
     write_files(tmp_path, "rock/a.wav")
-    monkeypatch.setattr(sound_files.os, "scandir", scandir)
+    monkeypatch.setattr(audio_files.os, "scandir", scandir)
     with pytest.raises(DataError, match="cannot be read"):
         collection(str(tmp_path))
 
