@@ -15,7 +15,15 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from tests.data.readers import LAST, dies, fails, maybe, noted, origin, square
+from tests.data.readers import (
+    LAST,
+    describe_process,
+    exit_at_13,
+    raise_at_13,
+    read_existing_spectrogram,
+    record_job,
+    square,
+)
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma
@@ -70,7 +78,7 @@ def test_serial_jobs_run_lazily() -> None:
 
 
 def test_exception_of_serial_job_reaches_caller() -> None:
-    results = map_jobs(fails, list(range(40)), 1)
+    results = map_jobs(raise_at_13, list(range(40)), 1)
     assert [next(results) for _ in range(13)] == list(range(13))
     with pytest.raises(LookupError, match=r"^job 13$"):
         next(results)
@@ -109,13 +117,13 @@ def assert_in_order(results: Iterator[tuple[int, int]], pile: Pile) -> None:
 def test_processes_keep_order_with_few_jobs_ahead(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     pile = Pile(tmp_path / "done", 400)
-    assert_in_order(map_jobs(noted, pile, 2), pile)
+    assert_in_order(map_jobs(record_job, pile, 2), pile)
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are workers forked")
 def test_workers_are_forked_from_server_with_imports() -> None:
-    first, second = (list(map_jobs(origin, list(range(4 * SHARD)), 2)) for _ in range(2))
+    first, second = (list(map_jobs(describe_process, list(range(4 * SHARD)), 2)) for _ in range(2))
     parents = {parent for _, parent, _ in first + second}
     assert len(parents) == 1 and os.getpid() not in parents  # one server for all calls, not this process
     assert {worker for worker, *_ in first}.isdisjoint(worker for worker, *_ in second)
@@ -124,7 +132,7 @@ def test_workers_are_forked_from_server_with_imports() -> None:
 
 def test_this_process_runs_jobs_until_workers_start() -> None:
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that workers need time to start
-    done = list(map_jobs(origin, list(range(5000)), 2, meanwhile=True))
+    done = list(map_jobs(describe_process, list(range(5000)), 2, meanwhile=True))
     process_ids = [worker for worker, *_ in done]
     own = process_ids.count(os.getpid())
     assert len(done) == 5000 and own >= 1
@@ -134,7 +142,7 @@ def test_this_process_runs_jobs_until_workers_start() -> None:
 
 def test_dead_worker_gives_error_message() -> None:
     with pytest.raises(UserError, match=r"^a worker process died, .*workers=1"):
-        list(map_jobs(dies, list(range(40)), 2))
+        list(map_jobs(exit_at_13, list(range(40)), 2))
 
 
 def test_missing_ray_gives_installation_hint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +161,7 @@ def test_ray_gives_same_results_and_is_shut_down(tmp_path: Path, monkeypatch: py
         assert next(numbers) == 0
         assert ray.cluster_resources()["CPU"] == 2
         pile = Pile(tmp_path / "done", 400)
-        assert_in_order(map_jobs(noted, pile, 2, "local"), pile)
+        assert_in_order(map_jobs(record_job, pile, 2, "local"), pile)
 
         source = sounds(tmp_path)
         packs = [prepare_pack(source, LogMelChroma(), PackOptions(tmp_path / name, workers=count, ray=where))
@@ -176,7 +184,7 @@ def sounds(home: Path) -> Collection:
         soundfile.write(path, audio[9000 * i :][: 9000 + 500 * i], 22050)
     rows = {"id": [path.stem for path in paths], "path": list(map(str, paths)), "group": None, "genre": ["x", "y"] * 10}
     targets = {"genre": {"kind": "label", "classes": ["x", "y"]}}
-    return Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=maybe)
+    return Collection("sounds", "Sounds", pd.DataFrame(rows), targets, reader=read_existing_spectrogram)
 
 
 def test_worker_does_not_import_main(monkeypatch: pytest.MonkeyPatch) -> None:
