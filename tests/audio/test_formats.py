@@ -27,7 +27,7 @@ def noise() -> np.ndarray:
 
 @pytest.fixture
 def encode(tmp_path: Path) -> Encode:
-    """Return the bytes of a file with these samples."""
+    """Return a function that encodes samples as the bytes of a file."""
 
     def encoded(suffix: str, audio: np.ndarray, rate: int = RATE, **options: object) -> bytes:
         path = tmp_path / f"source{suffix}"

@@ -13,7 +13,7 @@ import pytest
 from etude.audio import numba_lock
 from etude.audio.numba_lock import first_use
 
-OTHER = """
+OTHER_PROCESS = """
 import sys
 from pathlib import Path
 from filelock import Timeout
@@ -29,7 +29,7 @@ except Timeout:
     print("waits")
 """
 
-EACH = """
+PRINT_LOADS_WITHOUT_LOCK = """
 from contextlib import contextmanager
 import numpy as np
 from numba.core.caching import Cache
@@ -64,36 +64,36 @@ assert loads[0] > 9
 
 
 @pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the command of another process, which prints whether it has to wait for this one."""
+def other_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the command of another process, which prints whether it waits for this one."""
     monkeypatch.setattr(numba_lock, "lock_file", lambda: tmp_path / "lock")
     monkeypatch.setattr(numba_lock, "_used", set())
-    return [sys.executable, "-c", OTHER, str(tmp_path / "lock")]
+    return [sys.executable, "-c", OTHER_PROCESS, str(tmp_path / "lock")]
 
 
 def run_command(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_another_process_waits_only_for_the_first_use(other: list[str]) -> None:
+def test_another_process_waits_only_for_the_first_use(other_command: list[str]) -> None:
     with first_use("beats"):
-        assert run_command(other) == "waits"
+        assert run_command(other_command) == "waits"
     with first_use("beats"):
-        assert run_command(other) == "used"
+        assert run_command(other_command) == "used"
 
 
-def test_failed_block_counts_as_unused(other: list[str]) -> None:
+def test_failed_block_counts_as_unused(other_command: list[str]) -> None:
     with pytest.raises(ZeroDivisionError), first_use("beats"):
         raise ZeroDivisionError
     with first_use("beats"):
-        assert run_command(other) == "waits"
+        assert run_command(other_command) == "waits"
     with first_use("tuning"):
-        assert run_command(other) == "waits"
+        assert run_command(other_command) == "waits"
 
 
 def test_compiled_functions_are_first_used_with_the_lock() -> None:
     choices = [{}, {"tuning": None}, {"chroma": "cqt"}, {"sync": "beat"}]
-    assert run_command([sys.executable, "-c", EACH.replace("CHOICES", repr(choices))]) == ""
+    assert run_command([sys.executable, "-c", PRINT_LOADS_WITHOUT_LOCK.replace("CHOICES", repr(choices))]) == ""
 
 
 def test_lock_file_does_not_need_a_user_name(monkeypatch: pytest.MonkeyPatch) -> None:

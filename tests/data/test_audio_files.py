@@ -23,7 +23,7 @@ def write_files(home: Path, *names: str) -> Path:
     return home
 
 
-def link(path: Path, target: Path) -> None:
+def create_link(path: Path, target: Path) -> None:
     try:
         path.symlink_to(target, target_is_directory=target.is_dir())
     except OSError:
@@ -37,16 +37,16 @@ def find_names(home: Path) -> tuple[list[str], dict[str, str]]:
 
 def test_linked_folder_is_followed(tmp_path: Path) -> None:
     write_files(tmp_path, "albums/one/a.wav", "albums/one/cd2/b.flac", "rock/c.wav")
-    link(tmp_path / "rock" / "album", tmp_path / "albums" / "one")
+    create_link(tmp_path / "rock" / "album", tmp_path / "albums" / "one")
     assert find_names(tmp_path / "rock") == (["album/a.wav", "album/cd2/b.flac", "c.wav"], {})
 
 
 def test_circular_link_is_listed(tmp_path: Path) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/deep/b.wav")
-    link(home / "rock" / "deep" / "up", home)
-    link(home / "rock" / "deep" / "out", tmp_path)
-    link(home / "rock" / "again", home / "rock" / "deep")
-    link(home / "rock" / "self", home / "rock" / "self")
+    create_link(home / "rock" / "deep" / "up", home)
+    create_link(home / "rock" / "deep" / "out", tmp_path)
+    create_link(home / "rock" / "again", home / "rock" / "deep")
+    create_link(home / "rock" / "self", home / "rock" / "self")
     files, reasons = find_names(home)
     assert files == ["rock/a.wav", "rock/deep/b.wav"]
     circle = "link to a folder that was searched before or contains the link"
@@ -58,7 +58,7 @@ def test_circular_link_is_listed(tmp_path: Path) -> None:
 
 def test_class_folder_that_links_to_all_classes_is_skipped(tmp_path: Path) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "jazz/c.wav", "jazz/d.wav")
-    link(home / "all", home)
+    create_link(home / "all", home)
     source = collection(str(home))
     assert source.targets["genre"]["classes"] == ["jazz", "rock"]
     assert ("all", "link to a folder that contains the link") in [
@@ -71,7 +71,7 @@ def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
         tmp_path, "a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv", "notes.txt", "cover.jpg", "README", ".x.wav"
     )
     write_files(tmp_path, ".git/g.wav")
-    link(tmp_path / "gone.wav", tmp_path / "nowhere.wav")
+    create_link(tmp_path / "gone.wav", tmp_path / "nowhere.wav")
     files, reasons = find_names(tmp_path)
     assert files == ["a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv"]
     assert reasons == {
@@ -90,9 +90,9 @@ def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def scandir(path: Any) -> Iterator[Any]:  # the user who runs the tests may have all permissions
         if Path(path).name == "theirs":
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return original(path)
 
-    real = os.scandir
+    original = os.scandir
     monkeypatch.setattr(audio_files.os, "scandir", scandir)
     source = collection(str(home))
     assert len(source.table) == 4

@@ -47,8 +47,8 @@ def test_crop_is_contiguous_excerpt_of_clip(pack: Pack, position: float) -> None
 
 
 def test_crop_starts_cover_all_positions(pack: Pack) -> None:
-    wheres = np.linspace(0, 1, 1000, endpoint=False)
-    starts = Counter(int(clips(pack, CROP)[[(2, float(position))]].x[0, 0, 1]) for position in wheres)
+    positions = np.linspace(0, 1, 1000, endpoint=False)
+    starts = Counter(int(clips(pack, CROP)[[(2, float(position))]].x[0, 0, 1]) for position in positions)
     assert starts == dict.fromkeys(range(5), 200)
 
 
@@ -83,10 +83,10 @@ def test_several_crops_are_evenly_spaced(pack: Pack, crop: int, crops: int) -> N
     for index, row in enumerate(rows):
         selection = slice(index * crops, (index + 1) * crops)  # the crops of a clip are consecutive
         assert (batch.x[selection, 0, 0] == row).all()
-        room = max(0, LENGTHS[row] - crop)
+        last_start = max(0, LENGTHS[row] - crop)
         starts = batch.x[selection, 0, 1].int().tolist()
         assert starts[0] == 0
-        assert starts[-1] == room
+        assert starts[-1] == last_start
         gaps = [after - before for before, after in pairwise(starts)]
         assert max(gaps) - min(gaps) <= 1
         assert batch.lengths[selection].tolist() == [min(crop, LENGTHS[row])] * crops

@@ -33,7 +33,7 @@ def test_duplicate_audio_is_refused_by_name(kind: str) -> None:
 
 @pytest.mark.usefixtures("few_restarts")
 def test_duplicate_audio_can_be_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    """All but the first are dropped; the remaining clips are assigned as without the duplicates."""
+    """Drop all but the first, and compare the remaining clips with a split without the duplicates."""
     table = table_with_duplicates()
     with caplog.at_level(logging.WARNING):
         assigned = Split(duplicates="drop").assign(table, GENRE)

@@ -36,7 +36,7 @@ class PackedSource:
 
 
 @pytest.fixture(scope="module")
-def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]:
+def make_uneven_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]:
     """Return a factory of data modules with unequal clip lengths and class sizes, and some missing labels."""
     rng = np.random.default_rng(0)
     genre = np.array(["a"] * 60 + ["b"] * 15 + ["c"] * 5 + [None] * 20, object)[rng.permutation(100)]
@@ -55,9 +55,9 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MusicData]
     return make
 
 
-def test_balanced_sampling_draws_classes_equally_often(uneven: Callable[..., MusicData]) -> None:
-    """Clips without a label are drawn as often as the average clip."""
-    data = uneven(balanced_sampling="genre", crop=0.5, batch_size=16)
+def test_balanced_sampling_draws_classes_equally_often(make_uneven_module: Callable[..., MusicData]) -> None:
+    """Check the sampling frequency of classes, and of clips without a label, which is that of the average clip."""
+    data = make_uneven_module(balanced_sampling="genre", crop=0.5, batch_size=16)
     y = data.y["genre"][data.rows("train")].numpy()
     sampler, drawn = data.train_dataloader().sampler, Counter[int]()
     for number in range(400):
@@ -71,17 +71,17 @@ def test_balanced_sampling_draws_classes_equally_often(uneven: Callable[..., Mus
     assert len(split) == 4  # a class without clips is not drawn
 
 
-def test_balanced_sampling_applies_only_to_training(uneven: Callable[..., MusicData]) -> None:
-    data = uneven(balanced_sampling="genre", crop=0.5)
+def test_balanced_sampling_applies_only_to_training(make_uneven_module: Callable[..., MusicData]) -> None:
+    data = make_uneven_module(balanced_sampling="genre", crop=0.5)
     for split in ("val", "test"):
         evaluated = [row for batch in data.loader(split) for row in batch.row.tolist()]
         assert evaluated == data.rows(split).tolist()
 
 
-def test_buckets_of_datamodule_reduce_padding_and_keep_each_clip(uneven: Callable[..., MusicData]) -> None:
+def test_buckets_of_datamodule_reduce_padding_and_keep_each_clip(make_uneven_module: Callable[..., MusicData]) -> None:
     padded = {}
     for buckets in (False, True):
-        data = uneven(crop=None, batch_size=6, eval_batch_size=6, buckets=buckets)
+        data = make_uneven_module(crop=None, batch_size=6, eval_batch_size=6, buckets=buckets)
         for split, train in (("train", True), ("val", False), ("test", False)):
             batches = list(data.loader(split, train))
             assert sorted(row for batch in batches for row in batch.row.tolist()) == data.rows(split).tolist()
@@ -106,18 +106,22 @@ def test_buckets_of_datamodule_reduce_padding_and_keep_each_clip(uneven: Callabl
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_number_of_workers_does_not_change_batches(uneven: Callable[..., MusicData], options: dict[str, Any]) -> None:
+def test_number_of_workers_does_not_change_batches(
+    make_uneven_module: Callable[..., MusicData], options: dict[str, Any]
+) -> None:
     """Compare batches of worker processes with those of this process."""
-    modules = [uneven(**{"crop": 0.5, "batch_size": 8, **options}, workers=workers) for workers in (0, 1, 2)]
-    alone, *helped = (list(data.train_dataloader()) for data in modules)
-    assert len(alone) == 8
-    for batches in helped:
-        assert all(equal_batches(first, second) for first, second in zip(alone, batches, strict=True))
+    modules = [
+        make_uneven_module(**{"crop": 0.5, "batch_size": 8, **options}, workers=workers) for workers in (0, 1, 2)
+    ]
+    without_workers, *with_workers = (list(data.train_dataloader()) for data in modules)
+    assert len(without_workers) == 8
+    for batches in with_workers:
+        assert all(equal_batches(first, second) for first, second in zip(without_workers, batches, strict=True))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_several_crops_are_evaluated_in_order(uneven: Callable[..., MusicData], workers: int) -> None:
-    data = uneven(crop=0.5, eval_crops=3, eval_batch_size=7, workers=workers)
+def test_several_crops_are_evaluated_in_order(make_uneven_module: Callable[..., MusicData], workers: int) -> None:
+    data = make_uneven_module(crop=0.5, eval_crops=3, eval_batch_size=7, workers=workers)
     rows = []
     for batch in data.test_dataloader()[1]:
         assert batch.crops == 3
@@ -134,7 +138,7 @@ def test_several_crops_are_evaluated_in_order(uneven: Callable[..., MusicData], 
 
 
 @pytest.fixture(scope="module")
-def music(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
+def make_demo_module(config: Callable[..., dict[str, Any]]) -> Callable[..., MusicData]:
     """Return a factory of data modules of the demo after setup."""
 
     def make(*overrides: str) -> MusicData:
@@ -152,22 +156,22 @@ def equal_batches(first: Batch, second: Batch) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_workers_do_not_change_batches_of_demo(music: Callable[..., MusicData]) -> None:
-    loaders = [music(f"data.workers={workers}").train_dataloader() for workers in (0, 2)]
+def test_workers_do_not_change_batches_of_demo(make_demo_module: Callable[..., MusicData]) -> None:
+    loaders = [make_demo_module(f"data.workers={workers}").train_dataloader() for workers in (0, 2)]
     epochs = []
     for number in (0, 1):
         for loader in loaders:
             loader.sampler.set_epoch(number)
-        alone, helped = (list(loader) for loader in loaders)
-        assert len(alone) == len(helped) > 5
-        assert all(equal_batches(first, second) for first, second in zip(alone, helped, strict=True))
-        epochs.append(alone)
+        without_workers, with_workers = (list(loader) for loader in loaders)
+        assert len(without_workers) == len(with_workers) > 5
+        assert all(equal_batches(first, second) for first, second in zip(without_workers, with_workers, strict=True))
+        epochs.append(without_workers)
     assert not any(equal_batches(first, second) for first, second in zip(*epochs, strict=True))
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_devices_evaluate_each_clip_of_demo_once(music: Callable[..., MusicData], world: int) -> None:
-    data = music("data.eval_batch_size=5")
+def test_devices_evaluate_each_clip_of_demo_once(make_demo_module: Callable[..., MusicData], world: int) -> None:
+    data = make_demo_module("data.eval_batch_size=5")
     for split, loader in (("val", 0), ("test", 1)):
         evaluated: Counter[int] = Counter()
         sizes = []
@@ -180,8 +184,8 @@ def test_devices_evaluate_each_clip_of_demo_once(music: Callable[..., MusicData]
         assert max(sizes) == 5  # clips of a device are limited, and so is its memory
 
 
-def test_two_devices_train_on_batches_of_one_device(music: Callable[..., MusicData]) -> None:
-    data = music()
+def test_two_devices_train_on_batches_of_one_device(make_demo_module: Callable[..., MusicData]) -> None:
+    data = make_demo_module()
     loaders = [data.train_dataloader()]
     for rank in range(2):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
@@ -193,5 +197,5 @@ def test_two_devices_train_on_batches_of_one_device(music: Callable[..., MusicDa
         assert torch.equal(torch.cat([first.x, second.x]), complete.x[positions])  # the crops are equal
 
 
-def test_pack_is_read_from_configured_folder(music: Callable[..., MusicData], packs: Path) -> None:
-    assert music().pack.folder.parent == packs
+def test_pack_is_read_from_configured_folder(make_demo_module: Callable[..., MusicData], packs: Path) -> None:
+    assert make_demo_module().pack.folder.parent == packs

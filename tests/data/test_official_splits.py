@@ -29,7 +29,7 @@ def table_with_official_split(seed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_validation_is_taken_from_official_training_split(seed: int) -> None:
-    """Validation is 0.15 of 0.75, grouped and in proportion; the test split does not change."""
+    """Take 0.15 of 0.75 as validation, grouped and in proportion, without a change of the test split."""
     table = table_with_official_split(seed)
     assigned = Split("official", seed=seed).assign(table, GENRE)
     np.testing.assert_array_equal(assigned == "test", table["split"] == "test")

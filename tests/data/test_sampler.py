@@ -11,7 +11,7 @@ import pytest
 from etude.data.batches import BUCKET, CropBatchSampler
 
 
-def epoch(number: int, **options: Any) -> list[list[tuple[int, float]]]:
+def epoch_batches(number: int, **options: Any) -> list[list[tuple[int, float]]]:
     order = CropBatchSampler(
         options.pop("count", 23), options.pop("batch_size", 8), options.pop("shuffle", True), **options
     )
@@ -22,42 +22,42 @@ def epoch(number: int, **options: Any) -> list[list[tuple[int, float]]]:
 
 
 def test_epoch_depends_only_on_seed_and_number() -> None:
-    assert epoch(3) == epoch(3)
-    assert epoch(3) != epoch(4)
-    assert epoch(3) != epoch(3, seed=1)
-    positions = [{i: position for batch in epoch(number) for i, position in batch} for number in (0, 1)]
+    assert epoch_batches(3) == epoch_batches(3)
+    assert epoch_batches(3) != epoch_batches(4)
+    assert epoch_batches(3) != epoch_batches(3, seed=1)
+    positions = [{i: position for batch in epoch_batches(number) for i, position in batch} for number in (0, 1)]
     assert all(positions[0][i] != positions[1][i] for i in range(23))  # the crops differ
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_epoch_contains_each_clip_once(shuffle: bool) -> None:
-    batches = epoch(0, shuffle=shuffle)
+    batches = epoch_batches(0, shuffle=shuffle)
     assert [len(batch) for batch in batches] == [8, 8, 7]
-    picked = [i for batch in batches for i, _ in batch]
-    assert sorted(picked) == list(range(23))
-    assert (picked == list(range(23))) is not shuffle
+    indices = [i for batch in batches for i, _ in batch]
+    assert sorted(indices) == list(range(23))
+    assert (indices == list(range(23))) is not shuffle
     assert all(0 <= position < 1 for batch in batches for _, position in batch)
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])
 @pytest.mark.parametrize("count", [23, 24, 25])
 def test_training_ranks_share_batches_of_one_device(world: int, count: int) -> None:
-    complete = epoch(1, count=count, seed=7)
-    ranks = [epoch(1, count=count, seed=7, rank=rank, world=world) for rank in range(world)]
+    complete = epoch_batches(1, count=count, seed=7)
+    ranks = [epoch_batches(1, count=count, seed=7, rank=rank, world=world) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1  # otherwise other ranks would wait
     for step, shares in enumerate(zip(*ranks, strict=True)):
         assert len({len(share) for share in shares}) == 1  # required for the mean gradient of the batch
-        together = [pick for share in shares for pick in share]
-        assert len(set(together)) == len(together)
-        assert set(together) <= set(complete[step])
-        assert len(complete[step]) - len(together) < world
+        shared = [pick for share in shares for pick in share]
+        assert len(set(shared)) == len(shared)
+        assert set(shared) <= set(complete[step])
+        assert len(complete[step]) - len(shared) < world
     assert len(complete) - len(ranks[0]) <= (count % 8 < world)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("count", range(1, 18))
 def test_evaluation_covers_each_clip_once_on_all_ranks(world: int, count: int) -> None:
-    ranks = [epoch(0, count=count, shuffle=False, rank=rank, world=world) for rank in range(world)]
+    ranks = [epoch_batches(0, count=count, shuffle=False, rank=rank, world=world) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1
     for step, shares in enumerate(zip(*ranks, strict=True)):
         evaluated = Counter(i for share in shares for i, _ in share)
@@ -66,7 +66,7 @@ def test_evaluation_covers_each_clip_once_on_all_ranks(world: int, count: int) -
         assert sum(evaluated.values()) == max(len(evaluated), world)  # duplicates only on ranks without clips
 
 
-def lengths_of(count: int) -> np.ndarray:
+def random_lengths(count: int) -> np.ndarray:
     return np.random.default_rng(5).integers(20, 400, count)
 
 
@@ -79,20 +79,22 @@ def padding(batches: list[list[tuple[int, float]]], lengths: np.ndarray) -> floa
 @pytest.mark.parametrize("count", [23, 600])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_buckets_contain_each_clip_once_with_less_padding(count: int, shuffle: bool) -> None:
-    lengths = lengths_of(count)
-    batches = epoch(3, count=count, shuffle=shuffle, lengths=lengths)
+    lengths = random_lengths(count)
+    batches = epoch_batches(3, count=count, shuffle=shuffle, lengths=lengths)
     assert sorted(i for batch in batches for i, _ in batch) == list(range(count))
-    assert sorted(len(batch) for batch in batches) == sorted(len(b) for b in epoch(3, count=count, shuffle=shuffle))
-    plain = padding(epoch(3, count=count, shuffle=shuffle), lengths)
-    assert plain > 0.3
-    assert padding(batches, lengths) < (plain - 0.1 if count == 23 else 0.05)
+    assert sorted(len(batch) for batch in batches) == sorted(
+        len(b) for b in epoch_batches(3, count=count, shuffle=shuffle)
+    )
+    unsorted_padding = padding(epoch_batches(3, count=count, shuffle=shuffle), lengths)
+    assert unsorted_padding > 0.3
+    assert padding(batches, lengths) < (unsorted_padding - 0.1 if count == 23 else 0.05)
 
 
 def test_buckets_change_in_each_epoch() -> None:
-    """The order of batches changes, and with more clips than a pool holds, also their clips."""
+    """Check that the order of batches changes, and with more clips than in a pool, also their clips."""
     count = 2 * BUCKET * 8
-    lengths = lengths_of(count)
-    first, second, repeated = (epoch(number, count=count, lengths=lengths) for number in (0, 1, 0))
+    lengths = random_lengths(count)
+    first, second, repeated = (epoch_batches(number, count=count, lengths=lengths) for number in (0, 1, 0))
     assert first == repeated
     assert first != second
     sets = [{frozenset(i for i, _ in batch) for batch in batches} for batches in (first, second)]
@@ -108,28 +110,28 @@ def test_buckets_change_in_each_epoch() -> None:
 @pytest.mark.parametrize("world", [2, 3])
 def test_devices_share_batches_with_buckets_and_weights(world: int, weighted: bool) -> None:
     count = 100
-    options: dict[str, Any] = {"count": count, "lengths": lengths_of(count), "seed": 3}
+    options: dict[str, Any] = {"count": count, "lengths": random_lengths(count), "seed": 3}
     if weighted:
         options["weights"] = np.linspace(0.1, 1, count)
-    complete = epoch(2, **options)
-    ranks = [epoch(2, **options, rank=rank, world=world) for rank in range(world)]
+    complete = epoch_batches(2, **options)
+    ranks = [epoch_batches(2, **options, rank=rank, world=world) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1
     for step, shares in enumerate(zip(*ranks, strict=True)):
         assert len({len(share) for share in shares}) == 1
-        together = Counter(pick for share in shares for pick in share)
-        assert together <= Counter(complete[step])
-        assert len(complete[step]) - together.total() < world
+        shared = Counter(pick for share in shares for pick in share)
+        assert shared <= Counter(complete[step])
+        assert len(complete[step]) - shared.total() < world
 
 
 def test_weights_sample_with_replacement_in_proportion() -> None:
     weights = np.array([1.0, 0, 3, 6] * 5)
     drawn: Counter[int] = Counter()
     for number in range(300):
-        batches = epoch(number, count=20, weights=weights)
+        batches = epoch_batches(number, count=20, weights=weights)
         assert sum(map(len, batches)) == 20  # the length of an epoch does not change
         drawn.update(i % 4 for batch in batches for i, _ in batch)
         assert all(0 <= position < 1 for batch in batches for _, position in batch)
     assert [drawn[i] / 6000 for i in range(4)] == pytest.approx([0.1, 0, 0.3, 0.6], abs=0.025)
-    twice = [picks for number in range(20) for picks in epoch(number, count=20, weights=weights)]
-    repeated = [(i, j) for picks in twice for i, a in picks for j, b in picks if i == j and a != b]
+    batches_of_epochs = [picks for number in range(20) for picks in epoch_batches(number, count=20, weights=weights)]
+    repeated = [(i, j) for picks in batches_of_epochs for i, a in picks for j, b in picks if i == j and a != b]
     assert repeated  # a clip that is drawn twice has another crop

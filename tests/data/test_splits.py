@@ -52,7 +52,7 @@ def test_seed_determines_split() -> None:
 
 @pytest.mark.usefixtures("few_restarts")
 def test_index_of_table_does_not_change_split() -> None:
-    """The table may have been sorted or filtered before."""
+    """Compare with the index of a table that was sorted before."""
     table = make_table(0, groups=30, largest=4)
     np.testing.assert_array_equal(Split().assign(table, GENRE), Split().assign(table.reset_index(drop=True), GENRE))
 
@@ -70,7 +70,7 @@ def test_stratified_split_keeps_class_shares(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["grouped", "stratified"])
 def test_scalar_is_stratified_by_quantiles(kind: str) -> None:
-    """The mean of each split is near the total mean, much nearer than by chance."""
+    """Compare the mean of each split with the total mean, and with splits without stratification."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"id": range(200), "group": None, "valence": rng.gamma(1.0, size=200)})
     table.loc[::17, "valence"] = np.nan
@@ -81,8 +81,8 @@ def test_scalar_is_stratified_by_quantiles(kind: str) -> None:
     for fifth in range(5):
         assert shares(assigned[fifths == fifth]) == pytest.approx(FRACTIONS, abs=0.03)
     unstratified = Split(kind, stratify=None).assign(table, ["valence"])
-    worst = max(max(abs(np.array(shares(unstratified[fifths == fifth])) - FRACTIONS)) for fifth in range(5))
-    assert worst > 0.06
+    largest_deviation = max(max(abs(np.array(shares(unstratified[fifths == fifth])) - FRACTIONS)) for fifth in range(5))
+    assert largest_deviation > 0.06
 
 
 def test_scalar_with_few_values_is_stratified_by_values() -> None:
@@ -141,7 +141,7 @@ def test_each_clip_is_test_and_val_in_one_fold(kind: str, folds: int) -> None:
 
 @pytest.mark.usefixtures("few_restarts")
 def test_folds_of_demo_keep_groups_together(demo_table: pd.DataFrame) -> None:
-    """There are few artists with unequal numbers of clips; each fold has each class in training."""
+    """Split few artists with unequal numbers of clips, so that each fold has each class in training."""
     assigned = np.stack([Split(fold=fold).assign(demo_table, GENRE) for fold in range(5)])
     np.testing.assert_array_equal((assigned == "test").sum(0), 1)
     for fold in range(5):
@@ -186,7 +186,7 @@ def test_three_groups_fill_three_splits(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_split_has_each_class_if_possible(seed: int) -> None:
-    """Three artists of each genre are enough for one in each split."""
+    """Split three artists of each genre, which suffice for one in each split."""
     sizes = np.random.default_rng(seed).integers(1, 20, 9)
     group, genre = np.repeat(np.arange(9), sizes), np.repeat(list("aaabbbccc"), sizes)
     table = pd.DataFrame({"id": np.arange(len(group)), "group": group, "genre": genre})
@@ -233,7 +233,7 @@ def test_split_hash_depends_only_on_split() -> None:
 
 
 def test_split_hash_is_sha256_of_sorted_pairs() -> None:
-    """The hash is the SHA-256 of `a,train`, a line break, and `b,val`."""
+    """Compare with the SHA-256 of `a,train`, a line break, and `b,val`."""
     assert split_hash(np.array(["b", "a"]), np.array(["val", "train"])) == (
         "78c5272424cf7c98b9b2b5534fb6c850b7c13f0031a233d7ddf4b0721117e36b"
     )

@@ -51,7 +51,7 @@ def test_undecodable_clip_is_skipped_and_listed(source: Collection, packs: Path)
 def test_skipped_clip_is_retried_only_after_file_changed(
     source: Collection, packs: Path, reader: RecordingReader, tmp_path: Path
 ) -> None:
-    """Changed labels do not cause a broken file to be decoded again."""
+    """Check that changed labels do not cause a broken file to be decoded again."""
     broken = Path(source.table["path"][4])
     original = broken.read_bytes()
     broken.write_text("no music")
@@ -164,7 +164,7 @@ def test_collection_without_decodable_clips_is_refused_for_any_limit(
 
 
 def test_short_clips_are_skipped(source: Collection, packs: Path) -> None:
-    """Clip i has 5000 + 900 i samples."""
+    """Skip short clips, where clip i has 5000 + 900 i samples."""
     pack = prepare(source, packs, shortest=0.3, max_skipped=0.5)
     assert pack.index["id"].tolist() == [f"clip{i}" for i in range(2, COUNT)]
     assert skipped_reasons(pack) == {

@@ -114,7 +114,7 @@ def test_conflicting_labels_of_clip_are_refused_by_name(genres: packs_of.Packed,
 
 
 def test_test_clip_of_one_member_is_test_clip_of_union(tmp_path: Path) -> None:
-    """A test clip of one set of labels must not be a training clip of the other."""
+    """Check that a test clip of one set of labels is not a training clip of the other."""
     first = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
     two = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
@@ -160,7 +160,7 @@ def test_group_of_shared_clip_is_taken_from_either_member(tmp_path: Path) -> Non
 
 
 def test_same_audio_in_two_members_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    """With prefixed ids the audio could be in both training and test."""
+    """Split a union with prefixed ids, in which the same audio could be in both training and test."""
     source, pack = joined(genres, moods)
     with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; drop"):
         Split("random").assign(pack.index, list(source.targets))
