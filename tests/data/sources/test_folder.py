@@ -76,11 +76,11 @@ def test_sound_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
 
 
 def test_hidden_files_are_skipped(home: Path) -> None:
-    shown = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
+    visible = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
     source = collection(
-        write_files(home, *shown, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part")
+        write_files(home, *visible, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part")
     )
-    assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in shown]
+    assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in visible]
 
 
 def test_suffix_is_kept_if_ids_would_be_equal(home: Path) -> None:

@@ -127,9 +127,9 @@ def test_common_names_of_splits_are_read(make_collection: Make) -> None:
     source = make_collection(six_clips(split=["train", "Training", "val", "valid", "validation", "test"]))
     assert source.table["split"].tolist() == ["train", "train", "val", "val", "val", "test"]
     assert list(source.targets) == ["genre"]
-    for wrong in ("dev", ""):
-        with pytest.raises(DataError, match=f"row 5: split is '{wrong}', which must be train, val or test"):
-            make_collection(six_clips(split=["train", "train", "val", wrong, "test", "test"]))
+    for invalid in ("dev", ""):
+        with pytest.raises(DataError, match=f"row 5: split is '{invalid}', which must be train, val or test"):
+            make_collection(six_clips(split=["train", "train", "val", invalid, "test", "test"]))
 
 
 def test_artists_are_default_groups(make_collection: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,9 +154,9 @@ def test_artist_target_is_not_used_as_group(make_collection: Make) -> None:
     assert source.note == ""
 
 
-@pytest.mark.parametrize("spelt", ["licence", "license"])
-def test_titles_and_licences_are_kept_but_not_targets(make_collection: Make, spelt: str) -> None:
-    source = make_collection(six_clips(title=list("ABABAB"), **{spelt: ["CC BY", "CC0", "CC BY", "", "CC BY", "CC0"]}))
+@pytest.mark.parametrize("column", ["licence", "license"])
+def test_titles_and_licences_are_kept_but_not_targets(make_collection: Make, column: str) -> None:
+    source = make_collection(six_clips(title=list("ABABAB"), **{column: ["CC BY", "CC0", "CC BY", "", "CC BY", "CC0"]}))
     assert list(source.targets) == ["genre"]
     assert source.table["title"].tolist() == list("ABABAB")
     assert source.extra == {"licences": {"CC BY": 3, "CC0": 2}}
@@ -183,7 +183,7 @@ def test_official_split_with_shared_group_is_refused(make_collection: Make) -> N
         ("path,genre\na.wav\n", r"t\.csv, row 2: has 1 cells, the header has 2"),
         ("path,genre,genre\na.wav,x,y\n", "has two columns 'genre'"),
         ("path,title\na.wav,x\nb.wav,x\n", r"has no target column; declare one in data\.source\.targets"),
-        ("path,mine\na.wav,x\nb.wav,y\n", "has no target column"),
+        ("path,extra\na.wav,x\nb.wav,y\n", "has no target column"),
     ],
 )
 def test_invalid_table_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -33,21 +33,21 @@ from etude.errors import DataError
     ],
 )
 def test_kind_of_target_is_inferred_from_column(make_collection: Make, cells: list[Any], spec: tuple[Any, ...]) -> None:
-    source = make_collection(six_clips(mine=cells))
-    target = source.targets["mine"]
+    source = make_collection(six_clips(extra=cells))
+    target = source.targets["extra"]
     assert target["kind"] == spec[0]
     if spec[0] == "label":
         assert target["classes"] == list(spec[1:])
-        assert source.table["mine"].dropna().tolist() == [str(cell) for cell in cells if cell != ""]
+        assert source.table["extra"].dropna().tolist() == [str(cell) for cell in cells if cell != ""]
     else:
         assert (target["low"], target["high"]) == pytest.approx(spec[1:], abs=1e-12)
         observed = spec[1:] != (0.0, 1.0)
         assert ("is the range of the values in the table" in target["note"]) == observed
-        np.testing.assert_array_equal(source.table["mine"].dropna(), [float(c) for c in cells if c != ""])
+        np.testing.assert_array_equal(source.table["extra"].dropna(), [float(c) for c in cells if c != ""])
 
 
 @pytest.mark.parametrize(
-    ("cells", "why"),
+    ("cells", "reason"),
     [
         (list("abcdef"), "it has 6 values in 6 clips, too many for classes"),
         (["a", "a", "b", "b", "c", "d"], "it has 4 values in 6 clips, too many for classes"),
@@ -61,7 +61,7 @@ def test_kind_of_target_is_inferred_from_column(make_collection: Make, cells: li
         ),
         (
             ["yes", "no", "yes", "no", "yes", "no"],
-            "it contains only no and yes; to use it as a target, set targets={mine: label}",
+            "it contains only no and yes; to use it as a target, set targets={extra: label}",
         ),
         (
             ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],
@@ -74,20 +74,20 @@ def test_kind_of_target_is_inferred_from_column(make_collection: Make, cells: li
     ],
 )
 def test_uninformative_column_is_skipped_and_logged(
-    make_collection: Make, cells: list[Any], why: str, caplog: pytest.LogCaptureFixture
+    make_collection: Make, cells: list[Any], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert list(make_collection(six_clips(mine=cells)).targets) == ["genre"]
-    assert f"column mine is not used as a target: {why}" in caplog.text
+    assert list(make_collection(six_clips(extra=cells)).targets) == ["genre"]
+    assert f"column extra is not used as a target: {reason}" in caplog.text
 
 
 def test_number_of_classes_is_at_most_half_of_clips(make_collection: Make) -> None:
-    assert make_collection(six_clips(mine=list("aabbcc"))).targets["mine"]["classes"] == ["a", "b", "c"]
+    assert make_collection(six_clips(extra=list("aabbcc"))).targets["extra"]["classes"] == ["a", "b", "c"]
 
 
 def test_integers_with_many_values_are_scalar(tmp_path: Path) -> None:
     def kind(values: int) -> str:
-        columns = {"path": [f"{i}.wav" for i in range(3 * values)], "mine": [i % values for i in range(3 * values)]}
-        return collection(write_table(tmp_path, columns)).targets["mine"]["kind"]
+        columns = {"path": [f"{i}.wav" for i in range(3 * values)], "extra": [i % values for i in range(3 * values)]}
+        return collection(write_table(tmp_path, columns)).targets["extra"]["kind"]
 
     assert (kind(20), kind(21)) == ("label", "scalar")
 
@@ -145,9 +145,9 @@ def test_value_outside_range_and_single_clip_class_are_refused(make_collection: 
     with pytest.raises(DataError, match=r"^targets: column genre has the single value 'rock'; a target needs"):
         make_collection(six_clips(genre=["rock"] * 6), targets={"genre": "label"})
     with pytest.raises(DataError, match="targets: column genre is empty; a target needs at least two values"):
-        make_collection(six_clips(genre=[""] * 6, mine=[1, 2, 1, 2, 1, 2]), targets={"genre": "label"})
+        make_collection(six_clips(genre=[""] * 6, extra=[1, 2, 1, 2, 1, 2]), targets={"genre": "label"})
     with pytest.raises(DataError, match="targets: a scalar cannot be predicted if all values are 3"):
-        make_collection(six_clips(mine=[3, "3.0", 3, 3, 3, 3]), targets={"mine": "scalar"})
+        make_collection(six_clips(extra=[3, "3.0", 3, 3, 3, 3]), targets={"extra": "scalar"})
 
 
 def test_classes_are_merged_for_each_target(make_collection: Make, caplog: pytest.LogCaptureFixture) -> None:
