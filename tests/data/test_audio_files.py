@@ -85,10 +85,10 @@ def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
 
 
 def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
+    home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/private/c.wav", "jazz/d.wav", "jazz/e.wav")
 
     def scandir(path: Any) -> Iterator[Any]:  # the user who runs the tests may have all permissions
-        if Path(path).name == "theirs":
+        if Path(path).name == "private":
             raise PermissionError(13, "Permission denied")
         return original(path)
 
@@ -97,7 +97,7 @@ def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = collection(str(home))
     assert len(source.table) == 4
     assert [(item.item, item.reason) for item in source.skipped_items] == [
-        ("rock/theirs", "folder cannot be read (Permission denied)")
+        ("rock/private", "folder cannot be read (Permission denied)")
     ]
 
 

@@ -40,9 +40,8 @@ ROOT = str(Path(__file__).parents[2])
 
 @pytest.mark.parametrize(("workers", "count"), [*((1, count) for count in (0, 1, 8, 9, 30)), (2, 0), (2, 8), (None, 8)])
 def test_few_jobs_or_one_worker_use_no_process(workers: int | None, count: int) -> None:
-    results = map_jobs(
-        lambda number: (number**2, os.getpid()), list(range(count)), workers
-    )  # a lambda cannot be pickled
+    # a lambda cannot be pickled
+    results = map_jobs(lambda number: (number**2, os.getpid()), list(range(count)), workers)
     assert list(results) == [(number**2, os.getpid()) for number in range(count)]
 
 

@@ -133,9 +133,8 @@ class AST(Backbone):
         if pool not in (None, "token", "mean") or not (self.mean or net.has_class_token):
             raise ValueError(f"backbone.pool must be token, where the model has one, or mean, got {pool!r}")
         self.n_read = 2 if hasattr(net, "dist_token") else 1  # class token, distillation token
-        self.n_placed_prefix = (
-            0 if net.no_embed_class else n_prefix
-        )  # tokens with a positional embedding in timm's table
+        # prefix tokens with a positional embedding in timm's table
+        self.n_placed_prefix = 0 if net.no_embed_class else n_prefix
         patch = patch or net.patch_embed.patch_size[0]
         height = min(patch, bins)
         filters = nn.Conv2d(

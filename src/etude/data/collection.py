@@ -254,23 +254,23 @@ def expand_path(path: str) -> Path:
         raise DataError(f"{path}: there is no such user; use ./{path} for a file of this name") from error
 
 
-def join_inside(folder: Path, name: str, where: str) -> Path:
+def join_inside(folder: Path, name: str, source_name: str) -> Path:
     """Join a folder and a relative path that must stay below it.
 
     Args:
         folder: The folder.
         name: Relative path from a table, which may be untrusted.
-        where: Source of the path for error messages, such as a file and its row.
+        source_name: Source of the path for error messages, such as a file and its row.
 
     Raises:
         DataError: The path is absolute, leads out of the folder or contains a null byte.
     """
     if "\0" in name:
-        raise DataError(f"{where}: path {name!r} contains a null byte, which file names cannot contain")
+        raise DataError(f"{source_name}: path {name!r} contains a null byte, which file names cannot contain")
     path = Path(name)
     depth = 0
     for component in path.parts:
         depth += -1 if component == ".." else 1
         if depth < 0 or path.is_absolute():
-            raise DataError(f"{where}: path {name!r} is outside {folder}; only files below this folder are read")
+            raise DataError(f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read")
     return folder / path

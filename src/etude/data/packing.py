@@ -140,7 +140,8 @@ def _write_new_pack(
     drafted = pack_writer.read_journal(draft)
     retry_skipped = options.retry and not all(entry.frames for entry in drafted)
     stale = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.stale*"))
-    if retry_skipped or not _same_files(drafted, files[: len(drafted)]):  # files changed, reuse valid clips
+    # after a change of files, only the valid clips of the draft are reused
+    if retry_skipped or not _same_files(drafted, files[: len(drafted)]):
         stale.append(folder.with_name(f".{folder.name}.stale{len(stale)}"))
         move(draft, stale[-1])
     for old in stale:

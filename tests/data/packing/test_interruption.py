@@ -82,9 +82,8 @@ def test_draft_reuses_clips_of_itself_and_of_old_pack(
     half = replace(source, table=source.table[:6])
     old = read_files(prepare(half, packs).folder)
     draft = interrupt_preparation(source, packs, reader, stop=2)
-    assert (
-        read_files(draft.with_name(draft.name.removeprefix(".").removesuffix(".part"))) == old
-    )  # the old pack is kept until then
+    old_pack = draft.with_name(draft.name.removeprefix(".").removesuffix(".part"))
+    assert read_files(old_pack) == old  # it is kept until the new pack is complete
     changed = changed_in_place(added_at_the_beginning(source))
     pack = prepare(changed, packs, reader)
     assert sorted(reader.names) == sorted(["new.wav", f"{CHANGED}.wav", *(f"{i}.wav" for i in range(8, COUNT))])

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-OWN = ("id", "path", "group", "split")  # columns that are never targets
-ABOUT = ("title", "artist", "licence", "license")  # columns that are targets only if declared
+COLUMNS_OF_CLIPS = ("id", "path", "group", "split")  # columns that are never targets
+DESCRIPTIVE_COLUMNS = ("title", "artist", "licence", "license")  # columns that are targets only if declared
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 Columns = dict[str, list[str]]
@@ -69,20 +69,20 @@ def collection(
     """
     file = expand_path(table)
     home = file.parent if audio is None else expand_path(audio)
-    cells, where = read_table(file)
+    cells, locations = read_table(file)
     if "path" not in cells:
         raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'no columns'}")
-    if not where:
+    if not locations:
         raise DataError(f"{file}: has a header but no rows")
     if not home.is_dir():
         raise DataError(f"audio: there is no folder {home}")
-    cells, where, skipped_items = _drop_rows_without_path(file, cells, where)
+    cells, locations, skipped_items = _drop_rows_without_path(file, cells, locations)
     cells = _clean_cells(file, cells, missing if isinstance(missing, list | tuple) else [missing])
     mapping = parse_mapping(targets, "targets")
     declared = None if mapping is None else {to_nfc(str(key)): value for key, value in mapping.items()}
     merging = {to_nfc(str(key)): value for key, value in (parse_mapping(classes, "classes") or {}).items()}
-    frame = _build_table(file, home, cells, where, declared or {})
-    specs = _find_targets(file, cells, declared, merging, where)
+    frame = _build_table(file, home, cells, locations, declared or {})
+    specs = _find_targets(file, cells, declared, merging, locations)
     before = _add_targets(frame, cells, specs, merging)
     unlabelled = frame[list(specs)].isna().all(axis=1)
     skipped_items += [SkippedItem(clip, "clip has no label") for clip in frame["id"][unlabelled]]
@@ -109,7 +109,7 @@ def collection(
 
 
 def _drop_rows_without_path(
-    file: Path, cells: Columns, where: list[str]
+    file: Path, cells: Columns, locations: list[str]
 ) -> tuple[Columns, list[str], list[SkippedItem]]:
     """Return the rows with a path, and the others as skipped items.
 
@@ -118,16 +118,16 @@ def _drop_rows_without_path(
     """
     has = [bool(Path(cell.replace("\\", "/")).name) for cell in cells["path"]]
     if not any(has):
-        raise DataError(f"{file}: the column path is empty in all {len(where)} rows")
+        raise DataError(f"{file}: the column path is empty in all {len(locations)} rows")
     skipped_items = [
         SkippedItem(location.removeprefix(f"{file}, "), "path is empty", clip=True)
-        for location, valid in zip(where, has, strict=True)
+        for location, valid in zip(locations, has, strict=True)
         if not valid
     ]
     if skipped_items:
         cells = {key: [c for c, valid in zip(column, has, strict=True) if valid] for key, column in cells.items()}
-        where = [location for location, valid in zip(where, has, strict=True) if valid]
-    return cells, where, skipped_items
+        locations = [location for location, valid in zip(locations, has, strict=True) if valid]
+    return cells, locations, skipped_items
 
 
 def _clean_cells(file: Path, cells: Columns, missing: Sequence[Any]) -> Columns:
@@ -153,14 +153,16 @@ def _count_values(column: pd.Series) -> dict[str, int]:
     return {str(value): int(count) for value, count in column.value_counts().items()}
 
 
-def _build_table(file: Path, home: Path, cells: Columns, where: list[str], targets: Mapping[str, Any]) -> pd.DataFrame:
+def _build_table(
+    file: Path, home: Path, cells: Columns, locations: list[str], targets: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return a table of ids, paths, groups, splits and descriptions, without targets."""
     import pandas as pd
 
     paths = [cell.replace("\\", "/") for cell in cells["path"]]  # the table may have been written on Windows
     rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _find_groups(file, cells, targets)}
     other_form = []
-    for path, location in zip(paths, where, strict=True):
+    for path, location in zip(paths, locations, strict=True):
         listed = join_inside(home, path, location)
         rows["path"].append(str(existing := existing_path(listed)))
         if existing != listed:
@@ -169,7 +171,7 @@ def _build_table(file: Path, home: Path, cells: Columns, where: list[str], targe
         log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(other_form), other_form[0])
     rows["id"] = cells.get("id") or [Path(path).with_suffix("").as_posix() for path in paths]
     seen: dict[str, str] = {}
-    for clip, location in zip(rows["id"], where, strict=True):
+    for clip, location in zip(rows["id"], locations, strict=True):
         if not clip:
             raise DataError(f"{location}: id is empty")
         if clip in seen:
@@ -177,11 +179,11 @@ def _build_table(file: Path, home: Path, cells: Columns, where: list[str], targe
             raise DataError(f"{seen[clip]} and {location.rpartition(', ')[2]} both have id {clip!r}{hint}")
         seen[clip] = location
     if "split" in cells:
-        for cell, location in zip(cells["split"], where, strict=True):
+        for cell, location in zip(cells["split"], locations, strict=True):
             if cell.lower() not in SPLIT_NAMES:
                 raise DataError(f"{location}: split is {cell!r}, which must be train, val or test")
         rows["split"] = [SPLIT_NAMES[cell.lower()] for cell in cells["split"]]
-    rows |= {key: [cell or None for cell in cells[key]] for key in ABOUT if key in cells}
+    rows |= {key: [cell or None for cell in cells[key]] for key in DESCRIPTIVE_COLUMNS if key in cells}
     return pd.DataFrame(rows, dtype=object)
 
 
@@ -201,10 +203,10 @@ def _find_groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list
 
 
 def _find_targets(
-    file: Path, cells: Columns, targets: Mapping[str, Any] | None, classes: Mapping[str, Any], where: list[str]
+    file: Path, cells: Columns, targets: Mapping[str, Any] | None, classes: Mapping[str, Any], locations: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the specifications of the declared targets, or infer them from the columns."""
-    candidates = [key for key in cells if key not in OWN]
+    candidates = [key for key in cells if key not in COLUMNS_OF_CLIPS]
     if unknown := [key for key in [*(targets or {}), *classes] if key not in candidates]:
         raise DataError(
             f"targets: {file} has no target column {unknown[0]}; columns are {', '.join(candidates) or 'none'}"
@@ -213,14 +215,14 @@ def _find_targets(
     if targets is not None:
         if unlabelled := [key for key in classes if targets.get(key) != "label"]:
             raise DataError(f"classes: {unlabelled[0]} is not declared as a label in targets, so it has no classes")
-        specs = {key: parse_declared_target(key, cells[key], kind, where) for key, kind in targets.items()}
+        specs = {key: parse_declared_target(key, cells[key], kind, locations) for key, kind in targets.items()}
     for key in candidates if targets is None else []:
         if key in classes:
-            specs[key] = parse_declared_target(key, cells[key], "label", where)
+            specs[key] = parse_declared_target(key, cells[key], "label", locations)
         elif key in RESERVED:
             log.warning("%s: column %s is not used as a target: the name is reserved for packs; rename it", file, key)
-        elif key not in ABOUT:
-            result, remarks = infer_target(key, cells[key], where)
+        elif key not in DESCRIPTIVE_COLUMNS:
+            result, remarks = infer_target(key, cells[key], locations)
             for remark in remarks:
                 log.warning("%s: column %s: %s", file, key, remark)
             if isinstance(result, str):

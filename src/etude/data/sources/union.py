@@ -64,7 +64,7 @@ class JoinedPack:
 
 @dataclass(frozen=True)
 class Union:
-    """Union of collections, with a pack that reads from theirs.
+    """Union of collections, with a pack that reads from the packs of the members.
 
     Args:
         members: Collections by name.
