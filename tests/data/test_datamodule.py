@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from tests.data.packed_source import PackedSource
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection, label_target, merge_classes, scalar_target
@@ -171,15 +172,6 @@ def test_classes_are_merged_and_others_become_missing() -> None:
 
 
 # a source with an existing pack
-
-
-@dataclass
-class PackedSource:
-    opened: Pack
-    targets: dict[str, dict[str, Any]]
-
-    def pack(self, front: LogMelChroma, options: Any) -> Pack:
-        return self.opened
 
 
 FRONT = LogMelChroma(rate=1000, n_fft=64, hop_length=10, n_mels=2, n_chroma=1)  # 100 frames a second

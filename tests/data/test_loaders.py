@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,26 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.data.packed_source import PackedSource
 
 from etude.audio.log_mel import LogMelChroma
 from etude.data.batches import Batch
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.feature import Feature
-from etude.data.pack import Pack
 from etude.data.pack_writer import write_pack
 from etude.data.packing import open_pack
 from etude.data.splits import Split
-
-
-@dataclass
-class PackedSource:
-    """Source with an existing pack."""
-
-    opened: Pack
-    targets: dict[str, dict[str, Any]]
-
-    def pack(self, front: LogMelChroma, options: Any) -> Pack:
-        return self.opened
 
 
 @pytest.fixture(scope="module")
