@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "My Music"
 
 
-def test_each_subfolder_is_class_with_sound_files(home: Path) -> None:
+def test_each_subfolder_is_class_with_audio_files(home: Path) -> None:
     path = write_files(
         home, "rock/a.wav", "rock/live/1999/b.ogg", "jazz/a.mp3", "jazz/c.flac", "jazz/notes.txt", "jazz/d"
     )
@@ -70,7 +70,7 @@ def test_each_subfolder_is_class_with_sound_files(home: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, *map(str.upper, SUFFIXES)])
-def test_sound_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
+def test_audio_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
     ids = collection(write_files(home, *(f"{genre}/{i}.{suffix}" for genre in "xy" for i in range(2)))).table["id"]
     assert ids.tolist() == ["x/0", "x/1", "y/0", "y/1"]
 
