@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etude.data import audio_files
-from etude.data.audio_files import find_audio_files
+from etude.data.audio_files import search_audio_files
 from etude.data.collection import slug
 from etude.data.sources.folder import collection
 from etude.errors import DataError
@@ -31,7 +31,7 @@ def create_link(path: Path, target: Path) -> None:
 
 
 def find_names(home: Path) -> tuple[list[str], dict[str, str]]:
-    files, skipped_items = find_audio_files(home)
+    files, skipped_items = search_audio_files(home)
     return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in skipped_items}
 
 

@@ -16,8 +16,8 @@ SUFFIXES = (
 """Suffixes of files that libsndfile or ffmpeg decodes."""
 
 
-def find_audio_files(folder: Path, root: Path | None = None) -> tuple[list[Path], list[SkippedItem]]:
-    """Find the audio files of a folder at any depth.
+def search_audio_files(folder: Path, root: Path | None = None) -> tuple[list[Path], list[SkippedItem]]:
+    """Search a folder for audio files at any depth.
 
     Links to folders are followed. Each folder is searched once.
 

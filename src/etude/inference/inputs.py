@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from etude.data.audio_files import SUFFIXES, find_audio_files
+from etude.data.audio_files import SUFFIXES, search_audio_files
 from etude.data.collection import SkippedItem, existing_path, expand_path, log_skipped_items
 from etude.data.table_reader import read_table
 from etude.errors import UserError
@@ -37,7 +37,7 @@ def files(words: Iterable[str | Path]) -> list[Path]:
             )
         path = expand_path(str(word))
         if path.is_dir():
-            inside, skipped_items = find_audio_files(path)
+            inside, skipped_items = search_audio_files(path)
             log_skipped_items(path, skipped_items)
             if not inside:
                 raise UserError(f"{path}: has no sound files; looked for {', '.join(SUFFIXES)}")

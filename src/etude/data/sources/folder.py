@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.data.audio_files import as_text, find_audio_files, is_text, list_other_files
+from etude.data.audio_files import as_text, is_text, list_other_files, search_audio_files
 from etude.data.collection import (
     NO_GROUP,
     Collection,
@@ -57,7 +57,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         raise DataError(f"{home}: has no subfolders; {EXPECTED}")
     files: list[Path] = []
     for name in names:
-        audio_files, skipped = find_audio_files(home / name, home)
+        audio_files, skipped = search_audio_files(home / name, home)
         files += [file.relative_to(home) for file in audio_files]
         skipped_items += skipped
         if not audio_files:
