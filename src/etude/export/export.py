@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import UserError
+from etude.errors import UserError, one_line_message
 from etude.export import formats, model_card
 from etude.export.graph import Graph, traced
 from etude.export.model_card import about, config
@@ -120,7 +120,7 @@ def push(name: str, files: Sequence[Path], private: bool = False) -> str:
             commit_message="Exported by Étude",
         )  # fmt: skip
     except Exception as error:  # the hub's errors, and those of whatever carries them
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line_message(error, 300)
         raise UserError(f"push={name}: the hub did not take it ({reason}); what was exported is here") from error
     return str(url)
 
