@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from etude.config.compose import conf_dir
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 
 ROOT = Path(__file__).parents[1]
 LINES = re.findall(r"^    (?:python|etude) [^#\n]+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -28,7 +28,7 @@ def test_every_training_command_composes(line: str, config: Callable[..., dict[s
     words = [word for word in words if word != "job"]  # of --cfg job
     for pick in (0, -1):  # the first and the last value of every swept one
         picked = [(key, re.split(r",(?![^\[]*\])", value)[pick]) for key, value in (word.split("=") for word in words)]
-        assert problems(config(*(f"{key}={value}" for key, value in picked))) == []
+        assert config_errors(config(*(f"{key}={value}" for key, value in picked))) == []
 
 
 @pytest.mark.parametrize("line", [line.strip() for line in LINES if "scripts/" in line])

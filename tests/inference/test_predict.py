@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("format=xml", "format=xml: there is no format 'xml'; there are csv, json, parquet"),
+        ("format=xml", "format=xml: there is no format 'xml'; available: csv, json, parquet"),
         ("window=long", "window=long: must be a number"),
         ("workers=0", "workers=0: must be a whole number of at least 1"),
         ("batch=many", "batch=many: must be a whole number of at least 1"),

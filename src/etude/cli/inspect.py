@@ -76,7 +76,7 @@ def _crop(value: str) -> tuple[float, float]:
 
 
 OPTIONS: options.Options = {
-    "clip": ("clips", options.each),
+    "clip": ("clips", options.repeatable),
     "crop": ("crop", _crop),
     "checkpoint": ("checkpoint", str),
     "to": ("to", options.path),

@@ -36,13 +36,13 @@ folder on. A file that cannot be heard is a row that says why, and the exit stat
 on where it was."""
 OPTIONS: options.Options = {
     "to": ("to", options.path),
-    "format": ("formats", options.several("format", "csv", "json", "parquet")),
+    "format": ("formats", options.several_of("format", "csv", "json", "parquet")),
     "window": ("window", options.number),
     "overlap": ("overlap", options.number),
-    "batch": ("batch", options.whole()),
-    "workers": ("workers", options.whole()),
+    "batch": ("batch", options.integer()),
+    "workers": ("workers", options.integer()),
     "device": ("device", str),
-    "page": ("page", options.truth),
+    "page": ("page", options.boolean),
 }
 
 

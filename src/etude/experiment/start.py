@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.config.compose import plain_config as plain
-from etude.config.stored import flat, place_overrides, stored_config
+from etude.config.stored import flatten, output_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
 from etude.files.lock import RUN, Lock
@@ -151,7 +151,7 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     if first() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        overrides, run = place_overrides(), RunFolder(folder)
+        overrides, run = output_overrides(), RunFolder(folder)
         if run.is_finished:
             raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
         # not in the try block below, because the folder of a resumed run is never removed
@@ -226,7 +226,7 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys with different values, without keys that only select a folder."""
-    a, b = (flat({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
+    a, b = (flatten({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
     return [key for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)]
 
 
