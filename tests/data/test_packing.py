@@ -31,7 +31,7 @@ from etude.data.sources import folder
 from etude.data.sources.demo import HOME
 from etude.errors import DataError, UserError
 from etude.files import ownership
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 FRONT = LogMelChroma(n_mels=40)
 COUNT = 12
@@ -90,7 +90,7 @@ def content(home: Path) -> dict[str, bytes]:
 
 def visible_names(packs: Path) -> list[str]:
     """Return the names in the folder of packs, without locks."""
-    return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST)))
+    return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST_NAME)))
 
 
 def prepare(source: Collection, packs: Path, reading: Reading | None = None, **options: Any) -> Pack:
@@ -115,7 +115,7 @@ def assert_frames(pack: Pack, table: pd.DataFrame) -> None:
 def test_pack_has_frames_of_each_clip_in_order(source: Collection, packs: Path) -> None:
     pack = prepare(source, packs)
     assert_frames(pack, source.table)
-    assert set(content(pack.folder)) == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert set(content(pack.folder)) == {LIST_NAME, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert "path" not in pack.index  # a pack can be copied to other machines
     assert b"/tmp" not in b"".join(content(pack.folder).values())
     description = pack.manifest["origin"]["collection"]

@@ -153,7 +153,7 @@ def test_a_sweep_over_several_processes_is_refused_where_it_is_one(
     """By a launcher of one process, in which Lightning would start the second with the whole sweep's command."""
     result = train(tmp_path, "-m", "hydra/launcher=basic", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")
     assert result.returncode == 2, result.stderr
-    assert "in a sweep by this launcher each job has one process" in result.stderr
+    assert "this launcher starts one process for each job of a sweep" in result.stderr
 
 
 def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:

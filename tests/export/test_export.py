@@ -148,7 +148,7 @@ def test_exported_weights_are_opened_wherever_a_checkpoint_is(
             {"etude": {"config": {"backbone": {"_target_": "os.system", "command": "touch broken"}}}},
             "which is not trusted",
         ),
-        ({"architectures": ["Bert"]}, "is the config of something else; it holds no recipe"),
+        ({"architectures": ["Bert"]}, "is the config of another program, without the recipe"),
         (None, "cannot be read as JSON"),
     ],
 )

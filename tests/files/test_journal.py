@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
-from etude.files.journal import Journal, file_stamp, read_lines, write_whole
+from etude.files.journal import Journal, file_stamp, read_lines, write_all
 
 
 def test_lines_are_read_back_with_their_offsets(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_partial_writes_are_continued() -> None:
             return super().write(memoryview(data)[:2])  # type: ignore[arg-type]
 
     file = Slow()
-    write_whole(file, b"seven b")
+    write_all(file, b"seven b")
     assert file.getvalue() == b"seven b"
 
 

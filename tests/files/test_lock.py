@@ -30,7 +30,7 @@ def test_a_second_process_is_refused_and_the_first_named(tmp_path: Path) -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         for _ in range(2):  # a refused process must not change what the next one reads
-            with pytest.raises(UserError, match=rf"a run: another process writes there \(process {holder.pid} on "):
+            with pytest.raises(UserError, match=rf"a run: another process is writing to it \(process {holder.pid} on "):
                 Lock(path, "a run").acquire()
         holder.kill()
         holder.wait()
@@ -62,10 +62,10 @@ def test_a_file_with_the_name_of_the_lock_is_neither_emptied_nor_removed(tmp_pat
     path.write_text("mine")
     with pytest.raises(UserError, match=r"\.lock: is not a lock of Étude"):
         Lock(path, "a run").acquire()
-    atomic.discard(tmp_path)
+    atomic.remove_created(tmp_path)
     assert path.read_text() == "mine"
     path.write_text("")  # as the lock of a process that ended before it was listed
     with Lock(path, "a run") as lock:
         lock.acquire()
-    atomic.discard(tmp_path)
+    atomic.remove_created(tmp_path)
     assert path.exists()

@@ -9,7 +9,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 
 def tree(folder: Path) -> dict[str, object]:
@@ -29,10 +29,10 @@ def forget_process() -> None:
 
 def test_a_file_is_written_recorded_and_replaced(tmp_path: Path) -> None:
     path = atomic.write_text(tmp_path / "a.txt", "one")
-    assert (tmp_path / LIST).read_text() == '"a.txt"\n'
+    assert (tmp_path / LIST_NAME).read_text() == '"a.txt"\n'
     forget_process()
     atomic.write_text(path, "two")
-    assert tree(tmp_path) == {"a.txt": b"two", LIST: b'"a.txt"\n'}
+    assert tree(tmp_path) == {"a.txt": b"two", LIST_NAME: b'"a.txt"\n'}
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link to a file", "link to nothing", "link above"])
@@ -81,7 +81,7 @@ def test_a_listed_name_that_became_something_else_is_left_alone(kind: str, tmp_p
         atomic.write_text(path, "new")
     assert not atomic.remove(path)
     atomic.remove_folder(folder)
-    atomic.discard(folder)
+    atomic.remove_created(folder)
     assert tree(tmp_path) == before
 
 
@@ -90,17 +90,17 @@ def test_a_list_names_nothing_outside_its_folder(line: str, tmp_path: Path) -> N
     (tmp_path / "other.txt").write_text("mine")
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / LIST).write_text(line + "\n")
+    (folder / LIST_NAME).write_text(line + "\n")
     for path in (folder / ".." / "other.txt", tmp_path / "other.txt"):
         assert not atomic.remove(path)
-    assert ownership.listed(folder) == frozenset()
+    assert ownership.listed_paths(folder) == frozenset()
 
 
 def test_a_list_that_is_a_link_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("mine\n")
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / LIST).symlink_to(tmp_path / "other.txt")
+    (folder / LIST_NAME).symlink_to(tmp_path / "other.txt")
     with pytest.raises(UserError, match="is a symbolic link"):
         atomic.write_text(folder / "a.txt", "new")
     assert (tmp_path / "other.txt").read_text() == "mine\n"
@@ -112,15 +112,15 @@ def test_removing_a_folder_keeps_what_is_not_listed(tmp_path: Path) -> None:
     ownership.subfolder(folder / "sub")
     for name in ("a", "sub/b"):
         atomic.write_text(folder / name, "ours")
-    assert ownership.foreign(folder) == []
+    assert ownership.foreign_paths(folder) == []
     (folder / "sub" / "notes.txt").write_text("mine")
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "c").write_text("mine")
     (folder / "link").symlink_to(tmp_path / "far")
-    assert ownership.foreign(folder) == ["link", "sub/notes.txt"]
+    assert ownership.foreign_paths(folder) == ["link", "sub/notes.txt"]
     forget_process()
     assert not atomic.remove_folder(folder)
-    kept = {name for name in tree(tmp_path) if not name.endswith(LIST)}
+    kept = {name for name in tree(tmp_path) if not name.endswith(LIST_NAME)}
     assert kept == {"pack/link", "pack/sub/notes.txt", "far/c"}
     (folder / "sub" / "notes.txt").unlink()
     (folder / "link").unlink()
@@ -137,8 +137,8 @@ def test_discarding_removes_only_what_this_process_created(tmp_path: Path) -> No
     ownership.open_folder(folder)
     ownership.subfolder(folder / "sub")
     atomic.write_text(folder / "sub" / "new", "of this one")
-    atomic.discard(folder)
-    assert set(tree(folder)) == {LIST, "earlier", "notes.txt"}
+    atomic.remove_created(folder)
+    assert set(tree(folder)) == {LIST_NAME, "earlier", "notes.txt"}
 
 
 @pytest.mark.parametrize("existed", [False, True])
@@ -148,7 +148,7 @@ def test_a_folder_that_existed_before_is_never_removed(existed: bool, tmp_path: 
         folder.mkdir()
     assert ownership.open_folder(folder) is not existed
     atomic.write_text(folder / "a", "ours")
-    atomic.discard(folder)
+    atomic.remove_created(folder)
     assert folder.exists() is existed
     assert not existed or tree(folder) == {}
 
@@ -164,7 +164,7 @@ def test_a_moved_folder_keeps_its_list(tmp_path: Path) -> None:
     atomic.write_text(tmp_path / "draft" / "a", "ours")
     atomic.move(tmp_path / "draft", tmp_path / "pack")
     forget_process()
-    assert ownership.foreign(tmp_path / "pack") == []
+    assert ownership.foreign_paths(tmp_path / "pack") == []
     (tmp_path / "mine").mkdir()
     with pytest.raises(UserError, match="is not moved"):
         atomic.move(tmp_path / "mine", tmp_path / "other")
@@ -193,7 +193,7 @@ def test_a_write_that_fails_leaves_the_file_and_no_draft(error: BaseException, t
 
     with pytest.raises(type(error)):
         fail()
-    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", LIST}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", LIST_NAME}
     assert path.read_text() == "one"
 
 
@@ -202,14 +202,14 @@ def test_drafts_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path)
     for name in (".last.ckpt.17.part", ".mine.17.part", ".last.ckpt.part", ".hidden"):
         (tmp_path / name).touch()
     forget_process()
-    atomic.clean(tmp_path)
-    assert set(tree(tmp_path)) == {"last.ckpt", ".mine.17.part", ".last.ckpt.part", ".hidden", LIST}
+    atomic.remove_drafts(tmp_path)
+    assert set(tree(tmp_path)) == {"last.ckpt", ".mine.17.part", ".last.ckpt.part", ".hidden", LIST_NAME}
 
 
 def test_a_name_of_255_bytes_is_written(tmp_path: Path) -> None:
     path = atomic.write_text(tmp_path / ("é" * 127 + "x"), "ours")
     assert path.read_text() == "ours"
-    assert {one.name for one in tmp_path.iterdir()} == {path.name, LIST}
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, LIST_NAME}
 
 
 def test_a_name_that_was_removed_is_free_for_the_user(tmp_path: Path) -> None:

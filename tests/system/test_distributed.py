@@ -11,10 +11,10 @@ import pytest
 from etude.errors import UserError
 from etude.experiment import start
 from etude.system.distributed import (
-    dated,
-    first,
+    dated_folders,
     folder_name,
-    processes,
+    is_rank_zero,
+    process_count,
     refuse_process_count,
     refuse_several_processes,
     refuse_stray_ranks,
@@ -56,7 +56,7 @@ def test_two_names_never_share_a_folder_name() -> None:
 
 def test_folders_of_names_with_slashes_are_in_outputs(tmp_path: Path) -> None:
     for name in ("lab/run1", "../../x", str(tmp_path / "y")):
-        assert all(path.parent == tmp_path for path in islice(dated(str(tmp_path), name), 3))
+        assert all(path.parent == tmp_path for path in islice(dated_folders(str(tmp_path), name), 3))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_ranks_that_no_launcher_set_are_refused(
     environment: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given(monkeypatch, environment)
-    assert first()  # it is alone, and says so
+    assert is_rank_zero()  # it is alone, and says so
     with pytest.raises(UserError, match=message):
         refuse_stray_ranks()
     with pytest.raises(UserError, match=message):
@@ -159,7 +159,7 @@ def test_only_the_first_of_several_processes_has_a_message(monkeypatch: pytest.M
     ],
 )
 def test_processes_of_a_trainer(trainer: dict[str, Any], count: int | None) -> None:
-    assert processes(trainer) == count
+    assert process_count(trainer) == count
 
 
 def test_changing_the_folder_of_a_job_is_refused() -> None:
@@ -171,11 +171,11 @@ def test_changing_the_folder_of_a_job_is_refused() -> None:
 @pytest.mark.parametrize("outputs", [None, ["a", "b"], {"a": 1}])
 def test_outputs_that_are_no_folder_are_refused(outputs: Any) -> None:
     with pytest.raises(UserError, match=r"^outputs=.*: must be the name of a folder$"):
-        next(dated(outputs, "name"))
+        next(dated_folders(outputs, "name"))
 
 
 def test_outputs_may_look_like_a_number() -> None:
-    assert next(dated(2024, "name")).parent == Path("2024")  # type: ignore[arg-type]  # as Hydra reads it
+    assert next(dated_folders(2024, "name")).parent == Path("2024")  # type: ignore[arg-type]  # as Hydra reads it
 
 
 @pytest.mark.parametrize("trainer", [{}, {"devices": 1}, {"devices": [3], "strategy": "auto"}])

@@ -29,7 +29,7 @@ def restored() -> Iterator[None]:
     for number in signals.HANDLED:
         signal.signal(number, signal.SIG_DFL)  # a shell may have the tests ignore some in the background
     yield
-    signals.restore(before)
+    signals.restore_handlers(before)
 
 
 def send(*names: str) -> Callable[[], int]:
@@ -109,8 +109,8 @@ def test_exception_after_signal_leads_back_to_it() -> None:
         except KeyboardInterrupt:
             sys.exit(1)
     except SystemExit as stop:
-        assert signals.exit_status(signals.again(stop)) == 143
-    assert signals.exit_status(signals.again(SystemExit(1))) == 130
+        assert signals.exit_status(signals.original_interruption(stop)) == 143
+    assert signals.exit_status(signals.original_interruption(SystemExit(1))) == 130
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find processes")

@@ -58,7 +58,7 @@ def test_other_stream_has_it_where_there_is_no_log(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdout", Refusing())
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
     assert guard_command(lambda: show("first", "second")) == 0
-    assert shown.getvalue() == "stdout cannot be written (refused); it would have shown:\nfirst\nsecond\n"
+    assert shown.getvalue() == "stdout cannot be written (refused); its text is:\nfirst\nsecond\n"
 
 
 def test_status_is_1_where_nothing_else_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,4 +105,4 @@ def test_real_full_device_and_closed_descriptor_give_no_traceback() -> None:
     run = subprocess.run(f"{line} >/dev/full; echo $?; {line} 2>&1 >&- | tail -n 1; {line} >/dev/full 2>&-; echo $?",
                          shell=True, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")})  # fmt: skip
     assert run.stdout == "0\n`etude <command> --help` says more.\n1\n"
-    assert run.stderr.startswith("stdout cannot be written (No space left on device); it would have shown:\n")
+    assert run.stderr.startswith("stdout cannot be written (No space left on device); its text is:\n")

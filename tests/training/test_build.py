@@ -280,7 +280,7 @@ def test_file_that_is_not_a_checkpoint_raises_user_error(content: bytes | None, 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)], ids=["other", "list", "tensor"])
 def test_checkpoint_of_another_program_raises_user_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "best.ckpt")
-    with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of something else; it holds no recipe"):
+    with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of another program, without the recipe"):
         load_learner(tmp_path / "best.ckpt")
 
 

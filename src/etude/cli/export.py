@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return export_network(wish)
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER)
+    return run_command(argv, HELP, work, os_errors.FOLDER_REMEDY)
 
 
 def parse(words: Sequence[str]) -> ExportOptions:

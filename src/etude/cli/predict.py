@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths, failed = predict_files(wish, shlex.join(["python", "scripts/predict.py", *words]))
         return paths
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER) or int(failed > 0)
+    return run_command(argv, HELP, work, os_errors.FOLDER_REMEDY) or int(failed > 0)
 
 
 def parse(words: Sequence[str]) -> PredictOptions:

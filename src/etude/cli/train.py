@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, also if the results are on disk and a tracker did not get them; 1 if a run failed; 2 if the command, the
         config or the data have to be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
-    return guard_command(lambda: _main(argv), os_errors.OTHER_RUN)
+    return guard_command(lambda: _main(argv), os_errors.RUN_REMEDY)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -72,7 +72,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with os_errors.explained(folder, os_errors.OTHER_RUN):
+            with os_errors.explain_errors(folder, os_errors.RUN_REMEDY):
                 score = start.run_composed(config, folder)
             start.close(folder)
             return score

@@ -1,1 +1,1 @@
-"""The process and its machine: cores, signals, standard streams and ranks."""
+"""Properties of the process and its machine: cores, signals, standard streams and ranks."""
