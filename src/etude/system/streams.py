@@ -28,6 +28,7 @@ class GuardedStream:
         self.target = target if target is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         self.failure = CLOSED if target is None or str(number) in os.environ.get(CLOSED_VARIABLE, "") else ""
         self.is_unread = False
+        self.is_active = True
         self.kept: list[str] = []
         self._pending: list[str] = []  # text since the last flush, which is lost if the flush fails
 
@@ -93,7 +94,7 @@ class GuardedStream:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self.number)
                 os.close(null)
-        if self.failure:
+        if self.failure and self.is_active:  # a log handler may use the stream after its command has ended
             os.environ[CLOSED_VARIABLE] = os.environ.get(CLOSED_VARIABLE, "") + str(self.number)
 
 
@@ -132,8 +133,12 @@ def guarded() -> Iterator[list[GuardedStream]]:
         deliver(streams)
         sys.stdout, sys.stderr = before
         logging.raiseExceptions = raises
+        for stream in streams:
+            stream.is_active = False
         if environment is None:
             os.environ.pop(CLOSED_VARIABLE, None)
+        else:
+            os.environ[CLOSED_VARIABLE] = environment
 
 
 def deliver(streams: list[GuardedStream]) -> bool:
