@@ -1,4 +1,4 @@
-"""Étude: experiments in music understanding.
+"""Experiments in music understanding.
 
 The public functions are imported when they are first used, so that importing this package takes almost no time.
 """

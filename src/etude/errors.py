@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """Error in the user's data; the message is one sentence with the file or clip and the reason."""
+    """Error in the user's data, with the file or clip and the reason in one sentence."""
 
 
 class RunError(RuntimeError):

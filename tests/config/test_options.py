@@ -1,4 +1,4 @@
-"""Options of a command: names, values, and error messages for other arguments."""
+"""Names and options of a command, and error messages for other arguments."""
 
 from __future__ import annotations
 

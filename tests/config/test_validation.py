@@ -62,7 +62,7 @@ def valid(config: Compose) -> Config:
 
 
 def changed(valid: Config, *overrides: str) -> Config:
-    """Return a config with other values, given as `key.key=value`; `~key.key` removes a key."""
+    """Return a config with other values, given as `key.key=value`, and without the keys given as `~key.key`."""
     changed = deepcopy(valid)
     for override in overrides:
         path, _, value = override.removeprefix("~").partition("=")

@@ -1,4 +1,4 @@
-"""Only one process writes to a folder; another one is refused with a description of the first, or waits."""
+"""Only one process writes to a folder, and another one is refused or waits."""
 
 from __future__ import annotations
 

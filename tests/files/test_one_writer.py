@@ -1,4 +1,4 @@
-"""Only one package deletes and renames files, and all other modules that write files are known."""
+"""Only one package deletes and renames files, and all other modules that write files are listed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_only_the_files_package_deletes_or_renames_files() -> None:
     assert not violations, "delete, rename and replace files with etude.files only:\n" + "\n".join(violations)
 
 
-def test_all_other_modules_that_write_files_are_known() -> None:
+def test_all_other_modules_that_write_files_are_listed() -> None:
     writers: dict[str, set[str]] = {}
     for path, tree in modules():
         for name, origin, node in calls(tree):
@@ -142,7 +142,7 @@ def test_all_other_modules_that_write_files_are_known() -> None:
     assert writers == {path: set(names) for path, names in KNOWN.items()}
 
 
-def test_all_modules_that_open_files_for_writing_are_known() -> None:
+def test_all_modules_that_open_files_for_writing_are_listed() -> None:
     opening = set()
     for path, tree in modules():
         for name, origin, node in calls(tree):

@@ -1,4 +1,4 @@
-"""Only files that Étude wrote are replaced or removed; all other files and all links are unchanged."""
+"""Only files that Étude wrote are replaced or removed, and all other files and links are unchanged."""
 
 from __future__ import annotations
 

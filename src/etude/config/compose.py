@@ -108,7 +108,7 @@ def check_config_dir(folder: str | Path | None) -> None:
 
 @contextmanager
 def current_config(config: DictConfig) -> Iterator[None]:
-    """Resolve `${hydra:...}` with a composed config until the block ends."""
+    """Make a composed config the current one, from which Hydra's interpolations are resolved, until the block ends."""
     from hydra.core.hydra_config import HydraConfig
 
     current = HydraConfig.instance()

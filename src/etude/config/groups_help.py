@@ -1,4 +1,4 @@
-"""Help text of the training command: config groups, options and examples."""
+"""Help text of the training command with config groups, options and examples."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def list_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def program_name() -> str:
-    """Return the training command: `python train.py` in a checkout, else `etude train`."""
+    """Return the training command, which is `python train.py` in a checkout and `etude train` otherwise."""
     script = Path(sys.argv[0]).name
     checkout = (conf_dir().parent / "pyproject.toml").is_file()
     return f"python {script}" if checkout and script not in ("etude", "__main__.py") else "etude train"

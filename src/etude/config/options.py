@@ -89,12 +89,12 @@ def split_pair(argument: str) -> tuple[str, str]:
 
 
 def is_name(argument: str) -> bool:
-    """Return whether an argument is a name rather than an option; the name of a file may contain `=`."""
+    """Return whether an argument is a name, without `=` or the path of an existing file, and not an option."""
     return "=" not in argument or exists(argument)
 
 
 def path(value: str) -> Path:
-    """Return a path, with ~ expanded to the user's home; ~name is not changed if there is no such user."""
+    """Return a path, in which `~` and `~name` are replaced with the home of an existing user."""
     try:
         return Path(value).expanduser()
     except RuntimeError:
@@ -102,7 +102,7 @@ def path(value: str) -> Path:
 
 
 def exists(argument: str) -> bool:
-    """Return whether an argument is the path of a file or folder; False if it cannot be a path, as a text too long."""
+    """Return whether an argument is the path of an existing file or folder."""
     try:
         return path(argument).exists()
     except (OSError, ValueError):
@@ -164,7 +164,7 @@ def one_of(*choices: str) -> Reader:
 
 
 def several_of(kind: str, *choices: str) -> Reader:
-    """Return a reader of one or more choices that are separated by commas; repeated ones are dropped.
+    """Return a reader of one or more choices that are separated by commas, without repetitions.
 
     Args:
         kind: Noun for the choices in the error message, such as "format".

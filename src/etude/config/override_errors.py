@@ -75,7 +75,7 @@ def override_errors(
 
 
 def format_errors(messages: Sequence[str]) -> str:
-    """Return the text to print for error messages: one line for one message, otherwise a list with a heading."""
+    """Return the text to print for error messages, with a heading for more than one."""
     if len(messages) == 1:
         return messages[0]
     return "\n  ".join([f"the command has {len(messages)} errors:", *messages])
@@ -167,7 +167,7 @@ def _selection_error(composer: Composer, name: str, text: str, error: Exception)
 
 
 def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
-    """Apply an override of a key to a config; return the error message if this is impossible, else ""."""
+    """Apply an override of a key to a config, and return the error message, or "" if there is no error."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -227,7 +227,7 @@ def _find_node(config: DictConfig, key: str) -> tuple[Any, int, bool]:
 
 
 def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterable[str] = ()) -> str:
-    """Return the error message for a key that a config does not have; "" if the config has it.
+    """Return the error message for a key that a config does not have, or "" if the config has it.
 
     Args:
         config: The composed config.
@@ -322,7 +322,7 @@ def _validation_errors(config: DictConfig) -> list[str]:
 
 
 def _hydra_message(error: Exception | None, any_type: bool = False) -> list[str]:
-    """Return the message of an error of Hydra or of the YAML reader in one line, in a list; empty for other errors.
+    """Return a list with the one-line message of an error of Hydra or the YAML reader, or an empty list.
 
     Args:
         error: The error.

@@ -31,7 +31,7 @@ OPTIONS = {
 
 
 def renamed_key(key: str) -> str:
-    """Return the new name of a config group or dotted key; "" if it was not renamed.
+    """Return the new name of a config group or dotted key, or "" if it was not renamed.
 
     Args:
         key: For example `balance`, `balance@package`, `balance.rate` or `optim.decay`.
@@ -44,7 +44,7 @@ def renamed_key(key: str) -> str:
 
 
 def renamed_option(group: str, option: str) -> str:
-    """Return the new name of an option of a config group, or of a folder of options; "" if it was not renamed."""
+    """Return the new name of an option or a folder of options of a config group, or "" if it was not renamed."""
     for old, new in OPTIONS.get(group, {}).items():
         if option == old:
             return new

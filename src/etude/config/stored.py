@@ -71,33 +71,33 @@ def read_config(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def _count_values(node: Any, known: dict[int, int]) -> int:
+def _count_values(node: Any, counts: dict[int, int]) -> int:
     """Return the number of values in a YAML node after all aliases are expanded.
 
     Args:
         node: Node composed by PyYAML.
-        known: Counts of nodes by identity; -1 for a node that is being counted.
+        counts: Counts of nodes by identity; -1 for a node that is being counted.
 
     Raises:
         ValueError: A node contains itself.
     """
-    if id(node) not in known:
-        known[id(node)] = -1
+    if id(node) not in counts:
+        counts[id(node)] = -1
         content = getattr(node, "value", None)
         items = content if isinstance(content, list) else []
-        known[id(node)] = 1 + sum(_count_values(child, known) for item in items for child in _item_nodes(item))
-    elif known[id(node)] < 0:
+        counts[id(node)] = 1 + sum(_count_values(child, counts) for item in items for child in _item_nodes(item))
+    elif counts[id(node)] < 0:
         raise ValueError("it contains itself")
-    return known[id(node)]
+    return counts[id(node)]
 
 
 def _item_nodes(item: Any) -> tuple[Any, ...]:
-    """Return the nodes of an item: one for a sequence, key and value for a mapping."""
+    """Return the node of an item of a sequence, or the nodes of key and value of an item of a mapping."""
     return item if isinstance(item, tuple) else (item,)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted keys; a list is one value.
+    """Return the values of nested mappings by their dotted keys, where a list is one value.
 
     Args:
         config: The config.
@@ -128,11 +128,11 @@ def relocate(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()
     """
     named = {key: value.strip("'\"") for key, _, value in (override.partition("=") for override in overrides)}
     outputs = str(config.get("outputs") or "outputs")
-    if not (known := _is_trusted_path(outputs, folder)):
+    if not (is_trusted := _is_trusted_path(outputs, folder)):
         config["outputs"] = str(folder.parent)
     if isinstance(data := config.get("data"), dict):
         packs = str(data.get("packs") or "outputs/packs")
-        below = known and ".." not in Path(packs).parts and _real_path(packs).is_relative_to(_real_path(outputs))
+        below = is_trusted and ".." not in Path(packs).parts and _real_path(packs).is_relative_to(_real_path(outputs))
         data["packs"] = named.get("data.packs", packs)
         data["packs_read_only"] = "data.packs" not in named and not below and not _is_trusted_path(packs, folder)
     mlflow = (config.get("logger") or {}).get("mlflow")

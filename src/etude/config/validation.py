@@ -287,16 +287,16 @@ def _monitor_errors(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[
         yield f"trainer.check_val_every_n_epoch={every}: is more than trainer.max_epochs={epochs}; {reason}"
 
 
-def _unknown_key_errors(prefix: str, node: Mapping[str, Any], known: Any) -> Iterator[str]:
-    """Yield an error for each unknown key, with its new name or the most similar known key."""
+def _unknown_key_errors(prefix: str, node: Mapping[str, Any], valid: Any) -> Iterator[str]:
+    """Yield an error for each unknown key, with its new name or the most similar valid key."""
     for key in node:
-        if key in known:
+        if key in valid:
             continue
         if new := renamed_key(f"{prefix}{key}"):
             yield f"{prefix}{key}: was renamed; use {new}"
             continue
-        near = get_close_matches(str(key), list(known), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(known) or 'none'}"
+        near = get_close_matches(str(key), list(valid), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(valid) or 'none'}"
         yield f"{prefix}{key}: no such config key; {hint}"
 
 

@@ -45,14 +45,14 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes, sync: bool = False) -> Path:
-    """Write a file in one step, so that it is never read incompletely; see `replacing`."""
+    """Write a file in one step by `replacing`, so that it is never read incompletely."""
     with replacing(path, sync) as draft:
         draft.write_bytes(data)
     return path
 
 
 def write_text(path: Path, text: str, sync: bool = False) -> Path:
-    """Write a text file as UTF-8 in one step; see `replacing`."""
+    """Write a text file as UTF-8 in one step by `replacing`."""
     return write_bytes(path, text.encode("utf-8", "backslashreplace"), sync)
 
 

@@ -84,7 +84,7 @@ def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and modification time in nanoseconds since 1970; -1 and 0 if it does not exist."""
+    """Return a file's size in bytes and modification time in nanoseconds, or -1 and 0 if it does not exist."""
     try:
         status = path.stat()
     except OSError:

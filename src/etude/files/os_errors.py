@@ -56,7 +56,7 @@ def explain_errors(path: str | Path | None = None, remedy: str = "", subject: st
 
 
 def to_user_error(error: BaseException, remedy: str = "") -> UserError | RunError | None:
-    """Return the error to report to the user instead of an exception; None for a defect of the program.
+    """Return the error to report to the user instead of an exception, or None for a defect of the program.
 
     Args:
         error: The exception. A UserError or RunError is returned unchanged.

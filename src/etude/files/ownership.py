@@ -107,7 +107,9 @@ def subfolder(path: Path) -> Path:
 
 
 def draft_folder(folder: Path, stem: str) -> Path:
-    """Create a folder with an unused name below an output folder: `.<stem>.<process>`, with a number if it exists.
+    """Create a folder with an unused name below an output folder.
+
+    The name is `.<stem>.<process>`, with a number appended if it exists.
 
     Args:
         folder: The output folder.
@@ -173,7 +175,7 @@ def check(path: Path, folder: bool = False) -> None:
 
 
 def check_names(folder: Path, names: Iterable[str]) -> None:
-    """Check the names to be written to an output folder; see `check`.
+    """Check the names to be written to an output folder by `check`.
 
     Args:
         folder: The output folder, which may be missing.
@@ -276,12 +278,12 @@ def _foreign_paths(folder: Path, top: Path) -> Iterator[str]:
 
 
 def listed_paths(folder: Path) -> frozenset[str]:
-    """Return the paths in the list of an output folder, relative to it; empty without a list."""
+    """Return the paths in the list of an output folder, relative to the folder."""
     return _read_list(os.path.abspath(folder))
 
 
 def output_folder(path: Path) -> str:
-    """Return the absolute output folder of a path: the nearest parent that this process opened, or that has a list.
+    """Return the absolute output folder of a path, the nearest parent that this process opened or that has a list.
 
     If there is neither, the output folder is the parent of the path. Links below it are not followed.
     """
@@ -319,7 +321,7 @@ def _read_list(root: str) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _parse_line(line: bytes) -> tuple[str, bool]:
-    """Return the path in a line and whether it was removed; the path is "" unless relative and without `..`."""
+    """Return the path in a line, or "" if it is not relative or contains `..`, and whether it was removed."""
     try:
         name = json.loads(line)
     except (ValueError, RecursionError):

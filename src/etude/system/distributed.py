@@ -117,7 +117,7 @@ def refuse_several_processes(trainer: Mapping[str, Any]) -> None:
 
 
 def process_count(trainer: Mapping[str, Any]) -> int | None:
-    """Return the number of processes of a trainer over all nodes; None if it depends on the machine.
+    """Return the number of processes of a trainer over all nodes, or None if it depends on the machine.
 
     Args:
         trainer: The trainer of the config.
@@ -147,7 +147,7 @@ def _is_launched() -> bool:
 
 
 def _slurm_tasks() -> int:
-    """Return the number of tasks of the Slurm job; 1 if Lightning ignores them."""
+    """Return the number of tasks of the Slurm job, or 1 if Lightning ignores them."""
     count = os.environ.get("SLURM_NTASKS", "1")
     interactive = os.environ.get("SLURM_JOB_NAME") in INTERACTIVE_JOBS
     return int(count) if count.isdecimal() and not interactive else 1
@@ -171,7 +171,7 @@ def folder_name(name: str) -> str:
 
 
 def dated_folders(outputs: str, name: str) -> Iterator[Path]:
-    """Yield paths for a new folder: the first with date and name, the others with a number appended.
+    """Yield paths for a new folder with date and name, and a number from the second path on.
 
     Args:
         outputs: Folder that contains the new folder.

@@ -1,4 +1,4 @@
-"""Resources of the machine: cores, worker processes, private folders, text encoding and bfloat16."""
+"""Cores, worker processes, private folders, text encoding and bfloat16 support of the machine."""
 
 from __future__ import annotations
 
@@ -91,9 +91,10 @@ def use_utf8() -> None:
 
 
 def provide_home() -> None:
-    """Set HOME to a private folder if the user has no home: neither HOME nor an entry in the user database.
+    """Set HOME to a private folder if the user has no home.
 
-    Otherwise libraries with caches or keys below `~` fail, or create a folder named `~`.
+    Such a user has neither HOME nor an entry in the user database. Libraries with caches or keys below `~` would fail,
+    or create a folder named `~`.
     """
     try:
         Path.home()
@@ -103,7 +104,7 @@ def provide_home() -> None:
 
 
 def has_bfloat16() -> bool | None:
-    """Return whether this processor has bfloat16 instructions; None if unknown."""
+    """Return whether this processor has bfloat16 instructions, or None if unknown."""
     try:
         text = PROCESSORS.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -151,7 +152,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _short_socket_folder() -> bool:
-    """Select a folder with short paths for the sockets of multiprocessing; return whether there is one."""
+    """Select a folder with short paths for the sockets of multiprocessing, and return whether there is one."""
     from multiprocessing import util
 
     if _fits_socket_path(tempfile.gettempdir()):

@@ -46,7 +46,7 @@ class _State:
 
 
 def exit_status(error: KeyboardInterrupt) -> int:
-    """Return the exit status for an interruption: 130 for SIGINT, 143 for SIGTERM."""
+    """Return the exit status for an interruption, such as 130 for SIGINT and 143 for SIGTERM."""
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
@@ -171,7 +171,7 @@ def _is_child(pid: int) -> bool:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the child processes of a process; empty if the system does not list them."""
+    """Return the child processes of a process, if the system lists them."""
     with suppress(OSError, ValueError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []

@@ -178,7 +178,7 @@ def _log_files() -> list[logging.FileHandler]:
 
 
 def _write_to_logs(text: str) -> bool:
-    """Write a text to the open log files; return whether at least one was written."""
+    """Write a text to the open log files, and return whether at least one was written."""
     written = False
     for handler in _log_files():
         record = logging.LogRecord(__name__, logging.INFO, __file__, 0, text, None, None)

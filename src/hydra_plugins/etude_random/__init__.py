@@ -63,9 +63,7 @@ class RandomSweeper(Sweeper):
                 raise UserError(f"hydra.sweeper.n_trials: must be at least 1, got {self.n_trials}")
             space = parse(overrides, self.hydra_context.config_loader)
             if not space.varied:
-                raise UserError(
-                    "the search space is empty; add a key such as optim.lr=interval(1e-4,1e-2)"
-                )
+                raise UserError("the search space is empty; add a key such as optim.lr=interval(1e-4,1e-2)")
         except UserError as error:
             raise CompactHydraException(str(error)) from error
         points = list(islice(space.points(self.seed), self.n_trials))
