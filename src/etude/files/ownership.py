@@ -3,7 +3,8 @@
 Étude deletes or replaces only files that this process created or that are in the list of an output folder. An output
 folder is the folder of a run, a sweep, a pack or a page. Its list, `.etude-files`, has one path in each line, relative
 to the folder, as a JSON string. A line `{"removed": path}` cancels earlier lines with that path. A listed path that has
-become a symbolic link or another kind of file is never changed, and neither is a folder with a file that is not listed.
+become a symbolic link or another kind of file is not changed, and a folder with a file that is not listed is not
+removed.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ DRAFT_SUFFIX = ".part"  # a draft is named `.<name>.<process>.part`, and is owne
 _DRAFT_NAME = re.compile(rf"(.*/)?\.([^/]+)\.\d+{re.escape(DRAFT_SUFFIX)}")
 _created: set[str] = set()  # absolute paths that this process created
 _folders: set[str] = set()  # absolute paths of the output folders that this process opened
-_listed: dict[
-    str, tuple[tuple[int, int], frozenset[str]]
-] = {}  # by folder: size and time of its list, and the listed paths
+# by folder: size and modification time of its list, and the listed paths
+_listed: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}
 
 
 def absolute(path: str | Path) -> str:
