@@ -78,6 +78,10 @@ def test_other_overrides_are_checked_with_the_new_names() -> None:
     assert override_errors(["weighting.rate=10", "balance=uncertainty"]) == [
         "balance=uncertainty: was renamed; use weighting=uncertainty"
     ]
+    assert override_errors(["balance=nothing", "balance.rate=3"])[1:] == [
+        "weighting=nothing: no such option; available: pcgrad, random, sum, uncertainty",
+        "balance.rate=3: was renamed; use weighting.rate=3",
+    ]
     assert override_errors(["data=lab,lab_joint", "balance=sum,pcgrad"], sweep=True) == [
         "data=lab: was renamed; use data=patreco",
         "data=lab_joint: was renamed; use data=patreco_joint",

@@ -115,8 +115,10 @@ def _combination_errors(
         return
     valid = not any(override.errors for override in parsed)
     for override in parsed:
-        key = override.text.partition("=")[0].lstrip("+~")
-        if override.group or not override.expanded or key.split(".")[0] in unknown:
+        if override.group or not override.expanded:
+            continue
+        key = override.expanded[0].partition("=")[0].lstrip("+~")
+        if key.split(".")[0] in unknown:
             continue
         if message := _apply(config, override.expanded[0], groups):
             valid = False

@@ -27,8 +27,8 @@ class Lock:
     As a context manager, the lock is released at the end of the block.
 
     Args:
-        path: The lock file, which is never removed. A file beside it, `<name>.holder`, describes the process that
-            holds the lock.
+        path: The lock file, which is kept after the release. A file beside it, `<name>.holder`, describes the process
+            that holds the lock.
         subject: The locked folder, for error messages.
     """
 
