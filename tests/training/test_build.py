@@ -63,8 +63,8 @@ def test_nested_nodes_are_instantiated_first() -> None:
         ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
         ({"_target_": "etude.backbones.cnn.RNN"}, "etude.backbones.cnn.RNN: cannot be imported"),
         ({"_target_": "etude.backbones.rnn.RNN"}, "etude.backbones.rnn.RNN: cannot be imported"),
-        ({"_target_": "CNN"}, "there is no CNN"),
-        ({"_target_": ".cnn.CNN"}, "there is no .cnn.CNN"),
+        ({"_target_": "CNN"}, "CNN: cannot be imported"),
+        ({"_target_": ".cnn.CNN"}, ".cnn.CNN: cannot be imported"),
     ],
 )
 def test_invalid_target_raises_user_error(node: Config, message: str) -> None:
