@@ -193,7 +193,7 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
         (["workers=0"], "workers=0: must be a whole number of at least 1"),
         (["workers=many"], "workers=many: must be a whole number of at least 1"),
         (["retry=maybe"], "retry=maybe: must be true or false"),
-        (["music"], "music: is not of the form name=value; --help shows some"),
+        (["music"], "music: is not of the form name=value; --help shows examples"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

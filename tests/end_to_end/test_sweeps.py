@@ -187,4 +187,4 @@ def test_one_process_at_a_time_runs_a_sweep(tmp_path: Path, sweep: Callable[...,
     with FileLock(tmp_path / ".jobs.csv.lock"):
         result = sweep(tmp_path, "-m", "seed=0,1", f"sweep.resume={tmp_path}")
     assert result.returncode == 2
-    assert "another process writes there" in result.stderr
+    assert "another process is writing to it" in result.stderr

@@ -136,9 +136,9 @@ def test_what_begins_from_a_run_that_failed_fails_too_and_all_else_runs(run: Any
 
 
 def test_what_cannot_run_is_said_before_anything_is_trained(run: Any) -> None:
-    jobs, starter = run([CPU] * 2, reasons={1: "the config has a fault:\n  seed: must be a number"})
+    jobs, starter = run([CPU] * 2, reasons={1: "the config has an error:\n  seed: must be a number"})
     assert starter.said.index("1_x FAILED") < starter.said.index("job 0_x")
-    assert jobs[1].why == "the config has a fault: seed: must be a number"
+    assert jobs[1].why == "the config has an error: seed: must be a number"
     assert [job.status for job in jobs] == [DONE, FAILED]
 
 

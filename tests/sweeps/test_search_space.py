@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from etude.config.compose import conf_dir
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.errors import UserError
 from etude.sweeps.search_space import Choice, Interval, parse, still_free
 
@@ -98,7 +98,7 @@ def test_what_is_drawn_is_a_config_without_fault(kind: str, config: Callable[...
     for point in islice(space.points(0), 2):
         told = [f"{key}={value}" for key, value in point.items()]
         plain = config(sweep, *given, *told)  # Hydra refuses a key that is not there
-        assert problems(plain) == []
+        assert config_errors(plain) == []
         assert plain["optim"]["lr"] == float(point["optim.lr"])
         if kind != "transfer":
             assert plain["choices"]["backbone"] and kind.upper() == plain["backbone"]["_target_"].rpartition(".")[2]

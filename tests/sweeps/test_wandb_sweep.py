@@ -12,7 +12,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from etude.config.compose import conf_dir
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 
 SWEEP = yaml.safe_load((conf_dir() / "wandb_sweep.yaml").read_text(encoding="utf-8"))
 
@@ -42,7 +42,7 @@ def test_what_an_agent_runs_composes(values: dict[str, Any], config: Callable[..
     assert (env, python, program) == ("/usr/bin/env", "python", "train.py")
     assert not any(word.startswith(("-", "$")) for word in overrides)
     composed = config(*overrides)
-    assert problems(composed) == []
+    assert config_errors(composed) == []
     assert composed["optim"]["lr"] == values["optim.lr"]
     assert set(composed["logger"]) == {"csv", "wandb"}
 
@@ -57,5 +57,5 @@ def test_several_trackers_can_be_chosen_and_the_curves_are_always_there(
     choice: str, config: Callable[..., dict[str, Any]]
 ) -> None:
     composed = config(f"logger={choice}")
-    assert problems(composed) == []
+    assert config_errors(composed) == []
     assert set(composed["logger"]) == {"csv", *choice.strip("[]").split(",")}

@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.api.run_object import Run
 from etude.config.compose import Composer, open_hydra
-from etude.config.override_errors import error_text, override_errors
+from etude.config.override_errors import format_errors, override_errors
 from etude.errors import UserError
 from etude.experiment import start
 from etude.runs.folder import RunFolder, locate_run
@@ -94,8 +94,8 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
     try:
         composed = composer.compose(overrides)
     except Exception as error:
-        if errors := override_errors(overrides, folder=config_dir, error=error, several=SWEEP):
-            raise UserError(error_text(errors)) from error
+        if errors := override_errors(overrides, folder=config_dir, error=error, sweep_only=SWEEP):
+            raise UserError(format_errors(errors)) from error
         raise
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
         sweeping = [override for override in overrides if override.startswith(("sweep=", "hydra.mode="))]

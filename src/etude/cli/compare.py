@@ -54,4 +54,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     about = "\n".join(f"  {axis:<12}{text}" for axis, text in ABOUT.items())
     help = HELP.format(axes=", ".join((*NAMED, *OF_SCORES)), about=about)
-    return run_command(argv, help, work, os_errors.OTHER_FOLDER)
+    return run_command(argv, help, work, os_errors.FOLDER_REMEDY)

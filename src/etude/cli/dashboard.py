@@ -27,7 +27,7 @@ OPTIONS: options.Options = {
     "project": ("project", str),
     "name": ("name", str),
     "targets": ("targets", lambda value: tuple(name for name in value.split(",") if name)),
-    "show": ("show", options.truth),
+    "show": ("show", options.boolean),
 }
 
 

@@ -32,11 +32,11 @@ It needs gradio: pip install 'etude[page]'."""
 GRADIO_MISSING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 OPTIONS: options.Options = {
     "host": ("host", str),
-    "port": ("port", options.whole(1, 65535)),
+    "port": ("port", options.integer(1, 65535)),
     "limit": ("limit", options.positive),
     "seconds": ("seconds", options.positive),
     "device": ("device", str),
-    "browser": ("browser", options.truth),
+    "browser": ("browser", options.boolean),
 }
 
 

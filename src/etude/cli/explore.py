@@ -24,8 +24,8 @@ All other words are those of prepare, and the pack is made when it is not there:
 
 OPTIONS: options.Options = {
     "clips": ("clips", str),
-    "count": ("count", options.whole(1, 24)),
-    "seed": ("seed", options.whole(0)),
+    "count": ("count", options.integer(1, 24)),
+    "seed": ("seed", options.integer(0)),
     "out": ("out", options.path),
 }
 

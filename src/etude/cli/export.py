@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return export_network(wish)
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER)
+    return run_command(argv, HELP, work, os_errors.FOLDER_REMEDY)
 
 
 def parse(words: Sequence[str]) -> ExportOptions:
@@ -78,10 +78,10 @@ def _hub(value: str) -> str:
 
 
 OPTIONS: options.Options = {
-    "format": ("formats", options.several("format", "onnx", "torch", "safetensors")),
+    "format": ("formats", options.several_of("format", "onnx", "torch", "safetensors")),
     "input": ("takes", options.one_of("waveform", "frames")),
     "to": ("to", options.path),
-    "check": ("check", options.listed),
+    "check": ("check", options.comma_separated),
     "push": ("push", _hub),
-    "private": ("private", options.truth),
+    "private": ("private", options.boolean),
 }

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return inspect(wish, shlex.join(["python", "scripts/inspect.py", *words]))
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER)
+    return run_command(argv, HELP, work, os_errors.FOLDER_REMEDY)
 
 
 def parse(words: Sequence[str]) -> InspectOptions:
@@ -76,7 +76,7 @@ def _crop(value: str) -> tuple[float, float]:
 
 
 OPTIONS: options.Options = {
-    "clip": ("clips", options.each),
+    "clip": ("clips", options.repeatable),
     "crop": ("crop", _crop),
     "checkpoint": ("checkpoint", str),
     "to": ("to", options.path),

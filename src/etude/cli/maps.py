@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv,
         HELP,
         lambda words: [draw_maps(parse(words), shlex.join(["python", "scripts/latent.py", *words]))],
-        os_errors.OTHER_FOLDER,
+        os_errors.FOLDER_REMEDY,
     )
 
 

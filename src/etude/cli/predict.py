@@ -36,13 +36,13 @@ folder on. A file that cannot be heard is a row that says why, and the exit stat
 on where it was."""
 OPTIONS: options.Options = {
     "to": ("to", options.path),
-    "format": ("formats", options.several("format", "csv", "json", "parquet")),
+    "format": ("formats", options.several_of("format", "csv", "json", "parquet")),
     "window": ("window", options.number),
     "overlap": ("overlap", options.number),
-    "batch": ("batch", options.whole()),
-    "workers": ("workers", options.whole()),
+    "batch": ("batch", options.integer()),
+    "workers": ("workers", options.integer()),
     "device": ("device", str),
-    "page": ("page", options.truth),
+    "page": ("page", options.boolean),
 }
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths, failed = predict_files(wish, shlex.join(["python", "scripts/predict.py", *words]))
         return paths
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER) or int(failed > 0)
+    return run_command(argv, HELP, work, os_errors.FOLDER_REMEDY) or int(failed > 0)
 
 
 def parse(words: Sequence[str]) -> PredictOptions:

@@ -29,7 +29,7 @@ A word without a dot that is none of these is the source's own. Interrupted at a
 
 
 TARGET = re.compile(r"^source:\n  _target_: (etude\.data\.sources\.\w+\.collection)$", re.MULTILINE)
-OPTIONS: options.Options = {"verify": ("verify", options.truth)}
+OPTIONS: options.Options = {"verify": ("verify", options.boolean)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,9 +60,9 @@ def _help() -> str:
             named[found[1]] = path.stem if f".{path.stem}." in found[1] else named.get(found[1], path.stem)
     known = {option: signature(target) for target, option in named.items()}
     settings = [
-        f"source={option:<8} {' '.join(f'{key}=...' for key in found.takes)}"
+        f"source={option:<8} {' '.join(f'{key}=...' for key in found.parameters)}"
         for option, found in sorted(known.items())
-        if found and found.takes
+        if found and found.parameters
     ]
     return HELP.format(
         options=", ".join(path.stem for path in sources),

@@ -35,7 +35,7 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
     """
     with streams.guarded() as guarded:
         nested = not guarded
-        with signals.handled():
+        with signals.handle_signals():
             try:
                 status = work()
             except KeyboardInterrupt as error:
@@ -48,7 +48,7 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
                     atexit.register(logging.disable, logging.INFO)  # libraries report statistics as the process ends
                 status = signals.exit_status(error)
             except Exception as error:
-                explained = os_errors.readable(error, way_out)
+                explained = os_errors.to_user_error(error, way_out)
                 if explained is None:
                     raise
                 if isinstance(error, OSError):
@@ -61,7 +61,7 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
             stream.flush()
         if not streams.deliver(guarded):
             status = status or 1
-    signals.ending(status)
+    signals.set_exit_status(status)
     return status
 
 

@@ -13,7 +13,7 @@ from etude.cli.runner import guard_command
 from etude.config import groups_help
 from etude.config.compose import parse_arguments, run_hydra
 from etude.config.options import asks_for_help
-from etude.config.override_errors import error_text, override_errors
+from etude.config.override_errors import format_errors, override_errors
 from etude.errors import RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, also if the results are on disk and a tracker did not get them; 1 if a run failed; 2 if the command, the
         config or the data have to be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
-    return guard_command(lambda: _main(argv), os_errors.OTHER_RUN)
+    return guard_command(lambda: _main(argv), os_errors.RUN_REMEDY)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -42,7 +42,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if asks_for_help(sys.argv[1:]):
-        print(groups_help.text(sys.argv[1:]))  # noqa: T201
+        print(groups_help.help_text(sys.argv[1:]))  # noqa: T201
         return 0
     from etude.experiment.output_check import OutputCheck, Refused, check_third_party  # heavy: hydra
 
@@ -56,7 +56,7 @@ def _main(argv: Sequence[str] | None) -> int:
         if flags.multirun and (
             found := override_errors(flags.overrides, True, flags.config_dir, flags.config_name or "train")
         ):
-            raise UserError(error_text(found))
+            raise UserError(format_errors(found))
     except UserError as error:
         print(error, file=sys.stderr)  # noqa: T201
         tell(str(error))
@@ -72,7 +72,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with os_errors.explained(folder, os_errors.OTHER_RUN):
+            with os_errors.explain_errors(folder, os_errors.RUN_REMEDY):
                 score = start.run_composed(config, folder)
             start.close(folder)
             return score
@@ -126,8 +126,8 @@ def _main(argv: Sequence[str] | None) -> int:
         start.discard_all()
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             log.exception("what Hydra said")
-        print(error_text(found), file=sys.stderr)  # noqa: T201
-        tell(error_text(found))
+        print(format_errors(found), file=sys.stderr)  # noqa: T201
+        tell(format_errors(found))
         return 2
     finally:
         tidy()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.groups_help import program
+from etude.config.groups_help import program_name
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def command_line() -> str:
     if FAULT in os.environ:
         excluded = ("--run", "hydra.", "hydra/", "sweep=", "sweep.")
         arguments = [argument for argument in arguments if not argument.startswith(excluded)]
-    return f"{program()} {shlex.join(arguments)}".rstrip()
+    return f"{program_name()} {shlex.join(arguments)}".rstrip()
 
 
 def git_state() -> dict[str, Any]:

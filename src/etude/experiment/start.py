@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from etude.config.compose import plain_config as plain
-from etude.config.stored import flat, place_overrides, stored_config
+from etude.config.stored import flatten, output_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
-from etude.files.lock import RUN, Lock
+from etude.files.lock import RUN_LOCK, Lock
 from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder, monitored_score
 from etude.system import streams
 from etude.system.distributed import (
-    agreed,
-    dated,
-    first,
+    common_folder_name,
+    dated_folders,
     folder_name,
+    is_rank_zero,
     refuse_process_count,
     refuse_several_processes,
     refuse_stray_ranks,
@@ -90,10 +90,10 @@ def claim(folder: Path, resume: bool) -> None:
     try:
         ownership.open_folder(folder)
         ownership.check_names(folder, OUTPUTS)
-        lock = Lock(folder / RUN, os.path.relpath(folder))
+        lock = Lock(folder / RUN_LOCK, os.path.relpath(folder))
         lock.acquire()
     except OSError as error:
-        raise os_errors.explain(error, folder, os_errors.OTHER_RUN) or error from error
+        raise os_errors.explain(error, folder, os_errors.RUN_REMEDY) or error from error
     _locks[key] = lock
     run = RunFolder(folder)
     if not resume and (run.is_resumable or run.is_finished):
@@ -103,7 +103,7 @@ def claim(folder: Path, resume: bool) -> None:
             raise UserError(f"{path}: already contains a finished run; choose another folder")
         raise UserError(f"{path}: already contains a run; resume it with resume={path}, or choose another folder")
     if not ownership.created(folder):
-        atomic.clean(folder)
+        atomic.remove_drafts(folder)
 
 
 def open_log(folder: Path) -> None:
@@ -148,10 +148,10 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     Raises:
         UserError: Values are missing, cannot be resolved, or are invalid. The message lists all of them.
     """
-    if first() and str(folder.absolute()) in _locks:
+    if is_rank_zero() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        overrides, run = place_overrides(), RunFolder(folder)
+        overrides, run = output_overrides(), RunFolder(folder)
         if run.is_finished:
             raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
         # not in the try block below, because the folder of a resumed run is never removed
@@ -180,7 +180,7 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
     files = RunFolder(folder)
     traces = [files.checkpoints_path, files.trackers_path]  # exist once training or a tracker has started
     trained = files.checkpoints_path.is_dir()
-    if first():
+    if is_rank_zero():
         claim(folder, resume)  # in case Hydra's callback was not called, as with another launcher
         open_log(folder)
         if not resume:
@@ -226,7 +226,7 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys with different values, without keys that only select a folder."""
-    a, b = (flat({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
+    a, b = (flatten({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
     return [key for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)]
 
 
@@ -257,7 +257,7 @@ def run_composed(composed: Any, folder: Path) -> float | None:
         except UserError:
             discard(folder)
             raise
-        if first():
+        if is_rank_zero():
             claim(folder, resume or state != NEW)
         if state == FINISHED:
             log.info("%s: is finished", os.path.relpath(folder))
@@ -280,11 +280,11 @@ def advice(folder: Path) -> str:
 def discard(folder: Path) -> None:
     """Remove the files of this process from the folder of a run that did not start, and a folder that it created."""
     silence(folder)
-    if first():
+    if is_rank_zero():
         release(folder)
         run = RunFolder(folder)
         if not any(path.exists() for path in (run.checkpoints_path, run.metrics_path, run.trackers_path)):
-            atomic.discard(folder)
+            atomic.remove_created(folder)
 
 
 def discard_all() -> None:
@@ -323,7 +323,7 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         return str(resume)
 
     def create() -> str:
-        for path in dated(outputs, name):
+        for path in dated_folders(outputs, name):
             try:
                 ownership.create_folder(path)
             except FileExistsError:
@@ -332,6 +332,6 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         raise AssertionError  # the names are unlimited
 
     try:
-        return str(Path(str(outputs)) / agreed(create, name))
+        return str(Path(str(outputs)) / common_folder_name(create, name))
     except OSError as error:
-        raise os_errors.explain(error, outputs, os_errors.OTHER_RUN, f"outputs={outputs}") or error from error
+        raise os_errors.explain(error, outputs, os_errors.RUN_REMEDY, f"outputs={outputs}") or error from error

@@ -55,7 +55,7 @@ class SweepTable(Callback):
             for path in compare_folders([folder]):
                 print(path)  # noqa: T201
         except Exception as error:
-            explained = os_errors.readable(error, os_errors.OTHER_FOLDER)
+            explained = os_errors.to_user_error(error, os_errors.FOLDER_REMEDY)
             if explained is None:
                 raise
             print(explained, file=sys.stderr)  # noqa: T201

@@ -21,7 +21,7 @@ from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, Job, JobTable
 from etude.sweeps.progress import STATUS, forget
 from etude.sweeps.scheduler import Pool, Sweep, visible
-from etude.system.distributed import dated
+from etude.system.distributed import dated_folders
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -239,13 +239,13 @@ def sweep_folder(resume: str | None, outputs: str) -> str:
     """The folder that is gone on with, or a new one that no other sweep can have."""
     if resume:
         return str(resume)
-    for folder in dated(outputs, "sweep"):
+    for folder in dated_folders(outputs, "sweep"):
         try:
             ownership.create_folder(folder)
         except FileExistsError:
             continue
         except OSError as error:
-            raise os_errors.explain(error, outputs, os_errors.OTHER_RUN, f"outputs={outputs}") or error from error
+            raise os_errors.explain(error, outputs, os_errors.RUN_REMEDY, f"outputs={outputs}") or error from error
         STATUS.folder = folder
         break
     return str(STATUS.folder)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import UserError
 from etude.evaluation.formatting import duration, format_number, plural
 from etude.experiment.provenance import FAULT
-from etude.files.atomic import discard, open_file, remove, write_text
+from etude.files.atomic import open_file, remove, remove_created, write_text
 from etude.files.ownership import subfolder
 from etude.runs.folder import MULTIRUN
 from etude.sweeps.jobs import DONE, FAILED, RUNNING, STOPPED, Job, JobTable
-from etude.system.distributed import first
+from etude.system.distributed import is_rank_zero
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -55,7 +55,7 @@ def forget() -> None:
 
 def tell(why: str) -> None:
     """Leave what ended this run to the sweep that it is a job of, if it is one."""
-    if (path := os.environ.get(FAULT)) and first():
+    if (path := os.environ.get(FAULT)) and is_rank_zero():
         with suppress(OSError, UserError):
             write_text(Path(path), why)
 
@@ -76,7 +76,7 @@ def tidy() -> None:
     if folder is None or STATUS.begun:
         return
     if folder.is_dir() and not any(path.name != MULTIRUN and path.name[0] != "." for path in folder.iterdir()):
-        discard(folder)
+        remove_created(folder)
 
 
 OVER = (DONE, FAILED, STOPPED)

@@ -157,7 +157,7 @@ class Sweep:
                 if job.status == WAITING:
                     job.status = STOPPED
             self.close()
-            signals.answered()
+            signals.restore_received()
             raise self.interruption
         for job in self.jobs:
             if job.status == WAITING:

@@ -1,4 +1,4 @@
-"""Random search without any extra package (Bergstra & Bengio, 2012)."""
+"""Random search without additional packages (Bergstra & Bengio, 2012)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class RandomSweeper(Sweeper):
-    """Draws points of a space at random and launches them all at once. Hydra finds sweepers in `hydra_plugins` alone.
+    """Sweeper that launches random points of a search space. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
-        n_trials: How many points; of a smaller space all of them.
-        seed: Of the draws: the same seed gives the same points.
-        mode: `max` or `min`: which score is the best.
-        monitor: What the score is, in words.
-        params: The space, in the words of the command line, which has the last one.
+        n_trials: Number of points, or all points of a smaller space.
+        seed: Seed of the draws. Equal seeds draw equal points.
+        mode: `max` or `min`, for the best score.
+        monitor: Name of the compared score.
+        params: The search space as overrides by key. Overrides of the command line take precedence.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RandomSweeper(Sweeper):
         self.n_trials, self.seed, self.mode, self.monitor, self.params = n_trials, seed, mode, monitor, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before the sweep."""
+        """Store the context and create the launcher. Hydra calls it before the sweep."""
         from hydra.core.plugins import Plugins
 
         self.config, self.hydra_context = config, hydra_context
@@ -45,25 +45,25 @@ class RandomSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Draw, launch, and say which was best.
+        """Launch random points, and print the best one.
 
         Args:
-            arguments: The command line's overrides.
+            arguments: Overrides of the command line.
 
         Returns:
-            What the launcher returned of all jobs.
+            The launcher's results of all jobs, in a list.
         """
         from hydra.errors import CompactHydraException
         from omegaconf import OmegaConf
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        words = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]
+        overrides = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]
         try:
             if self.n_trials < 1:
                 raise UserError(f"hydra.sweeper.n_trials: must be at least 1, got {self.n_trials}")
-            space = parse(words, self.hydra_context.config_loader)
+            space = parse(overrides, self.hydra_context.config_loader)
             if not space.varied:
-                raise UserError("a random search needs something to draw from: add optim.lr=interval(1e-4,1e-2)")
+                raise UserError("the search space is empty; add a key such as optim.lr=interval(1e-4,1e-2)")
         except UserError as error:
             raise CompactHydraException(str(error)) from error
         points = list(islice(space.points(self.seed), self.n_trials))
@@ -75,7 +75,7 @@ class RandomSweeper(Sweeper):
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         returns = self.launcher.launch(jobs, initial_job_idx=0)
         trials = [Trial(point, score_of(job), folder_of(job)) for point, job in zip(points, returns, strict=True)]
-        if found := best(trials, self.mode):
-            write(folder, found, "random")
+        if best_trial := best(trials, self.mode):
+            write(folder, best_trial, "random")
         print(say(trials, self.mode, self.monitor))  # noqa: T201
         return [returns]

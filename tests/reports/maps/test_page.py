@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from etude.cli.maps import main, parse
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 from etude.reports.maps.projection import project
 
 HOSTILE = "<script>alert('clip')</script>"
@@ -29,7 +29,7 @@ def test_leaves_a_page_coordinates_and_numbers_twice_the_same(folder: Path, tabl
     left = {name: (folder / name).read_bytes() for name in ("latent.html", "latent.csv", "latent.json")}
     assert main([str(folder), "methods=mds,pca"]) == 0
     assert all((folder / name).read_bytes() == data for name, data in left.items())
-    assert [path.name for path in folder.glob(".*")] == [LIST], "nothing half-written is left"
+    assert [path.name for path in folder.glob(".*")] == [LIST_NAME], "nothing half-written is left"
 
     test = table[table["split"] == "test"]
     made = project(np.stack(test["embedding"].tolist()), "pca", 3).at
