@@ -104,5 +104,5 @@ def test_real_full_device_and_closed_descriptor_give_no_traceback() -> None:
     line = f'"{sys.executable}" -c "{code}"'
     run = subprocess.run(f"{line} >/dev/full; echo $?; {line} 2>&1 >&- | tail -n 1; {line} >/dev/full 2>&-; echo $?",
                          shell=True, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")})  # fmt: skip
-    assert run.stdout == "0\n`etude <command> --help` says more.\n1\n"
+    assert run.stdout == "0\nRun `etude <command> --help` for the options of a command.\n1\n"
     assert run.stderr.startswith("stdout cannot be written (No space left on device); it would have shown:\n")

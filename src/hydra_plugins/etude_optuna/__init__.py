@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import still_free
-from etude.sweeps.study import DIRECTION, say, seeded, stamp, take_up, trials
+from etude.sweeps.search_space import remove_overridden
+from etude.sweeps.study import (
+    DIRECTION,
+    build_sampler,
+    finished_trials,
+    mark_schema_version,
+    requeue_interrupted_trials,
+    summarise_trials,
+)
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -83,13 +90,13 @@ class StudySweeper(Sweeper):
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
-        stamp(self.storage)
+        mark_schema_version(self.storage)
         study = optuna.create_study(
             storage=self.storage, study_name=self.study_name, direction=direction, load_if_exists=True
         )
-        over = take_up(study)
+        over = requeue_interrupted_trials(study)
         theirs = OptunaSweeper(
-            seeded(self.sampler, self.seed + over),
+            build_sampler(self.sampler, self.seed + over),
             direction,
             self.storage,
             self.study_name,
@@ -98,14 +105,15 @@ class StudySweeper(Sweeper):
             self.max_failure_rate,
             None,
             None,
-            OmegaConf.create(still_free(self.params or {}, arguments)),
+            OmegaConf.create(remove_overridden(self.params or {}, arguments)),
         )
         theirs.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
         theirs.sweeper.job_idx = over  # so that a job has the number of its trial, in this sitting and the next
         try:
             theirs.sweep(arguments)
         except ValueError as error:
-            scored = any(trial.score is not None for trial in trials(study))
-            said = f"the search cannot go on: {error}" if scored else say(trials(study), self.mode, self.monitor)
+            trials = finished_trials(study)
+            scored = any(trial.score is not None for trial in trials)
+            said = f"the search cannot go on: {error}" if scored else summarise_trials(trials, self.mode, self.monitor)
             raise CompactHydraException(said) from error
-        print(say(trials(study), self.mode, self.monitor))  # noqa: T201
+        print(summarise_trials(finished_trials(study), self.mode, self.monitor))  # noqa: T201

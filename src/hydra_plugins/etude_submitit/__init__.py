@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.launcher import Launcher
 
 from etude.errors import UserError
-from etude.sweeps.slurm import Task, per_node, taken
+from etude.sweeps.slurm import JobFunction, devices_per_node, record_failures
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -48,7 +48,7 @@ class LocalLauncher(Launcher):
         except UserError as error:
             raise CompactHydraException(str(error)) from error
         self.launcher = getattr(submitit_launcher, self.theirs)(**settings)
-        self.launcher.setup(hydra_context=hydra_context, task_function=Task(task_function), config=config)
+        self.launcher.setup(hydra_context=hydra_context, task_function=JobFunction(task_function), config=config)
 
     def asked(self, config: DictConfig) -> dict[str, Any]:
         """What follows from the config."""
@@ -60,7 +60,7 @@ class LocalLauncher(Launcher):
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
-            return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
+            return record_failures(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
         except (FailedJobError, UncompletedJobError) as error:  # sbatch refused it, or it died without a word
             said = (str(error).strip().splitlines() or ["no reason was given"])[-1]
             where = str(self.settings["submitit_folder"]).removesuffix("/%j")
@@ -84,6 +84,6 @@ class SlurmLauncher(LocalLauncher):
                 "cluster that has Slurm, or leave hydra/launcher out"
             )
         trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
-        gpus, tasks = per_node(trainer)
+        gpus, tasks = devices_per_node(trainer)
         wanted = {"gpus_per_node": gpus or None, "tasks_per_node": tasks, "nodes": trainer.get("num_nodes", 1)}
         return {key: value for key, value in wanted.items() if self.settings.get(key) in (None, 0)}
