@@ -23,7 +23,9 @@ from etude.inference.model import PredictionColumns
 
 
 def test_words_say_what_is_served(tmp_path: Path) -> None:
-    wish = parse_demo_options([str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"])
+    wish = parse_demo_options(
+        [str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"]
+    )
     assert (wish.run, wish.host, wish.port, wish.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
     assert (wish.limit, wish.seconds, wish.browser) == (2.5, 90.0, False)
     plain = parse_demo_options([str(tmp_path)])
