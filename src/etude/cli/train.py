@@ -77,15 +77,15 @@ def _train(argv: Sequence[str] | None) -> int:
             start.close(folder)
             return score
         except KeyboardInterrupt:
-            state["advice"] = start.advice(folder)
+            state["advice"] = start.resume_advice(folder)
             raise
         except (UserError, RunError) as error:
             state["status"] = 2 if isinstance(error, UserError) else 1
             if config.get("resume") and isinstance(error, UserError):
-                start.silence(folder)  # an invalid command does not belong in the log of the existing run
+                start.remove_log_handlers(folder)  # an invalid command does not belong in the log of the existing run
             report_error(str(error))
             if str(error):
-                log.error("%s%s", error, "" if isinstance(error, UserError) else start.advice(folder))
+                log.error("%s%s", error, "" if isinstance(error, UserError) else start.resume_advice(folder))
             start.close(folder)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
