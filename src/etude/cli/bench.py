@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(arguments: list[str]) -> int:
     """Run the benchmarks of the command line, or all."""
     parser = argparse.ArgumentParser(
-        prog="bench",
-        description="Compare the speed with other libraries in the same process, and check the required ratios.",
+        prog="python scripts/bench.py",
+        description="Compare the speed with other libraries in the same run, and check the required ratios.",
     )
     parser.add_argument(
         "names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,8 @@ Examples:
   python scripts/compare.py outputs/<sweep> rows=optim.lr backbone=lstm
 
 Options:
-  rows=<axis,...> cols=<axis,...>        axes of the table: {axes}, run,
+  rows=<axis,...> cols=<axis,...>        axes of the table:
+                                         {axes},
                                          or any key of config.yaml, such as optim.lr
   metric=<name,...>                      metrics, such as macro_f1, accuracy, spearman, mse
                                          (default: the primary metric of each target)
@@ -61,5 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return compare_folders(folders, options)
 
     about = "\n".join(f"  {axis:<12}{text}" for axis, text in ABOUT.items())
-    help = HELP.format(axes=", ".join((*NAMED, *OF_SCORES)), about=about)
+    axes = f"\n{41 * ' '}".join(textwrap.wrap(", ".join((*NAMED, *OF_SCORES, "run")), 79))
+    help = HELP.format(axes=axes, about=about)
     return run_command(argv, help, compare, os_errors.OTHER_FOLDER)

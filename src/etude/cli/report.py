@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(arguments: list[str]) -> int:
     """Rebuild the files of the runs of the command line."""
     parser = argparse.ArgumentParser(
-        description="Rebuild metrics.json and report.html of finished runs, from the files of the runs alone."
+        prog="python scripts/report.py",
+        description="Rebuild metrics.json and report.html of finished runs, from the files of the runs alone.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
     if asks_for_help(arguments):
