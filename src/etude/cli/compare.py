@@ -34,7 +34,7 @@ Options:
                                          (default: the primary metric of each target)
   part=<test|val>                        split (default: test)
   table=<runs|classes|metrics|settings>  layout (default: runs); 1, 2 and 3 are classes, metrics and settings,
-                                         the tables of the PatReco project
+                                         the tables of the student report (docs/reproduction.md)
   <axis>=<value,...>                     only runs with these values: backbone=lstm,cnn target=valence optim.lr=1e-3
   to=<folder>                            output folder (default: the folder of a sweep; otherwise no files are written)
   format=<csv,md,tex,html>               formats of the files (default: all)
