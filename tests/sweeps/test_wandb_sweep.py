@@ -27,14 +27,14 @@ def build_command(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def tested_values(node: dict[str, Any]) -> list[Any]:
+def boundary_values(node: dict[str, Any]) -> list[Any]:
     """Return all values of a list, or both ends of a distribution."""
     return node.get("values") or ([node["value"]] if "value" in node else [node["min"], node["max"]])
 
 
 CHOICES = [
     dict(zip(SWEEP["parameters"], values, strict=True))
-    for values in itertools.product(*map(tested_values, SWEEP["parameters"].values()))
+    for values in itertools.product(*map(boundary_values, SWEEP["parameters"].values()))
 ]
 
 
