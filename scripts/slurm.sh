@@ -1,6 +1,6 @@
 #!/bin/bash
-# Train one run on several nodes with Slurm: sbatch scripts/slurm.sh backbone=ast task=multitask
-# A job that is queued again, by Slurm or at its time limit, resumes in the same folder after its last complete epoch.
+# One run on several machines under Slurm: sbatch scripts/slurm.sh backbone=ast task=multitask
+# A job that is requeued resumes in the same folder from its last completed epoch.
 #SBATCH --job-name=etude
 #SBATCH --nodes=2
 #SBATCH --gpus-per-node=4
@@ -11,9 +11,8 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --output=slurm-%j.log
-# ntasks-per-node must equal gpus-per-node, because each GPU has one process. The folder and the packs must be on a disk
-# that all nodes can read. Environment variables: TRAINER, an option of conf/trainer (default: ddp); PYTHON, the Python
-# interpreter of the environment with etude (default: python).
+# ntasks-per-node must equal gpus-per-node: one process per GPU. The run folder and the packs must be on a shared file
+# system. Environment variables: TRAINER, an option of conf/trainer (default ddp); PYTHON, the interpreter with etude.
 set -u
 
 folder=outputs/slurm-$SLURM_JOB_ID
@@ -25,17 +24,17 @@ else
 fi
 
 requeue() {
-    echo "the time limit is near: the job is queued again and resumes in $folder"
+    echo "time limit reached: requeued, to resume in $folder"
     scontrol requeue "$SLURM_JOB_ID"
 }
 trap requeue USR1
 
-# in the background, because bash handles no signal while it waits for a command in the foreground
+# in the background, because bash handles no signal while it waits for a foreground command
 srun --kill-on-bad-exit=1 "${PYTHON:-python}" train.py "${arguments[@]}" &
 step=$!
 wait $step
 status=$?
-while kill -0 $step 2>/dev/null; do # the signal ended only the wait, not the step
+while kill -0 $step 2>/dev/null; do # the signal ended the wait and not the step
     wait $step
     status=$?
 done
