@@ -181,9 +181,9 @@ def test_one_process_at_a_time_runs_a_sweep(tmp_path: Path, sweep: Callable[...,
 
     from etude.sweeps.jobs import FAILED, Job, JobTable
 
-    ledger = JobTable(tmp_path)
-    ledger.put(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
-    ledger.write()
+    table = JobTable(tmp_path)
+    table.add(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
+    table.save()
     with FileLock(tmp_path / ".jobs.csv.lock"):
         result = sweep(tmp_path, "-m", "seed=0,1", f"sweep.resume={tmp_path}")
     assert result.returncode == 2
