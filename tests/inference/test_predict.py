@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from etude.cli.predict import HELP, OPTIONS, main, parse
+from etude.cli.predict import HELP, OPTIONS, main, parse_predict_options
 from etude.errors import UserError
 from etude.files.ownership import LIST_NAME
 from etude.inference import engine, tables
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 )
 def test_a_wrong_word_is_a_sentence(word: str, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
-        parse(["run", "song.mp3", word])
+        parse_predict_options(["run", "song.mp3", word])
 
 
 def test_the_command_offers_what_there_is() -> None:
@@ -170,8 +170,8 @@ def test_the_command_offers_what_there_is() -> None:
 
 
 def test_a_run_alone_is_not_enough() -> None:
-    with pytest.raises(UserError, match="takes a run folder or a checkpoint, and then sounds"):
-        parse(["run", "window=3"])
+    with pytest.raises(UserError, match="takes a run folder or a checkpoint, then audio files"):
+        parse_predict_options(["run", "window=3"])
 
 
 def test_help_imports_nothing_heavy() -> None:

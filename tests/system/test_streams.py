@@ -110,7 +110,7 @@ def test_full_device_and_closed_descriptor_cause_no_traceback() -> None:
     script = f"{command} >/dev/full; echo $?; {command} 2>&1 >&- | tail -n 1; {command} >/dev/full 2>&-; echo $?"
     environment = {"PYTHONPATH": str(ROOT / "src")}
     run = subprocess.run(script, shell=True, capture_output=True, text=True, env=environment)
-    assert run.stdout == "0\n`etude <command> --help` says more.\n1\n"
+    assert run.stdout == "0\nRun `etude <command> --help` for the options of a command.\n1\n"
     assert run.stderr.startswith("stdout cannot be written (No space left on device); its text is:\n")
 
 

@@ -105,7 +105,7 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
 def _run_task(composed: Any, folder: Path) -> None:
     """Run a composed config. Its log is printed and stored in the folder, including an error that ends it."""
     try:
-        config, resume = start.checked(composed, folder)
+        config, resume = start.resolve_config(composed, folder)
         trainer = config["trainer"]
         if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
             if not resume:
@@ -118,9 +118,9 @@ def _run_task(composed: Any, folder: Path) -> None:
             if isinstance(handler, ConsoleHandler):
                 logging.getLogger().removeHandler(handler)  # the error is raised to the caller
         if isinstance(error, UserError) and composed.get("resume"):
-            start.silence(folder)  # the log of the existing run should not contain this error
+            start.remove_log_handlers(folder)  # the log of the existing run should not contain this error
         elif isinstance(error, KeyboardInterrupt):
-            log.warning("interrupted%s", start.advice(folder))
+            log.warning("interrupted%s", start.resume_advice(folder))
         elif isinstance(error, Exception):
             log.error("%s", error)
         raise

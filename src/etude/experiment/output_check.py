@@ -46,7 +46,7 @@ class OutputCheck(Callback):
         folder = _resolve_folder(config, "hydra.run.dir")
         if folder is None or not is_rank_zero():
             return
-        _refuse_on_error(start.claim, folder, bool(config.get("resume")))
+        _refuse_on_error(start.lock_folder, folder, bool(config.get("resume")))
         if config.hydra.output_subdir:
             _refuse_on_error(check_third_party, folder / config.hydra.output_subdir, HYDRA_OUTPUTS)
 

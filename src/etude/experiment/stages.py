@@ -300,7 +300,7 @@ def write_results(
     if not record["trial"]:
         try:
             worst_errors.save_worst_errors(run, table, data, targets)
-        except Exception as error:  # a finished run must not fail because of pictures
+        except Exception as error:  # a finished run must not fail because of images
             log.warning("%s/ was not written: %s", run.errors_path.name, error)
     return write_metrics_and_report(run)
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude.config.compose import plain_config as plain
+from etude.config.compose import plain_config
 from etude.config.stored import flatten, output_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
@@ -33,7 +33,7 @@ SWEEP_OUTPUTS = (
     *(MULTIRUN, JOBS, "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
     *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
 )
-NEW, BEGUN, FINISHED = "new", "begun", "finished"  # states of a run in its folder
+NEW, RESUMABLE, FINISHED = "new", "resumable", "finished"  # states of a run in its folder
 FOLDER_KEYS = ("sweep", "resume")  # keys of a config that select the folder of a run and do not describe the run
 _locks: dict[str, Any] = {}  # locks of the run folders that this process writes, by absolute path
 
@@ -73,7 +73,7 @@ def prepare(overrides: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
 
 
-def claim(folder: Path, resume: bool) -> None:
+def lock_folder(folder: Path, resume: bool) -> None:
     """Check and lock a folder as the output folder of this process's run.
 
     Args:
@@ -138,7 +138,7 @@ def release(folder: Path) -> None:
         lock.release()
 
 
-def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
+def resolve_config(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     """Return the plain config of a run, and whether the run in the folder is resumed.
 
     Args:
@@ -159,7 +159,7 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
         refuse_process_count(config["trainer"])
         return config, True
     try:
-        config = plain(composed)
+        config = plain_config(composed)
         refuse_process_count(config["trainer"])
         return config, False
     except UserError:
@@ -181,7 +181,7 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
     traces = [files.checkpoints_path, files.trackers_path]  # exist once training or a tracker has started
     trained = files.checkpoints_path.is_dir()
     if is_rank_zero():
-        claim(folder, resume)  # in case Hydra's callback was not called, as with another launcher
+        lock_folder(folder, resume)  # in case Hydra's callback was not called, as with another launcher
         open_log(folder)
         if not resume:
             atomic.write_text(files.config_path, OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -205,7 +205,7 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
         config: The resolved config.
 
     Returns:
-        `new`; `begun` if there is a checkpoint to resume from; or `finished`.
+        `new`; `resumable` if there is a checkpoint; or `finished`.
 
     Raises:
         UserError: The folder contains a run of another config.
@@ -221,7 +221,7 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
             f"{os.path.relpath(folder)}: contains a run of another config{keys}; set another folder of the sweep with "
             "hydra.sweep.dir=..., or use the overrides of the existing run"
         )
-    return FINISHED if run.is_finished else BEGUN
+    return FINISHED if run.is_finished else RESUMABLE
 
 
 def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -249,7 +249,7 @@ def run_composed(composed: Any, folder: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    config, resume = checked(composed, folder)
+    config, resume = resolve_config(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         try:
             refuse_several_processes(config["trainer"])
@@ -258,11 +258,11 @@ def run_composed(composed: Any, folder: Path) -> float | None:
             discard(folder)
             raise
         if is_rank_zero():
-            claim(folder, resume or state != NEW)
+            lock_folder(folder, resume or state != NEW)
         if state == FINISHED:
             log.info("%s: is finished", os.path.relpath(folder))
             return monitored_score(RunFolder(folder))
-        resume = state == BEGUN
+        resume = state == RESUMABLE
     if not run_in_folder(config, folder, resume):
         return None
     from etude.reports.comparison.compare import show  # heavy: numpy
@@ -272,14 +272,14 @@ def run_composed(composed: Any, folder: Path) -> float | None:
     return monitored_score(RunFolder(folder))
 
 
-def advice(folder: Path) -> str:
+def resume_advice(folder: Path) -> str:
     """Return how to resume an interrupted run as the end of a message, or "" if it has no checkpoint."""
     return f"; resume with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 
 def discard(folder: Path) -> None:
     """Remove the files of this process from the folder of a run that did not start, and a folder that it created."""
-    silence(folder)
+    remove_log_handlers(folder)
     if is_rank_zero():
         release(folder)
         run = RunFolder(folder)
@@ -293,7 +293,7 @@ def discard_all() -> None:
         discard(Path(folder))
 
 
-def silence(folder: Path) -> None:
+def remove_log_handlers(folder: Path) -> None:
     """Remove the log handlers that write to a run's folder."""
     prefix = str(folder.resolve()) + os.sep
     for handler in list(logging.getLogger().handlers):
@@ -305,7 +305,7 @@ def silence(folder: Path) -> None:
 def close(folder: Path) -> None:
     """Close the log and release the lock of a run's folder."""
     streams.deliver_now()
-    silence(folder)
+    remove_log_handlers(folder)
     release(folder)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.launcher import Launcher
 
-from etude.sweeps.launcher import begin, launch
+from etude.sweeps.launcher import create_sweep, run_jobs
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -31,10 +31,10 @@ class IsolatedLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Prepare the sweep. Hydra calls it before the first launch."""
         self.context, self.config = hydra_context, config
-        self.sweep = begin(config, self.jobs, self.devices, self.start)
+        self.sweep = create_sweep(config, self.jobs, self.devices, self.start)
         atexit.register(self.sweep.close)
-        self.sweep.warm()
+        self.sweep.prepare_processes()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs. A sweeper calls it once for all jobs, or once for each batch of a search."""
-        return launch(self.sweep, job_overrides, initial_job_idx, self.config, self.context)
+        return run_jobs(self.sweep, job_overrides, initial_job_idx, self.config, self.context)

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import still_free
-from etude.sweeps.study import DIRECTION, say, seeded, stamp, take_up, trials
+from etude.sweeps.search_space import remove_overridden
+from etude.sweeps.study import (
+    DIRECTION,
+    build_sampler,
+    finished_trials,
+    mark_schema_version,
+    requeue_interrupted_trials,
+    summarise_trials,
+)
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -84,13 +91,13 @@ class StudySweeper(Sweeper):
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
-        stamp(self.storage)
+        mark_schema_version(self.storage)
         study = optuna.create_study(
             storage=self.storage, study_name=self.study_name, direction=direction, load_if_exists=True
         )
-        n_existing = take_up(study)
+        n_existing = requeue_interrupted_trials(study)
         sweeper = OptunaSweeper(
-            seeded(self.sampler, self.seed + n_existing),
+            build_sampler(self.sampler, self.seed + n_existing),
             direction,
             self.storage,
             self.study_name,
@@ -99,14 +106,15 @@ class StudySweeper(Sweeper):
             self.max_failure_rate,
             None,
             None,
-            OmegaConf.create(still_free(self.params or {}, arguments)),
+            OmegaConf.create(remove_overridden(self.params or {}, arguments)),
         )
         sweeper.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
         sweeper.sweeper.job_idx = n_existing  # so that job numbers equal trial numbers, also after a resume
         try:
             sweeper.sweep(arguments)
         except ValueError as error:
-            scored = any(trial.score is not None for trial in trials(study))
-            reason = f"the search cannot continue: {error}" if scored else say(trials(study), self.mode, self.monitor)
-            raise CompactHydraException(reason) from error
-        print(say(trials(study), self.mode, self.monitor))  # noqa: T201
+            trials = finished_trials(study)
+            scored = any(trial.score is not None for trial in trials)
+            summary = summarise_trials(trials, self.mode, self.monitor)
+            raise CompactHydraException(f"the search cannot continue: {error}" if scored else summary) from error
+        print(summarise_trials(finished_trials(study), self.mode, self.monitor))  # noqa: T201

@@ -11,8 +11,8 @@ from hydra.plugins.sweeper import Sweeper
 
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import parse, still_free
-from etude.sweeps.study import Trial, best, folder_of, say, score_of, write
+from etude.sweeps.search_space import parse_search_space, remove_overridden
+from etude.sweeps.study import Trial, best_trial, job_folder, job_score, summarise_trials, write_best_trial
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -57,16 +57,17 @@ class RandomSweeper(Sweeper):
         from omegaconf import OmegaConf
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        overrides = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]
+        params = remove_overridden(self.params, arguments)
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         try:
             if self.n_trials < 1:
                 raise UserError(f"hydra.sweeper.n_trials: must be at least 1, got {self.n_trials}")
-            space = parse(overrides, self.hydra_context.config_loader)
+            space = parse_search_space(overrides, self.hydra_context.config_loader)
             if not space.varied:
                 raise UserError("the search space is empty; add a key such as optim.lr=interval(1e-4,1e-2)")
         except UserError as error:
             raise CompactHydraException(str(error)) from error
-        points = list(islice(space.points(self.seed), self.n_trials))
+        points = list(islice(space.sample_points(self.seed), self.n_trials))
         fixed = [f"{key}={value}" for key, value in space.fixed.items()]
         jobs = [[*(f"{key}={value}" for key, value in point.items()), *fixed] for point in points]
         folder = Path(self.config.hydra.sweep.dir)
@@ -74,8 +75,8 @@ class RandomSweeper(Sweeper):
         ownership.open_folder(folder)
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         returns = self.launcher.launch(jobs, initial_job_idx=0)
-        trials = [Trial(point, score_of(job), folder_of(job)) for point, job in zip(points, returns, strict=True)]
-        if best_trial := best(trials, self.mode):
-            write(folder, best_trial, "random")
-        print(say(trials, self.mode, self.monitor))  # noqa: T201
+        trials = [Trial(point, job_score(job), job_folder(job)) for point, job in zip(points, returns, strict=True)]
+        if best := best_trial(trials, self.mode):
+            write_best_trial(folder, best, "random")
+        print(summarise_trials(trials, self.mode, self.monitor))  # noqa: T201
         return [returns]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.launcher import Launcher
 
 from etude.errors import UserError
-from etude.sweeps.slurm import Task, per_node, taken
+from etude.sweeps.slurm import JobFunction, devices_per_node, record_failures
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -48,7 +48,7 @@ class LocalLauncher(Launcher):
         except UserError as error:
             raise CompactHydraException(str(error)) from error
         self.launcher = getattr(submitit_launcher, self.submitit_class)(**settings)
-        self.launcher.setup(hydra_context=hydra_context, task_function=Task(task_function), config=config)
+        self.launcher.setup(hydra_context=hydra_context, task_function=JobFunction(task_function), config=config)
 
     def settings_from_config(self, config: DictConfig) -> dict[str, Any]:
         """Return the options of submitit that are derived from the config."""
@@ -60,11 +60,8 @@ class LocalLauncher(Launcher):
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
-            return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
-        except (
-            FailedJobError,
-            UncompletedJobError,
-        ) as error:  # sbatch refused the job, or it ended without a result
+            return record_failures(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
+        except (FailedJobError, UncompletedJobError) as error:  # refused by sbatch, or ended without a result
             reason = (str(error).strip().splitlines() or ["no reason was given"])[-1]
             folder = str(self.settings["submitit_folder"]).removesuffix("/%j")
             raise CompactHydraException(f"submitit: {reason} (its scripts and logs are in {folder})") from error
@@ -87,6 +84,6 @@ class SlurmLauncher(LocalLauncher):
                 "node of the cluster, or remove hydra/launcher"
             )
         trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
-        gpus, tasks = per_node(trainer)
+        gpus, tasks = devices_per_node(trainer)
         required = {"gpus_per_node": gpus or None, "tasks_per_node": tasks, "nodes": trainer.get("num_nodes", 1)}
         return {key: value for key, value in required.items() if self.settings.get(key) in (None, 0)}
