@@ -152,11 +152,11 @@ class Run:
         """
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it when torch is imported
         from etude.inference.model import Model  # heavy: torch
-        from etude.inference.tables import predicted  # heavy: torch
+        from etude.inference.tables import predict_tables  # heavy: torch
 
         if device not in self._models:  # loaded once for several calls
             self._models[device] = Model(self.checkpoint, device)
-        return predicted(self._models[device], paths, window, overlap, batch, workers)
+        return predict_tables(self._models[device], paths, window, overlap, batch, workers)
 
     @property
     def report(self) -> Path:

@@ -19,7 +19,7 @@ from etude.config.compose import conf_dir
 from etude.data.sources.demo import collection
 from etude.inference import engine
 from etude.inference.model import Model
-from etude.inference.tables import predicted
+from etude.inference.tables import predict_tables
 from etude.training.build import build_from_recipe
 
 TIMES, BATCH, ROUNDS = 10, 32, 3  # how often the embedded clips are in the folder; loops have them once
@@ -70,7 +70,7 @@ def _sections(checkpoint: Path, paths: list[Path]) -> list[Section]:
     said: dict[str, list[float]] = {}
 
     def calls() -> None:
-        said[called] = [float(predicted(model, path).files["energy.pred"][0]) for path in paths]
+        said[called] = [float(predict_tables(model, path).files["energy.pred"][0]) for path in paths]
 
     def loop() -> None:
         said[alone] = []

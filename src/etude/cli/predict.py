@@ -35,7 +35,7 @@ A list is a table (.csv, .tsv, .parquet) with a column path, or a text (.txt, .m
 folder on. A file that cannot be heard is a row that says why, and the exit status is 1. Interrupted, the same line goes
 on where it was."""
 OPTIONS: options.Options = {
-    "to": ("to", options.path),
+    "to": ("out", options.path),
     "format": ("formats", options.several("format", "csv", "json", "parquet")),
     "window": ("window", options.number),
     "overlap": ("overlap", options.number),

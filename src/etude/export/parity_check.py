@@ -89,7 +89,7 @@ def find_sounds(run: RunFolder | None, named: list[str]) -> tuple[list[Path], st
         UserError: There is no such file.
     """
     if named:
-        return inputs.files(named), "clips that were named"
+        return inputs.find_audio_files(named), "clips that were named"
     if run is not None and (own := _own(run)):
         return own, "clips of the run's data"
     return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
