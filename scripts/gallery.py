@@ -94,9 +94,9 @@ def tried(folder: Path, page: Page) -> bytes:
         address = re.search(r"http://\S+", served.stdout.readline())
         assert address is not None, f"{folder}: its page was not served"
         page.goto(address[0])
-        page.get_by_role("button", name="Hear this").first.click()
-        page.locator(".near").wait_for()
-        page.evaluate("document.querySelector('#heard').scrollIntoView({behavior: 'instant'})")
+        page.get_by_role("button", name="Predict this clip").first.click()
+        page.locator(".neighbours").wait_for()
+        page.evaluate("document.querySelector('#prediction').scrollIntoView({behavior: 'instant'})")
         shot = small(page.screenshot())
         served.send_signal(signal.SIGINT)
     return shot

@@ -20,7 +20,7 @@ from etude.audio.decode import decode, stream
 from etude.audio.formats import DecodeError, TooLongError
 from etude.audio.plausibility import SoundStatistics
 from etude.data.sources.demo import HOME
-from etude.demo.predictor import seconds_of
+from etude.demo.predictor import read_duration
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -414,7 +414,7 @@ def test_ffmpeg_opens_no_file_named_in_another_file(tmp_path: Path, monkeypatch:
     path.write_bytes(b"ffconcat version 1.0\n#\xff\xfe\nfile private.wav\n")
     with pytest.raises(DecodeError, match="cannot be decoded"):
         decode(path, 16000)
-    assert seconds_of(path) is None
+    assert read_duration(path) is None
     for command in commands:
         options = dict(itertools.pairwise(command))
         assert options["-protocol_whitelist"] == "file"
