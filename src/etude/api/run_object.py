@@ -192,7 +192,7 @@ class Run:
         """
         if checkpoint := self.single_checkpoint:
             kind = "a checkpoint" if checkpoint.suffix == ".ckpt" else "an exported network"
-            raise UserError(f"{checkpoint}: {kind} does not contain {path.name}; load the folder of its run")
+            raise UserError(f"{checkpoint}: {kind} has no {path.name}; load the folder of its run")
         if not path.is_file():
-            raise UserError(f"{self.folder}: does not contain {path.name}; {UNFINISHED}{self.folder}")
+            raise UserError(f"{self.folder}: has no {path.name}; {UNFINISHED}{self.folder}")
         return path
