@@ -1,4 +1,4 @@
-"""Demo page of a trained run: content, nearest clips, requests, and the command in a browser."""
+"""Tests of the demo page of a trained run, in this process and in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request filter of the demo: accepted and refused routes, files, host names and origins."""
+"""Tests of accepted and refused routes, files, host names and origins of the demo."""
 
 from __future__ import annotations
 

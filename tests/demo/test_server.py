@@ -1,4 +1,4 @@
-"""Options, server and upload limits of the demo."""
+"""Tests of the options, the server and the upload limits of the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage of uploads: limits on bytes, number and age, incomplete or slow requests, and removal."""
+"""Tests of the storage of uploads, its limits, and incomplete or slow requests."""
 
 from __future__ import annotations
 

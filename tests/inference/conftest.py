@@ -1,4 +1,4 @@
-"""Fixtures of the tests of inference: an untrained network, and audio files from the embedded clips."""
+"""Fixtures with an untrained network and with audio files from the embedded clips."""
 
 from __future__ import annotations
 

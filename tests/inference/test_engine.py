@@ -1,4 +1,4 @@
-"""Prediction of audio files: windows, batches, long files, invalid files and memory."""
+"""Tests of the prediction of audio files, long files and invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files, classes, targets and runs are text on the page of predictions."""
+"""Test that names of files, classes, targets and runs are escaped on the page of predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search for audio files in files, folders and lists."""
+"""Tests of the search for audio files in folders and lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Page of predictions: escaping of names, plots over time, and the playhead in a browser."""
+"""Tests of the page of predictions, its plots over time and its playhead."""
 
 from __future__ import annotations
 

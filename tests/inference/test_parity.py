@@ -1,4 +1,4 @@
-"""Inference predicts the same values for a clip as evaluation, for any backbone."""
+"""Test that inference and evaluation predict the same values for a clip."""
 
 from __future__ import annotations
 

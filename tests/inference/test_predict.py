@@ -1,4 +1,4 @@
-"""Command `etude predict`: options, tables, and resuming after an interruption."""
+"""Tests of `etude predict`, its options and tables, and of resuming after an interruption."""
 
 from __future__ import annotations
 

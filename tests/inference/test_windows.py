@@ -1,4 +1,4 @@
-"""Division of audio into windows: coverage, equality with separate files, beats and crops."""
+"""Tests of the division of audio into windows."""
 
 from __future__ import annotations
 

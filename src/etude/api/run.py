@@ -1,4 +1,4 @@
-"""Python API: `etude.run` and `etude.load`."""
+"""Functions `etude.run` and `etude.load` of the Python API."""
 
 from __future__ import annotations
 

@@ -107,7 +107,10 @@ class Run:
         return frame.rename_axis(index="true", columns="predicted")
 
     def figures(self) -> dict[str, Picture]:
-        """Return the figures by name: `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target."""
+        """Return the figures by name.
+
+        The names are `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target.
+        """
         return notebook.figures(self.metrics, self.predictions)
 
     @property

@@ -136,7 +136,7 @@ class NeighbourSearch:
         return f"{start}. The median distance of these clips from their own nearest clips is {median}."
 
     def card(self, row: pd.Series, file: ClipFile | None) -> dict[str, Any]:
-        """Return the values of the template for a clip: its id, credit, labels, and audio as a data URI.
+        """Return id, credit, labels and audio (a data URI) of a clip for the template.
 
         Args:
             row: Row of the clip in a table of clips.

@@ -1,4 +1,4 @@
-"""Demo page with gradio: predictions, nearest clips and attributions."""
+"""Demo page in gradio with predictions, nearest clips and attributions."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def build_page(content: DemoContent, uploads: Uploads) -> Blocks:
 
 
 def page_head() -> str:
-    """Return the styles and scripts of the page: the common ones of all pages, and those of the demo."""
+    """Return the styles and scripts of the page, which include the common styles of all pages."""
     return load_template("demo_head.html.j2").render(colour_stops=stops())
 
 

@@ -1,4 +1,4 @@
-"""Uploaded audio files: bounded reading, storage and removal."""
+"""Bounded reading, storage and removal of uploaded audio files."""
 
 from __future__ import annotations
 

@@ -102,7 +102,10 @@ class Plot:
 
 
 def format_clock(seconds: float) -> str:
-    """Format a time, rounded to seconds, as 0:07, 3:25 or 1:02:03."""
+    """Format a time in minutes and seconds, with hours if there are any.
+
+    Examples: 0:07, 3:25, 1:02:03.
+    """
     total = round(seconds)
     minutes = f"{total // 60 % 60}:{total % 60:02d}"
     return f"{total // 3600}:{minutes:0>5}" if total >= 3600 else minutes

@@ -92,7 +92,7 @@ def _read_playlist(path: Path) -> list[str]:
 
 
 def _resolve_entry(folder: Path, line: str) -> Path:
-    """Return the path of an entry of a list: the first interpretation that exists, else the literal one.
+    """Return the first interpretation of an entry of a list that exists, else the literal one.
 
     An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
     a space. A `file:` URL is always decoded as one.

@@ -62,7 +62,7 @@ class PredictionColumns:
         return by_target
 
     def row(self, values: Sequence[float] | None) -> PredictionRow:
-        """Return a row of a table: `<t>.pred`, and of a label `<t>.score.<class>`. Without values, the cells are None.
+        """Return a row of a table with `<t>.pred`, and for a label `<t>.score.<class>`. Without values, cells are None.
 
         Args:
             values: Concatenated values of all targets.
@@ -132,7 +132,7 @@ class Model:
         return bool(self.network.recipe.get("evaluation"))
 
     def plan(self, window: float | None = None, overlap: float = 0.5) -> WindowPlan:
-        """Return the window plan for the network; see `WindowPlan.from_recipe`."""
+        """Return the window plan for the network, as `WindowPlan.from_recipe` does."""
         return WindowPlan.from_recipe(self.network.recipe, self.front, window, overlap)
 
     def identity(self, plan: WindowPlan) -> dict[str, Any]:
@@ -192,6 +192,6 @@ class Model:
 
 
 def _crop_mean(value: Tensor, n_crops: int) -> np.ndarray:
-    """Return the mean over the crops of each window: (B * C, K) to (B, K), float32."""
+    """Average the crops of each window, from (B * C, K) to (B, K), float32."""
     value = value.float()
     return (value.unflatten(0, (-1, n_crops)).mean(1) if n_crops > 1 else value).cpu().numpy()

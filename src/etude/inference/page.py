@@ -31,7 +31,7 @@ MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players toge
 
 
 def frequency_ticks(front: FrontEnd) -> list[tuple[float, str]]:
-    """Return the frequency ticks of a spectrogram: position as a fraction of the height, and label."""
+    """Return position (as a fraction of the height) and label of the frequency ticks of a spectrogram."""
     return [((band + 0.5) / front.n_mels, label) for band, label in bands(front)]
 
 

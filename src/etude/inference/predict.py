@@ -112,7 +112,7 @@ def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path
 
 
 class PredictionJournal:
-    """Journal of predicted files, opened or created; a context manager.
+    """Context manager that opens or creates the journal of predicted files.
 
     The first line contains everything that determines predictions except the files. With another network or other
     windows the journal is replaced. A file is identified by its path, size and time of change. A file that failed is

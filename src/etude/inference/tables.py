@@ -64,7 +64,7 @@ def predict_tables(
     batch: int = 32,
     workers: int | None = 1,
 ) -> Predictions:
-    """Predict audio files and return the tables; see `etude.Run.predict`."""
+    """Predict audio files and return the tables, as `etude.Run.predict` does."""
     for name, value in (("batch", batch), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be a whole number of at least 1")
@@ -74,7 +74,7 @@ def predict_tables(
 
 
 class TableWriter(Protocol):
-    """Writer of a table row by row; a context manager."""
+    """Context manager that writes a table row by row."""
 
     def __init__(self, path: Path, types: dict[str, Any]) -> None: ...
     def __enter__(self) -> TableWriter: ...
@@ -172,7 +172,7 @@ def table_paths(folder: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def format_predictions(result: FilePrediction, columns: PredictionColumns) -> list[str]:
-    """Format the prediction of each target: the class with its probability, or the value."""
+    """Format the prediction of each target, which is a class with its probability, or a value."""
     row, texts = columns.row(result.values), []
     for name, spec in columns.targets.items():
         value = row[f"{name}.pred"]
