@@ -133,5 +133,5 @@ def test_bars_are_sorted_and_other_classes_are_counted() -> None:
     values = [0.05, 0.3, *[0.06] * 9, 0.11, 290.0]
     label, scalar = build_bars(FilePrediction(Path("x"), 1, 1, 10.0, values), columns)
     assert [row["name"] for row in label["rows"]] == list("blcdefghij")  # equal values in their order
-    assert label["rest"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
+    assert label["others"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
     assert scalar["rows"] == [{"name": "tempo", "value": 290.0, "share": 1.0, "range": (40.0, 240.0)}]

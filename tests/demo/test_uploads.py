@@ -48,7 +48,7 @@ def post(uploads: Uploads, content: bytes, name: str = "song.wav", **more: Any) 
 
 
 @pytest.mark.parametrize(
-    ("name", "shown", "suffix"),
+    ("name", "display_name", "suffix"),
     [
         ("50% of %20 #1.wav", "50% of %20 #1.wav", ".wav"),
         ("../../.ssh/authorized_keys", "authorized_keys", ""),
@@ -59,11 +59,13 @@ def post(uploads: Uploads, content: bytes, name: str = "song.wav", **more: Any) 
         pytest.param("x" * 300 + ".flac", "x" * 195 + ".flac", ".flac", id="long"),
     ],
 )
-def test_upload_is_stored_under_a_name_of_the_server(uploads: Uploads, name: str, shown: str, suffix: str) -> None:
+def test_upload_is_stored_under_a_name_of_the_server(
+    uploads: Uploads, name: str, display_name: str, suffix: str
+) -> None:
     answer = post(uploads, b"content of a sound", name)
     (path,) = json.loads(answer.body)
     upload = uploads.find(path)
-    assert answer.status == 200 and upload is not None and upload.name == shown
+    assert answer.status == 200 and upload is not None and upload.name == display_name
     assert upload.path.name == f"sound{suffix}" and upload.path.parent.parent == uploads.folder
     assert upload.path.read_bytes() == b"content of a sound" and upload.size == 18
 

@@ -63,8 +63,8 @@ def test_time_ticks_are_round_and_few() -> None:
 
 @pytest.fixture
 def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    with visit(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as shown:
-        yield shown
+    with visit(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as opened_page:
+        yield opened_page
 
 
 @pytest.mark.parametrize("opened", [(1280, "light"), (390, "dark")], indirect=True, ids=str)

@@ -106,14 +106,14 @@ def select_examples(run: InspectedRun | None, neighbours: NeighbourSearch) -> li
         return []
     try:
         table = run.pack.index.iloc[split_rows(run, "test")].reset_index(drop=True)
-        known = files(run.data.source)
+        clip_files = files(run.data.source)
     except (UserError, OSError) as error:
         log.warning("no examples: %s", error)
         return []
     examples: list[Example] = []
     for index in clip_frames.random_clips(table, neighbours.columns.targets, 3 * N_EXAMPLES, 0):
         row = table.iloc[index]
-        file = known.get(str(row["id"]))
+        file = clip_files.get(str(row["id"]))
         card = neighbours.card(row, file)
         if file is not None and card["audio"]:
             name = card["credit"].get("title") or card["id"]

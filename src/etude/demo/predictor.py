@@ -159,7 +159,7 @@ def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[d
 
     Returns:
         Groups with `title`; `rows` of `name`, `value`, `share` (length of the bar as a fraction), and for a scalar
-        `range`; `rest`, the number of classes without a bar and the sum of their probabilities.
+        `range`; `others`, the number of classes without a bar and the sum of their probabilities.
     """
     values = columns.split_by_target(prediction.values or [])
     groups: list[dict[str, Any]] = []
@@ -172,12 +172,12 @@ def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[d
             continue
         ranked = sorted(zip(spec["classes"], values[name], strict=True), key=lambda pair: -pair[1])
         rows = [{"name": label, "value": share, "share": share} for label, share in ranked[:MAX_BARS]]
-        rest = [share for _, share in ranked[MAX_BARS:]]
+        others = [share for _, share in ranked[MAX_BARS:]]
         groups.append(
-            {"title": f"{capital(name)}: probability of each class", "rows": rows, "rest": (len(rest), sum(rest))}
+            {"title": f"{capital(name)}: probability of each class", "rows": rows, "others": (len(others), sum(others))}
         )
     if scalars:
-        groups.append({"title": "Scalars", "rows": scalars, "rest": (0, 0.0)})
+        groups.append({"title": "Scalars", "rows": scalars, "others": (0, 0.0)})
     return groups
 
 

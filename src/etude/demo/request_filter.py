@@ -98,9 +98,9 @@ def host_problem(headers: Headers, rules: HostRules) -> str:
     name = _host_name(values[0])
     if rules.accept(name):
         return ""
-    shown = re.sub(r"[^\w.:-]", "?", name)[:100]
-    remedy = f"Use the address that the server printed, or restart it with host={shown}."
-    return f"This server does not accept requests to the name {shown}. {remedy}"
+    safe_name = re.sub(r"[^\w.:-]", "?", name)[:100]
+    remedy = f"Use the address that the server printed, or restart it with host={safe_name}."
+    return f"This server does not accept requests to the name {safe_name}. {remedy}"
 
 
 def origin_problem(headers: Headers, path: str) -> str:
@@ -233,8 +233,8 @@ def validate_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Upl
             values.append(value)
         else:
             raise malformed
-    kept = {"data": values, "fn_index": index, "trigger_id": trigger, "session_hash": session, "event_data": None}
-    return json.dumps(kept).encode()
+    checked = {"data": values, "fn_index": index, "trigger_id": trigger, "session_hash": session, "event_data": None}
+    return json.dumps(checked).encode()
 
 
 def _header_values(headers: Headers, name: bytes) -> list[str]:

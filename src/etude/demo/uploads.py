@@ -168,7 +168,7 @@ class Uploads:
             raise RequestProblem(503, "Too many files are being uploaded; try again in a moment.")
         self._receiving += 1
         try:
-            return await self._receive(scope, bounded(scope, receive, self.max_bytes + ENVELOPE, self.max_bytes))
+            return await self._receive(scope, limit_body(scope, receive, self.max_bytes + ENVELOPE, self.max_bytes))
         finally:
             self._receiving -= 1
 
@@ -204,22 +204,24 @@ class Uploads:
                 atomic.discard(upload.path.parent)
 
 
-def bounded(scope: Scope, receive: Receive, max_bytes: int, shown: int | None = None) -> Callable[[], Awaitable[Any]]:
+def limit_body(
+    scope: Scope, receive: Receive, max_bytes: int, reported_bytes: int | None = None
+) -> Callable[[], Awaitable[Any]]:
     """Return a source of a request's body with a limit on its size and on the time for each block.
 
     Args:
         scope: Request. Its Content-Length is checked before the body is read.
         receive: Source of its body.
         max_bytes: Maximum size in bytes.
-        shown: Maximum size in bytes for the error message.
+        reported_bytes: Maximum size in bytes for the error message.
 
     Raises:
         RequestProblem: The body is too large.
     """
-    shown = max_bytes if shown is None else shown
+    reported_bytes = max_bytes if reported_bytes is None else reported_bytes
     for key, value in scope["headers"]:
         if key == b"content-length" and (not value.isdigit() or int(value) > max_bytes):
-            raise too_large(shown)
+            raise too_large(reported_bytes)
     read = 0
 
     async def next_message() -> Any:
@@ -230,7 +232,7 @@ def bounded(scope: Scope, receive: Receive, max_bytes: int, shown: int | None = 
             raise RequestProblem(408, "The request stopped before it was complete.") from error
         read += len(message.get("body", b""))
         if read > max_bytes:
-            raise too_large(shown)
+            raise too_large(reported_bytes)
         return message
 
     return next_message
@@ -242,7 +244,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     Raises:
         RequestProblem: The body is too large, too slow or incomplete.
     """
-    next_message, body, more = bounded(scope, receive, max_bytes), b"", True
+    next_message, body, more = limit_body(scope, receive, max_bytes), b"", True
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             while more:

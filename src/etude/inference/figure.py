@@ -164,8 +164,10 @@ def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[
                 max(values[starts[name] + i] for *_, values in prediction.windows if values)
                 for i in range(len(classes))
             ]
-            shown = sorted(sorted(range(len(classes)), key=lambda i: -peaks[i])[:MAX_LINES])
-            lines = [_plot_line(prediction, classes[i], starts[name] + i, (0.0, 1.0), n) for n, i in enumerate(shown)]
+            selected = sorted(sorted(range(len(classes)), key=lambda i: -peaks[i])[:MAX_LINES])
+            lines = [
+                _plot_line(prediction, classes[i], starts[name] + i, (0.0, 1.0), n) for n, i in enumerate(selected)
+            ]
             note = ""
             if len(classes) > MAX_LINES:
                 note = f"The {MAX_LINES} of {len(classes)} classes with the highest probability in any window."
