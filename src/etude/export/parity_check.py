@@ -153,7 +153,7 @@ def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def values(model: Model, out: Outputs) -> Outputs:
     """Return outputs (K,) by target as probabilities and values."""
-    by_target = model.columns.split(model.values(out))
+    by_target = model.columns.split_by_target(model.values(out))
     return {
         name: np.array(one if model.columns.targets[name]["kind"] == "label" else one[0], np.float32)
         for name, one in by_target.items()
