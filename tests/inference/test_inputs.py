@@ -95,5 +95,5 @@ def test_skipped_rows_and_files_are_logged(tmp_path: Path, caplog: pytest.LogCap
     (tmp_path / "music" / "a.lrc").touch()
     (tmp_path / "list.csv").write_text("path,title\nmusic/a.wav,x\n,y\n")
     assert find_audio_files([tmp_path / "music", tmp_path / "list.csv"]) == [tmp_path / "music" / "a.wav"]
-    assert "1 item skipped (suffix .lrc is not a sound format: 1, such as a.lrc)" in caplog.text
+    assert "1 item skipped (suffix .lrc is not an audio format: 1, such as a.lrc)" in caplog.text
     assert "1 item skipped (path is empty: 1, such as row 3)" in caplog.text

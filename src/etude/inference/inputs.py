@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from etude.data.collection import LeftOut, existing_path, expand_path, log_left_out
-from etude.data.sound_files import SUFFIXES, find_sound_files
+from etude.data.audio_files import SUFFIXES, search_audio_files
+from etude.data.collection import SkippedItem, existing_path, expand_path, log_skipped_items
 from etude.data.table_reader import read_table
 from etude.errors import UserError
 
@@ -35,8 +35,8 @@ def find_audio_files(inputs: Iterable[str | Path]) -> list[Path]:
             raise UserError(f"audio must be given as paths, got {type(value).__name__}; write samples to a file first")
         path = expand_path(str(value))
         if path.is_dir():
-            inside, left_out = find_sound_files(path)
-            log_left_out(path, left_out)
+            inside, skipped_items = search_audio_files(path)
+            log_skipped_items(path, skipped_items)
             if not inside:
                 raise UserError(f"{path}: has no audio files; looked for {', '.join(SUFFIXES)}")
         elif not path.is_file():
@@ -59,7 +59,9 @@ def _read_list(path: Path) -> list[Path]:
             raise UserError(f"{path}: has no column path; it has {', '.join(columns) or 'no columns'}")
         lines = columns["path"]
         empty = [location for location, line in zip(locations, lines, strict=True) if not line]
-        log_left_out(path, [LeftOut(location.removeprefix(f"{path}, "), "path is empty") for location in empty])
+        log_skipped_items(
+            path, [SkippedItem(location.removeprefix(f"{path}, "), "path is empty") for location in empty]
+        )
     else:
         lines = [line.strip() for line in _read_playlist(path) if not line.lstrip().startswith("#")]
     lines = [line for line in lines if line]
