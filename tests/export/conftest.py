@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inference.conftest import EVALUATION, checkpoint, model, recipe_of  # noqa: F401  # fixtures, shared
+from tests.inference.conftest import EVALUATION, build_recipe, checkpoint, model  # noqa: F401  # fixtures, shared
 
 from etude.config import instantiate
 from etude.training.build import build_from_recipe
@@ -21,7 +21,7 @@ def stored(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
     """Write a checkpoint of a network that nobody has trained, from overrides."""
 
     def make(*overrides: str, **more: Any) -> Path:
-        recipe = recipe_of(config, EVALUATION | {"frames": 260, "longest": 260}, *overrides) | more
+        recipe = build_recipe(config, EVALUATION | {"frames": 260, "longest": 260}, *overrides) | more
         front, columns = instantiate.make(recipe["front"]), slice(*recipe["columns"])
         torch.manual_seed(0)
         network = build_from_recipe(recipe)

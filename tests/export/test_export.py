@@ -92,12 +92,12 @@ def test_the_snippet_says_what_predict_says_where_nothing_but_onnxruntime_is(
     assert done.returncode == 0, done.stderr
     (said,) = predict(model, [wav], model.plan(), workers=1)
     assert said.values is not None
-    truth, found = model.columns.split(said.values), numbers(done.stdout)
+    truth, found = model.columns.split_by_target(said.values), numbers(done.stdout)
     assert set(found) == set(truth)
     assert dict(zip(["<b>loud", "quiet", "soft"], truth["genre"], strict=True)) == pytest.approx(
         found["genre"], abs=1e-3
     )
-    windows = [model.columns.split(values) for *_, values in said.windows if values]
+    windows = [model.columns.split_by_target(values) for *_, values in said.windows if values]
     assert (len(windows) > 1) == (what == "song")
     for name in ("valence", "energy"):
         if len(windows) == 1 or all(0 < one[name][0] < 1 for one in windows):  # means are cut off

@@ -89,7 +89,7 @@ def find_sounds(run: RunFolder | None, named: list[str]) -> tuple[list[Path], st
         UserError: There is no such file.
     """
     if named:
-        return inputs.files(named), "clips that were named"
+        return inputs.find_audio_files(named), "clips that were named"
     if run is not None and (own := _own(run)):
         return own, "clips of the run's data"
     return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
@@ -153,7 +153,7 @@ def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def values(model: Model, out: Outputs) -> Outputs:
     """Return outputs (K,) by target as probabilities and values."""
-    by_target = model.columns.split(model.values(out))
+    by_target = model.columns.split_by_target(model.values(out))
     return {
         name: np.array(one if model.columns.targets[name]["kind"] == "label" else one[0], np.float32)
         for name, one in by_target.items()
