@@ -79,5 +79,5 @@ OPTIONS: options.Options = {
     "clip": ("clips", options.each),
     "crop": ("crop", _crop),
     "checkpoint": ("checkpoint", str),
-    "to": ("to", options.path),
+    "to": ("out", options.path),
 }

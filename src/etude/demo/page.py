@@ -16,9 +16,9 @@ from etude.demo.neighbours import NeighbourSearch
 from etude.demo.predictor import PredictionResult, Predictor, RefusedSound, window_labels
 from etude.demo.uploads import Uploads
 from etude.inference.model import Model
-from etude.inspection import attribution, clip_axes
-from etude.inspection.clip_axes import Scene
-from etude.inspection.clips import truth
+from etude.inspection import attribution
+from etude.inspection.clip_axes import ClipAxes, draw_image
+from etude.inspection.clips import encode_targets
 from etude.reports.html import load_template
 from etude.reports.worst_errors import stops
 from etude.training.build import load_learner
@@ -71,22 +71,23 @@ class AttributionView:
             return load_template("demo_looked.html.j2").render(silent=True)
         network, frames = self.network, np.asarray(window.crops[0], np.float32)
         columns = slice(*network.recipe["columns"])
-        scene = Scene(self.model.front, columns, len(frames), window.start)
-        x, base = torch.from_numpy(frames)[None], scene.even(frames)
+        clip_axes = ClipAxes(self.model.front, columns, len(frames), window.start)
+        x, base = torch.from_numpy(frames)[None], clip_axes.rescale_chroma(frames)
         lengths = torch.tensor([len(frames)])
         with torch.no_grad():
             x = network.standardiser(x, lengths)
             predictions = network.task.predict(network.task(network.backbone(x, lengths)))
-        parts, cam = None, None
-        if attribution.installed():
-            parts, cam = attribution.attributions(network, x, base, predictions, truth({}, network), scene, target)
+        gradients, cam = None, None
+        if attribution.is_captum_installed():
+            y = encode_targets({}, network)
+            gradients, cam = attribution.draw_attributions(network, x, base, predictions, y, clip_axes, target)
         about = f"The frames of the window from {window.start:.1f} to {window.end:.1f} s."
-        unit = scene.front.unit if scene.view.start == 0 else ""
         return load_template("demo_looked.html.j2").render(
             silent=False, when=window_labels(result)[index], target=target, steps=attribution.STEPS,
-            frames=clip_axes.large("looked", about, scene, base, unit, magma=True), parts=parts, cam=cam,
-            attention=attribution.attention(network, x, base, scene), crops=len(window.crops),
-            lacking="" if parts else attribution.LACKING,
+            frames=draw_image("looked", about, clip_axes, base, clip_axes.magnitude_unit, magma=True),
+            gradients=gradients, cam=cam,
+            attention=attribution.draw_attention_rollout(network, x, base, clip_axes), crops=len(window.crops),
+            lacking="" if gradients else attribution.CAPTUM_MISSING,
         )  # fmt: skip
 
 
