@@ -79,8 +79,8 @@ def _hub(value: str) -> str:
 
 OPTIONS: options.Options = {
     "format": ("formats", options.several("format", "onnx", "torch", "safetensors")),
-    "input": ("takes", options.one_of("waveform", "frames")),
-    "to": ("to", options.path),
+    "input": ("input_name", options.one_of("waveform", "frames")),
+    "to": ("out", options.path),
     "check": ("check", options.listed),
     "push": ("push", _hub),
     "private": ("private", options.truth),
