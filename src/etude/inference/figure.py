@@ -137,7 +137,7 @@ def preview(job: tuple[Path, FrontEnd]) -> FilePreview:
     try:
         made.picture = data_uri(_spectrogram(path, front), "image/png")
         made.sound, kept = sound_uri(path, longest=LONGEST, copied=COPIED)
-        made.seconds = float(kept["heard"])
+        made.seconds = float(kept["excerpt_seconds"])
     except Exception as error:  # the numbers are there, and are shown without a picture
         made.reason = " ".join(str(error).split()) or type(error).__name__
     return made
