@@ -1,4 +1,4 @@
-"""Fixtures of export tests: a small network of the inference tests, and checkpoints of all backbones."""
+"""Fixtures of export tests, with a small network and checkpoints of all backbones."""
 
 from __future__ import annotations
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 
 def create_environment(folder: Path, package: str = "onnxruntime") -> Path:
-    """Create an environment with links to the files of a distribution and its requirements; return its interpreter."""
+    """Create an environment with links to the files of a distribution and its requirements.
+
+    Returns:
+        Path of its interpreter.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     for name in required_distributions(package):

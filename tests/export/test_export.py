@@ -55,7 +55,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def wavs(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A clip, and a song of several windows, as 16-bit WAV files."""
+    """Paths of a clip, and of a song of several windows, as 16-bit WAV files."""
     folder = tmp_path_factory.mktemp("wav")
     sources = {"clip": clips[4:5], "song": clips[:3]}
     for name, paths in sources.items():
@@ -200,11 +200,11 @@ def test_files_with_other_outputs_are_deleted(
     )
     out = tmp_path / "out"
     out.mkdir()
-    (out / "mine.txt").write_text("is mine")
+    (out / "notes.txt").write_text("of the user")
     for folder in (out, tmp_path / "new"):
         assert export.main([str(checkpoint), "format=safetensors", f"to={folder}"]) == 2
         assert "model.safetensors: outputs differ from those of the network: " in capsys.readouterr().err
-    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("out"), Path("out/mine.txt")]
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("out"), Path("out/notes.txt")]
     assert predicted_values is original
 
 
@@ -252,10 +252,10 @@ def test_card_of_run_has_its_results_and_clips_of_its_data(checkpoint: Path, tmp
 def test_unusable_output_folder_is_reported(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("of the user")
     assert export.main([str(checkpoint), "format=safetensors", f"to={tmp_path / 'file' / 'out'}"]) == 2
     assert "cannot be used (Not a directory); name another folder with to=<folder>" in capsys.readouterr().err
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "of the user"
 
 
 def test_reserved_target_names_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

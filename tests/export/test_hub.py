@@ -1,4 +1,4 @@
-"""Uploads to a local stand-in for the Hugging Face Hub."""
+"""Uploads to a local fake of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from etude.errors import UserError
 from etude.export.export import push
 
 
-class HubStandIn(BaseHTTPRequestHandler):
-    """Stand-in that creates repositories, requests all files inside commits, and accepts commits."""
+class FakeHub(BaseHTTPRequestHandler):
+    """HTTP handler that creates repositories, requests all files inside commits, and accepts commits."""
 
     requests: list[tuple[str, Any]]
     token = "Bearer hf_abc"
@@ -64,16 +64,16 @@ class HubStandIn(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub_requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
-    """Requests that the stand-in receives while the client uses it as the Hub."""
+    """Requests to a fake Hub, which the client uses instead of the Hub."""
     from huggingface_hub import constants
 
-    HubStandIn.requests = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), HubStandIn) as server:
+    FakeHub.requests = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("HF_TOKEN", "hf_abc")
-        yield HubStandIn.requests
+        yield FakeHub.requests
         server.shutdown()
         thread.join()
 
@@ -81,7 +81,7 @@ def hub_requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, An
 def test_only_exported_files_are_uploaded(
     checkpoint: Path, tmp_path: Path, hub_requests: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "diary.txt").write_text("mine")
+    (tmp_path / "diary.txt").write_text("private")
     arguments = [str(checkpoint), "format=safetensors", f"to={tmp_path}", "push=me/model", "private=true"]
     assert main(arguments) == 0, capsys.readouterr().err
     (created,) = [lines[0] for path, lines in hub_requests if path.endswith("/create")]

@@ -43,7 +43,7 @@ def traced(digits: Learner, image: tuple[Tensor, dict[str, Tensor]]) -> Trace:
 
 
 def loss(network: Learner, x: Tensor, y: dict[str, Tensor]) -> float:
-    """Compute the loss in double precision; the loss of training is float32."""
+    """Compute the loss in double precision, which the loss of training is not."""
     with torch.no_grad():
         out = network.task(network.backbone(x, torch.tensor([x.shape[1]])))["digit"]
         return float(nn.functional.cross_entropy(out, y["digit"]))

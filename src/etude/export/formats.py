@@ -103,7 +103,10 @@ def open_onnx(path: Path) -> PredictFunction:
 def write_program(
     graph: Graph, program: torch.export.ExportedProgram, metadata: Mapping[str, Any], path: Path
 ) -> PredictFunction:
-    """Write a graph as a torch.export program, and open the file; see `write_onnx`."""
+    """Write a graph as a torch.export program, and open the file.
+
+    Arguments and result are those of `write_onnx`.
+    """
     import torch
 
     restore_torch_lstm(program)

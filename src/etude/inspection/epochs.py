@@ -102,7 +102,10 @@ def load_snapshots(
 
 
 def output_to_explain(network: Learner, predictions: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
-    """Return target, index and title of the first target's output: the true class if known, else the predicted one."""
+    """Return target, index and title of the output of the first target that the figures explain.
+
+    This is the true class of a label, or the predicted class if the true class is missing.
+    """
     first = next(iter(network.task.targets))
     return [output for output in explained_outputs(network, predictions, y) if output[0] == first][-1]
 
@@ -121,7 +124,7 @@ def numbers_by_epoch(snapshots: Sequence[EpochSnapshot]) -> list[dict[str, Any]]
 
 
 def describe_checkpoints(snapshots: Sequence[EpochSnapshot]) -> str:
-    """List the epochs in a sentence, with the loss if a true value is known."""
+    """List the epochs in a sentence, with the loss of a clip that has a true value."""
     labelled = bool(snapshots[0].trace.losses)
     epochs = (f"{s.title}{f' (loss {format_number(s.trace.loss, 3)})' if labelled else ''}" for s in snapshots)
     return f"{len(snapshots)} checkpoints: {', '.join(epochs)}."

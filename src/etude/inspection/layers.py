@@ -1,4 +1,4 @@
-"""Figures and statistics of modules: activations, gradients and filters."""
+"""Figures and statistics of the activations, gradients and filters of modules."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ def _score_columns(run: InspectedRun, name: str) -> list[str]:
 
 
 def _gallery_entry(prediction: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
-    """Return image and predicted labels of a clip; see `gallery`."""
+    """Return the id, image and predicted labels of a clip in the gallery."""
     clip = str(prediction["id"])
     frames = np.asarray(run.pack.clip(rows[clip])[:, run.columns], np.float32)
     clip_axes = ClipAxes(run.front, run.columns, len(frames))
