@@ -41,7 +41,7 @@ SHOTS = (
     Shot("compare", "sweep/compare.html"),
     Shot("compare-pairs", "sweep/compare.html", "#pairs"),
     Shot("latent", "sweep/latent.html", "#maps"),
-    Shot("inspect-cnn", "sweep/0_*/inspect_*.html", "#why"),
+    Shot("inspect-cnn", "sweep/0_*/inspect_*.html", "#attributions"),
     Shot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
     Shot("explore", "explore/*/explore.html", "#clips"),
 )
