@@ -148,7 +148,7 @@ def test_exported_weights_load_like_a_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("content", "message"),
     [
         (
             {"etude": {"config": {"backbone": {"_target_": "os.system", "command": "touch broken"}}}},
@@ -159,11 +159,11 @@ def test_exported_weights_load_like_a_checkpoint(
     ],
 )
 def test_untrusted_export_runs_no_code(
-    config: object, message: str, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: object, message: str, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported / "model.safetensors", tmp_path)
-    (tmp_path / "config.json").write_text("{" if config is None else json.dumps(config))
+    (tmp_path / "config.json").write_text("{" if content is None else json.dumps(content))
     with pytest.raises(UserError, match=message):
         load_learner(tmp_path)
     assert not (tmp_path / "broken").exists()
