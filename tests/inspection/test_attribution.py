@@ -120,7 +120,7 @@ def test_rollout_is_product_of_all_blocks(ast: Learner, monkeypatch: pytest.Monk
         product = (0.5 * torch.eye(len(product)) + 0.5 * attribution.attention_weights(block)[0].mean(0)) @ product
     backbone: Any = ast.backbone
     n_tokens = backbone.patches.tokens.shape[1]
-    row = product[n_tokens:].mean(0) if backbone.mean else product[: backbone.read].mean(0)
+    row = product[n_tokens:].mean(0) if backbone.mean else product[: backbone.n_read].mean(0)
     monkeypatch.setattr(attribution, "ATTENTION_ROWS", 7)  # several blocks of rows
     result = attribution.attention_rollout(backbone, x, lengths)
     assert result is not None
