@@ -48,7 +48,7 @@ SCREENSHOTS = (
     Screenshot("compare", "sweep/compare.html"),
     Screenshot("compare-pairs", "sweep/compare.html", "#pairs"),
     Screenshot("latent", "sweep/latent.html", "#maps"),
-    Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#why"),
+    Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#attributions"),
     Screenshot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
     Screenshot("explore", "explore/*/explore.html", "#clips"),
 )

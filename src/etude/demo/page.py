@@ -16,9 +16,9 @@ from etude.demo.neighbours import NeighbourSearch
 from etude.demo.predictor import GONE, PredictionResult, Predictor, RefusedAudioError, window_labels
 from etude.demo.uploads import Uploads
 from etude.inference.model import Model
-from etude.inspection import attribution, clip_axes
-from etude.inspection.clip_axes import Scene
-from etude.inspection.clips import truth
+from etude.inspection import attribution
+from etude.inspection.clip_axes import ClipAxes, draw_image
+from etude.inspection.clips import encode_targets
 from etude.reports.html import load_template
 from etude.reports.worst_errors import stops
 from etude.training.build import load_learner
@@ -70,22 +70,23 @@ class AttributionView:
             return load_template("demo_attribution.html.j2").render(silent=True)
         network, frames = self.network, np.asarray(window.crops[0], np.float32)
         columns = slice(*network.recipe["columns"])
-        scene = Scene(self.model.front, columns, len(frames), window.start)
-        x, base = torch.from_numpy(frames)[None], scene.even(frames)
+        clip_axes = ClipAxes(self.model.front, columns, len(frames), window.start)
+        x, base = torch.from_numpy(frames)[None], clip_axes.rescale_chroma(frames)
         lengths = torch.tensor([len(frames)])
         with torch.no_grad():
             x = network.standardiser(x, lengths)
             predictions = network.task.predict(network.task(network.backbone(x, lengths)))
         gradients, cam = None, None
-        if attribution.installed():
-            gradients, cam = attribution.attributions(network, x, base, predictions, truth({}, network), scene, target)
+        if attribution.is_captum_installed():
+            y = encode_targets({}, network)
+            gradients, cam = attribution.draw_attributions(network, x, base, predictions, y, clip_axes, target)
         description = f"Frames of the window from {window.start:.1f} to {window.end:.1f} s."
-        unit = scene.front.unit if scene.view.start == 0 else ""
         return load_template("demo_attribution.html.j2").render(
             silent=False, window=window_labels(result)[index], target=target, steps=attribution.STEPS,
-            frames=clip_axes.large("attribution", description, scene, base, unit, magma=True),
-            gradients=gradients, cam=cam, attention=attribution.attention(network, x, base, scene),
-            n_crops=len(window.crops), missing_note="" if gradients else attribution.LACKING,
+            frames=draw_image("attribution", description, clip_axes, base, clip_axes.magnitude_unit, magma=True),
+            gradients=gradients, cam=cam,
+            attention=attribution.draw_attention_rollout(network, x, base, clip_axes), n_crops=len(window.crops),
+            missing_note="" if gradients else attribution.CAPTUM_MISSING,
         )  # fmt: skip
 
 

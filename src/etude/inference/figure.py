@@ -145,7 +145,7 @@ def create_preview(job: tuple[Path, FrontEnd]) -> FilePreview:
     try:
         preview.image = data_uri(_spectrogram_png(path, front), "image/png")
         preview.audio, excerpt = audio_uri(path, longest=MAX_SECONDS, copied=MAX_COPIED_BYTES)
-        preview.seconds = float(excerpt["heard"])
+        preview.seconds = float(excerpt["excerpt_seconds"])
     except Exception as error:  # the predictions are shown without the preview
         preview.reason = one_line_message(error)
     return preview
