@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from tests.synthetic_runs import CLASSES, predictions, record
 
 from etude.evaluation.measure import compute_metrics
-from etude.evaluation.verdict import verdict
+from etude.evaluation.score_summary import summarise_scores
 from etude.export import model_card
 from etude.export.model_card import ExportedFile, card
 
@@ -71,7 +71,7 @@ def test_scores_stand_with_intervals_groups_and_baselines(text: str, metrics: di
     assert (
         "| test: 30 clips in 6 groups that no training clip shares | network, 95 % interval | majority class |" in text
     )
-    words, _ = verdict(metrics["targets"]["genre"], disjoint=True)
+    words, _ = summarise_scores(metrics["targets"]["genre"], disjoint=True)
     assert words in text
     assert "- energy is derived from the signal; stands in for listener ratings." in text
     assert "only 6 groups: they are rough" in text and "- Too small to rank architectures." in text

@@ -23,7 +23,7 @@ from etude.inference.engine import WindowedFile, load_windows
 from etude.inference.model import Model, WindowOutput
 from etude.inference.tables import Predictions, predicted
 from etude.inference.windows import Window
-from etude.reports.spectrogram import shrink
+from etude.reports.spectrogram import average_frames
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_picture_of_a_long_sound_is_that_of_a_short_one(
     monkeypatch.setattr(figure, "SPAN", 15.0)
     parts = figure._bands(sounds / "song.flac", front)
     assert len(parts) == -(-len(whole) // figure.MEAN)
-    whole = shrink(whole, len(parts))
+    whole = average_frames(whole, len(parts))
     difference = (whole - whole.max()) - (parts - parts.max())
     assert np.abs(difference).mean() < 0.5  # dB
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from etude.demo.neighbours import NeighbourSearch, split_rows
 from etude.errors import UserError
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import NAMES, format_score, plural
-from etude.evaluation.verdict import population, verdict
+from etude.evaluation.formatting import NAMES, format_count, format_score
+from etude.evaluation.score_summary import describe_clips, summarise_scores
 from etude.inference.model import Model
 from etude.inference.page import name_of
 from etude.inference.windows import WindowPlan
 from etude.reports import clip_frames
-from etude.reports.clip_frames import files
+from etude.reports.clip_frames import clip_files
 from etude.runs.folder import METRICS, RECORD, RunFolder, run_of
 from etude.runs.readers import read_mapping
 
@@ -101,7 +101,7 @@ def examples(run: InspectedRun | None, near: NeighbourSearch) -> list[Example]:
         return []
     try:
         table = run.pack.index.iloc[split_rows(run, "test")].reset_index(drop=True)
-        known = files(run.data.source)
+        known = clip_files(run.data.source)
     except (UserError, OSError) as error:
         log.warning("no examples: %s", error)
         return []
@@ -111,7 +111,7 @@ def examples(run: InspectedRun | None, near: NeighbourSearch) -> list[Example]:
         file = known.get(str(about["id"]))
         card = near.card(about, file)
         if file is not None and card["sound"]:
-            found.append(Example(card["credit"].get("title") or card["id"], file.under(near.front), card))
+            found.append(Example(card["credit"].get("title") or card["id"], file.locate(near.front), card))
         if len(found) == COUNT:
             break
     return found
@@ -124,7 +124,7 @@ def _about(model: Model, plan: WindowPlan, folder: Path | None) -> NetworkDescri
     made, data = record.get("model", {}), record.get("data", {})
     kind = f"{type(model.network.backbone).__name__} on {made.get('feature', 'the frames of its front end')}"
     trained = data.get("splits", {}).get("train", {})
-    of = f", trained on {plural(trained['clips'], 'clip')}" if "clips" in trained else ""
+    of = f", trained on {format_count(trained['clips'], 'clip')}" if "clips" in trained else ""
     lead = f"{kind}{of}{' of ' + data['title'] if of and data.get('title') else ''}."
     disjoint = bool(data.get("disjoint", False))
     found = NetworkDescription(str(record.get("name") or name_of(model.checkpoint)), lead)
@@ -159,7 +159,8 @@ def _scored(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]
     return {
         "name": name, "metric": NAMES[metric],
         "score": format_score(scores[metric]) if metric in scores else "not defined",
-        "others": others, "basis": population(part, disjoint), "words": verdict(target, disjoint=disjoint)[0],
+        "others": others, "basis": describe_clips(part, disjoint),
+        "words": summarise_scores(target, disjoint=disjoint)[0],
     }  # fmt: skip
 
 

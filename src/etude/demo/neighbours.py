@@ -20,12 +20,12 @@ from etude.files.progress import track
 from etude.inference.figure import sound_uri
 from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, crops_of
-from etude.reports.clip_frames import ClipFile, files
+from etude.reports.clip_frames import ClipFile, clip_files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
 from etude.reports.maps.projection import ProjectionError
 from etude.reports.maps.quality import nearest
-from etude.reports.worst_errors import CREDIT, credit
+from etude.reports.worst_errors import CREDIT_KEYS, clip_credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -139,17 +139,17 @@ class NeighbourSearch:
             file: Its sound, where it is at hand.
         """
         sound, encoded, why = self._sound(file)
-        known = {key: about[key] for key in CREDIT if key in about.index}
+        known = {key: about[key] for key in CREDIT_KEYS if key in about.index}
         said = {key: str(value) for key, value in known.items() if value == value and value}
         return {
-            "id": str(about["id"]), "credit": credit({"credit": said, "encoded": encoded}), "sound": sound, "why": why,
-            "labels": self._labels(about),
+            "id": str(about["id"]), "credit": clip_credit({"credit": said, "encoded": encoded}), "sound": sound,
+            "why": why, "labels": self._labels(about),
         }  # fmt: skip
 
     def _sound(self, file: ClipFile | None) -> tuple[str, bool, str]:
         if file is None:
             return "", False, "its sound is not at hand"
-        return self._excerpt(file.under(self.front)) if file.is_sound else ("", False, "the data are frames, no sound")
+        return self._excerpt(file.locate(self.front)) if file.is_audio else ("", False, "the data are frames, no sound")
 
     def _labels(self, about: Any) -> list[tuple[str, str]]:
         found = []
@@ -260,7 +260,7 @@ def _training_clips(run: InspectedRun, model: Model, plan: WindowPlan) -> ClipLi
         x = embed_clips(run, model, plan, rows)
         write_embeddings(run.folder, key, x)
     finite = np.isfinite(x).all(1)
-    return ClipLibrary(table[finite].reset_index(drop=True), x[finite], files(run.data.source))
+    return ClipLibrary(table[finite].reset_index(drop=True), x[finite], clip_files(run.data.source))
 
 
 def _beginning(path: Path) -> tuple[str, bool, str]:

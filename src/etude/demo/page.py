@@ -20,7 +20,7 @@ from etude.inspection import attribution, clip_axes
 from etude.inspection.clip_axes import Scene
 from etude.inspection.clips import truth
 from etude.reports.html import load_template
-from etude.reports.worst_errors import stops
+from etude.reports.worst_errors import colour_stops
 from etude.training.build import load_learner
 from etude.training.learner import Learner
 
@@ -183,7 +183,7 @@ def page(content: DemoContent, uploads: Uploads) -> Blocks:
 
 def head() -> str:
     """Return styles and scripts of the page: those of all pages, and its own."""
-    return load_template("demo_head.html.j2").render(stops=stops())
+    return load_template("demo_head.html.j2").render(stops=colour_stops())
 
 
 def theme() -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.audio.formats.ffmpeg import CONTAINERS
-from etude.evaluation.formatting import capital, duration
+from etude.evaluation.formatting import capitalise_first, format_duration
 from etude.inference import engine
 from etude.inference.engine import FilePrediction, WindowedFile, load_windows
 from etude.inference.figure import clock, plots, preview
@@ -44,7 +44,7 @@ class UploadLimits:
     @property
     def words(self) -> str:
         """Both limits as text."""
-        return f"up to {self.megabytes:g} MB and {duration(self.seconds).removesuffix(' 00 s')}"
+        return f"up to {self.megabytes:g} MB and {format_duration(self.seconds).removesuffix(' 00 s')}"
 
     def refuse(self, path: Path) -> str:
         """Return why a file is refused before it is decoded; "" where it is accepted."""
@@ -64,7 +64,7 @@ class UploadLimits:
         """Return why a sound is too long; "" where it is not."""
         if seconds <= self.seconds:
             return ""
-        return f"This sound is {duration(seconds)} long; this page takes {self.words}."
+        return f"This sound is {format_duration(seconds)} long; this page takes {self.words}."
 
 
 class RefusedSound(Exception):
@@ -171,7 +171,11 @@ def bars(prediction: FilePrediction, columns: PredictionColumns) -> list[dict[st
         rows = [{"name": one, "value": share, "share": share} for one, share in ranked[:CLASSES]]
         rest = [share for _, share in ranked[CLASSES:]]
         found.append(
-            {"title": f"{capital(name)}: probability of each class", "rows": rows, "rest": (len(rest), sum(rest))}
+            {
+                "title": f"{capitalise_first(name)}: probability of each class",
+                "rows": rows,
+                "rest": (len(rest), sum(rest)),
+            }
         )
     if scalars:
         found.append({"title": "On its scale", "rows": scalars, "rest": (0, 0.0)})

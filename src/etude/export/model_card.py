@@ -11,9 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, capital, format_interval, format_number, plural, sentence
+from etude.evaluation.formatting import (
+    NAMES,
+    capitalise_first,
+    format_count,
+    format_interval,
+    format_number,
+    format_sentence,
+)
 from etude.evaluation.metrics import PRIMARY
-from etude.evaluation.verdict import caution, population, verdict
+from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -81,7 +88,8 @@ def card(
         about=about, files=files, whose=whose, record=record, data=data, rows=rows,
         formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
         title=(record or {}).get("name") or "a network of Étude", code=code, fenced=fenced,
-        settings=settings, plural=plural, sentence=sentence, capital=capital, number=format_number,
+        settings=settings, format_count=format_count, format_sentence=format_sentence,
+        capitalise_first=capitalise_first, number=format_number,
     )  # fmt: skip
     return f"---\n{head}---\n\n{text}"
 
@@ -179,7 +187,7 @@ def _hub(target: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Scores of the test part as the hub has them."""
     scores = target["splits"]["test"]["scores"]
     return [
-        {"type": HUB[key], "name": capital(NAMES[key]), "value": round(scores[key]["value"], 6)}
+        {"type": HUB[key], "name": capitalise_first(NAMES[key]), "value": round(scores[key]["value"], 6)}
         for key in METRICS[target["kind"]]
         if key in scores and scores[key]["value"] is not None
     ]
@@ -198,14 +206,15 @@ def _target(
     if target is None:
         return found
     test, disjoint = target["splits"]["test"], bool((record or {}).get("data", {}).get("disjoint"))
-    words, evidence = verdict(target, disjoint=disjoint)
+    words, evidence = summarise_scores(target, disjoint=disjoint)
     others = list(test["baselines"].values())
     return found | {
-        "words": words, "evidence": evidence, "caution": caution(test), "population": population(test, disjoint),
+        "words": words, "evidence": evidence, "caution": describe_limitations(test),
+        "population": describe_clips(test, disjoint),
         "others": [one["name"] for one in others], "lead": PRIMARY[target["kind"]],
         "scores": [
             (
-                capital(NAMES[key]),
+                capitalise_first(NAMES[key]),
                 f"{format_number(test['scores'][key]['value'])} {format_interval(test['scores'][key])}".rstrip(),
                 [format_number(one["scores"][key]["value"]) for one in others],
             )

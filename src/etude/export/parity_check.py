@@ -22,7 +22,7 @@ from etude.export.graph import EMBEDDING, Graph
 from etude.inference import inputs
 from etude.inference.model import Model
 from etude.inference.windows import Window, WindowPlan
-from etude.reports.clip_frames import files
+from etude.reports.clip_frames import clip_files
 from etude.runs.folder import RunFolder
 
 COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
@@ -212,8 +212,8 @@ def _own(run: RunFolder) -> list[Path]:
         table = run.predictions.sort_values("split", kind="stable")
         source = run.config["data"]["source"]
         instantiate.vet(source)  # a run folder may come from a stranger
-        known = files(instantiate.make(source))
-        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
+        known = clip_files(instantiate.make(source))
+        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_audio]
     except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
         return []
     return [path for path in found if path.is_file()]

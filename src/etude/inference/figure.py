@@ -26,8 +26,8 @@ from etude.inference.model import PredictionColumns
 from etude.inference.windows import Tape
 from etude.reports.charts import round_ticks
 from etude.reports.html import data_uri
-from etude.reports.spectrogram import shrink
-from etude.reports.svg import Colours, grid, picture, plain, shaded_png
+from etude.reports.spectrogram import average_frames
+from etude.reports.svg import Colours, draw_grid, escape_label, save_figure, shaded_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -217,12 +217,12 @@ def write_figure(
                 continue
             for k, line in enumerate(plot.lines):
                 x, y = _points(line.path, seconds)
-                one.plot(x, y, linestyle=STYLES[k], color=HUES[k], label=plain(line.name))
+                one.plot(x, y, linestyle=STYLES[k], color=HUES[k], label=escape_label(line.name))
             one.set_ylim(-0.02, 1.02)
             one.set_yticks([y for y, _ in plot.ticks], [label for _, label in plot.ticks])
-            one.set_title(plain(plot.title, 60), loc="left", fontsize=9)
+            one.set_title(escape_label(plot.title, 60), loc="left", fontsize=9)
             one.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-            grid(one, colours)
+            draw_grid(one, colours)
         for one in axes:
             one.tick_params(labelsize=9)
         axes[-1].set_xlim(0, seconds)
@@ -231,13 +231,13 @@ def write_figure(
 
     about = f"{as_text(prediction.path.name)}, {clock(seconds)}: spectrogram, and predictions of its windows over time."
     path = folder / f"{place:02d}_{name}.png"
-    picture(draw, path, (7.5, 0.5 + 1.5 * len(rows)), about, as_text(prediction.path.name))
+    save_figure(draw, path, (7.5, 0.5 + 1.5 * len(rows)), about, as_text(prediction.path.name))
     return path
 
 
 def _spectrogram(path: Path, front: FrontEnd) -> bytes:
     """Return mel bands in dB below the loudest, frequency upwards and time to the right, as PNG."""
-    mel = shrink(_bands(path, replace(front, sync="none")), COLUMNS)
+    mel = average_frames(_bands(path, replace(front, sync="none")), COLUMNS)
     return shaded_png((mel - mel.max()).T[::-1], (-RANGE, 0.0))
 
 
@@ -255,12 +255,12 @@ def _bands(path: Path, front: FrontEnd) -> np.ndarray:
     parts, start = [], 0
     while tape.reach(start + samples):
         frames = bands(tape.part(start, start + samples), front)[:count]
-        parts.append(shrink(frames, -(-len(frames) // MEAN)))
+        parts.append(average_frames(frames, -(-len(frames) // MEAN)))
         start += samples
         tape.drop(start)
     if tape.end > start:
         rest = bands(tape.part(start, tape.end), front)
-        parts.append(shrink(rest, -(-len(rest) // MEAN)))
+        parts.append(average_frames(rest, -(-len(rest) // MEAN)))
     return np.concatenate(parts)
 
 

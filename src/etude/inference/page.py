@@ -21,8 +21,8 @@ from etude.inference.model import Model, PredictionColumns
 from etude.inference.tables import prediction_texts
 from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
-from etude.reports.spectrogram import bands
-from etude.reports.worst_errors import stops
+from etude.reports.spectrogram import frequency_ticks
+from etude.reports.worst_errors import colour_stops
 from etude.runs.folder import CHECKPOINTS
 
 NAME = "predict.html"
@@ -31,7 +31,7 @@ ROWS, SOUNDS = 200, 32_000_000  # of the table; bytes of all sounds together
 
 def hertz(front: FrontEnd) -> list[tuple[float, str]]:
     """Return share of the height of a spectrogram, and label, of some frequencies."""
-    return [((band + 0.5) / front.n_mels, label) for band, label in bands(front)]
+    return [((band + 0.5) / front.n_mels, label) for band, label in frequency_ticks(front)]
 
 
 def file_section(
@@ -115,7 +115,7 @@ def write(
         run=name_of(model.checkpoint), checkpoint=model.checkpoint.name, backbone=type(model.network.backbone).__name__,
         command=command, count=count, seconds=seconds, bad=bad[:ROWS], bad_count=len(bad), rows=rows,
         heard=count - len(bad), targets=list(model.columns.targets), files=_sections(to, files, shown, model, plan),
-        about=sentence(plan), stops=stops(), beats=plan.front.sync == "beat",
+        about=sentence(plan), stops=colour_stops(), beats=plan.front.sync == "beat",
     )  # fmt: skip
     return write_text(to / NAME, page)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.reports import spectrogram
-from etude.reports.spectrogram import shrink
-from etude.reports.svg import SHADES, STAND_IN, plain, svg
+from etude.reports.spectrogram import average_frames
+from etude.reports.svg import SHADES, STAND_IN, draw_svg, escape_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,7 +168,7 @@ class Scene:
         """Return fewer frames, each a mean of neighbours, and their scene."""
         if not self.sound or len(grid) <= most:
             return self, grid
-        small = shrink(grid, most)
+        small = average_frames(grid, most)
         factor = -(-len(grid) // most)
         return replace(self, frames=len(small), front=_slower(self.front, factor)), small
 
@@ -181,9 +181,9 @@ class Scene:
             return -0.5, self.bins - 0.5, self.frames - 0.5, -0.5
         mels = self.front.n_mels
         if self.view.start >= mels:
-            spectrogram.pitches(axes, self.front, STAND_IN)
+            spectrogram.label_pitch_classes(axes, self.front, STAND_IN)
         else:
-            spectrogram.hertz(axes, self.front, STAND_IN)
+            spectrogram.label_frequencies(axes, self.front, STAND_IN)
             axes.tick_params(axis="x", labelbottom=True)
         if self.view.start < mels < self.view.stop:
             axes.axhline(mels - 0.5, color=STAND_IN["paper"], linewidth=1.5)
@@ -210,7 +210,7 @@ def large(name: str, about: str, scene: Scene, grid: np.ndarray, unit: str = "",
         shown = axes.imshow(scene.upright(grid), extent=extent, aspect="auto" if scene.sound else "equal", **look)
         (ColourScale(*ends, False) if magma else scale).bar(axes, shown, unit)
 
-    return svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
+    return draw_svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
 
 
 def over(name: str, about: str, scene: Scene, base: np.ndarray, layer: np.ndarray, unit: str = "") -> str:
@@ -237,7 +237,7 @@ def over(name: str, about: str, scene: Scene, base: np.ndarray, layer: np.ndarra
         axes.imshow(picture, extent=extent, aspect="auto" if small.sound else "equal", interpolation="none")
         scale.bar(axes, ScalarMappable(norm, colours), unit)
 
-    return svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
+    return draw_svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
 
 
 def tiles(
@@ -274,7 +274,7 @@ def tiles(
         look: dict[str, Any] = {"cmap": scale.colours, "vmin": scale.low, "vmax": scale.high, "interpolation": "none"}
         shown = axes.imshow(np.ma.masked_invalid(sheet), aspect="auto", **look)
         for (top, left), label in zip(corners, labels, strict=False):
-            axes.text(left - 0.5, top - 0.8, plain(label, 14), fontsize=8, va="bottom", color=STAND_IN["muted"])
+            axes.text(left - 0.5, top - 0.8, escape_label(label, 14), fontsize=8, va="bottom", color=STAND_IN["muted"])
         lefts, tops = sorted({left for _, left in corners}), sorted({top for top, _ in corners})
         ends = (lefts[0] - 0.5, lefts[0] + width - 0.5) if any(x[1:]) else ()  # of the first column, for all
         axes.set_xticks(ends, x[1:] if ends else (), fontsize=8.5)
@@ -289,7 +289,7 @@ def tiles(
         axes.spines[:].set_visible(False)
         scale.bar(axes, shown)
 
-    return svg(draw, name, (WIDTH, min(9.0, max(1.2, tall)) + 0.55), about)
+    return draw_svg(draw, name, (WIDTH, min(9.0, max(1.2, tall)) + 0.55), about)
 
 
 def _slower(front: FrontEnd, factor: int) -> FrontEnd:

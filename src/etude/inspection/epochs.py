@@ -17,7 +17,7 @@ from etude.inspection import attribution, clip_axes, layers
 from etude.inspection.attribution import explained_outputs
 from etude.inspection.clip_axes import Scene
 from etude.inspection.hooks import Point, Trace, trace
-from etude.reports.figures import by_epoch
+from etude.reports.figures import epoch_plot
 from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
@@ -168,7 +168,7 @@ def outputs(made: Sequence[Moment]) -> list[tuple[str, str]]:
             caption += "." if len(first) == len(classes) else f", of the {len(first)} that were ever most probable."
         else:
             series, caption, axis = {name: said[:, 0]}, f"Predicted {name} by epoch.", name
-        found.append((caption, by_epoch(f"strip-{name}", epochs, series, axis, caption)))
+        found.append((caption, epoch_plot(f"strip-{name}", epochs, series, axis, caption)))
     return found
 
 

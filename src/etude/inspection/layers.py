@@ -13,7 +13,7 @@ from torch import Tensor
 from etude.inspection import clip_axes
 from etude.inspection.clip_axes import Scene
 from etude.inspection.hooks import Point
-from etude.reports.spectrogram import shrink
+from etude.reports.spectrogram import average_frames
 
 UNITS, INPUTS = 16, 8  # shown of a part; of the channels that go into a filter
 PARTS = 24  # that are drawn; the table has all
@@ -136,7 +136,7 @@ def fit(grid: np.ndarray, most: int) -> np.ndarray:
     shape = np.array(grid.shape, float)
     while shape.prod() > most:
         shape[shape.argmax()] /= 2
-    return shrink(shrink(grid, max(1, round(shape[0]))).T, max(1, round(shape[1]))).T
+    return average_frames(average_frames(grid, max(1, round(shape[0]))).T, max(1, round(shape[1]))).T
 
 
 def time_first(picture: Tensor, time: int) -> np.ndarray:
@@ -205,7 +205,7 @@ def _states(point: Point, scene: Scene, number: int) -> LayerFigures:
     for k, (caption, values) in enumerate(pairs):
         if values is None:
             continue
-        grid = shrink(values[0].detach().double().numpy(), clip_axes.MOST)
+        grid = average_frames(values[0].detach().double().numpy(), clip_axes.MOST)
         about = f"{caption} of {point.name}: {values.shape[2]} units over time."
         y = ("unit", "0", str(values.shape[2] - 1))
         drawn = clip_axes.tiles(f"states-{number}-{k}", about, [grid.T[::-1]], 1, scene.ends()[0], y)

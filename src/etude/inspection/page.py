@@ -28,7 +28,7 @@ from etude.inspection.clips import Clip, InspectedRun, cropped, known
 from etude.inspection.hooks import Trace, trace
 from etude.inspection.layers import fit, statistics
 from etude.reports.html import data_uri, load_template
-from etude.reports.learning_curves import panels
+from etude.reports.learning_curves import draw_learning_curves
 from etude.runs.folder import RunFolder
 from etude.training.learner import Learner
 
@@ -128,7 +128,7 @@ def png(picture: np.ndarray) -> str:
 
 def curves(run: RunFolder) -> list[tuple[str, str]]:
     """Draw the loss of the run by epoch."""
-    drawn = panels(run.read_curves(), None)["panels"]
+    drawn = draw_learning_curves(run.read_curves(), None)["panels"]
     return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
-from etude.evaluation.formatting import duration, format_number, plural
+from etude.evaluation.formatting import format_count, format_duration, format_number
 from etude.experiment.provenance import FAULT
 from etude.files.atomic import discard, open_file, remove, write_text
 from etude.files.ownership import subfolder
@@ -106,7 +106,9 @@ class ProgressBoard:
         if not self._told:
             self._told = True
             found, place = sum(job.found for job in jobs), os.path.relpath(self.ledger.folder)
-            self.say(f"sweep: {plural(self.count(), 'job')} in {place}" + (f", {found} done before" if found else ""))
+            self.say(
+                f"sweep: {format_count(self.count(), 'job')} in {place}" + (f", {found} done before" if found else "")
+            )
             if self.logs is not None:
                 subfolder(self.logs)
                 self.say(f"their output is in {os.path.relpath(self.logs)}")
@@ -147,7 +149,7 @@ class ProgressBoard:
         """A job is over."""
         if job.status == DONE:
             score = "" if job.score is None else f", {format_number(job.score)}"
-            said = f"is done in {duration(job.seconds)}{score}"
+            said = f"is done in {format_duration(job.seconds)}{score}"
         else:
             said = "was stopped" if job.status == STOPPED else f"FAILED: {job.why}"
         self.say(f"{job.name} {said}; {self.state(job.targets)}")
@@ -169,7 +171,7 @@ class ProgressBoard:
         if count[RUNNING] and self.many > 1:
             said += f", {count[RUNNING]} running"
         if (left := self.left()) is not None:
-            said += f", about {duration(left)} left"
+            said += f", about {format_duration(left)} left"
         return said + (f"; best {best}" if (best := self.best(targets)) else "")
 
     def left(self) -> float | None:
@@ -202,7 +204,7 @@ class ProgressBoard:
         over = [job for job in self.jobs if job.status in OVER]
         if len(over) < self.count():
             return
-        self.say(f"sweep: {self.state()}; {duration(time.monotonic() - self.begun)} in all")
+        self.say(f"sweep: {self.state()}; {format_duration(time.monotonic() - self.begun)} in all")
         for job in over:
             if job.status == FAILED:
                 where = f" ({os.path.relpath(path)})" if (path := self.log(job)) and path.is_file() else ""
