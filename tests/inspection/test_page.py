@@ -149,7 +149,7 @@ def test_without_captum_the_rest_is_there(learned: Path, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; near it are clip"),
+        (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; similar ids: clip"),
         (["{run}", "clip="], "clip=: says nothing"),
         (["{run}", "clipp=one"], "clipp=one: is none of clip="),
         (["{run}", "crop=0"], "crop=0: must be a length"),
