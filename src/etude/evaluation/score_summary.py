@@ -22,7 +22,7 @@ from etude.evaluation.formatting import (
 SPLIT_NAMES = {"test": "test", "val": "validation"}
 
 
-def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
+def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
     """Summarise the primary score of a target and its comparison with the baselines.
 
     Args:
@@ -42,7 +42,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
         )
     score = results["scores"][metric]
     metric_name = capitalise_first(NAMES[metric])
-    clips = population(results, disjoint)
+    clips = describe_clips(results, disjoint)
     if score["value"] is None:
         return (
             "The score is undefined.",
@@ -76,7 +76,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
     return capitalise_first("; ".join(claims) or "there is no baseline to compare with") + ".", numbers
 
 
-def population(results: dict[str, Any], disjoint: bool = False) -> str:
+def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
     """Describe the scored clips, such as "42 clips in 5 groups that no training clip shares"."""
     clips = format_count(results["n"], "clip")
     if results["groups"] == results["n"]:
@@ -84,7 +84,7 @@ def population(results: dict[str, Any], disjoint: bool = False) -> str:
     return f"{clips} in {format_count(results['groups'], 'group')}{' that no training clip shares' if disjoint else ''}"
 
 
-def caution(results: dict[str, Any]) -> str:
+def describe_limitations(results: dict[str, Any]) -> str:
     """Describe the limitations of the intervals of a split, or return "" if there are none."""
     if not results["scores"]:
         return ""
