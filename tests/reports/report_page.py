@@ -55,7 +55,7 @@ class ReportPage(HTMLParser):
 
 
 def build_report(folder: Path) -> tuple[ReportPage, dict]:
-    """Write metrics and report of a run folder; return the parsed report and the metrics."""
+    """Write metrics and report of a run folder, and return the parsed report and the metrics."""
     write_metrics(RunFolder(folder))
     path = write_report(RunFolder(folder))
     assert path == folder / "report.html"

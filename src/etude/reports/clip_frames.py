@@ -156,7 +156,7 @@ def _beat_times(file: ClipFile, front: FrontEnd) -> np.ndarray:
 
 def _suggest_ids(clip: str, ids: Iterable[str]) -> str:
     """Return a clause with ids that are similar to an unknown id or contain it, or with any ids if there are none."""
-    known = list(ids)
-    containing = [other for other in known if clip.lower() in other.lower()]
-    similar = get_close_matches(clip, known, n=3, cutoff=0.5) or containing[:3]
-    return f"similar ids: {', '.join(similar)}" if similar else f"examples of ids: {', '.join(known[:3])}"
+    all_ids = list(ids)
+    containing = [other for other in all_ids if clip.lower() in other.lower()]
+    similar = get_close_matches(clip, all_ids, n=3, cutoff=0.5) or containing[:3]
+    return f"similar ids: {', '.join(similar)}" if similar else f"examples of ids: {', '.join(all_ids[:3])}"

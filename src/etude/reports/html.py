@@ -66,7 +66,7 @@ def markdown_to_html(text: str) -> str:
 
 
 def _block_kind(line: str) -> str:
-    """Return the kind of the Markdown block that a line belongs to."""
+    """Return the kind of the Markdown block of a line."""
     line = line.strip()
     if not line:
         return "blank"

@@ -198,4 +198,5 @@ def embed_svg(drawing: str, name: str, description: str) -> str:
 
 
 def _role(value: object) -> str | None:
+    """Return the role of a stand-in colour, or None for other values."""
     return next((role for role, colour in STAND_IN.items() if colour == value), None)

@@ -217,7 +217,7 @@ def _scale_frames(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.nda
 
 
 def _write_excerpt(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
-    """Write the beginning of an audio file; return its description, or {} and the reason why there is none."""
+    """Write the beginning of an audio file and return its description, or {} and the reason why it is missing."""
     if not front.reads_sound:
         return {}, ""  # there is no audio
     if file is None:

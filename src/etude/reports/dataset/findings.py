@@ -25,6 +25,7 @@ def list_findings(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _identical_clips(facts: dict[str, Any]) -> Findings:
+    """Report clips with identical frames, and whether they are in several splits or have different labels."""
     rows = facts["identical"]
     if not rows:
         yield PASSED, "No two clips have identical frames."
@@ -39,6 +40,7 @@ def _identical_clips(facts: dict[str, Any]) -> Findings:
 
 
 def _similar_clips(facts: dict[str, Any]) -> Findings:
+    """Report pairs of clips that are nearly identical, across splits and within a split."""
     pairs, closest = facts["similar"]["pairs"], facts["similar"]["closest"]
     within = " within one split" if facts["splits"] else ""
     for crosses, location in ((True, " across splits"), (False, within)):
@@ -56,6 +58,7 @@ def _similar_clips(facts: dict[str, Any]) -> Findings:
 
 
 def _groups(facts: dict[str, Any]) -> Findings:
+    """Report groups in several splits, and clips without a group."""
     data, shared_groups = facts["data"], facts["shared_groups"]
     if not data["groups"]:
         yield UNCLEAR, "Groups are unknown, so it cannot be checked whether an artist is in both training and test."
@@ -71,6 +74,7 @@ def _groups(facts: dict[str, Any]) -> Findings:
 
 
 def _classes(facts: dict[str, Any]) -> Findings:
+    """Report classes with clips of only one group, and splits without clips of a class."""
     for name, label in facts["labels"].items():
         if rows := label["single_group_classes"]:
             examples = _join_examples(f"{row['class']} from {row['group']}" for row in rows)
@@ -85,12 +89,14 @@ def _classes(facts: dict[str, Any]) -> Findings:
 
 
 def _missing_targets(facts: dict[str, Any]) -> Findings:
+    """Report targets with missing values."""
     for name, target in (facts["labels"] | facts["scalars"]).items():
         if missing := target["missing"]:
             yield UNCLEAR, f"{capitalise_first(name)} is missing for {format_count(missing, 'clip')}."
 
 
 def _file_names(facts: dict[str, Any]) -> Findings:
+    """Report file names that occur more than once."""
     rows = facts["repeated_names"]
     if rows is None:
         yield UNCLEAR, "The pack does not list its source files, so file names are not compared."

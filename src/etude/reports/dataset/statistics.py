@@ -295,6 +295,7 @@ def _similar_clips(
     frames_per_unit = 1.0 if front.sync == "beat" else front.frames_per_second
 
     def describe(pair: dict[str, Any]) -> dict[str, Any]:
+        """Return both clips of a pair with their correlation, cosine and offset."""
         values = {"correlation": pair["correlation"], "cosine": pair["cosine"]}
         values["offset"] = pair["offset"] / frames_per_unit
         return _compare_clips(pack.index, targets, [pair["a"], pair["b"]], assigned) | values
