@@ -25,7 +25,7 @@ def list_findings(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _identical_clips(facts: dict[str, Any]) -> Findings:
-    """Report clips with identical frames, and whether they are in several splits or have different labels."""
+    """Report clips with identical frames, and whether they are in several splits or have different targets."""
     rows = facts["identical"]
     if not rows:
         yield PASSED, "No two clips have identical frames."
@@ -35,7 +35,7 @@ def _identical_clips(facts: dict[str, Any]) -> Findings:
     if n_crossing := sum(row["crosses_splits"] for row in rows):
         text += f" {_quantify(n_crossing, len(rows), 'is', 'are')} in several splits."
     if n_differing := sum(bool(row["differing_targets"]) for row in rows):
-        text += f" {_quantify(n_differing, len(rows), 'has', 'have')} different labels."
+        text += f" {_quantify(n_differing, len(rows), 'has', 'have')} different targets."
     yield PROBLEM, text
 
 
