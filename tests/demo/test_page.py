@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from sklearn.neighbors import NearestNeighbors
-from tests.reports.test_run_report_browser import CONTRAST
+from tests.reports.test_run_report_browser import FIND_LOW_CONTRAST
 
 import etude
 from etude.audio.decode import decode
@@ -299,7 +299,7 @@ def test_uploaded_file_is_predicted_compared_and_explained(
     page.locator(".figures svg").nth(1).wait_for()
     assert "Integrated gradients for genre" in page.locator(".figures").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate(f"({CONTRAST})().filter(row => row[2] < 4.5)") == []
+    assert page.evaluate(f"({FIND_LOW_CONTRAST})().filter(row => row[2] < 4.5)") == []
     assert [url for url in page.urls if not url.startswith((served, "data:", f"blob:{served}"))] == []
     assert page.errors == []
     played = "async audio => { await audio.play(); return audio.error === null && audio.duration > 24; }"

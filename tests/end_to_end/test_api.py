@@ -112,7 +112,7 @@ def test_a_checkpoint_that_is_named_is_the_one_that_predicts(run: etude.Run, tmp
     assert loaded.predict(clip).files.equals(run.predict(clip).files)
     assert repr(loaded) == f"etude.load({str(alone)!r})"
     shown = loaded._repr_html_()
-    assert "a checkpoint alone" in shown and "&lt;b&gt;.ckpt" in shown and "<b>" not in shown
+    assert "checkpoint without a run folder" in shown and "&lt;b&gt;.ckpt" in shown and "<b>" not in shown
     for read in (loaded.scores, loaded.show, lambda: loaded.predictions):
         with pytest.raises(UserError, match=r"ckpt: a checkpoint has no .*; load the folder of its run"):
             read()

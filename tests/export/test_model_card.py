@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from tests.synthetic_runs import CLASSES, predictions, record
 
 from etude.evaluation.measure import compute_metrics
-from etude.evaluation.verdict import verdict
+from etude.evaluation.score_summary import summarise_scores
 from etude.export import model_card
 from etude.export.model_card import ExportedFile, render_card
 
@@ -73,7 +73,7 @@ def test_scores_have_intervals_groups_and_baselines(text: str, metrics: dict[str
         "| Test split: 30 clips in 6 groups that no training clip shares | Model, 95 % interval | Majority class |"
         in text
     )
-    summary, _ = verdict(metrics["targets"]["genre"], disjoint=True)
+    summary, _ = summarise_scores(metrics["targets"]["genre"], disjoint=True)
     assert summary in text
     assert "- `energy` is computed from the signal, not rated by listeners." in text
     assert "only 6 groups: they are rough" in text and "- Too small to rank architectures." in text

@@ -23,7 +23,7 @@ from etude.inference.engine import WindowedFile, load_windows
 from etude.inference.model import Model, WindowOutput
 from etude.inference.tables import Predictions, predict_tables
 from etude.inference.windows import Window
-from etude.reports.spectrogram import shrink
+from etude.reports.spectrogram import average_frames
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_spectrogram_does_not_depend_on_spans(
     monkeypatch.setattr(figure, "SPAN_SECONDS", 15.0)
     means = figure._mel_bands(audio_folder / "song.flac", front)
     assert len(means) == -(-len(mel) // figure.FRAMES_PER_MEAN)
-    mel = shrink(mel, len(means))
+    mel = average_frames(mel, len(means))
     difference = (mel - mel.max()) - (means - means.max())
     assert np.abs(difference).mean() < 0.5  # dB
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.browsing import visit
 from tests.inference.conftest import UNUSUAL_NAME
-from tests.reports.test_run_report_browser import CONTRAST, NAMELESS
+from tests.reports.test_run_report_browser import FIND_LOW_CONTRAST, FIND_UNNAMED
 
 from etude.cli.predict import main
 from etude.inference.engine import FilePrediction
@@ -70,8 +70,8 @@ def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator
 @pytest.mark.parametrize("opened", [(1280, "light"), (390, "dark")], indirect=True, ids=str)
 def test_page_fits_the_window_and_is_legible(opened: Any) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert opened.evaluate(CONTRAST) == []
-    assert opened.evaluate(NAMELESS) == []
+    assert opened.evaluate(FIND_LOW_CONTRAST) == []
+    assert opened.evaluate(FIND_UNNAMED) == []
     assert opened.said == []
 
 

@@ -153,7 +153,7 @@ def test_page_without_captum_has_no_attributions(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; near it are clip"),
+        (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; similar ids: clip"),
         (["{run}", "clip="], "clip=: says nothing"),
         (["{run}", "clipp=one"], "clipp=one: is none of clip="),
         (["{run}", "crop=0"], "crop=0: must be a length"),

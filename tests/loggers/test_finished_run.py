@@ -15,7 +15,7 @@ from tests.synthetic_runs import CLASSES, HOSTILE, SCALARS
 
 from etude.loggers import finished_run
 from etude.loggers.finished_run import FinishedRun, confusion_table
-from etude.reports.svg import ROLES, STAND_IN, Drawing, colours
+from etude.reports.svg import ROLES, STAND_IN, Drawing, page_colours
 from etude.runs.folder import RunFolder
 
 
@@ -105,7 +105,7 @@ def test_figures_have_the_colours_of_the_page(finished: FinishedRun) -> None:
     from matplotlib.image import imread
 
     assert set(finished.figures) == {"scores", *(f"scatter/{n}" for n in SCALARS)}
-    real = {role: [int(colour[i : i + 2], 16) for i in (1, 3, 5)] for role, colour in colours().items()}
+    real = {role: [int(colour[i : i + 2], 16) for i in (1, 3, 5)] for role, colour in page_colours().items()}
     for name, png in finished.figures.items():
         pixels = (imread(io.BytesIO(png))[..., :3] * 255).round().astype(int).reshape(-1, 3)
         present = set(map(tuple, pixels))
@@ -120,7 +120,7 @@ def test_figures_have_the_colours_of_the_page(finished: FinishedRun) -> None:
 def test_drawing_is_svg(finished: FinishedRun) -> None:
     from etude.reports import figures
 
-    drawing = figures.forest(finished.metrics["targets"])
+    drawing = figures.forest_plot(finished.metrics["targets"])
     assert isinstance(drawing, Drawing)
     assert drawing.startswith("<svg")
     assert "var(--network)" in drawing

@@ -1,4 +1,4 @@
-"""Pages of a run folder that somebody else made: every text in it is shown as text, and no other file is shown."""
+"""Tests of pages of a run folder by another user, with hostile names and links to other files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.hostile import NAMES, assert_harmless
 from tests.synthetic_runs import curves, record
 
 from etude.cli.compare import main as compare
-from etude.cli.maps import main as latent
+from etude.cli.maps import main as maps
 from etude.reports import worst_errors
 from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
@@ -53,14 +53,14 @@ def predictions(clips: int = 48) -> pd.DataFrame:
         f"{SCALAR}.true": rng.random(clips), f"{SCALAR}.pred": rng.random(clips),
         f"{SCALAR}.baseline.constant": 0.5, f"{SCALAR}.baseline.linear": rng.random(clips),
     })  # fmt: skip
-    for k, one in enumerate(CLASSES):
-        table[f"{LABEL}.score.{one}"] = chances[:, k]
+    for k, class_name in enumerate(CLASSES):
+        table[f"{LABEL}.score.{class_name}"] = chances[:, k]
     table["embedding"] = list(rng.normal(size=(clips, 6)).astype(np.float32))
     return table
 
 
-def errors(folder: Path, table: pd.DataFrame) -> None:
-    """Write pictures and sounds of errors whose texts are hostile."""
+def write_errors(folder: Path, table: pd.DataFrame) -> None:
+    """Write images and audio of errors with hostile texts."""
     (folder / "errors").mkdir()
     clips = []
     for k, clip in enumerate(table["id"]):
@@ -69,9 +69,9 @@ def errors(folder: Path, table: pd.DataFrame) -> None:
         credit = {
             key: name(k + n) for n, key in enumerate(("title", "artist", "licence", "package", "version", "source"))
         }
-        more = {"length": 40, "picture": f"{k}.png", "audio": f"{k}.ogg", "excerpt_seconds": 1, "seconds": 9}
-        more["why"] = name(k)
-        clips.append({"id": clip, "credit": credit, "encoded": True, **more})
+        entry = {"length": 40, "picture": f"{k}.png", "audio": f"{k}.ogg", "excerpt_seconds": 1, "seconds": 9}
+        entry["why"] = name(k)
+        clips.append({"id": clip, "credit": credit, "encoded": True, **entry})
     scale = {"sound": True, "rate": 20.0, "bins": 8, "limits": [-80, 0], "hertz": [[k, name(k)] for k in range(7)]}
     (folder / "errors" / "index.json").write_text(json.dumps(scale | {"clips": clips}), encoding="utf-8")
 
@@ -85,39 +85,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.to_parquet(folder / "predictions.parquet")
     label = {"kind": "label", "classes": CLASSES, "note": name(4)}
     scalar = {"kind": "scalar", "low": 0.0, "high": 1.0, "note": name(6)}
-    about = hostile(record())
-    about["started"] = "2026-11-22T14:03:11+00:00"
-    about["data"] |= {
+    content = hostile(record())
+    content["started"] = "2026-11-22T14:03:11+00:00"
+    content["data"] |= {
         "licences": dict.fromkeys(NAMES, 3),
-        "splits": {one: {"clips": 3, "groups": 2} for one in NAMES},
-        "card": "\n\n".join(f"# {one}\n\n- {one}\n\n| {one} |\n|---|\n| {one} |\n\n{one}" for one in NAMES),
+        "splits": {text: {"clips": 3, "groups": 2} for text in NAMES},
+        "card": "\n\n".join(f"# {text}\n\n- {text}\n\n| {text} |\n|---|\n| {text} |\n\n{text}" for text in NAMES),
     }
-    about |= {"targets": {LABEL: label, SCALAR: scalar}, "versions": {one: one for one in NAMES}, "trial": name(3)}
-    (folder / "record.json").write_text(json.dumps(about), encoding="utf-8")
-    config = {"backbone": {"name": name(0)}, "feature": {"name": name(1)}, "seed": 1, **{one: one for one in NAMES}}
+    content |= {"targets": {LABEL: label, SCALAR: scalar}, "versions": {text: text for text in NAMES}, "trial": name(3)}
+    (folder / "record.json").write_text(json.dumps(content), encoding="utf-8")
+    config = {"backbone": {"name": name(0)}, "feature": {"name": name(1)}, "seed": 1, **{text: text for text in NAMES}}
     (folder / "config.yaml").write_text(json.dumps(config, indent=1), encoding="utf-8")
     curves().rename(columns={"val/genre/macro_f1": f"val/{LABEL}/macro_f1"}).to_csv(folder / "curves.csv", index=False)
-    errors(folder, table)
+    write_errors(folder, table)
     write_metrics(RunFolder(folder))
     return folder
 
 
-def test_report_shows_names_as_text(folder: Path) -> None:
+def test_report_escapes_names(folder: Path) -> None:
     page = assert_harmless(write_report(RunFolder(folder)).read_text("utf-8"), scripts=0)
-    shown = "".join(data for _, data in page.data)
-    assert all(" ".join(one.split()) in " ".join(shown.split()) for one in NAMES)
+    text = "".join(data for _, data in page.data)
+    assert all(" ".join(hostile_name.split()) in " ".join(text.split()) for hostile_name in NAMES)
 
 
-def test_report_does_not_follow_a_link_to_another_config(folder: Path, tmp_path: Path) -> None:
+def test_report_does_not_read_linked_config_outside_of_run(folder: Path, tmp_path: Path) -> None:
     run = shutil.copytree(folder, tmp_path / "run")
-    (tmp_path / "private.txt").write_text("private words", encoding="utf-8")
+    (tmp_path / "private.txt").write_text("private text", encoding="utf-8")
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to(tmp_path / "private.txt")
     page = write_report(RunFolder(run)).read_text("utf-8")
-    assert "private words" not in page and "This run left no config.yaml" in page
+    assert "private text" not in page and "The run has no config.yaml" in page
 
 
-def test_comparison_shows_names_as_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparison_escapes_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare([str(folder), f"to={tmp_path}"]) == 0
     capsys.readouterr()
     assert_harmless((tmp_path / "compare.html").read_text("utf-8"), scripts=1)
@@ -127,8 +127,8 @@ def test_comparison_shows_names_as_text(folder: Path, tmp_path: Path, capsys: py
     assert not [line for line in lines if "evil()" in line and line.startswith("<")]
 
 
-def test_maps_show_names_as_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert latent([str(folder), "methods=pca", "dims=2", f"to={tmp_path}"]) == 0
+def test_maps_escape_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert maps([str(folder), "methods=pca", "dims=2", f"to={tmp_path}"]) == 0
     capsys.readouterr()
     page = next(tmp_path.glob("*.html")).read_text("utf-8")
     assert_harmless(page, scripts=3)
@@ -150,16 +150,16 @@ def test_files_outside_of_a_run_are_not_embedded(folder: Path, tmp_path: Path, p
     clip = {"id": "clip", "length": 4, kind: path.format(home=tmp_path)}
     index = {"sound": True, "rate": 2.0, "bins": 8, "limits": [-80, 0], "hertz": [], "clips": [clip]}
     (run / "errors" / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    kept = RunFolder(run).read_worst_errors()
-    sections = [{"worst": {"rows": [["clip", "group", "a", "b", 0.5]]}}]
-    worst_errors.cards(RunFolder(run), kept, sections, 10_000)
+    saved = RunFolder(run).read_worst_errors()
+    sections = [{"worst_errors": {"rows": [["clip", "group", "a", "b", 0.5]]}}]
+    worst_errors.add_error_cards(RunFolder(run), saved, sections, 10_000)
     cards = [card for section in sections for card in section["cards"]]
-    assert not any(card["svg"] or card["sound"] for card in cards)
-    assert kept["fault"] or path in ("", "folder.png", "loop.png")
+    assert not any(card["svg"] or card["audio"] for card in cards)
+    assert saved["fault"] or path in ("", "folder.png", "loop.png")
 
 
 @pytest.mark.parametrize(
-    ("where", "value"),
+    ("key", "value"),
     [
         ("length", "long"),
         ("excerpt_seconds", [1]),
@@ -170,12 +170,12 @@ def test_files_outside_of_a_run_are_not_embedded(folder: Path, tmp_path: Path, p
         ("bins", None),
     ],
 )
-def test_malformed_list_of_errors_is_one_sentence(tmp_path: Path, where: str, value: Any) -> None:
+def test_malformed_list_of_errors_gives_one_sentence(tmp_path: Path, key: str, value: Any) -> None:
     (tmp_path / "errors").mkdir()
     (tmp_path / "errors" / "0.png").write_bytes(PIXEL)
     clip = {"id": "clip", "length": 4, "picture": "0.png"}
     index = {"sound": True, "rate": 2.0, "bins": 8, "limits": [-80, 0], "hertz": []}
-    (clip if where in ("length", "excerpt_seconds", "seconds", "credit") else index)[where] = value
+    (clip if key in ("length", "excerpt_seconds", "seconds", "credit") else index)[key] = value
     (tmp_path / "errors" / "index.json").write_text(json.dumps(index | {"clips": [clip]}), encoding="utf-8")
-    kept = RunFolder(tmp_path).read_worst_errors()
-    assert not kept["clips"] and "errors/index.json cannot be read" in kept["fault"]
+    saved = RunFolder(tmp_path).read_worst_errors()
+    assert not saved["clips"] and "errors/index.json cannot be read" in saved["fault"]

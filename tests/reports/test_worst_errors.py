@@ -1,4 +1,4 @@
-"""What a run keeps of its worst errors: pictures and sounds that are theirs, within the page's budget, and no trap."""
+"""Tests of saved worst errors and of their images and audio in a report."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from etude.reports import worst_errors
 from etude.reports.comparison.pooling import gather
 from etude.reports.run_report import write_report
 from etude.reports.svg import SHADES
-from etude.reports.worst_errors import COLUMNS, save_worst_errors
+from etude.reports.worst_errors import MAX_COLUMNS, save_worst_errors
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
 
 HOSTILE = "<script>alert('clip')</script>"
-LONG = 18  # seconds
+FILE_SECONDS = 18
 GENRE = {"genre": {"kind": "label"}}
 
 
 @pytest.fixture(scope="module")
-def wrong(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of predictions with the hostile clip as the surest error."""
+def predictions(table: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the hostile clip as the most confident error."""
     changed = table.copy()
-    here = changed["id"] == HOSTILE
-    changed.loc[here, ["genre.true", "genre.pred", "genre.score.rock"]] = ["folk", "rock", 1.0]
+    row = changed["id"] == HOSTILE
+    changed.loc[row, ["genre.true", "genre.pred", "genre.score.rock"]] = ["folk", "rock", 1.0]
     return changed
 
 
@@ -49,140 +49,146 @@ def worst_ids(table: pd.DataFrame) -> list[str]:
     return [row[0] for row in find_worst_errors(table, "genre", "label")["rows"]]
 
 
-def data_of(table: pd.DataFrame, home: Path, front: FrontEnd) -> Any:
-    """A data module of these clips: noise with a tone, one file for all but two, which are broken and missing."""
-    home.mkdir()
+def make_data(table: pd.DataFrame, folder: Path, front: FrontEnd) -> Any:
+    """Return a data module of clips with the same audio file, except for one damaged and one missing file."""
+    folder.mkdir()
     ids = list(table["id"])
     rng = np.random.default_rng(0)
-    seconds = np.arange(LONG * RATE) / RATE
+    seconds = np.arange(FILE_SECONDS * RATE) / RATE
     tone = 0.3 * np.sin(2 * np.pi * 440 * seconds) + 0.1 * rng.standard_normal(len(seconds))
-    soundfile.write(home / "tone.wav", np.stack([tone, tone], 1), RATE)  # stereo
-    paths = dict.fromkeys(ids, str(home / "tone.wav"))
-    listed = worst_ids(table)
-    (home / "broken.wav").write_bytes(b"RIFF is not enough")
-    paths[listed[1]], paths[listed[2]] = str(home / "broken.wav"), str(home / "missing.wav")
+    soundfile.write(folder / "tone.wav", np.stack([tone, tone], 1), RATE)  # stereo
+    paths = dict.fromkeys(ids, str(folder / "tone.wav"))
+    error_ids = worst_ids(table)
+    (folder / "broken.wav").write_bytes(b"RIFF is not enough")
+    paths[error_ids[1]], paths[error_ids[2]] = str(folder / "broken.wav"), str(folder / "missing.wav")
     shape = (front.n_mels, front.n_mels) if isinstance(front, ImageFront) else (700, front.bins)
-    frames = {clip: (rng.random(shape) * -80).astype(np.float16) for clip in listed}
-    about = pd.DataFrame({"id": ids, "title": "A <b>title</b>", "artist": "Somebody", "licence": "CC-BY-4.0"})
-    source = Collection("mine", "Mine", about.assign(path=[paths[clip] for clip in ids], group=None), {})
-    pack = SimpleNamespace(index=about, lengths=np.full(len(ids), shape[0]), clip=lambda row: frames[ids[row]])
+    frames = {clip: (rng.random(shape) * -80).astype(np.float16) for clip in error_ids}
+    index = pd.DataFrame({"id": ids, "title": "A <b>title</b>", "artist": "Somebody", "licence": "CC-BY-4.0"})
+    source = Collection("clips", "Clips", index.assign(path=[paths[clip] for clip in ids], group=None), {})
+    pack = SimpleNamespace(index=index, lengths=np.full(len(ids), shape[0]), clip=lambda row: frames[ids[row]])
     return SimpleNamespace(pack=pack, feature=SimpleNamespace(front=front), source=source, frames=frames)
 
 
 @pytest.fixture(scope="module")
-def data(wrong: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return data_of(wrong, tmp_path_factory.mktemp("sounds") / "home", LogMelChroma())
+def data(predictions: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_data(predictions, tmp_path_factory.mktemp("audio") / "files", LogMelChroma())
 
 
 @pytest.fixture
-def kept(make_run: Callable[..., Path], wrong: pd.DataFrame, data: Any) -> Path:
-    folder = make_run("kept", table=wrong)
-    assert save_worst_errors(RunFolder(folder), wrong, data, GENRE) == folder / "errors"
+def folder(make_run: Callable[..., Path], predictions: pd.DataFrame, data: Any) -> Path:
+    """Run folder with saved errors."""
+    folder = make_run("saved", table=predictions)
+    assert save_worst_errors(RunFolder(folder), predictions, data, GENRE) == folder / "errors"
     write_metrics(RunFolder(folder))
     return folder
 
 
-def test_each_of_the_worst_has_its_picture_and_the_beginning_of_its_sound(
-    kept: Path, wrong: pd.DataFrame, data: Any, caplog: pytest.LogCaptureFixture
+def test_each_error_has_image_and_audio_excerpt(
+    folder: Path, predictions: pd.DataFrame, data: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index = json.loads((kept / "errors" / "index.json").read_text("utf-8"))
-    assert [clip["id"] for clip in index["clips"]] == worst_ids(wrong)
+    index = json.loads((folder / "errors" / "index.json").read_text("utf-8"))
+    assert [clip["id"] for clip in index["clips"]] == worst_ids(predictions)
     assert index["limits"] == [-80.0, 0.0] and index["sound"]
     source = decode(Path(data.source.table["path"][0]), RATE)
-    for place, clip in enumerate(index["clips"]):
-        picture = np.asarray(Image.open(kept / "errors" / clip["picture"]))
+    for number, clip in enumerate(index["clips"]):
+        image = np.asarray(Image.open(folder / "errors" / clip["picture"]))
         frames = data.frames[clip["id"]].astype(np.float32)[:, :128]
-        step = -(-len(frames) // COLUMNS)
+        step = -(-len(frames) // MAX_COLUMNS)
         means = np.stack([frames[i : i + step].mean(0) for i in range(0, len(frames), step)])
-        level = (means - means.max() + 80) / 80 * SHADES  # upside down in the picture, as frequencies are
-        assert np.abs(picture[::-1].T - np.clip(level, 0, SHADES - 1)).max() <= 1.001
+        level = (means - means.max() + 80) / 80 * SHADES  # the first row of the image is the highest band
+        assert np.abs(image[::-1].T - np.clip(level, 0, SHADES - 1)).max() <= 1.001
         assert clip["length"] == len(frames)
-        if place in (1, 2):
-            assert "audio" not in clip and ("broken" if place == 1 else "missing") in clip["why"]
+        if number in (1, 2):
+            assert "audio" not in clip and ("broken" if number == 1 else "missing") in clip["why"]
             continue
-        audio, rate = soundfile.read(kept / "errors" / clip["audio"])
+        audio, rate = soundfile.read(folder / "errors" / clip["audio"])
         assert rate == RATE and audio.ndim == 1 and len(audio) == SECONDS * RATE
         assert np.corrcoef(audio, source[: len(audio)])[0, 1] > 0.9
-        assert clip["seconds"] == pytest.approx(LONG)
+        assert clip["seconds"] == pytest.approx(FILE_SECONDS)
     with caplog.at_level(logging.INFO):
-        save_worst_errors(RunFolder(kept), wrong, data, GENRE)
-    assert "errors/ has no sound of 2 of 10 clips" in caplog.text
+        save_worst_errors(RunFolder(folder), predictions, data, GENRE)
+    assert "errors/ has no audio of 2 of 10 clips" in caplog.text
 
 
-def test_the_page_shows_and_plays_them_and_says_whose_they_are(kept: Path, wrong: pd.DataFrame) -> None:
-    page = write_report(RunFolder(kept)).read_text("utf-8")
+def test_report_shows_images_audio_and_credits(folder: Path, predictions: pd.DataFrame) -> None:
+    page = write_report(RunFolder(folder)).read_text("utf-8")
     assert len(page.encode()) < 5_000_000
-    listed = len(worst_ids(wrong))
-    assert len(re.findall("<audio ", page)) == listed - 2
-    assert len(re.findall('<image href="data:image/png;base64,', page)) == listed
-    assert page.count("by Somebody, CC-BY-4.0 (<span") == listed
+    n_errors = len(worst_ids(predictions))
+    assert len(re.findall("<audio ", page)) == n_errors - 2
+    assert len(re.findall('<image href="data:image/png;base64,', page)) == n_errors
+    assert page.count("by Somebody, CC-BY-4.0 (<span") == n_errors
     assert "https://creativecommons.org/licenses/by/4.0/" in page and "shortened and re-encoded" in page
     assert "The first 15 s of 18 s." in page and "frequency (Hz)" in page and "time (s)" in page
     assert "<script" not in page and "A <b>title" not in page and "&lt;b&gt;title" in page
-    sure = wrong.loc[wrong["id"] == HOSTILE, "genre.score.rock"].item()
-    assert re.search(rf"<b>folk</b> taken for <b>rock</b>, probability {sure:.2f}", page)
+    probability = predictions.loc[predictions["id"] == HOSTILE, "genre.score.rock"].item()
+    assert re.search(rf"<b>folk</b> predicted as <b>rock</b>, probability {probability:.2f}", page)
 
 
-def test_what_finds_no_room_is_said(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = len(write_report(RunFolder(kept)).read_bytes())
-    monkeypatch.setattr(worst_errors, "PAGE", whole // 2)
-    page = write_report(RunFolder(kept)).read_bytes()
-    assert len(page) <= whole // 2
-    sounds = page.count(b"<audio ")
-    assert 0 < sounds < 8 and page.count(b"<image ") == 10  # pictures come first
-    assert f"{8 - sounds} sounds of this run’s errors found no room" in page.decode()
+def test_report_states_number_of_omitted_excerpts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(write_report(RunFolder(folder)).read_bytes())
+    monkeypatch.setattr(worst_errors, "MAX_PAGE_SIZE", size // 2)
+    page = write_report(RunFolder(folder)).read_bytes()
+    assert len(page) <= size // 2
+    n_excerpts = page.count(b"<audio ")
+    assert 0 < n_excerpts < 8 and page.count(b"<image ") == 10  # images have priority
+    assert f"{8 - n_excerpts} audio excerpts of errors are omitted" in page.decode()
 
 
-def test_images_have_no_player(wrong: pd.DataFrame, make_run: Callable[..., Path], tmp_path: Path) -> None:
-    folder = make_run("digits", table=wrong)
+def test_image_clips_have_no_audio_player(
+    predictions: pd.DataFrame, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_run("digits", table=predictions)
     front = ImageFront(n_mels=8)
-    data = data_of(wrong, tmp_path / "home", front)
-    save_worst_errors(RunFolder(folder), wrong, data, GENRE)
+    data = make_data(predictions, tmp_path / "files", front)
+    save_worst_errors(RunFolder(folder), predictions, data, GENRE)
     index = json.loads((folder / "errors" / "index.json").read_text("utf-8"))
     assert not index["sound"] and not any("audio" in clip for clip in index["clips"])
-    picture = np.asarray(Image.open(folder / "errors" / "00.png"))
-    image = data.frames[index["clips"][0]["id"]].astype(float)
-    assert np.corrcoef(picture.ravel(), image.ravel())[0, 1] > 0.99  # upright: frames are rows
+    image = np.asarray(Image.open(folder / "errors" / "00.png"))
+    frames = data.frames[index["clips"][0]["id"]].astype(float)
+    assert np.corrcoef(image.ravel(), frames.ravel())[0, 1] > 0.99  # frames are rows of the image
     write_metrics(RunFolder(folder))
     page = write_report(RunFolder(folder)).read_text("utf-8")
     assert "<audio" not in page and "dB" not in page.split('id="training"')[0].split("Most confident errors")[1]
 
 
-def test_a_run_without_errors_keeps_nothing(make_run: Callable[..., Path], wrong: pd.DataFrame, data: Any) -> None:
-    folder = make_run("perfect", table=wrong)
-    subfolder(folder / "errors")  # of an earlier end
-    right = wrong.assign(**{"genre.pred": wrong["genre.true"]})
-    assert save_worst_errors(RunFolder(folder), right, data, GENRE) is None
+def test_run_without_errors_has_no_errors_folder(
+    make_run: Callable[..., Path], predictions: pd.DataFrame, data: Any
+) -> None:
+    folder = make_run("perfect", table=predictions)
+    subfolder(folder / "errors")  # of an earlier call
+    correct = predictions.assign(**{"genre.pred": predictions["genre.true"]})
+    assert save_worst_errors(RunFolder(folder), correct, data, GENRE) is None
     assert not (folder / "errors").exists() and not list(folder.glob(".errors*"))
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("picture", "../../secret.png"), ("audio", "/etc/passwd"), ("audio", "index.json")]
 )
-def test_a_name_that_leads_elsewhere_is_refused(kept: Path, key: str, value: str) -> None:
-    path = kept / "errors" / "index.json"
+def test_file_outside_of_errors_folder_is_rejected(folder: Path, key: str, value: str) -> None:
+    path = folder / "errors" / "index.json"
     index = json.loads(path.read_text("utf-8"))
     index["clips"][0][key] = value
     path.write_text(json.dumps(index), encoding="utf-8")
-    page = write_report(RunFolder(kept)).read_text("utf-8")
+    page = write_report(RunFolder(folder)).read_text("utf-8")
     assert "errors/index.json cannot be read" in page and "<audio" not in page
 
 
-def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
-    for path in (kept / "errors").glob("*.ogg"):
-        path.unlink()  # copied without its sounds
-    page = write_report(RunFolder(kept)).read_text("utf-8")
+def test_missing_error_files_are_explained_in_one_sentence(folder: Path) -> None:
+    for path in (folder / "errors").glob("*.ogg"):
+        path.unlink()  # as in a copy without audio
+    page = write_report(RunFolder(folder)).read_text("utf-8")
     assert "<audio" not in page and page.count("<image ") == 10
-    (kept / "errors" / "index.json").write_text("{", encoding="utf-8")
-    assert "errors/index.json cannot be read" in write_report(RunFolder(kept)).read_text("utf-8")
-    (kept / "errors" / "index.json").unlink()
-    assert "No picture or sound of these clips is at hand." in write_report(RunFolder(kept)).read_text("utf-8")
+    (folder / "errors" / "index.json").write_text("{", encoding="utf-8")
+    assert "errors/index.json cannot be read" in write_report(RunFolder(folder)).read_text("utf-8")
+    (folder / "errors" / "index.json").unlink()
+    assert "There are no images or audio of these clips." in write_report(RunFolder(folder)).read_text("utf-8")
 
 
-def test_folds_bring_theirs_together(kept: Path, tmp_path: Path, wrong: pd.DataFrame) -> None:
-    ids = worst_ids(wrong)
-    gather([RunFolder(kept), RunFolder(tmp_path / "bare"), RunFolder(kept)], RunFolder(tmp_path), {ids[0], ids[3]})
-    found = RunFolder(tmp_path).read_worst_errors()
-    assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == RunFolder(kept).read_worst_errors()["scale"]
-    mine, theirs = (RunFolder(folder).read_worst_errors()["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))
-    assert (tmp_path / "errors" / mine).read_bytes() == (kept / "errors" / theirs).read_bytes()
+def test_pooled_run_contains_errors_of_its_folds(folder: Path, tmp_path: Path, predictions: pd.DataFrame) -> None:
+    ids = worst_ids(predictions)
+    folds = [RunFolder(folder), RunFolder(tmp_path / "bare"), RunFolder(folder)]
+    gather(folds, RunFolder(tmp_path), {ids[0], ids[3]})
+    pooled, original = (RunFolder(path).read_worst_errors() for path in (tmp_path, folder))
+    assert set(pooled["clips"]) == {ids[0], ids[3]} and pooled["scale"] == original["scale"]
+    copied_name, name = (errors["clips"][ids[3]]["picture"] for errors in (pooled, original))
+    assert (tmp_path / "errors" / copied_name).read_bytes() == (folder / "errors" / name).read_bytes()

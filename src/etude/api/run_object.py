@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import UserError
 from etude.reports import notebook
 from etude.reports.comparison.compare import show
-from etude.reports.notebook import Picture
+from etude.reports.notebook import NotebookFigure
 from etude.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Run:
             Columns `target`, `split` (test, val), `metric`, `value`, `low` and `high` of its 95 % interval, `n` clips
             in `groups` groups, and the scores of the baselines `constant` and `linear`. Undefined values are NaN.
         """
-        return notebook.scores(self.metrics)
+        return notebook.score_table(self.metrics)
 
     def confusion(self, target: str | None = None, split: str = "test") -> pd.DataFrame:
         """Return the confusion matrix with true classes in rows and predicted classes in columns.
@@ -106,12 +106,12 @@ class Run:
         frame = pd.DataFrame(counts, index=classes, columns=classes)
         return frame.rename_axis(index="true", columns="predicted")
 
-    def figures(self) -> dict[str, Picture]:
+    def figures(self) -> dict[str, NotebookFigure]:
         """Return the figures by name.
 
         The names are `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target.
         """
-        return notebook.figures(self.metrics, self.predictions)
+        return notebook.run_figures(self.metrics, self.predictions)
 
     @property
     def checkpoint(self) -> Path:
@@ -175,13 +175,13 @@ class Run:
     def _repr_html_(self) -> str:
         files, single = self._files, self.single_checkpoint
         finished = not single and files.metrics_path.is_file()
-        return notebook.summary(
+        return notebook.summary_html(
             self.metrics if finished else None,
             self.record if finished else {},
             name=(single or self.folder).resolve().name,
             folder=single.parent if single else self.folder,
             link=files.report_path.resolve().as_uri() if finished and files.report_path.is_file() else "",
-            alone=bool(single),
+            checkpoint_only=bool(single),
         )
 
     def __repr__(self) -> str:

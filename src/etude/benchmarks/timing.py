@@ -176,9 +176,9 @@ def print_sections(sections: list[Section]) -> None:
         console.print(table)
         for requirement in section.requirements:
             verdict, limit = ("met" if requirement.met else "NOT MET"), f"{requirement.limit:g}{requirement.unit}"
-            value = f"{requirement.value:.3g}{requirement.unit}"
+            measured = f"{requirement.value:.3g}{requirement.unit}"
             sign = "at least" if requirement.at_least else "at most"
-            console.print(f"  {verdict:<7} {requirement.name}: {value} ({sign} {limit})")
+            console.print(f"  {verdict:<7} {requirement.name}: {measured} ({sign} {limit})")
         for note in section.notes:
             console.print(f"  note: {note}")
         console.print()

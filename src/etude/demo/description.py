@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from etude.demo.neighbours import NeighbourSearch, split_rows
 from etude.errors import UserError
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import NAMES, format_score, plural
-from etude.evaluation.verdict import population, verdict
+from etude.evaluation.formatting import NAMES, format_count, format_score
+from etude.evaluation.score_summary import describe_clips, summarise_scores
 from etude.inference.model import Model
 from etude.inference.page import run_name
 from etude.inference.windows import WindowPlan
 from etude.reports import clip_frames
-from etude.reports.clip_frames import files
+from etude.reports.clip_frames import clip_files
 from etude.runs.folder import METRICS, RECORD, RunFolder, run_of
 from etude.runs.readers import read_mapping
 
@@ -106,18 +106,18 @@ def select_examples(run: InspectedRun | None, neighbours: NeighbourSearch) -> li
         return []
     try:
         table = run.pack.index.iloc[split_rows(run, "test")].reset_index(drop=True)
-        clip_files = files(run.data.source)
+        audio_files = clip_files(run.data.source)
     except (UserError, OSError) as error:
         log.warning("no examples: %s", error)
         return []
     examples: list[Example] = []
     for index in clip_frames.random_clips(table, neighbours.columns.targets, 3 * N_EXAMPLES, 0):
         row = table.iloc[index]
-        file = clip_files.get(str(row["id"]))
+        file = audio_files.get(str(row["id"]))
         card = neighbours.card(row, file)
         if file is not None and card["audio"]:
             name = card["credit"].get("title") or card["id"]
-            examples.append(Example(name, file.under(neighbours.front), card))
+            examples.append(Example(name, file.locate(neighbours.front), card))
         if len(examples) == N_EXAMPLES:
             break
     return examples
@@ -130,7 +130,7 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     specs, data = record.get("model", {}), record.get("data", {})
     network = f"{type(model.network.backbone).__name__} on {specs.get('feature', 'the frames of its front end')}"
     train = data.get("splits", {}).get("train", {})
-    clips = f", trained on {plural(train['clips'], 'clip')}" if "clips" in train else ""
+    clips = f", trained on {format_count(train['clips'], 'clip')}" if "clips" in train else ""
     summary = f"{network}{clips}{' of ' + data['title'] if clips and data.get('title') else ''}."
     disjoint = bool(data.get("disjoint", False))
     description = NetworkDescription(str(record.get("name") or run_name(model.checkpoint)), summary)
@@ -168,8 +168,8 @@ def _score_row(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, A
     return {
         "name": name, "metric": NAMES[metric],
         "score": format_score(scores[metric]) if metric in scores else "not defined",
-        "baselines": baselines, "clips": population(results, disjoint),
-        "verdict": verdict(target, disjoint=disjoint)[0],
+        "baselines": baselines, "clips": describe_clips(results, disjoint),
+        "verdict": summarise_scores(target, disjoint=disjoint)[0],
     }  # fmt: skip
 
 

@@ -20,12 +20,12 @@ from etude.files.progress import track
 from etude.inference.figure import audio_uri
 from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, evaluation_crops
-from etude.reports.clip_frames import ClipFile, files
+from etude.reports.clip_frames import ClipFile, clip_files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
 from etude.reports.maps.projection import ProjectionError
 from etude.reports.maps.quality import nearest
-from etude.reports.worst_errors import CREDIT, credit
+from etude.reports.worst_errors import CREDIT_KEYS, clip_credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ class NeighbourSearch:
             file: Its file. None if it is missing.
         """
         audio, encoded, reason = self._player(file)
-        values = {key: row[key] for key in CREDIT if key in row.index}
+        values = {key: row[key] for key in CREDIT_KEYS if key in row.index}
         texts = {key: str(value) for key, value in values.items() if value == value and value}  # without NaN
         return {
-            "id": str(row["id"]), "credit": credit({"credit": texts, "encoded": encoded}), "audio": audio,
+            "id": str(row["id"]), "credit": clip_credit({"credit": texts, "encoded": encoded}), "audio": audio,
             "reason": reason, "labels": self._labels(row),
         }  # fmt: skip
 
@@ -154,7 +154,7 @@ class NeighbourSearch:
         """Return audio as a data URI, whether it was encoded again, and the reason if there is none."""
         if file is None:
             return "", False, "its audio file is missing"
-        return self._excerpt(file.under(self.front)) if file.is_sound else ("", False, "the data contain no audio")
+        return self._excerpt(file.locate(self.front)) if file.is_audio else ("", False, "the data contain no audio")
 
     def _labels(self, row: Any) -> list[tuple[str, str]]:
         """Return the name and the true value of each target of a clip."""
@@ -270,7 +270,7 @@ def _training_clips(run: InspectedRun, model: Model, plan: WindowPlan) -> ClipLi
         x = embed_clips(run, model, plan, rows)
         write_embeddings(run.folder, key, x)
     finite = np.isfinite(x).all(1)
-    return ClipLibrary(table[finite].reset_index(drop=True), x[finite], files(run.data.source))
+    return ClipLibrary(table[finite].reset_index(drop=True), x[finite], clip_files(run.data.source))
 
 
 def _read_excerpt(path: Path) -> tuple[str, bool, str]:

@@ -20,7 +20,7 @@ from etude.inspection import attribution
 from etude.inspection.clip_axes import ClipAxes, draw_image
 from etude.inspection.clips import encode_targets
 from etude.reports.html import load_template
-from etude.reports.worst_errors import stops
+from etude.reports.worst_errors import colour_stops
 from etude.training.build import load_learner
 from etude.training.learner import Learner
 
@@ -186,7 +186,7 @@ def build_page(content: DemoContent, uploads: Uploads) -> Blocks:
 
 def page_head() -> str:
     """Return the styles and scripts of the page, which include the common styles of all pages."""
-    return load_template("demo_head.html.j2").render(colour_stops=stops())
+    return load_template("demo_head.html.j2").render(colour_stops=colour_stops())
 
 
 def theme() -> Any:

@@ -13,12 +13,12 @@ from typing import Any
 
 from etude.audio.formats.ffmpeg import CONTAINERS
 from etude.errors import one_line_message
-from etude.evaluation.formatting import capital, duration
+from etude.evaluation.formatting import capitalise_first, format_duration
 from etude.inference import engine
 from etude.inference.engine import FilePrediction, WindowedFile, load_windows
 from etude.inference.figure import build_plots, create_preview, format_clock
 from etude.inference.model import Model, PredictionColumns
-from etude.inference.page import file_section, frequency_ticks
+from etude.inference.page import file_section, tick_positions
 from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 
@@ -46,7 +46,7 @@ class UploadLimits:
     @property
     def text(self) -> str:
         """Both limits as text."""
-        return f"up to {self.megabytes:g} MB and {duration(self.seconds).removesuffix(' 00 s')}"
+        return f"up to {self.megabytes:g} MB and {format_duration(self.seconds).removesuffix(' 00 s')}"
 
     def refusal_reason(self, path: Path) -> str:
         """Return the reason to refuse a file before it is decoded, or "" if it is accepted."""
@@ -66,7 +66,7 @@ class UploadLimits:
         """Return the reason to refuse audio of a length, or "" if it is accepted."""
         if seconds <= self.seconds:
             return ""
-        return f"This audio file is {duration(seconds)} long; this page accepts {self.text}."
+        return f"This audio file is {format_duration(seconds)} long; this page accepts {self.text}."
 
 
 class RefusedAudioError(Exception):
@@ -151,7 +151,7 @@ class Predictor:
         prediction, columns, front = result.prediction, self.model.columns, self.model.front
         preview = create_preview((prediction.path, front))
         plots = build_plots(prediction, columns) if len(prediction.windows) > 1 else []  # over time
-        file = file_section(prediction, preview, plots, columns, frequency_ticks(front)) | {"name": name, "folder": ""}
+        file = file_section(prediction, preview, plots, columns, tick_positions(front)) | {"name": name, "folder": ""}
         return load_template("demo_prediction.html.j2").render(file=file, bars=build_bars(prediction, columns))
 
 
@@ -175,7 +175,11 @@ def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[d
         rows = [{"name": label, "value": share, "share": share} for label, share in ranked[:MAX_BARS]]
         others = [share for _, share in ranked[MAX_BARS:]]
         groups.append(
-            {"title": f"{capital(name)}: probability of each class", "rows": rows, "others": (len(others), sum(others))}
+            {
+                "title": f"{capitalise_first(name)}: probability of each class",
+                "rows": rows,
+                "others": (len(others), sum(others)),
+            }
         )
     if scalars:
         groups.append({"title": "Scalars", "rows": scalars, "others": (0, 0.0)})

@@ -74,22 +74,22 @@ def excludes_zero(score: dict[str, float | None]) -> int:
     return int(low > 0) - int(high < 0)
 
 
-def plural(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """Format a count with its noun, such as "1 clip" or "1,234 clips"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def capital(text: str) -> str:
+def capitalise_first(text: str) -> str:
     """Return a text with its first letter in upper case and the others unchanged, such as "MSE of ..."."""
     return text[:1].upper() + text[1:]
 
 
-def sentence(text: str) -> str:
+def format_sentence(text: str) -> str:
     """Return a text with a capital first letter and one full stop at its end."""
-    return capital(text.strip().rstrip(".")) + "."
+    return capitalise_first(text.strip().rstrip(".")) + "."
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Format seconds as "41 s", "8 min 33 s" or "2 h 05 min"."""
     if not isinstance(seconds, int | float):  # a template may have an undefined value
         return "unknown"

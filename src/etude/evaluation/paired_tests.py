@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.evaluation import bootstrap
-from etude.evaluation.formatting import NAMES, UNDEFINED, capital, format_interval, format_number, plural
+from etude.evaluation.formatting import NAMES, UNDEFINED, capitalise_first, format_count, format_interval, format_number
 from etude.evaluation.measure import build_scorer, encode_column
 from etude.evaluation.metrics import LOWER_IS_BETTER, PRIMARY
 
@@ -145,7 +145,7 @@ class Pair:
         return 3 if self.metric in LOWER_IS_BETTER else 2
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """Conclusion without numbers."""
         if self.difference["value"] is None:
             return f"{NAMES[self.metric]} is {UNDEFINED} for one of them, so they cannot be compared"
@@ -162,7 +162,7 @@ class Pair:
             difference = format_number(self.difference["value"], self.digits)
             text += f", difference {difference} {format_interval(self.difference, self.digits)}"
         text = text.rstrip() + ("" if self.p is None else f", p {chance(self.p)}")
-        return f"{self.a} and {self.b}: {self.verdict}. {capital(text)}."
+        return f"{self.a} and {self.b}: {self.conclusion}. {capitalise_first(text)}."
 
 
 def chance(p: float | None) -> str:
@@ -293,9 +293,8 @@ def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[l
     corrected = zip(pairs, holm_correction(p_values), holm_correction(mcnemar_p_values), strict=True)
     remark = ""
     if len(drawn) and 2 * count / (1 + len(drawn)) >= LEVEL:
-        remark = (
-            f"{plural(count, 'pair')} are too many for {len(drawn):,} resamples to show a difference: compare fewer."
-        )
+        pairs_text = format_count(count, "pair")
+        remark = f"{pairs_text} are too many for {len(drawn):,} resamples to show a difference: compare fewer."
     return [replace(pair, p=p, mcnemar=mcnemar) for pair, p, mcnemar in corrected], remark
 
 

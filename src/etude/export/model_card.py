@@ -10,8 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, capital, format_interval, format_number, plural, sentence
-from etude.evaluation.verdict import caution, population, verdict
+from etude.evaluation.formatting import (
+    NAMES,
+    capitalise_first,
+    format_count,
+    format_interval,
+    format_number,
+    format_sentence,
+)
+from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -81,7 +88,8 @@ def render_card(
         targets=targets, formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
         front_end_settings=", ".join(f"{key} {value}" for key, value in metadata["front_end_settings"].items()),
         title=(record or {}).get("name") or "Étude network", code=code, fenced=fenced,
-        plural=plural, sentence=sentence, capital=capital, number=format_number,
+        format_count=format_count, format_sentence=format_sentence, capitalise_first=capitalise_first,
+        number=format_number,
     )  # fmt: skip
     return f"---\n{header}---\n\n{text}"
 
@@ -189,7 +197,7 @@ def _hub_scores(target: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the test scores of a target in the format of the Hugging Face Hub."""
     scores = target["splits"]["test"]["scores"]
     return [
-        {"type": HUB_METRICS[key], "name": capital(NAMES[key]), "value": round(scores[key]["value"], 6)}
+        {"type": HUB_METRICS[key], "name": capitalise_first(NAMES[key]), "value": round(scores[key]["value"], 6)}
         for key in METRICS[target["kind"]]
         if key in scores and scores[key]["value"] is not None
     ]
@@ -208,14 +216,15 @@ def _describe_target(
     if target is None:
         return description
     test, disjoint = target["splits"]["test"], bool((record or {}).get("data", {}).get("disjoint"))
-    summary, evidence = verdict(target, disjoint=disjoint)
+    summary, evidence = summarise_scores(target, disjoint=disjoint)
     baselines = list(test["baselines"].values())
     return description | {
-        "summary": summary, "evidence": evidence, "caution": caution(test), "population": population(test, disjoint),
+        "summary": summary, "evidence": evidence, "caution": describe_limitations(test),
+        "population": describe_clips(test, disjoint),
         "baselines": [baseline["name"] for baseline in baselines],
         "scores": [
             (
-                capital(NAMES[key]),
+                capitalise_first(NAMES[key]),
                 f"{format_number(test['scores'][key]['value'])} {format_interval(test['scores'][key])}".rstrip(),
                 [format_number(baseline["scores"][key]["value"]) for baseline in baselines],
             )

@@ -22,7 +22,7 @@ from etude.export.graph import EMBEDDING, Graph
 from etude.inference import inputs
 from etude.inference.model import Model
 from etude.inference.windows import Window, WindowPlan
-from etude.reports.clip_frames import files
+from etude.reports.clip_frames import clip_files
 from etude.runs.folder import RunFolder
 
 N_CLIPS, SHORTEST = 8, 0.3  # number of test clips, and length of the shortest as a share of a window
@@ -167,7 +167,7 @@ def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def predicted_values(model: Model, out: Outputs) -> Outputs:
     """Convert outputs (K,) by target to probabilities (K,) and values ()."""
-    by_target = model.columns.split(model.values(out))
+    by_target = model.columns.split_by_target(model.values(out))
     return {
         name: np.array(values if model.columns.targets[name]["kind"] == "label" else values[0], np.float32)
         for name, values in by_target.items()
@@ -231,8 +231,8 @@ def _files_of_run(run: RunFolder) -> list[Path]:
         table = run.predictions.sort_values("split", kind="stable")
         source = run.config["data"]["source"]
         instantiate.check_trusted(source)  # the config may be untrusted
-        known = files(instantiate.make(source))
-        paths = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
+        known = clip_files(instantiate.make(source))
+        paths = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_audio]
     except Exception:  # the demo clips are used if the data of the run is not available, whatever the reason
         return []
     return [path for path in paths if path.is_file()]

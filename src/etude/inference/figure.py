@@ -27,8 +27,8 @@ from etude.inference.model import PredictionColumns
 from etude.inference.windows import SampleBuffer
 from etude.reports.charts import round_ticks
 from etude.reports.html import data_uri
-from etude.reports.spectrogram import shrink
-from etude.reports.svg import Colours, grid, picture, plain, shaded_png
+from etude.reports.spectrogram import average_frames
+from etude.reports.svg import Colours, draw_grid, escape_label, save_figure, shaded_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -228,12 +228,12 @@ def write_figure(
                 continue
             for k, line in enumerate(plot.lines):
                 x, y = _path_points(line.path, seconds)
-                axes.plot(x, y, linestyle=PNG_LINE_STYLES[k], color=PNG_COLOURS[k], label=plain(line.name))
+                axes.plot(x, y, linestyle=PNG_LINE_STYLES[k], color=PNG_COLOURS[k], label=escape_label(line.name))
             axes.set_ylim(-0.02, 1.02)
             axes.set_yticks([y for y, _ in plot.ticks], [label for _, label in plot.ticks])
-            axes.set_title(plain(plot.title, 60), loc="left", fontsize=9)
+            axes.set_title(escape_label(plot.title, 60), loc="left", fontsize=9)
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-            grid(axes, colours)
+            draw_grid(axes, colours)
         for axes in all_axes:
             axes.tick_params(labelsize=9)
         last, ticks = all_axes[-1], time_ticks(seconds)
@@ -244,13 +244,13 @@ def write_figure(
     file_name, length = as_text(prediction.path.name), format_clock(seconds)
     description = f"{file_name}, {length}: spectrogram, and predictions for its windows over time."
     path = folder / FOLDER / f"{number:02d}_{name}.png"
-    picture(draw, path, (7.5, 0.5 + 1.5 * len(panels)), description, file_name)
+    save_figure(draw, path, (7.5, 0.5 + 1.5 * len(panels)), description, file_name)
     return path
 
 
 def _spectrogram_png(path: Path, front: FrontEnd) -> bytes:
     """Return mel bands in dB below the loudest as PNG, with frequency upwards and time to the right."""
-    mel = shrink(_mel_bands(path, replace(front, sync="none")), IMAGE_WIDTH)
+    mel = average_frames(_mel_bands(path, replace(front, sync="none")), IMAGE_WIDTH)
     return shaded_png((mel - mel.max()).T[::-1], (-DYNAMIC_RANGE, 0.0))
 
 
@@ -269,12 +269,12 @@ def _mel_bands(path: Path, front: FrontEnd) -> np.ndarray:
     spans, start = [], 0
     while buffer.read_until(start + samples):
         frames = bands(buffer.samples(start, start + samples), front)[:count]
-        spans.append(shrink(frames, -(-len(frames) // FRAMES_PER_MEAN)))
+        spans.append(average_frames(frames, -(-len(frames) // FRAMES_PER_MEAN)))
         start += samples
         buffer.drop_before(start)
     if buffer.end > start:
         frames = bands(buffer.samples(start, buffer.end), front)
-        spans.append(shrink(frames, -(-len(frames) // FRAMES_PER_MEAN)))
+        spans.append(average_frames(frames, -(-len(frames) // FRAMES_PER_MEAN)))
     return np.concatenate(spans)
 
 

@@ -22,17 +22,17 @@ from etude.inference.model import Model, PredictionColumns
 from etude.inference.tables import format_predictions
 from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
-from etude.reports.spectrogram import bands
-from etude.reports.worst_errors import stops
+from etude.reports.spectrogram import frequency_ticks
+from etude.reports.worst_errors import colour_stops
 from etude.runs.folder import CHECKPOINTS
 
 NAME = "predict.html"
 MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players together
 
 
-def frequency_ticks(front: FrontEnd) -> list[tuple[float, str]]:
+def tick_positions(front: FrontEnd) -> list[tuple[float, str]]:
     """Return position (as a fraction of the height) and label of the frequency ticks of a spectrogram."""
-    return [((band + 0.5) / front.n_mels, label) for band, label in bands(front)]
+    return [((band + 0.5) / front.n_mels, label) for band, label in frequency_ticks(front)]
 
 
 def file_section(
@@ -49,7 +49,7 @@ def file_section(
         preview: Its spectrogram and player.
         plots: Plots of its predictions over time.
         columns: Columns of the predictions.
-        frequencies: Ticks of its spectrogram, as returned by `frequency_ticks`.
+        frequencies: Ticks of its spectrogram, as returned by `tick_positions`.
     """
     data = {
         "seconds": prediction.seconds,
@@ -116,7 +116,7 @@ def write_page(
         backbone=type(model.network.backbone).__name__, command=command, seconds=seconds,
         failed=failed[:MAX_ROWS], n_failed=len(failed), rows=rows, n_decoded=count - len(failed),
         targets=list(model.columns.targets), files=_write_sections(folder, files, previews, model, plan),
-        windows=describe_windows(plan), colour_stops=stops(),
+        windows=describe_windows(plan), colour_stops=colour_stops(),
     )  # fmt: skip
     return write_text(folder / NAME, page)
 
@@ -150,7 +150,7 @@ def _write_sections(
     folder: Path, files: list[FilePrediction], previews: list[FilePreview], model: Model, plan: WindowPlan
 ) -> list[dict[str, Any]]:
     """Write the figures of files, and return the values of the template for each."""
-    frequencies = frequency_ticks(plan.front)
+    frequencies = tick_positions(plan.front)
     sections: list[dict[str, Any]] = []
     available = MAX_AUDIO_BYTES
     for prediction, preview in zip(files, previews, strict=True):

@@ -10,8 +10,8 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.reports import spectrogram
-from etude.reports.spectrogram import shrink
-from etude.reports.svg import SHADES, STAND_IN, plain, svg
+from etude.reports.spectrogram import average_frames
+from etude.reports.svg import SHADES, STAND_IN, draw_svg, escape_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,7 +178,7 @@ class ClipAxes:
         """Average neighbouring frames (T, F), and return the new axes and at most `max_frames` frames."""
         if not self.is_audio or len(grid) <= max_frames:
             return self, grid
-        averaged = shrink(grid, max_frames)
+        averaged = average_frames(grid, max_frames)
         factor = -(-len(grid) // max_frames)
         return replace(self, n_frames=len(averaged), front=_multiply_hop(self.front, factor)), averaged
 
@@ -191,9 +191,9 @@ class ClipAxes:
             return -0.5, self.n_bins - 0.5, self.n_frames - 0.5, -0.5
         mels = self.front.n_mels
         if self.columns.start >= mels:
-            spectrogram.pitches(axes, self.front, STAND_IN)
+            spectrogram.label_pitch_classes(axes, self.front, STAND_IN)
         else:
-            spectrogram.hertz(axes, self.front, STAND_IN)
+            spectrogram.label_frequencies(axes, self.front, STAND_IN)
             axes.tick_params(axis="x", labelbottom=True)
         if self.columns.start < mels < self.columns.stop:
             axes.axhline(mels - 0.5, color=STAND_IN["paper"], linewidth=1.5)
@@ -232,7 +232,7 @@ def draw_image(
         image = axes.imshow(clip_axes.to_image(grid), extent=extent, aspect=aspect, **style)
         (ColourScale(low, high, False) if magma else scale).draw_colour_bar(axes, image, unit)
 
-    return svg(draw, name, (WIDTH, 2.2 if clip_axes.is_audio else 3.2), description)
+    return draw_svg(draw, name, (WIDTH, 2.2 if clip_axes.is_audio else 3.2), description)
 
 
 def draw_overlay(
@@ -269,7 +269,7 @@ def draw_overlay(
         axes.imshow(image, extent=extent, aspect="auto" if small_axes.is_audio else "equal", interpolation="none")
         scale.draw_colour_bar(axes, ScalarMappable(norm, colour_map), unit)
 
-    return svg(draw, name, (WIDTH, 2.2 if clip_axes.is_audio else 3.2), description)
+    return draw_svg(draw, name, (WIDTH, 2.2 if clip_axes.is_audio else 3.2), description)
 
 
 def draw_tiles(
@@ -309,7 +309,7 @@ def draw_tiles(
         }  # fmt: skip
         drawn = axes.imshow(np.ma.masked_invalid(sheet), aspect="auto", **style)
         for (top, left), title in zip(corners, titles, strict=False):
-            axes.text(left - 0.5, top - 0.8, plain(title, 14), fontsize=8, va="bottom", color=STAND_IN["muted"])
+            axes.text(left - 0.5, top - 0.8, escape_label(title, 14), fontsize=8, va="bottom", color=STAND_IN["muted"])
         lefts, tops = sorted({left for _, left in corners}), sorted({top for top, _ in corners})
         # only the first column has labels at its ends
         ends = (lefts[0] - 0.5, lefts[0] + width - 0.5) if any(x[1:]) else ()
@@ -325,7 +325,7 @@ def draw_tiles(
         axes.spines[:].set_visible(False)
         scale.draw_colour_bar(axes, drawn)
 
-    return svg(draw, name, (WIDTH, min(9.0, max(1.2, drawn_height)) + 0.55), description)
+    return draw_svg(draw, name, (WIDTH, min(9.0, max(1.2, drawn_height)) + 0.55), description)
 
 
 def _multiply_hop(front: FrontEnd, factor: int) -> FrontEnd:

@@ -24,7 +24,7 @@ from etude.inspection.layers import (
     time_first,
     value_kind,
 )
-from etude.reports.figures import by_epoch
+from etude.reports.figures import epoch_plot
 from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
 
@@ -191,7 +191,7 @@ def draw_outputs(snapshots: Sequence[EpochSnapshot]) -> list[tuple[str, str]]:
                 caption = f"Probability of {name} by epoch, for the {len(chosen)} classes with the highest maximum."
         else:
             series, caption, axis = {name: values[:, 0]}, f"Predicted {name} by epoch.", name
-        figures.append((caption, by_epoch(f"epochs-{name}", epochs, series, axis, caption)))
+        figures.append((caption, epoch_plot(f"epochs-{name}", epochs, series, axis, caption)))
     return figures
 
 

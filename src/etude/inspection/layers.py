@@ -12,7 +12,7 @@ from torch import Tensor
 
 from etude.inspection.clip_axes import MAX_COLUMNS, ClipAxes, draw_tiles
 from etude.inspection.hooks import ModuleRecord
-from etude.reports.spectrogram import shrink
+from etude.reports.spectrogram import average_frames
 
 MAX_UNITS, MAX_CHANNELS = 16, 8  # units of a module, and input channels of a filter, in a figure
 MAX_MODULES = 24  # with figures; the table has all modules
@@ -140,7 +140,7 @@ def average_to_size(grid: np.ndarray, max_values: int) -> np.ndarray:
     shape = np.array(grid.shape, float)
     while shape.prod() > max_values:
         shape[shape.argmax()] /= 2
-    return shrink(shrink(grid, max(1, round(shape[0]))).T, max(1, round(shape[1]))).T
+    return average_frames(average_frames(grid, max(1, round(shape[0]))).T, max(1, round(shape[1]))).T
 
 
 def time_first(feature_map: Tensor, time_axis: int) -> np.ndarray:
@@ -213,7 +213,7 @@ def _draw_states(record: ModuleRecord, clip_axes: ClipAxes, number: int) -> Laye
     for k, (caption, values) in enumerate(pairs):
         if values is None:
             continue
-        grid = shrink(values[0].detach().double().numpy(), MAX_COLUMNS)
+        grid = average_frames(values[0].detach().double().numpy(), MAX_COLUMNS)
         description = f"{caption} of {record.name}: {values.shape[2]} units over time."
         x, y = clip_axes.axis_labels()[0], ("unit", "0", str(values.shape[2] - 1))
         drawn = draw_tiles(f"states-{number}-{k}", description, [grid.T[::-1]], 1, x, y)

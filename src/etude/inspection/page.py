@@ -42,7 +42,7 @@ from etude.inspection.epochs import (
 from etude.inspection.hooks import Trace, trace
 from etude.inspection.layers import average_to_size, draw_layers, statistics
 from etude.reports.html import data_uri, load_template
-from etude.reports.learning_curves import panels
+from etude.reports.learning_curves import draw_learning_curves
 from etude.runs.folder import RunFolder
 from etude.training.learner import Learner
 
@@ -145,9 +145,9 @@ def png_uri(image: np.ndarray) -> str:
 
 def loss_curves(run: RunFolder) -> list[tuple[str, str]]:
     """Draw the loss of the run by epoch."""
-    drawn = panels(run.read_curves(), None)["panels"]
+    drawn = draw_learning_curves(run.read_curves(), None)["draw_learning_curves"]
     caption = "Loss by epoch: training (dashed) and validation (solid)."
-    return [(caption, svg) for title, svg in drawn if title == "loss"]
+    return [(caption, draw_svg) for title, draw_svg in drawn if title == "loss"]
 
 
 def _write_page(run: InspectedRun, clip: Clip, out: Path, command: str) -> Path:

@@ -164,10 +164,10 @@ class FinishedRun:
     def figures(self) -> dict[str, bytes]:
         """Figures of the report as PNG, without curves, which trackers draw themselves."""
         targets = self.metrics["targets"]
-        drawings: dict[str, str] = {"scores": figures.forest(targets)}
+        drawings: dict[str, str] = {"scores": figures.forest_plot(targets)}
         for name, target in targets.items():
             if target["kind"] == "scalar":
-                drawings[f"scatter/{name}"] = figures.scatter(self.predictions, name, target)
+                drawings[f"scatter/{name}"] = figures.scatter_plot(self.predictions, name, target)
         return {name: drawing.png() for name, drawing in drawings.items() if isinstance(drawing, Drawing)}
 
     @property

@@ -1,4 +1,4 @@
-"""Frames of clips for pages, and the choice of clips to show."""
+"""Frames of clips for pages, and selection of clips."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 SYNCS = ("none", "beat")
-PACKED = "The pack has frames by the {there} only, and the files that it was made from are not at hand."
-NAMES = {"none": "hop", "beat": "beat"}
+NOT_IN_PACK = "The pack contains only frames by {sync}, and its source files are not available."
+SYNC_NAMES = {"none": "hop", "beat": "beat"}
 
 
 @dataclass
@@ -33,126 +33,130 @@ class ClipView:
     """Frames of a clip for a page.
 
     Args:
-        frames: Frames by what they are synchronised to, `none` and `beat`: (T, F) float32; those that could be made.
-        why: Why the others could not, by the same names.
-        beats: Times of the beats (K,), in seconds; None where they are not known.
-        seconds: Length of the clip, in seconds, where it is known.
+        frames: Available frames (T, F) float32 by their synchronisation, `none` or `beat`.
+        reasons: Reasons why the other frames are missing, by synchronisation.
+        beats: Times of the beats (K,) in seconds. None if they are unknown.
+        seconds: Length of the clip in seconds, if it is known.
     """
 
     frames: dict[str, np.ndarray]
-    why: dict[str, str]
+    reasons: dict[str, str]
     beats: np.ndarray | None = None
     seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class ClipFile:
-    """File of a clip, and the collection that knows how it is read."""
+    """File of a clip and its collection, which defines how the file is read."""
 
     path: Path
     collection: Collection
 
-    def under(self, front: FrontEnd) -> Path:
-        """Return the file that serves a front end."""
+    def locate(self, front: FrontEnd) -> Path:
+        """Return the path of the file for a front end."""
         locate = self.collection.locate
         return locate(self.path, front) if locate else self.path
 
     @property
-    def is_sound(self) -> bool:
-        """Whether it holds sound, and not frames."""
+    def is_audio(self) -> bool:
+        """Whether the file contains audio and not frames."""
         return self.collection.reader is read_sound
 
 
-def files(source: Any) -> dict[str, ClipFile]:
-    """Return the file of each clip by its id; none for a pack that was opened by its folder."""
+def clip_files(source: Any) -> dict[str, ClipFile]:
+    """Return the files of all clips by id. A pack that was opened by its folder has none."""
     if isinstance(source, Collection):
         table = source.table
         return {str(clip): ClipFile(Path(path), source) for clip, path in zip(table["id"], table["path"], strict=True)}
-    found: dict[str, ClipFile] = {}
+    files: dict[str, ClipFile] = {}
     for name, member in getattr(source, "members", {}).items():
         prefix = "" if source.shared_ids else f"{name}/"
-        found = {prefix + clip: file for clip, file in files(member).items()} | found
-    return found
+        files = {prefix + clip: file for clip, file in clip_files(member).items()} | files
+    return files
 
 
-def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, known: dict[str, ClipFile]) -> ClipView:
-    """Return the frames of a clip, and its beats where there is sound.
+def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, files: dict[str, ClipFile]) -> ClipView:
+    """Load the frames of a clip, and its beats if there is an audio file.
 
     Args:
-        clip: Its id.
-        row: Its row in the pack.
-        pack: Used where there is no file.
-        front: Front end of the pack; both ways of synchronising are shown, whatever its own.
-        known: Files by id, as `files` returns them.
+        clip: Id of the clip.
+        row: Row of the clip in the pack.
+        pack: Pack that is read if there is no file.
+        front: Front end of the pack. Frames by hop and by beat are computed with its other parameters.
+        files: Files by id, as returned by `clip_files`.
     """
-    if clip not in known:
-        there = {front.sync: np.asarray(pack.clip(row), dtype=np.float32)}
-        return ClipView(there, {sync: PACKED.format(there=NAMES[front.sync]) for sync in SYNCS if sync not in there})
-    made, why, file = {}, {}, known[clip]
+    if clip not in files:
+        packed = {front.sync: np.asarray(pack.clip(row), dtype=np.float32)}
+        reason = NOT_IN_PACK.format(sync=SYNC_NAMES[front.sync])
+        return ClipView(packed, {sync: reason for sync in SYNCS if sync not in packed})
+    frames, reasons, file = {}, {}, files[clip]
     for sync in SYNCS:
         try:
-            one = replace(front, sync=sync)
-            made[sync] = file.collection.reader(file.under(one), one, 0.0)
-        except (ValueError, NotImplementedError) as error:  # no such file, or a front end that knows no beats
-            why[sync] = str(error) or "This front end does not make such frames."
-    seconds = len(made["none"]) / front.frames_per_second if "none" in made else None
-    return ClipView(made, why, _beats(file, front) if file.is_sound and made else None, seconds)
+            variant = replace(front, sync=sync)
+            frames[sync] = file.collection.reader(file.locate(variant), variant, 0.0)
+        except (ValueError, NotImplementedError) as error:  # the file is missing, or the front end has no beats
+            reasons[sync] = str(error) or "This front end has no such frames."
+    seconds = len(frames["none"]) / front.frames_per_second if "none" in frames else None
+    beats = _beat_times(file, front) if file.is_audio and frames else None
+    return ClipView(frames, reasons, beats, seconds)
 
 
-def named_clips(words: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "clips") -> list[int]:
-    """Return rows of the clips that a command names.
+def named_clips(value: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "clips") -> list[int]:
+    """Return the rows of the clips in the value of an option.
 
     Args:
-        words: Ids with commas between; an id may hold a comma itself when it is the only one.
+        value: Ids separated by commas. A single id may contain a comma.
         index: Table of the pack, with `id`.
-        skipped: Why clips gave no frames, by id.
+        skipped: Reasons why clips were skipped, by id.
         key: Name of the option.
 
     Raises:
-        UserError: One of them is not there; the message names ids that are spelt like it.
+        UserError: A clip is not in the pack. The message contains similar ids.
     """
-    place = {str(clip): row for row, clip in enumerate(index["id"])}
-    ids = [words] if words in place else list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    rows = {str(clip): row for row, clip in enumerate(index["id"])}
+    ids = [value] if value in rows else list(dict.fromkeys(item.strip() for item in value.split(",") if item.strip()))
     if not ids:
-        raise UserError(f"{key}=: names no clip; give ids with commas between, or leave {key}= out")
+        raise UserError(f"{key}=: contains no clip id; list ids separated by commas, or omit {key}=")
     for clip in ids:
         if clip in skipped:
             raise UserError(f"{key}={clip}: this clip was skipped: {skipped[clip]}")
-        if clip not in place:
-            raise UserError(f"{key}={clip}: there is no such clip; {_near(clip, place)}")
-    return [place[clip] for clip in ids]
+        if clip not in rows:
+            raise UserError(f"{key}={clip}: there is no such clip; {_suggest_ids(clip, rows)}")
+    return [rows[clip] for clip in ids]
 
 
 def random_clips(index: pd.DataFrame, targets: dict[str, dict[str, Any]], count: int, seed: int) -> list[int]:
-    """Return random rows, one of each class before a second of any.
+    """Return random rows, with one clip of each class before a second clip of any class.
 
     Args:
         index: Table of the pack.
-        targets: What its columns mean; the first label tells the classes.
-        count: How many; fewer when there are fewer clips.
-        seed: Another seed, other clips.
+        targets: Descriptions of the targets. The first label defines the classes.
+        count: Number of rows. The result is shorter if there are fewer clips.
+        seed: Seed of the selection.
     """
     order = np.random.default_rng(seed).permutation(len(index))
     name = next((name for name, spec in targets.items() if spec["kind"] == "label"), None)
     column = None if name is None else index[name].astype(object)
     classes: Sequence[Any] = [""] * len(index) if column is None else list(column.where(column.notna(), None))
-    seen: dict[Any, int] = {}
-    turns: list[tuple[int, int, int]] = []
+    class_counts: dict[Any, int] = {}
+    ranked: list[tuple[int, int, int]] = []
     for row in order:
-        kind = classes[row]
-        # a clip without a label waits until every class had its turn
-        turns.append((seen.get(kind, 0) + (len(index) if kind is None else 0), len(turns), int(row)))
-        seen[kind] = seen.get(kind, 0) + 1
-    return [row for _, _, row in sorted(turns)[:count]]
+        class_name = classes[row]
+        # clips without a label come after all others
+        rank = class_counts.get(class_name, 0) + (len(index) if class_name is None else 0)
+        ranked.append((rank, len(ranked), int(row)))
+        class_counts[class_name] = class_counts.get(class_name, 0) + 1
+    return [row for _, _, row in sorted(ranked)[:count]]
 
 
-def _beats(file: ClipFile, front: FrontEnd) -> np.ndarray:
-    """Return the times of the beats of a sound (K,), in seconds."""
-    return track_beats(decode(file.under(front), front.rate), front) / front.frames_per_second
+def _beat_times(file: ClipFile, front: FrontEnd) -> np.ndarray:
+    """Return the times of the beats of an audio file (K,), in seconds."""
+    return track_beats(decode(file.locate(front), front.rate), front) / front.frames_per_second
 
 
-def _near(clip: str, ids: Iterable[str]) -> str:
-    """Return ids like one, as a clause: spelt alike, or containing it."""
-    known = list(ids)
-    near = get_close_matches(clip, known, n=3, cutoff=0.5) or [one for one in known if clip.lower() in one.lower()][:3]
-    return f"near it are {', '.join(near)}" if near else f"ids look like {', '.join(known[:3])}"
+def _suggest_ids(clip: str, ids: Iterable[str]) -> str:
+    """Return a clause with ids that are similar to an unknown id or contain it, or with any ids if there are none."""
+    all_ids = list(ids)
+    containing = [other for other in all_ids if clip.lower() in other.lower()]
+    similar = get_close_matches(clip, all_ids, n=3, cutoff=0.5) or containing[:3]
+    return f"similar ids: {', '.join(similar)}" if similar else f"examples of ids: {', '.join(all_ids[:3])}"

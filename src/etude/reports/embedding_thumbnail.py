@@ -1,7 +1,8 @@
-"""Small map of the test embeddings of a run.
+"""Two-dimensional maps of the test embeddings of a run, for its report.
 
-Principal components keep distances as well as a plane can; t-SNE (van der Maaten & Hinton 2008) keeps neighbours, and
-its distances between clusters mean nothing. Both see standardised embeddings, and have a fixed seed.
+Principal components preserve distances as far as a plane allows. t-SNE (van der Maaten & Hinton 2008) preserves
+neighbours; distances between its clusters have no meaning. Both are computed from standardised embeddings with a fixed
+seed.
 """
 
 from __future__ import annotations
@@ -10,85 +11,89 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.reports.charts import MARKERS, Panel, around, marker
+from etude.reports.charts import MARKERS, Panel, marker_path, padded_range
 from etude.reports.figures import subsample
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-LEAST, MOST = 12, 300  # clips; t-SNE of more would keep a run waiting
-CLASSES = 16
+MIN_CLIPS, MAX_CLIPS = 12, 300  # t-SNE of more clips would take too long at the end of a run
+MAX_CLASSES = 16
 
 
 def embedding_maps(table: DataFrame, targets: dict[str, Any], pooled: bool = False) -> dict[str, Any]:
-    """Draw the embeddings of the test part.
+    """Draw maps of the embeddings of the test split.
 
     Args:
-        table: predictions.parquet.
-        targets: Kind and classes of each target; the first label gives colours and marks, else the groups do.
-        pooled: Whether the table is of several networks.
+        table: Content of predictions.parquet.
+        targets: Kind and classes of each target. Colours and markers show the first label, or groups if there is none.
+        pooled: Whether the table contains predictions of several networks.
 
     Returns:
-        `drawn`, (title, svg) of both maps; `legend`, (name, role, path of the mark) of each class; `by`, what the marks
-        tell; `rings`, whether wrong ones are ringed; `left`, clips that were left out; `why`, a sentence in place of
-        maps.
+        `maps`, title and SVG of both maps; `legend`, name, colour role and marker path of each class; `coloured_by`,
+        the name of the label or `group`; `has_errors`, whether errors are marked by circles; `omitted`, the number of
+        omitted clips; `reason`, a sentence that replaces missing maps.
     """
-    part = table[table["split"] == "test"]
-    if "embedding" in part:
-        part = part[part["embedding"].notna()]
+    clips = table[table["split"] == "test"]
+    if "embedding" in clips:
+        clips = clips[clips["embedding"].notna()]
     if pooled:
-        why = "each fold has a network of its own, and their embeddings do not share a space"
-    elif "embedding" not in part:
-        why = "the table of predictions has no embeddings"
-    elif len(part) < LEAST:
-        why = f"of {len(part)} test clips no map can be read; {LEAST} are needed"
+        reason = "each fold has its own network, and their embeddings have no common space"
+    elif "embedding" not in clips:
+        reason = "the table of predictions has no embeddings"
+    elif len(clips) < MIN_CLIPS:
+        reason = f"there are {len(clips)} test clips; a map requires {MIN_CLIPS}"
     else:
-        part, left = subsample(part, MOST)
-        z = np.stack(part["embedding"].to_list()).astype(np.float64)
+        clips, omitted = subsample(clips, MAX_CLIPS)
+        z = np.stack(clips["embedding"].to_list()).astype(np.float64)
         if z.ndim == 2 and np.isfinite(z).all() and (z.std(0) > 0).sum() >= 2:
-            return _drawn(part, z, targets) | {"left": left, "why": ""}
-        why = "the embeddings are one point or one line"
-    return {"drawn": [], "legend": [], "by": "", "rings": False, "left": 0, "why": f"There is no map: {why}."}
+            return _draw_maps(clips, z, targets) | {"omitted": omitted, "reason": ""}
+        reason = "the embeddings vary in fewer than two dimensions, or are not finite"
+    reason = f"There is no map: {reason}."
+    return {"maps": [], "legend": [], "coloured_by": "", "has_errors": False, "omitted": 0, "reason": reason}
 
 
-def points(z: np.ndarray) -> dict[str, np.ndarray]:
-    """Embeddings (n, D) to places (n, 2), by the name of the method."""
+def project_embeddings(z: np.ndarray) -> dict[str, np.ndarray]:
+    """Return two-dimensional projections (n, 2) of embeddings (n, D), by the name of the method."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    spread = z.std(0)
-    z = (z - z.mean(0))[:, spread > 0] / spread[spread > 0]
-    principal = PCA(min(50, *z.shape), svd_solver="full").fit_transform(z)
-    tsne = TSNE(perplexity=min(30.0, (len(z) - 1) / 3), init=_start(principal[:, :2]), random_state=0, max_iter=500)
-    return {"Principal components": principal[:, :2], "t-SNE": tsne.fit_transform(principal)}
+    deviation = z.std(0)
+    z = (z - z.mean(0))[:, deviation > 0] / deviation[deviation > 0]
+    components = PCA(min(50, *z.shape), svd_solver="full").fit_transform(z)
+    init = _tsne_init(components[:, :2])
+    tsne = TSNE(perplexity=min(30.0, (len(z) - 1) / 3), init=init, random_state=0, max_iter=500)
+    return {"Principal components": components[:, :2], "t-SNE": tsne.fit_transform(components)}
 
 
-def _start(plane: np.ndarray) -> np.ndarray:
-    """Where t-SNE begins: at the principal plane, small (Kobak & Berens 2019)."""
-    return (plane / plane[:, 0].std() * 1e-4).astype(np.float32)
+def _tsne_init(components: np.ndarray) -> np.ndarray:
+    """Return the initial positions of t-SNE, which are small principal components (Kobak & Berens 2019)."""
+    return (components / components[:, 0].std() * 1e-4).astype(np.float32)
 
 
-def _drawn(part: DataFrame, z: np.ndarray, targets: dict[str, Any]) -> dict[str, Any]:
+def _draw_maps(clips: DataFrame, z: np.ndarray, targets: dict[str, Any]) -> dict[str, Any]:
+    """Return maps and legend for the rows of clips and their embeddings (n, D)."""
     label = next((name for name, spec in targets.items() if spec["kind"] == "label"), None)
     column = f"{label}.true" if label else "group"
-    values = part[column].astype(object).where(part[column].notna(), None)
-    known = targets[label]["classes"] if label else values.value_counts().index.tolist()
-    if len(known) > CLASSES:  # the others are too many to be told apart
-        known = [name for name in known if name in set(values.value_counts().index[:CLASSES])]
-    which = np.array([known.index(v) if v in known else -1 for v in values])
-    rest = f"other {'classes' if label else 'groups'}" if values.notna().all() else "others, or not known"
-    styles = [(str(name), f"group-{i % 8 + 1}", MARKERS[(i + i // 8) % 8]) for i, name in enumerate(known)]
-    styles += [(rest, "constant", "o")] if (which < 0).any() else []
-    wrong = (part[f"{label}.pred"] != part[column]).to_numpy() & values.notna().to_numpy() if label else which < -1
-    drawn = []
-    for title, place in points(z).items():
-        about = f"{title} of {len(z)} test embeddings, marked by {label or 'group'}."
-        panel = Panel(around(place[:, 0]), around(place[:, 1]), about, "", "", (420, 320), [], [], left=12)
+    values = clips[column].astype(object).where(clips[column].notna(), None)
+    names = targets[label]["classes"] if label else values.value_counts().index.tolist()
+    if len(names) > MAX_CLASSES:  # more classes cannot be distinguished
+        names = [name for name in names if name in set(values.value_counts().index[:MAX_CLASSES])]
+    indices = np.array([names.index(v) if v in names else -1 for v in values])
+    rest = f"other {'classes' if label else 'groups'}" if values.notna().all() else "other or unknown"
+    styles = [(str(name), f"group-{i % 8 + 1}", MARKERS[(i + i // 8) % 8]) for i, name in enumerate(names)]
+    styles += [(rest, "constant", "o")] if (indices < 0).any() else []
+    wrong = (clips[f"{label}.pred"] != clips[column]).to_numpy() & values.notna().to_numpy() if label else indices < -1
+    maps = []
+    for title, points in project_embeddings(z).items():
+        description = f"{title} of {len(z)} test embeddings, marked by {label or 'group'}."
+        x, y = padded_range(points[:, 0]), padded_range(points[:, 1])
+        panel = Panel(x, y, description, "", "", (420, 320), [], [], left=12)
         for i, (_, role, shape) in enumerate(styles):
-            here = which == (i if i < len(known) else -1)
-            panel.points(place[here, 0], place[here, 1], role, shape, 3.4)
-        panel.points(place[wrong, 0], place[wrong, 1], "ink", "o", 6.4, hollow=True)
-        drawn.append((title, panel.svg()))
-    legend = [(name, role, marker(shape, 4)) for name, role, shape in styles]
-    return {"drawn": drawn, "legend": legend, "by": label or "group", "rings": bool(wrong.any())}
+            mask = indices == (i if i < len(names) else -1)
+            panel.points(points[mask, 0], points[mask, 1], role, shape, 3.4)
+        panel.points(points[wrong, 0], points[wrong, 1], "ink", "o", 6.4, hollow=True)
+        maps.append((title, panel.svg()))
+    legend = [(name, role, marker_path(shape, 4)) for name, role, shape in styles]
+    return {"maps": maps, "legend": legend, "coloured_by": label or "group", "has_errors": bool(wrong.any())}

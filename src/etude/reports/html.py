@@ -1,8 +1,4 @@
-"""Templates of pages, data URIs, and Markdown as HTML.
-
-A card is written by whoever prepared the data. Text is escaped before any mark is read, so a tag in a card is shown as
-text; a link becomes its words and its address, because a report fetches nothing and sends nobody anywhere unasked.
-"""
+"""Templates of pages, data URIs, and conversion of Markdown to HTML."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-INLINE = (
+INLINE_PATTERNS = (
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
     (re.compile(r"(?<![*\w])\*([^*\s][^*]*)\*(?!\w)"), r"<em>\1</em>"),
@@ -27,9 +23,9 @@ INLINE = (
 )
 
 
-@lru_cache  # its compiling takes a quarter of a second
+@lru_cache  # compilation takes a quarter of a second
 def load_template(name: str) -> Template:
-    """Return a template of this package by its file name; values put into it are escaped."""
+    """Return a template of this package by its file name. It escapes the values that are inserted."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -37,37 +33,40 @@ def load_template(name: str) -> Template:
     )
     environment.filters |= {
         "number": formatting.format_number,
-        "ends": formatting.format_interval,
-        "duration": formatting.duration,
-        "capital": formatting.capital,
-        "sentence": formatting.sentence,
+        "interval": formatting.format_interval,
+        "duration": formatting.format_duration,
+        "capitalise_first": formatting.capitalise_first,
+        "sentence": formatting.format_sentence,
         "excludes_zero": formatting.excludes_zero,
     }
-    environment.globals |= {"plural": formatting.plural}
+    environment.globals |= {"format_count": formatting.format_count}
     return environment.get_template(name)
 
 
 def data_uri(content: bytes, mime: str) -> str:
-    """Return a file as a data URI, which a page holds itself."""
+    """Return the content of a file as a data URI, to embed it in a page."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def markdown_to_html(text: str) -> str:
-    """Render headings, paragraphs, lists, pipe tables, fenced code, bold, emphasis and inline code.
+    """Convert headings, paragraphs, lists, pipe tables, fenced code, bold, emphasis and inline code to HTML.
 
-    Headings come two levels lower than written, as the card stands inside a section of a page.
+    The text may come from another user. It is escaped before conversion, so that a tag is shown as text. A link is
+    replaced by its text and address, because a page must not load or open other addresses. Headings are two levels
+    lower than in the text, because the result is part of a section of a page.
     """
-    parts: list[str] = []
-    for i, piece in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
+    blocks: list[str] = []
+    for i, chunk in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
         if i % 2:
-            parts.append(f"<pre>{html.escape(piece.strip(chr(10)))}</pre>")
+            blocks.append(f"<pre>{html.escape(chunk.strip(chr(10)))}</pre>")
             continue
-        for kind, lines in groupby(piece.splitlines(), key=_kind):
-            parts.append(_block(kind, [html.escape(line.strip()) for line in lines]))
-    return "\n".join(part for part in parts if part)
+        for kind, lines in groupby(chunk.splitlines(), key=_block_kind):
+            blocks.append(_convert_block(kind, [html.escape(line.strip()) for line in lines]))
+    return "\n".join(block for block in blocks if block)
 
 
-def _kind(line: str) -> str:
+def _block_kind(line: str) -> str:
+    """Return the kind of the Markdown block of a line."""
     line = line.strip()
     if not line:
         return "blank"
@@ -77,38 +76,43 @@ def _kind(line: str) -> str:
     return "paragraph"
 
 
-def _block(kind: str, lines: list[str]) -> str:
+def _convert_block(kind: str, lines: list[str]) -> str:
+    """Return the HTML of the escaped lines of a block."""
     if kind == "blank":
         return ""
     if kind == "heading":
-        return "\n".join(_heading(line) for line in lines)
+        return "\n".join(_convert_heading(line) for line in lines)
     if kind == "list":
-        return "<ul>" + "".join(f"<li>{_inline(line[2:])}</li>" for line in lines) + "</ul>"
+        return "<ul>" + "".join(f"<li>{_convert_inline(line[2:])}</li>" for line in lines) + "</ul>"
     if kind == "steps":
-        return "<ol>" + "".join(f"<li>{_inline(line.split(' ', 1)[1])}</li>" for line in lines) + "</ol>"
+        return "<ol>" + "".join(f"<li>{_convert_inline(line.split(' ', 1)[1])}</li>" for line in lines) + "</ol>"
     if kind == "table":
-        return _table(lines)
-    return f"<p>{_inline(' '.join(lines))}</p>"
+        return _convert_table(lines)
+    return f"<p>{_convert_inline(' '.join(lines))}</p>"
 
 
-def _heading(line: str) -> str:
-    marks, words = line.split(" ", 1)
+def _convert_heading(line: str) -> str:
+    """Return the HTML of a heading, two levels lower than in the text."""
+    marks, title = line.split(" ", 1)
     level = min(6, len(marks) + 2)
-    return f"<h{level}>{_inline(words)}</h{level}>"
+    return f"<h{level}>{_convert_inline(title)}</h{level}>"
 
 
-def _table(lines: list[str]) -> str:
+def _convert_table(lines: list[str]) -> str:
+    """Return the HTML of a pipe table. The first line is a header if the second is a rule."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    ruled = len(rows) > 1 and all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
-    head = "".join(f'<th scope="col">{_inline(cell)}</th>' for cell in rows[0]) if ruled else ""
+    has_header = len(rows) > 1 and all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
+    header = "".join(f'<th scope="col">{_convert_inline(cell)}</th>' for cell in rows[0]) if has_header else ""
     body = "".join(
-        "<tr>" + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>" for row in rows[2 if ruled else 0 :]
+        "<tr>" + "".join(f"<td>{_convert_inline(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows[2 if has_header else 0 :]
     )
-    table = f"<table>{f'<thead><tr>{head}</tr></thead>' if ruled else ''}<tbody>{body}</tbody></table>"
+    table = f"<table>{f'<thead><tr>{header}</tr></thead>' if has_header else ''}<tbody>{body}</tbody></table>"
     return f'<div class="scroll" tabindex="0" role="region" aria-label="Table of the data card">{table}</div>'
 
 
-def _inline(escaped: str) -> str:
-    for pattern, replacement in INLINE:
+def _convert_inline(escaped: str) -> str:
+    """Return escaped text with code, bold, emphasis and links converted."""
+    for pattern, replacement in INLINE_PATTERNS:
         escaped = pattern.sub(replacement, escaped)
     return escaped

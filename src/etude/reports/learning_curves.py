@@ -1,124 +1,146 @@
 """Learning curves of a run.
 
-Panels share one legend: what is trained on is dashed with squares, what it is judged on is a line with circles, and the
-epoch whose weights made the predictions is dotted.
+All panels have the same legend. Training values are dashed with squares, validation values are a solid line with
+circles, and the epoch whose weights made the predictions is dotted.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, capital, format_number
-from etude.reports.charts import Panel, around
+from etude.evaluation.formatting import NAMES, capitalise_first, format_number
+from etude.reports.charts import Panel, padded_range
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 
 TRAIN, VAL = ("constant", "5 3", "s"), ("network", "", "o")
-MANY = 40  # points, above which the line says it all
-MOST_RATES = 6
+"""Colour role, dashes and marker of a line."""
+MAX_MARKERS = 40  # points of a line; a longer line has no markers
+MAX_RATES = 6
 
-Drawn = list[tuple[str, str]]
+Drawings = list[tuple[str, str]]
+"""Title and SVG of each panel."""
 
 
-def panels(log: DataFrame, best: int | None, monitor: str | None = None) -> dict[str, Any]:
-    """Draw curves.csv.
+def draw_learning_curves(log: DataFrame, best_epoch: int | None, monitor: str | None = None) -> dict[str, Any]:
+    """Draw the content of curves.csv.
 
     Args:
-        log: A row per logged step; most cells are empty. Columns epoch, step, train/loss, val/{target}/{metric}, lr ...
-        best: Epoch whose weights made the predictions, marked in each panel.
-        monitor: Column by which it was chosen.
+        log: One row per logged step, in which most cells are empty. Columns are epoch, step, train/loss,
+            val/{target}/{metric}, lr, and so on.
+        best_epoch: Epoch whose weights made the predictions. It is marked in each panel.
+        monitor: Column by which this epoch was selected.
 
     Returns:
-        `panels`, (title, svg) of each; `legend`, which of train, val and best are seen; `words`, sentences
-        about what was logged and needs no drawing. All empty when nothing was logged.
+        `panels`, title and SVG of each panel; `legend`, which of train, val and best occur; `notes`, sentences about
+        values that are not drawn. All are empty if nothing was logged.
     """
     epochs = log.groupby("epoch").mean(numeric_only=True) if "epoch" in log else log.iloc[:0]
     series = {str(c): epochs[c].dropna() for c in epochs.columns if str(c) != "step" and epochs[c].notna().any()}
-    losses, scores = _losses(series, best), _scores(series, best, monitor)
-    weights, words = _weights(series, best)
-    rates, more = _rates(log, series, best)
-    found = [*losses, *scores, *weights, *rates]
-    sides = [side for side in ("train", "val") if any(name.startswith(f"{side}/") for name in series)]
-    marked = best is not None and any(best in values.index for values in series.values())
-    return {"panels": found, "legend": sides + ["best"] * marked if found else [], "words": [*words, *more]}
+    losses, scores = _draw_losses(series, best_epoch), _draw_scores(series, best_epoch, monitor)
+    weights, weight_notes = _draw_loss_weights(series, best_epoch)
+    rates, rate_notes = _draw_learning_rates(log, series, best_epoch)
+    drawings = [*losses, *scores, *weights, *rates]
+    splits = [split for split in ("train", "val") if any(name.startswith(f"{split}/") for name in series)]
+    marked = best_epoch is not None and any(best_epoch in values.index for values in series.values())
+    legend = splits + ["best"] * marked if drawings else []
+    return {"panels": drawings, "legend": legend, "notes": [*weight_notes, *rate_notes]}
 
 
-def _losses(series: dict[str, Series[float]], best: int | None) -> Drawn:
+def _draw_losses(series: dict[str, Series[float]], best_epoch: int | None) -> Drawings:
+    """Draw the total loss and the loss of each target, on training and validation data."""
     names = [n for n in dict.fromkeys(n.split("/", 1)[1] for n in series if "/" in n) if n.split("/")[-1] == "loss"]
-    if len(names) == 2:  # a single target: its loss is the whole
+    if len(names) == 2:  # of a single target, the loss is equal to the total loss
         names = [name for name in names if name == "loss"]
-    drawn = []
+    drawings = []
     for name in sorted(names, key=lambda name: name != "loss"):
-        lines = [(series[f"{side}/{name}"], look) for side, look in (("train", TRAIN), ("val", VAL))
-                 if f"{side}/{name}" in series]  # fmt: skip
+        lines = [(series[f"{split}/{name}"], style) for split, style in (("train", TRAIN), ("val", VAL))
+                 if f"{split}/{name}" in series]  # fmt: skip
         title = "loss" if name == "loss" else f"loss of {name.removesuffix('/loss')}"
-        drawn.append((title, _panel(lines, best, f"{title} (no unit)")))
-    return drawn
+        drawings.append((title, _draw_panel(lines, best_epoch, f"{title} (no unit)")))
+    return drawings
 
 
-def _scores(series: dict[str, Series[float]], best: int | None, monitor: str | None) -> Drawn:
+def _draw_scores(series: dict[str, Series[float]], best_epoch: int | None, monitor: str | None) -> Drawings:
+    """Draw the scores of each target on validation data."""
     names = [n for n in series if n.startswith("val/") and n.split("/")[-1] != "loss"]
     if monitor in series and monitor not in names and not str(monitor).endswith("loss"):
         names.append(str(monitor))
-    if len([name for name in names if name != "val/score"]) == 1:  # their mean is itself
+    if len([name for name in names if name != "val/score"]) == 1:  # a single score is equal to the mean score
         names = [name for name in names if name != "val/score" or len(names) == 1]
-    drawn = []
+    drawings = []
     for name in sorted(names, key=lambda name: name != "val/score"):
         *target, metric = name.split("/")[1:]
-        words = "mean of the leading scores" if name == "val/score" else NAMES.get(metric, metric)
-        title = f"{words} of {'/'.join(target)}" if target else words
-        drawn.append((f"{title}, validation", _panel([(series[name], VAL)], best, f"{title} on validation")))
-    return drawn
+        metric_name = "mean of the primary scores" if name == "val/score" else NAMES.get(metric, metric)
+        title = f"{metric_name} of {'/'.join(target)}" if target else metric_name
+        panel = _draw_panel([(series[name], VAL)], best_epoch, f"{title} on validation")
+        drawings.append((f"{title}, validation", panel))
+    return drawings
 
 
-def _weights(series: dict[str, Series[float]], best: int | None) -> tuple[Drawn, list[str]]:
+def _draw_loss_weights(series: dict[str, Series[float]], best_epoch: int | None) -> tuple[Drawings, list[str]]:
+    """Draw the loss weight of each target, or describe constant weights in a sentence."""
     weights = {n.split("/")[1]: v for n, v in series.items() if n.startswith("train/") and n.endswith("/weight")}
     if weights and all(values.nunique() == 1 for values in weights.values()):
-        said = ", ".join(f"{name} {format_number(float(values.iloc[0]))}" for name, values in weights.items())
-        return [], [f"The weights of the targets’ losses were the same throughout: {said}."]
-    ends = around([value for values in weights.values() for value in values])  # on one scale, because they share a sum
+        constants = ", ".join(f"{name} {format_number(float(values.iloc[0]))}" for name, values in weights.items())
+        return [], [f"The loss weights of the targets were constant: {constants}."]
+    # one scale for all panels, because the weights have a constant sum
+    ends = padded_range([value for values in weights.values() for value in values])
     return [
-        (f"weight of {name}’s loss", _panel([(v, TRAIN)], best, f"weight of {name}’s loss (no unit)", ends))
+        (f"loss weight of {name}", _draw_panel([(v, TRAIN)], best_epoch, f"loss weight of {name} (no unit)", ends))
         for name, v in weights.items()
     ], []
 
 
-def _rates(log: DataFrame, series: dict[str, Series[float]], best: int | None) -> tuple[Drawn, list[str]]:
+def _draw_learning_rates(
+    log: DataFrame, series: dict[str, Series[float]], best_epoch: int | None
+) -> tuple[Drawings, list[str]]:
+    """Draw the learning rate of each parameter group, and count the groups that are not drawn in a sentence."""
     names = [str(c) for c in log.columns if str(c) == "lr" or str(c).startswith(("lr/", "lr-"))]
-    drawn = []
-    for name in names[:MOST_RATES]:
+    drawings = []
+    for name in names[:MAX_RATES]:
         title = "learning rate" if name == "lr" else f"learning rate of group {name[3:]}"
         if name in series:
-            drawn.append((title, _panel([(series[name], TRAIN)], best, title)))
-        elif "step" in log and log[name].notna().any():  # logged apart from the epochs
+            drawings.append((title, _draw_panel([(series[name], TRAIN)], best_epoch, title)))
+        elif "step" in log and log[name].notna().any():  # logged by step and not by epoch
             values = log.set_index("step")[name].dropna()
-            drawn.append((title, _panel([(values, TRAIN)], None, title, xlabel="step")))
-    left = len(names) - MOST_RATES
-    return drawn, [f"{left} more groups of weights have rates of their own; curves.csv has them."] if left > 0 else []
+            drawings.append((title, _draw_panel([(values, TRAIN)], None, title, xlabel="step")))
+    omitted = len(names) - MAX_RATES
+    if omitted <= 0:
+        return drawings, []
+    return drawings, [f"The learning rates of {omitted} more parameter groups are in curves.csv."]
 
 
-def _panel(
+def _draw_panel(
     lines: list[tuple[Series[float], tuple[str, str, str]]],
-    best: int | None,
-    what: str,
+    best_epoch: int | None,
+    title: str,
     ends: tuple[float, float] | None = None,
     xlabel: str = "epoch",
 ) -> str:
-    """One panel, its lines in order, the later in front."""
+    """Return lines over epochs or steps as SVG. Later lines are drawn over earlier ones.
+
+    Args:
+        lines: Values and style of each line.
+        best_epoch: Epoch that is marked, or None.
+        title: Name of the values, with their unit.
+        ends: Range of y. None selects the range of the values.
+        xlabel: Label of x.
+    """
     steps = [float(step) for values, _ in lines for step in values.index]
-    y = ends or around([float(value) for values, _ in lines for value in values])
+    y = ends or padded_range([float(value) for values, _ in lines for value in values])
     last = lines[-1][0]
     first_value, last_value = format_number(float(last.iloc[0]), 3), format_number(float(last.iloc[-1]), 3)
-    about = f"{capital(what)} by {xlabel}, from {first_value} to {last_value}"
-    about += f"; the weights are of epoch {best}." if best is not None else "."
-    panel = Panel(around(steps, 0.03), y, about, xlabel, "", (300, 178), whole=True)
-    if best is not None and min(steps) <= best <= max(steps):
-        panel.line([best, best], y, "muted", "1.5 3", 1.2)
+    description = f"{capitalise_first(title)} by {xlabel}, from {first_value} to {last_value}"
+    description += f"; the weights are those of epoch {best_epoch}." if best_epoch is not None else "."
+    panel = Panel(padded_range(steps, 0.03), y, description, xlabel, "", (300, 178), integer=True)
+    if best_epoch is not None and min(steps) <= best_epoch <= max(steps):
+        panel.line([best_epoch, best_epoch], y, "muted", "1.5 3", 1.2)
     for values, (role, dash, shape) in lines:
         xs, ys = [float(step) for step in values.index], [float(value) for value in values]
         panel.line(xs, ys, role, dash)
-        if len(xs) <= MANY:
+        if len(xs) <= MAX_MARKERS:
             panel.points(xs, ys, role, shape, 2.4)
     return panel.svg()

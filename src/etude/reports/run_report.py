@@ -1,8 +1,8 @@
-"""Report page of one run.
+"""HTML report of a run.
 
-The page is a file of its own: styles, figures and numbers are inside it, and it asks nothing of any network. Test is
-what it headlines; validation is folded away, and called optimistic where it chose the weights. Every string of the run
-is escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
+The page is a single file with styles, figures and numbers, and loads nothing from a network. Its headline is the test
+split. Validation scores are collapsed, and labelled as optimistic if they selected the weights. The template escapes
+every string of the run. Only the figures and the data card, which escape their own text, are marked as safe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from etude.evaluation import formatting
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
-from etude.evaluation.verdict import caution, population, verdict
+from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
 from etude.files.atomic import write_text
 from etude.reports import embedding_thumbnail, figures, html, learning_curves, worst_errors
 from etude.reports.html import load_template
@@ -24,136 +24,155 @@ from etude.runs.folder import RunFolder
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-CALIBRATION = {"nll": "Negative log-likelihood (nats)", "brier": "Brier score (0 to 2)",
-               "ece": "Expected calibration error (10 equal bins)"}  # fmt: skip
-AGREEMENT = {"bias": "Mean residual", "sd": "Standard deviation of residuals",
-             "lower": "Lower limit of agreement", "upper": "Upper limit of agreement"}  # fmt: skip
+CALIBRATION_TITLES = {"nll": "Negative log-likelihood (nats)", "brier": "Brier score (0 to 2)",
+                      "ece": "Expected calibration error (10 equal-width bins)"}  # fmt: skip
+AGREEMENT_TITLES = {"bias": "Mean residual", "sd": "Standard deviation of residuals",
+                    "lower": "Lower limit of agreement", "upper": "Upper limit of agreement"}  # fmt: skip
 
 
-def section(name: str, target: dict[str, Any], table: DataFrame, disjoint: bool) -> dict[str, Any]:
-    """All that the page shows of one target."""
+def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint: bool) -> dict[str, Any]:
+    """Return the content of the section of a target.
+
+    Args:
+        name: Name of the target.
+        target: Its entry in metrics.json.
+        table: Content of predictions.parquet.
+        disjoint: Whether no group is in more than one split.
+    """
     test = target["splits"]["test"]
-    label = target["kind"] == "label"
-    words, evidence = verdict(target, disjoint=disjoint)
+    is_label = target["kind"] == "label"
+    summary, evidence = summarise_scores(target, disjoint=disjoint)
     return {
         "name": name,
         "kind": target["kind"],
         "note": target["note"],
-        "words": words,
+        "summary": summary,
         "evidence": evidence,
-        "caution": caution(test),
-        "lead": formatting.NAMES[target["primary"]],
+        "limitations": describe_limitations(test),
+        "primary_metric": formatting.NAMES[target["primary"]],
         "score": test["scores"].get(target["primary"]),
-        "parts": {split: _part(target, split, disjoint) for split in ("test", "val")},
+        "splits": {split: _split_scores(target, split, disjoint) for split in ("test", "val")},
         "per_class": test.get("per_class", []),
-        "confusion": _confusion(test.get("confusion", []), target.get("classes", [])),
-        "scatter": "" if label else figures.scatter(table, name, target),
-        "worst": find_worst_errors(table, name, target["kind"]),
-        "calibration": _calibration(name, test) if label else None,
-        "residuals": None if label else _residuals(table, name, test),
+        "confusion": _confusion_matrix(test.get("confusion", []), target.get("classes", [])),
+        "scatter": "" if is_label else figures.scatter_plot(table, name, target),
+        "worst_errors": find_worst_errors(table, name, target["kind"]),
+        "calibration": _calibration(name, test) if is_label else None,
+        "residuals": None if is_label else _residuals(table, name, test),
     }
 
 
 def _calibration(name: str, test: dict[str, Any]) -> dict[str, Any]:
-    """Three numbers, the diagram, and how much of the error chance explains; `why` stands in for what is not there."""
-    found = test.get("calibration") or {}
-    if not found:
-        why = "" if "calibration" in test else " This run was measured before they were judged: rebuild the report."
-        return {"why": "There are no probabilities to judge." if not why else why.strip()}
-    rows = [(title, found[key]) for key, title in CALIBRATION.items()]
-    words = figures.reliability_words(found, test["n"])
-    bins = [row for row in found["bins"] if row["n"]]
-    return {"rows": rows, "svg": figures.reliability_diagram(name, found), "words": words, "bins": bins, "why": ""}
+    """Return measures, reliability diagram and bins of the calibration of a label, or the `reason` why there are none.
 
-
-def _residuals(table: DataFrame, name: str, test: dict[str, Any]) -> dict[str, Any]:
-    """Bias and limits of agreement, with both pictures."""
-    found = test.get("agreement") or {}
-    spread, caption = figures.by_group(table, name)
-    return {"rows": [(title, found[key]) for key, title in AGREEMENT.items() if key in found],
-            "truth": figures.against_truth(table, name, found), "spread": spread, "caption": caption}  # fmt: skip
-
-
-def _part(target: dict[str, Any], split: str, disjoint: bool) -> dict[str, Any]:
-    """One table of metrics: a row per metric, network and baselines side by side."""
-    part = target["splits"][split]
-    rows = []
-    for metric in formatting.METRIC_ORDER[target["kind"]] if part["scores"] else ():
-        title = formatting.NAMES[metric] + (" (= micro precision, recall, F1)" if metric == "accuracy" else "")
-        error = metric in LOWER_IS_BETTER
-        others = [(b["scores"][metric], b["difference"][metric]) for b in part["baselines"].values()]
-        row = {"title": title, "score": part["scores"][metric], "others": others}
-        rows.append(row | {"digits": 3 if error else 2, "sign": -1 if error else 1})
-    names = [baseline["name"] for baseline in part["baselines"].values()]
+    Args:
+        name: Name of the target.
+        test: Its test split in metrics.json.
+    """
+    calibration = test.get("calibration") or {}
+    if not calibration:
+        if "calibration" in test:
+            return {"reason": "The predictions have no probabilities."}
+        return {"reason": "The metrics of this run are of an older version without calibration: rebuild the report."}
     return {
-        **part,
-        "rows": rows,
-        "baselines": names,
-        "population": population(part, disjoint),
+        "rows": [(title, calibration[key]) for key, title in CALIBRATION_TITLES.items()],
+        "svg": figures.reliability_diagram(name, calibration),
+        "summary": figures.describe_calibration(calibration, test["n"]),
+        "bins": [row for row in calibration["bins"] if row["n"]],
+        "reason": "",
     }
 
 
-MOST_CLASSES, MOST_PAIRS = 60, 50  # a matrix of 500 classes has 250,000 cells, which no browser shows in time
+def _residuals(table: DataFrame, name: str, test: dict[str, Any]) -> dict[str, Any]:
+    """Return bias, limits of agreement and both residual plots of a scalar."""
+    agreement = test.get("agreement") or {}
+    by_group, caption = figures.group_residual_plot(table, name)
+    return {
+        "rows": [(title, agreement[key]) for key, title in AGREEMENT_TITLES.items() if key in agreement],
+        "by_truth": figures.residual_plot(table, name, agreement),
+        "by_group": by_group,
+        "caption": caption,
+    }
 
 
-def _confusion(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | None:
-    """Rows of (count, share of its row), and in words where most clips go astray.
+def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[str, Any]:
+    """Return the table of metrics of a split, with one row per metric and columns for network and baselines."""
+    results = target["splits"][split]
+    rows = []
+    for metric in formatting.METRIC_ORDER[target["kind"]] if results["scores"] else ():
+        title = formatting.NAMES[metric] + (" (= micro precision, recall, F1)" if metric == "accuracy" else "")
+        is_error = metric in LOWER_IS_BETTER
+        baselines = [(b["scores"][metric], b["difference"][metric]) for b in results["baselines"].values()]
+        row = {"title": title, "score": results["scores"][metric], "baselines": baselines}
+        rows.append(row | {"digits": 3 if is_error else 2, "sign": -1 if is_error else 1})
+    names = [baseline["name"] for baseline in results["baselines"].values()]
+    return results | {"rows": rows, "baselines": names, "clips": describe_clips(results, disjoint)}
 
-    Of many classes there are no rows but `pairs`, the most frequent confusions, and `kinds`, how many there are.
+
+MAX_CLASSES, MAX_PAIRS = 60, 50  # browsers are too slow for a matrix of 500 classes, which has 250,000 cells
+
+
+def _confusion_matrix(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | None:
+    """Return the rows of a confusion matrix as pairs of count and share of the true class, and a summary.
+
+    For more than 60 classes, `rows` is empty, `pairs` has the most frequent confusions, and `n_pairs` is the number of
+    pairs of classes that are confused.
     """
     if not counts:
         return None
     pairs = [(counts[i][j], i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
-    most = max(pairs, default=(0, 0, 0), key=lambda pair: pair[0])
-    hits = sum(counts[i][i] for i in range(len(classes)))
-    words = f"{hits} of {sum(map(sum, counts))} clips are on the diagonal."
-    if most[0]:
-        count, i, j = most
-        words += f" Most often {classes[i]} is taken for {classes[j]}: {count} of {sum(counts[i])}."
-    if len(classes) > MOST_CLASSES:
-        wrong = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[0])
-        shown = [(classes[i], classes[j], count, count / sum(counts[i])) for count, i, j in wrong[:MOST_PAIRS]]
-        return {"classes": classes, "rows": [], "words": words, "pairs": shown, "kinds": len(wrong)}
+    largest, i, j = max(pairs, default=(0, 0, 0), key=lambda pair: pair[0])
+    n_correct = sum(counts[k][k] for k in range(len(classes)))
+    summary = f"{n_correct} of {sum(map(sum, counts))} clips are on the diagonal."
+    if largest:
+        summary += (
+            f" The most frequent confusion is {classes[i]} predicted as {classes[j]}: {largest} of {sum(counts[i])}."
+        )
+    if len(classes) > MAX_CLASSES:
+        confused = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[0])
+        shown = [(classes[i], classes[j], count, count / sum(counts[i])) for count, i, j in confused[:MAX_PAIRS]]
+        return {"classes": classes, "rows": [], "summary": summary, "pairs": shown, "n_pairs": len(confused)}
     rows = [[(count, count / max(1, sum(row))) for count in row] for row in counts]
-    return {"classes": classes, "rows": rows, "words": words, "pairs": [], "kinds": 0}
+    return {"classes": classes, "rows": rows, "summary": summary, "pairs": [], "n_pairs": 0}
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write report.html of a run folder from its table, record, metrics, curves and config. Returns its path.
+    """Write report.html of a run folder and return its path.
+
+    The page is computed from the predictions, record, metrics, curves and config in the folder.
 
     Raises:
-        UserError: A file is damaged, or the folder has no metrics.json yet, which `write_metrics` makes.
+        UserError: A file is damaged, or metrics.json is missing. It is written by `write_metrics`.
     """
     record, metrics = run.record, run.metrics
     table = run.predictions
     disjoint = bool(record.get("data", {}).get("disjoint", False))
-    sections = [section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
+    sections = [target_section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
     model, data = record.get("model", {}), record.get("data", {})
-    kept = run.read_worst_errors()
-    parts: dict[str, Any] = {
+    saved_errors = run.read_worst_errors()
+    values: dict[str, Any] = {
         "record": record,
         "metrics": metrics,
         "model": model,
         "sections": sections,
-        "forest": figures.forest(metrics["targets"]),
-        "curves": learning_curves.panels(
+        "forest_plot": figures.forest_plot(metrics["targets"]),
+        "curves": learning_curves.draw_learning_curves(
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"
         ),
-        "latent": embedding_thumbnail.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
+        "embeddings": embedding_thumbnail.embedding_maps(table, metrics["targets"], pooled=bool(data.get("pooled"))),
         "card": html.markdown_to_html(data.get("card", "")),
         "config": run.read_config_text(),
-        "whole": _whole(record),
-        "kept": kept,
-        "stops": worst_errors.stops(),
-        "few": FEW_GROUPS,
+        "record_text": _record_text(record),
+        "saved_errors": saved_errors,
+        "colour_stops": worst_errors.colour_stops(),
+        "few_groups": FEW_GROUPS,
     }
     page = load_template("report.html.j2")
-    room = worst_errors.PAGE - len(page.render(parts | {"left": {}}).encode())
-    left = worst_errors.cards(run, kept, sections, room)
-    return write_text(run.report_path, page.render(parts | {"left": left}))
+    max_bytes = worst_errors.MAX_PAGE_SIZE - len(page.render(values | {"omitted": {}}).encode())
+    omitted = worst_errors.add_error_cards(run, saved_errors, sections, max_bytes)
+    return write_text(run.report_path, page.render(values | {"omitted": omitted}))
 
 
-def _whole(record: dict[str, Any]) -> str:
-    """record.json without the card, which the page shows by itself."""
+def _record_text(record: dict[str, Any]) -> str:
+    """Return record.json as text without the data card, which has its own section."""
     data = {key: value for key, value in record.get("data", {}).items() if key != "card"}
     return json.dumps(record | {"data": data}, indent=1, ensure_ascii=False)

@@ -1,7 +1,8 @@
-"""SVG and PNG drawings in the colours of the page.
+"""Conversion of matplotlib figures to SVG and PNG in the colours of the page.
 
-A figure is drawn with stand-in colours, and each of these becomes a CSS variable of the page (`var(--ink)`), so one
-drawing serves both colour schemes and print. Text stays text: it can be searched, and takes the font around it.
+A figure is drawn with stand-in colours. In the SVG, each is replaced by a CSS variable of the page (`var(--ink)`), so
+that one drawing is used in both colour schemes and in print. Text remains text, so that it can be searched and has the
+font of the page.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.files.atomic import replacing
-from etude.reports.fonts import browser_fonts, families, number_names
+from etude.reports.fonts import browser_fonts, font_families, number_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-SHADES = 64  # more is not seen, and makes a page larger
+SHADES = 64  # more shades are not distinguishable and make a page larger
 DPI = 160
 
 ROLES = ("paper", "ink", "muted", "rule", "network", "linear", "constant", *(f"group-{i}" for i in range(1, 9)))
 STAND_IN = {role: f"#0a0b{i + 1:02x}" for i, role in enumerate(ROLES)}
-"""Colour that stands for a CSS variable until the SVG is written."""
+"""Colours that are replaced by CSS variables in the SVG, by role."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -50,37 +51,45 @@ Draw = Callable[["Figure", Colours], None]
 
 
 class Drawing(str):
-    """SVG of a figure, as text for a page, which can also be drawn as PNG."""
+    """SVG code of a figure, which can also be drawn as PNG."""
 
     draw: Callable[[Figure], None]
     size: tuple[float, float]
 
     def png(self, dpi: int = 150) -> bytes:
-        """Return the figure as PNG, in the page's light colours on its paper."""
+        """Return the figure as PNG, in the light colours of the page."""
         from matplotlib import rc_context
         from matplotlib.colors import is_color_like, to_hex
         from matplotlib.figure import Figure
         from matplotlib.text import Text
 
-        light, buffer = colours(), io.BytesIO()
-        real = {STAND_IN[role]: light[role] for role in ROLES}
-        style = {key: real.get(value, value) for key, value in STYLE.items()} | {"axes.facecolor": light["paper"]}
-        with rc_context(style | {"font.family": families()}):
+        light, buffer = page_colours(), io.BytesIO()
+        final_colours = {STAND_IN[role]: light[role] for role in ROLES}
+        style = {key: final_colours.get(value, value) for key, value in STYLE.items()}
+        style |= {"axes.facecolor": light["paper"]}
+        with rc_context(style | {"font.family": font_families()}):
             figure = Figure(figsize=self.size, layout="constrained", facecolor=light["paper"])
             self.draw(figure)
             number_names(figure)
-            framed = [text.get_bbox_patch() for text in figure.findobj(Text)]  # which it does not find
-            for artist in [*figure.findobj(), *framed]:
-                for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
-                    value: Any = getattr(artist, f"get_{part}", lambda: None)()
-                    if is_color_like(value) and (colour := real.get(to_hex(value))):
-                        artist.set(**{part: colour})  # type: ignore[union-attr]
+            text_boxes = [text.get_bbox_patch() for text in figure.findobj(Text)]  # findobj() does not return them
+            for artist in [*figure.findobj(), *text_boxes]:
+                for name in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+                    value: Any = getattr(artist, f"get_{name}", lambda: None)()
+                    if is_color_like(value) and (colour := final_colours.get(to_hex(value))):
+                        artist.set(**{name: colour})  # type: ignore[union-attr]
             figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
         return buffer.getvalue()
 
 
-def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], about: str) -> Drawing:
-    """Draw on a fresh figure of a size in inches; the SVG scales to the width that the page gives it."""
+def draw_svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], description: str) -> Drawing:
+    """Draw a figure as SVG.
+
+    Args:
+        draw: Function that draws on an empty figure in stand-in colours.
+        name: Name of the drawing, the prefix of its ids.
+        size: Width and height in inches. The page scales the SVG to the available width.
+        description: Text alternative for readers who cannot see the figure.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -89,43 +98,40 @@ def svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float], ab
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
-    drawing = Drawing(inline(buffer.getvalue(), re.sub(r"\W+", "-", name), about))
+    drawing = Drawing(embed_svg(buffer.getvalue(), re.sub(r"\W+", "-", name), description))
     drawing.draw, drawing.size = draw, size
     return drawing
 
 
-def picture(draw: Draw, path: Path, size: tuple[float, float], about: str, title: str = "") -> str:
-    """Draw a figure as PNG and as SVG.
+def save_figure(draw: Draw, path: Path, size: tuple[float, float], description: str, title: str = "") -> str:
+    """Write a figure as PNG and return it as SVG.
 
     Args:
-        draw: Draws on an empty figure in colours by role.
-        path: Path of the PNG; its stem names the drawing.
-        size: In inches.
-        about: Description for readers who do not see it.
-        title: Title above the PNG, which has no page around it.
-
-    Returns:
-        The drawing as SVG, to stand in a page.
+        draw: Function that draws on an empty figure, with colours by role.
+        path: Path of the PNG. Its stem is the name of the SVG.
+        size: Width and height in inches.
+        description: Text alternative for readers who cannot see the figure.
+        title: Title above the figure in the PNG. The SVG has none.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    light = colours()
+    light = page_colours()
     style = {key: light[name] if (name := _role(value)) else value for key, value in STYLE.items()}
-    with rc_context(style | {"axes.facecolor": light["paper"], "font.family": families()}):
+    with rc_context(style | {"axes.facecolor": light["paper"], "font.family": font_families()}):
         figure = Figure(figsize=size, layout="constrained", facecolor=light["paper"])
         draw(figure, light)
         if title:
-            figure.suptitle(plain(title, 60), fontsize=11, x=0.02, ha="left")
+            figure.suptitle(escape_label(title, 60), fontsize=11, x=0.02, ha="left")
         names = "".join(f" {number}: {name}." for number, name in number_names(figure).items())
-        about_names = {"Description": about + names}
+        metadata = {"Description": description + names}
         with replacing(path) as draft:
-            figure.savefig(draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata=about_names)
-    return svg(lambda figure: draw(figure, STAND_IN), path.stem, size, about)
+            figure.savefig(draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
+    return draw_svg(lambda figure: draw(figure, STAND_IN), path.stem, size, description)
 
 
 def shaded_png(values: np.ndarray, limits: tuple[float, float]) -> bytes:
-    """Return values (height, width), the upper row first, as a PNG from dark to light between two limits."""
+    """Return values (height, width), from the top row, as PNG with colours from dark to light between two limits."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -139,37 +145,42 @@ def shaded_png(values: np.ndarray, limits: tuple[float, float]) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def colours() -> dict[str, str]:
-    """Return the colours of the page by role, in the light scheme, as its style sheet defines them."""
+def page_colours() -> dict[str, str]:
+    """Return the colours of the light scheme by role, read from the style sheet of the pages."""
     sheet = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", sheet.partition("@media")[0]))
 
 
-def plain(text: str, most: int = 22) -> str:
-    """Return a name as matplotlib shows it letter by letter: $ is no mathematics, a line break no second line."""
+def escape_label(text: str, n_max: int = 22) -> str:
+    """Return a text of at most `n_max` characters for matplotlib, on one line and with $ escaped."""
     text = " ".join(text.split())
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+    return (text if len(text) <= n_max else text[: n_max - 1] + "…").replace("$", r"\$")
 
 
-def grid(axes: Axes, colours: Colours, axis: str = "both") -> None:
-    """Draw thin lines behind the data, without ticks."""
+def draw_grid(axes: Axes, colours: Colours, axis: str = "both") -> None:
+    """Draw thin grid lines behind the data and hide the ticks."""
     axes.grid(axis=axis, color=colours["rule"], linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
 
 
-def inline(drawing: str, name: str, about: str) -> str:
-    """Return the part of an SVG file for a page: no prolog, no metadata, ids of its own, variables for colours."""
+def embed_svg(drawing: str, name: str, description: str) -> str:
+    """Return the content of an SVG file for a page.
+
+    Prolog, metadata and style sheet are removed, ids begin with the name, and stand-in colours become CSS variables.
+    """
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(
         r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawing
-    )  # equal images, such as colour bars, have equal ids
-    drawing = re.sub(r"<(metadata|style).*?</\1>", "", drawing, flags=re.DOTALL)  # a <style> would rule the whole page
+    )  # equal images, such as colour bars, have the same id
+    # a <style> would apply to the entire page
+    drawing = re.sub(r"<(metadata|style).*?</\1>", "", drawing, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]+)"', drawing)
     assert box is not None, "matplotlib writes a viewBox"
     width = float(box[1].split()[2])
     opening = (
-        f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(about)}" style="max-width: {width * 1.2:.0f}px">'
+        f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(description)}" '
+        f'style="max-width: {width * 1.2:.0f}px">'
     )
     drawing = re.sub(r"<svg.*?>", lambda _: opening, drawing, count=1, flags=re.DOTALL)
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
@@ -187,4 +198,5 @@ def inline(drawing: str, name: str, about: str) -> str:
 
 
 def _role(value: object) -> str | None:
+    """Return the role of a stand-in colour, or None for other values."""
     return next((role for role, colour in STAND_IN.items() if colour == value), None)

@@ -1,12 +1,12 @@
-"""Worst errors of a run: saving their pictures and sounds, and showing them.
+"""Worst errors of a run with their spectrograms and audio.
 
-The page is one file, so they go into it as data, and for as many clips as there is room: pictures first, then sounds,
-the worst errors first.
+The data of a run are available when it ends, but often not when its report is rebuilt. For the worst test errors of
+each target, errors/ therefore contains an image of the frames as PNG, an excerpt of the audio file if it can be
+decoded, and index.json with ids, credits and axes. Clips that cannot be read are logged and omitted: they must not
+cause a completed run to fail.
 
-The data are at hand when a run ends, and often no more when its report is read. So errors/ holds, for the worst test
-errors of each target, a picture of the frames as PNG, a few seconds of the sound where its file can be read, and
-index.json, which says what is what and whose it is. A clip that cannot be read is left out, and the log says so: a
-finished run never fails here.
+A report is a single file. Images and audio are embedded in it up to a total size: images before audio, and worse errors
+first.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.excerpt import write_excerpt
-from etude.errors import one_line_message
-from etude.evaluation.formatting import duration
+from etude.evaluation.formatting import format_duration
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
 from etude.files.ownership import draft_folder
 from etude.reports.charts import Panel, round_ticks
-from etude.reports.clip_frames import ClipFile, files
-from etude.reports.spectrogram import bands, shrink
+from etude.reports.clip_frames import ClipFile, clip_files
+from etude.reports.spectrogram import average_frames, frequency_ticks
 from etude.reports.svg import shaded_png
 from etude.runs.folder import RunFolder
 from etude.system.machine import usable_cores
@@ -42,183 +41,192 @@ if TYPE_CHECKING:
     from etude.data.datamodule import MusicData
 
 
-PAGE = 4_800_000  # bytes of a whole page
-MIME = {".png": "image/png", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
+MAX_PAGE_SIZE = 4_800_000  # bytes
+MIME_TYPES = {".png": "image/png", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 LICENCE = re.compile(r"CC[- ](BY(?:-(?:NC|ND|SA))*)[- ](\d\.\d)", re.IGNORECASE)
 
 
-def cards(run: RunFolder, kept: dict[str, Any], sections: list[dict[str, Any]], room: int) -> dict[str, int]:
-    """Put pictures and sounds beside the errors that a page lists, in place, while there is room.
+def add_error_cards(
+    run: RunFolder, saved: dict[str, Any], sections: list[dict[str, Any]], max_bytes: int
+) -> dict[str, int]:
+    """Add a card with image and audio for each listed error of a page, in place.
 
     Args:
-        run: The run's folder.
-        kept: What `RunFolder.read_worst_errors` returned.
-        sections: Of the page; each gets `cards`, one for each listed error that was kept.
-        room: Bytes that may be added.
+        run: Folder of the run.
+        saved: Result of `RunFolder.read_worst_errors`.
+        sections: Sections of the page. Each gets `cards`, one for each listed error that was saved.
+        max_bytes: Maximum size of all images and audio.
 
     Returns:
-        How many `pictures` and `sounds` found no room.
+        Number of `images` and `excerpts` that are omitted because of their size.
     """
     ranked: list[tuple[int, dict[str, Any]]] = []
-    first: dict[str, str] = {}
+    first_anchors: dict[str, str] = {}
     for number, section in enumerate(sections, 1):
         section["cards"] = []
-        for rank, row in enumerate(section["worst"]["rows"], 1):
-            clip = kept["clips"].get(str(row[0]))
+        for rank, row in enumerate(section["worst_errors"]["rows"], 1):
+            clip = saved["clips"].get(str(row[0]))
             if clip is None:
                 continue
             anchor = f"error-{number}-{rank}"
-            card = {"rank": rank, "row": row, "anchor": anchor, "shown": first.setdefault(str(row[0]), anchor)}
+            first_anchor = first_anchors.setdefault(str(row[0]), anchor)
+            card = {"rank": rank, "row": row, "anchor": anchor, "first_anchor": first_anchor}
             section["cards"].append(card)
-            if card["shown"] == anchor:
-                card |= {"clip": clip, "credit": credit(clip), "svg": "", "sound": "", "heard": ""}
+            if first_anchor == anchor:
+                card |= {"clip": clip, "credit": clip_credit(clip), "svg": "", "audio": "", "excerpt_note": ""}
                 ranked.append((rank, card))
     ranked.sort(key=lambda pair: pair[0])
-    left = {"pictures": 0, "sounds": 0}
-    for kind, key, many in (("picture", "svg", "pictures"), ("audio", "sound", "sounds")):
+    omitted = {"images": 0, "excerpts": 0}
+    for file_key, card_key, count_key in (("picture", "svg", "images"), ("audio", "audio", "excerpts")):
         for _, card in ranked:
-            name = card["clip"].get(kind)
+            name = card["clip"].get(file_key)
             if not name:
                 continue
             path = run.errors_path / name
-            if 4 * path.stat().st_size / 3 + 2000 > room:
-                left[many] += 1
+            if 4 * path.stat().st_size / 3 + 2000 > max_bytes:
+                omitted[count_key] += 1
                 continue
-            card[key] = _uri(path) if kind == "audio" else _drawing(card["clip"], kept["scale"], _uri(path))
-            room -= len(card[key])
-            if kind == "audio":
-                card["heard"] = _heard(card["clip"])
-    return left
+            uri = _data_uri(path)
+            card[card_key] = uri if file_key == "audio" else _image_with_axes(card["clip"], saved["scale"], uri)
+            max_bytes -= len(card[card_key])
+            if file_key == "audio":
+                card["excerpt_note"] = _describe_excerpt(card["clip"])
+    return omitted
 
 
-def credit(clip: dict[str, Any]) -> dict[str, str]:
-    """Whose a clip is: title, artist, licence with its address, what was done to it; empty where nothing is known."""
-    said = {str(key): str(value) for key, value in clip.get("credit", {}).items()}
-    licence = said.get("licence") or said.get("license") or ""
-    if not licence and "artist" not in said:
+def clip_credit(clip: dict[str, Any]) -> dict[str, str]:
+    """Return title, artist, licence, its address, source and changes of a clip, or {} without artist and licence."""
+    credit = {str(key): str(value) for key, value in clip.get("credit", {}).items()}
+    licence = credit.get("licence") or credit.get("license") or ""
+    if not licence and "artist" not in credit:
         return {}
-    known = LICENCE.search(licence)
-    address = f"https://creativecommons.org/licenses/{known[1].lower()}/{known[2]}/" if known else ""
-    source = " ".join(said[key] for key in ("package", "version") if key in said)
+    match = LICENCE.search(licence)
+    address = f"https://creativecommons.org/licenses/{match[1].lower()}/{match[2]}/" if match else ""
+    source = " ".join(credit[key] for key in ("package", "version") if key in credit)
     return {
-        "title": said.get("title", ""), "artist": said.get("artist", ""), "licence": licence, "address": address,
+        "title": credit.get("title", ""), "artist": credit.get("artist", ""), "licence": licence, "address": address,
         "source": source, "changed": "shortened and re-encoded" if clip.get("encoded") else "",
     }  # fmt: skip
 
 
-def stops() -> str:
-    """Colours of the pictures, dark to light, as the stops of a CSS gradient."""
+def colour_stops() -> str:
+    """Return the colours of spectrogram images, from dark to light, as colour stops of a CSS gradient."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     return ", ".join(to_hex(colormaps["magma"](i / 12)) for i in range(13))
 
 
-def _heard(clip: dict[str, Any]) -> str:
-    heard, seconds = float(clip.get("excerpt_seconds", clip.get("seconds", 0))), float(clip.get("seconds", 0))
-    return f"The first {duration(heard)} of {duration(seconds)}." if seconds > heard + 0.5 else ""
+def _describe_excerpt(clip: dict[str, Any]) -> str:
+    """Return the length of an excerpt and of the audio file as a sentence, or "" if they are equal."""
+    excerpt, seconds = float(clip.get("excerpt_seconds", 0)), float(clip.get("seconds", 0))
+    return f"The first {format_duration(excerpt)} of {format_duration(seconds)}." if seconds > excerpt + 0.5 else ""
 
 
-def _drawing(clip: dict[str, Any], scale: dict[str, Any], picture: str) -> str:
-    """The picture of a clip between its axes."""
+def _image_with_axes(clip: dict[str, Any], scale: dict[str, Any], uri: str) -> str:
+    """Return the image of a clip with axes as SVG."""
     length, bins = int(clip["length"]), int(scale["bins"])
-    if not scale.get("sound"):  # an image: frames are its rows
-        about = f"{clip['id']}: the input, {length} frames of {bins} values."
-        return Panel((0, bins), (length, 0), about, "bin", "frame", (240, 240), left=38).image_svg(picture)
-    beats = bool(scale.get("beats"))
-    end = length if beats else length / float(scale["rate"])
-    about = f"{clip['id']}: log-mel spectrogram, frequency over {'beats' if beats else f'{end:.1f} s'}."
+    if not scale.get("sound"):  # an image as input: frames are its rows
+        description = f"{clip['id']}: the input, {length} frames of {bins} bins."
+        return Panel((0, bins), (length, 0), description, "bin", "frame", (240, 240), left=38).image_svg(uri)
+    by_beat = bool(scale.get("beats"))
+    end = length if by_beat else length / float(scale["rate"])
+    description = f"{clip['id']}: log-mel spectrogram, frequency over {'beats' if by_beat else f'{end:.1f} s'}."
     panel = Panel(
-        (0, end), (-0.5, bins - 0.5), about, "beat" if beats else "time (s)", "frequency (Hz)", (280, 170),
-        xticks=round_ticks((0, end), 4, whole=True), yticks=[(float(p), str(w)) for p, w in scale["hertz"]],
+        (0, end), (-0.5, bins - 0.5), description, "beat" if by_beat else "time (s)", "frequency (Hz)", (280, 170),
+        xticks=round_ticks((0, end), 4, integer=True), yticks=[(float(p), str(label)) for p, label in scale["hertz"]],
     )  # fmt: skip
-    return panel.image_svg(picture)
+    return panel.image_svg(uri)
 
 
-def _uri(path: Path) -> str:
-    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _data_uri(path: Path) -> str:
+    """Return a file as a data URI."""
+    return f"data:{MIME_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 log = logging.getLogger(__name__)
 
-COLUMNS, RANGE = 300, 80.0  # columns of a picture; dB below the clip's loudest value
-CREDIT = ("title", "artist", "licence", "license", "package", "version", "source_path")
+MAX_COLUMNS, DYNAMIC_RANGE = 300, 80.0  # columns of an image; dB below the maximum of the clip
+CREDIT_KEYS = ("title", "artist", "licence", "license", "package", "version", "source_path")
 
 
 def save_worst_errors(run: RunFolder, table: pd.DataFrame, data: MusicData, targets: dict[str, Any]) -> Path | None:
-    """Write errors/ into a run folder, whole or not at all; one of an earlier end of the run is replaced.
+    """Write errors/ of a run folder atomically. The folder of an earlier call is replaced.
 
     Args:
-        run: The run's folder.
-        table: Its predictions.
-        data: What it was trained on, set up.
+        run: Folder of the run.
+        table: Predictions of the run.
+        data: Data module of the run, after setup.
         targets: Kind of each target, by name.
 
     Returns:
-        The folder; None where there is no error to show.
+        Path of errors/, or None if there are no errors.
     """
     remove_folder(run.errors_path)
-    listed = [
+    ids_by_target = [
         [row[0] for row in find_worst_errors(table, name, spec["kind"])["rows"]] for name, spec in targets.items()
     ]
-    ids = list(dict.fromkeys(str(clip) for rank in zip_longest(*listed) for clip in rank if clip is not None))
-    place = {str(clip): row for row, clip in enumerate(data.pack.index["id"])}
-    ids = [clip for clip in ids if clip in place]
+    ids = list(dict.fromkeys(str(clip) for rank in zip_longest(*ids_by_target) for clip in rank if clip is not None))
+    rows = {str(clip): row for row, clip in enumerate(data.pack.index["id"])}
+    ids = [clip for clip in ids if clip in rows]
     if not ids:
         return None
-    part = draft_folder(run.path, run.errors_path.name)
+    draft = draft_folder(run.path, run.errors_path.name)
     try:
-        frames, scale = _pictures([np.asarray(data.pack.clip(place[clip])) for clip in ids], data.feature.front)
-        known = files(data.source)
-        stems = [part / f"{number:02d}" for number in range(len(ids))]
-        with ThreadPoolExecutor(min(4, usable_cores())) as threads:  # encoders run outside of Python's lock
-            front = data.feature.front
-            sounds = list(threads.map(lambda clip, stem: _sound(known.get(clip), front, stem), ids, stems))
+        front, files = data.feature.front, clip_files(data.source)
+        images, scale = _scale_frames([np.asarray(data.pack.clip(rows[clip])) for clip in ids], front)
+        stems = [draft / f"{number:02d}" for number in range(len(ids))]
+        with ThreadPoolExecutor(min(4, usable_cores())) as threads:  # encoders release Python's global lock
+            excerpts = list(threads.map(lambda clip, stem: _write_excerpt(files.get(clip), front, stem), ids, stems))
         clips = []
-        for clip, stem, shown, (sound, why) in zip(ids, stems, frames, sounds, strict=True):
-            rows = shown.T[::-1] if scale["sound"] else shown
-            write_bytes(stem.with_suffix(".png"), shaded_png(rows, (scale["limits"][0], scale["limits"][1])))
-            row = data.pack.index.iloc[place[clip]]
-            said = {key: str(row[key]) for key in CREDIT if key in row.index and row[key] == row[key] and row[key]}
-            length = int(data.pack.lengths[place[clip]])
-            clips.append(
-                {"id": clip, "picture": f"{stem.name}.png", "length": length, "credit": said, "why": why, **sound}
-            )
+        for clip, stem, image, (excerpt, reason) in zip(ids, stems, images, excerpts, strict=True):
+            pixels = image.T[::-1] if scale["sound"] else image
+            write_bytes(stem.with_suffix(".png"), shaded_png(pixels, (scale["limits"][0], scale["limits"][1])))
+            row = data.pack.index.iloc[rows[clip]]
+            credit = {
+                key: str(row[key]) for key in CREDIT_KEYS if key in row.index and row[key] == row[key] and row[key]
+            }
+            length = int(data.pack.lengths[rows[clip]])
+            entry = {"id": clip, "picture": f"{stem.name}.png", "length": length, "credit": credit, "why": reason}
+            clips.append(entry | excerpt)
         text = json.dumps({"version": 1, **scale, "clips": clips}, indent=1, ensure_ascii=False) + "\n"
-        write_text(part / run.errors_index_path.name, text)
-        move(part, run.errors_path)
+        write_text(draft / run.errors_index_path.name, text)
+        move(draft, run.errors_path)
     finally:
-        remove_folder(part)
-    silent = [entry["why"] for entry in clips if entry["why"]]
-    if silent:
-        log.info("%s/ has no sound of %d of %d clips: %s", run.errors_path.name, len(silent), len(clips), silent[0])
+        remove_folder(draft)
+    reasons = [entry["why"] for entry in clips if entry["why"]]
+    if reasons:
+        log.info("%s/ has no audio of %d of %d clips: %s", run.errors_path.name, len(reasons), len(clips), reasons[0])
     return run.errors_path
 
 
-def _pictures(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Mel bands of each clip (T, F), at most so many frames, in dB below its loudest value; and what the axes say."""
+def _scale_frames(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Return the mel bands of each clip (T, F) in dB below its maximum, averaged to at most 300 frames.
+
+    The second result describes the axes and the colour scale, as in errors/index.json.
+    """
     mels = [clip[:, : front.n_mels].astype(np.float32) for clip in clips]
-    per = front.decibel[: front.n_mels]
-    sound = front.reads_sound and bool(per.all())
-    about: dict[str, Any] = {"sound": sound, "beats": front.sync == "beat", "bins": front.n_mels}
-    if not sound:
-        return mels, about | {"limits": [min(float(m.min()) for m in mels), max(float(m.max()) for m in mels)]}
-    mels = [shrink(mel / per, COLUMNS) for mel in mels]
-    about |= {"rate": front.frames_per_second, "hertz": bands(front), "limits": [-RANGE, 0.0]}
-    return [mel - mel.max() for mel in mels], about
+    change_per_db = front.decibel[: front.n_mels]
+    is_spectrogram = front.reads_sound and bool(change_per_db.all())
+    scale: dict[str, Any] = {"sound": is_spectrogram, "beats": front.sync == "beat", "bins": front.n_mels}
+    if not is_spectrogram:
+        return mels, scale | {"limits": [min(float(m.min()) for m in mels), max(float(m.max()) for m in mels)]}
+    mels = [average_frames(mel / change_per_db, MAX_COLUMNS) for mel in mels]
+    scale |= {"rate": front.frames_per_second, "hertz": frequency_ticks(front), "limits": [-DYNAMIC_RANGE, 0.0]}
+    return [mel - mel.max() for mel in mels], scale
 
 
-def _sound(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
-    """Keep the beginning of a clip's sound; what was kept, or why nothing was."""
+def _write_excerpt(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
+    """Write the beginning of an audio file and return its description, or {} and the reason why it is missing."""
     if not front.reads_sound:
-        return {}, ""  # the picture is all there is
+        return {}, ""  # there is no audio
     if file is None:
-        return {}, "the pack does not say where its files are"
-    if not file.is_sound:
-        return {}, "the data are frames, not sound"
+        return {}, "the pack does not list its source files"
+    if not file.is_audio:
+        return {}, "the data are frames and not audio"
     try:
-        return write_excerpt(file.under(front), stem), ""
-    except Exception as error:  # whatever a file of somebody's does, the run has ended well
-        for left in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
-            remove(left)
-        return {}, one_line_message(error)
+        return write_excerpt(file.locate(front), stem), ""
+    except Exception as error:  # an unreadable file must not cause a completed run to fail
+        for path in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
+            remove(path)
+        return {}, " ".join(str(error).split()) or type(error).__name__

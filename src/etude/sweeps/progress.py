@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
-from etude.evaluation.formatting import duration, format_number, plural
+from etude.evaluation.formatting import format_count, format_duration, format_number
 from etude.experiment.provenance import ERROR_FILE
 from etude.files.atomic import open_file, remove, remove_created, write_text
 from etude.files.ownership import subfolder
@@ -109,7 +109,7 @@ class SweepProgress:
             self._header_printed = True
             n_finished, folder = sum(job.already_finished for job in jobs), os.path.relpath(self.table.folder)
             finished = f", {n_finished} already finished" if n_finished else ""
-            self.print_line(f"sweep: {plural(self.n_jobs, 'job')} in {folder}{finished}")
+            self.print_line(f"sweep: {format_count(self.n_jobs, 'job')} in {folder}{finished}")
             if self.logs is not None:
                 subfolder(self.logs)
                 self.print_line(f"the output of the jobs is in {os.path.relpath(self.logs)}")
@@ -151,7 +151,7 @@ class SweepProgress:
         """Print how a job ended."""
         if job.status == DONE:
             score = "" if job.score is None else f", {format_number(job.score)}"
-            result = f"finished in {duration(job.seconds)}{score}"
+            result = f"finished in {format_duration(job.seconds)}{score}"
         else:
             result = "was stopped" if job.status == STOPPED else f"FAILED: {job.failure_reason}"
         self.print_line(f"{job.name} {result}; {self.summary(job.targets)}")
@@ -173,7 +173,7 @@ class SweepProgress:
         if count[RUNNING] and self.n_parallel > 1:
             text += f", {count[RUNNING]} running"
         if (seconds := self.remaining_seconds()) is not None:
-            text += f", about {duration(seconds)} left"
+            text += f", about {format_duration(seconds)} left"
         return text + (f"; best {best}" if (best := self.best_scores(targets)) else "")
 
     def remaining_seconds(self) -> float | None:
@@ -208,7 +208,7 @@ class SweepProgress:
         ended = [job for job in self.jobs if job.status in ENDED]
         if len(ended) < self.n_jobs:
             return
-        self.print_line(f"sweep: {self.summary()}; {duration(time.monotonic() - self.start_time)} in total")
+        self.print_line(f"sweep: {self.summary()}; {format_duration(time.monotonic() - self.start_time)} in total")
         for job in ended:
             if job.status == FAILED:
                 log = f" ({os.path.relpath(path)})" if (path := self.log_path(job)) and path.is_file() else ""

@@ -75,7 +75,7 @@ def test_the_record_says_what_was_pooled(fold: MakeFold) -> None:
     assert record["seconds"]["total"] == pytest.approx(3 * 512.8)
     assert "best_epoch" not in record["model"]
     page = (pooled / "report.html").read_text("utf-8")
-    assert "3 folds, pooled" in page
+    assert "3 pooled folds" in page
     assert "Cross-validation" in page
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from etude.config import options
 from etude.errors import UserError
-from etude.evaluation.formatting import NAMES, duration, plural
+from etude.evaluation.formatting import NAMES, format_count, format_duration
 from etude.evaluation.paired_tests import compare_pairs
 from etude.files import ownership
 from etude.files.atomic import write_text
@@ -134,13 +134,13 @@ def build(runs: Sequence[ComparedRun], wish: CompareOptions | None = None, tests
     for table in tables:
         table.notes = notes(table, shown, tests)
         if "run" in table.heads:
-            times = {names[run.folder]: duration(run.seconds) for run in shown if run.seconds}
+            times = {names[run.folder]: format_duration(run.seconds) for run in shown if run.seconds}
             table.aside = ("time", {row: times.get(row[table.heads.index("run")], "") for row in table.rows})
     remarks = [f"{names[run.folder]}: {run.remark}" for run in shown if run.remark]
     if hidden := len(everything) - len(shown):
         single = any(run.pooled for run in everything if run not in shown)
         what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
-        remarks.append(f"{what} is in {wish.stem}.csv ({plural(hidden, 'run')}).")
+        remarks.append(f"{what} is in {wish.stem}.csv ({format_count(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
     metric = wish.metrics[0] if len(wish.metrics) == 1 else ""
     found, more = compare_pairs(scored_targets(tested, names, wish.part), metric)

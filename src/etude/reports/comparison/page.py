@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES, plural
+from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.paired_tests import LEVEL, NOTHING, Pair, chance
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import number, tidy
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison
-from etude.reports.figures import short
+from etude.reports.figures import shorten_label
 from etude.reports.html import load_template
-from etude.reports.svg import STAND_IN, svg
+from etude.reports.svg import STAND_IN, draw_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def page(comparison: Comparison) -> str:
     """Return the page of a comparison."""
     pairs = comparison.pairs
     return load_template("compare.html.j2").render(
-        title=f"{plural(len(comparison.runs), 'run')} side by side",
+        title=f"{format_count(len(comparison.runs), 'run')} side by side",
         part=SPLIT_TITLES[comparison.wish.part],
         tables=[_table(table) for table in comparison.tables],
         forests=forest_figures(comparison.runs, comparison.names, comparison.wish.part, comparison.wish.metrics),
@@ -80,7 +80,7 @@ def _forest(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, 
             axes.plot(row["value"], y, "o", color=STAND_IN["network"], markersize=6.5)
         if len(linear) == 1:
             axes.axvline(linear.pop(), color=STAND_IN["linear"], linestyle="--", linewidth=1.4)
-        axes.set_yticks(range(len(scores)), [short(names[Path(row["folder"])], 30) for row in scores])
+        axes.set_yticks(range(len(scores)), [shorten_label(names[Path(row["folder"])], 30) for row in scores])
         axes.set_ylim(len(scores) - 0.4, -0.6)
         axes.grid(axis="x", color=STAND_IN["rule"], linewidth=0.8)
         axes.set_axisbelow(True)
@@ -89,7 +89,7 @@ def _forest(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, 
         axes.set_xlabel(f"{title} (no unit), 95 % interval".replace("$", r"\$"))
 
     about = f"{title} of {len(scores)} runs with 95 % intervals; the numbers are in the tables."
-    return svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), about)
+    return draw_svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), about)
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -123,9 +123,9 @@ def _tests(pairs: list[Pair]) -> dict[str, Any]:
     by_names = {(pair.a, pair.b): pair for pair in pairs}
     different = [pair for pair in pairs if pair.better]
     sizes = sorted({(pair.n, pair.groups) for pair in pairs})
-    clips = " or ".join(f"{plural(n, 'clip')} in {plural(groups, 'group')}" for n, groups in sizes)
+    clips = " or ".join(f"{format_count(n, 'clip')} in {format_count(groups, 'group')}" for n, groups in sizes)
     if len(pairs) == 1:
-        words = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].verdict}."
+        words = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].conclusion}."
     elif different:
         rest = f"; between the others there is {NOTHING}" if len(different) < len(pairs) else ""
         words = f"{len(different)} of {len(pairs)} pairs differ{rest}."

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import NAMES, plural
+from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.metrics import LOWER_IS_BETTER
-from etude.evaluation.verdict import caution
+from etude.evaluation.score_summary import describe_limitations
 from etude.reports.comparison.axes import OF_SCORES, REPEATS, differing, value
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import number
@@ -120,7 +120,7 @@ def notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -> list
         found.append(f"{best} is marked; {luck}.")
     groups = [size for cell in cells if cell.low is not None for size in cell.groups]
     if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.heads:
-        found.append(caution({"scores": True, "groups": min(groups)}))
+        found.append(describe_limitations({"scores": True, "groups": min(groups)}))
     return found
 
 
@@ -202,7 +202,7 @@ def _notes_on_means(means: list[list[ComparedRun]]) -> list[str]:
     mixed = list(dict.fromkeys(axis for runs in means for axis in differing(runs)))
     mixed = [axis for axis in mixed if axis != "setting" or "task" not in mixed]
     counts = sorted({len(runs) for runs in means})
-    size = plural(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
+    size = format_count(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     kinds = " and ".join([*over, *mixed]) or "runs with one config"
     found = [f"A cell with ± is the mean of {size} and the standard deviation between them, over {kinds}."]
     if mixed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from etude.evaluation.formatting import UNDEFINED, format_interval, format_number, plural
+from etude.evaluation.formatting import UNDEFINED, format_count, format_interval, format_number
 from etude.evaluation.metrics import LOWER_IS_BETTER
 
 Labels = tuple[str, ...]
@@ -74,7 +74,7 @@ class Cell:
             return ""
         if len(self.values) > 1:
             lost = len(self.values) - len(self.defined)
-            return f"({plural(len(self.values), 'run')}{f', {lost} {UNDEFINED}' if lost else ''})"
+            return f"({format_count(len(self.values), 'run')}{f', {lost} {UNDEFINED}' if lost else ''})"
         return format_interval({"low": self.low, "high": self.high}, self.digits)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from etude.evaluation.formatting import plural
+from etude.evaluation.formatting import format_count
 from etude.evaluation.paired_tests import NOTHING, Pair
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.runs import ComparedRun
@@ -116,7 +116,7 @@ def test_lines(pairs: list[Pair]) -> list[str]:
     for target in dict.fromkeys(pair.target for pair in pairs):
         here = [pair for pair in pairs if pair.target == target]
         shown = here if len(here) <= FEW_PAIRS else [pair for pair in here if pair.better]
-        head = f"{target}, {plural(len(here), 'pair')} of runs on the same clips"
+        head = f"{target}, {format_count(len(here), 'pair')} of runs on the same clips"
         head += ", p values corrected by Holm" if len(here) > 1 else ""
         if not shown:
             lines.append(f"{head}: {NOTHING}.")

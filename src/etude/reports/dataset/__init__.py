@@ -1,1 +1,1 @@
-"""Page about a dataset."""
+"""Dataset page with statistics, figures and checks for leakage."""

@@ -1,7 +1,7 @@
-"""Page about a collection.
+"""Dataset page, a summary of a collection.
 
-The page is one file that asks nothing of any network. Every name from the data is escaped by the template; only the
-figures and the card, which escape their own text, are marked as safe.
+The page is a single file and loads nothing from a network. The template escapes every name from the data. Only the
+figures and the data card, which escape their own text, are marked as safe.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from etude.errors import DataError
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.reports import clip_frames, html
-from etude.reports.clip_frames import ClipFile, files, load_view
-from etude.reports.dataset import pictures, statistics
-from etude.reports.dataset.leakage import findings
-from etude.reports.dataset.pictures import ShownClip
+from etude.reports.clip_frames import ClipFile, clip_files, load_view
+from etude.reports.dataset import figures, statistics
+from etude.reports.dataset.figures import ShownClip
+from etude.reports.dataset.findings import list_findings
 from etude.reports.dataset.statistics import SplitAssignment
 from etude.reports.html import load_template
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from etude.data.pack import Pack
 
 
-MOST_ROWS = 50  # of a table of pairs or files; explore.json has them all
+MAX_ROWS = 50  # rows of a table of pairs or files; explore.json contains all
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ExploreOptions:
     """Options of the dataset page.
 
     Args:
-        clips: Ids with commas between; None for random ones.
-        count: How many random ones.
-        seed: Of every random choice.
+        clips: Ids separated by commas. None selects random clips.
+        count: Number of random clips.
+        seed: Seed of all random selections.
         out: Folder of the results of all collections.
     """
 
@@ -51,102 +51,102 @@ class ExploreOptions:
     out: Path = Path("outputs/explore")
 
 
-def explore(module: MusicData, wish: ExploreOptions, command: str = "") -> Path:
-    """Prepare a collection, measure it, and write its page.
+def explore(module: MusicData, options: ExploreOptions, command: str = "") -> Path:
+    """Prepare a collection, compute its statistics, and write its page.
 
     Args:
-        module: The data module of a config; it need not be set up.
-        wish: Which clips, and where to.
-        command: What the page says it was made by.
+        module: Data module of a config. Its setup is not required.
+        options: Selection of clips and output folder.
+        command: Command that is shown on the page.
 
     Returns:
         Path of the page, `<out>/<collection>/explore.html`.
 
     Raises:
-        UserError: A clip is not there, or the folder cannot be written.
+        UserError: A clip is not in the collection, or the folder cannot be written.
     """
     source, front = module.source, module.feature.front
-    folder = wish.out / slug(source.name)
-    with os_errors.explain_errors(folder, "name another folder with out=<folder>", f"out={wish.out}"):
+    folder = options.out / slug(source.name)
+    with os_errors.explain_errors(folder, "name another folder with out=<folder>", f"out={options.out}"):
         ownership.open_folder(folder)
     ownership.check_names(folder, ("explore.html", "explore.json"))
     pack = module.open_pack()
-    skipped = _skipped(pack)
-    if wish.clips is None:
-        rows = clip_frames.random_clips(pack.index, source.targets, wish.count, wish.seed)
+    skipped = _read_skipped(pack)
+    if options.clips is None:
+        rows = clip_frames.random_clips(pack.index, source.targets, options.count, options.seed)
     else:
-        rows = clip_frames.named_clips(wish.clips, pack.index, dict(skipped))
-    split, known = _split(module, pack), files(source)
-    shown = [_shown(row, pack, module, split, known) for row in rows]
-    found = statistics.gather(source, pack, front, known, split, wish.seed)
-    return write(folder, found | {"skipped": skipped}, shown, front, command, source.card)
+        rows = clip_frames.named_clips(options.clips, pack.index, dict(skipped))
+    split, files = _assign_splits(module, pack), clip_files(source)
+    clips = [_load_clip(row, pack, module, split, files) for row in rows]
+    facts = statistics.compute_statistics(source, pack, front, files, split, options.seed)
+    return write_page(folder, facts | {"skipped": skipped}, clips, front, command, source.card)
 
 
-def write(
-    folder: Path, facts: dict[str, Any], shown: Sequence[ShownClip], front: FrontEnd, command: str, card: str
+def write_page(
+    folder: Path, facts: dict[str, Any], clips: Sequence[ShownClip], front: FrontEnd, command: str, card: str
 ) -> Path:
-    """Write the page and what lies beside it.
+    """Write explore.html, explore.json and the figures.
 
     Args:
-        folder: An existing folder; figures of an earlier call for the same collection are replaced.
-        facts: As `statistics.gather` returns them, with `skipped`: ids and reasons.
-        shown: Clips that are shown.
-        front: Parameters of their frames.
-        command: That made this.
-        card: The data card, in Markdown.
+        folder: Existing folder. Figures of an earlier call for the same collection are replaced.
+        facts: Statistics, as returned by `statistics.compute_statistics`, with `skipped`, a list of ids and reasons.
+        clips: Clips that are shown.
+        front: Front end of their frames.
+        command: Command that is shown on the page.
+        card: Data card in Markdown.
 
     Returns:
         Path of the page.
     """
-    pictures.clear_figures(folder)
+    figures.clear_figures(folder)
     page = load_template("explore.html.j2").render(
         **facts,
-        names_twice=facts["names"],
-        findings=findings(facts),
-        clips=pictures.clip_figures(folder, shown, front),
-        class_figures=pictures.class_figures(folder, facts),
-        figures=pictures.histogram_figures(folder, facts),
+        findings=list_findings(facts),
+        clips=figures.clip_figures(folder, clips, front),
+        class_figures=figures.class_figures(folder, facts),
+        histograms=figures.histogram_figures(folder, facts),
         card=html.markdown_to_html(card),
         command=command,
-        most=MOST_ROWS,
+        max_rows=MAX_ROWS,
     )
     write_text(folder / "explore.json", json.dumps(facts, indent=1, ensure_ascii=False))
     return write_text(folder / "explore.html", page)
 
 
-def _split(module: MusicData, pack: Pack) -> SplitAssignment:
-    """Return the configured split; when it is refused, why, and what it would be if it were not."""
+def _assign_splits(module: MusicData, pack: Pack) -> SplitAssignment:
+    """Return the configured split. If it is refused, return the reason and the split with all overlaps allowed."""
     names = list(module.source.targets)
     try:
         return SplitAssignment(module.split.assign(pack.index, names))
     except DataError as error:
-        refusal = str(error)
+        reason = str(error)
+    permissive = replace(module.split, allow_shared_groups=True, duplicates="allow")
     try:
-        return SplitAssignment(
-            replace(module.split, allow_shared_groups=True, duplicates="allow").assign(pack.index, names), refusal
-        )
+        return SplitAssignment(permissive.assign(pack.index, names), reason)
     except DataError:
-        return SplitAssignment(None, refusal)
+        return SplitAssignment(None, reason)
 
 
-def _shown(row: int, pack: Pack, module: MusicData, split: SplitAssignment, known: dict[str, ClipFile]) -> ShownClip:
-    """Return a clip with what is known about it."""
+def _load_clip(
+    row: int, pack: Pack, module: MusicData, split: SplitAssignment, files: dict[str, ClipFile]
+) -> ShownClip:
+    """Return a clip with its targets, group, split and frames."""
     import pandas as pd
 
-    about = pack.index.iloc[row]
-    words = [(name, about[name]) for name in module.targets if not pd.isna(about[name])]
-    words += [("group", about["group"])] if not pd.isna(about["group"]) else []
-    words += [("part", str(split.assigned[row]))] if split.assigned is not None else []
-    clip = str(about["id"])
-    return ShownClip(clip, words, load_view(clip, row, pack, module.feature.front, known))
+    clip = pack.index.iloc[row]
+    fields = [(name, clip[name]) for name in module.targets if not pd.isna(clip[name])]
+    fields += [("group", clip["group"])] if not pd.isna(clip["group"]) else []
+    fields += [("split", str(split.assigned[row]))] if split.assigned is not None else []
+    clip_id = str(clip["id"])
+    return ShownClip(clip_id, fields, load_view(clip_id, row, pack, module.feature.front, files))
 
 
-def _skipped(pack: Any) -> list[tuple[str, str]]:
-    """Return ids of clips that gave no frames, and why; of several packs all of them."""
+def _read_skipped(pack: Any) -> list[tuple[str, str]]:
+    """Return ids and reasons of skipped clips, also of a pack that consists of several packs."""
     import pandas as pd
 
     if not hasattr(pack, "folder"):
-        return [row for one in pack.packs for row in _skipped(one)]
+        return [row for member in pack.packs for row in _read_skipped(member)]
     path = pack.folder / SKIPPED
     table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
     return [(str(row["id"]), str(row["reason"])) for _, row in table.iterrows()]

@@ -1,4 +1,4 @@
-"""Statistics of a collection: counts, lengths, loudness."""
+"""Statistics of a collection, such as class counts, lengths and loudness."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 BINS = 20
-ENOUGH = 3  # pairs of values below which a correlation says nothing
-MEASURED = 200  # clips whose loudness is measured: enough for a distribution, and seconds to decode
-FLOOR = -100.0  # dB of full scale; what is below is silence
-UNKNOWN = "The loudness of these clips is not known: their sound is not at hand, and frames do not tell it."
+MIN_PAIRS = 3  # minimum number of clips for a correlation
+MAX_MEASURED = 200  # clips whose loudness is measured, a sufficient sample that is decoded in seconds
+FLOOR = -100.0  # dB of full scale, the level of silence
+NO_AUDIO = "The loudness of these clips is unknown: their audio files are not available."
 
 
 @dataclass(frozen=True)
@@ -33,43 +33,44 @@ class SplitAssignment:
     """Assignment of clips to the splits of a config.
 
     Args:
-        assigned: Split of each clip (N,); None when there is none at all.
-        refusal: Why the split was refused; "" when it was not. Then `assigned` is what it would be if it were allowed.
+        assigned: Split of each clip (N,). None if the clips cannot be split.
+        error: Reason why the configured split is refused, or "". In that case, `assigned` is the split with shared
+            groups and duplicates allowed.
     """
 
     assigned: np.ndarray | None
-    refusal: str = ""
+    error: str = ""
 
 
-def gather(
-    source: Any, pack: Pack, front: FrontEnd, known: dict[str, ClipFile], split: SplitAssignment, seed: int
+def compute_statistics(
+    source: Any, pack: Pack, front: FrontEnd, files: dict[str, ClipFile], split: SplitAssignment, seed: int
 ) -> dict[str, Any]:
-    """Measure a collection.
+    """Compute all statistics of a collection.
 
     Args:
-        source: The collection, or what packs like one.
+        source: The collection, or another object that can be packed.
         pack: Its pack.
         front: Front end of the pack.
-        known: Files of its clips, as `clip_frames.files` returns them.
+        files: Files of its clips, as returned by `clip_frames.clip_files`.
         split: Its split.
-        seed: Of the clips whose loudness is measured.
+        seed: Seed of the selection of clips whose loudness is measured.
 
     Returns:
-        Numbers, names and lists by what they are about; JSON can hold them.
+        Values that can be written as JSON, by topic.
     """
     index, assigned, targets = pack.index, split.assigned, source.targets
     ids = [str(clip) for clip in index["id"]]
     labels = {name: spec for name, spec in targets.items() if spec["kind"] == "label"}
     scalars = {name: spec for name, spec in targets.items() if spec["kind"] == "scalar"}
-    before = source.extra.get("before", {})
+    before_merging = source.extra.get("before", {})
     return {
-        "data": _data(source, index, front),
-        "refusal": split.refusal,
-        "parts": split_counts(index, assigned),
+        "data": _describe_data(source, index, front),
+        "split_error": split.error,
+        "splits": split_counts(index, assigned),
         "labels": {
             name: label_counts(index, name, spec, assigned)
-            | {"note": spec["note"], "before": before.get(name, {})}
-            | {"lonely": leakage.classes_of_one_group(index, name, spec["classes"])}
+            | {"note": spec["note"], "before_merging": before_merging.get(name, {})}
+            | {"single_group_classes": leakage.single_group_classes(index, name, spec["classes"])}
             for name, spec in labels.items()
         },
         "scalars": {
@@ -77,207 +78,232 @@ def gather(
             | {"note": spec["note"], "range": [spec["low"], spec["high"]]}
             for name, spec in scalars.items()
         },
-        "correlations": correlations(index, list(scalars)) if len(scalars) > 1 else [],
+        "correlations": rank_correlations(index, list(scalars)) if len(scalars) > 1 else [],
         "by_class": {
-            name: by_class(index, name, spec["classes"], list(scalars)) for name, spec in labels.items() if scalars
+            name: scalars_by_class(index, name, spec["classes"], list(scalars))
+            for name, spec in labels.items()
+            if scalars
         },
-        "lengths": lengths(pack.lengths, front),
-        "loudness": loudness(known, ids, front, seed),
-        "copies": [_row(index, targets, rows, assigned) for rows in leakage.identical_clips(index)],
-        "alike": _alike(pack, targets, front, assigned),
-        "sides": leakage.groups_in_several_splits(index, assigned),
-        "names": leakage.repeated_file_names(known, ids),
+        "lengths": length_histogram(pack.lengths, front),
+        "loudness": loudness_histogram(files, ids, front, seed),
+        "identical": [_compare_clips(index, targets, rows, assigned) for rows in leakage.identical_clips(index)],
+        "similar": _similar_clips(pack, targets, front, assigned),
+        "shared_groups": leakage.groups_in_several_splits(index, assigned),
+        "repeated_names": leakage.repeated_file_names(files, ids),
     }
 
 
 def split_counts(index: pd.DataFrame, assigned: np.ndarray | None) -> dict[str, dict[str, int]]:
-    """Return the clips and groups of each split; empty when there is none."""
+    """Return the number of clips and groups in each split. Empty if there is no split."""
     if assigned is None:
         return {}
     groups = group_codes(index)
-    rows = {part: assigned == part for part in (*SPLITS, UNUSED)}
+    masks = {split: assigned == split for split in (*SPLITS, UNUSED)}
     return {
-        part: {"clips": int(here.sum()), "groups": len(set(groups[here]))}
-        for part, here in rows.items()
-        if part != UNUSED or here.any()
+        split: {"clips": int(mask.sum()), "groups": len(set(groups[mask]))}
+        for split, mask in masks.items()
+        if split != UNUSED or mask.any()
     }
 
 
 def label_counts(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned: np.ndarray | None) -> dict[str, Any]:
-    """Count the clips of each class: all, by split, and the groups that they come from.
+    """Count the clips and groups of each class.
+
+    Args:
+        index: Table of the pack.
+        name: Name of the label.
+        spec: Its description in the collection.
+        assigned: Split of each clip (N,), or None.
 
     Returns:
-        `missing`, clips without this label, and `classes`: per class `class`, `clips`, `groups`, and `parts`, clips by
-        part, which is empty when there is no split.
+        `missing`, the number of clips without this label, and `classes`, a list of `class`, `clips`, `groups`, and
+        `splits`, the number of clips by split, which is empty if there is no split.
     """
     groups, column = group_codes(index), index[name].to_numpy()
-    seen = (
-        [] if assigned is None else [part for part in (*SPLITS, UNUSED) if part != UNUSED or (assigned == part).any()]
+    splits = (
+        []
+        if assigned is None
+        else [split for split in (*SPLITS, UNUSED) if split != UNUSED or (assigned == split).any()]
     )
     rows = []
-    for kind in spec["classes"]:
-        here = column == kind
-        counts = {part: int((here & (assigned == part)).sum()) for part in seen}
-        rows.append({"class": kind, "clips": int(here.sum()), "groups": len(set(groups[here])), "parts": counts})
+    for class_name in spec["classes"]:
+        mask = column == class_name
+        counts = {split: int((mask & (assigned == split)).sum()) for split in splits}
+        row = {"class": class_name, "clips": int(mask.sum()), "groups": len(set(groups[mask])), "splits": counts}
+        rows.append(row)
     return {"missing": int(index[name].isna().sum()), "classes": rows}
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Count values in twenty equal bins; for whole numbers in fewer when each bin can be as many of them.
+    """Count values in 20 equal bins. Bins of integers have integer widths, so there can be fewer.
 
     Args:
-        values: (n,); missing ones are NaN.
-        low: Lowest value that can be.
-        high: Highest.
+        values: Values (n,), NaN where they are missing.
+        low: Minimum possible value.
+        high: Maximum possible value.
 
     Returns:
-        `n`, `missing`, `edges` (B + 1), `counts` (B), and `mean`, `sd`, `min`, `median`, `max` where n allows them.
+        `n`, `missing`, `edges` (B + 1), `counts` (B), `mean`, `sd`, `min`, `median` and `max`, which are None if there
+        are too few values.
     """
-    there = values[np.isfinite(values)]
-    bins, whole = BINS, len(there) > 0 and (there == there.round()).all() and high - low >= 2
-    if whole:  # else some bins would hold two of them and others one
+    finite = values[np.isfinite(values)]
+    bins, integers = BINS, len(finite) > 0 and (finite == finite.round()).all() and high - low >= 2
+    if integers:  # otherwise some bins would contain more integers than others
         step = int(np.ceil((high - low + 1) / BINS))
         bins, low = int(np.ceil((high - low + 1) / step)), low - 0.5
         high = low + bins * step
-    counts, edges = np.histogram(there, bins, (low, high))
-    found: dict[str, Any] = {"n": len(there), "missing": len(values) - len(there)}
-    found |= {"counts": counts.tolist(), "edges": edges.tolist()}
+    counts, edges = np.histogram(finite, bins, (low, high))
+    result: dict[str, Any] = {"n": len(finite), "missing": len(values) - len(finite)}
+    result |= {"counts": counts.tolist(), "edges": edges.tolist()}
     for name, function in (("mean", np.mean), ("min", np.min), ("median", np.median), ("max", np.max)):
-        found[name] = float(function(there)) if len(there) else None
-    return found | {"sd": _sd(there)}
+        result[name] = float(function(finite)) if len(finite) else None
+    return result | {"sd": _sample_deviation(finite)}
 
 
-def correlations(index: pd.DataFrame, names: list[str]) -> list[list[dict[str, Any]]]:
-    """Return Spearman's rank correlation of scalars over the clips that have both: `value` and `n` per pair."""
-    return [[_spearman(index[one].to_numpy(float), index[other].to_numpy(float)) for other in names] for one in names]
+def rank_correlations(index: pd.DataFrame, names: list[str]) -> list[list[dict[str, Any]]]:
+    """Return Spearman's rank correlation of each pair of scalars as `value`, with the number of clips `n`.
+
+    Only clips with both values are included.
+    """
+    return [[_spearman(index[row].to_numpy(float), index[col].to_numpy(float)) for col in names] for row in names]
 
 
-def by_class(index: pd.DataFrame, name: str, classes: list[str], scalars: list[str]) -> list[dict[str, Any]]:
-    """Return mean and standard deviation of each scalar over the clips of each class, with their number."""
+def scalars_by_class(index: pd.DataFrame, name: str, classes: list[str], scalars: list[str]) -> list[dict[str, Any]]:
+    """Return mean, sample standard deviation and number of values of each scalar for each class of a label."""
     rows = []
-    for kind in classes:
-        here = index[index[name] == kind]
+    for class_name in classes:
+        clips = index[index[name] == class_name]
         cells = []
         for scalar in scalars:
-            values = here[scalar].dropna().to_numpy(float)
-            cells.append({"mean": float(values.mean()) if len(values) else None, "sd": _sd(values), "n": len(values)})
-        rows.append({"class": kind, "scalars": cells})
+            values = clips[scalar].dropna().to_numpy(float)
+            mean = float(values.mean()) if len(values) else None
+            cells.append({"mean": mean, "sd": _sample_deviation(values), "n": len(values)})
+        rows.append({"class": class_name, "scalars": cells})
     return rows
 
 
-def lengths(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
-    """Return the distribution of lengths (N,), in seconds; in beats by the beat; in frames where there is no sound.
+def length_histogram(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
+    """Return a histogram of lengths in seconds, in beats if frames are by beat, or in frames without audio.
+
+    Args:
+        frames: Number of frames of each clip (N,).
+        front: Front end of the frames.
 
     Returns:
-        As `histogram`, and `unit`.
+        Result of `histogram` with `unit`.
     """
     unit = "beats" if front.sync == "beat" else "s" if front.reads_sound else "frames"
     values = frames / (front.frames_per_second if unit == "s" else 1.0)
     return histogram(values, float(values.min()), float(values.max())) | {"unit": unit}
 
 
-def loudness(known: dict[str, ClipFile], ids: list[str], front: FrontEnd, seed: int) -> dict[str, Any]:
-    """Return the distribution of the level of random clips, from their sound.
+def loudness_histogram(files: dict[str, ClipFile], ids: list[str], front: FrontEnd, seed: int) -> dict[str, Any]:
+    """Return a histogram of the level of at most 200 random clips.
 
     Args:
-        known: Files of the clips.
-        ids: Clips of the pack.
-        front: Gives the rate, in Hz.
-        seed: Of the choice, when there are more than 200.
+        files: Files of the clips by id.
+        ids: Ids of the clips in the pack.
+        front: Front end, which defines the sample rate.
+        seed: Seed of the selection.
 
     Returns:
-        As `histogram`, of the root mean square in dB of full scale, where a full square wave has 0 dB; `why` alone when
-        no sound is at hand.
+        Result of `histogram` for the root mean square in dB of full scale, where a full-scale square wave has 0 dB. If
+        no audio is available, only the `reason`.
     """
-    sounds = [clip for clip in ids if clip in known and known[clip].is_sound]
-    if not sounds:
-        return {"why": UNKNOWN}
-    if len(sounds) > MEASURED:
-        sounds = [sounds[i] for i in sorted(np.random.default_rng(seed).choice(len(sounds), MEASURED, replace=False))]
-    values = [_level(known[clip], front) for clip in track(sounds, len(sounds), "Loudness", "clips")]
+    audio_ids = [clip for clip in ids if clip in files and files[clip].is_audio]
+    if not audio_ids:
+        return {"reason": NO_AUDIO}
+    if len(audio_ids) > MAX_MEASURED:
+        selection = np.random.default_rng(seed).choice(len(audio_ids), MAX_MEASURED, replace=False)
+        audio_ids = [audio_ids[i] for i in sorted(selection)]
+    values = [_rms_level(files[clip], front) for clip in track(audio_ids, len(audio_ids), "Loudness", "clips")]
     levels = np.array([value for value in values if value is not None])
     if not len(levels):
-        return {"why": UNKNOWN}
+        return {"reason": NO_AUDIO}
     low, high = 3 * np.floor(levels.min() / 3), max(0.0, 3 * np.ceil(levels.max() / 3))
     return histogram(levels, float(low), float(high)) | {"unit": "dB of full scale"}
 
 
-def _sd(values: np.ndarray) -> float | None:
-    """Return the sample standard deviation; None of fewer than two values."""
+def _sample_deviation(values: np.ndarray) -> float | None:
+    """Return the sample standard deviation, or None for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Return Spearman's rank correlation and the number of pairs. The correlation of constant values is None."""
     from scipy.stats import spearmanr
 
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y = x[both], y[both]
-    enough = len(x) >= ENOUGH and len(set(x)) > 1 and len(set(y)) > 1  # one value orders nothing
-    return {"value": float(spearmanr(x, y).statistic) if enough else None, "n": len(x)}
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    defined = len(x) >= MIN_PAIRS and len(set(x)) > 1 and len(set(y)) > 1
+    return {"value": float(spearmanr(x, y).statistic) if defined else None, "n": len(x)}
 
 
-def _level(file: ClipFile, front: FrontEnd) -> float | None:
-    """Return the RMS level of a file, in dB of full scale; None when it cannot be read any more."""
+def _rms_level(file: ClipFile, front: FrontEnd) -> float | None:
+    """Return the RMS level of an audio file in dB of full scale, or None if it can no longer be decoded."""
     try:
-        audio = decode(file.under(front), front.rate)
+        audio = decode(file.locate(front), front.rate)
     except DecodeError:
         return None
     power = float(np.mean(np.square(audio, dtype=np.float64)))
     return max(FLOOR, 10 * np.log10(power)) if power > 0 else FLOOR
 
 
-def _data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
-    known = index["group"].notna()
-    timed = front.reads_sound and front.sync != "beat"
-    seconds = float(index["frames"].sum()) / front.frames_per_second if timed else None
+def _describe_data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
+    """Return the name, size, front end and licences of a collection."""
+    has_group = index["group"].notna()
+    in_seconds = front.reads_sound and front.sync != "beat"
+    seconds = float(index["frames"].sum()) / front.frames_per_second if in_seconds else None
     return {
         "name": source.name,
         "title": source.title,
         "note": source.note,
         "clips": len(index),
-        "groups": int(index["group"][known].nunique()),
-        "without_group": int((~known).sum()),
+        "groups": int(index["group"][has_group].nunique()),
+        "without_group": int((~has_group).sum()),
         "seconds": seconds,
         "frames": int(index["frames"].sum()),
-        "front": front.to_dict(),
-        "sound": front.reads_sound,
+        "front_end": front.to_dict(),
+        "is_audio": front.reads_sound,
         "licences": source.extra.get("licences", {}),
     }
 
 
-def _row(
+def _compare_clips(
     index: pd.DataFrame, targets: dict[str, dict[str, Any]], rows: list[int], assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return clips side by side: ids, groups, splits; whether these differ, and which labels do."""
-    here = index.iloc[rows]
-    groups = here["group"].astype(object).where(here["group"].notna(), None)
-    parts = [] if assigned is None else [str(assigned[row]) for row in rows]
+    """Return ids, groups and splits of clips, whether they are in different splits, and which targets differ."""
+    clips = index.iloc[rows]
+    groups = clips["group"].astype(object).where(clips["group"].notna(), None)
+    splits = [] if assigned is None else [str(assigned[row]) for row in rows]
     return {
-        "ids": [str(clip) for clip in here["id"]],
+        "ids": [str(clip) for clip in clips["id"]],
         "groups": [None if group is None else str(group) for group in groups],
-        "parts": parts,
-        "crosses": len({part for part in parts if part in SPLITS}) > 1,
-        "differ": [name for name in targets if here[name].dropna().nunique() > 1],
+        "splits": splits,
+        "crosses_splits": len({split for split in splits if split in SPLITS}) > 1,
+        "differing_targets": [name for name in targets if clips[name].dropna().nunique() > 1],
     }  # fmt: skip
 
 
-def _alike(
+def _similar_clips(
     pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return pairs that sound like one recording, with names; offsets in seconds, or in beats by the beat."""
-    found: dict[str, Any] = {"alike": [], "compared": 0, "closest": None}
+    """Return pairs of clips that are probably the same recording, with offsets in seconds, or in beats by beat."""
+    result: dict[str, Any] = {"similar": [], "n_compared": 0, "closest": None}
     if front.reads_sound:
-        found = leakage.similar_pairs(pack, front.n_mels)
-    unit = 1.0 if front.sync == "beat" else front.frames_per_second
+        result = leakage.similar_pairs(pack, front.n_mels)
+    frames_per_unit = 1.0 if front.sync == "beat" else front.frames_per_second
 
-    def named(pair: dict[str, Any]) -> dict[str, Any]:
-        said = {"correlation": pair["correlation"], "cosine": pair["cosine"], "offset": pair["offset"] / unit}
-        return _row(pack.index, targets, [pair["a"], pair["b"]], assigned) | said
+    def describe(pair: dict[str, Any]) -> dict[str, Any]:
+        """Return both clips of a pair with their correlation, cosine and offset."""
+        values = {"correlation": pair["correlation"], "cosine": pair["cosine"]}
+        values["offset"] = pair["offset"] / frames_per_unit
+        return _compare_clips(pack.index, targets, [pair["a"], pair["b"]], assigned) | values
 
     return {
-        "pairs": [named(pair) for pair in found["alike"]],
-        "compared": found["compared"],
-        "closest": named(found["closest"]) if found["closest"] else None,
-        "threshold": leakage.ALIKE,
+        "pairs": [describe(pair) for pair in result["similar"]],
+        "n_compared": result["n_compared"],
+        "closest": describe(result["closest"]) if result["closest"] else None,
+        "threshold": leakage.MIN_CORRELATION,
         "unit": "beats" if front.sync == "beat" else "s",
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.evaluation.bootstrap import FEW_GROUPS
-from etude.evaluation.formatting import format_number, plural
+from etude.evaluation.formatting import format_count, format_number
 from etude.reports.maps import quality
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, Projection, ProjectionError, project, subset
@@ -152,7 +152,7 @@ def _summary(run: MappedRun, made: list[Chart]) -> dict[str, Any]:
     if run.problem:
         return row | {"sentences": [run.problem]}
     known = bool(run.table["group"].notna().any())
-    sentences = [f"{plural(len(run.x), 'clip')}, {plural(run.x.shape[1], 'dimension')}."]
+    sentences = [f"{format_count(len(run.x), 'clip')}, {format_count(run.x.shape[1], 'dimension')}."]
     sentences += [run.note] if run.note else []
     sentences += [_score_sentence(name, score, known) for name, score in full.items()]
     if best and row["best"]:
@@ -176,7 +176,9 @@ def _worst(chart: Chart) -> float:
 def _score_sentence(name: str, full: dict[str, Any], known: bool) -> str:
     """Return a sentence on the scores of neighbours in the full space for a target."""
     if full["all"] is None:
-        return f"Of {name} nothing can be told: {plural(full['n'], 'clip')} with a truth are too few, or all alike."
+        return (
+            f"Of {name} nothing can be told: {format_count(full['n'], 'clip')} with a truth are too few, or all alike."
+        )
     label = full["kind"] == "label"
     k = min(quality.NEIGHBOURS, full["n"] - 1)
     what = "an accuracy" if label else "a Spearman’s ρ"
@@ -184,7 +186,7 @@ def _score_sentence(name: str, full: dict[str, Any], known: bool) -> str:
     if known and full["others"] is not None:
         sentence += f", those of other groups with {format_number(full['others'])}"
         if full["asked"] < full["n"]:
-            sentence += f" (of the {plural(full['asked'], 'clip')} whose class another group has)"
+            sentence += f" (of the {format_count(full['asked'], 'clip')} whose class another group has)"
     elif known:
         sentence += (
             "; other groups cannot tell it, for no class is in two of them" if label else "; there is one group alone"

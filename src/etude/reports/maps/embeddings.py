@@ -11,7 +11,7 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.evaluation.bootstrap import encode_groups
-from etude.evaluation.formatting import plural
+from etude.evaluation.formatting import format_count
 from etude.reports.comparison.pooling import POOLED_FOLDER
 from etude.reports.maps.projection import ProjectionError
 from etude.reports.maps.quality import Targets
@@ -166,5 +166,5 @@ def _run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[i
         return MappedRun(name, table.iloc[:0], np.empty((0, 0)), targets, str(error))
     finite = np.isfinite(x).all(1)
     left = len(table) - int(finite.sum())
-    note = f"{plural(left, 'clip')} without a finite embedding left out." if left else ""
+    note = f"{format_count(left, 'clip')} without a finite embedding left out." if left else ""
     return MappedRun(name, table[finite].reset_index(drop=True), x[finite], targets, note=note)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from etude.errors import UserError
-from etude.evaluation.formatting import plural
+from etude.evaluation.formatting import format_count
 
 PERPLEXITY = 30.0
 EVERY = 100_000
@@ -85,7 +85,9 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
             f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
         )
     if x.shape[1] < dims:
-        raise ProjectionError(f"The embedding has {plural(x.shape[1], 'dimension')}: there is no map of it in {dims}.")
+        raise ProjectionError(
+            f"The embedding has {format_count(x.shape[1], 'dimension')}: there is no map of it in {dims}."
+        )
     distinct = len(np.unique(x, axis=0))
     if distinct == 1:
         raise ProjectionError(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")

@@ -78,7 +78,7 @@ function build(map) {
   plot.setAttribute("aria-label", `${title(map.method)} of ${map.run} in ${map.dims} dimensions; its numbers are below`);
   const run = runs.get(map.run);
   const below = make("div");
-  if (map.note) below.append(make("p", map.note, "about"));
+  if (map.note) below.append(make("p", map.note, "description"));
   const table = make("table");
   table.setAttribute("aria-label", `${title(map.method)} of ${map.run}: what it keeps`);
   const row = (tag, cells) => { const tr = make("tr"); tr.append(...cells.map((words, i) => {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etude.evaluation.verdict import caution, population, verdict
+from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
 
 CLOSE = {"value": 0.02, "low": -0.1, "high": 0.15}
 ABOVE = {"value": 0.43, "low": 0.2, "high": 0.6}
@@ -36,14 +36,16 @@ def valence(rho: dict, mse: dict) -> dict:
 
 
 def test_summary_of_a_label_with_baselines() -> None:
-    summary, numbers = verdict(genre(ABOVE, CLOSE), disjoint=True)
+    summary, numbers = summarise_scores(genre(ABOVE, CLOSE), disjoint=True)
     assert summary == "Better than the majority class; no difference from the linear model that this data can show."
     assert numbers == (
         "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups that no training clip shares. "
         "Majority class 0.19: the difference 0.43 [0.20, 0.60] excludes zero. "
         "Linear model 0.60: the difference 0.02 [−0.10, 0.15]."
     )
-    assert verdict(genre(CLOSE, BELOW))[0].startswith("Worse than the linear model; no difference from the majority")
+    assert summarise_scores(genre(CLOSE, BELOW))[0].startswith(
+        "Worse than the linear model; no difference from the majority"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,17 +61,17 @@ def test_summary_of_a_label_with_baselines() -> None:
     ],
 )
 def test_summary_of_a_scalar_with_the_mean(rho: dict, mse: dict, summary: str) -> None:
-    assert verdict(valence(rho, mse))[0].startswith(summary)
+    assert summarise_scores(valence(rho, mse))[0].startswith(summary)
 
 
 def test_summary_of_undefined_scores() -> None:
     none = genre(ABOVE, CLOSE)
     none["splits"]["test"] |= {"n": 1, "scores": {}}
-    assert verdict(none) == ("No score can be computed.", "1 test clip with this label; a score requires two.")
-    assert verdict(valence(NOTHING, CLOSE))[0] == "The score is undefined."
+    assert summarise_scores(none) == ("No score can be computed.", "1 test clip with this label; a score requires two.")
+    assert summarise_scores(valence(NOTHING, CLOSE))[0] == "The score is undefined."
     lone = genre({"value": 0.4, "low": None, "high": None}, {"value": 0.0, "low": None, "high": None})
     lone["splits"]["test"]["scores"]["macro_f1"] = {"value": 0.6, "low": None, "high": None}
-    summary, numbers = verdict(lone)
+    summary, numbers = summarise_scores(lone)
     assert (
         summary.startswith("No interval") and "0.40 without an interval" in numbers and "better" not in summary.lower()
     )
@@ -77,12 +79,12 @@ def test_summary_of_undefined_scores() -> None:
 
 def test_population_and_caution() -> None:
     results = {"n": 42, "groups": 42, "scores": {"x": 1}}
-    assert population(results) == "42 clips" and caution(results) == ""
-    assert "only 9 groups" in caution(results | {"groups": 9})
-    assert "one group" in caution(results | {"groups": 1})
+    assert describe_clips(results) == "42 clips" and describe_limitations(results) == ""
+    assert "only 9 groups" in describe_limitations(results | {"groups": 9})
+    assert "one group" in describe_limitations(results | {"groups": 1})
     classes = [
         {"class": name, "support": 5, "groups": groups} for name, groups in (("jazz", 1), ("rock", 3), ("folk", 1))
     ]
-    assert caution(results | {"per_class": classes}).startswith(
+    assert describe_limitations(results | {"per_class": classes}).startswith(
         "The clips of jazz, and those of folk, come from a single group each:"
     )

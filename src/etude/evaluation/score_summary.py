@@ -11,18 +11,18 @@ from typing import Any
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import (
     NAMES,
-    capital,
+    capitalise_first,
     excludes_zero,
+    format_count,
     format_interval,
     format_number,
     format_score,
-    plural,
 )
 
 SPLIT_NAMES = {"test": "test", "val": "validation"}
 
 
-def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
+def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool = False) -> tuple[str, str]:
     """Summarise the primary score of a target and its comparison with the baselines.
 
     Args:
@@ -38,11 +38,11 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
     if not results["scores"]:
         return (
             "No score can be computed.",
-            f"{plural(results['n'], SPLIT_NAMES[split] + ' clip')} with this label; a score requires two.",
+            f"{format_count(results['n'], SPLIT_NAMES[split] + ' clip')} with this label; a score requires two.",
         )
     score = results["scores"][metric]
-    metric_name = capital(NAMES[metric])
-    clips = population(results, disjoint)
+    metric_name = capitalise_first(NAMES[metric])
+    clips = describe_clips(results, disjoint)
     if score["value"] is None:
         return (
             "The score is undefined.",
@@ -73,18 +73,18 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
         return "No interval can be computed, so no difference can be judged.", numbers
     if inconclusive:
         claims.append(f"no difference from {' or from '.join(inconclusive)} that this data can show")
-    return capital("; ".join(claims) or "there is no baseline to compare with") + ".", numbers
+    return capitalise_first("; ".join(claims) or "there is no baseline to compare with") + ".", numbers
 
 
-def population(results: dict[str, Any], disjoint: bool = False) -> str:
+def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
     """Describe the scored clips, such as "42 clips in 5 groups that no training clip shares"."""
-    clips = plural(results["n"], "clip")
+    clips = format_count(results["n"], "clip")
     if results["groups"] == results["n"]:
         return clips
-    return f"{clips} in {plural(results['groups'], 'group')}{' that no training clip shares' if disjoint else ''}"
+    return f"{clips} in {format_count(results['groups'], 'group')}{' that no training clip shares' if disjoint else ''}"
 
 
-def caution(results: dict[str, Any]) -> str:
+def describe_limitations(results: dict[str, Any]) -> str:
     """Describe the limitations of the intervals of a split, or return "" if there are none."""
     if not results["scores"]:
         return ""
@@ -123,4 +123,4 @@ def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2)
     )
     other = format_number(baseline["scores"][metric]["value"], digits)
     value = format_number(difference["value"], digits)
-    return f"{capital(baseline['name'])} {other}: the difference {value}{interval}{suffix}."
+    return f"{capitalise_first(baseline['name'])} {other}: the difference {value}{interval}{suffix}."
