@@ -12,7 +12,7 @@ from tests.reports.comparison.conftest import TARGETS, clips
 from etude.evaluation import bootstrap
 from etude.evaluation.metrics import classification
 from etude.evaluation.paired_tests import (
-    NOTHING,
+    NO_DIFFERENCE,
     Pair,
     ScoredTarget,
     bootstrap_p_value,
@@ -113,7 +113,7 @@ def test_equal_runs_do_not_differ() -> None:
     for pair in paired({"a": clips(3), "b": clips(3)}):
         assert pair.p == 1.0 and pair.difference == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert pair.mcnemar in (1.0, None) and pair.better == ""
-        assert NOTHING in pair.summary
+        assert NO_DIFFERENCE in pair.summary
 
 
 def test_known_difference_is_detected_with_its_value() -> None:

@@ -24,7 +24,7 @@ from etude.data.collection import Collection
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.ownership import subfolder
 from etude.reports import worst_errors
-from etude.reports.comparison.pooling import gather
+from etude.reports.comparison.pooling import copy_worst_errors
 from etude.reports.run_report import write_report
 from etude.reports.svg import SHADES
 from etude.reports.worst_errors import COLUMNS, save_worst_errors
@@ -181,7 +181,7 @@ def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
 
 def test_folds_bring_theirs_together(kept: Path, tmp_path: Path, wrong: pd.DataFrame) -> None:
     ids = worst_ids(wrong)
-    gather([RunFolder(kept), RunFolder(tmp_path / "bare"), RunFolder(kept)], RunFolder(tmp_path), {ids[0], ids[3]})
+    copy_worst_errors([RunFolder(kept), RunFolder(tmp_path / "bare"), RunFolder(kept)], RunFolder(tmp_path), {ids[0], ids[3]})
     found = RunFolder(tmp_path).read_worst_errors()
     assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == RunFolder(kept).read_worst_errors()["scale"]
     mine, theirs = (RunFolder(folder).read_worst_errors()["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.reports.comparison.scores import extremes, gather
+from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
 from etude.runs.folder import RunFolder
@@ -116,7 +116,7 @@ def test_maps_are_of_the_best_and_the_worst_by_validation(
 
 
 def test_the_test_part_does_not_choose(sweep: Path) -> None:
-    runs = [run for run in gather(sweep) if run.status == "finished"]
+    runs = [run for run in read_runs(sweep) if run.status == "finished"]
 
     def scored(place: int, backbone: str, val: float | None, test: float) -> object:
         parts = {part: {"scores": {"macro_f1": {"value": value}}} for part, value in (("val", val), ("test", test))}
@@ -124,8 +124,8 @@ def test_the_test_part_does_not_choose(sweep: Path) -> None:
         return replace(runs[place], record={"model": {"backbone": backbone}}, metrics={"genre": genre})
 
     made = [scored(0, "ast", 0.5, 0.1), scored(1, "ast", 0.4, 0.9), scored(2, "lstm", 0.2, 0.8)]
-    assert extremes(made, "genre") == [made[0], made[2]]  # type: ignore[arg-type, comparison-overlap]
+    assert best_and_worst_runs(made, "genre") == [made[0], made[2]]  # type: ignore[arg-type, comparison-overlap]
     made[0] = scored(0, "ast", 0.1, 0.9)
-    assert extremes(made, "genre") == [made[1], made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
+    assert best_and_worst_runs(made, "genre") == [made[1], made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
     made[1] = scored(1, "ast", None, 0.9)
-    assert extremes(made, "genre") == [made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
+    assert best_and_worst_runs(made, "genre") == [made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]

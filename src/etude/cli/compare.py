@@ -8,7 +8,7 @@ from pathlib import Path
 from etude.cli.runner import run_command
 from etude.errors import UserError
 from etude.files import os_errors
-from etude.reports.comparison.axes import ABOUT, NAMED, OF_SCORES
+from etude.reports.comparison.axes import AXIS_DESCRIPTIONS, NAMED_AXES, SCORE_AXES
 from etude.reports.comparison.compare import compare_folders, parse_options
 
 HELP = """compare: runs side by side. Tables, tests of pairs that were scored on the same clips, and one page.
@@ -52,6 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("no folder is named: compare outputs/<sweep>, or several runs")
         return compare_folders(folders, options)
 
-    about = "\n".join(f"  {axis:<12}{text}" for axis, text in ABOUT.items())
-    help = HELP.format(axes=", ".join((*NAMED, *OF_SCORES)), about=about)
+    about = "\n".join(f"  {axis:<12}{text}" for axis, text in AXIS_DESCRIPTIONS.items())
+    help = HELP.format(axes=", ".join((*NAMED_AXES, *SCORE_AXES)), about=about)
     return run_command(argv, help, work, os_errors.OTHER_FOLDER)

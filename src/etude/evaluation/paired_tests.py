@@ -96,7 +96,7 @@ def holm_correction(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-NOTHING = "no difference that this data can show"
+NO_DIFFERENCE = "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Pair:
             return f"{NAMES[self.metric]} is {UNDEFINED} for one of them, so they cannot be compared"
         if self.p is None:
             return "all clips are of one group, so no difference can be judged"
-        return f"{self.better} is better" if self.better else NOTHING
+        return f"{self.better} is better" if self.better else NO_DIFFERENCE
 
     @property
     def summary(self) -> str:
@@ -161,11 +161,11 @@ class Pair:
         if self.difference["value"] is not None:
             difference = format_number(self.difference["value"], self.digits)
             text += f", difference {difference} {format_interval(self.difference, self.digits)}"
-        text = text.rstrip() + ("" if self.p is None else f", p {chance(self.p)}")
+        text = text.rstrip() + ("" if self.p is None else f", p {format_p_value(self.p)}")
         return f"{self.a} and {self.b}: {self.verdict}. {capital(text)}."
 
 
-def chance(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """Format a p value as "= 0.012", "< 0.001", or "–" if it is None."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"= {p:.3f}"
 

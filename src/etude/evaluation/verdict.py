@@ -72,7 +72,7 @@ def verdict(target: dict[str, Any], split: str = "test", disjoint: bool = False)
     if score["low"] is None:
         return "No interval can be computed, so no difference can be judged.", numbers
     if inconclusive:
-        claims.append(f"no difference from {' or from '.join(inconclusive)} that this data can show")
+        claims.append(f"no significant difference from {' or from '.join(inconclusive)}")
     return capital("; ".join(claims) or "there is no baseline to compare with") + ".", numbers
 
 
