@@ -19,7 +19,7 @@ from etude.runs.readers import CHANGED, is_unchanged, read_mapping
 
 LOG_END = 8192  # number of bytes that are read from the end of a log
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
-TRIALS_WITHOUT_SCORES = ("overfit", "lr")  # trial runs that do not write predictions
+TRIALS_WITHOUT_SCORES = ("overfit", "find_lr")  # trial runs that do not write predictions
 RECORD_KEYS = ("name", "seed", "model", "data", "targets")
 """Keys of a current record.json. Records of older versions may lack some of them."""
 
