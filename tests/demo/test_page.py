@@ -32,7 +32,7 @@ from etude.demo.server import DemoOptions, load_content
 from etude.errors import DataError
 from etude.inference.tables import predicted
 from etude.inspection.clips import InspectedRun
-from etude.reports.maps.embeddings import embeddings
+from etude.reports.maps.embeddings import stack_embeddings
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["backbone=lstm", "backbone.hidden=16", "task=joint", "data.crop=1.0", "trainer.max_epochs=1"]
@@ -117,7 +117,7 @@ def test_embeddings_are_those_of_evaluation(folder: Path, content: DemoContent) 
     test = table[table["split"] == "test"].set_index("id")
     rows = split_rows(run, "test")
     x = embed_clips(run, content.predictor.model, content.predictor.plan, rows)
-    known = embeddings(test.loc[run.pack.index["id"].iloc[rows]])
+    known = stack_embeddings(test.loc[run.pack.index["id"].iloc[rows]])
     assert len(rows) == len(test) and np.abs(x - known).max() < 1e-4
 
 

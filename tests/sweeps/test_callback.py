@@ -102,17 +102,17 @@ def test_values_that_are_asked_for_come_in_the_order_in_which_they_are_asked_for
 def test_maps_are_of_the_best_and_the_worst_by_validation(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[MapOptions] = []
-    monkeypatch.setattr(page, "draw_maps", lambda wish: asked.append(wish) or wish.to / "latent.html")
+    calls: list[MapOptions] = []
+    monkeypatch.setattr(page, "draw_maps", lambda o: calls.append(o) or o.output_folder / "latent.html")
     end(SweepTable(maps="genre"), sweep)
     assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
-    (wish,) = asked
-    assert wish.folders[0].name.startswith("improved_lstm_seed")
-    assert {run.name.rpartition("_")[0] for run in wish.folders} == {"improved_lstm", "reproduction_ast"}
-    assert (wish.dims, wish.to) == ((2, 3), sweep)
-    asked.clear()
+    (options,) = calls
+    assert options.folders[0].name.startswith("improved_lstm_seed")
+    assert {run.name.rpartition("_")[0] for run in options.folders} == {"improved_lstm", "reproduction_ast"}
+    assert (options.dims, options.output_folder) == ((2, 3), sweep)
+    calls.clear()
     end(SweepTable(maps="tempo"), sweep)
-    assert asked == []
+    assert calls == []
 
 
 def test_the_test_part_does_not_choose(sweep: Path) -> None:

@@ -61,7 +61,7 @@ def parse(words: Sequence[str]) -> MapOptions:
         raise UserError(f"{unknown[0]}: no such word; there is {near[0]}")
     folders = [options.path(name) for name in names]
     runs = finished_runs(folders)
-    return MapOptions(runs, **{"to": folders[0] if len(folders) == 1 else Path("outputs/latent")} | values)
+    return MapOptions(runs, **{"output_folder": folders[0] if len(folders) == 1 else Path("outputs/latent")} | values)
 
 
 def _several(*choices: str) -> Callable[[str], tuple[str, ...]]:
@@ -95,7 +95,7 @@ def _seed(value: str) -> int:
 OPTIONS: options.Options = {
     "methods": ("methods", _several(*METHODS)),
     "dims": ("dims", _dims),
-    "part": ("part", _split),
+    "part": ("split", _split),
     "seed": ("seed", _seed),
-    "to": ("to", options.path),
+    "to": ("output_folder", options.path),
 }

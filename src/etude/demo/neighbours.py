@@ -22,9 +22,9 @@ from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, crops_of
 from etude.reports.clip_frames import ClipFile, files
 from etude.reports.html import load_template
-from etude.reports.maps.embeddings import embeddings
+from etude.reports.maps.embeddings import stack_embeddings
 from etude.reports.maps.projection import ProjectionError
-from etude.reports.maps.quality import nearest
+from etude.reports.maps.quality import nearest_neighbours
 from etude.reports.worst_errors import CREDIT, credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
@@ -184,7 +184,7 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
         if table is None:
             nothing.why += f", and the run has no {PREDICTIONS}."
             return nothing
-        x = embeddings(table)
+        x = stack_embeddings(table)
     except (UserError, ProjectionError) as error:
         nothing.why += f", and its predictions are of no use here: {error}"
         return nothing
@@ -277,4 +277,4 @@ def _usual(x: np.ndarray) -> np.ndarray | None:
     if len(x) < 2:
         return None
     some = x[np.sort(np.random.default_rng(0).permutation(len(x))[:SAMPLE])].astype(np.float64)
-    return np.linalg.norm(some - some[nearest(some, 1)[:, 0]], axis=1)
+    return np.linalg.norm(some - some[nearest_neighbours(some, 1)[:, 0]], axis=1)
