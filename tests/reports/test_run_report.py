@@ -302,7 +302,7 @@ def test_empty_states_have_a_sentence(make_run, table: pd.DataFrame) -> None:
     assert "left no config.yaml" in html.text
     html, _ = build(make_run("no-test", table=table[table["split"] == "val"]))
     assert "there is no score to draw" in html.text
-    assert "0 test clips with this label; a score requires two." in html.text
+    assert "0 test clips with a true value; a score requires two." in html.text
 
 
 def test_main_rebuilds_and_refuses(make_run, tmp_path: Path, capsys) -> None:

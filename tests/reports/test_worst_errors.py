@@ -181,7 +181,8 @@ def test_a_folder_without_them_says_so_in_one_line(kept: Path) -> None:
 
 def test_folds_bring_theirs_together(kept: Path, tmp_path: Path, wrong: pd.DataFrame) -> None:
     ids = worst_ids(wrong)
-    copy_worst_errors([RunFolder(kept), RunFolder(tmp_path / "bare"), RunFolder(kept)], RunFolder(tmp_path), {ids[0], ids[3]})
+    runs = [RunFolder(kept), RunFolder(tmp_path / "bare"), RunFolder(kept)]
+    copy_worst_errors(runs, RunFolder(tmp_path), {ids[0], ids[3]})
     found = RunFolder(tmp_path).read_worst_errors()
     assert set(found["clips"]) == {ids[0], ids[3]} and found["scale"] == RunFolder(kept).read_worst_errors()["scale"]
     mine, theirs = (RunFolder(folder).read_worst_errors()["clips"][ids[3]]["picture"] for folder in (tmp_path, kept))

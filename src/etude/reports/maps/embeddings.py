@@ -122,7 +122,7 @@ def stack_embeddings(table: pd.DataFrame) -> np.ndarray:
     x = np.full((len(table), sizes[0]), np.nan)
     x[present] = np.stack(table["embedding"][present].tolist())
     if not np.isfinite(x).all(1).any():
-        raise ProjectionError("No embedding is finite: did the network diverge?")
+        raise ProjectionError("No embedding is finite; the network may have diverged.")
     return x
 
 
