@@ -106,7 +106,7 @@ def test_a_run_predicts_its_own_clips_as_its_table_has_them(finished: Path, tabl
 
 
 def test_the_readme_shows_how(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "network = load" in block]
     code = code.replace("outputs/<run>", str(finished)).replace("song.mp3", collection().table["path"][0])
     names: dict = {}
