@@ -1,4 +1,4 @@
-"""Readers of the files of a run folder; `RunFolder` calls them."""
+"""Readers of the files of a run folder, which `RunFolder` calls."""
 
 from __future__ import annotations
 

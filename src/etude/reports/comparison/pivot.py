@@ -130,7 +130,10 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
 
 
 def are_comparable(cells: Sequence[Cell]) -> bool:
-    """Return whether cells were scored on the same clips, as far as known: on one split, or each on the same splits."""
+    """Return whether cells were scored on the same clips, on one split or each on the same splits.
+
+    An unknown split is not comparable with any split.
+    """
     clips = {(cell.scored_on, cell.n) for cell in cells}
     return len(clips) < 2 and not any("?" in split for cell in cells for split in cell.scored_on)
 

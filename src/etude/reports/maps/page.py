@@ -204,7 +204,7 @@ def _map_data(entry: EmbeddingMap, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _quality_rows(entry: EmbeddingMap) -> list[list[str]]:
-    """Return the rows of the table below a map: measure, value in the map, value in the full space."""
+    """Return name, value in the map and value in the full space of each measure in the table below a map."""
     rows = [[key.capitalize(), format_number(value), ""] for key, value in entry.preservation.items()]
     for name, scores in entry.scores.items():
         full_scores = entry.full_scores[name]

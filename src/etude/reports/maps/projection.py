@@ -30,7 +30,7 @@ class ProjectionMethod:
         title: Printed name.
         short: Printed name for narrow columns.
         fit: Function from embeddings (n, D) float64, dimensions and seed to coordinates (n, dimensions).
-        caution: What the map preserves, and what must not be inferred from it.
+        caution: Properties that the map preserves, and conclusions that it does not support.
         min_clips: Minimum number of clips.
         max_clips: Maximum number of clips in 2-D and in 3-D. Of more clips, a random subset is projected.
         uses_graph: Whether the method uses a nearest-neighbour graph, which may have several connected components.
@@ -108,7 +108,10 @@ def subset(n: int, maximum: int, seed: int) -> np.ndarray:
 
 
 def tsne_library() -> str:
-    """Return the library of t-SNE: openTSNE if it is installed, as 10,000 clips require, else scikit-learn."""
+    """Return the library of t-SNE, which is openTSNE if it is installed, else scikit-learn.
+
+    scikit-learn is slow for 10,000 clips.
+    """
     return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
 
 

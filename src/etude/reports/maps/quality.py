@@ -4,7 +4,7 @@ Trustworthiness is high if neighbours in the map are neighbours in the full spac
 the full space are neighbours in the map (Venna & Kaski 2001). 1 means that all neighbours are preserved, and a random
 map has about 0.5. Targets are predicted from the nearest neighbours in the map and in the full space, once among all
 other clips and once among clips of other groups. Clips of one artist are similar for many reasons, so neighbours of the
-same group say little about the target.
+same group are weak evidence about the target.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def accuracy(true: np.ndarray, neighbours: np.ndarray, scored: np.ndarray | slic
 
 
 def spearman(true: np.ndarray, neighbours: np.ndarray, scored: np.ndarray | slice = slice(None)) -> float:
-    """Compute the rank correlation of a number with its mean over the nearest neighbours; nan if either is constant.
+    """Compute the rank correlation of a number with its mean over the nearest neighbours, nan for a constant.
 
     Args:
         true: Numbers (n,).
