@@ -253,7 +253,7 @@ def compare_pairs(targets: Iterable[ScoredTarget], metric: str = "") -> tuple[li
         single = [members[0].title for members in by_clips.values() if len(members) == 1]
         if single and len(by_clips) > 1:
             titles = ", ".join(single)
-            remarks.append(f"{scored.name}: no other run was scored on the same clips as {titles}.")
+            remarks.append(f"{titles}: not tested on {scored.name}, because no other run was scored on the same clips.")
     remarks += [f"{', '.join(names)}: {remark}" for remark, names in untestable.items()]
     return pairs, list(dict.fromkeys(remarks))
 

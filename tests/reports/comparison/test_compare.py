@@ -103,4 +103,4 @@ def test_only_runs_on_the_same_clips_are_paired(tmp_path: Path, write_run, make_
     comparison = compare([tmp_path])
     assert [(p.a, p.b) for p in comparison.pairs if p.target == "genre"] == [("a", "b")]
     assert {(p.a, p.b) for p in comparison.pairs if p.target == "valence"} == {("a", "b"), ("a", "d"), ("b", "d")}
-    assert "genre: no other run was scored on the same clips as c, d." in comparison.remarks
+    assert "c, d: not tested on genre, because no other run was scored on the same clips." in comparison.remarks
