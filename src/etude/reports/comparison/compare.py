@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 VIEW_NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
-"""Views by the number of the corresponding table of the reproduced work."""
+"""Views by the number of the corresponding table of the student report."""
 
 
 def parse_options(arguments: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
