@@ -70,7 +70,7 @@ def test_tables_by_name_tell_settings_apart_and_average_over_seeds_alone(
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [str(sweep / "genre.html"), str(sweep / "step9.html")]
     assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "genre.html", "step9.html"}
-    assert "nothing: left out: backbone=cnn: no run has it; there are" in caplog.text
+    assert "nothing: left out: backbone=cnn: no run has this value; the known values are" in caplog.text
     genre = (sweep / "genre.md").read_text()
     assert "mean ± sd of 2 runs" in genre
     assert (
