@@ -16,7 +16,7 @@ from torch import Tensor
 from etude.backbones.efficientat import EfficientAT
 from etude.config import instantiate
 from etude.config.compose import conf_dir
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.data.datamodule import build_datamodule
 from etude.experiment.stages import run_experiment
 from etude.files.safe_read import read_checkpoint
@@ -245,7 +245,7 @@ def test_a_cell_is_of_the_source_works_data_unless_other_data_are_named(name: st
     genre = list(here["task"]["targets"]) == ["genre"]
     assert here["data"]["source"]["path"] == ("data/fma_genre_spectrograms" if genre else "data/multitask_dataset")
     assert here["feature"]["front"]["chroma"] == "cqt"  # as those frames were made
-    assert problems(here) == problems(there) == []
+    assert config_errors(here) == config_errors(there) == []
     assert there["data"]["source"] == {"_target_": "etude.data.sources.demo.collection"}
     assert there["feature"] == here["feature"] | {"front": composed()["feature"]["front"]}
     for key in ("batch_size", "crop", "eval_crops"):
@@ -281,7 +281,7 @@ def test_ours_differs_in_method_alone(name: str, composed: Compose) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, composed: Compose) -> None:
     asked, plain = composed(f"experiment={name}", "debug=overfit"), composed(f"experiment={name}")
-    assert problems(asked) == []
+    assert config_errors(asked) == []
     assert asked["data"]["overfit"] == 8
     assert not asked["augment"]
     assert asked["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # whatever stopped it
@@ -291,6 +291,6 @@ def test_every_experiment_can_be_asked_to_learn_by_heart(name: str, composed: Co
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "callbacks").glob("*.yaml")))
 def test_what_stops_a_training_can_be_chosen_for_an_experiment(choice: str, composed: Compose) -> None:
     plain = composed("experiment=reproduction/table2/cnn_valence", f"callbacks={choice}")
-    assert problems(plain) == []
+    assert config_errors(plain) == []
     stopping = plain["callbacks"]["early_stopping"]
     assert stopping is None or stopping["patience"] == plain["patience"] == 10  # the source work's

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from etude.experiment.start import run_folder
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -126,7 +126,7 @@ def test_a_name_that_is_taken_ends_the_command_before_anything_is_written(
     before = content(home)
     result = train(home, *TINY, f"{option}=.", *(["-m", "seed=0,1"] if "sweep" in option else []))
     assert result.returncode == 2, result.stderr
-    assert f"{name.rstrip('/')}: exists and is not in {LIST}" in result.stderr
+    assert f"{name.rstrip('/')}: exists and is not in {LIST_NAME}" in result.stderr
     assert content(home) == before
 
 
@@ -249,6 +249,6 @@ def test_a_second_process_in_a_run_folder_is_refused(run: Path, train: Train, en
         for words in (["resume=run"], [*TINY, "hydra.run.dir=run"]):
             result = train(run.parent, *words)
             assert result.returncode == 2
-            assert f"run: another process writes there (process {holder.pid} on" in result.stderr
+            assert f"run: another process is writing to it (process {holder.pid} on" in result.stderr
         os.kill(holder.pid, signal.SIGKILL)
     assert {name: data for name, data in content(run).items() if not name.startswith(".")} == before

@@ -17,7 +17,7 @@ import pytest
 from etude.__main__ import COMMANDS
 from etude.data.sources.demo import collection
 from etude.files import ownership
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 KINDS = ("file", "folder", "link to a file", "link to a folder", "link to nothing", "listed link", "listed folder")
 WORDS: dict[str, Sequence[str]] = {  # {to}: the folder that is written into
@@ -67,8 +67,8 @@ def fresh(command: str, to: Path, finished: Path) -> Path:
         shutil.copytree(finished, to)
         for name in REMADE:
             (to / name).unlink()
-        lines = (to / LIST).read_text().splitlines(keepends=True)
-        (to / LIST).write_text("".join(line for line in lines if json.loads(line) not in REMADE))
+        lines = (to / LIST_NAME).read_text().splitlines(keepends=True)
+        (to / LIST_NAME).write_text("".join(line for line in lines if json.loads(line) not in REMADE))
     else:
         to.mkdir()
     return to
@@ -77,8 +77,8 @@ def fresh(command: str, to: Path, finished: Path) -> Path:
 def written(command: str, to: Path) -> list[str]:
     """The files that a command listed as its own; the file that only names the holder of a lock may be missing."""
     found = []
-    for listing in to.rglob(LIST):
-        for name in sorted(ownership.listed(listing.parent)):
+    for listing in to.rglob(LIST_NAME):
+        for name in sorted(ownership.listed_paths(listing.parent)):
             path = (listing.parent / name).relative_to(to)
             if (command != "report" or name in REMADE) and (listing.parent / name).is_file():
                 found.append(path.as_posix())
@@ -90,7 +90,7 @@ def plant(kind: str, to: Path, name: str, other: Path) -> None:
     path = to / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind.startswith("listed"):
-        with (to / LIST).open("a") as listing:
+        with (to / LIST_NAME).open("a") as listing:
             listing.write(json.dumps(name) + "\n")
     if kind == "file":
         path.write_text("mine")
@@ -121,7 +121,7 @@ def assert_refused(command: str, kind: str, name: str, call: Call, home: Path, f
     status = call(command, to)
     after = content(home)
     assert status == 2
-    ours = {one for one in before if one.endswith(LIST)}
+    ours = {one for one in before if one.endswith(LIST_NAME)}
     assert {one: after.get(one) for one in before.keys() - ours} == {one: before[one] for one in before.keys() - ours}
     assert content(finished) == run
 

@@ -144,7 +144,7 @@ def test_the_best_epoch_was_scored_not_the_last(finished: Path, scores: dict) ->
 def test_the_report_shows_the_numbers_and_says_what_the_labels_are(finished: Path, scores: dict) -> None:
     page = (finished / "report.html").read_text()
     assert f"{scores['genre']['splits']['test']['scores']['macro_f1']['value']:.2f}" in page
-    assert "stands in for listener ratings" in page
+    assert "not rated by listeners" in page
     assert "artist" in page
 
 

@@ -67,7 +67,7 @@ def test_submitit_runs_a_job_in_a_process_of_its_own(train: Callable[..., Result
 def test_slurm_is_asked_for_what_the_trainer_needs(environment: dict[str, str], nest: Nest, tmp_path: Path) -> None:
     words = ["-m", *TINY, "hydra/launcher=submitit_slurm", "trainer=ddp", "trainer.num_nodes=2", "seed=0,1,2"]
     absent = nest.run(tmp_path, environment | {"PATH": "/nowhere"}, *words, "trainer.devices=4")
-    assert absent.returncode == 2 and "there is no sbatch here" in absent.stderr
+    assert absent.returncode == 2 and "sbatch is not installed here" in absent.stderr
     for name in ("sbatch", "srun"):
         (tmp_path / name).write_text("#!/bin/sh\necho it is full >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)

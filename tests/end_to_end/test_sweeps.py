@@ -94,9 +94,9 @@ def test_a_job_that_fails_is_its_own_affair_and_a_sweep_goes_on_where_it_was(
     assert statuses(other) == ["done"]
     assert statuses(one) == ["done", "failed", "failed", "done", "stopped", "stopped"]
     rows = list(jobs(one).values())
-    assert rows[1]["why"] == "ArithmeticError: seed 1 is no good"
-    assert (rows[2]["why"], rows[2]["code"]) == ("killed by SIGKILL", "-9")
-    assert f"go on with the same command and sweep.resume={one.relative_to(tmp_path)}" in heard
+    assert rows[1]["reason"] == "ArithmeticError: seed 1 is no good"
+    assert (rows[2]["reason"], rows[2]["code"]) == ("killed by SIGKILL", "-9")
+    assert f"resume with the same command and sweep.resume={one.relative_to(tmp_path)}" in heard
     assert "3 of 6 done" not in heard
     finished = {path: path.stat().st_mtime_ns for path in one.glob("*/metrics.json")}
     assert len(finished) == 2
@@ -105,7 +105,7 @@ def test_a_job_that_fails_is_its_own_affair_and_a_sweep_goes_on_where_it_was(
     again = sweep(tmp_path, *SIX, f"sweep.resume={one.relative_to(tmp_path)}", "hydra.launcher.devices=[5,7]")
     assert again.returncode == 1, again.stderr
     assert statuses(one) == ["done", "done", "failed", "done", "done", "done"]
-    assert "going on with 4_" in again.stderr
+    assert "resuming 4_" in again.stderr
     assert f"failed: 2_genre_lstm_mel: killed by SIGKILL ({one.relative_to(tmp_path)}/logs/2_" in again.stderr
     logs = {path.name[0]: path.read_text() for path in (one / "logs").iterdir()}
     assert {number: "epoch 1/3" in text for number, text in logs.items()} == {
@@ -162,7 +162,7 @@ def test_every_rank_of_a_job_has_its_config(words: list[str], tmp_path: Path, sw
         (["-m", "seed=0,1", "data=folder"], "data.source.path: needs a value"),
         (["-m", "seed=0,1", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be a whole number of at least 1"),
         (["-m", "seed=0,1", "hydra.launcher.jobs=two"], "hydra.launcher.jobs: must be a whole number"),
-        (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 have one folder, same"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 have the same folder, same"),
         (["-m", "seed=0,1", "hydra.launcher.start=thread"], "hydra.launcher.start: must be fork"),
     ],
 )
@@ -181,10 +181,10 @@ def test_one_process_at_a_time_runs_a_sweep(tmp_path: Path, sweep: Callable[...,
 
     from etude.sweeps.jobs import FAILED, Job, JobTable
 
-    ledger = JobTable(tmp_path)
-    ledger.put(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
-    ledger.write()
+    table = JobTable(tmp_path)
+    table.add(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
+    table.save()
     with FileLock(tmp_path / ".jobs.csv.lock"):
         result = sweep(tmp_path, "-m", "seed=0,1", f"sweep.resume={tmp_path}")
     assert result.returncode == 2
-    assert "another process writes there" in result.stderr
+    assert "another process is writing to it" in result.stderr

@@ -1,6 +1,6 @@
 """`python train.py ...` without the wait for its imports: forked from a process that did nothing but import.
 
-What must not be shared by processes is not among them; see `etude.sweeps.processes.forkable`.
+What must not be shared by processes is not among them; see `etude.sweeps.processes.fork_safe_imports`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MODULES = (
 NEST = f"""
 import json, os, runpy, signal, sys
 
-from etude.sweeps.processes import forkable
+from etude.sweeps.processes import fork_safe_imports
 
-with forkable():
+with fork_safe_imports():
     import {MODULES}
 
 assert not {{"wandb", "onnxruntime"}} & set(sys.modules)

@@ -170,7 +170,7 @@ def test_says_what_was_run_and_on_what(page) -> None:
     ):
         assert words in html.text, words
     assert (
-        html.text.count("erived from the signal; stands in for listener ratings.") == 6
+        html.text.count("omputed from the signal, not rated by listeners.") == 6
     )  # in brief and in its section, for three targets
 
 
@@ -311,7 +311,7 @@ def test_main_rebuilds_and_refuses(make_run, tmp_path: Path, capsys) -> None:
     assert (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
     assert main([str(folder), str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err
-    assert "nowhere is not a finished run" in error and error.count("\n") == 1
+    assert "nowhere: is not a finished run" in error and error.count("\n") == 1
     assert main(["--help"]) == 0
 
 

@@ -20,7 +20,7 @@ from etude.audio.masks import valid
 from etude.backbones.base import Backbone
 from etude.backbones.cnn import CNN
 from etude.config.compose import conf_dir
-from etude.config.instantiate import make, resolve, vet
+from etude.config.instantiate import check_trusted, make, resolve
 from etude.errors import UserError
 from etude.system import machine
 from etude.tasks.loss_weighting import PCGrad, RandomWeighting
@@ -61,10 +61,10 @@ def test_nested_nodes_are_instantiated_first() -> None:
     [
         ({"_target_": "etude.backbones.cnn.CNN", "colour": "red"}, "etude.backbones.cnn.CNN: .*colour"),
         ({"_target_": "etude.backbones.ast.AST", "model": "huge"}, "etude.backbones.ast.AST: .*'huge'"),
-        ({"_target_": "etude.backbones.cnn.RNN"}, "there is no etude.backbones.cnn.RNN"),
-        ({"_target_": "etude.backbones.rnn.RNN"}, "there is no etude.backbones.rnn.RNN"),
-        ({"_target_": "CNN"}, "there is no CNN"),
-        ({"_target_": ".cnn.CNN"}, "there is no .cnn.CNN"),
+        ({"_target_": "etude.backbones.cnn.RNN"}, "etude.backbones.cnn.RNN: cannot be imported"),
+        ({"_target_": "etude.backbones.rnn.RNN"}, "etude.backbones.rnn.RNN: cannot be imported"),
+        ({"_target_": "CNN"}, "CNN: cannot be imported"),
+        ({"_target_": ".cnn.CNN"}, ".cnn.CNN: cannot be imported"),
     ],
 )
 def test_invalid_target_raises_user_error(node: Config, message: str) -> None:
@@ -74,7 +74,7 @@ def test_invalid_target_raises_user_error(node: Config, message: str) -> None:
 
 def test_target_is_resolved_only_in_its_module() -> None:
     assert resolve("etude.backbones.cnn.CNN") is CNN
-    with pytest.raises(UserError, match=r"there is no etude\.training\.augmentation\.torch\.hub\.load"):
+    with pytest.raises(UserError, match=r"etude\.training\.augmentation\.torch\.hub\.load: cannot be imported"):
         resolve("etude.training.augmentation.torch.hub.load")
 
 
@@ -83,7 +83,7 @@ def test_target_is_resolved_only_in_its_module() -> None:
 
 def test_all_config_files_are_trusted() -> None:
     for path in (path for path in conf_dir().glob("*/**/*.yaml") if "hydra" not in path.parts):
-        vet(OmegaConf.to_container(OmegaConf.load(path)))
+        check_trusted(OmegaConf.to_container(OmegaConf.load(path)))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_all_config_files_are_trusted() -> None:
         "etude.audio.frontend.asdict",
         "etude.training.callbacks.log",
         "etude.training.augmentation._draw_intervals",  # private
-        "etude.audio.log_mel._bank",
+        "etude.audio.log_mel._filter_bank",
         "etude.backbones.cnn.CNN.__init__",
         "etude.__main__.main",
         "etude.backbones.cnn.__builtins__",
@@ -126,14 +126,14 @@ def test_untrusted_target_is_refused(name: str) -> None:
         {"deep": [{"er": [{"_target_": "etude.training.optimiser.Optimiser", "a": {"_target_": name}}]}]},
     ):
         with pytest.raises(UserError) as error:
-            vet(node)
+            check_trusted(node)
         assert name in str(error.value)
 
 
 def test_reexported_name_is_judged_by_its_defining_module() -> None:
-    vet({"_target_": "pytorch_lightning.Trainer"})  # defined in pytorch_lightning.trainer.trainer
+    check_trusted({"_target_": "pytorch_lightning.Trainer"})  # defined in pytorch_lightning.trainer.trainer
     with pytest.raises(UserError, match="is not trusted"):
-        vet({"_target_": "pytorch_lightning.seed_everything"})
+        check_trusted({"_target_": "pytorch_lightning.seed_everything"})
 
 
 @pytest.fixture
@@ -148,18 +148,18 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_untrusted_package_is_not_imported(stranger: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stranger_nets\.net\.Net, which is not trusted.*ETUDE_TRUST"):
-        vet({"_target_": stranger})
+        check_trusted({"_target_": stranger})
     assert not (tmp_path / "imported").exists()
 
 
 def test_environment_variable_trusts_a_package(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETUDE_TRUST", "my_own, stranger_nets")
-    vet({"_target_": stranger})
+    check_trusted({"_target_": stranger})
     with pytest.raises(UserError, match="is not trusted"):
-        vet({"_target_": "os.system"})
+        check_trusted({"_target_": "os.system"})
     monkeypatch.setenv("ETUDE_TRUST", "stranger")
     with pytest.raises(UserError, match="is not trusted"):
-        vet({"_target_": stranger})
+        check_trusted({"_target_": stranger})
 
 
 # networks and checkpoints
@@ -234,7 +234,7 @@ def test_checkpoint_with_code_in_its_config_is_refused(config: Compose, tmp_path
     evil["optim"] = {"_target_": "os.mkdir", "path": str(trap)}
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "etude": recipe(evil)}, path)
-    with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
+    with pytest.raises(UserError, match=r"calls os\.mkdir, which is not trusted"):
         load_learner(path)
     assert not trap.exists()
 
@@ -243,7 +243,7 @@ def test_checkpoint_with_code_in_its_front_end_is_refused(config: Compose, tmp_p
     trap, path = tmp_path / "trap", tmp_path / "evil.ckpt"
     evil = recipe(config()) | {"columns": [0, 12], "front": {"_target_": "os.mkdir", "path": str(trap)}}
     torch.save({"state_dict": {}, "etude": evil}, path)
-    with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
+    with pytest.raises(UserError, match=r"calls os\.mkdir, which is not trusted"):
         load_learner(path)
     assert not trap.exists()
 
@@ -255,7 +255,7 @@ def test_checkpoint_cannot_create_a_logger(config: Compose, tmp_path: Path, monk
     logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}
     evil["optim"] = {"_target_": "etude.loggers.wandb.wandb_logger", **logger}
     torch.save({"state_dict": {}, "etude": recipe(evil)}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match=r"wants to call etude\.loggers\.wandb\.wandb_logger, which is not trusted"):
+    with pytest.raises(UserError, match=r"calls etude\.loggers\.wandb\.wandb_logger, which is not trusted"):
         load_learner(tmp_path / "evil.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
@@ -280,7 +280,7 @@ def test_file_that_is_not_a_checkpoint_raises_user_error(content: bytes | None, 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)], ids=["other", "list", "tensor"])
 def test_checkpoint_of_another_program_raises_user_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "best.ckpt")
-    with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of something else; it holds no recipe"):
+    with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of another program, without the recipe"):
         load_learner(tmp_path / "best.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""Python API: `etude.run` and `etude.load`."""
+"""Functions `etude.run` and `etude.load` of the Python API."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from etude.api.run_object import Run
 from etude.config.compose import Composer, open_hydra
-from etude.config.override_errors import error_text, override_errors
+from etude.config.override_errors import format_errors, override_errors
 from etude.errors import UserError
 from etude.experiment import start
 from etude.runs.folder import RunFolder, locate_run
 
 log = logging.getLogger(__name__)
-SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
-ALONE = "trains in several processes, which the command line starts: python train.py ..."
+SWEEP = "several values define a sweep; start it from the command line with: python train.py -m ..."
+SEVERAL_PROCESSES = "training uses several processes; start it from the command line with: python train.py ..."
 
 
 def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
@@ -94,8 +94,8 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
     try:
         composed = composer.compose(overrides)
     except Exception as error:
-        if errors := override_errors(overrides, folder=config_dir, error=error, several=SWEEP):
-            raise UserError(error_text(errors)) from error
+        if errors := override_errors(overrides, folder=config_dir, error=error, sweep_only=SWEEP):
+            raise UserError(format_errors(errors)) from error
         raise
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
         sweeping = [override for override in overrides if override.startswith(("sweep=", "hydra.mode="))]
@@ -105,12 +105,12 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
 def _run_task(composed: Any, folder: Path) -> None:
     """Run a composed config. Its log is printed and stored in the folder, including an error that ends it."""
     try:
-        config, resume = start.checked(composed, folder)
+        config, resume = start.resolve_config(composed, folder)
         trainer = config["trainer"]
         if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
             if not resume:
                 start.discard(folder)
-            raise UserError(f"trainer: {ALONE}")
+            raise UserError(f"trainer: {SEVERAL_PROCESSES}")
         if start.run_in_folder(config, folder, resume):
             log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
     except BaseException as error:
@@ -118,9 +118,9 @@ def _run_task(composed: Any, folder: Path) -> None:
             if isinstance(handler, ConsoleHandler):
                 logging.getLogger().removeHandler(handler)  # the error is raised to the caller
         if isinstance(error, UserError) and composed.get("resume"):
-            start.silence(folder)  # the log of the existing run should not contain this error
+            start.remove_log_handlers(folder)  # the log of the existing run should not contain this error
         elif isinstance(error, KeyboardInterrupt):
-            log.warning("interrupted%s", start.advice(folder))
+            log.warning("interrupted%s", start.resume_advice(folder))
         elif isinstance(error, Exception):
             log.error("%s", error)
         raise

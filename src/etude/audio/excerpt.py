@@ -1,4 +1,4 @@
-"""Writing of short excerpts of sound files for HTML pages."""
+"""Writing of short excerpts of audio files for HTML pages."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SUFFIXES = {("OGG", "VORBIS"): ".ogg", ("MP3", "MPEG_LAYER_III"): ".mp3"}
 
 
 def write_excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED) -> dict[str, Any]:
-    """Write the beginning of a sound file as a small sound file.
+    """Write the beginning of an audio file as a small audio file.
 
     A small Ogg Vorbis or MP3 file is copied. Other files are encoded as mono Ogg Vorbis at 22,050 Hz.
 
     Args:
-        path: A sound file.
+        path: An audio file.
         stem: Path of the result without its suffix.
         longest: Maximum length of the excerpt, in seconds.
         copied: Maximum size of a file that is copied, in bytes.
 
     Returns:
-        `audio`, the name of the file; `heard` and `seconds`, the lengths of the excerpt and of the sound file in
-        seconds; `encoded`, whether the excerpt was encoded.
+        `audio`, the name of the file; `excerpt_seconds` and `seconds`, the lengths of the excerpt and of the audio
+        file; `encoded`, whether the excerpt was encoded.
 
     Raises:
         DecodeError: The file is missing or cannot be decoded.
@@ -44,14 +44,15 @@ def write_excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = 
     suffix = SUFFIXES.get((info.format, info.subtype)) if info else None
     if info and suffix and info.duration <= longest and path.stat().st_size <= copied:
         write_bytes(stem.with_suffix(suffix), path.read_bytes())
-        return {"audio": f"{stem.name}{suffix}", "heard": info.duration, "seconds": info.duration, "encoded": False}
+        seconds = info.duration
+        return {"audio": f"{stem.name}{suffix}", "excerpt_seconds": seconds, "seconds": seconds, "encoded": False}
     # libsndfile estimates the length of an MP3
     audio, seconds = _beginning(path, longest, info.duration if info and info.format != "MP3" else None)
     encoding: dict[str, Any] = {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.7}
     with replacing(stem.with_suffix(".ogg")) as draft, soundfile.SoundFile(draft, "w", RATE, 1, **encoding) as file:
         for start in range(0, len(audio), BLOCK):  # the encoder allocates a complete block on its stack
             file.write(audio[start : start + BLOCK])
-    return {"audio": f"{stem.name}.ogg", "heard": len(audio) / RATE, "seconds": seconds, "encoded": True}
+    return {"audio": f"{stem.name}.ogg", "excerpt_seconds": len(audio) / RATE, "seconds": seconds, "encoded": True}
 
 
 def _beginning(path: Path, longest: int, seconds: float | None) -> tuple[np.ndarray, float]:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.config.stored import flat
+from etude.config.stored import flatten
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER
 from etude.reports.comparison.runs import ComparedRun, printable
@@ -126,7 +126,7 @@ def merge_folds(runs: Sequence[ComparedRun], options: CompareOptions) -> list[Co
 
 def axis_value(run: ComparedRun, axis: str) -> str:
     """Return the value of a run on an axis, or "–" if it is unknown."""
-    value = NAMED_AXES[axis](run) if axis in NAMED_AXES else flat(run.config).get(axis)
+    value = NAMED_AXES[axis](run) if axis in NAMED_AXES else flatten(run.config).get(axis)
     return "–" if value is None or value == "" else printable(value)
 
 
@@ -143,7 +143,7 @@ def check_axis(axis: str, runs: Sequence[ComparedRun], argument: str) -> None:
     """
     if axis in (*SCORE_AXES, *NAMED_AXES, "run"):
         return
-    keys = sorted({key for run in runs for key in flat(run.config)})
+    keys = sorted({key for run in runs for key in flatten(run.config)})
     if axis not in keys:
         similar = get_close_matches(axis, [*keys, *NAMED_AXES, *SCORE_AXES, "run"], n=1)
         axes = ", ".join((*NAMED_AXES, *SCORE_AXES, "run"))
@@ -167,7 +167,7 @@ def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
     by_values = defaultdict(list)
     for run in runs:
         values = tuple(axis_value(run, axis) for axis in NAMED_AXES if axis not in REPEAT_AXES)
-        by_values[values].append(flat(run.config) | {"transfer.init_from": _source_run(run)})
+        by_values[values].append(flatten(run.config) | {"transfer.init_from": _source_run(run)})
     keys: dict[str, None] = {}
     for configs in by_values.values():
         all_keys = dict.fromkeys(key for config in configs for key in config)

@@ -77,7 +77,7 @@ def draw_maps(options: MapOptions, command: str = "") -> Path:
         problems = dict.fromkeys(f"{entry.run}: {entry.problem}" for entry in maps)
         raise UserError("no map can be computed\n" + "\n".join(problems))
     html = render_page(runs, maps, options, command)
-    with os_errors.explained(folder, os_errors.OTHER_FOLDER, f"to={folder}"):
+    with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"to={folder}"):
         ownership.open_folder(folder)
         write_text(folder / "latent.csv", embedding_map.coordinate_frame(runs, maps).to_csv(index=False))
         write_text(folder / "latent.json", embedding_map.quality_json(runs, maps, options.split, options.seed))
