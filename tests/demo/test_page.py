@@ -32,7 +32,7 @@ from etude.demo.server import DemoOptions, load_content
 from etude.errors import DataError
 from etude.inference.tables import predict_tables
 from etude.inspection.clips import InspectedRun
-from etude.reports.maps.embeddings import embeddings
+from etude.reports.maps.embeddings import stack_embeddings
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = ["backbone=lstm", "backbone.hidden=16", "task=joint", "data.crop=1.0", "trainer.max_epochs=1"]
@@ -118,7 +118,7 @@ def test_embeddings_equal_those_of_evaluation(folder: Path, content: DemoContent
     test = table[table["split"] == "test"].set_index("id")
     rows = split_rows(run, "test")
     x = embed_clips(run, content.predictor.model, content.predictor.plan, rows)
-    expected = embeddings(test.loc[run.pack.index["id"].iloc[rows]])
+    expected = stack_embeddings(test.loc[run.pack.index["id"].iloc[rows]])
     assert len(rows) == len(test) and np.abs(x - expected).max() < 1e-4
 
 

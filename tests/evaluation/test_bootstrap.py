@@ -11,7 +11,7 @@ def test_complete_groups_are_drawn_with_replacement() -> None:
     drawn = draw_weights(groups, resamples=500, seed=3)
     assert drawn.shape == (500, 6)
     assert (drawn[:, 0] == drawn[:, 1]).all() and (drawn[:, 3] == drawn[:, 5]).all()
-    assert (drawn[:, [0, 2, 3]].sum(1) == 3).all()  # as many groups as there are
+    assert (drawn[:, [0, 2, 3]].sum(1) == 3).all()  # the number of groups is constant
     assert drawn[:, 2].min() == 0 and drawn[:, 2].max() == 3
     assert drawn[:, 2].mean() == pytest.approx(1, abs=0.15)
 
@@ -36,9 +36,9 @@ def test_strata_have_every_class_in_every_resample() -> None:
     groups = ["a", "a", "b", "c", "c", "c", "d"]
     classes = np.array([0, 0, 0, 1, 1, 1, 0])
     drawn = draw_weights(groups, resamples=500, seed=3, strata=classes)
-    assert (drawn[:, [0, 2, 6]].sum(1) == 3).all()  # three groups of class 0, whole
+    assert (drawn[:, [0, 2, 6]].sum(1) == 3).all()  # three complete groups of class 0
     assert (drawn[:, 0] == drawn[:, 1]).all()
-    assert (drawn[:, 3:6].sum(1) == 3).all()  # class 1 is one group: its clips are drawn
+    assert (drawn[:, 3:6].sum(1) == 3).all()  # class 1 has one group, so its clips are drawn
     assert (drawn[:, 3] != drawn[:, 4]).any()
 
 
@@ -48,11 +48,11 @@ def test_interval_ignores_undefined_resamples() -> None:
 
 
 def test_interval_of_a_difference_is_paired() -> None:
-    hard = np.random.default_rng(0).normal(size=1000)  # difficulty of each resample, equal for both
-    low, high = paired_interval(hard + 0.1, hard)
+    shared = np.random.default_rng(0).normal(size=1000)  # difficulty of each resample, equal for both
+    low, high = paired_interval(shared + 0.1, shared)
     assert (low, high) == pytest.approx((0.1, 0.1))
     with pytest.raises(ValueError, match="same resamples"):
-        paired_interval(hard, hard[1:])
+        paired_interval(shared, shared[1:])
 
 
 def test_coverage_with_clustered_clips() -> None:

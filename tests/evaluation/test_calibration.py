@@ -14,8 +14,8 @@ from etude.evaluation.metrics import PRIMARY
 
 def error_by_sklearn(probability: np.ndarray, true: np.ndarray, pred: np.ndarray) -> float:
     """Return the expected calibration error from scikit-learn's calibration curve."""
-    confidence, right = probability[np.arange(len(pred)), pred], true == pred
-    accuracy, mean = calibration_curve(right, confidence, n_bins=calibration.BINS)
+    confidence, correct = probability[np.arange(len(pred)), pred], true == pred
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=calibration.BINS)
     inner = np.linspace(0, 1, calibration.BINS + 1)[1:-1]
     counts = np.bincount(np.searchsorted(inner, confidence), minlength=calibration.BINS)
     return float(np.abs(accuracy - mean) @ counts[counts > 0] / len(true))
@@ -27,24 +27,24 @@ def test_calibration_scores_equal_scikit_learn(classes: int) -> None:
     probability, true = rng.dirichlet([0.5] * classes, 80), rng.integers(0, classes, 80)
     pred = probability.argmax(1)
     weights = np.vstack([np.ones(80, int), rng.multinomial(80, np.full(80, 1 / 80), 20)])
-    got = calibration.calibration_scores(probability, true, pred, weights)
-    for row, times in enumerate(weights):
-        p, y, predicted = (np.repeat(value, times, axis=0) for value in (probability, true, pred))
-        every = np.arange(classes)
-        assert got["nll"][row] == pytest.approx(log_loss(y, p, labels=every))
-        brier = brier_score_loss(y, p if classes > 2 else p[:, 1], labels=every, scale_by_half=False)
-        assert got["brier"][row] == pytest.approx(brier)
-        assert got["ece"][row] == pytest.approx(error_by_sklearn(p, y, predicted))
+    scores = calibration.calibration_scores(probability, true, pred, weights)
+    for row, counts in enumerate(weights):
+        p, y, predicted = (np.repeat(value, counts, axis=0) for value in (probability, true, pred))
+        class_indices = np.arange(classes)
+        assert scores["nll"][row] == pytest.approx(log_loss(y, p, labels=class_indices))
+        brier = brier_score_loss(y, p if classes > 2 else p[:, 1], labels=class_indices, scale_by_half=False)
+        assert scores["brier"][row] == pytest.approx(brier)
+        assert scores["ece"][row] == pytest.approx(error_by_sklearn(p, y, predicted))
     assert {k: v[0] for k, v in calibration.calibration_scores(probability, true, pred).items()} == pytest.approx(
-        {k: v[0] for k, v in got.items()}, nan_ok=True
+        {k: v[0] for k, v in scores.items()}, nan_ok=True
     )
 
 
 def test_zero_probability_gives_a_finite_likelihood() -> None:
     probability = np.array([[1, 0], [0, 1]], dtype=np.float32)
-    got = calibration.calibration_scores(probability, np.array([1, 1]), np.array([0, 1]))
-    assert got["nll"][0] == pytest.approx(log_loss([1, 1], probability, labels=[0, 1]), rel=1e-6)
-    assert got["brier"][0] == 1 and got["ece"][0] == 0.5
+    scores = calibration.calibration_scores(probability, np.array([1, 1]), np.array([0, 1]))
+    assert scores["nll"][0] == pytest.approx(log_loss([1, 1], probability, labels=[0, 1]), rel=1e-6)
+    assert scores["brier"][0] == 1 and scores["ece"][0] == 0.5
 
 
 def test_simulated_chance_error_equals_that_of_a_calibrated_network() -> None:
@@ -64,35 +64,35 @@ def test_limits_of_agreement_equal_numpy_and_scipy() -> None:
     rng = np.random.default_rng(1)
     true, pred = rng.random(50) + 100, rng.random(50) + 100
     weights = np.vstack([np.ones(50, int), rng.multinomial(50, np.full(50, 1 / 50), 20)])
-    got = calibration.limits_of_agreement(true, pred, weights)
-    for row, times in enumerate(weights):
-        error = np.repeat(pred - true, times)
-        assert got["bias"][row] == pytest.approx(error.mean(), abs=1e-12)
-        assert got["sd"][row] == pytest.approx(np.std(error, ddof=1))
+    scores = calibration.limits_of_agreement(true, pred, weights)
+    for row, counts in enumerate(weights):
+        error = np.repeat(pred - true, counts)
+        assert scores["bias"][row] == pytest.approx(error.mean(), abs=1e-12)
+        assert scores["sd"][row] == pytest.approx(np.std(error, ddof=1))
         low, high = stats.norm.interval(0.95, error.mean(), error.std(ddof=1))
-        assert [got["lower"][row], got["upper"][row]] == pytest.approx([low, high], abs=1e-4)
+        assert [scores["lower"][row], scores["upper"][row]] == pytest.approx([low, high], abs=1e-4)
 
 
 def test_metrics_contain_calibration_with_intervals_but_not_as_primary(table: pd.DataFrame, targets: dict) -> None:
     measured = compute_metrics(table, targets)["targets"]
     for split in ("test", "val"):
-        part = table[table["split"] == split]
+        rows = table[table["split"] == split]
         classes = targets["genre"]["classes"]
-        probability = part[[f"genre.score.{name}" for name in classes]].to_numpy()
-        true, pred = (part[f"genre.{what}"].map(classes.index).to_numpy() for what in ("true", "pred"))
-        got = measured["genre"]["splits"][split]["calibration"]
-        assert got["nll"]["value"] == pytest.approx(log_loss(true, probability, labels=range(len(classes))))
-        assert got["ece"]["value"] == pytest.approx(error_by_sklearn(probability, true, pred))
-        assert got["ece"]["low"] <= got["ece"]["high"]
-        assert sum(row["n"] for row in got["bins"]) == len(part)
+        probability = rows[[f"genre.score.{name}" for name in classes]].to_numpy()
+        true, pred = (rows[f"genre.{column}"].map(classes.index).to_numpy() for column in ("true", "pred"))
+        scores = measured["genre"]["splits"][split]["calibration"]
+        assert scores["nll"]["value"] == pytest.approx(log_loss(true, probability, labels=range(len(classes))))
+        assert scores["ece"]["value"] == pytest.approx(error_by_sklearn(probability, true, pred))
+        assert scores["ece"]["low"] <= scores["ece"]["high"]
+        assert sum(row["n"] for row in scores["bins"]) == len(rows)
         accuracy, mean = calibration_curve(true == pred, probability.max(1), n_bins=calibration.BINS)
-        filled = [row for row in got["bins"] if row["n"]]
+        filled = [row for row in scores["bins"] if row["n"]]
         assert [row["accuracy"]["value"] for row in filled] == pytest.approx(accuracy)
         assert [row["confidence"] for row in filled] == pytest.approx(mean)
-        error = (part["energy.pred"] - part["energy.true"]).dropna()
-        got = measured["energy"]["splits"][split]["agreement"]
-        assert got["bias"]["value"] == pytest.approx(error.mean())
-        assert got["upper"]["value"] == pytest.approx(error.mean() + 1.96 * error.std())
+        error = (rows["energy.pred"] - rows["energy.true"]).dropna()
+        scores = measured["energy"]["splits"][split]["agreement"]
+        assert scores["bias"]["value"] == pytest.approx(error.mean())
+        assert scores["upper"]["value"] == pytest.approx(error.mean() + 1.96 * error.std())
     assert not {"ece", "nll", "brier", "bias"} & set(PRIMARY.values())
 
 

@@ -46,54 +46,54 @@ def scalar_scores(true: pd.Series, pred: pd.Series) -> dict[str, float | None]:
     }
 
 
-def assert_scores(got: dict[str, dict], expected: dict[str, float | None]) -> None:
-    assert set(got) == set(expected)
+def assert_scores(scores: dict[str, dict], expected: dict[str, float | None]) -> None:
+    assert set(scores) == set(expected)
     for name, value in expected.items():
-        assert got[name]["value"] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+        assert scores[name]["value"] == (None if value is None else pytest.approx(value, abs=1e-12)), name
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
 @pytest.mark.parametrize("target", ["genre", "valence", "energy", "danceability"])
 def test_point_estimates_and_differences(table: pd.DataFrame, measured: dict, target: str, split: str) -> None:
-    part = table[(table["split"] == split) & table[f"{target}.true"].notna()]
+    rows = table[(table["split"] == split) & table[f"{target}.true"].notna()]
     score = label_scores if target == "genre" else scalar_scores
     result = measured[target]["splits"][split]
-    expected = score(part[f"{target}.true"], part[f"{target}.pred"])
+    expected = score(rows[f"{target}.true"], rows[f"{target}.pred"])
     assert_scores(result["scores"], expected)
-    assert result["n"] == len(part)
-    assert result["groups"] == part["group"].nunique()
-    assert result["missing"] == (table["split"] == split).sum() - len(part)
+    assert result["n"] == len(rows)
+    assert result["groups"] == rows["group"].nunique()
+    assert result["missing"] == (table["split"] == split).sum() - len(rows)
     for name, baseline in result["baselines"].items():
-        other = score(part[f"{target}.true"], part[f"{target}.baseline.{name}"])
+        other = score(rows[f"{target}.true"], rows[f"{target}.baseline.{name}"])
         assert_scores(baseline["scores"], other)
         assert_scores(baseline["difference"], {m: None if other[m] is None else expected[m] - other[m] for m in other})
 
 
 def test_intervals_equal_those_of_repeated_clips(table: pd.DataFrame, measured: dict) -> None:
-    part = table[(table["split"] == "test") & table["valence.true"].notna()]
-    true, pred, other = (part[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
-    drawn = bootstrap.draw_weights(part["group"].tolist())
+    rows = table[(table["split"] == "test") & table["valence.true"].notna()]
+    true, pred, other = (rows[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
+    drawn = bootstrap.draw_weights(rows["group"].tolist())
     rho = np.array([[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in drawn])
     result = measured["valence"]["splits"]["test"]
-    for got, values in (
+    for scores, values in (
         (result["scores"]["spearman"], rho[:, 0]),
         (result["baselines"]["linear"]["difference"]["spearman"], rho[:, 0] - rho[:, 1]),
     ):
-        assert (got["low"], got["high"]) == pytest.approx(tuple(np.nanquantile(values, [0.025, 0.975])))
+        assert (scores["low"], scores["high"]) == pytest.approx(tuple(np.nanquantile(values, [0.025, 0.975])))
 
 
 def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dict) -> None:
-    part = table[table["split"] == "test"]
+    rows = table[table["split"] == "test"]
     result = measured["genre"]["splits"]["test"]
-    expected = sk.confusion_matrix(part["genre.true"], part["genre.pred"], labels=targets["genre"]["classes"])
+    expected = sk.confusion_matrix(rows["genre.true"], rows["genre.pred"], labels=targets["genre"]["classes"])
     assert result["confusion"] == expected.tolist()
-    report = sk.classification_report(part["genre.true"], part["genre.pred"], output_dict=True, zero_division=0)
+    report = sk.classification_report(rows["genre.true"], rows["genre.pred"], output_dict=True, zero_division=0)
     for i, row in enumerate(result["per_class"]):
         assert [row[k] for k in ("precision", "recall", "f1", "support")] == pytest.approx(
             [report[row["class"]][k] for k in ("precision", "recall", "f1-score", "support")]
         )
         assert row["predicted"] == expected[:, i].sum()
-        assert row["groups"] == part.loc[part["genre.true"] == row["class"], "group"].nunique()
+        assert row["groups"] == rows.loc[rows["genre.true"] == row["class"], "group"].nunique()
     jazz = result["per_class"][2]
     assert jazz["predicted"] == 0 and jazz["support"] > 0 and jazz["f1"] == 0
 

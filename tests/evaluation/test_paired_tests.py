@@ -1,4 +1,4 @@
-"""Tests of paired tests against references and of their false-positive rate."""
+"""Tests of paired tests against reference implementations, and of their false-positive rate."""
 
 from math import comb
 
@@ -12,7 +12,7 @@ from tests.reports.comparison.conftest import TARGETS, clips
 from etude.evaluation import bootstrap
 from etude.evaluation.metrics import classification
 from etude.evaluation.paired_tests import (
-    NOTHING,
+    NO_DIFFERENCE,
     Pair,
     ScoredTarget,
     bootstrap_p_value,
@@ -23,7 +23,7 @@ from etude.evaluation.paired_tests import (
 )
 
 
-def paired(tables: dict[str, pd.DataFrame], metric: str = "") -> list[Pair]:
+def compare_tables(tables: dict[str, pd.DataFrame], metric: str = "") -> list[Pair]:
     """Test the pairs of tables of predictions on the test split."""
     targets = [
         ScoredTarget(name, [scored_run(title, name, target, table, "test") for title, table in tables.items()])
@@ -37,9 +37,9 @@ def test_mcnemar_equals_the_exact_binomial_test(first: int, second: int) -> None
     a = np.array([True] * first + [False] * second + [True] * 5 + [False] * 3)
     b = np.array([False] * first + [True] * second + [True] * 5 + [False] * 3)
     n, k = first + second, min(first, second)
-    by_hand = min(1.0, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n)
+    expected = min(1.0, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n)
     assert mcnemar_test(a, b)[:2] == (first, second)
-    assert mcnemar_test(a, b)[2] == pytest.approx(by_hand)
+    assert mcnemar_test(a, b)[2] == pytest.approx(expected)
 
 
 def test_holm_correction_equals_manual_values() -> None:
@@ -78,22 +78,22 @@ def simulate(groups: int, resamples: int, trials: int, gap: float = 0.0) -> tupl
         Fraction of p < .05, and fraction of intervals that contain zero.
     """
     rng = np.random.default_rng(7)
-    size, found, covered = 6, 0, 0
+    size, significant, covered = 6, 0, 0
     group = np.repeat(np.arange(groups), size)
     for _ in range(trials):
         true = np.arange(groups * size) % 2
-        hard = rng.normal(size=groups)[group]
-        own = rng.normal(size=(2, groups))[:, group]
-        right = hard + own + rng.normal(size=(2, len(true))) > np.array([[-0.8 - gap], [-0.8]])
-        preds = np.where(right, true, 1 - true)
+        difficulty = rng.normal(size=groups)[group]
+        individual = rng.normal(size=(2, groups))[:, group]
+        correct = difficulty + individual + rng.normal(size=(2, len(true))) > np.array([[-0.8 - gap], [-0.8]])
+        preds = np.where(correct, true, 1 - true)
         drawn = bootstrap.draw_weights(group.tolist(), resamples, seed=int(rng.integers(1 << 30)))
         spread = [classification(true, pred, 2, drawn)["accuracy"] for pred in preds]
         gain = classification(true, preds[0], 2)["accuracy"] - classification(true, preds[1], 2)["accuracy"]
         p = bootstrap_p_value(gain[0], spread[0] - spread[1], groups)
         low, high = bootstrap.paired_interval(spread[0], spread[1])
-        found += p is not None and p < 0.05
+        significant += p is not None and p < 0.05
         covered += low <= 0 <= high
-    return found / trials, covered / trials
+    return significant / trials, covered / trials
 
 
 @pytest.mark.parametrize("groups", [6, 12, 40])
@@ -110,15 +110,15 @@ def test_large_difference_is_detected() -> None:
 
 
 def test_equal_runs_do_not_differ() -> None:
-    for pair in paired({"a": clips(3), "b": clips(3)}):
+    for pair in compare_tables({"a": clips(3), "b": clips(3)}):
         assert pair.p == 1.0 and pair.difference == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert pair.mcnemar in (1.0, None) and pair.better == ""
-        assert NOTHING in pair.summary
+        assert NO_DIFFERENCE in pair.summary
 
 
 def test_known_difference_is_detected_with_its_value() -> None:
     tables_by_run = {"bad": clips(1, right=0.1, noise=1.5), "good": clips(2, right=0.9, noise=0.1)}
-    genre, valence = paired(tables_by_run)
+    genre, valence = compare_tables(tables_by_run)
     tables = [table.query("split == 'test'") for table in tables_by_run.values()]
     f1 = [f1_score(table["genre.true"], table["genre.pred"], average="macro") for table in tables]
     assert genre.scores == pytest.approx(tuple(f1)) and genre.difference["value"] == pytest.approx(f1[0] - f1[1])
@@ -126,23 +126,23 @@ def test_known_difference_is_detected_with_its_value() -> None:
     assert genre.only == (int((hits[0] & ~hits[1]).sum()), int((~hits[0] & hits[1]).sum()))
     assert genre.better == valence.better == "good" and "good is better" in genre.summary
     assert genre.n == 64 and genre.groups == 16 and valence.only is None
-    (error,) = [pair for pair in paired(tables_by_run, metric="mse") if pair.target == "valence"]
+    (error,) = [pair for pair in compare_tables(tables_by_run, metric="mse") if pair.target == "valence"]
     assert error.metric == "mse" and error.scores[0] > error.scores[1] and error.better == "good"
 
 
 def test_interval_of_a_difference_equals_that_of_repeated_clips() -> None:
     tables_by_run = {"a": clips(1, right=0.4), "b": clips(2, right=0.7)}
-    genre = paired(tables_by_run)[0]
-    parts = [table.query("split == 'test'") for table in tables_by_run.values()]
+    genre = compare_tables(tables_by_run)[0]
+    tested = [table.query("split == 'test'") for table in tables_by_run.values()]
     true, *preds = (
-        part[f"genre.{column}"].map({"folk": 0, "jazz": 1, "rock": 2}).to_numpy()
-        for part, column in ((parts[0], "true"), (parts[0], "pred"), (parts[1], "pred"))
+        table[f"genre.{column}"].map({"folk": 0, "jazz": 1, "rock": 2}).to_numpy()
+        for table, column in ((tested[0], "true"), (tested[0], "pred"), (tested[1], "pred"))
     )
-    gaps = []
-    for weights in bootstrap.draw_weights(parts[0]["group"].tolist(), strata=true)[:300]:
+    differences = []
+    for weights in bootstrap.draw_weights(tested[0]["group"].tolist(), strata=true)[:300]:
         rows = np.repeat(np.arange(len(true)), weights)
         scores = [f1_score(true[rows], pred[rows], average="macro") for pred in preds]
-        gaps.append(scores[0] - scores[1])
-    low, high = np.quantile(gaps, [0.025, 0.975])
+        differences.append(scores[0] - scores[1])
+    low, high = np.quantile(differences, [0.025, 0.975])
     assert genre.difference["low"] == pytest.approx(low, abs=0.03)
     assert genre.difference["high"] == pytest.approx(high, abs=0.03)

@@ -37,26 +37,26 @@ def valence(rho: dict, mse: dict) -> dict:
 
 def test_summary_of_a_label_with_baselines() -> None:
     summary, numbers = summarise_scores(genre(ABOVE, CLOSE), disjoint=True)
-    assert summary == "Better than the majority class; no difference from the linear model that this data can show."
+    assert summary == "Better than the majority class; no significant difference from the linear model."
     assert numbers == (
         "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups that no training clip shares. "
-        "Majority class 0.19: the difference 0.43 [0.20, 0.60] excludes zero. "
-        "Linear model 0.60: the difference 0.02 [−0.10, 0.15]."
+        "Majority class 0.19, difference 0.43 [0.20, 0.60], which excludes zero. "
+        "Linear model 0.60, difference 0.02 [−0.10, 0.15]."
     )
     assert summarise_scores(genre(CLOSE, BELOW))[0].startswith(
-        "Worse than the linear model; no difference from the majority"
+        "Worse than the linear model; no significant difference from the majority"
     )
 
 
 @pytest.mark.parametrize(
     ("rho", "mse", "summary"),
     [
-        (ABOVE, BELOW, "Orders clips better than chance; smaller error than the training mean."),
-        (BELOW, ABOVE, "Orders clips in reverse; larger error than the training mean."),
+        (ABOVE, BELOW, "Rank correlation above chance; smaller error than the training mean."),
+        (BELOW, ABOVE, "Rank correlation below chance; larger error than the training mean."),
         (
             CLOSE,
             CLOSE,
-            "Orders clips no better than chance, as far as this data shows; no difference from the training",
+            "No significant rank correlation; no significant difference from the training",
         ),
     ],
 )
@@ -65,15 +65,20 @@ def test_summary_of_a_scalar_with_the_mean(rho: dict, mse: dict, summary: str) -
 
 
 def test_summary_of_undefined_scores() -> None:
-    none = genre(ABOVE, CLOSE)
-    none["splits"]["test"] |= {"n": 1, "scores": {}}
-    assert summarise_scores(none) == ("No score can be computed.", "1 test clip with this label; a score requires two.")
+    no_scores = genre(ABOVE, CLOSE)
+    no_scores["splits"]["test"] |= {"n": 1, "scores": {}}
+    assert summarise_scores(no_scores) == (
+        "No score can be computed.",
+        "1 test clip with a true value; a score requires two.",
+    )
     assert summarise_scores(valence(NOTHING, CLOSE))[0] == "The score is undefined."
-    lone = genre({"value": 0.4, "low": None, "high": None}, {"value": 0.0, "low": None, "high": None})
-    lone["splits"]["test"]["scores"]["macro_f1"] = {"value": 0.6, "low": None, "high": None}
-    summary, numbers = summarise_scores(lone)
+    single_group = genre({"value": 0.4, "low": None, "high": None}, {"value": 0.0, "low": None, "high": None})
+    single_group["splits"]["test"]["scores"]["macro_f1"] = {"value": 0.6, "low": None, "high": None}
+    summary, numbers = summarise_scores(single_group)
     assert (
-        summary.startswith("No interval") and "0.40 without an interval" in numbers and "better" not in summary.lower()
+        summary.startswith("No confidence interval")
+        and "0.40 without an interval" in numbers
+        and "better" not in summary.lower()
     )
 
 

@@ -24,7 +24,7 @@ from etude.data.collection import Collection
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.ownership import subfolder
 from etude.reports import worst_errors
-from etude.reports.comparison.pooling import gather
+from etude.reports.comparison.pooling import copy_worst_errors
 from etude.reports.run_report import write_report
 from etude.reports.svg import SHADES
 from etude.reports.worst_errors import MAX_COLUMNS, save_worst_errors
@@ -187,7 +187,7 @@ def test_missing_error_files_are_explained_in_one_sentence(folder: Path) -> None
 def test_pooled_run_contains_errors_of_its_folds(folder: Path, tmp_path: Path, predictions: pd.DataFrame) -> None:
     ids = worst_ids(predictions)
     folds = [RunFolder(folder), RunFolder(tmp_path / "bare"), RunFolder(folder)]
-    gather(folds, RunFolder(tmp_path), {ids[0], ids[3]})
+    copy_worst_errors(folds, RunFolder(tmp_path), {ids[0], ids[3]})
     pooled, original = (RunFolder(path).read_worst_errors() for path in (tmp_path, folder))
     assert set(pooled["clips"]) == {ids[0], ids[3]} and pooled["scale"] == original["scale"]
     copied_name, name = (errors["clips"][ids[3]]["picture"] for errors in (pooled, original))

@@ -23,11 +23,11 @@ FILES = {
     *(names.TRACKERS, names.LR_TABLE, names.LR_PLOT, names.BEST, names.LAST, names.JOBS, names.MULTIRUN),
 }
 ELSEWHERE = {  # files of the same name in other folders
-    ("experiment/output_check.py", "config.yaml"): "Hydra's own, in hydra.output_subdir",
+    ("experiment/output_check.py", "config.yaml"): "file of Hydra in hydra.output_subdir",
 }
 
 
-def literals() -> Iterator[tuple[str, str]]:
+def find_file_names() -> Iterator[tuple[str, str]]:
     """Yield module and value of every string constant that equals the name of a file of a run."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -36,9 +36,9 @@ def literals() -> Iterator[tuple[str, str]]:
 
 
 def test_file_names_of_a_run_are_defined_in_one_module() -> None:
-    found = set(literals())
-    assert {name for module, name in found if module == OWNER} == FILES
-    assert {(module, name) for module, name in found if module != OWNER} == set(ELSEWHERE)
+    names_by_module = set(find_file_names())
+    assert {name for module, name in names_by_module if module == OWNER} == FILES
+    assert {(module, name) for module, name in names_by_module if module != OWNER} == set(ELSEWHERE)
 
 
 def test_every_file_that_a_run_writes_has_a_path() -> None:
@@ -56,7 +56,7 @@ def test_written_results_are_read_again(run: Path, tmp_path: Path) -> None:
     assert copy.predictions.equals(source.predictions)
     write_predictions(copy, source.predictions.assign(**{"genre.pred": source.predictions["genre.true"]}))
     with pytest.raises(UserError, match="was changed after it was written"):
-        _ = copy.predictions  # the record has the hash of the table before
+        _ = copy.predictions  # the record has the hash of the old table
     write_record(copy, source.record)
     write_metrics(copy)
     assert copy.metrics["targets"]["genre"]["splits"]["test"]["scores"]["accuracy"]["value"] == 1.0

@@ -36,16 +36,18 @@ def copy(run: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def damage(path: Path, how: str) -> None:
+def damage(path: Path, kind: str) -> None:
+    """Replace a file by a folder, or its content by nothing, its first half or invalid bytes."""
     data = path.read_bytes()
-    if how == "folder":
+    if kind == "folder":
         path.unlink()
         path.mkdir()
     else:
-        path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "bytes": b"\xff\xfe what is this"}[how])
+        path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "bytes": b"\xff\xfe not UTF-8"}[kind])
 
 
 def change(path: Path, before: str, after: str) -> None:
+    """Replace the first occurrence of a text in a file."""
     text = path.read_text("utf-8")
     assert before in text
     path.write_text(text.replace(before, after, 1), "utf-8")
@@ -78,20 +80,20 @@ def test_changed_prediction_is_detected(copy: Path, capsys: pytest.CaptureFixtur
     assert re.search(r"predictions\.parquet: (was changed after|cannot be read)", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("how", ["empty", "half", "bytes", "folder"])
+@pytest.mark.parametrize("kind", ["empty", "half", "bytes", "folder"])
 @pytest.mark.parametrize("name", [PREDICTIONS, RECORD])
 def test_message_names_damaged_source_of_a_report(
-    name: str, how: str, copy: Path, capsys: pytest.CaptureFixture[str]
+    name: str, kind: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage(copy / name, how)
+    damage(copy / name, kind)
     assert report.main([str(copy)]) == 2
     assert name in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", ["empty", "half", "bytes", "folder"])
-def test_damaged_curves_and_config_do_not_prevent_a_comparison(how: str, copy: Path) -> None:
+@pytest.mark.parametrize("kind", ["empty", "half", "bytes", "folder"])
+def test_damaged_curves_and_config_do_not_prevent_a_comparison(kind: str, copy: Path) -> None:
     for name in ("curves.csv", "config.yaml"):
-        damage(copy / name, how)
+        damage(copy / name, kind)
     assert compare.main([str(copy)]) == 0
 
 
@@ -108,7 +110,7 @@ def test_resumed_run_refuses_damaged_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("changes", "pattern"),
     [
         ({"data": 5}, "data"),
         ({"data": {"card": 5}}, r"data\.card"),
@@ -118,12 +120,12 @@ def test_resumed_run_refuses_damaged_curves(tmp_path: Path) -> None:
         ({"targets": {"genre": {"kind": "label", "classes": 5}}}, r"targets\.genre\.classes"),
     ],
 )
-def test_message_names_value_of_wrong_type_in_a_record(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+def test_message_names_value_of_wrong_type_in_a_record(changes: dict[str, Any], pattern: str, tmp_path: Path) -> None:
     record = {"targets": {"genre": {"kind": "label", "classes": ["a", "b"]}}, "data": {"card": ""}, "model": {}}
     (tmp_path / "record.json").write_text(json.dumps(record))
     assert RunFolder(tmp_path).record == record
-    (tmp_path / "record.json").write_text(json.dumps(record | change))
-    with pytest.raises(UserError, match=rf"record\.json: is not the record of a run \({named}"):
+    (tmp_path / "record.json").write_text(json.dumps(record | changes))
+    with pytest.raises(UserError, match=rf"record\.json: is not the record of a run \({pattern}"):
         _ = RunFolder(tmp_path).record
 
 

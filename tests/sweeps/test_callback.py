@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from etude.reports.comparison.scores import extremes, gather
+from etude.reports.comparison.scores import best_and_worst_runs, read_runs
 from etude.reports.maps import page
 from etude.reports.maps.page import MapOptions
 from etude.runs.folder import RunFolder
@@ -70,7 +70,7 @@ def test_tables_separate_settings_and_average_over_seeds_only(
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [str(sweep / "genre.html"), str(sweep / "step9.html")]
     assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "genre.html", "step9.html"}
-    assert "nothing: left out: backbone=cnn: no run has it; there are" in caplog.text
+    assert "nothing: left out: backbone=cnn: no run has this value; the known values are" in caplog.text
     genre = (sweep / "genre.md").read_text()
     assert "mean ± sd of 2 runs" in genre
     assert (
@@ -105,20 +105,20 @@ def test_maps_show_the_best_and_the_worst_runs_on_validation(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[MapOptions] = []
-    monkeypatch.setattr(page, "draw_maps", lambda options: calls.append(options) or options.to / "latent.html")
+    monkeypatch.setattr(page, "draw_maps", lambda o: calls.append(o) or o.output_folder / "latent.html")
     end(SweepTable(maps="genre"), sweep)
     assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
     (options,) = calls
     assert options.folders[0].name.startswith("improved_lstm_seed")
     assert {run.name.rpartition("_")[0] for run in options.folders} == {"improved_lstm", "reproduction_ast"}
-    assert (options.dims, options.to) == ((2, 3), sweep)
+    assert (options.dims, options.output_folder) == ((2, 3), sweep)
     calls.clear()
     end(SweepTable(maps="tempo"), sweep)
     assert calls == []
 
 
 def test_test_scores_do_not_select_runs(sweep: Path) -> None:
-    runs = [run for run in gather(sweep) if run.status == "finished"]
+    runs = [run for run in read_runs(sweep) if run.status == "finished"]
 
     def scored(index: int, backbone: str, val: float | None, test: float) -> object:
         values = (("val", val), ("test", test))
@@ -127,8 +127,8 @@ def test_test_scores_do_not_select_runs(sweep: Path) -> None:
         return replace(runs[index], record={"model": {"backbone": backbone}}, metrics={"genre": genre})
 
     selected = [scored(0, "ast", 0.5, 0.1), scored(1, "ast", 0.4, 0.9), scored(2, "lstm", 0.2, 0.8)]
-    assert extremes(selected, "genre") == [selected[0], selected[2]]  # type: ignore[arg-type, comparison-overlap]
+    assert best_and_worst_runs(selected, "genre") == [selected[0], selected[2]]  # type: ignore[arg-type, comparison-overlap]
     selected[0] = scored(0, "ast", 0.1, 0.9)
-    assert extremes(selected, "genre") == [selected[1], selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
+    assert best_and_worst_runs(selected, "genre") == [selected[1], selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
     selected[1] = scored(1, "ast", None, 0.9)
-    assert extremes(selected, "genre") == [selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
+    assert best_and_worst_runs(selected, "genre") == [selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]

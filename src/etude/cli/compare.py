@@ -9,7 +9,7 @@ from pathlib import Path
 from etude.cli.runner import run_command
 from etude.errors import UserError
 from etude.files import os_errors
-from etude.reports.comparison.axes import ABOUT, NAMED, OF_SCORES
+from etude.reports.comparison.axes import AXIS_DESCRIPTIONS, NAMED_AXES, SCORE_AXES
 from etude.reports.comparison.compare import compare_folders, parse_options
 
 HELP = """Usage: python scripts/compare.py FOLDER [FOLDER ...] [OPTION=VALUE ...]
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("compare: needs a folder, such as outputs/<sweep>, or several run folders")
         return compare_folders(folders, options)
 
-    about = "\n".join(f"  {axis:<12}{text}" for axis, text in ABOUT.items())
-    axes = f"\n{41 * ' '}".join(textwrap.wrap(", ".join((*NAMED, *OF_SCORES, "run")), 79))
+    about = "\n".join(f"  {axis:<12}{text}" for axis, text in AXIS_DESCRIPTIONS.items())
+    axes = f"\n{41 * ' '}".join(textwrap.wrap(", ".join((*NAMED_AXES, *SCORE_AXES, "run")), 79))
     help = HELP.format(axes=axes, about=about)
     return run_command(argv, help, compare, os_errors.FOLDER_REMEDY)

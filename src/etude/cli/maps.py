@@ -66,7 +66,7 @@ def parse_map_options(arguments: Sequence[str]) -> MapOptions:
         raise UserError(f"{unknown[0]}: there is no such option; available: {matches[0]}")
     folders = [options.path(name) for name in names]
     runs = finished_runs(folders)
-    return MapOptions(runs, **{"to": folders[0] if len(folders) == 1 else Path("outputs/latent")} | values)
+    return MapOptions(runs, **{"output_folder": folders[0] if len(folders) == 1 else Path("outputs/latent")} | values)
 
 
 def _subset(*choices: str) -> Callable[[str], tuple[str, ...]]:
@@ -100,7 +100,7 @@ def _read_seed(value: str) -> int:
 OPTIONS: options.Options = {
     "methods": ("methods", _subset(*METHODS)),
     "dims": ("dims", _read_dims),
-    "part": ("part", _read_split),
+    "part": ("split", _read_split),
     "seed": ("seed", _read_seed),
-    "to": ("to", options.path),
+    "to": ("output_folder", options.path),
 }

@@ -22,9 +22,9 @@ from etude.inference.model import Model, PredictionColumns
 from etude.inference.windows import Window, WindowPlan, evaluation_crops
 from etude.reports.clip_frames import ClipFile, clip_files
 from etude.reports.html import load_template
-from etude.reports.maps.embeddings import embeddings
+from etude.reports.maps.embeddings import stack_embeddings
 from etude.reports.maps.projection import ProjectionError
-from etude.reports.maps.quality import nearest
+from etude.reports.maps.quality import nearest_neighbours
 from etude.reports.worst_errors import CREDIT_KEYS, clip_credit
 from etude.runs.folder import EMBEDDINGS, PREDICTIONS
 
@@ -190,7 +190,7 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
         if table is None:
             empty.note += f", and the run has no {PREDICTIONS}."
             return empty
-        x = embeddings(table)
+        x = stack_embeddings(table)
     except (UserError, ProjectionError) as error:
         empty.note += f", and its predictions cannot be used: {error}"
         return empty
@@ -287,4 +287,4 @@ def _sample_distances(x: np.ndarray) -> np.ndarray | None:
     if len(x) < 2:
         return None
     sample = x[np.sort(np.random.default_rng(0).permutation(len(x))[:N_SAMPLED])].astype(np.float64)
-    return np.linalg.norm(sample - sample[nearest(sample, 1)[:, 0]], axis=1)
+    return np.linalg.norm(sample - sample[nearest_neighbours(sample, 1)[:, 0]], axis=1)

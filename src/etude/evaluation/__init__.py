@@ -1,1 +1,1 @@
-"""Evaluation: from a table of predictions to numbers."""
+"""Evaluation of a table of predictions."""

@@ -1,9 +1,9 @@
 """Baselines that predict a constant, or use a linear model on the mean and deviation of mel bands.
 
-A score is hard to interpret alone. The constant shows the score that follows from the distribution of the labels. The
+A score is hard to interpret alone. The constant shows the score that follows from the distribution of the target. The
 linear model shows the score that follows from timbre averaged over time. A network that is not better than the linear
-model does not use its capacity. For a fair comparison the penalty of the linear model is chosen on the validation
-split, which is also used for early stopping of the network.
+model does not benefit from its capacity. For a fair comparison the penalty of the linear model is chosen on the
+validation split, which is also used for early stopping of the network.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def constant_baseline(y_train: Iterable[Any], kind: str) -> str | float:
     """Return the majority class or the mean of the training split.
 
     Args:
-        y_train: Labels of the training split. Missing labels (None, nan) are ignored.
+        y_train: True values of the training split. Missing values (None, nan) are ignored.
         kind: "label" for the majority class, with ties resolved by name, or "scalar" for the mean.
 
     Raises:
-        ValueError: All labels are missing.
+        ValueError: All values are missing.
     """
-    y = _column(y_train, kind)
-    y = y[_labelled(y)]
+    y = _to_array(y_train, kind)
+    y = y[_is_known(y)]
     if not len(y):
-        raise ValueError("no clip of the training split has this label")
+        raise ValueError("no clip of the training split has a true value")
     if kind == "scalar":
         return float(y.mean())
     names, counts = np.unique(y.astype(str), return_counts=True)
@@ -71,9 +71,9 @@ def fit_linear_baseline(
 
     Args:
         x_train: Mel statistics of the training split (n, P).
-        y_train: Labels of the training split (n,), class names or numbers. Rows with a missing label are ignored.
+        y_train: True values of the training split (n,), class names or numbers. Rows with a missing value are ignored.
         x_val: Mel statistics of the validation split (m, P).
-        y_val: Labels of the validation split (m,). With fewer than two labels the middle of the grid is used.
+        y_val: True values of the validation split (m,). With fewer than two the middle of the grid is used.
         kind: "label" for logistic regression, selected by macro-F1, or "scalar" for ridge regression, selected by MSE.
 
     Returns:
@@ -82,11 +82,11 @@ def fit_linear_baseline(
     """
     from sklearn.dummy import DummyClassifier
 
-    y, y_check = _column(y_train, kind), _column(y_val, kind)
+    y, y_check = _to_array(y_train, kind), _to_array(y_val, kind)
     if x_train.ndim != 2 or len(x_train) != len(y) or len(x_val) != len(y_check):
-        raise ValueError(f"x {x_train.shape} and {x_val.shape} do not match {len(y)} and {len(y_check)} labels")
-    constant_baseline(y, kind)  # refuses a split without labels
-    keep, keep_check = _labelled(y), _labelled(y_check)
+        raise ValueError(f"x {x_train.shape} and {x_val.shape} do not match {len(y)} and {len(y_check)} true values")
+    constant_baseline(y, kind)  # raises ValueError for a split without true values
+    keep, keep_check = _is_known(y), _is_known(y_check)
     x, y, x_check, y_check = x_train[keep], y[keep], x_val[keep_check], y_check[keep_check]
     if kind == "label":
         y, y_check = y.astype(str), y_check.astype(str)
@@ -118,11 +118,11 @@ def _loss(true: np.ndarray, pred: np.ndarray, kind: str) -> float:
     return 1 - float(classification(codes[: len(true)], codes[len(true) :], len(names))["macro_f1"].item())
 
 
-def _column(y: Iterable[Any], kind: str) -> np.ndarray:
-    """Return labels as an array (n,) of floats or objects."""
+def _to_array(y: Iterable[Any], kind: str) -> np.ndarray:
+    """Return true values as an array (n,) of floats or objects."""
     return np.array(list(y), dtype=np.float64 if kind == "scalar" else object)
 
 
-def _labelled(y: np.ndarray) -> np.ndarray:
-    """Return a mask (n,), bool, of the labels that are not missing."""
+def _is_known(y: np.ndarray) -> np.ndarray:
+    """Return a mask (n,), bool, of the values that are not missing."""
     return np.array([value is not None and value == value for value in y], dtype=bool)  # nan is not equal to itself

@@ -28,7 +28,9 @@ FEW_GROUPS = 10
 def encode_groups(groups: Sequence[object]) -> np.ndarray:
     """Return the group index of each clip (n,), int64. A clip whose group is None, nan or "" is its own group."""
     names: dict[object, int] = {}
-    return np.array([names.setdefault(_key(group, i), len(names)) for i, group in enumerate(groups)], dtype=np.int64)
+    return np.array(
+        [names.setdefault(_group_key(group, i), len(names)) for i, group in enumerate(groups)], dtype=np.int64
+    )
 
 
 def draw_weights(
@@ -53,25 +55,27 @@ def draw_weights(
         return np.zeros((0, len(group)), dtype=np.int32)
     rng = np.random.default_rng(seed)
     if strata is None:
-        return _draw(count, resamples, rng)[:, group]
+        return _draw_counts(count, resamples, rng)[:, group]
     owner = np.array([np.bincount(strata[group == g]).argmax() for g in range(count)])
     drawn = np.zeros((resamples, len(group)), dtype=np.int32)
     for stratum in np.unique(owner):
         clips = np.flatnonzero(owner[group] == stratum)
         names, index = np.unique(group[clips], return_inverse=True)
         drawn[:, clips] = (
-            _draw(len(names), resamples, rng)[:, index] if len(names) > 1 else _draw(len(clips), resamples, rng)
+            _draw_counts(len(names), resamples, rng)[:, index]
+            if len(names) > 1
+            else _draw_counts(len(clips), resamples, rng)
         )
     return drawn
 
 
-def _draw(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_counts(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Return the multiplicity of each of `count` items in `count` draws with replacement, (R, count), int32."""
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int32)
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Compute the percentile interval of a score's resamples (R,). Resamples with nan are ignored.
+    """Compute the percentile confidence interval of a score's resamples (R,). Resamples with nan are ignored.
 
     Returns:
         Lower and upper end; (nan, nan) if all resamples are nan.
@@ -84,7 +88,7 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
 
 
 def paired_interval(network: np.ndarray, baseline: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Compute the interval of network minus baseline from scores (R,) on the same resamples.
+    """Compute the confidence interval of network minus baseline from scores (R,) on the same resamples.
 
     The scores of both models are correlated over resamples, so the overlap of two separate intervals is no test of a
     difference.
@@ -94,7 +98,7 @@ def paired_interval(network: np.ndarray, baseline: np.ndarray, level: float = 0.
     return percentile_interval(network - baseline, level)
 
 
-def _key(group: object, i: int) -> object:
+def _group_key(group: object, i: int) -> object:
     """Return the key of a group, which is unique for a missing group."""
     missing = group is None or group == "" or group != group  # nan is not equal to itself
     return (i,) if missing else str(group)
@@ -118,11 +122,11 @@ def resampled_scores(
     return point, {m: np.concatenate([block[m] for block in blocks] or [np.empty(0)]) for m in point}
 
 
-def resampled_numbers(point: ResampledScores, drawn: ResampledScores) -> dict[str, dict[str, float]]:
-    """Return each score with its interval."""
-    return {metric: resampled_number(point[metric][0], percentile_interval(drawn[metric])) for metric in point}
+def scores_with_intervals(point: ResampledScores, drawn: ResampledScores) -> dict[str, dict[str, float]]:
+    """Return each score with its interval in the format of metrics.json."""
+    return {metric: score_with_interval(point[metric][0], percentile_interval(drawn[metric])) for metric in point}
 
 
-def resampled_number(value: float, interval: tuple[float, float]) -> dict[str, float]:
-    """Return a score and its interval in the format of metrics.json."""
+def score_with_interval(value: float, interval: tuple[float, float]) -> dict[str, float]:
+    """Return a score with its interval in the format of metrics.json."""
     return {"value": float(value), "low": interval[0], "high": interval[1]}

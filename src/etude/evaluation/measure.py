@@ -37,8 +37,8 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
         seed: Seed of the resamples.
 
     Returns:
-        Content of metrics.json. An undefined number is None. A split with fewer than two labelled clips has empty
-        scores.
+        Content of metrics.json. An undefined number is None. A split with fewer than two clips with a true
+        value has empty scores.
 
     Raises:
         UserError: A column is missing, a class is not one of the target's, or a prediction is missing.
@@ -58,44 +58,44 @@ def confusion(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Compute the metrics of one target on one split. Clips without its label are dropped and counted."""
+    """Compute the metrics of one target on one split. Clips without a true value are dropped and counted."""
     column = f"{name}.true"
     if column not in table.columns:
         raise UserError(f"the table has no column {column!r}; it has {', '.join(map(str, table.columns))}")
-    labelled = table[table[column].notna()]
-    groups = labelled["group"].astype(object).where(labelled["group"].notna(), None).tolist()
-    result: dict[str, Any] = {"n": len(labelled), "groups": len(set(bootstrap.encode_groups(groups).tolist()))}
-    result |= {"missing": len(table) - len(labelled), "scores": {}, "baselines": {}}
+    known = table[table[column].notna()]
+    groups = known["group"].astype(object).where(known["group"].notna(), None).tolist()
+    result: dict[str, Any] = {"n": len(known), "groups": len(set(bootstrap.encode_groups(groups).tolist()))}
+    result |= {"missing": len(table) - len(known), "scores": {}, "baselines": {}}
     if target["kind"] == "label":
         result |= {"per_class": [], "confusion": []}
-    if len(labelled) < 2:
+    if len(known) < 2:
         return result
 
-    true = encode_column(labelled, column, target)
+    true = encode_column(known, column, target)
     resamples = bootstrap.draw_weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
-    pred = encode_column(labelled, f"{name}.pred", target)
+    pred = encode_column(known, f"{name}.pred", target)
     score = build_scorer(true, target)
     point, drawn = bootstrap.resampled_scores(score, pred, resamples)
-    result["scores"] = bootstrap.resampled_numbers(point, drawn)
+    result["scores"] = bootstrap.scores_with_intervals(point, drawn)
     if target["kind"] == "label":
         counts = confusion(true, pred, len(target["classes"]))
         class_groups = [len(set(bootstrap.encode_groups(groups)[true == i].tolist())) for i in range(len(counts))]
-        result |= {"per_class": _per_class(counts, target["classes"], class_groups), "confusion": counts.tolist()}
-        result["calibration"] = _calibration(labelled, name, target, true, pred, resamples, seed)
+        result |= {"per_class": _class_rows(counts, target["classes"], class_groups), "confusion": counts.tolist()}
+        result["calibration"] = _calibration(known, name, target, true, pred, resamples, seed)
     else:
-        result["agreement"] = bootstrap.resampled_numbers(
+        result["agreement"] = bootstrap.scores_with_intervals(
             *bootstrap.resampled_scores(lambda p, w: calibration.limits_of_agreement(true, p, w), pred, resamples)
         )
     for baseline, names in BASELINES.items():
         column = f"{name}.baseline.{baseline}"
-        if column not in labelled.columns or labelled[column].isna().all():
+        if column not in known.columns or known[column].isna().all():
             continue
-        other, other_drawn = bootstrap.resampled_scores(score, encode_column(labelled, column, target), resamples)
+        other, other_drawn = bootstrap.resampled_scores(score, encode_column(known, column, target), resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
-            "scores": bootstrap.resampled_numbers(other, other_drawn),
+            "scores": bootstrap.scores_with_intervals(other, other_drawn),
             "difference": {
-                metric: bootstrap.resampled_number(
+                metric: bootstrap.score_with_interval(
                     point[metric][0] - other[metric][0], bootstrap.paired_interval(drawn[metric], other_drawn[metric])
                 )
                 for metric in other
@@ -120,7 +120,7 @@ def _calibration(
     probability = table[columns].to_numpy(dtype=np.float64)
     if np.isnan(probability).any():
         raise UserError(f"{np.isnan(probability).any(axis=1).sum()} of {len(table)} clips lack a probability of {name}")
-    numbers = bootstrap.resampled_numbers(
+    numbers = bootstrap.scores_with_intervals(
         *bootstrap.resampled_scores(
             lambda p, w: calibration.calibration_scores(probability, true, p, w), pred, resamples
         )
@@ -141,7 +141,7 @@ def encode_column(table: DataFrame, column: str, target: Mapping[str, Any]) -> n
     """
     values = table[column]
     if values.isna().any():
-        raise UserError(f"{values.isna().sum()} of {len(values)} clips have no {column}: did the network diverge?")
+        raise UserError(f"{values.isna().sum()} of {len(values)} clips have no {column}; the network may have diverged")
     if target["kind"] == "scalar":
         return values.to_numpy(dtype=np.float64)
     index = {name: i for i, name in enumerate(target["classes"])}
@@ -158,7 +158,7 @@ def build_scorer(true: np.ndarray, target: Mapping[str, Any]) -> bootstrap.Resam
     return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)
 
 
-def _per_class(counts: np.ndarray, classes: list[str], groups: list[int]) -> list[dict[str, Any]]:
+def _class_rows(counts: np.ndarray, classes: list[str], groups: list[int]) -> list[dict[str, Any]]:
     """Return one row per class with its number of groups. Scores of a class without support are None."""
     rows = []
     for i, name in enumerate(classes):

@@ -96,7 +96,7 @@ def holm_correction(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-NOTHING = "no difference that this data can show"
+NO_DIFFERENCE = "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class Pair:
     def conclusion(self) -> str:
         """Conclusion without numbers."""
         if self.difference["value"] is None:
-            return f"{NAMES[self.metric]} is {UNDEFINED} for one of them, so they cannot be compared"
+            return f"{NAMES[self.metric]} is {UNDEFINED} for one run, so the difference cannot be tested"
         if self.p is None:
-            return "all clips are of one group, so no difference can be judged"
-        return f"{self.better} is better" if self.better else NOTHING
+            return "all clips belong to one group, so the difference cannot be tested"
+        return f"{self.better} is better" if self.better else NO_DIFFERENCE
 
     @property
     def summary(self) -> str:
@@ -161,11 +161,11 @@ class Pair:
         if self.difference["value"] is not None:
             difference = format_number(self.difference["value"], self.digits)
             text += f", difference {difference} {format_interval(self.difference, self.digits)}"
-        text = text.rstrip() + ("" if self.p is None else f", p {chance(self.p)}")
+        text = text.rstrip() + ("" if self.p is None else f", p {format_p_value(self.p)}")
         return f"{self.a} and {self.b}: {self.conclusion}. {capitalise_first(text)}."
 
 
-def chance(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """Format a p value as "= 0.012", "< 0.001", or "–" if it is None."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
@@ -182,7 +182,7 @@ class ScoredRun:
     Args:
         title: Title of the run.
         target: The target's entry in metrics.json.
-        table: Columns id, group, `{t}.true` and `{t}.pred` of the labelled clips, sorted by id.
+        table: Columns id, group, `{t}.true` and `{t}.pred` of the clips with a true value, sorted by id.
         clips: Hash of the clips and their true values. Runs with equal hashes are compared.
     """
 
@@ -253,7 +253,7 @@ def compare_pairs(targets: Iterable[ScoredTarget], metric: str = "") -> tuple[li
         single = [members[0].title for members in by_clips.values() if len(members) == 1]
         if single and len(by_clips) > 1:
             titles = ", ".join(single)
-            remarks.append(f"Scored on clips of {scored.name} that no other run here was scored on: {titles}.")
+            remarks.append(f"{titles}: not tested on {scored.name}, because no other run was scored on the same clips.")
     remarks += [f"{', '.join(names)}: {remark}" for remark, names in untestable.items()]
     return pairs, list(dict.fromkeys(remarks))
 
@@ -265,7 +265,7 @@ def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[l
     if not count or len(table) < 2:
         return [], ""
     if len(members) > MOST_RUNS:
-        return [], f"{len(members)} runs on the same clips are too many to test each pair of them: compare fewer."
+        return [], f"{len(members)} runs on the same clips are too many to test all pairs; compare fewer runs."
     label = target["kind"] == "label"
     groups = table["group"].astype(object).where(table["group"].notna(), None).tolist()
     resamples = min(max(bootstrap.RESAMPLES, 100 * count), MOST_RESAMPLES, max(1, MOST_WEIGHTS // len(table)))
@@ -293,8 +293,10 @@ def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[l
     corrected = zip(pairs, holm_correction(p_values), holm_correction(mcnemar_p_values), strict=True)
     remark = ""
     if len(drawn) and 2 * count / (1 + len(drawn)) >= LEVEL:
-        pairs_text = format_count(count, "pair")
-        remark = f"{pairs_text} are too many for {len(drawn):,} resamples to show a difference: compare fewer."
+        remark = (
+            f"{len(drawn):,} resamples cannot show a significant difference after correction for "
+            f"{format_count(count, 'pair')}; compare fewer runs."
+        )
     return [replace(pair, p=p, mcnemar=mcnemar) for pair, p, mcnemar in corrected], remark
 
 

@@ -63,7 +63,7 @@ def assemble_predictions(
     return pd.DataFrame(columns)
 
 
-MOST_WORST = {"label": 10, "scalar": 6}
+MOST_ERRORS = {"label": 10, "scalar": 6}
 """Maximum number of listed errors. Next to a scatter plot there is less space."""
 
 
@@ -84,7 +84,7 @@ def find_worst_errors(table: DataFrame, name: str, kind: str) -> dict[str, Any]:
         return _confident_errors(test, name)
     test = test.assign(_error=test[f"{name}.pred"] - test[f"{name}.true"])
     test = test.sort_values("_error", key=abs, ascending=False, kind="stable")
-    return {"rows": _rows(test.head(MOST_WORST["scalar"]), name, "_error"), "errors": len(test), "scored": True}
+    return {"rows": _error_rows(test.head(MOST_ERRORS["scalar"]), name, "_error"), "errors": len(test), "scored": True}
 
 
 def _confident_errors(test: DataFrame, name: str) -> dict[str, Any]:
@@ -95,10 +95,14 @@ def _confident_errors(test: DataFrame, name: str) -> dict[str, Any]:
         return {"rows": [], "errors": len(wrong), "scored": bool(columns)}
     confidence = [row[columns[row[f"{name}.pred"]]] for _, row in wrong.iterrows()]
     wrong = wrong.assign(_confidence=confidence).sort_values("_confidence", ascending=False, kind="stable")
-    return {"rows": _rows(wrong.head(MOST_WORST["label"]), name, "_confidence"), "errors": len(wrong), "scored": True}
+    return {
+        "rows": _error_rows(wrong.head(MOST_ERRORS["label"]), name, "_confidence"),
+        "errors": len(wrong),
+        "scored": True,
+    }
 
 
-def _rows(table: DataFrame, name: str, sort_key: str) -> list[list[Any]]:
+def _error_rows(table: DataFrame, name: str, sort_key: str) -> list[list[Any]]:
     """Return id, group, true value, prediction and sort key of each clip."""
     rows = table[["id", "group", f"{name}.true", f"{name}.pred", sort_key]]
     return rows.astype(object).where(rows.notna(), None).to_numpy().tolist()

@@ -1,7 +1,7 @@
 """Verbal summary of the scores of a target and their intervals.
 
-A difference is significant if its paired interval excludes zero. Otherwise the summary states that this data cannot
-show a difference, which does not mean that there is none.
+A difference is significant if its paired confidence interval excludes zero. The summary calls every other difference
+not significant, which does not mean that there is none.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
     if not results["scores"]:
         return (
             "No score can be computed.",
-            f"{format_count(results['n'], SPLIT_NAMES[split] + ' clip')} with this label; a score requires two.",
+            f"{format_count(results['n'], SPLIT_NAMES[split] + ' clip')} with a true value; a score requires two.",
         )
     score = results["scores"][metric]
     metric_name = capitalise_first(NAMES[metric])
@@ -48,7 +48,7 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             "The score is undefined.",
             f"{metric_name} is undefined on {clips}: all true values or all predictions are equal.",
         )
-    claims = [_describe_order(score)] if metric == "spearman" else []
+    claims = [_describe_correlation(score)] if metric == "spearman" else []
     inconclusive, evidence, errors = [], [f"{metric_name} {format_score(score)} on {clips}."], []
     for baseline in results["baselines"].values():
         # The primary score of a constant can be undefined. The errors are compared instead.
@@ -70,10 +70,10 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             evidence.append(_describe_difference(baseline, metric))
     numbers = " ".join(evidence + errors)
     if score["low"] is None:
-        return "No interval can be computed, so no difference can be judged.", numbers
+        return "No confidence interval can be computed, so differences cannot be tested.", numbers
     if inconclusive:
-        claims.append(f"no difference from {' or from '.join(inconclusive)} that this data can show")
-    return capitalise_first("; ".join(claims) or "there is no baseline to compare with") + ".", numbers
+        claims.append(f"no significant difference from {' or from '.join(inconclusive)}")
+    return capitalise_first("; ".join(claims) or "no baseline for comparison") + ".", numbers
 
 
 def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
@@ -89,11 +89,11 @@ def describe_limitations(results: dict[str, Any]) -> str:
     if not results["scores"]:
         return ""
     if results["groups"] < 2:
-        return "All clips are of one group: there is nothing to resample, so no score has an interval."
+        return "All clips belong to one group, which cannot be resampled, so scores have no confidence interval."
     notes = []
     if results["groups"] < FEW_GROUPS:
         notes.append(
-            f"The intervals come from only {results['groups']} groups: they are rough, and usually too narrow "
+            f"The intervals come from only {results['groups']} groups, so they are rough and usually too narrow "
             "(Cameron, Gelbach & Miller 2008)."
         )
     single = [row["class"] for row in results.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
@@ -106,21 +106,21 @@ def describe_limitations(results: dict[str, Any]) -> str:
     return " ".join(notes)
 
 
-def _describe_order(score: dict[str, Any]) -> str:
+def _describe_correlation(score: dict[str, Any]) -> str:
     """Describe a rank correlation in comparison with chance."""
     sign = excludes_zero(score)
     if sign > 0:
-        return "orders clips better than chance"
-    return "orders clips in reverse" if sign else "orders clips no better than chance, as far as this data shows"
+        return "rank correlation above chance"
+    return "rank correlation below chance" if sign else "no significant rank correlation"
 
 
 def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
-    """Format the score of a baseline and the difference from it, and state if its interval excludes zero."""
+    """Format the score of a baseline and the difference from it, and state whether its interval excludes zero."""
     difference = baseline["difference"][metric]
-    suffix = " excludes zero" if excludes_zero(difference) else ""
+    suffix = ", which excludes zero" if excludes_zero(difference) else ""
     interval = (
         f" {format_interval(difference, digits)}" if format_interval(difference, digits) else " without an interval"
     )
     other = format_number(baseline["scores"][metric]["value"], digits)
     value = format_number(difference["value"], digits)
-    return f"{capitalise_first(baseline['name'])} {other}: the difference {value}{interval}{suffix}."
+    return f"{capitalise_first(baseline['name'])} {other}, difference {value}{interval}{suffix}."

@@ -1,1 +1,1 @@
-"""Run folders: paths, readers and schemas."""
+"""Paths, readers and schemas of run folders."""

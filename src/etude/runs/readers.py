@@ -1,4 +1,4 @@
-"""Readers of the files of a run folder; `RunFolder` calls them."""
+"""Readers of the files of a run folder, which `RunFolder` calls."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file cannot be read, or does not contain a mapping.
     """
-    content = _parse(path)
+    content = _load_json_or_yaml(path)
     if not isinstance(content, dict):
         raise ValueError("it is not a mapping")
     return content
 
 
-def _parse(path: Path) -> Any:
+def _load_json_or_yaml(path: Path) -> Any:
     """Read a JSON or YAML file.
 
     Raises:
@@ -119,7 +119,7 @@ def _read_targets(path: Path, fault: str, remedy: str) -> dict[str, Any]:
         UserError: The file is damaged.
     """
     try:
-        content = _parse(path)
+        content = _load_json_or_yaml(path)
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as JSON; {remedy}") from error
     if not isinstance(content, dict) or not isinstance(content.get("targets"), dict):
@@ -136,7 +136,7 @@ def read_config(path: Path) -> dict[str, Any]:
         UserError: The file is damaged.
     """
     try:
-        content = _parse(path)
+        content = _load_json_or_yaml(path)
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict):
@@ -226,7 +226,7 @@ def read_worst_errors(path: Path, folder: Path) -> dict[str, Any]:
         folder: The run's folder. A link to a file outside of it is not followed.
 
     Returns:
-        `scale`, the values common to all pictures; `clips` by id; and `fault`, the reason why they cannot be used, or
+        `scale`, the values common to all images; `clips` by id; and `fault`, the reason why they cannot be used, or
         "". `scale` and `clips` are empty if no errors are saved.
     """
     result: dict[str, Any] = {"scale": {}, "clips": {}, "fault": ""}
@@ -234,16 +234,16 @@ def read_worst_errors(path: Path, folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return result
     if not is_inside(path, folder):
-        return result | {"fault": f"{name_in_run} is a link that leads out of the run"}
+        return result | {"fault": f"{name_in_run} is a link to a file outside of the run"}
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         for clip in index.pop("clips"):
             for kind in ("picture", "audio"):
                 name = clip.get(kind)
                 if name and (Path(name).name != name or Path(name).suffix not in MEDIA):
-                    raise ValueError(f"{name!r} is not the name of a picture or a sound")
+                    raise ValueError(f"{name!r} is not the name of an image or audio file")
                 if name and not is_inside(path.parent / name, folder):
-                    raise ValueError(f"{name!r} is a link that leads out of the run")
+                    raise ValueError(f"{name!r} is a link to a file outside of the run")
                 if name and not (path.parent / name).is_file():
                     clip[kind] = None
             schemas.check_error_clip(clip)

@@ -168,7 +168,7 @@ def check_error_clip(clip: dict[str, Any]) -> None:
 
 
 def check_error_scale(scale: dict[str, Any]) -> None:
-    """Check the types of the picture scale in errors/index.json by converting its values as the report does."""
+    """Check the types of the image scale in errors/index.json by converting its values as the report does."""
     float(scale["limits"][0]), float(scale["limits"][1]), int(scale["bins"])
     if scale.get("sound"):
         1 / float(scale["rate"]), [(float(position), str(label)) for position, label in scale["hertz"]]

@@ -62,27 +62,27 @@ class SweepTable(Callback):
 
     def _write_table(self, folder: Path, name: str, table: list[str]) -> Path | None:
         """Print a further table, write its files and return the path of its page, or None if there was an error."""
-        from etude.reports.comparison.compare import build, parse_options, write  # heavy: numpy
-        from etude.reports.comparison.scores import gather
+        from etude.reports.comparison.compare import compare_runs, parse_options, write_comparison  # heavy: numpy
+        from etude.reports.comparison.scores import read_runs
         from etude.reports.comparison.text import print_comparison
 
         try:
             options, _ = parse_options(table)
-            options = replace(options, to=folder, stem=name)
-            comparison = build(gather(folder), options, tests=False)  # cells are means over seeds
+            options = replace(options, output_folder=folder, stem=name)
+            comparison = compare_runs(read_runs(folder), options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             print_comparison(comparison)
-            return write(comparison)[-1]
+            return write_comparison(comparison)[-1]
         except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("%s: left out: %s", name, error)
             return None
 
     def _draw_maps(self, folder: Path) -> Path | None:
         """Write maps of the embeddings and return the path of the page, or None if there was an error."""
-        from etude.reports.comparison.scores import extremes, gather  # heavy: numpy
+        from etude.reports.comparison.scores import best_and_worst_runs, read_runs  # heavy: numpy
         from etude.reports.maps.page import MapOptions, draw_maps
 
-        runs = extremes(gather(folder), str(self.maps))
+        runs = best_and_worst_runs(read_runs(folder), str(self.maps))
         try:
             return draw_maps(MapOptions([run.folder for run in runs], folder)) if runs else None
         except Exception as error:  # of any kind, because the runs are complete without the page

@@ -1,4 +1,4 @@
-"""Sweeps of synthetic runs whose predictions are known: two targets, two backbones, two features, two seeds."""
+"""Synthetic runs with known predictions of two targets, and a sweep over two backbones, two features and two seeds."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,14 @@ GROUPS, CLIPS = 16, 96
 
 
 def clips(seed: int = 0, right: float = 0.5, noise: float = 0.3, split: int = 0) -> pd.DataFrame:
-    """Predictions of the same clips: `seed` moves what is predicted, `split` the clips; a third is validation."""
+    """Return predictions, a third of them of the validation split.
+
+    Args:
+        seed: Seed of the predictions.
+        right: Probability of the true class instead of a random one.
+        noise: Standard deviation of the error of valence.
+        split: Seed of the clips and their true values.
+    """
     fixed, rng = np.random.default_rng(100 + split), np.random.default_rng(seed)
     table = pd.DataFrame({"id": [f"s{split}-{i:03d}" for i in range(CLIPS)]})
     table["group"] = [f"artist {i % GROUPS}" for i in range(CLIPS)]
@@ -37,14 +44,16 @@ def clips(seed: int = 0, right: float = 0.5, noise: float = 0.3, split: int = 0)
     return table
 
 
-def run(folder: Path, table: pd.DataFrame, config: dict[str, Any] | None = None, **about: Any) -> Path:
-    """A finished run of a table; `about` is its backbone, feature, task, seed, name and split."""
+def write_finished_run(
+    folder: Path, table: pd.DataFrame, config: dict[str, Any] | None = None, **properties: Any
+) -> Path:
+    """Write a finished run with given predictions. `properties` are backbone, feature, task, seed, name and split."""
     folder.mkdir(parents=True)
     table.to_parquet(folder / "predictions.parquet")
-    model = {key: about.get(key, "x") for key in ("backbone", "feature", "head", "task")}
+    model = {key: properties.get(key, "x") for key in ("backbone", "feature", "head", "task")}
     names = [name for name in TARGETS if f"{name}.true" in table]
-    record = {"name": about.get("name", folder.name), "seed": about.get("seed", 0), "model": model}
-    record |= {"data": {"name": "made", "labels": "l", "hash": "h", "split_hash": about.get("split", "s")}}
+    record = {"name": properties.get("name", folder.name), "seed": properties.get("seed", 0), "model": model}
+    record |= {"data": {"name": "made", "labels": "l", "hash": "h", "split_hash": properties.get("split", "s")}}
     record |= {"seconds": {"total": 61.0, "train": 60.0}, "targets": {name: TARGETS[name] for name in names}}
     (folder / "record.json").write_text(json.dumps(record), "utf-8")
     base = {"seed": record["seed"], "name": record["name"], "task": {"targets": {key: {} for key in names}}}
@@ -54,25 +63,26 @@ def run(folder: Path, table: pd.DataFrame, config: dict[str, Any] | None = None,
 
 
 @pytest.fixture(scope="session")
-def make() -> Callable[..., Path]:
-    return run
+def write_run() -> Callable[..., Path]:
+    return write_finished_run
 
 
 @pytest.fixture(scope="session")
-def table_of() -> Callable[..., pd.DataFrame]:
+def make_table() -> Callable[..., pd.DataFrame]:
     return clips
 
 
 @pytest.fixture(scope="session")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A sweep over backbone, feature and seed; read it, do not change it."""
+    """Sweep over backbone, feature and seed, which tests must not change."""
     sweep = tmp_path_factory.mktemp("grid")
-    skill = {("lstm", "mel"): 0.2, ("lstm", "fused"): 0.3, ("cnn", "mel"): 0.7, ("cnn", "fused"): 0.8}
+    accuracy = {("lstm", "mel"): 0.2, ("lstm", "fused"): 0.3, ("cnn", "mel"): 0.7, ("cnn", "fused"): 0.8}
     job = 0
-    for (backbone, feature), right in skill.items():
+    for (backbone, feature), right in accuracy.items():
         for seed in (0, 1):
             config = {"optim": {"lr": 0.1 if backbone == "cnn" else 0.01}, "choices": {"backbone": backbone}}
-            about = {"backbone": backbone, "feature": feature, "seed": seed, "name": f"{backbone}_{feature}"}
-            run(sweep / f"{job}_{backbone}_{feature}", clips(10 * job + seed, right, 1.2 - right), config, **about)
+            properties = {"backbone": backbone, "feature": feature, "seed": seed, "name": f"{backbone}_{feature}"}
+            table = clips(10 * job + seed, right, 1.2 - right)
+            write_finished_run(sweep / f"{job}_{backbone}_{feature}", table, config, **properties)
             job += 1
     yield sweep

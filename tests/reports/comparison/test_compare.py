@@ -1,4 +1,4 @@
-"""One table over runs: test scores, baselines beside them, and no ranking across different data."""
+"""Tests of the table of runs: scores, baselines, ranking on equal clips only, and selection of pairs."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from etude.runs.results import write_metrics
 
 @pytest.fixture
 def sweep(make_run, table: pd.DataFrame) -> Path:
-    """Two finished runs, the second with worse valence, and one that never finished."""
+    """Sweep of two finished runs, the second with worse valence, and an unfinished run."""
     worse = table.assign(**{"valence.pred": 1 - table["valence.pred"]})
     runs = [make_run("sweep/0"), make_run("sweep/1", table=worse), make_run("sweep/2")]
     for run in runs[:2]:
@@ -31,12 +31,12 @@ def test_one_row_per_run_and_target(sweep: Path) -> None:
     assert list(frame.columns) == COLUMNS
     assert len(frame) == 4 + 4 + 1
     metrics = json.loads((sweep / "1" / "metrics.json").read_text(encoding="utf-8"))
-    part = metrics["targets"]["valence"]["splits"]["test"]
+    results = metrics["targets"]["valence"]["splits"]["test"]
     row = frame[(frame["folder"] == str(sweep / "1")) & (frame["target"] == "valence")].iloc[0]
-    assert row[["value", "low", "high"]].tolist() == list(part["scores"]["spearman"].values())
-    assert row["linear"] == part["baselines"]["linear"]["scores"]["spearman"]["value"]
+    assert row[["value", "low", "high"]].tolist() == list(results["scores"]["spearman"].values())
+    assert row["linear"] == results["baselines"]["linear"]["scores"]["spearman"]["value"]
     assert pd.isna(row["constant"])
-    assert (row["n"], row["groups"], row["seconds"]) == (part["n"], part["groups"], 512.8)
+    assert (row["n"], row["groups"], row["seconds"]) == (results["n"], results["groups"], 512.8)
     assert (row["metric"], row["backbone"], row["task"]) == ("spearman", "ast", "multitask")
 
 
@@ -47,60 +47,60 @@ def test_unfinished_runs_are_listed(sweep: Path, capsys) -> None:
     show([sweep / "2"])
     out = capsys.readouterr().out
     assert out.count(" unfinished  ") == 4 + 1
-    assert out.count("2: unfinished, and without a log that says why.") == 2
+    assert out.count("2: unfinished, without log messages.") == 2
 
 
-def test_table_marks_the_best_and_keeps_the_csv(sweep: Path, capsys) -> None:
+def test_best_scores_are_marked_and_csv_is_written(sweep: Path, capsys) -> None:
     assert main([str(sweep)]) == 0
     out = capsys.readouterr().out
     first, second = (next(line for line in out.splitlines() if line.startswith(f"{i} ")) for i in (0, 1))
     assert first.count("*") == 4 and second.count("*") == 3  # equal but for valence
     assert "linear model" in out and "undefined" in out and "\x1b" not in out
-    kept = pd.read_csv(sweep / "compare.csv", dtype={"name": str})
-    pd.testing.assert_frame_equal(kept, collect(sweep), check_dtype=False)
+    written = pd.read_csv(sweep / "compare.csv", dtype={"name": str})
+    pd.testing.assert_frame_equal(written, collect(sweep), check_dtype=False)
 
 
-def test_other_data_is_not_ranked(sweep: Path, capsys) -> None:
+def test_scores_on_different_splits_are_not_ranked(sweep: Path, capsys) -> None:
     path = sweep / "1" / "record.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     record["data"]["split_hash"] = "another"
     path.write_text(json.dumps(record), encoding="utf-8")
     show([sweep])
     out = capsys.readouterr().out
-    assert "*" not in out and "do not compare" in out
+    assert "*" not in out and "scores are not comparable" in out
 
 
-def test_a_single_run_gets_no_csv_and_nothing_is_refused(sweep: Path, tmp_path: Path, capsys) -> None:
+def test_single_run_has_no_csv_and_folder_without_runs_is_refused(sweep: Path, tmp_path: Path, capsys) -> None:
     assert main([str(sweep / "0")]) == 0
     assert not (sweep / "0" / "compare.csv").exists()
     (tmp_path / "empty").mkdir()
     assert main([str(tmp_path / "empty")]) == 2
-    assert "is not a run" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
 
 
-def test_job_ten_comes_after_job_nine(tmp_path: Path) -> None:
+def test_jobs_are_sorted_by_number(tmp_path: Path) -> None:
     for job in (10, 9, 1):
         (tmp_path / f"{job}_genre").mkdir()
         (tmp_path / f"{job}_genre" / "config.yaml").touch()
     assert [path.name for path in find_runs(tmp_path)] == ["1_genre", "9_genre", "10_genre"]
 
 
-def test_many_pairs_are_corrected(grid: Path) -> None:
-    found = [pair for pair in compare([grid]).pairs if pair.target == "genre"]
-    assert len(found) == 28 and {pair.family for pair in found} == {28}
-    better = {(pair.a[2:6], pair.b[2:6]) for pair in found if pair.better}
+def test_p_values_are_corrected_for_the_number_of_pairs(grid: Path) -> None:
+    pairs = [pair for pair in compare([grid]).pairs if pair.target == "genre"]
+    assert len(pairs) == 28 and {pair.family for pair in pairs} == {28}
+    better = {(pair.a[2:6], pair.b[2:6]) for pair in pairs if pair.better}
     assert ("lstm", "cnn_") in better and ("cnn_", "cnn_") not in better
 
 
-def test_only_the_same_clips_are_paired(tmp_path: Path, make, table_of) -> None:
-    make(tmp_path / "a", table_of(1))
-    make(tmp_path / "b", table_of(2).sample(frac=1, random_state=0))  # the order of rows is no difference
-    make(tmp_path / "c", table_of(3, split=1), split="other")
-    moved = table_of(4)
-    moved.loc[1, "genre.true"] = "jazz" if moved.loc[1, "genre.true"] != "jazz" else "rock"
-    make(tmp_path / "d", moved)  # the same ids, but another truth
-    made = compare([tmp_path])
-    assert [(p.a, p.b) for p in made.pairs if p.target == "genre"] == [("a", "b")]
-    assert {(p.a, p.b) for p in made.pairs if p.target == "valence"} == {("a", "b"), ("a", "d"), ("b", "d")}
-    assert "Scored on clips of genre that no other run here was scored on: c, d." in made.remarks
+def test_only_runs_on_the_same_clips_are_paired(tmp_path: Path, write_run, make_table) -> None:
+    write_run(tmp_path / "a", make_table(1))
+    write_run(tmp_path / "b", make_table(2).sample(frac=1, random_state=0))  # the order of rows has no influence
+    write_run(tmp_path / "c", make_table(3, split=1), split="other")
+    changed = make_table(4)
+    changed.loc[1, "genre.true"] = "jazz" if changed.loc[1, "genre.true"] != "jazz" else "rock"
+    write_run(tmp_path / "d", changed)  # the same ids with another true value
+    comparison = compare([tmp_path])
+    assert [(p.a, p.b) for p in comparison.pairs if p.target == "genre"] == [("a", "b")]
+    assert {(p.a, p.b) for p in comparison.pairs if p.target == "valence"} == {("a", "b"), ("a", "d"), ("b", "d")}
+    assert "c, d: not tested on genre, because no other run was scored on the same clips." in comparison.remarks

@@ -1,4 +1,4 @@
-"""Folds are pooled by their predictions: one table, measured once, beside the runs that it is made of."""
+"""Tests of pooled folds: predictions are pooled, not scores."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from etude.runs.folder import RunFolder, find_runs
 from etude.runs.results import write_metrics
 
 FOLDS = 3
-MakeFold = Callable[..., Path]
+WriteFold = Callable[..., Path]
 
 
 @pytest.fixture
-def fold(make_run: Callable[..., Path], table: pd.DataFrame) -> MakeFold:
-    """Write the finished run of one fold: a third of the clips is its test part, the next third its validation."""
-    everything = table.reset_index(drop=True)
+def write_fold(make_run: Callable[..., Path], table: pd.DataFrame) -> WriteFold:
+    """Return a writer of the finished run of one fold, with a third of the clips each for test and validation."""
+    clips = table.reset_index(drop=True)
 
-    def make(number: int, name: str = "mine", depth: int = 4, **data: object) -> Path:
-        third = np.arange(len(everything)) % FOLDS
-        parts = np.select([third == number, third == (number + 1) % FOLDS], ["test", "val"], "train")
-        part = everything.assign(split=parts)[parts != "train"]
-        about = {
+    def write(number: int, name: str = "lstm", depth: int = 4, **data: object) -> Path:
+        third = np.arange(len(clips)) % FOLDS
+        splits = np.select([third == number, third == (number + 1) % FOLDS], ["test", "val"], "train")
+        predicted = clips.assign(split=splits)[splits != "train"]
+        properties = {
             "name": "demo",
             "hash": "h",
             "split_hash": f"s{number}",
@@ -39,7 +39,7 @@ def fold(make_run: Callable[..., Path], table: pd.DataFrame) -> MakeFold:
             "folds": FOLDS,
             "disjoint": True,
         }
-        run = make_run(f"sweep/{number}_{name}", table=part, data=about | data)
+        run = make_run(f"sweep/{number}_{name}", table=predicted, data=properties | data)
         record = json.loads((run / "record.json").read_text("utf-8"))
         (run / "record.json").write_text(json.dumps(record | {"name": name}), encoding="utf-8")
         config = {"name": name, "backbone": {"depth": depth}, "data": {"split": {"fold": number, "folds": FOLDS}}}
@@ -47,31 +47,31 @@ def fold(make_run: Callable[..., Path], table: pd.DataFrame) -> MakeFold:
         write_metrics(RunFolder(run))
         return run
 
-    return make
+    return write
 
 
-def test_every_clip_is_scored_once(fold: MakeFold, table: pd.DataFrame) -> None:
-    runs = [fold(number) for number in range(FOLDS)]
+def test_every_clip_is_scored_once(write_fold: WriteFold, table: pd.DataFrame) -> None:
+    runs = [write_fold(number) for number in range(FOLDS)]
     (pooled,) = pool_folds(runs[0].parent, runs)
-    together = pd.read_parquet(pooled / "predictions.parquet")
-    tested = together[together["split"] == "test"]
+    predictions = pd.read_parquet(pooled / "predictions.parquet")
+    tested = predictions[predictions["split"] == "test"]
     assert sorted(tested["id"]) == sorted(table["id"])
     metrics = json.loads((pooled / "metrics.json").read_text("utf-8"))["targets"]["genre"]["splits"]["test"]
     assert metrics["n"] == len(table)
     expected = f1_score(table["genre.true"], table["genre.pred"], average="macro")
     assert metrics["scores"]["macro_f1"]["value"] == pytest.approx(expected)
-    means = [json.loads((run / "metrics.json").read_text("utf-8")) for run in runs]
-    mean = np.mean([m["targets"]["genre"]["splits"]["test"]["scores"]["macro_f1"]["value"] for m in means])
-    assert abs(mean - expected) > 1e-6  # a mean of scores is another number
+    of_folds = [json.loads((run / "metrics.json").read_text("utf-8")) for run in runs]
+    mean = np.mean([m["targets"]["genre"]["splits"]["test"]["scores"]["macro_f1"]["value"] for m in of_folds])
+    assert abs(mean - expected) > 1e-6  # the mean of the scores is different
 
 
-def test_the_record_says_what_was_pooled(fold: MakeFold) -> None:
-    runs = [fold(number, disjoint=number != 1) for number in range(FOLDS)]
+def test_record_lists_the_pooled_folds(write_fold: WriteFold) -> None:
+    runs = [write_fold(number, disjoint=number != 1) for number in range(FOLDS)]
     (pooled,) = pool_folds(runs[0].parent, runs)
     record = json.loads((pooled / "record.json").read_text("utf-8"))
     assert record["data"]["pooled"] == [0, 1, 2]
     assert record["data"]["fold"] is None
-    assert record["data"]["disjoint"] is False  # one fold is not
+    assert record["data"]["disjoint"] is False  # of one fold
     assert record["seconds"]["total"] == pytest.approx(3 * 512.8)
     assert "best_epoch" not in record["model"]
     page = (pooled / "report.html").read_text("utf-8")
@@ -79,33 +79,37 @@ def test_the_record_says_what_was_pooled(fold: MakeFold) -> None:
     assert "Cross-validation" in page
 
 
-def test_only_runs_that_differ_in_nothing_else_are_pooled(fold: MakeFold) -> None:
-    runs = [fold(n) for n in range(FOLDS)] + [fold(n, "deep", depth=8) for n in (0, 2)] + [fold(1, "lone", depth=1)]
-    runs.append(fold(2, "other-data", hash="another"))
+def test_only_runs_that_differ_in_their_fold_are_pooled(write_fold: WriteFold) -> None:
+    runs = (
+        [write_fold(n) for n in range(FOLDS)]
+        + [write_fold(n, "deep", depth=8) for n in (0, 2)]
+        + [write_fold(1, "lone", depth=1)]
+    )
+    runs.append(write_fold(2, "other-data", hash="another"))
     pooled = pool_folds(runs[0].parent, runs)
-    tested = [json.loads((folder / "record.json").read_text("utf-8"))["data"]["pooled"] for folder in pooled]
-    assert tested == [[0, 1, 2], [0, 2]]
+    folds = [json.loads((folder / "record.json").read_text("utf-8"))["data"]["pooled"] for folder in pooled]
+    assert folds == [[0, 1, 2], [0, 2]]
 
 
-def test_a_clip_tested_twice_is_refused(fold: MakeFold) -> None:
-    runs = [fold(0), fold(1)]
+def test_clip_in_the_test_split_of_two_folds_is_refused(write_fold: WriteFold) -> None:
+    runs = [write_fold(0), write_fold(1)]
     table = pd.read_parquet(runs[0] / "predictions.parquet")
     other = pd.read_parquet(runs[1] / "predictions.parquet")
     pd.concat([other, table[table["split"] == "test"]]).to_parquet(runs[1] / "predictions.parquet")
-    with pytest.raises(ValueError, match="is tested in two folds"):
+    with pytest.raises(ValueError, match="is in the test split of two folds"):
         pool_folds(runs[0].parent, runs)
 
 
-def test_a_table_shows_what_is_pooled_in_place_of_its_folds(fold: MakeFold, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [fold(number, name) for name in ("one", "two") for number in range(FOLDS)]
+def test_table_shows_pooled_results_instead_of_folds(write_fold: WriteFold, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_fold(number, name) for name in ("one", "two") for number in range(FOLDS)]
     sweep = runs[0].parent
     assert main([str(sweep)]) == 0
     out = capsys.readouterr().out
     assert "one, 3 of 3 folds" in out
     assert ", fold 1" not in out
-    kept = pd.read_csv(sweep / "compare.csv", dtype={"fold": str})
-    assert set(kept["fold"]) == {"0", "1", "2", "3 of 3 folds"}
+    written = pd.read_csv(sweep / "compare.csv", dtype={"fold": str})
+    assert set(written["fold"]) == {"0", "1", "2", "3 of 3 folds"}
     show(find_runs(sweep)[:FOLDS])
     assert "one, fold 1" in capsys.readouterr().out
-    assert main([str(sweep)]) == 0  # pooled anew from the folds, not from what was pooled
-    assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(kept)
+    assert main([str(sweep)]) == 0  # pooled again from the folds, not from the pooled results
+    assert pd.read_csv(sweep / "compare.csv", dtype={"fold": str}).equals(written)

@@ -1,4 +1,4 @@
-"""Every cell is recomputed from predictions.parquet by scikit-learn and scipy, and read back from what was written."""
+"""Tests of table cells against scikit-learn and scipy, and of layouts, options and output files."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
 from etude.reports.comparison.axes import VIEWS, CompareOptions, layout
 from etude.reports.comparison.compare import compare, parse_options
-from etude.reports.comparison.runs import read, titles
+from etude.reports.comparison.runs import read_compared_run, run_titles
 from etude.reports.comparison.scores import collect
 
 LABEL = {
@@ -38,79 +38,82 @@ SCALAR = {
 }
 
 
-def asked(*words: str) -> CompareOptions:
-    return parse_options(words)[0]
+def make_options(*arguments: str) -> CompareOptions:
+    return parse_options(arguments)[0]
 
 
-def truth(grid: Path, target: str, part: str = "test", **where: object) -> list[tuple[np.ndarray, np.ndarray]]:
-    """True and predicted values of the runs whose record says so."""
-    found = []
+def read_predictions(
+    grid: Path, target: str, split: str = "test", **properties: object
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return true and predicted values of the runs whose records have the given properties."""
+    predictions = []
     for run in sorted(grid.iterdir()):
         if not (run / "record.json").is_file():
             continue
         record = json.loads((run / "record.json").read_text())
         known = record["model"] | {"seed": record["seed"]}
-        if all(known[key] == value for key, value in where.items()):
+        if all(known[key] == value for key, value in properties.items()):
             table = pd.read_parquet(run / "predictions.parquet")
-            table = table[table["split"] == part]
-            found.append((table[f"{target}.true"].to_numpy(), table[f"{target}.pred"].to_numpy()))
-    return found
+            table = table[table["split"] == split]
+            predictions.append((table[f"{target}.true"].to_numpy(), table[f"{target}.pred"].to_numpy()))
+    return predictions
 
 
-@pytest.mark.parametrize("part", ["test", "val"])
-def test_means_over_seeds(grid: Path, part: str) -> None:
-    made = compare([grid], asked("rows=backbone", "cols=feature", "metric=macro_f1", f"part={part}"), tests=False)
-    (table,) = made.tables
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_means_over_seeds(grid: Path, split: str) -> None:
+    options = make_options("rows=backbone", "cols=feature", "metric=macro_f1", f"part={split}")
+    (table,) = compare([grid], options, tests=False).tables
     assert (table.rows[:2], table.cols) == ([("lstm",), ("cnn",)], [("mel",), ("fused",)])
     for (backbone,) in table.rows[:2]:
         for (feature,) in table.cols:
             values = [
-                LABEL["macro_f1"](*pair) for pair in truth(grid, "genre", part, backbone=backbone, feature=feature)
+                LABEL["macro_f1"](*pair)
+                for pair in read_predictions(grid, "genre", split, backbone=backbone, feature=feature)
             ]
             cell = table.cells[(backbone,), (feature,)]
             assert len(values) == 2
             assert cell.mean == pytest.approx(np.mean(values)) and cell.sd == pytest.approx(np.std(values, ddof=1))
-            assert cell.n == {64 if part == "test" else 32} and cell.low is None
-    best = {place for place, cell in table.cells.items() if cell.best}
-    assert best == {max((p for p in table.cells if p[0] not in table.references), key=lambda p: table.cells[p].mean)}
-    assert f"n = {64 if part == 'test' else 32}, mean ± sd of 2 runs" in table.heading()
+            assert cell.n == {64 if split == "test" else 32} and cell.low is None
+    best = {position for position, cell in table.cells.items() if cell.best}
+    assert best == {max((p for p in table.cells if p[0] not in table.baselines), key=lambda p: table.cells[p].mean)}
+    assert f"n = {64 if split == 'test' else 32}, mean ± sd of 2 runs" in table.heading()
 
 
-def test_one_run_has_its_interval(grid: Path) -> None:
+def test_single_run_has_an_interval(grid: Path) -> None:
     folder = grid / "0_lstm_mel"
-    made = compare([folder], tests=False)
+    (table, *_) = compare([folder], tests=False).tables
     stored = json.loads((folder / "metrics.json").read_text())["targets"]
-    for (_, (col,)), cell in made.tables[0].cells.items():
+    for (_, (col,)), cell in table.cells.items():
         name = col.split(":")[0]
         if cell.folders:
             score = stored[name]["splits"]["test"]["scores"][stored[name]["primary"]]
             assert (cell.mean, cell.low, cell.high) == (score["value"], score["low"], score["high"])
 
 
-def test_table_one_is_per_class(grid: Path) -> None:
-    table, *_ = compare([grid], asked("table=1"), tests=False).tables
+def test_table_1_has_scores_per_class(grid: Path) -> None:
+    table, *_ = compare([grid], make_options("table=1"), tests=False).tables
     assert [row for (row,) in table.rows[:3]] == ["folk", "jazz", "rock"]
     for backbone, feature, metric in table.cols:
-        pairs = truth(grid, "genre", backbone=backbone, feature=feature)
+        pairs = read_predictions(grid, "genre", backbone=backbone, feature=feature)
         names = {"precision": 0, "recall": 1, "F1": 2}
-        each = [sk.precision_recall_fscore_support(*pair, labels=["folk", "jazz", "rock"]) for pair in pairs]
+        references = [sk.precision_recall_fscore_support(*pair, labels=["folk", "jazz", "rock"]) for pair in pairs]
         for i, (row,) in enumerate(table.rows[:3]):
             cell = table.cells[(row,), (backbone, feature, metric)]
-            assert cell.mean == pytest.approx(np.mean([scores[names[metric]][i] for scores in each]))
-            assert cell.n == {int(each[0][3][i])}
+            assert cell.mean == pytest.approx(np.mean([scores[names[metric]][i] for scores in references]))
+            assert cell.n == {int(references[0][3][i])}
         macro = np.mean([sk.precision_recall_fscore_support(*pair, average="macro")[names[metric]] for pair in pairs])
         assert table.cells[("macro mean",), (backbone, feature, metric)].mean == pytest.approx(macro)
         accuracy = np.mean([sk.accuracy_score(*pair) for pair in pairs])
         assert table.cells[("micro mean (accuracy)",), (backbone, feature, metric)].mean == pytest.approx(accuracy)
 
 
-def test_table_two_is_every_metric(grid: Path) -> None:
-    labels, scalars = compare([grid], asked("table=2"), tests=False).tables
-    assert labels.heads == scalars.heads == ("target", "backbone", "feature")
+def test_table_2_has_all_metrics(grid: Path) -> None:
+    labels, scalars = compare([grid], make_options("table=2"), tests=False).tables
+    assert labels.row_axes == scalars.row_axes == ("target", "backbone", "feature")
     for table, reference in ((labels, LABEL), (scalars, SCALAR)):
         assert {col for (col,) in table.cols} == {NAMES[metric] for metric in reference}
-        for row in set(table.rows) - table.references:
-            pairs = truth(grid, row[0], backbone=row[1], feature=row[2])
+        for row in set(table.rows) - table.baselines:
+            pairs = read_predictions(grid, row[0], backbone=row[1], feature=row[2])
             for metric, score in reference.items():
                 expected = np.mean([score(*pair) for pair in pairs])
                 assert table.cells[row, (NAMES[metric],)].mean == pytest.approx(expected), metric
@@ -118,105 +121,108 @@ def test_table_two_is_every_metric(grid: Path) -> None:
     assert best[0].mean == min(c.mean for (_, (col,)), c in scalars.cells.items() if col == "MSE" and c.folders)
 
 
-def test_baselines_stand_beside(grid: Path) -> None:
-    (table, *_) = compare([grid], asked("rows=backbone", "metric=accuracy"), tests=False).tables
-    part = pd.read_parquet(grid / "0_lstm_mel" / "predictions.parquet").query("split == 'test'")
-    expected = sk.accuracy_score(part["genre.true"], part["genre.baseline.linear"])
+def test_baselines_have_their_own_rows(grid: Path) -> None:
+    (table, *_) = compare([grid], make_options("rows=backbone", "metric=accuracy"), tests=False).tables
+    tested = pd.read_parquet(grid / "0_lstm_mel" / "predictions.parquet").query("split == 'test'")
+    expected = sk.accuracy_score(tested["genre.true"], tested["genre.baseline.linear"])
     assert table.cells[("linear model",), ("genre: accuracy",)].mean == pytest.approx(expected, abs=1e-6)
 
 
-def test_table_three_tells_tasks_and_weights_apart(tmp_path: Path, make, table_of) -> None:
+def test_table_3_separates_tasks_and_pretrained_weights(tmp_path: Path, write_run, make_table) -> None:
     random, imagenet = {"backbone": {"weights": None}}, {"backbone": {"weights": "imagenet"}}
-    other = {"transfer": {"train": "last_k", "init_from": "outputs/2026_genre/checkpoints/best.ckpt"}}
-    one = table_of(1)[lambda t: [c for c in t if not c.startswith("genre")]]
-    make(tmp_path / "0", one, random, task="valence", backbone="ast")
-    make(tmp_path / "1", table_of(2), random, task="multitask", backbone="ast")
-    make(tmp_path / "2", table_of(3), imagenet, task="multitask", backbone="ast")
-    make(tmp_path / "3", one, random | other, task="valence", backbone="ast")
-    table, *_ = compare([tmp_path], asked("table=3"), tests=False).tables
-    kinds = [dict(zip(table.heads, row, strict=True)) for row in table.rows if row not in table.references]
-    assert [(k["setting"], k["pretrained"], k["transfer"]) for k in kinds] == [
+    transfer = {"transfer": {"train": "last_k", "init_from": "outputs/2026_genre/checkpoints/best.ckpt"}}
+    valence = make_table(1)[lambda t: [c for c in t if not c.startswith("genre")]]
+    write_run(tmp_path / "0", valence, random, task="valence", backbone="ast")
+    write_run(tmp_path / "1", make_table(2), random, task="multitask", backbone="ast")
+    write_run(tmp_path / "2", make_table(3), imagenet, task="multitask", backbone="ast")
+    write_run(tmp_path / "3", valence, random | transfer, task="valence", backbone="ast")
+    table, *_ = compare([tmp_path], make_options("table=3"), tests=False).tables
+    rows = [dict(zip(table.row_axes, row, strict=True)) for row in table.rows if row not in table.baselines]
+    assert [(row["setting"], row["pretrained"], row["transfer"]) for row in rows] == [
         ("single-task", "random", "none"), ("multitask", "random", "none"),
         ("multitask", "imagenet", "none"), ("single-task", "from 2026_genre", "last_k"),
     ]  # fmt: skip
     assert (table.rows[0], ("genre: macro-F1",)) not in table.cells
 
 
-def test_any_key_of_the_config_is_an_axis(grid: Path) -> None:
-    (table, *_) = compare(
-        [grid], asked("rows=optim.lr", "cols=seed", "target=genre", "metric=accuracy"), tests=False
-    ).tables
+def test_config_key_can_be_an_axis(grid: Path) -> None:
+    options = make_options("rows=optim.lr", "cols=seed", "target=genre", "metric=accuracy")
+    (table, *_) = compare([grid], options, tests=False).tables
     assert table.rows[:2] == [("0.01",), ("0.1",)] and table.cols == [("0",), ("1",)]
-    values = [sk.accuracy_score(*pair) for pair in truth(grid, "genre", backbone="cnn", seed=1)]
+    values = [sk.accuracy_score(*pair) for pair in read_predictions(grid, "genre", backbone="cnn", seed=1)]
     assert table.cells[("0.1",), ("1",)].mean == pytest.approx(np.mean(values))
     assert any("Different settings are averaged: feature" in note for note in table.notes)
-    only = compare([grid], asked("rows=feature", "cols=target", "optim.lr=1e-2", "backbone=lstm"), tests=False)
-    assert {run.record["model"]["backbone"] for run in only.runs} == {"lstm"}
+    filtered = compare(
+        [grid], make_options("rows=feature", "cols=target", "optim.lr=1e-2", "backbone=lstm"), tests=False
+    )
+    assert {run.record["model"]["backbone"] for run in filtered.runs} == {"lstm"}
 
 
-def test_rows_of_runs_name_what_differs_and_means_follow(grid: Path) -> None:
+def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> None:
     runs, means = compare([grid], tests=False).tables
-    assert runs.heads == ("run", "backbone", "feature", "task", "seed")
-    assert [row[0] for row in runs.rows[:2]] == ["0_lstm_mel", "1_lstm_mel"]  # one name, two folders
-    assert means.heads == ("backbone", "feature", "task") and means.repeats() == 2
-    assert runs.aside[1][runs.rows[0]] == "1 min 01 s"
+    assert runs.row_axes == ("run", "backbone", "feature", "task", "seed")
+    assert [row[0] for row in runs.rows[:2]] == ["0_lstm_mel", "1_lstm_mel"]  # one name in two folders
+    assert means.row_axes == ("backbone", "feature", "task") and means.runs_per_cell() == 2
+    assert runs.text_column[1][runs.rows[0]] == "1 min 01 s"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["rows=backbon"], "did you mean backbone?"),
         (["rows=optim.lx"], "did you mean optim.lr?"),
-        (["metric=f2"], "there is no f2"),
-        (["rows=class", "metric=macro_f1"], "of a class there are precision"),
+        (["metric=f2"], "f2 is not one of"),
+        (["rows=class", "metric=macro_f1"], "is not a metric of a class; use precision"),
         (["metric=f1"], "add rows=class"),
-        (["part=train"], "there is no train"),
-        (["table=4"], "there is no 4"),
-        (["format=pdf"], "there is no pdf"),
-        (["rows=backbone", "cols=backbone"], "in rows and in cols"),
-        (["backbone=ast"], "no run has it; there are lstm, cnn"),
+        (["part=train"], "train is not one of"),
+        (["table=4"], "4 is not one of"),
+        (["format=pdf"], "pdf is not one of"),
+        (["rows=backbone", "cols=backbone"], "rows, cols: backbone is in both"),
+        (["backbone=ast"], "no run has this value; the known values are lstm, cnn"),
         (["rows="], "needs a value"),
-        (["target=genre", "metric=spearman"], "no run has scores of this kind"),
+        (["target=genre", "metric=spearman"], "no run has such scores"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(grid: Path, words: list[str], said: str, capsys) -> None:
+def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[str], message: str, capsys) -> None:
     before = sorted(grid.iterdir())
-    assert main([str(grid), *words]) == 2
+    assert main([str(grid), *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert sorted(grid.iterdir()) == before
 
 
-def test_help_names_every_axis_and_view(capsys) -> None:
+def test_help_lists_axes_and_views(capsys) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("backbone", "pretrained", "class", "rows=", "to=", "table=1", *VIEWS))
 
 
-def test_files_go_where_they_are_asked_for(grid: Path, tmp_path: Path) -> None:
+def test_files_are_written_to_the_given_folder(grid: Path, tmp_path: Path) -> None:
     assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel")]) == 0
     assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel"), f"to={tmp_path}", "format=csv,tex"]) == 0
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["compare.csv", "compare.tex"]
-    kept = pd.read_csv(io.StringIO((tmp_path / "compare.csv").read_text()))
-    assert kept["seed"].tolist() == collect([grid / "0_lstm_mel", grid / "4_cnn_mel"])["seed"].tolist()
+    written = pd.read_csv(io.StringIO((tmp_path / "compare.csv").read_text()))
+    assert written["seed"].tolist() == collect([grid / "0_lstm_mel", grid / "4_cnn_mel"])["seed"].tolist()
 
 
-def test_other_splits_are_said_and_not_ranked(tmp_path: Path, make: Callable[..., Path], table_of) -> None:
+def test_scores_on_several_splits_are_noted_and_not_ranked(
+    tmp_path: Path, write_run: Callable[..., Path], make_table
+) -> None:
     for i in range(4):
-        make(tmp_path / str(i), table_of(i, split=i % 2), backbone="ab"[i // 2], seed=i % 2, split=f"s{i % 2}")
+        write_run(tmp_path / str(i), make_table(i, split=i % 2), backbone="ab"[i // 2], seed=i % 2, split=f"s{i % 2}")
     runs, means = compare([tmp_path]).tables
-    assert not runs.best_mark() and any("do not compare" in note for note in runs.notes)
-    assert means.best_mark() and any("Scored on 2 splits, the same ones" in note for note in means.notes)
+    assert not runs.has_best() and any("not comparable" in note for note in runs.notes)
+    assert means.has_best() and any("Scored on 2 splits, the same ones" in note for note in means.notes)
     (tmp_path / "3" / "record.json").unlink()
     _, means = compare([tmp_path]).tables
-    assert not means.best_mark()
+    assert not means.has_best()
 
 
-def test_a_view_averages_over_nothing_but_chance(grid: Path) -> None:
-    runs = [read(run) for run in sorted(grid.iterdir()) if run.is_dir()]
+def test_views_average_only_over_random_variation(grid: Path) -> None:
+    runs = [read_compared_run(run) for run in sorted(grid.iterdir()) if run.is_dir()]
     for view in VIEWS:
         rows, cols, _ = layout(runs, CompareOptions(view=view))
         assert {"backbone", "feature"} <= {*rows, *cols}
-    assert len(set(titles(runs).values())) == len(runs)
+    assert len(set(run_titles(runs).values())) == len(runs)
     with pytest.raises(UserError):
         layout(runs, CompareOptions(rows=("class",), metrics=("mse",)))

@@ -1,4 +1,4 @@
-"""The command from words to files: what it writes, what it refuses, and that no text of a run is markup."""
+"""Tests of the command: written files, refused arguments and runs, and escaping of texts from runs."""
 
 import json
 import re
@@ -23,22 +23,22 @@ def folder(make_run: Make) -> Path:
     return make_run("a-run")
 
 
-def test_leaves_a_page_coordinates_and_numbers_twice_the_same(folder: Path, table: pd.DataFrame, capsys) -> None:
+def test_page_coordinates_and_numbers_are_written_and_reproducible(folder: Path, table: pd.DataFrame, capsys) -> None:
     assert main([str(folder), "methods=mds,pca"]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "latent.html")
-    left = {name: (folder / name).read_bytes() for name in ("latent.html", "latent.csv", "latent.json")}
+    written = {name: (folder / name).read_bytes() for name in ("latent.html", "latent.csv", "latent.json")}
     assert main([str(folder), "methods=mds,pca"]) == 0
-    assert all((folder / name).read_bytes() == data for name, data in left.items())
-    assert [path.name for path in folder.glob(".*")] == [LIST_NAME], "nothing half-written is left"
+    assert all((folder / name).read_bytes() == data for name, data in written.items())
+    assert [path.name for path in folder.glob(".*")] == [LIST_NAME], "there are no temporary files"
 
     test = table[table["split"] == "test"]
-    made = project(np.stack(test["embedding"].tolist()), "pca", 3).at
-    kept = pd.read_csv(folder / "latent.csv")
-    assert list(kept.columns) == ["run", "method", "dims", "id", "x", "y", "z"]
-    here = kept[(kept["method"] == "pca") & (kept["dims"] == 3)]
-    assert here["id"].tolist() == test["id"].tolist()
-    np.testing.assert_allclose(here[["x", "y", "z"]], made)
-    assert kept[kept["dims"] == 2]["z"].isna().all()
+    expected = project(np.stack(test["embedding"].tolist()), "pca", 3).coordinates
+    coordinates = pd.read_csv(folder / "latent.csv")
+    assert list(coordinates.columns) == ["run", "method", "dims", "id", "x", "y", "z"]
+    rows = coordinates[(coordinates["method"] == "pca") & (coordinates["dims"] == 3)]
+    assert rows["id"].tolist() == test["id"].tolist()
+    np.testing.assert_allclose(rows[["x", "y", "z"]], expected)
+    assert coordinates[coordinates["dims"] == 2]["z"].isna().all()
 
     numbers = json.loads((folder / "latent.json").read_text("utf-8"))
     assert [(m["method"], m["dims"]) for m in numbers["maps"]] == [("pca", 2), ("pca", 3), ("mds", 2), ("mds", 3)]
@@ -46,75 +46,73 @@ def test_leaves_a_page_coordinates_and_numbers_twice_the_same(folder: Path, tabl
     assert numbers["maps"][0]["targets"]["valence"]["full"]["n"] == test["valence.true"].notna().sum() < len(test)
 
 
-def payload(page: Path) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+def read_page_data(page: Path) -> dict:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])
 
 
-def test_a_clip_with_a_hostile_name_is_text(folder: Path) -> None:
+def test_hostile_clip_id_is_escaped(folder: Path) -> None:
     main([str(folder), *QUICK])
     page = (folder / "latent.html").read_text("utf-8")
-    assert HOSTILE in payload(folder / "latent.html")["clips"]
-    assert page.count("<script") == page.count("</script>") == 3, "plotly, data, the page's own"
+    assert HOSTILE in read_page_data(folder / "latent.html")["clips"]
+    assert page.count("<script") == page.count("</script>") == 3, "plotly, data and the script of the page"
     assert "<script>alert" not in page
 
 
-def test_a_run_with_a_hostile_name_and_target_is_text(make_run: Make, table: pd.DataFrame, targets: dict) -> None:
+def test_hostile_names_of_run_and_target_are_escaped(make_run: Make, table: pd.DataFrame, targets: dict) -> None:
     name = "</script><b>genre"
     renamed = table.rename(columns={c: c.replace("genre.", f"{name}.") for c in table.columns})
     folder = make_run("<i>run", renamed, targets={name: targets["genre"]})
     assert main([str(folder), *QUICK]) == 0
     page = (folder / "latent.html").read_text("utf-8")
     assert "<i>run" not in page and "<b>genre" not in page and page.count("</script>") == 3
-    assert payload(folder / "latent.html")["targets"][0]["name"] == name
+    assert read_page_data(folder / "latent.html")["targets"][0]["name"] == name
 
 
-def test_a_sweep_is_all_its_finished_runs_and_keeps_the_page(tmp_path: Path, make_run: Make, table) -> None:
-    shared = table.assign(embedding=[row[::-1] for row in table["embedding"]])
+def test_sweep_selects_its_finished_runs_and_contains_the_page(tmp_path: Path, make_run: Make, table) -> None:
+    reversed_rows = table.assign(embedding=[row[::-1] for row in table["embedding"]])
     make_run("sweep/seed=0")
-    make_run("sweep/seed=1", shared)
+    make_run("sweep/seed=1", reversed_rows)
     (tmp_path / "sweep/seed=2").mkdir()
     (tmp_path / "sweep/seed=2/config.yaml").write_text("seed: 2\n")
     assert [run.name for run in parse_map_options([str(tmp_path / "sweep")]).folders] == ["seed=0", "seed=1"]
     assert main([str(tmp_path / "sweep"), *QUICK]) == 0
-    data = payload(tmp_path / "sweep/latent.html")
+    data = read_page_data(tmp_path / "sweep/latent.html")
     assert [run["name"] for run in data["runs"]] == ["seed=0", "seed=1"]
-    assert len(data["clips"]) == len(data["runs"][0]["clips"]), "each clip is there once"
-    assert (
-        main([str(tmp_path / "sweep/seed=0"), str(tmp_path / "sweep/seed=1"), *QUICK, f"to={tmp_path / 'new/place'}"])
-        == 0
-    )
-    assert (tmp_path / "new/place/latent.html").is_file()
+    assert len(data["clips"]) == len(data["runs"][0]["clips"]), "each clip occurs once"
+    runs = [str(tmp_path / "sweep/seed=0"), str(tmp_path / "sweep/seed=1")]
+    assert main([*runs, *QUICK, f"to={tmp_path / 'new/folder'}"]) == 0
+    assert (tmp_path / "new/folder/latent.html").is_file()
 
 
-def without(table: pd.DataFrame, what: str) -> pd.DataFrame:
+def replace_embeddings(table: pd.DataFrame, case: str) -> pd.DataFrame:
+    """Return the table without embeddings, or with embeddings that are nan or constant."""
     table = table.copy()
-    if what == "column":
+    if case == "column":
         return table.drop(columns="embedding")
-    table["embedding"] = [
-        np.full(8, np.nan, np.float32) if what == "nan" else np.ones(8, np.float32) for _ in table["id"]
-    ]
+    value = np.nan if case == "nan" else 1.0
+    table["embedding"] = [np.full(8, value, np.float32) for _ in table["id"]]
     return table
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("case", "message"),
     [("column", "no column embedding"), ("nan", "No embedding is finite"), ("constant", "of all 30 clips are equal")],
 )
-def test_a_run_that_cannot_be_mapped_says_why(
-    make_run: Make, table: pd.DataFrame, capsys, what: str, said: str
+def test_run_without_usable_embeddings_has_a_message(
+    make_run: Make, table: pd.DataFrame, capsys, case: str, message: str
 ) -> None:
-    bad, good = make_run("bad", without(table, what)), make_run("good")
+    bad, good = make_run("bad", replace_embeddings(table, case)), make_run("good")
     assert main([str(bad), *QUICK]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (bad / "latent.html").exists()
     assert main([str(bad), str(good), *QUICK, f"to={good}"]) == 0
-    assert said in re.sub(r"<script.*?</script>", "", (good / "latent.html").read_text("utf-8"), flags=re.DOTALL)
-    assert all(bool(m["why"]) == (m["run"] == "bad") for m in payload(good / "latent.html")["maps"])
+    assert message in re.sub(r"<script.*?</script>", "", (good / "latent.html").read_text("utf-8"), flags=re.DOTALL)
+    assert all(bool(m["problem"]) == (m["run"] == "bad") for m in read_page_data(good / "latent.html")["maps"])
 
 
-def test_clips_without_a_finite_embedding_are_left_out_and_counted(make_run: Make, table: pd.DataFrame) -> None:
+def test_clips_without_finite_embedding_are_excluded_and_counted(make_run: Make, table: pd.DataFrame) -> None:
     table = table.copy()
     row = table.index[table["split"] == "test"][4]
     table.at[row, "embedding"] = np.full(8, np.inf, np.float32)
@@ -124,19 +122,19 @@ def test_clips_without_a_finite_embedding_are_left_out_and_counted(make_run: Mak
     assert "1 clip without a finite embedding left out." in (folder / "latent.html").read_text("utf-8")
 
 
-def test_pooled_folds_are_many_spaces(make_run: Make, capsys) -> None:
+def test_pooled_folds_are_refused(make_run: Make, capsys) -> None:
     assert main([str(make_run("pooled", data={"pooled": [0, 1, 2]})), *QUICK]) == 2
-    assert "3 networks, each with a space of its own" in capsys.readouterr().err
+    assert "3 networks, which have different embedding spaces" in capsys.readouterr().err
 
 
-def test_runs_of_other_collections_are_refused(make_run: Make, table: pd.DataFrame, capsys) -> None:
+def test_runs_of_different_collections_are_refused(make_run: Make, table: pd.DataFrame, capsys) -> None:
     other = table.assign(**{"genre.true": table["genre.true"].map({"rock": "folk", "folk": "rock"})})
     assert main([str(make_run("a")), str(make_run("b", other)), *QUICK]) == 2
-    assert "not of one collection" in capsys.readouterr().err
+    assert "different collections cannot be shown on one page" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["method=pca"], "there is no such option; available: methods"),
         (["methods=pca,som"], "som is not among pca, tsne"),
@@ -145,21 +143,21 @@ def test_runs_of_other_collections_are_refused(make_run: Make, table: pd.DataFra
         (["seed=-1"], "a whole number"),
     ],
 )
-def test_wrong_words(folder: Path, capsys, words: list[str], said: str) -> None:
-    assert main([str(folder), *words]) == 2
-    assert said in capsys.readouterr().err
+def test_invalid_arguments_are_refused(folder: Path, capsys, arguments: list[str], message: str) -> None:
+    assert main([str(folder), *arguments]) == 2
+    assert message in capsys.readouterr().err
     assert not (folder / "latent.html").exists()
 
 
-def test_wrong_folders(tmp_path: Path, folder: Path, capsys) -> None:
+def test_folders_without_finished_run_are_refused(tmp_path: Path, folder: Path, capsys) -> None:
     assert main([str(tmp_path / "nowhere")]) == 2
-    assert "is not a run, and no finished run is below it" in capsys.readouterr().err
+    assert "is not a run folder and contains no finished run" in capsys.readouterr().err
     (folder / "record.json").unlink()
     assert main([str(folder)]) == 2
-    assert "has no record.json" in capsys.readouterr().err
+    assert "it has no record.json" in capsys.readouterr().err
 
 
-def test_nothing_can_be_written_into_a_file(tmp_path: Path, folder: Path, capsys) -> None:
+def test_file_is_refused_as_output_folder(tmp_path: Path, folder: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main([str(folder), *QUICK, f"to={tmp_path / 'file'}"]) == 2
     assert "is not a folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Axes of a comparison, and their layout in rows and columns."""
+"""Axes of a comparison and their layout in rows and columns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from etude.evaluation.formatting import METRIC_ORDER
 from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
 
-PARTS = ("test", "val")
+SPLITS = ("test", "val")
 FORMATS = ("csv", "md", "tex", "html")
-OF_SCORES = ("target", "metric", "class")
+SCORE_AXES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
-REPEATS = ("seed", "fold", "data.split.seed")
-"""Axes of chance: a mean over them is the same experiment again."""
-NOT_SETTINGS = (
+REPEAT_AXES = ("seed", "fold", "data.split.seed")
+"""Axes of random variation. Runs that differ only along these axes repeat one experiment."""
+IGNORED_KEYS = (
     *("name", "outputs", "resume", "sweep", "compile", "choices", "callbacks.progress", "logger", "data.packs"),
 )
-"""Keys of a config that do not change what is measured."""
-OF_CLASSES = ("precision", "recall", "f1")
-USUAL = ("backbone", "feature", "task")
-"""Axes of a table of runs, whether runs differ on them or not."""
+"""Config keys that do not change the scores."""
+CLASS_METRICS = ("precision", "recall", "f1")
+RUN_TABLE_AXES = ("backbone", "feature", "task")
+"""Axes that a table of runs always shows, even if all runs have the same value."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,25 @@ class CompareOptions:
     """Options of a comparison.
 
     Args:
-        rows: Axes in rows; empty: those of the view.
-        cols: Axes in columns.
-        metrics: Metrics; empty: the leading one of each target, or those of a report where `metric` is an axis.
-        part: test or val.
-        view: Name of a layout: runs, classes, metrics or settings.
-        only: Values by axis: runs with other values are left out.
-        to: Folder of the files; None: that of a sweep.
-        formats: Formats of the files.
-        stem: Their name without suffix.
+        rows: Axes in rows. Empty means the axes of the view.
+        cols: Axes in columns. Empty means the axes of the view.
+        metrics: Metrics. Empty means the primary metric of each target, or the metrics of a report if `metric` is an
+            axis.
+        split: test or val.
+        view: Name of a predefined layout, which is runs, classes, metrics or settings.
+        filters: Allowed values by axis. Runs with other values are left out.
+        output_folder: Folder of the files. None means the folder of the sweep.
+        formats: File formats.
+        stem: File name without suffix.
     """
 
     rows: Labels = ()
     cols: Labels = ()
     metrics: Labels = ()
-    part: str = "test"
+    split: str = "test"
     view: str = "runs"
-    only: dict[str, Labels] = field(default_factory=dict)
-    to: Path | None = None
+    filters: dict[str, Labels] = field(default_factory=dict)
+    output_folder: Path | None = None
     formats: Labels = FORMATS
     stem: str = "compare"
 
@@ -65,208 +66,231 @@ VIEWS = {
 }
 
 
-def layout(runs: Sequence[ComparedRun], wish: CompareOptions) -> tuple[Labels, Labels, Labels]:
+def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
     """Return axes in rows, axes in columns, and metrics.
 
-    A named view takes in all axes on which the runs differ, so that it averages over nothing but chance. Axes of the
-    options are taken as they are.
+    A predefined view includes all axes on which the runs differ, so that it averages only over random variation. Axes
+    of the options are used unchanged.
 
     Raises:
-        UserError: A metric does not go with the axes.
+        UserError: A metric does not match the axes.
     """
-    if wish.rows or wish.cols:
-        rows, cols, metrics = *_given(wish), wish.metrics
+    if options.rows or options.cols:
+        rows, cols, metrics = *_axes_of_options(options), options.metrics
     else:
-        rows, cols, metrics = _view(runs, wish)
-    asked = (*rows, *cols)
-    if "class" in asked:
-        if wrong := [metric for metric in metrics if metric not in OF_CLASSES]:
-            raise UserError(f"metric={','.join(wrong)}: of a class there are {', '.join(OF_CLASSES)}")
-        metrics = metrics or (OF_CLASSES if "metric" in asked else ("f1",))
-    elif wrong := [metric for metric in metrics if metric in OF_CLASSES]:
-        raise UserError(f"metric={','.join(wrong)}: is of a class; add rows=class, or take macro_{wrong[0]}")
-    elif "metric" in asked and not metrics:
+        rows, cols, metrics = _axes_of_view(runs, options)
+    axes = (*rows, *cols)
+    if "class" in axes:
+        if wrong := [metric for metric in metrics if metric not in CLASS_METRICS]:
+            raise UserError(f"metric={','.join(wrong)}: is not a metric of a class; use {', '.join(CLASS_METRICS)}")
+        metrics = metrics or (CLASS_METRICS if "metric" in axes else ("f1",))
+    elif wrong := [metric for metric in metrics if metric in CLASS_METRICS]:
+        raise UserError(f"metric={','.join(wrong)}: is a metric of a class; add rows=class, or use macro_{wrong[0]}")
+    elif "metric" in axes and not metrics:
         metrics = (*METRIC_ORDER["label"], *METRIC_ORDER["scalar"])
-    if len(metrics) > 1 and "metric" not in asked:
+    if len(metrics) > 1 and "metric" not in axes:
         cols = (*cols, "metric")
     return rows, cols, metrics
 
 
-def chosen(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRun]:
-    """Return the runs that the options do not leave out, in the order in which these name values.
+def select_runs(runs: Sequence[ComparedRun], options: CompareOptions) -> list[ComparedRun]:
+    """Return the runs that pass the filters, in the order of the filters' values.
 
     Raises:
-        UserError: The options name an axis that no run has, or values that none has.
+        UserError: No run has an axis of the options, or no run has a value of the filters.
     """
-    for key, names in (("rows", wish.rows), ("cols", wish.cols), ("", tuple(wish.only))):
-        for axis in names:
-            check(axis, runs, f"{key}={axis}" if key else f"{axis}={','.join(wish.only[axis])}")
-    kept = list(runs)
-    for axis, values in wish.only.items():
+    for key, axes in (("rows", options.rows), ("cols", options.cols), ("", tuple(options.filters))):
+        for axis in axes:
+            check_axis(axis, runs, f"{key}={axis}" if key else f"{axis}={','.join(options.filters[axis])}")
+    selected = list(runs)
+    for axis, values in options.filters.items():
+        argument = f"{axis}={','.join(values)}"
         if axis in ("metric", "class", "run"):
-            raise UserError(f"{axis}={','.join(values)}: cannot be chosen; put it into rows or cols")
-        there = {run.folder: _values(run, axis) for run in kept}
-        order = {folder: _first_index(found, values) for folder, found in there.items()}
-        kept = sorted((run for run in kept if order[run.folder] < len(values)), key=lambda run: order[run.folder])
-        if not kept:
-            known = dict.fromkeys(one for found in there.values() for one in found)
-            raise UserError(f"{axis}={','.join(values)}: no run has it; there are {', '.join(known) or 'none'}")
-    return kept
+            raise UserError(f"{argument}: runs cannot be filtered by this axis; use it in rows or cols")
+        by_folder = {run.folder: _filter_values(run, axis) for run in selected}
+        order = {folder: _first_match(run_values, values) for folder, run_values in by_folder.items()}
+        selected = sorted((run for run in selected if order[run.folder] < len(values)), key=lambda r: order[r.folder])
+        if not selected:
+            known = dict.fromkeys(value for run_values in by_folder.values() for value in run_values)
+            raise UserError(f"{argument}: no run has this value; the known values are {', '.join(known) or 'none'}")
+    return selected
 
 
-def folded(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRun]:
-    """Return folds as one run where they were pooled; as single runs where fold is an axis."""
-    if "fold" in (*wish.rows, *wish.cols, *wish.only):
+def merge_folds(runs: Sequence[ComparedRun], options: CompareOptions) -> list[ComparedRun]:
+    """Return the runs without folds whose pooled result is present, or without pooled results if fold is an axis."""
+    if "fold" in (*options.rows, *options.cols, *options.filters):
         return [run for run in runs if not run.pooled]
-    wholes = [run for run in runs if run.pooled]
-    return [run for run in runs if run.pooled or not any(_part_of(run, whole) for whole in wholes)]
+    pooled_runs = [run for run in runs if run.pooled]
+    return [run for run in runs if run.pooled or not any(_is_fold_of(run, pooled) for pooled in pooled_runs)]
 
 
-def value(run: ComparedRun, axis: str) -> str:
-    """Return the value of a run on an axis; "–" when it is not known."""
-    found = NAMED[axis](run) if axis in NAMED else flatten(run.config).get(axis)
-    return "–" if found is None or found == "" else printable(found)
+def axis_value(run: ComparedRun, axis: str) -> str:
+    """Return the value of a run on an axis, or "–" if it is unknown."""
+    value = NAMED_AXES[axis](run) if axis in NAMED_AXES else flatten(run.config).get(axis)
+    return "–" if value is None or value == "" else printable(value)
 
 
-def check(axis: str, runs: Sequence[ComparedRun], word: str) -> None:
-    """Refuse an axis that no run has.
+def check_axis(axis: str, runs: Sequence[ComparedRun], argument: str) -> None:
+    """Check that an axis is a named axis or a config key of a run.
+
+    Args:
+        axis: Name of the axis.
+        runs: Runs in any state.
+        argument: Argument of the command, for the error message.
 
     Raises:
-        UserError: No run has it; the message names the closest axis.
+        UserError: No run has the axis. The message names the closest axis.
     """
-    if axis in (*OF_SCORES, *NAMED, "run"):
+    if axis in (*SCORE_AXES, *NAMED_AXES, "run"):
         return
     keys = sorted({key for run in runs for key in flatten(run.config)})
     if axis not in keys:
-        near = get_close_matches(axis, [*keys, *NAMED, *OF_SCORES, "run"], n=1)
-        known = f"did you mean {near[0]}?" if near else f"there are {', '.join((*NAMED, *OF_SCORES, 'run'))}"
-        raise UserError(f"{word}: {axis} is neither an axis nor a key of these runs' config.yaml; {known}")
+        similar = get_close_matches(axis, [*keys, *NAMED_AXES, *SCORE_AXES, "run"], n=1)
+        axes = ", ".join((*NAMED_AXES, *SCORE_AXES, "run"))
+        remedy = f"did you mean {similar[0]}?" if similar else f"the axes are {axes}"
+        raise UserError(f"{argument}: {axis} is neither an axis nor a key of these runs' config.yaml; {remedy}")
 
 
-def differing(runs: Sequence[ComparedRun], most: int = 4) -> list[str]:
-    """Return the axes on which runs differ: named ones, then keys that differ between runs alike in these."""
-    named = [axis for axis in NAMED if axis not in REPEATS and len({value(run, axis) for run in runs}) > 1]
-    alike = defaultdict(list)
+def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
+    """Return the axes on which runs differ.
+
+    Args:
+        runs: Runs in any state.
+        maximum: Maximum number of config keys.
+
+    Returns:
+        Named axes, and then config keys that differ between runs with the same values on all named axes.
+    """
+    named = [
+        axis for axis in NAMED_AXES if axis not in REPEAT_AXES and len({axis_value(run, axis) for run in runs}) > 1
+    ]
+    by_values = defaultdict(list)
     for run in runs:
-        here = tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)
-        alike[here].append(flatten(run.config) | {"transfer.init_from": _origin(run)})
+        values = tuple(axis_value(run, axis) for axis in NAMED_AXES if axis not in REPEAT_AXES)
+        by_values[values].append(flatten(run.config) | {"transfer.init_from": _source_run(run)})
     keys: dict[str, None] = {}
-    for configs in alike.values():
-        every = dict.fromkeys(key for config in configs for key in config)
-        keys |= {key: None for key in every if _matters(key) and len({repr(c.get(key)) for c in configs}) > 1}
-    return named + list(keys)[:most]
+    for configs in by_values.values():
+        all_keys = dict.fromkeys(key for config in configs for key in config)
+        keys |= {k: None for k in all_keys if _changes_scores(k) and len({repr(c.get(k)) for c in configs}) > 1}
+    return named + list(keys)[:maximum]
 
 
-def same(here: str, wanted: str) -> bool:
-    """Return whether a value equals another one, as numbers where both are: 1e-3 equals .001."""
+def equal_values(first: str, second: str) -> bool:
+    """Return whether two values are equal as text or as numbers, such as 1e-3 and .001."""
     try:
-        return here == wanted or float(here) == float(wanted)
+        return first == second or float(first) == float(second)
     except ValueError:
         return False
 
 
-def _chosen(group: str) -> Callable[[ComparedRun], Any]:
-    """Return a reader of an option in the record, else in the config: an unfinished run has no record yet."""
-    return lambda run: _at(run.record, "model", group) or _at(run.config, "choices", group)
+def _group_option(group: str) -> Callable[[ComparedRun], Any]:
+    """Return a reader of the option of a config group from the record, or from the config of an unfinished run."""
+    return lambda run: _get_nested(run.record, "model", group) or _get_nested(run.config, "choices", group)
 
 
 def _transfer(run: ComparedRun) -> str:
-    return _at(run.config, "transfer", "train") or "none"
+    return _get_nested(run.config, "transfer", "train") or "none"
 
 
-def _origin(run: ComparedRun) -> str:
-    """Return the run that a run starts from, whatever the seed: in a sweep, seed 1 starts from `<run>_seed1`."""
-    parts = PurePath(str(_at(run.config, "transfer", "init_from") or "")).parts
-    own = f"_seed{run.config.get('seed')}"
-    return str(PurePath(*(part.removesuffix(own) for part in parts))) if parts else ""
+def _source_run(run: ComparedRun) -> str:
+    """Return the run from which a run starts, without its seed, because seed 1 of a sweep starts from `<run>_seed1`."""
+    components = PurePath(str(_get_nested(run.config, "transfer", "init_from") or "")).parts
+    suffix = f"_seed{run.config.get('seed')}"
+    return str(PurePath(*(component.removesuffix(suffix) for component in components))) if components else ""
 
 
 def _pretrained(run: ComparedRun) -> str:
-    """Return the source of the weights: another run, a file, a name such as imagenet, or random."""
-    if origin := _origin(run):
-        path = PurePath(origin)
+    """Return the source of the weights, which is another run, a file, a name such as imagenet, or random."""
+    if source := _source_run(run):
+        path = PurePath(source)
         return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
-    weights = _at(run.config, "backbone", "weights")
+    weights = _get_nested(run.config, "backbone", "weights")
     return PurePath(str(weights)).name if weights else "random"
 
 
 def _method(run: ComparedRun) -> str:
-    """Return the first word of `experiment=reproduction/table1/lstm_mel`."""
-    group, parted, _ = str(_at(run.config, "choices", "experiment") or "").partition("/")
-    return group if parted else ""
+    """Return the first component of the experiment's name, such as reproduction of reproduction/table1/lstm_mel."""
+    group, slash, _ = str(_get_nested(run.config, "choices", "experiment") or "").partition("/")
+    return group if slash else ""
 
 
 def _setting(run: ComparedRun) -> str:
-    return "single-task" if len(run.metrics or _at(run.config, "task", "targets") or ()) == 1 else "multitask"
+    targets = run.metrics or _get_nested(run.config, "task", "targets") or ()
+    return "single-task" if len(targets) == 1 else "multitask"
 
 
-NAMED: dict[str, Callable[[ComparedRun], Any]] = {
+NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "method": _method,
-    "backbone": _chosen("backbone"),
-    "feature": _chosen("feature"),
-    "head": _chosen("head"),
-    "task": _chosen("task"),
+    "backbone": _group_option("backbone"),
+    "feature": _group_option("feature"),
+    "head": _group_option("head"),
+    "task": _group_option("task"),
     "setting": _setting,
     "transfer": _transfer,
     "pretrained": _pretrained,
-    "data": lambda run: run.data.get("name") or _at(run.config, "choices", "data"),
+    "data": lambda run: run.data.get("name") or _get_nested(run.config, "choices", "data"),
     "seed": lambda run: run.record.get("seed", run.config.get("seed")),
     "fold": lambda run: run.fold,
 }
-ABOUT = {
-    "method": "of an experiment, what its name begins with: reproduction or improved",
+AXIS_DESCRIPTIONS = {
+    "method": "first component of the experiment's name: reproduction or improved",
     "setting": "single-task or multitask",
-    "transfer": "what goes on learning: none, full, last_k, ...",
-    "pretrained": "random, imagenet, a file of weights, or the run that was begun from",
-    "fold": "of a cross-validation",
+    "transfer": "trained layers: none, full, last_k, ...",
+    "pretrained": "random, imagenet, a file of weights, or the run that the weights are from",
+    "fold": "fold of a cross-validation",
 }
 
 
-def _given(wish: CompareOptions) -> tuple[Labels, Labels]:
-    """Return the axes of the options; a side that is empty is filled with targets, or else with metrics."""
-    given = wish.rows or wish.cols
-    other = ("target",) if "target" not in given else ("metric",) if wish.rows else ("run",)
-    return wish.rows or other, wish.cols or other
+def _axes_of_options(options: CompareOptions) -> tuple[Labels, Labels]:
+    """Return the axes of the options. An empty side is filled with targets, or with metrics if targets are used."""
+    given = options.rows or options.cols
+    other = ("target",) if "target" not in given else ("metric",) if options.rows else ("run",)
+    return options.rows or other, options.cols or other
 
 
-def _view(runs: Sequence[ComparedRun], wish: CompareOptions) -> tuple[Labels, Labels, Labels]:
-    view = VIEWS[wish.view]
-    rows, cols, metrics = view.rows, view.cols, wish.metrics or view.metrics
-    more = [axis for axis in differing(runs) if axis not in (*rows, *cols)]
-    if wish.view == "runs":
-        chance = [axis for axis in REPEATS if axis != "fold" and len({value(run, axis) for run in runs}) > 1]
-        rows = (*rows, *USUAL, *[axis for axis in more if axis not in (*USUAL, "setting")], *chance)
+def _axes_of_view(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
+    """Return rows, columns and metrics of a predefined view, with the axes on which the runs differ."""
+    view = VIEWS[options.view]
+    rows, cols, metrics = view.rows, view.cols, options.metrics or view.metrics
+    more = [axis for axis in differing_axes(runs) if axis not in (*rows, *cols)]
+    if options.view == "runs":
+        repeats = [axis for axis in REPEAT_AXES if axis != "fold" and len({axis_value(run, axis) for run in runs}) > 1]
+        rows = (*rows, *RUN_TABLE_AXES, *[axis for axis in more if axis not in (*RUN_TABLE_AXES, "setting")], *repeats)
     elif "target" not in (*rows, *cols):
         cols = (*[axis for axis in more if axis != "setting"], *cols)
-    else:  # the targets of a task are there, so that its name says nothing more
+    else:  # the table shows the targets of a task, so the name of the task is redundant
         i = next(i for i, axis in enumerate(rows) if axis != "target") + 1
         rows = (*rows[:i], *[axis for axis in more if axis != "task"], *rows[i:])
     return rows, cols, metrics
 
 
-def _first_index(found: Sequence[str], wanted: Sequence[str]) -> int:
-    """Return the index of the first wanted value that a run has; their number where it has none."""
-    return next((i for i, value in enumerate(wanted) if any(same(one, value) for one in found)), len(wanted))
+def _first_match(run_values: Sequence[str], allowed: Sequence[str]) -> int:
+    """Return the index of the first allowed value that a run has, or the number of allowed values if it has none."""
+    matches = (i for i, value in enumerate(allowed) if any(equal_values(other, value) for other in run_values))
+    return next(matches, len(allowed))
 
 
-def _values(run: ComparedRun, axis: str) -> list[str]:
-    return list(run.metrics) if axis == "target" else [value(run, axis)]
+def _filter_values(run: ComparedRun, axis: str) -> list[str]:
+    """Return the values of a run on an axis. A run has several targets."""
+    return list(run.metrics) if axis == "target" else [axis_value(run, axis)]
 
 
-def _part_of(fold: ComparedRun, whole: ComparedRun) -> bool:
-    if fold.data.get("fold") is None or whole.folder.parent.parent != fold.folder.parent:
+def _is_fold_of(fold: ComparedRun, pooled: ComparedRun) -> bool:
+    """Return whether a run is one of the folds of a pooled result."""
+    if fold.data.get("fold") is None or pooled.folder.parent.parent != fold.folder.parent:
         return False
-    made_of = whole.data.get("pooled_from")  # what an older version pooled does not say it
-    return fold.folder.name in made_of if made_of else fold.name == whole.name
+    names = pooled.data.get("pooled_from")  # missing in the records of older versions
+    return fold.folder.name in names if names else fold.name == pooled.name
 
 
-def _matters(key: str) -> bool:
-    apart = (*NOT_SETTINGS, *REPEATS, "data.split.fold", "_target_")
-    return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in apart)
+def _changes_scores(key: str) -> bool:
+    """Return whether a config key can change the scores apart from random variation."""
+    ignored = (*IGNORED_KEYS, *REPEAT_AXES, "data.split.fold", "_target_")
+    return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in ignored)
 
 
-def _at(mapping: Any, *keys: str) -> Any:
-    """Return a value in nested mappings; None where a key is missing."""
+def _get_nested(mapping: Any, *keys: str) -> Any:
+    """Return a value of nested mappings, or None if a key is missing."""
     for key in keys:
         mapping = mapping.get(key) if isinstance(mapping, dict) else None
     return mapping

@@ -1,4 +1,4 @@
-"""Comparison of runs: tables, tests of pairs and remarks."""
+"""Comparison of runs with tables, paired tests and remarks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from etude.config import options
+from etude.config import options as command_options
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, format_count, format_duration
 from etude.evaluation.paired_tests import compare_pairs
 from etude.files import ownership
 from etude.files.atomic import write_text
-from etude.reports.comparison.axes import FORMATS, PARTS, REPEATS, VIEWS, CompareOptions, chosen, folded, layout
-from etude.reports.comparison.page import SPLIT_TITLES, page
-from etude.reports.comparison.pivot import notes, pivot
+from etude.reports.comparison.axes import (
+    FORMATS,
+    REPEAT_AXES,
+    SPLITS,
+    VIEWS,
+    CompareOptions,
+    layout,
+    merge_folds,
+    select_runs,
+)
+from etude.reports.comparison.page import SPLIT_TITLES, render_page
+from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds
-from etude.reports.comparison.runs import ComparedRun, printable, scored_targets, titles
-from etude.reports.comparison.scores import gather, tidy
+from etude.reports.comparison.runs import ComparedRun, printable, run_titles, scored_targets
+from etude.reports.comparison.scores import read_runs, score_frame
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison, print_comparison, to_latex, to_markdown
 from etude.runs.folder import find_runs
@@ -27,182 +36,189 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
-"""Views by the number of their table in the source work."""
+VIEW_NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
+"""Views by the number of the corresponding table of the student report."""
 
 
-def parse_options(words: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
-    """Return the options that words such as `rows=backbone` give, and the folders among the words.
+def parse_options(arguments: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
+    """Return the options and the folders of the command's arguments.
 
     Args:
-        words: Folders, and options as name=value; a word that names an existing path is a folder.
+        arguments: Folders, and options as name=value. An argument that is an existing path is a folder.
 
     Raises:
-        UserError: A word is neither, or a value is unknown.
+        UserError: An argument is neither a folder nor an option, or a value is unknown.
     """
-    others, values = options.split_options(words, OPTIONS, "needs a value")
+    others, values = command_options.split_options(arguments, OPTIONS, "needs a value")
     folders: list[Path] = []
     filters: dict[str, Labels] = {}
-    for word in others:
-        if options.is_name(word):
-            folders.append(options.path(word))
+    for argument in others:
+        if command_options.is_name(argument):
+            folders.append(command_options.path(argument))
             continue
-        axis, text = options.split_pair(word)  # whether there is such an axis is known when the runs are read
-        filters[axis] = tuple(part for part in text.split(",") if part)
+        axis, text = command_options.split_pair(argument)  # the axis is checked when the runs have been read
+        filters[axis] = tuple(value for value in text.split(",") if value)
         if not filters[axis]:
-            raise UserError(f"{word}: needs a value")
-    wish = CompareOptions(**values, only=filters)
-    if both := set(wish.rows) & set(wish.cols):
-        raise UserError(f"{', '.join(sorted(both))}: stands in rows and in cols; leave it out of one")
-    return wish, folders
+            raise UserError(f"{argument}: needs a value")
+    options = CompareOptions(**values, filters=filters)
+    if both := set(options.rows) & set(options.cols):
+        raise UserError(f"rows, cols: {', '.join(sorted(both))} is in both; remove it from one of them")
+    return options, folders
 
 
-def compare_folders(folders: Sequence[Path], wish: CompareOptions | None = None) -> list[Path]:
+def compare_folders(folders: Sequence[Path], options: CompareOptions | None = None) -> list[Path]:
     """Compare the runs at or below some folders, print the tables, and write the files.
 
     Args:
-        folders: Run folders, or folders that hold some (a sweep).
-        wish: The options; of a single folder of runs the files go there if the options name no other folder.
+        folders: Run folders, or folders that contain run folders, such as that of a sweep.
+        options: Options. Without an output folder, the files are written into a single folder with several runs.
 
     Returns:
         Paths of the files.
 
     Raises:
-        UserError: A folder holds no run, or the options do not go with these runs.
+        UserError: A folder contains no run, or the options do not match the runs.
     """
-    wish = wish or CompareOptions()
+    options = options or CompareOptions()
     for folder in folders:
         if not find_runs(folder):
-            raise UserError(f"{folder} is not a run, and no run is below it.")
-    if wish.to is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
-        wish = replace(wish, to=folders[0])
-    comparison = compare(folders, wish)
+            raise UserError(f"{folder}: is not a run folder and contains no run folder")
+    if options.output_folder is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
+        options = replace(options, output_folder=folders[0])
+    comparison = compare(folders, options)
     print_comparison(comparison)
-    return write(comparison)
+    return write_comparison(comparison)
 
 
-def compare(folders: Sequence[str | Path], wish: CompareOptions | None = None, tests: bool = True) -> Comparison:
-    """Compare the runs at or below some folders; folds that a folder holds are pooled in it first.
+def compare(folders: Sequence[str | Path], options: CompareOptions | None = None, tests: bool = True) -> Comparison:
+    """Compare the runs at or below some folders, after pooling the folds of each folder.
 
     Args:
-        folders: Run folders, or folders that hold some (a sweep).
-        wish: What is asked; none: a row per run and a column per target.
-        tests: Whether pairs are tested.
+        folders: Run folders, or folders that contain run folders, such as that of a sweep.
+        options: Options. None means a row per run and a column per target.
+        tests: Compute paired tests.
 
     Raises:
-        UserError: The wish does not go with these runs.
+        UserError: The options do not match the runs.
     """
-    remarks = [remark for folder in folders for remark in _pool(Path(folder))]
-    made = build(gather([Path(folder) for folder in folders]), wish, tests)
-    made.remarks += remarks
-    return made
+    remarks = [remark for folder in folders for remark in _pool_folds(Path(folder))]
+    comparison = compare_runs(read_runs([Path(folder) for folder in folders]), options, tests)
+    comparison.remarks += remarks
+    return comparison
 
 
 def show(folders: Sequence[str | Path]) -> None:
-    """Print a table over runs, a row per run and a column per target; nothing is pooled, tested or written."""
-    print_comparison(build(gather([Path(folder) for folder in folders]), tests=False))
+    """Print a table with a row per run and a column per target, without pooling, paired tests and files."""
+    print_comparison(compare_runs(read_runs([Path(folder) for folder in folders]), tests=False))
 
 
-def build(runs: Sequence[ComparedRun], wish: CompareOptions | None = None, tests: bool = True) -> Comparison:
+def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = None, tests: bool = True) -> Comparison:
     """Compare runs.
 
     Args:
         runs: Runs in any state.
-        wish: What is asked; none: a row per run and a column per target.
-        tests: Whether pairs are tested.
+        options: Options. None means a row per run and a column per target.
+        tests: Compute paired tests.
 
     Raises:
-        UserError: The wish names an axis, a metric or a value that these runs do not have.
+        UserError: The options name an axis, a metric or a value that the runs do not have.
     """
-    wish = wish or CompareOptions()
-    everything = chosen(runs, wish)
-    shown = folded(everything, wish)
-    names = titles(shown)
-    rows, cols, metrics = layout(shown, wish)
-    every = _only(tidy(everything, wish.part, metrics, "class" in (*rows, *cols)), wish)
-    frame = every[every["folder"].isin({str(run.folder) for run in shown})]
+    options = options or CompareOptions()
+    selected = select_runs(runs, options)
+    shown = merge_folds(selected, options)
+    names = run_titles(shown)
+    rows, cols, metrics = layout(shown, options)
+    axes = (*rows, *cols)
+    all_scores = _filter_targets(score_frame(selected, options.split, metrics, "class" in axes), options)
+    frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
     if frame["metric"].isna().all() and any(run.metrics for run in shown):
-        asked = f"metric={','.join(metrics)}" if metrics else f"part={wish.part}"
-        raise UserError(f"{asked}: no run has scores of this kind")
+        argument = f"metric={','.join(metrics)}" if metrics else f"part={options.split}"
+        raise UserError(f"{argument}: no run has such scores")
     tables = []
-    for title, part in _split(frame, shown, (*rows, *cols)):
-        tables.append(pivot(part, shown, names, rows, cols))
-        tables[-1].title = f"{SPLIT_TITLES[wish.part]}{title}"
-    if "run" in rows and "target" in (*rows, *cols) and (means := _table_of_means(frame, shown, names, rows, cols)):
-        means.title = f"{SPLIT_TITLES[wish.part]}: means over runs of one setting"
+    for title, scores in _split_into_tables(frame, shown, axes):
+        tables.append(pivot(scores, shown, names, rows, cols))
+        tables[-1].title = f"{SPLIT_TITLES[options.split]}{title}"
+    if "run" in rows and "target" in axes and (means := _table_of_means(frame, shown, names, rows, cols)):
+        means.title = f"{SPLIT_TITLES[options.split]}: means over runs with the same settings"
         tables.append(means)
     for table in tables:
-        table.notes = notes(table, shown, tests)
-        if "run" in table.heads:
+        table.notes = table_notes(table, shown, tests)
+        if "run" in table.row_axes:
             times = {names[run.folder]: format_duration(run.seconds) for run in shown if run.seconds}
-            table.aside = ("time", {row: times.get(row[table.heads.index("run")], "") for row in table.rows})
+            i = table.row_axes.index("run")
+            table.text_column = ("time", {row: times.get(row[i], "") for row in table.rows})
     remarks = [f"{names[run.folder]}: {run.remark}" for run in shown if run.remark]
-    if hidden := len(everything) - len(shown):
-        single = any(run.pooled for run in everything if run not in shown)
-        what = "Folds stand by themselves: what was pooled" if single else "Folds are pooled: each by itself"
-        remarks.append(f"{what} is in {wish.stem}.csv ({format_count(hidden, 'run')}).")
+    if hidden := len(selected) - len(shown):
+        separate = any(run.pooled for run in selected if run not in shown)
+        rest = (
+            "Folds are shown separately; the pooled results are" if separate else "Folds are pooled; single folds are"
+        )
+        remarks.append(f"{rest} in {options.stem}.csv ({format_count(hidden, 'run')}).")
     tested = [run for run in shown if run.status == "finished"] if tests else []
-    metric = wish.metrics[0] if len(wish.metrics) == 1 else ""
-    found, more = compare_pairs(scored_targets(tested, names, wish.part), metric)
-    found = [pair for pair in found if pair.target in set(frame["target"])]
-    return Comparison(wish, shown, names, every, tables, found, remarks + more)
+    metric = options.metrics[0] if len(options.metrics) == 1 else ""
+    pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split), metric)
+    pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
+    return Comparison(options, shown, names, all_scores, tables, pairs, remarks + test_remarks)
 
 
-def write(comparison: Comparison) -> list[Path]:
-    """Write the formats of the options into their folder; nothing without a folder.
+def write_comparison(comparison: Comparison) -> list[Path]:
+    """Write a comparison to the output folder in all formats of its options. Without a folder, write nothing.
 
     Returns:
-        The paths that were written.
+        Paths of the written files.
     """
-    folder = comparison.wish.to
+    options = comparison.options
+    folder = options.output_folder
     if folder is None:
         return []
     ownership.open_folder(folder)
-    ownership.check_names(folder, [f"{comparison.wish.stem}.{kind}" for kind in comparison.wish.formats])
-    return [
-        write_text(folder / f"{comparison.wish.stem}.{kind}", WRITERS[kind](comparison))
-        for kind in comparison.wish.formats
-    ]
+    ownership.check_names(folder, [f"{options.stem}.{suffix}" for suffix in options.formats])
+    return [write_text(folder / f"{options.stem}.{suffix}", WRITERS[suffix](comparison)) for suffix in options.formats]
 
 
-def _only(frame: DataFrame, wish: CompareOptions) -> DataFrame:
-    targets = wish.only.get("target")
+def _filter_targets(frame: DataFrame, options: CompareOptions) -> DataFrame:
+    """Return the scores of the targets that pass the filters."""
+    targets = options.filters.get("target")
     return frame[frame["target"].isin(targets)] if targets else frame
 
 
-def _split(frame: DataFrame, runs: Sequence[ComparedRun], asked: Labels) -> Iterator[tuple[str, DataFrame]]:
-    """A table per target where targets are no axis; per kind of target where metrics are one, as each has its own."""
+def _split_into_tables(frame: DataFrame, runs: Sequence[ComparedRun], axes: Labels) -> Iterator[tuple[str, DataFrame]]:
+    """Yield title and scores of each table.
+
+    There is a table per target if targets are not an axis. If metrics are an axis, there is a table per kind of target,
+    because labels and scalars have different metrics.
+    """
     kinds = {name: target["kind"] for run in runs for name, target in run.metrics.items()}
-    without = frame["target"].isna()
-    if "target" not in asked:
+    without_target = frame["target"].isna()
+    if "target" not in axes:
         for name in frame["target"].dropna().unique():
-            part = frame[(frame["target"] == name) | without]
-            lead = "" if "metric" in asked else f", {NAMES[part['metric'].dropna().iloc[0]]}"
-            yield f": {name}{lead}", part
-    elif "metric" in asked and "class" not in asked:
+            scores = frame[(frame["target"] == name) | without_target]
+            metric = "" if "metric" in axes else f", {NAMES[scores['metric'].dropna().iloc[0]]}"
+            yield f": {name}{metric}", scores
+    elif "metric" in axes and "class" not in axes:
         for kind in dict.fromkeys(kinds.values()):
-            part = frame[frame["target"].map(kinds).eq(kind) | without]
-            if part["metric"].notna().any():
-                yield {"label": ": labels", "scalar": ": scalars"}[kind], part
+            scores = frame[frame["target"].map(kinds).eq(kind) | without_target]
+            if scores["metric"].notna().any():
+                yield {"label": ": labels", "scalar": ": scalars"}[kind], scores
     else:
         yield "", frame
-    if "target" not in asked and without.all():
+    if "target" not in axes and without_target.all():
         yield "", frame
 
 
 def _table_of_means(
     frame: DataFrame, runs: Sequence[ComparedRun], names: dict[Path, str], rows: Labels, cols: Labels
 ) -> Table | None:
-    """The same without what is chance, where that brings runs together."""
-    settings = tuple(axis for axis in rows if axis not in ("run", *REPEATS))
+    """Return the table of means over repeated runs, or None if no run is repeated."""
+    settings = tuple(axis for axis in rows if axis not in ("run", *REPEAT_AXES))
     if not settings or frame["metric"].isna().all():
         return None
     table = pivot(frame[frame["metric"].notna()], runs, names, settings, cols)
     return table if any(len(cell.values) > 1 for cell in table.cells.values() if cell.folders) else None
 
 
-def _pool(folder: Path) -> list[str]:
-    """Pool the folds in the folder of a sweep; a remark when they are not folds of one split."""
+def _pool_folds(folder: Path) -> list[str]:
+    """Pool the folds in the folder of a sweep, and return a remark if that is impossible."""
     runs = find_runs(folder)
     if runs == [folder]:
         return []
@@ -213,46 +229,51 @@ def _pool(folder: Path) -> list[str]:
     return []
 
 
-def _csv(comparison: Comparison) -> str:
-    """Return a row per score, not a table: what tables and figures of one's own can be made from."""
+def _to_csv(comparison: Comparison) -> str:
+    """Return a row per score, which is suited to further analysis."""
     return comparison.frame.to_csv(index=False)
 
 
-WRITERS: dict[str, Callable[[Comparison], str]] = {"csv": _csv, "md": to_markdown, "tex": to_latex, "html": page}
+WRITERS: dict[str, Callable[[Comparison], str]] = {
+    "csv": _to_csv,
+    "md": to_markdown,
+    "tex": to_latex,
+    "html": render_page,
+}
 
 
-def _labels(value: str) -> Labels:
-    if not (labels := tuple(part for part in value.split(",") if part)):
+def _parse_labels(value: str) -> Labels:
+    if not (labels := tuple(label for label in value.split(",") if label)):
         raise ValueError("needs a value")
     return labels
 
 
-def _known(*choices: str) -> Callable[[str], str]:
-    """Return a reader of one of the choices."""
+def _choice_parser(*choices: str) -> Callable[[str], str]:
+    """Return a parser of one of the choices."""
 
-    def reader(value: str) -> str:
+    def parser(value: str) -> str:
         if value not in choices:
-            raise ValueError(f"there is no {value}; there are {', '.join(sorted(choices))}")
+            raise ValueError(f"{value} is not one of {', '.join(sorted(choices))}")
         return value
 
-    return reader
+    return parser
 
 
-def _known_labels(*choices: str) -> Callable[[str], Labels]:
-    """Return a reader of several choices with commas between them."""
-    return lambda value: tuple(map(_known(*choices), _labels(value)))
+def _choices_parser(*choices: str) -> Callable[[str], Labels]:
+    """Return a parser of several choices separated by commas."""
+    return lambda value: tuple(map(_choice_parser(*choices), _parse_labels(value)))
 
 
-def _view(value: str) -> str:
-    return NUMBERS.get(value, _known(*VIEWS, *NUMBERS)(value))
+def _parse_view(value: str) -> str:
+    return VIEW_NUMBERS.get(value, _choice_parser(*VIEWS, *VIEW_NUMBERS)(value))
 
 
-OPTIONS: options.Options = {
-    "rows": ("rows", _labels),
-    "cols": ("cols", _labels),
-    "metric": ("metrics", _known_labels(*NAMES)),
-    "part": ("part", _known(*PARTS)),
-    "table": ("view", _view),
-    "format": ("formats", _known_labels(*FORMATS)),
-    "to": ("to", options.path),
+OPTIONS: command_options.Options = {
+    "rows": ("rows", _parse_labels),
+    "cols": ("cols", _parse_labels),
+    "metric": ("metrics", _choices_parser(*NAMES)),
+    "part": ("split", _choice_parser(*SPLITS)),
+    "table": ("view", _parse_view),
+    "format": ("formats", _choices_parser(*FORMATS)),
+    "to": ("output_folder", command_options.path),
 }

@@ -1,4 +1,4 @@
-"""Page of a comparison, with its figures."""
+"""HTML page of a comparison with its figures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.formatting import NAMES, format_count
-from etude.evaluation.paired_tests import LEVEL, NOTHING, Pair, chance
+from etude.evaluation.paired_tests import LEVEL, NO_DIFFERENCE, Pair, format_p_value
 from etude.reports.comparison.runs import ComparedRun
-from etude.reports.comparison.scores import number, tidy
+from etude.reports.comparison.scores import finite_or_none, score_frame
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison
 from etude.reports.figures import shorten_label
@@ -20,61 +20,65 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MOST = 40  # runs in one picture
+MOST_IN_FIGURE = 40
+"""Maximum number of runs in a figure."""
 MOST_IN_MATRIX = 16
-"""Runs that fit into one matrix of pairs; the table of pairs has all."""
-SPLIT_TITLES = {"test": "Test", "val": "Validation (it chose the weights: optimistic)"}
+"""Maximum number of runs in a matrix of pairs. The table of pairs contains all pairs."""
+SPLIT_TITLES = {"test": "Test", "val": "Validation (used to select the weights, so scores are optimistic)"}
 
 
-def page(comparison: Comparison) -> str:
-    """Return the page of a comparison."""
+def render_page(comparison: Comparison) -> str:
+    """Return the page of a comparison as HTML."""
     pairs = comparison.pairs
+    options = comparison.options
     return load_template("compare.html.j2").render(
-        title=f"{format_count(len(comparison.runs), 'run')} side by side",
-        part=SPLIT_TITLES[comparison.wish.part],
-        tables=[_table(table) for table in comparison.tables],
-        forests=forest_figures(comparison.runs, comparison.names, comparison.wish.part, comparison.wish.metrics),
+        title=f"Comparison of {format_count(len(comparison.runs), 'run')}",
+        split_title=SPLIT_TITLES[options.split],
+        tables=[_table_content(table) for table in comparison.tables],
+        forest_plots=forest_plots(comparison.runs, comparison.names, options.split, options.metrics),
         tests=[
-            _tests([pair for pair in pairs if pair.target == target])
+            _tests_content([pair for pair in pairs if pair.target == target])
             for target in dict.fromkeys(pair.target for pair in pairs)
         ],
         remarks=comparison.remarks,
-        chance=chance,
+        format_p_value=format_p_value,
         level=LEVEL,
     )
 
 
-def forest_figures(
-    runs: Sequence[ComparedRun], names: Mapping[Path, str], part: str, metrics: Labels = ()
+def forest_plots(
+    runs: Sequence[ComparedRun], names: Mapping[Path, str], split: str, metrics: Labels = ()
 ) -> list[dict[str, Any]]:
-    """Return one picture per target.
+    """Return one forest plot per target.
 
     Args:
         runs: Runs in any state.
-        names: Their titles.
-        part: test or val.
-        metrics: A single metric is drawn; otherwise the one that leads each target.
+        names: Titles of the runs by folder.
+        split: test or val.
+        metrics: If this is a single metric, it is plotted, else the primary metric of each target.
 
     Returns:
-        SVG, and how many runs were left out, of each target that has scores.
+        `svg`, and `left_out`, the number of runs that are not in the figure, of each target with scores.
     """
-    frame = tidy(runs, part, metrics if len(metrics) == 1 else ())
-    scores = [row for row in frame.to_dict("records") if number(row["value"]) is not None]
-    found = []
+    frame = score_frame(runs, split, metrics if len(metrics) == 1 else ())
+    scores = [row for row in frame.to_dict("records") if finite_or_none(row["value"]) is not None]
+    plots = []
     for i, target in enumerate(dict.fromkeys(row["target"] for row in scores)):
-        here = [row for row in scores if row["target"] == target]
-        drawing = _forest(here[:MOST], names, f"compare-{i}", f"{target}: {NAMES[here[0]['metric']]}")
-        found.append({"svg": drawing, "left_out": max(0, len(here) - MOST)})
-    return found
+        rows = [row for row in scores if row["target"] == target]
+        title = f"{target}: {NAMES[rows[0]['metric']]}"
+        figure = _forest_plot(rows[:MOST_IN_FIGURE], names, f"compare-{i}", title)
+        plots.append({"svg": figure, "left_out": max(0, len(rows) - MOST_IN_FIGURE)})
+    return plots
 
 
-def _forest(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, title: str) -> str:
-    linear = {round(value, 6) for row in scores if (value := number(row["linear"])) is not None}
+def _forest_plot(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, title: str) -> str:
+    """Return a figure with score and interval of each run, and the linear baseline if it is equal for all runs."""
+    linear = {round(value, 6) for row in scores if (value := finite_or_none(row["linear"])) is not None}
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for y, row in enumerate(scores):
-            low, high = number(row["low"]), number(row["high"])
+            low, high = finite_or_none(row["low"]), finite_or_none(row["high"])
             if low is not None and high is not None:
                 axes.plot([low, high], [y, y], color=STAND_IN["network"], linewidth=2)
             axes.plot(row["value"], y, "o", color=STAND_IN["network"], markersize=6.5)
@@ -88,65 +92,65 @@ def _forest(scores: list[dict[Any, Any]], names: Mapping[Path, str], name: str, 
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"{title} (no unit), 95 % interval".replace("$", r"\$"))
 
-    about = f"{title} of {len(scores)} runs with 95 % intervals; the numbers are in the tables."
-    return draw_svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), about)
+    description = f"{title} of {len(scores)} runs with 95 % confidence intervals; the tables contain the numbers."
+    return draw_svg(draw, name, (5.6, 0.7 + 0.27 * len(scores)), description)
 
 
-def _table(table: Table) -> dict[str, Any]:
-    """Return a table with all of its cells as text and, to sort by, as numbers."""
-    sizes = table.sizes()[1]
+def _table_content(table: Table) -> dict[str, Any]:
+    """Return a table for the template, with each cell as text and as a number for sorting."""
+    counts = table.clip_counts()[1]
+    text_title, texts = table.text_column
     rows = []
     for row in table.rows:
         cells = []
         for col in table.cols:
             cell = table.cells.get((row, col))
-            number, doubt = table.parts(row, col)
-            cells.append({"number": number, "doubt": doubt, "value": cell.mean if cell else None,
-                          "best": bool(cell and cell.best), "none": bool(cell and cell.status)})  # fmt: skip
-        rows.append({"labels": row, "cells": cells, "n": sizes.get(row, ""), "aside": table.aside[1].get(row, "")})
+            score, uncertainty = table.cell_texts(row, col)
+            cells.append({"score": score, "uncertainty": uncertainty, "value": cell.mean if cell else None,
+                          "best": bool(cell and cell.best), "has_status": bool(cell and cell.status)})  # fmt: skip
+        rows.append({"labels": row, "cells": cells, "n": counts.get(row, ""), "text": texts.get(row, "")})
     return {
         "title": table.heading(),
-        "heads": table.heads,
-        "levels": table.levels(),
-        "sizes": [sizes.get(col, "") for col in table.cols],
-        "by_row": any(row in sizes for row in table.rows),
-        "aside": table.aside[0],
-        "rows": [row for row in rows if row["labels"] not in table.references],
-        "baselines": [row for row in rows if row["labels"] in table.references],
+        "row_axes": table.row_axes,
+        "header_levels": table.header_levels(),
+        "clip_counts": [counts.get(col, "") for col in table.cols],
+        "has_row_counts": any(row in counts for row in table.rows),
+        "text_title": text_title,
+        "rows": [row for row in rows if row["labels"] not in table.baselines],
+        "baselines": [row for row in rows if row["labels"] in table.baselines],
         "notes": [note.replace("is marked;", "is marked with a dot;") for note in table.notes],
     }
 
 
-def _tests(pairs: list[Pair]) -> dict[str, Any]:
-    """Return the tests of the pairs of one target."""
+def _tests_content(pairs: list[Pair]) -> dict[str, Any]:
+    """Return the paired tests of one target for the template."""
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
     by_names = {(pair.a, pair.b): pair for pair in pairs}
-    different = [pair for pair in pairs if pair.better]
+    significant = [pair for pair in pairs if pair.better]
     sizes = sorted({(pair.n, pair.groups) for pair in pairs})
     clips = " or ".join(f"{format_count(n, 'clip')} in {format_count(groups, 'group')}" for n, groups in sizes)
     if len(pairs) == 1:
-        words = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].conclusion}."
-    elif different:
-        rest = f"; between the others there is {NOTHING}" if len(different) < len(pairs) else ""
-        words = f"{len(different)} of {len(pairs)} pairs differ{rest}."
+        summary = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].conclusion}."
+    elif significant:
+        summary = f"Significant differences in {len(significant)} of {len(pairs)} pairs."
     else:
-        words = f"{len(pairs)} pairs: {NOTHING}."
-    complete = 2 < len(names) <= MOST_IN_MATRIX
+        summary = f"{len(pairs)} pairs: {NO_DIFFERENCE}."
+    has_matrix = 2 < len(names) <= MOST_IN_MATRIX
     return {
         "target": pairs[0].target,
         "metric": pairs[0].metric,
-        "words": words,
+        "summary": summary,
         "clips": clips,
         "family": max(pair.family for pair in pairs),
         "pairs": pairs,
-        "label": any(pair.only for pair in pairs),
+        "is_label": any(pair.only for pair in pairs),
         "names": names,
-        "matrix": [[_matrix_cell(by_names, a, b) for b in names] for a in names] if complete else [],
+        "matrix": [[_matrix_cell(by_names, a, b) for b in names] for a in names] if has_matrix else [],
     }
 
 
 def _matrix_cell(by_names: dict[tuple[str, str], Pair], a: str, b: str) -> dict[str, Any] | None:
-    """Return a cell of the matrix, row minus column; None where there is no such pair."""
+    """Return a cell of the matrix with the difference of row minus column, or None if the pair was not tested."""
     pair, sign = (by_names[a, b], 1) if (a, b) in by_names else (by_names.get((b, a)), -1)
     if pair is None or pair.difference["value"] is None:
         return None

@@ -1,4 +1,4 @@
-"""Pivoting of scores into tables, with baselines and notes."""
+"""Pivot tables of scores with baselines and notes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.score_summary import describe_limitations
-from etude.reports.comparison.axes import OF_SCORES, REPEATS, differing, value
+from etude.reports.comparison.axes import REPEAT_AXES, SCORE_AXES, axis_value, differing_axes
 from etude.reports.comparison.runs import ComparedRun
-from etude.reports.comparison.scores import number
+from etude.reports.comparison.scores import finite_or_none
 from etude.reports.comparison.table import Cell, Labels, Table
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 BASELINES = {"linear": "linear model", "constant": "majority class / training mean"}
-Place = tuple[Labels, Labels]
+Position = tuple[Labels, Labels]
+"""Labels of row and column."""
 
 
 def pivot(
@@ -31,200 +32,210 @@ def pivot(
     """Return a table of scores.
 
     Args:
-        frame: Scores as `scores.tidy` returns them. Runs without scores have a row where `run` is among the rows.
-        runs: Their runs.
-        names: A title for each run's folder.
+        frame: Scores from `scores.score_frame`. Runs without scores have a row if `run` is among the rows.
+        runs: Runs of the scores.
+        names: Titles of the runs by folder.
         rows: Axes in rows.
         cols: Axes in columns.
     """
     by_folder = {str(run.folder): run for run in runs}
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    metric_is_axis = "metric" in (*rows, *cols)
 
     def label(score: dict[Any, Any], axes: Labels) -> Labels:
-        return tuple(_at(score, axis, by_folder[score["folder"]], names, "metric" in (*rows, *cols)) for axis in axes)
+        return tuple(_score_label(score, axis, by_folder[score["folder"]], names, metric_is_axis) for axis in axes)
 
-    places: dict[Place, list[dict[Any, Any]]] = defaultdict(list)
+    scores: dict[Position, list[dict[Any, Any]]] = defaultdict(list)
     for score in records:
         if score["metric"]:
-            places[label(score, rows), label(score, cols)].append(score)
-    cells = _ranked({place: _cell(found) for place, found in places.items()})
-    sides = [_sorted(dict.fromkeys(place[side] for place in places), axes) for side, axes in enumerate((rows, cols))]
+            scores[label(score, rows), label(score, cols)].append(score)
+    cells = _mark_best({position: _make_cell(cell_scores) for position, cell_scores in scores.items()})
+    sides = [
+        _sort_labels(dict.fromkeys(position[side] for position in scores), axes)
+        for side, axes in enumerate((rows, cols))
+    ]
     if "run" in rows:
         sides = [list(dict.fromkeys(label(score, rows) for score in records)), sides[1] or [("",) * len(cols)]]
         for score in records:
             if score["status"] != "finished":
                 cells |= {(label(score, rows), col): Cell((), status=score["status"]) for col in sides[1]}
-    baselines = baseline_cells(places, rows, cols)
-    added = [[x for x in dict.fromkeys(place[side] for place in baselines) if x not in sides[side]] for side in (0, 1)]
+    baselines = baseline_cells(scores, rows, cols)
+    added = [
+        [labels for labels in dict.fromkeys(position[side] for position in baselines) if labels not in sides[side]]
+        for side in (0, 1)
+    ]
     return Table(
-        "", rows, sides[0] + added[0], sides[1] + added[1], cells | baselines, references={*added[0], *added[1]}
+        "", rows, sides[0] + added[0], sides[1] + added[1], cells | baselines, baselines={*added[0], *added[1]}
     )
 
 
-def baseline_cells(places: Mapping[Place, list[dict[Any, Any]]], rows: Labels, cols: Labels) -> dict[Place, Cell]:
+def baseline_cells(scores: Mapping[Position, list[dict[Any, Any]]], rows: Labels, cols: Labels) -> dict[Position, Cell]:
     """Return the cells of the baselines.
 
-    A baseline takes the position of a run: its name stands on the first axis of runs in rows, else in columns.
+    A baseline has its own row or column. Its name is the label of the first axis that describes runs, in rows if they
+    have such an axis, else in columns.
 
     Args:
-        places: Scores (rows of the tidy frame) by row and column.
+        scores: Scores, as rows of the frame, by row and column.
         rows: Axes in rows.
         cols: Axes in columns.
     """
-    side = next((side for side, axes in enumerate((rows, cols)) if set(axes) - set(OF_SCORES)), None)
+    side = next((side for side, axes in enumerate((rows, cols)) if set(axes) - set(SCORE_AXES)), None)
     if side is None or "class" in (*rows, *cols):
         return {}
     axes = (rows, cols)[side]
-    first = next(i for i, axis in enumerate(axes) if axis not in OF_SCORES)
-    found: dict[Place, list[tuple[str, float | None]]] = defaultdict(list)
-    measured: dict[Place, Labels] = {}
-    for role, name in BASELINES.items():
-        if not any(number(score[role]) is not None for scores in places.values() for score in scores):
+    first = next(i for i, axis in enumerate(axes) if axis not in SCORE_AXES)
+    values: dict[Position, list[tuple[str, float | None]]] = defaultdict(list)
+    measures: dict[Position, Labels] = {}
+    for baseline, name in BASELINES.items():
+        if all(finite_or_none(score[baseline]) is None for cell_scores in scores.values() for score in cell_scores):
             continue
-        for place, scores in places.items():
+        for position, cell_scores in scores.items():
             label = tuple(
-                part if axis in OF_SCORES else name if i == first else ""
-                for i, (axis, part) in enumerate(zip(axes, place[side], strict=True))
+                value if axis in SCORE_AXES else name if i == first else ""
+                for i, (axis, value) in enumerate(zip(axes, position[side], strict=True))
             )
-            new = (label, place[1]) if side == 0 else (place[0], label)
-            measured[new] = tuple(str(scores[0][axis]) for axis in OF_SCORES)
-            found[new] += [(score["scored_on"], number(score[role])) for score in scores]
-    return {place: _baseline_cell(scores, measured[place]) for place, scores in found.items()}
+            new = (label, position[1]) if side == 0 else (position[0], label)
+            measures[new] = tuple(str(cell_scores[0][axis]) for axis in SCORE_AXES)
+            values[new] += [(score["scored_on"], finite_or_none(score[baseline])) for score in cell_scores]
+    return {position: _baseline_cell(by_split, measures[position]) for position, by_split in values.items()}
 
 
-def notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -> list[str]:
-    """Return the sentences that belong to a table.
+def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -> list[str]:
+    """Return the notes of a table.
 
     Args:
         table: A table.
-        runs: The runs that it may hold.
-        tests: Whether pairs of them are tested beside it.
+        runs: Runs that may be in the table.
+        tests: Whether the comparison contains paired tests.
     """
     by_folder = {str(run.folder): run for run in runs}
     cells = [cell for cell in table.cells.values() if cell.folders]
     means = [[by_folder[folder] for folder in dict.fromkeys(cell.folders)] for cell in cells if len(cell.values) > 1]
-    found = []
+    notes = []
     if any(cell.low is not None for cell in cells):
-        found.append("In brackets: 95 % intervals, from resamples of whole groups.")
+        notes.append("In brackets: 95 % confidence intervals from a bootstrap over groups.")
     if means:
-        found += _notes_on_means(means)
-    found += _grounds(cells, [by_folder[folder] for folder in dict.fromkeys(f for cell in cells for f in cell.folders)])
-    if table.best_mark():
-        lowest = {cell.measured[1] for cell in cells if cell.best} & LOWER_IS_BETTER
-        best = "The best value, the lowest of an error," if lowest else "The highest value"
-        luck = (
-            "whether it is more than luck, the tests of pairs say"
-            if tests
-            else "that may be luck: nothing is tested here"
-        )
-        found.append(f"{best} is marked; {luck}.")
+        notes += _mean_notes(means)
+    notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
+    if table.has_best():
+        lowest = {cell.measure[1] for cell in cells if cell.best} & LOWER_IS_BETTER
+        best = "The best value (the lowest of an error)" if lowest else "The highest value"
+        significance = "the paired tests show which differences are significant" if tests else "no difference is tested"
+        notes.append(f"{best} is marked; {significance}.")
     groups = [size for cell in cells if cell.low is not None for size in cell.groups]
-    if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.heads:
-        found.append(describe_limitations({"scores": True, "groups": min(groups)}))
-    return found
+    if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.row_axes:
+        notes.append(describe_limitations({"scores": True, "groups": min(groups)}))
+    return notes
 
 
-def alike(cells: Sequence[Cell]) -> bool:
-    """Return whether cells were scored on the same clips, as far as is known: on one split, or each on the same."""
-    grounds = {(cell.scored_on, cell.n) for cell in cells}
-    return len(grounds) < 2 and not any("?" in ground for cell in cells for ground in cell.scored_on)
+def are_comparable(cells: Sequence[Cell]) -> bool:
+    """Return whether cells were scored on the same clips, on one split or each on the same splits.
+
+    An unknown split is not comparable with any split.
+    """
+    clips = {(cell.scored_on, cell.n) for cell in cells}
+    return len(clips) < 2 and not any("?" in split for cell in cells for split in cell.scored_on)
 
 
-def _baseline_cell(scores: list[tuple[str, float | None]], measured: Labels) -> Cell:
-    """Return a cell with one score per split: runs on a split have the same baselines, unless front ends differ."""
+def _baseline_cell(scores: list[tuple[str, float | None]], measure: Labels) -> Cell:
+    """Return a cell with one score per split. Runs on one split have equal baselines unless their front ends differ."""
     by_split: dict[str, set[float | None]] = defaultdict(set)
     for split, score in scores:
         by_split[split].add(None if score is None else round(score, 6))
-    values = [next(iter(known)) for known in by_split.values()]
-    varies = any(len(known) > 1 for known in by_split.values())
+    values = [next(iter(split_scores)) for split_scores in by_split.values()]
+    varies = any(len(split_scores) > 1 for split_scores in by_split.values())
     values = values if len(set(values)) > 1 else values[:1]
-    return Cell(tuple(values), status="varies" if varies else "", measured=measured)
+    return Cell(tuple(values), status="varies" if varies else "", measure=measure)
 
 
-def _at(score: dict[Any, Any], axis: str, run: ComparedRun, names: Mapping[Path, str], measured: bool) -> str:
-    """Return the value of a score on an axis; a target names its metric unless another axis does."""
+def _score_label(
+    score: dict[Any, Any], axis: str, run: ComparedRun, names: Mapping[Path, str], metric_is_axis: bool
+) -> str:
+    """Return the label of a score on an axis. A target's label includes the metric unless metrics are an axis."""
     if axis == "run":
         return names[run.folder]
-    if axis not in OF_SCORES:
-        return value(run, axis)
+    if axis not in SCORE_AXES:
+        return axis_value(run, axis)
     if axis == "metric":
         return NAMES[score["metric"]] if score["metric"] else "–"
-    if axis == "target" and not measured and score["metric"]:
+    if axis == "target" and not metric_is_axis and score["metric"]:
         return f"{score['target']}: {NAMES[score['metric']]}"
     return str(score[axis] or "–")
 
 
-def _cell(found: list[dict[Any, Any]]) -> Cell:
-    one = found[0] if len(found) == 1 else {}
+def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
+    """Return a cell with the scores of one or more runs. Only a single run has an interval."""
+    single = scores[0] if len(scores) == 1 else {}
     return Cell(
-        tuple(number(score["value"]) for score in found),
-        number(one.get("low")),
-        number(one.get("high")),
-        frozenset(int(score["n"]) for score in found if score["n"] is not None),
-        frozenset(int(score["groups"]) for score in found if score["groups"] is not None),
-        frozenset(score["scored_on"] for score in found),
-        measured=tuple(str(found[0][axis]) for axis in OF_SCORES),
-        folders=tuple(score["folder"] for score in found),
+        tuple(finite_or_none(score["value"]) for score in scores),
+        finite_or_none(single.get("low")),
+        finite_or_none(single.get("high")),
+        frozenset(int(score["n"]) for score in scores if score["n"] is not None),
+        frozenset(int(score["groups"]) for score in scores if score["groups"] is not None),
+        frozenset(score["scored_on"] for score in scores),
+        measure=tuple(str(scores[0][axis]) for axis in SCORE_AXES),
+        folders=tuple(score["folder"] for score in scores),
     )
 
 
-def _ranked(cells: dict[Place, Cell]) -> dict[Place, Cell]:
-    """Mark the best of those that measure the same on the same clips, where there are at least two."""
-    rivals: dict[Labels, list[Place]] = defaultdict(list)
-    for place, cell in cells.items():
-        rivals[cell.measured].append(place)
-    for measured, places in rivals.items():
-        means = [mean for place in places if (mean := cells[place].mean) is not None]
-        if len(places) > 1 and means and alike([cells[place] for place in places]):
-            top = (min if measured[1] in LOWER_IS_BETTER else max)(means)
-            cells |= {place: replace(cells[place], best=cells[place].mean == top) for place in places}
+def _mark_best(cells: dict[Position, Cell]) -> dict[Position, Cell]:
+    """Mark the best of at least two cells with the same measure that were scored on the same clips."""
+    by_measure: dict[Labels, list[Position]] = defaultdict(list)
+    for position, cell in cells.items():
+        by_measure[cell.measure].append(position)
+    for measure, positions in by_measure.items():
+        means = [mean for position in positions if (mean := cells[position].mean) is not None]
+        if len(positions) > 1 and means and are_comparable([cells[position] for position in positions]):
+            best = (min if measure[1] in LOWER_IS_BETTER else max)(means)
+            cells |= {position: replace(cells[position], best=cells[position].mean == best) for position in positions}
     return cells
 
 
-def _sorted(found: Mapping[Labels, None], axes: Labels) -> list[Labels]:
-    """Sort labels by number along axes that hold only numbers, such as a learning rate; otherwise by first run."""
-    labels = list(found)
+def _sort_labels(unique: Mapping[Labels, None], axes: Labels) -> list[Labels]:
+    """Sort labels numerically along axes with only numbers, such as a learning rate, and else by first occurrence."""
+    labels = list(unique)
 
     def order(side: int) -> dict[str, float]:
-        parts = list(dict.fromkeys(label[side] for label in labels))
+        values = list(dict.fromkeys(label[side] for label in labels))
         try:
-            return {part: float(part) for part in parts}
+            return {value: float(value) for value in values}
         except ValueError:
-            return {part: i for i, part in enumerate(parts)}
+            return {value: i for i, value in enumerate(values)}
 
     orders = [order(side) for side in range(len(axes))]
-    return sorted(labels, key=lambda label: [by[part] for by, part in zip(orders, label, strict=True)])
+    return sorted(labels, key=lambda label: [rank[value] for rank, value in zip(orders, label, strict=True)])
 
 
-def _notes_on_means(means: list[list[ComparedRun]]) -> list[str]:
-    """Return what the cells are means over, and a warning where that is more than chance."""
-    over = [axis for axis in REPEATS if any(len({value(run, axis) for run in runs}) > 1 for runs in means)]
-    mixed = list(dict.fromkeys(axis for runs in means for axis in differing(runs)))
+def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
+    """Return notes on the axes over which cells are means, with a note if different settings are averaged."""
+    repeats = [axis for axis in REPEAT_AXES if any(len({axis_value(run, axis) for run in runs}) > 1 for runs in means)]
+    mixed = list(dict.fromkeys(axis for runs in means for axis in differing_axes(runs)))
     mixed = [axis for axis in mixed if axis != "setting" or "task" not in mixed]
     counts = sorted({len(runs) for runs in means})
     size = format_count(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
-    kinds = " and ".join([*over, *mixed]) or "runs with one config"
-    found = [f"A cell with ± is the mean of {size} and the standard deviation between them, over {kinds}."]
+    axes = " and ".join([*repeats, *mixed]) or "runs with the same config"
+    notes = [f"A cell with ± is the mean and standard deviation of {size}, over {axes}."]
     if mixed:
-        found.append(f"Different settings are averaged: {', '.join(mixed)}; in rows or cols they stand apart.")
-    if "fold" in over:
-        found.append("Folds by themselves are averaged here; the pooled result is another number.")
-    return found
+        notes.append(f"Different settings are averaged: {', '.join(mixed)}; add these axes to rows or cols.")
+    if "fold" in repeats:
+        notes.append("Scores of single folds are averaged; the score of the pooled predictions is different.")
+    return notes
 
 
-def _grounds(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str]:
-    """Return a note on the data sets and splits of the scores, when there are several or they are not known."""
-    data = list(dict.fromkeys(value(run, "data") for run in runs))
+def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str]:
+    """Return a note on collections and splits if the scores have several of them or they are unknown."""
+    collections = list(dict.fromkeys(axis_value(run, "data") for run in runs))
     splits = {run.scored_on for run in runs}
-    of = f" The table holds different data: {', '.join(data)}." if len(data) > 1 else ""
+    suffix = f" The table contains several collections: {', '.join(collections)}." if len(collections) > 1 else ""
     if len(splits) < 2 and not any("?" in split for split in splits):
         return []
     by_measure: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        by_measure.setdefault(cell.measured, []).append(cell)
-    apart = dict.fromkeys(measured[0] for measured, rivals in by_measure.items() if not alike(rivals))
-    if apart:
-        return [f"{', '.join(apart)}: not all were scored on the same clips; their numbers do not compare.{of}"]
+        by_measure.setdefault(cell.measure, []).append(cell)
+    targets = dict.fromkeys(measure[0] for measure, measured in by_measure.items() if not are_comparable(measured))
+    if targets:
+        return [f"{', '.join(targets)}: runs were scored on different clips, so scores are not comparable.{suffix}"]
     if any(len(cell.scored_on) > 1 for cell in cells):
-        return [f"Scored on {len(splits)} splits, the same ones in each cell of a target.{of}"]
-    return [f"The targets were scored on {len(splits)} data sets or splits; those of one target on the same.{of}"]
+        return [f"Scored on {len(splits)} splits, the same ones in all cells of a target.{suffix}"]
+    return [f"Scored on {len(splits)} collections or splits, the same one in all cells of a target.{suffix}"]

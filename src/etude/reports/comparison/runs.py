@@ -1,7 +1,8 @@
-"""Reading of runs for a comparison.
+"""Readers of runs for a comparison.
 
-A run is finished when it has a metrics.json. Of one that has none, the end of its train.log tells what happened: runs
-write an error or an interruption there last. A killed run writes nothing more, and looks like one that is going on.
+A run with metrics.json is finished. The status of any other run is derived from the end of its train.log, because a run
+logs an error or an interruption as its last message. A killed run logs nothing and cannot be distinguished from an
+active run.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
 from etude.runs.folder import RunFolder
 from etude.runs.readers import CHANGED, is_unchanged, read_mapping
 
-TAIL = 8192  # bytes of a log that are read from its end
-LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
-WITHOUT = ("overfit", "lr")  # the trials that end without a table
-KNOWN = ("name", "seed", "model", "data", "targets")
-"""Keys of a current record.json; an older one may lack some of them."""
+LOG_END = 8192  # number of bytes that are read from the end of a log
+LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) ([\w.]+): (.*)$")
+TRIALS_WITHOUT_SCORES = ("overfit", "find_lr")  # trial runs that do not write predictions
+RECORD_KEYS = ("name", "seed", "model", "data", "targets")
+"""Keys of a current record.json. Records of older versions may lack some of them."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """What a folder says of its run.
+    """Run of a comparison, as read from its folder.
 
     Args:
-        files: Its files.
+        files: Run folder.
         status: finished, failed, interrupted, unfinished, or unreadable.
-        remark: What a reader has to know of it, one sentence without the run's name, or "".
-        record: record.json; empty where there is none.
-        config: config.yaml; empty where there is none.
-        metrics: metrics.json's targets; empty unless the run is finished.
+        remark: Message for the reader without the name of the run, or "".
+        record: Content of record.json. Empty if it is missing.
+        config: Content of config.yaml. Empty if it is missing.
+        metrics: Targets of metrics.json. Empty unless the run is finished.
     """
 
     files: RunFolder
@@ -45,18 +46,18 @@ class ComparedRun:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Path of the run folder."""
         return self.files.path
 
     @property
     def name(self) -> str:
-        """As the run calls itself, else as its folder is called; what cannot be printed is replaced."""
+        """Name of the run from its record or config, or the name of its folder, with printable characters only."""
         return printable(self.record.get("name") or self.config.get("name") or self.folder.resolve().name)
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the record says of data and split."""
-        return mapping(self.record.get("data"))
+        """Data and split of the record."""
+        return mapping_or_empty(self.record.get("data"))
 
     @property
     def pooled(self) -> bool:
@@ -65,7 +66,7 @@ class ComparedRun:
 
     @property
     def fold(self) -> str | None:
-        """The fold as a text: "0", "3 of 5 folds", or None where there was no cross-validation."""
+        """Fold as text, such as "0" or "3 of 5 folds", or None without cross-validation."""
         if self.pooled:
             return f"{len(self.data['pooled'])} of {self.data.get('folds')} folds"
         fold = self.data.get("fold")
@@ -73,54 +74,54 @@ class ComparedRun:
 
     @property
     def scored_on(self) -> str:
-        """Hashes of data and split, "?" for one that is not known: runs whose numbers compare have the same."""
+        """Hashes of data and split, with "?" for an unknown one. Runs with comparable scores have equal values."""
         return f"{self.data.get('labels') or self.data.get('hash') or '?'}/{self.data.get('split_hash') or '?'}"
 
     @property
     def seconds(self) -> float | None:
-        """Time of the whole run."""
-        return mapping(self.record.get("seconds")).get("total")
+        """Duration of the run in seconds."""
+        return mapping_or_empty(self.record.get("seconds")).get("total")
 
 
-def read(folder: Path) -> ComparedRun:
-    """Read a run folder; what is broken in it becomes a status and a remark."""
+def read_compared_run(folder: Path) -> ComparedRun:
+    """Read a run folder. Damaged files result in a status and a remark, not in an error."""
     files = RunFolder(folder)
     faults: list[str] = []
-    record = _content(files.record_path, faults)
-    config = _content(files.config_path, faults)
+    record = _read_or_report(files.record_path, faults)
+    config = _read_or_report(files.config_path, faults)
     if not files.metrics_path.is_file():
-        status, remark = _end(files)
-        if (trial := mapping(config.get("choices")).get("debug")) in WITHOUT and status == "unfinished":
+        status, remark = _status_from_log(files)
+        trial = mapping_or_empty(config.get("choices")).get("debug")
+        if trial in TRIALS_WITHOUT_SCORES and status == "unfinished":
             return ComparedRun(files, status, f"a trial run (debug={trial}), which has no scores.", record, config)
         return ComparedRun(files, status, " ".join([remark, *faults]), record, config)
-    broken = len(faults)
-    metrics = _content(files.metrics_path, faults)
-    targets = {name: target for name, target in mapping(metrics.get("targets")).items() if _whole(target)}
-    if len(faults) == broken and not targets:
-        faults.append(f"{files.metrics_path.name} holds no target with its scores.")
+    fault_count = len(faults)
+    metrics = _read_or_report(files.metrics_path, faults)
+    targets = {name: target for name, target in mapping_or_empty(metrics.get("targets")).items() if _is_usable(target)}
+    if len(faults) == fault_count and not targets:
+        faults.append(f"{files.metrics_path.name} contains no target with scores.")
     if not targets:
         return ComparedRun(files, "unreadable", " ".join(faults), record, config)
     if record.get("trial"):
-        faults.append(f"a trial run (debug={record['trial']}), whose numbers mean nothing.")
-    if lacking := [key for key in KNOWN if key not in record]:
-        lacks = ", ".join(lacking)
-        faults.append(f"{files.record_path.name} does not say its {lacks}: an older version may have written it.")
+        faults.append(f"a trial run (debug={record['trial']}), whose scores are not meaningful.")
+    if missing := [key for key in RECORD_KEYS if key not in record]:
+        faults.append(f"{files.record_path.name} has no {', '.join(missing)}; an older version may have written it.")
     run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
     if "?" in run.scored_on:
-        words = "On which data and split it was scored is not known, so that nothing is ranked beside it."
-        run = ComparedRun(files, "finished", " ".join([*faults, words]), record, config, targets)
+        faults.append("The data and split of its scores are unknown, so scores of its targets are not ranked.")
+        run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
     return run
 
 
 def scored_targets(
-    runs: Sequence[ComparedRun], names: Mapping[Path, str], part: str = "test"
+    runs: Sequence[ComparedRun], names: Mapping[Path, str], split: str = "test"
 ) -> Iterator[ScoredTarget]:
-    """Yield the predictions of each target by the runs that have it, for tests of pairs.
+    """Yield the predictions of each target by the runs that have it, for paired tests.
 
     Args:
-        runs: Runs; those that are not finished have no target.
-        names: Their titles.
-        part: test or val.
+        runs: Runs. Unfinished runs have no targets.
+        names: Titles of the runs by folder.
+        split: test or val.
     """
     for name in dict.fromkeys(name for run in runs for name in run.metrics):
         scored: list[ScoredRun] = []
@@ -129,40 +130,42 @@ def scored_targets(
             title = names[run.folder]
             try:
                 table = run.files.read_columns(["id", "group", f"{name}.true", f"{name}.pred", "split"])
-                scored.append(scored_run(title, name, run.metrics[name], table, part))
+                scored.append(scored_run(title, name, run.metrics[name], table, split))
             except (OSError, ValueError, KeyError, TypeError) as error:
-                remarks.append(f"{title}: {run.files.predictions_path.name} cannot be tested: {_short(error)}.")
+                path = run.files.predictions_path
+                remarks.append(f"{title}: {path.name} cannot be used for paired tests: {_first_line(error)}.")
         yield ScoredTarget(name, scored, remarks)
 
 
-def titles(runs: list[ComparedRun]) -> dict[Path, str]:
-    """A title for each run: its name and fold, with its folder where two runs would be called the same."""
-    plain = {run.folder: run.name + _suffix(run) for run in runs}
-    twice = {name for name in plain.values() if list(plain.values()).count(name) > 1}
-    folders = {run.folder: printable(run.folder.resolve().name) + _suffix(run) for run in runs}
-    named = {folder: folders[folder] if name in twice else name for folder, name in plain.items()}
-    again = {name for name in named.values() if list(named.values()).count(name) > 1}
-    return {folder: printable(folder) if name in again else name for folder, name in named.items()}
+def run_titles(runs: list[ComparedRun]) -> dict[Path, str]:
+    """Return a unique title of each run by folder, which is its name and fold, or its folder if names are equal."""
+    plain = {run.folder: run.name + _fold_suffix(run) for run in runs}
+    repeated = {name for name in plain.values() if list(plain.values()).count(name) > 1}
+    folders = {run.folder: printable(run.folder.resolve().name) + _fold_suffix(run) for run in runs}
+    named = {folder: folders[folder] if name in repeated else name for folder, name in plain.items()}
+    still_repeated = {name for name in named.values() if list(named.values()).count(name) > 1}
+    return {folder: printable(folder) if name in still_repeated else name for folder, name in named.items()}
 
 
 def printable(value: object) -> str:
-    """A text on one line; what would steer a terminal is shown as a replacement character."""
+    """Return a value as text in one line, with a replacement character for each terminal control character."""
     return "".join(c if c.isprintable() else "�" for c in str(value))
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """The value when it is a mapping, else an empty one."""
+def mapping_or_empty(value: Any) -> dict[str, Any]:
+    """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, dict) else {}
 
 
-def _suffix(run: ComparedRun) -> str:
+def _fold_suffix(run: ComparedRun) -> str:
     return "" if run.fold is None else f", {run.fold}" if run.pooled else f", fold {run.fold}"
 
 
-def _content(path: Path, faults: list[str]) -> dict[str, Any]:
-    """Return the content of a JSON or YAML file; {} where it is missing, {} with a fault where it is damaged.
+def _read_or_report(path: Path, faults: list[str]) -> dict[str, Any]:
+    """Return the content of a JSON or YAML file, or an empty mapping if it is missing or damaged.
 
-    Its structure is not checked: of an older version's files, what is there is compared.
+    A damaged file is reported in `faults`. The structure is not checked, so that the available values of older versions
+    can be compared.
     """
     if not path.is_file():
         return {}
@@ -177,29 +180,29 @@ def _content(path: Path, faults: list[str]) -> dict[str, Any]:
     return value
 
 
-def _short(error: Exception) -> str:
-    """Return the first line of an error, of at most 160 characters."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error message, truncated to 160 characters."""
     return printable(str(error).splitlines()[0])[:160].rstrip(" .") if str(error) else type(error).__name__
 
 
-def _whole(target: Any) -> bool:
-    """Whether a target of metrics.json has what every table needs of it."""
+def _is_usable(target: Any) -> bool:
+    """Return whether a target of metrics.json has the structure that all tables require."""
     return (
         isinstance(target, dict)
         and target.get("kind") in ("label", "scalar")
         and isinstance(target.get("splits"), dict)
-        and all(isinstance(part, dict) and isinstance(part.get("scores"), dict) for part in target["splits"].values())
+        and all(isinstance(s, dict) and isinstance(s.get("scores"), dict) for s in target["splits"].values())
     )
 
 
-def _end(files: RunFolder) -> tuple[str, str]:
-    """Return status and remark of a run without metrics.json, from the end of its log."""
-    lines = [LINE.match(line) for line in files.read_log_end(TAIL)]
-    last = next((line for line in reversed(lines) if line), None)
+def _status_from_log(files: RunFolder) -> tuple[str, str]:
+    """Return status and remark of a run without metrics.json from the end of its log."""
+    matches = [LOG_LINE.match(line) for line in files.read_log_end(LOG_END)]
+    last = next((match for match in reversed(matches) if match), None)
     if last and last[1] in ("ERROR", "CRITICAL"):
         return "failed", f"failed: {printable(last[3]).rstrip('.')}."
     if last and last[3].startswith(("interrupted", "terminated by SIG")):
         return "interrupted", "interrupted before its end."
     if last:
-        return "unfinished", f"unfinished; its log ends with: {printable(last[3])[:160].rstrip('.')}."
-    return "unfinished", "unfinished, and without a log that says why."
+        return "unfinished", f"unfinished; the last log message is: {printable(last[3])[:160].rstrip('.')}."
+    return "unfinished", "unfinished, without log messages."

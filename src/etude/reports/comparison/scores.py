@@ -1,4 +1,4 @@
-"""The scores of runs as one tidy table: a row per run, target, metric and class, with the baselines beside."""
+"""Scores of runs in one table with a row per run, target, metric and class, and the scores of the baselines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.metrics import PRIMARY
-from etude.reports.comparison.axes import NAMED, value
-from etude.reports.comparison.runs import ComparedRun, read
+from etude.reports.comparison.axes import NAMED_AXES, axis_value
+from etude.reports.comparison.runs import ComparedRun, read_compared_run
 from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
@@ -18,114 +18,116 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "transfer", "pretrained", "data"),
-    *("seed", "fold", "part", "target", "class", "metric", "value", "low", "high", "constant", "linear"),
+    *("seed", "fold", "split", "target", "class", "metric", "value", "low", "high", "constant", "linear"),
     *("n", "groups", "seconds", "scored_on"),
 ]
 AVERAGES = {"macro": "macro mean", "micro": "micro mean (accuracy)", "weighted": "weighted mean"}
-"""The last rows of a table per class."""
+"""Last rows of a table per class."""
 
 
-def collect(folders: str | Path | Sequence[str | Path], part: str = "test") -> DataFrame:
-    """Read the leading scores of runs.
+def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> DataFrame:
+    """Read the primary scores of runs.
 
     Args:
-        folders: Run folders, or folders that hold some (a sweep).
-        part: test or val.
+        folders: Run folders, or folders that contain run folders, such as that of a sweep.
+        split: test or val.
 
     Returns:
-        One row per run and target, columns COLUMNS: the target's leading metric, its value and interval, what the
-        constant (majority class or training mean) and the linear model reach, n clips in how many groups, seconds of
-        the whole run. A run without scores is one row with its status and nothing else known of its results.
+        A row per run and target with the columns COLUMNS: the primary metric of the target, its value and interval, the
+        scores of the constant (majority class or training mean) and of the linear model, the number of clips and of
+        groups, and the duration of the run in seconds. A run without scores has one row with its status.
     """
-    return tidy(gather(folders), part)
+    return score_frame(read_runs(folders), split)
 
 
-def gather(folders: str | Path | Sequence[str | Path]) -> list[ComparedRun]:
+def read_runs(folders: str | Path | Sequence[str | Path]) -> list[ComparedRun]:
     """Read all runs at or below some folders, each once."""
     paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     runs = {run.resolve(): run for path in paths for run in find_runs(path)}
-    return [read(run) for run in runs.values()]
+    return [read_compared_run(run) for run in runs.values()]
 
 
-def tidy(
-    runs: Sequence[ComparedRun], part: str = "test", metrics: Sequence[str] = (), classes: bool = False
+def score_frame(
+    runs: Sequence[ComparedRun], split: str = "test", metrics: Sequence[str] = (), classes: bool = False
 ) -> DataFrame:
-    """The scores of runs on one part, columns COLUMNS.
+    """Return the scores of runs on one split with the columns COLUMNS.
 
     Args:
         runs: Runs in any state.
-        part: test or val.
-        metrics: Metrics to list; none lists the one that leads each target.
-        classes: Scores per class, and the means over classes, in place of scores of all clips.
+        split: test or val.
+        metrics: Metrics of the rows. Empty means the primary metric of each target.
+        classes: Return scores per class, and their means over classes, instead of scores of all clips.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    known: dict[str, Any]
+    shared: dict[str, Any]
     for run in runs:
-        known = {axis: here for axis, ask in NAMED.items() if (here := ask(run)) not in (None, "")}
-        known |= {"name": run.name, "folder": str(run.folder), "status": run.status, "part": part}
+        shared = {axis: value for axis, reader in NAMED_AXES.items() if (value := reader(run)) not in (None, "")}
+        shared |= {"name": run.name, "folder": str(run.folder), "status": run.status, "split": split}
         if run.status == "finished":
-            known |= {"seconds": run.seconds, "scored_on": run.scored_on}
-        found = [known | row for row in _rows(run, part, metrics, classes)]
-        rows += found or [known]
+            shared |= {"seconds": run.seconds, "scored_on": run.scored_on}
+        run_rows = [shared | row for row in _score_rows(run, split, metrics, classes)]
+        rows += run_rows or [shared]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def number(value: Any) -> float | None:
-    """A value of a frame as a float, None for what is not there or not finite."""
+def finite_or_none(value: Any) -> float | None:
+    """Return a value of a data frame as a float, or None if it is missing, text or not finite."""
     return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
 
 
-def extremes(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
-    """Return the best run of each backbone, the best of them first, and the worst of all runs, by the validation split.
+def best_and_worst_runs(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
+    """Return the best run of each backbone in descending order, and then the worst of all runs, by validation score.
 
     Args:
-        runs: Runs in any state; those without a validation score of the target, and pooled ones, are left out.
+        runs: Runs in any state. Runs without a validation score of the target and pooled runs are ignored.
         target: Name of a target.
     """
     scores = {
         run.folder: score for run in runs if not run.pooled and (score := _validation_score(run, target)) is not None
     }
     ranked = sorted((run for run in runs if run.folder in scores), key=lambda run: -scores[run.folder])
-    best = {value(run, "backbone"): run for run in reversed(ranked)}  # the last one that is entered stays
-    chosen = [run for run in ranked if run in best.values()] + ranked[-1:]
-    return list({run.folder: run for run in chosen}.values())
+    best = {axis_value(run, "backbone"): run for run in reversed(ranked)}  # a later entry replaces an earlier one
+    selected = [run for run in ranked if run in best.values()] + ranked[-1:]
+    return list({run.folder: run for run in selected}.values())
 
 
-def _rows(run: ComparedRun, part: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
+def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
+    """Yield the values of a run's rows that depend on target, class or metric."""
     for name, target in run.metrics.items():
-        here = target["splits"].get(part, {})
-        about = {"target": name, "n": here.get("n"), "groups": here.get("groups")}
+        results = target["splits"].get(split, {})
+        counts = {"target": name, "n": results.get("n"), "groups": results.get("groups")}
         if classes:
-            yield from (about | row for row in _per_class(here, metrics or ("f1",)))
+            yield from (counts | row for row in _class_rows(results, metrics or ("f1",)))
             continue
-        leading = target.get("primary") or PRIMARY[target["kind"]]
-        for metric in metrics or (leading,):
-            score = here.get("scores", {}).get(metric)
+        primary = target.get("primary") or PRIMARY[target["kind"]]
+        for metric in metrics or (primary,):
+            score = results.get("scores", {}).get(metric)
             if score is None and metrics:
-                continue  # the other kind of target has this one
-            others = {
+                continue  # a metric of the other kind of target
+            baselines = {
                 key: baseline.get("scores", {}).get(metric, {}).get("value")
-                for key, baseline in here.get("baselines", {}).items()
+                for key, baseline in results.get("baselines", {}).items()
             }
-            yield about | {"metric": metric} | (score or {}) | others
+            yield counts | {"metric": metric} | (score or {}) | baselines
 
 
-def _per_class(part: dict[str, Any], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for row in part.get("per_class", []):
+def _class_rows(results: dict[str, Any], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the scores of each class and their means over classes."""
+    for row in results.get("per_class", []):
         for metric in metrics:
             if metric in row:
                 support = {"n": row.get("support"), "groups": row.get("groups")}
                 yield {"class": row["class"], "metric": metric, "value": row[metric]} | support
     for average, title in AVERAGES.items():
         for metric in metrics:
-            if part.get("per_class") and (score := part["scores"].get(f"{average}_{metric}")):
+            if results.get("per_class") and (score := results["scores"].get(f"{average}_{metric}")):
                 yield {"class": title, "metric": metric} | score
 
 
 def _validation_score(run: ComparedRun, target: str) -> float | None:
-    """Return the leading score of a target on the validation split."""
+    """Return the primary score of a target on the validation split."""
     stored = run.metrics.get(target, {})
-    leading = stored.get("primary") or PRIMARY.get(stored.get("kind"), "")
-    return stored.get("splits", {}).get("val", {}).get("scores", {}).get(leading, {}).get("value")
+    primary = stored.get("primary") or PRIMARY.get(stored.get("kind"), "")
+    return stored.get("splits", {}).get("val", {}).get("scores", {}).get(primary, {}).get("value")

@@ -13,19 +13,19 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """The scores that share a place in a table.
+    """Scores of one cell of a table.
 
     Args:
-        values: One score per run (of a baseline: one per split), None where it is undefined.
-        low: Lower end of the 95 % interval where it is one run; a mean over runs has none.
+        values: One score per run, or per split for a baseline. None is an undefined score.
+        low: Lower end of the 95 % confidence interval of a single run. A mean over runs has none.
         high: Upper end.
-        n: Clips that a score is computed from: several numbers where runs were scored on different parts.
-        groups: In how many groups.
+        n: Number of scored clips. It has several values if runs were scored on different clips.
+        groups: Number of groups of these clips.
         scored_on: Data and split of the runs.
-        status: What stands there in place of a score: the status of a run that has none.
-        measured: Target, metric and class: cells in which these are the same may be ranked.
-        folders: The runs.
-        best: Whether no cell beside it is better.
+        status: Text that replaces the score, such as the status of a run without scores.
+        measure: Target, metric and class. Cells of the same measure can be ranked.
+        folders: Folders of the runs.
+        best: Whether no cell of the same measure has a better score.
     """
 
     values: tuple[float | None, ...]
@@ -35,134 +35,134 @@ class Cell:
     groups: frozenset[int] = frozenset()
     scored_on: frozenset[str] = frozenset()
     status: str = ""
-    measured: Labels = ()
+    measure: Labels = ()
     folders: tuple[str, ...] = ()
     best: bool = False
 
     @property
     def defined(self) -> list[float]:
-        """The scores that are numbers."""
+        """Defined scores."""
         return [value for value in self.values if value is not None]
 
     @property
     def mean(self) -> float | None:
-        """Mean of the scores, None where none is defined."""
+        """Mean of the defined scores, or None if there are none."""
         return fmean(self.defined) if self.defined else None
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation between runs (n - 1 in the denominator), None for fewer than two."""
+        """Sample standard deviation over runs (n - 1 in the denominator), or None for fewer than two."""
         return stdev(self.defined) if len(self.defined) > 1 else None
 
     @property
     def digits(self) -> int:
-        """Decimals: errors, which are small, have one more."""
-        return 3 if self.measured[1:2] and self.measured[1] in LOWER_IS_BETTER else 2
+        """Number of printed decimals. Errors are small and have one more."""
+        return 3 if self.measure[1:2] and self.measure[1] in LOWER_IS_BETTER else 2
 
     @property
     def score(self) -> str:
-        """The number alone: "0.62", "0.62 ± 0.04", or why there is none."""
+        """Score as text, such as "0.62" or "0.62 ± 0.04", or the status."""
         if self.status:
             return self.status
         mean = format_number(self.mean, self.digits)
         return mean if self.sd is None else f"{mean} ± {format_number(self.sd, self.digits)}"
 
     @property
-    def doubt(self) -> str:
-        """What belongs beside it: the interval of one run, or over how many runs it is a mean."""
+    def uncertainty(self) -> str:
+        """Confidence interval of a single run, or number of runs of a mean, as text."""
         if self.status or not self.folders:
             return ""
         if len(self.values) > 1:
-            lost = len(self.values) - len(self.defined)
-            return f"({format_count(len(self.values), 'run')}{f', {lost} {UNDEFINED}' if lost else ''})"
+            undefined = len(self.values) - len(self.defined)
+            return f"({format_count(len(self.values), 'run')}{f', {undefined} {UNDEFINED}' if undefined else ''})"
         return format_interval({"low": self.low, "high": self.high}, self.digits)
 
     @property
     def clips(self) -> str:
-        """Its n as a text: "52", "40 or 52", "" where it is not known."""
+        """Number of clips as text, such as "52" or "40 or 52", or "" if it is unknown."""
         return " or ".join(str(n) for n in sorted(self.n))
 
 
 @dataclass
 class Table:
-    """Rows and columns of cells, with what has to be said about them.
+    """Table of scores with its notes.
 
     Args:
-        title: What is measured, on which part.
-        heads: The axes in rows.
-        rows: A label for each axis of `heads`.
+        title: Split and measure of the scores.
+        row_axes: Axes in rows.
+        rows: Labels of the rows, with a label for each of `row_axes`.
         cols: Labels of the columns.
-        cells: By row and column; a place without scores is not there.
-        references: Rows and columns that are baselines.
-        aside: A last column of plain text, by row, and its title.
-        notes: Sentences to be read with it.
+        cells: Cells by row and column. A combination without scores is missing.
+        baselines: Rows and columns that are baselines.
+        text_column: Title of an additional last column of text, and its text by row.
+        notes: Sentences below the table.
     """
 
     title: str
-    heads: Labels
+    row_axes: Labels
     rows: list[Labels]
     cols: list[Labels]
     cells: dict[tuple[Labels, Labels], Cell]
-    references: set[Labels] = field(default_factory=set)
-    aside: tuple[str, dict[Labels, str]] = ("", {})
+    baselines: set[Labels] = field(default_factory=set)
+    text_column: tuple[str, dict[Labels, str]] = ("", {})
     notes: list[str] = field(default_factory=list)
 
-    def sizes(self) -> tuple[str, dict[Labels, str], bool]:
-        """Where n has to stand: once for all, else by column or row, else in each cell.
+    def clip_counts(self) -> tuple[str, dict[Labels, str], bool]:
+        """Return the number of clips n for the table, else per column or row, else mark it as different in each cell.
 
         Returns:
-            n of the whole table or "", n by label (of columns or of rows), and whether each cell has to say its own.
+            n of all cells or "", n by label of columns or rows, and whether each cell must show its own n.
         """
-        known = {place: cell.clips for place, cell in self.cells.items() if cell.clips}
+        known = {position: cell.clips for position, cell in self.cells.items() if cell.clips}
         if len(set(known.values())) < 2:
             return next(iter(known.values()), ""), {}, False
         for side in (1, 0):
-            by: dict[Labels, set[str]] = {}
-            for place, n in known.items():
-                by.setdefault(place[side], set()).add(n)
-            if all(len(found) == 1 for found in by.values()):
-                return "", {label: found.pop() for label, found in by.items()}, False
+            by_label: dict[Labels, set[str]] = {}
+            for position, n in known.items():
+                by_label.setdefault(position[side], set()).add(n)
+            if all(len(counts) == 1 for counts in by_label.values()):
+                return "", {label: counts.pop() for label, counts in by_label.items()}, False
         return "", {}, True
 
-    def repeats(self) -> int:
-        """Over how many runs every cell is a mean: said once, where it is the same number throughout; else 0."""
+    def runs_per_cell(self) -> int:
+        """Return the number of runs of each mean if it is equal in all cells, else 0."""
         counts = {len(cell.values) for cell in self.cells.values() if cell.folders}
         return counts.pop() if len(counts) == 1 and max(counts) > 1 else 0
 
     def heading(self) -> str:
-        """The title with what holds for all cells: n clips, and that each is a mean."""
-        n, repeats = self.sizes()[0], self.repeats()
-        parts = [self.title, f"n = {n}" if n else "", f"mean ± sd of {repeats} runs" if repeats else ""]
-        return ", ".join(part for part in parts if part)
+        """Return the title with the numbers of clips and runs that are equal in all cells."""
+        n, repeats = self.clip_counts()[0], self.runs_per_cell()
+        items = [self.title, f"n = {n}" if n else "", f"mean ± sd of {repeats} runs" if repeats else ""]
+        return ", ".join(item for item in items if item)
 
-    def text(self, row: Labels, col: Labels) -> str:
-        """A cell in words, "–" where there is nothing."""
-        return " ".join(part for part in self.parts(row, col) if part)
+    def cell_text(self, row: Labels, col: Labels) -> str:
+        """Return the text of a cell, or "–" for a missing cell."""
+        return " ".join(text for text in self.cell_texts(row, col) if text)
 
-    def parts(self, row: Labels, col: Labels) -> tuple[str, str]:
-        """A cell's number, and what belongs beside it."""
+    def cell_texts(self, row: Labels, col: Labels) -> tuple[str, str]:
+        """Return the score of a cell, and its uncertainty and number of clips, as text."""
         cell = self.cells.get((row, col))
         if cell is None:
             return "–", ""
-        lost = len(cell.values) - len(cell.defined)
-        doubt = "" if self.repeats() and not lost else cell.doubt
-        n = f"(n = {cell.clips})" if self.sizes()[2] and cell.clips else ""
-        return cell.score, " ".join(part for part in (doubt, n) if part)
+        undefined = len(cell.values) - len(cell.defined)
+        uncertainty = "" if self.runs_per_cell() and not undefined else cell.uncertainty
+        n = f"(n = {cell.clips})" if self.clip_counts()[2] and cell.clips else ""
+        return cell.score, " ".join(text for text in (uncertainty, n) if text)
 
-    def levels(self) -> list[list[tuple[str, int]]]:
-        """The head of the columns, level by level: labels and over how many columns each goes."""
-        found = []
+    def header_levels(self) -> list[list[tuple[str, int]]]:
+        """Return the levels of the column header, each with its labels and the number of columns that they span."""
+        levels = []
         for level in range(len(self.cols[0]) if self.cols else 0):
-            runs: list[tuple[Labels, int]] = []
+            spans: list[tuple[Labels, int]] = []
             for col in self.cols:
                 prefix = col[: level + 1]
-                if runs and runs[-1][0] == prefix and level < len(col) - 1:
-                    runs[-1] = prefix, runs[-1][1] + 1
+                if spans and spans[-1][0] == prefix and level < len(col) - 1:
+                    spans[-1] = prefix, spans[-1][1] + 1
                 else:
-                    runs.append((prefix, 1))
-            found.append([(prefix[-1], span) for prefix, span in runs])
-        return found
+                    spans.append((prefix, 1))
+            levels.append([(prefix[-1], span) for prefix, span in spans])
+        return levels
 
-    def best_mark(self) -> bool:
-        """Whether any cell is marked as the best."""
+    def has_best(self) -> bool:
+        """Return whether a cell is marked as the best."""
         return any(cell.best for cell in self.cells.values())

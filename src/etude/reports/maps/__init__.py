@@ -1,1 +1,1 @@
-"""Maps of the embeddings of runs."""
+"""Embedding maps of runs."""

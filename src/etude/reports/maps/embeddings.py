@@ -1,4 +1,4 @@
-"""Reading of the embeddings of a run."""
+"""Reader of the embeddings of runs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MOST_RUNS = 8  # side by side on one page
+MOST_RUNS = 8
+"""Maximum number of runs on one page."""
 
 
 @dataclass(frozen=True)
 class MappedRun:
-    """One run's clips.
+    """Embeddings of the clips of one run.
 
     Args:
-        name: Of the folder; unlike those of the other runs.
-        table: Its predictions of one part (n rows), those with an embedding only.
-        x: Embeddings (n, D), float64; (0, 0) where there is a problem.
-        targets: What record.json says of each target.
-        problem: Why there are no embeddings, in a sentence; "" when there are.
-        note: What has to be known of them.
+        name: Unique name of the run.
+        table: Predictions of the clips with a finite embedding on one split (n rows).
+        x: Embeddings (n, D), float64; (0, 0) if there is a problem.
+        targets: Targets of record.json.
+        problem: Reason why there are no embeddings, as a sentence, or "".
+        note: Remark about the embeddings, or "".
     """
 
     name: str
@@ -45,88 +46,88 @@ class MappedRun:
     note: str = ""
 
     def groups(self) -> np.ndarray:
-        """Group number of each clip (n,); a clip without group is one of its own."""
+        """Return the group index of each clip (n,). A clip without a group is its own group."""
         return encode_groups(self.table["group"].tolist())
 
-    def truths(self) -> Targets:
-        """Kind and truth of each target, as `quality` wants them."""
-        found: Targets = {}
+    def true_values(self) -> Targets:
+        """Return kind and true values of each target in the format of `quality`."""
+        values: Targets = {}
         for name, target in self.targets.items():
             true = self.table[f"{name}.true"]
             if target["kind"] == "label":
                 index = {value: i for i, value in enumerate(target["classes"])}
-                found[name] = ("label", true.map(index).fillna(-1).to_numpy(dtype=np.int64))
+                values[name] = ("label", true.map(index).fillna(-1).to_numpy(dtype=np.int64))
             else:
-                found[name] = ("scalar", true.to_numpy(dtype=np.float64))
-        return found
+                values[name] = ("scalar", true.to_numpy(dtype=np.float64))
+        return values
 
 
 def finished_runs(folders: Sequence[Path]) -> list[Path]:
-    """Return the run folders at or below some folders: those named, and the finished runs of a sweep, each once.
+    """Return given run folders and the finished runs in given folders of runs, each once.
 
     Raises:
-        UserError: No folder is named, one of them holds no run, or there are too many runs for one page.
+        UserError: There is no folder, a folder contains no finished run, or there are too many runs for one page.
     """
     if not folders:
-        raise UserError("name at least one run folder, such as outputs/<run>; --help shows some")
+        raise UserError("no run folder is given; name at least one, such as outputs/<run>")
     runs: dict[Path, Path] = {}
     for folder in folders:
-        found = find_runs(folder)
-        if found != [folder]:
-            # what was pooled from several networks has no space of its own
-            whole = [run for run in found if RunFolder(run).predictions_path.is_file()]
-            found = [run for run in whole if run.parent.name != POOLED_FOLDER]
-        if not found:
-            raise UserError(f"{folder} is not a run, and no finished run is below it.")
-        runs |= {run.resolve(): run for run in found}
+        run_folders = find_runs(folder)
+        if run_folders != [folder]:
+            finished = [run for run in run_folders if RunFolder(run).predictions_path.is_file()]
+            # pooled predictions of several networks have no common embedding space
+            run_folders = [run for run in finished if run.parent.name != POOLED_FOLDER]
+        if not run_folders:
+            raise UserError(f"{folder}: is not a run folder and contains no finished run")
+        runs |= {run.resolve(): run for run in run_folders}
     if len(runs) > MOST_RUNS:
-        raise UserError(f"{len(runs)} runs are too many for one page; name at most {MOST_RUNS} of them.")
+        raise UserError(f"{len(runs)} runs are too many for one page; name at most {MOST_RUNS} of them")
     return list(runs.values())
 
 
-def read(folder: Path, name: str, part: str) -> MappedRun:
-    """Read a run folder.
+def read_mapped_run(folder: Path, name: str, split: str) -> MappedRun:
+    """Read the embeddings of a run.
 
     Args:
-        folder: With predictions.parquet and record.json.
-        name: What it is to be called.
-        part: "test" or "val".
+        folder: Run folder with predictions.parquet and record.json.
+        name: Unique name of the run on the page.
+        split: "test" or "val".
 
     Raises:
-        UserError: It is not a finished run, or has no clip of this part.
+        UserError: The run is not finished, or has no clip of the split.
     """
     run = RunFolder(folder)
-    if lacking := run.missing_results():
-        raise UserError(f"{folder} is not a finished run: it has no {' and no '.join(lacking)}.")
+    if missing := run.missing_results():
+        raise UserError(f"{folder}: is not a finished run; it has no {' and no '.join(missing)}")
     record, table = run.record, run.predictions
-    table = table[table["split"] == part].reset_index(drop=True)
+    table = table[table["split"] == split].reset_index(drop=True)
     if table.empty:
-        raise UserError(f"{folder}: its {run.predictions_path.name} has no clip of the part {part}.")
-    return _run(name, table, record["targets"], record.get("data", {}).get("pooled"))
+        raise UserError(f"{run.predictions_path}: has no clip of the {split} split")
+    return _make_mapped_run(name, table, record["targets"], record.get("data", {}).get("pooled"))
 
 
-def embeddings(table: pd.DataFrame) -> np.ndarray:
-    """The embeddings of a table (n, D), float64; nan where a clip has none.
+def stack_embeddings(table: pd.DataFrame) -> np.ndarray:
+    """Return the embeddings of a table of predictions (n, D), float64, with nan for a missing embedding.
 
     Raises:
-        ProjectionError: There are none, they are of different sizes, or none is finite.
+        ProjectionError: There are no embeddings, they have different sizes, or none of them is finite.
     """
     if "embedding" not in table:
         raise ProjectionError("The table of predictions has no column embedding.")
-    held = table["embedding"].notna().to_numpy()
-    sizes = sorted({len(row) for row in table["embedding"][held]})
+    present = table["embedding"].notna().to_numpy()
+    sizes = sorted({len(row) for row in table["embedding"][present]})
     if len(sizes) != 1:
-        reason = f"The embeddings are of different sizes: {sizes}." if sizes else "No clip has an embedding."
+        reason = f"The embeddings have different sizes: {sizes}." if sizes else "No clip has an embedding."
         raise ProjectionError(reason)
     x = np.full((len(table), sizes[0]), np.nan)
-    x[held] = np.stack(table["embedding"][held].tolist())
+    x[present] = np.stack(table["embedding"][present].tolist())
     if not np.isfinite(x).all(1).any():
-        raise ProjectionError("No embedding is finite: did the network diverge?")
+        raise ProjectionError("No embedding is finite; the network may have diverged.")
     return x
 
 
-def names(folders: list[Path]) -> list[str]:
-    """Names of runs: those of their folders, with the folder above where two are the same."""
+def run_names(folders: list[Path]) -> list[str]:
+    """Return a name of each run, which is that of its folder, preceded by the parent folder if names are equal."""
     short = [folder.resolve().name for folder in folders]
     return [
         name if short.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
@@ -134,11 +135,11 @@ def names(folders: list[Path]) -> list[str]:
     ]
 
 
-def agree(runs: list[MappedRun]) -> None:
-    """See that runs which share clips know the same of them, so that one colour can serve for all.
+def check_agreement(runs: list[MappedRun]) -> None:
+    """Check that runs have the same groups and true values for common clips, so that they can share one colour scale.
 
     Raises:
-        UserError: A clip has another truth or group in another run.
+        UserError: Two runs have different groups or true values for a clip.
     """
     known: dict[tuple[str, str], tuple[Any, str]] = {}
     for run in runs:
@@ -146,25 +147,26 @@ def agree(runs: list[MappedRun]) -> None:
             for clip, value in zip(run.table["id"], run.table[column], strict=True):
                 if value is None or value != value:
                     continue
-                before, other = known.setdefault((column, clip), (value, run.name))
-                if before != value:
+                known_value, other = known.setdefault((column, clip), (value, run.name))
+                if known_value != value:
                     raise UserError(
-                        f"{run.name}: {column} of clip {clip!r} is {value!r} here and {before!r} in {other}; these "
-                        "runs are not of one collection and have no place on one page."
+                        f"{run.name}: {column} of clip {clip!r} is {value!r}, but {known_value!r} in {other}; runs of "
+                        "different collections cannot be shown on one page"
                     )
 
 
-def _run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> MappedRun:
+def _make_mapped_run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> MappedRun:
+    """Return the clips with a finite embedding, or the problem for which there are none."""
     try:
         if pooled:
             raise ProjectionError(
-                f"These are the pooled predictions of {len(pooled)} networks, each with a space of its own; map the "
-                "run of one fold instead."
+                f"These are pooled predictions of {len(pooled)} networks, which have different embedding spaces; map "
+                "the run of one fold instead."
             )
-        x = embeddings(table)
+        x = stack_embeddings(table)
     except ProjectionError as error:
         return MappedRun(name, table.iloc[:0], np.empty((0, 0)), targets, str(error))
     finite = np.isfinite(x).all(1)
-    left = len(table) - int(finite.sum())
-    note = f"{format_count(left, 'clip')} without a finite embedding left out." if left else ""
+    excluded = len(table) - int(finite.sum())
+    note = f"{format_count(excluded, 'clip')} without a finite embedding left out." if excluded else ""
     return MappedRun(name, table[finite].reset_index(drop=True), x[finite], targets, note=note)

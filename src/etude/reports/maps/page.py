@@ -1,6 +1,6 @@
-"""Page with the maps of runs.
+"""HTML page with the embedding maps of runs.
 
-The script of the page puts every name from the data into the page as text; only plotly's own code is marked as safe.
+The script of the page inserts every name from the data as text. Only the code of plotly is marked as safe.
 """
 
 from __future__ import annotations
@@ -19,155 +19,159 @@ from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
 from etude.files.progress import track
 from etude.reports.html import load_template
-from etude.reports.maps import chart, embeddings, quality
-from etude.reports.maps.chart import SHOWN, Cache, Chart, make_chart
+from etude.reports.maps import embedding_map, embeddings, quality
+from etude.reports.maps.embedding_map import MOST_SHOWN, EmbeddingMap, ScoreCache, make_map
 from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
 
 FULL_SCALE = 30_000
-"""The farthest clip from the centre of its map; coordinates are 16-bit integers."""
+"""Largest coordinate on the page, which has 16-bit integers."""
 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """Options of the page with maps.
+    """Options of the page with embedding maps.
 
     Args:
         folders: Run folders.
-        to: An existing folder, or one to be made.
+        output_folder: Folder of the files, which is created if it does not exist.
         methods: Keys of METHODS.
         dims: 2, 3 or both.
-        part: "test" or "val".
-        seed: Of everything random.
+        split: "test" or "val".
+        seed: Seed of the methods and of random subsets.
     """
 
     folders: list[Path]
-    to: Path
+    output_folder: Path
     methods: tuple[str, ...] = tuple(METHODS)
     dims: tuple[int, ...] = (2, 3)
-    part: str = "test"
+    split: str = "test"
     seed: int = 0
 
 
-def draw_maps(asked: MapOptions, command: str = "") -> Path:
-    """Map runs and write latent.html, latent.csv and latent.json.
+def draw_maps(options: MapOptions, command: str = "") -> Path:
+    """Compute the embedding maps of runs and write latent.html, latent.csv and latent.json.
 
     Args:
-        asked: Which runs, how, and where to.
-        command: What the page says it was made by.
+        options: Runs, methods and output folder.
+        command: Command that the page shows.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: A folder is no run, no map can be made of any, or the folder cannot be written.
+        UserError: A folder is not a run folder, no map can be computed, or the output folder cannot be written.
     """
-    ownership.check_names(asked.to, ("latent.html", "latent.csv", "latent.json"))
-    called = embeddings.names(asked.folders)
-    runs = [embeddings.read(folder, name, asked.part) for folder, name in zip(asked.folders, called, strict=True)]
-    embeddings.agree(runs)
-    wanted = [(run, method, dims) for run in runs for method in asked.methods for dims in asked.dims]
-    cache: Cache = {}
-    made = (make_chart(run, method, dims, asked.seed, cache) for run, method, dims in wanted)
-    charts = list(track(made, len(wanted), "latent", "maps"))
-    if all(one.map is None for one in charts):
-        reasons = dict.fromkeys(f"{one.run}: {one.why}" for one in charts)
-        raise UserError("there is nothing to map\n" + "\n".join(reasons))
-    html = render(runs, charts, asked, command)
-    with os_errors.explain_errors(asked.to, os_errors.FOLDER_REMEDY, f"to={asked.to}"):
-        ownership.open_folder(asked.to)
-        write_text(asked.to / "latent.csv", chart.coordinates(runs, charts).to_csv(index=False))
-        write_text(asked.to / "latent.json", chart.chart_numbers(runs, charts, asked.part, asked.seed))
-        return write_text(asked.to / "latent.html", html)
+    folder = options.output_folder
+    ownership.check_names(folder, ("latent.html", "latent.csv", "latent.json"))
+    names = embeddings.run_names(options.folders)
+    runs = [
+        embeddings.read_mapped_run(run, name, options.split) for run, name in zip(options.folders, names, strict=True)
+    ]
+    embeddings.check_agreement(runs)
+    jobs = [(run, method, dims) for run in runs for method in options.methods for dims in options.dims]
+    cache: ScoreCache = {}
+    computed = (make_map(run, method, dims, options.seed, cache) for run, method, dims in jobs)
+    maps = list(track(computed, len(jobs), "latent", "maps"))
+    if all(entry.projection is None for entry in maps):
+        problems = dict.fromkeys(f"{entry.run}: {entry.problem}" for entry in maps)
+        raise UserError("no map can be computed\n" + "\n".join(problems))
+    html = render_page(runs, maps, options, command)
+    with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"to={folder}"):
+        ownership.open_folder(folder)
+        write_text(folder / "latent.csv", embedding_map.coordinate_frame(runs, maps).to_csv(index=False))
+        write_text(folder / "latent.json", embedding_map.quality_json(runs, maps, options.split, options.seed))
+        return write_text(folder / "latent.html", html)
 
 
-def payload(runs: Sequence[MappedRun], charts: Sequence[Chart], seed: int) -> dict[str, Any]:
-    """Return the data of the page as plain values, for JSON.
+def page_data(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], seed: int) -> dict[str, Any]:
+    """Return the data of the page's script, which can be encoded as JSON.
 
     Returns:
-        clips: ids; groups: the name of each clip's group or None; targets: name, kind, classes, and the truth of each
-        clip, a class number or a number or None; runs: name, which clips, predictions by target in their order; maps.
+        `clips`, their ids; `groups`, the name of each clip's group or None; `targets` with name, kind, classes, and the
+        true value of each clip as a class index, a number or None; `methods`; `runs` with name, indices of their clips,
+        and predictions of these clips by target; and `maps`.
     """
-    rows = {run.name: subset(len(run.x), SHOWN, seed) for run in runs}
+    rows = {run.name: subset(len(run.x), MOST_SHOWN, seed) for run in runs}
     shown = {run.name: run.table.iloc[rows[run.name]] for run in runs}
-    place: dict[str, int] = {}
+    index: dict[str, int] = {}
     for table in shown.values():
         for clip in table["id"]:
-            place.setdefault(clip, len(place))
-    groups: list[str | None] = [None] * len(place)
+            index.setdefault(clip, len(index))
+    groups: list[str | None] = [None] * len(index)
     for table in shown.values():
         for clip, group in zip(table["id"], table["group"], strict=True):
-            groups[place[clip]] = None if group is None or group != group else str(group)
-    targets = {name: dict(target) for run in reversed(runs) for name, target in run.targets.items()}
-    targets = {name: targets[name] for run in runs for name in run.targets}
-    about = [_target(name, target, shown, place) for name, target in targets.items()]
-    classes = {target["name"]: target["classes"] for target in about}
+            groups[index[clip]] = None if group is None or group != group else str(group)
+    specs = {name: dict(target) for run in reversed(runs) for name, target in run.targets.items()}
+    specs = {name: specs[name] for run in runs for name in run.targets}
+    targets = [_target_data(name, spec, shown, index) for name, spec in specs.items()]
+    classes = {target["name"]: target["classes"] for target in targets}
     return {
-        "clips": list(place),
+        "clips": list(index),
         "groups": groups,
-        "targets": about,
+        "targets": targets,
         "methods": [{"key": key, "title": method.title, "caution": method.caution} for key, method in METHODS.items()],
         "runs": [
             {
                 "name": run.name,
-                "clips": [place[clip] for clip in shown[run.name]["id"]],
+                "clips": [index[clip] for clip in shown[run.name]["id"]],
                 "predicted": {
-                    name: _values(shown[run.name][f"{name}.pred"].tolist(), classes[name]) for name in run.targets
+                    name: _encode_values(shown[run.name][f"{name}.pred"].tolist(), classes[name])
+                    for name in run.targets
                 },
             }
             for run in runs
         ],
-        "maps": [_map(one, rows[one.run]) for one in charts],
+        "maps": [_map_data(entry, rows[entry.run]) for entry in maps],
     }
 
 
-def render(runs: Sequence[MappedRun], charts: Sequence[Chart], wish: MapOptions, command: str) -> str:
+def render_page(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], options: MapOptions, command: str) -> str:
     """Return the page as HTML.
 
     Args:
-        runs: What was mapped.
-        charts: Every map of every run, or the reason why there is none.
-        wish: What was asked for.
-        command: What the page says it was made by.
+        runs: Runs of the maps.
+        maps: All maps of all runs, including those with a problem.
+        options: Options of the page.
+        command: Command that the page shows.
     """
     from plotly.offline import get_plotlyjs
 
-    groups = {run.name: len(set(run.groups().tolist())) for run in runs}
     first = next(run for run in runs if not run.problem)
-    about: dict[str, Any] = {
-        "methods": {key: METHODS[key] for key in wish.methods},
-        "dims": wish.dims,
-        "part": {"test": "test", "val": "validation"}[wish.part],
-        "seed": wish.seed,
+    content: dict[str, Any] = {
+        "methods": {key: METHODS[key] for key in options.methods},
+        "dims": options.dims,
+        "split": {"test": "test", "val": "validation"}[options.split],
+        "seed": options.seed,
         "neighbours": quality.NEIGHBOURS,
-        "brief": chart.run_summaries(runs, charts),
-        "shown": SHOWN,
+        "summaries": embedding_map.run_summaries(runs, maps),
+        "most_shown": MOST_SHOWN,
         "clips": len(first.x),
-        "groups": groups[first.name] if first.table["group"].notna().any() else 0,
-        "same": len({tuple(sorted(run.table["id"])) for run in runs if not run.problem}) < 2,
-        "kept": chart.preservation_tables(runs, charts),
-        "told": chart.score_tables(runs, charts),
-        "why": list(dict.fromkeys((one.run, one.why) for one in charts if one.why)),
+        "groups": len(set(first.groups().tolist())) if first.table["group"].notna().any() else 0,
+        "same_clips": len({tuple(sorted(run.table["id"])) for run in runs if not run.problem}) < 2,
+        "preservation_tables": embedding_map.preservation_tables(runs, maps),
+        "scored_targets": embedding_map.score_tables(runs, maps),
+        "problems": list(dict.fromkeys((entry.run, entry.problem) for entry in maps if entry.problem)),
     }
     return load_template("latent.html.j2").render(
-        **about, runs=runs, data=payload(runs, charts, wish.seed), plotly=get_plotlyjs(), command=command
+        **content, runs=runs, data=page_data(runs, maps, options.seed), plotly=get_plotlyjs(), command=command
     )
 
 
-def _target(name: str, target: dict[str, Any], shown: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
-    """Return a target with its true values, from any run that has them."""
-    true: list[Any] = [None] * len(place)
+def _target_data(name: str, target: dict[str, Any], shown: dict[str, Any], index: dict[str, int]) -> dict[str, Any]:
+    """Return a target with the true values of all clips, each from any run that has it."""
+    true: list[Any] = [None] * len(index)
     for table in shown.values():
         if f"{name}.true" in table:
             for clip, value in zip(table["id"], table[f"{name}.true"], strict=True):
-                true[place[clip]] = true[place[clip]] if value is None or value != value else value
+                true[index[clip]] = true[index[clip]] if value is None or value != value else value
     classes = list(target.get("classes", []))
-    ends = {key: target.get(key) for key in ("low", "high")}
-    return {"name": name, "kind": target["kind"], "classes": classes, **ends, "true": _values(true, classes)}
+    limits = {key: target.get(key) for key in ("low", "high")}
+    return {"name": name, "kind": target["kind"], "classes": classes, **limits, "true": _encode_values(true, classes)}
 
 
-def _values(values: Sequence[Any], classes: Sequence[str]) -> list[float | int | None]:
-    """Return class numbers, or numbers of four decimals; None where there is none."""
+def _encode_values(values: Sequence[Any], classes: Sequence[str]) -> list[float | int | None]:
+    """Return class indices, or numbers rounded to four decimals. A missing value is None."""
     index = {name: i for i, name in enumerate(classes)}
     known = [None if value is None or value != value else value for value in values]
     if classes:
@@ -175,31 +179,41 @@ def _values(values: Sequence[Any], classes: Sequence[str]) -> list[float | int |
     return [None if value is None else round(float(value), 4) for value in known]
 
 
-def _map(shown: Chart, rows: np.ndarray) -> dict[str, Any]:
-    entry: dict[str, Any] = {"run": shown.run, "method": shown.method, "dims": shown.dims, "why": shown.why}
-    if shown.map is None:
-        return entry
-    drawn = shown.map.rows[shown.drawn]
-    at = shown.map.at[shown.drawn]
-    at = at - at.mean(0)
-    whole = np.round(at * (FULL_SCALE / (np.abs(at).max() or 1.0))).astype("<i2")
-    return entry | {
-        "of": np.searchsorted(rows, drawn).tolist() if len(drawn) < len(rows) else None,
-        "ratio": (np.maximum(np.ptp(at, axis=0), 1e-9) / max(np.ptp(at, axis=0).max(), 1e-9)).round(3).tolist(),
-        "at": [{"dtype": "i2", "bdata": base64.b64encode(axis.tobytes()).decode()} for axis in whole.T],
-        "note": shown.map.note,
-        "numbers": _numbers(shown),
+def _map_data(entry: EmbeddingMap, rows: np.ndarray) -> dict[str, Any]:
+    """Return a map for the page's script.
+
+    Args:
+        entry: The map.
+        rows: Rows of the run's clips on the page, ascending.
+    """
+    content: dict[str, Any] = {"run": entry.run, "method": entry.method, "dims": entry.dims, "problem": entry.problem}
+    if entry.projection is None:
+        return content
+    shown = entry.projection.rows[entry.shown]
+    centred = entry.projection.coordinates[entry.shown]
+    centred = centred - centred.mean(0)
+    integers = np.round(centred * (FULL_SCALE / (np.abs(centred).max() or 1.0))).astype("<i2")
+    ranges = np.ptp(centred, axis=0)
+    return content | {
+        "clips": np.searchsorted(rows, shown).tolist() if len(shown) < len(rows) else None,
+        "aspect_ratio": (np.maximum(ranges, 1e-9) / max(ranges.max(), 1e-9)).round(3).tolist(),
+        "coordinates": [{"dtype": "i2", "bdata": base64.b64encode(axis.tobytes()).decode()} for axis in integers.T],
+        "note": entry.projection.note,
+        "quality": _quality_rows(entry),
     }
 
 
-def _numbers(shown: Chart) -> list[list[str]]:
-    """Return rows of the table beside a map: name, value in the map, value in the full space."""
-    rows = [[key.capitalize(), format_number(value), ""] for key, value in shown.preserved.items()]
-    for name, here in shown.scores.items():
-        full = shown.full[name]
-        score = "accuracy" if here["kind"] == "label" else "Spearman ρ"
+def _quality_rows(entry: EmbeddingMap) -> list[list[str]]:
+    """Return name, value in the map and value in the full space of each measure in the table below a map."""
+    rows = [[key.capitalize(), format_number(value), ""] for key, value in entry.preservation.items()]
+    for name, scores in entry.scores.items():
+        full_scores = entry.full_scores[name]
+        score = "accuracy" if scores["kind"] == "label" else "Spearman ρ"
         k = quality.NEIGHBOURS
-        titles = {"all": f"{name} by {k} nearest, {score}", "others": f"{name} by {k} nearest of other groups, {score}"}
-        titles |= {"silhouette": f"{name}, silhouette"} if here["kind"] == "label" else {}
-        rows += [[title, format_number(here[key]), format_number(full[key])] for key, title in titles.items()]
+        titles = {
+            "all_clips": f"{name}, {k} nearest neighbours, {score}",
+            "other_groups": f"{name}, {k} nearest of other groups, {score}",
+        }
+        titles |= {"silhouette": f"{name}, silhouette"} if scores["kind"] == "label" else {}
+        rows += [[title, format_number(scores[key]), format_number(full_scores[key])] for key, title in titles.items()]
     return rows

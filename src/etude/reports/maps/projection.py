@@ -1,6 +1,6 @@
-"""Projections of embeddings: PCA, t-SNE, UMAP, spectral, MDS and Isomap.
+"""Projections of embeddings by PCA, t-SNE, UMAP, spectral embedding, MDS and Isomap.
 
-Every method states how few clips it needs, how many it can take, and what its map must not be read for.
+Every method declares the minimum and maximum number of clips, and a caution about the interpretation of its maps.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from etude.errors import UserError
 from etude.evaluation.formatting import format_count
 
 PERPLEXITY = 30.0
-EVERY = 100_000
+NO_LIMIT = 100_000
 NEIGHBOURS = 15
-"""Nearest clips, a clip itself among them, whose graph UMAP, Isomap and spectral embedding follow."""
+"""Neighbourhood size of UMAP, Isomap and spectral embedding, which includes the clip itself."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class ProjectionMethod:
     """Method of projection.
 
     Args:
-        title: Its name in print.
-        short: The same where there is little room.
-        fit: (n, D) float64, dimensions, seed -> coordinates (n, dimensions).
-        caution: What the map keeps, and what not to read from it.
-        least: Clips that it needs.
-        most: Clips that it gets in the plane and in space; of more, so many drawn at random.
-        graph: Whether it follows a graph of nearest clips, which may fall into parts.
+        title: Printed name.
+        short: Printed name for narrow columns.
+        fit: Function from embeddings (n, D) float64, dimensions and seed to coordinates (n, dimensions).
+        caution: Properties that the map preserves, and conclusions that it does not support.
+        min_clips: Minimum number of clips.
+        max_clips: Maximum number of clips in 2-D and in 3-D. Of more clips, a random subset is projected.
+        uses_graph: Whether the method uses a nearest-neighbour graph, which may have several connected components.
     """
 
     title: str
     short: str
     fit: Callable[[np.ndarray, int, int], np.ndarray]
     caution: str
-    least: int
-    most: tuple[int, int]
-    graph: bool = False
+    min_clips: int
+    max_clips: tuple[int, int]
+    uses_graph: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,71 +50,74 @@ class Projection:
     """Projection of clips.
 
     Args:
-        rows: Which clips (m,), int, in ascending order: all n, or a random subset of what the method can bear.
-        at: Their coordinates (m, dims), float64.
-        note: What has to be known about this very map; "" when there is nothing.
+        rows: Rows of the projected clips (m,), int, ascending: all n, or a random subset of the method's maximum size.
+        coordinates: Coordinates of these clips (m, dims), float64.
+        note: Remark about this map, or "".
     """
 
     rows: np.ndarray
-    at: np.ndarray
+    coordinates: np.ndarray
     note: str
 
 
 class ProjectionError(UserError):
-    """Reason why a map cannot be made."""
+    """Reason why a map cannot be computed."""
 
 
 def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
-    """Project embeddings into the plane or into space; the same input gives the same map.
+    """Project embeddings into 2-D or 3-D. The same input has the same map.
 
     Args:
         x: Embeddings (n, D), finite.
-        method: A key of METHODS.
+        method: Key of METHODS.
         dims: 2 or 3.
-        seed: Of all that is random in the method, and of the subset.
+        seed: Seed of the method and of the random subset.
 
     Raises:
-        ProjectionError: Too few clips, dimensions or differing embeddings for this method, or it found no solution.
+        ProjectionError: There are too few clips, dimensions or distinct embeddings, or the method found no solution.
     """
-    chosen = METHODS[method]
-    rows = subset(len(x), chosen.most[dims - 2], seed)
-    every = len(x)
+    spec = METHODS[method]
+    rows = subset(len(x), spec.max_clips[dims - 2], seed)
+    total = len(x)
     x = np.asarray(x, dtype=np.float64)[rows]
-    if len(x) < chosen.least:
+    if len(x) < spec.min_clips:
         raise ProjectionError(
-            f"{chosen.title} needs at least {chosen.least} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
+            f"{spec.title} needs at least {spec.min_clips} clips; there {'is' if len(x) == 1 else 'are'} {len(x)}."
         )
     if x.shape[1] < dims:
-        raise ProjectionError(
-            f"The embedding has {format_count(x.shape[1], 'dimension')}: there is no map of it in {dims}."
-        )
+        size = format_count(x.shape[1], "dimension")
+        raise ProjectionError(f"The embedding has {size}, too few for a map in {dims}-D.")
     distinct = len(np.unique(x, axis=0))
     if distinct == 1:
-        raise ProjectionError(f"The embeddings of all {len(x)} clips are equal: no map tells them apart.")
-    if distinct < chosen.least:
-        needed = f"{chosen.title} needs at least {chosen.least} embeddings that differ"
-        raise ProjectionError(f"{needed}; there are {distinct}.")
-    at = _fit(x, method, dims, seed)
+        raise ProjectionError(f"The embeddings of all {len(x)} clips are equal, so there is no map of them.")
+    if distinct < spec.min_clips:
+        raise ProjectionError(
+            f"{spec.title} needs at least {spec.min_clips} distinct embeddings; there are {distinct}."
+        )
+    coordinates = _fit(x, method, dims, seed)
     notes = (
-        [f"Made of {len(x):,} of {every:,} clips, drawn at random: what this method bears in {dims}-D."]
-        if len(x) < every
+        [f"Computed from {len(x):,} of {total:,} clips, drawn at random: the maximum of this method in {dims}-D."]
+        if len(x) < total
         else []
     )
-    return Projection(rows, at, " ".join([*notes, *_notes(x, at, method)]))
+    return Projection(rows, coordinates, " ".join([*notes, *_map_notes(x, coordinates, method)]))
 
 
-def subset(n: int, most: int, seed: int) -> np.ndarray:
-    """Return at most so many of n rows at random, ascending; of one seed, smaller subsets lie within larger ones."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most]) if n > most else np.arange(n)
+def subset(n: int, maximum: int, seed: int) -> np.ndarray:
+    """Return at most `maximum` of n rows at random, ascending. With one seed, small subsets are part of large ones."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:maximum]) if n > maximum else np.arange(n)
 
 
 def tsne_library() -> str:
-    """Return the library of t-SNE: openTSNE where it is installed, which 10,000 clips need, else scikit-learn."""
+    """Return the library of t-SNE, which is openTSNE if it is installed, else scikit-learn.
+
+    scikit-learn is slow for 10,000 clips.
+    """
     return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
 
 
 def neighbourhood_size(x: np.ndarray) -> int:
-    """Return the size of the neighbourhoods that a graph of these clips is made of."""
+    """Return the neighbourhood size of a nearest-neighbour graph of the clips."""
     return min(NEIGHBOURS, len(x) - 1)
 
 
@@ -129,14 +132,14 @@ def _tsne(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     if tsne_library() == "openTSNE":
         from openTSNE import TSNE
 
-        logging.getLogger("openTSNE").setLevel(logging.WARNING)  # it tells of every choice it makes
-        # of 10,000 clips it would choose interpolation, which it has for the plane alone
-        forces = "auto" if dims == 2 else "bh"
-        model = TSNE(dims, perplexity, negative_gradient_method=forces, n_jobs=1, random_state=seed)
+        logging.getLogger("openTSNE").setLevel(logging.WARNING)  # it logs all of its default settings
+        # for 10,000 clips its default is interpolation, which is implemented only in 2-D
+        gradient = "auto" if dims == 2 else "bh"
+        model = TSNE(dims, perplexity, negative_gradient_method=gradient, n_jobs=1, random_state=seed)
         return np.asarray(model.fit(x))
-    from sklearn.manifold import TSNE as Exact
+    from sklearn.manifold import TSNE as SklearnTSNE
 
-    return Exact(dims, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
+    return SklearnTSNE(dims, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
 
 
 def _umap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -160,7 +163,7 @@ def _mds(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
 def _isomap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
     from sklearn.manifold import Isomap
 
-    # the sparse solver begins at a vector that no seed of its own fixes
+    # the sparse solver starts from a random vector that cannot be seeded
     return Isomap(n_neighbors=neighbourhood_size(x) - 1, n_components=dims, eigen_solver="dense").fit_transform(x)
 
 
@@ -169,92 +172,94 @@ METHODS = {
         "PCA",
         "PCA",
         _pca,
-        "The straight view along the directions of largest spread. Clips that are far apart here are far apart in the "
-        "full space; clips that lie together here may differ in every other direction.",
-        least=4,
-        most=(EVERY, EVERY),
+        "Linear projection on the directions of largest variance. Clips that are far apart in the map are far apart in "
+        "the full space. Clips that are close in the map may differ in the other directions.",
+        min_clips=4,
+        max_clips=(NO_LIMIT, NO_LIMIT),
     ),
     "tsne": ProjectionMethod(
         "t-SNE",
         "t-SNE",
         _tsne,
-        "Keeps who is near whom. How far two clusters are apart, how large they are and how dense says nothing, and "
-        "clusters appear in noise, too.",
-        least=10,
-        most=(EVERY, 2000),  # in space without interpolation: 10,000 clips took over 150 s, 2,000 take 15 s
+        "Preserves neighbourhoods. Distances between clusters, their sizes and their densities have no meaning, and "
+        "clusters also appear in noise.",
+        min_clips=10,
+        max_clips=(NO_LIMIT, 2000),  # 3-D has no interpolation: 10,000 clips took over 150 s, 2,000 take 15 s
     ),
     "umap": ProjectionMethod(
         "UMAP",
         "UMAP",
         _umap,
-        "Keeps who is near whom, and draws gaps wider than they are. Distances between clusters, their size and their "
-        "density say little.",
-        least=10,
-        most=(EVERY, EVERY),
-        graph=True,
+        "Preserves neighbourhoods and exaggerates gaps. Distances between clusters, their sizes and their densities "
+        "have little meaning.",
+        min_clips=10,
+        max_clips=(NO_LIMIT, NO_LIMIT),
+        uses_graph=True,
     ),
     "spectral": ProjectionMethod(
         "Spectral embedding",
         "Spectral",
         _spectral,
-        "Shows where the graph of nearest clips is easiest to cut. What is well connected shrinks to a point and a few "
-        "outliers take the room; distances are not those of the embedding.",
-        least=10,
-        most=(3000, 3000),
-        graph=True,
+        "Shows the weakest connections of the nearest-neighbour graph. Well connected clips collapse to a point and a "
+        "few outliers fill the map. Distances are not those of the embedding.",
+        min_clips=10,
+        max_clips=(3000, 3000),
+        uses_graph=True,
     ),
     "mds": ProjectionMethod(
         "MDS",
         "MDS",
         _mds,
-        "Tries to keep every distance, far ones above all. So few dimensions cannot hold them, and the error is spread "
-        "over all clips: close neighbours here need not be neighbours.",
-        least=4,
-        most=(2000, 2000),
+        "Approximates all distances, and large ones best. The error is distributed over all clips, so neighbours in "
+        "the map are not always neighbours in the full space.",
+        min_clips=4,
+        max_clips=(2000, 2000),
     ),
     "isomap": ProjectionMethod(
         "Isomap",
         "Isomap",
         _isomap,
-        "Keeps distances along the graph of nearest clips. One wrong bridge in that graph, or a region without clips, "
-        "bends the whole map.",
-        least=10,
-        most=(2000, 2000),
-        graph=True,
+        "Preserves distances along the nearest-neighbour graph. A single wrong edge of that graph, or a region without "
+        "clips, distorts the entire map.",
+        min_clips=10,
+        max_clips=(2000, 2000),
+        uses_graph=True,
     ),
 }
 
 
 def _fit(x: np.ndarray, method: str, dims: int, seed: int) -> np.ndarray:
+    """Return the coordinates of a method (n, dims), float64."""
     from scipy.sparse.linalg import ArpackError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they warn of is looked for in _notes, and said on the page
-            at = METHODS[method].fit(x, dims, seed)
+            warnings.simplefilter("ignore")  # _map_notes detects their causes for the page
+            coordinates = METHODS[method].fit(x, dims, seed)
     except (ArpackError, np.linalg.LinAlgError) as error:
-        raise ProjectionError(f"{METHODS[method].title} found no solution on these clips ({error}).") from error
-    if not np.isfinite(at).all():
-        raise ProjectionError(f"{METHODS[method].title} found no finite solution on these clips.")
-    return np.asarray(at, dtype=np.float64)
+        raise ProjectionError(f"{METHODS[method].title} found no solution for these clips ({error}).") from error
+    if not np.isfinite(coordinates).all():
+        raise ProjectionError(f"{METHODS[method].title} found no finite solution for these clips.")
+    return np.asarray(coordinates, dtype=np.float64)
 
 
-def _notes(x: np.ndarray, at: np.ndarray, method: str) -> list[str]:
+def _map_notes(x: np.ndarray, coordinates: np.ndarray, method: str) -> list[str]:
+    """Return remarks on explained variance, library and connected components."""
     notes = []
     if method == "pca":
-        notes.append(f"Holds {100 * at.var(0).sum() / x.var(0).sum():.0f} % of the variance.")
+        notes.append(f"Explains {100 * coordinates.var(0).sum() / x.var(0).sum():.0f} % of the variance.")
     if method == "tsne" and tsne_library() != "openTSNE":
         notes.append("Computed by scikit-learn.")
-    if METHODS[method].graph and (parts := _parts(x)) > 1:
+    if METHODS[method].uses_graph and (count := _count_components(x)) > 1:
         notes.append(
-            f"The graph of nearest clips falls into {parts} parts; how these lie to one another is the method’s "
-            "choice, not the data’s."
+            f"The nearest-neighbour graph has {count} connected components, and their relative positions in the map "
+            "have no meaning."
         )
     return notes
 
 
-def _parts(x: np.ndarray) -> int:
-    """Return the number of connected parts of the graph of nearest clips."""
+def _count_components(x: np.ndarray) -> int:
+    """Return the number of connected components of the nearest-neighbour graph."""
     from scipy.sparse.csgraph import connected_components
     from sklearn.neighbors import kneighbors_graph
 

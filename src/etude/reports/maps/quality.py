@@ -1,9 +1,10 @@
-"""Quality of maps: preserved neighbours, and labels of the nearest clips.
+"""Quality of embedding maps, as preserved neighbourhoods and nearest-neighbour predictions of the targets.
 
-Trustworthiness asks whether neighbours in the map are neighbours in the full space, continuity whether neighbours in
-the full space are still neighbours in the map (Venna & Kaski 2001); 1 is all of them, and 0.5 about what chance gives.
-Whether neighbours tell the target is asked in the map and in the full space, of all other clips and of clips of other
-groups alone: two clips of one artist are near for many reasons, and prove nothing about the class.
+Trustworthiness is high if neighbours in the map are neighbours in the full space. Continuity is high if neighbours in
+the full space are neighbours in the map (Venna & Kaski 2001). 1 means that all neighbours are preserved, and a random
+map has about 0.5. Targets are predicted from the nearest neighbours in the map and in the full space, once among all
+other clips and once among clips of other groups. Clips of one artist are similar for many reasons, so neighbours of the
+same group are weak evidence about the target.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from etude.evaluation.metrics import regression
 
 NEIGHBOURS = 10
 BLOCK = 512
-"""Clips whose distances to all others are held at once."""
+"""Number of clips whose distances to all others are in memory at once."""
 
 Targets = dict[str, tuple[str, np.ndarray]]
-"""By target, its kind and the truth (n,): class numbers with -1, or numbers with nan, where it is not known."""
+"""Kind and true values (n,) by target: class indices with -1, or numbers with nan, for an unknown value."""
 
 
-def neighbourhood_preservation(x: np.ndarray, at: np.ndarray) -> dict[str, float | None]:
-    """Return trustworthiness and continuity of a map, both None for fewer than three clips.
+def neighbourhood_preservation(x: np.ndarray, coordinates: np.ndarray) -> dict[str, float | None]:
+    """Compute trustworthiness and continuity of a map. Both are None for fewer than three clips.
 
     Args:
-        x: Full space (n, D).
-        at: Map (n, dims).
+        x: Embeddings in the full space (n, D).
+        coordinates: Coordinates in the map (n, dims).
     """
     from sklearn.manifold import trustworthiness
 
@@ -35,105 +36,109 @@ def neighbourhood_preservation(x: np.ndarray, at: np.ndarray) -> dict[str, float
     if k < 1:
         return {"trustworthiness": None, "continuity": None}
     return {
-        "trustworthiness": float(trustworthiness(x, at, n_neighbors=k)),
-        "continuity": float(trustworthiness(at, x, n_neighbors=k)),
+        "trustworthiness": float(trustworthiness(x, coordinates, n_neighbors=k)),
+        "continuity": float(trustworthiness(coordinates, x, n_neighbors=k)),
     }
 
 
 def neighbour_scores(x: np.ndarray, groups: np.ndarray, targets: Targets) -> dict[str, dict[str, Any]]:
-    """Measure how well the neighbours in a space predict each target.
+    """Score the nearest-neighbour predictions of each target.
 
     Args:
-        x: A space (n, D): the full one, or a map.
-        groups: Group number of each clip (n,).
-        targets: Kind and true values.
+        x: Points (n, D) in the full space or in a map.
+        groups: Group index of each clip (n,).
+        targets: Kind and true values by target.
 
     Returns:
-        By target: n clips that have it; `all`, from all other clips, and `others`, from clips of other groups,
-        accuracy of a label and Spearman correlation of a scalar; `asked`, the clips that `others` is of: those whose
-        class another group has, since no neighbour could tell the rest; for labels `silhouette` and `chance`, the share
-        of the most frequent class. None where it is undefined.
+        By target: `kind`; `n`, the number of clips with a true value; `all_clips` and `other_groups`, the score with
+        neighbours among all other clips and among clips of other groups, which is the accuracy of a label and
+        Spearman's correlation of a scalar; `n_other_groups`, the number of clips in the second score, which are those
+        whose class occurs in another group, because the others cannot be predicted; for a label also `silhouette` and
+        `majority`, the fraction of the most frequent class. An undefined value is None.
     """
-    return {name: _score(x, groups, kind, true) for name, (kind, true) in targets.items()}
+    return {name: _target_scores(x, groups, kind, true) for name, (kind, true) in targets.items()}
 
 
-def nearest(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Return the nearest other clips of each clip, by Euclidean distance; of equally near ones the first.
+def nearest_neighbours(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return the nearest other clips of each clip by Euclidean distance. Ties are resolved by row.
 
     Args:
         x: Points (n, D).
-        k: How many, at most n - 1; with groups, at most what the largest group leaves.
-        groups: Group number of each clip (n,): clips of the same group are passed over (leave one group out).
+        k: Number of neighbours, at most n - 1, or with groups at most n minus the size of the largest group.
+        groups: Group index of each clip (n,). Clips of the same group are excluded (leave one group out).
 
     Returns:
         Rows (n, k), int, nearest first.
     """
     from scipy.spatial.distance import cdist
 
-    found = np.empty((len(x), k), dtype=np.int64)
+    neighbours = np.empty((len(x), k), dtype=np.int64)
     for start in range(0, len(x), BLOCK):
-        here = np.arange(start, min(start + BLOCK, len(x)))
-        distances = cdist(x[here], x)
-        same = here[:, None] == np.arange(len(x)) if groups is None else groups[here][:, None] == groups
-        distances[same] = np.inf
-        found[here] = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return found
+        rows = np.arange(start, min(start + BLOCK, len(x)))
+        distances = cdist(x[rows], x)
+        excluded = rows[:, None] == np.arange(len(x)) if groups is None else groups[rows][:, None] == groups
+        distances[excluded] = np.inf
+        neighbours[rows] = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return neighbours
 
 
-def accuracy(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = slice(None)) -> float:
-    """Return the share of clips whose class most of their nearest clips have; of equal votes the first class counts.
+def accuracy(true: np.ndarray, neighbours: np.ndarray, scored: np.ndarray | slice = slice(None)) -> float:
+    """Compute the accuracy of the majority class of the nearest neighbours. Ties are resolved by class index.
 
     Args:
-        true: Class numbers (n,).
-        near: Rows of the nearest clips (n, k).
-        asked: Which clips count (n,), bool.
+        true: Class indices (n,).
+        neighbours: Rows of the nearest neighbours (n, k).
+        scored: Mask of the scored clips (n,), bool.
     """
-    votes = (true[near][:, :, None] == np.arange(true.max() + 1)).sum(1)
-    return float((votes.argmax(1) == true)[asked].mean())
+    votes = (true[neighbours][:, :, None] == np.arange(true.max() + 1)).sum(1)
+    return float((votes.argmax(1) == true)[scored].mean())
 
 
-def spearman(true: np.ndarray, near: np.ndarray, asked: np.ndarray | slice = slice(None)) -> float:
-    """Return the rank correlation of a number with its mean over the nearest clips; nan where one does not vary.
+def spearman(true: np.ndarray, neighbours: np.ndarray, scored: np.ndarray | slice = slice(None)) -> float:
+    """Compute the rank correlation of a number with its mean over the nearest neighbours, nan for a constant.
 
     Args:
         true: Numbers (n,).
-        near: Rows of the nearest clips (n, k).
-        asked: Which clips count (n,), bool.
+        neighbours: Rows of the nearest neighbours (n, k).
+        scored: Mask of the scored clips (n,), bool.
     """
-    return float(regression(true[asked], true[near].mean(1)[asked])["spearman"].item())
+    return float(regression(true[scored], true[neighbours].mean(1)[scored])["spearman"].item())
 
 
-def _score(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dict[str, Any]:
+def _target_scores(x: np.ndarray, groups: np.ndarray, kind: str, true: np.ndarray) -> dict[str, Any]:
+    """Return the nearest-neighbour scores of one target. Clips without a true value are excluded."""
     label = kind == "label"
     known = true >= 0 if label else np.isfinite(true)
     x, groups, true = x[known], groups[known], true[known]
     n = len(true)
-    asked = _elsewhere(true, groups) if label else np.ones(n, dtype=bool)
-    result: dict[str, Any] = {"kind": kind, "n": n, "all": None, "others": None, "asked": int(asked.sum())}
+    scored = _occurs_in_other_group(true, groups) if label else np.ones(n, dtype=bool)
+    result: dict[str, Any] = {"kind": kind, "n": n, "all_clips": None, "other_groups": None}
+    result["n_other_groups"] = int(scored.sum())
     if label:
-        result |= {"chance": float(np.bincount(true).max() / n) if n else None, "silhouette": _silhouette(x, true)}
+        result |= {"majority": float(np.bincount(true).max() / n) if n else None, "silhouette": _silhouette(x, true)}
     if n < 3:
         return result
     score = accuracy if label else spearman
     outside = n - int(np.unique(groups, return_counts=True)[1].max())
-    result["all"] = _number(score(true, nearest(x, min(NEIGHBOURS, n - 1))))
-    if outside and asked.any():
-        near = nearest(x, min(NEIGHBOURS, outside), groups)
-        result["others"] = _number(score(true, near, asked))
+    result["all_clips"] = _finite_or_none(score(true, nearest_neighbours(x, min(NEIGHBOURS, n - 1))))
+    if outside and scored.any():
+        neighbours = nearest_neighbours(x, min(NEIGHBOURS, outside), groups)
+        result["other_groups"] = _finite_or_none(score(true, neighbours, scored))
     return result
 
 
-def _elsewhere(true: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return whether a class is in more than one group, for each clip (n,), bool."""
+def _occurs_in_other_group(true: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return for each clip whether its class occurs in more than one group (n,), bool."""
     pairs = np.unique(np.stack([true, groups], axis=1), axis=0)
     return np.bincount(pairs[:, 0], minlength=true.max(initial=-1) + 1)[true] > 1
 
 
 def _silhouette(x: np.ndarray, true: np.ndarray) -> float | None:
+    """Return the mean silhouette of the classes, or None if it is undefined."""
     from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(x, true)) if 1 < len(np.unique(true)) < len(true) else None
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
