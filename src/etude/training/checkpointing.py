@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         if not self._is_inside(path):
-            raise UserError(f"{path}: is not below the folder of the run, and no checkpoint is written there")
+            raise UserError(f"{path}: is outside of the run's checkpoint folders, so no checkpoint is written there")
         self._create_folder(path.parent)
         try:
             with atomic.replacing(path, sync=True) as draft, draft.open("wb") as file:
@@ -83,7 +83,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except Exception as error:  # an invalid byte can make the unpickler raise any exception
             raise UserError(f"{path}: cannot be read as a checkpoint; {COPY}") from error
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("callbacks", {}), dict):
-            raise UserError(f"{path}: is a checkpoint of something else; {COPY}")
+            raise UserError(f"{path}: is not a checkpoint of Étude; {COPY}")
         relocate_paths(checkpoint, Path(path).parent)
         return checkpoint
 

@@ -147,7 +147,7 @@ class Transfer:
         matching = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
         if not matching:
             raise UserError(
-                f"transfer.init_from: no tensor of {path} fits the backbone; is it of another kind or size?"
+                f"transfer.init_from: no tensor of {path} fits the backbone; use a backbone of the same kind and size"
             )
         backbone.load_state_dict(matching, strict=False)
         log.info("transfer: %d of %d backbone tensors copied from %s", len(matching), len(own), path)
@@ -194,4 +194,6 @@ def _check_front_end(recipe: dict[str, Any], front: dict[str, object] | None, pa
     if front is None or not isinstance(stored, dict) or stored == front:
         return
     changed = ", ".join(f"{k}={stored.get(k)}" for k in sorted({*stored, *front}) if stored.get(k) != front.get(k))
-    raise UserError(f"transfer.init_from: {path} was trained on other frames (feature.front: {changed})")
+    raise UserError(
+        f"transfer.init_from: {path} was trained on other frames (feature.front: {changed}); set the same values here"
+    )
