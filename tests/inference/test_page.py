@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browsing import visit
+from tests.browsing import open_page
 from tests.inference.conftest import STRANGE
 from tests.reports.test_run_report_browser import CONTRAST, NAMELESS
 
@@ -63,7 +63,7 @@ def test_times_are_round_and_few() -> None:
 
 @pytest.fixture
 def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    with visit(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as shown:
+    with open_page(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as shown:
         yield shown
 
 
@@ -72,7 +72,7 @@ def test_it_fits_and_is_legible(opened: Any) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.evaluate(CONTRAST) == []
     assert opened.evaluate(NAMELESS) == []
-    assert opened.said == []
+    assert opened.messages == []
 
 
 def test_the_playhead_follows_the_sound_a_click_and_the_keys(opened: Any) -> None:
@@ -103,4 +103,4 @@ def test_the_playhead_follows_the_sound_a_click_and_the_keys(opened: Any) -> Non
     assert float(opened.evaluate(at)) == pytest.approx(sound.evaluate("sound => sound.currentTime") / 25, abs=0.02)
     opened.keyboard.press(" ")
     assert sound.evaluate("sound => sound.paused")
-    assert opened.said == []
+    assert opened.messages == []

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from tests.browsing import visit
+from tests.browsing import open_page
 from tests.synthetic_runs import write_run
 
 from etude.audio.log_mel import LogMelChroma
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Pat
 
 @pytest.fixture
 def opened(browser: Any, folder: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    with visit(browser, (folder / "report.html").as_uri(), *getattr(request, "param", (1440, "light"))) as page:
+    with open_page(browser, (folder / "report.html").as_uri(), *getattr(request, "param", (1440, "light"))) as page:
         yield page
 
 
@@ -87,7 +87,7 @@ def test_it_fits_is_legible_and_asks_for_nothing(opened: Any) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.evaluate(CONTRAST) == []
     assert opened.evaluate(NAMELESS) == []
-    assert opened.said == []
+    assert opened.messages == []
 
 
 def test_every_sound_can_be_played(opened: Any) -> None:
