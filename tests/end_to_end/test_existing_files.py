@@ -1,7 +1,7 @@
-"""Every command that writes into a folder, with a file, folder or link of somebody else in its way.
+"""Tests that no command overwrites an existing file, folder or link.
 
-The command ends with status 2 and changes neither what is in the way nor what a link leads to. The names that are tried
-are those that a command lists after it has written into an empty folder.
+The command ends with status 2 and changes neither the existing path nor the target of a link. The tested names are
+those that a command lists after it has written into an empty folder.
 """
 
 from __future__ import annotations
@@ -20,89 +20,95 @@ from etude.files import ownership
 from etude.files.ownership import LIST
 
 KINDS = ("file", "folder", "link to a file", "link to a folder", "link to nothing", "listed link", "listed folder")
-WORDS: dict[str, Sequence[str]] = {  # {to}: the folder that is written into
-    "prepare": ["source=folder", "path={music}", "data.packs={to}", "workers=1"],
-    "explore": ["source=folder", "path={music}", "data.packs={packs}", "out={to}", "workers=1", "count=1"],
-    "predict": ["{run}", "{clip}", "to={to}", "format=csv,json", "workers=1"],
-    "export": ["{run}", "to={to}", "format=safetensors", "check={clip}"],
-    "inspect": ["{run}", "clip={clip}", "to={to}"],
-    "report": ["{to}"],
-    "compare": ["{run}", "to={to}"],
-    "latent": ["{run}", "to={to}", "methods=pca", "dims=2"],
+ARGUMENTS: dict[str, Sequence[str]] = {  # the command writes into the folder {output}
+    "prepare": ["source=folder", "path={music}", "data.packs={output}", "workers=1"],
+    "explore": ["source=folder", "path={music}", "data.packs={packs}", "out={output}", "workers=1", "count=1"],
+    "predict": ["{run}", "{clip}", "to={output}", "format=csv,json", "workers=1"],
+    "export": ["{run}", "to={output}", "format=safetensors", "check={clip}"],
+    "inspect": ["{run}", "clip={clip}", "to={output}"],
+    "report": ["{output}"],
+    "compare": ["{run}", "to={output}"],
+    "latent": ["{run}", "to={output}", "methods=pca", "dims=2"],
 }
-REMADE = ("metrics.json", "report.html")  # by report, from a run folder
+REPORT_FILES = ("metrics.json", "report.html")  # written by report in a run folder
 
-Call = Callable[[str, Path], int]
+RunCommand = Callable[[str, Path], int]
 
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips in two folders, one for each class."""
-    home = tmp_path_factory.mktemp("music")
+    """Return a folder with four clips in two folders, one for each class."""
+    folder = tmp_path_factory.mktemp("music")
     table = collection().table
     for genre in ("metal", "electronic"):
-        (home / genre).mkdir()
+        (folder / genre).mkdir()
         for path in table.loc[table["genre"] == genre, "path"].head(2):
-            shutil.copyfile(path, home / genre / Path(path).name)
-    return home
+            shutil.copyfile(path, folder / genre / Path(path).name)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def call(finished: Path, music: Path, tmp_path_factory: pytest.TempPathFactory) -> Call:
-    """Run a command in this process, writing into a folder; its exit status."""
-    packs = tmp_path_factory.mktemp("packs of music")
-    clip = next(music.glob("metal/*"))
+def run_command(finished: Path, music: Path, tmp_path_factory: pytest.TempPathFactory) -> RunCommand:
+    """Return a function that runs a command in this process with an output folder and returns its exit status."""
+    paths = {"run": finished, "music": music, "packs": tmp_path_factory.mktemp("packs of music")}
+    paths |= {"clip": next(music.glob("metal/*"))}
 
-    def go(command: str, to: Path) -> int:
-        known = {"to": to, "run": finished, "music": music, "packs": packs, "clip": clip}
-        words = [word.format(**known) for word in WORDS[command]]
-        return int(import_module(COMMANDS[command][0]).main(words) or 0)
+    def run(command: str, output: Path) -> int:
+        arguments = [argument.format(output=output, **paths) for argument in ARGUMENTS[command]]
+        return int(import_module(COMMANDS[command][0]).main(arguments) or 0)
 
-    return go
+    return run
 
 
-def fresh(command: str, to: Path, finished: Path) -> Path:
-    """The folder that a command is to write into: empty, but for `report` a run without what it makes."""
+def create_output(command: str, output: Path, finished: Path) -> Path:
+    """Create the output folder of a command, empty or for `report` a run without the files that it writes."""
     if command == "report":
-        shutil.copytree(finished, to)
-        for name in REMADE:
-            (to / name).unlink()
-        lines = (to / LIST).read_text().splitlines(keepends=True)
-        (to / LIST).write_text("".join(line for line in lines if json.loads(line) not in REMADE))
+        shutil.copytree(finished, output)
+        for name in REPORT_FILES:
+            (output / name).unlink()
+        lines = (output / LIST).read_text().splitlines(keepends=True)
+        (output / LIST).write_text("".join(line for line in lines if json.loads(line) not in REPORT_FILES))
     else:
-        to.mkdir()
-    return to
+        output.mkdir()
+    return output
 
 
-def written(command: str, to: Path) -> list[str]:
-    """The files that a command listed as its own; the file that only names the holder of a lock may be missing."""
-    found = []
-    for listing in to.rglob(LIST):
+def list_written(command: str, output: Path) -> list[str]:
+    """Return the files that a command has listed as created by it, without lock holders and drafts."""
+    names = []
+    for listing in output.rglob(LIST):
         for name in sorted(ownership.listed(listing.parent)):
-            path = (listing.parent / name).relative_to(to)
-            if (command != "report" or name in REMADE) and (listing.parent / name).is_file():
-                found.append(path.as_posix())
-    return [name for name in found if not name.endswith((".holder", ".part"))]
+            path = (listing.parent / name).relative_to(output)
+            if (command != "report" or name in REPORT_FILES) and (listing.parent / name).is_file():
+                names.append(path.as_posix())
+    return [name for name in names if not name.endswith((".holder", ".part"))]
 
 
-def plant(kind: str, to: Path, name: str, other: Path) -> None:
-    """Put something of somebody else in the way; `other` is a folder with a file of theirs."""
-    path = to / name
+def create_existing(kind: str, output: Path, name: str, other: Path) -> None:
+    """Create a file, folder or link with the name of an output file.
+
+    Args:
+        kind: One of KINDS.
+        output: Output folder.
+        name: Name of the output file.
+        other: Folder with another file, as the target of links.
+    """
+    path = output / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind.startswith("listed"):
-        with (to / LIST).open("a") as listing:
+        with (output / LIST).open("a") as listing:
             listing.write(json.dumps(name) + "\n")
     if kind == "file":
-        path.write_text("mine")
+        path.write_text("other")
     elif kind.endswith("folder") and "link" not in kind:
         path.mkdir()
-        (path / "mine.txt").write_text("mine")
+        (path / "other.txt").write_text("other")
     else:
-        path.symlink_to(other / {"link to a folder": ".", "link to nothing": "none"}.get(kind, "mine.txt"))
+        path.symlink_to(other / {"link to a folder": ".", "link to nothing": "none"}.get(kind, "other.txt"))
 
 
-def content(folder: Path) -> dict[str, bytes | str]:
-    """Every file below a folder with its bytes, and every link with its target."""
+def read_files(folder: Path) -> dict[str, bytes | str]:
+    """Return the content of every file and the target of every link below a folder."""
     return {
         path.relative_to(folder).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
         for path in folder.rglob("*")
@@ -110,57 +116,68 @@ def content(folder: Path) -> dict[str, bytes | str]:
     }
 
 
-def assert_refused(command: str, kind: str, name: str, call: Call, home: Path, finished: Path) -> None:
-    """Plant, run, and compare."""
-    other = home / "other"
+def assert_refused(command: str, kind: str, name: str, run_command: RunCommand, folder: Path, finished: Path) -> None:
+    """Assert that a command ends with status 2 and changes no existing file."""
+    other = folder / "other"
     other.mkdir()
-    (other / "mine.txt").write_text("mine")
-    to = fresh(command, home / "to", finished)
-    plant(kind, to, name, other)
-    before, run = content(home), content(finished)
-    status = call(command, to)
-    after = content(home)
+    (other / "other.txt").write_text("other")
+    output = create_output(command, folder / "output", finished)
+    create_existing(kind, output, name, other)
+    before, run_before = read_files(folder), read_files(finished)
+    status = run_command(command, output)
+    after = read_files(folder)
     assert status == 2
-    ours = {one for one in before if one.endswith(LIST)}
-    assert {one: after.get(one) for one in before.keys() - ours} == {one: before[one] for one in before.keys() - ours}
-    assert content(finished) == run
+    unlisted = [path for path in before if not path.endswith(LIST)]
+    assert {path: after.get(path) for path in unlisted} == {path: before[path] for path in unlisted}
+    assert read_files(finished) == run_before
 
 
 @pytest.fixture(scope="module")
-def names(call: Call, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
-    """What each command writes into an empty folder."""
-    known: dict[str, list[str]] = {}
+def output_names(
+    run_command: RunCommand, finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], list[str]]:
+    """Return a function that lists the files that a command writes into an empty folder."""
+    cached: dict[str, list[str]] = {}
 
-    def of(command: str) -> list[str]:
-        if command not in known:
-            to = fresh(command, tmp_path_factory.mktemp(command) / "to", finished)
-            assert call(command, to) == 0
-            known[command] = written(command, to)
-            assert known[command]
-        return known[command]
+    def list_names(command: str) -> list[str]:
+        if command not in cached:
+            output = create_output(command, tmp_path_factory.mktemp(command) / "output", finished)
+            assert run_command(command, output) == 0
+            cached[command] = list_written(command, output)
+            assert cached[command]
+        return cached[command]
 
-    return of
+    return list_names
 
 
-@pytest.mark.parametrize("command", WORDS)
-def test_what_is_in_the_way_is_refused_and_stays(
-    command: str, names: Callable[[str], list[str]], call: Call, tmp_path: Path, finished: Path
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_existing_path_is_refused_and_unchanged(
+    command: str,
+    output_names: Callable[[str], list[str]],
+    run_command: RunCommand,
+    tmp_path: Path,
+    finished: Path,
 ) -> None:
-    """One name of the command for each kind, in turns; `make test-full` tries every pair."""
-    every = names(command)
-    for turn, kind in enumerate(KINDS):
-        home = tmp_path / str(turn)
-        home.mkdir()
-        assert_refused(command, kind, every[turn % len(every)], call, home, finished)
+    """Each kind is tested with one name of the command. `make test-full` tests every pair."""
+    names = output_names(command)
+    for index, kind in enumerate(KINDS):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        assert_refused(command, kind, names[index % len(names)], run_command, folder, finished)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("command", WORDS)
-def test_every_name_of_every_command_is_refused_and_stays(
-    command: str, kind: str, names: Callable[[str], list[str]], call: Call, tmp_path: Path, finished: Path
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_every_existing_path_is_refused_and_unchanged(
+    command: str,
+    kind: str,
+    output_names: Callable[[str], list[str]],
+    run_command: RunCommand,
+    tmp_path: Path,
+    finished: Path,
 ) -> None:
-    for turn, name in enumerate(names(command)):
-        home = tmp_path / str(turn)
-        home.mkdir()
-        assert_refused(command, kind, name, call, home, finished)
+    for index, name in enumerate(output_names(command)):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        assert_refused(command, kind, name, run_command, folder, finished)
