@@ -1,4 +1,4 @@
-"""A run that cannot go on says why and what to try, in one sentence, reports nothing, and can be gone on with."""
+"""Tests of runs that end with an error in training: message, no report, and resume."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.warm import Nest
+from tests.end_to_end.fork_server import ForkServer
 
 from etude.files.safe_read import read_checkpoint
 
-pytestmark = pytest.mark.xdist_group("limits")  # what is run once is run in one process
+pytestmark = pytest.mark.xdist_group("run_errors")
 Result = subprocess.CompletedProcess[str]
-FAULT = """
+FAULTS = """
 from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback
 
 
-class Poison(Callback):
-    \"\"\"One true value becomes infinite, once.\"\"\"
+class InfiniteValue(Callback):
+    \"\"\"Callback that sets one true value to infinity, once.\"\"\"
 
     def __init__(self, step, rank=0):
         self.step, self.rank = step, rank
@@ -32,65 +32,66 @@ class Poison(Callback):
             batch.y["valence"][0] = float("inf")
 
 
-class Greed(Callback):
-    \"\"\"Asks the real allocator for more than there is.\"\"\"
+class OutOfMemory(Callback):
+    \"\"\"Callback that allocates more memory than any machine has.\"\"\"
 
-    def __init__(self, part):
-        self.part = part
+    def __init__(self, split):
+        self.split = split
 
     def on_train_batch_start(self, *args):
-        self.ask("train")
+        self.allocate("train")
 
     def on_validation_batch_start(self, *args):
-        self.ask("val")
+        self.allocate("val")
 
-    def ask(self, part):
-        if part == self.part:
+    def allocate(self, split):
+        if split == self.split:
             torch.empty(1 << 50, dtype=torch.uint8)
 """
 
 
-def start(nest: Nest, folder: Path, environment: dict[str, str], *words: str) -> Result:
-    (folder / "fault.py").write_text(FAULT)
+def run_train(server: ForkServer, folder: Path, environment: dict[str, str], *overrides: str) -> Result:
+    """Run train.py with the callbacks above available."""
+    (folder / "faults.py").write_text(FAULTS)
     path = f"{folder}{os.pathsep}{environment.get('PYTHONPATH', '')}"
-    known = environment | {"PYTHONPATH": path, "ETUDE_TRUST": "fault"}
-    return nest.run(folder, known, *words)
+    return server.run(folder, environment | {"PYTHONPATH": path, "ETUDE_TRUST": "faults"}, *overrides)
 
 
 @pytest.mark.parametrize(("trainer", "rank"), [("cpu", 0), ("ddp_cpu", 1)])
-def test_a_loss_that_is_not_finite_ends_a_run(
-    trainer: str, rank: int, packs: Path, environment: dict[str, str], nest: Nest, tmp_path: Path
+def test_non_finite_loss_ends_a_run_that_can_be_resumed(
+    trainer: str, rank: int, packs: Path, environment: dict[str, str], fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    poison = f"+callbacks.poison={{_target_: fault.Poison, step: 11, rank: {rank}}}"
-    line = [f"data.packs={packs}", "backbone=lstm", "task=multitask", "trainer.max_epochs=2", f"trainer={trainer}"]
-    ended = start(nest, tmp_path, environment, *line, poison)
-    assert ended.returncode == 1, ended.stderr
+    callback = f"+callbacks.infinite={{_target_: faults.InfiniteValue, step: 11, rank: {rank}}}"
+    overrides = [f"data.packs={packs}", "backbone=lstm", "task=multitask", "trainer.max_epochs=2"]
+    failed = run_train(fork_server, tmp_path, environment, *overrides, f"trainer={trainer}", callback)
+    assert failed.returncode == 1, failed.stderr
     (run,) = (tmp_path / "outputs").iterdir()
-    (said,) = [line for line in ended.stderr.splitlines() if "not finite" in line]
-    assert said.startswith("epoch 2, step 11: the loss of valence is not finite, on the clips ")
-    assert f"and {16 // (rank + 1) - 8} more" in said if rank == 0 else "more" not in said
-    assert "lower optim.lr (now 0.0005)" in said
-    assert said.endswith(f"; resume with: python train.py resume={run.relative_to(tmp_path)}")
-    assert "Traceback" not in ended.stderr
+    (message,) = [line for line in failed.stderr.splitlines() if "not finite" in line]
+    assert message.startswith("epoch 2, step 11: the loss of valence is not finite, on the clips ")
+    assert f"and {16 // (rank + 1) - 8} more" in message if rank == 0 else "more" not in message
+    assert "lower optim.lr (now 0.0005)" in message
+    assert message.endswith(f"; resume with: python train.py resume={run.relative_to(tmp_path)}")
+    assert "Traceback" not in failed.stderr
     assert not (run / "metrics.json").exists()
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0
-    resumed = start(nest, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
+    resumed = run_train(fork_server, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
     assert resumed.returncode == 0, resumed.stderr
     assert (run / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("split", "message"),
     [
         ("train", "out of memory in training; lower data.batch_size (now 16; trainer.accumulate_grad_batches=2 comp"),
         ("val", "out of memory in evaluation; lower data.eval_batch_size (now 16) or data.eval_crops (now null: "),
     ],
 )
-def test_the_end_of_memory_names_what_to_lower(
-    part: str, said: str, packs: Path, environment: dict[str, str], nest: Nest, tmp_path: Path
+def test_out_of_memory_message_names_options_to_lower(
+    split: str, message: str, packs: Path, environment: dict[str, str], fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    greed = f"+callbacks.greed={{_target_: fault.Greed, part: {part}}}"
-    ended = start(nest, tmp_path, environment, f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=1", greed)
-    assert ended.returncode == 1, ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith(said)
-    assert "Traceback" not in ended.stderr
+    callback = f"+callbacks.memory={{_target_: faults.OutOfMemory, split: {split}}}"
+    overrides = [f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=1", callback]
+    failed = run_train(fork_server, tmp_path, environment, *overrides)
+    assert failed.returncode == 1, failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith(message)
+    assert "Traceback" not in failed.stderr
