@@ -1,4 +1,4 @@
-"""A run that was killed, or whose disk was full, and that was resumed is the run that was not, bit for bit."""
+"""Tests that a resumed run equals an uninterrupted run bit for bit, after kills and a full disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.end_to_end.warm import Nest
+from tests.end_to_end.fork_server import ForkServer
 
-pytestmark = pytest.mark.xdist_group("survive")  # what is run once is run in one process
-BOMB = """
+pytestmark = pytest.mark.xdist_group("resume")  # one process, so that the uninterrupted runs are trained once
+CALLBACK = """
 import os
 import resource
 import shutil
@@ -34,144 +34,146 @@ def terminate(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Bomb(Callback):
-    def __init__(self, how: str, step: int) -> None:
-        self.how, self.step = how, step
+class Interruption(Callback):
+    def __init__(self, stage: str, step: int) -> None:
+        self.stage, self.step = stage, step
 
-    def explode(self, how: str, trainer) -> bool:
-        if how != self.how or trainer.global_step < self.step or Path("exploded").exists():
+    def is_due(self, stage: str, trainer) -> bool:
+        if stage != self.stage or trainer.global_step < self.step or Path("interrupted").exists():
             return False
-        Path("exploded").touch()
+        Path("interrupted").touch()
         return True
 
     def on_train_batch_end(self, trainer, *args) -> None:
-        if self.explode("training", trainer):
+        if self.is_due("training", trainer):
             kill()
-        if self.explode("writing", trainer):
-            torch.save = lambda content, file: (file.write(b"half of it"), file.flush(), kill())
-        if self.explode("full", trainer):
+        if self.is_due("writing", trainer):
+            torch.save = lambda content, file: (file.write(b"incomplete"), file.flush(), kill())
+        if self.is_due("full_disk", trainer):
             shutil.copytree(Path(trainer.default_root_dir) / "checkpoints", "before")
-            # as on a full disk, a file can be begun and not ended
+            # like a full disk, the limit allows to start a file but not to complete it
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 
     def on_validation_batch_end(self, trainer, *args) -> None:
-        if self.explode("validation", trainer):
+        if self.is_due("validation", trainer):
             kill()
 
     def on_test_batch_end(self, trainer, *args) -> None:
-        if self.explode("testing", trainer):
+        if self.is_due("testing", trainer):
             terminate()
 """
 EPOCHS, STEPS = 5, 8  # 116 clips in batches of 16
-# within the third epoch, after which the run ends: it was to have as many, or no later one is better by so much
-MOMENT = int(np.random.default_rng(7).integers(2 * STEPS + 1, 3 * STEPS))
-LINE = ["backbone=lstm", "task=joint", "backbone.dropout=0.3", "augment=specaugment"]
-STOPPED = [f"trainer.max_epochs={EPOCHS}", "patience=2", "+callbacks.early_stopping.min_delta=10"]
-WAYS = {"best_epoch": STOPPED, "ema": ["trainer.max_epochs=3"]}
-MANY = np.random.default_rng(8).integers(STEPS + 1, 3 * STEPS, 10).tolist()  # behind the first checkpoint
+# a step of the third epoch, which is the last one in all cases
+STEP = int(np.random.default_rng(7).integers(2 * STEPS + 1, 3 * STEPS))
+COMMON = ["backbone=lstm", "task=joint", "backbone.dropout=0.3", "augment=specaugment"]
+# early stopping ends the run after three epochs, because no score increases by 10
+EARLY_STOPPING = [f"trainer.max_epochs={EPOCHS}", "patience=2", "+callbacks.early_stopping.min_delta=10"]
+OVERRIDES = {"best_epoch": EARLY_STOPPING, "ema": ["trainer.max_epochs=3"]}
+MANY_STEPS = np.random.default_rng(8).integers(STEPS + 1, 3 * STEPS, 10).tolist()  # after the first checkpoint
 CASES = [
-    *(("best_epoch", how, MOMENT) for how in ("training", "validation", "writing", "full", "testing")),
-    ("ema", "training", MOMENT),
-    *(pytest.param("best_epoch", "training", moment, marks=pytest.mark.full) for moment in MANY),
+    *(("best_epoch", stage, STEP) for stage in ("training", "validation", "writing", "full_disk", "testing")),
+    ("ema", "training", STEP),
+    *(pytest.param("best_epoch", "training", step, marks=pytest.mark.full) for step in MANY_STEPS),
 ]
 STATE = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "random")
-RUNNING = ("current_model_state", "averaging_state")  # of a mean of the weights, which stands in `state_dict`
-
-
-def start(nest: Nest, folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    path = f"{folder}{os.pathsep}{environment.get('PYTHONPATH', '')}"
-    known = environment | {"PYTHONPATH": path, "ETUDE_TRUST": "bomb"}
-    return nest.run(folder, known, *overrides)
+EMA_STATE = ("current_model_state", "averaging_state")  # `state_dict` then contains the averaged weights
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str], nest: Nest
-) -> Callable[[str], Path]:
-    """The run that nothing happens to, by what is kept of it; each is run once."""
-    done: dict[str, Path] = {}
+def run_train(packs: Path, environment: dict[str, str], fork_server: ForkServer) -> Run:
+    """Return a function that runs train.py in a folder with the callback above available."""
 
-    def go(kept: str) -> Path:
-        if kept not in done:
-            folder = tmp_path_factory.mktemp("whole")
-            result = start(nest, folder, environment, *words(kept), f"data.packs={packs}", *LINE)
+    def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+        (folder / "interruption.py").write_text(CALLBACK)
+        path = f"{folder}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+        variables = environment | {"PYTHONPATH": path, "ETUDE_TRUST": "interruption"}
+        arguments = overrides if overrides[0].startswith("resume=") else [*overrides, f"data.packs={packs}", *COMMON]
+        return fork_server.run(folder, variables, *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, run_train: Run) -> Callable[[str], Path]:
+    """Return a function from an option of `callbacks` to the folder of its uninterrupted run, trained once."""
+    folders: dict[str, Path] = {}
+
+    def train(callbacks: str) -> Path:
+        if callbacks not in folders:
+            folder = tmp_path_factory.mktemp("uninterrupted")
+            result = run_train(folder, f"callbacks={callbacks}", *OVERRIDES[callbacks])
             assert result.returncode == 0, result.stderr
-            done[kept] = next((folder / "outputs").iterdir())
-        return done[kept]
+            folders[callbacks] = next((folder / "outputs").iterdir())
+        return folders[callbacks]
 
-    return go
-
-
-def words(kept: str) -> list[str]:
-    return [f"callbacks={kept}", *WAYS[kept]]
+    return train
 
 
-def pathless(node: Any, run: Path) -> Any:
-    """The same without the run's folder in any text, and without the score that was last seen, which nothing reads."""
+def without_paths(node: Any, run: Path) -> Any:
+    """Return callback states without the path of the run folder and without `current_score`, which nothing reads."""
     if isinstance(node, dict):
-        return {pathless(key, run): pathless(value, run) for key, value in node.items() if key != "current_score"}
+        return {
+            without_paths(key, run): without_paths(value, run) for key, value in node.items() if key != "current_score"
+        }
     return node.replace(str(run), "") if isinstance(node, str) else node
 
 
-def assert_equal(one: Any, other: Any, where: str = "") -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert list(one) == list(other), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for place, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{where}[{place}]")
+def assert_equal(actual: Any, expected: Any, name: str = "") -> None:
+    """Assert that nested data with tensors are equal."""
+    if isinstance(actual, torch.Tensor):
+        assert torch.equal(actual, expected), name
+    elif isinstance(actual, dict):
+        assert list(actual) == list(expected), name
+        for key in actual:
+            assert_equal(actual[key], expected[key], f"{name}.{key}")
+    elif isinstance(actual, list | tuple):
+        assert len(actual) == len(expected), name
+        for index, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            assert_equal(a, b, f"{name}[{index}]")
     else:
-        assert one == other, where
+        assert actual == expected, name
 
 
-@pytest.mark.parametrize(("kept", "how", "moment"), CASES)
-def test_what_ends_a_run_changes_nothing(
-    kept: str,
-    how: str,
-    moment: int,
-    whole: Callable[[str], Path],
-    packs: Path,
-    environment: dict[str, str],
-    nest: Nest,
-    tmp_path: Path,
+@pytest.mark.parametrize(("callbacks", "stage", "step"), CASES)
+def test_resumed_run_equals_an_uninterrupted_run(
+    callbacks: str, stage: str, step: int, uninterrupted: Callable[[str], Path], run_train: Run, tmp_path: Path
 ) -> None:
-    quiet = whole(kept)
-    (tmp_path / "bomb.py").write_text(BOMB)
-    bomb = f"+callbacks.bomb={{_target_: bomb.Bomb, how: {how}, step: {moment}}}"
-    ended = start(nest, tmp_path, environment, *words(kept), f"data.packs={packs}", *LINE, bomb)
-    assert ended.returncode == {"full": 1, "testing": 143}.get(how, -9), ended.stderr
+    reference = uninterrupted(callbacks)
+    interruption = f"+callbacks.interruption={{_target_: interruption.Interruption, stage: {stage}, step: {step}}}"
+    interrupted = run_train(tmp_path, f"callbacks={callbacks}", *OVERRIDES[callbacks], interruption)
+    assert interrupted.returncode == {"full_disk": 1, "testing": 143}.get(stage, -9), interrupted.stderr
     (run,) = (tmp_path / "outputs").iterdir()
+    path = run.relative_to(tmp_path)
     assert not (run / "metrics.json").exists()
-    left = {path.name for path in (run / "checkpoints").iterdir()}
-    if how == "writing":
+    if stage == "writing":
         (draft,) = (run / "checkpoints").glob(".*.part")
-        assert draft.read_bytes() == b"half of it"
+        assert draft.read_bytes() == b"incomplete"
     else:
-        assert left == {"best.ckpt", "last.ckpt"}
-    if how == "full":
+        assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    if stage == "full_disk":
         assert (run / "checkpoints" / "last.ckpt").read_bytes() == (tmp_path / "before" / "last.ckpt").read_bytes()
-        said = ended.stderr.splitlines()[-1]
-        assert said.startswith(f"{run.relative_to(tmp_path)}/checkpoints: the disk is full")
-        assert said.endswith(f"; resume with: python train.py resume={run.relative_to(tmp_path)}")
-        assert "Traceback" not in ended.stderr
-    if how == "testing":
-        run_path = run.relative_to(tmp_path)
-        said = f"terminated by SIGTERM; resume with: python train.py resume={run_path}"
-        assert ended.stderr.splitlines()[-1] == said
-        assert (run / "train.log").read_text().rstrip().endswith(said)
-    resumed = start(nest, tmp_path, environment, f"resume={run.relative_to(tmp_path)}")
+        message = interrupted.stderr.splitlines()[-1]
+        assert message.startswith(f"{path}/checkpoints: the disk is full")
+        assert message.endswith(f"; resume with: python train.py resume={path}")
+        assert "Traceback" not in interrupted.stderr
+    if stage == "testing":
+        message = f"terminated by SIGTERM; resume with: python train.py resume={path}"
+        assert interrupted.stderr.splitlines()[-1] == message
+        assert (run / "train.log").read_text().rstrip().endswith(message)
+    resumed = run_train(tmp_path, f"resume={path}")
     assert resumed.returncode == 0, resumed.stderr
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     for name in ("last", "best"):
-        one, other = (torch.load(path / "checkpoints" / f"{name}.ckpt", weights_only=True) for path in (quiet, run))
-        for key in STATE + (RUNNING if kept == "ema" else ()):
-            assert_equal(one[key], other[key], f"{name}: {key}")
-        states = (pathless(stored["callbacks"], path) for stored, path in ((one, quiet), (other, run)))
+        actual, expected = (
+            torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for folder in (run, reference)
+        )
+        for key in STATE + (EMA_STATE if callbacks == "ema" else ()):
+            assert_equal(actual[key], expected[key], f"{name}: {key}")
+        states = (
+            without_paths(stored["callbacks"], folder) for stored, folder in ((actual, run), (expected, reference))
+        )
         assert_equal(*states, f"{name}: callbacks")
-    assert (run / "curves.csv").read_text() == (quiet / "curves.csv").read_text()
+    assert (run / "curves.csv").read_text() == (reference / "curves.csv").read_text()
     assert len(pd.read_csv(run / "curves.csv")) == 3 < EPOCHS
-    pd.testing.assert_frame_equal(*(pd.read_parquet(path / "predictions.parquet") for path in (run, quiet)))
+    pd.testing.assert_frame_equal(*(pd.read_parquet(folder / "predictions.parquet") for folder in (run, reference)))
