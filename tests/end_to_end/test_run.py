@@ -107,9 +107,9 @@ def test_predict_gives_the_predictions_of_the_table(finished: Path, table: pd.Da
     np.testing.assert_allclose(np.stack(predicted["embedding"]), np.stack(rows["embedding"]), rtol=0, atol=1e-4)
 
 
-def test_readme_example_loads_a_network(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "network = load" in block]
+def test_documented_example_loads_a_network(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "network = load" in block]
     code = code.replace("outputs/<run>", str(finished)).replace("song.mp3", collection().table["path"][0])
     names: dict = {}
     exec(code, names)

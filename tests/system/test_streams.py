@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,3 +107,14 @@ def test_real_full_device_and_closed_descriptor_give_no_traceback() -> None:
                          shell=True, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")})  # fmt: skip
     assert run.stdout == "0\n`etude <command> --help` says more.\n1\n"
     assert run.stderr.startswith("stdout cannot be written (No space left on device); it would have shown:\n")
+
+
+def test_stream_that_is_used_after_its_command_tells_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log handler keeps the guarded stream of a command that has ended, and its target is closed by then."""
+    monkeypatch.delenv(streams.LOST, raising=False)
+    monkeypatch.setattr(sys, "stderr", target := io.StringIO())
+    with streams.guarded():
+        kept = sys.stderr
+    target.close()
+    kept.write("late\n")
+    assert streams.LOST not in os.environ

@@ -29,6 +29,7 @@ class GuardedStream:
         self.target = target if target is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         self.fault = CLOSED if target is None or str(number) in os.environ.get(LOST, "") else ""
         self.unread = False
+        self.active = True
         self.lost: list[str] = []
         self._pending: list[str] = []  # written since the last flush, and with it lost if that fails
 
@@ -94,7 +95,7 @@ class GuardedStream:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self.number)
                 os.close(null)
-        if self.fault:
+        if self.fault and self.active:  # a log handler may keep the stream and write to it later
             os.environ[LOST] = os.environ.get(LOST, "") + str(self.number)
 
 
@@ -133,8 +134,12 @@ def guarded() -> Iterator[list[GuardedStream]]:
         deliver(streams)
         sys.stdout, sys.stderr = kept
         logging.raiseExceptions = strict
+        for stream in streams:
+            stream.active = False
         if environment is None:
             os.environ.pop(LOST, None)
+        else:
+            os.environ[LOST] = environment
 
 
 def deliver(streams: list[GuardedStream]) -> bool:
