@@ -16,8 +16,8 @@ Result = subprocess.CompletedProcess[str]
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """Return environment variables with one thread for each process, and without keys of services."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "ETUDE", "PL_"))}
-    return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONUNBUFFERED": "1"}
+    variables = {k: value for k, value in os.environ.items() if not k.startswith(("WANDB", "ETUDE", "PL_"))}
+    return variables | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONUNBUFFERED": "1"}
 
 
 @pytest.fixture(scope="session")

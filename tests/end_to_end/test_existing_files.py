@@ -158,7 +158,7 @@ def test_existing_path_is_refused_and_unchanged(
     tmp_path: Path,
     finished: Path,
 ) -> None:
-    """Each kind is tested with one name of the command. `make test-full` tests every pair."""
+    """Test each kind with one name of the command. `make test-full` tests every pair."""
     names = output_names(command)
     for index, kind in enumerate(KINDS):
         folder = tmp_path / str(index)

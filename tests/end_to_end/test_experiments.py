@@ -1,4 +1,4 @@
-"""Tests of all experiment files: they compose with their data, train, and build networks of the stated size."""
+"""Tests of all experiment files, which must compose, train and build networks of the expected size."""
 
 from __future__ import annotations
 

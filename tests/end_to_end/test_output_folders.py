@@ -1,4 +1,4 @@
-"""Tests of output folders: existing files are unchanged, links are refused, and two runs never share a folder."""
+"""Tests that runs and sweeps change no existing file, refuse links and never share a folder."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_links_in_a_run_folder_are_refused(name: str, home: Path, run: Path, tra
 
 
 def test_paths_stored_in_a_run_are_never_written(run: Path, home: Path, train: Train) -> None:
-    """The config and the checkpoint of a run from another user contain paths of this user's files."""
+    """Resume a run from another user, whose config and checkpoint contain paths of this user's files."""
     for name in ("metrics.json", "report.html", "predictions.parquet"):
         (run / name).unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -189,7 +189,7 @@ def test_resuming_does_not_write_a_pack_to_a_stored_path(run: Path, home: Path, 
 
 @pytest.mark.parametrize("first", ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"])
 def test_resume_writes_missing_results(first: str, original: Path, run: Path, train: Train, packs: Path) -> None:
-    """All files from the first missing one on are removed, in the order in which a run writes them."""
+    """Remove a file and all files that a run writes after it, and resume the run."""
     order = ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"]
     for name in order[order.index(first) :]:
         (run / name).unlink()

@@ -1,4 +1,4 @@
-"""Tests of the files of a finished run: scores, predictions, checkpoint, report and reproducibility."""
+"""Tests of scores, predictions, checkpoint and report of a finished run."""
 
 from __future__ import annotations
 

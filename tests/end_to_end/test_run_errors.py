@@ -1,4 +1,4 @@
-"""Tests of runs that end with an error in training: message, no report, and resume."""
+"""Tests of runs that end with an error in training and can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of sweeps: jobs fail independently, unfinished jobs are resumed, and ranks share the config of their job."""
+"""Tests of sweeps with failed, interrupted and resumed jobs, and with jobs of several processes."""
 
 from __future__ import annotations
 

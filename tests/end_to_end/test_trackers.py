@@ -270,7 +270,7 @@ def test_mlflow_has_parameters_scores_tags_and_files(
 
 
 def test_run_finishes_when_the_mlflow_server_ends(home: Path, packs: Path, start: Any, tmp_path: Path) -> None:
-    """Only the first of two processes has trackers, so Weights & Biases has one complete run."""
+    """Train in two processes, of which only the first has trackers."""
     server = MLflowServer(tmp_path)
     try:
         overrides = [*COMMON, "trainer=ddp_cpu", "logger=[mlflow,wandb]", f"logger.mlflow.uri={server.uri}"]

@@ -1,4 +1,4 @@
-"""Tests of the train command: help, errors before the start, interruption, sweeps, loggers and transfer."""
+"""Tests of the train command, with its help, errors, interruption, loggers and transfer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of all fuzz tests: a small finished run and a short audio file."""
+"""Fixtures of all fuzz tests, a small finished run and a short audio file."""
 
 from __future__ import annotations
 

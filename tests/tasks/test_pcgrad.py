@@ -96,7 +96,7 @@ def test_error_without_torchjd_names_the_install_command(monkeypatch: pytest.Mon
 
 
 class Conflicting(nn.Module):
-    """Two targets with conflicting gradients of shared parameters; the output is the surrogate loss."""
+    """Network with two targets whose gradients conflict. Its output is the surrogate loss."""
 
     def __init__(self) -> None:
         super().__init__()

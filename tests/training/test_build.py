@@ -119,7 +119,7 @@ def test_checkpoint_with_code_in_its_front_end_is_refused(config: Compose, tmp_p
 
 
 def test_checkpoint_cannot_create_a_logger(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A logger is a trusted target in a resumed run, but not in a network."""
+    """Refuse a logger, which is a trusted target in the config of a run but not in a network."""
     monkeypatch.chdir(tmp_path)
     malicious, name = config(), {"_target_": "etude.tasks.targets.Label", "name": "x", "spec": {"classes": []}}
     logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}

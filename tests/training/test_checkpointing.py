@@ -44,14 +44,14 @@ def test_written_checkpoint_is_read_again(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
-    """The file size is limited to less than the 41,000 bytes of the checkpoint."""
+    """Limit the file size to less than the 41,000 bytes of the checkpoint."""
     path = tmp_path / "last.ckpt"
-    atomic.write_bytes(path, b"the previous one")
+    atomic.write_bytes(path, b"previous checkpoint")
     process = subprocess.run(
         [sys.executable, "-c", WRITE_WITH_LIMITS, str(path)], stdout=subprocess.PIPE, text=True, check=True
     )
     assert process.stdout.splitlines() == [f"{errno.EFBIG} {path}", "['last.ckpt']"] * 4
-    assert path.read_bytes() == b"the previous one"
+    assert path.read_bytes() == b"previous checkpoint"
 
 
 def test_previous_checkpoint_is_kept_until_the_new_one_is_synced(
@@ -69,9 +69,9 @@ def test_previous_checkpoint_is_kept_until_the_new_one_is_synced(
 
 
 def test_ctrl_c_during_writing_raises_keyboard_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's writer raises its own error about missing bytes while it exits."""
+    """Interrupt torch's writer, which replaces the exception by an error about missing bytes."""
     path = tmp_path / "last.ckpt"
-    atomic.write_bytes(path, b"the previous one")
+    atomic.write_bytes(path, b"previous checkpoint")
 
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
@@ -84,7 +84,7 @@ def test_ctrl_c_during_writing_raises_keyboard_interrupt(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir() if file.name != ownership.LIST] == [
-        ("last.ckpt", b"the previous one")
+        ("last.ckpt", b"previous checkpoint")
     ]
 
 

@@ -33,7 +33,7 @@ CLIPS = {"train": 6, "val": 4, "test": 4}
 
 @pytest.fixture
 def source(config: Compose, net: str, tmp_path: Path) -> str:
-    """Override that initialises from an untrained network."""
+    """Return the override that initialises from an untrained network."""
     return transfer(config, tmp_path, *NETS[net])
 
 

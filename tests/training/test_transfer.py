@@ -25,7 +25,7 @@ SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer
 
 @pytest.fixture
 def source(config: Compose, tmp_path: Path) -> Path:
-    """A checkpoint of a network with changed weights and statistics."""
+    """Return a checkpoint of a network with changed weights and statistics."""
     composed = config(*SMALL)
     data = build_datamodule(composed)
     data.setup()
@@ -73,7 +73,7 @@ def changed_modules(learner: Learner, before: dict[str, torch.Tensor]) -> set[st
 
 
 def test_layers_that_were_not_copied_cannot_be_frozen(source: Path, config: Compose) -> None:
-    """A frozen layer must have copied weights. A trained layer may have random ones."""
+    """Freeze a layer without copied weights, which is refused, and train it, which is allowed."""
     wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
     data = build_datamodule(config(*SMALL))
     data.setup()

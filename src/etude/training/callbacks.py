@@ -167,7 +167,7 @@ class NonFiniteLossGuard(Callback):
         self.flush(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop if the validation loss is not finite, before it is used to select a checkpoint.
+        """Stop if the validation loss is not finite, before a checkpoint is selected by it.
 
         Raises:
             RunError: The validation loss is not finite.
