@@ -31,25 +31,19 @@ REPRODUCTION = [name for name in NAMES if name.startswith("reproduction/") and n
 IMPROVED = [name for name in NAMES if name.startswith("improved/")]
 # One experiment of each kind is trained. The others differ only in a target, a feature or a value.
 TRAINED = [
-    *(
-        "small",
-        "joint_ast",
-        "reproduction/step7/digits",
-        "reproduction/step7/ast",
-        "reproduction/step7/cnn",
-        "reproduction/table1/lstm_mel",
-    ),
-    *(
-        "reproduction/table2/lstm_valence",
-        "reproduction/step9/transfer_energy",
-        "reproduction/step9/imagenet_danceability",
-    ),
-    *(
-        "reproduction/table3/multitask_random",
-        "improved/step7/ast",
-        "improved/step9/transfer_valence",
-        "improved/table1/lstm_fused",
-    ),
+    "small",
+    "joint_ast",
+    "reproduction/step7/digits",
+    "reproduction/step7/ast",
+    "reproduction/step7/cnn",
+    "reproduction/table1/lstm_mel",
+    "reproduction/table2/lstm_valence",
+    "reproduction/step9/transfer_energy",
+    "reproduction/step9/imagenet_danceability",
+    "reproduction/table3/multitask_random",
+    "improved/step7/ast",
+    "improved/step9/transfer_valence",
+    "improved/table1/lstm_fused",
 ]
 AXES = ("valence", "energy", "danceability")
 D = 192  # embedding size of the tiny AST
