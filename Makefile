@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11+, make and git: `make demo` and `make test`.
+# `make demo` and `make test` do all set-up on a machine with Python 3.11 or newer, make and git.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
-	@# a process of a run imports for 7 s and not for 15; what other Pythons' syntax a package holds is left
+	@# compiled modules halve the import time; files with the syntax of other Python versions are skipped
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true
 	@touch $@
 
@@ -20,10 +20,10 @@ demo: setup
 	$(BIN)/python train.py
 
 test: setup lint
-	@# a thread for each of the two processes: on two cores, four get in each other's way
+	@# one thread per process: on two cores, more threads are slower
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20
 
-# exhaustive matrices and fuzzers, which take longer than anybody waits for every day
+# also the exhaustive tests and fuzzers
 test-full: test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 -m full
 
@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# newest versions that fit pyproject.toml, without the address of any registry
+# the newest versions that pyproject.toml allows, without addresses of registries
 constraints: setup
 	echo uv | $(BIN)/uv pip compile --quiet --upgrade --python $(BIN)/python --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml - -o constraints.txt
 

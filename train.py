@@ -1,4 +1,4 @@
-"""The door to every experiment; `python train.py --help` says what there is."""
+"""Entry point of all experiments. `python train.py --help` lists the config groups."""
 
 import sys
 

@@ -58,7 +58,7 @@ def predictions(clips: int = 60, groups: int = 6, seed: int = 0) -> pd.DataFrame
 
 def record(name: str = "2026-11-22_ast_multitask") -> dict:
     """Return the content of record.json, without a checksum."""
-    note = "derived from the signal; stands in for listener ratings"
+    note = "computed from the signal, not rated by listeners"
     scalar = {"kind": "scalar", "low": 0.0, "high": 1.0, "note": note}
     return {
         "name": name,

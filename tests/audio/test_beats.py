@@ -21,7 +21,7 @@ CLIPS = [
 FRONTS = [LogMelChroma(rate=16000, n_fft=1024, hop_length=256), LogMelChroma(rate=44100, n_fft=2048, hop_length=1024)]
 
 
-def name(value: object) -> str:
+def clip_or_front_name(value: object) -> str:
     return value.stem if isinstance(value, Path) else f"{value.rate}-{value.n_fft}" if value else ""  # type: ignore
 
 
@@ -57,7 +57,7 @@ def test_running_median_equals_scipy(shape: tuple[int, int], axis: int) -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 14, 15, 16, 40])
 def test_running_median_is_the_median_of_the_mirrored_row(width: int) -> None:
-    """Tested by the definition, because scipy is wrong for two frames."""
+    """Compare with the definition, because scipy is wrong for two frames."""
     row = np.random.default_rng(width).random(width).astype(np.float32)
     indices = np.arange(-15, width + 15) % (2 * width)
     mirrored = np.concatenate([row, row[::-1]])[indices]
@@ -73,13 +73,13 @@ def test_running_median_of_a_real_spectrum_equals_scipy(axis: int) -> None:
     )
 
 
-@pytest.mark.parametrize("path", CLIPS[::2], ids=name)
+@pytest.mark.parametrize("path", CLIPS[::2], ids=clip_or_front_name)
 def test_percussive_component_equals_librosa(path: Path) -> None:
     audio = decode(path, 22050)
     np.testing.assert_allclose(percussive(audio, LogMelChroma()), librosa.effects.hpss(audio)[1], atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("front", FRONTS, ids=name)
+@pytest.mark.parametrize("front", FRONTS, ids=clip_or_front_name)
 def test_percussive_component_equals_librosa_with_other_windows(front: LogMelChroma) -> None:
     audio = decode(CLIPS[2], front.rate)
     expected = librosa.effects.hpss(audio, n_fft=front.n_fft, hop_length=front.hop_length)[1]
@@ -87,7 +87,7 @@ def test_percussive_component_equals_librosa_with_other_windows(front: LogMelChr
 
 
 def test_clicks_are_percussive_and_tones_are_not() -> None:
-    """Tested without librosa; only the clicks remain of a tone with clicks."""
+    """Separate a tone with clicks, without a comparison with librosa."""
     time = np.arange(3 * 22050) / 22050
     tone = 0.3 * np.sin(2 * np.pi * 440 * time)
     clicks = np.zeros_like(tone)
@@ -98,7 +98,7 @@ def test_clicks_are_percussive_and_tones_are_not() -> None:
     assert np.sqrt(np.square(result[5000:-5000][~near[5000:-5000]]).mean()) < 0.02
 
 
-@pytest.mark.parametrize("path", CLIPS, ids=name)
+@pytest.mark.parametrize("path", CLIPS, ids=clip_or_front_name)
 def test_beats_equal_librosa(path: Path) -> None:
     audio = decode(path, 22050)
     expected = librosa.beat.beat_track(y=librosa.effects.hpss(audio)[1], sr=22050)[1]
@@ -106,7 +106,7 @@ def test_beats_equal_librosa(path: Path) -> None:
     np.testing.assert_array_equal(track_beats(audio, LogMelChroma()), expected)
 
 
-@pytest.mark.parametrize("front", FRONTS, ids=name)
+@pytest.mark.parametrize("front", FRONTS, ids=clip_or_front_name)
 def test_beats_equal_librosa_with_other_windows(front: LogMelChroma) -> None:
     audio = decode(CLIPS[2], front.rate)
     expected = librosa_beats(audio, front)
@@ -122,7 +122,7 @@ def test_bands_and_range_of_the_front_end_do_not_change_beats() -> None:
 
 
 def test_beats_follow_a_metronome() -> None:
-    """Tested without librosa; each beat is near one of 120 clicks per minute."""
+    """Track 120 clicks per minute, without a comparison with librosa."""
     audio = np.zeros(10 * 22050, np.float32)
     for start in range(0, len(audio), 11025):
         audio[start : start + 200] = np.random.default_rng(0).uniform(-1, 1, 200)
@@ -133,9 +133,9 @@ def test_beats_follow_a_metronome() -> None:
 
 
 @pytest.mark.parametrize(
-    "front", [LogMelChroma(sync="beat"), LogMelChroma(sync="beat", tuning=None)], ids=["A440", "own"]
+    "front", [LogMelChroma(sync="beat"), LogMelChroma(sync="beat", tuning=None)], ids=["A440", "estimated"]
 )
-@pytest.mark.parametrize("path", CLIPS[1::2], ids=name)
+@pytest.mark.parametrize("path", CLIPS[1::2], ids=clip_or_front_name)
 def test_beat_synchronous_frames_equal_librosa(path: Path, front: LogMelChroma) -> None:
     audio = decode(path, 22050)
     expected = librosa_frames(audio, front, librosa_beats(audio, front))
@@ -164,7 +164,7 @@ def test_beat_synchronous_constant_q_equals_librosa() -> None:
     np.testing.assert_allclose(frames(audio, front)[:, 128:], expected, atol=1e-5, rtol=0)
 
 
-def sound_without_beats(kind: str) -> np.ndarray:
+def audio_without_beats(kind: str) -> np.ndarray:
     time = np.arange(2 * 22050) / 22050
     return {
         "1 sample": np.full(1, 0.5),
@@ -176,9 +176,9 @@ def sound_without_beats(kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["1 sample", "100 samples", "a tone", "a swell", "silence"])
-def test_sound_without_beats_is_one_frame(kind: str) -> None:
-    """The only interval is the complete sound."""
-    audio, front = sound_without_beats(kind), LogMelChroma(sync="beat")
+def test_clip_without_beats_is_one_frame(kind: str) -> None:
+    """Compute the only interval, which is the complete clip."""
+    audio, front = audio_without_beats(kind), LogMelChroma(sync="beat")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=")
         assert len(librosa_beats(audio, front)) == 0
@@ -189,7 +189,7 @@ def test_sound_without_beats_is_one_frame(kind: str) -> None:
     np.testing.assert_allclose(result, expected, atol=1e-3, rtol=0)
 
 
-def test_sound_with_one_beat_is_two_frames() -> None:
+def test_clip_with_one_beat_is_two_frames() -> None:
     audio = np.zeros(22050, np.float32)
     audio[11025:11225] = np.random.default_rng(1).uniform(-1, 1, 200)
     front = LogMelChroma(sync="beat")

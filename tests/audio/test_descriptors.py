@@ -13,7 +13,7 @@ def sine(frequency: float, rate: int, seconds: float = 4.0, amplitude: float = 1
 
 
 def chord(root: int, degrees: tuple[int, ...], seconds: float = 4.0) -> np.ndarray:
-    """Return notes with three harmonics; `root` is a MIDI number and degrees are relative to it."""
+    """Return notes with three harmonics, for a root as MIDI number and degrees relative to it."""
     notes = [440 * 2 ** ((root + degree - 69) / 12) for degree in degrees]
     return sum(sine(f * h, RATE, seconds, 0.1 / h) for f in notes for h in (1, 2, 3))
 
@@ -59,12 +59,12 @@ def test_k_weighting_attenuates_bass_and_amplifies_treble() -> None:
 
 
 def test_pauses_do_not_change_loudness() -> None:
-    """Without gates, silence in half of a sound would lower the result by 3 LU, and -30 dB by nearly as much."""
+    """Append silence or a level of -30 dB, each of which would lower the result by about 3 LU without gates."""
     loud = sine(997, RATE, 20)
     for factor in (0.0, 10 ** (-30 / 20)):
         gated = loudness(np.concatenate([loud, factor * loud]), RATE)
         assert gated == pytest.approx(-3.01, abs=0.1)
-    kept = loudness(np.concatenate([loud, 10 ** (-6 / 20) * loud]), RATE)  # a part that is 6 LU lower is not a pause
+    kept = loudness(np.concatenate([loud, 10 ** (-6 / 20) * loud]), RATE)  # a section that is 6 LU lower is not a pause
     assert kept == pytest.approx(-3.01 + 10 * np.log10((1 + 10**-0.6) / 2), abs=0.1)
 
 

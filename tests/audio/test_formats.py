@@ -27,7 +27,7 @@ def noise() -> np.ndarray:
 
 @pytest.fixture
 def encode(tmp_path: Path) -> Encode:
-    """Return the bytes of a file with these samples."""
+    """Return a function that encodes samples as the bytes of a file."""
 
     def encoded(suffix: str, audio: np.ndarray, rate: int = RATE, **options: object) -> bytes:
         path = tmp_path / f"source{suffix}"
@@ -124,7 +124,7 @@ def test_concatenated_files_are_decoded_completely(
         seconds(tmp_path / f"a{suffix}", first + second[: len(second) // 2])
 
 
-def variable(encode: Encode, audio: np.ndarray, rate: int = RATE, mode: str = "VARIABLE") -> bytes:
+def encode_mp3(encode: Encode, audio: np.ndarray, rate: int = RATE, mode: str = "VARIABLE") -> bytes:
     """Return an MP3, by default with a variable bit rate, that begins with a Xing or Info frame."""
     content = encode(".mp3", audio, rate, bitrate_mode=mode, compression_level=0.5)
     assert b"Xing" in content[:200] or b"Info" in content[:200]
@@ -132,7 +132,7 @@ def variable(encode: Encode, audio: np.ndarray, rate: int = RATE, mode: str = "V
 
 
 def without_xing(content: bytes) -> bytes:
-    """Return an MP3 without its first frame, which contains no sound."""
+    """Return an MP3 without its first frame, which contains no audio."""
     return content[mp3.LENGTHS[content[1] << 8 | content[2]] :]
 
 
@@ -141,7 +141,7 @@ def test_mp3_of_variable_bit_rate_without_a_count_is_decoded_completely(
 ) -> None:
     # loud, then quiet, so that the first bit rate is not typical
     audio = np.concatenate([noise, 1e-3 * np.tile(noise, 2)])
-    content = variable(encode, audio)
+    content = encode_mp3(encode, audio)
     path = tmp_path / "a.mp3"
     assert seconds(path, without_xing(content)) == pytest.approx(6, abs=0.15)
     path.write_bytes(without_xing(content))
@@ -154,8 +154,8 @@ def test_mp3_of_variable_bit_rate_without_a_count_is_decoded_completely(
 def test_concatenated_mp3s_are_decoded_completely(
     tagged: bool, rate: int, channels: int, noise: np.ndarray, encode: Encode, tmp_path: Path
 ) -> None:
-    first = variable(encode, noise)
-    second = variable(encode, np.stack([noise] * channels, 1), rate, "CONSTANT")
+    first = encode_mp3(encode, noise)
+    second = encode_mp3(encode, np.stack([noise] * channels, 1), rate, "CONSTANT")
     if not tagged:
         first, second = without_xing(first), without_xing(second)
     expected = 2 + 2 * RATE / rate
@@ -164,14 +164,14 @@ def test_concatenated_mp3s_are_decoded_completely(
 
 
 def test_tags_around_concatenated_mp3s_are_skipped(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
-    content = without_xing(variable(encode, noise, mode="CONSTANT"))
+    content = without_xing(encode_mp3(encode, noise, mode="CONSTANT"))
     tag = b"ID3\x04\0\0\0\0\x20\0" + b"\xff\xfb" * 2048  # bytes that resemble frames
     assert seconds(tmp_path / "a.mp3", tag + content + tag + content + b"TAG" + bytes(125)) == pytest.approx(4, abs=0.3)
     assert seconds(tmp_path / "a.mp3", content + bytes(100_000)) == pytest.approx(2, abs=0.15)
 
 
 def test_truncated_second_mp3_raises(noise: np.ndarray, encode: Encode, tmp_path: Path) -> None:
-    content = variable(encode, noise)
+    content = encode_mp3(encode, noise)
     with pytest.raises(DecodeError, match=r"is truncated, only (0.9|1.0) s of 2.0 s are present"):
         seconds(tmp_path / "a.mp3", content + content[: len(content) // 2])
 

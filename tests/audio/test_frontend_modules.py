@@ -40,15 +40,15 @@ def test_batched_frames_equal_the_frames_of_each_clip(
     front: FrontEnd, columns: tuple[int, int], clips: list[Path]
 ) -> None:
     seconds = (10, 4, 0.3, 0.02, 1 / front.rate)
-    sounds = [decode(path, front.rate)[: max(1, int(n * front.rate))] for path, n in zip(clips, seconds, strict=False)]
-    sounds[1] = 1e-4 * sounds[1]  # levels are relative to each clip
-    module, lengths = front.as_module(columns), torch.tensor([len(sound) for sound in sounds])
-    x = torch.stack([F.pad(torch.from_numpy(s), (0, len(sounds[0]) - len(s) + module.room)) for s in sounds])
+    samples = [decode(path, front.rate)[: max(1, int(n * front.rate))] for path, n in zip(clips, seconds, strict=False)]
+    samples[1] = 1e-4 * samples[1]  # levels are relative to each clip
+    module, lengths = front.as_module(columns), torch.tensor([len(audio) for audio in samples])
+    x = torch.stack([F.pad(torch.from_numpy(s), (0, len(samples[0]) - len(s) + module.room)) for s in samples])
     assert x.shape[1] == lengths[0] + module.room and not x[~valid(lengths, x.shape[1])].any()
     frames, counts = module(x, lengths)
-    for sound, computed, count in zip(sounds, frames, counts.tolist(), strict=True):
+    for audio, computed, count in zip(samples, frames, counts.tolist(), strict=True):
         has_all_bins = not isinstance(front, LogMelChroma) or front.bins == columns[1]
-        expected = front.frames(sound)[:, slice(*columns)] if has_all_bins else _mel(front, sound)
+        expected = front.frames(audio)[:, slice(*columns)] if has_all_bins else _mel_frames(front, audio)
         assert count == len(expected)
         np.testing.assert_allclose(computed[:count], expected, atol=2e-3)
 
@@ -69,6 +69,6 @@ def test_front_end_that_cannot_be_exported_raises(front: FrontEnd, message: str)
         front.as_module((0, front.bins))
 
 
-def _mel(front: LogMelChroma, sound: np.ndarray) -> np.ndarray:
+def _mel_frames(front: LogMelChroma, audio: np.ndarray) -> np.ndarray:
     """Compute only the mel bands of a front end, because its chroma is slow."""
-    return replace(front, chroma="stft", tuning=0.0).frames(sound)[:, : front.n_mels]
+    return replace(front, chroma="stft", tuning=0.0).frames(audio)[:, : front.n_mels]

@@ -1,4 +1,4 @@
-"""Tests of the front ends of published networks, which equal the authors' frames."""
+"""Tests of the front ends of published networks, whose frames equal those of the authors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS = Path(os.environ.get("ETUDE_WEIGHTS", "no-weights")) / "efficientat_mn0
 
 
 def triangles(rate: int, n_fft: int, count: int, low: float, high: float) -> np.ndarray:
-    """Return Kaldi's filters, computed separately."""
+    """Return Kaldi's filters, computed bin by bin."""
 
     def mel(f: float) -> float:
         return 1127.0 * np.log(1.0 + f / 700.0)
@@ -53,13 +53,13 @@ def test_efficientat_frames_equal_a_direct_computation(path: Path) -> None:
     expected = []
     for start in range(0, len(x) - 1023, 320):
         power = np.abs(np.fft.rfft(x[start : start + 1024] * window)) ** 2
-        expected.append((np.log(power @ triangles_32 + 1e-5) + 4.5) / 5)
+        expected.append((np.log(power @ TRIANGLES_32_KHZ + 1e-5) + 4.5) / 5)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, np.array(expected), atol=2e-3)
     assert result.shape == (1 + (len(audio) - 1) // 320, 128)
 
 
-triangles_32 = triangles(32000, 1024, 128, 0.0, 15000.0)
+TRIANGLES_32_KHZ = triangles(32000, 1024, 128, 0.0, 15000.0)
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="ETUDE_WEIGHTS names no folder with efficientat_mn04")
@@ -82,7 +82,7 @@ def test_ast_frames_equal_transformers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("front", [EfficientATFront(), ASTFront()], ids=lambda front: type(front).__name__)
-def test_short_and_silent_sounds_have_finite_frames(front: EfficientATFront | ASTFront) -> None:
+def test_short_and_silent_clips_have_finite_frames(front: EfficientATFront | ASTFront) -> None:
     for audio in (np.ones(1, np.float32), np.zeros(100, np.float32), np.zeros(5000, np.float32)):
         frames = front.frames(audio)
         assert len(frames) >= 1

@@ -19,10 +19,12 @@ from etude.data.sources.demo import HOME
 from etude.errors import UserError
 
 CLIPS = [path for genre in ("electronic", "metal", "orchestral") for path in sorted((HOME / "clips" / genre).iterdir())]
-# the largest differences from librosa, of all 196
-HARD = ("freecol__tailwind__1", "marsshooter-data__12-Misanthropia__1")
-FEW = [*CLIPS[:: len(CLIPS) // 6][:6], *(path for path in CLIPS if path.stem in HARD)]
-ONE = [next(path for path in CLIPS if path.parent.name == genre) for genre in ("electronic", "metal", "orchestral")]
+# the clips with the largest differences from librosa
+LEAST_SIMILAR = ("freecol__tailwind__1", "marsshooter-data__12-Misanthropia__1")
+SOME_CLIPS = [*CLIPS[:: len(CLIPS) // 6][:6], *(path for path in CLIPS if path.stem in LEAST_SIMILAR)]
+ONE_PER_GENRE = [
+    next(path for path in CLIPS if path.parent.name == genre) for genre in ("electronic", "metal", "orchestral")
+]
 FRONTS = [
     LogMelChroma(rate=16000, n_fft=1024, hop_length=160, n_mels=64, fmin=50.0, fmax=7000.0),
     LogMelChroma(rate=44100, n_fft=4096, hop_length=1024, n_mels=96, n_chroma=24, top_db=40.0),
@@ -37,7 +39,7 @@ CONSTANT_Q = [
 ]
 
 
-def name(front: LogMelChroma) -> str:
+def changed_parameters(front: LogMelChroma) -> str:
     """Return the parameters that differ from the defaults."""
     default = LogMelChroma().to_dict()
     return "-".join(f"{key}={value}" for key, value in front.to_dict().items() if value != default[key]) or "default"
@@ -71,31 +73,31 @@ def assert_equals_librosa(audio: np.ndarray, front: LogMelChroma) -> None:
 
 
 @pytest.mark.parametrize("tuning", [0.0, None])
-@pytest.mark.parametrize("path", FEW, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOME_CLIPS, ids=lambda path: path.stem)
 def test_equals_librosa(path: Path, tuning: float | None) -> None:
     assert_equals_librosa(decode(path, 22050), LogMelChroma(tuning=tuning))
 
 
 def test_estimated_tuning_equals_the_default_of_librosa_chroma() -> None:
-    """Only the sound is passed to librosa, and the clip is far enough from A440 for an effect of the tuning."""
+    """Pass only samples to librosa, of a clip whose deviation from A440 is large enough for an effect."""
     audio = decode(CLIPS[1], 22050)
     expected = librosa.feature.chroma_stft(y=audio, sr=22050).T
     np.testing.assert_allclose(frames(audio, LogMelChroma(tuning=None))[:, 128:], expected, atol=1e-5, rtol=0)
     assert np.abs(frames(audio, LogMelChroma())[:, 128:] - expected).max() > 0.1
 
 
-@pytest.mark.parametrize("front", FRONTS, ids=name)
+@pytest.mark.parametrize("front", FRONTS, ids=changed_parameters)
 def test_equals_librosa_with_other_settings(front: LogMelChroma) -> None:
-    assert_equals_librosa(decode(ONE[0], front.rate), front)
+    assert_equals_librosa(decode(ONE_PER_GENRE[0], front.rate), front)
 
 
-@pytest.mark.parametrize("front", CONSTANT_Q, ids=name)
+@pytest.mark.parametrize("front", CONSTANT_Q, ids=changed_parameters)
 def test_constant_q_chroma_equals_librosa(front: LogMelChroma) -> None:
-    assert_equals_librosa(decode(ONE[2], front.rate), front)
+    assert_equals_librosa(decode(ONE_PER_GENRE[2], front.rate), front)
 
 
 def test_default_constant_q_chroma_equals_the_default_of_librosa() -> None:
-    audio = decode(ONE[1], 22050)
+    audio = decode(ONE_PER_GENRE[1], 22050)
     result = frames(audio, LogMelChroma(chroma="cqt", tuning=None))[:, 128:]
     np.testing.assert_allclose(result, librosa.feature.chroma_cqt(y=audio, sr=22050).T, atol=1e-5, rtol=0)
 
@@ -106,12 +108,12 @@ def test_equals_librosa_on_clips_shorter_than_a_window(count: int, tuning: float
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=")
         warnings.filterwarnings("ignore", "Trying to estimate tuning from empty")
-        assert_equals_librosa(decode(ONE[2], 22050)[60_000:][:count], LogMelChroma(tuning=tuning))
+        assert_equals_librosa(decode(ONE_PER_GENRE[2], 22050)[60_000:][:count], LogMelChroma(tuning=tuning))
 
 
 @pytest.mark.parametrize("count", [128 * 512 - 1, 128 * 512, 256 * 512 - 1])
 def test_block_boundaries_have_no_influence(count: int) -> None:
-    assert_equals_librosa(decode(ONE[1], 22050)[:count], LogMelChroma())
+    assert_equals_librosa(decode(ONE_PER_GENRE[1], 22050)[:count], LogMelChroma())
 
 
 @pytest.mark.parametrize("more", [{}, {"tuning": None}, {"chroma": "cqt"}], ids=str)
@@ -123,7 +125,7 @@ def test_silence_is_finite(ref: str, level: float, more: dict[str, Any]) -> None
 
 
 def test_mel_spans_the_dynamic_range_and_chroma_peaks_at_one() -> None:
-    result = frames(decode(ONE[1], 22050), LogMelChroma(top_db=30.0))
+    result = frames(decode(ONE_PER_GENRE[1], 22050), LogMelChroma(top_db=30.0))
     mel, chroma = result[:, :128], result[:, 128:]
     assert mel.max() == 0.0
     assert mel.min() == -30.0
@@ -133,20 +135,20 @@ def test_mel_spans_the_dynamic_range_and_chroma_peaks_at_one() -> None:
 
 @pytest.mark.parametrize("front", [LogMelChroma(), LogMelChroma(tuning=None), LogMelChroma(chroma="cqt"),
                                    LogMelChroma(sync="beat")],
-                         ids=name)  # fmt: skip
+                         ids=changed_parameters)  # fmt: skip
 def test_samples_are_not_modified(front: LogMelChroma) -> None:
-    audio = decode(ONE[0], 22050)[: 3 * 22050]
+    audio = decode(ONE_PER_GENRE[0], 22050)[: 3 * 22050]
     before = audio.copy()
     frames(audio, front)
     np.testing.assert_array_equal(audio, before)
 
 
 def test_frames_do_not_depend_on_previous_clips() -> None:
-    """Filter banks are cached between clips, and each clip has its own tuning."""
-    audio = [decode(path, 22050) for path in FEW[:3]]
+    """Compute clips in another order, because filter banks are cached and each clip has its own tuning."""
+    audio = [decode(path, 22050) for path in SOME_CLIPS[:3]]
     front = LogMelChroma(tuning=None)
-    alone = [frames(clip, front) for clip in audio]
-    for clip, expected in reversed(list(zip(audio, alone, strict=True))):
+    separate = [frames(clip, front) for clip in audio]
+    for clip, expected in reversed(list(zip(audio, separate, strict=True))):
         np.testing.assert_array_equal(frames(clip, front), expected)
 
 
@@ -187,11 +189,11 @@ def test_invalid_value_raises_with_its_name(key: str, value: Any, message: str) 
 @pytest.mark.parametrize(
     "front",
     [LogMelChroma(chroma="cqt", rate=8000), LogMelChroma(chroma="cqt", rate=6000, n_fft=512)],
-    ids=name,
+    ids=changed_parameters,
 )
 def test_incompatible_constant_q_raises(front: LogMelChroma) -> None:
     with pytest.raises(UserError, match=r"^feature\.front\.chroma=cqt is not compatible with the other parameters: "):
-        frames(decode(ONE[0], front.rate), front)
+        frames(decode(ONE_PER_GENRE[0], front.rate), front)
 
 
 def test_front_end_is_restored_from_plain_values() -> None:
@@ -202,10 +204,10 @@ def test_front_end_is_restored_from_plain_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "front", [LogMelChroma(), *FRONTS, LogMelChroma(sync="beat"), LogMelChroma(chroma="cqt")], ids=name
+    "front", [LogMelChroma(), *FRONTS, LogMelChroma(sync="beat"), LogMelChroma(chroma="cqt")], ids=changed_parameters
 )
 def test_view_equals_columns_of_the_frames(front: LogMelChroma) -> None:
-    audio = decode(ONE[0], front.rate)
+    audio = decode(ONE_PER_GENRE[0], front.rate)
     complete = frames(audio, front)
     for columns in ((0, front.n_mels), (3, 20), (front.n_mels, front.bins), (0, front.bins)):
         np.testing.assert_allclose(front.view(audio, columns), complete[:, slice(*columns)], rtol=0, atol=1e-4)
@@ -234,7 +236,7 @@ def test_estimated_tuning_equals_librosa(path: Path) -> None:
 
 
 def test_clips_have_different_tunings() -> None:
-    """Otherwise the test above would be trivial."""
+    """Check that the test above is not trivial."""
     assert len({estimated_tuning(decode(path, 22050), *SETTINGS[0]) for path in TUNED}) > 5
 
 
@@ -249,7 +251,7 @@ def test_estimated_tuning_equals_librosa_with_other_settings(rate: int, n_fft: i
 
 @pytest.mark.parametrize("deviation", [-0.45, -0.2, 0.0, 0.1, 0.3])
 def test_estimated_tuning_of_a_detuned_chord(deviation: float) -> None:
-    """Tested by the definition of a semitone, without librosa."""
+    """Compare with the definition of a semitone, without librosa."""
     time = np.arange(22050 * 2) / 22050
     pitches = 440.0 * 2 ** ((np.array([0, 4, 7, 12]) + deviation) / 12)
     audio = np.sin(2 * np.pi * pitches[:, None] * time).sum(0).astype(np.float32) / 4
@@ -258,8 +260,8 @@ def test_estimated_tuning_of_a_detuned_chord(deviation: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:Trying to estimate tuning from empty")
 @pytest.mark.parametrize("kind", ["silence", "noise", "low hum", "a click", "100 samples"])
-def test_estimated_tuning_of_sounds_without_pitch_equals_librosa(kind: str) -> None:
-    """Both use the same spectrum, because the peaks of noise depend on its last digits."""
+def test_estimated_tuning_of_clips_without_pitch_equals_librosa(kind: str) -> None:
+    """Compare on the same spectrum, because the peaks of noise depend on its last digits."""
     rng = np.random.default_rng(0)
     audio = {
         "silence": np.zeros(22050),

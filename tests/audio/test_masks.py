@@ -57,7 +57,7 @@ def backward(net: CNN, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     torch.manual_seed(0)
     net = CNN(24, channels=[4, 8], dropout=0.0).train()
     z = backward(net, clips()[rank::2], LENGTHS[rank::2])

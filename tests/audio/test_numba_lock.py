@@ -13,7 +13,7 @@ import pytest
 from etude.audio import numba_lock
 from etude.audio.numba_lock import first_use
 
-OTHER = """
+OTHER_PROCESS = """
 import sys
 from pathlib import Path
 from filelock import Timeout
@@ -29,7 +29,7 @@ except Timeout:
     print("waits")
 """
 
-EACH = """
+PRINT_LOADS_WITHOUT_LOCK = """
 from contextlib import contextmanager
 import numpy as np
 from numba.core.caching import Cache
@@ -64,36 +64,36 @@ assert loads[0] > 9
 
 
 @pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the command of another process, which prints whether it has to wait for this one."""
+def other_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the command of another process, which prints whether it waits for this one."""
     monkeypatch.setattr(numba_lock, "lock_file", lambda: tmp_path / "lock")
     monkeypatch.setattr(numba_lock, "_used", set())
-    return [sys.executable, "-c", OTHER, str(tmp_path / "lock")]
+    return [sys.executable, "-c", OTHER_PROCESS, str(tmp_path / "lock")]
 
 
 def run_command(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_another_process_waits_only_for_the_first_use(other: list[str]) -> None:
+def test_another_process_waits_only_for_the_first_use(other_command: list[str]) -> None:
     with first_use("beats"):
-        assert run_command(other) == "waits"
+        assert run_command(other_command) == "waits"
     with first_use("beats"):
-        assert run_command(other) == "used"
+        assert run_command(other_command) == "used"
 
 
-def test_failed_block_counts_as_unused(other: list[str]) -> None:
+def test_failed_block_counts_as_unused(other_command: list[str]) -> None:
     with pytest.raises(ZeroDivisionError), first_use("beats"):
         raise ZeroDivisionError
     with first_use("beats"):
-        assert run_command(other) == "waits"
+        assert run_command(other_command) == "waits"
     with first_use("tuning"):
-        assert run_command(other) == "waits"
+        assert run_command(other_command) == "waits"
 
 
 def test_compiled_functions_are_first_used_with_the_lock() -> None:
     choices = [{}, {"tuning": None}, {"chroma": "cqt"}, {"sync": "beat"}]
-    assert run_command([sys.executable, "-c", EACH.replace("CHOICES", repr(choices))]) == ""
+    assert run_command([sys.executable, "-c", PRINT_LOADS_WITHOUT_LOCK.replace("CHOICES", repr(choices))]) == ""
 
 
 def test_lock_file_does_not_need_a_user_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +112,8 @@ def test_private_cache_folder_is_configured_if_necessary(
 ) -> None:
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setattr(numba_lock, "private_folder", lambda name: tmp_path / name)
-    monkeypatch.setattr(numba_lock, "_beside_librosa", lambda: beside)
-    monkeypatch.setattr(numba_lock, "_user_cache", lambda: cache)
+    monkeypatch.setattr(numba_lock, "_can_cache_beside_librosa", lambda: beside)
+    monkeypatch.setattr(numba_lock, "_can_cache_for_user", lambda: cache)
     monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
     numba_lock.provide_cache()
     assert os.environ.get(numba_lock.CACHE) == (str(tmp_path / "numba") if private else None)
@@ -123,7 +123,7 @@ def test_private_cache_folder_is_configured_if_necessary(
 def test_compilation_is_disabled_without_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(numba_lock.CACHE, raising=False)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
-    for name in ("_beside_librosa", "_user_cache"):
+    for name in ("_can_cache_beside_librosa", "_can_cache_for_user"):
         monkeypatch.setattr(numba_lock, name, lambda: False)
     monkeypatch.setattr(numba_lock, "private_folder", lambda _: None)
     monkeypatch.setattr(numba_lock, "sys", SimpleNamespace(modules={}))
@@ -132,9 +132,9 @@ def test_compilation_is_disabled_without_any_folder(monkeypatch: pytest.MonkeyPa
 
 
 def test_missing_folder_is_writable_if_its_parent_is(tmp_path: Path) -> None:
-    assert numba_lock._writable(tmp_path / "a" / "b")
+    assert numba_lock._is_writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
-    assert not numba_lock._writable(tmp_path / "file" / "b")
+    assert not numba_lock._is_writable(tmp_path / "file" / "b")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 

@@ -28,7 +28,7 @@ def findings(audio: np.ndarray, block: int = 1 << 20) -> list[str]:
 
 
 def write_au(path: Path, encoding: int, content: bytes) -> Path:
-    """Write bytes after the header of an AU file; encoding 1 is mu-law, 2 and 3 are 8 and 16 bits."""
+    """Write bytes after the header of an AU file, whose encoding is 1 (mu-law), 2 (8 bits) or 3 (16 bits)."""
     header = (24, 0xFFFFFFFF, encoding, RATE, 1)
     path.write_bytes(b".snd" + b"".join(number.to_bytes(4, "big") for number in header) + content)
     return path
@@ -46,7 +46,7 @@ def test_unusual_levels_are_detected() -> None:
     t = np.arange(RATE) / RATE
     tone = np.sin(2 * np.pi * 440 * t)
     for audio, message in (
-        (np.full(RATE, 0.5), "contains a constant value of 0.5 and no sound"),
+        (np.full(RATE, 0.5), "contains only the constant value 0.5"),
         (32768 * tone, r"reaches 3.28e+04 times full scale"),
         (1e-3 * tone * 0.9, "is almost silent: its peak is -61 dB of full scale"),
         (np.sign(tone), "of its samples at full scale"),
@@ -82,7 +82,7 @@ FRONTS: dict[str, FrontEnd] = {
 
 
 def write_unusual_file(name: str, path: Path) -> Path:
-    """Write an unusual file."""
+    """Write one of the unusual files by name."""
     t = np.arange(2 * RATE) / RATE
     tone = (0.3 * np.sin(2 * np.pi * 220 * t) * (t % 0.5 < 0.25)).astype(np.float32)
     pulse = np.zeros(2 * RATE, np.float32)

@@ -61,8 +61,8 @@ def test_masked_batch_equals_separate_clips() -> None:
     net, lengths = randomised(AST(40)), torch.tensor([16, 75, 76, 33])
     x = torch.randn(4, 76, 40)
     with torch.no_grad():
-        alone = [timm_twin(net, int(n), 40)(clip[None, None, :n]) for clip, n in zip(x, lengths, strict=True)]
-        torch.testing.assert_close(net(x, lengths), torch.cat(alone), atol=1e-5, rtol=1e-5)
+        separate = [timm_twin(net, int(n), 40)(clip[None, None, :n]) for clip, n in zip(x, lengths, strict=True)]
+        torch.testing.assert_close(net(x, lengths), torch.cat(separate), atol=1e-5, rtol=1e-5)
 
 
 def test_patches_that_overlap_padding_are_masked() -> None:
@@ -94,10 +94,10 @@ def test_embedding_does_not_depend_on_other_clips_for_all_transformers(
     net = randomised(AST(bins, **({"depth": 2, "span": 60} | settings)))  # type: ignore[arg-type]
     x, lengths = torch.randn(4, 110, bins), torch.tensor([110, 60, 1, 37])  # the first is longer than the table
     with torch.no_grad():
-        together = net(x, lengths)
-        alone = [net(clip[None, :n], n[None]) for clip, n in zip(x, lengths, strict=True)]
-    assert together.shape == (4, net.dim)
-    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-5)
+        batched = net(x, lengths)
+        separate = [net(clip[None, :n], n[None]) for clip, n in zip(x, lengths, strict=True)]
+    assert batched.shape == (4, net.dim)
+    torch.testing.assert_close(batched, torch.cat(separate), atol=2e-5, rtol=1e-5)
 
 
 def test_distilled_transformer_averages_class_and_distillation_tokens() -> None:
@@ -114,10 +114,10 @@ def test_distilled_transformer_averages_class_and_distillation_tokens() -> None:
 def test_positions_are_interpolated_for_clips_longer_than_the_table() -> None:
     table = LearnedPositions(rows=2, columns=5, dim=3)
     table.table.data = torch.arange(5.0)[None, :, None, None].expand(1, 5, 2, 3)
-    read = table(torch.tensor([9, 5, 2]), 9)[:, :, 1, 2]
-    assert read[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4])
-    assert read[1, :5].tolist() == [0, 1, 2, 3, 4]
-    assert read[2, :2].tolist() == [0, 1]
+    positions = table(torch.tensor([9, 5, 2]), 9)[:, :, 1, 2]
+    assert positions[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4])
+    assert positions[1, :5].tolist() == [0, 1, 2, 3, 4]
+    assert positions[2, :2].tolist() == [0, 1]
     assert table(torch.tensor([3, 1]), 3)[0, :, 0, 0].tolist() == [0, 1, 2]
 
 
@@ -128,10 +128,10 @@ def test_first_tokens_of_the_last_block_are_exact(model: str, masked: bool) -> N
     reference, tokens = deepcopy(block), torch.randn(3, 20, int(block.attn.qkv.in_features))
     mask = (torch.arange(20) < torch.tensor([[20], [7], [2]]))[:, None, None] if masked else None
     x, reference_x = tokens.clone().requires_grad_(), tokens.clone().requires_grad_()
-    read, expected = first_tokens(block, x, 2, mask), reference(reference_x, attn_mask=mask)[:, :2]
-    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
-    noise = torch.randn_like(read)
-    (read * noise).sum().backward()
+    result, expected = first_tokens(block, x, 2, mask), reference(reference_x, attn_mask=mask)[:, :2]
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    noise = torch.randn_like(result)
+    (result * noise).sum().backward()
     (expected * noise).sum().backward()
     torch.testing.assert_close(x.grad, reference_x.grad, atol=1e-5, rtol=1e-5)
     for weight, expected_weight in zip(block.parameters(), reference.parameters(), strict=True):
@@ -169,7 +169,7 @@ def test_dropped_share_is_relative_to_the_valid_patches(drop: tuple[float, float
 
 
 def test_complete_columns_and_rows_are_dropped_and_padding_is_never_kept() -> None:
-    """Patches contain their column and row; padding contains a negative number that must not be kept."""
+    """Drop patches that contain their column and row, and padding with a negative number that must not be kept."""
     column, row = torch.meshgrid(torch.arange(8.0), torch.arange(6.0), indexing="ij")
     x = torch.stack([column, row], dim=2)[None].repeat(50, 1, 1, 1)
     counts = torch.tensor([8, 3, 1, 5, 8]).repeat(10)

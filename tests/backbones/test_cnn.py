@@ -51,7 +51,7 @@ def test_padding_has_no_influence_in_training() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("bins", [4, 37])
 def test_pooling_before_relu_equals_pooling_after_relu(bins: int, training: bool) -> None:
-    """The reference applies convolution, norm, ReLU, pooling, and the mean over time and frequency."""
+    """Compare with convolution, norm, ReLU and pooling in this order, and the mean over time and frequency."""
     net = randomised(CNN(bins, dropout=0.0)).train(training)
     x = torch.randn(3, 48, bins)
     modules: list[nn.Module] = []
@@ -65,7 +65,7 @@ def test_pooling_before_relu_equals_pooling_after_relu(bins: int, training: bool
 
 
 def test_synchronised_norms_do_not_change_evaluation() -> None:
-    """`trainer=ddp` has sync_batchnorm, for which Lightning replaces every batch norm of torch."""
+    """Replace the batch norms of torch as Lightning does for the option sync_batchnorm of `trainer=ddp`."""
     net = randomised(CNN(12, channels=(8, 16))).eval()
     x = torch.randn(4, 48, 12)
     expected = net(x, LENGTHS)

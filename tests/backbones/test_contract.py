@@ -75,8 +75,8 @@ def test_clip_changes_only_its_own_embedding(case: tuple[Backbone, Tensor]) -> N
 
 def test_embedding_does_not_depend_on_other_clips(case: tuple[Backbone, Tensor]) -> None:
     net, x = case
-    alone = [embed(net, clip[None, :length], length[None]) for clip, length in zip(x, LENGTHS, strict=True)]
-    torch.testing.assert_close(embed(net, x), torch.cat(alone), atol=2e-5, rtol=1e-5)
+    separate = [embed(net, clip[None, :length], length[None]) for clip, length in zip(x, LENGTHS, strict=True)]
+    torch.testing.assert_close(embed(net, x), torch.cat(separate), atol=2e-5, rtol=1e-5)
 
 
 def test_embeddings_do_not_depend_on_the_order_of_a_batch(case: tuple[Backbone, Tensor]) -> None:
@@ -104,28 +104,29 @@ def test_every_parameter_has_a_gradient(case: tuple[Backbone, Tensor]) -> None:
 
 def test_layers_are_listed_in_execution_order(case: tuple[Backbone, Tensor]) -> None:
     net, x = case
-    layers, ran = net.layers(), []
-    own = set(net.modules())
+    layers, executed = net.layers(), []
+    modules_of_net = set(net.modules())
     for index, layer in enumerate(layers):
-        modules = [m for m in layer.modules() if m in own and next(m.parameters(), None) is not None]
+        modules = [m for m in layer.modules() if m in modules_of_net and next(m.parameters(), None) is not None]
         assert modules, f"layer {index} is not a module of the network"
         for module in modules:
-            module._probe = module.register_forward_hook(lambda *_, index=index: ran.append(index))
+            module._probe = module.register_forward_hook(lambda *_, index=index: executed.append(index))
     embed(net, x)
     for layer in layers:
         for module in layer.modules():
             if hasattr(module, "_probe"):
                 module._probe.remove()
-    assert ran == sorted(ran)
-    assert set(ran) == set(range(len(layers)))
+    assert executed == sorted(executed)
+    assert set(executed) == set(range(len(layers)))
     listed = [id(weight) for layer in layers for weight in layer.parameters()]
     assert len(listed) == len(set(listed))
-    loose = {id(weight) for weight in net._parameters.values()}  # tokens and positional embeddings are not modules
-    assert {id(weight) for weight in net.parameters()} - loose == set(listed)
+    # tokens and positional embeddings are not modules
+    own_parameters = {id(weight) for weight in net._parameters.values()}
+    assert {id(weight) for weight in net.parameters()} - own_parameters == set(listed)
 
 
 def split_indices(net: Backbone) -> dict[int, int]:
-    """Return the step index of each split by the number of layers before it; the last split is after all layers."""
+    """Return the step index of each split by the number of layers before it, up to the split after all layers."""
     layers = layer_indices(net)[-1] + 1
     if not net.splittable:
         return {layers: net.steps}
@@ -134,8 +135,8 @@ def split_indices(net: Backbone) -> dict[int, int]:
 
 def after_split(net: Backbone, index: int, x: Tensor) -> Tensor:
     """Return embeddings of clips that are processed separately, without padding, up to a split."""
-    alone = [forward_to_split(net, index, clip[None, :length]) for clip, length in zip(x, LENGTHS, strict=True)]
-    return forward_from_split(net, index, [values for values, _ in alone], torch.tensor([n for _, n in alone]))
+    separate = [forward_to_split(net, index, clip[None, :length]) for clip, length in zip(x, LENGTHS, strict=True)]
+    return forward_from_split(net, index, [values for values, _ in separate], torch.tensor([n for _, n in separate]))
 
 
 def test_every_layer_except_possibly_the_first_has_a_step(case: tuple[Backbone, Tensor]) -> None:
@@ -152,13 +153,13 @@ def test_split_does_not_change_embedding(case: tuple[Backbone, Tensor]) -> None:
 
 def test_split_after_frozen_layers_does_not_change_training(case: tuple[Backbone, Tensor]) -> None:
     net, x = deepcopy(case[0]), case[1]
-    deep = parameter_layer_index(net)
+    layer_index = parameter_layer_index(net)
     for frozen, index in list(split_indices(net).items())[1::4]:
         net.train()
         for depth, layer in zip(layer_indices(net), net.layers(), strict=True):
             layer.train(depth >= frozen)
         for name, parameter in net.named_parameters():
-            parameter.requires_grad_(deep[name] >= frozen)
+            parameter.requires_grad_(layer_index[name] >= frozen)
         results = []
         for embedding in (net, lambda x, _, index=index: after_split(net, index, x)):
             torch.manual_seed(2)  # equal random numbers after the split, because nothing before it is random
@@ -168,6 +169,6 @@ def test_split_after_frozen_layers_does_not_change_training(case: tuple[Backbone
                 z.square().mean().backward()
             gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
             results.append((z.detach(), gradients))
-        assert set(gradients) == {name for name, depth in deep.items() if depth >= frozen}
+        assert set(gradients) == {name for name, depth in layer_index.items() if depth >= frozen}
         torch.testing.assert_close(*(z for z, _ in results), atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(*(gradients for _, gradients in results), atol=1e-4, rtol=1e-3)

@@ -33,10 +33,10 @@ def test_embedding_does_not_depend_on_other_clips(model: str) -> None:
     x = torch.randn(len(lengths), 310, 40)
     for clip, length in zip(x, lengths, strict=True):
         clip[length:] = 1e3
-    together = embed(net, x, lengths)
-    assert together.shape == (7, net.dim)
-    alone = [embed(net, clip[None, :n], [n]) for clip, n in zip(x, lengths, strict=True)]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    batched = embed(net, x, lengths)
+    assert batched.shape == (7, net.dim)
+    separate = [embed(net, clip[None, :n], [n]) for clip, n in zip(x, lengths, strict=True)]
+    torch.testing.assert_close(batched, torch.cat(separate), atol=1e-5, rtol=1e-5)
 
 
 def test_clips_of_one_length_are_batched() -> None:

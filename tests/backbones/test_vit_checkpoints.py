@@ -1,4 +1,4 @@
-"""Tests of pretrained weights, with which the AST equals their original network."""
+"""Tests of the AST with pretrained weights, which equals the network that they were published for."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def image_network(folder: Path, model: str = DISTILLED, **settings: Any) -> tupl
     "model", [DISTILLED, "vit_tiny_patch16_224", "vit_little_patch16_reg1_gap_256", "deit3_small_patch16_224"]
 )
 def test_image_embedding_equals_timm(model: str, tmp_path: Path) -> None:
-    """A square spectrogram is a grey image whose rows are bins, in ascending order, and whose columns are frames."""
+    """Compare a square spectrogram with a grey image whose rows are bins, in ascending order, and columns frames."""
     reference, path = image_network(tmp_path, model, depth=2, num_classes=7)
     side = reference.patch_embed.img_size[0]
     net = initialised(side, model=model, weights=str(path), depth=2, fstride=16, tstride=16, span=side)
@@ -141,7 +141,7 @@ def test_error_without_internet_names_the_required_file(monkeypatch: pytest.Monk
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("model", ["tiny.nobody_made_it", "vit_base_patch16_1024_128.audiomae_as2m"])
+@pytest.mark.parametrize("model", ["tiny.nonexistent_tag", "vit_base_patch16_1024_128.audiomae_as2m"])
 def test_missing_timm_weights_raise(model: str) -> None:
     with pytest.raises(UserError, match="timm has no weights of vit_"):
         AST(40, model, "imagenet", depth=1).initialise()
@@ -149,7 +149,7 @@ def test_missing_timm_weights_raise(model: str) -> None:
 
 @pytest.fixture(scope="module")
 def audio_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[nn.Module, Path]]:
-    """Return a factory of an AST of transformers with random weights, and its file; only tests need transformers."""
+    """Return a factory of an AST of transformers with random weights, and its file."""
     transformers = pytest.importorskip("transformers")
 
     def make(classifier: bool = False, **settings: Any) -> tuple[nn.Module, Path]:
@@ -210,7 +210,7 @@ def test_ast_loads_with_other_strides_and_fewer_blocks(audio_network: Callable[.
     assert embed(net, torch.randn(2, 300, 128), 300, 20).isfinite().all()
 
 
-def audiomae(folder: Path, **settings: Any) -> tuple[Any, Path]:
+def audiomae_network(folder: Path, **settings: Any) -> tuple[Any, Path]:
     """Return AudioMAE as configured on the hub from timm's ViT, with random weights, and its file."""
     net = timm.create_model(
         "vit_base_patch16_224", img_size=(1024, 128), in_chans=1, num_classes=0, depth=2, **settings
@@ -228,7 +228,7 @@ def audiomae(folder: Path, **settings: Any) -> tuple[Any, Path]:
     ],
 )
 def test_audiomae_equals_timm(tag: str, pool: str | None, settings: dict[str, Any], tmp_path: Path) -> None:
-    reference, path = audiomae(tmp_path, **settings)
+    reference, path = audiomae_network(tmp_path, **settings)
     model = "vit_base_patch16_1024_128" + tag
     net = initialised(128, model=model, weights=str(path), depth=2, pool=pool, fstride=16, tstride=16)
     x = torch.randn(2, 1024, 128)
@@ -265,7 +265,7 @@ def test_weights_of_another_network_raise(settings: dict[str, Any], message: str
 
 
 def test_fine_tuned_audiomae_differs_from_pretrained(tmp_path: Path) -> None:
-    _, path = audiomae(tmp_path, global_pool="avg")  # with a norm after the mean
+    _, path = audiomae_network(tmp_path, global_pool="avg")  # with a norm after the mean
     with pytest.raises(UserError, match="norm"):
         initialised(128, model="vit_base_patch16_1024_128.audiomae_as2m", weights=str(path), depth=2)
 

@@ -83,7 +83,7 @@ def test_all_config_files_are_trusted() -> None:
         "etude.audio.frontend.asdict",
         "etude.training.callbacks.log",
         "etude.training.augmentation._draw_intervals",  # private
-        "etude.audio.log_mel._bank",
+        "etude.audio.log_mel._filter_bank",
         "etude.backbones.cnn.CNN.__init__",
         "etude.__main__.main",
         "etude.backbones.cnn.__builtins__",

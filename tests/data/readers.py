@@ -1,4 +1,4 @@
-"""Readers and jobs for worker processes, which import only numpy, and interruptions at a given call."""
+"""Readers and jobs for worker processes, which import only numpy, and interruption of a function call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def plain(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
+def read_spectrogram(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
     """Return a spectrogram."""
     import soundfile
 
@@ -22,40 +22,40 @@ def plain(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
     return np.log1p(np.abs(np.fft.rfft(windows))[:, : front.bins]).astype(np.float32)
 
 
-def maybe(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
+def read_existing_spectrogram(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
     """Return a spectrogram, or raise OSError if the file is missing."""
     path.stat()
-    return plain(path, front, shortest)
+    return read_spectrogram(path, front, shortest)
 
 
-def counted(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
-    """Record the file name and return a spectrogram; wait for the other process at the sixth file."""
+def read_and_record(path: Path, front: Any, shortest: float = 0.0) -> np.ndarray:
+    """Record the file name and return a spectrogram, after waiting for the other process at the sixth file."""
     with (path.parent / "calls").open("a") as file:
         file.write(f"{path.stem}\n")
     if path.stem == "005":
-        wait((path.parent / "both").exists)
-    return plain(path, front, shortest)
+        wait_until((path.parent / "both").exists)
+    return read_spectrogram(path, front, shortest)
 
 
 def interrupt_call(method: str, step: int, monkeypatch: Any) -> None:
-    """Raise KeyboardInterrupt before the n-th call of a function of os; `monkeypatch.undo` restores it."""
-    real, calls = getattr(os, method), 0
+    """Raise KeyboardInterrupt before the n-th call of a function of os, until `monkeypatch.undo`."""
+    original, calls = getattr(os, method), 0
 
-    def stopping(*args: object) -> object:
+    def interrupted(*args: object) -> object:
         nonlocal calls
         calls += 1
         if calls == step:
             raise KeyboardInterrupt
-        return real(*args)
+        return original(*args)
 
-    monkeypatch.setattr(os, method, stopping)
+    monkeypatch.setattr(os, method, interrupted)
 
 
-def wait(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Return whether a condition becomes true in time."""
-    until = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Return whether a condition becomes true within some seconds."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.001)
     return True
@@ -65,7 +65,7 @@ def square(number: int) -> int:
     return number * number
 
 
-def origin(number: int) -> tuple[int, int, bool]:
+def describe_process(number: int) -> tuple[int, int, bool]:
     """Return the process id, the id of its parent, and whether its imports preceded the first job."""
     return os.getpid(), os.getppid(), "torch" in sys.modules
 
@@ -73,8 +73,8 @@ def origin(number: int) -> tuple[int, int, bool]:
 LAST = 130  # job that raises
 
 
-def noted(job: tuple[str, int]) -> tuple[int, int]:
-    """Record the number of the job in a file; return it with the number of threads."""
+def record_job(job: tuple[str, int]) -> tuple[int, int]:
+    """Record the number of the job in a file, and return it with the number of threads."""
     import torch
 
     from etude.errors import UserError
@@ -87,13 +87,13 @@ def noted(job: tuple[str, int]) -> tuple[int, int]:
     return number, torch.get_num_threads()
 
 
-def fails(number: int) -> int:
+def raise_at_13(number: int) -> int:
     if number == 13:
         raise LookupError("job 13")
     return number
 
 
-def dies(number: int) -> int:
+def exit_at_13(number: int) -> int:
     if number == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     return number

@@ -21,13 +21,13 @@ TONE = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
 @pytest.mark.parametrize(("view", "columns"), [("mel", range(20)), ("chroma", range(20, 44)), ("fused", range(44))])
 def test_view_selects_columns(view: str, columns: range) -> None:
     feature = Feature(view, front=FRONT)
-    whole = frames(TONE, feature.front)
+    complete = frames(TONE, feature.front)
     assert list(range(44))[feature.columns] == list(columns)
-    assert feature.bins == len(columns) == whole[:, feature.columns].shape[1]
+    assert feature.bins == len(columns) == complete[:, feature.columns].shape[1]
 
 
 def test_tone_has_one_pitch_class_and_one_mel_band() -> None:
-    """A tone of 440 Hz has the pitch class A and no energy in higher bands."""
+    """Compute a tone of 440 Hz, which has the pitch class A and no energy in higher bands."""
     feature = Feature("fused")
     middle = frames(TONE, feature.front)[20]
     assert np.argmax(middle[Feature("chroma").columns]) == 9
@@ -37,7 +37,7 @@ def test_tone_has_one_pitch_class_and_one_mel_band() -> None:
 @pytest.mark.parametrize("sync", ["none", "beat"])
 def test_sync_is_passed_to_front_end(sync: str) -> None:
     assert Feature("mel", sync, FRONT).front == LogMelChroma(n_mels=20, n_chroma=24, sync=sync)
-    assert FRONT.sync == "none"  # the given one stays as it is
+    assert FRONT.sync == "none"  # it is not modified
 
 
 def test_views_share_front_end_unless_sync_differs() -> None:

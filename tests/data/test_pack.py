@@ -1,4 +1,4 @@
-"""Tests of packs: reading, atomic writing and detection of changes."""
+"""Tests of reading packs, writing them atomically and detecting changes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_hash_depends_only_on_frames(pack: Pack, clips: list[np.ndarray]) -> Non
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
 def test_mixed_files_of_two_packs_are_refused(pack: Pack, clips: list[np.ndarray], name: str, tmp_path: Path) -> None:
-    """The packs have equal numbers of frames and clips with different values."""
+    """Mix packs with equal numbers of frames and clips, but different values."""
     other = write_pack(tmp_path / "other", TABLE, [clips[0][::-1], *clips[1:]], {"name": "mine"})
     assert other.frames.shape == pack.frames.shape
     (pack.folder / name).write_bytes((other.folder / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Tests of crash-safe writing of packs: resumed drafts have the same bytes."""
+"""Tests of crash-safe writing of packs, after which resumed drafts have the same bytes."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ BINS = 4
 NAMES = ("one", "été ♫", "drei", "4", "fünf")
 
 
-def clip(index: int) -> np.ndarray:
+def clip_frames(index: int) -> np.ndarray:
     return np.random.default_rng(index).random((LENGTHS[index], BINS)).astype(np.float16)
 
 
-def entry(index: int) -> JournalEntry:
+def journal_entry(index: int) -> JournalEntry:
     identity = {"id": NAMES[index], "size": 100 + index, "modified": 10**18 + index}
     if not LENGTHS[index]:
         return JournalEntry(**identity, reason="/a/drei: is broken (“why”)")
-    frames = clip(index)
+    frames = clip_frames(index)
     return JournalEntry(**identity, sha256=f"{index:064}", frames=len(frames), bins=BINS, content=frames_hash(frames))
 
 
-ENTRIES = [entry(index) for index in range(len(LENGTHS))]
+ENTRIES = [journal_entry(index) for index in range(len(LENGTHS))]
 TABLE = pd.DataFrame({"id": NAMES, "genre": list("xyxyx")})
 
 
-def resume(folder: Path) -> PackWriter:
+def finish_draft(folder: Path) -> PackWriter:
     """Open a draft and append the missing clips."""
     with PackWriter(folder) as draft:
         for index in range(len(draft.entries), len(LENGTHS)):
-            draft.append(ENTRIES[index], clip(index) if LENGTHS[index] else None)
+            draft.append(ENTRIES[index], clip_frames(index) if LENGTHS[index] else None)
     return draft
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture
 def complete_files(tmp_path: Path) -> dict[str, bytes]:
     """Return the files of a draft without interruption."""
-    resume(tmp_path / "complete_files")
-    return content(tmp_path / "complete_files")
+    finish_draft(tmp_path / "complete_files")
+    return read_files(tmp_path / "complete_files")
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
@@ -77,7 +77,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 
 def test_draft_has_frames_in_order_and_line_for_each_clip(complete_files: dict[str, bytes]) -> None:
     assert set(complete_files) == {LIST, FRAMES, JOURNAL}
-    assert complete_files[FRAMES] == b"".join(clip(index).tobytes() for index in range(len(LENGTHS)))
+    assert complete_files[FRAMES] == b"".join(clip_frames(index).tobytes() for index in range(len(LENGTHS)))
     lines = complete_files[JOURNAL].decode().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(NAMES)
     assert "♫" in lines[1]  # readable text
@@ -85,23 +85,23 @@ def test_draft_has_frames_in_order_and_line_for_each_clip(complete_files: dict[s
 
 @pytest.mark.parametrize("name", ["a b", "ünï", "a\tb", "a\nb", 'a"b\\', "a\u2028b", "a\x85b", "a\x1cb", "\U0001f3b5"])
 def test_any_clip_name_is_one_journal_line(name: str, tmp_path: Path) -> None:
-    frames = clip(0)
-    odd = JournalEntry(name, 5, 7, "s", len(frames), BINS, frames_hash(frames))
+    frames = clip_frames(0)
+    unusual = JournalEntry(name, 5, 7, "s", len(frames), BINS, frames_hash(frames))
     skipped = JournalEntry("after", 1, 2, reason=f"/music/{name}: is broken")
     with PackWriter(tmp_path / "d") as draft:
-        draft.append(odd, frames)
+        draft.append(unusual, frames)
         draft.append(skipped, None)
-    assert read_journal(tmp_path / "d") == [odd, skipped]
+    assert read_journal(tmp_path / "d") == [unusual, skipped]
     with PackWriter(tmp_path / "d") as draft:
-        assert draft.entries == [odd, skipped]
+        assert draft.entries == [unusual, skipped]
 
 
 def test_unset_fields_are_not_written(tmp_path: Path) -> None:
-    bare = JournalEntry("a", -1, 0)
+    minimal = JournalEntry("a", -1, 0)
     with PackWriter(tmp_path / "d") as draft:
-        draft.append(bare, None)
+        draft.append(minimal, None)
     assert json.loads((tmp_path / "d" / JOURNAL).read_text()) == {"id": "a", "size": -1, "modified": 0}
-    assert read_journal(tmp_path / "d") == [bare]
+    assert read_journal(tmp_path / "d") == [minimal]
 
 
 def test_missing_journal_is_empty(tmp_path: Path) -> None:
@@ -114,27 +114,27 @@ def lines_before(text: bytes, stop: int) -> int:
 
 
 def test_truncated_journal_resumes_after_last_complete_line(complete_files: dict[str, bytes], tmp_path: Path) -> None:
-    """The journal is cut at each byte, also inside a character."""
+    """Cut the journal at each byte, also inside a character."""
     text = complete_files[JOURNAL]
     for stop in (*range(0, len(text) - 60, 11), *range(len(text) - 60, len(text))):
         folder = write_files(tmp_path / "cut", complete_files | {JOURNAL: text[:stop]})
         with PackWriter(folder) as draft:
             assert draft.entries == ENTRIES[: lines_before(text, stop)], stop
-        assert len((folder / FRAMES).read_bytes()) == sum(e.bytes for e in draft.entries)
-        resume(folder)
-        assert content(folder) == complete_files, stop
+        assert len((folder / FRAMES).read_bytes()) == sum(entry.bytes for entry in draft.entries)
+        finish_draft(folder)
+        assert read_files(folder) == complete_files, stop
 
 
 def test_truncated_frames_resume_after_last_complete_clip(complete_files: dict[str, bytes], tmp_path: Path) -> None:
-    """As after a power failure, when a journal may be there before its frames are."""
+    """Cut the frames, as after a power failure, when the journal may be complete before the frames."""
     frames = complete_files[FRAMES]
-    ends = np.cumsum([e.bytes for e in ENTRIES])
+    ends = np.cumsum([entry.bytes for entry in ENTRIES])
     for stop in range(len(frames)):
         folder = write_files(tmp_path / "cut", complete_files | {FRAMES: frames[:stop]})
         with PackWriter(folder) as draft:
             assert len(draft.entries) == np.argmax(ends > stop), stop
-        resume(folder)
-        assert content(folder) == complete_files, stop
+        finish_draft(folder)
+        assert read_files(folder) == complete_files, stop
 
 
 @pytest.mark.parametrize("more", [b"\x00", b"\x01" * 7, b"\xff" * 5000])
@@ -142,15 +142,15 @@ def test_truncated_frames_resume_after_last_complete_clip(complete_files: dict[s
 def test_frames_behind_the_last_line_are_dropped(
     more: bytes, lines: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Frames are written before their line, and a kill may occur between the two."""
+    """Append frames without a line, as after a kill between writing the frames and their line."""
     text = b"".join(complete_files[JOURNAL].splitlines(keepends=True)[:lines])
-    kept = complete_files[FRAMES][: sum(e.bytes for e in ENTRIES[:lines])]
+    kept = complete_files[FRAMES][: sum(entry.bytes for entry in ENTRIES[:lines])]
     folder = write_files(tmp_path / "cut", {JOURNAL: text, FRAMES: kept + more})
     with PackWriter(folder) as draft:
         assert len(draft.entries) == lines
     assert (folder / FRAMES).read_bytes() == kept
-    resume(folder)
-    assert content(folder) == complete_files
+    finish_draft(folder)
+    assert read_files(folder) == complete_files
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 4])
@@ -158,12 +158,12 @@ def test_frames_that_do_not_match_journal_are_written_again(
     index: int, complete_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     data = bytearray(complete_files[FRAMES])
-    data[sum(e.bytes for e in ENTRIES[:index])] ^= 0x40
+    data[sum(entry.bytes for entry in ENTRIES[:index])] ^= 0x40
     folder = write_files(tmp_path / "cut", complete_files | {FRAMES: bytes(data)})
     with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES[:index]
-    resume(folder)
-    assert content(folder) == complete_files
+    finish_draft(folder)
+    assert read_files(folder) == complete_files
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def test_damaged_line_ends_journal(line: bytes, index: int, complete_files: dict
     )
     with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES[:index]
-    resume(folder)
-    assert content(folder) == complete_files
+    finish_draft(folder)
+    assert read_files(folder) == complete_files
 
 
 def test_draft_without_frames_starts_again(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     folder = write_files(tmp_path / "cut", {JOURNAL: complete_files[JOURNAL]})
-    resume(folder)
-    assert content(folder) == complete_files
+    finish_draft(folder)
+    assert read_files(folder) == complete_files
 
 
 def test_finished_draft_is_pack(complete_files: dict[str, bytes], tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_finished_draft_is_pack(complete_files: dict[str, bytes], tmp_path: Path
     assert pack.index["genre"].tolist() == [TABLE["genre"][index] for index in kept]
     assert pack.index["start"].tolist() == [0, 3, 4, 9]
     for row, index in enumerate(kept):
-        np.testing.assert_array_equal(pack.clip(row), clip(index))
+        np.testing.assert_array_equal(pack.clip(row), clip_frames(index))
     pack.verify()
     skipped = pd.read_csv(pack.folder / SKIPPED)
     assert skipped.to_dict("records") == [{"id": "drei", "reason": "/a/drei: is broken (“why”)"}]
@@ -216,7 +216,7 @@ def test_finished_draft_is_pack(complete_files: dict[str, bytes], tmp_path: Path
 def test_index_can_be_rewritten_without_frames(complete_files: dict[str, bytes], tmp_path: Path) -> None:
     with PackWriter(write_files(tmp_path / ".mine.part", complete_files)) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
-    later = [JournalEntry(**{**vars(e), "modified": 3}) for e in ENTRIES]
+    later = [JournalEntry(**{**vars(entry), "modified": 3}) for entry in ENTRIES]
     rewrite_journal(pack.folder, later)
     write_index(pack.folder, later, TABLE.assign(genre="z"), {"origin": 2})
     again = Pack(pack.folder)
@@ -228,22 +228,22 @@ def test_index_can_be_rewritten_without_frames(complete_files: dict[str, bytes],
     again.verify()
 
 
-def two_packs(tmp_path: Path) -> tuple[Path, Path]:
+def write_two_packs(tmp_path: Path) -> tuple[Path, Path]:
     old, new = tmp_path / "mine", tmp_path / ".mine.part"
-    write_pack(old, TABLE[:1], [clip(0)], {"which": "old"})
-    write_pack(tmp_path / "new", TABLE[:1], [clip(1)], {"which": "new"})
+    write_pack(old, TABLE[:1], [clip_frames(0)], {"which": "old"})
+    write_pack(tmp_path / "new", TABLE[:1], [clip_frames(1)], {"which": "new"})
     (tmp_path / "new").rename(new)
     return old, new
 
 
-def names(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 def test_pack_is_replaced(tmp_path: Path) -> None:
-    old, new = two_packs(tmp_path)
+    old, new = write_two_packs(tmp_path)
     replace_pack(new, old)
-    assert names(tmp_path) == {"mine"}
+    assert file_names(tmp_path) == {"mine"}
     assert Pack(old).manifest["which"] == "new"
     recover_pack(old)
     assert Pack(old).manifest["which"] == "new"
@@ -251,28 +251,28 @@ def test_pack_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_interrupted_replacement_is_recovered(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the two renames there is no pack; the old pack is restored, and the new draft can be finished."""
-    old, new = two_packs(tmp_path)
+    """Interrupt the replacement between two renames, after which the old pack is restored."""
+    old, new = write_two_packs(tmp_path)
     interrupt_call("rename", step, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         replace_pack(new, old)
     monkeypatch.undo()
-    assert names(tmp_path) == {".mine.part", "mine" if step == 1 else ".mine.old"}
+    assert file_names(tmp_path) == {".mine.part", "mine" if step == 1 else ".mine.old"}
     recover_pack(old)
-    assert names(tmp_path) == {".mine.part", "mine"}
+    assert file_names(tmp_path) == {".mine.part", "mine"}
     assert Pack(old).manifest["which"] == "old"
     assert Pack(new).manifest["which"] == "new"
     replace_pack(new, old)
-    assert names(tmp_path) == {"mine"}
+    assert file_names(tmp_path) == {"mine"}
     assert Pack(old).manifest["which"] == "new"
 
 
 def test_leftovers_of_interrupted_replacement_are_removed(tmp_path: Path) -> None:
-    old, new = two_packs(tmp_path)
-    write_pack(tmp_path / "older", TABLE[:1], [clip(3)], {"which": "older"})
+    old, new = write_two_packs(tmp_path)
+    write_pack(tmp_path / "older", TABLE[:1], [clip_frames(3)], {"which": "older"})
     (tmp_path / "older").rename(tmp_path / ".mine.old")
     recover_pack(old)
-    assert names(tmp_path) == {".mine.part", "mine"}
+    assert file_names(tmp_path) == {".mine.part", "mine"}
     assert Pack(old).manifest["which"] == "old"
     replace_pack(new, old)
     assert Pack(old).manifest["which"] == "new"
@@ -282,9 +282,9 @@ def test_leftovers_of_interrupted_replacement_are_removed(tmp_path: Path) -> Non
 def test_interrupted_finish_leaves_no_temporary_files(
     method: str, step: int, complete_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file is written under a temporary name and renamed; no temporary file remains in the pack."""
-    with PackWriter(write_files(tmp_path / ".sure.part", complete_files)) as draft:
-        expected = content(draft.finish(tmp_path / "sure", TABLE, {"origin": 1}).folder)
+    """Interrupt the renaming of temporary files, which must not remain in the pack."""
+    with PackWriter(write_files(tmp_path / ".expected.part", complete_files)) as draft:
+        expected = read_files(draft.finish(tmp_path / "expected", TABLE, {"origin": 1}).folder)
     folder = write_files(tmp_path / ".mine.part", complete_files)
     interrupt_call(method, step, monkeypatch)
     with pytest.raises(KeyboardInterrupt), PackWriter(folder) as draft:
@@ -294,13 +294,13 @@ def test_interrupted_finish_leaves_no_temporary_files(
     with PackWriter(folder) as draft:
         assert draft.entries == ENTRIES
         again = draft.finish(tmp_path / "mine", TABLE, {"origin": 1})
-    assert content(again.folder) == expected
+    assert read_files(again.folder) == expected
 
 
 @pytest.mark.parametrize("name", ["report.html", "run/report.html"])
 def test_run_in_folder_of_pack_is_not_removed(name: str, tmp_path: Path) -> None:
     def pack() -> Pack:
-        clips = [clip(index) for index in range(len(LENGTHS)) if LENGTHS[index]]
+        clips = [clip_frames(index) for index in range(len(LENGTHS)) if LENGTHS[index]]
         return write_pack(tmp_path / "pack", TABLE.drop(index=2).reset_index(drop=True), clips, {})
 
     pack()

@@ -86,9 +86,9 @@ def test_first_sheet_of_a_workbook_is_read_as_text(tmp_path: Path, caplog: pytes
     with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
         table.to_excel(book, sheet_name="clips", index=False)
         table.to_excel(book, sheet_name="notes", index=False)
-    columns, where = read_table(tmp_path / "t.xlsx")
+    columns, locations = read_table(tmp_path / "t.xlsx")
     assert columns == {"path": ["a.wav", "b.wav"], "n": ["1", ""], "x": ["0.5", "1"], "genre": ["NA", ""]}
-    assert where[1].endswith("t.xlsx, row 3")
+    assert locations[1].endswith("t.xlsx, row 3")
     assert "the first sheet, clips, is read; other sheets are skipped: notes" in caplog.text
     with pytest.raises(DataError, match="cannot be read as a workbook"):
         read_table(save(tmp_path, b"no workbook", "broken.xlsx"))

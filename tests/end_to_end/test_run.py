@@ -145,7 +145,7 @@ def test_best_epoch_is_evaluated(finished: Path, scores: dict) -> None:
 def test_report_has_scores_and_the_note_of_targets(finished: Path, scores: dict) -> None:
     page = (finished / "report.html").read_text()
     assert f"{scores['genre']['splits']['test']['scores']['macro_f1']['value']:.2f}" in page
-    assert "stands in for listener ratings" in page
+    assert "not rated by listeners" in page
     assert "artist" in page
 
 

@@ -73,7 +73,7 @@ def test_scores_stand_with_intervals_groups_and_baselines(text: str, metrics: di
     )
     words, _ = verdict(metrics["targets"]["genre"], disjoint=True)
     assert words in text
-    assert "- energy is derived from the signal; stands in for listener ratings." in text
+    assert "- energy is computed from the signal, not rated by listeners." in text
     assert "only 6 groups: they are rough" in text and "- Too small to rank architectures." in text
 
 

@@ -36,7 +36,7 @@ def test_each_file_has_a_row_and_a_bad_one_says_why(found: Predictions, sounds: 
     assert len(files) == 7
     assert files["error"].notna().sum() == 2
     assert files.loc["silent.wav", "error"] == "is silent"
-    assert str(files.loc["broken.mp3", "error"]).startswith("cannot be decoded (it contains no sound")
+    assert str(files.loc["broken.mp3", "error"]).startswith("cannot be decoded (it contains no audio")
     assert np.isnan(files.loc["broken.mp3", "energy.pred"])
     assert files.loc["song.flac", "seconds"] == pytest.approx(97.7, abs=0.01)
     assert files.loc["song.flac", "windows"] == 19 and files.loc["a.ogg", "windows"] == 1

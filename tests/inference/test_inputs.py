@@ -92,5 +92,5 @@ def test_rows_and_files_that_are_not_used_are_logged(tmp_path: Path, caplog: pyt
     (tmp_path / "music" / "a.lrc").touch()
     (tmp_path / "list.csv").write_text("path,title\nmusic/a.wav,x\n,y\n")
     assert files([tmp_path / "music", tmp_path / "list.csv"]) == [tmp_path / "music" / "a.wav"]
-    assert "1 item skipped (suffix .lrc is not a sound format: 1, such as a.lrc)" in caplog.text
+    assert "1 item skipped (suffix .lrc is not an audio format: 1, such as a.lrc)" in caplog.text
     assert "1 item skipped (path is empty: 1, such as row 3)" in caplog.text

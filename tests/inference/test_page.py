@@ -33,7 +33,7 @@ def test_names_are_texts_and_nothing_is_fetched(page: Path) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']""", text)
     assert text.count("<audio ") == text.count('alt="Log-mel spectrogram') == 2
     assert [path.name[:7] for path in sorted((page.parent / "predict_figures").iterdir())] == ["01_song", "02_img-"]
-    assert "could not be heard" in text and "it contains no sound in a format that libsndfile supports" in text
+    assert "could not be heard" in text and "it contains no audio in a format that libsndfile supports" in text
     assert "windows of 10 s, as the clips that the network was judged on" in text
 
 

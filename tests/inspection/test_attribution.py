@@ -118,7 +118,7 @@ def test_rollout_is_the_product_of_all_blocks(ast: Learner, monkeypatch: pytest.
         product = (0.5 * torch.eye(len(product)) + 0.5 * attribution.attention_weights(block)[0].mean(0)) @ product
     backbone: Any = ast.backbone
     own = backbone.patches.tokens.shape[1]
-    row = product[own:].mean(0) if backbone.mean else product[: backbone.read].mean(0)
+    row = product[own:].mean(0) if backbone.mean else product[: backbone.n_read].mean(0)
     monkeypatch.setattr(attribution, "ROWS", 7)  # in pieces as well
     flow = attribution.attention_rollout(backbone, x, lengths)
     assert flow is not None

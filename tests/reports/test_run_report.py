@@ -170,7 +170,7 @@ def test_says_what_was_run_and_on_what(page) -> None:
     ):
         assert words in html.text, words
     assert (
-        html.text.count("erived from the signal; stands in for listener ratings.") == 6
+        html.text.count("omputed from the signal, not rated by listeners.") == 6
     )  # in brief and in its section, for three targets
 
 

@@ -1,1 +1,1 @@
-"""Decoding of sound files, front ends, beats, tuning and descriptors."""
+"""Decoding of audio files, front ends, beats, tuning and descriptors."""

@@ -47,7 +47,7 @@ def track_beats(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
 
 
 def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """Return the percussive component of a sound (N,), equal to `librosa.effects.hpss(audio)[1]`."""
+    """Return the percussive component of samples (N,), equal to `librosa.effects.hpss(audio)[1]`."""
     import torch
 
     window = torch.hann_window(front.n_fft)

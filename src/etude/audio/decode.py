@@ -1,4 +1,4 @@
-"""Decoding of sound files to mono float32 samples at a given rate, by soundfile, ffmpeg and soxr.
+"""Decoding of audio files to mono float32 samples at a given rate, by soundfile, ffmpeg and soxr.
 
 ffmpeg decodes files that soundfile cannot read, and soxr resamples. A file is decoded in blocks, so that memory depends
 only on the samples that are kept, and not on the length that a header states.
@@ -28,13 +28,13 @@ BLOCK = 1 << 20  # samples that are read at a time, over all channels
 LOWEST, HIGHEST = 1_000, 768_000  # Hz; recordings of heart sounds use 2 kHz, of ultrasound 768 kHz
 LARGEST = 1e10  # absolute value of a sample; unscaled 32-bit integers are smaller, and its powers are finite
 UNKNOWN = 1 << 60  # samples; libsndfile reports a larger length when the length is unknown
-HEAD = 1024  # bytes that are examined to recognise files that are not sound
+HEAD = 1024  # bytes that are examined to recognise files that are not audio files
 Blocks = Generator[np.ndarray, None, None]
 
 
 @dataclass
-class _Sound:
-    """One sound of a file, with its rate in Hz, stated length in seconds, and blocks of mono samples (N,) float32."""
+class _AudioStream:
+    """Stream of one segment, with its rate in Hz, stated length in seconds, and blocks of mono samples (N,) float32."""
 
     rate: int
     seconds: float | None
@@ -44,7 +44,7 @@ class _Sound:
 def decode(
     path: Path, rate: int, longest: float | None = None, statistics: SoundStatistics | None = None
 ) -> np.ndarray:
-    """Read a sound file as one channel.
+    """Read an audio file as one channel.
 
     Args:
         path: Any file that libsndfile reads (wav, flac, ogg, mp3, ...), or ffmpeg if that is installed (m4a, wma, ...).
@@ -53,11 +53,11 @@ def decode(
         statistics: Statistics that are updated with the samples before resampling.
 
     Returns:
-        Samples (N,), float32, averaged over channels. The sounds of concatenated files are joined.
+        Samples (N,), float32, averaged over channels. The samples of concatenated files are joined.
 
     Raises:
-        DecodeError: The file is missing, is not sound, is empty, is truncated, or contains NaN or infinity.
-        TooLongError: The sound is longer than `longest`.
+        DecodeError: The file is missing, is not an audio file, is empty, is truncated, or contains NaN or infinity.
+        TooLongError: The file is longer than `longest`.
     """
     blocks = list(stream(path, rate, longest, statistics))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
@@ -78,16 +78,16 @@ def stream(path: Path, rate: int, longest: float | None = None, statistics: Soun
     import soxr
 
     total = native = 0
-    for sound in _sounds(path):
-        with closing(sound.blocks):
-            if not LOWEST <= sound.rate <= HIGHEST:
+    for source in _open_streams(path):
+        with closing(source.blocks):
+            if not LOWEST <= source.rate <= HIGHEST:
                 raise DecodeError(
-                    f"{path}: has a sample rate of {sound.rate:,} Hz; "
+                    f"{path}: has a sample rate of {source.rate:,} Hz; "
                     f"rates from {LOWEST:,} to {HIGHEST:,} Hz are supported"
                 )
-            _check_length(path, total / rate + (sound.seconds or 0.0), longest)
-            resampler = None if sound.rate == rate else soxr.ResampleStream(sound.rate, rate, 1, dtype="float32")
-            for block in sound.blocks:
+            _check_length(path, total / rate + (source.seconds or 0.0), longest)
+            resampler = None if source.rate == rate else soxr.ResampleStream(source.rate, rate, 1, dtype="float32")
+            for block in source.blocks:
                 _check_samples(path, block)
                 native += len(block)
                 if statistics is not None:
@@ -119,8 +119,8 @@ def _check_samples(path: Path, block: np.ndarray) -> None:
         raise DecodeError(f"{path}: contains samples of {peak:.3g}, where 1 is full scale")
 
 
-def _sounds(path: Path) -> Iterator[_Sound]:
-    """Yield the sounds of a file, several if files were concatenated."""
+def _open_streams(path: Path) -> Iterator[_AudioStream]:
+    """Yield the stream of a file, or several if files were concatenated."""
     import soundfile
 
     if not path.is_file():
@@ -128,7 +128,7 @@ def _sounds(path: Path) -> Iterator[_Sound]:
     size = path.stat().st_size
     if not size:
         raise DecodeError(f"{path}: is empty, 0 bytes")
-    if reason := _not_sound(path):
+    if reason := _why_not_audio(path):
         raise DecodeError(f"{path}: {reason}")
     segments = find_segments(path)
     for segment in segments:
@@ -143,18 +143,18 @@ def _sounds(path: Path) -> Iterator[_Sound]:
     except soundfile.LibsndfileError as error:
         reason = _libsndfile_reason(error)
         if "does not exist" in reason:  # libsndfile's message for a file that is not an MP3
-            reason = "it contains no sound in a format that libsndfile supports"
+            reason = "it contains no audio in a format that libsndfile supports"
         if segments[0].share < COMPLETE:  # ffmpeg would accept the truncated file
             raise DecodeError(f"{path}: is truncated, only {100 * segments[0].share:.0f} % of it is present") from error
         opened = ffmpeg.open_stream(path, reason)
-        yield _Sound(opened.rate, opened.seconds, _complete(path, opened))
+        yield _AudioStream(opened.rate, opened.seconds, _decode_ffmpeg_blocks(path, opened))
         return
     with file:
-        yield _open_sound(path, file, segments[0])
+        yield _open_stream(path, file, segments[0])
 
 
-def _decode_segments(path: Path, segments: list[Segment]) -> Iterator[_Sound]:
-    """Yield the sounds of a file that libsndfile would not decode completely."""
+def _decode_segments(path: Path, segments: list[Segment]) -> Iterator[_AudioStream]:
+    """Yield the streams of a file that libsndfile would not decode completely."""
     import soundfile
 
     for segment in segments:
@@ -167,7 +167,7 @@ def _decode_segments(path: Path, segments: list[Segment]) -> Iterator[_Sound]:
                     f"{path}: is broken ({_libsndfile_reason(error)} at byte {segment.start:,}{joined})"
                 ) from error
             with file:
-                yield _open_sound(path, file, segment)
+                yield _open_stream(path, file, segment)
 
 
 def _libsndfile_reason(error: Exception) -> str:
@@ -175,8 +175,12 @@ def _libsndfile_reason(error: Exception) -> str:
     return str(error).split(": ")[-1].strip(" .")
 
 
-def _open_sound(path: Path, file: SoundFile, segment: Segment) -> _Sound:
-    """Return an opened file as a sound; raise DecodeError if it is shorter than its header states."""
+def _open_stream(path: Path, file: SoundFile, segment: Segment) -> _AudioStream:
+    """Return the stream of an opened file.
+
+    Raises:
+        DecodeError: The file is shorter than its header states, or its length is unknown.
+    """
     seconds = len(file) / file.samplerate if file.samplerate >= LOWEST else 0.0
     if len(file) > UNKNOWN:
         raise DecodeError(f"{path}: is broken (its length is unknown)")
@@ -185,11 +189,14 @@ def _open_sound(path: Path, file: SoundFile, segment: Segment) -> _Sound:
         _check_complete(path, segment.share * seconds, seconds)
     elif seconds:
         _check_complete(path, seconds, seconds / max(segment.share, 1e-9))
-    return _Sound(file.samplerate, seconds, _blocks(path, file))
+    return _AudioStream(file.samplerate, seconds, _decode_blocks(path, file))
 
 
-def _blocks(path: Path, file: SoundFile) -> Blocks:
-    """Yield samples that libsndfile decodes, averaged over channels; the block size includes all channels."""
+def _decode_blocks(path: Path, file: SoundFile) -> Blocks:
+    """Yield samples that libsndfile decodes, averaged over channels.
+
+    The block size includes all channels.
+    """
     import soundfile
 
     frames, count = max(1, BLOCK // file.channels), 0
@@ -202,8 +209,12 @@ def _blocks(path: Path, file: SoundFile) -> Blocks:
     _check_complete(path, count / file.samplerate, len(file) / file.samplerate)
 
 
-def _complete(path: Path, opened: ffmpeg.FfmpegStream) -> Blocks:
-    """Yield samples that ffmpeg decodes; raise DecodeError for fewer than the header states."""
+def _decode_ffmpeg_blocks(path: Path, opened: ffmpeg.FfmpegStream) -> Blocks:
+    """Yield samples that ffmpeg decodes.
+
+    Raises:
+        DecodeError: There are fewer samples than the header states.
+    """
     count = 0
     with closing(opened.blocks):
         for block in opened.blocks:
@@ -218,17 +229,17 @@ def _check_complete(path: Path, present: float, stated: float) -> None:
         raise DecodeError(f"{path}: is truncated, only {present:.1f} s of {stated:.1f} s are present")
 
 
-def _not_sound(path: Path) -> str:
-    """Return a description of a file that is not sound, such as a Git LFS pointer; "" for any other file."""
+def _why_not_audio(path: Path) -> str:
+    """Return the reason why a file is not an audio file, such as a Git LFS pointer, or "" for any other file."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"version https://git-lfs.github.com/spec"):
-        return "is a Git LFS pointer and not the sound itself; run git lfs pull to download it"
+        return "is a Git LFS pointer and not the audio file itself; run git lfs pull to download it"
     if b"/annex/objects/" in text and len(head) < HEAD:
-        return "is a git-annex pointer and not the sound itself; run git annex get to download it"
+        return "is a git-annex pointer and not the audio file itself; run git annex get to download it"
     if text.startswith((b"<!doctype html", b"<html")) or (text.startswith(b"<?xml") and b"<html" in text):
-        return "is an HTML page and not sound; the address that it was downloaded from returned a page"
+        return "is an HTML page and not an audio file; the address that it was downloaded from returned a page"
     if not head.strip(b"\0") and path.stat().st_size >= HEAD:
         return "begins with zeros instead of a header; its download may not be complete"
     return ""

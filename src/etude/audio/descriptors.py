@@ -1,9 +1,9 @@
 """Energy, danceability and valence of one clip, computed from its samples.
 
-These values are computed from the signal and replace listener ratings, but they are not ratings. They do not measure
-what listeners perceive, and a model that predicts them has learned acoustics, not emotion. Each is a published signal
-descriptor and a function of one clip alone. Nothing is estimated over a collection, so nothing leaks from test to
-train. Each is mapped to [0, 1] by the fixed bounds below:
+These values are computed from the signal and are not listener ratings. They do not measure what listeners perceive,
+and a model that predicts them has learned acoustics, not emotion. Each is a published signal descriptor and a function
+of one clip. Nothing is estimated over a collection, so nothing leaks from test to train. Each is mapped to [0, 1] by
+the fixed bounds below:
 
 - energy: gated loudness, ITU-R BS.1770-4. Arousal follows loudness (Juslin & Laukka, 2004).
 - danceability: pulse clarity, the self-similarity of onsets at a beat's period (Lartillot et al., 2008).
@@ -53,11 +53,11 @@ def descriptors(audio: np.ndarray, rate: int) -> dict[str, float]:
         raise ValueError(f"audio must be (N,) with at least {SHORTEST:g} s at {rate} Hz, got {audio.shape}")
     if not np.isfinite(audio).all():
         raise ValueError("audio contains NaN or infinite samples")
-    happy = 0.5 * (_unit(brightness(audio, rate), BRIGHTNESS) + _unit(mode(audio, rate), MODE))
+    happy = 0.5 * (_scale_to_unit(brightness(audio, rate), BRIGHTNESS) + _scale_to_unit(mode(audio, rate), MODE))
     return {
         "valence": happy,
-        "energy": _unit(loudness(audio, rate), LOUDNESS),
-        "danceability": _unit(pulse_clarity(audio, rate), PULSE),
+        "energy": _scale_to_unit(loudness(audio, rate), LOUDNESS),
+        "danceability": _scale_to_unit(pulse_clarity(audio, rate), PULSE),
     }
 
 
@@ -191,8 +191,8 @@ def mode(audio: np.ndarray, rate: int) -> float:
     return best[0] - best[1]
 
 
-def _unit(value: float, bounds: tuple[float, float]) -> float:
-    """Map bounds to [0, 1] with clipping; NaN is unchanged."""
+def _scale_to_unit(value: float, bounds: tuple[float, float]) -> float:
+    """Map bounds to [0, 1] with clipping, except NaN, which is unchanged."""
     return float(np.clip((value - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0))
 
 

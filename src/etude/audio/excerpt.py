@@ -1,4 +1,4 @@
-"""Writing of short excerpts of sound files for HTML pages."""
+"""Writing of short excerpts of audio files for HTML pages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SUFFIXES = {("OGG", "VORBIS"): ".ogg", ("MP3", "MPEG_LAYER_III"): ".mp3"}
 
 
 def write_excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = COPIED) -> dict[str, Any]:
-    """Write the beginning of a sound file as a small sound file.
+    """Write the beginning of an audio file as a small audio file.
 
     A small Ogg Vorbis or MP3 file is copied. Other files are encoded as mono Ogg Vorbis at 22,050 Hz.
 
     Args:
-        path: A sound file.
+        path: An audio file.
         stem: Path of the result without its suffix.
         longest: Maximum length of the excerpt, in seconds.
         copied: Maximum size of a file that is copied, in bytes.
 
     Returns:
-        `audio`, the name of the file; `heard` and `seconds`, the lengths of the excerpt and of the sound file in
+        `audio`, the name of the file; `heard` and `seconds`, the lengths of the excerpt and of the audio file in
         seconds; `encoded`, whether the excerpt was encoded.
 
     Raises:

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 LINEAR, CORNER, STEP = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz per mel up to CORNER Hz, and log ratio per mel above
 AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
-CENTRE, WIDTH = (
-    5.0,
-    2.0,
-)  # octave above 27.5 Hz with the highest weight of pitch classes, and standard deviation, in octaves
+# octave above 27.5 Hz with the highest weight of pitch classes, and standard deviation, in octaves
+CENTRE, WIDTH = 5.0, 2.0
 
 
 def mel_frequencies(count: int, fmin: float, fmax: float) -> np.ndarray:
@@ -63,9 +61,8 @@ def chroma_filters(rate: int, n_fft: int, n_chroma: int = 12, tuning: float = 0.
     """
     hertz = np.linspace(0, rate, n_fft, endpoint=False)[1:]
     steps = n_chroma * np.log2(hertz / (440.0 * 2.0 ** (tuning / n_chroma) / 16))
-    steps = np.concatenate(
-        [[steps[0] - 1.5 * n_chroma], steps]
-    )  # 0 Hz is placed one and a half octaves below the first bin
+    # 0 Hz is placed one and a half octaves below the first bin
+    steps = np.concatenate([[steps[0] - 1.5 * n_chroma], steps])
     widths = np.append(np.maximum(np.diff(steps), 1.0), 1.0)
     half = np.round(n_chroma / 2)
     distance = np.remainder((steps - np.arange(n_chroma)[:, None]) + half + 10 * n_chroma, n_chroma) - half

@@ -73,7 +73,7 @@ class FrontEnd:
         return self.rate / self.hop_length
 
     def mel_centres(self) -> np.ndarray | None:
-        """Return the centre frequency of each mel band (n_mels,), in Hz; None if bins are not frequency bands."""
+        """Return the centre frequency of each mel band (n_mels,), in Hz, or None if bins are not frequency bands."""
         return None
 
     def absolute(self) -> FrontEnd:
@@ -104,7 +104,10 @@ class FrontEnd:
         return self.make_module(columns)
 
     def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
-        """Return the torch module that gives the same frames; every exportable class must define its own."""
+        """Return the torch module that gives the same frames.
+
+        Every exportable class must define its own.
+        """
         raise not_exportable(f"the front end {type(self).__name__}")
 
     def to_dict(self) -> dict[str, object]:
@@ -207,7 +210,7 @@ class ImageFront(FrontEnd):
         from torch.nn.functional import interpolate
 
         if audio.ndim != 2:
-            raise UserError(f"feature=image: an image must be (H, W), got {audio.shape}; use another feature for sound")
+            raise UserError(f"feature=image: an image must be (H, W), got {audio.shape}; use another feature for audio")
         image = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
         size = (self.n_mels, self.n_mels)
         return interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0].numpy()

@@ -64,7 +64,7 @@ class KaldiFront(FrontEnd):
 
 @dataclass(frozen=True)
 class EfficientATFront(KaldiFront):
-    """Log-mel front end of EfficientAT (Schmid, Koutini & Widmer, 2023), with 128 bands of 32 kHz sound.
+    """Log-mel front end of EfficientAT (Schmid, Koutini & Widmer, 2023), with 128 bands at 32 kHz.
 
     The steps are pre-emphasis, power of a centred transform with a symmetric Hann window of 25 ms, Kaldi's mel bands up
     to 15 kHz, logarithm, and scaling to about [-1, 1].
@@ -100,7 +100,7 @@ class EfficientATFront(KaldiFront):
 
 @dataclass(frozen=True)
 class ASTFront(KaldiFront):
-    """Kaldi log-mel front end of AST (Gong, Chung & Glass, 2021), with 128 bands of 16 kHz sound.
+    """Kaldi log-mel front end of AST (Gong, Chung & Glass, 2021), with 128 bands at 16 kHz.
 
     Windows of 25 ms every 10 ms do not extend beyond the ends of the clip. The steps are subtraction of the mean of
     each window, pre-emphasis, a symmetric Hann window, power, Kaldi's mel bands from 20 Hz to half the rate, and
@@ -141,7 +141,7 @@ class KaldiModule(FrontEndModule):
 
     Args:
         front: The front end.
-        columns: First and last column of the network's view.
+        columns: First and last column of the network's input.
     """
 
     def __init__(self, front: KaldiFront, columns: tuple[int, int]) -> None:

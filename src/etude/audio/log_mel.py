@@ -123,11 +123,14 @@ class LogMelChroma(FrontEnd):
         return replace(self, ref="one")
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """Compute frames (T, F) from samples (N,), as the function of this name."""
+        """Compute frames (T, F) from samples (N,), as the function `frames`."""
         return frames(audio, self)
 
     def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
-        """Compute some columns of the frames; pitch classes, the most expensive part, only if they are included."""
+        """Compute some columns of the frames.
+
+        Pitch classes are computed only if they are included, because they take most of the time.
+        """
         return frames(audio, self, pitched=columns[1] > self.n_mels)[:, slice(*columns)]
 
     def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
@@ -146,19 +149,19 @@ class LogMelChroma(FrontEnd):
             raise not_exportable("constant-Q chroma (feature.front.chroma=cqt)")
         if pitched and self.tuning is None:
             raise not_exportable("a tuning that is estimated for each clip (feature.front.tuning=null)")
-        filters, bins = _bank(self, self.tuning if pitched else None), self.n_fft // 2 + 1
+        filters, bins = _filter_bank(self, self.tuning if pitched else None), self.n_fft // 2 + 1
         bank = filters.apply(torch.eye(bins), torch.empty(bins, filters.width))[:, first:last]
         mels = max(0, self.n_mels - first)
         return LogMelChromaModule(self.n_fft, self.hop_length, bank.clone(), mels, self.ref, self.top_db)
 
 
-def frames(audio: np.ndarray, front: LogMelChroma, at: np.ndarray | None = None, pitched: bool = True) -> np.ndarray:
+def frames(audio: np.ndarray, front: LogMelChroma, beats: np.ndarray | None = None, pitched: bool = True) -> np.ndarray:
     """Compute log-mel and chroma frames of one clip.
 
     Args:
         audio: Samples (N,), float32, at `front.rate`.
         front: Parameters of the transform.
-        at: Indices of frames with beats (K,), for a beat-synchronous front end; None tracks them.
+        beats: Indices of frames with beats (K,), for a beat-synchronous front end; None tracks them.
         pitched: Whether to compute pitch classes.
 
     Returns:
@@ -170,26 +173,26 @@ def frames(audio: np.ndarray, front: LogMelChroma, at: np.ndarray | None = None,
     """
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be (N,) with N > 0, got {audio.shape}")
-    out = _powers(audio, front) if pitched else power_spectrum(audio, front, _bank(front, None))
+    out = _mel_and_chroma_power(audio, front) if pitched else power_spectrum(audio, front, _filter_bank(front, None))
     if pitched:
         _normalise_chroma(out[:, front.n_mels :])
     if front.sync == "beat":
-        out = synchronise(out, track_beats(audio, front) if at is None else at)
+        out = synchronise(out, track_beats(audio, front) if beats is None else beats)
     convert_to_decibels(out[:, : front.n_mels], front.ref, front.top_db)
     return out.numpy()
 
 
-def _powers(audio: np.ndarray, front: LogMelChroma) -> Tensor:
+def _mel_and_chroma_power(audio: np.ndarray, front: LogMelChroma) -> Tensor:
     """Compute mel power and unnormalised chroma (T, F)."""
     import torch
 
     if front.chroma == "cqt":
-        mel = power_spectrum(audio, front, _bank(front, None))
+        mel = power_spectrum(audio, front, _filter_bank(front, None))
         return torch.cat([mel, torch.from_numpy(_constant_q(audio, front))], 1)
     if front.tuning is not None:
-        return power_spectrum(audio, front, _bank(front, front.tuning))
+        return power_spectrum(audio, front, _filter_bank(front, front.tuning))
     power = power_spectrum(audio, front)
-    bank = _bank(front, estimate_tuning(power.numpy(), front.rate, front.n_chroma))
+    bank = _filter_bank(front, estimate_tuning(power.numpy(), front.rate, front.n_chroma))
     return bank.apply(power, torch.empty(len(power), bank.width))
 
 
@@ -214,7 +217,7 @@ def _constant_q(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
 
 
 def _normalise_chroma(chroma: Tensor) -> None:
-    """Divide each frame by its strongest pitch class, in place; silent frames remain 0."""
+    """Divide each frame by its strongest pitch class, in place, except silent frames, which are 0."""
     import torch
 
     peak = chroma.amax(1, keepdim=True)
@@ -222,8 +225,8 @@ def _normalise_chroma(chroma: Tensor) -> None:
 
 
 @lru_cache(maxsize=128)  # a tuning is a multiple of 0.01: a hundred banks of 0.6 MB at most
-def _bank(front: LogMelChroma, tuning: float | None) -> FilterBank:
-    """Return the mel and chroma filters; only the mel filters if `tuning` is None."""
+def _filter_bank(front: LogMelChroma, tuning: float | None) -> FilterBank:
+    """Return the mel and chroma filters, or only the mel filters if `tuning` is None."""
     bank = filterbanks.mel_filters(front.rate, front.n_fft, front.n_mels, front.fmin, front.fmax)
     if tuning is not None:
         bank = np.concatenate([bank, filterbanks.chroma_filters(front.rate, front.n_fft, front.n_chroma, tuning)])

@@ -37,9 +37,8 @@ class MaskedBatchNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer(
-            "num_batches_tracked", torch.tensor(0)
-        )  # so that state dicts of torch's BatchNorm can be loaded
+        # so that state dicts of torch's BatchNorm can be loaded
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Normalise each channel of (B, C, T, F) with `lengths` (B,) valid frames."""

@@ -32,10 +32,10 @@ def lock_file() -> Path:
 
 @contextmanager
 def first_use(name: str) -> Iterator[None]:
-    """Hold the lock while a block is executed for the first time in this process; later, do nothing.
+    """Hold the lock while a block is executed for the first time in this process.
 
     Args:
-        name: Name of the block. A block that raised an error counts as not yet executed.
+        name: Name of the block. A block that raised an error counts as not yet executed. Later executions need no lock.
     """
     if name in _used:
         yield
@@ -51,7 +51,7 @@ def provide_cache() -> None:
 
     Without any writable folder, compilation is disabled, which is slow but gives the same results.
     """
-    if os.environ.get(CACHE) or _beside_librosa() or _user_cache():
+    if os.environ.get(CACHE) or _can_cache_beside_librosa() or _can_cache_for_user():
         return
     folder = private_folder("numba")
     if folder is None:
@@ -66,7 +66,7 @@ def provide_cache() -> None:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """Hold the lock; continue without it where no file can be locked."""
+    """Hold the lock, or continue without it where no file can be locked."""
     from filelock import FileLock
 
     lock = FileLock(lock_file())
@@ -83,21 +83,21 @@ def _lock() -> Iterator[None]:
         lock.release()
 
 
-def _beside_librosa() -> bool:
+def _can_cache_beside_librosa() -> bool:
     """Return whether numba can write into the folder of librosa's modules, the first that it tries."""
     spec = find_spec("librosa")
     if spec is None or spec.origin is None:
         return True  # the import raises the error
-    return _writable(Path(spec.origin).parent / "core" / "__pycache__")
+    return _is_writable(Path(spec.origin).parent / "core" / "__pycache__")
 
 
-def _user_cache() -> bool:
+def _can_cache_for_user() -> bool:
     """Return whether numba can write into the user's cache folder, the second that it tries."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
-    return not root.startswith("~") and _writable(Path(root) / "numba")
+    return not root.startswith("~") and _is_writable(Path(root) / "numba")
 
 
-def _writable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     """Return whether files can be created in a folder, which may not exist yet."""
     while not folder.exists():
         if folder == folder.parent:

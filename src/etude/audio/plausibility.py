@@ -16,7 +16,7 @@ LAGS = 4  # samples; neighbours of recorded or encoded noise correlate, because 
 ALIKE = 0.02  # correlation of neighbours below which samples are independent of each other
 NOISE = 0.2  # RMS from which independent samples are suspicious; 0.3 to 0.6 for random bytes
 ONE_SIDED = 0.01  # share of samples below zero, or above; bytes of text have one sign
-FEWEST = 4000  # minimum number of samples for statistics
+N_MIN = 4000  # minimum number of samples for statistics
 
 
 class SuspectSoundWarning(UserWarning):
@@ -24,7 +24,7 @@ class SuspectSoundWarning(UserWarning):
 
 
 class SoundStatistics:
-    """Running statistics of a sound that is decoded in blocks.
+    """Running statistics of samples that are decoded in blocks.
 
     Attributes:
         count: Number of samples.
@@ -58,7 +58,7 @@ class SoundStatistics:
         if not self.count:
             return []
         if self._high - self._low < QUIET / 10:
-            return [f"contains a constant value of {self._high:.3g} and no sound"]
+            return [f"contains only the constant value {self._high:.3g}"]
         messages = []
         if self.peak > LOUD:
             messages.append(f"reaches {self.peak:.3g} times full scale: its samples may not be scaled to [-1, 1]")
@@ -67,9 +67,9 @@ class SoundStatistics:
         if self.peak < QUIET:
             messages.append(f"is almost silent: its peak is {20 * np.log10(self.peak):.0f} dB of full scale")
         one_sided = min(self._positive, self._negative) < ONE_SIDED * (self._positive + self._negative)
-        if one_sided and self._positive + self._negative >= FEWEST:
+        if one_sided and self._positive + self._negative >= N_MIN:
             messages.append("has nearly all samples on one side of zero: it may be text or other data")
-        elif self.count >= FEWEST and self._is_white_noise():
+        elif self.count >= N_MIN and self._is_white_noise():
             messages.append("is white noise near full scale: it may be random or compressed data")
         return messages
 

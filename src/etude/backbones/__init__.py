@@ -1,1 +1,1 @@
-"""Backbones: networks from frames (B, T, F) to an embedding (B, D)."""
+"""Backbones, the networks from frames (B, T, F) to an embedding (B, D)."""

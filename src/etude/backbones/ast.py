@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
-from etude.backbones.patches import LearnedPositions, Patches, SinusoidalPositions, State
+from etude.backbones.patches import LearnedPositions, Patches, SinusoidalPositions, TokenState
 from etude.backbones.vit_checkpoints import (
+    IMAGE,
     IMAGENET,
-    PICTURE,
     convert_weights,
     create_transformer,
     full_name,
@@ -58,9 +58,9 @@ def first_tokens(block: nn.Module, tokens: Tensor, count: int, mask: Tensor | No
         or getattr(block.attn, "gate", None) is not None
     ):
         return block(tokens, attn_mask=mask)[:, :count]
-    read = tokens[:, :count]
-    read = read + block.drop_path1(block.ls1(_attend(block.attn, block.norm1(tokens), count, mask)))
-    return read + block.drop_path2(block.ls2(block.mlp(block.norm2(read))))
+    first = tokens[:, :count]
+    first = first + block.drop_path1(block.ls1(_attend(block.attn, block.norm1(tokens), count, mask)))
+    return first + block.drop_path2(block.ls2(block.mlp(block.norm2(first))))
 
 
 def _attend(attention: Attention, x: Tensor, count: int, mask: Tensor | None) -> Tensor:
@@ -128,12 +128,13 @@ class AST(Backbone):
         super().__init__()
         net = create_transformer(model, depth, proj_drop_rate=dropout, drop_path_rate=drop_path)
         self.model, self.weights, self.depth = model, weights, depth
-        self.dim, own = net.embed_dim, net.num_prefix_tokens
+        self.dim, n_prefix = net.embed_dim, net.num_prefix_tokens
         self.mean = (pool or {"avg": "mean"}.get(net.global_pool, "token")) == "mean"
         if pool not in (None, "token", "mean") or not (self.mean or net.has_class_token):
             raise ValueError(f"backbone.pool must be token, where the model has one, or mean, got {pool!r}")
-        self.read = 2 if hasattr(net, "dist_token") else 1  # class token, distillation token
-        self.placed = 0 if net.no_embed_class else own  # tokens with a positional embedding in timm's table
+        self.n_read = 2 if hasattr(net, "dist_token") else 1  # class token, distillation token
+        # prefix tokens with a positional embedding in timm's table
+        self.n_placed_prefix = 0 if net.no_embed_class else n_prefix
         patch = patch or net.patch_embed.patch_size[0]
         height = min(patch, bins)
         filters = nn.Conv2d(
@@ -143,29 +144,32 @@ class AST(Backbone):
         positions = (
             SinusoidalPositions(rows, self.dim) if weights is None else LearnedPositions(rows, columns, self.dim)
         )
-        self.patches = Patches(filters, positions, own, net.norm_pre, (drop_time, drop_frequency, drop_patches))
+        self.patches = Patches(filters, positions, n_prefix, net.norm_pre, (drop_time, drop_frequency, drop_patches))
         self.blocks, self.min_frames = nn.ModuleList(net.blocks), 2 * patch
         self.steps = len(self.blocks)
         self.norm, self.fc_norm = net.norm, net.fc_norm  # timm's norm before pooling, or the one after it
-        self.apply(_init)
+        self.apply(_init_weights)
 
     @property
     def skips_standardisation(self) -> bool:  # type: ignore[override]
-        """Whether the weights expect the scale of AudioSet's frames, by their keys; False if the file is missing."""
+        """Return whether the weights expect the scale of AudioSet's frames, by their keys.
+
+        The result is False if the file is missing.
+        """
         if self.weights in (None, IMAGENET) or not Path(str(self.weights)).is_file():
             return False
-        return weights_kind(read_tensors(Path(str(self.weights)))) != PICTURE
+        return weights_kind(read_tensors(Path(str(self.weights)))) != IMAGE
 
-    def begin(self, x: Tensor, lengths: Tensor) -> State:
+    def begin(self, x: Tensor, lengths: Tensor) -> TokenState:
         """Compute the tokens that are the input of the first block, from frames (B, T, F) and lengths (B,)."""
         return self.patches(x, lengths)
 
-    def step(self, index: int, state: tuple[Any, ...]) -> State:
-        """Run one block; the last one returns only the tokens of the read-out."""
+    def step(self, index: int, state: tuple[Any, ...]) -> TokenState:
+        """Run one block, of which the last one returns only the tokens of the read-out."""
         block, (tokens, counts, mask) = self.blocks[index], state
         if index == len(self.blocks) - 1 and not self.mean:
-            return State(first_tokens(block, tokens, self.read, mask), counts.clamp(max=self.read), None)
-        return State(block(tokens, attn_mask=mask), counts, mask)
+            return TokenState(first_tokens(block, tokens, self.n_read, mask), counts.clamp(max=self.n_read), None)
+        return TokenState(block(tokens, attn_mask=mask), counts, mask)
 
     def end(self, state: tuple[Any, ...]) -> Tensor:
         """Compute the embedding (B, D) from the output of the last block."""
@@ -174,19 +178,19 @@ class AST(Backbone):
         if not self.mean:
             z = tokens.mean(1)
         else:
-            own = self.patches.tokens.shape[1]
+            n_prefix = self.patches.tokens.shape[1]
             mask = tokens.new_ones(tokens.shape[:2]) if mask is None else mask[:, 0, 0].to(tokens.dtype)
-            z = (tokens * mask[..., None])[:, own:].sum(1) / mask[:, own:].sum(1, keepdim=True)
+            z = (tokens * mask[..., None])[:, n_prefix:].sum(1) / mask[:, n_prefix:].sum(1, keepdim=True)
         return self.fc_norm(z)
 
-    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+    def collate(self, values: Sequence[Tensor], lengths: Tensor) -> TokenState:
         """Collate states as in the base class, with a new mask of valid tokens."""
-        return State.of(*super().together(values, lengths))
+        return TokenState.from_counts(*super().collate(values, lengths))
 
     def token_weights(self, count: int) -> Tensor:
         """Return the weight of each of `count` tokens of an unpadded clip in the embedding (count,), with sum 1."""
         weights = torch.zeros(count)
-        weights[slice(self.patches.tokens.shape[1], None) if self.mean else slice(self.read)] = 1
+        weights[slice(self.patches.tokens.shape[1], None) if self.mean else slice(self.n_read)] = 1
         return weights / weights.sum()
 
     def for_export(self) -> Self:
@@ -212,13 +216,13 @@ class AST(Backbone):
         own = self.state_dict()
         folder = None if self.weights == IMAGENET else Path(self.weights).parent
         try:
-            converted = convert_weights(tensors, own, self.placed, folder)
+            converted = convert_weights(tensors, own, self.n_placed_prefix, folder)
             self.load_state_dict({key: value for key, value in converted.items() if key in own or self.depth is None})
         except (KeyError, RuntimeError) as error:
             raise mismatch_error(self.weights, self.model, error) from error
 
 
-def _init(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     """Initialise weights from a truncated normal distribution and biases with zero, as in ViT."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)

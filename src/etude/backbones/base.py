@@ -58,11 +58,14 @@ class Backbone(nn.Module):
         Returns:
             Embedding (B, D).
         """
-        return self.after(0, self.begin(x, lengths))
+        return self.forward_from(0, self.begin(x, lengths))
 
     @property
     def splittable(self) -> bool:
-        """Whether the network can be split between steps; a network that overrides `forward` cannot."""
+        """Return whether the network can be split between steps.
+
+        A network that overrides `forward` cannot be split.
+        """
         return type(self).forward is Backbone.forward
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
@@ -70,21 +73,21 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def step(self, index: int, state: State) -> State:
-        """Run one layer; indices begin at 0."""
+        """Run one layer, with an index that begins at 0."""
         raise NotImplementedError
 
     def end(self, state: State) -> Tensor:
         """Compute the embedding (B, D) from the output of the last step."""
         raise NotImplementedError
 
-    def before(self, index: int, x: Tensor, lengths: Tensor) -> State:
+    def forward_to(self, index: int, x: Tensor, lengths: Tensor) -> State:
         """Compute the input of step `index` from frames (B, T, F) and numbers of valid frames (B,)."""
         state = self.begin(x, lengths)
         for step in range(index):
             state = self.step(step, state)
         return state
 
-    def after(self, index: int, state: State) -> Tensor:
+    def forward_from(self, index: int, state: State) -> Tensor:
         """Compute the embedding (B, D) from the input of step `index`."""
         for step in range(index, self.steps):
             state = self.step(step, state)
@@ -94,7 +97,7 @@ class Backbone(nn.Module):
         """Return the modules that process a clip from its end to its beginning."""
         return ()
 
-    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+    def collate(self, values: Sequence[Tensor], lengths: Tensor) -> State:
         """Collate the states of clips that passed the first steps separately.
 
         Args:
@@ -136,10 +139,10 @@ def _(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
 
 
 class TraceableLSTM(nn.Module):
-    """LSTM of one layer and one direction as the single operation `etude::lstm`.
+    """LSTM of one layer and one direction as a single custom operation.
 
-    torch.export cannot trace an LSTM over an arbitrary number of frames. The layer is therefore a single operation in
-    the graph, which the export replaces by the LSTM of ONNX or torch.
+    torch.export cannot trace an LSTM over an arbitrary number of frames. The layer is therefore the operation
+    `etude::lstm` in the graph, which the export replaces by the LSTM of ONNX or torch.
 
     Args:
         layer: The LSTM.

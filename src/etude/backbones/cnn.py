@@ -62,9 +62,9 @@ class CNN(Backbone):
         mean = x.mean(3).sum(2) / lengths[:, None]
         return self.dropout(mean)
 
-    def together(self, values: Sequence[Tensor], lengths: Tensor) -> State:
+    def collate(self, values: Sequence[Tensor], lengths: Tensor) -> State:
         """Collate states as in the base class, in channels-last memory format."""
-        x, lengths = super().together(values, lengths)
+        x, lengths = super().collate(values, lengths)
         return x.contiguous(memory_format=torch.channels_last), lengths
 
     def layers(self) -> list[nn.Module]:
@@ -86,7 +86,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the block, which halves the number of frames; a clip of one frame keeps one."""
+        """Run the block, which halves the number of frames but keeps at least one."""
         x = self.relu(self.pool(self.norm(self.conv(x), lengths)))
         lengths = (lengths // 2).clamp(min=1)
         return x * valid(lengths, x.shape[2])[:, None, :, None], lengths

@@ -153,7 +153,7 @@ class Inverted(nn.Module):
 
 
 class Concurrent(nn.Module):
-    """Container of squeeze-excitations as in the published files; this network has one, over channels."""
+    """Container of the squeeze-excitation over channels, which exists because the published files contain it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -92,14 +92,15 @@ class LSTM(Backbone):
             return self.attention(states, lengths)
         return (states * valid(lengths, states.shape[1])[..., None]).sum(1) / lengths[:, None]
 
-    def after(self, index: int, state: State) -> Tensor:
+    def forward_from(self, index: int, state: State) -> Tensor:
         """Compute the embedding (B, D) from the input of a layer (B, T, C), on CPU in groups of similar length."""
         x, lengths = state
         if self._packs(x) or x.device.type != "cpu" or torch.compiler.is_compiling() or lengths.min() == lengths.max():
-            return super().after(index, state)
+            return super().forward_from(index, state)
         order = lengths.argsort(descending=True)
         groups = zip(x[order].split(GROUP), lengths[order].split(GROUP), strict=True)
-        return torch.cat([super(LSTM, self).after(index, (x[:, : int(n[0])], n)) for x, n in groups])[order.argsort()]
+        embeddings = [super(LSTM, self).forward_from(index, (x[:, : int(n[0])], n)) for x, n in groups]
+        return torch.cat(embeddings)[order.argsort()]
 
     def _packs(self, x: Tensor) -> bool:
         """Return whether clips are packed."""
@@ -116,7 +117,7 @@ class LSTM(Backbone):
         return list(self.backward_)
 
     def layers(self) -> list[nn.Module]:
-        """Return the trainable layers from input to output; a learned read-out belongs to the last one."""
+        """Return the trainable layers from input to output, where a learned read-out belongs to the last one."""
         if not self.bidirectional and self.attention is None:
             return list(self.onward)
         sides = [self.onward, self.backward_] if self.bidirectional else [self.onward]

@@ -1,4 +1,4 @@
-"""Patches of a spectrogram: extraction, patch dropout and positional embeddings."""
+"""Extraction of spectrogram patches, patch dropout and positional embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from etude.audio.masks import valid
 
 
-class State(NamedTuple):
+class TokenState(NamedTuple):
     """Tokens with their counts and mask, passed from block to block.
 
     Attributes:
@@ -26,7 +26,7 @@ class State(NamedTuple):
     mask: Tensor | None
 
     @classmethod
-    def of(cls, tokens: Tensor, counts: Tensor, traceable: bool = False) -> State:
+    def from_counts(cls, tokens: Tensor, counts: Tensor, traceable: bool = False) -> TokenState:
         """Return the state of tokens (B, N, D), of which the first `counts` (B,) are valid.
 
         A `traceable` state always has a mask.
@@ -43,8 +43,8 @@ class Patches(nn.Module):
 
     Args:
         filters: Convolution from an image (B, 1, T, F) to patches (B, D, columns, rows).
-        places: Positional embeddings, computed from the valid columns of each clip (B,) and the number of columns.
-        own: Number of prefix tokens (class, distillation, registers).
+        positions: Positional embeddings, computed from the valid columns of each clip (B,) and the number of columns.
+        n_prefix: Number of prefix tokens (class, distillation, registers).
         norm: Norm before the first block.
         drop: Share of columns, of rows and of single patches that are dropped in training.
 
@@ -55,19 +55,19 @@ class Patches(nn.Module):
     def __init__(
         self,
         filters: nn.Conv2d,
-        places: nn.Module,
-        own: int,
+        positions: nn.Module,
+        n_prefix: int,
         norm: nn.Module,
         drop: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:
         super().__init__()
-        self.filters, self.places, self.norm = filters, places, norm
-        self.tokens = nn.Parameter(torch.zeros(1, own, filters.out_channels))
+        self.filters, self.places, self.norm = filters, positions, norm  # stored checkpoints contain these names
+        self.tokens = nn.Parameter(torch.zeros(1, n_prefix, filters.out_channels))
         nn.init.trunc_normal_(self.tokens, std=0.02)
         self.drop = nn.ModuleList(Drop(share) for share in drop)
         self.traceable = False
 
-    def forward(self, x: Tensor, lengths: Tensor) -> State:
+    def forward(self, x: Tensor, lengths: Tensor) -> TokenState:
         """Compute tokens from frames (B, T, F) and lengths (B,)."""
         patch, stride = self.filters.kernel_size[0], self.filters.stride[0]
         x = F.pad(x, (0, 0, 0, max(0, patch - x.shape[1])))
@@ -80,7 +80,7 @@ class Patches(nn.Module):
         by_rows, rows = in_frequency(x.transpose(1, 2), torch.full_like(columns, x.shape[2]))
         x, counts = anywhere(by_rows.transpose(1, 2).flatten(1, 2), columns * rows)
         tokens = self.norm(torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], dim=1))
-        return State.of(tokens, self.tokens.shape[1] + counts, self.traceable)
+        return TokenState.from_counts(tokens, self.tokens.shape[1] + counts, self.traceable)
 
 
 class Drop(nn.Module):
@@ -132,7 +132,7 @@ class SinusoidalPositions(nn.Module):
         nn.init.trunc_normal_(self.frequency, std=0.02)
 
     def forward(self, columns: Tensor, count: int, traceable: bool = False) -> Tensor:
-        """Return the embeddings (1, count, rows, D) of `count` columns of patches; `columns` has no influence."""
+        """Return the embeddings (1, count, rows, D) of `count` columns of patches, independent of `columns`."""
         return self.frequency + sinusoid(count, self.frequency)[:, None]
 
 

@@ -58,9 +58,8 @@ class Timm(Backbone):
         self.model, self.weights, self.bins = model, weights, max(bins, SMALLEST[1])
         self.one_length = False
         name = model.partition(".")[0]
-        if not timm.is_model(
-            name
-        ):  # only a name and no hub address, so that an untrusted checkpoint cannot start a download
+        # only a name and no hub address, so that an untrusted checkpoint cannot start a download
+        if not timm.is_model(name):
             raise ValueError(f"backbone.model must be the name of a network of timm, got {model!r}")
         defaults = timm.models.get_pretrained_cfg(name)
         if defaults is not None and defaults.fixed_input_size:

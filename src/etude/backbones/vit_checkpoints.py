@@ -122,9 +122,8 @@ def create_transformer(model: str, depth: int | None = None, **options: Any) -> 
     from timm.models.vision_transformer import VisionTransformer
 
     name, _, tag = full_name(model).partition(".")
-    if not timm.is_model(
-        name
-    ):  # only a name and no hub address, so that an untrusted checkpoint cannot start a download
+    # only a name and no hub address, so that an untrusted checkpoint cannot start a download
+    if not timm.is_model(name):
         raise ValueError(f"backbone.model must be tiny, small, base or a vision transformer of timm, got {model!r}")
     if depth is not None:
         options["depth"] = depth
@@ -151,7 +150,7 @@ def _is_vit(name: str) -> bool:
     return any(name in list_models(module=module) for module in ("vision_transformer", "deit"))
 
 
-PICTURE, AST, AUDIOMAE = "picture", "ast", "audiomae"
+IMAGE, AST, AUDIOMAE = "image", "ast", "audiomae"
 NAMES = (  # names in ASTModel and ASTForAudioClassification, and those in timm
     (r"^audio_spectrogram_transformer\.", ""),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -170,14 +169,14 @@ NAMES = (  # names in ASTModel and ASTForAudioClassification, and those in timm
 
 
 def weights_kind(tensors: dict[str, Tensor]) -> str:
-    """Return the kind of weights: `picture`, or `ast` or `audiomae` for those trained on AudioSet."""
+    """Return the kind of weights, which is `image`, or `ast` or `audiomae` for those trained on AudioSet."""
     if any(key.endswith("embeddings.position_embeddings") for key in tensors):
         return AST
     filters, positions = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
     if filters is None or positions is None or filters.shape[1] > 1:
-        return PICTURE
+        return IMAGE
     square = any(isqrt(count) ** 2 == count for count in (positions.shape[1], positions.shape[1] - 1))
-    return PICTURE if square else AUDIOMAE
+    return IMAGE if square else AUDIOMAE
 
 
 def convert_weights(
@@ -208,7 +207,7 @@ def convert_weights(
         positions = positions.unflatten(1, (-1, 128 // filters.shape[3]))
     else:
         side = isqrt(positions.shape[1])
-        grid = (side, side) if kind == PICTURE else (_rows_of_ast(folder, rows), -1)
+        grid = (side, side) if kind == IMAGE else (_rows_of_ast(folder, rows), -1)
         filters, positions = filters.transpose(2, 3), positions.unflatten(1, grid).transpose(1, 2)
     converted = {
         "patches.filters.weight": _resize_filters(filters, own["patches.filters.weight"].shape[2:]),

@@ -87,7 +87,7 @@ class Clips(Dataset[Batch]):
 
 
 def crop_positions(crops: int) -> np.ndarray:
-    """Return the relative positions in [0, 1] of evenly spaced crops (C,); a single crop is centred."""
+    """Return the relative positions in [0, 1] of evenly spaced crops (C,), with a single crop centred."""
     return np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
 
 
@@ -136,7 +136,7 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         self.rank, self.world, self.lengths, self.weights, self.epoch = rank, world, lengths, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before each epoch."""
+        """Set the epoch, as Lightning does before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[CropIndex]]:
@@ -152,9 +152,9 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         if self.shuffle and self.lengths is not None:
             bounds = [bounds[i] for i in rng.permutation(len(bounds))]
         for start, stop in bounds:
-            own = range(start, stop)[self.rank :: self.world]
+            indices = range(start, stop)[self.rank :: self.world]
             # with fewer clips than devices one is evaluated twice; the table of predictions drops the duplicate
-            yield [(int(order[i]), float(positions[i])) for i in own or [start]]
+            yield [(int(order[i]), float(positions[i])) for i in indices or [start]]
 
     def __len__(self) -> int:
         return len(self._batch_bounds())

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedItem:
     """Row, file or folder that a source skips.
 
     Args:
@@ -64,10 +64,10 @@ class Collection:
         note: One sentence that is shown in every report on this data.
         extra: Optional statistics: `licences`, counts by licence; `before`, the classes of a label before merging, by
             target.
-        reader: Function that reads the frames of a file, by decoding sound or from a precomputed array.
+        reader: Function that reads the frames of a file, by decoding audio or from a precomputed array.
         locate: Function that returns the path of a clip for a front end, for collections with several files of a clip.
             None uses `path`.
-        left_out: Rows, files and folders that the source skips. They are listed in the pack's skipped.csv.
+        skipped_items: Rows, files and folders that the source skips. They are listed in the pack's skipped.csv.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Collection:
     extra: dict[str, Any] = field(default_factory=dict)
     reader: Reader = read_sound
     locate: Locator | None = None
-    left_out: tuple[LeftOut, ...] = ()
+    skipped_items: tuple[SkippedItem, ...] = ()
 
     def check(self) -> Collection:
         """Check the table and the targets.
@@ -123,7 +123,7 @@ class Collection:
 
 
 def slug(name: str) -> str:
-    """Return a name with letters, digits, `_` and `-` only; a long name is cut and gets a hash."""
+    """Return a name with letters, digits, `_` and `-` only, with a long name cut and followed by a hash."""
     short = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", name).lower()).strip("-") or "data"
     if len(short.encode()) <= SLUG_BYTES:
         return short
@@ -131,22 +131,22 @@ def slug(name: str) -> str:
     return cut_bytes(short, SLUG_BYTES - 9) + "-" + digest
 
 
-def cut_bytes(text: str, most: int) -> str:
+def cut_bytes(text: str, n_max: int) -> str:
     """Return the beginning of a text with a limited number of bytes, as in file names."""
-    return text.encode()[:most].decode(errors="ignore")
+    return text.encode()[:n_max].decode(errors="ignore")
 
 
-def log_left_out(where: str | Path, left_out: Sequence[LeftOut]) -> None:
+def log_skipped_items(source: str | Path, skipped_items: Sequence[SkippedItem]) -> None:
     """Log a warning with the number of skipped items and an example for each reason."""
-    if not left_out:
+    if not skipped_items:
         return
     reasons: dict[str, list[str]] = {}
-    for item in left_out:
+    for item in skipped_items:
         reasons.setdefault(item.reason, []).append(item.item)
     ordered = sorted(reasons.items(), key=lambda pair: -len(pair[1]))
     summaries = [f"{reason}: {len(items)}, such as {items[0]}" for reason, items in ordered]
-    count = "1 item" if len(left_out) == 1 else f"{len(left_out)} items"
-    log.warning("%s: %s skipped (%s)", where, count, "; ".join(summaries))
+    count = "1 item" if len(skipped_items) == 1 else f"{len(skipped_items)} items"
+    log.warning("%s: %s skipped (%s)", source, count, "; ".join(summaries))
 
 
 def label_target(values: Iterable[Any], note: str = "") -> dict[str, Any]:
@@ -160,7 +160,7 @@ def scalar_target(low: float = 0.0, high: float = 1.0, note: str = "") -> dict[s
 
 
 def merge_classes(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Series:
-    """Return a label column with merged classes; classes that are not listed become missing.
+    """Return a label column with merged classes, in which classes that are not listed are missing.
 
     Args:
         column: Class names.
@@ -210,7 +210,7 @@ def parse_mapping(value: Mapping[Any, Any] | str | None, key: str) -> Mapping[An
 
 
 def _class_name(value: Any, key: Any) -> str:
-    """Return a class name of a config as text; YAML parses 1 and 1.0 as numbers."""
+    """Return a class name of a config as text, because YAML parses 1 and 1.0 as numbers."""
     if value is None or isinstance(value, Mapping | list | tuple):
         raise DataError(f"classes: {key} must name a class or a list of classes, such as [Rock, Punk], got {value!r}")
     if isinstance(value, float) and value.is_integer():
@@ -254,23 +254,23 @@ def expand_path(path: str) -> Path:
         raise DataError(f"{path}: there is no such user; use ./{path} for a file of this name") from error
 
 
-def join_inside(folder: Path, name: str, where: str) -> Path:
+def join_inside(folder: Path, name: str, source_name: str) -> Path:
     """Join a folder and a relative path that must stay below it.
 
     Args:
         folder: The folder.
         name: Relative path from a table, which may be untrusted.
-        where: Source of the path for error messages, such as a file and its row.
+        source_name: Source of the path for error messages, such as a file and its row.
 
     Raises:
         DataError: The path is absolute, leads out of the folder or contains a null byte.
     """
     if "\0" in name:
-        raise DataError(f"{where}: path {name!r} contains a null byte, which file names cannot contain")
+        raise DataError(f"{source_name}: path {name!r} contains a null byte, which file names cannot contain")
     path = Path(name)
     depth = 0
     for component in path.parts:
         depth += -1 if component == ".." else 1
         if depth < 0 or path.is_absolute():
-            raise DataError(f"{where}: path {name!r} is outside {folder}; only files below this folder are read")
+            raise DataError(f"{source_name}: path {name!r} is outside {folder}; only files below this folder are read")
     return folder / path

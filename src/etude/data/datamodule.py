@@ -47,7 +47,7 @@ class MusicData(LightningDataModule):
             whether the network can fit them. None disables it.
         packs: Folder in which packs are stored between runs.
         min_seconds: Shorter clips are skipped.
-        max_seconds: Longer sound files are skipped, and decoding stops there. None sets no limit.
+        max_seconds: Longer audio files are skipped, and decoding stops there. None sets no limit.
         max_skipped: Largest share of skipped clips. A collection above it is refused.
         packs_read_only: Whether packs are only read, because a stored config names the folder.
         seed: Seed of order and crops.
@@ -116,7 +116,7 @@ class MusicData(LightningDataModule):
         return self.source.targets
 
     def open_pack(self) -> Pack:
-        """Return the pack of all clips; prepare it if it is missing or outdated."""
+        """Return the pack of all clips, which is prepared if it is missing or outdated."""
         return open_pack(self.source, self.feature.front, self.pack_options)
 
     def prepare_data(self) -> None:
@@ -129,11 +129,11 @@ class MusicData(LightningDataModule):
             return
         self.pack = self.open_pack()
         self.splits = self.split.assign(self.pack.index, list(self.targets))
-        self.y = {name: _values(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
+        self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
-        """Return the number of training clips in each class by label, as `counts`; call it after `setup`."""
+        """Return the number of training clips in each class by label, as `counts`, after `setup`."""
         counts = {}
         for name, spec in self.targets.items():
             if spec["kind"] == "label":
@@ -144,7 +144,7 @@ class MusicData(LightningDataModule):
     def evaluation(self) -> dict[str, Any]:
         """Return the lengths and crops of evaluated clips, for inference on files of other lengths.
 
-        It needs a call of `setup` first.
+        Call `setup` first.
 
         Returns:
             `frames`, the median length over all splits; `longest`, the largest length; `shortest`, the minimum length
@@ -236,7 +236,7 @@ class MusicData(LightningDataModule):
         return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
 
 
-def _values(column: np.ndarray, spec: dict[str, Any]) -> Tensor:
+def _target_tensor(column: np.ndarray, spec: dict[str, Any]) -> Tensor:
     """Return a target column as a tensor, a label as class indices, a scalar as float32.
 
     Missing values are -1 in labels and NaN in scalars.

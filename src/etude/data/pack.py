@@ -43,7 +43,7 @@ class PackOptions:
         ray: Address of a Ray cluster, or `local`. None uses processes of this machine.
         retry: Try skipped files again, even if they are unchanged.
         read_only: Refuse to create or change a pack. A complete and current pack can be read.
-        longest: Sound files above this length are skipped, in seconds, and decoding stops there. None sets no limit.
+        longest: Audio files above this length are skipped, in seconds, and decoding stops there. None sets no limit.
     """
 
     packs: Path = Path("outputs/packs")
@@ -63,7 +63,7 @@ class PackOptions:
 
     @property
     def identity(self) -> dict[str, float | None]:
-        """Options that determine which clips a pack contains; the default of `longest` is omitted."""
+        """Options that determine which clips a pack contains, without the default of `longest`."""
         limit = {} if self.longest == LONGEST else {"longest": self.longest}
         return {"shortest": self.shortest, **limit}
 
@@ -76,7 +76,7 @@ class Pack:
 
     Attributes:
         index: The table of clips, with the `start` and the number of `frames` of each in the memory-mapped file, and
-            `content`, the hash of its frames, which is equal for the same sound under two ids.
+            `content`, the hash of its frames, which is equal for the same audio under two ids.
         manifest: Format, front end, description of the collection, counts, and the hash of all frames.
         starts, lengths: First frame in the memory-mapped file and number of frames of each clip, (N,) each.
         frames: All frames (sum of T, F), float16, memory-mapped read-only.
@@ -99,7 +99,7 @@ class Pack:
                 raise ValueError("the table does not match the manifest")
             if self.manifest.get("index") not in (None, file_hash(folder / INDEX)):
                 raise ValueError(f"{INDEX} was changed after it was written")
-            if self._touched():
+            if self._frames_modified():
                 self.verify()
                 with suppress(OSError):  # so that the next process skips the check
                     os.utime(folder / MANIFEST)
@@ -111,12 +111,12 @@ class Pack:
             ) from error
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Return the frames of a clip (length, F), float16, from `start` on; fewer if the clip ends before."""
+        """Return the frames of a clip (length, F), float16, from `start` on, or fewer if the clip ends before."""
         first, frames = int(self.starts[row]), int(self.lengths[row])
         stop = frames if length is None else min(start + length, frames)
         return self.frames[first + start : first + stop]
 
-    def _touched(self) -> bool:
+    def _frames_modified(self) -> bool:
         """Return whether the frames were modified after the manifest, which is written last."""
         frames, manifest = ((self.folder / name).stat().st_mtime_ns for name in (FRAMES, MANIFEST))
         return frames > manifest

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.collection import LeftOut
+from etude.data.collection import SkippedItem
 from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined_hash, frames_hash
 from etude.errors import DataError
 from etude.files import ownership
@@ -64,7 +64,7 @@ class JournalEntry:
 
 
 def read_journal(folder: Path) -> list[JournalEntry]:
-    """Return the complete lines of a folder's journal; an empty list if there is no journal."""
+    """Return the complete lines of a folder's journal, or an empty list if there is no journal."""
     entries = []
     try:
         for _, line in read_lines(folder / JOURNAL):
@@ -75,7 +75,9 @@ def read_journal(folder: Path) -> list[JournalEntry]:
 
 
 class PackWriter:
-    """Writer of a new or resumed draft of a pack; a context manager that keeps finished clips after any error.
+    """Writer of a new or resumed draft of a pack.
+
+    It is a context manager that keeps finished clips after any error.
 
     Args:
         folder: Folder of the draft.
@@ -90,7 +92,7 @@ class PackWriter:
         self.entries = self._intact(read_journal(folder))
         self._frames, self._journal = open_file(folder / FRAMES, "ab", buffering=0), Journal(folder / JOURNAL)
         self._frames.truncate(sum(entry.bytes for entry in self.entries))
-        self._journal.truncate(sum(len(_line(entry)) for entry in self.entries))
+        self._journal.truncate(sum(len(_journal_line(entry)) for entry in self.entries))
 
     def __enter__(self) -> PackWriter:
         return self
@@ -105,11 +107,11 @@ class PackWriter:
         """Append the frames (T, F), float16, of a clip, or None if it is skipped, and then its line."""
         if frames is not None:
             write_whole(self._frames, np.ascontiguousarray(frames).data.cast("B"))
-        self._journal.append(_line(entry))
+        self._journal.append(_journal_line(entry))
         self.entries.append(entry)
 
     def finish(
-        self, target: Path, table: pd.DataFrame, manifest: dict[str, Any], left_out: Sequence[LeftOut] = ()
+        self, target: Path, table: pd.DataFrame, manifest: dict[str, Any], skipped_items: Sequence[SkippedItem] = ()
     ) -> Pack:
         """Complete the draft and move it to its folder.
 
@@ -117,14 +119,14 @@ class PackWriter:
             target: Folder of the pack. An existing pack is replaced.
             table: One row per entry, in the same order.
             manifest: Further keys of the manifest, beside format, counts and hash.
-            left_out: Items that the source skipped; they are listed with the skipped clips.
+            skipped_items: Items that the source skipped; they are listed with the skipped clips.
 
         Returns:
             The pack, opened.
         """
         self._frames.close()
         self._journal.close()
-        write_index(self.folder, self.entries, table, manifest, left_out)
+        write_index(self.folder, self.entries, table, manifest, skipped_items)
         replace_pack(self.folder, target)
         return Pack(target)
 
@@ -160,7 +162,7 @@ def write_pack(folder: Path, table: pd.DataFrame, clips: Iterable[np.ndarray], m
 
 
 def read_frames(folder: Path, entries: list[JournalEntry]) -> Iterator[tuple[JournalEntry, np.ndarray | None]]:
-    """Yield entries with their frames (T, F), float16; None for a clip that is skipped or missing."""
+    """Yield entries with their frames (T, F), float16, or None for a clip that is skipped or missing."""
     path, start = folder / FRAMES, 0
     data = np.memmap(path, np.uint8, "r") if path.is_file() and path.stat().st_size else np.empty(0, np.uint8)
     for entry in entries:
@@ -172,7 +174,7 @@ def read_frames(folder: Path, entries: list[JournalEntry]) -> Iterator[tuple[Jou
 
 def rewrite_journal(folder: Path, entries: list[JournalEntry]) -> None:
     """Replace a folder's journal."""
-    write_bytes(folder / JOURNAL, b"".join(map(_line, entries)))
+    write_bytes(folder / JOURNAL, b"".join(map(_journal_line, entries)))
 
 
 def write_index(
@@ -180,17 +182,17 @@ def write_index(
     entries: list[JournalEntry],
     table: pd.DataFrame,
     manifest: dict[str, Any],
-    left_out: Sequence[LeftOut] = (),
+    skipped_items: Sequence[SkippedItem] = (),
 ) -> None:
     """Write the list of skipped items, the index, and last the manifest.
 
-    The list has a row for each clip without frames and for each item of `left_out`.
+    The list has a row for each clip without frames and for each item of `skipped_items`.
     """
     import pandas as pd
 
     kept = [entry for entry in entries if entry.frames]
     skipped = [(entry.id, entry.reason) for entry in entries if not entry.frames]
-    listed = [*skipped, *((item.item, item.reason) for item in left_out)]
+    listed = [*skipped, *((item.item, item.reason) for item in skipped_items)]
     write_text(folder / SKIPPED, pd.DataFrame(listed, columns=["id", "reason"]).to_csv(index=False))
     if suspect := [(entry.id, entry.suspect) for entry in kept if entry.suspect]:
         write_text(folder / SUSPECT, pd.DataFrame(suspect, columns=["id", "reason"]).to_csv(index=False))
@@ -206,8 +208,8 @@ def write_index(
         "clips": len(kept),
         "skipped": len(skipped),
     }
-    if left_out:
-        counts_by_key["left_out"] = len(left_out)
+    if skipped_items:
+        counts_by_key["left_out"] = len(skipped_items)
     manifest = {"format": FORMAT, **manifest, **counts_by_key, "sha256": combined_hash(index["content"])}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
 
@@ -236,14 +238,14 @@ def check_replaceable(target: Path) -> None:
     """
     if target.is_symlink():
         raise DataError(f"{target}: is a symbolic link to an outdated pack; remove the link to prepare the pack again")
-    if target.is_dir() and (others := _others(target)):
+    if target.is_dir() and (others := _foreign_files(target)):
         raise DataError(
             f"{target}: the pack is outdated and the folder contains other files "
             f"({', '.join(others[:3])}); move them to another folder"
         )
 
 
-def _others(target: Path) -> list[str]:
+def _foreign_files(target: Path) -> list[str]:
     """Return the files in a pack's folder that do not belong to the pack, such as files of the user or of a run."""
     names = {FRAMES, JOURNAL, SKIPPED, SUSPECT, INDEX, MANIFEST, ownership.LIST}
     other_names = {entry.name for entry in target.iterdir() if not entry.name.endswith(ownership.DRAFT)} - names
@@ -265,6 +267,6 @@ def _backup_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
-def _line(entry: JournalEntry) -> bytes:
+def _journal_line(entry: JournalEntry) -> bytes:
     return (json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", 0)} | {"size": entry.size,
             "modified": entry.modified}, ensure_ascii=False) + "\n").encode()  # fmt: skip

@@ -20,7 +20,7 @@ from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.audio.plausibility import SuspectSoundWarning
 from etude.data import pack_writer, workers
-from etude.data.collection import Collection, LeftOut, Reader
+from etude.data.collection import Collection, Reader, SkippedItem
 from etude.data.pack import FORMAT, MANIFEST, Pack, PackOptions, frames_hash
 from etude.data.pack_writer import JournalEntry, PackWriter
 from etude.data.readers import read_sound
@@ -48,7 +48,7 @@ class PackSource(Protocol):
 
 
 def open_pack(source: Collection | PackSource, front: FrontEnd, options: PackOptions) -> Pack:
-    """Return the pack of a data source; prepare it if it is missing or outdated.
+    """Return the pack of a data source, which is prepared if it is missing or outdated.
 
     Args:
         source: The data source.
@@ -63,7 +63,7 @@ def open_pack(source: Collection | PackSource, front: FrontEnd, options: PackOpt
 
 
 def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) -> Pack:
-    """Return the pack of a collection; prepare it if it is missing or outdated.
+    """Return the pack of a collection, which is prepared if it is missing or outdated.
 
     A file is unchanged if its size and modification time are equal, or its size and content. The frames of unchanged
     files are reused from an earlier pack or an interrupted draft. Changed labels change only the table.
@@ -78,17 +78,17 @@ def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) 
 
     Raises:
         DataError: Too many files are skipped.
-        UserError: The front end requires images, and the collection contains sound.
+        UserError: The front end requires images, and the collection contains audio.
     """
     if collection.reader is read_sound and not front.reads_sound:
         raise UserError(
-            f"feature=image: requires images, but {collection.name} contains sound; use another feature, "
+            f"feature=image: requires images, but {collection.name} contains audio; use another feature, "
             "such as feature=mel"
         )
     key = json.dumps({**front.to_dict(), **options.identity}, sort_keys=True)
     folder = options.packs / f"{collection.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     origin = {"front": front.to_dict(), **options.identity, **describe_collection(collection)}
-    left_out = collection.left_out
+    skipped_items = collection.skipped_items
     table = collection.table.reset_index(drop=True)
     if locate := collection.locate:
         table = table.assign(path=[str(locate(Path(path), front)) for path in table["path"]])
@@ -106,7 +106,7 @@ def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) 
                 return Pack(folder)
         unchanged = len(packed) == len(files) and all(map(_is_unchanged, packed, files, table["path"]))
         if packed and unchanged and all(_is_intact(entry, frames) for entry, frames in clips.values()):
-            _update_index(folder, packed, files, table.drop(columns="path"), origin, left_out)
+            _update_index(folder, packed, files, table.drop(columns="path"), origin, skipped_items)
             return Pack(folder)
         return _write_new_pack(replace(collection, table=table), front, options, folder, files, clips, origin)
 
@@ -116,8 +116,8 @@ def describe_collection(collection: Collection) -> dict[str, Any]:
     description = {name: getattr(collection, name) for name in ("name", "title", "targets", "card", "note", "extra")}
     table = collection.table.drop(columns="path").to_csv(index=False)
     origin = {"collection": json.loads(json.dumps(description)), "table": hashlib.sha256(table.encode()).hexdigest()}
-    if collection.left_out:  # so that skipped.csv is written again when the skipped items change
-        items = json.dumps([(item.item, item.reason) for item in collection.left_out])
+    if collection.skipped_items:  # so that skipped.csv is written again when the skipped items change
+        items = json.dumps([(item.item, item.reason) for item in collection.skipped_items])
         origin["left_out"] = hashlib.sha256(items.encode()).hexdigest()
     return origin
 
@@ -140,7 +140,8 @@ def _write_new_pack(
     drafted = pack_writer.read_journal(draft)
     retry_skipped = options.retry and not all(entry.frames for entry in drafted)
     stale = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.stale*"))
-    if retry_skipped or not _same_files(drafted, files[: len(drafted)]):  # files changed, reuse valid clips
+    # after a change of files, only the valid clips of the draft are reused
+    if retry_skipped or not _same_files(drafted, files[: len(drafted)]):
         stale.append(folder.with_name(f".{folder.name}.stale{len(stale)}"))
         move(draft, stale[-1])
     for old in stale:
@@ -161,7 +162,7 @@ def _write_new_pack(
             next(computed) if old is None else old for old in reused
         )
         reasons = [entry.reason for entry in writer.entries if not entry.frames]
-        missing = [f"{item.item}: {item.reason}" for item in collection.left_out if item.clip]
+        missing = [f"{item.item}: {item.reason}" for item in collection.skipped_items if item.clip]
         _check_skipped(collection.name, writer, reasons, missing, len(files), options.max_skipped)
         for entry, frames in track(results, len(remaining), f"Frames of {collection.name}", "clips"):
             writer.append(entry, frames)
@@ -171,12 +172,12 @@ def _write_new_pack(
         if len(reasons) == len(writer.entries):
             remove_folder(draft)
             raise DataError(f"{collection.name}: all clips were skipped; for example {reasons[0]}")
-        pack = writer.finish(folder, table.drop(columns="path"), {"origin": origin}, collection.left_out)
+        pack = writer.finish(folder, table.drop(columns="path"), {"origin": origin}, collection.skipped_items)
     for old in stale:
         remove_folder(old)
     if skipped := pack.manifest["skipped"]:
         log.warning("%d clips were skipped; the reasons are in %s", skipped, folder / pack_writer.SKIPPED)
-    elif collection.left_out:
+    elif collection.skipped_items:
         log.info("skipped items are listed in %s", folder / pack_writer.SKIPPED)
     _log_suspects([f"{entry.id}: {entry.suspect}" for entry in writer.entries if entry.suspect], folder)
     return pack
@@ -271,7 +272,9 @@ def _read_packed(folder: Path, retry: bool) -> PackedClips:
 
 
 def lock_pack(folder: Path, options: PackOptions) -> Lock:
-    """Acquire the lock of a pack, which the caller releases; wait while another process holds it.
+    """Acquire the lock of a pack, which the caller releases.
+
+    The call waits while another process holds the lock.
 
     Raises:
         UserError: The folder of packs cannot be written or is read-only.
@@ -294,12 +297,12 @@ def _update_index(
     files: list[JournalEntry],
     table: pd.DataFrame,
     origin: dict[str, Any],
-    left_out: tuple[LeftOut, ...],
+    skipped_items: tuple[SkippedItem, ...],
 ) -> None:
     """Write new labels, or new modification times of unchanged files, and keep the frames."""
     updated = [replace(entry, modified=file.modified) for entry, file in zip(entries, files, strict=True)]
     pack_writer.rewrite_journal(folder, updated)
-    pack_writer.write_index(folder, updated, table, {"origin": origin}, left_out)
+    pack_writer.write_index(folder, updated, table, {"origin": origin}, skipped_items)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Readers of frames from sound files and from arrays of precomputed features."""
+"""Readers of frames from audio files and from arrays of precomputed features."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SILENT = 1e-4  # -80 dB of full scale, below the noise of a 16-bit recording of 
 
 
 def read_sound(path: Path, front: FrontEnd, shortest: float = 0.0, longest: float | None = None) -> np.ndarray:
-    """Decode a sound file and compute its frames.
+    """Decode an audio file and compute its frames.
 
     Args:
-        path: A sound file.
+        path: An audio file.
         front: Front end that computes the frames.
         shortest: Minimum length of a clip in seconds.
         longest: Maximum length of a clip in seconds. None sets no limit.
@@ -85,7 +85,7 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
     """
     if type(front) is not LogMelChroma:
         raise DataError(
-            "the frames of this data are precomputed, but this feature requires sound files; "
+            "the frames of this data are precomputed, but this feature requires audio files; "
             "use feature=mel, chroma or fused"
         )
     expected = asdict(ARRAY_FRONT_END)

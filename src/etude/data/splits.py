@@ -145,13 +145,13 @@ class Split:
         strata = self._strata(used, targets)
         units = groups if self.kind in ("grouped", "official") else np.arange(len(used))
         if self.kind == "official":
-            splits = self._official(used, units, strata)
+            splits = self._official_splits(used, units, strata)
         elif self.fold is not None:
             folds = partition(units, strata, (1 / self.folds,) * self.folds, self.seed)
             splits = np.select([folds == self.fold, folds == (self.fold + 1) % self.folds], ["test", "val"], "train")
         else:
             splits = np.array(SPLITS)[partition(units, strata, self.fractions, self.seed)]
-        self._check(used, groups, splits)
+        self._check_splits(used, groups, splits)
         result = np.full(len(table), UNUSED, dtype="<U5")
         result[kept] = splits
         return result
@@ -175,7 +175,7 @@ class Split:
         return ~duplicate
 
     def _strata(self, table: pd.DataFrame, targets: Sequence[str]) -> np.ndarray:
-        """Return the stratum of each clip (n,); clips without a label are a separate stratum."""
+        """Return the stratum of each clip (n,), where clips without a label are a separate stratum."""
         import pandas as pd
 
         name = next(iter(targets), None) if self.stratify == "auto" else self.stratify
@@ -186,7 +186,7 @@ class Split:
             column = pd.qcut(column, QUANTILES, labels=False, duplicates="drop")
         return column.astype("category").cat.codes.to_numpy().astype(int) + 1
 
-    def _official(self, table: pd.DataFrame, units: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    def _official_splits(self, table: pd.DataFrame, units: np.ndarray, strata: np.ndarray) -> np.ndarray:
         if "split" not in table.columns or not table["split"].isin(SPLITS).all():
             raise DataError("data.split.kind=official needs a column `split` with train, val or test for every clip")
         splits = table["split"].to_numpy().astype(object)
@@ -197,7 +197,7 @@ class Split:
             splits[train[partition(train_units, strata[train], (1 - share, share), self.seed) == 1]] = "val"
         return splits.astype(str)
 
-    def _check(self, table: pd.DataFrame, groups: np.ndarray, splits: np.ndarray) -> None:
+    def _check_splits(self, table: pd.DataFrame, groups: np.ndarray, splits: np.ndarray) -> None:
         if empty := [split for split in SPLITS if not (splits == split).any()]:
             raise DataError(
                 f"no clips are left for {' and '.join(empty)}: {len(table)} clips in "
@@ -223,7 +223,7 @@ def split_hash(ids: np.ndarray, splits: np.ndarray) -> str:
 
 
 def group_codes(table: pd.DataFrame) -> np.ndarray:
-    """Return groups as integers (n,), 0 ... G - 1; a clip without a group is a separate group."""
+    """Return groups as integers (n,), 0 ... G - 1, where a clip without a group is a separate group."""
     keys = [("", clip) if missing else ("group", name) for clip, name, missing in
             zip(table["id"], table["group"], table["group"].isna(), strict=True)]  # fmt: skip
     order = {key: i for i, key in enumerate(dict.fromkeys(keys))}

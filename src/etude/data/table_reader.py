@@ -47,7 +47,7 @@ def read_table(file: Path) -> tuple[dict[str, list[str]], list[str]]:
     header = [to_nfc(name.strip()) for name in header]
     if duplicates := [name for index, name in enumerate(header) if name and name in header[:index]]:
         raise DataError(f"{file}: has two columns {duplicates[0]!r}")
-    rows, where = [], []
+    rows, locations = [], []
     for number, line in enumerate(lines, 2):
         cells = [cell.strip() for cell in line]
         if not any(cells):
@@ -55,10 +55,10 @@ def read_table(file: Path) -> tuple[dict[str, list[str]], list[str]]:
         if len(cells) != len(header):
             raise DataError(f"{file}, row {number}: has {len(cells)} cells, the header has {len(header)}")
         rows.append(cells)
-        where.append(f"{file}, row {number}")
+        locations.append(f"{file}, row {number}")
     if unnamed := [index for index, name in enumerate(header) if not name and any(row[index] for row in rows)]:
         log.info("%s: column %d has no name and is skipped", file, unnamed[0] + 1)
-    return {name: [row[index] for row in rows] for index, name in enumerate(header) if name}, where
+    return {name: [row[index] for row in rows] for index, name in enumerate(header) if name}, locations
 
 
 def _read_text(file: Path) -> list[list[str]]:
@@ -190,7 +190,7 @@ SEPARATORS = ("|", ";", ",", "/")  # between several values of one cell
 
 
 def parse_number(cell: str) -> float | None:
-    """Return a cell as a finite number, or None; `1_000` and `nan` are not numbers."""
+    """Return a cell as a finite number, or None for other text such as `1_000` and `nan`."""
     try:
         value = float(cell)
     except ValueError:
@@ -209,14 +209,14 @@ def normalize_class_names(cells: Sequence[str]) -> list[str]:
     return [re.sub(r"\.0+$", "", cell) if parse_number(cell) is not None else cell for cell in cells]
 
 
-def parse_declared_target(name: str, cells: Sequence[str], kind: Any, where: Sequence[str]) -> dict[str, Any]:
+def parse_declared_target(name: str, cells: Sequence[str], kind: Any, locations: Sequence[str]) -> dict[str, Any]:
     """Return the specification of a target that the user has declared.
 
     Args:
         name: Name of the column.
         cells: Cells of the column. An empty cell is a missing label.
         kind: `label`, `scalar` (with the observed range) or a range such as [40, 220].
-        where: The file and row of each cell, for messages.
+        locations: The file and row of each cell, for messages.
 
     Raises:
         DataError: The kind is invalid, a scalar has a cell that is not a number, or the column has fewer than two
@@ -234,14 +234,14 @@ def parse_declared_target(name: str, cells: Sequence[str], kind: Any, where: Seq
         )
     if kind == "label":
         return label_target(normalize_class_names(distinct))
-    for cell, location in zip(cells, where, strict=True):
+    for cell, location in zip(cells, locations, strict=True):
         if cell and parse_number(cell) is None:
             hint = "; use a decimal point, such as 0.5" if _has_decimal_comma(cell) else ""
             raise DataError(f"{location}: {name} = {cell!r} is not a number{hint}")
     return scalar_target(*bounds) if bounds else _observed_scalar([float(cell) for cell in distinct])  # type: ignore[arg-type]
 
 
-def infer_target(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple[dict[str, Any] | str, list[str]]:
+def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> tuple[dict[str, Any] | str, list[str]]:
     """Infer the specification of a target from a column, or the reason why the column is not a target.
 
     Numbers are a scalar with the range [0, 1] if all are inside, else with the observed range. Text is a label if each
@@ -251,7 +251,7 @@ def infer_target(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple
     Args:
         name: Name of the column.
         cells: Cells of the column. An empty cell is a missing label.
-        where: The file and row of each cell, for messages.
+        locations: The file and row of each cell, for messages.
 
     Returns:
         The specification or the reason, and remarks on ambiguous values.
@@ -272,7 +272,7 @@ def infer_target(name: str, cells: Sequence[str], where: Sequence[str]) -> tuple
     if text and all(_has_decimal_comma(cell) for cell in text):
         return f"its numbers have commas, such as {text[0]!r}; use a decimal point, such as 0.5", []
     if text and sum(counts[cell] for cell in text) <= (1 - MOSTLY) * counts.total():
-        _refuse_text(name, cells, text, where)
+        _refuse_text(name, cells, text, locations)
     single = [cell for cell in sorted(counts) if counts[cell] == 1]
     repeats = 2 * len(counts) <= counts.total()
     if not text:
@@ -314,13 +314,13 @@ def _several_values_hint(counts: Counter[str]) -> str:
     return ""
 
 
-def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], where: Sequence[str]) -> NoReturn:
+def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], locations: Sequence[str]) -> NoReturn:
     """Raise DataError for a column of numbers in which a few cells are text."""
-    rows = [(location, cell) for location, cell in zip(where, cells, strict=True) if cell in set(text)]
+    rows = [(location, cell) for location, cell in zip(locations, cells, strict=True) if cell in set(text)]
     shown = ", ".join(f"{cell!r} in row {location.rpartition(' ')[2]}" for location, cell in rows[:3])
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     raise DataError(
-        f"{where[0].rpartition(', row ')[0]}: column {name} contains numbers, but {shown}{more}; correct or empty "
+        f"{locations[0].rpartition(', row ')[0]}: column {name} contains numbers, but {shown}{more}; correct or empty "
         f"these cells, set missing=[{text[0]!r}], or declare the targets, such as targets={{{name}: label}}"
     )
 

@@ -183,7 +183,7 @@ def _run_in_processes(
             start = threading.Thread(target=_wait_for_worker, args=(pool,), daemon=True)
             start.start()
             yield from _run_serially(function, _take_while(start.is_alive, remaining))
-        yield from _run_window(
+        yield from _submit_ahead(
             lambda jobs: pool.submit(_run_shard, function, jobs), lambda job: job.result(), remaining, count, shard
         )
     except BrokenProcessPool as error:
@@ -204,7 +204,7 @@ def _wait_for_worker(pool: Executor) -> None:
 
 
 def _take_while(condition: Callable[[], bool], jobs: Iterator[Job]) -> Iterator[Job]:
-    """Yield jobs while a condition holds; the others remain in the iterator."""
+    """Yield jobs while a condition holds, and leave the others in the iterator."""
     while condition() and (taken := list(islice(jobs, 1))):
         yield from taken
 
@@ -241,7 +241,7 @@ def _run_on_ray(
     try:
         count = workers or int(ray.cluster_resources().get("CPU", 1))
         task: Any = ray.remote(num_cpus=1, max_retries=3)(_run_shard_on_ray)
-        yield from _run_window(lambda jobs: task.remote(function, jobs), _get_ray_result, jobs, count, shard)
+        yield from _submit_ahead(lambda jobs: task.remote(function, jobs), _get_ray_result, jobs, count, shard)
     finally:
         if started:
             ray.shutdown()
@@ -258,7 +258,7 @@ def _get_ray_result(result: Any) -> Any:
         raise error.cause from None
 
 
-def _run_window(
+def _submit_ahead(
     submit: Callable[[list[Job]], Any], take: Callable[[Any], list[Result]], jobs: Iterable[Job], count: int, size: int
 ) -> Iterator[Result]:
     """Submit shards, a few ahead, and yield their results in order."""
@@ -293,7 +293,7 @@ def _initialize_worker() -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent process ends; workers of a pool outlive a killed parent."""
+    """Exit when the parent process ends, because workers of a pool outlive a killed parent."""
     from multiprocessing import parent_process
     from multiprocessing.connection import wait
 

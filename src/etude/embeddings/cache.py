@@ -88,7 +88,7 @@ def forward_to_split(backbone: Backbone, index: int, x: Tensor) -> tuple[Tensor,
     # no gradients anyway
     if not backbone.splittable:
         return backbone(x, lengths).detach(), 1
-    values, lengths, *_ = backbone.before(index, x, lengths)
+    values, lengths, *_ = backbone.forward_to(index, x, lengths)
     return values.detach(), int(lengths)
 
 
@@ -103,4 +103,4 @@ def forward_from_split(backbone: Backbone, index: int, values: Sequence[Tensor],
     """
     if not backbone.splittable:
         return torch.cat([*values])
-    return backbone.after(index, backbone.together(values, counts))
+    return backbone.forward_from(index, backbone.collate(values, counts))

@@ -21,8 +21,8 @@ from etude.audio.decode import stream
 from etude.audio.formats import DecodeError, TooLongError
 from etude.audio.plausibility import SoundStatistics
 from etude.data import workers as worker_processes
+from etude.data.audio_files import as_text
 from etude.data.readers import SILENT
-from etude.data.sound_files import as_text
 from etude.files.journal import file_stamp
 from etude.inference.windows import Window, WindowPlan, windows
 

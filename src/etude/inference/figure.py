@@ -16,8 +16,8 @@ import numpy as np
 from etude.audio.decode import stream
 from etude.audio.excerpt import write_excerpt
 from etude.audio.frontend import FrontEnd
+from etude.data.audio_files import as_text
 from etude.data.collection import cut_bytes
-from etude.data.sound_files import as_text
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import remove
 from etude.files.ownership import subfolder

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from etude.data.collection import LeftOut, existing_path, expand_path, log_left_out
-from etude.data.sound_files import SUFFIXES, find_sound_files
+from etude.data.audio_files import SUFFIXES, search_audio_files
+from etude.data.collection import SkippedItem, existing_path, expand_path, log_skipped_items
 from etude.data.table_reader import read_table
 from etude.errors import UserError
 
@@ -37,8 +37,8 @@ def files(words: Iterable[str | Path]) -> list[Path]:
             )
         path = expand_path(str(word))
         if path.is_dir():
-            inside, left_out = find_sound_files(path)
-            log_left_out(path, left_out)
+            inside, skipped_items = search_audio_files(path)
+            log_skipped_items(path, skipped_items)
             if not inside:
                 raise UserError(f"{path}: has no sound files; looked for {', '.join(SUFFIXES)}")
         elif not path.is_file():
@@ -61,7 +61,7 @@ def _listed(path: Path) -> list[Path]:
             raise UserError(f"{path}: has no column path; it has {', '.join(cells) or 'none at all'}")
         lines = cells["path"]
         empty = [place for place, line in zip(where, lines, strict=True) if not line]
-        log_left_out(path, [LeftOut(place.removeprefix(f"{path}, "), "path is empty") for place in empty])
+        log_skipped_items(path, [SkippedItem(place.removeprefix(f"{path}, "), "path is empty") for place in empty])
     else:
         lines = [line.strip() for line in _lines(path) if not line.lstrip().startswith("#")]
     lines = [line for line in lines if line]

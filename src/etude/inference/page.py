@@ -11,7 +11,7 @@ from typing import Any
 
 from etude.audio.frontend import FrontEnd
 from etude.data import workers as worker_processes
-from etude.data.sound_files import as_text
+from etude.data.audio_files import as_text
 from etude.files.atomic import write_text
 from etude.files.progress import track
 from etude.inference import figure

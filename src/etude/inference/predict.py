@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from etude.data import workers
-from etude.data.sound_files import as_text
+from etude.data.audio_files import as_text
 from etude.errors import UserError
 from etude.files import os_errors, ownership
 from etude.files.journal import Journal, file_stamp, read_lines

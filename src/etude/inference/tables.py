@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from etude.data.sound_files import as_text
+from etude.data.audio_files import as_text
 from etude.errors import UserError
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import open_file, remove, replace

@@ -99,7 +99,7 @@ def test_no_person_recording_or_title_is_in_two_groups(rows: list[Row]) -> None:
 
 
 def test_each_genre_can_be_split(rows: list[Row]) -> None:
-    """Each genre needs at least one group for each of training, validation and test."""
+    """Check that each genre has at least one group for each of training, validation and test."""
     for genre in {row["genre"] for row in rows}:
         assert len({row["group"] for row in rows if row["genre"] == genre}) >= 3, genre
 

@@ -32,9 +32,8 @@ def test_each_image_has_its_label(packs: Path) -> None:
     assert (pack.frames.min(), pack.frames.max()) == (0, 1)
     for row in (0, 700, 1796):
         image, frames = digits.images[row] / 16, pack.clip(row).astype(float)
-        np.testing.assert_allclose(
-            frames[1::3, 1::3], image, atol=1e-3
-        )  # the middle of three pixels is the original pixel
+        # the middle of three pixels is the original pixel
+        np.testing.assert_allclose(frames[1::3, 1::3], image, atol=1e-3)
         between = (2 * image[:, :-1] + image[:, 1:]) / 3
         np.testing.assert_allclose(frames[1::3, 2:-1:3], between, atol=1e-3)
 
@@ -50,27 +49,27 @@ def test_pack_is_written_once(packs: Path) -> None:
     assert larger.folder != first.folder
 
 
-def test_sound_front_end_is_refused(packs: Path) -> None:
+def test_audio_front_end_is_refused(packs: Path) -> None:
     with pytest.raises(DataError, match=r"^data=digits: the collection contains images; [^\n]*feature=image$"):
         collection().pack(LogMelChroma(), PackOptions(packs))
 
 
-def test_image_front_end_refuses_sound(tmp_path: Path) -> None:
+def test_image_front_end_refuses_audio(tmp_path: Path) -> None:
     from etude.data.sources import demo
 
     with pytest.raises(
-        UserError, match=r"^feature=image: requires images, but demo contains sound; [^\n]*feature=mel$"
+        UserError, match=r"^feature=image: requires images, but demo contains audio; [^\n]*feature=mel$"
     ):
         open_pack(demo.collection(), ImageFront(), PackOptions(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="use another feature for sound"):
+    with pytest.raises(UserError, match="use another feature for audio"):
         ImageFront().frames(np.zeros(50, np.float32))
 
 
-@pytest.mark.parametrize("wrong", [{"sync": "beat"}, {"n_chroma": 12}])
-def test_image_front_end_has_no_beats_or_chroma(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("invalid", [{"sync": "beat"}, {"n_chroma": 12}])
+def test_image_front_end_has_no_beats_or_chroma(invalid: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="n_chroma must be 0 and sync must be none"):
-        ImageFront(**wrong)
+        ImageFront(**invalid)
 
 
 def test_image_of_any_size_gives_frames() -> None:

@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "My Music"
 
 
-def test_each_subfolder_is_class_with_sound_files(home: Path) -> None:
+def test_each_subfolder_is_class_with_audio_files(home: Path) -> None:
     path = write_files(
         home, "rock/a.wav", "rock/live/1999/b.ogg", "jazz/a.mp3", "jazz/c.flac", "jazz/notes.txt", "jazz/d"
     )
@@ -70,17 +70,17 @@ def test_each_subfolder_is_class_with_sound_files(home: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, *map(str.upper, SUFFIXES)])
-def test_sound_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
+def test_audio_files_are_recognised_by_suffix(home: Path, suffix: str) -> None:
     ids = collection(write_files(home, *(f"{genre}/{i}.{suffix}" for genre in "xy" for i in range(2)))).table["id"]
     assert ids.tolist() == ["x/0", "x/1", "y/0", "y/1"]
 
 
 def test_hidden_files_are_skipped(home: Path) -> None:
-    shown = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
+    visible = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav")
     source = collection(
-        write_files(home, *shown, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part")
+        write_files(home, *visible, "x/._a.wav", "x/.trash/c.wav", ".z/a.wav", ".z/b.wav", "x/d.wav.part")
     )
-    assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in shown]
+    assert source.table["id"].tolist() == [name.removesuffix(".wav") for name in visible]
 
 
 def test_suffix_is_kept_if_ids_would_be_equal(home: Path) -> None:
@@ -104,8 +104,8 @@ def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) 
     names = ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav", "covers/front.jpg", "intro.wav", "README.md")
     assert len(collection(write_files(home, *names)).table) == 4
     assert "4 items skipped" in caplog.text
-    assert "folder has no sound files: 1, such as covers" in caplog.text
-    assert "sound file is in no class folder: 1, such as intro.wav" in caplog.text
+    assert "folder has no audio files: 1, such as covers" in caplog.text
+    assert "audio file is in no class folder: 1, such as intro.wav" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_skipped_items_are_logged(home: Path, caplog: pytest.LogCaptureFixture) 
     [
         ((), "there is no such folder"),
         (("a.wav", "b.wav"), "has no subfolders"),
-        (("x/a.txt", "y/b.jpg"), "has no sound files in its 2 subfolders"),
+        (("x/a.txt", "y/b.jpg"), "has no audio files in its 2 subfolders"),
         (("x/a.wav", "x/b.wav", "y/b.jpg"), "has the single class 'x', but at least two are required"),
     ],
 )
 def test_invalid_folder_is_refused(home: Path, names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(DataError, match=f"^{home}: {message}; expected a folder for each class with sound files in it"):
+    with pytest.raises(DataError, match=f"^{home}: {message}; expected a folder for each class with audio files in it"):
         collection(write_files(home, *names))
 
 

@@ -19,12 +19,12 @@ from etude.errors import DataError
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with some clips as .wav and .au files, and other files of GTZAN copies."""
-    sound = 0.1 * np.sin(np.arange(2205) / 9)
+    samples = 0.1 * np.sin(np.arange(2205) / 9)
     for genre in GENRES:
         (tmp_path / genre).mkdir()
-        soundfile.write(tmp_path / genre / f"{genre}.00000.wav", sound, 22050)
-        soundfile.write(tmp_path / genre / f"{genre}.00001.au", sound, 22050, format="AU", subtype="PCM_16")
-    soundfile.write(tmp_path / "rock" / "rock.00001.wav", sound, 22050)
+        soundfile.write(tmp_path / genre / f"{genre}.00000.wav", samples, 22050)
+        soundfile.write(tmp_path / genre / f"{genre}.00001.au", samples, 22050, format="AU", subtype="PCM_16")
+    soundfile.write(tmp_path / "rock" / "rock.00001.wav", samples, 22050)
     (tmp_path / "jazz" / f"{BROKEN}.wav").write_bytes(b"\0" * 64)
     (tmp_path / "jazz" / "._jazz.00000.wav").write_bytes(b"\0")
     (tmp_path / "bextract.mf").write_text("blues.00000.wav\tblues\n")
@@ -93,9 +93,9 @@ def test_rows_have_genre_and_path(folder: Path, filtered: bool) -> None:
 
 def test_wav_and_au_are_read(folder: Path) -> None:
     table = collection(str(folder), filtered=False).table
-    there = table[[Path(path).is_file() for path in table["path"]]]
-    assert len(there) == 20
-    assert Counter(soundfile.info(path).format for path in there["path"]) == {"WAV": 11, "AU": 9}
+    existing = table[[Path(path).is_file() for path in table["path"]]]
+    assert len(existing) == 20
+    assert Counter(soundfile.info(path).format for path in existing["path"]) == {"WAV": 11, "AU": 9}
 
 
 @pytest.mark.parametrize("filtered", [True, False])
@@ -121,7 +121,7 @@ def test_config_instantiates_source(folder: Path, config: Callable[..., dict[str
 
 
 def test_clips_outside_the_split_are_listed(folder: Path) -> None:
-    reasons = [item.reason for item in collection(str(folder)).left_out]
+    reasons = [item.reason for item in collection(str(folder)).skipped_items]
     assert reasons.count("clip is not in the fault-filtered split") == 70
     assert reasons.count("file is broken in a widely used copy") == 1
-    assert [item.item for item in collection(str(folder), filtered=False).left_out] == ["jazz.00054"]
+    assert [item.item for item in collection(str(folder), filtered=False).skipped_items] == ["jazz.00054"]

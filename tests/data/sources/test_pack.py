@@ -29,7 +29,7 @@ COUNT = 12
 
 @pytest.fixture
 def source(tmp_path: Path) -> Collection:
-    """Return a collection of twelve noises with one broken file and all descriptions."""
+    """Return a collection of twelve files of noise, one of them broken, with all descriptions."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / "audio" / f"{i}.wav" for i in range(COUNT)]
     paths[0].parent.mkdir()
@@ -117,13 +117,15 @@ def test_other_front_end_is_refused_with_overrides_to_add(
     packed = packs_of.collection(str(folder))
     with pytest.raises(DataError) as error:
         packed.pack(replace(FRONT, **change), PackOptions())
-    sentence, _, said = str(error.value).partition("; add ")
-    assert sentence == f"{folder}: was written with another front end"
-    assert sorted(said.split()) == sorted(overrides.split())
+    reason, _, added = str(error.value).partition("; add ")
+    assert reason == f"{folder}: was written with another front end"
+    assert sorted(added.split()) == sorted(overrides.split())
     # the pack can be opened with the overrides of the message
-    given = [f"{'feature.sync' if key == 'sync' else f'feature.front.{key}'}={'null' if value is None else value}"
-             for key, value in {"n_mels": 20, **change}.items()]  # fmt: skip
-    overrides = ["data=pack", f"data.source.path='{folder}'", *given, *said.split()]
+    keys = {key: "feature.sync" if key == "sync" else f"feature.front.{key}" for key in {"n_mels": 20, **change}}
+    changed_overrides = [
+        f"{keys[key]}={'null' if value is None else value}" for key, value in {"n_mels": 20, **change}.items()
+    ]
+    overrides = ["data=pack", f"data.source.path='{folder}'", *changed_overrides, *added.split()]
     datamodule = build_datamodule(config(*overrides))
     assert datamodule.open_pack().folder == folder
 
@@ -140,11 +142,11 @@ def test_pack_without_description_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["some words", {"name": "mine"}, {"name": "m", "title": "M", "targets": {}, "mood": 1}], ids=str
+    "description", ["some text", {"name": "mine"}, {"name": "m", "title": "M", "targets": {}, "mood": 1}], ids=str
 )
-def test_pack_with_invalid_description_is_refused(folder: Path, said: Any) -> None:
+def test_pack_with_invalid_description_is_refused(folder: Path, description: Any) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["origin"]["collection"] = said
+    manifest["origin"]["collection"] = description
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=f"^{folder.parent}"):
         packs_of.collection(str(folder))

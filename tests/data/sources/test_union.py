@@ -52,8 +52,8 @@ def moods(tmp_path: Path) -> packs_of.Packed:
     )
 
 
-def joined(*members: packs_of.Packed, shared_ids: bool = False) -> tuple[union.Union, Any]:
-    source = union.collection({m.name: m for m in members}, shared_ids=shared_ids)
+def join_members(*members: packs_of.Packed, shared_ids: bool = False) -> tuple[union.Union, Any]:
+    source = union.collection({packed.name: packed for packed in members}, shared_ids=shared_ids)
     return source, source.pack(FRONT, PackOptions())
 
 
@@ -68,7 +68,7 @@ def assert_frames(pack: Any, names: str) -> None:
 
 
 def test_ids_are_prefixed_and_labels_stay_missing(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    source, pack = joined(genres, moods)
+    source, pack = join_members(genres, moods)
     assert pack.index["id"].tolist() == [
         *(f"genres/{name}" for name in "abcde"), *(f"moods/{name}" for name in "fdbeh")
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_ids_are_prefixed_and_labels_stay_missing(genres: packs_of.Packed, moods
 
 
 def test_shared_ids_merge_clips_with_labels_of_both(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    _, pack = joined(genres, moods, shared_ids=True)
+    _, pack = join_members(genres, moods, shared_ids=True)
     assert pack.index["id"].tolist() == list("abcdefh")
     assert_frames(pack, "abcdefh")
     table = pack.index.set_index("id")
@@ -97,7 +97,7 @@ def test_shared_ids_merge_clips_with_labels_of_both(genres: packs_of.Packed, moo
 def test_order_of_members_does_not_change_shared_clips(
     order: int, genres: packs_of.Packed, moods: packs_of.Packed
 ) -> None:
-    _, pack = joined(*[genres, moods][::order], shared_ids=True)
+    _, pack = join_members(*[genres, moods][::order], shared_ids=True)
     assert_frames(pack, "".join(pack.index["id"]))
     assert sorted(pack.index["id"]) == list("abcdefh")
     assert pack.index.set_index("id").loc["b", "energy"] == 0.3
@@ -106,21 +106,21 @@ def test_order_of_members_does_not_change_shared_clips(
 def test_conflicting_labels_of_clip_are_refused_by_name(genres: packs_of.Packed, tmp_path: Path) -> None:
     second = member(tmp_path, "second", "fgb", GENRES, genre=["x", "x", "x"])
     with pytest.raises(DataError, match=r"^data=union: clip 'b' has two different values of genre"):
-        joined(genres, second, shared_ids=True)
-    assert len(joined(genres, second)[1].index) == 8  # separate clips without shared ids
+        join_members(genres, second, shared_ids=True)
+    assert len(join_members(genres, second)[1].index) == 8  # separate clips without shared ids
     same = member(tmp_path, "same", "fgb", GENRES, genre=["x", "x", "y"])
-    _, pack = joined(genres, same, shared_ids=True)
+    _, pack = join_members(genres, same, shared_ids=True)
     assert pack.index.set_index("id")["genre"].reindex(list("bfg")).tolist() == ["y", "x", "x"]
 
 
 def test_test_clip_of_one_member_is_test_clip_of_union(tmp_path: Path) -> None:
-    """A test clip of one set of labels must not be a training clip of the other."""
+    """Check that a test clip of one set of labels is not a training clip of the other."""
     first = member(tmp_path, "one", "abcdef", GENRES, genre=["x", "y"] * 3,
                  split=["train", "test", "train", "val", "val", "train"])  # fmt: skip
-    two = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
+    second_member = member(tmp_path, "two", "fedcbg", {"energy": scalar_target()}, energy=np.arange(6) / 6,
                  split=["train", "train", "test", "val", "train", "val"])  # fmt: skip
-    for members in ((first, two), (two, first)):
-        source, pack = joined(*members, shared_ids=True)
+    for members in ((first, second_member), (second_member, first)):
+        source, pack = join_members(*members, shared_ids=True)
         splits = Split("official").assign(pack.index, list(source.targets))
         assert dict(zip(pack.index["id"], splits, strict=True)) == {
             "a": "train", "b": "test", "c": "val", "d": "test", "e": "val", "f": "train", "g": "val"
@@ -136,7 +136,7 @@ def test_split_of_shared_clips_is_taken_from_either_member(tmp_path: Path, moods
         genre=["x", "y", "x", "y", "x"],
         split=["train", "test", "val"] + ["train"] * 2,
     )
-    source, pack = joined(first, moods, shared_ids=True)
+    source, pack = join_members(first, moods, shared_ids=True)
     assert Split("official").assign(pack.index, list(source.targets)).tolist() == [
         "train",
         "test",
@@ -145,35 +145,35 @@ def test_split_of_shared_clips_is_taken_from_either_member(tmp_path: Path, moods
         "train",
     ]
     more = member(tmp_path, "more", "bg", {"energy": scalar_target()}, energy=[0.5, 0.5])
-    source, pack = joined(first, more, shared_ids=True)
+    source, pack = join_members(first, more, shared_ids=True)
     with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
         Split("official").assign(pack.index, list(source.targets))
 
 
 def test_group_of_shared_clip_is_taken_from_either_member(tmp_path: Path) -> None:
     first = member(tmp_path, "one", "ab", GENRES, genre=["x", "y"])
-    two = member(tmp_path, "two", "bc", {"energy": scalar_target()}, energy=[0.5, 0.5])
-    for source, group in ((first, ["bach", None]), (two, ["holst", "holst"])):
+    second_member = member(tmp_path, "two", "bc", {"energy": scalar_target()}, energy=[0.5, 0.5])
+    for source, group in ((first, ["bach", None]), (second_member, ["holst", "holst"])):
         source.opened.index["group"] = group
-    _, pack = joined(first, two, shared_ids=True)
+    _, pack = join_members(first, second_member, shared_ids=True)
     assert pack.index["group"].tolist() == ["bach", "holst", "holst"]
 
 
 def test_same_audio_in_two_members_is_refused(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    """With prefixed ids the audio could be in both training and test."""
-    source, pack = joined(genres, moods)
+    """Split a union with prefixed ids, in which the same audio could be in both training and test."""
+    source, pack = join_members(genres, moods)
     with pytest.raises(DataError, match="genres/d = moods/d, genres/b = moods/b, genres/e = moods/e; drop"):
         Split("random").assign(pack.index, list(source.targets))
 
 
 def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> None:
-    targets = {"genre": label_target(["w", "x"], "by ear"), "energy": scalar_target(-1, 2)}
+    targets = {"genre": label_target(["w", "x"], "a note"), "energy": scalar_target(-1, 2)}
     second = member(tmp_path, "second", "fgh", targets,
                    genre=["w", "x", "w"], energy=[-1, 0, 2])  # fmt: skip
     more = member(tmp_path, "more", "fgh", {"energy": scalar_target(0, 5)}, energy=[5, 0, 2])
-    source, _ = joined(genres, second, more)
+    source, _ = join_members(genres, second, more)
     assert source.targets == {
-        "genre": {"kind": "label", "classes": ["w", "x", "y"], "note": "by ear"},
+        "genre": {"kind": "label", "classes": ["w", "x", "y"], "note": "a note"},
         "energy": {"kind": "scalar", "low": -1.0, "high": 5.0, "note": ""},
     }
     assert genres.targets == GENRES  # unchanged
@@ -182,17 +182,17 @@ def test_specifications_are_merged(genres: packs_of.Packed, tmp_path: Path) -> N
 def test_conflicting_kinds_of_target_are_refused(genres: packs_of.Packed, tmp_path: Path) -> None:
     second = member(tmp_path, "second", "fgh", {"genre": scalar_target()}, genre=[0.1, 0.2, 0.3])
     with pytest.raises(DataError, match=r"^data=union: genre is a scalar in second and a label in a previous"):
-        joined(genres, second)
+        join_members(genres, second)
 
 
 def test_single_member_is_refused(genres: packs_of.Packed) -> None:
-    for given in ({}, {"genres": genres}):
+    for members in ({}, {"genres": genres}):
         with pytest.raises(DataError, match=r"needs two collections or more; .* data\.source\.packs=\[folder,folder\]"):
-            union.collection(given)
+            union.collection(members)
 
 
 def test_descriptions_of_members_are_joined(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    source, _ = joined(genres, moods)
+    source, _ = join_members(genres, moods)
     assert (source.name, source.title) == ("genres+moods", "Genres + Moods")
     assert (source.card, source.note) == ("# genres\n\n# moods", "genres. moods.")
     assert source.extra == {"licences": {"CC0": 10, "genres": 1, "moods": 1}}
@@ -200,9 +200,11 @@ def test_descriptions_of_members_are_joined(genres: packs_of.Packed, moods: pack
 
 def test_hash_depends_on_frames_of_all_members(genres: packs_of.Packed, moods: packs_of.Packed, tmp_path: Path) -> None:
     second = member(tmp_path, "second", "fdbea", MOODS, energy=[0.1] * 5, mood=["calm"] * 5)
-    hashes = [joined(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, second))]
+    hashes = [
+        join_members(*pair)[1].manifest["sha256"] for pair in ((genres, moods), (moods, genres), (genres, second))
+    ]
     assert len(set(hashes)) == 3
-    assert hashes[0] == joined(genres, moods)[1].manifest["sha256"]
+    assert hashes[0] == join_members(genres, moods)[1].manifest["sha256"]
 
 
 def test_packs_with_equal_names_stay_separate(genres: packs_of.Packed, tmp_path: Path) -> None:
@@ -242,7 +244,7 @@ def test_datamodule_marks_missing_labels_and_uses_all_frames(
     genres: packs_of.Packed, moods: packs_of.Packed, config: Callable[..., dict[str, Any]]
 ) -> None:
     """Compose overrides and check the batches."""
-    folders = ",".join(f"'{m.opened.folder}'" for m in (genres, moods))
+    folders = ",".join(f"'{packed.opened.folder}'" for packed in (genres, moods))
     datamodule = build_datamodule(
         config("data=union", f"data.source.packs=[{folders}]", "data.source.shared_ids=true", "feature=fused",
                "feature.front.n_mels=3", "feature.front.n_chroma=1", "data.split.kind=random", "data.eval_batch_size=7")
@@ -291,9 +293,9 @@ def test_union_of_unions_is_read(genres: packs_of.Packed, moods: packs_of.Packed
 
 
 def test_members_are_not_modified(genres: packs_of.Packed, moods: packs_of.Packed) -> None:
-    before = [m.opened.index.copy() for m in (genres, moods)]
-    joined(genres, moods, shared_ids=True)
-    for m, table in zip((genres, moods), before, strict=True):
-        pd.testing.assert_frame_equal(m.opened.index, table)
-        assert isinstance(m.opened, Pack)
+    before = [packed.opened.index.copy() for packed in (genres, moods)]
+    join_members(genres, moods, shared_ids=True)
+    for packed, table in zip((genres, moods), before, strict=True):
+        pd.testing.assert_frame_equal(packed.opened.index, table)
+        assert isinstance(packed.opened, Pack)
     assert replace(genres).targets == GENRES

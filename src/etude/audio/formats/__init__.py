@@ -1,4 +1,4 @@
-"""Parsers of sound file formats that complement libsndfile, and decoding by ffmpeg."""
+"""Parsers of audio file formats that complement libsndfile, and decoding by ffmpeg."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ STEP = 16 << 20  # bytes that are searched before their pages are released
 
 
 class DecodeError(ValueError):
-    """Error for a file without usable sound, with a message that names the file and the reason."""
+    """Error for a file that cannot be decoded, with a message that names the file and the reason."""
 
 
 class TooLongError(DecodeError):
-    """Error for a sound that is longer than the caller accepts."""
+    """Error for an audio file that is longer than the caller accepts."""
 
 
 def find_all(data: mmap.mmap | bytes, pattern: bytes) -> Iterator[int]:
@@ -26,6 +26,6 @@ def find_all(data: mmap.mmap | bytes, pattern: bytes) -> Iterator[int]:
 
 
 def release(data: mmap.mmap | bytes, start: int) -> None:
-    """Release the memory of `STEP` bytes of a mapped file; they are reloaded on access."""
+    """Release the memory of `STEP` bytes of a mapped file, which are reloaded on access."""
     if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and start < len(data):
         data.madvise(mmap.MADV_DONTNEED, start - start % mmap.PAGESIZE, min(STEP, len(data) - start))

@@ -1,7 +1,7 @@
 """Detection of truncated and concatenated WAV, AIFF, AU, CAF, W64, FLAC and Ogg files by their headers.
 
 libsndfile decodes the samples that are present. It reports neither that a header states more samples, nor that another
-sound follows the first one, as in files that were concatenated with cat.
+file follows the first one, as in files that were concatenated with cat.
 
 libsndfile cannot decode a FLAC file of unknown length completely. Its length is computed from the header of the last
 frame and written into a repaired header.
@@ -34,7 +34,7 @@ def repaired_header(data: mmap.mmap | bytes, start: int, end: int) -> bytes:
 
     Args:
         data: Content of the file.
-        start: First byte of the sound.
+        start: First byte of the FLAC file.
         end: Byte after the last.
 
     Returns:
@@ -46,14 +46,14 @@ def repaired_header(data: mmap.mmap | bytes, start: int, end: int) -> bytes:
     fixed = int.from_bytes(header[10:12], "big")  # samples of a frame, if constant
     at = end
     while (at := data.rfind(b"\xff", max(start, end - REACH), at)) >= 0:
-        if samples := _end_of_frame(data[at : at + 16], fixed):
+        if samples := _next_sample_index(data[at : at + 16], fixed):
             header[COUNT] = (int.from_bytes(header[COUNT], "big") | samples).to_bytes(5, "big")
             return bytes(header)
     return b""
 
 
-def _end_of_frame(head: bytes, fixed: int) -> int:
-    """Return the index of the sample after a frame; 0 if `head` is not a frame header."""
+def _next_sample_index(head: bytes, fixed: int) -> int:
+    """Return the index of the sample after a frame, or 0 if `head` is not a frame header."""
     if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1 or head[3] >> 4 > 10:
         return 0
     code, rate = head[2] >> 4, head[2] & 0x0F
@@ -92,14 +92,14 @@ W64_RIFF, W64_DATA = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", b"data\xf3\xac\xd3
 
 @dataclass(frozen=True)
 class Segment:
-    """Segment of a file that is a complete sound file by itself.
+    """Segment of a file that is a complete audio file by itself.
 
     Args:
         start: First byte.
         end: Byte after the last.
         header: Repaired header to prepend.
-        share: Share of the stated sound that is present, in [0, 1].
-        damage: Reason why the sound is incomplete; "" if no damage was detected.
+        share: Share of the stated length that is present, in [0, 1].
+        damage: Reason why the segment is incomplete; "" if no damage was detected.
     """
 
     start: int
@@ -162,7 +162,7 @@ class SegmentFile(io.RawIOBase):
 
 
 def find_segments(path: Path) -> list[Segment]:
-    """Return the sounds in a file.
+    """Return the segments of a file, several if files were concatenated.
 
     Args:
         path: The file; it must not be empty.
@@ -173,22 +173,21 @@ def find_segments(path: Path) -> list[Segment]:
     with ExitStack() as stack:
         file = stack.enter_context(path.open("rb"))
         data: Content = file.read(MAPPED + 1)
-        if (
-            len(data) > MAPPED
-        ):  # only large files, because truncation of a mapped file by another program crashes the process
+        # only large files are mapped, because truncation of a mapped file by another program crashes the process
+        if len(data) > MAPPED:
             data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] >= b"\xe0"):
             return [Segment(run.start, run.end, run.header, run.share) for run in mp3.find_repaired_runs(data)]
         if data[:4] == b"OggS":
-            return _ogg(data)
+            return _find_ogg_segments(data)
         if data[:4] == b"fLaC":
-            return _flac(data)
+            return _find_flac_segments(data)
         if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
-            return _riff(data)
-        return [Segment(0, len(data), share=_share(data))]
+            return _find_riff_segments(data)
+        return [Segment(0, len(data), share=_present_share(data))]
 
 
-def _riff(data: Content) -> list[Segment]:
+def _find_riff_segments(data: Content) -> list[Segment]:
     """Return the segments of a WAV or AIFF file."""
     segments: list[Segment] = []
     start = 0
@@ -200,12 +199,12 @@ def _riff(data: Content) -> list[Segment]:
         end = start + 8 + size + size % 2
         following = data[end : end + 4] + data[end + 8 : end + 12]
         if following not in (b"RIFFWAVE", b"RIFXWAVE", b"RF64WAVE", b"FORMAIFF", b"FORMAIFC"):
-            return [*segments, _chunked(data, start, order)]
+            return [*segments, _last_riff_segment(data, start, order)]
         segments.append(Segment(start, end))
         start = end
 
 
-def _chunked(data: Content, start: int, order: Any) -> Segment:
+def _last_riff_segment(data: Content, start: int, order: Any) -> Segment:
     """Return the last segment of a WAV or AIFF file, with a repaired header if its sizes were never written."""
     at, long = start + 12, 0
     while at + 8 <= len(data):
@@ -221,13 +220,13 @@ def _chunked(data: Content, start: int, order: Any) -> Segment:
                 riff, body = (number.to_bytes(4, order) for number in sizes)
                 header = data[start : start + 4] + riff + data[start + 8 : at + 4] + body
                 return Segment(at + 8, len(data), header)
-            share = 1.0 if not stated or _unknown(stated) else min(1.0, present / stated)
+            share = 1.0 if not stated or _is_unknown_size(stated) else min(1.0, present / stated)
             return Segment(start, len(data), share=share)
         at += 8 + size + size % 2
     return Segment(start, len(data))
 
 
-def _unknown(size: int) -> bool:
+def _is_unknown_size(size: int) -> bool:
     """Return whether a size means unknown, as in files written to a pipe.
 
     sox writes 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF; some programs subtract the size of the header.
@@ -236,15 +235,15 @@ def _unknown(size: int) -> bool:
 
 
 def _only_chunks(data: Content, at: int, order: Any) -> bool:
-    """Return whether the rest of a file consists of complete chunks, and not of sound without a stated size."""
+    """Return whether the rest of a file consists of complete chunks, and not of samples without a stated size."""
     while at + 8 <= len(data) and data[at : at + 4].isalnum():
         size = int.from_bytes(data[at + 4 : at + 8], order)
         at += 8 + size + size % 2
     return at in (len(data), len(data) + 1)
 
 
-def _share(data: Content) -> float:
-    """Return the share of the stated sound that is present in an AU, W64 or CAF file; 1 for other formats."""
+def _present_share(data: Content) -> float:
+    """Return the share of the stated size that is present in an AU, W64 or CAF file, or 1 for other formats."""
     if data[:4] in (b".snd", b"dns."):
         order: Any = "big" if data[:4] == b".snd" else "little"
         first, stated = (int.from_bytes(data[at : at + 4], order) for at in (4, 8))
@@ -259,10 +258,10 @@ def _share(data: Content) -> float:
         first, stated = at + 12, int.from_bytes(data[at + 4 : at + 12], "big")
     else:
         return 1.0
-    return 1.0 if stated <= 0 or _unknown(stated) else min(1.0, max(0, len(data) - first) / stated)
+    return 1.0 if stated <= 0 or _is_unknown_size(stated) else min(1.0, max(0, len(data) - first) / stated)
 
 
-def _flac(data: Content) -> list[Segment]:
+def _find_flac_segments(data: Content) -> list[Segment]:
     """Return the segments of a FLAC file."""
     starts = [0, *(at for at in find_all(data, FLAC_START) if at)]
     segments = []
@@ -272,7 +271,7 @@ def _flac(data: Content) -> list[Segment]:
     return segments
 
 
-def _ogg(data: Content) -> list[Segment]:
+def _find_ogg_segments(data: Content) -> list[Segment]:
     """Return the segments of an Ogg file.
 
     A new segment begins where streams begin after data of other streams.

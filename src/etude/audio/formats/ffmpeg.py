@@ -32,7 +32,7 @@ LOCAL = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]  # a pl
 
 @dataclass
 class FfmpegStream:
-    """Sound decoded by ffmpeg.
+    """Stream of samples decoded by ffmpeg.
 
     Args:
         rate: Sample rate of the file, in Hz.
@@ -68,15 +68,15 @@ def open_stream(path: Path, reason: str) -> FfmpegStream:
     errors: list[str] = []
     drain = threading.Thread(target=_keep_first_line, args=(process.stderr, errors), daemon=True)
     drain.start()
-    header = _read(path, process, 24)
+    header = _read_bytes(path, process, 24)
     first, _, encoding, rate, channels = (int.from_bytes(header[at : at + 4], "big") for at in range(4, 24, 4))
     if len(header) < 24 or header[:4] != b".snd" or encoding != AU_FLOAT or not rate or not channels:
         _terminate(process)
         drain.join()
         problem = f": {errors[0]}" if errors else ""
         raise DecodeError(f"{path}: cannot be decoded ({reason}; ffmpeg cannot read it either{problem})")
-    _read(path, process, first - len(header))  # its annotation
-    return FfmpegStream(rate, stated_seconds(path), _blocks(path, process, channels))
+    _read_bytes(path, process, first - len(header))  # its annotation
+    return FfmpegStream(rate, stated_seconds(path), _read_blocks(path, process, channels))
 
 
 def stated_seconds(path: Path) -> float | None:
@@ -89,7 +89,7 @@ def stated_seconds(path: Path) -> float | None:
     """
     try:
         if shutil.which("ffprobe") is None:
-            return _printed_seconds(path)
+            return _parse_printed_seconds(path)
         fields = "stream=duration:format=duration,format_name,nb_streams"
         command = ["ffprobe", "-v", "error", *LOCAL, "-select_streams", "a:0", "-show_entries", fields, "-of", "json"]
         result = subprocess.run([*command, f"file:{path}"], capture_output=True, timeout=TIMEOUT, check=True)
@@ -104,8 +104,11 @@ def stated_seconds(path: Path) -> float | None:
         return None
 
 
-def _printed_seconds(path: Path) -> float | None:
-    """Return the length that ffmpeg prints for a file with one stream; tags have a larger indentation."""
+def _parse_printed_seconds(path: Path) -> float | None:
+    """Return the length that ffmpeg prints for a file with one stream.
+
+    The duration of the file has a smaller indentation than tags with the same name.
+    """
     command = ["ffmpeg", "-hide_banner", "-nostdin", *LOCAL, "-i", f"file:{path}"]
     result = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL)
     names = re.match(rb"(?:.*\n)*?Input #0, (.*), from '", result.stderr)
@@ -119,11 +122,11 @@ def _printed_seconds(path: Path) -> float | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _blocks(path: Path, process: subprocess.Popen[bytes], channels: int) -> Generator[np.ndarray, None, None]:
+def _read_blocks(path: Path, process: subprocess.Popen[bytes], channels: int) -> Generator[np.ndarray, None, None]:
     """Yield blocks of samples decoded by ffmpeg, averaged over channels."""
     step = 4 * channels * max(1, BLOCK // channels)
     try:
-        while data := _read(path, process, step):
+        while data := _read_bytes(path, process, step):
             complete = len(data) - len(data) % (4 * channels)
             block = np.frombuffer(data[:complete], ">f4").reshape(-1, channels).astype(np.float32)
             yield block.mean(axis=1, dtype=np.float32)
@@ -133,8 +136,12 @@ def _blocks(path: Path, process: subprocess.Popen[bytes], channels: int) -> Gene
         _terminate(process)
 
 
-def _read(path: Path, process: subprocess.Popen[bytes], count: int) -> bytes:
-    """Return `count` bytes, or fewer at the end; terminate a process that writes nothing for too long."""
+def _read_bytes(path: Path, process: subprocess.Popen[bytes], count: int) -> bytes:
+    """Return `count` bytes, or fewer at the end.
+
+    Raises:
+        DecodeError: The process wrote nothing for too long, and was terminated.
+    """
     assert process.stdout is not None
     timed_out = threading.Event()
 
@@ -165,7 +172,7 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
 
 
 def _keep_first_line(pipe: IO[bytes] | None, lines: list[str]) -> None:
-    """Store the first line of a pipe, and read it to its end, so that the process never blocks."""
+    """Store the first line of a pipe, and read the pipe to its end, so that the process never blocks."""
     if pipe is not None:
         with pipe:
             for line in pipe:

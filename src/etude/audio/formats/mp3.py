@@ -24,7 +24,7 @@ TRIES = 1 << 18  # maximum failed attempts to find a frame in a file
 MARGIN = 0.02  # accepted relative difference between the count and a decoder's estimate
 
 
-def _lengths() -> dict[int, int]:
+def _frame_lengths() -> dict[int, int]:
     """Return the length of a frame, in bytes, by its second and third byte."""
     table = {}
     for key in range(0xE000, 0x10000):
@@ -35,11 +35,11 @@ def _lengths() -> dict[int, int]:
     return table
 
 
-LENGTHS = _lengths()
+LENGTHS = _frame_lengths()
 
 
 @dataclass
-class Run:
+class FrameRun:
     """Consecutive frames of one version, rate and number of channels.
 
     Args:
@@ -66,7 +66,7 @@ class Run:
         return min(1.0, self.frames / self.stated) if self.stated else 1.0
 
 
-def find_repaired_runs(data: mmap.mmap | bytes) -> list[Run]:
+def find_repaired_runs(data: mmap.mmap | bytes) -> list[FrameRun]:
     """Return the runs of frames in a file, with a header for those whose length decoders would estimate wrongly.
 
     Args:
@@ -85,32 +85,32 @@ def find_repaired_runs(data: mmap.mmap | bytes) -> list[Run]:
         if wrong:
             run.header = xing_frame(run.first, run.frames + (run.stated is not None), run.end - run.start)
     if (len(runs) == 1 and not runs[0].header) or not runs:
-        complete = runs[0] if runs else Run(0, 0, b"")
+        complete = runs[0] if runs else FrameRun(0, 0, b"")
         complete.start, complete.end = 0, len(data)
         return [complete]
     return runs
 
 
-def find_runs(data: mmap.mmap | bytes) -> list[Run]:
+def find_runs(data: mmap.mmap | bytes) -> list[FrameRun]:
     """Return the runs of Layer III frames in a file, without runs of very few frames."""
-    marks = _marks(data)
-    runs: list[Run] = []
+    stated_counts = _find_stated_counts(data)
+    runs: list[FrameRun] = []
     at = end = seen = tries = 0
     while at + 4 <= len(data) and tries < TRIES:
         length = LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0) if data[at] == 0xFF else 0
         if not length:
             end = end if data[at : at + 3] != b"ID3" else -JUNK - 1  # another file begins after a tag
-            at = _next(data, at)
+            at = _next_frame_start(data, at)
             tries += 1
             continue
         first = data[at : at + 4]
-        if not runs or at in marks or at - end > JUNK or _kind(first) != _kind(runs[-1].first):
-            if not _follows(data, at, length):  # bytes that resemble a frame
+        if not runs or at in stated_counts or at - end > JUNK or _frame_format(first) != _frame_format(runs[-1].first):
+            if not _is_followed_by_frame(data, at, length):  # bytes that resemble a frame
                 at += 1
                 tries += 1
                 continue
-            runs.append(Run(at, at, first, stated=marks.get(at)))
-            runs[-1].frames -= at in marks
+            runs.append(FrameRun(at, at, first, stated=stated_counts.get(at)))
+            runs[-1].frames -= at in stated_counts
         run = runs[-1]
         run.frames += at + length <= len(data)
         run.kinds.add(first[2] & 0xFC)
@@ -133,22 +133,27 @@ def xing_frame(first: bytes, frames: int, size: int) -> bytes:
     head = bytes([0xFF, first[1] | 1, 0x50 | first[2] & 0x0C, first[3]])  # no checksum, and space for the count
     length = LENGTHS[head[1] << 8 | head[2]]
     numbers = (0b11, frames, size + length)  # flags of the fields, and both fields
-    body = head + bytes(_side(first)) + b"Xing" + b"".join(number.to_bytes(4, "big") for number in numbers)
+    body = (
+        head
+        + bytes(_side_information_size(first))
+        + b"Xing"
+        + b"".join(number.to_bytes(4, "big") for number in numbers)
+    )
     return body.ljust(length, b"\0")
 
 
-def _kind(first: bytes) -> tuple[int, int, bool]:
-    """Return version, rate, and whether a frame is mono."""
+def _frame_format(first: bytes) -> tuple[int, int, bool]:
+    """Return the version, the rate, and whether a frame is mono."""
     return first[1] & 0x18, first[2] & 0x0C, first[3] >> 6 == 3
 
 
-def _side(first: bytes) -> int:
+def _side_information_size(first: bytes) -> int:
     """Return the number of bytes of side information between the frame header and a Xing header."""
     version_1, mono = first[1] & 0x18 == 0x18, first[3] >> 6 == 3
     return {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[version_1, mono]
 
 
-def _marks(data: mmap.mmap | bytes) -> dict[int, int | None]:
+def _find_stated_counts(data: mmap.mmap | bytes) -> dict[int, int | None]:
     """Return the number of frames stated in each Xing, Info or VBRI header, by the first byte of its frame."""
     counts: dict[int, int | None] = {}
     for name in (b"Xing", b"Info", b"VBRI"):
@@ -158,13 +163,13 @@ def _marks(data: mmap.mmap | bytes) -> dict[int, int | None]:
                 if len(first) == 4 and first[0] == 0xFF and first[1] << 8 | first[2] in LENGTHS:
                     if name == b"VBRI":
                         counts[at - 36] = int.from_bytes(data[at + 14 : at + 18], "big")
-                    elif _side(first) == side:
+                    elif _side_information_size(first) == side:
                         counted = data[at + 7 : at + 8] != b"" and data[at + 7] & 1
                         counts[at - 4 - side] = int.from_bytes(data[at + 8 : at + 12], "big") if counted else None
     return counts
 
 
-def _next(data: mmap.mmap | bytes, at: int) -> int:
+def _next_frame_start(data: mmap.mmap | bytes, at: int) -> int:
     """Return the next byte at which a frame may begin, after any tag."""
     if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
         size = 0
@@ -179,11 +184,15 @@ def _next(data: mmap.mmap | bytes, at: int) -> int:
     return min((tag for tag in tags if tag >= 0), default=after)
 
 
-def _follows(data: mmap.mmap | bytes, at: int, length: int) -> bool:
-    """Return whether a frame is followed by another one of its kind, or by the end of the file."""
+def _is_followed_by_frame(data: mmap.mmap | bytes, at: int, length: int) -> bool:
+    """Return whether a frame is followed by a frame of the same format, or by the end of the file."""
     after = at + length
     if after + 4 > len(data):
         return True
     other = data[after : after + 4]
-    same_kind = other[0] == 0xFF and other[1] << 8 | other[2] in LENGTHS and _kind(other) == _kind(data[at : at + 4])
-    return same_kind or other[:3] in (b"TAG", b"ID3", b"APE")
+    same_format = (
+        other[0] == 0xFF
+        and other[1] << 8 | other[2] in LENGTHS
+        and _frame_format(other) == _frame_format(data[at : at + 4])
+    )
+    return same_format or other[:3] in (b"TAG", b"ID3", b"APE")

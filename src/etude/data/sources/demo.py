@@ -7,7 +7,7 @@ from pathlib import Path
 from etude.data.collection import Collection
 
 HOME = Path(__file__).parents[1] / "demo"
-DERIVED = "derived from the signal; stands in for listener ratings"
+DERIVED = "computed from the signal, not rated by listeners"
 
 
 def collection() -> Collection:
@@ -30,7 +30,7 @@ def collection() -> Collection:
             **{name: dict(scalar) for name in ("valence", "energy", "danceability")},
         },
         card=(HOME / "CARD.md").read_text(encoding="utf-8"),
-        note="Valence, energy and danceability of this collection are derived from the signal. They stand in for "
-        "listener ratings, which it does not have.",
+        note="Valence, energy and danceability of this collection are computed from the signal. They are not listener "
+        "ratings, which the collection does not have.",
         extra={"licences": {str(k): int(v) for k, v in table["licence"].value_counts().items()}},
     ).check()

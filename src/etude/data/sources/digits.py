@@ -18,7 +18,7 @@ from etude.data.packing import lock_pack
 from etude.errors import DataError
 
 NOTE = (
-    "These are images of handwritten digits, not sounds: a frame is a row of pixels, a bin a column. Their writers are "
+    "These are images of handwritten digits and not audio. A frame is a row of pixels, a bin a column. The writers are "
     "unknown, so one writer may be in both training and test."
 )
 CARD = """# Handwritten digits
@@ -50,10 +50,10 @@ class Digits:
     extra: dict[str, Any] = field(default_factory=lambda: {"licences": {"CC BY 4.0": 1797}})
 
     def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
-        """Return the pack of the images; write it if it is missing.
+        """Return the pack of the images, which is written if it is missing.
 
         Raises:
-            DataError: The front end requires sound.
+            DataError: The front end requires audio.
         """
         if not isinstance(front, ImageFront):
             raise DataError("data=digits: the collection contains images; use feature=image")

@@ -1,4 +1,6 @@
-"""Free Music Archive (Defferrard, Benzi, Vandergheynst & Bresson, ISMIR 2017, "FMA: A dataset for music analysis").
+"""Collections of the Free Music Archive (FMA).
+
+Source: Defferrard, Benzi, Vandergheynst & Bresson, ISMIR 2017, "FMA: A dataset for music analysis".
 
 Audio and tables are in separate archives at https://github.com/mdeff/fma:
 
@@ -16,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.collection import (
     Collection,
-    LeftOut,
+    SkippedItem,
     expand_path,
     label_target,
-    log_left_out,
+    log_skipped_items,
     merge_classes,
     scalar_target,
 )
@@ -57,9 +59,9 @@ complete tracks. Clips are 30 seconds from the middle of a track.
 - **Valence, energy and danceability** are audio features of The Echo Nest (now Spotify), for 13,129 tracks. They were
   computed by an algorithm that is not public, not rated by listeners.
 - **Split**: the official split, about 80, 10 and 10 %. No artist is in two splits.
-- **Licences**: each artist chose one for the sound, mostly of Creative Commons; the tables are under CC BY 4.0. The
+- **Licences**: each artist chose one for the audio, mostly of Creative Commons; the tables are under CC BY 4.0. The
   authors intend the data for research.
-- **Left out**: 21 clips that the authors list as empty or short, and clips without a label.
+- **Skipped**: 21 clips that the authors list as empty or short, and clips without a label.
 - **Known limits**: the authors did not search for duplicates. Genres are confounded with artists and their recording
   conditions. Curators selected the archive, so it is not a random sample of music.
 """
@@ -92,10 +94,10 @@ def collection(
         table = table.join(_read_columns(tables / "echonest.csv", ECHONEST, float))
     if subset in ("small", "medium"):
         table = table[table["subset"].isin(SUBSETS[: SUBSETS.index(subset) + 1])]
-    left_out: list[LeftOut] = []
+    skipped_items: list[SkippedItem] = []
     if subset != "full":
         short = [track for track in SHORT if track in table.index]
-        left_out = [LeftOut(str(track), "clip is listed as empty or short") for track in short]
+        skipped_items = [SkippedItem(str(track), "clip is listed as empty or short") for track in short]
         table = table.drop(index=short)
     extra: dict[str, Any] = {"before": {"genre": _count_values(table["genre"])}} if classes else {}
     table = table.assign(genre=merge_classes(table["genre"], classes))
@@ -108,9 +110,9 @@ def collection(
     labelled = table[list(targets)].notna().any(axis=1)
     if not labelled.any():
         raise DataError(f"{tables / 'tracks.csv'}: no track of the subset {subset} has a label")
-    left_out += [LeftOut(str(track), "clip has no label") for track in table.index[~labelled]]
+    skipped_items += [SkippedItem(str(track), "clip has no label") for track in table.index[~labelled]]
     table = table[labelled]
-    log_left_out(f"FMA {subset}", left_out)
+    log_skipped_items(f"FMA {subset}", skipped_items)
     if len(invalid := table["split"][~table["split"].isin(SPLITS)]):
         reason = f"track {invalid.index[0]} has set.split = {invalid.iloc[0]!r}, expected {', '.join(SPLITS)}"
         raise DataError(f"{tables / 'tracks.csv'}: {reason}")
@@ -127,7 +129,7 @@ def collection(
         targets=targets,
         card=CARD.format(title=title),
         extra=extra,
-        left_out=tuple(left_out),
+        skipped_items=tuple(skipped_items),
     ).check()
 
 

@@ -1,4 +1,4 @@
-"""Collections from a folder of sound files with a subfolder for each class."""
+"""Collections from a folder of audio files with a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etude.data.audio_files import as_text, is_text, list_other_files, search_audio_files
 from etude.data.collection import (
     NO_GROUP,
     Collection,
-    LeftOut,
+    SkippedItem,
     expand_path,
     label_target,
-    log_left_out,
+    log_skipped_items,
     merge_classes,
     slug,
     to_nfc,
 )
-from etude.data.sound_files import as_text, find_sound_files, is_text, list_other_files
 from etude.errors import DataError
 
 log = logging.getLogger(__name__)
-EXPECTED = "expected a folder for each class with sound files in it, such as rock/song.mp3 and jazz/song.mp3"
+EXPECTED = "expected a folder for each class with audio files in it, such as rock/song.mp3 and jazz/song.mp3"
 
 
 def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Collection:
@@ -47,7 +47,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         raise DataError(f"{home}: there is no such folder; {EXPECTED}")
     try:
         folders = sorted((folder for folder in home.iterdir() if _is_folder(folder)), key=lambda folder: folder.name)
-        left_out = list(list_other_files(home, "sound file is in no class folder"))
+        skipped_items = list(list_other_files(home, "audio file is in no class folder"))
     except OSError as error:
         raise DataError(
             f"{home}: cannot be read ({error.strerror or error}); change its permissions or use another folder"
@@ -57,14 +57,14 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         raise DataError(f"{home}: has no subfolders; {EXPECTED}")
     files: list[Path] = []
     for name in names:
-        sound_files, skipped = find_sound_files(home / name, home)
-        files += [file.relative_to(home) for file in sound_files]
-        left_out += skipped
-        if not sound_files:
-            left_out.append(LeftOut(as_text(name), "folder has no sound files"))
+        audio_files, skipped = search_audio_files(home / name, home)
+        files += [file.relative_to(home) for file in audio_files]
+        skipped_items += skipped
+        if not audio_files:
+            skipped_items.append(SkippedItem(as_text(name), "folder has no audio files"))
     if not files:
-        log_left_out(home, left_out)
-        raise DataError(f"{home}: has no sound files in its {len(names)} subfolders; {EXPECTED}")
+        log_skipped_items(home, skipped_items)
+        raise DataError(f"{home}: has no audio files in its {len(names)} subfolders; {EXPECTED}")
     rows = {"id": _unique_ids(files), "path": [str(home / file) for file in files], "group": None}
     table = pd.DataFrame({**rows, "genre": [to_nfc(file.parts[0]) for file in files]})
     if duplicates := [name for name, count in Counter(map(to_nfc, names)).items() if count > 1]:
@@ -72,9 +72,9 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     before = {str(name): int(count) for name, count in table["genre"].value_counts().items()}
     table["genre"] = merge_classes(table["genre"], classes)
     unused = table["genre"].isna()
-    left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][unused]]
+    skipped_items += [SkippedItem(clip, "class is not named in data.source.classes") for clip in table["id"][unused]]
     table = table[~unused].reset_index(drop=True)
-    log_left_out(home, left_out)
+    log_skipped_items(home, skipped_items)
     target = label_target(table["genre"])
     if len(target["classes"]) < 2:
         raise DataError(
@@ -86,10 +86,10 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         title=title,
         table=table,
         targets={"genre": target},
-        card=f"# {title}\n\nSound files, a folder per class. Their artists and licences are unknown.\n",
+        card=f"# {title}\n\nAudio files, a folder per class. Their artists and licences are unknown.\n",
         note=NO_GROUP,
         extra={"before": {"genre": before}} if classes else {},
-        left_out=tuple(left_out),
+        skipped_items=tuple(skipped_items),
     ).check()
 
 

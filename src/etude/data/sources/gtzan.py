@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from etude.data.collection import Collection, LeftOut, expand_path, label_target, log_left_out
+from etude.data.collection import Collection, SkippedItem, expand_path, label_target, log_skipped_items
 from etude.errors import DataError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 CLIPS = 100  # clips of each genre
-BROKEN = "jazz.00054"  # no sound in the common copy in wav format; skipped in every copy, so that counts agree
+BROKEN = "jazz.00054"  # not decodable in the common copy in wav format; skipped in every copy, so that counts agree
 # The lists of Kereliuk et al. (2015), 443 clips for training, 197 for validation and 290 for test, as in
 # torchaudio, from github.com/jordipons/sklearn-audio-transfer-learning. BROKEN is a training clip.
 SPLIT = Path(__file__).with_name("gtzan_split.csv")
@@ -32,7 +32,7 @@ not named. No licence is stated; the recordings are third-party property.
   Spears's. Sturm (2013) shows their effect on scores, and Sturm (2014) alternatives.
 - **Split** (`filtered`): made by hand by Kereliuk, Sturm and Larsen (2015), 443 clips for training, 197 for
   validation, 290 for test. It excludes 70 faulty clips, but not every disputed label.
-- **Left out**: jazz.00054, whose file is broken in a widely used copy. 442 training clips remain.
+- **Skipped**: jazz.00054, whose file is broken in a widely used copy. 442 training clips remain.
 - **Known limits**: about 300 artists, and no music after 2002.
 
 References: B. L. Sturm (2012), "An analysis of the GTZAN music genre dataset", ACM MIRUM workshop. B. L. Sturm (2013),
@@ -65,15 +65,17 @@ def collection(path: str, filtered: bool = True) -> Collection:
     all_clips = [f"{genre}.{number:05d}" for genre in GENRES for number in range(CLIPS)]
     names = splits if filtered else all_clips
     ids = [clip for clip in names if clip != BROKEN]
-    files = [_file(home, clip) for clip in ids]
+    files = [_clip_path(home, clip) for clip in ids]
     if not any(file.is_file() for file in files):
         raise DataError(
             f"{home}: has no clip of GTZAN, such as blues/{ids[0]}.wav or .au; data.source.path must be the folder "
             f"that contains {', '.join(GENRES[:3])}, ..."
         )
-    left_out = [LeftOut(BROKEN, "file is broken in a widely used copy")]
-    left_out += [LeftOut(clip, "clip is not in the fault-filtered split") for clip in all_clips if clip not in names]
-    log_left_out(home, left_out)
+    skipped_items = [SkippedItem(BROKEN, "file is broken in a widely used copy")]
+    skipped_items += [
+        SkippedItem(clip, "clip is not in the fault-filtered split") for clip in all_clips if clip not in names
+    ]
+    log_skipped_items(home, skipped_items)
     table = pd.DataFrame({"id": ids, "path": map(str, files), "group": None, "genre": [i.split(".")[0] for i in ids]})
     if filtered:
         table["split"] = [splits[clip] for clip in ids]
@@ -85,7 +87,7 @@ def collection(path: str, filtered: bool = True) -> Collection:
         targets={"genre": label_target(GENRES)},
         card=CARD.format(title=title),
         note=NOTE,
-        left_out=tuple(left_out),
+        skipped_items=tuple(skipped_items),
     ).check()
 
 
@@ -95,7 +97,7 @@ def read_split() -> dict[str, str]:
         return {row["id"]: row["split"] for row in csv.DictReader(file)}
 
 
-def _file(home: Path, clip: str) -> Path:
+def _clip_path(home: Path, clip: str) -> Path:
     """Return the path of the clip's .wav file, or of its .au file if there is no .wav file."""
     wav, au = (home / clip.split(".")[0] / f"{clip}{suffix}" for suffix in (".wav", ".au"))
     return au if au.is_file() and not wav.is_file() else wav

@@ -1,4 +1,4 @@
-"""Existing packs as collections, without their sound files."""
+"""Existing packs as collections, without their audio files."""
 
 from __future__ import annotations
 

@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.data.audio_files import as_text
 from etude.data.collection import (
     NO_GROUP,
     Collection,
-    LeftOut,
+    SkippedItem,
     expand_path,
     label_target,
-    log_left_out,
+    log_skipped_items,
     merge_classes,
     scalar_target,
     slug,
 )
 from etude.data.readers import BEAT, locate_array, read_precomputed
-from etude.data.sound_files import as_text
 from etude.data.table_reader import parse_number
 from etude.errors import DataError
 
@@ -39,7 +39,7 @@ SPLITS = ("train", "test")
 AXES = ("valence", "energy", "danceability")
 CARD = """# {title}
 
-Frames of 30-second clips of the Free Music Archive, without their sound. A frame is 128 mel bands, in dB below the
+Frames of 30-second clips of the Free Music Archive, without their audio. A frame is 128 mel bands, in dB below the
 maximum of the clip, and 12 pitch classes of a constant-Q transform at the clip's own tuning; 22,050 Hz, a frame every
 512 samples or every beat. The clips' artists and licences are unknown.
 """
@@ -79,11 +79,11 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     names = [str(name) for name in table if name not in ("id", "split")]
     unlabelled = table[names].isna().all(axis=1)
     listed = set(zip(table["split"], table["id"], strict=True))
-    left_out = [LeftOut(clip, "clip has no label") for clip in table["id"][unlabelled]]
+    skipped_items = [SkippedItem(clip, "clip has no label") for clip in table["id"][unlabelled]]
     table = table[~unlabelled].reset_index(drop=True)
     pairs = zip(table["split"], table["id"], strict=True)
     table = table.assign(path=[str(home / split / (clip + SUFFIX)) for split, clip in pairs], group=None)
-    left_out += _find_unused_files(home, table, listed)
+    skipped_items += _find_unused_files(home, table, listed)
 
     extra: dict[str, Any] = {}
     targets = {name: scalar_target() for name in names}
@@ -91,10 +91,12 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         if classes:
             extra["before"] = {"genre": {str(k): int(v) for k, v in table["genre"].value_counts().items()}}
         kept = merge_classes(table["genre"], classes)
-        left_out += [LeftOut(clip, "class is not named in data.source.classes") for clip in table["id"][kept.isna()]]
+        skipped_items += [
+            SkippedItem(clip, "class is not named in data.source.classes") for clip in table["id"][kept.isna()]
+        ]
         table = table.assign(genre=kept)[kept.notna()].reset_index(drop=True)
         targets = {"genre": label_target(table["genre"])}
-    log_left_out(home, left_out)
+    log_skipped_items(home, skipped_items)
     labels_text = (
         f"{len(targets['genre']['classes'])} genres" if names == ["genre"] else "ratings of " + ", ".join(names)
     )
@@ -109,7 +111,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         extra=extra,
         reader=read_precomputed,
         locate=locate_array,
-        left_out=tuple(left_out),
+        skipped_items=tuple(skipped_items),
     ).check()
 
 
@@ -143,7 +145,7 @@ def _read_labels(path: Path, split: str) -> pd.DataFrame:
     return table if header[1] == "genre" else table.astype(dict.fromkeys(AXES, float))
 
 
-def _find_unused_files(home: Path, table: pd.DataFrame, listed: set[tuple[str, str]]) -> list[LeftOut]:
+def _find_unused_files(home: Path, table: pd.DataFrame, listed: set[tuple[str, str]]) -> list[SkippedItem]:
     """Return the files that are not arrays of listed clips, as skipped items.
 
     Args:
@@ -156,7 +158,7 @@ def _find_unused_files(home: Path, table: pd.DataFrame, listed: set[tuple[str, s
     """
     folders = (home, home.with_name(home.name + BEAT))
     existing: set[tuple[str, str]] = set()
-    left_out: list[LeftOut] = []
+    skipped_items: list[SkippedItem] = []
     for parent in (folder / split for folder in folders for split in SPLITS if (folder / split).is_dir()):
         try:
             names = sorted(file.name for file in parent.iterdir())
@@ -164,10 +166,14 @@ def _find_unused_files(home: Path, table: pd.DataFrame, listed: set[tuple[str, s
             raise DataError(f"{parent}: cannot be read ({error.strerror or error})") from error
         existing |= {(parent.name, name) for name in names if name.endswith(SUFFIX)}
         others = [name for name in names if not name.endswith(SUFFIX)]
-        left_out += [LeftOut(as_text(f"{parent.name}/{name}"), f"name does not end in {SUFFIX}") for name in others]
+        skipped_items += [
+            SkippedItem(as_text(f"{parent.name}/{name}"), f"name does not end in {SUFFIX}") for name in others
+        ]
     labelled = {(split, clip + SUFFIX) for split, clip in zip(table["split"], table["id"], strict=True)}
     if not existing & labelled:
         example = f", for example {table['path'].iloc[0]}" if len(table) else ""
         raise DataError(f"{home}: has none of the {len(table)} arrays of its label files{example}")
     unlisted = sorted(existing - labelled - {(split, clip + SUFFIX) for split, clip in listed})
-    return left_out + [LeftOut(f"{split}/{name}", "array has no row in a label file") for split, name in unlisted]
+    return skipped_items + [
+        SkippedItem(f"{split}/{name}", "array has no row in a label file") for split, name in unlisted
+    ]

@@ -1,4 +1,4 @@
-"""Collections from a table of sound files, with a row per clip and a column per target."""
+"""Collections from a table of audio files, with a row per clip and a column per target."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from etude.data.collection import (
     NO_GROUP,
     RESERVED,
     Collection,
-    LeftOut,
+    SkippedItem,
     existing_path,
     expand_path,
     join_inside,
     label_target,
-    log_left_out,
+    log_skipped_items,
     merge_classes,
     parse_mapping,
     slug,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-OWN = ("id", "path", "group", "split")  # columns that are never targets
-ABOUT = ("title", "artist", "licence", "license")  # columns that are targets only if declared
+COLUMNS_OF_CLIPS = ("id", "path", "group", "split")  # columns that are never targets
+DESCRIPTIVE_COLUMNS = ("title", "artist", "licence", "license")  # columns that are targets only if declared
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 Columns = dict[str, list[str]]
@@ -62,32 +62,32 @@ def collection(
             all columns but `path` and `id`.
 
     Returns:
-        The collection, without clips that have no label and rows without a path, which are in `left_out`.
+        The collection, without clips that have no label and rows without a path, which are in `skipped_items`.
 
     Raises:
         DataError: The file cannot be read, or a cell is invalid; the message names the row.
     """
     file = expand_path(table)
     home = file.parent if audio is None else expand_path(audio)
-    cells, where = read_table(file)
+    cells, locations = read_table(file)
     if "path" not in cells:
         raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'no columns'}")
-    if not where:
+    if not locations:
         raise DataError(f"{file}: has a header but no rows")
     if not home.is_dir():
         raise DataError(f"audio: there is no folder {home}")
-    cells, where, left_out = _drop_rows_without_path(file, cells, where)
+    cells, locations, skipped_items = _drop_rows_without_path(file, cells, locations)
     cells = _clean_cells(file, cells, missing if isinstance(missing, list | tuple) else [missing])
     mapping = parse_mapping(targets, "targets")
     declared = None if mapping is None else {to_nfc(str(key)): value for key, value in mapping.items()}
     merging = {to_nfc(str(key)): value for key, value in (parse_mapping(classes, "classes") or {}).items()}
-    frame = _build_table(file, home, cells, where, declared or {})
-    specs = _find_targets(file, cells, declared, merging, where)
+    frame = _build_table(file, home, cells, locations, declared or {})
+    specs = _find_targets(file, cells, declared, merging, locations)
     before = _add_targets(frame, cells, specs, merging)
     unlabelled = frame[list(specs)].isna().all(axis=1)
-    left_out += [LeftOut(clip, "clip has no label") for clip in frame["id"][unlabelled]]
+    skipped_items += [SkippedItem(clip, "clip has no label") for clip in frame["id"][unlabelled]]
     frame = frame[~unlabelled].reset_index(drop=True)
-    log_left_out(file, left_out)
+    log_skipped_items(file, skipped_items)
     column = "licence" if "licence" in frame else "license"
     licences = _count_values(frame[column]) if column in frame else {}
     grouped = int(frame["group"].notna().sum())
@@ -104,11 +104,13 @@ def collection(
         card=card,
         note="" if grouped or "artist" in specs else NO_GROUP,
         extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
-        left_out=tuple(left_out),
+        skipped_items=tuple(skipped_items),
     ).check()
 
 
-def _drop_rows_without_path(file: Path, cells: Columns, where: list[str]) -> tuple[Columns, list[str], list[LeftOut]]:
+def _drop_rows_without_path(
+    file: Path, cells: Columns, locations: list[str]
+) -> tuple[Columns, list[str], list[SkippedItem]]:
     """Return the rows with a path, and the others as skipped items.
 
     Raises:
@@ -116,16 +118,16 @@ def _drop_rows_without_path(file: Path, cells: Columns, where: list[str]) -> tup
     """
     has = [bool(Path(cell.replace("\\", "/")).name) for cell in cells["path"]]
     if not any(has):
-        raise DataError(f"{file}: the column path is empty in all {len(where)} rows")
-    left_out = [
-        LeftOut(location.removeprefix(f"{file}, "), "path is empty", clip=True)
-        for location, valid in zip(where, has, strict=True)
+        raise DataError(f"{file}: the column path is empty in all {len(locations)} rows")
+    skipped_items = [
+        SkippedItem(location.removeprefix(f"{file}, "), "path is empty", clip=True)
+        for location, valid in zip(locations, has, strict=True)
         if not valid
     ]
-    if left_out:
+    if skipped_items:
         cells = {key: [c for c, valid in zip(column, has, strict=True) if valid] for key, column in cells.items()}
-        where = [location for location, valid in zip(where, has, strict=True) if valid]
-    return cells, where, left_out
+        locations = [location for location, valid in zip(locations, has, strict=True) if valid]
+    return cells, locations, skipped_items
 
 
 def _clean_cells(file: Path, cells: Columns, missing: Sequence[Any]) -> Columns:
@@ -151,14 +153,16 @@ def _count_values(column: pd.Series) -> dict[str, int]:
     return {str(value): int(count) for value, count in column.value_counts().items()}
 
 
-def _build_table(file: Path, home: Path, cells: Columns, where: list[str], targets: Mapping[str, Any]) -> pd.DataFrame:
+def _build_table(
+    file: Path, home: Path, cells: Columns, locations: list[str], targets: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return a table of ids, paths, groups, splits and descriptions, without targets."""
     import pandas as pd
 
     paths = [cell.replace("\\", "/") for cell in cells["path"]]  # the table may have been written on Windows
     rows: dict[str, list[Any]] = {"id": [], "path": [], "group": _find_groups(file, cells, targets)}
     other_form = []
-    for path, location in zip(paths, where, strict=True):
+    for path, location in zip(paths, locations, strict=True):
         listed = join_inside(home, path, location)
         rows["path"].append(str(existing := existing_path(listed)))
         if existing != listed:
@@ -167,7 +171,7 @@ def _build_table(file: Path, home: Path, cells: Columns, where: list[str], targe
         log.warning("%s: %d paths exist in another Unicode form, such as %s", file, len(other_form), other_form[0])
     rows["id"] = cells.get("id") or [Path(path).with_suffix("").as_posix() for path in paths]
     seen: dict[str, str] = {}
-    for clip, location in zip(rows["id"], where, strict=True):
+    for clip, location in zip(rows["id"], locations, strict=True):
         if not clip:
             raise DataError(f"{location}: id is empty")
         if clip in seen:
@@ -175,11 +179,11 @@ def _build_table(file: Path, home: Path, cells: Columns, where: list[str], targe
             raise DataError(f"{seen[clip]} and {location.rpartition(', ')[2]} both have id {clip!r}{hint}")
         seen[clip] = location
     if "split" in cells:
-        for cell, location in zip(cells["split"], where, strict=True):
+        for cell, location in zip(cells["split"], locations, strict=True):
             if cell.lower() not in SPLIT_NAMES:
                 raise DataError(f"{location}: split is {cell!r}, which must be train, val or test")
         rows["split"] = [SPLIT_NAMES[cell.lower()] for cell in cells["split"]]
-    rows |= {key: [cell or None for cell in cells[key]] for key in ABOUT if key in cells}
+    rows |= {key: [cell or None for cell in cells[key]] for key in DESCRIPTIVE_COLUMNS if key in cells}
     return pd.DataFrame(rows, dtype=object)
 
 
@@ -199,10 +203,10 @@ def _find_groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list
 
 
 def _find_targets(
-    file: Path, cells: Columns, targets: Mapping[str, Any] | None, classes: Mapping[str, Any], where: list[str]
+    file: Path, cells: Columns, targets: Mapping[str, Any] | None, classes: Mapping[str, Any], locations: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the specifications of the declared targets, or infer them from the columns."""
-    candidates = [key for key in cells if key not in OWN]
+    candidates = [key for key in cells if key not in COLUMNS_OF_CLIPS]
     if unknown := [key for key in [*(targets or {}), *classes] if key not in candidates]:
         raise DataError(
             f"targets: {file} has no target column {unknown[0]}; columns are {', '.join(candidates) or 'none'}"
@@ -211,14 +215,14 @@ def _find_targets(
     if targets is not None:
         if unlabelled := [key for key in classes if targets.get(key) != "label"]:
             raise DataError(f"classes: {unlabelled[0]} is not declared as a label in targets, so it has no classes")
-        specs = {key: parse_declared_target(key, cells[key], kind, where) for key, kind in targets.items()}
+        specs = {key: parse_declared_target(key, cells[key], kind, locations) for key, kind in targets.items()}
     for key in candidates if targets is None else []:
         if key in classes:
-            specs[key] = parse_declared_target(key, cells[key], "label", where)
+            specs[key] = parse_declared_target(key, cells[key], "label", locations)
         elif key in RESERVED:
             log.warning("%s: column %s is not used as a target: the name is reserved for packs; rename it", file, key)
-        elif key not in ABOUT:
-            result, remarks = infer_target(key, cells[key], where)
+        elif key not in DESCRIPTIVE_COLUMNS:
+            result, remarks = infer_target(key, cells[key], locations)
             for remark in remarks:
                 log.warning("%s: column %s: %s", file, key, remark)
             if isinstance(result, str):

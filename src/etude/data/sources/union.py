@@ -64,7 +64,7 @@ class JoinedPack:
 
 @dataclass(frozen=True)
 class Union:
-    """Union of collections, with a pack that reads from theirs.
+    """Union of collections, with a pack that reads from the packs of the members.
 
     Args:
         members: Collections by name.
@@ -83,7 +83,7 @@ class Union:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def pack(self, front: FrontEnd, options: PackOptions) -> JoinedPack:
-        """Return the packs of all members; prepare missing or outdated packs."""
+        """Return the packs of all members, with missing or outdated packs prepared."""
         packs = {name: open_pack(member, front, options) for name, member in self.members.items()}
         return JoinedPack(packs, self.shared_ids)
 

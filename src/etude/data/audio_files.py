@@ -1,4 +1,4 @@
-"""Search for sound files below a folder."""
+"""Search for audio files below a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from etude.data.collection import LeftOut
+from etude.data.collection import SkippedItem
 
 SUFFIXES = (
     ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".m4a", ".m4b", ".aac",
@@ -16,8 +16,8 @@ SUFFIXES = (
 """Suffixes of files that libsndfile or ffmpeg decodes."""
 
 
-def find_sound_files(folder: Path, root: Path | None = None) -> tuple[list[Path], list[LeftOut]]:
-    """Find the sound files of a folder at any depth.
+def search_audio_files(folder: Path, root: Path | None = None) -> tuple[list[Path], list[SkippedItem]]:
+    """Search a folder for audio files at any depth.
 
     Links to folders are followed. Each folder is searched once.
 
@@ -27,68 +27,68 @@ def find_sound_files(folder: Path, root: Path | None = None) -> tuple[list[Path]
             `folder`.
 
     Returns:
-        The sorted sound files, and the skipped items: hidden files and folders, files with other suffixes, broken or
+        The sorted audio files, and the skipped items: hidden files and folders, files with other suffixes, broken or
         circular links, unreadable folders, and names that are not UTF-8.
     """
     root = folder if root is None else root
     real_root = Path(os.path.realpath(root))
     ancestors = {str(real_root), *map(str, real_root.parents)}
     files: list[Path] = []
-    left_out: list[LeftOut] = []
+    skipped_items: list[SkippedItem] = []
 
-    def leave_out(path: Path, reason: str) -> None:
-        left_out.append(LeftOut(as_text(path.relative_to(root)), reason))
+    def skip(path: Path, reason: str) -> None:
+        skipped_items.append(SkippedItem(as_text(path.relative_to(root)), reason))
 
     # Links are followed after all regular folders, so that a new link does not change the paths of existing files.
     folders, links = [folder], list[Path]()
     visited: set[str] = set()
     if folder != root and os.path.realpath(folder) in ancestors:
-        leave_out(folder, "link to a folder that contains the link")
+        skip(folder, "link to a folder that contains the link")
         folders = []
     while folders or links:
         current = folders.pop() if folders else links.pop(0)
         real = os.path.realpath(current)
         if real in visited or (current != root and real in ancestors):
-            leave_out(current, "link to a folder that was searched before or contains the link")
+            skip(current, "link to a folder that was searched before or contains the link")
             continue
         visited.add(real)
         try:
             with os.scandir(current) as entries:
                 children = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            leave_out(current, f"folder cannot be read ({error.strerror or error})")
+            skip(current, f"folder cannot be read ({error.strerror or error})")
             continue
         for entry in children:
             path = current / entry.name
-            kind = _kind(entry)
+            kind = _classify_entry(entry)
             if kind == "folder":
                 (links if entry.is_symlink() else folders).append(path)
-            elif kind == "sound":
+            elif kind == "audio":
                 files.append(path)
             else:
-                leave_out(path, kind)
-    return sorted(files), sorted(left_out, key=lambda item: item.item)
+                skip(path, kind)
+    return sorted(files), sorted(skipped_items, key=lambda item: item.item)
 
 
-def list_other_files(folder: Path, reason: str) -> Iterator[LeftOut]:
+def list_other_files(folder: Path, reason: str) -> Iterator[SkippedItem]:
     """Yield the files directly in a folder as skipped items.
 
     Args:
         folder: Folder to list.
-        reason: Reason for skipping sound files.
+        reason: Reason for skipping audio files.
 
     Raises:
         OSError: The folder cannot be read.
     """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            kind = _kind(entry)
+            kind = _classify_entry(entry)
             if kind != "folder":
-                yield LeftOut(as_text(entry.name), reason if kind == "sound" else kind)
+                yield SkippedItem(as_text(entry.name), reason if kind == "audio" else kind)
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
-    """Return `folder`, `sound`, or the reason for skipping an entry."""
+def _classify_entry(entry: os.DirEntry[str]) -> str:
+    """Return `folder`, `audio`, or the reason for skipping an entry."""
     if entry.name.startswith("."):
         return "hidden: the name begins with a dot"
     if not is_text(entry.name):
@@ -98,16 +98,16 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "folder"
         suffix = Path(entry.name).suffix.lower()
         if suffix not in SUFFIXES:
-            return f"suffix {suffix} is not a sound format" if suffix else "name has no suffix"
+            return f"suffix {suffix} is not an audio format" if suffix else "name has no suffix"
         if entry.is_file():
-            return "sound"
+            return "audio"
         return "broken link" if entry.is_symlink() else "is not a regular file"
     except OSError as error:  # such as a link that leads to itself
         return f"cannot be read ({error.strerror or error})"
 
 
 def is_text(name: str | Path) -> bool:
-    """Return whether a file name is valid UTF-8; file systems allow arbitrary bytes."""
+    """Return whether a file name is valid UTF-8, because file systems allow arbitrary bytes."""
     try:
         str(name).encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Tests of the search for sound files."""
+"""Tests of the search for audio files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from etude.data import sound_files
+from etude.data import audio_files
+from etude.data.audio_files import search_audio_files
 from etude.data.collection import slug
-from etude.data.sound_files import find_sound_files
 from etude.data.sources.folder import collection
 from etude.errors import DataError
 
@@ -23,7 +23,7 @@ def write_files(home: Path, *names: str) -> Path:
     return home
 
 
-def link(path: Path, target: Path) -> None:
+def create_link(path: Path, target: Path) -> None:
     try:
         path.symlink_to(target, target_is_directory=target.is_dir())
     except OSError:
@@ -31,22 +31,22 @@ def link(path: Path, target: Path) -> None:
 
 
 def find_names(home: Path) -> tuple[list[str], dict[str, str]]:
-    files, left_out = find_sound_files(home)
-    return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in left_out}
+    files, skipped_items = search_audio_files(home)
+    return [file.relative_to(home).as_posix() for file in files], {item.item: item.reason for item in skipped_items}
 
 
 def test_linked_folder_is_followed(tmp_path: Path) -> None:
     write_files(tmp_path, "albums/one/a.wav", "albums/one/cd2/b.flac", "rock/c.wav")
-    link(tmp_path / "rock" / "album", tmp_path / "albums" / "one")
+    create_link(tmp_path / "rock" / "album", tmp_path / "albums" / "one")
     assert find_names(tmp_path / "rock") == (["album/a.wav", "album/cd2/b.flac", "c.wav"], {})
 
 
 def test_circular_link_is_listed(tmp_path: Path) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/deep/b.wav")
-    link(home / "rock" / "deep" / "up", home)
-    link(home / "rock" / "deep" / "out", tmp_path)
-    link(home / "rock" / "again", home / "rock" / "deep")
-    link(home / "rock" / "self", home / "rock" / "self")
+    create_link(home / "rock" / "deep" / "up", home)
+    create_link(home / "rock" / "deep" / "out", tmp_path)
+    create_link(home / "rock" / "again", home / "rock" / "deep")
+    create_link(home / "rock" / "self", home / "rock" / "self")
     files, reasons = find_names(home)
     assert files == ["rock/a.wav", "rock/deep/b.wav"]
     circle = "link to a folder that was searched before or contains the link"
@@ -58,10 +58,12 @@ def test_circular_link_is_listed(tmp_path: Path) -> None:
 
 def test_class_folder_that_links_to_all_classes_is_skipped(tmp_path: Path) -> None:
     home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "jazz/c.wav", "jazz/d.wav")
-    link(home / "all", home)
+    create_link(home / "all", home)
     source = collection(str(home))
     assert source.targets["genre"]["classes"] == ["jazz", "rock"]
-    assert ("all", "link to a folder that contains the link") in [(item.item, item.reason) for item in source.left_out]
+    assert ("all", "link to a folder that contains the link") in [
+        (item.item, item.reason) for item in source.skipped_items
+    ]
 
 
 def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
@@ -69,12 +71,12 @@ def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
         tmp_path, "a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv", "notes.txt", "cover.jpg", "README", ".x.wav"
     )
     write_files(tmp_path, ".git/g.wav")
-    link(tmp_path / "gone.wav", tmp_path / "nowhere.wav")
+    create_link(tmp_path / "gone.wav", tmp_path / "nowhere.wav")
     files, reasons = find_names(tmp_path)
     assert files == ["a.wav", "b.WEBM", "c.oga", "d.caf", "e.aifc", "f.wv"]
     assert reasons == {
-        "notes.txt": "suffix .txt is not a sound format",
-        "cover.jpg": "suffix .jpg is not a sound format",
+        "notes.txt": "suffix .txt is not an audio format",
+        "cover.jpg": "suffix .jpg is not an audio format",
         "README": "name has no suffix",
         ".x.wav": "hidden: the name begins with a dot",
         ".git": "hidden: the name begins with a dot",
@@ -83,19 +85,19 @@ def test_other_files_are_listed_with_reason(tmp_path: Path) -> None:
 
 
 def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/theirs/c.wav", "jazz/d.wav", "jazz/e.wav")
+    home = write_files(tmp_path / "music", "rock/a.wav", "rock/b.wav", "rock/private/c.wav", "jazz/d.wav", "jazz/e.wav")
 
     def scandir(path: Any) -> Iterator[Any]:  # the user who runs the tests may have all permissions
-        if Path(path).name == "theirs":
+        if Path(path).name == "private":
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return original(path)
 
-    real = os.scandir
-    monkeypatch.setattr(sound_files.os, "scandir", scandir)
+    original = os.scandir
+    monkeypatch.setattr(audio_files.os, "scandir", scandir)
     source = collection(str(home))
     assert len(source.table) == 4
-    assert [(item.item, item.reason) for item in source.left_out] == [
-        ("rock/theirs", "folder cannot be read (Permission denied)")
+    assert [(item.item, item.reason) for item in source.skipped_items] == [
+        ("rock/private", "folder cannot be read (Permission denied)")
     ]
 
 
@@ -104,7 +106,7 @@ def test_unreadable_root_folder_gives_error_message(tmp_path: Path, monkeypatch:
         raise PermissionError(13, "Permission denied")
 
     write_files(tmp_path, "rock/a.wav")
-    monkeypatch.setattr(sound_files.os, "scandir", scandir)
+    monkeypatch.setattr(audio_files.os, "scandir", scandir)
     with pytest.raises(DataError, match="cannot be read"):
         collection(str(tmp_path))
 

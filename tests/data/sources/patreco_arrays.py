@@ -1,0 +1,72 @@
+"""Arrays of PatReco with random values, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.data.collection import Collection
+from etude.data.readers import ARRAY_FRONT_END
+from etude.data.sources.patreco import collection
+
+# Clips per original class (train, test), about a twentieth of the real counts.
+COUNTS = {
+    "Rock": (12, 3), "Psych-Rock": (6, 1), "Post-Rock": (3, 1), "Folk": (10, 3), "Psych-Folk": (6, 1),
+    "Electronic": (10, 3), "Chiptune": (6, 1), "Metal": (10, 3), "Punk": (6, 1), "Trip-Hop": (7, 2), "Pop": (8, 2),
+    "Hip-Hop": (8, 2), "Classical": (8, 2), "Blues": (8, 2), "Jazz": (8, 2), "Indie-Rock": (9, 2), "Post-Punk": (5, 1),
+    "Soundtrack": (9, 2), "International": (8, 2), "Old-Time": (6, 2),
+}  # fmt: skip
+
+DROPPED = {"Indie-Rock", "Post-Punk", "Soundtrack", "International", "Old-Time"}
+
+DOCUMENTED = {  # counts of the ten classes in the real data
+    "Rock": (415, 103), "Electronic": (320, 80), "Folk": (320, 80), "Metal": (313, 78), "Blues": (160, 40),
+    "Classical": (160, 40), "Hip-Hop": (160, 40), "Jazz": (160, 40), "Pop": (160, 40), "Trip-Hop": (137, 34),
+}  # fmt: skip
+
+MERGED = {name: (round(train / 20), round(test / 20)) for name, (train, test) in DOCUMENTED.items()}
+
+BEAT = replace(ARRAY_FRONT_END, sync="beat")
+
+FEW = 8  # frames of most clips; the first LONG clips have 1291 to 1293 frames, and 26 to 129 beats
+
+LONG = 4
+
+
+@dataclass
+class WrittenArrays:
+    """Folder of arrays and the values that were written."""
+
+    home: Path
+    genre: dict[str, str]
+    split: dict[str, str]
+    full: dict[str, np.ndarray]
+    beat: dict[str, np.ndarray]
+
+    def collection(self, config: Callable[..., dict[str, Any]]) -> Collection:
+        """Return the collection with the classes of the config."""
+        return collection(str(self.home), config("data=patreco", "data.source.path=x")["data"]["source"]["classes"])
+
+
+def random_array(rng: np.random.Generator, length: int) -> np.ndarray:
+    """Return a float64 array (140, T) with mel bands in [-80, 0] dB and pitch classes in [0, 1]."""
+    mel = rng.uniform(-80, 0, (128, length))
+    mel.flat[0] = 0.0
+    return np.concatenate([mel, rng.uniform(0, 1, (12, length))])
+
+
+def save_array(home: Path, split: str, clip: str, values: np.ndarray) -> Path:
+    path = home / split / f"{clip}.fused.full.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values)
+    return path
+
+
+def row_name(clip: str, split: str, beat: bool, zipped: bool) -> str:
+    """Return the name of a clip in the rows of a label file."""
+    suffix = "beatsync.fused" if beat else "full.fused" if split == "test" else "fused.full"
+    return f"{clip}.{suffix}.npy" + ".gz" * zipped
