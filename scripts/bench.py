@@ -1,4 +1,4 @@
-"""Speed against peers, and the bars it has to hold: python scripts/bench.py audio models [--check] [--json]."""
+"""Compare the speed with other libraries: python scripts/bench.py audio models [--check] [--json]."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One table over runs: python scripts/compare.py outputs/a outputs/b, or the folder of a sweep."""
+"""Compare runs in tables: python scripts/compare.py outputs/a outputs/b, or the folder of a sweep."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Lay out a project of Weights & Biases: python scripts/dashboard.py entity=<who> project=etude [show=true]."""
+"""Lay out the panels of a Weights & Biases project: python scripts/dashboard.py entity=<user> project=etude."""
 
 import sys
 

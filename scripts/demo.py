@@ -1,4 +1,4 @@
-"""A page to try a trained network: python scripts/demo.py outputs/<run>."""
+"""Serve a web page to try a trained network: python scripts/demo.py outputs/<run>."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Look at a collection before training on it: `python scripts/explore.py data=demo`."""
+"""Write a page about a collection: python scripts/explore.py data=demo."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A trained network as files for others: python scripts/export.py outputs/<run> format=onnx,torch,safetensors."""
+"""Export a trained network for other programs: python scripts/export.py outputs/<run> format=onnx,torch,safetensors."""
 
 import sys
 

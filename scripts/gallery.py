@@ -1,7 +1,7 @@
-"""The pictures of docs/gallery.md, from the embedded data: python scripts/gallery.py.
+"""Create the images of docs/gallery.md from the embedded data: python scripts/gallery.py.
 
-It trains a few small networks (some minutes on two cores, kept in outputs/gallery), makes every page of them, and takes
-pictures of these in a headless Chromium, which has to be on the machine.
+The script trains a few small networks (some minutes on two cores, stored in outputs/gallery), writes all their pages,
+and takes screenshots in a headless Chromium, which must be installed.
 """
 
 from __future__ import annotations
@@ -20,109 +20,116 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS, PICTURES = ROOT / "outputs" / "gallery", ROOT / "docs" / "gallery"
+RUNS, IMAGES = ROOT / "outputs" / "gallery", ROOT / "docs" / "gallery"
 WIDTH, HEIGHT = 1180, 900
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
-class Shot(NamedTuple):
-    """A picture: its name, the page, and from which part of the page on; none from the top."""
+class Screenshot(NamedTuple):
+    """Image of a page.
+
+    Args:
+        name: Name of the image.
+        page: Glob pattern of the page in the folder of the runs.
+        selector: Selector of the first visible element; empty for the top of the page.
+        scheme: Colour scheme.
+    """
 
     name: str
     page: str
-    part: str = ""
+    selector: str = ""
     scheme: str = "light"
 
 
-SHOTS = (
-    Shot("report", "sweep/0_*/report.html"),
-    Shot("report-errors", "sweep/0_*/report.html", "text=relative to each clip"),
-    Shot("report-scalars", "affect/report.html", "text=Predictions and residuals", "dark"),
-    Shot("compare", "sweep/compare.html"),
-    Shot("compare-pairs", "sweep/compare.html", "#pairs"),
-    Shot("latent", "sweep/latent.html", "#maps"),
-    Shot("inspect-cnn", "sweep/0_*/inspect_*.html", "#why"),
-    Shot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
-    Shot("explore", "explore/*/explore.html", "#clips"),
+SCREENSHOTS = (
+    Screenshot("report", "sweep/0_*/report.html"),
+    Screenshot("report-errors", "sweep/0_*/report.html", "text=relative to each clip"),
+    Screenshot("report-scalars", "affect/report.html", "text=Predictions and residuals", "dark"),
+    Screenshot("compare", "sweep/compare.html"),
+    Screenshot("compare-pairs", "sweep/compare.html", "#pairs"),
+    Screenshot("latent", "sweep/latent.html", "#maps"),
+    Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#why"),
+    Screenshot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
+    Screenshot("explore", "explore/*/explore.html", "#clips"),
 )
 
 
-def work() -> None:
-    """Train what is not there yet, and make all pages."""
+def write_pages() -> None:
+    """Train missing networks, and write all pages."""
     python = [sys.executable]
-    sweep, affect, digits, look = (RUNS / name for name in ("sweep", "affect", "digits", "explore"))
+    sweep, affect, digits, dataset = (RUNS / name for name in ("sweep", "affect", "digits", "explore"))
     jobs = [
         (sweep, ["train.py", "-m", "backbone=cnn,lstm", "seed=0,1", f"hydra.sweep.dir={sweep}"]),
         (affect, ["train.py", "backbone=lstm", "task=multitask", f"hydra.run.dir={affect}"]),
         (digits, ["train.py", "experiment=reproduction/step7/digits", f"hydra.run.dir={digits}"]),
-        (look, ["scripts/explore.py", "data=demo", f"out={look}"]),
+        (dataset, ["scripts/explore.py", "data=demo", f"out={dataset}"]),
     ]
-    for folder, words in jobs:
+    for folder, arguments in jobs:
         if not folder.is_dir():
-            subprocess.run([*python, *words], cwd=ROOT, check=True)
+            subprocess.run([*python, *arguments], cwd=ROOT, check=True)
     first = next(sweep.glob("0_*"))
     pages = [["compare.py", str(sweep)], ["latent.py", str(sweep), "methods=pca,tsne,umap", "dims=2"]]
-    for words in [*pages, ["inspect.py", str(first)], ["inspect.py", str(digits)]]:
-        subprocess.run([*python, str(ROOT / "scripts" / words[0]), *words[1:]], cwd=ROOT, check=True)
+    for arguments in [*pages, ["inspect.py", str(first)], ["inspect.py", str(digits)]]:
+        subprocess.run([*python, str(ROOT / "scripts" / arguments[0]), *arguments[1:]], cwd=ROOT, check=True)
 
 
-def take(shot: Shot, page: Page) -> bytes:
-    """A picture of what a window shows, as PNG of 256 colours, which is a third of its size."""
+def take_screenshot(shot: Screenshot, page: Page) -> bytes:
+    """Return a screenshot as PNG with 256 colours, which is a third of the size."""
     page.emulate_media(color_scheme=shot.scheme)  # type: ignore[arg-type]
     page.goto(next(RUNS.glob(shot.page)).as_uri())
-    if shot.part:
-        box = page.locator(shot.part).first.bounding_box()
-        assert box is not None, f"{shot.page} has no {shot.part}"
+    if shot.selector:
+        box = page.locator(shot.selector).first.bounding_box()
+        assert box is not None, f"{shot.page} has no {shot.selector}"
         page.evaluate("y => window.scrollTo({top: y, behavior: 'instant'})", box["y"] - 24)
-    return small(page.screenshot())
+    return reduce_colours(page.screenshot())
 
 
-def small(shot: bytes) -> bytes:
-    """A picture in 256 colours."""
+def reduce_colours(png: bytes) -> bytes:
+    """Return an image with 256 colours."""
     from PIL import Image
 
-    picture, made = Image.open(io.BytesIO(shot)), io.BytesIO()
-    picture.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
-    return made.getvalue()
+    image, output = Image.open(io.BytesIO(png)), io.BytesIO()
+    image.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(output, "PNG", optimize=True)
+    return output.getvalue()
 
 
-def tried(folder: Path, page: Page) -> bytes:
-    """A picture of the page to try a network, after its first example was heard."""
+def take_demo_screenshot(folder: Path, page: Page) -> bytes:
+    """Return a screenshot of the demo page with the prediction of the first example."""
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder), "browser=false"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
-        assert served.stdout is not None
-        address = re.search(r"http://\S+", served.stdout.readline())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = re.search(r"http://\S+", server.stdout.readline())
         assert address is not None, f"{folder}: its page was not served"
         page.goto(address[0])
         page.get_by_role("button", name="Hear this").first.click()
         page.locator(".near").wait_for()
         page.evaluate("document.querySelector('#heard').scrollIntoView({behavior: 'instant'})")
-        shot = small(page.screenshot())
-        served.send_signal(signal.SIGINT)
-    return shot
+        png = reduce_colours(page.screenshot())
+        server.send_signal(signal.SIGINT)
+    return png
 
 
 def main() -> int:
-    """Make all pictures; exit status 2 where there is no browser."""
+    """Create all images and return the exit status, which is 2 without a browser."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     from playwright.sync_api import sync_playwright
 
-    browser = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    browser = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if browser is None:
-        print(f"gallery: none of {', '.join(CHROMIUM)} is on this machine", file=sys.stderr)
+        print(f"gallery: none of {', '.join(CHROMIUM)} is installed; install one", file=sys.stderr)
         return 2
-    work()
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    write_pages()
+    IMAGES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as play:
         page = play.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
             viewport={"width": WIDTH, "height": HEIGHT}
         )
-        for shot in SHOTS:
-            (PICTURES / f"{shot.name}.png").write_bytes(take(shot, page))
-            print(PICTURES / f"{shot.name}.png")
+        for shot in SCREENSHOTS:
+            (IMAGES / f"{shot.name}.png").write_bytes(take_screenshot(shot, page))
+            print(IMAGES / f"{shot.name}.png")
         page.emulate_media(color_scheme="light")
-        (PICTURES / "demo.png").write_bytes(tried(next((RUNS / "sweep").glob("0_*")), page))
-        print(PICTURES / "demo.png")
+        (IMAGES / "demo.png").write_bytes(take_demo_screenshot(next((RUNS / "sweep").glob("0_*")), page))
+        print(IMAGES / "demo.png")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Recompute what clips.csv of the demo data set derives: the groups and the three descriptors of each clip.
+"""Recompute the derived columns in clips.csv of the demo data set, the group and three descriptors of each clip.
 
 python scripts/make_demo.py            rewrite the columns group, valence, energy and danceability
-python scripts/make_demo.py --check    change nothing; exit 1 if a stored value differs from the recomputed one
+python scripts/make_demo.py --check    change nothing; exit with status 1 if a stored value differs
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ RATE = 22050
 TOLERANCE = 1e-3
 TARGETS = ("valence", "energy", "danceability")
 
-# A team has unnamed members, and Escher wrote for this one: their clips cannot be shown to share nobody.
-ONE_PEOPLE = (("Tobias Escher", "Unknown Horizons team"),)
+# The team has unnamed members, and Escher composed for it, so their clips may share a person.
+RELATED = (("Tobias Escher", "Unknown Horizons team"),)
 
 Row = dict[str, str]
 
 
 def people(artist: str) -> list[str]:
-    """The names in a credit, without what stands in parentheses: `A / B (Project)` -> [A, B]."""
+    """Return the names in a credit without parentheses: `A / B (Project)` -> [A, B]."""
     return [re.sub(r"\s*\(.*?\)\s*", " ", name).strip() for name in artist.split(" / ")]
 
 
 def groups(rows: list[Row]) -> list[str]:
-    """What must never cross a split: artists who share a person, directly or through others, are one group.
+    """Return the group of each clip. Artists who share a person, directly or through others, are one group.
 
     Args:
         rows: Clips with `artist`, `package`, `title` and `source_path`.
 
     Returns:
-        A readable slug per row: the names of everyone in the group.
+        A readable name per row, made of all people in the group.
 
     Raises:
-        ValueError: One recording or one title is in two groups.
+        ValueError: A recording or a title is in two groups.
     """
-    leader: dict[str, str] = {}
+    parent: dict[str, str] = {}  # union-find
 
     def find(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            name = leader[name]
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
         return name
 
-    shown: dict[str, str] = {}
+    display_names: dict[str, str] = {}
     for credit, package in sorted({(row["artist"], row["package"]) for row in rows}):
         for name, full in zip(people(credit), credit.split(" / "), strict=True):
-            leader[find(name)] = find(people(credit)[0])
-            # A parenthesis that names the package is a project; any other is a nickname and helps the reader.
-            shown[name] = re.sub(rf"\s*\({re.escape(package)}\)", "", full, flags=re.IGNORECASE)
-    for first, second in ONE_PEOPLE:
-        if first in leader and second in leader:
-            leader[find(second)] = find(first)
+            parent[find(name)] = find(people(credit)[0])
+            # parentheses with the name of the package are a project and are removed; others are nicknames
+            display_names[name] = re.sub(rf"\s*\({re.escape(package)}\)", "", full, flags=re.IGNORECASE)
+    for first, second in RELATED:
+        if first in parent and second in parent:
+            parent[find(second)] = find(first)
 
     members = defaultdict(list)
-    for name in sorted(leader):
-        members[find(name)].append(re.sub(r"[^a-z0-9]+", "-", shown[name].lower()).strip("-"))
+    for name in sorted(parent):
+        members[find(name)].append(re.sub(r"[^a-z0-9]+", "-", display_names[name].lower()).strip("-"))
     result = ["+".join(members[find(people(row["artist"])[0])]) for row in rows]
     for column in ("source_path", "title"):
         seen: dict[tuple[str, ...], str] = {}
@@ -73,8 +73,8 @@ def groups(rows: list[Row]) -> list[str]:
     return result
 
 
-def derive(rows: list[Row], folder: Path) -> list[Row]:
-    """The rows with their derived columns computed anew, 4 decimals."""
+def recompute(rows: list[Row], folder: Path) -> list[Row]:
+    """Return the rows with recomputed columns, with 4 decimals."""
     result = []
     for row, group in zip(rows, groups(rows), strict=True):
         values = descriptors(decode(folder / row["path"], RATE), RATE)
@@ -82,40 +82,40 @@ def derive(rows: list[Row], folder: Path) -> list[Row]:
     return result
 
 
-def differences(stored: list[Row], fresh: list[Row]) -> list[str]:
-    """One line per stored value that is not what the clip gives."""
+def differences(stored: list[Row], recomputed: list[Row]) -> list[str]:
+    """Return a line for each stored value that differs from the recomputed one."""
     lines = []
-    for old, new in zip(stored, fresh, strict=True):
+    for old, new in zip(stored, recomputed, strict=True):
         if old["group"] != new["group"]:
             lines.append(f"{old['id']}: group is {old['group']}, should be {new['group']}")
         for name in TARGETS:
-            # Not `>`: a NaN on either side must count as a difference.
+            # not `>`, so that NaN counts as a difference
             if not abs(float(old[name] or "nan") - float(new[name])) <= TOLERANCE:
                 lines.append(f"{old['id']}: {name} is {old[name]}, should be {new[name]}")
     return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite or check clips.csv; returns the exit status."""
+    """Rewrite or check clips.csv and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=DEMO, help="where clips.csv is (default: the package's)"
+        "folder", type=Path, nargs="?", default=DEMO, help="folder of clips.csv (default: the folder in the package)"
     )
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
     options = parser.parse_args(arguments)
 
     table = options.folder / "clips.csv"
     with table.open(encoding="utf-8", newline="") as file:
         stored = list(csv.DictReader(file))
-    fresh = derive(stored, options.folder)
-    found = differences(stored, fresh)
-    print(*found, f"{len(stored)} clips, {len(found)} differences", sep="\n")
+    rows = recompute(stored, options.folder)
+    lines = differences(stored, rows)
+    print(*lines, f"{len(stored)} clips, {len(lines)} differences", sep="\n")
     if options.check:
-        return int(bool(found))
+        return int(bool(lines))
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(stored[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(fresh)
+        writer.writerows(rows)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a trained network says of sounds: python scripts/predict.py outputs/<run> song.mp3 folder/ list.csv."""
+"""Predict audio files with a trained network: python scripts/predict.py outputs/<run> song.mp3 folder/ list.csv."""
 
 import sys
 

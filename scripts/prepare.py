@@ -1,4 +1,4 @@
-"""Make the pack of a collection: `python scripts/prepare.py data=demo`."""
+"""Create the pack of a collection: python scripts/prepare.py data=demo."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""What helps when there is little to learn from: settings one at a time, over artist-disjoint folds and seeds.
+"""Compare settings for small data sets, one at a time, over artist-disjoint folds and several seeds.
 
-python scripts/recipe.py run [NAME ...]     trains what is not there yet, into outputs/recipe
-python scripts/recipe.py table              prints the table of docs/recipe.md from what is there
+python scripts/recipe.py run [NAME ...]     train missing runs into outputs/recipe
+python scripts/recipe.py table              print the table of docs/recipe.md from the existing runs
 
-EFFICIENTAT names the file of its published weights, mn04_as_mAP_432.pt.
+The environment variable EFFICIENTAT is the path of the published weights, mn04_as_mAP_432.pt.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDS, SEEDS = "0,1,2,3,4", "0,1,2"
 BEST, MIXUP = "callbacks=best_epoch", "augment=mixup"
 EFFICIENTAT = "backbone=efficientat backbone.weights=${oc.env:EFFICIENTAT}"
-WHOLE = "augment=none data.crop=null"  # clips as they are: what leaves a frozen network is then kept
-PROBE = f"{EFFICIENTAT} {WHOLE} transfer=probe head.norm=true trainer.max_epochs=30 optim.lr=5e-3"
+UNCHANGED = "augment=none data.crop=null"  # complete clips, so that the outputs of a frozen network can be cached
+PROBE = f"{EFFICIENTAT} {UNCHANGED} transfer=probe head.norm=true trainer.max_epochs=30 optim.lr=5e-3"
 LSTM, CNN, AST, SCALARS = "backbone=lstm", "backbone=cnn", "backbone=ast", "backbone=lstm task=multitask"
 
-VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant that it is compared with
+VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant for comparison
     "lstm": (LSTM, None),
     "lstm, best epoch": (f"{LSTM} {BEST}", "lstm"),
     "lstm, no augmentation": (f"{LSTM} augment=none", "lstm"),
@@ -60,60 +60,60 @@ VARIANTS: dict[str, tuple[str, str | None]] = {  # overrides, and the variant th
 }
 
 
-def run(names: list[str], folder: Path) -> int:
-    """One multirun for each variant: five folds of three splits of the artists, each with a seed of its own."""
+def train_variants(names: list[str], folder: Path) -> int:
+    """Run a sweep for each variant, with five folds of three splits of the artists and a different seed for each."""
     status = 0
     for name in names:
-        sweep = place(folder, name)
-        if len(pooled(sweep)) == len(SEEDS.split(",")):
+        sweep = sweep_folder(folder, name)
+        if len(pooled_scores(sweep)) == len(SEEDS.split(",")):
             continue
-        words = [f"data.split.fold={FOLDS}", f"seed={SEEDS}", "data.split.seed=${seed}", f"hydra.sweep.dir={sweep}"]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *words, *VARIANTS[name][0].split()]
+        overrides = [f"data.split.fold={FOLDS}", f"seed={SEEDS}", "data.split.seed=${seed}", f"hydra.sweep.dir={sweep}"]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides, *VARIANTS[name][0].split()]
         status |= subprocess.run(command, check=False).returncode
     return status
 
 
-def pooled(sweep: Path) -> pd.DataFrame:
-    """Score of the network and of the linear model by seed (a row each), mean over the targets of its pooled folds."""
+def pooled_scores(sweep: Path) -> pd.DataFrame:
+    """Return the scores of the network and of the linear model by seed, as means over the targets of pooled folds."""
     frame = collect(sweep)
     frame = frame[frame["fold"].fillna("").str.endswith("folds")]
     return frame.groupby("seed")[["value", "linear"]].mean()
 
 
-def table(folder: Path) -> str:
-    """Markdown: mean and standard deviation over the seeds, and how much better than what it is compared with."""
+def build_table(folder: Path) -> str:
+    """Return a Markdown table of means and standard deviations over the seeds, and gains over the compared variant."""
     lines = ["| setting | score | linear model | gain |", "|---|---|---|---|"]
-    for name, (words, other) in VARIANTS.items():
-        rows = pooled(place(folder, name))
+    for name, (overrides, other) in VARIANTS.items():
+        rows = pooled_scores(sweep_folder(folder, name))
         if rows.empty:
             continue
-        own, linear = rows["value"], rows["linear"]
+        scores, linear = rows["value"], rows["linear"]
         gain = ""
-        if other and len(before := pooled(place(folder, other))) == len(rows):
-            gains = own - before["value"]
-            gain = f"{gains.mean():+.3f} ({', '.join(f'{one:+.2f}' for one in gains)}) to {other}"
-        shown = words.replace("${oc.env:EFFICIENTAT}", "<file>")
-        lines.append(f"| {name}: `{shown}` | {own.mean():.3f} ± {own.std():.3f} | {linear.mean():.3f} | {gain} |")
+        if other and len(reference := pooled_scores(sweep_folder(folder, other))) == len(rows):
+            gains = scores - reference["value"]
+            gain = f"{gains.mean():+.3f} ({', '.join(f'{value:+.2f}' for value in gains)}) to {other}"
+        text = overrides.replace("${oc.env:EFFICIENTAT}", "<file>")
+        lines.append(f"| {name}: `{text}` | {scores.mean():.3f} ± {scores.std():.3f} | {linear.mean():.3f} | {gain} |")
     return "\n".join(lines)
 
 
-def place(folder: Path, name: str) -> Path:
-    """Where the sweep of a variant is."""
+def sweep_folder(folder: Path, name: str) -> Path:
+    """Return the folder of the sweep of a variant."""
     return folder / re.sub(r"\W+", "_", name)
 
 
 def main() -> int:
-    """Train or print."""
+    """Train missing runs or print the table, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("names", nargs="*", metavar="NAME", help="; ".join(VARIANTS))
     parser.add_argument("--folder", type=Path, default=Path("outputs/recipe"))
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in VARIANTS]:
-        parser.error(f"there is no {unknown[0]!r}; there are {'; '.join(VARIANTS)}")
-    if options.what == "run":
-        return run(options.names or list(VARIANTS), options.folder)
-    print(table(options.folder))
+        parser.error(f"{unknown[0]!r}: there is no such variant; available: {'; '.join(VARIANTS)}")
+    if options.action == "run":
+        return train_variants(options.names or list(VARIANTS), options.folder)
+    print(build_table(options.folder))
     return 0
 
 

@@ -19,7 +19,7 @@ import torch
 from etude.config import options
 from etude.config.compose import conf_dir, parse_arguments
 from etude.config.override_errors import override_errors
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.data import from_overrides
 from etude.data.pack import PackOptions
 from etude.reports.comparison.compare import parse_options
@@ -82,7 +82,7 @@ def test_training_command_has_no_error(page: str, command: str, config: Callable
     if any(word.startswith("sweep=") for word in arguments.overrides):
         return  # a sweep changes the config itself, and override_errors has composed it
     for index in (0, -1):
-        assert problems(config(*single_values(arguments.overrides, index))) == []
+        assert config_errors(config(*single_values(arguments.overrides, index))) == []
 
 
 @pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if "scripts/" in item[1]])

@@ -1,6 +1,6 @@
-"""Étude: experiments in music understanding.
+"""Experiments in music understanding.
 
-Importing this package costs nothing: everything heavy is imported by the functions that need it.
+The public functions are imported when they are first used, so that importing this package takes almost no time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from etude.api.run import load, run
     from etude.api.run_object import Run
 
-__version__ = "0.1.0"  # as pyproject.toml has it; other modules ask importlib.metadata for it
+__version__ = "0.1.0"  # equal to the version in pyproject.toml; other modules use importlib.metadata
 __all__ = ["Run", "load", "run"]
 
 

@@ -1,4 +1,4 @@
-"""The command `etude`: `etude train backbone=ast task=multitask`, `etude report outputs/<run>`, ..."""
+"""Command `etude` with its subcommands: `etude train backbone=ast task=multitask`, `etude report outputs/<run>`."""
 
 from __future__ import annotations
 
@@ -12,59 +12,60 @@ from etude.config.options import asks_for_help
 from etude.system.machine import use_utf8
 
 COMMANDS = {
-    "train": ("etude.cli.train", "train one experiment, or a sweep of them with -m"),
-    "prepare": ("etude.cli.prepare", "make the pack of a collection without training on it"),
-    "explore": ("etude.cli.explore", "look at a collection before training on it"),
-    "predict": ("etude.cli.predict", "say what a trained network hears in sounds it has not seen"),
-    "export": ("etude.cli.export", "make files of a trained network that others run, with a card"),
-    "demo": ("etude.cli.demo", "open a page to try a trained network in the browser"),
-    "inspect": ("etude.cli.inspect", "look inside a trained network, with one clip"),
-    "report": ("etude.cli.report", "make metrics.json and report.html of a run folder anew"),
-    "compare": ("etude.cli.compare", "put runs side by side in one table"),
-    "latent": ("etude.cli.maps", "draw the embeddings of runs, and say what the maps preserve"),
-    "dashboard": ("etude.cli.dashboard", "lay out a project of Weights & Biases: backbones beside tasks"),
-    "bench": ("etude.cli.bench", "time what is here against its peers"),
+    "train": ("etude.cli.train", "train one experiment, or a sweep with -m"),
+    "prepare": ("etude.cli.prepare", "create the pack of a collection without training"),
+    "explore": ("etude.cli.explore", "write a page about a collection"),
+    "predict": ("etude.cli.predict", "predict audio files with a trained network"),
+    "export": ("etude.cli.export", "export a trained network for other programs, with a model card"),
+    "demo": ("etude.cli.demo", "serve a web page to try a trained network"),
+    "inspect": ("etude.cli.inspect", "show activations, gradients and attributions of clips"),
+    "report": ("etude.cli.report", "rebuild metrics.json and report.html of run folders"),
+    "compare": ("etude.cli.compare", "compare runs in tables"),
+    "latent": ("etude.cli.maps", "draw maps of the embeddings of runs"),
+    "dashboard": ("etude.cli.dashboard", "lay out the panels of a Weights & Biases project"),
+    "bench": ("etude.cli.bench", "compare the speed with other libraries"),
 }
 
 
 def command(name: str) -> int:
-    """Run one command with the arguments of this process, as the script of its name does.
+    """Run a command with the arguments of this process, as the script of the same name does.
 
     Args:
         name: A key of COMMANDS.
 
     Returns:
-        Its exit status.
+        The exit status.
     """
     use_utf8()
     return int(import_module(COMMANDS[name][0]).main(sys.argv[1:]) or 0)
 
 
 def main() -> int:
-    """Hand the command line to one of the commands.
+    """Run the command that the command line names.
 
     Returns:
-        Its exit status; 2 when there is no such command.
+        The exit status; 2 if there is no such command.
     """
-    return guard_command(_run)  # before the imports of a command, which take seconds: signals need their handlers
+    return guard_command(_dispatch)  # before the imports of a command, which take seconds: signals need their handlers
 
 
-def _run() -> int:
-    """Run the command that the command line names."""
+def _dispatch() -> int:
+    """Run a command, or print the version or the list of commands."""
     use_utf8()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-V", "--version"):
         print(f"etude {__version__}")  # noqa: T201
         return 0
-    if name not in COMMANDS and "LOCAL_RANK" in os.environ:  # Lightning starts further devices with the overrides alone
+    if name not in COMMANDS and "LOCAL_RANK" in os.environ:  # Lightning starts further processes with overrides only
         return int(import_module(COMMANDS["train"][0]).main(sys.argv[1:]) or 0)
     if name in COMMANDS:
         return int(import_module(COMMANDS[name][0]).main(sys.argv[2:]) or 0)
-    listing = "\n".join(f"  etude {command:<9} {what}" for command, (_, what) in COMMANDS.items())
+    listing = "\n".join(f"  etude {command:<9} {description}" for command, (_, description) in COMMANDS.items())
     help = asks_for_help([name])
+    error = "" if help else f"etude: there is no command {name}\n"
     print(
-        f"{'' if help else f'etude: there is no command {name}{chr(10)}'}"
-        f"Étude {__version__}: experiments in music understanding\n\n{listing}\n\n`etude <command> --help` says more.",
+        f"{error}Étude {__version__}: experiments in music understanding\n\n{listing}\n\n"
+        "Run `etude <command> --help` for the options of a command.",
         file=sys.stdout if help else sys.stderr,
     )
     return 0 if help else 2

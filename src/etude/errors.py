@@ -1,22 +1,35 @@
-"""What ends a command with one clear sentence, never a traceback: what the user can mend, and what a run can not."""
+"""Exceptions whose message is reported to the user without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something in the command, the config or the data is wrong: exit status 2.
+    """Error in the command, the config or the data, which ends a command with exit status 2.
 
-    The message names it and says what to do.
+    The message names the file or key, states the reason and proposes a remedy.
     """
 
 
 class DataError(UserError):
-    """Something about the user's data must be mended; the message is one sentence that says what and where."""
+    """Error in the user's data, with the file or clip and the reason in one sentence."""
 
 
 class RunError(RuntimeError):
-    """A run that was in order cannot go on; the message is one sentence that says why and what to try.
+    """Failure of a valid run, which ends a command with exit status 1.
 
-    The exit status is that of a run that failed, 1, and what its last whole epoch left can be gone on with. Where
-    several processes know of it the first one speaks, and the message of the others is empty.
+    The message is one sentence with the reason and a remedy. The run can be resumed from its last completed epoch. If
+    the failure affects all processes of a distributed run, only the error of the first process has a message.
     """
+
+
+def one_line_message(error: BaseException, limit: int | None = None) -> str:
+    """Return the message of an exception in one line.
+
+    Args:
+        error: The exception.
+        limit: Maximum number of characters; None for no limit.
+
+    Returns:
+        The message with single spaces instead of line breaks; the name of the exception's type if it has no message.
+    """
+    return " ".join(str(error).split())[:limit] or type(error).__name__

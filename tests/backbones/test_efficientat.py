@@ -72,7 +72,7 @@ def test_other_files_raise(trained: tuple[EfficientAT, Path], tmp_path: Path) ->
         UserError, match=r"mn\.pt: the file does not fit an EfficientAT of backbone\.width=0\.4; set the width"
     ):
         EfficientAT(128, width=0.4, weights=str(path)).initialise()
-    with pytest.raises(UserError, match="there is no such file of weights"):
+    with pytest.raises(UserError, match="there is no such weights file"):
         EfficientAT(128, weights=str(tmp_path / "none.pt")).initialise()
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.pt: cannot be read as weights"):

@@ -1,4 +1,4 @@
-"""The networks that are timed against each other are the same network, and what is counted of them is what they do."""
+"""Tests that compared networks are equal, and that operations and memory are counted correctly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from etude.benchmarks import loop, models, startup, transformer
-from etude.benchmarks.timing import Bar, Section, flops, peak
-from etude.benchmarks.training import clips, steps
+from etude.benchmarks.timing import Requirement, Section, count_flops, peak_memory
+from etude.benchmarks.training import random_batch, training_steps
 from etude.training.build import build_learner
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks and clips of a size that takes seconds."""
+    """Small networks and clips that take seconds."""
     for name, value in (("FRAMES", 130), ("CROPS", (70,)), ("DEPTH", 3), ("ROUNDS", 1)):
         monkeypatch.setattr(transformer, name, value)
     cases = (models.LSTMCase(2, 8, 20, 4, 2, 1, 3), models.LSTMCase(3, 6, 30, 4, 1, 1, None))
@@ -26,107 +26,110 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(models, name, value)
 
 
-def exact(sections: list[Section]) -> list[Bar]:
-    """The bars that are no ratio of times."""
-    return [bar for section in sections for bar in section.bars if "difference" in bar.name or "memory" in bar.name]
+def exact_requirements(sections: list[Section]) -> list[Requirement]:
+    """Return the requirements that are not ratios of durations."""
+    requirements = [requirement for section in sections for requirement in section.requirements]
+    return [
+        requirement for requirement in requirements if "difference" in requirement.name or "memory" in requirement.name
+    ]
 
 
 @pytest.mark.usefixtures("small")
-def test_what_is_timed_is_the_same_network() -> None:
+def test_compared_networks_are_equal() -> None:
     pytest.importorskip("transformers")
-    sections = models.run()
+    sections = models.benchmark_models()
     assert [len(section.rows) for section in sections] == [7, 3, 2, 3]
     for section in sections:
         assert all(value > 0 for _, value, _ in section.rows)
         assert section.rows[0][2] == 1
-        assert all(len(column) == len(section.rows) and min(column) > 0 for column in section.further.values())
-    bars = exact(sections)
-    assert len(bars) == 7
-    assert all(bar.holds for bar in bars), bars
-    work = dict(zip([name for name, *_ in sections[0].rows], sections[0].further["GFLOP a step"], strict=True))
-    assert work[transformer.HALF] < work[transformer.OURS] < work[transformer.SDPA]
-    assert work[transformer.KEPT] < work[transformer.FROZEN] < work[transformer.OURS]
+        assert all(len(column) == len(section.rows) and min(column) > 0 for column in section.columns.values())
+    requirements = exact_requirements(sections)
+    assert len(requirements) == 7
+    assert all(requirement.met for requirement in requirements), requirements
+    flops = dict(zip([name for name, *_ in sections[0].rows], sections[0].columns["GFLOP per step"], strict=True))
+    assert flops[transformer.HALF] < flops[transformer.ETUDE] < flops[transformer.SDPA]
+    assert flops[transformer.CACHED] < flops[transformer.FROZEN] < flops[transformer.ETUDE]
 
 
 @pytest.mark.usefixtures("small")
-def test_without_transformers_ours_is_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformer_is_timed_alone_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformer, "find_spec", lambda name: None)
-    section = transformer.section()
-    assert [name.split()[0].rstrip(",") for name, *_ in section.rows] == ["ours"] * 5
+    section = transformer.time_transformer()
+    assert [name.split()[0].rstrip(",") for name, *_ in section.rows] == ["etude"] * 5
     assert section.notes == ["transformers is not installed and was not timed"]
-    assert len(section.bars) == 3
+    assert len(section.requirements) == 3
 
 
-def test_frozen_is_what_a_transfer_freezes() -> None:
-    net = transformer._frozen(transformer.Classifier(transformer._ast(4)))
+def test_frozen_layers_are_those_of_a_transfer() -> None:
+    net = transformer._freeze(transformer.Classifier(transformer._ast(4)))
     before = deepcopy(net.state_dict())
-    steps(net, [clips([40, 33], transformer.BINS)])()
-    learned = {name.split(".")[2] if ".blocks." in name else name.split(".")[1]
+    training_steps(net, [random_batch([40, 33], transformer.BINS)])()
+    changed = {name.split(".")[2] if ".blocks." in name else name.split(".")[1]
                for name, value in net.state_dict().items() if not torch.equal(value, before[name])}  # fmt: skip
-    assert learned == {"2", "3", "norm", "weight", "bias"}
+    assert changed == {"2", "3", "norm", "weight", "bias"}
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_operations_are_counted(training: bool) -> None:
-    """A training step is a pass forward and, but for the gradient of the input, two backward."""
+    """A training step is one forward pass and two backward passes, except for the gradient of the input."""
     x = torch.randn(3, 7, 5)  # (B, T, C)
-    for layer, once, inputs in (
+    for layer, forward, inputs in (
         (nn.Linear(5, 4), 2 * 21 * 5 * 4, 0),
         (nn.LSTM(5, 4, batch_first=True), 2 * 21 * 16 * (5 + 4), 2 * 21 * 16 * (5 + 4)),
     ):
 
-        def run(layer: nn.Module = layer) -> None:
+        def step(layer: nn.Module = layer) -> None:
             out = layer(x)
             if training:
                 (out[0] if isinstance(out, tuple) else out).sum().backward()
 
-        assert flops(run) == once * (2 if training else 1) + inputs * training
+        assert count_flops(step) == forward * (2 if training else 1) + inputs * training
 
 
-def test_the_peak_of_memory_is_what_is_held_at_once() -> None:
-    held = torch.ones(5000)  # there before
+def test_peak_memory_counts_simultaneous_allocations() -> None:
+    existing = torch.ones(5000)  # allocated before
 
-    def run() -> None:
+    def allocate() -> None:
         for _ in range(3):
             first = torch.ones(2000)
             second = first + 1
             del first
-            torch.cat([second, held])
+            torch.cat([second, existing])
 
-    assert peak(run) == 4 * (2000 + 7000)
+    assert peak_memory(allocate) == 4 * (2000 + 7000)
 
 
-def test_a_step_of_a_run_learns_what_the_bare_loop_learns(tmp_path: Path) -> None:
-    config, data = loop.small(tmp_path)
-    torch.manual_seed(0)  # of one draw in twenty the last bit of a sum, which differs, grows to 1e-4
-    one = build_learner(config, data)
-    other, before = deepcopy(one), deepcopy(one.state_dict())
-    assert loop.bare(one, config, data) > 0
-    assert loop.lightning(other, config, data, tmp_path / "run") > 0
+def test_run_and_minimal_loop_train_the_same_network(tmp_path: Path) -> None:
+    config, data = loop.small_run(tmp_path)
+    torch.manual_seed(0)  # with 1 of 20 seeds, a difference in the last bit of a sum grows to 1e-4
+    learner = build_learner(config, data)
+    other, before = deepcopy(learner), deepcopy(learner.state_dict())
+    assert loop.train_minimal(learner, config, data) > 0
+    assert loop.train_with_lightning(other, config, data, tmp_path / "run") > 0
     assert (tmp_path / "run" / "curves.csv").is_file()
-    for name, value in one.state_dict().items():
+    for name, value in learner.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
         assert name.startswith("standardiser.") or not torch.equal(value, before[name])
 
 
-def test_the_loop_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loop_benchmark_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "ROUNDS", 1)
-    (section,) = loop.run()
-    assert [name for name, *_ in section.rows] == [loop.BARE, loop.RUN]
-    (bar,) = section.bars
-    assert bar.value == pytest.approx(section.rows[1][1] / section.rows[0][1])  # of one round
-    assert (bar.limit, bar.at_least, bar.unit) == (1.35, False, "×")
+    (section,) = loop.benchmark_loop()
+    assert [name for name, *_ in section.rows] == [loop.MINIMAL, loop.RUN]
+    (requirement,) = section.requirements
+    assert requirement.value == pytest.approx(section.rows[1][1] / section.rows[0][1])  # in a single round
+    assert (requirement.limit, requirement.at_least, requirement.unit) == (1.35, False, "×")
 
 
-def test_help_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_imports_no_heavy_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "ROUNDS", 1)
-    (section,) = startup.run()
+    (section,) = startup.benchmark_startup()
     assert section.rows[0][0] == "python train.py --help"
-    assert section.bars[1].holds, section.notes
+    assert section.requirements[1].met, section.notes
 
 
-def test_what_is_heavy_is_found_in_the_list_of_imports() -> None:
+def test_heavy_packages_are_found_in_the_list_of_imports() -> None:
     listing = "import time: self [us] | cumulative | imported package\n" + "\n".join(
         f"import time:        90 |         90 | {name}" for name in ("  torch.nn", "    wandb", "torchless", "librosa")
     )
-    assert startup.heavy(listing) == ["librosa", "wandb"]
+    assert startup.heavy_imports(listing) == ["librosa", "wandb"]

@@ -1,4 +1,4 @@
-"""`etude prepare` makes the pack that a run will open, or says in a sentence what is missing and writes nothing."""
+"""Tests of the command prepare: packs of all sources, and errors without output files."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ SOURCES = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
-    """A folder to work in."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
+    """Return the working directory."""
     caplog.set_level(logging.INFO)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def lay(home: Path) -> Path:
-    """Two classes of two clips each."""
+def write_clips(music: Path) -> Path:
+    """Write two classes with two clips each, and return the folder."""
     for i, name in enumerate(("rock/a.wav", "rock/b b.wav", "jazz/a.wav", "jazz/(live).wav")):
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(home / name, 0.1 * np.random.default_rng(i).standard_normal(30000), 22050)
-    return home
+        (music / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(music / name, 0.1 * np.random.default_rng(i).standard_normal(30000), 22050)
+    return music
 
 
-def packs(here: Path) -> list[Path]:
-    return sorted(path for path in (here / "outputs" / "packs").glob("*") if not path.name.startswith("."))
+def packs(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "outputs" / "packs").glob("*") if not path.name.startswith("."))
 
 
-def written(here: Path) -> list[str]:
-    return sorted(str(path.relative_to(here)) for path in here.rglob("*") if path.is_file())
+def list_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a line that is wrong is answered with; there is no traceback and no file."""
-    before = written(Path.cwd())
-    assert main(list(words)) == 2
-    assert written(Path.cwd()) == before
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the error message of an invalid command, which prints no traceback and writes no file."""
+    before = list_files(Path.cwd())
+    assert main(list(arguments)) == 2
+    assert list_files(Path.cwd()) == before
     assert not Path("outputs").exists()
-    out, said = capsys.readouterr()
+    out, error = capsys.readouterr()
     assert out == ""
-    assert "Traceback" not in said
-    return said.strip()
+    assert "Traceback" not in error
+    return error.strip()
 
 
 @pytest.mark.parametrize(
@@ -66,40 +66,40 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ["music", "my music (live)", "it's here", "a,b", "x=y", "50% {off}", "[2001] Discovery", "2020", "ünï ♫", "a\\b",
      "a: b", "$HOME", "a#b"],
 )  # fmt: skip
-def test_any_folder_is_packed_by_its_name(name: str, here: Path) -> None:
-    lay(here / name)
+def test_folder_with_any_name_is_packed(name: str, folder: Path) -> None:
+    write_clips(folder / name)
     assert main(["source=folder", f"path={name}", "workers=1"]) == 0
-    (folder,) = packs(here)
-    pack = Pack(folder)
+    (path,) = packs(folder)
+    pack = Pack(path)
     assert pack.index["id"].tolist() == ["jazz/(live)", "jazz/a", "rock/a", "rock/b b"]
     assert pack.index["genre"].tolist() == ["jazz", "jazz", "rock", "rock"]
 
 
-def test_the_pack_is_the_one_that_the_line_at_the_end_trains_on(
-    here: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+def test_logged_training_command_opens_the_same_pack(
+    folder: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    lay(here / "my music (live)")
-    assert main(["source=folder", f"path={here}/my music (live)", "feature=chroma", "workers=1"]) == 0
-    (folder,) = packs(here)
-    pack = Pack(folder)
-    made = frames(
-        decode(here / "my music (live)" / "rock" / "b b.wav", 22050),
+    write_clips(folder / "my music (live)")
+    assert main(["source=folder", f"path={folder}/my music (live)", "feature=chroma", "workers=1"]) == 0
+    (path,) = packs(folder)
+    pack = Pack(path)
+    expected = frames(
+        decode(folder / "my music (live)" / "rock" / "b b.wav", 22050),
         build_datamodule(config("feature=mel")).feature.front,
     )
-    np.testing.assert_array_equal(pack.clip(3), made.astype(np.float16))
-    assert f"4 clips, {int(pack.lengths.sum()):,} frames in outputs/packs/{folder.name}" in caplog.text
-    line = next(message for message in caplog.messages if message.startswith("train with: python train.py "))
-    overrides = shlex.split(line.removeprefix("train with: python train.py "))
-    opened = build_datamodule(config(*overrides, f"data.packs={here}/outputs/packs"))
-    stamp = (folder / "frames.f16").stat().st_mtime_ns
-    assert opened.open_pack().folder == folder
-    assert (folder / "frames.f16").stat().st_mtime_ns == stamp
-    assert packs(here) == [folder]
+    np.testing.assert_array_equal(pack.clip(3), expected.astype(np.float16))
+    assert f"4 clips, {int(pack.lengths.sum()):,} frames in outputs/packs/{path.name}" in caplog.text
+    command = next(message for message in caplog.messages if message.startswith("train with: python train.py "))
+    overrides = shlex.split(command.removeprefix("train with: python train.py "))
+    opened = build_datamodule(config(*overrides, f"data.packs={folder}/outputs/packs"))
+    written_at = (path / "frames.f16").stat().st_mtime_ns
+    assert opened.open_pack().folder == path
+    assert (path / "frames.f16").stat().st_mtime_ns == written_at
+    assert packs(folder) == [path]
 
 
-def test_other_words_are_those_of_training(here: Path) -> None:
-    lay(here / "music")
-    line = [
+def test_other_overrides_are_those_of_training(folder: Path) -> None:
+    write_clips(folder / "music")
+    arguments = [
         "source=folder",
         "path=music",
         "workers=1",
@@ -107,44 +107,44 @@ def test_other_words_are_those_of_training(here: Path) -> None:
         "feature.front.n_mels=20",
         "data.min_seconds=0.5",
     ]
-    assert main(line) == 0
-    assert main([*line, "feature.sync=beat"]) == 0
-    (hop, beat) = sorted((here / "there").glob("music-*"), key=lambda path: -(path / "frames.f16").stat().st_size)
+    assert main(arguments) == 0
+    assert main([*arguments, "feature.sync=beat"]) == 0
+    (hop, beat) = sorted((folder / "there").glob("music-*"), key=lambda path: -(path / "frames.f16").stat().st_size)
     assert Pack(hop).manifest["origin"]["front"]["n_mels"] == 20
     assert Pack(hop).manifest["origin"]["shortest"] == 0.5
     assert Pack(beat).manifest["origin"]["front"]["sync"] == "beat"
-    assert not (here / "outputs").exists()
+    assert not (folder / "outputs").exists()
 
 
-def test_lists_and_mappings_are_given_as_hydra_has_them(here: Path) -> None:
-    lay(here / "music")
-    lay(here / "more").joinpath("jazz").rename(here / "music" / "punk")
-    words = ["source=folder", "path=music", "classes={loud: [rock, punk], quiet: [jazz]}", "workers=1"]
-    assert main(words) == 0
-    (folder,) = packs(here)
-    assert Pack(folder).index["genre"].value_counts().to_dict() == {"loud": 4, "quiet": 2}
+def test_lists_and_mappings_have_the_grammar_of_hydra(folder: Path) -> None:
+    write_clips(folder / "music")
+    write_clips(folder / "more").joinpath("jazz").rename(folder / "music" / "punk")
+    arguments = ["source=folder", "path=music", "classes={loud: [rock, punk], quiet: [jazz]}", "workers=1"]
+    assert main(arguments) == 0
+    (path,) = packs(folder)
+    assert Pack(path).index["genre"].value_counts().to_dict() == {"loud": 4, "quiet": 2}
 
 
-def test_a_table_is_packed(here: Path) -> None:
-    lay(here / "my wavs")
+def test_table_is_packed(folder: Path) -> None:
+    write_clips(folder / "my wavs")
     rows = {"path": ["rock/a.wav", "rock/b b.wav", "jazz/a.wav", "jazz/(live).wav"], "mood": [0.1, 0.9, 0.5, 0.3]}
-    pd.DataFrame(rows).to_csv(here / "my clips.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "my clips.csv", index=False)
     assert main(["source=table", "table=my clips.csv", "audio=my wavs", "targets={mood: [0, 1]}", "workers=1"]) == 0
-    (folder,) = packs(here)
-    assert sorted(Pack(folder).index["mood"]) == [0.1, 0.3, 0.5, 0.9]
+    (path,) = packs(folder)
+    assert sorted(Pack(path).index["mood"]) == [0.1, 0.3, 0.5, 0.9]
 
 
-def test_the_same_line_again_does_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lay(here / "music")
+def test_repeated_command_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clips(folder / "music")
     assert main(["source=folder", "path=music", "workers=1"]) == 0
-    monkeypatch.setattr(readers, "decode", None)  # nobody may call it
+    monkeypatch.setattr(readers, "decode", None)  # must not be called
     assert main(["source=folder", "path=music", "workers=1"]) == 0
 
 
-def test_ctrl_c_is_answered_and_the_same_line_goes_on(
-    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_interrupted_command_is_resumed_when_repeated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lay(here / "music")
+    write_clips(folder / "music")
     names: list[str] = []
 
     def decode_two(path: Path, *rest: Any) -> np.ndarray:
@@ -155,37 +155,37 @@ def test_ctrl_c_is_answered_and_the_same_line_goes_on(
 
     monkeypatch.setattr(readers, "decode", decode_two)
     assert main(["source=folder", "path=music", "workers=1"]) == 130
-    assert "interrupted; the same command goes on from here" in caplog.text
-    assert packs(here) == []
+    assert "interrupted; repeat the command to resume" in caplog.text
+    assert packs(folder) == []
     names.clear()
     assert main(["source=folder", "path=music", "workers=1"]) == 0
     assert len(names) == 2
-    assert len(Pack(packs(here)[0]).index) == 4
+    assert len(Pack(packs(folder)[0]).index) == 4
 
 
-def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from etude.audio.formats import DecodeError
 
-    lay(here / "music")
-    line = ["source=folder", "path=music", "workers=1", "data.max_skipped=0.5"]
+    write_clips(folder / "music")
+    arguments = ["source=folder", "path=music", "workers=1", "data.max_skipped=0.5"]
 
-    def deaf(path: Path, *rest: Any) -> np.ndarray:
+    def fail_for_some(path: Path, *rest: Any) -> np.ndarray:
         if path.stem == "a":
             raise DecodeError(f"{path}: cannot be decoded (ffmpeg is not installed)")
         return decode(path, *rest)
 
-    monkeypatch.setattr(readers, "decode", deaf)
-    assert main(line) == 0
-    assert len(Pack(packs(here)[0]).index) == 2
+    monkeypatch.setattr(readers, "decode", fail_for_some)
+    assert main(arguments) == 0
+    assert len(Pack(packs(folder)[0]).index) == 2
     monkeypatch.setattr(readers, "decode", decode)
-    assert main(line) == 0
-    assert len(Pack(packs(here)[0]).index) == 2
-    assert main([*line, "retry=true"]) == 0
-    assert len(Pack(packs(here)[0]).index) == 4
+    assert main(arguments) == 0
+    assert len(Pack(packs(folder)[0]).index) == 2
+    assert main([*arguments, "retry=true"]) == 0
+    assert len(Pack(packs(folder)[0]).index) == 4
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["pth=music"], "pth: this source has no such option; available: path"),
         (["clases={a: [b]}"], "clases: this source has no such option; available: classes"),
@@ -193,25 +193,25 @@ def test_retry_tries_what_was_skipped(here: Path, monkeypatch: pytest.MonkeyPatc
         (["workers=0"], "workers=0: must be a whole number of at least 1"),
         (["workers=many"], "workers=many: must be a whole number of at least 1"),
         (["retry=maybe"], "retry=maybe: must be true or false"),
-        (["music"], "music: is not of the form name=value; --help shows some"),
+        (["music"], "music: is not of the form name=value; --help shows examples"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_typing_error_is_refused_with_what_was_meant(
-    words: list[str], said: str, here: Path, capsys: pytest.CaptureFixture[str]
+def test_misspelled_option_is_refused_with_suggestion(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lay(here / "music")
-    assert refused(capsys, "source=folder", "path=music", *words).startswith(said)
+    write_clips(folder / "music")
+    assert error_of(capsys, "source=folder", "path=music", *arguments).startswith(message)
 
 
-@pytest.mark.parametrize("word", ["data.btch_size=3", "feature.front.hop=256", "data.split.knd=random"])
-def test_a_typing_error_in_a_dotted_word_is_refused(word: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lay(here / "music")
-    assert word.partition("=")[0].rpartition(".")[2] in refused(capsys, "source=folder", "path=music", word)
+@pytest.mark.parametrize("override", ["data.btch_size=3", "feature.front.hop=256", "data.split.knd=random"])
+def test_misspelled_key_is_refused(override: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips(folder / "music")
+    assert override.partition("=")[0].rpartition(".")[2] in error_of(capsys, "source=folder", "path=music", override)
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("feature.sync=bar", "feature.sync must be none or beat, got 'bar'"),
         ("feature.front.chroma=cens", "feature.front.chroma must be stft or cqt, got 'cens'"),
@@ -221,24 +221,24 @@ def test_a_typing_error_in_a_dotted_word_is_refused(word: str, here: Path, capsy
         ("data.split.kind=leaky", "data.split.kind must be one of"),
     ],
 )
-def test_a_wrong_value_is_refused(word: str, said: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lay(here / "music")
-    assert said in refused(capsys, "source=folder", "path=music", word)
+def test_invalid_value_is_refused(
+    override: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(folder / "music")
+    assert message in error_of(capsys, "source=folder", "path=music", override)
 
 
 @pytest.mark.parametrize(
     ("source", "missing"),
     [("folder", ["path"]), ("table", ["table"]), ("pack", ["path"]), ("fma", ["metadata", "path"])],
 )
-def test_what_is_missing_is_asked_for_in_the_words_to_add(
-    source: str, missing: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refused(capsys, f"source={source}").splitlines()
-    assert said == [f"data.source.{key}: needs a value; add {key}=..." for key in missing]
+def test_missing_options_are_named(source: str, missing: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    messages = error_of(capsys, f"source={source}").splitlines()
+    assert messages == [f"data.source.{key}: needs a value; add {key}=..." for key in missing]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["source=folder", "path=none"], "none: there is no such folder"),
         (["source=folder", "path=~nobody_of_that_name/music"], "~nobody_of_that_name/music: "),
@@ -248,53 +248,53 @@ def test_what_is_missing_is_asked_for_in_the_words_to_add(
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_source_that_is_not_there_is_a_sentence(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_missing_source_has_an_error_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refused(capsys, *words)
+    assert message in error_of(capsys, *arguments)
 
 
-def test_too_many_broken_files_end_with_a_sentence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in lay(here / "music").rglob("*.wav"):
+def test_too_many_damaged_files_have_an_error_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in write_clips(folder / "music").rglob("*.wav"):
         path.write_text("no music")
     assert main(["source=folder", "path=music", "workers=1"]) == 2
-    said = capsys.readouterr().err
-    assert "music: 1 of 4 clips were skipped, more than data.max_skipped=0.1 allows; for example" in said
-    assert packs(here) == []
+    error = capsys.readouterr().err
+    assert "music: 1 of 4 clips were skipped, more than data.max_skipped=0.1 allows; for example" in error
+    assert packs(folder) == []
 
 
-@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["source=folder", "--help"]], ids=str)
-def test_help_names_every_source_and_what_it_takes(
-    words: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["source=folder", "--help"]], ids=str)
+def test_help_lists_all_sources_and_their_options(
+    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words) == 0
-    said = capsys.readouterr().out
-    assert f"source=<{', '.join(SOURCES)}>" in said
-    for source, settings in {
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert f"source=<{', '.join(SOURCES)}>" in text
+    for source, keys in {
         "folder": ["path", "classes"],
         "table": ["table", "audio", "targets"],
         "pack": ["path"],
         "union": ["sources", "packs", "shared_ids"],
         "fma": ["path", "metadata"],
     }.items():
-        (line,) = [line for line in said.splitlines() if f"source={source} " in line and "=..." in line]
-        assert all(f"{key}=..." in line for key in settings)
-    assert list(here.iterdir()) == []
+        (line,) = [line for line in text.splitlines() if f"source={source} " in line and "=..." in line]
+        assert all(f"{key}=..." in line for key in keys)
+    assert list(folder.iterdir()) == []
 
 
-def test_verify_tells_a_changed_byte(
-    here: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+def test_verify_detects_a_changed_byte(
+    folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("INFO")
-    lay(here / "music")
-    line = ["source=folder", "path=music", "workers=1", "verify=true"]
-    assert main(line) == 0
+    write_clips(folder / "music")
+    arguments = ["source=folder", "path=music", "workers=1", "verify=true"]
+    assert main(arguments) == 0
     assert "all clips match their checksums" in caplog.text
-    frames = packs(here)[0] / "frames.f16"
-    content = bytearray(frames.read_bytes())
+    path = packs(folder)[0] / "frames.f16"
+    content = bytearray(path.read_bytes())
     content[1000] ^= 1
-    written = frames.stat().st_mtime_ns
-    frames.write_bytes(content)
-    os.utime(frames, ns=(written, written))  # as a disk that loses a bit
-    assert main(line) == 2
+    written_at = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(written_at, written_at))  # like a damaged bit on disk
+    assert main(arguments) == 2
     assert "was changed after it was written" in capsys.readouterr().err

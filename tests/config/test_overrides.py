@@ -1,4 +1,4 @@
-"""Values of the prepare command reach the config as they were typed."""
+"""Values of the prepare command are unchanged in the composed config."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_is_kept_by_hydras_grammar(text: str) -> None:
+def test_quoted_text_is_unchanged_by_hydras_grammar(text: str) -> None:
     override = OverridesParser.create().parse_override(f"data.source.path={quote_value(text, 'str')}")
     assert override.value() == text
 
 
 @pytest.mark.parametrize(
-    ("typed", "value"),
+    ("text", "value"),
     [
         ("[/data/Beyoncé, b]", ["/data/Beyoncé", "b"]),
         ("{a: [é, ü x], b: 'ö'}", {"a": ["é", "ü x"], "b": "ö"}),
-        ("{Größe: label}", "{Größe: label}"),  # a key takes no quotes in Hydra's grammar: the source reads YAML
+        ("{Größe: label}", "{Größe: label}"),  # Hydra's grammar has no quoted keys; the source parses the text as YAML
         ("[1, 2]", [1, 2]),
         ("true", True),
         ("null", None),
     ],
 )
-def test_lists_and_mappings_are_read_with_any_letters(typed: str, value: Any) -> None:
-    override = OverridesParser.create().parse_override(f"data.source.x={quote_value(typed, 'Mapping | None')}")
+def test_lists_and_mappings_are_parsed_with_any_letters(text: str, value: Any) -> None:
+    override = OverridesParser.create().parse_override(f"data.source.x={quote_value(text, 'Mapping | None')}")
     assert override.value() == value
 
 
 @pytest.mark.parametrize("name", ["Beyoncé", "[live] = a, b", "true"])
-def test_printed_line_composes_to_the_same_folder(
+def test_printed_overrides_compose_to_the_same_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What is read from source is what Python itself says of the imported object, at no cost."""
+"""Signatures that are read from the source equal those of the imported objects, and nothing is imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.config.validation import signature
 
 
 def targets(node: Any) -> Iterator[str]:
-    """Every _target_ of a config, however deep."""
+    """Yield every `_target_` of a config."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield node["_target_"]
@@ -27,40 +27,40 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-OURS = [path for path in sorted(conf_dir().rglob("*.yaml")) if path.relative_to(conf_dir()).parts[0] != "hydra"]
-FILES = [OmegaConf.to_container(OmegaConf.load(path)) for path in OURS]  # what is in hydra/ Hydra calls by itself
+PATHS = [path for path in sorted(conf_dir().rglob("*.yaml")) if path.relative_to(conf_dir()).parts[0] != "hydra"]
+FILES = [OmegaConf.to_container(OmegaConf.load(path)) for path in PATHS]  # Hydra itself instantiates those in hydra/
 TARGETS = sorted({name for file in FILES for name in targets(file)})
 OTHERS = ("pytorch_lightning.LightningModule", "pytorch_lightning.callbacks.EarlyStopping", "etude.cli.train.main")
 
 
 def inspected(name: str) -> tuple[list[str], bool]:
-    """Names that a target takes, and whether it takes any other."""
+    """Return the parameters of a target, and whether it accepts any other name."""
     module, _, attribute = name.rpartition(".")
     parameters = inspect.signature(getattr(import_module(module), attribute)).parameters.values()
     is_open = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
     return [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)], is_open
 
 
-def test_conf_names_targets_of_every_kind() -> None:
+def test_conf_contains_targets() -> None:
     assert len(TARGETS) > 15
     assert "pytorch_lightning.Trainer" in TARGETS
 
 
 @pytest.mark.parametrize("name", [*TARGETS, *OTHERS])
-def test_a_signature_is_what_inspect_finds(name: str) -> None:
-    read = signature(name)
-    assert read is not None
-    assert (list(read.takes), read.open) == inspected(name)
+def test_signature_equals_that_of_inspect(name: str) -> None:
+    actual = signature(name)
+    assert actual is not None
+    assert (list(actual.parameters), actual.accepts_any) == inspected(name)
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("etude.")])
 def test_annotations_are_those_in_the_source(name: str) -> None:
     module, _, attribute = name.rpartition(".")
-    read = signature(name)
-    assert read is not None
+    actual = signature(name)
+    assert actual is not None
     for key, parameter in inspect.signature(getattr(import_module(module), attribute)).parameters.items():
-        if key in read.takes and parameter.annotation is not parameter.empty:
-            assert read.takes[key] == ast.unparse(ast.parse(parameter.annotation))
+        if key in actual.parameters and parameter.annotation is not parameter.empty:
+            assert actual.parameters[key] == ast.unparse(ast.parse(parameter.annotation))
 
 
 SHAPES = """
@@ -107,7 +107,7 @@ def far(q: int): ...
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A package of classes and functions of every shape."""
+    """Create a package with classes and functions of all kinds, and return its name."""
     folder = tmp_path_factory.mktemp("source")
     (folder / "shapes_for_signature").mkdir()
     (folder / "shapes_for_signature" / "__init__.py").write_text(SHAPES)
@@ -122,24 +122,24 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ["Plain", "Open", "Child", "Grandchild", "Both", "Borrowed", "Empty", "Record", "Longer", "Heir", "Counted",
      "function", "beside", "near.Far"],
 )  # fmt: skip
-def test_a_definition_of_any_shape_is_read(shapes: str, name: str) -> None:
-    read = signature(f"{shapes}.{name}")
-    assert read is not None
-    assert (list(read.takes), read.open) == inspected(f"{shapes}.{name}")
+def test_definition_of_any_kind_is_read(shapes: str, name: str) -> None:
+    actual = signature(f"{shapes}.{name}")
+    assert actual is not None
+    assert (list(actual.parameters), actual.accepts_any) == inspected(f"{shapes}.{name}")
 
 
-def test_a_base_that_cannot_be_read_leaves_the_signature_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Better no check than a good setting that is called a fault."""
+def test_unreadable_base_class_makes_signature_accept_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing check is better than an error for a valid key."""
     source = "import logging\nimport pytorch_lightning as pl\nclass Mine(pl.callbacks.EarlyStopping):\n    pass\n"
     (tmp_path / "unread_base.py").write_text(source + "class Filter(logging.Handler): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("Mine", "Filter"):
-        read = signature(f"unread_base.{name}")
-        assert read is None or read.open
+        actual = signature(f"unread_base.{name}")
+        assert actual is None or actual.accepts_any
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("etude.backbones.cnn.Cnn", "etude.backbones.cnn has no Cnn"),
         ("etude.backbones.rnn.RNN", "there is no module etude.backbones.rnn"),
@@ -149,19 +149,19 @@ def test_a_base_that_cannot_be_read_leaves_the_signature_open(tmp_path: Path, mo
         ("", "there is no module"),
     ],
 )
-def test_what_does_not_exist_is_named(name: str, said: str) -> None:
-    with pytest.raises(LookupError, match=said):
+def test_missing_module_or_name_is_reported(name: str, message: str) -> None:
+    with pytest.raises(LookupError, match=message):
         signature(name)
 
 
-def test_nothing_is_imported() -> None:
+def test_signature_imports_no_package() -> None:
     code = f"""
 import sys
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.config.validation import signature
 for name in {TARGETS!r}:
-    assert signature(name).takes is not None
-problems({{"backbone": {{"_target_": "etude.backbones.ast.AST"}}}})
+    assert signature(name).parameters is not None
+config_errors({{"backbone": {{"_target_": "etude.backbones.ast.AST"}}}})
 print([name for name in ("torch", "numpy", "pandas", "pytorch_lightning", "hydra", "timm") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Every file in conf/ is without fault, and every fault is found, together with the others, in words that help."""
+"""Every file in conf/ is valid, and all errors of a config are reported together with suggestions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from etude.config.compose import conf_dir
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -29,80 +29,79 @@ OPTIONS += [
 TARGETS = sorted(path.stem for path in (conf_dir() / "target").glob("*.yaml"))
 
 
-def given(node: Any) -> Any:
-    """The config with a value wherever one has to be given."""
+def with_required_values(node: Any) -> Any:
+    """Return a config in which every required value is set."""
     if isinstance(node, dict):
-        return {key: given(value) for key, value in node.items()}
+        return {key: with_required_values(value) for key, value in node.items()}
     return "somewhere" if node == "???" else node
 
 
 @pytest.mark.parametrize("option", ["seed=0", *OPTIONS])
-def test_every_option_is_without_fault(config: Compose, option: str) -> None:
-    known = (
-        ["sweep={reproduction_ast: a, improved_ast: b}"] if option.startswith("sweep=reproduction_") else []
-    )  # a run's Hydra knows them
-    assert problems(given(config(option, *known))) == []
+def test_every_option_is_valid(config: Compose, option: str) -> None:
+    # in a sweep, Hydra sets these values
+    values = ["sweep={reproduction_ast: a, improved_ast: b}"] if option.startswith("sweep=reproduction_") else []
+    assert config_errors(with_required_values(config(option, *values))) == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_target_is_without_fault(config: Compose, target: str) -> None:
+def test_every_target_is_valid(config: Compose, target: str) -> None:
     composed = config(f"target@task.targets={target}")
     assert list(composed["task"]["targets"]) == [target]
-    assert problems(composed) == []
+    assert config_errors(composed) == []
 
 
 @pytest.mark.parametrize("empty", ["augment=none", "transfer=none", "callbacks.early_stopping=null", "logger.csv=null"])
-def test_what_may_be_left_out_may_be_left_out(config: Compose, empty: str) -> None:
-    assert problems(config(empty)) == []
+def test_optional_group_can_be_empty(config: Compose, empty: str) -> None:
+    assert config_errors(config(empty)) == []
 
 
 @pytest.fixture(scope="module")
-def sound(config: Compose) -> Config:
-    """The default config, composed once."""
+def valid(config: Compose) -> Config:
+    """Return the default config, composed once."""
     return config()
 
 
-def altered(sound: Config, *overrides: str) -> Config:
-    """The config with other values, as `key.key=value`; `~key.key` takes one away."""
-    altered = deepcopy(sound)
+def changed(valid: Config, *overrides: str) -> Config:
+    """Return a config with other values, given as `key.key=value`, and without the keys given as `~key.key`."""
+    changed = deepcopy(valid)
     for override in overrides:
         path, _, value = override.removeprefix("~").partition("=")
         *folders, key = path.split(".")
-        node = reduce(dict.__getitem__, folders, altered)
+        node = reduce(dict.__getitem__, folders, changed)
         if override.startswith("~"):
             del node[key]
         else:
             node[key] = yaml.safe_load(value)
-    return altered
+    return changed
 
 
-def fault(config: Config) -> str:
-    """The one thing that is wrong."""
-    (said,) = problems(config)
-    assert "\n" not in said
-    return said
+def only_error(config: Config) -> str:
+    """Return the only error of a config."""
+    (message,) = config_errors(config)
+    assert "\n" not in message
+    return message
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
-        ("trainer.max_epoch=3", "trainer.max_epoch: no such setting; did you mean max_epochs?"),
-        ("optim.learning_rate=1", "optim.learning_rate: no such setting; there are kind, lr, weight_decay, "),
-        ("data.split.fraction=1", "data.split.fraction: no such setting; did you mean fractions?"),
-        ("feature.front.hop=256", "feature.front.hop: no such setting; "),
-        ("task.target=genre", "task.target: no such setting; did you mean targets?"),
-        ("task.targets.genre.smooth=0.1", "task.targets.genre.smooth: no such setting; did you mean smoothing?"),
-        ("callbacks.last.patient=3", "callbacks.last.patient: no such setting; there are"),
-        ("logger.csv.project=x", "logger.csv.project: no such setting; "),
-        ("backbones=lstm", "backbones: no such setting; did you mean backbone?"),
+        ("trainer.max_epoch=3", "trainer.max_epoch: no such config key; did you mean max_epochs?"),
+        ("optim.learning_rate=1", "optim.learning_rate: no such config key; available: kind, lr, weight_decay, "),
+        ("data.split.fraction=1", "data.split.fraction: no such config key; did you mean fractions?"),
+        ("feature.front.hop=256", "feature.front.hop: no such config key; "),
+        ("task.target=genre", "task.target: no such config key; did you mean targets?"),
+        ("task.targets.genre.smooth=0.1", "task.targets.genre.smooth: no such config key; did you mean smoothing?"),
+        ("callbacks.last.patient=3", "callbacks.last.patient: no such config key; available:"),
+        ("logger.csv.project=x", "logger.csv.project: no such config key; "),
+        ("backbones=lstm", "backbones: no such config key; did you mean backbone?"),
     ],
 )
-def test_a_typing_error_is_found(sound: Config, override: str, said: str) -> None:
-    assert fault(altered(sound, override)).startswith(said)
+def test_typing_error_is_reported(valid: Config, override: str, message: str) -> None:
+    assert only_error(changed(valid, override)).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("data.batch_size=many", "data.batch_size: must be int, got 'many'"),
         ("data.batch_size=1.5", "data.batch_size: must be int, got 1.5"),
@@ -123,12 +122,12 @@ def test_a_typing_error_is_found(sound: Config, override: str, said: str) -> Non
         ("task.mode=best", "task.mode: must be min or max, got 'best'"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_found(sound: Config, override: str, said: str) -> None:
-    assert fault(altered(sound, override)) == said
+def test_value_of_wrong_type_is_reported(valid: Config, override: str, message: str) -> None:
+    assert only_error(changed(valid, override)) == message
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["optim.lr=-1"], "optim.lr: must be greater than 0, got -1"),
         (["optim.lr=.inf"], "optim.lr: must be a finite number, got inf"),
@@ -144,17 +143,17 @@ def test_a_value_of_the_wrong_type_is_found(sound: Config, override: str, said: 
         (["trainer.limit_test_batches=1"], "trainer.limit_test_batches: .*debug=fast"),
         (["trainer.logger=false"], "trainer.logger: .*logger.csv=null"),
         (["trainer.callbacks=null"], "trainer.callbacks: .*group `callbacks`"),
-        (["trainer.enable_checkpointing=false"], ".* needs callbacks.checkpoint=null callbacks.last=null as well"),
+        (["trainer.enable_checkpointing=false"], ".* also needs callbacks.checkpoint=null callbacks.last=null"),
         (["trainer.limit_val_batches=0", "callbacks.checkpoint.monitor=val/score"], ".*=0: callbacks.checkpoint needs"),
         (["trainer.check_val_every_n_epoch=50", "callbacks.checkpoint.monitor=val/loss"], ".*=50: is more than "),
         (
             ["callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}"],
-            "callbacks.swa: .*choose callbacks=ema",
+            "callbacks.swa: .*use callbacks=ema",
         ),
     ],
 )
-def test_settings_that_do_not_fit_a_run_are_found(sound: Config, overrides: list[str], said: str) -> None:
-    assert re.match(said, fault(altered(sound, *overrides)))
+def test_values_that_do_not_fit_a_run_are_reported(valid: Config, overrides: list[str], message: str) -> None:
+    assert re.match(message, only_error(changed(valid, *overrides)))
 
 
 @pytest.mark.parametrize(
@@ -167,17 +166,17 @@ def test_settings_that_do_not_fit_a_run_are_found(sound: Config, overrides: list
         ["trainer.enable_checkpointing=false", "callbacks.checkpoint=null", "callbacks.last=null"],
     ],
 )
-def test_settings_that_fit_a_run_are_accepted(sound: Config, overrides: list[str]) -> None:
-    assert problems(altered(sound, *overrides)) == []
+def test_values_that_fit_a_run_are_accepted(valid: Config, overrides: list[str]) -> None:
+    assert config_errors(changed(valid, *overrides)) == []
 
 
 @pytest.mark.parametrize("override", ["data.crop=null", "data.crop=5", "optim.lr=1", "data.overfit=4"])
-def test_a_whole_number_is_a_number_and_none_is_allowed_where_it_is(sound: Config, override: str) -> None:
-    assert problems(altered(sound, override)) == []
+def test_whole_number_is_accepted_as_number_and_null_where_allowed(valid: Config, override: str) -> None:
+    assert config_errors(changed(valid, override)) == []
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("backbone._target_=etude.backbones.lstm.GRU", "backbone._target_: etude.backbones.lstm has no GRU"),
         ("head._target_=etude.heads.Linear", "head._target_: there is no module etude.heads"),
@@ -186,43 +185,44 @@ def test_a_whole_number_is_a_number_and_none_is_allowed_where_it_is(sound: Confi
         ("callbacks.progress._target_=null", "callbacks.progress: needs a _target_, "),
     ],
 )
-def test_a_target_that_is_none_is_found(sound: Config, override: str, said: str) -> None:
-    assert fault(altered(sound, override)).startswith(said)
+def test_invalid_target_is_reported(valid: Config, override: str, message: str) -> None:
+    assert only_error(changed(valid, override)).startswith(message)
 
 
 @pytest.mark.parametrize("key", ["data", "feature", "backbone", "head", "weighting", "optim", "trainer"])
-def test_a_group_that_is_missing_is_named(sound: Config, key: str) -> None:
-    assert fault(altered(sound, f"~{key}")) == f"{key}: is missing"
-    assert fault(sound | {key: {}}) == f"{key}: is missing"
+def test_missing_group_is_reported(valid: Config, key: str) -> None:
+    assert only_error(changed(valid, f"~{key}")) == f"{key}: is missing"
+    assert only_error(valid | {key: {}}) == f"{key}: is missing"
 
 
 @pytest.mark.parametrize("key", ["backbone", "augment"])
 @pytest.mark.parametrize("value", ["ast", ["ast"]])
-def test_a_word_where_a_group_belongs_is_found(sound: Config, key: str, value: Any) -> None:
-    """As in an experiment file that says `backbone: ast` where it means `override /backbone: ast`."""
-    assert fault(sound | {key: value}).startswith(f"{key}: needs a _target_")
+def test_text_instead_of_a_node_is_reported(valid: Config, key: str, value: Any) -> None:
+    """An experiment file may contain `backbone: ast` instead of `override /backbone: ast`."""
+    assert only_error(valid | {key: value}).startswith(f"{key}: needs a _target_")
 
 
 @pytest.mark.parametrize("targets", [["genre", "valence"], "genre"])
-def test_names_where_targets_belong_are_found(sound: Config, targets: Any) -> None:
-    """As in `task.targets=[genre,valence]`."""
-    assert fault(sound | {"task": sound["task"] | {"targets": targets}}).startswith("task.targets: ")
+def test_names_instead_of_targets_are_reported(valid: Config, targets: Any) -> None:
+    """A command may contain `task.targets=[genre,valence]`."""
+    assert only_error(valid | {"task": valid["task"] | {"targets": targets}}).startswith("task.targets: ")
 
 
-def test_a_task_needs_a_target(sound: Config) -> None:
-    assert fault(altered(sound, "~task.targets.genre")) == "task.targets: a task needs at least one target"
+def test_task_without_target_is_reported(valid: Config) -> None:
+    assert only_error(changed(valid, "~task.targets.genre")) == "task.targets: a task needs at least one target"
 
 
-def test_all_faults_are_said_at_once(sound: Config) -> None:
-    said = problems(altered(sound, "seed=-1", "trainer.max_epoch=3", "data.batch_size=many", "backbone.colour=red"))
-    assert [sentence.split(":")[0] for sentence in sorted(said)] == [
+def test_all_errors_are_reported_together(valid: Config) -> None:
+    overrides = ["seed=-1", "trainer.max_epoch=3", "data.batch_size=many", "backbone.colour=red"]
+    errors = config_errors(changed(valid, *overrides))
+    assert [message.split(":")[0] for message in sorted(errors)] == [
         "backbone.colour", "data.batch_size", "seed", "trainer.max_epoch",
     ]  # fmt: skip
 
 
-def test_faults_inside_a_list_are_found(sound: Config) -> None:
-    """`build` makes what stands in lists, so they are checked as well."""
-    trainer = sound["trainer"] | {"plugins": [{"_target_": "etude.training.optimiser.Optimiser", "learning": 1}]}
-    said = fault(sound | {"trainer": trainer})
-    assert said.startswith("trainer.plugins")
-    assert "learning: no such setting" in said
+def test_errors_inside_a_list_are_reported(valid: Config) -> None:
+    """Nodes inside lists are instantiated too, so they are validated."""
+    trainer = valid["trainer"] | {"plugins": [{"_target_": "etude.training.optimiser.Optimiser", "learning": 1}]}
+    message = only_error(valid | {"trainer": trainer})
+    assert message.startswith("trainer.plugins")
+    assert "learning: no such config key" in message

@@ -16,7 +16,7 @@ from etude.data.pack import FRAMES, INDEX, MANIFEST, Pack, combined_hash, frames
 from etude.data.pack_writer import JOURNAL, SKIPPED, write_pack
 from etude.data.sources.demo import HOME
 from etude.errors import DataError
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 SAMPLES = (100_000, 30_000, 1, 70_000)
 TABLE = pd.DataFrame({"id": list("abcd"), "genre": ["x", "y", None, "x"]}, index=[7, 3, 9, 1])
@@ -81,7 +81,7 @@ def test_interrupted_write_keeps_old_pack(pack: Pack, clips: list[np.ndarray]) -
 def test_old_pack_is_replaced_completely(pack: Pack, clips: list[np.ndarray]) -> None:
     new = write_pack(pack.folder, TABLE[:2], [clips[3], clips[0]], {"name": "other"})
     assert list(pack.folder.parent.iterdir()) == [pack.folder]
-    assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert {path.name for path in pack.folder.iterdir()} == {LIST_NAME, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert new.manifest["name"] == "other"
     np.testing.assert_array_equal(new.clip(0), clips[3].astype(np.float16))
     new.verify()

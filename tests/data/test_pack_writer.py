@@ -25,7 +25,7 @@ from etude.data.pack_writer import (
 )
 from etude.errors import DataError
 from etude.files.atomic import remove_folder, write_text
-from etude.files.ownership import LIST, open_folder
+from etude.files.ownership import LIST_NAME, open_folder
 
 LENGTHS = (3, 1, 0, 5, 2)  # the clip in the middle is skipped
 BINS = 4
@@ -71,12 +71,12 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    (folder / LIST).write_text(f'"{FRAMES}"\n"{JOURNAL}"\n')
+    (folder / LIST_NAME).write_text(f'"{FRAMES}"\n"{JOURNAL}"\n')
     return folder
 
 
 def test_draft_has_frames_in_order_and_line_for_each_clip(complete_files: dict[str, bytes]) -> None:
-    assert set(complete_files) == {LIST, FRAMES, JOURNAL}
+    assert set(complete_files) == {LIST_NAME, FRAMES, JOURNAL}
     assert complete_files[FRAMES] == b"".join(clip_frames(index).tobytes() for index in range(len(LENGTHS)))
     lines = complete_files[JOURNAL].decode().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(NAMES)
@@ -199,7 +199,7 @@ def test_finished_draft_is_pack(complete_files: dict[str, bytes], tmp_path: Path
     with PackWriter(folder) as draft:
         pack = draft.finish(tmp_path / "mine", TABLE, {"origin": {"name": "mine"}})
     assert not folder.exists()
-    assert {path.name for path in pack.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert {path.name for path in pack.folder.iterdir()} == {LIST_NAME, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     kept = [index for index, length in enumerate(LENGTHS) if length]
     assert pack.index["id"].tolist() == [NAMES[index] for index in kept]
     assert pack.index["genre"].tolist() == [TABLE["genre"][index] for index in kept]
@@ -224,7 +224,7 @@ def test_index_can_be_rewritten_without_frames(complete_files: dict[str, bytes],
     assert set(again.index["genre"]) == {"z"}
     assert again.manifest["origin"] == 2
     assert again.manifest["sha256"] == pack.manifest["sha256"]
-    assert {path.name for path in again.folder.iterdir()} == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert {path.name for path in again.folder.iterdir()} == {LIST_NAME, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     again.verify()
 
 

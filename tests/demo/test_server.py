@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude.cli.demo import GRADIO_MISSING, main, parse
+from etude.cli.demo import GRADIO_MISSING, main, parse_demo_options
 from etude.demo.predictor import UploadLimits, bars
 from etude.demo.server import ending_by_signal, listening, upload_folder
 from etude.errors import UserError
@@ -23,10 +23,12 @@ from etude.inference.model import PredictionColumns
 
 
 def test_words_say_what_is_served(tmp_path: Path) -> None:
-    wish = parse([str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"])
+    wish = parse_demo_options(
+        [str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"]
+    )
     assert (wish.run, wish.host, wish.port, wish.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
     assert (wish.limit, wish.seconds, wish.browser) == (2.5, 90.0, False)
-    plain = parse([str(tmp_path)])
+    plain = parse_demo_options([str(tmp_path)])
     assert (plain.host, plain.port, plain.browser) == ("127.0.0.1", None, True)
 
 
@@ -46,7 +48,7 @@ def test_words_say_what_is_served(tmp_path: Path) -> None:
 )
 def test_wrong_words_are_said(words: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        parse([word.format(run=tmp_path) for word in words])
+        parse_demo_options([word.format(run=tmp_path) for word in words])
     assert said.format(run=tmp_path) in str(error.value)
 
 

@@ -1,6 +1,6 @@
 """Fork server that runs train.py in child processes of a process with the imports already loaded.
 
-Modules that processes must not share are not imported before the fork (see `etude.sweeps.processes.forkable`).
+Modules that processes must not share are not imported before the fork (see `etude.sweeps.processes.fork_safe_imports`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MODULES = (
 SERVER = f"""
 import json, os, runpy, signal, sys
 
-from etude.sweeps.processes import forkable
+from etude.sweeps.processes import fork_safe_imports
 
-with forkable():
+with fork_safe_imports():
     import {MODULES}
 
 assert not {{"wandb", "onnxruntime"}} & set(sys.modules)

@@ -169,7 +169,7 @@ def test_resuming_from_python_does_not_change_the_process(run: etude.Run, home: 
     [
         (
             ["backbone=lsmt", "seed=-1"],
-            "the command has 2 faults:\n  backbone=lsmt: no such option; did you mean lstm?",
+            "the command has 2 errors:\n  backbone=lsmt: no such option; did you mean lstm?",
         ),
         (["task=genre,valence"], "task=genre,valence: several values make a sweep, which the command line runs"),
         (["sweep=folds"], "sweep=folds: several values make a sweep, which the command line runs"),
@@ -179,7 +179,7 @@ def test_resuming_from_python_does_not_change_the_process(run: etude.Run, home: 
         (["-m"], "-m: is a flag of the command line"),
         (["resume=nowhere"], "resume=nowhere: is not a run folder"),
         (["transfer=full"], "transfer.init_from: needs a value"),
-        (["+backbone.colour=red"], "backbone.colour: no such setting"),
+        (["+backbone.colour=red"], "backbone.colour: no such config key"),
         (["data.split.kind=official"], "needs a column `split`"),
     ],
     ids=lambda value: value[0],

@@ -9,24 +9,24 @@ import pytest
 from etude.cli.train import main
 from etude.config.override_errors import override_errors
 
-BACKBONES = "there are ast, cnn, convnet, efficientat, lstm, timm"
+BACKBONES = "available: ast, cnn, convnet, efficientat, lstm, timm"
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("bakbone=lstm", "bakbone: no such group or setting; did you mean backbone?"),
+        ("bakbone=lstm", "bakbone: no such config group or key; did you mean backbone?"),
         ("backbone=lsmt", f"backbone=lsmt: no such option; did you mean lstm? {BACKBONES}"),
         ("backbone=null", f"backbone=null: no such option; {BACKBONES}"),
         ("backbone", f"backbone: is not of the form name=value; {BACKBONES}"),
-        ("backbone@x=lstm", "backbone@x=lstm: backbone@x is not chosen in this config; did you mean backbone? a plus"),
-        ("+backbone=lstm", "+backbone=lstm: backbone has an option already; leave out the plus"),
+        ("backbone@x=lstm", "backbone@x=lstm: this config has no backbone@x; did you mean backbone? otherwise add"),
+        ("+backbone=lstm", "+backbone=lstm: backbone has an option already; remove the plus"),
         ("~backbone=lstm", "~backbone=lstm: backbone has the option cnn"),
-        ("feature/frnt=patreco", "feature/frnt: no such group or setting; did you mean feature/front?"),
-        ("logger=[csv,wandbb]", "logger=wandbb: no such option; did you mean wandb? there are csv, mlflow, "),
+        ("feature/frnt=patreco", "feature/frnt: no such config group or key; did you mean feature/front?"),
+        ("logger=[csv,wandbb]", "logger=wandbb: no such option; did you mean wandb? available: csv, mlflow, "),
         (
             "+experiment=reproduction",
-            "+experiment=reproduction: is a folder of options; there are reproduction/step7/ast, ",
+            "+experiment=reproduction: is a folder of options; available: reproduction/step7/ast, ",
         ),
         (
             "experiment=reproduction/table1/lstm_me",
@@ -36,19 +36,19 @@ BACKBONES = "there are ast, cnn, convnet, efficientat, lstm, timm"
             "experiment=reproduction/step5_lstm",
             "experiment=reproduction/step5_lstm: no such option; did you mean reproduction/",
         ),
-        ("task=genre,valence", "task=genre,valence: several values make a sweep; add -m"),
-        ("logger=csv,wandb", "logger=csv,wandb: several values make a sweep; add -m, or write a list: 'logger=[csv,"),
-        ("trainer.max_epoch=2", "trainer.max_epoch: no such setting; did you mean max_epochs?"),
-        ("trainer.overfit_batches=2", "trainer.overfit_batches: is not among the settings yet; add it with a plus: +t"),
-        ("trainer.max_epochs.x=2", "trainer.max_epochs.x: trainer.max_epochs is a value, not a group of settings"),
-        ("train.max_epochs=2", "train.max_epochs: no such group or setting; did you mean trainer.max_epochs?"),
-        ("lr=0.1", "lr: no such group or setting; did you mean optim.lr?"),
-        ("data.split={kindd: random}", "data.split.kindd: no such setting; did you mean kind?"),
-        ("+data.batch_size=3", "+data.batch_size=3: data.batch_size is there already; leave out the plus"),
-        ("~sed", "sed: no such group or setting; did you mean seed?"),
-        ("data.batch_size=[", "data.batch_size=[: a bracket or a quote is left open"),
-        ("name=a:b=c", "name=a:b=c: the value cannot be read; if it is a text, quote it twice: \"name='a:b=c'\""),
-        ("a b=3", "a b=3: the name cannot be read; it is letters, digits and dots, without a space"),
+        ("task=genre,valence", "task=genre,valence: several values require a sweep; add -m"),
+        ("logger=csv,wandb", "logger=csv,wandb: several values require a sweep; add -m, or use a list: 'logger=[csv,"),
+        ("trainer.max_epoch=2", "trainer.max_epoch: no such config key; did you mean max_epochs?"),
+        ("trainer.overfit_batches=2", "trainer.overfit_batches: is not in the config; add it with a plus: +t"),
+        ("trainer.max_epochs.x=2", "trainer.max_epochs.x: trainer.max_epochs is a value and has no keys"),
+        ("train.max_epochs=2", "train.max_epochs: no such config group or key; did you mean trainer.max_epochs?"),
+        ("lr=0.1", "lr: no such config group or key; did you mean optim.lr?"),
+        ("data.split={kindd: random}", "data.split.kindd: no such config key; did you mean kind?"),
+        ("+data.batch_size=3", "+data.batch_size=3: data.batch_size exists already; remove the plus"),
+        ("~sed", "sed: no such config group or key; did you mean seed?"),
+        ("data.batch_size=[", "data.batch_size=[: a bracket or a quote is not closed"),
+        ("name=a:b=c", "name=a:b=c: the value cannot be parsed; if it is a text, quote it twice: \"name='a:b=c'\""),
+        ("a b=3", "a b=3: the key cannot be parsed; use letters, digits and dots without spaces"),
     ],
 )
 def test_invalid_override_has_one_message(override: str, message: str) -> None:
@@ -101,10 +101,10 @@ def test_all_options_of_a_sweep_are_checked() -> None:
         f"backbone=cnnn: no such option; did you mean cnn? {BACKBONES}"
     ]
     (error,) = override_errors(["backbone=lstm,cnn", "backbone.hidden=3", "seed=1,2"], sweep=True)
-    assert error == "backbone.hidden: no such setting; there are channels, kernel, dropout (with backbone=cnn)"
+    assert error == "backbone.hidden: no such config key; available: channels, kernel, dropout (with backbone=cnn)"
     # Hydra first composes the defaults, with backbone=cnn, without the overrides of the sweep
     (error,) = override_errors(["backbone=lstm,ast", "backbone.depth=3"], sweep=True)
-    assert error.endswith("write ++backbone.depth=3")
+    assert error.endswith("use ++backbone.depth=3")
 
 
 def test_options_in_a_config_folder_of_the_user_are_checked(tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_options_in_a_config_folder_of_the_user_are_checked(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["backbone=lsmt", "seed=-1"], ["the command has 2 faults:", "  backbone=lsmt: ", "  seed: must be"]),
-        (["--cfg", "job", "trainer.max_epoch=2"], ["trainer.max_epoch: no such setting; did you mean max_epochs?"]),
-        (["-m", "trainer.max_epoch=2,3"], ["trainer.max_epoch: no such setting; did you mean max_epochs?"]),
+        (["backbone=lsmt", "seed=-1"], ["the command has 2 errors:", "  backbone=lsmt: ", "  seed: must be"]),
+        (["--cfg", "job", "trainer.max_epoch=2"], ["trainer.max_epoch: no such config key; did you mean max_epochs?"]),
+        (["-m", "trainer.max_epoch=2,3"], ["trainer.max_epoch: no such config key; did you mean max_epochs?"]),
         (["--multirum", "seed=1,2"], ["--multirum: no such flag; did you mean --multirun?"]),
-        (["seed=1", "--cfg", "job", "patience=2"], ["patience=2: stands behind a flag that has words before it"]),
-        (["--resolve"], ["--resolve: goes with --cfg"]),
+        (["seed=1", "--cfg", "job", "patience=2"], ["patience=2: overrides must not be separated by a flag"]),
+        (["--resolve"], ["--resolve: requires --cfg"]),
         (["--cfg", "jb"], ["argument --cfg/-c: invalid choice: 'jb'"]),
         (["--config-dir=nowhere"], ["--config-dir=nowhere: there is no such folder"]),
         (["--config-name=nothing"], ["Cannot find primary config 'nothing'."]),

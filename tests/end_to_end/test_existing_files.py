@@ -17,7 +17,7 @@ import pytest
 from etude.__main__ import COMMANDS
 from etude.data.sources.demo import collection
 from etude.files import ownership
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 KINDS = ("file", "folder", "link to a file", "link to a folder", "link to nothing", "listed link", "listed folder")
 ARGUMENTS: dict[str, Sequence[str]] = {  # the command writes into the folder {output}
@@ -66,8 +66,8 @@ def create_output(command: str, output: Path, finished: Path) -> Path:
         shutil.copytree(finished, output)
         for name in REPORT_FILES:
             (output / name).unlink()
-        lines = (output / LIST).read_text().splitlines(keepends=True)
-        (output / LIST).write_text("".join(line for line in lines if json.loads(line) not in REPORT_FILES))
+        lines = (output / LIST_NAME).read_text().splitlines(keepends=True)
+        (output / LIST_NAME).write_text("".join(line for line in lines if json.loads(line) not in REPORT_FILES))
     else:
         output.mkdir()
     return output
@@ -76,8 +76,8 @@ def create_output(command: str, output: Path, finished: Path) -> Path:
 def list_written(command: str, output: Path) -> list[str]:
     """Return the files that a command has listed as created by it, without lock holders and drafts."""
     names = []
-    for listing in output.rglob(LIST):
-        for name in sorted(ownership.listed(listing.parent)):
+    for listing in output.rglob(LIST_NAME):
+        for name in sorted(ownership.listed_paths(listing.parent)):
             path = (listing.parent / name).relative_to(output)
             if (command != "report" or name in REPORT_FILES) and (listing.parent / name).is_file():
                 names.append(path.as_posix())
@@ -96,7 +96,7 @@ def create_existing(kind: str, output: Path, name: str, other: Path) -> None:
     path = output / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind.startswith("listed"):
-        with (output / LIST).open("a") as listing:
+        with (output / LIST_NAME).open("a") as listing:
             listing.write(json.dumps(name) + "\n")
     if kind == "file":
         path.write_text("other")
@@ -127,7 +127,7 @@ def assert_refused(command: str, kind: str, name: str, run_command: RunCommand, 
     status = run_command(command, output)
     after = read_files(folder)
     assert status == 2
-    unlisted = [path for path in before if not path.endswith(LIST)]
+    unlisted = [path for path in before if not path.endswith(LIST_NAME)]
     assert {path: after.get(path) for path in unlisted} == {path: before[path] for path in unlisted}
     assert read_files(finished) == run_before
 

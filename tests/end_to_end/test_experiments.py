@@ -16,7 +16,7 @@ from torch import Tensor
 from etude.backbones.efficientat import EfficientAT
 from etude.config import instantiate
 from etude.config.compose import conf_dir
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.data.datamodule import build_datamodule
 from etude.experiment.stages import run_experiment
 from etude.files.safe_read import read_checkpoint
@@ -245,7 +245,7 @@ def test_experiment_uses_the_source_works_data_by_default(name: str, composed: C
     genre = list(default["task"]["targets"]) == ["genre"]
     assert default["data"]["source"]["path"] == ("data/fma_genre_spectrograms" if genre else "data/multitask_dataset")
     assert default["feature"]["front"]["chroma"] == "cqt"  # as in the data of the source work
-    assert problems(default) == problems(demo) == []
+    assert config_errors(default) == config_errors(demo) == []
     assert demo["data"]["source"] == {"_target_": "etude.data.sources.demo.collection"}
     assert demo["feature"] == default["feature"] | {"front": composed()["feature"]["front"]}
     for key in ("batch_size", "crop", "eval_crops"):
@@ -283,7 +283,7 @@ def test_improved_experiment_differs_only_in_method(name: str, composed: Compose
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_experiment_composes_with_overfitting(name: str, composed: Compose) -> None:
     overfit, plain = composed(f"experiment={name}", "debug=overfit"), composed(f"experiment={name}")
-    assert problems(overfit) == []
+    assert config_errors(overfit) == []
     assert overfit["data"]["overfit"] == 8
     assert not overfit["augment"]
     assert overfit["callbacks"]["early_stopping"]["monitor"] == "val/loss"  # replaces the experiment's early stopping
@@ -293,6 +293,6 @@ def test_every_experiment_composes_with_overfitting(name: str, composed: Compose
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "callbacks").glob("*.yaml")))
 def test_callbacks_of_an_experiment_can_be_replaced(choice: str, composed: Compose) -> None:
     plain = composed("experiment=reproduction/table2/cnn_valence", f"callbacks={choice}")
-    assert problems(plain) == []
+    assert config_errors(plain) == []
     stopping = plain["callbacks"]["early_stopping"]
     assert stopping is None or stopping["patience"] == plain["patience"] == 10  # as in the source work

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from etude.experiment.start import run_folder
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -124,7 +124,7 @@ def test_existing_file_ends_the_command_before_it_writes(option: str, name: str,
     before = read_files(home)
     result = train(home, *TINY, f"{option}=.", *(["-m", "seed=0,1"] if "sweep" in option else []))
     assert result.returncode == 2, result.stderr
-    assert f"{name.rstrip('/')}: exists and is not in {LIST}" in result.stderr
+    assert f"{name.rstrip('/')}: exists and is not in {LIST_NAME}" in result.stderr
     assert read_files(home) == before
 
 
@@ -244,6 +244,6 @@ def test_second_process_in_a_run_folder_is_refused(run: Path, train: Train, envi
         for arguments in (["resume=run"], [*TINY, "hydra.run.dir=run"]):
             result = train(run.parent, *arguments)
             assert result.returncode == 2
-            assert f"run: another process writes there (process {holder.pid} on" in result.stderr
+            assert f"run: another process is writing to it (process {holder.pid} on" in result.stderr
         os.kill(holder.pid, signal.SIGKILL)
     assert {name: data for name, data in read_files(run).items() if not name.startswith(".")} == before

@@ -71,7 +71,7 @@ def test_slurm_job_requests_the_resources_of_the_trainer(
     overrides = ["hydra/launcher=submitit_slurm", "trainer=ddp", "trainer.num_nodes=2", "trainer.devices=4"]
     overrides = ["-m", *TINY, *overrides, "seed=0,1,2"]
     missing = fork_server.run(tmp_path, environment | {"PATH": "/nowhere"}, *overrides)
-    assert missing.returncode == 2 and "there is no sbatch here" in missing.stderr
+    assert missing.returncode == 2 and "sbatch is not installed here" in missing.stderr
     for name in ("sbatch", "srun"):
         (tmp_path / name).write_text("#!/bin/sh\necho queue is full >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)

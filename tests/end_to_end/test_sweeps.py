@@ -96,9 +96,9 @@ def test_failed_job_does_not_affect_others_and_sweep_is_resumed(
     assert statuses(other) == ["done"]
     assert statuses(folder) == ["done", "failed", "failed", "done", "stopped", "stopped"]
     rows = list(read_jobs(folder).values())
-    assert rows[1]["why"] == "ArithmeticError: seed 1 fails"
-    assert (rows[2]["why"], rows[2]["code"]) == ("killed by SIGKILL", "-9")
-    assert f"go on with the same command and sweep.resume={folder.relative_to(tmp_path)}" in output
+    assert rows[1]["reason"] == "ArithmeticError: seed 1 fails"
+    assert (rows[2]["reason"], rows[2]["code"]) == ("killed by SIGKILL", "-9")
+    assert f"resume with the same command and sweep.resume={folder.relative_to(tmp_path)}" in output
     assert "3 of 6 done" not in output
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
     assert len(finished) == 2
@@ -108,7 +108,7 @@ def test_failed_job_does_not_affect_others_and_sweep_is_resumed(
     resumed = sweep(tmp_path, *SIX_JOBS, resume, "hydra.launcher.devices=[5,7]")
     assert resumed.returncode == 1, resumed.stderr
     assert statuses(folder) == ["done", "done", "failed", "done", "done", "done"]
-    assert "going on with 4_" in resumed.stderr
+    assert "resuming 4_" in resumed.stderr
     assert f"failed: 2_genre_lstm_mel: killed by SIGKILL ({folder.relative_to(tmp_path)}/logs/2_" in resumed.stderr
     logs = {path.name[0]: path.read_text() for path in (folder / "logs").iterdir()}
     assert {number: "epoch 1/3" in text for number, text in logs.items()} == {
@@ -166,7 +166,7 @@ def test_every_rank_of_a_job_has_its_config(overrides: list[str], tmp_path: Path
         (["-m", "seed=0,1", "data=folder"], "data.source.path: needs a value"),
         (["-m", "seed=0,1", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be a whole number of at least 1"),
         (["-m", "seed=0,1", "hydra.launcher.jobs=two"], "hydra.launcher.jobs: must be a whole number"),
-        (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 have one folder, same"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 have the same folder, same"),
         (["-m", "seed=0,1", "hydra.launcher.start=thread"], "hydra.launcher.start: must be fork"),
     ],
 )
@@ -186,9 +186,9 @@ def test_second_process_of_a_sweep_is_refused(tmp_path: Path, sweep: Callable[..
     from etude.sweeps.jobs import FAILED, Job, JobTable
 
     table = JobTable(tmp_path)
-    table.put(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
-    table.write()
+    table.add(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
+    table.save()
     with FileLock(tmp_path / ".jobs.csv.lock"):
         result = sweep(tmp_path, "-m", "seed=0,1", f"sweep.resume={tmp_path}")
     assert result.returncode == 2
-    assert "another process writes there" in result.stderr
+    assert "another process is writing to it" in result.stderr

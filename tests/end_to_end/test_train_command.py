@@ -40,7 +40,7 @@ def test_help_lists_every_option_and_loads_no_heavy_module(tmp_path: Path, envir
     ("overrides", "messages"),
     [
         (["+trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean max_epochs?"]),
-        (["seed=-1", "+backbone.colour=red"], ["2 faults", "seed: must be a whole number", "backbone.colour"]),
+        (["seed=-1", "+backbone.colour=red"], ["2 errors", "seed: must be a whole number", "backbone.colour"]),
         (["data.batch_size=many"], ["data.batch_size: must be int, got 'many'"]),
         (["transfer=full"], ["transfer.init_from"]),
         (["resume=nowhere"], ["resume=nowhere: is not a run folder"]),
@@ -69,7 +69,7 @@ def test_misspelled_key_in_an_experiment_file_is_reported(tmp_path: Path, train:
     file.write_text("# @package _global_\noptim:\n  learning_rate: 0.1\n")
     result = train(tmp_path, "experiment=typo", "--config-dir=configs")
     assert result.returncode == 2
-    assert "optim.learning_rate: no such setting" in result.stderr
+    assert "optim.learning_rate: no such config key" in result.stderr
     assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").iterdir())
 
 
@@ -153,7 +153,7 @@ def test_basic_launcher_refuses_jobs_of_several_processes(tmp_path: Path, train:
     """Hydra's basic launcher runs jobs in one process, where Lightning would start rank 1 with the sweep's command."""
     result = train(tmp_path, "-m", "hydra/launcher=basic", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")
     assert result.returncode == 2, result.stderr
-    assert "in a sweep by this launcher each job has one process" in result.stderr
+    assert "this launcher starts one process for each job of a sweep" in result.stderr
 
 
 def test_loggers_write_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:

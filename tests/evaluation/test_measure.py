@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
 from etude.evaluation.measure import compute_metrics
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
 
@@ -156,4 +156,4 @@ def test_metrics_file_is_strict_json_and_the_only_new_file(make_run) -> None:
     constant = metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]
     assert metrics["version"] == 1
     assert constant["scores"]["spearman"]["value"] is None
-    assert {p.name for p in folder.iterdir()} == before | {"metrics.json", LIST}
+    assert {p.name for p in folder.iterdir()} == before | {"metrics.json", LIST_NAME}

@@ -15,7 +15,7 @@ def test_sweep_without_callbacks_does_not_replace_files_of_the_user(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
     (tmp_path / "multirun.yaml").write_text("mine")
-    # hydra/launcher=basic and a task that the data lack: were the sweep begun, it would end at once
+    # with hydra/launcher=basic and a target that the data do not have, a started sweep would end immediately
     command = ["-m", override, f"hydra.sweep.dir={tmp_path}", "seed=0", "task=digit", "hydra/launcher=basic"]
     assert main(command) == 2
     assert "multirun.yaml: exists and is not in" in capfd.readouterr().err

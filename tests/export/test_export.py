@@ -148,7 +148,7 @@ def test_exported_weights_are_opened_wherever_a_checkpoint_is(
             {"etude": {"config": {"backbone": {"_target_": "os.system", "command": "touch broken"}}}},
             "which is not trusted",
         ),
-        ({"architectures": ["Bert"]}, "is the config of something else; it holds no recipe"),
+        ({"architectures": ["Bert"]}, "is the config of another program, without the recipe"),
         (None, "cannot be read as JSON"),
     ],
 )
@@ -282,7 +282,7 @@ def test_files_of_weights_of_this_machine_are_names_alone(
     [
         (["nowhere"], "nowhere: there is no such run folder or checkpoint"),
         ([], "export takes one run folder or checkpoint"),
-        (["a", "format=tflite"], "there is no format 'tflite'; there are onnx, torch, safetensors"),
+        (["a", "format=tflite"], "there is no format 'tflite'; available: onnx, torch, safetensors"),
         (["a", "input=midi"], "input=midi: must be waveform or frames"),
         (["a", "push=name"], "push=name: must be <user>/<name>"),
         (["a", "quality=high"], "quality=high: is none of format=, input=, to=, check=, push=, private="),

@@ -1,4 +1,4 @@
-"""A journal keeps whole lines, and drops an incomplete one at its end."""
+"""A journal contains complete lines only, and an incomplete last line is not read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
-from etude.files.journal import Journal, file_stamp, read_lines, write_whole
+from etude.files.journal import Journal, file_stamp, read_lines, write_all
 
 
 def test_lines_are_read_back_with_their_offsets(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_incomplete_last_line_is_not_read_and_is_removed(tmp_path: Path) -> None
     assert path.read_bytes() == b"one\nthree\n"
 
 
-def test_journal_of_somebody_else_is_not_opened(tmp_path: Path) -> None:
-    (tmp_path / "journal").write_text("mine\n")
+def test_existing_file_of_another_program_is_not_opened_as_journal(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("other\n")
     with pytest.raises(UserError, match="exists and is not in"):
         Journal(tmp_path / "journal")
 
@@ -45,11 +45,11 @@ def test_partial_writes_are_continued() -> None:
             return super().write(memoryview(data)[:2])  # type: ignore[arg-type]
 
     file = Slow()
-    write_whole(file, b"seven b")
+    write_all(file, b"seven b")
     assert file.getvalue() == b"seven b"
 
 
-def test_stamp_is_size_and_time_of_change(tmp_path: Path) -> None:
+def test_stamp_is_size_and_modification_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert file_stamp(tmp_path / "file") == (3, (tmp_path / "file").stat().st_mtime_ns)
     assert file_stamp(tmp_path / "missing") == (-1, 0)

@@ -1,4 +1,4 @@
-"""One process writes into a folder; another is refused, or waits, and learns which process it is."""
+"""Only one process writes to a folder, and another one is refused or waits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ sys.stdin.read()
 """
 
 
-def test_a_second_process_is_refused_and_the_first_named(tmp_path: Path) -> None:
+def test_second_process_is_refused_and_first_is_named(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        for _ in range(2):  # a refused process must not change what the next one reads
-            with pytest.raises(UserError, match=rf"a run: another process writes there \(process {holder.pid} on "):
+        for _ in range(2):  # a refused process must not change the description of the holder
+            with pytest.raises(UserError, match=rf"a run: another process is writing to it \(process {holder.pid} on "):
                 Lock(path, "a run").acquire()
         holder.kill()
         holder.wait()
@@ -43,9 +43,9 @@ def test_a_second_process_is_refused_and_the_first_named(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])
-def test_something_else_with_the_name_of_the_lock_is_refused(kind: str, tmp_path: Path) -> None:
+def test_path_that_is_no_file_is_refused_as_lock(kind: str, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
-    other.write_text("mine")
+    other.write_text("other")
     path = tmp_path / "run" / ".lock"
     path.parent.mkdir()
     if kind == "link":
@@ -54,18 +54,18 @@ def test_something_else_with_the_name_of_the_lock_is_refused(kind: str, tmp_path
         path.mkdir()
     with pytest.raises(UserError, match=r"\.lock: is not a file"):
         Lock(path, "a run").acquire()
-    assert other.read_text() == "mine"
+    assert other.read_text() == "other"
 
 
-def test_a_file_with_the_name_of_the_lock_is_neither_emptied_nor_removed(tmp_path: Path) -> None:
+def test_file_of_another_program_is_not_changed_by_lock(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
-    path.write_text("mine")
+    path.write_text("other")
     with pytest.raises(UserError, match=r"\.lock: is not a lock of Étude"):
         Lock(path, "a run").acquire()
-    atomic.discard(tmp_path)
-    assert path.read_text() == "mine"
-    path.write_text("")  # as the lock of a process that ended before it was listed
+    atomic.remove_created(tmp_path)
+    assert path.read_text() == "other"
+    path.write_text("")  # as a lock of a process that ended before it was listed
     with Lock(path, "a run") as lock:
         lock.acquire()
-    atomic.discard(tmp_path)
+    atomic.remove_created(tmp_path)
     assert path.exists()

@@ -1,4 +1,4 @@
-"""Files are deleted and renamed in one package only, and every other place that opens one for writing is known."""
+"""Only one package deletes and renames files, and all other modules that write files are listed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-OURS = "etude.files"
+FILES_PACKAGE = "etude.files"
 DELETE = {"rmtree", "unlink", "remove", "rmdir", "removedirs", "move", "rename", "renames", "replace"}
 WRITE = {
     *("write_text", "write_bytes", "touch", "save", "savez", "savez_compressed", "savetxt", "tofile", "memmap"),
@@ -16,11 +16,11 @@ WRITE = {
     *("ParquetWriter", "FileHandler", "SoundFile", "FileIO", "fdopen", "mkstemp", "mkdtemp"),
     *("TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile"),
 }
-# Why each place outside of etude.files may name a function that writes.
+# Reasons why a module outside of etude.files may call a function that writes.
 TEXT = "a string, which etude.files writes"
-DRAFT = "a draft that etude.files made and gives its name"
+DRAFT = "a draft that etude.files created and renames"
 STREAM = "a buffer in memory"
-TEMPORARY = "a temporary folder or file, which ends with the process"
+TEMPORARY = "a temporary folder or file, which is removed when the process ends"
 READ = "a file that is only read"
 CHECKED = "a file that etude.files has checked and recorded"
 KNOWN = {
@@ -65,7 +65,7 @@ KNOWN = {
     "src/etude/training/checkpointing.py": {"save": DRAFT},
     "src/etude/training/lr_finder.py": {"savefig": DRAFT, "to_csv": TEXT},
 }
-OPENED = {  # files that are opened for writing by name
+OPENED = {  # modules that open files for writing by mode or flag
     "src/etude/demo/neighbours.py": DRAFT,
     "src/etude/demo/uploads.py": TEMPORARY,
     "src/etude/sweeps/jobs.py": DRAFT,
@@ -76,25 +76,25 @@ OPENED = {  # files that are opened for writing by name
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    """Path and syntax tree of every module outside of etude.files."""
+    """Yield the path and the syntax tree of every module outside of etude.files."""
     for path in [*sorted((ROOT / "src").rglob("*.py")), ROOT / "train.py"]:
         name = path.relative_to(ROOT).as_posix()
         if not name.startswith("src/etude/files/"):
             yield name, ast.parse(path.read_text("utf-8"))
 
 
-def imported(tree: ast.Module) -> dict[str, str]:
-    """Names that a module imports, with the module that they come from."""
-    found = {}
+def imported_names(tree: ast.Module) -> dict[str, str]:
+    """Return the imported names of a module, with their source modules."""
+    sources = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            found |= {alias.asname or alias.name: node.module or "" for alias in node.names}
-    return found
+            sources |= {alias.asname or alias.name: node.module or "" for alias in node.names}
+    return sources
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, str, ast.Call]]:
-    """Name, origin and node of every call: the module of an imported function, the receiver of a method."""
-    names = imported(tree)
+    """Yield name, origin and node of every call. The origin is the module of a function or the object of a method."""
+    names = imported_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id, names.get(node.func.id, ""), node
@@ -105,12 +105,12 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, str, ast.Call]]:
 
 
 def deletes(name: str, origin: str, node: ast.Call) -> bool:
-    """Whether a call may delete, rename or replace a file.
+    """Return whether a call may delete, rename or replace a file.
 
-    `str.replace` and `Series.replace` take two values, `dataclasses.replace` and `rename(columns=...)` named ones, and
-    the handle of a hook removes itself without any.
+    `str.replace` and `Series.replace` have two arguments, `dataclasses.replace` and `rename(columns=...)` have keyword
+    arguments, and `remove` of a hook's handle has none.
     """
-    if name not in DELETE or origin.startswith((OURS, "dataclasses")):
+    if name not in DELETE or origin.startswith((FILES_PACKAGE, "dataclasses")):
         return False
     if origin in ("os", "shutil") or name in ("rmtree", "unlink", "rmdir", "removedirs", "renames"):
         return True
@@ -119,40 +119,38 @@ def deletes(name: str, origin: str, node: ast.Call) -> bool:
     return len(node.args) == 1 and name in ("rename", "replace", "move")
 
 
-def test_nothing_but_the_package_for_files_deletes_or_renames() -> None:
-    found = [
+def test_only_the_files_package_deletes_or_renames_files() -> None:
+    violations = [
         f"{path}:{node.lineno}: {ast.unparse(node)[:80]}"
         for path, tree in modules()
         for name, origin, node in calls(tree)
         if deletes(name, origin, node)
     ]
-    assert not found, "delete, rename and replace files through etude.files:\n" + "\n".join(found)
+    assert not violations, "delete, rename and replace files with etude.files only:\n" + "\n".join(violations)
 
 
-def test_every_other_place_that_writes_is_known() -> None:
-    found: dict[str, set[str]] = {}
+def test_all_other_modules_that_write_files_are_listed() -> None:
+    writers: dict[str, set[str]] = {}
     for path, tree in modules():
         for name, origin, node in calls(tree):
-            if name in WRITE and not origin.startswith(OURS):
+            if name in WRITE and not origin.startswith(FILES_PACKAGE):
                 if name == "SoundFile" and len(node.args) < 2:
                     continue  # opened for reading
                 if name == "dump" and origin not in ("json", "yaml", "pickle"):
                     continue
-                found.setdefault(path, set()).add(name)
-    assert found == {path: set(names) for path, names in KNOWN.items()}
+                writers.setdefault(path, set()).add(name)
+    assert writers == {path: set(names) for path, names in KNOWN.items()}
 
 
-def test_every_file_that_is_opened_for_writing_is_known() -> None:
-    found = set()
+def test_all_modules_that_open_files_for_writing_are_listed() -> None:
+    opening = set()
     for path, tree in modules():
         for name, origin, node in calls(tree):
-            if name != "open" or origin.startswith(OURS):
+            if name != "open" or origin.startswith(FILES_PACKAGE):
                 continue
-            words = [
-                one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)
-            ]
-            flags = {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
-            text = any(set(word) <= set("rwaxbt+") and set(word) & set("wax+") for word in words)
-            if text or (flags & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND"} and "devnull" not in flags):
-                found.add(path)
-    assert found == set(OPENED)
+            texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            flags = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+            writes = any(set(text) <= set("rwaxbt+") and set(text) & set("wax+") for text in texts)
+            if writes or (flags & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND"} and "devnull" not in flags):
+                opening.add(path)
+    assert opening == set(OPENED)

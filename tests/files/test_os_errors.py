@@ -1,4 +1,4 @@
-"""Full disks and read-only places are one sentence with a path and a way out, and leave no drafts."""
+"""Errors of the file system become messages with path, reason and remedy, and no drafts remain."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def failing(number: int, path: str | None = None) -> OSError:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "sentence"),
+    ("error", "status", "message"),
     [
         (UserError("rate=0: must be positive"), 2, "rate=0: must be positive"),
         (RunError("the loss is not finite"), 1, "the loss is not finite"),
         (MemoryError(), 1, "out of memory"),
-        (failing(errno.ENOSPC, "out/a.csv"), 1, "out/a.csv: the disk is full or a quota is spent"),
-        (failing(errno.EDQUOT), 1, "the disk: the disk is full or a quota is spent"),
+        (failing(errno.ENOSPC, "out/a.csv"), 1, "out/a.csv: the disk is full or a quota is exceeded"),
+        (failing(errno.EDQUOT), 1, "the disk: the disk is full or a quota is exceeded"),
         (failing(errno.EROFS, "out/a.csv"), 2, "out/a.csv: cannot be written (Read-only file system); use to="),
         (failing(errno.EACCES, "out/a.csv"), 2, "out/a.csv: cannot be written (Permission denied); use to="),
         (failing(errno.EROFS, "out/.a.csv.7.part"), 2, "out: cannot be written (Read-only file system); use to="),
@@ -42,26 +42,26 @@ def failing(number: int, path: str | None = None) -> OSError:
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_error_becomes_sentence_and_status(
-    error: BaseException, status: int, sentence: str, capsys: pytest.CaptureFixture[str]
+def test_error_becomes_message_and_exit_status(
+    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert guard_command(raising(error), "use to=") == status
-    assert capsys.readouterr().err.startswith(sentence)
+    assert capsys.readouterr().err.startswith(message)
 
 
-def test_unknown_error_keeps_its_traceback() -> None:
-    with pytest.raises(ValueError, match="a fault in the program"):
-        guard_command(raising(ValueError("a fault in the program")))
+def test_unknown_error_is_raised() -> None:
+    with pytest.raises(ValueError, match="a defect of the program"):
+        guard_command(raising(ValueError("a defect of the program")))
 
 
-def test_setting_is_named_only_for_its_own_place() -> None:
+def test_option_is_named_only_for_paths_below_it() -> None:
     inside = os_errors.explain(failing(errno.EROFS, "out/a.csv"), "out", "", "to=out")
     outside = os_errors.explain(failing(errno.EROFS, "other/a.csv"), "out", "", "to=out")
     assert str(inside) == "to=out: cannot be written (Read-only file system)"
     assert str(outside) == "other/a.csv: cannot be written (Read-only file system)"
 
 
-def test_full_disk_names_the_file_and_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_error_has_the_path_and_no_draft_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, data: bytes) -> int:
         with self.open("wb") as file:
             file.write(data[:3])

@@ -1,4 +1,4 @@
-"""Only files that Étude wrote are replaced or removed: everything else, and every link, stays as it is."""
+"""Only files that Étude wrote are replaced or removed, and all other files and links are unchanged."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 
 def tree(folder: Path) -> dict[str, object]:
-    """Every path below a folder with its content; of a link, its target."""
+    """Return every file below a folder with its content, and every link with its target."""
     return {
         path.relative_to(folder).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -21,29 +21,29 @@ def tree(folder: Path) -> dict[str, object]:
     }
 
 
-def forget_process() -> None:
-    """Continue as another process would, which knows only the lists on disk."""
+def clear_process_record() -> None:
+    """Clear the record of this process, as in another process, which has only the lists on disk."""
     ownership._created.clear()
     ownership._folders.clear()
 
 
-def test_a_file_is_written_recorded_and_replaced(tmp_path: Path) -> None:
+def test_own_file_is_recorded_and_replaced(tmp_path: Path) -> None:
     path = atomic.write_text(tmp_path / "a.txt", "one")
-    assert (tmp_path / LIST).read_text() == '"a.txt"\n'
-    forget_process()
+    assert (tmp_path / LIST_NAME).read_text() == '"a.txt"\n'
+    clear_process_record()
     atomic.write_text(path, "two")
-    assert tree(tmp_path) == {"a.txt": b"two", LIST: b'"a.txt"\n'}
+    assert tree(tmp_path) == {"a.txt": b"two", LIST_NAME: b'"a.txt"\n'}
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link to a file", "link to nothing", "link above"])
-def test_a_path_of_somebody_else_is_refused(kind: str, tmp_path: Path) -> None:
+def test_foreign_path_is_not_written(kind: str, tmp_path: Path) -> None:
     folder, other = tmp_path / "run", tmp_path / "other"
     ownership.open_folder(folder)
     other.mkdir()
-    (other / "a.txt").write_text("mine")
+    (other / "a.txt").write_text("other")
     path = folder / "sub" / "a.txt" if kind == "link above" else folder / "a.txt"
     if kind == "file":
-        path.write_text("mine")
+        path.write_text("other")
     elif kind == "folder":
         path.mkdir()
     elif kind == "link above":
@@ -63,64 +63,64 @@ def test_a_path_of_somebody_else_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])
-def test_a_listed_name_that_became_something_else_is_left_alone(kind: str, tmp_path: Path) -> None:
-    """A list may be old, or may come with the folder of somebody else."""
+def test_listed_name_that_is_no_file_any_more_is_unchanged(kind: str, tmp_path: Path) -> None:
+    """A list may be outdated, or may be copied with the folder of another user."""
     folder, other = tmp_path / "run", tmp_path / "other.txt"
     ownership.open_folder(folder)
-    path = atomic.write_text(folder / "a.txt", "ours")
-    other.write_text("mine")
+    path = atomic.write_text(folder / "a.txt", "own")
+    other.write_text("other")
     path.unlink()
     if kind == "link":
         path.symlink_to(other)
     else:
         path.mkdir()
-        (path / "b").write_text("mine")
-    forget_process()
+        (path / "b").write_text("other")
+    clear_process_record()
     before = tree(tmp_path)
     with pytest.raises(UserError, match=r"a\.txt: is a"):
         atomic.write_text(path, "new")
     assert not atomic.remove(path)
     atomic.remove_folder(folder)
-    atomic.discard(folder)
+    atomic.remove_created(folder)
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("line", ['"../other.txt"', '"/etc/passwd"', "not JSON", "[1]", '"sub/../../other.txt"', ""])
-def test_a_list_names_nothing_outside_its_folder(line: str, tmp_path: Path) -> None:
-    (tmp_path / "other.txt").write_text("mine")
+def test_list_contains_no_path_outside_its_folder(line: str, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("other")
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / LIST).write_text(line + "\n")
+    (folder / LIST_NAME).write_text(line + "\n")
     for path in (folder / ".." / "other.txt", tmp_path / "other.txt"):
         assert not atomic.remove(path)
-    assert ownership.listed(folder) == frozenset()
+    assert ownership.listed_paths(folder) == frozenset()
 
 
-def test_a_list_that_is_a_link_is_not_written(tmp_path: Path) -> None:
-    (tmp_path / "other.txt").write_text("mine\n")
+def test_list_that_is_a_link_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("other\n")
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / LIST).symlink_to(tmp_path / "other.txt")
+    (folder / LIST_NAME).symlink_to(tmp_path / "other.txt")
     with pytest.raises(UserError, match="is a symbolic link"):
         atomic.write_text(folder / "a.txt", "new")
-    assert (tmp_path / "other.txt").read_text() == "mine\n"
+    assert (tmp_path / "other.txt").read_text() == "other\n"
 
 
-def test_removing_a_folder_keeps_what_is_not_listed(tmp_path: Path) -> None:
+def test_removing_a_folder_keeps_files_that_are_not_listed(tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     ownership.open_folder(folder)
     ownership.subfolder(folder / "sub")
     for name in ("a", "sub/b"):
-        atomic.write_text(folder / name, "ours")
-    assert ownership.foreign(folder) == []
-    (folder / "sub" / "notes.txt").write_text("mine")
+        atomic.write_text(folder / name, "own")
+    assert ownership.foreign_paths(folder) == []
+    (folder / "sub" / "notes.txt").write_text("other")
     (tmp_path / "far").mkdir()
-    (tmp_path / "far" / "c").write_text("mine")
+    (tmp_path / "far" / "c").write_text("other")
     (folder / "link").symlink_to(tmp_path / "far")
-    assert ownership.foreign(folder) == ["link", "sub/notes.txt"]
-    forget_process()
+    assert ownership.foreign_paths(folder) == ["link", "sub/notes.txt"]
+    clear_process_record()
     assert not atomic.remove_folder(folder)
-    kept = {name for name in tree(tmp_path) if not name.endswith(LIST)}
+    kept = {name for name in tree(tmp_path) if not name.endswith(LIST_NAME)}
     assert kept == {"pack/link", "pack/sub/notes.txt", "far/c"}
     (folder / "sub" / "notes.txt").unlink()
     (folder / "link").unlink()
@@ -128,62 +128,62 @@ def test_removing_a_folder_keeps_what_is_not_listed(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_discarding_removes_only_what_this_process_created(tmp_path: Path) -> None:
+def test_only_files_created_by_this_process_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ownership.open_folder(folder)
-    atomic.write_text(folder / "earlier", "of a process before")
-    forget_process()
-    (folder / "notes.txt").write_text("mine")
+    atomic.write_text(folder / "earlier", "of an earlier process")
+    clear_process_record()
+    (folder / "notes.txt").write_text("other")
     ownership.open_folder(folder)
     ownership.subfolder(folder / "sub")
-    atomic.write_text(folder / "sub" / "new", "of this one")
-    atomic.discard(folder)
-    assert set(tree(folder)) == {LIST, "earlier", "notes.txt"}
+    atomic.write_text(folder / "sub" / "new", "of this process")
+    atomic.remove_created(folder)
+    assert set(tree(folder)) == {LIST_NAME, "earlier", "notes.txt"}
 
 
 @pytest.mark.parametrize("existed", [False, True])
-def test_a_folder_that_existed_before_is_never_removed(existed: bool, tmp_path: Path) -> None:
+def test_folder_that_existed_before_is_not_removed(existed: bool, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     if existed:
         folder.mkdir()
     assert ownership.open_folder(folder) is not existed
-    atomic.write_text(folder / "a", "ours")
-    atomic.discard(folder)
+    atomic.write_text(folder / "a", "own")
+    atomic.remove_created(folder)
     assert folder.exists() is existed
     assert not existed or tree(folder) == {}
 
 
-def test_a_folder_is_created_by_one_process_only(tmp_path: Path) -> None:
+def test_folder_is_created_by_one_process_only(tmp_path: Path) -> None:
     ownership.create_folder(tmp_path / "deep" / "run")
     with pytest.raises(FileExistsError):
         ownership.create_folder(tmp_path / "deep" / "run")
 
 
-def test_a_moved_folder_keeps_its_list(tmp_path: Path) -> None:
+def test_moved_folder_keeps_its_list(tmp_path: Path) -> None:
     ownership.open_folder(tmp_path / "draft")
-    atomic.write_text(tmp_path / "draft" / "a", "ours")
+    atomic.write_text(tmp_path / "draft" / "a", "own")
     atomic.move(tmp_path / "draft", tmp_path / "pack")
-    forget_process()
-    assert ownership.foreign(tmp_path / "pack") == []
-    (tmp_path / "mine").mkdir()
+    clear_process_record()
+    assert ownership.foreign_paths(tmp_path / "pack") == []
+    (tmp_path / "foreign").mkdir()
     with pytest.raises(UserError, match="is not moved"):
-        atomic.move(tmp_path / "mine", tmp_path / "other")
+        atomic.move(tmp_path / "foreign", tmp_path / "new")
     with pytest.raises(FileExistsError):
-        atomic.move(tmp_path / "pack", tmp_path / "mine")
+        atomic.move(tmp_path / "pack", tmp_path / "foreign")
 
 
-def test_a_moved_subfolder_is_listed_under_its_new_name(tmp_path: Path) -> None:
+def test_moved_subfolder_is_listed_under_its_new_name(tmp_path: Path) -> None:
     ownership.open_folder(tmp_path)
     ownership.subfolder(tmp_path / ".errors.1")
-    atomic.write_text(tmp_path / ".errors.1" / "0.png", "ours")
+    atomic.write_text(tmp_path / ".errors.1" / "0.png", "own")
     atomic.move(tmp_path / ".errors.1", tmp_path / "errors")
-    forget_process()
+    clear_process_record()
     assert atomic.remove_folder(tmp_path / "errors")
     assert not (tmp_path / "errors").exists()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_the_file_and_no_draft(error: BaseException, tmp_path: Path) -> None:
+def test_failed_write_keeps_the_file_and_no_draft_remains(error: BaseException, tmp_path: Path) -> None:
     path = atomic.write_text(tmp_path / "a.txt", "one")
 
     def fail() -> None:
@@ -193,48 +193,48 @@ def test_a_write_that_fails_leaves_the_file_and_no_draft(error: BaseException, t
 
     with pytest.raises(type(error)):
         fail()
-    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", LIST}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", LIST_NAME}
     assert path.read_text() == "one"
 
 
-def test_drafts_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    atomic.write_text(tmp_path / "last.ckpt", "ours")
+def test_only_drafts_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    atomic.write_text(tmp_path / "last.ckpt", "own")
     for name in (".last.ckpt.17.part", ".mine.17.part", ".last.ckpt.part", ".hidden"):
         (tmp_path / name).touch()
-    forget_process()
-    atomic.clean(tmp_path)
-    assert set(tree(tmp_path)) == {"last.ckpt", ".mine.17.part", ".last.ckpt.part", ".hidden", LIST}
+    clear_process_record()
+    atomic.remove_drafts(tmp_path)
+    assert set(tree(tmp_path)) == {"last.ckpt", ".mine.17.part", ".last.ckpt.part", ".hidden", LIST_NAME}
 
 
-def test_a_name_of_255_bytes_is_written(tmp_path: Path) -> None:
-    path = atomic.write_text(tmp_path / ("é" * 127 + "x"), "ours")
-    assert path.read_text() == "ours"
-    assert {one.name for one in tmp_path.iterdir()} == {path.name, LIST}
+def test_file_name_of_255_bytes_is_written(tmp_path: Path) -> None:
+    path = atomic.write_text(tmp_path / ("é" * 127 + "x"), "own")
+    assert path.read_text() == "own"
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, LIST_NAME}
 
 
-def test_a_name_that_was_removed_is_free_for_the_user(tmp_path: Path) -> None:
-    path = atomic.write_text(tmp_path / "a.csv", "ours")
+def test_removed_name_is_not_owned_any_more(tmp_path: Path) -> None:
+    path = atomic.write_text(tmp_path / "a.csv", "own")
     assert atomic.remove(path)
-    path.write_text("mine")
-    forget_process()
+    path.write_text("other")
+    clear_process_record()
     assert not atomic.remove(path)
     with pytest.raises(UserError, match=r"a\.csv: exists"):
-        atomic.write_text(path, "ours")
+        atomic.write_text(path, "own")
     path.unlink()
-    atomic.write_text(path, "ours")
-    forget_process()
+    atomic.write_text(path, "own")
+    clear_process_record()
     assert atomic.remove(path)
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_draft_folder_has_a_name_that_nothing_had(listed: bool, tmp_path: Path) -> None:
-    """Also where the folder of a killed process with this number is there, and somebody put a file into it."""
+def test_draft_folder_has_an_unused_name(listed: bool, tmp_path: Path) -> None:
+    """A killed process with this process id may have left a folder, and a user may have added a file to it."""
     ownership.open_folder(tmp_path)
     taken = tmp_path / f".export.{os.getpid()}"
     if listed:
         ownership.record(taken)
     taken.mkdir()
-    (taken / "mine.txt").write_text("mine")
+    (taken / "other.txt").write_text("other")
     draft = ownership.draft_folder(tmp_path, "export")
     assert draft != taken and ownership.created(draft) and not list(draft.iterdir())
-    assert (taken / "mine.txt").read_text() == "mine"
+    assert (taken / "other.txt").read_text() == "other"

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from etude.cli.predict import HELP, OPTIONS, main, parse
+from etude.cli.predict import HELP, OPTIONS, main, parse_predict_options
 from etude.errors import UserError
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 from etude.inference import engine, tables
 from etude.inference.predict import JOURNAL, PAGES
 
@@ -84,7 +84,7 @@ def test_interrupted_and_started_again_it_ends_with_the_same_tables(
     assert heard[3:] == ["2.mp3", "2.ogg", "3.ogg"]
     for name in ("files.csv", "windows.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(to / name), pd.read_csv(whole / name), atol=1e-6)
-    assert {path.name for path in to.iterdir()} == {JOURNAL, "files.csv", "windows.csv", ".lock", LIST}
+    assert {path.name for path in to.iterdir()} == {JOURNAL, "files.csv", "windows.csv", ".lock", LIST_NAME}
 
     assert call(checkpoint, few, to, "format=json") == 1
     assert heard[6:] == ["2.mp3"]  # what could not be heard is tried again
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
     assert "is not a folder" in capsys.readouterr().err
     with FileLock(whole / ".lock"):
         assert call(checkpoint, few, whole) == 2
-    assert "another process writes there" in capsys.readouterr().err
+    assert "another process is writing to it" in capsys.readouterr().err
     assert main([str(few), str(few)]) == 2
     assert "is neither a run folder" in capsys.readouterr().err
     assert main([str(tmp_path / "gone"), str(few)]) == 2
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("format=xml", "format=xml: there is no format 'xml'; there are csv, json, parquet"),
+        ("format=xml", "format=xml: there is no format 'xml'; available: csv, json, parquet"),
         ("window=long", "window=long: must be a number"),
         ("workers=0", "workers=0: must be a whole number of at least 1"),
         ("batch=many", "batch=many: must be a whole number of at least 1"),
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 )
 def test_a_wrong_word_is_a_sentence(word: str, said: str) -> None:
     with pytest.raises(UserError, match=f"^{said}"):
-        parse(["run", "song.mp3", word])
+        parse_predict_options(["run", "song.mp3", word])
 
 
 def test_the_command_offers_what_there_is() -> None:
@@ -170,8 +170,8 @@ def test_the_command_offers_what_there_is() -> None:
 
 
 def test_a_run_alone_is_not_enough() -> None:
-    with pytest.raises(UserError, match="takes a run folder or a checkpoint, and then sounds"):
-        parse(["run", "window=3"])
+    with pytest.raises(UserError, match="takes a run folder or a checkpoint, then audio files"):
+        parse_predict_options(["run", "window=3"])
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -159,7 +159,7 @@ def test_without_captum_the_rest_is_there(learned: Path, tmp_path: Path, monkeyp
         (["{run}", "checkpoint={run}/config.yaml"], "config.yaml: cannot be read as a checkpoint"),
         (["{run}", "{run}"], "inspect takes one run folder, got"),
         (["clip=one"], "inspect takes one run folder, got none"),
-        (["{run}/nowhere"], "nowhere: there is no such folder of a run"),
+        (["{run}/nowhere"], "nowhere: there is no such run folder"),
         (["{run}/pack", "clip=one"], "pack: is not a run folder; it has no config.yaml"),
         (["{run}", "to={run}/config.yaml"], "config.yaml: is not a folder"),
     ],

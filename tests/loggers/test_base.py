@@ -106,8 +106,8 @@ def test_unsent_curves_are_sent_again(tmp_path: Path, caplog: pytest.LogCaptureF
         tracker.logger.down = True
         for step in (2, 3):
             tracker.log_metrics({"loss": 3.0 - step, "epoch": step - 1}, step)
-        (one,) = caplog.messages
-        assert one.startswith("The tracker: nobody answers; training continues without it")
+        (text,) = caplog.messages
+        assert text.startswith("The tracker: nobody answers; training continues without it")
         tracker.logger.down = False
         tracker.log_finished_run(FinishedRun(RunFolder(tmp_path)))
     assert tracker.logger.rows == [({"loss": 3.0 - (s if s > 1 else 0), "epoch": s}, s) for s in (1, 2, 3)]
@@ -119,8 +119,8 @@ def test_unsent_results_log_one_warning(tmp_path: Path, caplog: pytest.LogCaptur
     with tracked([tracker]), caplog.at_level(logging.WARNING):
         tracker.logger.down = True
         tracker.log_finished_run(FinishedRun(RunFolder(tmp_path)))
-    (one,) = caplog.messages
-    assert one.startswith("The tracker: [Errno 28] No space left on device; not all results were sent; they are in ")
+    (text,) = caplog.messages
+    assert text.startswith("The tracker: [Errno 28] No space left on device; not all results were sent; they are in ")
 
 
 def test_only_the_first_process_starts_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def test_view_has_panels_of_all_targets_grouped_by_backbone_and_task(capsys: pyt
     assert [(g["section"], g["name"]) for g in runs["grouping"]] == [
         ("config", "choices.value.backbone"), ("config", "choices.value.task"),
     ]  # fmt: skip
-    sections = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
+    sections = {entry["name"]: entry["panels"] for entry in section["panelBankConfig"]["sections"]}
     shown = {name: [m for p in panels for m in p["config"].get("metrics", [])] for name, panels in sections.items()}
     metrics = primary_metrics()
     assert set(metrics) >= {"genre", "valence", "energy", "danceability"}
@@ -46,7 +46,7 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
     [
         (["entity=me"], "there is no key for Weights & Biases here"),
         (["project=x"], "entity=<user or team>: "),
-        (["projekt=x"], "projekt=x: no such setting; there are entity, project"),
+        (["projekt=x"], "projekt=x: there is no such option; available: entity, project"),
         (["show=maybe"], "show=maybe: must be true or false"),
         (["show=true", "targets=tempo"], "targets: there is no target tempo; the targets are "),
     ],

@@ -83,7 +83,7 @@ def test_latent_map_equals_singular_vectors(finished: FinishedRun) -> None:
     for axis, name in enumerate("xy"):
         np.testing.assert_allclose(np.abs(latent[name]), np.abs(u[:, axis] * s[axis]), atol=1e-5)
     assert latent["id"].tolist() == metadata["id"].tolist()
-    assert HOSTILE in latent["id"].tolist()  # whoever shows it escapes it
+    assert HOSTILE in latent["id"].tolist()  # pages and trackers escape it
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(0, 4), (1, 4), (5, 1), (2, 3)])

@@ -311,7 +311,7 @@ def test_main_rebuilds_and_refuses(make_run, tmp_path: Path, capsys) -> None:
     assert (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
     assert main([str(folder), str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err
-    assert "nowhere is not a finished run" in error and error.count("\n") == 1
+    assert "nowhere: is not a finished run" in error and error.count("\n") == 1
     assert main(["--help"]) == 0
 
 

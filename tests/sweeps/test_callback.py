@@ -1,4 +1,4 @@
-"""The end of a sweep: what it is told to make beside the comparison, whatever became of its runs."""
+"""Tests of the tables and maps at the end of a sweep, with failed and missing runs."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ TABLES = {
 
 @pytest.fixture
 def sweep(make_run: Callable[..., Path], table: pd.DataFrame) -> Path:
-    """Two settings of two seeds each, the second right about every clip, and a run that failed."""
-    right = table.assign(**{"genre.pred": table["genre.true"]})
+    """Two settings with two seeds each, of which one setting predicts all clips correctly, and a failed run."""
+    correct = table.assign(**{"genre.pred": table["genre.true"]})
     model = {"head": "linear", "task": "joint", "feature": "mel"}
-    for kind, made, backbone in (("improved", right, "lstm"), ("reproduction", table, "ast")):
+    for method, predictions, backbone in (("improved", correct, "lstm"), ("reproduction", table, "ast")):
         for seed in (0, 1):
-            told = {"seed": seed, "model": model | {"backbone": backbone}}
-            folder = make_run(f"sweep/{kind}_{backbone}_seed{seed}", table=made, **told)
+            values = {"seed": seed, "model": model | {"backbone": backbone}}
+            folder = make_run(f"sweep/{method}_{backbone}_seed{seed}", table=predictions, **values)
             record = json.loads((folder / "record.json").read_text())
-            (folder / "record.json").write_text(json.dumps(record | {"name": f"{kind}_{backbone}"}))
-            begun = {"train": "full", "init_from": f"elsewhere/{kind}_first_seed{seed}"}
-            known = {"seed": seed, "choices": {"experiment": f"{kind}/step7/{backbone}"}, "transfer": begun}
-            known |= {"sweep": {"reproduction_ast": f"elsewhere/{seed}"}}
-            (folder / "config.yaml").write_text(json.dumps(known))
+            (folder / "record.json").write_text(json.dumps(record | {"name": f"{method}_{backbone}"}))
+            transfer = {"train": "full", "init_from": f"elsewhere/{method}_first_seed{seed}"}
+            config = {"seed": seed, "choices": {"experiment": f"{method}/step7/{backbone}"}, "transfer": transfer}
+            config |= {"sweep": {"reproduction_ast": f"elsewhere/{seed}"}}
+            (folder / "config.yaml").write_text(json.dumps(config))
             write_metrics(RunFolder(folder))
     failed = make_run("sweep/reproduction_ast_seed2", table=table)
     (failed / "record.json").unlink()
@@ -63,7 +63,7 @@ def end(callback: SweepTable, folder: Path) -> None:
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
 
 
-def test_tables_by_name_tell_settings_apart_and_average_over_seeds_alone(
+def test_tables_separate_settings_and_average_over_seeds_only(
     sweep: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     end(SweepTable(OmegaConf.create(TABLES)), sweep)
@@ -79,53 +79,56 @@ def test_tables_by_name_tell_settings_apart_and_average_over_seeds_alone(
     )
     assert "**1.00 ± 0.00**" in genre.split("| lstm |")[1].splitlines()[0]
     step9 = (sweep / "step9.md").read_text()
-    assert step9.count("| reproduction | from reproduction\\_first |") == 1  # over seeds it is one origin
-    assert "improved" not in step9  # which has no ast
+    assert step9.count("| reproduction | from reproduction\\_first |") == 1  # one origin for all seeds
+    assert "improved" not in step9  # it has no AST
     assert "Different settings" not in genre + step9
     assert set(pd.read_csv(sweep / "genre.csv")["name"]) == {"reproduction_ast", "improved_lstm"}
 
 
-def test_comparison_that_cannot_be_written_is_a_sentence(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparison_that_cannot_be_written_has_an_error_message(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (sweep / "compare.html").write_text("mine")
     end(SweepTable(), sweep)
     assert "compare.html: exists and is not in" in capsys.readouterr().err
     assert (sweep / "compare.html").read_text() == "mine"
 
 
-def test_values_that_are_asked_for_come_in_the_order_in_which_they_are_asked_for(sweep: Path) -> None:
+def test_rows_have_the_order_of_the_selected_values(sweep: Path) -> None:
     for order in (["ast", "lstm"], ["lstm", "ast"]):
         end(SweepTable({"one": ["rows=backbone", "cols=target", f"backbone={','.join(order)}"]}), sweep)
         lines = (sweep / "one.md").read_text().splitlines()
         assert [line.split("|")[1].strip() for line in lines if line.startswith(("| ast", "| lstm"))] == order
 
 
-def test_maps_are_of_the_best_and_the_worst_by_validation(
+def test_maps_show_the_best_and_the_worst_runs_on_validation(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[MapOptions] = []
-    monkeypatch.setattr(page, "draw_maps", lambda wish: asked.append(wish) or wish.to / "latent.html")
+    calls: list[MapOptions] = []
+    monkeypatch.setattr(page, "draw_maps", lambda options: calls.append(options) or options.to / "latent.html")
     end(SweepTable(maps="genre"), sweep)
     assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
-    (wish,) = asked
-    assert wish.folders[0].name.startswith("improved_lstm_seed")
-    assert {run.name.rpartition("_")[0] for run in wish.folders} == {"improved_lstm", "reproduction_ast"}
-    assert (wish.dims, wish.to) == ((2, 3), sweep)
-    asked.clear()
+    (options,) = calls
+    assert options.folders[0].name.startswith("improved_lstm_seed")
+    assert {run.name.rpartition("_")[0] for run in options.folders} == {"improved_lstm", "reproduction_ast"}
+    assert (options.dims, options.to) == ((2, 3), sweep)
+    calls.clear()
     end(SweepTable(maps="tempo"), sweep)
-    assert asked == []
+    assert calls == []
 
 
-def test_the_test_part_does_not_choose(sweep: Path) -> None:
+def test_test_scores_do_not_select_runs(sweep: Path) -> None:
     runs = [run for run in gather(sweep) if run.status == "finished"]
 
-    def scored(place: int, backbone: str, val: float | None, test: float) -> object:
-        parts = {part: {"scores": {"macro_f1": {"value": value}}} for part, value in (("val", val), ("test", test))}
-        genre = {"kind": "label", "primary": "macro_f1", "splits": parts}
-        return replace(runs[place], record={"model": {"backbone": backbone}}, metrics={"genre": genre})
+    def scored(index: int, backbone: str, val: float | None, test: float) -> object:
+        values = (("val", val), ("test", test))
+        splits = {split: {"scores": {"macro_f1": {"value": value}}} for split, value in values}
+        genre = {"kind": "label", "primary": "macro_f1", "splits": splits}
+        return replace(runs[index], record={"model": {"backbone": backbone}}, metrics={"genre": genre})
 
-    made = [scored(0, "ast", 0.5, 0.1), scored(1, "ast", 0.4, 0.9), scored(2, "lstm", 0.2, 0.8)]
-    assert extremes(made, "genre") == [made[0], made[2]]  # type: ignore[arg-type, comparison-overlap]
-    made[0] = scored(0, "ast", 0.1, 0.9)
-    assert extremes(made, "genre") == [made[1], made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
-    made[1] = scored(1, "ast", None, 0.9)
-    assert extremes(made, "genre") == [made[2], made[0]]  # type: ignore[arg-type, comparison-overlap]
+    selected = [scored(0, "ast", 0.5, 0.1), scored(1, "ast", 0.4, 0.9), scored(2, "lstm", 0.2, 0.8)]
+    assert extremes(selected, "genre") == [selected[0], selected[2]]  # type: ignore[arg-type, comparison-overlap]
+    selected[0] = scored(0, "ast", 0.1, 0.9)
+    assert extremes(selected, "genre") == [selected[1], selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]
+    selected[1] = scored(1, "ast", None, 0.9)
+    assert extremes(selected, "genre") == [selected[2], selected[0]]  # type: ignore[arg-type, comparison-overlap]

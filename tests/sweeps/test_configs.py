@@ -1,4 +1,4 @@
-"""Every sweep that has a name goes over experiments that there are, and knows beforehand where each job will be."""
+"""Tests of the named sweeps: their experiments, tables, and folders of jobs."""
 
 from __future__ import annotations
 
@@ -20,72 +20,72 @@ KINDS = ("reproduction", "improved")
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A config with Hydra's own node, which values of the config may name."""
+def compose_sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Function that composes a config with Hydra's own node, which values of the config may refer to."""
 
-    def go(*overrides: str) -> Any:
+    def compose_with_hydra(*overrides: str) -> Any:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("train", overrides=["hydra.sweep.dir=there", *overrides], return_hydra_config=True)
-        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # what is set now goes with the test
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # restored after the test
         HydraConfig.instance().set_config(composed)
         return composed
 
-    return go
+    return compose_with_hydra
 
 
-def over(composed: Any) -> list[str]:
-    """The experiments that a sweep goes over."""
-    named = composed.hydra.sweeper.params.get("experiment", "")
-    return [name.strip() for name in str(named).split(",") if name.strip()]
+def experiments(composed: Any) -> list[str]:
+    """Return the names of the experiments of a sweep."""
+    names = composed.hydra.sweeper.params.get("experiment", "")
+    return [name.strip() for name in str(names).split(",") if name.strip()]
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_a_sweep_names_experiments_that_there_are_and_tables_that_can_be_made(sweep: str, at: Any) -> None:
-    composed = at(f"sweep={sweep}")
-    assert composed.hydra.mode is None  # each of its jobs gets this file too, and is no sweep
-    names = over(composed)
+def test_experiments_of_a_sweep_exist_and_its_tables_are_valid(sweep: str, compose_sweep: Any) -> None:
+    composed = compose_sweep(f"sweep={sweep}")
+    assert composed.hydra.mode is None  # each job reads this file too and is not a sweep
+    names = experiments(composed)
     assert len(set(names)) == len(names)
     for name in names:
         assert (HOME / f"{name}.yaml").is_file(), name
-    for words in composed.hydra.callbacks.table.tables.values():
-        assert parse_options(list(words))[1] == []  # each word is understood, and none is taken for a folder
+    for options in composed.hydra.callbacks.table.tables.values():
+        assert parse_options(list(options))[1] == []  # each is a valid option and not a folder
 
 
-def test_the_whole_source_work_is_each_of_its_cells_and_ours() -> None:
+def test_sweep_of_the_reproduction_has_all_experiments_of_its_parts() -> None:
     files = {
         path.relative_to(HOME).with_suffix("").as_posix() for kind in KINDS for path in (HOME / kind).rglob("*.yaml")
     }
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = {name: compose("train", overrides=[f"sweep={name}"], return_hydra_config=True) for name in SWEEPS}
-    every = over(composed["reproduction"])
-    assert set(every) == {name for name in files if "/base/" not in name} - {"reproduction/step7/digits"}
+    names = experiments(composed["reproduction"])
+    assert set(names) == {name for name in files if "/base/" not in name} - {"reproduction/step7/digits"}
     parts = [name for name in SWEEPS if name.startswith("reproduction_") and name != "reproduction"]
-    assert set(every) == {name for part in parts for name in over(composed[part])}
+    assert set(names) == {name for part in parts for name in experiments(composed[part])}
     tables = {name: dict(composed[name].hydra.callbacks.table.tables) for name in [*parts, "reproduction"]}
-    assert tables["reproduction"] == {name: words for part in parts for name, words in tables[part].items()}
+    assert tables["reproduction"] == {name: table for part in parts for name, table in tables[part].items()}
     assert composed["reproduction"].hydra.callbacks.table.maps == "genre"
 
 
 @pytest.mark.parametrize("sweep", ["reproduction_step9", "reproduction"])
-def test_a_transfer_begins_from_the_genre_ast_of_its_sweep_seed_and_kind(sweep: str, at: Any) -> None:
-    composed = at(f"sweep={sweep}")
-    names, seeds = over(composed), composed.hydra.sweeper.params.seed.split(",")
+def test_transfer_starts_from_the_genre_ast_of_its_sweep_seed_and_kind(sweep: str, compose_sweep: Any) -> None:
+    composed = compose_sweep(f"sweep={sweep}")
+    names, seeds = experiments(composed), composed.hydra.sweeper.params.seed.split(",")
     assert len(seeds) == 3
-    for kind, axis in product(KINDS, ("valence", "energy", "danceability")):
-        name = f"{kind}/step9/transfer_{axis}"
-        assert names.index(f"{kind}/step7/ast") < names.index(name)  # jobs that run one after the other find it there
+    for kind, target in product(KINDS, ("valence", "energy", "danceability")):
+        name = f"{kind}/step9/transfer_{target}"
+        assert names.index(f"{kind}/step7/ast") < names.index(name)  # so that consecutive jobs find its weights
     for kind, seed in zip(KINDS, ("1", "2"), strict=True):
-        first = at(f"sweep={sweep}", f"experiment={kind}/step7/ast", f"seed={seed}")
-        there = Path(first.hydra.sweep.dir, first.hydra.sweep.subdir)
-        then = at(f"sweep={sweep}", f"experiment={kind}/step9/transfer_energy", f"seed={seed}")
-        assert there == Path("there", f"{kind}_ast_seed{seed}") == Path(then.transfer.init_from)
-        beside = at(f"sweep={sweep}", f"experiment={kind}/step9/imagenet_energy", f"seed={seed}")
-        assert beside.transfer.init_from is None
-        assert OmegaConf.to_container(then.backbone) == OmegaConf.to_container(first.backbone)
+        source = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step7/ast", f"seed={seed}")
+        folder = Path(source.hydra.sweep.dir, source.hydra.sweep.subdir)
+        transfer = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step9/transfer_energy", f"seed={seed}")
+        assert folder == Path("there", f"{kind}_ast_seed{seed}") == Path(transfer.transfer.init_from)
+        imagenet = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step9/imagenet_energy", f"seed={seed}")
+        assert imagenet.transfer.init_from is None
+        assert OmegaConf.to_container(transfer.backbone) == OmegaConf.to_container(source.backbone)
 
 
-def test_no_two_jobs_of_the_whole_source_work_share_a_folder() -> None:
-    """A folder is the job's name and seed, and a name says its file and whose settings it has."""
-    cells = [path.relative_to(HOME) for kind in KINDS for path in (HOME / kind).rglob("*.yaml")]
-    called = [f"{cell.parts[0]}_{cell.stem}" for cell in cells if cell.parent.name != "base"]
-    assert len(set(called)) == len(called)
+def test_all_jobs_of_the_reproduction_have_different_folders() -> None:
+    """The folder of a job is its name and seed, and the name is made of the kind and the file of the experiment."""
+    paths = [path.relative_to(HOME) for kind in KINDS for path in (HOME / kind).rglob("*.yaml")]
+    names = [f"{path.parts[0]}_{path.stem}" for path in paths if path.parent.name != "base"]
+    assert len(set(names)) == len(names)

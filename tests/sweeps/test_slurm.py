@@ -1,4 +1,4 @@
-"""What a job asks of a cluster follows from its trainer."""
+"""Tests of the resources that a job requests from Slurm."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from etude.errors import UserError
-from etude.sweeps.slurm import per_node
+from etude.sweeps.slurm import devices_per_node
 
 
 @pytest.mark.parametrize(
-    ("trainer", "wanted"),
+    ("trainer", "expected"),
     [
         ({"accelerator": "auto", "devices": 1}, (1, 1)),
         ({"accelerator": "gpu", "devices": 4}, (4, 4)),
@@ -19,11 +19,11 @@ from etude.sweeps.slurm import per_node
         ({"accelerator": "cpu", "devices": 2}, (0, 2)),
     ],
 )
-def test_a_process_for_each_device(trainer: dict[str, Any], wanted: tuple[int, int]) -> None:
-    assert per_node(trainer) == wanted
+def test_each_device_has_one_process(trainer: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert devices_per_node(trainer) == expected
 
 
 @pytest.mark.parametrize("devices", [-1, "auto", 0])
-def test_all_that_a_machine_has_is_no_number(devices: Any) -> None:
+def test_unknown_number_of_devices_is_refused(devices: Any) -> None:
     with pytest.raises(UserError, match=r"trainer\.devices=.*add trainer\.devices=4"):
-        per_node({"devices": devices})
+        devices_per_node({"devices": devices})

@@ -1,4 +1,4 @@
-"""A study of Optuna that was stopped goes on: its trials count, what was cut off is done again under its own number."""
+"""Tests of Optuna studies that are resumed. Interrupted trials are repeated under their own numbers."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from hydra_plugins.etude_submitit import LocalLauncher
 SPACE = {"lr": "tag(log, interval(1e-4, 1e-2))", "depth": "choice(1,2,3)"}
 
 
-def returned(value: float | None) -> JobReturn:
+def make_return(value: float | None) -> JobReturn:
     return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
 
 
-class Jobs:
-    """In the place of a launcher: a score by the job's number; what has none there ends the sweep."""
+class StubLauncher:
+    """Launcher with a score by job number. A job without an entry interrupts the sweep."""
 
     def __init__(self, scores: dict[int, float | None]) -> None:
         self.scores = scores
-        self.told: dict[int, tuple[str, ...]] = {}
+        self.overrides: dict[int, tuple[str, ...]] = {}
 
     def launch(self, overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         numbers = range(initial_job_idx, initial_job_idx + len(overrides))
-        self.told |= {number: tuple(words) for number, words in zip(numbers, overrides, strict=True)}
+        self.overrides |= {number: tuple(job) for number, job in zip(numbers, overrides, strict=True)}
         if not set(numbers) <= set(self.scores):
             raise KeyboardInterrupt
-        return [returned(self.scores[number]) for number in numbers]
+        return [make_return(self.scores[number]) for number in numbers]
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Jobs]:
-    """A search in a folder; again, it is gone on with."""
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StubLauncher]:
+    """Function that runs a search in a folder. A second call resumes it."""
 
-    def go(jobs: Jobs, n_trials: int, n_jobs: int = 1, mode: str = "max") -> Jobs:
-        monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *_, **__: jobs)
+    def run_search(launcher: StubLauncher, n_trials: int, n_jobs: int = 1, mode: str = "max") -> StubLauncher:
+        monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *_, **__: launcher)
         sampler = {"_target_": "optuna.samplers.TPESampler", "seed": None}
         storage = f"sqlite:///{tmp_path}/search.db"
         sweeper = StudySweeper(
@@ -53,47 +53,48 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job
         context: Any = object()
         sweeper.setup(hydra_context=context, task_function=lambda config: None, config=config)
         sweeper.sweep(["backbone=lstm"])
-        return jobs
+        return launcher
 
-    return go
+    return run_search
 
 
-def test_a_study_that_was_stopped_goes_on_to_the_trials_that_were_wanted(
-    search: Callable[..., Jobs], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_stopped_study_is_resumed_up_to_its_number_of_trials(
+    search: Callable[..., StubLauncher], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped = Jobs({0: 0.3, 1: None})
+    stopped = StubLauncher({0: 0.3, 1: None})
     with pytest.raises(KeyboardInterrupt):
-        search(stopped, n_trials=4, n_jobs=2)  # 2 and 3 are cut off
-    jobs = search(Jobs({number: 0.1 * number for number in (2, 3)}), n_trials=4, n_jobs=2)
-    assert sorted(jobs.told) == [2, 3]
-    assert [jobs.told[number] for number in (2, 3)] == [stopped.told[number] for number in (2, 3)]
+        search(stopped, n_trials=4, n_jobs=2)  # 2 and 3 are interrupted
+    resumed = search(StubLauncher({number: 0.1 * number for number in (2, 3)}), n_trials=4, n_jobs=2)
+    assert sorted(resumed.overrides) == [2, 3]
+    assert [resumed.overrides[number] for number in (2, 3)] == [stopped.overrides[number] for number in (2, 3)]
     assert "best of 4 trials, 1 of them without a score: val/score 0.3 with depth=" in capsys.readouterr().out
     results = OmegaConf.load(tmp_path / "optimization_results.yaml")
     assert results.best_value == pytest.approx(0.3) and set(results.best_params) == {"lr", "depth"}
-    assert search(Jobs({}), n_trials=4).told == {}
-    longer = search(Jobs({4: 0.9}), n_trials=5)
-    assert list(longer.told) == [4]
-    assert longer.told[4] not in {*stopped.told.values(), *jobs.told.values()}  # it draws on, not anew
+    assert search(StubLauncher({}), n_trials=4).overrides == {}
+    extended = search(StubLauncher({4: 0.9}), n_trials=5)
+    assert list(extended.overrides) == [4]
+    # the random draws continue and do not start again
+    assert extended.overrides[4] not in {*stopped.overrides.values(), *resumed.overrides.values()}
 
 
-def test_the_smallest_is_best_where_the_task_says_so(
-    search: Callable[..., Jobs], capsys: pytest.CaptureFixture[str]
+def test_smallest_score_is_best_with_mode_min(
+    search: Callable[..., StubLauncher], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search(Jobs({0: 0.3, 1: 0.2, 2: 0.4}), n_trials=3, mode="min")
+    search(StubLauncher({0: 0.3, 1: 0.2, 2: 0.4}), n_trials=3, mode="min")
     assert "best of 3 trials: val/score 0.2 with" in capsys.readouterr().out
 
 
-def test_a_search_without_any_score_is_a_sentence(search: Callable[..., Jobs]) -> None:
+def test_search_without_any_score_has_an_error_message(search: Callable[..., StubLauncher]) -> None:
     with pytest.raises(CompactHydraException, match="no best trial: none of 2 trials"):
-        search(Jobs({0: None, 1: None}), n_trials=2)
+        search(StubLauncher({0: None, 1: None}), n_trials=2)
 
 
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, search: Callable[..., Jobs]) -> None:
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, search: Callable[..., StubLauncher]) -> None:
     for name in ("hydra_optuna_sweeper", "hydra_submitit_launcher"):
         monkeypatch.setitem(sys.modules, f"hydra_plugins.{name}", None)
-        for module in [known for known in sys.modules if known.startswith(f"hydra_plugins.{name}.")]:
+        for module in [loaded for loaded in sys.modules if loaded.startswith(f"hydra_plugins.{name}.")]:
             monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(CompactHydraException, match=r"pip install 'etude\[optuna\]'"):
-        search(Jobs({}), n_trials=1)
+        search(StubLauncher({}), n_trials=1)
     with pytest.raises(CompactHydraException, match=r"pip install 'etude\[submitit\]'"):
         LocalLauncher().setup(hydra_context=None, task_function=lambda config: None, config=OmegaConf.create())  # type: ignore[arg-type]

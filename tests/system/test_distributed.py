@@ -1,4 +1,4 @@
-"""Names of run folders, and environments that make a process one of several."""
+"""Names of run folders, and environment variables of distributed runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from etude.errors import UserError
 from etude.experiment import start
 from etude.system.distributed import (
-    dated,
-    first,
+    dated_folders,
     folder_name,
-    processes,
+    is_rank_zero,
+    process_count,
     refuse_process_count,
     refuse_several_processes,
     refuse_stray_ranks,
@@ -26,8 +26,8 @@ VARIABLES = (
 )
 
 
-def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Set the variables of a launch, as `NAME=value NAME=value`, and no others."""
+def set_environment(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Set the given variables of a launcher, as `NAME=value NAME=value`, and delete all others."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for pair in text.split():
@@ -35,28 +35,28 @@ def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["genre_ast", "Ünï 2", "fold=0,lr=1e-3", "लय", "a.b", "e\u0301"])
-def test_ordinary_names_stay(name: str) -> None:
+def test_valid_names_are_unchanged(name: str) -> None:
     assert folder_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["lab/run1", "../x", "/abs", "..", "", " ", "a\\b", "a\nb", "a?b", "x" * 300, "é" * 200, "\udce9"]
 )
-def test_other_names_become_one_component(name: str) -> None:
-    made = folder_name(name)
-    assert "/" not in made and "\\" not in made and made.strip(". ")
-    assert len(made.encode()) < 200
-    assert Path("outputs", made).resolve().parent == Path("outputs").resolve()
+def test_other_names_become_one_path_component(name: str) -> None:
+    result = folder_name(name)
+    assert "/" not in result and "\\" not in result and result.strip(". ")
+    assert len(result.encode()) < 200
+    assert Path("outputs", result).resolve().parent == Path("outputs").resolve()
 
 
-def test_two_names_never_share_a_folder_name() -> None:
+def test_different_names_have_different_folder_names() -> None:
     names = ["lab/run1", "lab-run1", "lab\\run1", "lab?run1", "x" * 300, "x" * 301, "run", " run", "run "]
     assert len({folder_name(name) for name in names}) == len(names)
 
 
-def test_folders_of_names_with_slashes_are_in_outputs(tmp_path: Path) -> None:
+def test_folders_for_names_with_slashes_are_in_outputs(tmp_path: Path) -> None:
     for name in ("lab/run1", "../../x", str(tmp_path / "y")):
-        assert all(path.parent == tmp_path for path in islice(dated(str(tmp_path), name), 3))
+        assert all(path.parent == tmp_path for path in islice(dated_folders(str(tmp_path), name), 3))
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,9 @@ def test_folders_of_names_with_slashes_are_in_outputs(tmp_path: Path) -> None:
         ("SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_JOB_NAME=train", "SLURM_NTASKS=4: .* srun"),
     ],
 )
-def test_ranks_that_no_launcher_set_are_refused(
-    environment: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given(monkeypatch, environment)
-    assert first()  # it is alone, and says so
+def test_ranks_without_launcher_are_refused(environment: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, environment)
+    assert is_rank_zero()
     with pytest.raises(UserError, match=message):
         refuse_stray_ranks()
     with pytest.raises(UserError, match=message):
@@ -93,10 +91,10 @@ def test_ranks_that_no_launcher_set_are_refused(
         "MASTER_ADDR=localhost MASTER_PORT=4 LOCAL_RANK=1 WORLD_SIZE=2",
     ],
 )
-def test_processes_of_a_launcher_and_single_ones_are_accepted(
+def test_single_processes_and_those_of_a_launcher_are_accepted(
     environment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given(monkeypatch, environment)
+    set_environment(monkeypatch, environment)
     refuse_stray_ranks()
 
 
@@ -114,10 +112,10 @@ SRUN = "SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_STEP_ID=0"
         ("LOCAL_RANK=0", {"devices": 2}, "unset LOCAL_RANK"),
     ],
 )
-def test_another_number_of_processes_than_started_is_refused(
+def test_trainer_with_another_process_count_is_refused(
     environment: str, trainer: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given(monkeypatch, environment)
+    set_environment(monkeypatch, environment)
     with pytest.raises(UserError, match=message):
         refuse_process_count(trainer)
 
@@ -132,15 +130,15 @@ def test_another_number_of_processes_than_started_is_refused(
         ("MASTER_ADDR=a MASTER_PORT=1", {"devices": 2}),
     ],
 )
-def test_the_number_of_processes_that_was_started_is_accepted(
+def test_trainer_with_the_started_process_count_is_accepted(
     environment: str, trainer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given(monkeypatch, environment)
+    set_environment(monkeypatch, environment)
     refuse_process_count(trainer)
 
 
-def test_only_the_first_of_several_processes_has_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, TORCHRUN.replace("RANK=0", "RANK=1"))
+def test_only_rank_zero_has_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, TORCHRUN.replace("RANK=0", "RANK=1"))
     with pytest.raises(UserError, match=r"^$"):
         refuse_process_count({})
 
@@ -158,34 +156,36 @@ def test_only_the_first_of_several_processes_has_a_message(monkeypatch: pytest.M
         ({"devices": -1}, None),
     ],
 )
-def test_processes_of_a_trainer(trainer: dict[str, Any], count: int | None) -> None:
-    assert processes(trainer) == count
+def test_process_count_of_a_trainer(trainer: dict[str, Any], count: int | None) -> None:
+    assert process_count(trainer) == count
 
 
-def test_changing_the_folder_of_a_job_is_refused() -> None:
+def test_changing_the_working_directory_of_a_job_is_refused() -> None:
     with pytest.raises(UserError, match=r"hydra\.job\.chdir=true: is not supported"):
         start.prepare(["hydra.job.chdir=true"])
     start.prepare(["hydra.job.chdir=false"])
 
 
 @pytest.mark.parametrize("outputs", [None, ["a", "b"], {"a": 1}])
-def test_outputs_that_are_no_folder_are_refused(outputs: Any) -> None:
+def test_outputs_that_are_no_text_are_refused(outputs: Any) -> None:
     with pytest.raises(UserError, match=r"^outputs=.*: must be the name of a folder$"):
-        next(dated(outputs, "name"))
+        next(dated_folders(outputs, "name"))
 
 
 def test_outputs_may_look_like_a_number() -> None:
-    assert next(dated(2024, "name")).parent == Path("2024")  # type: ignore[arg-type]  # as Hydra reads it
+    assert next(dated_folders(2024, "name")).parent == Path("2024")  # type: ignore[arg-type]  # as Hydra parses it
 
 
 @pytest.mark.parametrize("trainer", [{}, {"devices": 1}, {"devices": [3], "strategy": "auto"}])
-def test_one_process_is_taken(trainer: dict[str, Any]) -> None:
+def test_trainer_with_one_process_is_accepted_in_a_sweep(trainer: dict[str, Any]) -> None:
     refuse_several_processes(trainer)
 
 
 @pytest.mark.parametrize("trainer", [{"devices": 2}, {"devices": -1, "strategy": "ddp"}, {"strategy": "fsdp"}])
-def test_several_are_slurms_to_start(trainer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "2")  # also of a shell that asked for two, in which nothing starts them
+def test_trainer_with_several_processes_needs_slurm_in_a_sweep(
+    trainer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # also set in the shell of an allocation, where no task is started
     monkeypatch.delenv("SLURM_STEP_ID", raising=False)
     with pytest.raises(UserError, match=r"trainer: .* one process"):
         refuse_several_processes(trainer)

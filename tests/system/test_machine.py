@@ -1,4 +1,4 @@
-"""Cores, worker processes, private folders, home and encoding of unusual machines."""
+"""Cores, worker processes, private folders, home and text encoding of unusual machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from etude.system import machine
 
 @pytest.fixture
 def eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine of eight cores without limits; returns the folder of its cgroups."""
+    """Simulate a machine with eight cores and no limits, and return the folder of its cgroups."""
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
@@ -26,15 +26,15 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
-def forget_socket_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have multiprocessing choose the folder of its sockets anew."""
-    here: Any = process.current_process()
-    monkeypatch.setattr(here, "_config", {key: value for key, value in here._config.items() if key != "tempdir"})
+def reset_socket_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make multiprocessing select the folder of its sockets again."""
+    current: Any = process.current_process()
+    monkeypatch.setattr(current, "_config", {key: value for key, value in current._config.items() if key != "tempdir"})
 
 
 def test_cores_of_a_machine_without_limits(eight_cores: Path) -> None:
@@ -63,13 +63,13 @@ def test_cores_follow_the_affinity(eight_cores: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_cores_follow_the_quota_of_a_cgroup(eight_cores: Path, own: str, files: dict[str, str], cores: int) -> None:
-    write(eight_cores / "own", own)
+    write_file(eight_cores / "own", own)
     for name, text in files.items():
-        write(eight_cores / "cgroup" / name, text)
+        write_file(eight_cores / "cgroup" / name, text)
     assert machine.usable_cores() == cores
 
 
-def test_no_semaphores_mean_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_without_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -78,29 +78,29 @@ def test_no_semaphores_mean_one_process(monkeypatch: pytest.MonkeyPatch) -> None
     assert "Read-only file system" in str(machine.why_one_process())
 
 
-def test_sockets_open_beside_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_are_outside_of_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    forget_socket_folder(monkeypatch)
+    reset_socket_folder(monkeypatch)
     assert machine.why_one_process() is None
     assert tempfile.gettempdir() == str(long)
-    with connection.Listener(family="AF_UNIX"):  # in the folder that was chosen
+    with connection.Listener(family="AF_UNIX"):  # in the selected folder
         pass
     assert not str(util.get_temp_dir()).startswith(str(long))
 
 
-def test_no_short_folder_means_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_without_a_short_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    forget_socket_folder(monkeypatch)
+    reset_socket_folder(monkeypatch)
     monkeypatch.setattr(machine, "SHORT_FOLDERS", (str(tmp_path / "missing"),))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert "set TMPDIR" in str(machine.why_one_process())
 
 
-def test_a_private_folder_is_of_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_folder_belongs_to_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = machine.private_folder("cache")
     assert folder is not None and folder.stat().st_mode & 0o777 == 0o700
@@ -112,7 +112,7 @@ def test_a_private_folder_is_of_this_user_alone(tmp_path: Path, monkeypatch: pyt
     assert machine.private_folder("cache") is None
 
 
-def test_a_user_without_home_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_is_provided_for_a_user_without_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", "/somewhere")
     machine.provide_home()
@@ -125,18 +125,18 @@ def test_a_user_without_home_gets_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("text", "known"),
+    ("text", "expected"),
     [("flags\t: fpu avx512_bf16\n", True), ("flags\t: fpu avx2\n", False), ("Features : bf16\n", True), ("", None)],
 )
-def test_bfloat16_is_read_from_the_processors_flags(
-    text: str, known: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bfloat16_is_read_from_the_flags_of_the_processor(
+    text: str, expected: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "cpuinfo", text)
+    write_file(tmp_path / "cpuinfo", text)
     monkeypatch.setattr(machine, "PROCESSORS", tmp_path / "cpuinfo")
-    assert machine.has_bfloat16() is known
+    assert machine.has_bfloat16() is expected
 
 
-def test_a_command_starts_again_once_where_names_of_files_are_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_restarts_once_if_file_names_are_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, arguments: started.append(arguments))
     monkeypatch.delenv("PYTHONUTF8", raising=False)
@@ -149,7 +149,7 @@ def test_a_command_starts_again_once_where_names_of_files_are_ascii(monkeypatch:
     assert os.environ["PYTHONUTF8"] == "1"
 
 
-def test_an_ascii_stream_prints_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ascii_stream_prints_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     machine.use_utf8()

@@ -1,4 +1,4 @@
-"""Commands end with a sentence and a status after a signal, and at once after a second one."""
+"""A command ends with a message and an exit status after a signal, and immediately after a second one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Handlers as they were: after a signal, those of a command stay until its process ends."""
+def restored_handlers() -> Iterator[None]:
+    """Restore the handlers after each test, because those of a command remain installed after a signal."""
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
     for number in signals.HANDLED:
-        signal.signal(number, signal.SIG_DFL)  # a shell may have the tests ignore some in the background
+        signal.signal(number, signal.SIG_DFL)  # a shell may start tests in the background with ignored signals
     yield
-    signals.restore(before)
+    signals.restore_handlers(before)
 
 
 def send(*names: str) -> Callable[[], int]:
-    """Return a command that receives signals."""
+    """Return a command that sends signals to itself."""
 
     def work() -> int:
         for name in names:
@@ -44,18 +44,18 @@ def send(*names: str) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "sentence"),
+    ("name", "status", "message"),
     [
         ("SIGINT", 130, "interrupted; run it again"),
         ("SIGTERM", 143, "terminated by SIGTERM; run it again"),
         ("SIGHUP", 129, "terminated by SIGHUP; run it again"),
     ],
 )
-def test_signal_ends_command_with_sentence_and_status(
-    name: str, status: int, sentence: str, caplog: pytest.LogCaptureFixture
+def test_signal_ends_command_with_message_and_exit_status(
+    name: str, status: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert guard_command(send(name), advice="; run it again") == status
-    assert caplog.messages == [sentence]
+    assert caplog.messages == [message]
 
 
 def test_advice_of_inner_guard_is_kept(caplog: pytest.LogCaptureFixture) -> None:
@@ -63,7 +63,7 @@ def test_advice_of_inner_guard_is_kept(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.messages == ["terminated by SIGTERM; inner"]
 
 
-def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_signal_ends_process_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr(signals, "_end_now", ended.append)
 
@@ -77,13 +77,13 @@ def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended == [signal.SIGINT]
 
 
-def test_swallowed_signal_is_raised_at_next_step() -> None:
+def test_suppressed_signal_is_raised_at_next_step() -> None:
     steps: list[int] = []
 
     def work() -> int:
         for step in track(range(5), 5, "work", "steps"):
             steps.append(step)
-            with suppress(BaseException):  # as in a callback of a library in C
+            with suppress(BaseException):  # as in a callback of a C library
                 send("SIGTERM")()
         return 0
 
@@ -91,7 +91,7 @@ def test_swallowed_signal_is_raised_at_next_step() -> None:
     assert steps == [0]
 
 
-def test_handlers_are_as_before_without_signal() -> None:
+def test_handlers_are_restored_without_signal() -> None:
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
     assert guard_command(lambda: 0) == 0
     assert {number: signal.getsignal(number) for number in signals.HANDLED} == before
@@ -102,19 +102,19 @@ def test_ignored_signal_stays_ignored() -> None:
     assert guard_command(send("SIGHUP")) == 0
 
 
-def test_exception_after_signal_leads_back_to_it() -> None:
+def test_exception_after_signal_becomes_the_original_interruption() -> None:
     try:
         try:
             raise signals.Terminated(signal.SIGTERM)
         except KeyboardInterrupt:
             sys.exit(1)
     except SystemExit as stop:
-        assert signals.exit_status(signals.again(stop)) == 143
-    assert signals.exit_status(signals.again(SystemExit(1))) == 130
+        assert signals.exit_status(signals.original_interruption(stop)) == 143
+    assert signals.exit_status(signals.original_interruption(SystemExit(1))) == 130
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find processes")
-def test_two_interrupts_end_preparation_with_workers_and_leave_nothing(tmp_path: Path) -> None:
+def test_two_interrupts_end_preparation_and_its_workers(tmp_path: Path) -> None:
     for number in range(32):
         folder = tmp_path / "music" / ("rock", "jazz")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,28 +127,28 @@ def test_two_interrupts_end_preparation_with_workers_and_leave_nothing(tmp_path:
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("Frames of music"):  # the workers are being started
+        if line.startswith("Frames of music"):  # the workers are starting
             break
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    said = process.stderr.read()
-    assert process.wait(timeout=60) == 130, said
-    assert "Traceback" not in said
+    output = process.stderr.read()
+    assert process.wait(timeout=60) == 130, output
+    assert "Traceback" not in output
     assert not list((tmp_path / "tmp").glob("pymp-*"))
-    deadline = time.monotonic() + 20  # a killed process is gone once its parent has seen it
-    while running(process.pid) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 20  # a killed process remains until its parent has read its status
+    while running_processes(process.pid) and time.monotonic() < deadline:
         os.sched_yield()
-    assert not running(process.pid)
+    assert not running_processes(process.pid)
 
 
-def running(session: int) -> list[str]:
-    """Return the processes of a session that have not ended."""
-    found = []
+def running_processes(session: int) -> list[str]:
+    """Return the ids of the running processes of a session."""
+    ids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[3]) == session and fields[0] != "Z":
-            found.append(path.parent.name)
-    return found
+            ids.append(path.parent.name)
+    return ids

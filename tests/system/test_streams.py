@@ -1,4 +1,4 @@
-"""Text that stdout or stderr does not take is in the log or on the other stream."""
+"""Text that cannot be written to stdout or stderr is written to the log or to the other stream."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from etude.system import streams
 ROOT = Path(__file__).parents[2]
 
 
-class Refusing(io.StringIO):
-    """Stream that takes nothing."""
+class UnwritableStream(io.StringIO):
+    """Stream that cannot be written."""
 
     def __init__(self, number: int = errno.ENOSPC) -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class Refusing(io.StringIO):
 
 @pytest.fixture
 def log_file(tmp_path: Path) -> Iterator[Path]:
+    """Return the path of an open log file."""
     handler = logging.FileHandler(tmp_path / "train.log")
     logging.getLogger().addHandler(handler)
     yield tmp_path / "train.log"
@@ -40,47 +41,50 @@ def log_file(tmp_path: Path) -> Iterator[Path]:
     handler.close()
 
 
-def show(*lines: str) -> int:
+def print_lines(*lines: str) -> int:
+    """Print lines, as a command with exit status 0."""
     for line in lines:
         print(line)  # noqa: T201
     return 0
 
 
-@pytest.mark.parametrize("stdout", [None, Refusing()], ids=["closed", "full"])
-def test_log_has_what_stdout_does_not_take(stdout: Any, log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stdout", [None, UnwritableStream()], ids=["closed", "full"])
+def test_log_contains_the_text_of_unwritable_stdout(
+    stdout: Any, log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdout", stdout)
-    assert guard_command(lambda: show("first", "second")) == 0
+    assert guard_command(lambda: print_lines("first", "second")) == 0
     assert "stdout cannot be written" in log_file.read_text()
     assert log_file.read_text().endswith("first\nsecond\n")
 
 
-def test_other_stream_has_it_where_there_is_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_stream_contains_the_text_without_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    monkeypatch.setattr(sys, "stdout", Refusing())
+    monkeypatch.setattr(sys, "stdout", UnwritableStream())
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
-    assert guard_command(lambda: show("first", "second")) == 0
-    assert shown.getvalue() == "stdout cannot be written (refused); it would have shown:\nfirst\nsecond\n"
+    assert guard_command(lambda: print_lines("first", "second")) == 0
+    assert shown.getvalue() == "stdout cannot be written (refused); its text is:\nfirst\nsecond\n"
 
 
-def test_status_is_1_where_nothing_else_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_status_is_1_if_all_streams_are_unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, Refusing())
-    assert guard_command(lambda: show("results")) == 1
+        monkeypatch.setattr(sys, name, UnwritableStream())
+    assert guard_command(lambda: print_lines("results")) == 1
     assert guard_command(lambda: 0) == 0
 
 
-def test_reader_that_has_read_enough_is_no_fault(
+def test_closed_pipe_is_no_error(
     log_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdout", Refusing(errno.EPIPE))
-    assert guard_command(lambda: show("first", "second")) == 0
+    monkeypatch.setattr(sys, "stdout", UnwritableStream(errno.EPIPE))
+    assert guard_command(lambda: print_lines("first", "second")) == 0
     assert log_file.read_text() == ""
     assert capsys.readouterr().err == ""
 
 
 def test_logged_record_is_not_repeated_in_log(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Refusing())
+    monkeypatch.setattr(sys, "stderr", UnwritableStream())
 
     def work() -> int:
         handler = streams.ScreenHandler(sys.stderr)
@@ -95,26 +99,27 @@ def test_logged_record_is_not_repeated_in_log(log_file: Path, monkeypatch: pytes
 
 def test_character_outside_the_encoding_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw := io.BytesIO(), encoding="ascii"))
-    assert guard_command(lambda: show("Étude")) == 0
+    assert guard_command(lambda: print_lines("Étude")) == 0
     assert raw.getvalue() == b"\\xc9tude\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_real_full_device_and_closed_descriptor_give_no_traceback() -> None:
+def test_full_device_and_closed_descriptor_cause_no_traceback() -> None:
     code = "import sys; from etude.__main__ import main; sys.argv = ['etude', '--help']; sys.exit(main())"
-    line = f'"{sys.executable}" -c "{code}"'
-    run = subprocess.run(f"{line} >/dev/full; echo $?; {line} 2>&1 >&- | tail -n 1; {line} >/dev/full 2>&-; echo $?",
-                         shell=True, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")})  # fmt: skip
-    assert run.stdout == "0\n`etude <command> --help` says more.\n1\n"
-    assert run.stderr.startswith("stdout cannot be written (No space left on device); it would have shown:\n")
+    command = f'"{sys.executable}" -c "{code}"'
+    script = f"{command} >/dev/full; echo $?; {command} 2>&1 >&- | tail -n 1; {command} >/dev/full 2>&-; echo $?"
+    environment = {"PYTHONPATH": str(ROOT / "src")}
+    run = subprocess.run(script, shell=True, capture_output=True, text=True, env=environment)
+    assert run.stdout == "0\nRun `etude <command> --help` for the options of a command.\n1\n"
+    assert run.stderr.startswith("stdout cannot be written (No space left on device); its text is:\n")
 
 
-def test_stream_that_is_used_after_its_command_tells_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log handler keeps the guarded stream of a command that has ended, and its target is closed by then."""
-    monkeypatch.delenv(streams.LOST, raising=False)
+def test_stream_used_after_its_command_sets_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log handler may write to a guarded stream after the command has ended and the target is closed."""
+    monkeypatch.delenv(streams.CLOSED_VARIABLE, raising=False)
     monkeypatch.setattr(sys, "stderr", target := io.StringIO())
     with streams.guarded():
-        kept = sys.stderr
+        stream = sys.stderr
     target.close()
-    kept.write("late\n")
-    assert streams.LOST not in os.environ
+    stream.write("late\n")
+    assert streams.CLOSED_VARIABLE not in os.environ

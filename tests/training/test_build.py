@@ -104,7 +104,7 @@ def test_checkpoint_with_code_in_its_config_is_refused(config: Compose, tmp_path
     malicious["optim"] = {"_target_": "os.mkdir", "path": str(marker)}
     path = tmp_path / "malicious.ckpt"
     torch.save({"state_dict": {}, "etude": recipe(malicious)}, path)
-    with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
+    with pytest.raises(UserError, match=r"calls os\.mkdir, which is not trusted"):
         load_learner(path)
     assert not marker.exists()
 
@@ -113,7 +113,7 @@ def test_checkpoint_with_code_in_its_front_end_is_refused(config: Compose, tmp_p
     marker, path = tmp_path / "marker", tmp_path / "malicious.ckpt"
     malicious = recipe(config()) | {"columns": [0, 12], "front": {"_target_": "os.mkdir", "path": str(marker)}}
     torch.save({"state_dict": {}, "etude": malicious}, path)
-    with pytest.raises(UserError, match=r"wants to call os\.mkdir, which is not trusted"):
+    with pytest.raises(UserError, match=r"calls os\.mkdir, which is not trusted"):
         load_learner(path)
     assert not marker.exists()
 
@@ -125,7 +125,7 @@ def test_checkpoint_cannot_create_a_logger(config: Compose, tmp_path: Path, monk
     logger = {"folder": name, "config": {"task": {"targets": []}}, "mode": "disabled"}
     malicious["optim"] = {"_target_": "etude.loggers.wandb.wandb_logger", **logger}
     torch.save({"state_dict": {}, "etude": recipe(malicious)}, tmp_path / "malicious.ckpt")
-    with pytest.raises(UserError, match=r"wants to call etude\.loggers\.wandb\.wandb_logger, which is not trusted"):
+    with pytest.raises(UserError, match=r"calls etude\.loggers\.wandb\.wandb_logger, which is not trusted"):
         load_learner(tmp_path / "malicious.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["malicious.ckpt"]
 
@@ -150,7 +150,7 @@ def test_file_that_is_not_a_checkpoint_raises_user_error(content: bytes | None, 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)], ids=["other", "list", "tensor"])
 def test_checkpoint_of_another_program_raises_user_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "best.ckpt")
-    with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of something else; it holds no recipe"):
+    with pytest.raises(UserError, match=r"best\.ckpt: is a checkpoint of another program, without the recipe"):
         load_learner(tmp_path / "best.ckpt")
 
 

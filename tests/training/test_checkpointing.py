@@ -83,7 +83,7 @@ def test_ctrl_c_during_writing_raises_keyboard_interrupt(tmp_path: Path, monkeyp
     monkeypatch.setattr(torch, "save", lambda *args: _raise_runtime_error())
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir() if file.name != ownership.LIST] == [
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir() if file.name != ownership.LIST_NAME] == [
         ("last.ckpt", b"previous checkpoint")
     ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.api.run_object import Run
 from etude.config.compose import Composer, open_hydra
-from etude.config.override_errors import error_text, override_errors
+from etude.config.override_errors import format_errors, override_errors
 from etude.errors import UserError
 from etude.experiment import start
 from etude.runs.folder import RunFolder, locate_run
@@ -94,8 +94,8 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
     try:
         composed = composer.compose(overrides)
     except Exception as error:
-        if errors := override_errors(overrides, folder=config_dir, error=error, several=SWEEP):
-            raise UserError(error_text(errors)) from error
+        if errors := override_errors(overrides, folder=config_dir, error=error, sweep_only=SWEEP):
+            raise UserError(format_errors(errors)) from error
         raise
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
         sweeping = [override for override in overrides if override.startswith(("sweep=", "hydra.mode="))]
@@ -105,7 +105,7 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
 def _run_task(composed: Any, folder: Path) -> None:
     """Run a composed config. Its log is printed and stored in the folder, including an error that ends it."""
     try:
-        config, resume = start.checked(composed, folder)
+        config, resume = start.resolve_config(composed, folder)
         trainer = config["trainer"]
         if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
             if not resume:
@@ -118,9 +118,9 @@ def _run_task(composed: Any, folder: Path) -> None:
             if isinstance(handler, ConsoleHandler):
                 logging.getLogger().removeHandler(handler)  # the error is raised to the caller
         if isinstance(error, UserError) and composed.get("resume"):
-            start.silence(folder)  # the log of the existing run should not contain this error
+            start.remove_log_handlers(folder)  # the log of the existing run should not contain this error
         elif isinstance(error, KeyboardInterrupt):
-            log.warning("interrupted%s", start.advice(folder))
+            log.warning("interrupted%s", start.resume_advice(folder))
         elif isinstance(error, Exception):
             log.error("%s", error)
         raise

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.errors import UserError
+from etude.errors import UserError, one_line_message
 from etude.files.safe_read import read_tensors
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def fetch_weights(model: str) -> dict[str, Tensor]:
 
 def mismatch_error(weights: str, model: str, error: Exception) -> UserError:
     """Return the error for weights that do not belong to a network."""
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line_message(error, 300)
     return UserError(f"backbone.weights={weights}: the weights do not fit backbone.model={model} ({reason})")
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks of speed against peers, as ratios."""
+"""Benchmarks that compare the speed with other libraries, as ratios."""

@@ -1,4 +1,4 @@
-"""Frames on disk to batches against the copy that no loader can do without, and against other stores."""
+"""Benchmark of data loading with a memory copy, a file per clip, safetensors and webdataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
-from etude.benchmarks.timing import Bar, Section, rounds
+from etude.benchmarks.timing import Requirement, Section, time_rounds
 from etude.data.batches import Clips, CropBatchSampler
 from etude.data.pack_writer import write_pack
 from etude.data.sources.demo import collection
@@ -22,17 +22,17 @@ from etude.files.progress import track
 CLIPS, BINS, FRAMES, BATCH, CROP, ROUNDS = 960, 140, 1292, 32, 512, 5
 
 
-def run() -> list[Section]:
-    """Time an epoch of shuffled batches over 960 clips of 30 s, one thread."""
+def benchmark_data() -> list[Section]:
+    """Time an epoch of shuffled batches of 960 clips of 30 s in one thread."""
     import torch
 
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        return _sections(Path(folder))
+        return _time_stores(Path(folder))
 
 
-def _clips() -> Iterator[np.ndarray]:
-    """960 clips of (1292, 140) float32: frames of the embedded music in ever new order, so that no two are alike."""
+def _generate_clips() -> Iterator[np.ndarray]:
+    """Yield 960 different clips (1292, 140), float32, which are made of the frames of the embedded music."""
     paths = collection().table["path"][::20]
     music = np.concatenate([frames(decode(Path(path), 22050), LogMelChroma()) for path in paths])
     rng = np.random.default_rng(0)
@@ -41,88 +41,94 @@ def _clips() -> Iterator[np.ndarray]:
         yield np.roll(music[start : start + FRAMES], int(rng.integers(FRAMES)), axis=0)
 
 
-def _sections(folder: Path) -> list[Section]:
+def _time_stores(folder: Path) -> list[Section]:
+    """Write the clips in all formats and time an epoch of complete clips and of crops."""
     import pandas as pd
     import torch
 
     (folder / "files").mkdir()
-    kept: list[np.ndarray] = []
-    for i, clip in enumerate(track(_clips(), CLIPS, "Clips to read", "clips")):
+    arrays: list[np.ndarray] = []
+    for i, clip in enumerate(track(_generate_clips(), CLIPS, "Clips to read", "clips")):
         np.save(folder / "files" / f"{i}.npy", clip)
-        kept.append(clip.astype(np.float16))
+        arrays.append(clip.astype(np.float16))
     table = pd.DataFrame({"id": [str(i) for i in range(CLIPS)]})
-    pack = write_pack(folder / "pack", table, kept, {})
+    pack = write_pack(folder / "pack", table, arrays, {})
     error = max(float(np.abs(np.load(folder / "files" / f"{i}.npy")[:, :128] - pack.clip(i)[:, :128]).max())
                 for i in range(0, CLIPS, 40))  # fmt: skip
-    whole = Clips(pack, np.arange(CLIPS), slice(0, BINS), {}, None)
+    complete = Clips(pack, np.arange(CLIPS), slice(0, BINS), {}, None)
     crops = Clips(pack, np.arange(CLIPS), slice(0, BINS), {}, CROP)
     order = [list(batch) for batch in CropBatchSampler(CLIPS, BATCH, shuffle=True)]
-    ram = torch.randn(BATCH, FRAMES, BINS)
+    memory = torch.randn(BATCH, FRAMES, BINS)
 
-    def ours(clips: Clips) -> None:
-        for picks in order:
-            clips.__getitems__(picks).x.float()
+    def read_pack(clips: Clips) -> None:
+        for indices in order:
+            clips.__getitems__(indices).x.float()
 
-    def copies() -> None:
+    def copy_memory() -> None:
         for _ in order:
             batch = torch.empty(BATCH, FRAMES, BINS)
-            for place in range(BATCH):
-                batch[place].copy_(ram[place])
+            for i in range(BATCH):
+                batch[i].copy_(memory[i])
 
-    def files(crop: int | None = None) -> None:
-        for picks in order:
+    def read_files(crop: int | None = None) -> None:
+        for indices in order:
             clips = []
-            for i, where in picks:
+            for i, position in indices:
                 clip = np.load(folder / "files" / f"{i}.npy")
-                start = int(where * (FRAMES - crop + 1)) if crop else 0
+                start = int(position * (FRAMES - crop + 1)) if crop else 0
                 clips.append(torch.from_numpy(clip[start : start + crop] if crop else clip))
             torch.stack(clips)
 
-    limit, mine, each = "limit: memcpy of a clip into a fresh batch", "ours: memory map, a batch at once", "a file per clip, np.load"  # noqa: E501  # fmt: skip
-    contenders: dict[str, Callable[[], object]] = {limit: copies, mine: lambda: ours(whole), each: files}
+    limit, etude, per_clip = "limit: copy of a clip into a new batch", "etude: memory map, a batch at once", "a file per clip, np.load"  # noqa: E501  # fmt: skip
+    functions: dict[str, Callable[[], object]] = {
+        limit: copy_memory,
+        etude: lambda: read_pack(complete),
+        per_clip: read_files,
+    }
     notes = []
-    for name, peer in (("safetensors", _safetensors), ("webdataset", _webdataset)):
+    for name, write_store in (("safetensors", _safetensors), ("webdataset", _webdataset)):
         if find_spec(name):
-            contenders[name] = peer(folder, kept, order)
+            functions[name] = write_store(folder, arrays, order)
         else:
             notes.append(f"{name} is not installed and was not timed")
-    times = rounds(contenders, ROUNDS)
+    times = time_rounds(functions, ROUNDS)
     section = Section(
         "An epoch of 960 clips of (1292, 140), batches of 32, shuffled, as float32; one thread", "clips/s"
     )
-    section.rows = [(name, CLIPS / times.median(name), times.ratio(limit, name)) for name in contenders]
-    section.bars = [
-        Bar("ours against a file per clip", times.ratio(each, mine), 3),
-        Bar("ours against memcpy", times.ratio(limit, mine), 0.5),
-        Bar("largest error of float16", error, 0.04, False, " dB"),
+    section.rows = [(name, CLIPS / times.median(name), times.ratio(limit, name)) for name in functions]
+    section.requirements = [
+        Requirement("speed: etude / a file per clip", times.ratio(per_clip, etude), 3),
+        Requirement("speed: etude / copy", times.ratio(limit, etude), 0.5),
+        Requirement("largest error of float16", error, 0.04, False, " dB"),
     ]
     section.notes = notes
-    contenders = {"ours: crops of 512 frames": lambda: ours(crops), "a file per clip": lambda: files(CROP)}
-    times = rounds(contenders, ROUNDS)
-    cropped = Section("The same, random crops of 512 frames", "clips/s")
-    cropped.rows = [(name, CLIPS / times.median(name), times.ratio("a file per clip", name)) for name in contenders]
-    cropped.bars = [Bar("ours against a file per clip", times.ratio("a file per clip", "ours: crops of 512 frames"), 4)]
+    functions = {"etude: crops of 512 frames": lambda: read_pack(crops), "a file per clip": lambda: read_files(CROP)}
+    times = time_rounds(functions, ROUNDS)
+    ratio = times.ratio("a file per clip", "etude: crops of 512 frames")
+    cropped = Section("The same with random crops of 512 frames", "clips/s")
+    cropped.rows = [(name, CLIPS / times.median(name), times.ratio("a file per clip", name)) for name in functions]
+    cropped.requirements = [Requirement("speed: etude / a file per clip", ratio, 4)]
     return [section, cropped]
 
 
 def _safetensors(folder: Path, clips: list[np.ndarray], order: list[Any]) -> Callable[[], None]:
-    """All clips in one file of named tensors."""
+    """Write all clips into one file of named tensors and return a function that reads an epoch."""
     import torch
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
     save_file({str(i): clip for i, clip in enumerate(clips)}, folder / "clips.safetensors")
 
-    def epoch() -> None:
+    def read_epoch() -> None:
         with safe_open(folder / "clips.safetensors", framework="pt") as file:
-            for picks in order:
-                torch.stack([file.get_tensor(str(i)) for i, _ in picks]).float()
+            for indices in order:
+                torch.stack([file.get_tensor(str(i)) for i, _ in indices]).float()
 
-    return epoch
+    return read_epoch
 
 
 def _webdataset(folder: Path, clips: list[np.ndarray], order: list[Any]) -> Callable[[], None]:
-    """Shards of 96 clips, a shuffle buffer of 200."""
+    """Write shards of 96 clips and return a function that reads an epoch with a shuffle buffer of 200."""
     import torch
     import webdataset
 
@@ -133,9 +139,9 @@ def _webdataset(folder: Path, clips: list[np.ndarray], order: list[Any]) -> Call
             writer.write({"__key__": str(i), "npy": buffer.getvalue()})
     shards = [str(path) for path in sorted(folder.glob("shard-*.tar"))]
 
-    def epoch() -> None:
+    def read_epoch() -> None:
         stream = webdataset.WebDataset(shards, shardshuffle=len(shards)).shuffle(200).decode().to_tuple("npy")
         for batch in stream.batched(len(order[0])):
             torch.from_numpy(batch[0]).float()
 
-    return epoch
+    return read_epoch

@@ -1,4 +1,4 @@
-"""What a step of a run costs over a bare loop that does the same arithmetic with the same batches."""
+"""Benchmark of a training step of a run and of a minimal loop with the same batches and operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.benchmarks.timing import Bar, Section, Timing
+from etude.benchmarks.timing import Requirement, Section, Timing
 from etude.config.compose import conf_dir
 from etude.data import datamodule
 from etude.training.build import build_learner, build_trainer
@@ -22,80 +22,83 @@ if TYPE_CHECKING:
 
 
 ROUNDS = 7
-RUN, BARE = "Lightning, as in a run", "bare loop"
+RUN, MINIMAL = "Lightning, as in a run", "minimal loop"
 
 
-def run() -> list[Section]:
-    """Time epochs of a small network on scikit-learn's digits, one thread."""
+def benchmark_loop() -> list[Section]:
+    """Time epochs of a small network on scikit-learn's digits in one thread."""
     import pytorch_lightning  # noqa: F401 (it sets the levels of its own loggers)
     import torch
 
     warnings.simplefilter("ignore")
-    for noisy in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with TemporaryDirectory() as folder:
-        config, data = small(Path(folder))
+        config, data = small_run(Path(folder))
         seconds = []
-        for place in range(ROUNDS + 1):
-            alone, within = build_learner(config, data), build_learner(config, data)
-            seconds.append([bare(alone, config, data), lightning(within, config, data, Path(folder) / str(place))])
-    times = Timing([BARE, RUN], np.array(seconds[1:]))  # the first round imports and allocates
-    section = Section(f"A step of {data.batch_size} digits through the ConvNet; one thread", "ms")
-    section.rows = [(name, 1e3 * times.median(name), times.ratio(BARE, name)) for name in times.names]
-    section.bars = [Bar(f"{RUN}, against the {BARE}", times.ratio(RUN, BARE), 1.35, False)]
-    section.notes = ["a step is from batch to batch within an epoch: reading, clipping and the schedule are in both"]
+        for i in range(ROUNDS + 1):
+            first, second = build_learner(config, data), build_learner(config, data)
+            minimal = train_minimal(first, config, data)
+            seconds.append([minimal, train_with_lightning(second, config, data, Path(folder) / str(i))])
+    times = Timing([MINIMAL, RUN], np.array(seconds[1:]))  # the first round imports and allocates
+    section = Section(f"Training step of the ConvNet with {data.batch_size} digits; one thread", "ms")
+    section.rows = [(name, 1e3 * times.median(name), times.ratio(MINIMAL, name)) for name in times.names]
+    section.requirements = [Requirement(f"duration: {RUN} / {MINIMAL}", times.ratio(RUN, MINIMAL), 1.35, False)]
+    section.notes = [
+        "a step lasts from batch to batch within an epoch; both include reading, clipping and the schedule"
+    ]
     return [section]
 
 
-def small(folder: Path) -> tuple[dict[str, Any], MusicData]:
-    """A run's config, as the command line would have it but without progress, and its data."""
+def small_run(folder: Path) -> tuple[dict[str, Any], MusicData]:
+    """Return the config of a small run without progress bars, and its data."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    words = ["experiment=reproduction/step7/digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
-    words += ["+trainer.enable_progress_bar=false", f"data.packs={folder / 'packs'}", "choices=null"]
+    overrides = ["experiment=reproduction/step7/digits", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.progress"]
+    overrides += ["+trainer.enable_progress_bar=false", f"data.packs={folder / 'packs'}", "choices=null"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("train", overrides=words), resolve=True)
+        config: Any = OmegaConf.to_container(compose("train", overrides=overrides), resolve=True)
     data = datamodule.build_datamodule(config)
     data.prepare_data()
     data.setup()
     return config, data
 
 
-def lightning(learner: Learner, config: dict[str, Any], data: MusicData, folder: Path) -> float:
-    """Train for an epoch as a run does; median seconds from one step to the next."""
+def train_with_lightning(learner: Learner, config: dict[str, Any], data: MusicData, folder: Path) -> float:
+    """Train for an epoch as a run does, and return the median duration of a step in seconds."""
     from pytorch_lightning import Callback
 
-    class Clock(Callback):
-        """When each step began."""
+    class StepClock(Callback):
+        """Callback that records the start of each step."""
 
         def __init__(self) -> None:
-            self.begun: list[float] = []
+            self.start_times: list[float] = []
 
         def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-            """Look at the clock."""
-            self.begun.append(time.perf_counter())
+            """Record the time."""
+            self.start_times.append(time.perf_counter())
 
     folder.mkdir()
-    clock, trainer = Clock(), build_trainer(config, folder)
+    clock, trainer = StepClock(), build_trainer(config, folder)
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     trainer.fit(learner, data)
-    return float(np.median(np.diff(clock.begun)))
+    return float(np.median(np.diff(clock.start_times)))
 
 
-def bare(learner: Learner, config: dict[str, Any], data: MusicData) -> float:
-    """Train for an epoch without Lightning; median seconds from one step to the next."""
+def train_minimal(learner: Learner, config: dict[str, Any], data: MusicData) -> float:
+    """Train for an epoch without Lightning, and return the median duration of a step in seconds."""
     from torch.nn.utils import clip_grad_norm_
 
     learner.train()
     batches = data.loader("train", train=True)
-    made = learner.optimiser.configure(learner, len(batches))
-    optimiser, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    begun = []
+    optimisers = learner.optimiser.configure(learner, len(batches))
+    optimiser, schedule = optimisers["optimizer"], optimisers["lr_scheduler"]["scheduler"]
+    start_times = []
     for batch in batches:
-        begun.append(time.perf_counter())
+        start_times.append(time.perf_counter())
         z = learner.backbone(learner.standardiser(batch.x, batch.lengths), batch.lengths)
         loss, _ = learner.task.loss(learner.task(z), batch.y)
         optimiser.zero_grad()
@@ -103,4 +106,4 @@ def bare(learner: Learner, config: dict[str, Any], data: MusicData) -> float:
         clip_grad_norm_(learner.parameters(), config["trainer"]["gradient_clip_val"])
         optimiser.step()
         schedule.step()
-    return float(np.median(np.diff(begun)))
+    return float(np.median(np.diff(start_times)))

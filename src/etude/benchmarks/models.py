@@ -1,8 +1,8 @@
-"""A training step of each backbone against the network that one would otherwise take, in one thread.
+"""Benchmark of a training step of each backbone and of a usual implementation, in one thread.
 
-- The convolutional network against the usual order of convolution, batch norm, ReLU and pooling.
-- The LSTM on padded clips against torch's on packed ones, which oneDNN does not take.
-- The transformer: see `transformer`.
+- The convolutional network is compared with the usual order of convolution, batch norm, ReLU and pooling.
+- The LSTM on padded clips is compared with torch's LSTM on packed clips, which oneDNN does not support.
+- For the transformer see `transformer`.
 """
 
 from __future__ import annotations
@@ -20,49 +20,50 @@ from etude.audio.masks import valid
 from etude.backbones.cnn import CNN
 from etude.backbones.lstm import LSTM
 from etude.benchmarks import transformer
-from etude.benchmarks.timing import Bar, Section
-from etude.benchmarks.training import CLASSES, Classifier, clips, compare, steps
+from etude.benchmarks.timing import Requirement, Section
+from etude.benchmarks.training import CLASSES, Classifier, compare_training, random_batch, training_steps
 
 BINS = 128
 FRAMES, CHANNELS, BATCH, ROUNDS = 1293, (32, 64, 128, 256), 4, 3
-PLAIN, OURS, FLAT = "plain: NCHW, ReLU before pooling", "ours: channels last, pooling before ReLU", "plain, flattened"
-SHORTEST = 4  # the shortest clip is this part of the longest
-PACKED, PADDED, BUCKETS = "torch, packed", "ours, padded", "ours, padded, batches of like length"
+PLAIN, ETUDE, FLAT = "plain: NCHW, ReLU before pooling", "etude: channels last, pooling before ReLU", "plain, flattened"
+LENGTH_RATIO = 4  # longest clip relative to the shortest
+PACKED, PADDED, BUCKETS = "torch, packed", "etude, padded", "etude, padded, batches of similar length"
 
 
-def run() -> list[Section]:
+def benchmark_models() -> list[Section]:
     """Time the transformer, the LSTM and the convolutional network."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return [transformer.section(), *map(lstm_section, CASES), cnn_section()]
+    return [transformer.time_transformer(), *map(time_lstm, CASES), time_cnn()]
 
 
 class PlainCNN(nn.Module):
-    """The same convolutional network in torch's own modules, in their usual order and layout.
+    """Convolutional network of torch's modules in their usual order and layout.
 
     Args:
-        twin: Whose weights it takes.
-        flat: Whether all that is left goes into a linear layer as wide as the embedding, in place of a mean over time
-            and frequency; it then takes clips of one length alone.
+        classifier: Classifier whose weights are copied.
+        flat: Whether the feature maps are flattened into a linear layer with the width of the embedding, instead of
+            averaged over time and frequency. All clips must then have the same length.
     """
 
-    def __init__(self, twin: Classifier, flat: bool = False) -> None:
+    def __init__(self, classifier: Classifier, flat: bool = False) -> None:
         super().__init__()
-        parts: list[nn.Module] = []
-        for block in twin.backbone.blocks:  # type: ignore[union-attr]
+        modules: list[nn.Module] = []
+        for block in classifier.backbone.blocks:  # type: ignore[union-attr]
             norm = nn.BatchNorm2d(len(block.norm.weight))  # type: ignore[union-attr]
             norm.load_state_dict(block.norm.state_dict())  # type: ignore[union-attr]
-            parts += [deepcopy(block.conv), norm, nn.ReLU(), deepcopy(block.pool)]  # type: ignore[union-attr]
-        self.blocks, self.halvings = nn.Sequential(*parts), len(parts) // 4
-        left = twin.backbone.dim * (FRAMES >> self.halvings) * (BINS >> self.halvings)
-        self.flat = nn.Sequential(nn.Flatten(), nn.Linear(left, twin.backbone.dim)) if flat else None
-        self.head = nn.Linear(twin.backbone.dim, CLASSES)
-        self.head.load_state_dict(twin.head.state_dict())
+            modules += [deepcopy(block.conv), norm, nn.ReLU(), deepcopy(block.pool)]  # type: ignore[union-attr]
+        self.blocks, self.halvings = nn.Sequential(*modules), len(modules) // 4
+        dim = classifier.backbone.dim
+        features = dim * (FRAMES >> self.halvings) * (BINS >> self.halvings)
+        self.flat = nn.Sequential(nn.Flatten(), nn.Linear(features, dim)) if flat else None
+        self.head = nn.Linear(dim, CLASSES)
+        self.head.load_state_dict(classifier.head.state_dict())
         self.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, F) and valid frames (B,) to scores (B, K)."""
+        """Return scores (B, K) of frames (B, T, F) and valid frames (B,)."""
         x = self.blocks(x[:, None])
         if self.flat is not None:
             return self.head(self.flat(x))
@@ -71,33 +72,33 @@ class PlainCNN(nn.Module):
         return self.head((x * mask).mean(3).sum(2) / lengths[:, None])
 
 
-def cnn_section() -> Section:
-    """Time a training step of the convolutional network on whole clips of one length."""
-    ours = Classifier(CNN(BINS, CHANNELS, dropout=0.0))
-    for block in ours.backbone.blocks:  # type: ignore[union-attr]
+def time_cnn() -> Section:
+    """Time a training step of the convolutional network on complete clips of one length."""
+    classifier = Classifier(CNN(BINS, CHANNELS, dropout=0.0))
+    for block in classifier.backbone.blocks:  # type: ignore[union-attr]
         nn.init.uniform_(block.norm.weight, 0.5, 1.5)  # type: ignore[union-attr]
         nn.init.uniform_(block.norm.bias, -0.5, 0.5)  # type: ignore[union-attr]
-    plain, flat = PlainCNN(ours), PlainCNN(ours, flat=True)
-    batch = clips([FRAMES] * BATCH, BINS)
+    plain, flat = PlainCNN(classifier), PlainCNN(classifier, flat=True)
+    batch = random_batch([FRAMES] * BATCH, BINS)
     with torch.no_grad():
-        apart = float((ours.eval()(*batch[:2]) - plain.eval()(*batch[:2])).abs().max())
-    contenders: dict[str, Callable[[], object]] = {
-        PLAIN: steps(plain, [batch]),
-        OURS: steps(ours, [batch]),
-        FLAT: steps(flat, [batch]),
+        difference = float((classifier.eval()(*batch[:2]) - plain.eval()(*batch[:2])).abs().max())
+    functions: dict[str, Callable[[], object]] = {
+        PLAIN: training_steps(plain, [batch]),
+        ETUDE: training_steps(classifier, [batch]),
+        FLAT: training_steps(flat, [batch]),
     }
     widths = "-".join(map(str, CHANNELS))
-    title = f"CNN {widths}, {BINS} x {FRAMES}, a training step of {BATCH} clips; one thread"
-    made, times = compare(title, contenders, ROUNDS, clips_of=BATCH)
-    made.bars = [
-        Bar("ours against plain", times.ratio(PLAIN, OURS), 1.25),
-        Bar("largest difference of a score from plain", apart, 1e-5, False, ""),
+    title = f"CNN {widths}, {BINS} x {FRAMES}, training step of {BATCH} clips; one thread"
+    section, times = compare_training(title, functions, ROUNDS, clips_per_batch=BATCH)
+    section.requirements = [
+        Requirement("speed: etude / plain", times.ratio(PLAIN, ETUDE), 1.25),
+        Requirement("largest difference of a score from plain", difference, 1e-5, False, ""),
     ]
-    return made
+    return section
 
 
 class LSTMCase(NamedTuple):
-    """What is timed, how often, and how many times faster than packed ours has to be; none has no bar."""
+    """Size, number of rounds, and required speed relative to packed clips, or None."""
 
     layers: int
     hidden: int
@@ -105,7 +106,7 @@ class LSTMCase(NamedTuple):
     batch: int
     batches: int
     rounds: int
-    bar: float | None
+    required_ratio: float | None
 
 
 CASES = (
@@ -116,61 +117,67 @@ CASES = (
 
 
 class PackedLSTM(nn.Module):
-    """torch's LSTM over packed clips, read out at the last state of its last layer.
+    """LSTM of torch on packed clips, whose embedding is the last state of its last layer.
 
     Args:
-        twin: Whose size and weights it takes.
+        classifier: Classifier whose size and weights are copied.
     """
 
-    def __init__(self, twin: Classifier) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        layers = list(twin.backbone.onward)  # type: ignore[arg-type]
-        hidden = twin.backbone.dim
+        layers = list(classifier.backbone.onward)  # type: ignore[arg-type]
+        hidden = classifier.backbone.dim
         self.lstm = nn.LSTM(BINS, hidden, len(layers), batch_first=True)
         self.head = nn.Linear(hidden, CLASSES)
-        self.head.load_state_dict(twin.head.state_dict())
-        for place, layer in enumerate(layers):
+        self.head.load_state_dict(classifier.head.state_dict())
+        for i, layer in enumerate(layers):
             for name, weight in layer.state_dict().items():
-                self.lstm.get_parameter(name.replace("_l0", f"_l{place}")).data.copy_(weight)
+                self.lstm.get_parameter(name.replace("_l0", f"_l{i}")).data.copy_(weight)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, F) and valid frames (B,) to scores (B, K)."""
+        """Return scores (B, K) of frames (B, T, F) and valid frames (B,)."""
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         return self.head(self.lstm(packed)[1][0][-1])
 
 
-def lstm_section(case: LSTMCase) -> Section:
-    """Time a training step of the LSTM on clips of many lengths."""
-    ours = Classifier(LSTM(BINS, case.hidden, case.layers, dropout=0.0, readout="last", packed=False))
-    theirs = PackedLSTM(ours)
+def time_lstm(case: LSTMCase) -> Section:
+    """Time a training step of the LSTM on clips of different lengths."""
+    classifier = Classifier(LSTM(BINS, case.hidden, case.layers, dropout=0.0, readout="last", packed=False))
+    reference = PackedLSTM(classifier)
     count = case.batch * case.batches
-    lengths = torch.linspace(max(1, case.frames // SHORTEST), case.frames, count).long()
-    mixed = [clips(part, BINS) for part in lengths[torch.randperm(count)].split(case.batch)]
-    alike = [clips(part, BINS) for part in lengths.split(case.batch)]
-    apart, padding = _differences(ours, theirs, mixed[0][0], mixed[0][1])
-    contenders: dict[str, Callable[[], object]] = {PACKED: steps(theirs, mixed), PADDED: steps(ours, mixed)}
+    lengths = torch.linspace(max(1, case.frames // LENGTH_RATIO), case.frames, count).long()
+    mixed = [random_batch(chunk, BINS) for chunk in lengths[torch.randperm(count)].split(case.batch)]
+    buckets = [random_batch(chunk, BINS) for chunk in lengths.split(case.batch)]
+    difference, padding = _differences(classifier, reference, mixed[0][0], mixed[0][1])
+    functions: dict[str, Callable[[], object]] = {
+        PACKED: training_steps(reference, mixed),
+        PADDED: training_steps(classifier, mixed),
+    }
     if case.batches > 1:
-        contenders[BUCKETS] = steps(ours, alike)
+        functions[BUCKETS] = training_steps(classifier, buckets)
     title = (
-        f"LSTM {case.layers} x {case.hidden}, a training step of {case.batch} clips of "
+        f"LSTM {case.layers} x {case.hidden}, training step of {case.batch} clips of "
         f"{lengths[0]} to {case.frames} frames of {BINS}; one thread"
     )
-    made, times = compare(title, contenders, case.rounds, case.batches)
-    made.bars = [
-        Bar("largest difference of a score from packed", apart, 1e-5, False, ""),
-        Bar("largest difference that the padding makes", padding, 0, False, ""),
+    section, times = compare_training(title, functions, case.rounds, case.batches)
+    section.requirements = [
+        Requirement("largest difference of a score from packed", difference, 1e-5, False, ""),
+        Requirement("largest difference due to the padding", padding, 0, False, ""),
     ]
-    if case.bar is None:
-        made.notes = [f"timed in {case.rounds} round, because packed takes seconds; it has no bar"]
+    if case.required_ratio is None:
+        section.notes = [
+            f"timed in {case.rounds} round and without a required ratio, because packed clips take seconds"
+        ]
     else:
-        made.bars.insert(0, Bar("packed against ours", times.ratio(PACKED, PADDED), case.bar))
-    return made
+        ratio = times.ratio(PACKED, PADDED)
+        section.requirements.insert(0, Requirement("speed: etude / packed", ratio, case.required_ratio))
+    return section
 
 
 @torch.no_grad()
-def _differences(ours: nn.Module, theirs: nn.Module, x: Tensor, lengths: Tensor) -> tuple[float, float]:
-    """Largest differences of scores: from those of packed clips, and from those of clips whose padding is another."""
-    scores, other = ours(x, lengths), 1e3 * torch.randn_like(x)
-    for clip, new, length in zip(x, other, lengths, strict=True):
+def _differences(net: nn.Module, reference: nn.Module, x: Tensor, lengths: Tensor) -> tuple[float, float]:
+    """Return the largest differences of scores from the reference, and from the same clips with another padding."""
+    scores, padded = net(x, lengths), 1e3 * torch.randn_like(x)
+    for clip, new, length in zip(x, padded, lengths, strict=True):
         new[:length] = clip[:length]
-    return tuple(float((scores - again).abs().max()) for again in (theirs(x, lengths), ours(other, lengths)))  # type: ignore[return-value]
+    return tuple(float((scores - other).abs().max()) for other in (reference(x, lengths), net(padded, lengths)))  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""Predictions on a folder: files heard in processes and judged in batches, against loops of one file at a time.
+"""Benchmark of the prediction of many files in processes and batches, and of loops over single files.
 
-Two cores halve the time of the decoder and the front end, which a bare loop spends most of its time in, and batches
-take some of the network's: against such a loop there is little more than a factor of two to be had. A loop of calls of
-`predict` also makes a table for each file.
+A minimal loop spends most of its time in the decoder and the front end, whose time two processes on two cores halve.
+Batches reduce the time of the network. Compared with such a loop, little more than a factor of two is possible. A loop
+over calls of `predict` also builds a table for each file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from etude.audio.decode import decode
-from etude.benchmarks.timing import Bar, Section, rounds
+from etude.benchmarks.timing import Requirement, Section, time_rounds
 from etude.config import instantiate
 from etude.config.compose import conf_dir
 from etude.data.sources.demo import collection
@@ -22,28 +22,28 @@ from etude.inference.model import Model
 from etude.inference.tables import predicted
 from etude.training.build import build_from_recipe
 
-TIMES, BATCH, ROUNDS = 10, 32, 3  # how often the embedded clips are in the folder; loops have them once
-LINE = ("backbone=lstm", "task=joint")
+REPEATS, BATCH, ROUNDS = 10, 32, 3  # repeats of the embedded clips; loops predict them once
+OVERRIDES = ("backbone=lstm", "task=joint")
 
 
-def run() -> list[Section]:
-    """Time a list of 10 s clips, from the start of the processes to the last row; a thread in each process."""
+def benchmark_predict() -> list[Section]:
+    """Time a list of 10 s clips from the start of the processes to the last row, with a thread in each process."""
     import torch
 
     torch.set_num_threads(1)
     paths = [Path(path) for path in collection().table["path"]]
     with TemporaryDirectory() as folder:
-        return _sections(_checkpoint(Path(folder)), paths)
+        return _time_prediction(_write_checkpoint(Path(folder)), paths)
 
 
-def _checkpoint(folder: Path) -> Path:
-    """Of a network that nobody has trained: it is as fast as one that somebody has."""
+def _write_checkpoint(folder: Path) -> Path:
+    """Write the checkpoint of a random network, which is as fast as a trained one, and return its path."""
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = compose("train", overrides=list(LINE))
+        composed = compose("train", overrides=list(OVERRIDES))
     config: Any = {
         key: OmegaConf.to_container(composed[key], resolve=True)
         for key in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")
@@ -59,7 +59,8 @@ def _checkpoint(folder: Path) -> Path:
     return path
 
 
-def _sections(checkpoint: Path, paths: list[Path]) -> list[Section]:
+def _time_prediction(checkpoint: Path, paths: list[Path]) -> list[Section]:
+    """Time the prediction of files with a checkpoint, and compare the values."""
     from multiprocessing import forkserver
 
     import numpy as np
@@ -67,39 +68,43 @@ def _sections(checkpoint: Path, paths: list[Path]) -> list[Section]:
 
     model = Model(checkpoint, "cpu")
     network, front, view = model.network, model.front, slice(*model.network.recipe["columns"])
-    said: dict[str, list[float]] = {}
+    energy: dict[str, list[float]] = {}
 
-    def calls() -> None:
-        said[called] = [float(predicted(model, path).files["energy.pred"][0]) for path in paths]
+    def predict_single_files() -> None:
+        energy[single_calls] = [float(predicted(model, path).files["energy.pred"][0]) for path in paths]
 
-    def loop() -> None:
-        said[alone] = []
+    def predict_in_loop() -> None:
+        energy[loop] = []
         with torch.no_grad():
             for path in paths:
                 x = torch.from_numpy(front.frames(decode(path, front.rate))[:, view])[None]
                 _, out = network(x, torch.tensor([x.shape[1]]))
-                said[alone].append(float(network.task.predict(out)["energy"]))
+                energy[loop].append(float(network.task.predict(out)["energy"]))
 
-    def ours() -> None:
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that its start is in every round
-        place = list(model.columns.targets).index("energy") - len(model.columns.targets)  # scalars are the last
-        results = engine.predict(model, paths * TIMES, model.plan(), BATCH)
-        said[batched] = [one.values[place] for one in results if one.values]
+    def predict_all_files() -> None:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that each round includes its start
+        index = list(model.columns.targets).index("energy") - len(model.columns.targets)  # scalars are the last
+        results = engine.predict(model, paths * REPEATS, model.plan(), BATCH)
+        energy[all_files] = [result.values[index] for result in results if result.values]
 
-    called, alone, batched = "predict, a file at a time", "a bare loop over files", "ours: predict, all files"
-    contenders: dict[str, Callable[[], object]] = {called: calls, alone: loop, batched: ours}
-    times = rounds(contenders, ROUNDS)
-    error = float(np.abs(np.subtract(said[alone], said[batched][: len(paths)])).max())
-    count = {called: len(paths), alone: len(paths), batched: TIMES * len(paths)}
+    single_calls, loop, all_files = "predict, a file per call", "minimal loop over files", "predict, all files"
+    functions: dict[str, Callable[[], object]] = {
+        single_calls: predict_single_files,
+        loop: predict_in_loop,
+        all_files: predict_all_files,
+    }
+    times = time_rounds(functions, ROUNDS)
+    error = float(np.abs(np.subtract(energy[loop], energy[all_files][: len(paths)])).max())
+    count = {single_calls: len(paths), loop: len(paths), all_files: REPEATS * len(paths)}
 
-    def faster(slow: str, fast: str) -> float:
+    def speed_ratio(slow: str, fast: str) -> float:
         return times.ratio(slow, fast) * count[fast] / count[slow]
 
-    section = Section(f"Predictions of an LSTM on {count[batched]:,} clips of 10 s, from files; one thread", "files/s")
-    section.rows = [(name, count[name] / times.median(name), faster(called, name)) for name in contenders]
-    section.bars = [
-        Bar("all files against a file at a time", faster(called, batched), 3),
-        Bar("all files against the bare loop", faster(alone, batched), 1.5),
-        Bar("largest difference in energy", error, 1e-3, False, ""),
+    section = Section(f"Predictions of an LSTM for {count[all_files]:,} files of 10 s; one thread", "files/s")
+    section.rows = [(name, count[name] / times.median(name), speed_ratio(single_calls, name)) for name in functions]
+    section.requirements = [
+        Requirement("speed: all files / a file per call", speed_ratio(single_calls, all_files), 3),
+        Requirement("speed: all files / minimal loop", speed_ratio(loop, all_files), 1.5),
+        Requirement("largest difference of energy", error, 1e-3, False, ""),
     ]
     return [section]

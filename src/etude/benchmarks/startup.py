@@ -9,48 +9,48 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 
-from etude.benchmarks.timing import Bar, Section, rounds
+from etude.benchmarks.timing import Requirement, Section, time_rounds
 from etude.config.compose import conf_dir
 
 ROUNDS = 3
 HEAVY = ("torch", "pytorch_lightning", "librosa", "umap", "wandb")
 JOBS = 8
-LINE = ("backbone=lstm", "debug=fast", "data.crop=1.0", f"seed={','.join(map(str, range(JOBS)))}")
+OVERRIDES = ("backbone=lstm", "debug=fast", "data.crop=1.0", f"seed={','.join(map(str, range(JOBS)))}")
 
 
-def run() -> list[Section]:
+def benchmark_startup() -> list[Section]:
     """Time `python train.py --help`, and list the heavy packages that it imports."""
-    script = conf_dir().parent / "train.py"  # there is none beside an installed package
+    script = conf_dir().parent / "train.py"  # an installed package has no script
     arguments = [str(script), "--help"] if script.is_file() else ["-m", "etude", "train", "--help"]
     name = f"python {' '.join(arguments)}".replace(str(script), script.name)
-    times = rounds({name: lambda: _python(*arguments)}, ROUNDS)
+    times = time_rounds({name: lambda: _python(*arguments)}, ROUNDS)
     seconds = times.median(name)
-    found = heavy(_python("-X", "importtime", *arguments))
+    imported = heavy_imports(_python("-X", "importtime", *arguments))
     section = Section("Start-up", "ms", [(name, 1e3 * seconds, 1.0)])
-    section.bars = [
-        Bar(name, seconds, 1, False, " s"),
-        Bar(f"of {', '.join(HEAVY)} imported", len(found), 0, False, ""),
+    section.requirements = [
+        Requirement(name, seconds, 1, False, " s"),
+        Requirement(f"number of imported packages among {', '.join(HEAVY)}", len(imported), 0, False, ""),
     ]
-    section.notes = [f"{module} is imported" for module in found]
+    section.notes = [f"{module} is imported" for module in imported]
     return [section]
 
 
-def run_sweeps() -> list[Section]:
+def benchmark_sweeps() -> list[Section]:
     """Time a sweep of tiny jobs with both launchers, from the command to its tables."""
-    names = {"basic": "all in one process", "isolated": "a process each"}
+    names = {"basic": "one process for all jobs", "isolated": "a process per job"}
     with tempfile.TemporaryDirectory() as folder:
-        contenders: dict[str, Callable[[], object]] = {
-            title: partial(_sweep, name, folder) for name, title in names.items()
+        functions: dict[str, Callable[[], object]] = {
+            title: partial(_run_sweep, name, folder) for name, title in names.items()
         }
-        times = rounds(contenders, ROUNDS)
-    one, each = names.values()
-    section = Section(f"A sweep of {JOBS} tiny jobs, from the command to its tables", "s")
-    section.rows = [(name, times.median(name), times.ratio(one, name)) for name in names.values()]
-    section.bars = [Bar(f"{each} against {one}", times.ratio(each, one), 2, False)]
+        times = time_rounds(functions, ROUNDS)
+    single, separate = names.values()
+    section = Section(f"Sweep of {JOBS} tiny jobs, from the command to its tables", "s")
+    section.rows = [(name, times.median(name), times.ratio(single, name)) for name in names.values()]
+    section.requirements = [Requirement(f"duration: {separate} / {single}", times.ratio(separate, single), 2, False)]
     return [section]
 
 
-def heavy(listing: str) -> list[str]:
+def heavy_imports(listing: str) -> list[str]:
     """Return the heavy packages in the output of `python -X importtime`."""
     imported = {line.rpartition("|")[2].strip() for line in listing.splitlines() if line.startswith("import time:")}
     return [name for name in HEAVY if name in imported]
@@ -58,12 +58,12 @@ def heavy(listing: str) -> list[str]:
 
 def _python(*arguments: str) -> str:
     """Run another interpreter and return its standard error."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
-    return done.stderr
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    return result.stderr
 
 
-def _sweep(launcher: str, folder: str) -> None:
+def _run_sweep(launcher: str, folder: str) -> None:
     """Run `python train.py -m` in one thread."""
-    command = [sys.executable, "-m", "etude", "train", "-m", f"hydra/launcher={launcher}", *LINE]
+    command = [sys.executable, "-m", "etude", "train", "-m", f"hydra/launcher={launcher}", *OVERRIDES]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)

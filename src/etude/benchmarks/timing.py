@@ -1,7 +1,7 @@
-"""Timing of contenders in turns, their bars, and their cost in operations and memory.
+"""Timing of implementations in turns, requirements, and the cost in operations and memory.
 
-The speed of a shared machine drifts by a factor of two within minutes. So contenders take turns, a round of all of them
-at a time, and a ratio is the median over rounds of the ratios within a round.
+The speed of a shared machine can change by a factor of two within minutes. Therefore all implementations are timed in
+turns, one round of all of them at a time, and a ratio is the median over rounds of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass
 class Timing:
-    """Seconds of each contender in each round.
+    """Durations of each implementation in each round.
 
     Args:
-        names: Of the contenders.
-        seconds: (rounds, contenders).
+        names: Names of the implementations.
+        seconds: Durations (rounds, implementations).
     """
 
     names: list[str]
     seconds: np.ndarray
 
     def median(self, name: str) -> float:
-        """Median seconds of a contender."""
+        """Return the median duration of an implementation in seconds."""
         return float(np.median(self.seconds[:, self.names.index(name)]))
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times as long `slow` takes as `fast`."""
-        first, second = (self.seconds[:, self.names.index(name)] for name in (slow, fast))
-        return float(np.median(first / second))
+        """Return the duration of `slow` relative to that of `fast`, as the median over rounds."""
+        numerator, denominator = (self.seconds[:, self.names.index(name)] for name in (slow, fast))
+        return float(np.median(numerator / denominator))
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A limit, and what was measured against it.
+class Requirement:
+    """Limit for a measured value.
 
     Args:
-        name: What is compared.
-        value: What was measured.
-        limit: What it must reach, or must not exceed.
-        at_least: Whether more is better.
-        unit: Behind the numbers, such as dB; a ratio has ×.
+        name: Description of the comparison.
+        value: Measured value.
+        limit: Smallest or largest allowed value.
+        at_least: Whether the limit is the smallest allowed value.
+        unit: Unit of the value, such as dB. A ratio has ×.
     """
 
     name: str
@@ -62,73 +62,73 @@ class Bar:
     unit: str = "×"
 
     @property
-    def holds(self) -> bool:
-        """Whether the bar holds; a value that is not a number does not."""
+    def met(self) -> bool:
+        """Whether the requirement is met. It is not met by NaN."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 @dataclass
 class Section:
-    """A table of contenders and its bars.
+    """Table of implementations with their requirements.
 
     Args:
-        title: What was timed, on what.
-        unit: Of the values, such as ms or clips/s.
+        title: Title with the timed operation and its data.
+        unit: Unit of the values, such as ms or clips/s.
         rows: Name, value and ratio to the first row.
-        bars: Limits.
-        notes: What could not be timed, and why.
-        further: More columns by title, a number for each row.
+        requirements: Requirements.
+        notes: Notes, such as implementations that could not be timed.
+        columns: Further columns by title, with a number for each row.
     """
 
     title: str
     unit: str
     rows: list[tuple[str, float, float]] = field(default_factory=list)
-    bars: list[Bar] = field(default_factory=list)
+    requirements: list[Requirement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    further: dict[str, list[float]] = field(default_factory=dict)
+    columns: dict[str, list[float]] = field(default_factory=dict)
 
 
-def rounds(contenders: dict[str, Callable[[], object]], count: int) -> Timing:
-    """Time contenders in turns.
+def time_rounds(functions: dict[str, Callable[[], object]], count: int) -> Timing:
+    """Time functions in turns.
 
     Args:
-        contenders: Functions by name. Each is called once before, untimed.
-        count: Rounds.
+        functions: Functions by name. Each is called once before the first round.
+        count: Number of rounds.
     """
-    for function in contenders.values():
+    for function in functions.values():
         function()
-    seconds = np.empty((count, len(contenders)))
+    seconds = np.empty((count, len(functions)))
     for row in seconds:
-        for place, function in enumerate(contenders.values()):
-            begun = time.perf_counter()
+        for i, function in enumerate(functions.values()):
+            start = time.perf_counter()
             function()
-            row[place] = time.perf_counter() - begun
-    return Timing(list(contenders), seconds)
+            row[i] = time.perf_counter() - start
+    return Timing(list(functions), seconds)
 
 
-def flops(function: Callable[[], object]) -> int:
-    """Multiplications and additions of what a function runs, in matrix products, convolutions, attention and LSTMs."""
-    onednn = {
-        torch.ops.aten.mkldnn_rnn_layer: _lstm,  # which torch's own counter does not know
-        torch.ops.aten.mkldnn_rnn_layer_backward: lambda *shapes, **settings: 2 * _lstm(*shapes),
+def count_flops(function: Callable[[], object]) -> int:
+    """Count multiplications and additions of a call, in matrix products, convolutions, attention and LSTMs."""
+    onednn = {  # torch has no formulas for these operators
+        torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
+        torch.ops.aten.mkldnn_rnn_layer_backward: lambda *shapes, **settings: 2 * _lstm_flops(*shapes),
     }
     with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
         function()
     return counter.get_total_flops()
 
 
-def _lstm(x: Any, weights: Any, recurrent: Any, *others: Any, **settings: Any) -> int:
-    """Of one layer, from the shapes of its input (T, B, C) and of its weights (4 H, C) and (4 H, H)."""
+def _lstm_flops(x: Any, weights: Any, recurrent: Any, *others: Any, **settings: Any) -> int:
+    """Return the operations of one layer from the shapes of its input (T, B, C) and weights (4 H, C) and (4 H, H)."""
     return 2 * x[0] * x[1] * weights[0] * (weights[1] + recurrent[1])
 
 
-def peak(function: Callable[[], object]) -> int:
-    """The most bytes that a function holds at once in memory which it took from torch itself.
+def peak_memory(function: Callable[[], object]) -> int:
+    """Return the peak of the memory in bytes that a call takes from the allocator of torch.
 
-    That is every tensor, and the buffers of torch's own kernels. What was there before does not count. Unlike the size
-    of the process it is the same each time, and nothing that ran before can hide it.
+    This includes all tensors and the buffers of torch's kernels, but not memory that was allocated before. Unlike the
+    size of the process, the value is reproducible and does not depend on earlier calls.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler says on standard error that it began and ended
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler prints its start and its end to stderr
     with TemporaryDirectory() as folder:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             function()
@@ -136,26 +136,26 @@ def peak(function: Callable[[], object]) -> int:
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
-    held = most = 0
+    allocated = peak = 0
     for _, change in changes:
-        held += change
-        most = max(most, held)
-    return most
+        allocated += change
+        peak = max(peak, allocated)
+    return peak
 
 
-def plain(sections: dict[str, list[Section]]) -> dict[str, object]:
-    """Return sections as plain values, for JSON."""
+def to_plain_values(sections: dict[str, list[Section]]) -> dict[str, object]:
+    """Return sections as plain values for JSON."""
     return {
         name: [
-            {**asdict(section), "bars": [{**asdict(bar), "holds": bar.holds} for bar in section.bars]}
-            for section in several
+            {**asdict(section), "requirements": [{**asdict(r), "met": r.met} for r in section.requirements]}
+            for section in group
         ]
-        for name, several in sections.items()
+        for name, group in sections.items()
     }
 
 
 def print_sections(sections: list[Section]) -> None:
-    """Print sections as tables, each with its bars and notes."""
+    """Print sections as tables, each with its requirements and notes."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -168,19 +168,21 @@ def print_sections(sections: list[Section]) -> None:
         table.add_column("")
         table.add_column(section.unit, justify="right")
         table.add_column("speed", justify="right")
-        for title in section.further:
+        for title in section.columns:
             table.add_column(title, justify="right")
         for row, (name, value, ratio) in enumerate(section.rows):
-            further = (_short(column[row]) for column in section.further.values())
-            table.add_row(name, _short(value), f"{ratio:.2f} ×", *further)
+            further = (_format_value(column[row]) for column in section.columns.values())
+            table.add_row(name, _format_value(value), f"{ratio:.2f} ×", *further)
         console.print(table)
-        for bar in section.bars:
-            verdict, sign = ("holds" if bar.holds else "DOES NOT HOLD"), ("at least" if bar.at_least else "at most")
-            console.print(f"  {verdict:<13} {bar.name}: {bar.value:.3g}{bar.unit} ({sign} {bar.limit:g}{bar.unit})")
+        for requirement in section.requirements:
+            verdict, limit = ("met" if requirement.met else "NOT MET"), f"{requirement.limit:g}{requirement.unit}"
+            value = f"{requirement.value:.3g}{requirement.unit}"
+            sign = "at least" if requirement.at_least else "at most"
+            console.print(f"  {verdict:<7} {requirement.name}: {value} ({sign} {limit})")
         for note in section.notes:
             console.print(f"  note: {note}")
         console.print()
 
 
-def _short(value: float) -> str:
+def _format_value(value: float) -> str:
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

@@ -1,7 +1,8 @@
-"""A training step as every contender takes it, and how much of it is work that the machine could not do faster.
+"""Training steps of compared networks, and their use of the machine's peak performance.
 
-Seconds say which network is faster here; operations beside the fastest the machine can multiply say how much faster it
-could still become. The multiplication takes its turn among the contenders, because a machine's speed drifts.
+Durations show which network is faster on this machine. The number of operations relative to the fastest matrix product
+of the machine shows how much faster a network could become. The matrix product is timed in turns with the networks,
+because the speed of a machine changes over time.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.backbones.base import Backbone
-from etude.benchmarks.timing import Section, Timing, flops, rounds
+from etude.benchmarks.timing import Section, Timing, count_flops, time_rounds
 
 CLASSES, SIDE = 10, 2048
-Clips = tuple[Tensor, Tensor, Tensor]  # frames (B, T, F), valid frames (B,), classes (B,)
+RandomBatch = tuple[Tensor, Tensor, Tensor]  # frames (B, T, F), valid frames (B,), classes (B,)
 
 
 class Classifier(nn.Module):
-    """A backbone and one linear layer.
+    """Backbone with one linear layer.
 
     Args:
-        backbone: Frames to embedding.
+        backbone: Backbone.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -31,65 +32,67 @@ class Classifier(nn.Module):
         self.backbone, self.head = backbone, nn.Linear(backbone.dim, CLASSES)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, F) and valid frames (B,) to scores (B, K)."""
+        """Return scores (B, K) of frames (B, T, F) and valid frames (B,)."""
         return self.head(self.backbone(x, lengths))
 
 
-def clips(lengths: Sequence[int] | Tensor, bins: int) -> Clips:
-    """A batch of noise, padded to the longest."""
+def random_batch(lengths: Sequence[int] | Tensor, bins: int) -> RandomBatch:
+    """Return a batch of noise, padded to the longest clip."""
     lengths = torch.as_tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()), bins)
     return x, lengths, torch.randint(CLASSES, lengths.shape)
 
 
-def steps(net: nn.Module, batches: Sequence[Clips]) -> Callable[[], None]:
-    """Training steps, one a batch: forward, cross-entropy, backward, AdamW.
+def training_steps(net: nn.Module, batches: Sequence[RandomBatch]) -> Callable[[], None]:
+    """Return a function that runs a training step per batch: forward, cross-entropy, backward, AdamW.
 
     Args:
-        net: Frames (B, T, F) and valid frames (B,) to scores (B, K). What of it needs no gradient does not learn.
-        batches: What it learns from.
+        net: Network from frames (B, T, F) and valid frames (B,) to scores (B, K). Parameters without gradient are not
+            trained.
+        batches: Training data.
     """
     optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-4, fused=True)
     net.train()
 
-    def run() -> None:
+    def train() -> None:
         for x, lengths, classes in batches:
             F.cross_entropy(net(x, lengths), classes).backward()
             optimiser.step()
             optimiser.zero_grad()
 
-    return run
+    return train
 
 
-def compare(
+def compare_training(
     title: str,
-    contenders: dict[str, Callable[[], object]],
+    functions: dict[str, Callable[[], object]],
     count: int,
-    batches: int = 1,
-    clips_of: int | None = None,
+    n_batches: int = 1,
+    clips_per_batch: int | None = None,
 ) -> tuple[Section, Timing]:
-    """Time training steps in turns with the multiplication of two large matrices.
+    """Time training steps in turns with the product of two large matrices.
 
     Args:
-        title: Of the table.
-        contenders: By name, what runs one step a batch.
-        count: Rounds.
-        batches: How many batches each of them goes through.
-        clips_of: Clips in a batch, for a table in clips/s; none gives one in ms a step.
+        title: Title of the table.
+        functions: Functions by name, each of which runs a step per batch.
+        count: Number of rounds.
+        n_batches: Number of batches of each function.
+        clips_per_batch: Clips in a batch, for a table in clips/s. None gives a table in ms per step.
 
     Returns:
-        The table, without bars, and the times.
+        The table without requirements, and the durations.
     """
-    matrix, into, product = torch.randn(SIDE, SIDE), torch.empty(SIDE, SIDE), "the multiplication"
-    times = rounds({**contenders, product: lambda: torch.mm(matrix, matrix, out=into)}, count)
-    work = {name: flops(function) for name, function in contenders.items()}
-    section = Section(title, "clips/s" if clips_of else "ms a step")
-    first = next(iter(contenders))
-    for name in contenders:
-        seconds = times.median(name) / batches
-        section.rows.append((name, clips_of / seconds if clips_of else 1e3 * seconds, times.ratio(first, name)))
-    section.further = {
-        "GFLOP a step": [1e-9 * work[name] / batches for name in contenders],
-        "% of peak": [100 * work[name] / (2 * SIDE**3) * times.ratio(product, name) for name in contenders],
+    matrix, result, product = torch.randn(SIDE, SIDE), torch.empty(SIDE, SIDE), "matrix product"
+    times = time_rounds({**functions, product: lambda: torch.mm(matrix, matrix, out=result)}, count)
+    flops = {name: count_flops(function) for name, function in functions.items()}
+    section = Section(title, "clips/s" if clips_per_batch else "ms per step")
+    first = next(iter(functions))
+    for name in functions:
+        seconds = times.median(name) / n_batches
+        value = clips_per_batch / seconds if clips_per_batch else 1e3 * seconds
+        section.rows.append((name, value, times.ratio(first, name)))
+    section.columns = {
+        "GFLOP per step": [1e-9 * flops[name] / n_batches for name in functions],
+        "% of peak": [100 * flops[name] / (2 * SIDE**3) * times.ratio(product, name) for name in functions],
     }
     return section, times

@@ -1,1 +1,1 @@
-"""The commands of `etude`, one module each."""
+"""Commands of `etude`, one module each."""

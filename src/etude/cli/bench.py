@@ -1,4 +1,4 @@
-"""Command `etude bench`: speed against peers, with the bars that it has to hold."""
+"""Command `etude bench`, which compares the speed with other libraries and checks the required ratios."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from etude.experiment.provenance import hardware
 if TYPE_CHECKING:
     from etude.benchmarks.timing import Section
 
-BENCHES = {
-    "audio": "sound to frames",
-    "data": "frames on disk to batches",
-    "models": "a training step of each backbone",
-    "loop": "a run's step against a bare loop",
-    "startup": "how soon the command line answers",
-    "predict": "predictions on a folder against a file at a time",
-    "sweeps": "a process for each job of a sweep against one for all",
+BENCHMARKS = {
+    "audio": "front end: audio to frames",
+    "data": "data loading: frames on disk to batches",
+    "models": "training step of each backbone",
+    "loop": "training step of a run and of a minimal loop",
+    "startup": "start-up of the command line",
+    "predict": "prediction of many audio files",
+    "sweeps": "sweep with a process per job and in one process",
 }
 
 
@@ -32,52 +32,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run benchmarks and print their tables.
 
     Returns:
-        0; 1 with `--check` if a bar does not hold.
+        0; 1 with `--check` if a requirement is not met.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    return guard_command(lambda: _bench(words))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guard_command(lambda: _bench(arguments))
 
 
-def _bench(words: list[str]) -> int:
-    """Run the benchmarks that the command line names."""
+def _bench(arguments: list[str]) -> int:
+    """Run the benchmarks of the command line, or all."""
     parser = argparse.ArgumentParser(
-        prog="bench", description="Speed against peers that are timed in the same run, and the bars it has to hold."
+        prog="python scripts/bench.py",
+        description="Compare the speed with other libraries in the same run, and check the required ratios.",
     )
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=", ".join(f"{k} ({v})" for k, v in BENCHES.items()))
-    parser.add_argument("--check", action="store_true", help="exit status 1 when a bar does not hold")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    if asks_for_help(words):
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="benchmarks to run (default: all). " + ", ".join(f"{k} ({v})" for k, v in BENCHMARKS.items()),
+    )
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a requirement is not met")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
+    if asks_for_help(arguments):
         parser.print_help()
         return 0
-    options = parser.parse_args(words)
-    if unknown := [name for name in options.what if name not in BENCHES]:
-        parser.error(f"there is no bench {unknown[0]}; there are {', '.join(BENCHES)}")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in BENCHMARKS]:
+        parser.error(f"{unknown[0]}: there is no such benchmark; available: {', '.join(BENCHMARKS)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     import torch
 
     from etude.benchmarks import timing  # heavy: torch
 
-    sections = {name: _benchmark(name)() for name in options.what or BENCHES}
+    sections = {name: _benchmark(name)() for name in options.names or BENCHMARKS}
     if options.json:
         machine = {**hardware(), "python": platform.python_version(), "torch": torch.__version__}
-        print(json.dumps({"machine": machine, "sections": timing.plain(sections)}, indent=1))  # noqa: T201
+        result = {"machine": machine, "sections": timing.to_plain_values(sections)}
+        print(json.dumps(result, indent=1))  # noqa: T201
     else:
-        timing.print_sections([section for several in sections.values() for section in several])
-    failed = [bar for several in sections.values() for section in several for bar in section.bars if not bar.holds]
-    return int(options.check and bool(failed))
+        timing.print_sections([section for group in sections.values() for section in group])
+    requirements = [r for group in sections.values() for section in group for r in section.requirements]
+    return int(options.check and not all(requirement.met for requirement in requirements))
 
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:
-    """Return the function that runs a benchmark."""
+    """Return the function of a benchmark."""
     from etude.benchmarks import audio, data, loop, models, predict, startup  # heavy: torch and lightning
 
     functions = {
-        "audio": audio.run,
-        "data": data.run,
-        "models": models.run,
-        "loop": loop.run,
-        "startup": startup.run,
-        "predict": predict.run,
-        "sweeps": startup.run_sweeps,
+        "audio": audio.benchmark_audio,
+        "data": data.benchmark_data,
+        "models": models.benchmark_models,
+        "loop": loop.benchmark_loop,
+        "startup": startup.benchmark_startup,
+        "predict": predict.benchmark_predict,
+        "sweeps": startup.benchmark_sweeps,
     }
     return functions[name]

@@ -1,7 +1,8 @@
-"""Command `etude compare`: tables over many runs."""
+"""Command `etude compare`, which compares runs in tables."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,29 +12,38 @@ from etude.files import os_errors
 from etude.reports.comparison.axes import ABOUT, NAMED, OF_SCORES
 from etude.reports.comparison.compare import compare_folders, parse_options
 
-HELP = """compare: runs side by side. Tables, tests of pairs that were scored on the same clips, and one page.
+HELP = """Usage: python scripts/compare.py FOLDER [FOLDER ...] [OPTION=VALUE ...]
 
-  python scripts/compare.py outputs/<sweep>                       a row per run, a column per target
-  python scripts/compare.py outputs/<a> outputs/<b> to=outputs/ab the same of any runs, kept in a folder
-  python scripts/compare.py outputs/<sweep> table=1               per class: precision, recall and F1 by feature
-  python scripts/compare.py outputs/<sweep> table=2               every metric, by target and backbone
-  python scripts/compare.py outputs/<sweep> table=3               single-task or multitask, random or pretrained
+Compare runs in tables, with paired tests of runs that were scored on the same clips, and write one page.
+FOLDER is a run folder or the folder of a sweep.
+
+Examples:
+  python scripts/compare.py outputs/<sweep>                         a row per run, a column per target
+  python scripts/compare.py outputs/<a> outputs/<b> to=outputs/ab   the same for any runs, with an output folder
+  python scripts/compare.py outputs/<sweep> table=1                 precision, recall and F1 of each class by feature
+  python scripts/compare.py outputs/<sweep> table=2                 all metrics by target and backbone
+  python scripts/compare.py outputs/<sweep> table=3                 single-task and multitask, random and pretrained
   python scripts/compare.py outputs/<sweep> rows=backbone cols=feature metric=macro_f1
   python scripts/compare.py outputs/<sweep> rows=optim.lr backbone=lstm
 
-  rows=<axis,...> cols=<axis,...>     {axes}, run,
-                                      or any key of config.yaml, such as optim.lr
-  metric=<name,...>                   macro_f1, accuracy, spearman, mse, ...; the leading one of each target if not said
-  part=<test|val>                     test
-  table=<runs|classes|metrics|settings>   or 1, 2, 3 for the last three, the tables of the source work
-  <axis>=<value,...>                  only these runs: backbone=lstm,cnn target=valence optim.lr=1e-3
-  to=<folder>                         where the files go: the folder of a sweep if not said, otherwise none are written
-  format=<csv,md,tex,html>            which files; all of them if not said
+Options:
+  rows=<axis,...> cols=<axis,...>        axes of the table:
+                                         {axes},
+                                         or any key of config.yaml, such as optim.lr
+  metric=<name,...>                      metrics, such as macro_f1, accuracy, spearman, mse
+                                         (default: the primary metric of each target)
+  part=<test|val>                        split (default: test)
+  table=<runs|classes|metrics|settings>  layout (default: runs); 1, 2 and 3 are classes, metrics and settings,
+                                         the tables of the student report (docs/reproduction.md)
+  <axis>=<value,...>                     only runs with these values: backbone=lstm,cnn target=valence optim.lr=1e-3
+  to=<folder>                            output folder (default: the folder of a sweep; otherwise no files are written)
+  format=<csv,md,tex,html>               formats of the files (default: all)
 
+Axes:
 {about}
 
-What shares a cell is a mean, with ± the standard deviation and how many runs. Folds of one split are pooled by their
-predictions, unless fold is an axis."""
+A cell with several runs contains their mean ± standard deviation and their number. The predictions of the folds of one
+split are pooled, unless fold is an axis."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,15 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Run folders, folders of sweeps, and options as name=value.
 
     Returns:
-        0; 2 if a folder holds no run or a word is unknown.
+        0; 2 if a folder contains no run or an argument is invalid.
     """
 
-    def work(words: list[str]) -> list[Path]:
-        options, folders = parse_options(words)
+    def compare(arguments: list[str]) -> list[Path]:
+        options, folders = parse_options(arguments)
         if not folders:
-            raise UserError("no folder is named: compare outputs/<sweep>, or several runs")
+            raise UserError("compare: needs a folder, such as outputs/<sweep>, or several run folders")
         return compare_folders(folders, options)
 
     about = "\n".join(f"  {axis:<12}{text}" for axis, text in ABOUT.items())
-    help = HELP.format(axes=", ".join((*NAMED, *OF_SCORES)), about=about)
-    return run_command(argv, help, work, os_errors.OTHER_FOLDER)
+    axes = f"\n{41 * ' '}".join(textwrap.wrap(", ".join((*NAMED, *OF_SCORES, "run")), 79))
+    help = HELP.format(axes=axes, about=about)
+    return run_command(argv, help, compare, os_errors.FOLDER_REMEDY)

@@ -1,4 +1,4 @@
-"""Command `etude dashboard`: panels of a Weights & Biases project."""
+"""Command `etude dashboard`, which lays out the panels of a Weights & Biases project."""
 
 from __future__ import annotations
 
@@ -10,46 +10,51 @@ from etude.cli.runner import run_command
 from etude.config import options
 from etude.errors import UserError
 
-HELP = """dashboard: a view of a project in Weights & Biases, with a group of runs for each backbone and task.
+HELP = """Usage: python scripts/dashboard.py [OPTION=VALUE ...]
 
-  python scripts/dashboard.py entity=<who> project=etude             save the view there, and print its address
-  python scripts/dashboard.py project=etude show=true                print what would be saved; no key, no network
+Save a view of a Weights & Biases project, in which runs are grouped by backbone and task, and print its address.
 
-  entity=<user or team>     needed to save
-  project=<name>            etude
-  name=<title>              backbones x tasks
-  targets=<name,name,...>   all of conf/target
-  show=true | --dry         print the layout as JSON and save nothing
+Examples:
+  python scripts/dashboard.py entity=<user> project=etude   save the view and print its address
+  python scripts/dashboard.py project=etude show=true       print the view; needs neither a key nor a network
 
-Needs etude[dashboard]; to save it needs a key as well: wandb login, or WANDB_API_KEY."""
+Options:
+  entity=<user or team>     owner of the project; required to save the view
+  project=<name>            project (default: etude)
+  name=<title>              title of the view (default: backbones x tasks)
+  targets=<name,name,...>   targets with panels (default: all of conf/target)
+  show=true | --dry         print the view as JSON and save nothing
+
+Requires the extra etude[dashboard]. Saving requires an API key: wandb login, or WANDB_API_KEY."""
 OPTIONS: options.Options = {
     "entity": ("entity", str),
     "project": ("project", str),
     "name": ("name", str),
     "targets": ("targets", lambda value: tuple(name for name in value.split(",") if name)),
-    "show": ("show", options.truth),
+    "show": ("show", options.boolean),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Save the view, or print it.
+    """Save or print the view.
 
     Args:
-        argv: Options as name=value; None takes the command line.
+        argv: Options as name=value. None uses the command line.
 
     Returns:
-        0; 1 if Weights & Biases does not take the view; 2 if the command has to be corrected or there is no key.
+        0; 1 if Weights & Biases rejects the view; 2 if the command must be corrected or there is no key.
     """
 
-    def work(words: list[str]) -> list[Path]:
-        others, values = options.split_options(["show=true" if word == "--dry" else word for word in words], OPTIONS)
+    def build_dashboard(arguments: list[str]) -> list[Path]:
+        arguments = ["show=true" if argument == "--dry" else argument for argument in arguments]
+        others, values = options.split_options(arguments, OPTIONS)
         if others:
-            raise UserError(f"{others[0]}: no such setting; there are {', '.join(OPTIONS)}")
+            raise UserError(f"{others[0]}: there is no such option; available: {', '.join(OPTIONS)}")
         if not values.get("project", "etude"):
-            raise UserError("project=: a view belongs to a project; give its name")
+            raise UserError("project=: needs the name of a project")
         from etude.loggers.dashboard import DashboardOptions, save_or_print  # heavy: numpy
 
         save_or_print(DashboardOptions(**values))
         return []
 
-    return run_command(argv, HELP, work, level=logging.WARNING)
+    return run_command(argv, HELP, build_dashboard, level=logging.WARNING)

@@ -1,4 +1,4 @@
-"""Command `etude demo`: a page in the browser to try a trained network."""
+"""Command `etude demo`, which serves a web page to try a trained network."""
 
 from __future__ import annotations
 
@@ -15,28 +15,35 @@ from etude.errors import UserError
 if TYPE_CHECKING:
     from etude.demo.server import DemoOptions
 
-HELP = """demo: a page in the browser to try a trained network: drop or record a sound, and see what it hears.
+HELP = """Usage: python scripts/demo.py RUN [OPTION=VALUE ...]
 
-  python scripts/demo.py outputs/<run>         the page of a run, at http://127.0.0.1:7860
-  python scripts/demo.py best.ckpt             a checkpoint alone is enough; then no clips are compared
+Serve a web page on which audio files can be uploaded or recorded and predicted with a trained network.
+RUN is a run folder or a checkpoint.
 
-  host=<address or name>           127.0.0.1, which this machine alone can reach; browsers may use this name only
-  port=<number>                    the first free one from 7860 on
-  limit=<MB>  seconds=<seconds>    the largest and the longest sound that is taken; 50 and 600
-  device=auto | cpu | cuda         where the network is; auto
-  browser=false                    only says the address, and opens no browser
+Examples:
+  python scripts/demo.py outputs/<run>   page of a run, at http://127.0.0.1:7860
+  python scripts/demo.py best.ckpt       page of a checkpoint alone, without similar clips
 
-Nothing is asked of any network. Of the sounds that were dropped on the page, at most 32 and at most 8 times limit= are
-kept on this machine, for half an hour or until the page ends: Ctrl-C. Requests of other pages are refused.
-It needs gradio: pip install 'etude[page]'."""
+Options:
+  host=<address or name>   address of the server (default: 127.0.0.1, which only this machine can reach);
+                           browsers must use the same name
+  port=<number>            port (default: the first free one from 7860)
+  limit=<MB>               size limit of an audio file (default: 50)
+  seconds=<seconds>        duration limit of an audio file (default: 600)
+  device=auto|cpu|cuda     device of the network (default: auto)
+  browser=false            only print the address and do not open a browser
+
+The page uses no external network and rejects requests of other web pages. Up to 32 uploaded files, and in total up to
+8 times limit=, are stored on this machine for half an hour or until Ctrl-C ends the page.
+Requires gradio: pip install 'etude[page]'."""
 GRADIO_MISSING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 OPTIONS: options.Options = {
     "host": ("host", str),
-    "port": ("port", options.whole(1, 65535)),
+    "port": ("port", options.integer(1, 65535)),
     "limit": ("limit", options.positive),
     "seconds": ("seconds", options.positive),
     "device": ("device", str),
-    "browser": ("browser", options.truth),
+    "browser": ("browser", options.boolean),
 }
 
 
@@ -47,32 +54,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: A run folder or a checkpoint, and options.
 
     Returns:
-        0 if Ctrl-C ends the page; 2 if the command has to be corrected; 130 if interrupted before the page is open.
+        0 if Ctrl-C ends the page; 2 if the command must be corrected; 130 if interrupted before the page is open.
 
     Raises:
         SystemExit: With status 143 after SIGTERM or SIGHUP.
     """
 
-    def work(words: list[str]) -> list[Path]:
+    def serve_page(arguments: list[str]) -> list[Path]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        wish = parse(words)
+        demo_options = parse_demo_options(arguments)
         if not _gradio_installed():
             raise UserError(GRADIO_MISSING)
         from etude.demo.server import serve  # heavy: torch
 
-        serve(wish)
+        serve(demo_options)
         return []
 
-    return run_command(argv, HELP, work)
+    return run_command(argv, HELP, serve_page)
 
 
-def parse(words: Sequence[str]) -> DemoOptions:
-    """Return the options that the words of the command give.
+def parse_demo_options(arguments: Sequence[str]) -> DemoOptions:
+    """Return the options of the command.
 
     Raises:
-        UserError: A word is unknown, or has a wrong value.
+        UserError: An argument is unknown or has an invalid value.
     """
-    names, values = options.read_options(words, OPTIONS, "is no run, and")
+    names, values = options.read_options(arguments, OPTIONS, "is no run, and")
     if len(names) != 1:
         raise UserError(f"demo takes one run folder or checkpoint, got {', '.join(names) or 'none'}")
     run = options.path(names[0])
@@ -86,5 +93,5 @@ def parse(words: Sequence[str]) -> DemoOptions:
 def _gradio_installed() -> bool:
     try:
         return find_spec("gradio") is not None
-    except ValueError:  # an empty module in its place
+    except ValueError:  # sys.modules has a module without a spec
         return False

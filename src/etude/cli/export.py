@@ -1,4 +1,4 @@
-"""Command `etude export`: files of a trained network for other programs."""
+"""Command `etude export`, which exports a trained network for other programs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from etude.files import os_errors
 if TYPE_CHECKING:
     from etude.export.export import ExportOptions
 
-HELP = """export: a trained network as files that others run, with a card that says what it is and how good.
+HELP = """Usage: python scripts/export.py RUN [OPTION=VALUE ...]
 
+Export a trained network as files for other programs, with a model card. RUN is a run folder or a checkpoint.
+
+Examples:
   python scripts/export.py outputs/<run>                         an ONNX graph from waveform to probabilities
   python scripts/export.py outputs/<run> format=onnx,torch,safetensors
-  python scripts/export.py best.ckpt to=model input=frames       a checkpoint alone; front end left out
+  python scripts/export.py best.ckpt to=model input=frames       a checkpoint alone, without the front end
   python scripts/export.py outputs/<run> format=onnx,safetensors push=me/my-model private=true
 
-  format=onnx,torch,safetensors    model.onnx; model.pt2, a program of torch.export; model.safetensors with config.json,
-                                   which predict and etude.load open again; onnx
-  input=waveform | frames          what graphs take: sound, or the frames of another's front end; waveform
-  to=<folder>                      where it goes; else export/ in the run, or beside the checkpoint
-  check=<files,folders>            sounds that each file is tried on; else clips of the run's data, or embedded ones
-  push=<user/name>                 to the Hugging Face hub as well (HF_TOKEN, or hf auth login)
-  private=true                     a new repository of that name is not public
+Options:
+  format=onnx,torch,safetensors   files to write (default: onnx): model.onnx; model.pt2, a program of torch.export;
+                                  model.safetensors with config.json, which predict and etude.load can read
+  input=waveform|frames           input of graphs: audio, or the frames of a front end (default: waveform)
+  to=<folder>                     output folder (default: export/ in the run folder, or beside the checkpoint)
+  check=<files,folders>           audio files for the check of each file (default: clips of the run's data, or
+                                  embedded clips)
+  push=<user/name>                also upload to the Hugging Face hub (HF_TOKEN, or hf auth login)
+  private=true                    make a new repository on the hub private
 
-Graphs take waveform (B, N) at the front end's rate, or frames (B, T, F), and lengths (B,); they give embedding (B, D)
-and, of each target, probabilities (B, K) or a value (B,). Each file is run on clips of different lengths, together and
-one by one, and kept only if it says what the network says, to 1e-3."""
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
+The inputs of a graph are the waveform (B, N) at the sampling rate of the front end, or frames (B, T, F), and lengths
+(B,). The outputs are the embedding (B, D) and, for each target, probabilities (B, K) or a value (B,). Each file is run
+on clips of different lengths, in one batch and one by one, and is kept only if its outputs equal those of the network
+within 1e-3."""
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,26 +50,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: A run folder or a checkpoint, and options.
 
     Returns:
-        0; 2 if the command has to be corrected, or the outputs of a file differ from the network's; 130 if interrupted.
+        0; 2 if the command must be corrected, or the outputs of a file differ from the network's; 130 if interrupted.
     """
 
-    def work(words: list[str]) -> list[Path]:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of torch that wait leave cores to onnxruntime's
-        wish = parse(words)
+    def export(arguments: list[str]) -> list[Path]:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads of torch leave cores to onnxruntime
+        export_options = parse_export_options(arguments)
         from etude.export.export import export_network  # heavy: torch
 
-        return export_network(wish)
+        return export_network(export_options)
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER)
+    return run_command(argv, HELP, export, os_errors.FOLDER_REMEDY)
 
 
-def parse(words: Sequence[str]) -> ExportOptions:
-    """Return the options that the words of the command give.
+def parse_export_options(arguments: Sequence[str]) -> ExportOptions:
+    """Return the options of the command.
 
     Raises:
-        UserError: A word is unknown, or has a wrong value.
+        UserError: An argument is unknown or has an invalid value.
     """
-    names, values = options.read_options(words, OPTIONS)
+    names, values = options.read_options(arguments, OPTIONS)
     if len(names) != 1:
         raise UserError(f"export takes one run folder or checkpoint{', got ' + ' '.join(names) if names else ''}")
     from etude.export.export import ExportOptions  # heavy: torch
@@ -71,17 +77,22 @@ def parse(words: Sequence[str]) -> ExportOptions:
     return ExportOptions(options.path(names[0]), **values)
 
 
-def _hub(value: str) -> str:
-    if not NAME.fullmatch(value):
+def _read_repository(value: str) -> str:
+    """Return the name of a repository on the hub.
+
+    Raises:
+        ValueError: It is not of the form `user/name`.
+    """
+    if not REPOSITORY.fullmatch(value):
         raise ValueError("must be <user>/<name>, as on the Hugging Face hub")
     return value
 
 
 OPTIONS: options.Options = {
-    "format": ("formats", options.several("format", "onnx", "torch", "safetensors")),
+    "format": ("formats", options.several_of("format", "onnx", "torch", "safetensors")),
     "input": ("takes", options.one_of("waveform", "frames")),
     "to": ("to", options.path),
-    "check": ("check", options.listed),
-    "push": ("push", _hub),
-    "private": ("private", options.truth),
+    "check": ("check", options.comma_separated),
+    "push": ("push", _read_repository),
+    "private": ("private", options.boolean),
 }

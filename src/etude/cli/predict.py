@@ -1,4 +1,4 @@
-"""Command `etude predict`: predictions of a trained network for sound files."""
+"""Command `etude predict`, which predicts audio files with a trained network."""
 
 from __future__ import annotations
 
@@ -16,68 +16,73 @@ from etude.files import os_errors
 if TYPE_CHECKING:
     from etude.inference.predict import PredictOptions
 
-HELP = """predict: what a trained network says of sounds that it has not seen, of any length and format.
+HELP = """Usage: python scripts/predict.py RUN INPUT [INPUT ...] [OPTION=VALUE ...]
 
-  python scripts/predict.py outputs/<run> song.mp3               a file
-  python scripts/predict.py outputs/<run> folder/ list.csv       folders at any depth, and lists of files
-  python scripts/predict.py best.ckpt folder/ to=results         a checkpoint alone is enough
+Predict audio files of any length and format with a trained network. RUN is a run folder or a checkpoint. INPUT is an
+audio file, a folder, or a list of files.
 
-  to=<folder>                      where results go; else predict/ in the run, or beside the checkpoint
-  format=csv,json,parquet          of the tables files.* and windows.*; csv
-  window=<seconds>                 of a window; else as long as the clips that it was judged on
-  overlap=<share>                  of a window that the next one has again; 0.5
-  batch=<windows>                  that are judged at a time; 32
-  workers=<processes>              that decode; one per core
-  device=auto | cpu | cuda         where the network is; auto
-  page=false                       no predict.html, which has players and lines over time of the first 20 files
+Examples:
+  python scripts/predict.py outputs/<run> song.mp3           an audio file
+  python scripts/predict.py outputs/<run> folder/ list.csv   folders with all subfolders, and lists of files
+  python scripts/predict.py best.ckpt folder/ to=results     a checkpoint alone
 
-A list is a table (.csv, .tsv, .parquet) with a column path, or a text (.txt, .m3u) with a path in each line, from its
-folder on. A file that cannot be heard is a row that says why, and the exit status is 1. Interrupted, the same line goes
-on where it was."""
+Options:
+  to=<folder>               output folder (default: predict/ in the run folder, or beside the checkpoint)
+  format=csv,json,parquet   formats of the tables files.* and windows.* (default: csv)
+  window=<seconds>          length of a window (default: the length of the clips in the evaluation of the run)
+  overlap=<fraction>        overlap of consecutive windows (default: 0.5)
+  batch=<number>            windows in a batch (default: 32)
+  workers=<number>          processes that decode (default: one per core)
+  device=auto|cpu|cuda      device of the network (default: auto)
+  page=false                do not write predict.html, which has players and predictions over time of the first 20 files
+
+A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.txt, .m3u) with a path per line. Paths
+are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit status is
+1. To resume an interrupted prediction, repeat the command."""
 OPTIONS: options.Options = {
     "to": ("to", options.path),
-    "format": ("formats", options.several("format", "csv", "json", "parquet")),
+    "format": ("formats", options.several_of("format", "csv", "json", "parquet")),
     "window": ("window", options.number),
     "overlap": ("overlap", options.number),
-    "batch": ("batch", options.whole()),
-    "workers": ("workers", options.whole()),
+    "batch": ("batch", options.integer()),
+    "workers": ("workers", options.integer()),
     "device": ("device", str),
-    "page": ("page", options.truth),
+    "page": ("page", options.boolean),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict sound files.
+    """Predict audio files.
 
     Args:
-        argv: A run folder or a checkpoint, sound files, and options.
+        argv: A run folder or a checkpoint, audio files, and options.
 
     Returns:
-        0; 1 if a file could not be decoded; 2 if the command has to be corrected; 130 if interrupted.
+        0; 1 if a file could not be decoded; 2 if the command must be corrected; 130 if interrupted.
     """
-    failed = 0
+    n_failed = 0
 
-    def work(words: list[str]) -> list[Path]:
-        nonlocal failed
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to those that decode
-        wish = parse(words)
+    def predict(arguments: list[str]) -> list[Path]:
+        nonlocal n_failed
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave their core to processes that decode
+        predict_options = parse_predict_options(arguments)
         from etude.inference.predict import predict_files  # heavy: torch
 
-        paths, failed = predict_files(wish, shlex.join(["python", "scripts/predict.py", *words]))
+        paths, n_failed = predict_files(predict_options, shlex.join(["python", "scripts/predict.py", *arguments]))
         return paths
 
-    return run_command(argv, HELP, work, os_errors.OTHER_FOLDER) or int(failed > 0)
+    return run_command(argv, HELP, predict, os_errors.FOLDER_REMEDY) or int(n_failed > 0)
 
 
-def parse(words: Sequence[str]) -> PredictOptions:
-    """Return the options that the words of the command give.
+def parse_predict_options(arguments: Sequence[str]) -> PredictOptions:
+    """Return the options of the command.
 
     Raises:
-        UserError: A word is unknown, or has a wrong value.
+        UserError: An argument is unknown or has an invalid value.
     """
-    names, values = options.read_options(words, OPTIONS, "is no file, and")
+    names, values = options.read_options(arguments, OPTIONS, "is no file, and")
     if len(names) < 2:
-        raise UserError("predict takes a run folder or a checkpoint, and then sounds: files, folders, lists")
+        raise UserError("predict takes a run folder or a checkpoint, then audio files, folders or lists of files")
     from etude.inference.predict import PredictOptions  # heavy: torch
 
     return PredictOptions(options.path(names[0]), names[1:], **values)

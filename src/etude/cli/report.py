@@ -1,8 +1,8 @@
-"""Command `etude report`: rebuild metrics.json and report.html of run folders.
+"""Command `etude report`, which rebuilds metrics.json and report.html of run folders.
 
-The page is one file: styles, figures and numbers are inside it, and it loads nothing from any network. Its headline is
-the test split; validation is folded away, and called optimistic where it chose the weights. Every string of the run is
-escaped by the template; only the figures and the card, which escape their own text, are marked as safe.
+The page is a single file with all styles, figures and numbers, and loads nothing from a network. The test split is in
+the foreground. The validation split is collapsed, and marked as optimistic if it selected the weights. The template
+escapes all strings of the run. Only the figures and the data card, which escape their own text, are marked as safe.
 """
 
 from __future__ import annotations
@@ -19,22 +19,30 @@ from etude.runs.folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rebuild metrics.json and report.html of run folders; exit status 2 when one of them is not a run."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return guard_command(lambda: _report(words), "copy the run to a place that can be written")
+    """Rebuild metrics.json and report.html of run folders.
+
+    Returns:
+        0; 2 if a folder does not contain a finished run.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guard_command(lambda: _report(arguments), "copy the run to a folder that can be written")
 
 
-def _report(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Rebuild metrics.json and report.html of runs, from their files only.")
+def _report(arguments: list[str]) -> int:
+    """Rebuild the files of the runs of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python scripts/report.py",
+        description="Rebuild metrics.json and report.html of finished runs, from the files of the runs alone.",
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
-    if asks_for_help(words):
+    if asks_for_help(arguments):
         parser.print_help()
         return 0
-    folders: list[Path] = parser.parse_args(words).runs
+    folders: list[Path] = parser.parse_args(arguments).runs
     runs = [RunFolder(folder) for folder in folders]
     for run in runs:
-        if lacking := run.missing_results():
-            raise UserError(f"{run.path} is not a finished run: it has no {' and no '.join(lacking)}.")
+        if missing := run.missing_results():
+            raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")
     from etude.reports.run_report import write_report  # heavy: numpy
     from etude.runs.results import write_metrics
 

@@ -1,4 +1,4 @@
-"""Running of a command: errors as sentences, exit statuses, guarded streams and signals."""
+"""Execution of a command with error messages, exit statuses, and guarded streams and signals."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from etude.system import signals, streams
 log = logging.getLogger(__name__)
 
 
-def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") -> int:
-    """Run a command to its exit status.
+def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "") -> int:
+    """Run a command and return its exit status.
 
-    SIGTERM ends it as Ctrl-C does, and a second signal at once. What a closed or full stdout or stderr does not take is
-    shown elsewhere. A guard inside another one leaves signals and streams to the outer one.
+    SIGTERM ends the command like Ctrl-C, and a second signal ends it immediately. Output that a closed or full stdout
+    or stderr does not accept is written elsewhere. A nested call leaves signals and streams to the outer call.
 
     Args:
-        work: The command; returns its status.
-        way_out: What to change when a place cannot be written, such as `name another folder with to=<folder>`.
-        advice: How to continue after an interruption, as the rest of a sentence.
+        function: The command. It returns its status.
+        remedy: Remedy if a path cannot be written, such as `name another folder with to=<folder>`.
+        advice: How to continue after an interruption, as the end of a sentence.
 
     Returns:
-        The command's own status, usually 0; 1 when it failed; 2 when its input has to be corrected; 130 after Ctrl-C;
-        143 after SIGTERM. Where neither a stream nor a log could take the output, 0 becomes 1.
+        The status of the command, usually 0; 1 if it failed; 2 if its input must be corrected; 130 after Ctrl-C; 143
+        after SIGTERM. If neither a stream nor a log accepted the output, 0 becomes 1.
     """
     with streams.guarded() as guarded:
         nested = not guarded
-        with signals.handled():
+        with signals.handle_signals():
             try:
-                status = work()
+                status = function()
             except KeyboardInterrupt as error:
                 signals.advise(error, advice)
                 if nested:
@@ -48,12 +48,12 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
                     atexit.register(logging.disable, logging.INFO)  # libraries report statistics as the process ends
                 status = signals.exit_status(error)
             except Exception as error:
-                explained = os_errors.readable(error, way_out)
+                explained = os_errors.to_user_error(error, remedy)
                 if explained is None:
                     raise
                 if isinstance(error, OSError):
                     log.debug("the error", exc_info=True)
-                status = _refused(explained)
+                status = _print_error(explained)
         if status and not nested:
             with suppress(OSError):
                 remove_empty_folders()
@@ -61,47 +61,48 @@ def guard_command(work: Callable[[], int], way_out: str = "", advice: str = "") 
             stream.flush()
         if not streams.deliver(guarded):
             status = status or 1
-    signals.ending(status)
+    signals.set_exit_status(status)
     return status
 
 
 def run_command(
     argv: Sequence[str] | None,
     help: str | Callable[[], str],
-    work: Callable[[list[str]], Iterable[Path]],
-    way_out: str = "",
+    function: Callable[[list[str]], Iterable[Path]],
+    remedy: str = "",
     advice: str = "",
     level: int = logging.INFO,
 ) -> int:
     """Run a command that writes files, and print their paths.
 
     Args:
-        argv: The words of the command; None takes those of the process.
-        help: Text that is printed if it is asked for or there are no words; or a function that returns it.
-        work: Function from the words to the files that it wrote; raises UserError if the words have to be corrected.
-        way_out: What to change when a place cannot be written; see `guard_command`.
-        advice: How to continue after an interruption; see `guard_command`.
-        level: Level from which log messages are printed.
+        argv: Arguments of the command. None uses those of the process.
+        help: Help text, or a function that returns it. It is printed on request and if there are no arguments.
+        function: Function that takes the arguments and returns the paths of the written files. It raises UserError if
+            the arguments must be corrected.
+        remedy: Remedy if a path cannot be written, see `guard_command`.
+        advice: How to continue after an interruption, see `guard_command`.
+        level: Lowest level of printed log messages.
 
     Returns:
-        The exit status; see `guard_command`.
+        The exit status, see `guard_command`.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
 
-    def run() -> int:
-        if not words or asks_for_help(words):
+    def call() -> int:
+        if not arguments or asks_for_help(arguments):
             print(help if isinstance(help, str) else help())  # noqa: T201
             return 0
         logging.basicConfig(level=level, format="%(message)s")
-        for page in work(words):
-            print(page)  # noqa: T201
+        for path in function(arguments):
+            print(path)  # noqa: T201
         return 0
 
-    return guard_command(run, way_out, advice)
+    return guard_command(call, remedy, advice)
 
 
-def _refused(error: UserError | RunError) -> int:
-    """Print the sentence of an error; return the exit status that goes with it."""
-    if str(error):  # of several processes the first one speaks
+def _print_error(error: UserError | RunError) -> int:
+    """Print the message of an error and return its exit status."""
+    if str(error):  # empty in all processes of a distributed run except the first
         print(error, file=sys.stderr)  # noqa: T201
     return 1 if isinstance(error, RunError) else 2

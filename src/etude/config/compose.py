@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def conf_dir() -> Path:
-    """The folder of configs: inside the installed package, or beside src/ in a checkout."""
+    """Return the folder of configs, which is in the installed package, or beside src/ in a checkout."""
     package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parents[1] / "conf"
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 class Composer:
-    """Hydra on conf/ and the folders of the search path.
+    """Hydra with conf/ and the other folders of its search path.
 
     Args:
-        hydra: As `open_hydra` creates it.
+        hydra: Hydra as created by `open_hydra`.
     """
 
     def __init__(self, hydra: Hydra) -> None:
@@ -46,10 +46,10 @@ class Composer:
 
         Args:
             overrides: Overrides of the command line.
-            name: The config that they change.
+            name: Name of the config to which the overrides apply.
 
         Raises:
-            Exception: Hydra cannot compose it; `override_errors` explains why.
+            Exception: Hydra cannot compose the config; `override_errors` returns the reason.
         """
         from hydra.types import RunMode
 
@@ -59,7 +59,7 @@ class Composer:
         """Compose a config and run a task with it in the folder that the config names.
 
         Args:
-            task: Takes the composed config.
+            task: Function of the composed config.
             overrides: Overrides of the command line.
         """
         self._hydra.run("train", task, list(overrides), with_log_configuration=False)
@@ -67,13 +67,13 @@ class Composer:
 
 @contextmanager
 def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
-    """Open Hydra on conf/; whatever was open before is open again afterwards.
+    """Open Hydra on conf/, and restore Hydra's previous state afterwards.
 
     Args:
-        folder: A folder of further options, which come before ours, as by `--config-dir`.
+        folder: Folder with further options, which take precedence over those in conf/, as with `--config-dir`.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: The folder does not exist.
     """
     from hydra import version
     from hydra._internal.hydra import Hydra
@@ -82,8 +82,7 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.singleton import Singleton
 
-    if folder is not None and not Path(folder).is_dir():
-        raise UserError(f"--config-dir={folder}: there is no such folder")
+    check_config_dir(folder)
     before = Singleton._instances.pop(GlobalHydra, None)
     version.setbase("1.3")
     try:
@@ -97,9 +96,19 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
             Singleton._instances[GlobalHydra] = before
 
 
+def check_config_dir(folder: str | Path | None) -> None:
+    """Check that the folder of `--config-dir` exists.
+
+    Raises:
+        UserError: The folder does not exist.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"--config-dir={folder}: there is no such folder")
+
+
 @contextmanager
 def current_config(config: DictConfig) -> Iterator[None]:
-    """Make a composed config the one that `${hydra:...}` refers to until the block ends."""
+    """Make a composed config the current one, from which Hydra's interpolations are resolved, until the block ends."""
     from hydra.core.hydra_config import HydraConfig
 
     current = HydraConfig.instance()
@@ -112,15 +121,15 @@ def current_config(config: DictConfig) -> Iterator[None]:
 
 
 def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write: Callable[[Path, str], None]) -> None:
-    """Run a task by `hydra.main` on the command line of this process.
+    """Run a task by `hydra.main` with the command line of this process.
 
-    Errors are raised, where Hydra would print them and exit. `HYDRA_FULL_ERROR=1` raises them as well, but the
-    processes that a run starts would inherit it.
+    Errors are raised instead of printed by Hydra. `HYDRA_FULL_ERROR=1` has the same effect, but the processes that a
+    run starts would inherit it.
 
     Args:
-        task: Takes the composed config.
-        first_callback: Callback that precedes those of the config; no config can leave it out.
-        before_write: Called with folder and name of each file before Hydra writes it.
+        task: Function of the composed config.
+        first_callback: Callback that is called before those of the config. No config can remove it.
+        before_write: Function of the folder and the name of a file, called before Hydra writes the file.
     """
     import hydra
 
@@ -138,7 +147,7 @@ def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str],
     report, callbacks, save_config = utils.run_and_report, hydra.Callbacks, jobs._save_config  # type: ignore[attr-defined]
 
     class CheckedCallbacks(Callbacks):
-        """Callbacks of a config, without those that are null, after the first one."""
+        """The first callback, followed by the callbacks of a config that are not null."""
 
         def __init__(self, config: Any = None) -> None:
             super().__init__(config)
@@ -159,11 +168,11 @@ def _patched_hydra(first_callback: Callback, before_write: Callable[[Path, str],
         jobs._save_config = save_config
 
 
-def parse_arguments(words: Sequence[str]) -> Namespace:
+def parse_arguments(arguments: Sequence[str]) -> Namespace:
     """Parse a command line as Hydra does, into flags and overrides.
 
     Raises:
-        UserError: An unknown flag, or an override between two flags.
+        UserError: A flag is unknown, or an override is between two flags.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -174,35 +183,34 @@ def parse_arguments(words: Sequence[str]) -> Namespace:
         raise UserError(message)
 
     parser.error = refuse  # type: ignore[method-assign]
-    arguments, unknown = parser.parse_known_args(list(words))
-    if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
-        refuse(f"--config-dir={arguments.config_dir}: there is no such folder")
-    if arguments.resolve and not arguments.cfg:
-        refuse("--resolve: goes with --cfg")
-    modes = (arguments.run, arguments.multirun, arguments.cfg, arguments.info, arguments.shell_completion)
+    parsed, unknown = parser.parse_known_args(list(arguments))
+    check_config_dir(parsed.config_dir)
+    if parsed.resolve and not parsed.cfg:
+        refuse("--resolve: requires --cfg")
+    modes = (parsed.run, parsed.multirun, parsed.cfg, parsed.info, parsed.shell_completion)
     if sum(map(bool, modes)) > 1:
-        refuse("of --run, --multirun, --cfg, --info and --shell-completion only one is possible")
+        refuse("--run, --multirun, --cfg, --info and --shell-completion exclude each other; use only one of them")
     if not unknown:
-        return arguments
+        return parsed
     messages = []
-    for word in unknown:
-        if word.startswith("-"):
-            near = get_close_matches(word.partition("=")[0], flags, n=1)
-            hint = f"did you mean {near[0]}?" if near else "python train.py --hydra-help lists them"
-            messages.append(f"{word}: no such flag; {hint}")
+    for argument in unknown:
+        if argument.startswith("-"):
+            near = get_close_matches(argument.partition("=")[0], flags, n=1)
+            hint = f"did you mean {near[0]}?" if near else "python train.py --hydra-help lists all flags"
+            messages.append(f"{argument}: no such flag; {hint}")
         else:
-            messages.append(f"{word}: stands behind a flag that has words before it; put the flags first")
+            messages.append(f"{argument}: overrides must not be separated by a flag; put all flags first")
     raise UserError("\n".join(messages))
 
 
 def plain_config(composed: DictConfig) -> dict[str, Any]:
-    """The config of a run, resolved.
+    """Return the resolved and validated config of a run.
 
     Args:
-        composed: By Hydra, without its own part.
+        composed: Config composed by Hydra, without Hydra's own node.
 
     Raises:
-        UserError: Values are missing, cannot be resolved, or are not what the code that they are for takes.
+        UserError: Values are missing, cannot be resolved, or do not fit the signatures of the code.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -213,11 +221,11 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
         raise UserError(f"{error.full_key or 'the config'}: {reason}") from error
-    if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # also what a sweep would have filled in
+    if missing := missing or OmegaConf.missing_keys(OmegaConf.create(config)):  # including values that a sweep sets
         raise UserError("\n".join(f"{key}: needs a value; add {key}=... to the command" for key in sorted(missing)))
-    for key in ("sweep", "resume"):  # where a run is, and no setting of it
+    for key in ("sweep", "resume"):  # they select the run's folder and do not describe the run
         config.pop(key, None)
-    if faults := problems(config):
-        heading = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise UserError("\n  ".join([f"the config has {heading}:", *faults]))
+    if errors := config_errors(config):
+        heading = "an error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise UserError("\n  ".join([f"the config has {heading}:", *errors]))
     return config

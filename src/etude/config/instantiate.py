@@ -9,8 +9,8 @@ from typing import Any
 
 from etude.errors import UserError
 
-# Modules whose public names a checkpoint may call: they build parts of a network and neither write nor download.
-NETWORK = (
+# Modules whose public names a checkpoint may call. They build a network, and neither write files nor download.
+NETWORK_MODULES = (
     "etude.audio.frontend",
     "etude.audio.kaldi",
     "etude.audio.log_mel",
@@ -21,8 +21,8 @@ NETWORK = (
     "etude.training.optimiser",
 )
 # Modules whose public names the config of a resumed run may call as well.
-TRUSTED = (
-    *NETWORK,
+TRUSTED_MODULES = (
+    *NETWORK_MODULES,
     "etude.data.datamodule",
     "etude.data.sources",
     "etude.data.splits",
@@ -39,80 +39,85 @@ def make(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     """Call the target of a config node with the values of the node.
 
     Args:
-        node: Plain mapping with `_target_`; nodes inside it are made first.
+        node: Plain mapping with `_target_`. Nodes inside it are instantiated first.
         args: Positional arguments that are not in the config.
-        kwargs: Further named arguments.
+        kwargs: Keyword arguments that are not in the config.
 
     Returns:
         The return value of the target.
 
     Raises:
-        UserError: The target does not exist or does not take these values.
+        UserError: The target does not exist or does not accept these values.
     """
     values = {key: make_nested(value) for key, value in node.items() if key != "_target_"}
     target = resolve(str(node["_target_"]))
     try:
         return target(*args, **values, **kwargs)
     except (TypeError, ValueError) as error:
-        if isinstance(error, UserError) or _deep(error):
+        if isinstance(error, UserError) or _is_raised_inside_target(error):
             raise
         raise UserError(f"{node['_target_']}: {error}") from error
 
 
 def resolve(name: str) -> Any:
-    """Return the class or function of a dotted name, e.g. `etude.backbones.cnn.CNN`.
+    """Return the class or function of a dotted name, such as `etude.backbones.cnn.CNN`.
 
-    The module is imported and the last part looked up in it, nothing else:
-    `etude.training.augmentation.torch.hub.load` is no such name, although attributes lead there.
+    All components except the last must be a module. `etude.training.augmentation.torch.hub.load` is refused, although
+    it can be reached through attributes.
+
+    Raises:
+        UserError: The module cannot be imported or has no such name.
     """
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"there is no {name}: {error}") from error
+        raise UserError(f"{name}: cannot be imported ({error})") from error
 
 
-def vet(node: Any, packages: tuple[str, ...] = TRUSTED) -> None:
-    """Refuse a config of unknown origin with a target that is not trusted.
+def check_trusted(node: Any, packages: tuple[str, ...] = TRUSTED_MODULES) -> None:
+    """Check that a config of unknown origin calls trusted targets only.
+
+    Trusted are the public names that are defined in `packages`, or in a package of the environment variable
+    `ETUDE_TRUST` (comma separated).
 
     Args:
-        node: A whole config or any part of it, from a checkpoint or a run folder. Trusted are public names that are
-            defined in `packages` or in a package that the environment variable `ETUDE_TRUST` names (comma separated).
-        packages: Whose public names are trusted.
+        node: Config or a node of it, from a checkpoint or a run folder.
+        packages: Packages and modules whose public names are trusted.
 
     Raises:
-        UserError: A target is outside, or a trusted module only imports it from somewhere else.
+        UserError: A target is not trusted. A name that a trusted module imports from another package is not trusted.
     """
     if isinstance(node, Mapping):
         if isinstance(name := node.get("_target_"), str):
             trusted = (*packages, *os.environ.get("ETUDE_TRUST", "").replace(",", " ").split())
-            roots = {package.split(".")[0] for package in trusted}  # importing already runs a module
+            roots = {package.split(".")[0] for package in trusted}  # checked first, because importing a module runs it
             public = name.split(".")[0] in roots and not any(part.startswith("_") for part in name.split("."))
-            if not public or not _within(getattr(resolve(name), "__module__", ""), trusted):
+            if not public or not _is_in_packages(getattr(resolve(name), "__module__", ""), trusted):
                 raise UserError(
-                    f"the stored config wants to call {name}, which is not trusted; if you trust it, name its package "
-                    "in the environment variable ETUDE_TRUST"
+                    f"the stored config calls {name}, which is not trusted; if you trust it, add its package to the "
+                    "environment variable ETUDE_TRUST"
                 )
         for value in node.values():
-            vet(value, packages)
+            check_trusted(value, packages)
     elif isinstance(node, list):
         for value in node:
-            vet(value, packages)
+            check_trusted(value, packages)
 
 
-def _within(module: str, packages: tuple[str, ...]) -> bool:
+def _is_in_packages(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
 def make_nested(value: Any) -> Any:
-    """Return a plain value in which every node with a target is made."""
+    """Return a plain value in which every node with a target is instantiated."""
     if isinstance(value, Mapping):
         return make(value) if "_target_" in value else {key: make_nested(item) for key, item in value.items()}
     return [make_nested(item) for item in value] if isinstance(value, list) else value
 
 
-def _deep(error: BaseException) -> bool:
-    """Return whether an error comes from deep inside the target, where a traceback is more useful than a sentence."""
+def _is_raised_inside_target(error: BaseException) -> bool:
+    """Return whether an error was raised deep inside the target, where the traceback is more useful than a message."""
     trace, depth = error.__traceback__, 0
     while trace is not None:
         trace, depth = trace.tb_next, depth + 1

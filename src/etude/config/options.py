@@ -1,6 +1,6 @@
 """Parser of key=value options, shared by all commands.
 
-Every command declares a table of its options: the key, the field that it sets, and the function that reads the value.
+Every command declares a table of its options: the key, the field to set, and the function that parses the value.
 """
 
 from __future__ import annotations
@@ -11,115 +11,117 @@ from typing import Any
 
 from etude.errors import UserError
 
-Reader = Callable[[str], Any]  # from the text of a value to the value; raises ValueError with what it must be
+Reader = Callable[[str], Any]  # from the text of a value to the value; raises ValueError with the requirement
 Options = Mapping[str, tuple[str, Reader]]  # by key: field and reader
-EMPTY = "says nothing; leave it out, or say what"
+EMPTY = "empty value; remove the option or give it a value"
 
 
-def asks_for_help(words: Sequence[str]) -> bool:
-    """Return whether the words of a command ask for its help."""
-    return "--help" in words or "-h" in words
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments of a command contain `--help` or `-h`."""
+    return "--help" in arguments or "-h" in arguments
 
 
-def split_options(words: Sequence[str], options: Options, empty: str = "") -> tuple[list[str], dict[str, Any]]:
-    """Separate the options of a command from its other words.
+def split_options(arguments: Sequence[str], options: Options, empty: str = "") -> tuple[list[str], dict[str, Any]]:
+    """Separate the options of a command from its other arguments.
 
     Args:
-        words: Words of the command line.
-        options: The options of the command. Of one that is repeated the last counts, and of `listed` and `each` all.
-        empty: Error message for an option without a value; without it the reader gets the empty text.
+        arguments: Arguments of the command.
+        options: Options of the command. If an option is repeated, its last value is used. Values of the readers
+            `comma_separated` and `repeatable` are concatenated instead.
+        empty: Error message for an option without a value. Without a message, the reader is called with "".
 
     Returns:
-        The other words in their order, including those that exist as files; values by field.
+        The other arguments in their order, including those that are the name of an existing file; values by field.
 
     Raises:
-        UserError: An option has a wrong value.
+        UserError: An option has an invalid value.
     """
     others: list[str] = []
     values: dict[str, Any] = {}
-    for word in words:
-        key, _, text = word.lstrip("+").partition("=")  # a plus is Hydra's and changes nothing here
-        if is_name(word) or key not in options:
-            others.append(word)
+    for argument in arguments:
+        key, _, text = argument.lstrip("+").partition("=")  # a plus of Hydra's grammar has no meaning here
+        if is_name(argument) or key not in options:
+            others.append(argument)
             continue
         if empty and not text:
-            raise UserError(f"{word}: {empty}")
+            raise UserError(f"{argument}: {empty}")
         field, reader = options[key]
         try:
             value = reader(text)
         except ValueError as error:
-            raise UserError(f"{word}: {error}") from error
-        values[field] = values[field] + value if reader in (listed, each) and field in values else value
+            raise UserError(f"{argument}: {error}") from error
+        is_list = reader in (comma_separated, repeatable)
+        values[field] = values[field] + value if is_list and field in values else value
     return others, values
 
 
-def read_options(words: Sequence[str], options: Options, otherwise: str = "is") -> tuple[list[str], dict[str, Any]]:
-    """Return the names and the options among the words of a command that has no other words.
+def read_options(arguments: Sequence[str], options: Options, expected: str = "is") -> tuple[list[str], dict[str, Any]]:
+    """Return the names and the options of a command that has no other arguments.
 
     Args:
-        words: Words of the command line.
-        options: The options of the command, as for `split_options`.
-        otherwise: Beginning of the error message for any other word, such as "is no file, and".
+        arguments: Arguments of the command.
+        options: Options of the command, as for `split_options`.
+        expected: Beginning of the error message for any other argument, such as "is no file, and".
 
     Returns:
-        Names, which have no `=` or exist as files, in their order; values by field.
+        Names in their order, which have no `=` or are the name of an existing file; values by field.
 
     Raises:
-        UserError: A word is neither, or an option has a wrong value.
+        UserError: An argument is neither a name nor an option, or an option has an invalid value.
     """
-    names, values = split_options(words, options, EMPTY)
-    if unknown := [word for word in names if not is_name(word)]:
+    names, values = split_options(arguments, options, EMPTY)
+    if unknown := [argument for argument in names if not is_name(argument)]:
         keys = ", ".join(f"{key}=" for key in options)
-        raise UserError(f"{unknown[0]}: {otherwise} none of {keys}; --help shows what they take")
+        raise UserError(f"{unknown[0]}: {expected} none of {keys}; --help shows their values")
     return names, values
 
 
-def split_pair(word: str) -> tuple[str, str]:
-    """Return the key and the value of a word, without the pluses of Hydra's grammar before the key.
+def split_pair(argument: str) -> tuple[str, str]:
+    """Return the key and the value of an argument, without a plus of Hydra's grammar before the key.
 
     Raises:
-        UserError: The word has no equals sign.
+        UserError: The argument has no equals sign.
     """
-    key, equals, value = word.lstrip("+").partition("=")
+    key, equals, value = argument.lstrip("+").partition("=")
     if not equals:
-        raise UserError(f"{word}: is not of the form name=value; --help shows some")
+        raise UserError(f"{argument}: is not of the form name=value; --help shows examples")
     return key, value
 
 
-def is_name(word: str) -> bool:
-    """Return whether a word is a name rather than an option; files and folders may have `=` in their names."""
-    return "=" not in word or exists(word)
+def is_name(argument: str) -> bool:
+    """Return whether an argument is a name, without `=` or the path of an existing file, and not an option."""
+    return "=" not in argument or exists(argument)
 
 
 def path(value: str) -> Path:
-    """Return a file or folder; ~ is the user's home, and ~name stays as it is where there is no such user."""
+    """Return a path, in which `~` and `~name` are replaced with the home of an existing user."""
     try:
         return Path(value).expanduser()
     except RuntimeError:
         return Path(value)
 
 
-def exists(word: str) -> bool:
-    """Return whether a word is the path of a file or folder; a word that cannot be a path, as too long, is not."""
+def exists(argument: str) -> bool:
+    """Return whether an argument is the path of an existing file or folder."""
     try:
-        return path(word).exists()
+        return path(argument).exists()
     except (OSError, ValueError):
         return False
 
 
-def truth(value: str) -> bool:
+def boolean(value: str) -> bool:
     """Return the value of `true` or `false`."""
     if value.lower() not in ("true", "false"):
         raise ValueError("must be true or false")
     return value.lower() == "true"
 
 
-def whole(minimum: int = 1, maximum: int | None = None) -> Reader:
-    """Return a reader of whole numbers.
+def integer(minimum: int = 1, maximum: int | None = None) -> Reader:
+    """Return a reader of integers.
 
     Args:
-        minimum: The smallest.
-        maximum: The largest; None for no limit.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value; None for no limit.
     """
     limit = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
@@ -142,16 +144,16 @@ def number(value: str) -> float:
 def positive(value: str) -> float:
     """Return a finite number greater than 0."""
     try:
-        found = float(value)
+        parsed = float(value)
     except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
+        parsed = 0.0
+    if not 0 < parsed < float("inf"):
         raise ValueError("must be a number greater than 0")
-    return found
+    return parsed
 
 
 def one_of(*choices: str) -> Reader:
-    """Return a reader of one word among some."""
+    """Return a reader of one choice."""
 
     def reader(value: str) -> str:
         if value not in choices:
@@ -161,28 +163,28 @@ def one_of(*choices: str) -> Reader:
     return reader
 
 
-def several(what: str, *choices: str) -> Reader:
-    """Return a reader of words with commas between them, each once.
+def several_of(kind: str, *choices: str) -> Reader:
+    """Return a reader of one or more choices that are separated by commas, without repetitions.
 
     Args:
-        what: What they are, such as "format".
-        choices: Words that are known.
+        kind: Noun for the choices in the error message, such as "format".
+        choices: Allowed values.
     """
 
     def reader(value: str) -> list[str]:
-        found = list(dict.fromkeys(value.split(",")))
-        if unknown := [word for word in found if word not in choices]:
-            raise ValueError(f"there is no {what} {unknown[0]!r}; there are {', '.join(choices)}")
-        return found
+        selected = list(dict.fromkeys(value.split(",")))
+        if unknown := [choice for choice in selected if choice not in choices]:
+            raise ValueError(f"there is no {kind} {unknown[0]!r}; available: {', '.join(choices)}")
+        return selected
 
     return reader
 
 
-def listed(value: str) -> list[str]:
-    """Return the words between commas, or one that exists as a file; repeated options add up."""
+def comma_separated(value: str) -> list[str]:
+    """Return the texts between commas, or the value itself if it is the path of a file."""
     return [value] if exists(value) else value.split(",")
 
 
-def each(value: str) -> list[str]:
-    """Return the value as a list of one; repeated options add up."""
+def repeatable(value: str) -> list[str]:
+    """Return a list with the value, for an option that can be repeated."""
     return [value]

@@ -1,7 +1,7 @@
 """Error messages for overrides that Hydra cannot compose, with suggestions.
 
-Hydra stops at the first fault and reports it in several lines. Here each override is checked by itself, then the groups
-together, then each key against the composed config. Hydra's own message is used only where these checks find no fault.
+Hydra stops at the first error and reports it in several lines. Here, each override is checked alone, then the config
+groups together, then each key in the composed config. Hydra's own message is used only if these checks find no error.
 """
 
 from __future__ import annotations
@@ -14,78 +14,281 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config import groups_help
 from etude.config.compose import Composer, conf_dir, current_config, open_hydra
-from etude.config.overrides import SEVERAL, ParsedOverride, check_override, parse_overrides
-from etude.config.validation import problems, signature
+from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, parse_overrides
+from etude.config.renamed import renamed_key
+from etude.config.validation import config_errors, signature
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+MAX_COMBINATIONS = 12  # maximum number of combinations of a sweep's options that are composed
+NOISE = ("provider=", "full_key", "object_type", "See http", "Config search path", "Search path")
+GLOBAL_GROUPS = ("experiment", "debug", "sweep")  # their options may set and add any key
 
-def missing(config: DictConfig, key: str, value: str, groups: Iterable[str] = ()) -> str:
-    """Return the error message for a key that is not in a config; "" if it is there.
+
+def override_errors(
+    overrides: Sequence[str],
+    sweep: bool = False,
+    folder: str | Path | None = None,
+    name: str = "train",
+    error: Exception | None = None,
+    sweep_only: str = SWEEP_ONLY,
+    validate: bool = True,
+) -> list[str]:
+    """Return the error messages for all overrides of a command.
 
     Args:
-        config: The composed config.
-        key: With dots, e.g. `trainer.max_epoch`.
-        value: Value of the override, as it was typed.
-        groups: Names of groups, which may be suggested as well.
+        overrides: Overrides of the command.
+        sweep: Whether overrides may have several values.
+        folder: Folder of `--config-dir`.
+        name: Name of the config to which the overrides apply.
+        error: Error raised by Hydra.
+        sweep_only: Error message for several values without a sweep.
+        validate: Whether to validate the complete config too, as a run does.
+
+    Returns:
+        One message for each error; empty if there is none, or if `error` is not about the config.
+    """
+    with open_hydra(folder) as composer:
+        parsed = [check_override(composer, text, sweep, sweep_only) for text in overrides]
+        messages = [message for override in parsed for message in override.errors]
+        groups = [*groups_help.list_groups([conf_dir(), *([Path(folder)] if folder else [])])]
+        by_combination = [
+            (varied, list(_combination_errors(composer, name, parsed, selected, groups, validate)))
+            for selected, varied in _combinations(parsed)
+        ]
+        common = [
+            message
+            for message in by_combination[0][1]
+            if all(message in combination_messages for _, combination_messages in by_combination)
+        ]
+        messages += common
+        messages += [
+            f"{message} (with {varied})"
+            for varied, combination_messages in by_combination
+            for message in combination_messages
+            if message not in common
+        ]
+        if sweep and not messages:
+            messages = list(_sweep_errors(composer, name, parsed))
+    return list(dict.fromkeys(messages)) or _hydra_message(error) or _hydra_key_errors(overrides, error)
+
+
+def format_errors(messages: Sequence[str]) -> str:
+    """Return the text to print for error messages, with a heading for more than one."""
+    if len(messages) == 1:
+        return messages[0]
+    return "\n  ".join([f"the command has {len(messages)} errors:", *messages])
+
+
+def _hydra_key_errors(overrides: Sequence[str], error: Exception | None) -> list[str]:
+    """Return the error message for Hydra's own keys if Hydra fails without a message, as by an assertion."""
+    own = [override for override in overrides if override.lstrip("+~").startswith("hydra.")]
+    if error is None or not own:
+        return []
+    reason = "" if isinstance(error, AssertionError) else f" ({_hydra_message(error, any_type=True)[0]})"
+    return [f"{' '.join(own)}: Hydra does not accept this{reason}; remove it, or see python train.py --hydra-help"]
+
+
+def _combinations(parsed: list[ParsedOverride]) -> Iterator[tuple[list[str], str]]:
+    """Yield combinations of the selected options of all groups, each with the text of the overrides that vary."""
+    selections = [override for override in parsed if override.group and override.expanded]
+    swept = [override for override in selections if len(override.expanded) > 1]
+    for number, texts in enumerate(product(*(override.expanded for override in selections))):
+        if number == MAX_COMBINATIONS:
+            return
+        varied = [text for override, text in zip(selections, texts, strict=True) if override in swept]
+        yield list(texts), " ".join(varied)
+
+
+def _combination_errors(
+    composer: Composer, name: str, parsed: list[ParsedOverride], selected: list[str], groups: list[str], validate: bool
+) -> Iterator[str]:
+    """Yield the error messages for one combination of options, and for all keys with it."""
+    unknown = [override.group for override in parsed if override.group and not override.expanded]
+    try:
+        config = composer.compose(selected, name)
+    except Exception:  # of any type; an option that fails alone too has the message
+        yield from _selection_errors(composer, name, selected)
+        return
+    if any(group in GLOBAL_GROUPS for group in unknown):
+        return
+    valid = not any(override.errors for override in parsed)
+    for override in parsed:
+        if override.group or not override.expanded:
+            continue
+        key = override.expanded[0].partition("=")[0].lstrip("+~")
+        if key.split(".")[0] in unknown:
+            continue
+        if message := _apply(config, override.expanded[0], groups):
+            valid = False
+            yield message
+    if validate and not valid:
+        for message in _validation_errors(config):
+            if message.split(".")[0].split(":")[0] not in unknown:
+                yield message
+
+
+def _sweep_errors(composer: Composer, name: str, parsed: list[ParsedOverride]) -> Iterator[str]:
+    """Yield the error messages for keys that every job has, but not the config that Hydra composes before the sweep."""
+    fixed = [override for override in parsed if not override.is_swept and override.expanded]
+    config = composer.compose([override.expanded[0] for override in fixed if override.group], name)
+    for override in fixed:
+        if not override.group and _apply(config, override.expanded[0], []):
+            yield (
+                f"{override.text}: Hydra requires this key before the sweep selects options; "
+                f"use ++{override.text.lstrip('+')}"
+            )
+
+
+def _selection_errors(composer: Composer, name: str, selected: list[str]) -> Iterator[str]:
+    """Yield the error message for each option that cannot be composed alone."""
+    for text in selected:
+        try:
+            composer.compose([text], name)
+        except Exception as error:
+            yield _selection_error(composer, name, text, error)
+
+
+def _selection_error(composer: Composer, name: str, text: str, error: Exception) -> str:
+    """Return the error message for an option that exists and cannot be selected by this override."""
+    key = text.partition("=")[0]
+    bare = key.lstrip("+~")
+    config = composer.compose([], name)
+    choices = [str(choice) for choice in config.hydra.runtime.choices]
+    if key.startswith("+") and bare in choices:
+        return f"{text}: {bare} has an option already; remove the plus"
+    if key.startswith("~"):
+        option = config.hydra.runtime.choices.get(bare)
+        return f"{text}: {bare} has the option {option}" if option else f"{text}: this config has no {bare}"
+    if not key.startswith("+") and bare not in choices:
+        near = [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
+        hint = f"did you mean {near[0]}? otherwise add it with a plus" if near else "add it with a plus"
+        return f"{text}: this config has no {bare}; {hint}: +{text}"
+    return f"{text}: {_hydra_message(error, any_type=True)[0]}"
+
+
+def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
+    """Apply an override of a key to a config, and return the error message, or "" if there is no error."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = parse_overrides([text])
+    key, _, value = text.partition("=")
+    bare = key.lstrip("+~")
+    if message := _renamed_key_error(config, bare):
+        return message
+    if not key.startswith("+") and (message := _missing_key_error(config, bare, value, groups)):
+        return message  # checked before Hydra applies it, because Hydra replaces a value with a mapping
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
+    except (HydraException, OmegaConfBaseException) as error:
+        exists = OmegaConf.select(config, bare, throw_on_missing=False) is not None
+        if exists and key.startswith("+"):
+            return f"{text}: {bare} exists already; remove the plus"
+        if exists and key.startswith("~"):
+            return f"{text}: the key has another value; remove ={value}"
+        cause: BaseException = error.__cause__ or error
+        inner = str(getattr(cause, "full_key", "") or "")  # a mapping is set key by key
+        if inner.startswith(f"{bare}.") and (
+            message := _renamed_key_error(config, inner) or _missing_key_error(config, inner, "...", groups)
+        ):
+            return message
+        return f"{text}: {_hydra_message(error)[0]}"
+    return ""
+
+
+def _renamed_key_error(config: DictConfig, key: str) -> str:
+    """Return the error message for a dotted key that was renamed, else "".
+
+    A key with an old name is valid if the config or the class of its node has it, as in a user's own class.
+    """
+    if not (new := renamed_key(key)):
+        return ""
+    node, depth, exists = _find_node(config, key)
+    if exists or (_is_mapping(node) and key.split(".")[depth] in _parameters(node)):
+        return ""
+    return f"{key}: was renamed; use {new}"
+
+
+def _find_node(config: DictConfig, key: str) -> tuple[Any, int, bool]:
+    """Follow a dotted key in a config.
+
+    Returns:
+        The last node on the path; the number of components that lead to it; whether the complete key exists.
     """
     node: Any = config
     parts = key.split(".")
-    for i, part in enumerate(parts):
-        if not _is_mapping(node):
-            return f"{key}: {'.'.join(parts[:i])} is a value, not a group of settings"
-        if part not in node.keys():  # noqa: SIM118  # `in` of a config is false for missing values
-            break
+    for depth, part in enumerate(parts):
+        if not _is_mapping(node) or part not in node.keys():  # noqa: SIM118  # `in` is false for missing values
+            return node, depth, False
         node = node._get_node(part)
-    else:
-        return ""
-    there = [str(name) for name in node if name != "_target_"]
-    if node is config:
-        return _unknown_at_root(config, key, there, sorted(groups))
-    takes = _parameters(node)
-    if part in takes:
-        return f"{key}: is not among the settings yet; add it with a plus: +{key}={value}"
-    if near := get_close_matches(part, [*there, *takes], n=1):
-        more = "" if near[0] in there else f", which a plus adds: +{'.'.join([*parts[:i], near[0]])}={value}"
-        return f"{key}: no such setting; did you mean {near[0]}{more or '?'}"
-    return f"{key}: no such setting; there are {', '.join(there) or 'none'}"
+    return node, len(parts), True
 
 
-def _unknown_at_root(config: DictConfig, key: str, there: list[str], groups: list[str]) -> str:
-    """Return the error message for a key whose first part is neither a group nor a setting.
+def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterable[str] = ()) -> str:
+    """Return the error message for a key that a config does not have, or "" if the config has it.
 
-    Suggested are similar names, and longer keys that end with it.
+    Args:
+        config: The composed config.
+        key: Dotted key, such as `trainer.max_epoch`.
+        value: Value of the override, as given by the user.
+        groups: Names of config groups, which are suggested too.
     """
-    fault = f"{key}: no such group or setting"
-    known = [name for name in dict.fromkeys([*groups, *there]) if name != "hydra"]
+    node, depth, exists = _find_node(config, key)
+    if exists:
+        return ""
+    parts = key.split(".")
+    if not _is_mapping(node):
+        return f"{key}: {'.'.join(parts[:depth])} is a value and has no keys"
+    keys = [str(name) for name in node if name != "_target_"]
+    if node is config:
+        return _unknown_root_error(config, key, keys, sorted(groups))
+    parameters = _parameters(node)
+    if parts[depth] in parameters:
+        return f"{key}: is not in the config; add it with a plus: +{key}={value}"
+    if near := get_close_matches(parts[depth], [*keys, *parameters], n=1):
+        with_plus = f", which a plus adds: +{'.'.join([*parts[:depth], near[0]])}={value}"
+        return f"{key}: no such config key; did you mean {near[0]}{'?' if near[0] in keys else with_plus}"
+    return f"{key}: no such config key; available: {', '.join(keys) or 'none'}"
+
+
+def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: list[str]) -> str:
+    """Return the error message for a key whose first component is neither a config group nor a config key.
+
+    Similar names are suggested, and longer keys that end with the key.
+    """
+    reason = f"{key}: no such config group or key"
+    known = [name for name in dict.fromkeys([*groups, *keys]) if name != "hydra"]
     if "/" in key:
         near = get_close_matches(key, known, n=1)
-        return f"{fault}; did you mean {near[0]}?" if near else fault + f"; there are {', '.join(known)}"
+        return f"{reason}; did you mean {near[0]}?" if near else f"{reason}; available: {', '.join(known)}"
     paths = list(_value_paths(config))
     last = key.rpartition(".")[2]
-    ends = [path for path in paths if path.rpartition(".")[2] == last][:3]
+    same_end = [path for path in paths if path.rpartition(".")[2] == last][:3]
     if "." not in key and (near := get_close_matches(key, known, n=1)):
-        return f"{fault}; did you mean {near[0]}?"
-    near = ends if len(ends) == 1 or "." not in key else get_close_matches(key, paths, n=1)
+        return f"{reason}; did you mean {near[0]}?"
+    near = same_end if len(same_end) == 1 or "." not in key else get_close_matches(key, paths, n=1)
     if near:
-        return f"{fault}; did you mean {' or '.join(near)}?"
-    return f"{fault}; python train.py --help lists the groups, --cfg job the settings"
+        return f"{reason}; did you mean {' or '.join(near)}?"
+    return f"{reason}; python train.py --help lists the config groups, --cfg job the config keys"
 
 
 def _parameters(node: DictConfig) -> list[str]:
-    """Return the parameters of the class of a node, whether they are set or not."""
+    """Return the parameters of the class of a node, including those that the config does not set."""
     if "_target_" not in node:
         return []
     try:
-        known = signature(str(node._get_node("_target_")))
+        target_signature = signature(str(node._get_node("_target_")))
     except LookupError:
         return []
-    return [name for name in known.takes if name.isidentifier()] if known else []
+    return [name for name in target_signature.parameters if name.isidentifier()] if target_signature else []
 
 
 def _value_paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield all keys that hold a value, with dots, except those of Hydra."""
+    """Yield the dotted keys of all values, except those of Hydra."""
     for name in node:
         path = prefix + str(name)
         if name in ("_target_", "choices") or path == "hydra":
@@ -98,199 +301,44 @@ def _value_paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _is_mapping(node: Any) -> TypeGuard[DictConfig]:
-    """Return whether a node has settings inside."""
+    """Return whether a node contains keys."""
     from omegaconf import DictConfig
 
     return isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()
 
 
-MAX_COMBINATIONS = 12  # of a sweep's groups; so many are composed to find the one that fails
-NOISE = ("provider=", "full_key", "object_type", "See http", "Config search path", "Search path")
-GLOBAL = ("experiment", "debug", "sweep")  # groups that may set, and bring, any key
-
-
-def override_errors(
-    words: Sequence[str],
-    sweep: bool = False,
-    folder: str | Path | None = None,
-    name: str = "train",
-    error: Exception | None = None,
-    several: str = SEVERAL,
-    whole: bool = True,
-) -> list[str]:
-    """Return all faults of the overrides of a command.
-
-    Args:
-        words: Overrides.
-        sweep: Whether they may have several values.
-        folder: Folder of `--config-dir`.
-        name: The config that they change.
-        error: Hydra's error.
-        several: Error message for several values where there is no sweep.
-        whole: Whether the whole config is validated too, as a run does.
-
-    Returns:
-        A sentence for each fault; empty if there is none, or if the error is not about the config.
-    """
-    with open_hydra(folder) as composer:
-        parsed = [check_override(composer, text, sweep, several) for text in words]
-        found = [fault for word in parsed for fault in word.faults]
-        groups = [*groups_help.listing([conf_dir(), *([Path(folder)] if folder else [])])]
-        tried = [
-            (where, list(_combination_errors(composer, name, parsed, chosen, groups, whole)))
-            for chosen, where in _combinations(parsed)
-        ]
-        everywhere = [fault for fault in tried[0][1] if all(fault in others for _, others in tried)]
-        found += everywhere
-        found += [f"{fault} (with {where})" for where, others in tried for fault in others if fault not in everywhere]
-        if sweep and not found:
-            found = list(_sweep_errors(composer, name, parsed))
-    return list(dict.fromkeys(found)) or _hydra_message(error) or _hydra_setting_errors(words, error)
-
-
-def _hydra_setting_errors(words: Sequence[str], error: Exception | None) -> list[str]:
-    """Return a sentence on Hydra's own settings where Hydra fails without a message, as by an assertion."""
-    own = [word for word in words if word.lstrip("+~").startswith("hydra.")]
-    if error is None or not own:
-        return []
-    reason = "" if isinstance(error, AssertionError) else f" ({_hydra_message(error, anything=True)[0]})"
-    return [f"{' '.join(own)}: Hydra does not accept this{reason}; leave it out, or see python train.py --hydra-help"]
-
-
-def error_text(found: Sequence[str]) -> str:
-    """Return the text that is printed for faults: one is a line, several have a heading."""
-    return found[0] if len(found) == 1 else "\n  ".join([f"the command has {len(found)} faults:", *found])
-
-
-def _combinations(parsed: list[ParsedOverride]) -> Iterator[tuple[list[str], str]]:
-    """Yield combinations of the choices of all groups, each with the text of the choices that vary."""
-    chosen = [word for word in parsed if word.group and word.instead]
-    swept = [word for word in chosen if len(word.instead) > 1]
-    for number, texts in enumerate(product(*(word.instead for word in chosen))):
-        if number == MAX_COMBINATIONS:
-            return
-        here = [text for word, text in zip(chosen, texts, strict=True) if word in swept]
-        yield list(texts), " ".join(here)
-
-
-def _combination_errors(
-    composer: Composer, name: str, parsed: list[ParsedOverride], chosen: list[str], groups: list[str], whole: bool
-) -> Iterator[str]:
-    """Yield the faults of one combination of options, and of all keys with it."""
-    unknown = [word.group for word in parsed if word.group and not word.instead]
-    try:
-        config = composer.compose(chosen, name)
-    except Exception:  # of any kind; the option that also fails alone has the message
-        yield from _choice_errors(composer, name, chosen)
-        return
-    if any(group in GLOBAL for group in unknown):
-        return
-    clean = not any(word.faults for word in parsed)
-    for word in parsed:
-        key = word.text.partition("=")[0].lstrip("+~")
-        if word.group or not word.instead or key.split(".")[0] in unknown:
-            continue
-        if fault := _apply(config, word.instead[0], groups):
-            clean = False
-            yield fault
-    if whole and not clean:
-        yield from (fault for fault in _validation_errors(config) if fault.split(".")[0].split(":")[0] not in unknown)
-
-
-def _sweep_errors(composer: Composer, name: str, parsed: list[ParsedOverride]) -> Iterator[str]:
-    """Yield the faults of keys that exist in every job, but not in the config that Hydra composes before the sweep."""
-    here = [word for word in parsed if not word.swept and word.instead]
-    config = composer.compose([word.instead[0] for word in here if word.group], name)
-    for word in here:
-        if not word.group and _apply(config, word.instead[0], []):
-            yield f"{word.text}: Hydra wants the setting before the sweep has chosen; write ++{word.text.lstrip('+')}"
-
-
-def _choice_errors(composer: Composer, name: str, chosen: list[str]) -> Iterator[str]:
-    """Yield a fault for each option of a group that cannot be composed alone."""
-    for text in chosen:
-        try:
-            composer.compose([text], name)
-        except Exception as error:
-            yield _choice_error(composer, name, text, error)
-
-
-def _choice_error(composer: Composer, name: str, text: str, error: Exception) -> str:
-    """Return the error message for an option that exists and cannot be chosen like this."""
-    key = text.partition("=")[0]
-    bare = key.lstrip("+~")
-    config = composer.compose([], name)
-    choices = [str(choice) for choice in config.hydra.runtime.choices]
-    if key.startswith("+") and bare in choices:
-        return f"{text}: {bare} has an option already; leave out the plus"
-    if key.startswith("~"):
-        held = config.hydra.runtime.choices.get(bare)
-        return f"{text}: {bare} has the option {held}" if held else f"{text}: {bare} is not chosen in this config"
-    if not key.startswith("+") and bare not in choices:
-        near = [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
-        hint = f"did you mean {near[0]}? a plus adds it" if near else "a plus adds it"
-        return f"{text}: {bare} is not chosen in this config; {hint}: +{text}"
-    return f"{text}: {_hydra_message(error, anything=True)[0]}"
-
-
-def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
-    """Apply an override of a key to a config; return the error message where that is impossible, else ""."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    overrides = parse_overrides([text])
-    key, _, value = text.partition("=")
-    bare = key.lstrip("+~")
-    if not key.startswith("+") and (said := missing(config, bare, value, groups)):
-        return said  # before Hydra tries: it makes a mapping of a value that is in the way
-    try:
-        ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
-    except (HydraException, OmegaConfBaseException) as error:
-        there = OmegaConf.select(config, bare, throw_on_missing=False) is not None
-        if there and key.startswith("+"):
-            return f"{text}: {bare} is there already; leave out the plus"
-        if there and key.startswith("~"):
-            return f"{text}: has another value than the one to take away; leave out ={value}"
-        cause: BaseException = error.__cause__ or error
-        inside = str(getattr(cause, "full_key", "") or "")  # a mapping is set key by key
-        said = missing(config, inside, "...", groups) if inside.startswith(f"{bare}.") else ""
-        return said or f"{text}: {_hydra_message(error)[0]}"
-    return ""
-
-
 def _validation_errors(config: DictConfig) -> list[str]:
-    """Return the faults that the validation of a run would find, to report all at once."""
+    """Return the errors that the validation of a run would find, so that all are reported together."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         with current_config(config):
-            mine = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            if lacking := sorted(OmegaConf.missing_keys(mine)):
-                return [f"{key}: needs a value; add {key}=... to the command" for key in lacking]
-            plain: Any = OmegaConf.to_container(mine, resolve=True)
+            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            if missing := sorted(OmegaConf.missing_keys(own)):
+                return [f"{key}: needs a value; add {key}=... to the command" for key in missing]
+            plain: Any = OmegaConf.to_container(own, resolve=True)
     except OmegaConfBaseException:
         return []
-    return problems(plain)
+    return config_errors(plain)
 
 
-def _hydra_message(error: Exception | None, anything: bool = False) -> list[str]:
-    """Return the message of an error of Hydra or of the YAML reader in one line.
+def _hydra_message(error: Exception | None, any_type: bool = False) -> list[str]:
+    """Return a list with the one-line message of an error of Hydra or the YAML reader, or an empty list.
 
     Args:
         error: The error.
-        anything: Whether the message of any other error is returned too.
+        any_type: Whether to return the message of any other error too.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import MarkedYAMLError
 
     if isinstance(error, MarkedYAMLError):
-        where = f"{error.problem_mark.name}: line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        return [f"{where}{error.problem or 'is no YAML'}"]
-    if error is None or not (anything or isinstance(error, HydraException | OmegaConfBaseException)):
+        mark = error.problem_mark
+        location = f"{mark.name}: line {mark.line + 1}: " if mark else ""
+        return [f"{location}{error.problem or 'is no YAML'}"]
+    if error is None or not (any_type or isinstance(error, HydraException | OmegaConfBaseException)):
         return []
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(cause := error.__cause__, OmegaConfBaseException):

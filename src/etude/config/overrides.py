@@ -9,142 +9,171 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import Composer
-from etude.config.groups_help import PARTS
-from etude.config.validation import MAPS
+from etude.config.groups_help import BASE_GROUPS
+from etude.config.renamed import renamed_key, renamed_option
+from etude.config.validation import NAMED_NODES
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 
-SEVERAL = "several values make a sweep; add -m"
+SWEEP_ONLY = "several values require a sweep; add -m"  # error message for several values without a sweep
 
 
 @dataclass
 class ParsedOverride:
-    """Parsed override with its faults.
+    """Parsed override with its errors.
 
     Args:
-        text: The override as it was typed.
-        faults: A sentence for each fault.
-        group: The group of a choice, or "".
-        instead: The overrides with single values that it, or its probable correction, expands to: several in a sweep,
-            none where there is no correction.
-        swept: Whether it has several values.
+        text: The override as given by the user.
+        errors: One error message for each error.
+        group: Config group if the override selects an option, else "".
+        expanded: Overrides with single values to which the override, or its probable correction, expands. A sweep has
+            several. Empty if there is no correction.
+        is_swept: Whether the override has several values.
     """
 
     text: str
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     group: str = ""
-    instead: list[str] = field(default_factory=list)
-    swept: bool = False
+    expanded: list[str] = field(default_factory=list)
+    is_swept: bool = False
 
 
 def parse_overrides(texts: Sequence[str], loader: Any = None) -> list[Override]:
     """Parse overrides by Hydra's grammar.
 
     Args:
-        texts: Such as `optim.lr=interval(1e-4,1e-2)`.
-        loader: Hydra's config loader, for a glob over the options of a group.
+        texts: Overrides such as `optim.lr=interval(1e-4,1e-2)`.
+        loader: Hydra's config loader, which is needed for a glob over the options of a config group.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create(config_loader=loader).parse_overrides(list(texts))
 
 
-def check_override(composer: Composer, text: str, sweep: bool, several: str = SEVERAL) -> ParsedOverride:
-    """Parse an override and find its faults.
+def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str = SWEEP_ONLY) -> ParsedOverride:
+    """Parse an override and find its errors.
 
     Args:
-        composer: Hydra, which finds the groups.
-        text: Such as `backbone=lstm`.
+        composer: Hydra, for the available config groups.
+        text: Override such as `backbone=lstm`.
         sweep: Whether several values make a sweep.
-        several: Error message for several values without a sweep.
+        sweep_only: Error message for several values without a sweep.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     if "\0" in text:
-        return ParsedOverride(text, [f"{text!r}: holds a zero byte, which no setting may"])
+        return ParsedOverride(text, [f"{text!r}: contains a null byte, which is not allowed"])
     repository = composer.loader.repository
     key, equals, value = text.partition("=")
     bare = key.lstrip("+~")
-    grouped = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # which sets keys inside it
+    if new_text := _renamed_group_override(repository, text):
+        parsed = check_override(composer, new_text, sweep, sweep_only)
+        parsed.text, parsed.errors = text, [f"{text}: was renamed; use {new_text}", *parsed.errors]
+        return parsed
+    is_group = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # which sets keys inside it
+    group = bare if is_group else ""
     if not equals and not text.startswith("~"):
-        known = f"; there are {', '.join(_options(repository, bare))}" if grouped else ""
-        return ParsedOverride(text, [f"{text}: is not of the form name=value{known}"], bare if grouped else "")
+        hint = f"; available: {', '.join(_options(repository, bare))}" if is_group else ""
+        return ParsedOverride(text, [f"{text}: is not of the form name=value{hint}"], group)
     parser = OverridesParser.create(composer.loader)
     try:
         (override,) = parser.parse_overrides([text])
     except HydraException:
-        return ParsedOverride(text, [f"{text}: {_unreadable(parser, key, value)}"], bare if grouped else "")
-    word = ParsedOverride(text, group=bare if grouped else "", swept=override.is_sweep_override())
+        return ParsedOverride(text, [f"{text}: {_syntax_error(parser, key, value)}"], group)
+    parsed = ParsedOverride(text, group=group, is_swept=override.is_sweep_override())
     values = [value]
-    if word.swept:
+    if parsed.is_swept:
         if not sweep:
-            mapped = bare if not grouped or bare in MAPS else ""
-            listed = f", or write a list: '{key}=[{value}]'" if mapped and value.replace(",", "").isprintable() else ""
-            word.faults.append(f"{text}: {several}{listed}")
+            suggests_list = (not is_group or bare in NAMED_NODES) and value.replace(",", "").isprintable()
+            hint = f", or use a list: '{key}=[{value}]'" if suggests_list else ""
+            parsed.errors.append(f"{text}: {sweep_only}{hint}")
         elif override.is_hydra_override():
-            word.faults.append(f"{text}: Hydra's own settings have one value in a sweep")
+            parsed.errors.append(f"{text}: Hydra's own keys cannot have several values in a sweep; use one value")
         values = list(map(str, override.sweep_string_iterator())) if override.is_discrete_sweep() else []
     if override.is_delete():
-        word.instead = [text]
-    elif not grouped:
-        word.instead = [f"{key}={value}" for value in values]
+        parsed.expanded = [text]
+        if is_group and (new := _renamed_existing_option(repository, override.key_or_group, value)):
+            parsed.errors.append(f"{text}: was renamed; use {key}={new}")
+            parsed.expanded = [f"{key}={new}"]
+    elif not is_group:
+        parsed.expanded = [f"{key}={value}" for value in values]
     else:
-        _choose(repository, word, override, values)
-    return word
+        _check_options(repository, parsed, override, values)
+    return parsed
 
 
-def _choose(repository: Any, word: ParsedOverride, override: Override, values: list[str]) -> None:
-    """Set the faults and corrections of the choice of a group's options."""
-    key = word.text.partition("=")[0]
+def _renamed_group_override(repository: Any, text: str) -> str:
+    """Return an override of a renamed config group with the new name, as `weighting=sum` for `balance=sum`, else ""."""
+    key, equals, value = text.partition("=")
+    bare = key.lstrip("+~")
+    root = re.split("[.@]", bare)[0]
+    if not renamed_key(root) or _is_group(repository, root):
+        return ""
+    return f"{key[: len(key) - len(bare)]}{renamed_key(bare)}{equals}{value}"
+
+
+def _renamed_existing_option(repository: Any, group: str, option: str) -> str:
+    """Return the new name of a renamed option if only the new one exists, else ""."""
+    new = renamed_option(group, option)
+    exists = new and repository.config_exists(f"{group}/{new}") and not repository.config_exists(f"{group}/{option}")
+    return new if exists else ""
+
+
+def _check_options(repository: Any, parsed: ParsedOverride, override: Override, values: list[str]) -> None:
+    """Set the errors and corrections of an override that selects options of a config group."""
+    key = parsed.text.partition("=")[0]
     group = override.key_or_group
     for text in values:
-        several = text.startswith("[")
-        parts = text.strip("[]").split(",") if several else [text]
-        wanted = [part.strip(" '\"") for part in parts if part.strip() or not several]
+        is_list = text.startswith("[")
+        names = text.strip("[]").split(",") if is_list else [text]
+        options = [name.strip(" '\"") for name in names if name.strip() or not is_list]
         corrected = []
-        for option in wanted:
+        for option in options:
             if repository.config_exists(f"{group}/{option}"):
                 corrected.append(option)
                 continue
-            message, near = _no_option(repository, group, option)
-            word.faults.append(f"{key}={option}: {message}")
+            if near := _renamed_existing_option(repository, group, option):
+                parsed.errors.append(f"{key}={option}: was renamed; use {key}={near}")
+            else:
+                message, near = _unknown_option_error(repository, group, renamed_option(group, option) or option)
+                parsed.errors.append(f"{key}={option}: {message}")
             corrected += [near] if near else []
-        if len(corrected) == len(wanted):
-            word.instead.append(f"{key}=[{','.join(corrected)}]" if several else f"{key}={corrected[0]}")
+        if len(corrected) == len(options):
+            parsed.expanded.append(f"{key}=[{','.join(corrected)}]" if is_list else f"{key}={corrected[0]}")
 
 
-def _no_option(repository: Any, group: str, option: str) -> tuple[str, str]:
-    """Return the message for an option that does not exist, and the nearest one that does, or ""."""
+def _unknown_option_error(repository: Any, group: str, option: str) -> tuple[str, str]:
+    """Return the error message for an option that does not exist, and the most similar option that exists, or ""."""
     if _is_group(repository, f"{group}/{option}"):
         inside = [f"{option}/{name}" for name in _nested_options(repository, f"{group}/{option}")]
-        return f"is a folder of options; there are {', '.join(inside)}", ""
+        return f"is a folder of options; available: {', '.join(inside)}", ""
     folder = option.rpartition("/")[0]
     nested = [f"{folder}/{name}" for name in _options(repository, f"{group}/{folder}")] if folder else []
     options = nested or (_nested_options if folder else _options)(repository, group)
     near = get_close_matches(option, options, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"no such option; {hint}there are {', '.join(options) or 'none'}", near[0] if near else ""
+    return f"no such option; {hint}available: {', '.join(options) or 'none'}", near[0] if near else ""
 
 
-def _unreadable(parser: Any, key: str, value: str) -> str:
-    """Return why an override does not follow Hydra's grammar, and how to correct it."""
+def _syntax_error(parser: Any, key: str, value: str) -> str:
+    """Return the reason why an override does not follow Hydra's grammar, and how to correct it."""
     from hydra.errors import HydraException
 
     try:
         parser.parse_overrides([f"{key}=1"])
     except HydraException:
-        return "the name cannot be read; it is letters, digits and dots, without a space"
+        return "the key cannot be parsed; use letters, digits and dots without spaces"
     if (
         any(value.count(a) != value.count(b) for a, b in ("[]", "{}", "()"))
         or value.count("'") % 2
         or value.count('"') % 2
     ):
-        return "a bracket or a quote is left open"
-    plain = value.strip().replace("'", "\\'")
-    return f"the value cannot be read; if it is a text, quote it twice: \"{key}='{plain}'\""
+        return "a bracket or a quote is not closed"
+    escaped = value.strip().replace("'", "\\'")
+    return f"the value cannot be parsed; if it is a text, quote it twice: \"{key}='{escaped}'\""
 
 
 def _is_group(repository: Any, group: str) -> bool:
@@ -158,42 +187,42 @@ def _options(repository: Any, group: str) -> list[str]:
 
 
 def _nested_options(repository: Any, group: str) -> list[str]:
-    """Return the options of a group and of the groups in it, without those that options are composed of."""
+    """Return the options of a config group and of the groups inside it, except for groups of shared files."""
     from hydra.core.object_type import ObjectType
 
-    inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in PARTS]
+    inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in BASE_GROUPS]
     nested = [f"{name}/{option}" for name in inner for option in _nested_options(repository, f"{group}/{name}")]
     return sorted({*_options(repository, group), *nested})
 
 
 def quote_value(value: str, annotation: str = "") -> str:
-    """Return a value as Hydra reads it.
+    """Return a value with the quotes that Hydra's grammar needs.
 
     Args:
-        value: As it was typed. `null`, and a text between quotes, are Hydra's own grammar. Whole lists and mappings are
-            so too, unless the setting is a text; sources read a mapping that is given as text themselves.
-        annotation: Type of the setting, as its source writes it. A `str` takes any value as text, as a folder may be
-            named `[live]`, `true` or `nan`.
+        value: Value as given by the user. `null` and quoted texts are already valid in Hydra's grammar. So are
+            lists and mappings, unless the annotation is `str`. A mapping that stays text is parsed by the source.
+        annotation: Annotation of the parameter. A `str` accepts any value as text, because a folder may be named
+            `[live]`, `true` or `nan`.
     """
     ends = value[:1] + value[-1:] if len(value) > 1 else ""
     options = {option.strip() for option in annotation.split("|")}
     is_text = "str" in options and options <= {"str", "None"}
-    whole = re.fullmatch(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", value)
-    if whole or value == "???" or (value == "null" and options != {"str"}):
+    is_quoted = re.fullmatch(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", value)
+    if is_quoted or value == "???" or (value == "null" and options != {"str"}):
         return value
     if not is_text:
-        if ends in ("[]", "{}") and not re.search(r"[^\x00-\x7f][^][{}:,]*:", value):  # a key takes no quotes
-            return "".join(map(_quote_word, re.findall(r"""'[^']*'|"[^"]*"|[][{}:,]|[^][{}:,'"]+|['"]""", value)))
+        if ends in ("[]", "{}") and not re.search(r"[^\x00-\x7f][^][{}:,]*:", value):  # keys cannot be quoted
+            return "".join(map(_quote_item, re.findall(r"""'[^']*'|"[^"]*"|[][{}:,]|[^][{}:,'"]+|['"]""", value)))
         if value.lower() in ("null", "true", "false"):
             return value
     plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", value)
     if plain and not (is_text and re.fullmatch(r"(?i)null|true|false|inf|nan|\.[0-9_]+(e-?[0-9_]+)?", value)):
         return value
-    # in Hydra's grammar backslashes count only before a quote, which may be the closing one
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
+    # Hydra's grammar reads a backslash as an escape only before a quote, which may be the closing one.
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value) + "'"
 
 
-def _quote_word(word: str) -> str:
-    """Return a piece of a list between quotes where Hydra's grammar has no such letters."""
-    bare = word.strip()
-    return word if bare.isascii() or bare[0] in "'\"" else word.replace(bare, quote_value(bare, "str"))
+def _quote_item(item: str) -> str:
+    """Return an item of a list with quotes if Hydra's grammar does not allow its letters."""
+    bare = item.strip()
+    return item if bare.isascii() or bare[0] in "'\"" else item.replace(bare, quote_value(bare, "str"))

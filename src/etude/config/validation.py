@@ -1,7 +1,7 @@
 """Validation of a config against the signatures of the code, without imports.
 
-Importing torch to find a typing error in a config takes seconds; parsing one file takes a millisecond. The signature is
-the schema: a new backbone is validated as soon as its file exists.
+Importing torch to find a typing error in a config takes seconds, whereas parsing one file takes a millisecond. The
+signatures are the schema, so that a new backbone is validated as soon as its file exists.
 """
 
 from __future__ import annotations
@@ -16,66 +16,68 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from etude.config.renamed import renamed_key
+
 
 @dataclass(frozen=True)
 class Signature:
     """Parameters of a class or function.
 
     Args:
-        takes: Annotations by name.
-        open: Whether any other name is accepted too.
+        parameters: Annotations by name of the parameter.
+        accepts_any: Whether any other name is accepted too.
     """
 
-    takes: dict[str, str]
-    open: bool
+    parameters: dict[str, str]
+    accepts_any: bool
 
 
 @lru_cache(maxsize=256)
 def signature(name: str) -> Signature | None:
-    """Return the signature of a dotted name.
+    """Return the signature of a class or function.
 
     Args:
-        name: For example `etude.backbones.cnn.CNN`.
+        name: Dotted name, such as `etude.backbones.cnn.CNN`.
 
     Returns:
-        Its parameters, or None when there is no source to read.
+        The signature, or None if there is no Python source.
 
     Raises:
-        LookupError: There is no such module, or the module has no such name.
+        LookupError: The module does not exist or does not contain the name.
     """
     module, _, attribute = name.rpartition(".")
-    path = _file(module)
+    path = _source_path(module)
     if path is None:
         raise LookupError(f"there is no module {module}")
     if path.suffix != ".py":
         return None
-    found = _find(path, module, attribute)
-    if found is None:
+    definition = _find_definition(path, module, attribute)
+    if definition is None:
         raise LookupError(f"{module} has no {attribute}")
-    return _of(*found)
+    return _definition_signature(*definition)
 
 
-def _file(module: str) -> Path | None:
-    """Return the source of a module without importlib, which would import its parent packages."""
-    parts = module.split(".")
-    spec = PathFinder.find_spec(parts[0])
+def _source_path(module: str) -> Path | None:
+    """Return the source file of a module without importlib, which would import its parent packages."""
+    names = module.split(".")
+    spec = PathFinder.find_spec(names[0])
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin)
-    for part in parts[1:]:
+    for name in names[1:]:
         if path.name != "__init__.py":
             return None
         folder = path.parent
-        path = next((p for p in (folder / part / "__init__.py", folder / f"{part}.py") if p.is_file()), Path())
+        path = next((p for p in (folder / name / "__init__.py", folder / f"{name}.py") if p.is_file()), Path())
         if not path.name:
             return None
     return path
 
 
-Found = tuple[ast.ClassDef | ast.FunctionDef, Path, str]
+Definition = tuple[ast.ClassDef | ast.FunctionDef, Path, str]  # syntax tree, source file and module
 
 
-def _find(path: Path, module: str, name: str) -> Found | None:
+def _find_definition(path: Path, module: str, name: str) -> Definition | None:
     """Return the definition of a name in a file, or in the file that it is imported from."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
@@ -88,63 +90,66 @@ def _find(path: Path, module: str, name: str) -> Found | None:
                         ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
                     )
                     origin = ".".join(filter(None, (base, node.module)))
-                    source = _file(origin)
-                    return _find(source, origin, alias.name) if source else None
+                    source = _source_path(origin)
+                    return _find_definition(source, origin, alias.name) if source else None
     return None
 
 
-def _of(node: ast.ClassDef | ast.FunctionDef, path: Path, module: str) -> Signature:
+def _definition_signature(node: ast.ClassDef | ast.FunctionDef, path: Path, module: str) -> Signature:
+    """Return the signature of a function, or of the `__init__` of a class."""
     if isinstance(node, ast.FunctionDef):
-        return _arguments(node.args, skip=0)
+        return _arguments_signature(node.args, skip=0)
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
-            return _arguments(child.args, skip=1)
-    takes: dict[str, str] = {}
-    is_open = False
+            return _arguments_signature(child.args, skip=1)
+    parameters: dict[str, str] = {}
+    accepts_any = False
     for base in node.bases:
-        found = _find(path, module, base.id) if isinstance(base, ast.Name) else None
-        if found is None:
-            is_open = is_open or ast.unparse(base) != "object"  # a base that cannot be read may take anything
-        elif not takes and not is_open:  # Python calls the first __init__ that it finds
-            inherited = _of(*found)
-            takes, is_open = dict(inherited.takes), inherited.open
+        definition = _find_definition(path, module, base.id) if isinstance(base, ast.Name) else None
+        if definition is None:
+            accepts_any = accepts_any or ast.unparse(base) != "object"  # the parameters of this base are unknown
+        elif not parameters and not accepts_any:  # Python calls the first __init__ in the order of the bases
+            inherited = _definition_signature(*definition)
+            parameters, accepts_any = dict(inherited.parameters), inherited.accepts_any
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        takes |= {c.target.id: ast.unparse(c.annotation) for c in node.body
-                  if isinstance(c, ast.AnnAssign) and isinstance(c.target, ast.Name) and _is_field(c)}  # fmt: skip
-    return Signature(takes, is_open)
+        parameters |= {c.target.id: ast.unparse(c.annotation) for c in node.body
+                       if isinstance(c, ast.AnnAssign) and isinstance(c.target, ast.Name) and _is_field(c)}  # fmt: skip
+    return Signature(parameters, accepts_any)
 
 
 def _is_field(node: ast.AnnAssign) -> bool:
-    """Return whether a line of a dataclass is a parameter of its __init__."""
+    """Return whether an assignment in a dataclass is a parameter of its `__init__`."""
     hidden = node.value is not None and "init=False" in ast.unparse(node.value)
     return not hidden and "ClassVar" not in ast.unparse(node.annotation)
 
 
-def _arguments(args: ast.arguments, skip: int) -> Signature:
-    every = [*args.posonlyargs, *args.args][skip:] + args.kwonlyargs
-    return Signature({a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in every}, args.kwarg is not None)
+def _arguments_signature(args: ast.arguments, skip: int) -> Signature:
+    """Return the signature of arguments without the first `skip` positional ones."""
+    named = [*args.posonlyargs, *args.args][skip:] + args.kwonlyargs
+    parameters = {arg.arg: ast.unparse(arg.annotation) if arg.annotation else "" for arg in named}
+    return Signature(parameters, args.kwarg is not None)
 
 
-TOP = (
+ROOT_KEYS = (
     "data", "feature", "augment", "backbone", "head", "task", "weighting", "transfer", "optim", "trainer", "callbacks",
     "logger", "seed", "patience", "name", "resume", "outputs", "compile", "choices", "sweep",
 )  # fmt: skip
-NEEDED = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
-TASK = ("targets", "monitor", "mode")
-PLAIN = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
+REQUIRED_KEYS = ("data", "feature", "backbone", "head", "task", "weighting", "optim", "trainer")
+TASK_KEYS = ("targets", "monitor", "mode")
+PLAIN_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 PLAIN_KEYS = ("seed", "patience", "name", "resume", "outputs", "compile")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
-# settings of the trainer that a run sets itself, or that would disable what it needs, and what to use instead
-OTHERWISE = {
-    "logger": "a run makes it from the group `logger`; logger.csv=null leaves curves.csv out",
-    "callbacks": "a run makes them from the group `callbacks`",
-    "default_root_dir": "is the run's folder; choose it with outputs= or name=",
-    "fast_dev_run": "keeps no checkpoint and predicts one batch; for a short run to the report: debug=fast",
-    "barebones": "a run needs its callbacks; for a short run to the report: debug=fast",
-    "overfit_batches": "would judge a run on what it was trained on; to learn a few clips by heart: debug=overfit",
-    "limit_test_batches": "results are about all clips of a part; for a short run to the report: debug=fast",
+# Keys of the trainer that a run sets itself or that would disable required functions, with reason and remedy.
+REFUSED_TRAINER_KEYS = {
+    "logger": "is set from the config group `logger`; use logger.csv=null to write no curves.csv",
+    "callbacks": "is set from the config group `callbacks`; use it instead",
+    "default_root_dir": "is the run folder; use outputs= or name= to choose it",
+    "fast_dev_run": "writes no checkpoint and predicts one batch only; for a short complete run use debug=fast",
+    "barebones": "disables the callbacks, which a run requires; for a short complete run use debug=fast",
+    "overfit_batches": "would evaluate a run on its training data; to memorise a few clips use debug=overfit",
+    "limit_test_batches": "would evaluate a part of the clips only; for a short complete run use debug=fast",
 }
-LEAST = {  # the least value of a number, and whether that value itself is allowed
+MINIMUMS = {  # lower bound of a number, and whether the bound itself is allowed
     "optim.lr": (0, False),
     "optim.weight_decay": (0, True),
     "optim.warmup": (0, True),
@@ -157,151 +162,161 @@ LEAST = {  # the least value of a number, and whether that value itself is allow
     "trainer.num_nodes": (1, True),
     "trainer.log_every_n_steps": (0, True),
 }
-MAPS = ("callbacks", "logger", "task.targets")  # groups that hold any number of named nodes
+NAMED_NODES = ("callbacks", "logger", "task.targets")  # keys whose value is any number of named nodes
 
 
-def problems(config: Mapping[str, Any]) -> list[str]:
-    """Return the faults of a resolved config.
+def config_errors(config: Mapping[str, Any]) -> list[str]:
+    """Return the errors of a resolved config.
 
     Args:
-        config: Plain values, as a run gets them.
+        config: Plain values, as used by a run.
 
     Returns:
-        One sentence per fault, each beginning with its key; empty if there is none.
+        One message for each error, which begins with the key; empty if there is none.
     """
-    read = ("task", "trainer", "optim", "choices")  # whose values the checks below look at
-    if strange := [key for key in read if config.get(key) and not isinstance(config[key], Mapping)]:
-        return [f"{key}: must be a group of settings, got {str(config[key])[:80]!r}" for key in strange]
-    found = list(_keys("", config, TOP))
-    found += [f"{key}: is missing" for key in NEEDED if not config.get(key)]
+    inspected = ("task", "trainer", "optim", "choices")  # keys whose values are used by the checks below
+    if invalid := [key for key in inspected if config.get(key) and not isinstance(config[key], Mapping)]:
+        return [f"{key}: must be a mapping, got {str(config[key])[:80]!r}" for key in invalid]
+    errors = list(_unknown_key_errors("", config, ROOT_KEYS))
+    errors += [f"{key}: is missing" for key in REQUIRED_KEYS if not config.get(key)]
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        found.append(f"seed: must be a whole number of at least 0, got {seed!r}")
-    found += [*_ranges(config), *_trainer(config)]
+        errors.append(f"seed: must be a whole number of at least 0, got {seed!r}")
+    errors += [*_minimum_errors(config), *_trainer_errors(config)]
     if not isinstance(config.get("compile", False), bool):
-        found.append(f"compile: must be bool, got {config['compile']!r}")
+        errors.append(f"compile: must be bool, got {config['compile']!r}")
     task = config.get("task") or {}
-    found += _keys("task.", task, TASK)
+    errors += _unknown_key_errors("task.", task, TASK_KEYS)
     if not task.get("targets"):
-        found.append("task.targets: a task needs at least one target")
+        errors.append("task.targets: a task needs at least one target")
     if task.get("mode") not in ("min", "max"):
-        found.append(f"task.mode: must be min or max, got {task.get('mode')!r}")
-    for path, group in [*((key, config.get(key)) for key in TOP), ("task.targets", task.get("targets"))]:
-        if path in (*PLAIN_KEYS, "task", "choices", "sweep") or not group:  # an empty group is `none`
+        errors.append(f"task.mode: must be min or max, got {task.get('mode')!r}")
+    for key, value in [*((key, config.get(key)) for key in ROOT_KEYS), ("task.targets", task.get("targets"))]:
+        if key in (*PLAIN_KEYS, "task", "choices", "sweep") or not value:  # an empty value is the option `none`
             continue
-        if path not in MAPS:
-            found += node_problems(path, group)
-        elif isinstance(group, Mapping):
-            for name, node in group.items():
-                found += node_problems(f"{path}.{name}", node)
+        if key not in NAMED_NODES:
+            errors += node_errors(key, value)
+        elif isinstance(value, Mapping):
+            for name, node in value.items():
+                errors += node_errors(f"{key}.{name}", node)
         else:
-            found.append(f"{path}: must hold named nodes, got {group!r}")
-    return found
+            errors.append(f"{key}: must be a mapping of named nodes, got {value!r}")
+    return errors
 
 
-def node_problems(path: str, node: Any) -> Iterator[str]:
-    """Yield the faults of a node and of the nodes inside it."""
+def node_errors(path: str, node: Any) -> Iterator[str]:
+    """Yield the errors of a node and of the nodes inside it.
+
+    Args:
+        path: Dotted key of the node.
+        node: Plain value of the node; None is valid.
+    """
     if node is None:
         return
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         yield f"{path}: needs a _target_, the class or function that it configures"
         return
     try:
-        known = signature(node["_target_"])
+        target_signature = signature(node["_target_"])
     except LookupError as error:
         yield f"{path}._target_: {error}"
         return
-    settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    if known is not None:
-        if not known.open:
-            yield from _keys(f"{path}.", settings, known.takes)
-        for key, value in settings.items():
-            yield from _type(f"{path}.{key}", value, known.takes.get(key, ""))
-    for key, value in settings.items():
+    values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    if target_signature is not None:
+        if not target_signature.accepts_any:
+            yield from _unknown_key_errors(f"{path}.", values, target_signature.parameters)
+        for key, value in values.items():
+            yield from _type_errors(f"{path}.{key}", value, target_signature.parameters.get(key, ""))
+    for key, value in values.items():
         for index, item in enumerate(value) if isinstance(value, list) else [("", value)]:
             if isinstance(item, Mapping) and "_target_" in item:
-                yield from node_problems(f"{path}.{key}" + (f"[{index}]" if index != "" else ""), item)
+                yield from node_errors(f"{path}.{key}" + (f"[{index}]" if index != "" else ""), item)
 
 
-def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the numbers that are too small."""
-    for path, (least, allowed) in LEAST.items():
+def _minimum_errors(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an error for each number that is too small."""
+    for path, (minimum, allowed) in MINIMUMS.items():
         group, _, key = path.partition(".")
         value = (config.get(group) or {}).get(key)
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            continue  # another check is about its type
-        if value < least or (value == least and not allowed):
-            yield f"{path}: must be {'at least' if allowed else 'greater than'} {least}, got {value!r}"
+            continue  # the type is checked elsewhere
+        if value < minimum or (value == minimum and not allowed):
+            yield f"{path}: must be {'at least' if allowed else 'greater than'} {minimum}, got {value!r}"
 
 
-def _trainer(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the faults of trainer settings that do not fit a run or its callbacks."""
+def _trainer_errors(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the errors of trainer values that do not fit a run or its callbacks."""
     trainer, callbacks = config.get("trainer") or {}, config.get("callbacks") or {}
     if not isinstance(trainer, Mapping) or not isinstance(callbacks, Mapping):
         return
-    for key, why in OTHERWISE.items():
+    for key, reason in REFUSED_TRAINER_KEYS.items():
         value = trainer.get(key)
-        all_of_it = key == "limit_test_batches" and isinstance(value, float) and value == 1.0
-        if key in trainer and not all_of_it and (value or key in ("logger", "callbacks", "limit_test_batches")):
-            yield f"trainer.{key}: {why}"
+        is_all = key == "limit_test_batches" and isinstance(value, float) and value == 1.0
+        if key in trainer and not is_all and (value or key in ("logger", "callbacks", "limit_test_batches")):
+            yield f"trainer.{key}: {reason}"
     precision, strategy = str(trainer.get("precision") or "32-true"), str(trainer.get("strategy") or "")
-    if precision not in PRECISIONS and "fsdp" not in strategy.lower():  # which casts what goes into the network
+    if precision not in PRECISIONS and "fsdp" not in strategy.lower():  # FSDP casts the inputs of the network
         yield f"trainer.precision: must be one of {', '.join(PRECISIONS[:4])}, got {precision}"
     steps = trainer.get("max_steps")
     if isinstance(steps, int) and steps < 1 and steps != -1:
         yield f"trainer.max_steps: must be at least 1, or -1 for no limit, got {steps}"
     nodes = {name: node for name, node in callbacks.items() if isinstance(node, Mapping)}
-    keeping = [name for name, node in nodes.items() if str(node.get("_target_")).endswith(".ModelCheckpoint")]
-    if trainer.get("enable_checkpointing", True) is False and keeping:
-        without = " ".join(f"callbacks.{name}=null" for name in keeping)
-        yield f"trainer.enable_checkpointing: a run without checkpoints needs {without} as well"
+    checkpoints = [name for name, node in nodes.items() if str(node.get("_target_")).endswith(".ModelCheckpoint")]
+    if trainer.get("enable_checkpointing", True) is False and checkpoints:
+        without = " ".join(f"callbacks.{name}=null" for name in checkpoints)
+        yield f"trainer.enable_checkpointing: a run without checkpoints also needs {without}"
     for name, node in nodes.items():
         if str(node.get("_target_")).endswith(".StochasticWeightAveraging"):
             yield (
-                f"callbacks.{name}: it averages after the last checkpoint is written, so the average would not "
-                "predict; choose callbacks=ema"
+                f"callbacks.{name}: averages the weights after the last checkpoint is written, so that predictions "
+                "would not use the average; use callbacks=ema"
             )
-    yield from _unmonitored(trainer, nodes)
+    yield from _monitor_errors(trainer, nodes)
 
 
-def _unmonitored(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the faults of settings that stop the validation that callbacks wait for."""
-    waiting = [name for name, node in callbacks.items() if str(node.get("monitor") or "").startswith("val/")]
-    if not waiting:
+def _monitor_errors(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the errors of trainer values that disable the validation although a callback monitors its scores."""
+    monitoring = [name for name, node in callbacks.items() if str(node.get("monitor") or "").startswith("val/")]
+    if not monitoring:
         return
-    way = f"callbacks.{waiting[0]} needs scores of the validation part; with callbacks=default nothing does"
+    reason = f"callbacks.{monitoring[0]} needs validation scores; with callbacks=default no callback needs them"
     if trainer.get("limit_val_batches") == 0:
-        yield f"trainer.limit_val_batches=0: {way}"
+        yield f"trainer.limit_val_batches=0: {reason}"
     every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
     if isinstance(every, int) and isinstance(epochs, int) and every > epochs > 0:
-        yield f"trainer.check_val_every_n_epoch={every}: is more than trainer.max_epochs={epochs}; {way}"
+        yield f"trainer.check_val_every_n_epoch={every}: is more than trainer.max_epochs={epochs}; {reason}"
 
 
-def _keys(prefix: str, node: Mapping[str, Any], allowed: Any) -> Iterator[str]:
-    """Yield a fault for each unknown key, with the nearest key that is known."""
+def _unknown_key_errors(prefix: str, node: Mapping[str, Any], valid: Any) -> Iterator[str]:
+    """Yield an error for each unknown key, with its new name or the most similar valid key."""
     for key in node:
-        if key not in allowed:
-            near = get_close_matches(str(key), list(allowed), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed) or 'none'}"
-            yield f"{prefix}{key}: no such setting; {hint}"
+        if key in valid:
+            continue
+        if new := renamed_key(f"{prefix}{key}"):
+            yield f"{prefix}{key}: was renamed; use {new}"
+            continue
+        near = get_close_matches(str(key), list(valid), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(valid) or 'none'}"
+        yield f"{prefix}{key}: no such config key; {hint}"
 
 
-def _type(path: str, value: Any, annotation: str) -> Iterator[str]:
-    """Yield a fault for a plain value of the wrong type; other annotations are left to the code itself."""
+def _type_errors(path: str, value: Any, annotation: str) -> Iterator[str]:
+    """Yield an error for a plain value of the wrong type. Other annotations are checked by the target itself."""
     if annotation.startswith("Optional["):
         annotation = f"{annotation[9:-1]} | None"
     if annotation.startswith("Union["):
         annotation = annotation[6:-1].replace(",", " |")
-    options = [option.strip() for option in annotation.split("|")] if annotation else []
-    options = ["dict" if option.startswith("dict[") else option for option in options]
-    if not options or any(option not in (*PLAIN, "None") for option in options):
+    types = [name.strip() for name in annotation.split("|")] if annotation else []
+    types = ["dict" if name.startswith("dict[") else name for name in types]
+    if not types or any(name not in (*PLAIN_TYPES, "None") for name in types):
         return
-    for option in options:
-        if value is None and option == "None":
+    for name in types:
+        if value is None and name == "None":
             return
-        if option == "float" and isinstance(value, float) and not math.isfinite(value):
+        if name == "float" and isinstance(value, float) and not math.isfinite(value):
             yield f"{path}: must be a finite number, got {value!r}"
             return
-        if option in PLAIN and isinstance(value, PLAIN[option]) and (option == "bool" or not isinstance(value, bool)):  # type: ignore[arg-type]
+        is_valid_bool = name == "bool" or not isinstance(value, bool)  # a bool is an int in Python
+        if name in PLAIN_TYPES and isinstance(value, PLAIN_TYPES[name]) and is_valid_bool:  # type: ignore[arg-type]
             return
-    yield f"{path}: must be {' or '.join(options)}, got {value!r}"
+    yield f"{path}: must be {' or '.join(types)}, got {value!r}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.data.readers import read_sound
-from etude.errors import DataError
+from etude.errors import DataError, one_line_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +203,7 @@ def parse_mapping(value: Mapping[Any, Any] | str | None, key: str) -> Mapping[An
         try:
             value = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise DataError(f"{key}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+            raise DataError(f"{key}: cannot be read as YAML ({one_line_message(error)})") from error
     if value is not None and not isinstance(value, Mapping):
         raise DataError(f"{key}: must be a mapping such as {{genre: label}}, got {value!r}")
     return value

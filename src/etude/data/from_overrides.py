@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config import options
 from etude.config.compose import Composer, conf_dir, open_hydra
-from etude.config.override_errors import error_text, override_errors
+from etude.config.override_errors import format_errors, override_errors
 from etude.config.overrides import quote_value
-from etude.config.validation import node_problems, signature
+from etude.config.validation import node_errors, signature
 from etude.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 OPTIONS: options.Options = {
-    "workers": ("workers", options.whole()),
-    "retry": ("retry", options.truth),
+    "workers": ("workers", options.integer()),
+    "retry": ("retry", options.boolean),
     "ray": ("ray", str),
 }
 """Options of the preparation."""
@@ -100,7 +100,7 @@ def _annotations(target: str) -> dict[str, str]:
         target_signature = signature(target)
     except LookupError:
         return {}
-    return target_signature.takes if target_signature else {}
+    return target_signature.parameters if target_signature else {}
 
 
 def _compose(composer: Composer, overrides: list[str], arguments: Sequence[str]) -> Any:
@@ -112,13 +112,13 @@ def _compose(composer: Composer, overrides: list[str], arguments: Sequence[str])
     try:
         return composer.compose(overrides)
     except Exception as error:
-        messages = override_errors(overrides, error=error, several="several values instead of one", whole=False)
+        messages = override_errors(overrides, error=error, sweep_only="several values instead of one", validate=False)
         if not messages:
             raise
         sources = {f"data={argument[7:]}": argument for argument in arguments if argument.startswith("source=")}
         for translated, argument in sources.items():
             messages = [message.replace(translated, argument, 1) for message in messages]
-        raise UserError(error_text(messages)) from error
+        raise UserError(format_errors(messages)) from error
 
 
 def _build_module(config: Any) -> MusicData:
@@ -128,7 +128,7 @@ def _build_module(config: Any) -> MusicData:
     from etude.data import datamodule  # heavy: torch and lightning
 
     plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
-    if messages := [message for key, node in plain.items() for message in node_problems(key, node)]:
+    if messages := [message for key, node in plain.items() for message in node_errors(key, node)]:
         raise UserError("\n".join(messages))
     return datamodule.build_datamodule({**plain, "seed": 0})
 

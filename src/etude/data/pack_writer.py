@@ -21,7 +21,7 @@ from etude.data.pack import FORMAT, FRAMES, INDEX, MANIFEST, Pack, combined_hash
 from etude.errors import DataError
 from etude.files import ownership
 from etude.files.atomic import move, open_file, remove_folder, replacing, write_bytes, write_text
-from etude.files.journal import Journal, file_hash, read_lines, write_whole
+from etude.files.journal import Journal, file_hash, read_lines, write_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ class PackWriter:
     def append(self, entry: JournalEntry, frames: np.ndarray | None) -> None:
         """Append the frames (T, F), float16, of a clip, or None if it is skipped, and then its line."""
         if frames is not None:
-            write_whole(self._frames, np.ascontiguousarray(frames).data.cast("B"))
+            write_all(self._frames, np.ascontiguousarray(frames).data.cast("B"))
         self._journal.append(_journal_line(entry))
         self.entries.append(entry)
 
@@ -247,9 +247,9 @@ def check_replaceable(target: Path) -> None:
 
 def _foreign_files(target: Path) -> list[str]:
     """Return the files in a pack's folder that do not belong to the pack, such as files of the user or of a run."""
-    names = {FRAMES, JOURNAL, SKIPPED, SUSPECT, INDEX, MANIFEST, ownership.LIST}
-    other_names = {entry.name for entry in target.iterdir() if not entry.name.endswith(ownership.DRAFT)} - names
-    return sorted({*ownership.foreign(target), *other_names})
+    names = {FRAMES, JOURNAL, SKIPPED, SUSPECT, INDEX, MANIFEST, ownership.LIST_NAME}
+    other_names = {entry.name for entry in target.iterdir() if not entry.name.endswith(ownership.DRAFT_SUFFIX)} - names
+    return sorted({*ownership.foreign_paths(target), *other_names})
 
 
 def recover_pack(target: Path) -> None:

@@ -97,7 +97,7 @@ def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) 
     if packed and _same_files(packed, files) and _read_manifest(folder).get("origin") == origin:
         with suppress(DataError):  # a complete pack is read without a lock, because its folder may be read-only
             return Pack(folder)
-    with os_errors.explained(folder, OTHER_PACKS, f"data.packs={options.packs}"), lock_pack(folder, options):
+    with os_errors.explain_errors(folder, OTHER_PACKS, f"data.packs={options.packs}"), lock_pack(folder, options):
         pack_writer.recover_pack(folder)
         clips = _read_packed(folder, options.retry)
         packed = [entry for entry, _ in clips.values()]
@@ -284,7 +284,7 @@ def lock_pack(folder: Path, options: PackOptions) -> Lock:
             f"data.packs={options.packs}: the pack is missing or outdated, and it is not prepared there because a "
             "stored config names the folder; set another folder with data.packs=<folder>"
         )
-    with os_errors.explained(folder.parent, OTHER_PACKS, f"data.packs={folder.parent}"):
+    with os_errors.explain_errors(folder.parent, OTHER_PACKS, f"data.packs={folder.parent}"):
         ownership.open_folder(folder.parent)
         acquired = Lock(folder.with_name(f".{folder.name}.lock"), str(folder))
         acquired.acquire(wait=True)

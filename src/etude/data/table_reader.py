@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from etude.data.collection import label_target, scalar_target, to_nfc
-from etude.errors import DataError
+from etude.errors import DataError, one_line_message
 
 log = logging.getLogger(__name__)
 WIDE = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -159,7 +159,7 @@ def _read_excel(file: Path) -> list[list[str]]:
             sheets = [str(name) for name in book.sheet_names]
             frame = book.parse(0, header=None, dtype=object, keep_default_na=False, na_values=[""])
     except Exception as error:  # openpyxl raises KeyError, BadZipFile, ParseError and others for a damaged workbook
-        raise DataError(f"{file}: cannot be read as a workbook ({' '.join(str(error).split())})") from error
+        raise DataError(f"{file}: cannot be read as a workbook ({one_line_message(error)})") from error
     if len(sheets) > 1:
         log.warning(
             "%s: the first sheet, %s, is read; other sheets are skipped: %s", file, sheets[0], ", ".join(sheets[1:])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.errors import UserError
+from etude.errors import UserError, one_line_message
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import replacing
 from etude.files.progress import track
@@ -176,7 +176,7 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
     try:
         return _training_clips(run, model, plan)
     except (UserError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line_message(error).rstrip(".")
         log.warning("%s: the clips of its training are not at hand (%s)", run.folder, reason)
         nothing.why = f"The clips of the training part are not at hand ({reason})"
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.audio.formats.ffmpeg import CONTAINERS
+from etude.errors import one_line_message
 from etude.evaluation.formatting import capital, duration
 from etude.inference import engine
 from etude.inference.engine import FilePrediction, WindowedFile, load_windows
@@ -130,7 +131,7 @@ class Predictor:
             (prediction,) = engine.predict_windows(self.model, [file], BATCH)
         except Exception as error:  # the memory of a GPU may be full; the page goes on
             log.warning("%s: the network failed", path.name, exc_info=True)
-            raise RefusedSound(f"The network failed on this sound: {' '.join(str(error).split())[:200]}") from error
+            raise RefusedSound(f"The network failed on this sound: {one_line_message(error, 200)}") from error
         if prediction.reason:
             raise RefusedSound(f"This sound cannot be heard: it {_verb(prediction.reason)}.")
         for window, crops in windows:

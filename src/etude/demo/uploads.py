@@ -116,7 +116,7 @@ class Uploads:
                         shutil.copyfileobj(file, target)
                     identity = _identity(os.lstat(path))
                 except BaseException:
-                    atomic.discard(home)
+                    atomic.remove_created(home)
                     raise
             except OSError as error:
                 raise RequestProblem(507, f"The sound cannot be stored ({error.strerror}).") from error
@@ -200,7 +200,7 @@ class Uploads:
         upload = self._stored.pop(path)
         if _unchanged(upload):
             with suppress(OSError):
-                atomic.discard(upload.path.parent)
+                atomic.remove_created(upload.path.parent)
 
 
 def bounded(scope: Scope, receive: Receive, max_bytes: int, shown: int | None = None) -> Callable[[], Awaitable[Any]]:

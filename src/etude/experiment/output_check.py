@@ -17,7 +17,7 @@ from etude.errors import RunError, UserError
 from etude.experiment import start
 from etude.files import os_errors, ownership
 from etude.runs.folder import MULTIRUN
-from etude.system.distributed import first
+from etude.system.distributed import is_rank_zero
 
 HYDRA_OUTPUTS = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in hydra.output_subdir, if it is set
 
@@ -44,9 +44,9 @@ class OutputCheck(Callback):
             Refused: The folder cannot be used.
         """
         folder = _resolve_folder(config, "hydra.run.dir")
-        if folder is None or not first():
+        if folder is None or not is_rank_zero():
             return
-        _refuse_on_error(start.claim, folder, bool(config.get("resume")))
+        _refuse_on_error(start.lock_folder, folder, bool(config.get("resume")))
         if config.hydra.output_subdir:
             _refuse_on_error(check_third_party, folder / config.hydra.output_subdir, HYDRA_OUTPUTS)
 
@@ -79,7 +79,7 @@ def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = 
             if not (folder / name).exists():
                 ownership.mark_created(folder / name)
     except OSError as error:
-        raise os_errors.explain(error, folder, os_errors.OTHER_RUN) or error from error
+        raise os_errors.explain(error, folder, os_errors.RUN_REMEDY) or error from error
 
 
 def _resolve_folder(config: Any, key: str) -> Path | None:

@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.groups_help import program
+from etude.config.groups_help import program_name
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
     from etude.data.datamodule import MusicData
 
 
-FAULT = "ETUDE_FAULT"
+ERROR_FILE = "ETUDE_ERROR_FILE"
 """Environment variable of a sweep's job with the path of the file for its final error."""
 PACKAGES = (
     "etude",
@@ -48,10 +48,10 @@ def describe_environment() -> dict[str, Any]:
 def command_line() -> str:
     """Return the command line that repeats the run. For a job it excludes the options of the sweep."""
     arguments = sys.argv[1:]
-    if FAULT in os.environ:
+    if ERROR_FILE in os.environ:
         excluded = ("--run", "hydra.", "hydra/", "sweep=", "sweep.")
         arguments = [argument for argument in arguments if not argument.startswith(excluded)]
-    return f"{program()} {shlex.join(arguments)}".rstrip()
+    return f"{program_name()} {shlex.join(arguments)}".rstrip()
 
 
 def git_state() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from etude.reports import run_report, worst_errors
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics, write_predictions, write_record, write_split
 from etude.system import signals
-from etude.system.distributed import first
+from etude.system.distributed import is_rank_zero
 from etude.system.machine import usable_cores
 from etude.training.build import (
     build_learner,
@@ -82,10 +82,10 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     if resume and not files.is_resumable:
         name = last.relative_to(folder).as_posix()
         raise UserError(f"resume={folder}: there is no {name} to resume from; start a new run")
-    if resume and first():
-        atomic.clean(files.checkpoints_path)
+    if resume and is_rank_zero():
+        atomic.remove_drafts(files.checkpoints_path)
     if resume and has_predictions(files):
-        return complete_run(config, files) if first() else {}
+        return complete_run(config, files) if is_rank_zero() else {}
     torch.set_float32_matmul_precision("high")
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts cores by affinity and ignores the quota of a container
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -179,7 +179,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        raise signals.again(stop) from stop
+        raise signals.original_interruption(stop) from stop
 
 
 def check_targets(config: Mapping[str, Any], data: MusicData) -> None:
@@ -300,7 +300,7 @@ def write_results(
     if not record["trial"]:
         try:
             worst_errors.save_worst_errors(run, table, data, targets)
-        except Exception as error:  # a finished run must not fail because of pictures
+        except Exception as error:  # a finished run must not fail because of images
             log.warning("%s/ was not written: %s", run.errors_path.name, error)
     return write_metrics_and_report(run)
 

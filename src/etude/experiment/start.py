@@ -9,18 +9,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude.config.compose import plain_config as plain
-from etude.config.stored import flat, place_overrides, stored_config
+from etude.config.compose import plain_config
+from etude.config.stored import flatten, output_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
-from etude.files.lock import RUN, Lock
+from etude.files.lock import RUN_LOCK, Lock
 from etude.runs.folder import JOBS, MULTIRUN, OUTPUTS, RunFolder, monitored_score
 from etude.system import streams
 from etude.system.distributed import (
-    agreed,
-    dated,
-    first,
+    common_folder_name,
+    dated_folders,
     folder_name,
+    is_rank_zero,
     refuse_process_count,
     refuse_several_processes,
     refuse_stray_ranks,
@@ -33,7 +33,7 @@ SWEEP_OUTPUTS = (
     *(MULTIRUN, JOBS, "compare.html", "compare.csv", "compare.md", "compare.tex", "latent.html"),
     *("latent.csv", "latent.json", "search.db", "optimization_results.yaml", "logs/", "pooled/"),
 )
-NEW, BEGUN, FINISHED = "new", "begun", "finished"  # states of a run in its folder
+NEW, RESUMABLE, FINISHED = "new", "resumable", "finished"  # states of a run in its folder
 FOLDER_KEYS = ("sweep", "resume")  # keys of a config that select the folder of a run and do not describe the run
 _locks: dict[str, Any] = {}  # locks of the run folders that this process writes, by absolute path
 
@@ -73,7 +73,7 @@ def prepare(overrides: Sequence[str]) -> None:
     OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(str(name)), replace=True)
 
 
-def claim(folder: Path, resume: bool) -> None:
+def lock_folder(folder: Path, resume: bool) -> None:
     """Check and lock a folder as the output folder of this process's run.
 
     Args:
@@ -90,10 +90,10 @@ def claim(folder: Path, resume: bool) -> None:
     try:
         ownership.open_folder(folder)
         ownership.check_names(folder, OUTPUTS)
-        lock = Lock(folder / RUN, os.path.relpath(folder))
+        lock = Lock(folder / RUN_LOCK, os.path.relpath(folder))
         lock.acquire()
     except OSError as error:
-        raise os_errors.explain(error, folder, os_errors.OTHER_RUN) or error from error
+        raise os_errors.explain(error, folder, os_errors.RUN_REMEDY) or error from error
     _locks[key] = lock
     run = RunFolder(folder)
     if not resume and (run.is_resumable or run.is_finished):
@@ -103,7 +103,7 @@ def claim(folder: Path, resume: bool) -> None:
             raise UserError(f"{path}: already contains a finished run; choose another folder")
         raise UserError(f"{path}: already contains a run; resume it with resume={path}, or choose another folder")
     if not ownership.created(folder):
-        atomic.clean(folder)
+        atomic.remove_drafts(folder)
 
 
 def open_log(folder: Path) -> None:
@@ -138,7 +138,7 @@ def release(folder: Path) -> None:
         lock.release()
 
 
-def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
+def resolve_config(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     """Return the plain config of a run, and whether the run in the folder is resumed.
 
     Args:
@@ -148,10 +148,10 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
     Raises:
         UserError: Values are missing, cannot be resolved, or are invalid. The message lists all of them.
     """
-    if first() and str(folder.absolute()) in _locks:
+    if is_rank_zero() and str(folder.absolute()) in _locks:
         open_log(folder)
     if composed.get("resume"):
-        overrides, run = place_overrides(), RunFolder(folder)
+        overrides, run = output_overrides(), RunFolder(folder)
         if run.is_finished:
             raise UserError(f"resume={os.path.relpath(folder)}: this run is finished; its report is there")
         # not in the try block below, because the folder of a resumed run is never removed
@@ -159,7 +159,7 @@ def checked(composed: Any, folder: Path) -> tuple[dict[str, Any], bool]:
         refuse_process_count(config["trainer"])
         return config, True
     try:
-        config = plain(composed)
+        config = plain_config(composed)
         refuse_process_count(config["trainer"])
         return config, False
     except UserError:
@@ -180,8 +180,8 @@ def run_in_folder(config: dict[str, Any], folder: Path, resume: bool) -> dict[st
     files = RunFolder(folder)
     traces = [files.checkpoints_path, files.trackers_path]  # exist once training or a tracker has started
     trained = files.checkpoints_path.is_dir()
-    if first():
-        claim(folder, resume)  # in case Hydra's callback was not called, as with another launcher
+    if is_rank_zero():
+        lock_folder(folder, resume)  # in case Hydra's callback was not called, as with another launcher
         open_log(folder)
         if not resume:
             atomic.write_text(files.config_path, OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -205,7 +205,7 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
         config: The resolved config.
 
     Returns:
-        `new`; `begun` if there is a checkpoint to resume from; or `finished`.
+        `new`; `resumable` if there is a checkpoint; or `finished`.
 
     Raises:
         UserError: The folder contains a run of another config.
@@ -221,12 +221,12 @@ def run_state(folder: Path, config: Mapping[str, Any]) -> str:
             f"{os.path.relpath(folder)}: contains a run of another config{keys}; set another folder of the sweep with "
             "hydra.sweep.dir=..., or use the overrides of the existing run"
         )
-    return FINISHED if run.is_finished else BEGUN
+    return FINISHED if run.is_finished else RESUMABLE
 
 
 def _different_keys(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys with different values, without keys that only select a folder."""
-    a, b = (flat({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
+    a, b = (flatten({key: value for key, value in c.items() if key not in FOLDER_KEYS}) for c in (config, other))
     return [key for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)]
 
 
@@ -249,7 +249,7 @@ def run_composed(composed: Any, folder: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    config, resume = checked(composed, folder)
+    config, resume = resolve_config(composed, folder)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         try:
             refuse_several_processes(config["trainer"])
@@ -257,12 +257,12 @@ def run_composed(composed: Any, folder: Path) -> float | None:
         except UserError:
             discard(folder)
             raise
-        if first():
-            claim(folder, resume or state != NEW)
+        if is_rank_zero():
+            lock_folder(folder, resume or state != NEW)
         if state == FINISHED:
             log.info("%s: is finished", os.path.relpath(folder))
             return monitored_score(RunFolder(folder))
-        resume = state == BEGUN
+        resume = state == RESUMABLE
     if not run_in_folder(config, folder, resume):
         return None
     from etude.reports.comparison.compare import show  # heavy: numpy
@@ -272,19 +272,19 @@ def run_composed(composed: Any, folder: Path) -> float | None:
     return monitored_score(RunFolder(folder))
 
 
-def advice(folder: Path) -> str:
+def resume_advice(folder: Path) -> str:
     """Return how to resume an interrupted run as the end of a message, or "" if it has no checkpoint."""
     return f"; resume with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 
 def discard(folder: Path) -> None:
     """Remove the files of this process from the folder of a run that did not start, and a folder that it created."""
-    silence(folder)
-    if first():
+    remove_log_handlers(folder)
+    if is_rank_zero():
         release(folder)
         run = RunFolder(folder)
         if not any(path.exists() for path in (run.checkpoints_path, run.metrics_path, run.trackers_path)):
-            atomic.discard(folder)
+            atomic.remove_created(folder)
 
 
 def discard_all() -> None:
@@ -293,7 +293,7 @@ def discard_all() -> None:
         discard(Path(folder))
 
 
-def silence(folder: Path) -> None:
+def remove_log_handlers(folder: Path) -> None:
     """Remove the log handlers that write to a run's folder."""
     prefix = str(folder.resolve()) + os.sep
     for handler in list(logging.getLogger().handlers):
@@ -305,7 +305,7 @@ def silence(folder: Path) -> None:
 def close(folder: Path) -> None:
     """Close the log and release the lock of a run's folder."""
     streams.deliver_now()
-    silence(folder)
+    remove_log_handlers(folder)
     release(folder)
 
 
@@ -323,7 +323,7 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         return str(resume)
 
     def create() -> str:
-        for path in dated(outputs, name):
+        for path in dated_folders(outputs, name):
             try:
                 ownership.create_folder(path)
             except FileExistsError:
@@ -332,6 +332,6 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
         raise AssertionError  # the names are unlimited
 
     try:
-        return str(Path(str(outputs)) / agreed(create, name))
+        return str(Path(str(outputs)) / common_folder_name(create, name))
     except OSError as error:
-        raise os_errors.explain(error, outputs, os_errors.OTHER_RUN, f"outputs={outputs}") or error from error
+        raise os_errors.explain(error, outputs, os_errors.RUN_REMEDY, f"outputs={outputs}") or error from error

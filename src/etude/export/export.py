@@ -10,14 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import UserError
+from etude.errors import UserError, one_line_message
 from etude.export import formats, model_card
 from etude.export.graph import Graph, traced
 from etude.export.model_card import about, config
 from etude.export.parity_check import ParityCheck, agreement_text, cut_sounds, find_sounds, speed
 from etude.files import os_errors, ownership
 from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
-from etude.files.safe_read import CONFIG
+from etude.files.safe_read import CONFIG_NAME
 from etude.inference.model import Model
 from etude.runs.folder import EXPORT, RunFolder, find_weights, run_of
 
@@ -74,7 +74,7 @@ def export_network(wish: ExportOptions) -> list[Path]:
     run = _run(wish.run, checkpoint)
     to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / EXPORT
     names = [formats.FILES[name] for name in wish.formats]
-    ownership.check_names(to, [*names, *([CONFIG] if "safetensors" in wish.formats else []), model_card.FILE])
+    ownership.check_names(to, [*names, *([CONFIG_NAME] if "safetensors" in wish.formats else []), model_card.FILE])
     model = Model(checkpoint, "cpu", images=True)
     graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
     graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
@@ -120,7 +120,7 @@ def push(name: str, files: Sequence[Path], private: bool = False) -> str:
             commit_message="Exported by Étude",
         )  # fmt: skip
     except Exception as error:  # the hub's errors, and those of whatever carries them
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line_message(error, 300)
         raise UserError(f"push={name}: the hub did not take it ({reason}); what was exported is here") from error
     return str(url)
 
@@ -196,7 +196,7 @@ def _draft(to: Path) -> Iterator[Path]:
         ownership.open_folder(to)
         part = ownership.draft_folder(to, EXPORT)
     except OSError as error:
-        raise os_errors.explain(error, to, os_errors.OTHER_FOLDER, f"to={to}") or error from error
+        raise os_errors.explain(error, to, os_errors.FOLDER_REMEDY, f"to={to}") or error from error
     try:
         yield part
         names = [path.name for path in part.iterdir()]
@@ -206,7 +206,7 @@ def _draft(to: Path) -> Iterator[Path]:
             ownership.mark_created(part / name)  # also those that exporters of other libraries wrote
             replace(part / name, to / name)
     except OSError as error:
-        raise os_errors.explain(error, to, os_errors.OTHER_FOLDER, f"to={to}") or error from error
+        raise os_errors.explain(error, to, os_errors.FOLDER_REMEDY, f"to={to}") or error from error
     finally:
         for path in part.iterdir() if part.is_dir() else ():
             ownership.mark_created(path)

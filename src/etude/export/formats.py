@@ -16,7 +16,7 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.files.atomic import write_bytes, write_text
-from etude.files.safe_read import CONFIG
+from etude.files.safe_read import CONFIG_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: 
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     write_bytes(path, save(tensors, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path.with_name(CONFIG), text)
+    write_text(path.with_name(CONFIG_NAME), text)
 
 
 def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:

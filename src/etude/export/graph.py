@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from etude.audio.frontend import FrontEnd
 from etude.audio.masks import valid
-from etude.errors import UserError
+from etude.errors import UserError, one_line_message
 from etude.tasks.targets import module_key
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
         with torch.no_grad():
             program = torch.export.export(graph, graph.example(), dynamic_shapes=shapes, **options)
     except Exception as error:  # whatever a backbone of somebody's does, torch has its own word for it
-        kind, reason = type(graph.backbone).__name__, " ".join(str(error).split())[:300] or type(error).__name__
+        kind, reason = type(graph.backbone).__name__, one_line_message(error, 300)
         raise UserError(
             f"export: the backbone {kind} cannot be made a graph ({reason}); format=safetensors needs none"
         ) from error

@@ -211,7 +211,7 @@ def _own(run: RunFolder) -> list[Path]:
     try:
         table = run.predictions.sort_values("split", kind="stable")
         source = run.config["data"]["source"]
-        instantiate.vet(source)  # a run folder may come from a stranger
+        instantiate.check_trusted(source)  # a run folder may come from a stranger
         known = files(instantiate.make(source))
         found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
     except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this

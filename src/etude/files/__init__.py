@@ -1,4 +1,4 @@
-"""Safe writing: atomic files, a record of the files that Étude wrote, and locks on folders.
+"""Atomic writing, the record of files written by Étude, locks, and safe reading of untrusted files.
 
-This package is the only place that deletes, renames or replaces files.
+No other package deletes, renames or replaces files.
 """

@@ -1,4 +1,4 @@
-"""Writing, replacing and removing files that belong to Étude."""
+"""Atomic writing, and removal of files that Étude wrote."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from etude.files import os_errors, ownership
 
 @contextmanager
 def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
-    """Yield an empty draft beside a file; the draft gets the file's name in one step when the block ends.
+    """Yield an empty draft beside a file, and rename the draft to the file in one step when the block ends.
 
     Args:
-        path: The file. It is replaced only if Étude wrote it.
-        sync: Whether the disk confirms the content before the file gets its name, and the name afterwards.
+        path: The file. An existing file is replaced only if Étude wrote it.
+        sync: Whether to flush the content to the disk before the draft is renamed, and the folder afterwards.
 
     Raises:
-        UserError: The file belongs to somebody else; see `ownership.check`.
-        OSError: The draft cannot be written; the file is as it was, and the draft is removed.
+        UserError: Étude did not write the existing file; see `ownership.check`.
+        OSError: The draft cannot be written. The file is unchanged, and the draft is removed.
     """
     ownership.check(path)
     ownership.record(path)
-    draft = ownership.draft_of(path)
+    draft = ownership.draft_path(path)
     try:
         with os_errors.writing(path):
             _create(draft)
@@ -45,27 +45,27 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes, sync: bool = False) -> Path:
-    """Write a file in one step, so that nobody reads a part of it; see `replacing`."""
+    """Write a file in one step by `replacing`, so that it is never read incompletely."""
     with replacing(path, sync) as draft:
         draft.write_bytes(data)
     return path
 
 
 def write_text(path: Path, text: str, sync: bool = False) -> Path:
-    """Write a text file as UTF-8 in one step; see `replacing`."""
+    """Write a text file as UTF-8 in one step by `replacing`."""
     return write_bytes(path, text.encode("utf-8", "backslashreplace"), sync)
 
 
 def open_file(path: Path, mode: str = "wb", **kwargs: Any) -> IO[Any]:
-    """Open a file of ours for writing, not through a link, and record it.
+    """Open a file for writing and record it. Symbolic links are not followed.
 
     Args:
-        path: The file. One that exists is opened only if Étude wrote it.
-        mode: As of `open`: `wb` empties the file, `ab` and `a+b` append to it, `r+b` changes it.
-        kwargs: As of `open`.
+        path: The file. An existing file is opened only if Étude wrote it.
+        mode: Mode of `open`: `wb` empties the file, `ab` and `a+b` append to it, `r+b` changes it.
+        kwargs: Other arguments of `open`.
 
     Raises:
-        UserError: The file belongs to somebody else; see `ownership.check`.
+        UserError: Étude did not write the existing file; see `ownership.check`.
     """
     ownership.check(path)
     ownership.record(path)
@@ -81,17 +81,17 @@ def open_file(path: Path, mode: str = "wb", **kwargs: Any) -> IO[Any]:
 
 
 def replace(draft: Path, path: Path) -> None:
-    """Give a draft of this process the name of a file that does not exist or that Étude wrote.
+    """Rename a draft of this process to a file that does not exist or that Étude wrote.
 
     Raises:
-        UserError: The file belongs to somebody else; see `ownership.check`.
+        UserError: Étude did not write the existing file; see `ownership.check`.
     """
     if not ownership.created(draft):
-        raise UserError(f"{draft}: was not created by this process and is not moved")
+        raise UserError(f"{draft}: was not created by this process, so it is not moved")
     ownership.check(path)
     ownership.record(path)
     os.replace(draft, path)
-    ownership.transfer(draft, path)
+    ownership.move_record(draft, path)
 
 
 def remove(path: Path, keep_listed: bool = False) -> bool:
@@ -99,16 +99,16 @@ def remove(path: Path, keep_listed: bool = False) -> bool:
 
     Args:
         path: The file.
-        keep_listed: Whether its name stays in the list, because Étude writes it again and again.
+        keep_listed: Whether its name stays in the list, because Étude writes it repeatedly.
 
     Returns:
-        Whether it was removed; a link, a folder, and a file of somebody else stay.
+        Whether the file was removed. Links, folders and files that Étude did not write are kept.
     """
     try:
-        ordinary = stat.S_ISREG(os.lstat(path).st_mode)
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
         return False
-    if not ordinary or not ownership.owned(path) or _behind_link(path):
+    if not is_file or not ownership.owned(path) or _is_behind_link(path):
         return False
     os.unlink(path)
     ownership.forget(path)
@@ -118,39 +118,40 @@ def remove(path: Path, keep_listed: bool = False) -> bool:
 
 
 def remove_folder(folder: Path) -> bool:
-    """Remove the files below an output folder that Étude wrote, and then the folders that are empty.
+    """Remove the files that Étude wrote below an output folder, and then the empty folders.
+
+    Other files, output folders inside the folder, and the folders that contain them are kept.
 
     Args:
-        folder: A folder that Étude created. Links in it are not followed.
+        folder: Folder that Étude created. Links in it are not followed.
 
     Returns:
-        Whether nothing is left of it; files of somebody else, output folders in it, and the folders that hold them,
-        stay.
+        Whether the folder was removed.
     """
-    if folder.is_symlink() or not folder.is_dir() or _behind_link(folder):
+    if folder.is_symlink() or not folder.is_dir() or _is_behind_link(folder):
         return False
-    mine = ownership.owned(folder) or (folder / ownership.LIST).is_file()
+    is_owned = ownership.owned(folder) or (folder / ownership.LIST_NAME).is_file()
     for entry in list(os.scandir(folder)):
         path = Path(entry.path)
-        if entry.is_symlink() or entry.name == ownership.LIST:
+        if entry.is_symlink() or entry.name == ownership.LIST_NAME:
             continue
         if not entry.is_dir(follow_symlinks=False):
             remove(path)
-        elif not (path / ownership.LIST).is_file():  # an output folder of its own, such as a run, stays
+        elif not (path / ownership.LIST_NAME).is_file():  # another output folder, such as a run, is kept
             remove_folder(path)
-    if mine and [entry.name for entry in os.scandir(folder)] in ([], [ownership.LIST]):
+    if is_owned and [entry.name for entry in os.scandir(folder)] in ([], [ownership.LIST_NAME]):
         with suppress(FileNotFoundError):
-            os.unlink(folder / ownership.LIST)
+            os.unlink(folder / ownership.LIST_NAME)
         os.rmdir(folder)
         ownership.forget(folder)
         return True
     return False
 
 
-def discard(folder: Path) -> None:
-    """Remove from a folder what this process created in it, and the folder itself if this process created it.
+def remove_created(folder: Path) -> None:
+    """Remove the files that this process created in a folder, and the folder itself if this process created it.
 
-    Files of an earlier process stay, also those that the list of the folder names.
+    Files of an earlier process are kept, including those in the list of the folder.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -158,30 +159,30 @@ def discard(folder: Path) -> None:
     for entry in entries:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            discard(path)
-        elif ownership.created(path) and entry.name != ownership.LIST and not entry.is_symlink():
+            remove_created(path)
+        elif ownership.created(path) and entry.name != ownership.LIST_NAME and not entry.is_symlink():
             remove(path)
     remove_if_empty(folder)
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove the list of an output folder if nothing of it is left, and the folder if it is empty.
+    """Remove the list of an output folder if no listed file exists, and the folder if it is empty.
 
     Both are removed only if this process created them.
     """
-    listing = folder / ownership.LIST
-    named = any((folder / name).exists() for name in ownership.listed(folder))
-    if not named and ownership.created(listing) and not listing.is_symlink():
+    list_path = folder / ownership.LIST_NAME
+    any_exists = any((folder / name).exists() for name in ownership.listed_paths(folder))
+    if not any_exists and ownership.created(list_path) and not list_path.is_symlink():
         with suppress(FileNotFoundError):
-            os.unlink(listing)
-        ownership.forget(listing)
+            os.unlink(list_path)
+        ownership.forget(list_path)
     if folder.is_dir() and ownership.created(folder) and not any(os.scandir(folder)):
         os.rmdir(folder)
         ownership.forget(folder)
 
 
 def remove_empty_folders() -> None:
-    """Remove the folders that this process created and that hold nothing."""
+    """Remove the empty folders that this process created."""
     for folder in ownership.created_folders():
         if not any(os.scandir(folder)):
             with suppress(OSError):
@@ -189,35 +190,35 @@ def remove_empty_folders() -> None:
                 ownership.forget(folder)
 
 
-def clean(folder: Path) -> None:
-    """Remove the drafts that a process which was killed has left in a folder; only its lock's holder may call this."""
-    for draft in folder.glob(f".*{ownership.DRAFT}"):
+def remove_drafts(folder: Path) -> None:
+    """Remove the drafts of killed processes from a folder. The caller must hold the lock of the folder."""
+    for draft in folder.glob(f".*{ownership.DRAFT_SUFFIX}"):
         remove(draft)
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or folder that Étude wrote another name, under which nothing exists yet.
+    """Rename a file or folder that Étude wrote to a path that does not exist.
 
     Raises:
-        UserError: The source belongs to somebody else or is a link.
+        UserError: Étude did not write the source, or the source is a link.
         FileExistsError: The target exists.
     """
-    ours = ownership.owned(source) or (source / ownership.LIST).is_file()
-    if source.is_symlink() or not ours:
-        raise UserError(f"{source}: was not written by Étude and is not moved; move it away yourself")
+    is_owned = ownership.owned(source) or (source / ownership.LIST_NAME).is_file()
+    if source.is_symlink() or not is_owned:
+        raise UserError(f"{source}: was not written by Étude and is not moved; move it yourself")
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    if not (source / ownership.LIST).is_file():  # the list of an output folder moves with it
+    if not (source / ownership.LIST_NAME).is_file():  # the list of an output folder moves with it
         ownership.record(target)
         for path in source.rglob("*") if source.is_dir() else ():
             if ownership.owned(path):
                 ownership.record(target / path.relative_to(source))
     os.rename(source, target)
-    ownership.transfer(source, target)
+    ownership.move_record(source, target)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk keep the names of a folder, where that can be asked for."""
+    """Flush the names in a folder to the disk, if the system supports it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -227,7 +228,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _create(draft: Path) -> None:
-    """Create an empty draft that nobody else can have; one of a dead process with this process's number is removed."""
+    """Create an empty draft exclusively. A draft left by an ended process with the same process id is removed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         handle = os.open(draft, flags, 0o666)
@@ -239,6 +240,6 @@ def _create(draft: Path) -> None:
     ownership.mark_created(draft)
 
 
-def _behind_link(path: Path) -> bool:
+def _is_behind_link(path: Path) -> bool:
     """Return whether a folder between a path and its output folder is a symbolic link."""
     return any(ownership.links_below(path))

@@ -1,4 +1,4 @@
-"""Append-only journals of whole lines, and the stamp and hash by which a file is recognised."""
+"""Append-only journals of complete lines, and the stamp and hash that identify a file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from etude.files.atomic import open_file
 
 
 class Journal:
-    """Append-only file of whole lines, opened for writing; a context manager.
+    """Append-only file of complete lines, opened for writing. It is a context manager.
 
-    A line is complete once its line break is on the disk. A process that is killed leaves at most one incomplete line,
-    the last; `read_lines` does not yield it, and whoever opens the journal again removes it with `truncate`.
+    A line is complete if its line break was written. After a process was killed, only the last line can be incomplete.
+    `read_lines` does not yield it, and it must be removed with `truncate` before more lines are appended.
 
     Args:
-        path: The file; created where it is missing. One that exists is opened only if Étude wrote it.
+        path: The file, which is created if it is missing. An existing file is opened only if Étude wrote it.
 
     Raises:
-        UserError: The file belongs to somebody else; see `ownership.check`.
+        UserError: Étude did not write the existing file; see `ownership.check`.
         OSError: The file cannot be opened.
     """
 
@@ -35,9 +35,9 @@ class Journal:
         return self._file.seek(0, os.SEEK_END)
 
     def append(self, line: bytes) -> int:
-        """Append a line, which ends with a line break, and return the offset of its first byte."""
+        """Append a line with its line break, and return the offset of its first byte."""
         start = self.size
-        write_whole(self._file, line)
+        write_all(self._file, line)
         return start
 
     def read(self, start: int) -> bytes:
@@ -47,22 +47,22 @@ class Journal:
             return file.readline()
 
     def truncate(self, size: int) -> None:
-        """Remove everything behind the first `size` bytes."""
+        """Remove all bytes after the first `size` bytes."""
         self._file.truncate(size)
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file. A second call has no effect."""
         self._file.close()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield offset and content of each complete line of a journal, with its line break.
+    """Yield the offset and the bytes of each complete line of a journal, with its line break.
 
     Raises:
         OSError: The file is missing or cannot be read.
@@ -76,15 +76,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             start += len(line)
 
 
-def write_whole(file: IO[bytes], data: bytes | memoryview) -> None:
-    """Write all bytes to an unbuffered file; the operating system may take a part at a time."""
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write all bytes to an unbuffered file, because one call of `write` may write only some of them."""
     rest = memoryview(data)
     while len(rest):
         rest = rest[file.write(rest) :]
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of change in nanoseconds since 1970 of a file; -1 and 0 if there is none."""
+    """Return a file's size in bytes and modification time in nanoseconds, or -1 and 0 if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -93,7 +93,7 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file.
+    """Return the SHA-256 hash of a file as hexadecimal text.
 
     Raises:
         OSError: The file is missing or cannot be read.

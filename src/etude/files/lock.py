@@ -1,4 +1,4 @@
-"""Locks: of several processes, one writes into a folder."""
+"""Locks that allow only one process to write to a folder."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 log = logging.getLogger(__name__)
-RUN = ".lock"  # of the folder of a run
+RUN_LOCK = ".lock"  # name of the lock file in a run folder
 
 
 class Lock:
-    """Exclusive lock that ends with its process, however the process ends; as a context manager it is released.
+    """Exclusive lock on a folder, which the system releases when the process ends or is killed.
+
+    As a context manager, the lock is released at the end of the block.
 
     Args:
-        path: The lock file; it stays. A file beside it, `<name>.holder`, names the process that holds the lock.
-        subject: The locked folder, as error messages name it.
+        path: The lock file, which is kept after the release. A file beside it, `<name>.holder`, describes the process
+            that holds the lock.
+        subject: The locked folder, for error messages.
     """
 
     def __init__(self, path: Path, subject: str) -> None:
         self.path, self.subject = path, subject
-        self._holder = path.with_name(f"{path.name}.holder")
+        self._holder_path = path.with_name(f"{path.name}.holder")
         self._lock: BaseFileLock | None = None
 
     def acquire(self, wait: bool = False) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Args:
-            wait: Whether to wait for a process that holds it.
+            wait: Whether to wait while another process holds the lock.
 
         Raises:
-            UserError: Another process holds it and this one does not wait; or something else has the name of the lock.
+            UserError: Another process holds the lock and `wait` is false, or the path is not a lock file.
             OSError: The lock file cannot be created.
         """
         from filelock import FileLock, Timeout  # heavy: asyncio
 
         new = not os.path.lexists(self.path)
         if not new and (self.path.is_symlink() or not self.path.is_file()):
-            raise UserError(f"{self.path}: is not a file, and a lock must have this name; remove it")
-        if not new and self.path.stat().st_size and not ownership.owned(self.path):  # locks are empty
-            raise UserError(f"{self.path}: is not a lock of Étude, and a lock must have this name; move it away")
+            raise UserError(f"{self.path}: is not a file, but the lock file must have this name; remove it")
+        if not new and self.path.stat().st_size and not ownership.owned(self.path):  # lock files are empty
+            raise UserError(f"{self.path}: is not a lock of Étude, but the lock file must have this name; move it away")
         ownership.record(self.path)
         lock = FileLock(self.path)
         try:
@@ -58,36 +61,36 @@ class Lock:
                 lock.acquire(timeout=0)
             except Timeout as error:
                 if not wait:
-                    raise UserError(f"{self.subject}: another process writes there ({self.holder()})") from error
+                    raise UserError(f"{self.subject}: another process is writing to it ({self.holder()})") from error
                 log.info("%s: waiting for another process (%s)", self.subject, self.holder())
                 lock.acquire()
-        except NotImplementedError:  # a file system without locks, as some network file systems are
-            log.warning("%s: this file system has no locks; start no second process there", self.subject)
+        except NotImplementedError:  # a file system without locks, such as some network file systems
+            log.warning("%s: this file system has no locks; do not start a second process for it", self.subject)
             return
         self._lock = lock
-        if new:  # else another process wrote it, and this one may not remove it
+        if new:  # otherwise another process created it, and this process must not remove it
             ownership.mark_created(self.path)
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
         with suppress(OSError, UserError):
-            atomic.write_text(self._holder, f"process {os.getpid()} on {socket.gethostname()}: {command}\n")
+            atomic.write_text(self._holder_path, f"process {os.getpid()} on {socket.gethostname()}: {command}\n")
 
     def release(self) -> None:
-        """Let the lock go; a second call does nothing."""
+        """Release the lock. A second call has no effect."""
         if self._lock is not None:
             with suppress(OSError):
-                atomic.remove(self._holder, keep_listed=True)
+                atomic.remove(self._holder_path, keep_listed=True)
             self._lock.release()
             self._lock = None
 
     def holder(self) -> str:
-        """Return the process that holds the lock, as text."""
+        """Return a description of the process that holds the lock."""
         try:
-            return self._holder.read_text("utf-8").strip() or "unknown process"
+            return self._holder_path.read_text("utf-8").strip() or "unknown process"
         except (OSError, ValueError):
             return "unknown process"
 
     def __enter__(self) -> Lock:
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.release()

@@ -1,4 +1,4 @@
-"""Error messages for errors of the file system and of memory."""
+"""User errors for exceptions of the file system and of memory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from pathlib import Path
 
 from etude.errors import RunError, UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-OF_A_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
-BROKEN = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENXIO, errno.ENODEV, errno.EROFS)
+FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY_CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
+PATH_CODES = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+DEVICE_CODES = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENXIO, errno.ENODEV, errno.EROFS)
 
-OTHER_RUN = "name another place with outputs=<folder>, data.packs=<folder> or hydra.run.dir=<folder>"
-OTHER_FOLDER = "name another folder with to=<folder>"
+# remedies for a folder that cannot be written
+RUN_REMEDY = "name another folder with outputs=<folder>, data.packs=<folder> or hydra.run.dir=<folder>"
+FOLDER_REMEDY = "name another folder with to=<folder>"
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Name a path in the errors of a block that writes it: a full disk is noticed by a call that has no path.
+    """Add a path to errors of the block that writes it, because a full disk is detected by a call without a path.
 
     Raises:
-        OSError: As in the block, with the path as its file name.
+        OSError: Error of the block, with the path as its file name.
     """
     try:
         yield
@@ -35,72 +39,72 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def explained(place: str | Path | None = None, way_out: str = "", subject: str = "") -> Iterator[None]:
-    """Turn the file system's errors in a block into those of `explain`.
+def explain_errors(path: str | Path | None = None, remedy: str = "", subject: str = "") -> Iterator[None]:
+    """Convert errors of the file system in a block by `explain`.
 
     Raises:
-        RunError: The disk is full or failing.
-        UserError: A place cannot be written or read.
+        RunError: The disk is full or has failed.
+        UserError: A path cannot be written or read.
     """
     try:
         yield
     except OSError as error:
-        sentence = explain(error, place, way_out, subject)
-        if sentence is None:
+        explained = explain(error, path, remedy, subject)
+        if explained is None:
             raise
-        raise sentence from error
+        raise explained from error
 
 
-def readable(error: BaseException, way_out: str = "") -> UserError | RunError | None:
-    """Return the error to report to the user in place of an exception; None for a fault of the program.
+def to_user_error(error: BaseException, remedy: str = "") -> UserError | RunError | None:
+    """Return the error to report to the user instead of an exception, or None for a defect of the program.
 
     Args:
-        error: The exception; an error that has a sentence for the user is returned itself.
-        way_out: What to change where a place cannot be written, as for `explain`.
+        error: The exception. A UserError or RunError is returned unchanged.
+        remedy: Remedy for a path that cannot be written; see `explain`.
     """
     if isinstance(error, UserError | RunError):
         return error
     if isinstance(error, MemoryError):
-        return RunError("out of memory; close other programs, or give the command less at a time")
-    return explain(error, way_out=way_out) if isinstance(error, OSError) else None
+        return RunError("out of memory; close other programs, or process less data at a time")
+    return explain(error, remedy=remedy) if isinstance(error, OSError) else None
 
 
 def explain(
-    error: OSError, place: str | Path | None = None, way_out: str = "", subject: str = ""
+    error: OSError, path: str | Path | None = None, remedy: str = "", subject: str = ""
 ) -> UserError | RunError | None:
-    """Return the error to raise in place of one of the file system, with a sentence that names path and way out.
+    """Return the error to raise instead of an error of the file system, with path, reason and remedy.
 
     Args:
         error: The error.
-        place: Where the writing was, if the error does not say it.
-        way_out: What to change where a place cannot be written, such as `name another folder with to=<folder>`.
-        subject: The setting that named the place, such as `to=<folder>`; the sentence begins with it.
+        path: Path that was written, for an error without a path.
+        remedy: Remedy for a path that cannot be written, such as `name another folder with to=<folder>`.
+        subject: Option that set the path, such as `to=<folder>`. The message begins with it instead of the path.
 
     Returns:
-        A RunError for a full or failing disk, a UserError for a place that cannot be written or read; None for errors
-        that are not about a path.
+        A RunError if the disk is full or has failed, a UserError if a path cannot be written or read; None for errors
+        that do not concern a path.
     """
-    path = Path(os.fsdecode(found)) if (found := error.filename or place) else None
-    if path is not None and path.name.startswith("."):  # a draft, a lock or a list of ours
-        path = path.parent
-    named = "the disk" if path is None else str(path)
-    if path is not None and not (near := os.path.relpath(path)).startswith(os.pardir):
-        named = near
-    if subject and (path is None or place is None or path.is_relative_to(place)):
-        named = subject
+    file = Path(os.fsdecode(name)) if (name := error.filename or path) else None
+    if file is not None and file.name.startswith("."):  # a draft, a lock file or a list of Étude
+        file = file.parent
+    shown = "the disk" if file is None else str(file)
+    if file is not None and not (relative := os.path.relpath(file)).startswith(os.pardir):
+        shown = relative
+    if subject and (file is None or path is None or file.is_relative_to(path)):
+        shown = subject
     reason = os.strerror(error.errno) if error.errno else str(error)
-    more = f"; {way_out}" if way_out else ""
-    if error.errno in FULL:
-        other = f", or {way_out}" if way_out else ""
-        return RunError(f"{named}: the disk is full or a quota is spent ({reason}); free some space{other}")
-    if path is None:
+    hint = f"; {remedy}" if remedy else ""
+    if error.errno in FULL_CODES:
+        other = f", or {remedy}" if remedy else ""
+        return RunError(f"{shown}: the disk is full or a quota is exceeded ({reason}); free some space{other}")
+    if file is None:
         return None
-    if error.errno in READ_ONLY:
-        if path.exists() and not os.access(path, os.R_OK):
-            return UserError(f"{named}: cannot be read ({reason})")
-        return UserError(f"{named}: cannot be written ({reason}){more}")
-    if error.errno in OF_A_PATH:
-        return UserError(f"{named}: cannot be used ({reason}){more}")
-    if error.errno in BROKEN:
-        return RunError(f"{named}: cannot be read or written ({reason})")
+    if error.errno in READ_ONLY_CODES:
+        if file.exists() and not os.access(file, os.R_OK):
+            return UserError(f"{shown}: cannot be read ({reason})")
+        return UserError(f"{shown}: cannot be written ({reason}){hint}")
+    if error.errno in PATH_CODES:
+        return UserError(f"{shown}: cannot be used ({reason}){hint}")
+    if error.errno in DEVICE_CODES:
+        return RunError(f"{shown}: cannot be read or written ({reason})")
     return None

@@ -1,10 +1,10 @@
-"""Record of the files that Étude wrote, and the checks that protect all others.
+"""Record of the files that Étude wrote, and the checks that protect all other files.
 
-Étude deletes or replaces only files that this process created or that the list of an output folder names. An output
-folder is the folder of a run, a sweep, a pack or a page; its list, `.etude-files`, holds one path per line, relative to
-the folder, as a JSON string. A line `{"removed": path}` ends the effect of the lines before it for that path. A listed
-path that has become a symbolic link or another kind of file is left alone, and so is any folder that holds a file that
-is not listed.
+Étude deletes or replaces only files that this process created or that are in the list of an output folder. An output
+folder is the folder of a run, a sweep, a pack or a page. Its list, `.etude-files`, has one path in each line, relative
+to the folder, as a JSON string. A line `{"removed": path}` cancels earlier lines with that path. A listed path that has
+become a symbolic link or another kind of file is not changed, and a folder with a file that is not listed is not
+removed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pathlib import Path
 from etude.errors import UserError
 from etude.files import os_errors
 
-LIST = ".etude-files"
-DRAFT = ".part"  # of a file that is being written: `.<name>.<process>.part`, ours if the list names the file
-_DRAFT_NAME = re.compile(rf"(.*/)?\.([^/]+)\.\d+{re.escape(DRAFT)}")
+LIST_NAME = ".etude-files"
+DRAFT_SUFFIX = ".part"  # a draft is named `.<name>.<process>.part`, and is owned if <name> is in the list
+_DRAFT_NAME = re.compile(rf"(.*/)?\.([^/]+)\.\d+{re.escape(DRAFT_SUFFIX)}")
 _created: set[str] = set()  # absolute paths that this process created
 _folders: set[str] = set()  # absolute paths of the output folders that this process opened
-_listed: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}  # content of lists, by folder, with size and time
+# by folder: size and modification time of its list, and the listed paths
+_listed: dict[str, tuple[tuple[int, int], frozenset[str]]] = {}
 
 
 def absolute(path: str | Path) -> str:
@@ -38,16 +39,16 @@ def absolute(path: str | Path) -> str:
 
 
 def open_folder(folder: Path) -> bool:
-    """Create an output folder where it is missing, with its parents; files below it are listed in it from now on.
+    """Create an output folder and its parents if they are missing. Files below it are added to its list from now on.
 
     Args:
-        folder: The folder of a run, a sweep, a pack or a page. It may exist already and hold other files.
+        folder: The folder of a run, a sweep, a pack or a page. It may exist and contain other files.
 
     Returns:
         Whether this call created the folder.
 
     Raises:
-        UserError: A file has this name.
+        UserError: The path is not a folder.
         OSError: The folder cannot be created.
     """
     new = False
@@ -63,16 +64,16 @@ def open_folder(folder: Path) -> bool:
             _created.add(absolute(parent))
             new = parent is folder
     if not folder.is_dir():
-        raise UserError(f"{folder}: is not a folder; choose another name")
+        raise UserError(f"{folder}: is not a folder; choose another path")
     _folders.add(os.path.realpath(folder))
     return new
 
 
 def create_folder(folder: Path) -> None:
-    """Create an output folder that must not exist yet, in one step that only one process can win.
+    """Create an output folder that must not exist. Of several processes, only one succeeds.
 
     Raises:
-        FileExistsError: Something has this name already.
+        FileExistsError: The path exists.
     """
     if folder.parent != folder:
         open_parents(folder)
@@ -91,10 +92,10 @@ def open_parents(path: Path) -> None:
 
 
 def subfolder(path: Path) -> Path:
-    """Create a folder below an output folder, or open one that Étude created there.
+    """Create a folder below an output folder, or check that Étude created it.
 
     Raises:
-        UserError: Something else has this name.
+        UserError: The path exists and is not a folder that Étude created.
     """
     check(path, folder=True)
     if not path.is_dir():
@@ -106,17 +107,19 @@ def subfolder(path: Path) -> Path:
 
 
 def draft_folder(folder: Path, stem: str) -> Path:
-    """Create a folder below an output folder under a name that nothing has yet: `.<stem>.<process>`, or with a number.
+    """Create a folder with an unused name below an output folder.
+
+    The name is `.<stem>.<process>`, with a number appended if it exists.
 
     Args:
         folder: The output folder.
-        stem: Name of the folder or command that the draft is for.
+        stem: Name of the folder to be replaced, or of the command.
     """
     for number in count():
         path = folder / f".{stem}.{os.getpid()}{f'-{number}' if number else ''}"
         if not os.path.lexists(path):
             return subfolder(path)
-    raise AssertionError  # the numbers do not end
+    raise AssertionError  # the numbers are unlimited
 
 
 def created(path: Path) -> bool:
@@ -125,56 +128,61 @@ def created(path: Path) -> bool:
 
 
 def owned(path: Path) -> bool:
-    """Return whether this process created a path or the list of its output folder names it."""
+    """Return whether this process created a path or the list of its output folder contains it."""
     if absolute(path) in _created:
         return True
     root = output_folder(path)
-    name = _relative(path, root)
+    name = _relative_name(path, root)
     if draft := _DRAFT_NAME.fullmatch(name):
         name = f"{draft[1] or ''}{draft[2]}"
-    return name in _read(root)
+    return name in _read_list(root)
 
 
-def draft_of(path: Path) -> Path:
-    """Return the name under which this process writes a file before it gets its own."""
-    name = f".{path.name}.{os.getpid()}{DRAFT}"
-    return path.with_name(name if len(os.fsencode(name)) < 256 else f".{os.getpid()}{DRAFT}")
+def draft_path(path: Path) -> Path:
+    """Return the path of the draft that this process writes before it is renamed to a file."""
+    name = f".{path.name}.{os.getpid()}{DRAFT_SUFFIX}"
+    return path.with_name(name if len(os.fsencode(name)) < 256 else f".{os.getpid()}{DRAFT_SUFFIX}")
 
 
 def check(path: Path, folder: bool = False) -> None:
-    """Refuse to write to a path that belongs to somebody else.
+    """Check that a path can be written or created without changing files that Étude did not write.
 
     Args:
-        path: A file that is about to be written, or a folder that is about to be created.
-        folder: Whether it is a folder.
+        path: File to be written, or folder to be created.
+        folder: Whether the path is a folder.
 
     Raises:
-        UserError: The path, or a folder between it and its output folder, is a symbolic link; or something has this
-            name that Étude did not write.
+        UserError: The path, or a folder between it and its output folder, is a symbolic link; or the path exists and
+            Étude did not write it.
     """
-    for part in links_below(path):
-        raise UserError(f"{part}: is a symbolic link, and nothing is written through it; remove the link")
+    for parent in links_below(path):
+        raise UserError(f"{parent}: is a symbolic link, and Étude does not write through links; remove the link")
     try:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISLNK(mode):
-        raise UserError(f"{path}: is a symbolic link, and nothing is written through it; remove the link")
+        raise UserError(f"{path}: is a symbolic link, and Étude does not write through links; remove the link")
     if stat.S_ISDIR(mode) != folder or not (folder or stat.S_ISREG(mode)):
-        raise UserError(f"{path}: is {_kind(mode)} that was not created here; move it away or choose another folder")
+        raise UserError(
+            f"{path}: is {_file_kind(mode)} that Étude did not create; move it away or choose another folder"
+        )
     if not owned(path):
         raise UserError(
-            f"{path}: exists and is not in {LIST}, the list of the files that Étude wrote there; move it away or "
-            "choose another folder for the output"
+            f"{path}: exists and is not in {LIST_NAME}, the list of files that Étude wrote; move it away or choose "
+            "another output folder"
         )
 
 
 def check_names(folder: Path, names: Iterable[str]) -> None:
-    """Refuse an output folder in which one of these names belongs to somebody else; see `check`.
+    """Check the names to be written to an output folder by `check`.
 
     Args:
-        folder: The output folder, which need not exist.
-        names: Files to be written there; those that end with a slash are folders.
+        folder: The output folder, which may be missing.
+        names: Names of files, and of folders with a slash at the end.
+
+    Raises:
+        UserError: One of the names exists and Étude did not write it.
     """
     _folders.add(os.path.realpath(folder))
     for name in names:
@@ -182,35 +190,35 @@ def check_names(folder: Path, names: Iterable[str]) -> None:
 
 
 def record(path: Path) -> None:
-    """Add a path that is about to be created to the list of its output folder."""
+    """Add a path to the list of its output folder, before the path is created."""
     root = output_folder(path)
-    name = _relative(path, root)
-    if name == LIST or name in _read(root):
+    name = _relative_name(path, root)
+    if name == LIST_NAME or name in _read_list(root):
         return
-    _append(root, name)
+    _append_to_list(root, name)
 
 
 def unrecord(path: Path) -> None:
-    """Take a path that has just been removed off the list, so that whatever gets its name next is not ours."""
+    """Remove a path from the list of its output folder, so that a later file with this name is not owned."""
     root = output_folder(path)
-    name = _relative(path, root)
-    if name in _read(root):
+    name = _relative_name(path, root)
+    if name in _read_list(root):
         with suppress(OSError):
-            _append(root, {"removed": name})
+            _append_to_list(root, {"removed": name})
 
 
-def _append(root: str, entry: str | dict[str, str]) -> None:
+def _append_to_list(root: str, entry: str | dict[str, str]) -> None:
     """Append a line to the list of an output folder."""
-    target = os.path.join(root, LIST)
+    target = os.path.join(root, LIST_NAME)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     if os.path.islink(target):
-        raise UserError(f"{target}: is a symbolic link, and nothing is written through it; remove the link")
+        raise UserError(f"{target}: is a symbolic link, and Étude does not write through links; remove the link")
     new = not os.path.exists(target)
     handle = os.open(target, flags, 0o666)
     line = (json.dumps(entry) + "\n").encode()
     try:
         with os_errors.writing(target):
-            if os.write(handle, line) < len(line):  # the disk took a part of it
+            if os.write(handle, line) < len(line):  # the disk is full
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError:
         if new:
@@ -223,73 +231,73 @@ def _append(root: str, entry: str | dict[str, str]) -> None:
 
 
 def mark_created(path: Path) -> None:
-    """Record a file that this process has just created."""
+    """Record that this process created a file."""
     _created.add(absolute(path))
 
 
 def forget(path: Path) -> None:
-    """Drop a path, and all below it, from the record of this process."""
+    """Remove a path, and all paths below it, from the record of this process."""
     full = absolute(path)
-    _created.difference_update([one for one in _created if one == full or one.startswith(full + os.sep)])
+    _created.difference_update([name for name in _created if name == full or name.startswith(full + os.sep)])
     _folders.discard(full)
 
 
-def transfer(source: Path, target: Path) -> None:
-    """Move the record of a path, and of all below it, to the name that it has just been given."""
+def move_record(source: Path, target: Path) -> None:
+    """Update the record of this process after a path was renamed."""
     old, new = absolute(source), absolute(target)
     for names in (_created, _folders):
-        for one in [one for one in names if one == old or one.startswith(old + os.sep)]:
-            names.discard(one)
-            names.add(new + one[len(old) :])
+        for name in [name for name in names if name == old or name.startswith(old + os.sep)]:
+            names.discard(name)
+            names.add(new + name[len(old) :])
 
 
 def created_folders() -> list[Path]:
-    """Return the folders that this process created and that still exist, deepest first."""
-    found = [Path(one) for one in sorted(_created, key=len, reverse=True)]
-    return [one for one in found if one.is_dir() and not one.is_symlink()]
+    """Return the existing folders that this process created, deepest first."""
+    paths = [Path(name) for name in sorted(_created, key=len, reverse=True)]
+    return [path for path in paths if path.is_dir() and not path.is_symlink()]
 
 
-def foreign(folder: Path) -> list[str]:
+def foreign_paths(folder: Path) -> list[str]:
     """Return the paths below an output folder that Étude did not write, relative to the folder.
 
-    Links count as foreign, whatever they lead to, and are not followed.
+    All links are foreign, and they are not followed.
     """
-    return sorted(_foreign(folder, folder))
+    return sorted(_foreign_paths(folder, folder))
 
 
-def _foreign(folder: Path, top: Path) -> Iterator[str]:
+def _foreign_paths(folder: Path, top: Path) -> Iterator[str]:
     for entry in os.scandir(folder):
         path = Path(entry.path)
         name = os.path.relpath(path, top)
-        if entry.name == LIST and entry.is_file(follow_symlinks=False):
+        if entry.name == LIST_NAME and entry.is_file(follow_symlinks=False):
             continue
         if entry.is_dir(follow_symlinks=False) and not entry.is_symlink():
-            yield from _foreign(path, top)
+            yield from _foreign_paths(path, top)
         elif entry.is_symlink() or not owned(path):
             yield name
 
 
-def listed(folder: Path) -> frozenset[str]:
-    """Return the paths that the list of an output folder names, relative to it; none without a list."""
-    return _read(os.path.abspath(folder))
+def listed_paths(folder: Path) -> frozenset[str]:
+    """Return the paths in the list of an output folder, relative to the folder."""
+    return _read_list(os.path.abspath(folder))
 
 
 def output_folder(path: Path) -> str:
-    """Return the absolute output folder of a path: the nearest one that this process opened, else that has a list.
+    """Return the absolute output folder of a path, the nearest parent that this process opened or that has a list.
 
-    Where there is neither, it is the folder that holds the path. Links below it are not followed.
+    If there is neither, the output folder is the parent of the path. Links below it are not followed.
     """
     parents = [os.path.dirname(os.path.abspath(path))]
     while (above := os.path.dirname(parents[-1])) != parents[-1]:
         parents.append(above)
     opened = (parent for parent in parents if os.path.realpath(parent) in _folders)
-    listed = (parent for parent in parents if os.path.lexists(os.path.join(parent, LIST)))
-    return next(opened, None) or next(listed, parents[0])
+    with_list = (parent for parent in parents if os.path.lexists(os.path.join(parent, LIST_NAME)))
+    return next(opened, None) or next(with_list, parents[0])
 
 
-def _read(root: str) -> frozenset[str]:
-    """Return the paths that the list of an output folder names; lines that are not paths below it are ignored."""
-    path = os.path.join(root, LIST)
+def _read_list(root: str) -> frozenset[str]:
+    """Return the paths in the list of an output folder, without lines that are not paths below it."""
+    path = os.path.join(root, LIST_NAME)
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -297,12 +305,12 @@ def _read(root: str) -> frozenset[str]:
         key = (status.st_size, status.st_mtime_ns)
         if root in _listed and _listed[root][0] == key:
             return _listed[root][1]
-        with open(path, "rb") as file:  # an absolute string, as everywhere in this module
+        with open(path, "rb") as file:  # an absolute string, as in all of this module
             lines = file.read().split(b"\n")
     except OSError:
         return frozenset()
     names: set[str] = set()
-    for name, removed in map(_parsed, lines):
+    for name, removed in map(_parse_line, lines):
         if removed:
             names.discard(name)
         elif name:
@@ -312,8 +320,8 @@ def _read(root: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(line: bytes) -> tuple[str, bool]:
-    """Return the path of a line and whether it was removed; the path is empty unless relative and without `..`."""
+def _parse_line(line: bytes) -> tuple[str, bool]:
+    """Return the path in a line, or "" if it is not relative or contains `..`, and whether it was removed."""
     try:
         name = json.loads(line)
     except (ValueError, RecursionError):
@@ -325,7 +333,7 @@ def _parsed(line: bytes) -> tuple[str, bool]:
     return name, False
 
 
-def _relative(path: Path, root: str) -> str:
+def _relative_name(path: Path, root: str) -> str:
     return os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
 
 
@@ -338,5 +346,5 @@ def links_below(path: Path) -> Iterator[str]:
         parent = os.path.dirname(parent)
 
 
-def _kind(mode: int) -> str:
+def _file_kind(mode: int) -> str:
     return "a folder" if stat.S_ISDIR(mode) else "a file" if stat.S_ISREG(mode) else "a special file"

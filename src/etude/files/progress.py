@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of a long loop, as a bar on a terminal or as log lines."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from etude.system import signals
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-EVERY = 10.0  # seconds between two plain lines
+LOG_INTERVAL = 10.0  # seconds between two log lines
 
 
 def track(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """Pass `items` through and show how far they are.
+    """Yield items and show the progress.
 
     Args:
-        items: What is worked on.
-        total: How many there will be.
-        title: What is being done.
-        unit: What is counted, in the plural.
+        items: Items of the loop.
+        total: Number of items.
+        title: Description of the loop.
+        unit: Noun for the items, in the plural.
+
+    Raises:
+        KeyboardInterrupt: A signal was received whose exception a library suppressed.
     """
-    shown = _bar if sys.stderr.isatty() else _lines
-    for item in shown(items, total, title, unit):
-        signals.check()
+    show = _show_bar if sys.stderr.isatty() else _log_lines
+    for item in show(items, total, title, unit):
+        signals.raise_received()
         yield item
 
 
-def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
+def _show_bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,22 +42,22 @@ def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=total, rate="–")
-        begun = time.monotonic()
+        start = time.monotonic()
         for done, item in enumerate(items, 1):
             yield item
-            progress.update(task, advance=1, rate=f"{done / (time.monotonic() - begun):.0f}")
+            progress.update(task, advance=1, rate=f"{done / (time.monotonic() - start):.0f}")
 
 
-def _lines(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
+def _log_lines(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
     log.info("%s: %d %s", title, total, unit)
-    begun = said = time.monotonic()
+    start = last_log = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
         if done == 1:
-            said = now  # what came before is the start of the workers
-        if done == total or now - said > EVERY:
-            speed = done / (now - begun)
+            last_log = now  # the time before includes the start of the workers
+        if done == total or now - last_log > LOG_INTERVAL:
+            speed = done / (now - start)
             left = f", {timedelta(seconds=round((total - done) / speed))} left" if done < total else ""
             log.info("%s: %d of %d %s, %.3g a second%s", title, done, total, unit, speed, left)
-            said = now
+            last_log = now

@@ -1,4 +1,4 @@
-"""Safe reading of checkpoints and tensors, without code execution."""
+"""Reading of checkpoints and tensors without code execution."""
 
 from __future__ import annotations
 
@@ -10,84 +10,90 @@ from etude.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+RESTORE = "restore it from a copy, or train the run again"  # remedy for a damaged checkpoint
+WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"  # files of an export, named as on the Hugging Face hub
 
-COPY = "take it from a copy, or train the run anew"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"  # what an export is made of, as the Hugging Face hub has them
 
-
-def exported(folder: Path) -> bool:
-    """Whether a folder holds a network that was exported as safetensors."""
-    return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
+def is_export(folder: Path) -> bool:
+    """Return whether a folder contains a network that was exported as safetensors."""
+    return (folder / WEIGHTS_NAME).is_file() and (folder / CONFIG_NAME).is_file()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of one of our checkpoints: `state_dict`, the recipe under `etude`, and Lightning's own.
+    """Return the content of a checkpoint or an export of Étude.
 
     Args:
-        path: A checkpoint; or an export: its folder, or its .safetensors beside a config.json.
+        path: A checkpoint, the folder of an export, or its .safetensors file beside a config.json.
+
+    Returns:
+        `state_dict`, the recipe of the network under `etude`, and Lightning's entries if the file is a checkpoint.
 
     Raises:
-        UserError: The file cannot be read, or is a checkpoint of something else.
+        UserError: The file cannot be read, or was not written by Étude.
     """
     import torch
 
     if path.is_dir() or path.suffix == ".safetensors":
-        return _exported(path / WEIGHTS if path.is_dir() else path)
+        return _read_export(path / WEIGHTS_NAME if path.is_dir() else path)
     verify_checkpoint(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever a strange byte leads to, and advises to trust it
+    except Exception as error:  # the unpickler raises errors of any type, and its message suggests to trust the file
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-        words = reason if any(map(str.isalpha, reason)) else "its bytes make no sense"
-        raise UserError(f"{path}: cannot be read as a checkpoint ({words})") from error
+        reason = reason if any(map(str.isalpha, reason)) else "invalid content"
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     if not isinstance(stored, dict) or "etude" not in stored:
-        raise UserError(f"{path}: is a checkpoint of something else; it holds no recipe of a network")
+        raise UserError(f"{path}: is a checkpoint of another program, without the recipe of a network")
     return stored
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Check that no byte of a checkpoint has changed since it was written: torch itself ignores the checksums in it.
+    """Check the checksums in a checkpoint, which torch itself ignores.
 
     Raises:
-        UserError: The content of the file does not have its checksums.
+        UserError: The content of the file does not match its checksums.
     """
     import zipfile
 
     try:
         if not zipfile.is_zipfile(path):
-            return  # of an old format, or no checkpoint, which reading it tells
+            return  # an old format or no checkpoint; reading it raises the error
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # a strange byte in a header leads to errors of many kinds
-        raise UserError(f"{path}: is damaged ({str(error) or type(error).__name__}); {COPY}") from error
+    except Exception as error:  # a damaged header leads to errors of many types
+        raise UserError(f"{path}: is damaged ({str(error) or type(error).__name__}); {RESTORE}") from error
     if damaged is not None:
-        raise UserError(f"{path}: is damaged, the checksum of {damaged} is wrong; {COPY}")
+        raise UserError(f"{path}: is damaged, the checksum of {damaged} is wrong; {RESTORE}")
 
 
-def _exported(path: Path) -> dict[str, Any]:
-    """What `read` gives, of tensors and the recipe that lies beside them."""
+def _read_export(path: Path) -> dict[str, Any]:
+    """Return the tensors of an export, and the recipe in the config beside it."""
     import json
 
-    config = path.with_name(CONFIG)
+    config_path = path.with_name(CONFIG_NAME)
     try:
-        found = json.loads(config.read_text("utf-8"))
+        config = json.loads(config_path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{config}: cannot be read as JSON; an exported network is {path.name} beside it") from error
-    if not isinstance(found, dict) or not isinstance(found.get("etude"), dict):
-        raise UserError(f"{config}: is the config of something else; it holds no recipe of a network")
-    return {"state_dict": read_tensors(path), "etude": found["etude"]}
+        raise UserError(f"{config_path}: cannot be read as JSON; an export needs it beside {path.name}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("etude"), dict):
+        raise UserError(f"{config_path}: is the config of another program, without the recipe of a network")
+    return {"state_dict": read_tensors(path), "etude": config["etude"]}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights: .safetensors, or what torch.save wrote, as they are or under a usual key.
+    """Return the named tensors of a weights file.
+
+    Args:
+        path: A .safetensors file, or a file of `torch.save` whose tensors are at the top level, or under the key
+            `state_dict` or `model`.
 
     Raises:
-        UserError: The file is missing, cannot be read, or holds no tensors by name.
+        UserError: The file is missing, cannot be read, or contains no named tensors.
     """
     import torch
 
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file of weights")
+        raise UserError(f"{path}: there is no such weights file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -101,5 +107,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         stored = stored[key] if isinstance(stored, dict) and isinstance(stored.get(key), dict) else stored
     if not isinstance(stored, dict) or not any(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise UserError(f"{path}: holds no weights by name")
+        raise UserError(f"{path}: contains no named tensors")
     return {str(key): value for key, value in stored.items() if isinstance(value, torch.Tensor)}

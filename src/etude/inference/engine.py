@@ -23,6 +23,7 @@ from etude.audio.plausibility import SoundStatistics
 from etude.data import workers as worker_processes
 from etude.data.audio_files import as_text
 from etude.data.readers import SILENT
+from etude.errors import one_line_message
 from etude.files.journal import file_stamp
 from etude.inference.windows import Window, WindowPlan, windows
 
@@ -109,7 +110,7 @@ class WindowedFile:
         except MemoryError:
             self.reason = "is too long for the memory of this machine"
         except Exception as error:  # one bad file must not end the prediction of the others
-            self.reason = " ".join(str(error).split()) or type(error).__name__
+            self.reason = one_line_message(error)
         # a table of files need not repeat the path
         self.reason = as_text(self.reason).removeprefix(f"{as_text(self.path)}: ")
 

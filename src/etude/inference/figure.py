@@ -18,6 +18,7 @@ from etude.audio.excerpt import write_excerpt
 from etude.audio.frontend import FrontEnd
 from etude.data.audio_files import as_text
 from etude.data.collection import cut_bytes
+from etude.errors import one_line_message
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import remove
 from etude.files.ownership import subfolder
@@ -139,7 +140,7 @@ def preview(job: tuple[Path, FrontEnd]) -> FilePreview:
         made.sound, kept = sound_uri(path, longest=LONGEST, copied=COPIED)
         made.seconds = float(kept["heard"])
     except Exception as error:  # the numbers are there, and are shown without a picture
-        made.reason = " ".join(str(error).split()) or type(error).__name__
+        made.reason = one_line_message(error)
     return made
 
 

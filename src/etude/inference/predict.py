@@ -99,7 +99,7 @@ def predict_files(wish: PredictOptions, command: str = "") -> tuple[list[Path], 
         def results() -> Iterator[FilePrediction]:
             return (journal.read(path) for path in files)
 
-        with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
+        with os_errors.explain_errors(to, os_errors.FOLDER_REMEDY, f"to={to}"):
             paths = tables.write_tables(to, results(), model.columns, wish.formats)
             tables.print_summary(results(), len(files), model.columns, failed)
             if wish.page:
@@ -129,7 +129,7 @@ class PredictionJournal:
             self._lock.acquire()
             self._journal = Journal(folder / JOURNAL)
         except OSError as error:
-            raise os_errors.explain(error, folder, os_errors.OTHER_FOLDER, f"to={folder}") or error from error
+            raise os_errors.explain(error, folder, os_errors.FOLDER_REMEDY, f"to={folder}") or error from error
         self.path = self._journal.path
         head = _line(identity)
         if next((line for _, line in read_lines(self.path)), b"") == head:
@@ -212,7 +212,7 @@ def _predict(
     failed = 0
     results = engine.predict(model, wanted, plan, wish.batch, wish.workers)
     for prediction in track(results, len(wanted), "Predictions", "files"):
-        with os_errors.explained(journal.path, os_errors.OTHER_FOLDER):
+        with os_errors.explain_errors(journal.path, os_errors.FOLDER_REMEDY):
             journal.append(prediction)
         name = as_text(prediction.path)
         if prediction.reason:

@@ -15,7 +15,7 @@ from etude.data.audio_files import as_text
 from etude.errors import UserError
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import open_file, remove, replace
-from etude.files.ownership import draft_of, record
+from etude.files.ownership import draft_path, record
 from etude.inference import engine, inputs
 from etude.inference.engine import FilePrediction
 from etude.inference.figure import clock
@@ -97,7 +97,7 @@ def write_tables(
         Paths of the files.
     """
     paths = paths_of(folder, formats)
-    drafts = [draft_of(path) for path in paths]
+    drafts = [draft_path(path) for path in paths]
     for path in paths:
         record(path)
     types: dict[str, dict[str, Any]] = {

@@ -178,7 +178,7 @@ class InspectedRun:
         config = self.files.config
         if not {"data", "feature"} <= set(config):
             raise UserError(f"{self.files.config_path}: is not the config of a run; it has no data and feature")
-        instantiate.vet(config)
+        instantiate.check_trusted(config)
         return config | {"seed": config.get("seed", 0)}
 
     def predictions(self) -> pd.DataFrame | None:

@@ -73,7 +73,7 @@ def inspect(wish: InspectOptions, command: str = "") -> list[Path]:
         UserError: There is no such run or clip, or the folder cannot be written.
     """
     to = wish.to or wish.folder
-    with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
+    with os_errors.explain_errors(to, os_errors.FOLDER_REMEDY, f"to={to}"):
         ownership.open_folder(to)
     run = InspectedRun(wish.folder, wish.checkpoint)
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
@@ -178,7 +178,7 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
         gallery=gallery(run, clip.id),
     )
     path = to / f"inspect_{stem(clip.id)}.html"
-    with os_errors.explained(to, os_errors.OTHER_FOLDER, f"to={to}"):
+    with os_errors.explain_errors(to, os_errors.FOLDER_REMEDY, f"to={to}"):
         write_text(
             path.with_name(f"{path.stem}.json"),
             json.dumps(replace_non_finite(about), indent=1, ensure_ascii=False) + "\n",

@@ -19,7 +19,7 @@ from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.loggers.finished_run import FinishedRun
 from etude.runs.folder import RunFolder
-from etude.system.distributed import first
+from etude.system.distributed import is_rank_zero
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def first_line(error: BaseException) -> str:
 @contextmanager
 def tracked(loggers: Sequence[Logger]) -> Iterator[list[Tracker]]:
     """Start the trackers among the loggers of a run, and end them. A run that raises any exception has failed."""
-    trackers = [logger for logger in loggers if isinstance(logger, Tracker)] if first() else []
+    trackers = [logger for logger in loggers if isinstance(logger, Tracker)] if is_rank_zero() else []
     failed = True
     try:
         for tracker in trackers:

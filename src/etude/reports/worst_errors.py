@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.excerpt import write_excerpt
+from etude.errors import one_line_message
 from etude.evaluation.formatting import duration
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
@@ -220,4 +221,4 @@ def _sound(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str
     except Exception as error:  # whatever a file of somebody's does, the run has ended well
         for left in (stem.with_suffix(".ogg"), stem.with_suffix(".mp3")):
             remove(left)
-        return {}, " ".join(str(error).split()) or type(error).__name__
+        return {}, one_line_message(error)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
-from etude.files.safe_read import WEIGHTS, exported
+from etude.files.safe_read import WEIGHTS_NAME, is_export
 from etude.runs import readers
 
 if TYPE_CHECKING:
@@ -216,11 +216,11 @@ def locate_run(path: Path) -> tuple[Path, Path | None]:
     runs = find_runs(path)
     if runs == [path]:
         return path, None
-    if not runs and exported(path):
-        return path, path / WEIGHTS
+    if not runs and is_export(path):
+        return path, path / WEIGHTS_NAME
     if not runs:
         raise UserError(
-            f"{path}: is neither a run folder with {CONFIG} and {RECORD} nor an exported network with {WEIGHTS}"
+            f"{path}: is neither a run folder with {CONFIG} and {RECORD} nor an exported network with {WEIGHTS_NAME}"
         )
     raise UserError(f"{path}: contains {len(runs)} runs; load one of them: {', '.join(map(str, runs))}")
 

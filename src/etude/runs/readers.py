@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import UserError
+from etude.errors import UserError, one_line_message
 from etude.files.journal import file_hash
 from etude.runs import schemas
 
@@ -51,7 +51,7 @@ def _parse(path: Path) -> Any:
         text = path.read_text("utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(_one_line(error)) from error
+        raise ValueError(one_line_message(error, 200)) from error
 
 
 def read_predictions(path: Path, record: Path) -> pd.DataFrame:
@@ -158,7 +158,9 @@ def read_curves(path: Path) -> pd.DataFrame:
     try:
         table = read_raw_curves(path)
     except UserError as error:
-        log.warning("%s: cannot be read, its curves are left out (%s)", path, _one_line(error.__cause__))
+        log.warning(
+            "%s: cannot be read, its curves are left out (%s)", path, one_line_message(error.__cause__ or error, 200)
+        )
         return pd.DataFrame()
     with np.errstate(all="ignore"):
         return table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
@@ -175,7 +177,7 @@ def read_raw_curves(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except (OSError, ValueError, RecursionError) as error:  # pandas' errors are subclasses
-        raise UserError(f"{path}: cannot be read as a table ({_one_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as a table ({one_line_message(error, 200)})") from error
 
 
 def read_curve_rows(path: Path) -> list[dict[str, str]]:
@@ -266,11 +268,6 @@ def _read_record_or_empty(path: Path) -> dict[str, Any]:
         return read_mapping(path)
     except ValueError:
         return {}
-
-
-def _one_line(error: BaseException | None) -> str:
-    """Return the message of an error as one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
 
 
 def add_checksum(content: dict[str, Any]) -> dict[str, Any]:

@@ -20,70 +20,71 @@ log = logging.getLogger(__name__)
 class SweepTable(Callback):
     """Callback that compares the runs of a sweep after its last job.
 
-    Every run creates it, so that its methods import the reports.
+    Every run creates it, so its methods import the reports.
 
     Args:
         tables: Further tables by the name of their files, each as options of `compare`:
             `{table2: ["rows=target,backbone", "cols=metric"]}`.
-        maps: A target: of the runs that have it, the best of each backbone and the worst of all on the validation
-            split are mapped. None draws no maps.
+        maps: Name of a target. Among the runs with this target, the best run of each backbone and the worst run of all
+            on the validation split are mapped. None draws no maps.
     """
 
     def __init__(self, tables: Mapping[str, Sequence[str]] | None = None, maps: str | None = None) -> None:
-        self.tables = {name: [str(word) for word in words] for name, words in (tables or {}).items()}
+        self.tables = {name: [str(option) for option in table] for name, table in (tables or {}).items()}
         self.maps = maps
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Pool the folds, print the comparison of the runs, and write its files, the further tables and the maps.
 
-        A page that is impossible, because runs failed or are missing, is reported and left out: the sweep has ended.
+        A page that cannot be built, because runs failed or are missing, is reported and omitted.
         """
         folder = Path(config.hydra.sweep.dir)
         if not folder.is_dir() or not find_runs(folder):
             return
         self._compare(folder)
-        pages = [self._table(folder, name, words) for name, words in self.tables.items()]
-        pages += [self._map(folder)] if self.maps else []
+        pages = [self._write_table(folder, name, table) for name, table in self.tables.items()]
+        pages += [self._draw_maps(folder)] if self.maps else []
         for path in filter(None, pages):
             print(path)  # noqa: T201
 
     def _compare(self, folder: Path) -> None:
-        """Compare all runs, and print the paths of the files; print the error where that is impossible."""
+        """Compare all runs, and print the paths of the files or the error."""
         from etude.reports.comparison.compare import compare_folders  # heavy: numpy
 
         try:
             for path in compare_folders([folder]):
                 print(path)  # noqa: T201
         except Exception as error:
-            explained = os_errors.readable(error, os_errors.OTHER_FOLDER)
+            explained = os_errors.to_user_error(error, os_errors.FOLDER_REMEDY)
             if explained is None:
                 raise
             print(explained, file=sys.stderr)  # noqa: T201
 
-    def _table(self, folder: Path, name: str, words: list[str]) -> Path | None:
-        """Print one further table, write its files and return the path of its page; None where that is impossible."""
+    def _write_table(self, folder: Path, name: str, table: list[str]) -> Path | None:
+        """Print a further table, write its files and return the path of its page, or None if there was an error."""
         from etude.reports.comparison.compare import build, parse_options, write  # heavy: numpy
         from etude.reports.comparison.scores import gather
         from etude.reports.comparison.text import print_comparison
 
         try:
-            wish, _ = parse_options(words)
-            made = build(gather(folder), replace(wish, to=folder, stem=name), tests=False)  # cells are means over seeds
+            options, _ = parse_options(table)
+            options = replace(options, to=folder, stem=name)
+            comparison = build(gather(folder), options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
-            print_comparison(made)
-            return write(made)[-1]
-        except Exception as error:  # of any kind: the runs are complete without the page
+            print_comparison(comparison)
+            return write(comparison)[-1]
+        except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("%s: left out: %s", name, error)
             return None
 
-    def _map(self, folder: Path) -> Path | None:
-        """Write maps of the embeddings and return the path of the page; None where that is impossible."""
+    def _draw_maps(self, folder: Path) -> Path | None:
+        """Write maps of the embeddings and return the path of the page, or None if there was an error."""
         from etude.reports.comparison.scores import extremes, gather  # heavy: numpy
         from etude.reports.maps.page import MapOptions, draw_maps
 
         runs = extremes(gather(folder), str(self.maps))
         try:
             return draw_maps(MapOptions([run.folder for run in runs], folder)) if runs else None
-        except Exception as error:  # of any kind: the runs are complete without the page
+        except Exception as error:  # of any kind, because the runs are complete without the page
             log.warning("maps of %s: left out: %s", self.maps, error)
             return None

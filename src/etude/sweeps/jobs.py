@@ -18,24 +18,24 @@ from etude.files.lock import Lock
 from etude.runs.folder import JOBS, RunFolder, run_of
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
-REFUSED = 2  # exit status of a command that has to be mended
+REFUSED = 2  # exit status of a command that the user has to correct
 
 
 @dataclass
 class Job:
-    """One point of a sweep.
+    """One run of a sweep.
 
     Args:
-        number: Its place in the sweep.
-        overrides: What it is told, and known by when the sweep is gone on with.
-        folder: Its run folder.
-        config: Its composed config, plain values.
-        flags: Hydra's own flags, such as the folder of further configs.
-        settings: Overrides of Hydra's own values, and what its sweep fills in.
-        status: How it is.
-        code: Exit status of its process; of a signal, negative.
-        seconds: From its start to its end.
-        score: The monitor of its task on the validation part.
+        number: Number of the job in the sweep.
+        overrides: Overrides of the job. A resumed sweep matches jobs by their overrides.
+        folder: Run folder of the job.
+        config: Composed config, plain values.
+        flags: Flags of Hydra, such as the folder of further configs.
+        extra_overrides: Overrides of Hydra's config, and values that the sweep computes.
+        status: One of the statuses above.
+        code: Exit status of the process; negative for a signal.
+        seconds: Duration of the job.
+        score: Monitored score of the task on the validation split.
     """
 
     number: int
@@ -43,75 +43,76 @@ class Job:
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
-    settings: list[str] = field(default_factory=list)
+    extra_overrides: list[str] = field(default_factory=list)
     status: str = WAITING
     code: int | None = None
     seconds: float | None = None
     score: float | None = None
-    reason: str = ""
-    """What ended it, or why it cannot start."""
-    found: bool = False
-    """Whether it was done before this command."""
+    error: str = ""
+    """Error message of the job, or the reason why it cannot start."""
+    already_finished: bool = False
+    """Whether the job was finished before this command."""
     sweep: Path | None = None
-    """The folder of its sweep."""
+    """Folder of the sweep."""
 
     @property
     def name(self) -> str:
-        """Path of its folder below that of the sweep, with slashes."""
+        """Path of the run folder relative to the folder of the sweep, with slashes."""
         sweep = self.folder.parent if self.sweep is None else self.sweep
         return self.folder.relative_to(sweep).as_posix()
 
     @property
-    def measured(self) -> bool:
-        """Whether its results are on disk, however its process ended after that."""
+    def has_results(self) -> bool:
+        """Whether all results are on disk. The process may have failed afterwards."""
         return RunFolder(self.folder).is_finished
 
     @property
-    def words(self) -> list[str]:
-        """The command line of its process, after `train.py`; where it has a checkpoint, it goes on from that."""
+    def arguments(self) -> list[str]:
+        """Command-line arguments of the job after `train.py`. A job with a checkpoint is resumed."""
         run = RunFolder(self.folder)
         if run.is_resumable and run.config_path.is_file():
-            own = [word for word in self.settings if word.startswith("hydra")]
-            return [*self.flags, *own, f"resume={quote_value(str(self.folder))}"]
-        return [*self.flags, *self.overrides, *self.settings, f"hydra.run.dir={quote_value(str(self.folder))}"]
+            hydra = [override for override in self.extra_overrides if override.startswith("hydra")]
+            return [*self.flags, *hydra, f"resume={quote_value(str(self.folder))}"]
+        run_dir = f"hydra.run.dir={quote_value(str(self.folder))}"
+        return [*self.flags, *self.overrides, *self.extra_overrides, run_dir]
 
     @property
-    def source(self) -> Path | None:
-        """The folder of the run whose weights it begins from."""
-        said = (self.config.get("transfer") or {}).get("init_from")
-        if not said:
+    def source_folder(self) -> Path | None:
+        """Folder of the run whose weights initialise the network, or None."""
+        init_from = (self.config.get("transfer") or {}).get("init_from")
+        if not init_from:
             return None
-        path = Path(str(said))
+        path = Path(str(init_from))
         return run_of(path) if path.suffix == ".ckpt" else path
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What it learns: scores of the same targets can be compared."""
+        """Names of the targets. Only scores of the same targets are compared."""
         return tuple((self.config.get("task") or {}).get("targets") or ())
 
     @property
-    def why(self) -> str:
-        """Why it did not come to its end, in a few words."""
+    def failure_reason(self) -> str:
+        """Reason why the job did not finish, in one line."""
         if self.code is not None and self.code < 0:
             return f"killed by {signal.Signals(-self.code).name}"
-        if not self.reason and self.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if not self.error and self.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
             return f"ended by {signal.Signals(self.code - 128).name}"
-        said = "; ".join(line.strip() for line in self.reason.splitlines() if line.strip())
-        return said.replace(":; ", ": ") or f"ended with status {self.code}"
+        reason = "; ".join(line.strip() for line in self.error.splitlines() if line.strip())
+        return reason.replace(":; ", ": ") or f"ended with status {self.code}"
 
 
-COLUMNS = ("number", "folder", "status", "code", "seconds", "score", "why", "overrides")
-ANEW = {RUNNING: STOPPED, WAITING: STOPPED}  # what a file says of jobs whose sweep is gone
+COLUMNS = ("number", "folder", "status", "code", "seconds", "score", "reason", "overrides")
+STATUS_WHEN_READ = {RUNNING: STOPPED, WAITING: STOPPED}  # the process of the sweep that wrote the file has ended
 
 
 class JobTable:
-    """The jobs that a sweep has had.
+    """Table of all jobs that a sweep has had.
 
     Args:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
 
     Raises:
-        UserError: The file that is there is not a sweep's.
+        UserError: The existing file is not a table of jobs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -121,22 +122,27 @@ class JobTable:
         if path.is_file():
             try:
                 with path.open(newline="", encoding="utf-8") as file:
-                    self.jobs = [self._job(row) for row in csv.DictReader(file)]
+                    self.jobs = [self._read_job(row) for row in csv.DictReader(file)]
             except (KeyError, TypeError, ValueError, csv.Error) as error:
-                raise UserError(f"{path}: is not the list of a sweep's jobs; take it away to begin anew") from error
+                raise UserError(f"{path}: is not a table of jobs; remove it to start the sweep again") from error
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends.
+        """Lock the folder of the sweep until this process ends.
 
         Raises:
-            UserError: Another one runs this sweep.
+            UserError: Another process runs this sweep.
         """
         self._lock = Lock(self.folder / f".{JOBS}.lock", os.path.relpath(self.folder))
         self._lock.acquire()
 
-    def _job(self, row: dict[str, str]) -> Job:
+    def _read_job(self, row: dict[str, str]) -> Job:
+        """Return the job of a row.
+
+        Raises:
+            ValueError: A value is invalid, or the folder is not inside the folder of the sweep.
+        """
         overrides = json.loads(row["overrides"])
-        status = ANEW.get(row["status"], row["status"])
+        status = STATUS_WHEN_READ.get(row["status"], row["status"])
         folder = Path(row["folder"])
         if not isinstance(overrides, list) or status not in (DONE, FAILED, STOPPED):
             raise ValueError
@@ -144,7 +150,7 @@ class JobTable:
             raise ValueError
         return Job(
             int(row["number"]),
-            [str(word) for word in overrides],
+            [str(override) for override in overrides],
             self.folder / folder,
             status=status,
             code=int(row["code"]) if row["code"] else None,
@@ -153,26 +159,27 @@ class JobTable:
             sweep=self.folder,
         )
 
-    def known(self, overrides: Iterable[str]) -> Job | None:
-        """The job that was told the same."""
-        asked = sorted(overrides)
-        return next((job for job in self.jobs if sorted(job.overrides) == asked), None)
+    def find(self, overrides: Iterable[str]) -> Job | None:
+        """Return the job with the same overrides in any order, or None."""
+        key = sorted(overrides)
+        return next((job for job in self.jobs if sorted(job.overrides) == key), None)
 
-    def number(self, wanted: int) -> int:
-        """A number for a job that was not there yet: the wanted one, or the next that is free."""
+    def free_number(self, preferred: int) -> int:
+        """Return the preferred number for a new job, or the next free one if it is taken."""
         taken = {job.number for job in self.jobs}
-        return wanted if wanted not in taken else max(taken) + 1
+        return preferred if preferred not in taken else max(taken) + 1
 
-    def put(self, job: Job) -> None:
-        """Take a job in, in the place of one of its number."""
-        self.jobs = sorted([*(one for one in self.jobs if one.number != job.number), job], key=lambda one: one.number)
+    def add(self, job: Job) -> None:
+        """Add a job, and replace an existing job with the same number."""
+        others = [other for other in self.jobs if other.number != job.number]
+        self.jobs = sorted([*others, job], key=lambda job: job.number)
 
-    def write(self) -> None:
-        """Put the file on disk, whole or not at all."""
+    def save(self) -> None:
+        """Write jobs.csv atomically."""
         with replacing(self.folder / JOBS) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(COLUMNS)
             for job in self.jobs:
                 row: list[object] = [job.number, job.name, job.status, job.code, job.seconds, job.score]
-                row += [job.why if job.status == FAILED else "", json.dumps(job.overrides)]
+                row += [job.failure_reason if job.status == FAILED else "", json.dumps(job.overrides)]
                 table.writerow(["" if value is None else value for value in row])

@@ -1,4 +1,4 @@
-"""Composition of the jobs of a sweep for the launchers of Hydra.
+"""Composition of the jobs of a sweep for Hydra's launchers.
 
 `scheduler` decides when each job starts, and `processes` starts it.
 """
@@ -19,9 +19,9 @@ from etude.experiment.start import FINISHED, run_state
 from etude.files import os_errors, ownership
 from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, Job, JobTable
-from etude.sweeps.progress import STATUS, forget
-from etude.sweeps.scheduler import Pool, Sweep, visible
-from etude.system.distributed import dated
+from etude.sweeps.progress import STATUS, reset_status
+from etude.sweeps.scheduler import GpuPool, Sweep, visible_gpus
+from etude.system.distributed import dated_folders
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-OURS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.job.num", "hydra.job.id")
-STARTS = (None, "fork", "spawn")
+SET_BY_SWEEP = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.job.num", "hydra.job.id")
+START_METHODS = (None, "fork", "spawn")
 
 
-def begin(config: DictConfig, jobs: int | None, devices: Sequence[Any] | None, start: str | None) -> Sweep:
-    """The sweep of a config, before its first job.
+def create_sweep(config: DictConfig, jobs: int | None, devices: Sequence[Any] | None, start: str | None) -> Sweep:
+    """Create the sweep of a config and lock its folder.
 
     Args:
-        config: Of the sweep, with Hydra's own part.
-        jobs: How many run at a time.
-        devices: GPUs to share out; none: all that are visible.
-        start: `fork` or `spawn`; none: what is safe here.
+        config: Config of the sweep, including Hydra's node.
+        jobs: Number of parallel jobs.
+        devices: GPUs that are assigned to jobs. None uses all visible GPUs.
+        start: `fork` or `spawn`. None uses the safe method of the platform.
 
     Raises:
-        UserError: The launcher's settings, or what is in the sweep's folder, have to be mended.
+        UserError: An option of the launcher is invalid, or the folder of the sweep cannot be used.
     """
-    if start not in STARTS or (start == "fork" and not hasattr(os, "fork")):
+    if start not in START_METHODS or (start == "fork" and not hasattr(os, "fork")):
         raise UserError(f"hydra.launcher.start: must be fork (not on Windows) or spawn, got {start}")
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise UserError(f"hydra.launcher.jobs: must be a whole number of at least 1, got {jobs}")
@@ -53,199 +53,207 @@ def begin(config: DictConfig, jobs: int | None, devices: Sequence[Any] | None, s
         raise UserError(f"hydra.launcher.devices: must be a list such as [0,1], got {devices}")
     folder = Path(str(config.hydra.sweep.dir))
     ownership.open_folder(folder)
-    pool = Pool(visible() if devices is None else [str(name) for name in devices])
-    trials = config.hydra.sweeper.get("n_trials") or 0
-    ledger = JobTable(folder)
-    ledger.lock()
-    return Sweep(ledger, jobs, pool, (start or _safest()) == "fork", trials)
+    pool = GpuPool(visible_gpus() if devices is None else [str(name) for name in devices])
+    n_trials = config.hydra.sweeper.get("n_trials") or 0
+    table = JobTable(folder)
+    table.lock()
+    return Sweep(table, jobs, pool, (start or _default_start_method()) == "fork", n_trials)
 
 
-def launch(
-    sweep: Sweep, overrides: Sequence[Sequence[str]], first: int, config: DictConfig, context: HydraContext
+def run_jobs(
+    sweep: Sweep, overrides: Sequence[Sequence[str]], first_number: int, config: DictConfig, context: HydraContext
 ) -> list[JobReturn]:
-    """Run what a sweeper asks for.
+    """Run the jobs that a sweeper requests.
 
     Args:
-        sweep: Of which these are jobs.
-        overrides: Of each job.
-        first: The number that the sweeper has for the first.
-        config: Of the sweep.
-        context: Hydra's.
+        sweep: Sweep of the jobs.
+        overrides: Overrides of each job.
+        first_number: The sweeper's number of the first job.
+        config: Config of the sweep.
+        context: Hydra's context.
 
     Returns:
-        For each job, in order, its score as the return value; none of a job that failed.
+        A result for each job, in order, whose return value is the score. It is None for a failed job.
     """
-    composed = _composed(sweep, overrides, first, config, context)
-    STATUS.begun = True
+    jobs = _compose_jobs(sweep, overrides, first_number, config, context)
+    STATUS.started = True
     try:
-        sweep.run(list({job.number: job for job, _ in composed}.values()))
+        sweep.run(list({job.number: job for job, _ in jobs}.values()))
     except KeyboardInterrupt:
-        STATUS.advice = f"; go on with the same command and sweep.resume={os.path.relpath(sweep.ledger.folder)}"
+        STATUS.advice = f"; resume with the same command and sweep.resume={os.path.relpath(sweep.table.folder)}"
         raise
-    return [_return(job, whole) for job, whole in composed]
+    return [_job_return(job, composed) for job, composed in jobs]
 
 
-def _composed(
-    sweep: Sweep, overrides: Sequence[Sequence[str]], first: int, config: DictConfig, context: HydraContext
+def _compose_jobs(
+    sweep: Sweep, overrides: Sequence[Sequence[str]], first_number: int, config: DictConfig, context: HydraContext
 ) -> list[tuple[Job, DictConfig]]:
-    """Jobs with their configs; a sweep of which none can run, for one and the same reason, is refused."""
-    made: list[tuple[Job, DictConfig]] = []
-    known: dict[tuple[str, ...], tuple[Job, DictConfig]] = {}
-    for place, told in enumerate(overrides):
-        key = tuple(sorted(told))
-        if key in known:
-            if not sweep.board.total:
-                raise UserError(_repeated(list(told), config, context))
-            made.append(known[key])  # a search may suggest one point twice
+    """Compose the jobs and their configs.
+
+    Raises:
+        UserError: A job is repeated, two jobs have the same folder, or no job can run for one common reason.
+    """
+    jobs: list[tuple[Job, DictConfig]] = []
+    by_overrides: dict[tuple[str, ...], tuple[Job, DictConfig]] = {}
+    for i, job_overrides in enumerate(overrides):
+        key = tuple(sorted(job_overrides))
+        if key in by_overrides:
+            if not sweep.progress.n_total:
+                raise UserError(_repeated_values_message(list(job_overrides), config, context))
+            jobs.append(by_overrides[key])  # a search may suggest the same point twice
             continue
-        known[key] = _job(list(told), first + place, config, context, sweep.ledger)
-        made.append(known[key])
-        sweep.ledger.put(made[-1][0])
+        by_overrides[key] = _compose_job(list(job_overrides), first_number + i, config, context, sweep.table)
+        jobs.append(by_overrides[key])
+        sweep.table.add(jobs[-1][0])
     folders: dict[Path, Job] = {}
-    for job, _ in known.values():
+    for job, _ in by_overrides.values():
         if (other := folders.setdefault(job.folder, job)) is not job:
             raise UserError(
-                f"hydra.sweep.subdir: jobs {other.number} and {job.number} have one folder, {job.name}; it needs a "
-                "part that differs, such as ${hydra:job.num} (debug=... gives all runs of a task and backbone one name)"
+                f"hydra.sweep.subdir: jobs {other.number} and {job.number} have the same folder, {job.name}; add a "
+                "value that differs between jobs, such as ${hydra:job.num} (with debug=... all runs of a task and a "
+                "backbone have the same name)"
             )
-    reasons = [job.reason for job, _ in made]
-    if not STATUS.begun and all(reasons) and len(set(reasons)) == 1:
-        raise UserError(reasons[0])
-    return made
+    errors = [job.error for job, _ in jobs]
+    if not STATUS.started and all(errors) and len(set(errors)) == 1:
+        raise UserError(errors[0])
+    return jobs
 
 
-def _job(
-    told: list[str], number: int, config: DictConfig, context: HydraContext, ledger: JobTable
+def _compose_job(
+    job_overrides: list[str], number: int, config: DictConfig, context: HydraContext, table: JobTable
 ) -> tuple[Job, DictConfig]:
-    """A job: the one that is known by these overrides, or a new one."""
+    """Compose a job and its config. A job of the table with the same overrides keeps its number and folder."""
     from omegaconf import OmegaConf, open_dict
 
-    whole = context.config_loader.load_sweep_config(config, told)
-    words = [str(word) for word in whole.hydra.overrides.task if not str(word).startswith("sweep.resume=")]
-    known = ledger.known(words)
-    number = known.number if known else ledger.number(number)
-    with open_dict(whole):
-        whole.hydra.job.num, whole.hydra.job.id = number, str(number)
-        whole.hydra.sweep.dir = str(ledger.folder)
-    with current_config(whole):
-        folder = _inside(ledger.folder, str(whole.hydra.sweep.subdir))
+    composed = context.config_loader.load_sweep_config(config, job_overrides)
+    task_overrides = [str(override) for override in composed.hydra.overrides.task]
+    overrides = [override for override in task_overrides if not override.startswith("sweep.resume=")]
+    existing = table.find(overrides)
+    number = existing.number if existing else table.free_number(number)
+    with open_dict(composed):
+        composed.hydra.job.num, composed.hydra.job.id = number, str(number)
+        composed.hydra.sweep.dir = str(table.folder)
+    with current_config(composed):
+        folder = _job_folder(table.folder, str(composed.hydra.sweep.subdir))
+        keys = [str(key) for key in composed if key != "hydra"]
         try:
-            plain, fault = plain_config(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])), ""
+            plain, error_message = plain_config(OmegaConf.masked_copy(composed, keys)), ""
         except UserError as error:
-            plain, fault = {}, str(error)
-    settings = [str(word) for word in whole.hydra.overrides.hydra if not str(word).startswith(OURS)]
-    settings += [
-        f"hydra.sweep.dir={quote_value(str(ledger.folder))}",
+            plain, error_message = {}, str(error)
+    hydra_overrides = [str(override) for override in composed.hydra.overrides.hydra]
+    extra_overrides = [override for override in hydra_overrides if not override.startswith(SET_BY_SWEEP)]
+    extra_overrides += [
+        f"hydra.sweep.dir={quote_value(str(table.folder))}",
         f"hydra.job.num={number}",
         f"hydra.job.id='{number}'",
     ]
-    begun_from = (plain.get("transfer") or {}).get("init_from")
-    if begun_from and not any("transfer.init_from=" in word for word in words):  # filled in by the sweep
-        settings.append(f"transfer.init_from={quote_value(str(begun_from))}")
-    flags = ["--run"]  # or Hydra composes once more, to see whether it is a sweep
-    flags += [
-        f"--config-dir={one.path}" for one in whole.hydra.runtime.config_sources if one.provider == "command-line"
-    ]
-    there = known.folder if known else folder
-    job = Job(number, words, there, plain, flags, settings, reason=fault, sweep=ledger.folder)
-    if known:
-        job.found = job.folder.is_dir() and (known.status == DONE or job.measured)
-        job.seconds = known.seconds if job.found else None
-    elif not fault:  # another launcher may have run it
+    init_from = (plain.get("transfer") or {}).get("init_from")
+    if init_from and not any("transfer.init_from=" in override for override in overrides):  # computed by the sweep
+        extra_overrides.append(f"transfer.init_from={quote_value(str(init_from))}")
+    flags = ["--run"]  # otherwise Hydra composes once more to find out whether it is a sweep
+    sources = composed.hydra.runtime.config_sources
+    flags += [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    job_folder = existing.folder if existing else folder
+    job = Job(number, overrides, job_folder, plain, flags, extra_overrides, error=error_message, sweep=table.folder)
+    if existing:
+        job.already_finished = job.folder.is_dir() and (existing.status == DONE or job.has_results)
+        job.seconds = existing.seconds if job.already_finished else None
+    elif not error_message:  # another launcher may have run it
         try:
-            job.found = run_state(folder, plain) == FINISHED
+            job.already_finished = run_state(folder, plain) == FINISHED
         except UserError as error:
-            job.reason = str(error)
-    if job.found:
-        job.status, job.code, job.reason, job.score = DONE, 0, "", monitored_score(RunFolder(job.folder))
-    return job, whole
+            job.error = str(error)
+    if job.already_finished:
+        job.status, job.code, job.error, job.score = DONE, 0, "", monitored_score(RunFolder(job.folder))
+    return job, composed
 
 
-def _repeated(told: list[str], config: DictConfig, context: HydraContext) -> str:
-    """Return the sentence for a sweep that contains one job twice, with the values that are repeated."""
+def _repeated_values_message(job_overrides: list[str], config: DictConfig, context: HydraContext) -> str:
+    """Return the error message for a sweep with two equal jobs, which names the repeated values."""
     params = config.hydra.sweeper.get("params") or {}
-    words = [*config.hydra.overrides.task, *(f"{key}={value}" for key, value in params.items())]
-    said = []
-    for override in parse_overrides([str(word) for word in words], context.config_loader):
+    overrides = [*config.hydra.overrides.task, *(f"{key}={value}" for key, value in params.items())]
+    repeated = []
+    for override in parse_overrides([str(override) for override in overrides], context.config_loader):
         if override.is_sweep_override() and not override.is_interval_sweep():
             values = list(override.sweep_string_iterator())
-            twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
-            said += [f"{override.input_line}: {', '.join(twice)} stands there more than once"] if twice else []
-    if not said:
-        return f"{' '.join(told)}: two jobs of the sweep have these values; leave one out"
-    return "\n".join(f"{one}; each job of a sweep needs values of its own" for one in said)
+            if names := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+                repeated.append(f"{override.input_line}: contains {', '.join(names)} more than once")
+    if not repeated:
+        return f"{' '.join(job_overrides)}: two jobs of the sweep have these values; remove one of them"
+    return "\n".join(f"{message}; each job of a sweep needs different values" for message in repeated)
 
 
-def _inside(sweep: Path, subdir: str) -> Path:
-    """Return the folder of a job, which has to lie below that of its sweep.
+def _job_folder(sweep: Path, subdir: str) -> Path:
+    """Return the folder of a job.
 
     Raises:
-        UserError: It does not.
+        UserError: It is not inside the folder of the sweep.
     """
     folder = Path(os.path.normpath(sweep / subdir))
     if ".." in Path(subdir).parts or folder == sweep or not folder.is_relative_to(os.path.normpath(sweep)):
         raise UserError(
-            f"{subdir}: a job's folder has to be below that of the sweep; use no .. in name= and hydra.sweep.subdir="
+            f"{subdir}: the folder of a job must be inside the folder of its sweep; remove .. from name= and "
+            "hydra.sweep.subdir="
         )
     return folder
 
 
-def _return(job: Job, whole: DictConfig) -> JobReturn:
-    """What a sweeper hears of a job: a failed one has no value, which a search takes for a failure of that trial."""
+def _job_return(job: Job, composed: DictConfig) -> JobReturn:
+    """Return the result of a job for the sweeper. A search treats a job without a value as a failed trial."""
     from hydra.core.utils import JobReturn, JobStatus
     from omegaconf import open_dict, read_write
 
     status = JobStatus.COMPLETED
-    with read_write(whole.hydra.runtime), open_dict(whole.hydra.runtime):
-        whole.hydra.runtime.output_dir = str(job.folder.absolute())
-    return JobReturn(overrides=job.overrides, hydra_cfg=whole, status=status, _return_value=job.score)
+    with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+        composed.hydra.runtime.output_dir = str(job.folder.absolute())
+    return JobReturn(overrides=job.overrides, hydra_cfg=composed, status=status, _return_value=job.score)
 
 
-def _safest() -> str:
-    """On macOS a forked process may not use its libraries for numbers, and Windows has no fork."""
+def _default_start_method() -> str:
+    """Return `spawn` on macOS, where numerical libraries do not work after a fork, and on Windows; else `fork`."""
     return "fork" if sys.platform == "linux" else "spawn"
 
 
-def prepare(words: Sequence[str], multirun: bool) -> None:
-    """What has to be in place before the words of a command are composed.
+def prepare(overrides: Sequence[str], multirun: bool) -> None:
+    """Check the overrides of a sweep and register its resolver before they are composed.
 
     Args:
-        words: Overrides.
-        multirun: Whether they make a sweep.
+        overrides: Overrides of the command.
+        multirun: Whether the command has `-m`.
 
     Raises:
-        UserError: A sweep is meant and -m was not said, or what is to be gone on with is no sweep.
+        UserError: An option of a sweep is used without `-m`, or the resumed folder is not that of a sweep.
     """
     from omegaconf import OmegaConf
 
-    many = multirun or "hydra.mode=MULTIRUN" in words
-    place = any(word.startswith("hydra.sweep.dir=") for word in words)
-    for word in words if many or not place else ():  # a job of a sweep is told its place, and what its sweep was told
-        if word.startswith("sweep=") and word != "sweep=null" and not many:
-            raise UserError(f"{word}: is a sweep; add -m")
-        if word.startswith("sweep.resume=") and word != "sweep.resume=null":
-            if not many:
-                raise UserError(f"{word}: goes on with a sweep; say its command again, with -m")
-            folder = Path(word[13:].strip("'"))
+    is_sweep = multirun or "hydra.mode=MULTIRUN" in overrides
+    is_job = any(override.startswith("hydra.sweep.dir=") for override in overrides)
+    for override in overrides if is_sweep or not is_job else ():  # a job repeats the options of its sweep
+        if override.startswith("sweep=") and override != "sweep=null" and not is_sweep:
+            raise UserError(f"{override}: is a sweep; add -m")
+        if override.startswith("sweep.resume=") and override != "sweep.resume=null":
+            if not is_sweep:
+                raise UserError(f"{override}: resumes a sweep; repeat the command of the sweep with -m")
+            folder = Path(override[13:].strip("'"))
             if not any((folder / name).is_file() for name in (JOBS, MULTIRUN)):
-                raise UserError(f"{word}: is not the folder of a sweep, it has no {JOBS}")
-    forget()
+                raise UserError(f"{override}: is not the folder of a sweep; it has no {JOBS}")
+    reset_status()
     sweep_folder.cache_clear()
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
 
 
-@lru_cache  # one sweep has one folder
+@lru_cache  # the folder of a sweep must not change
 def sweep_folder(resume: str | None, outputs: str) -> str:
-    """The folder that is gone on with, or a new one that no other sweep can have."""
+    """Return the folder of a resumed sweep, or create a new one that no other sweep can have."""
     if resume:
         return str(resume)
-    for folder in dated(outputs, "sweep"):
+    for folder in dated_folders(outputs, "sweep"):
         try:
             ownership.create_folder(folder)
         except FileExistsError:
             continue
         except OSError as error:
-            raise os_errors.explain(error, outputs, os_errors.OTHER_RUN, f"outputs={outputs}") or error from error
+            raise os_errors.explain(error, outputs, os_errors.RUN_REMEDY, f"outputs={outputs}") or error from error
         STATUS.folder = folder
         break
     return str(STATUS.folder)

@@ -1,8 +1,8 @@
-"""Processes of jobs, forked from a server or started anew.
+"""Processes of jobs, forked from a server or spawned.
 
-It is asked in lines of JSON and answers in such lines, over two pipes that only the sweep and it have. It never trains,
-uses no GPU and opens no logger, so that whatever a job does to its process is gone with that process. When the sweep is
-gone, however it ended, so are its jobs.
+The server receives requests and sends responses as lines of JSON over two pipes, which only the sweep and the server
+have. It does not train, uses no GPU and opens no logger, so that all side effects of a job end with the job's process.
+If the process of the sweep ends for any reason, its jobs end as well.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from typing import Any
 from etude.config.compose import open_hydra
 from etude.reports.html import load_template
 
-ENTRY = "etude.cli.train"  # the module whose main runs a job
-TICK = 0.5  # seconds; on Windows nothing interrupts a longer wait
-GONE = -int(getattr(signal, "SIGKILL", 9))
-MODULES = (
+ENTRY_MODULE = "etude.cli.train"  # its main function runs a job
+POLL_SECONDS = 0.5  # on Windows a longer wait cannot be interrupted
+KILLED = -int(getattr(signal, "SIGKILL", 9))
+PRELOADED_MODULES = (
     "hydra",
     "matplotlib.pyplot",
     "pandas",
@@ -61,81 +61,81 @@ MODULES = (
 
 
 @contextmanager
-def forkable() -> Iterator[None]:
-    """Imports without those that must not be shared by the processes that are forked later.
+def fork_safe_imports() -> Iterator[None]:
+    """Prevent imports of modules that forked processes must not share.
 
-    timm imports the client of Weights & Biases where it is installed: on its import it makes a folder for its files,
-    which the first process to end takes away from all others. torchmetrics imports ONNX Runtime: that begins threads,
-    which no fork has, and waits for them at the end. Whoever wants one of them later imports it anew.
+    timm imports the client of Weights & Biases if it is installed. Its import creates a temporary folder, which the
+    first process that ends removes for all others. torchmetrics imports ONNX Runtime, which starts threads that do not
+    exist in a fork, and waits for them at the end. A job that needs one of these modules imports it again.
     """
     runtime: Any = ModuleType("onnxruntime")
     runtime.InferenceSession = object
-    runtime.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)  # who only asks whether it is there
-    absent = {"wandb": None, "onnxruntime": runtime}  # an import of the first fails, as if it were not there
-    absent = {name: module for name, module in absent.items() if name not in sys.modules}
-    sys.modules.update(absent)
+    runtime.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)  # for code that only looks for the module
+    replaced = {"wandb": None, "onnxruntime": runtime}  # with None, the import fails as if it were not installed
+    replaced = {name: module for name, module in replaced.items() if name not in sys.modules}
+    sys.modules.update(replaced)
     try:
         yield
     finally:
-        for name in absent:
+        for name in replaced:
             del sys.modules[name]
 
 
-def preload() -> None:
-    """Import what a run needs."""
-    with forkable():
-        for name in MODULES:
+def preload_modules() -> None:
+    """Import the modules of a run, and warm the caches of Hydra and of the templates."""
+    with fork_safe_imports():
+        for name in PRELOADED_MODULES:
             importlib.import_module(name)
-    with open_hydra() as composer:  # finds the plug-ins, and warms what reads overrides and interpolations
+    with open_hydra() as composer:  # finds the plugins, and warms the parsers of overrides and interpolations
         composer.compose([])
     for name in ("report.html.j2", "page.html.j2", "macros.html.j2"):
         load_template(name)
     gc.collect()
-    gc.freeze()  # what is there stays, and a job that looks through it would copy all of its memory
+    gc.freeze()  # or the garbage collector of a job would touch, and thereby copy, the shared memory
 
 
-def serve(asked: int, answers: int) -> dict[str, Any] | None:
-    """Fork a process for each request until there are no more.
+def serve(request_fd: int, response_fd: int) -> dict[str, Any] | None:
+    """Fork a process for each request until the pipe of requests is closed.
 
     Args:
-        asked: File descriptor that requests come from: `job`, `words`, `log`, `env`.
-        answers: And that answers go to: `job` and `pid`, later `job` and `code`.
+        request_fd: File descriptor of the requests: `job`, `arguments`, `log`, `env`.
+        response_fd: File descriptor of the responses: `job` and `pid`, later `job` and `code`.
 
     Returns:
-        In a forked process, its request; none in this one, at the end.
+        In a forked process, its request; in the server, None at the end.
     """
-    preload()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # one for a job that is just being made is not lost
-    awake, wake = os.pipe()
-    os.set_blocking(wake, False)
-    os.set_blocking(awake, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    preload_modules()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # or a job that is being forked could lose the signal
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     selector = selectors.DefaultSelector()
-    selector.register(asked, selectors.EVENT_READ)
-    selector.register(awake, selectors.EVENT_READ)
+    selector.register(request_fd, selectors.EVENT_READ)
+    selector.register(wake_read, selectors.EVENT_READ)
     jobs: dict[int, int] = {}
     rest = b""
 
-    def say(**answer: int) -> None:
-        os.write(answers, json.dumps(answer).encode() + b"\n")
+    def respond(**response: int) -> None:
+        os.write(response_fd, json.dumps(response).encode() + b"\n")
 
     while True:
         ready = {key.fd for key, _ in selector.select()}
-        if awake in ready:
+        if wake_read in ready:
             with suppress(BlockingIOError):
-                os.read(awake, 4096)
+                os.read(wake_read, 4096)
         for pid, job in list(jobs.items()):
-            gone, status = os.waitpid(pid, os.WNOHANG)
-            if gone:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
                 del jobs[pid]
-                end(pid)  # what it left behind, such as a second rank
-                say(job=job, code=os.waitstatus_to_exitcode(status))
-        if asked in ready:
-            read = os.read(asked, 1 << 16)
+                kill_group(pid)  # remaining children, such as a second rank
+                respond(job=job, code=os.waitstatus_to_exitcode(status))
+        if request_fd in ready:
+            read = os.read(request_fd, 1 << 16)
             if not read:
                 for pid in jobs:
-                    end(pid)
+                    kill_group(pid)
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)  # it may not have a group yet
                 return None
@@ -146,22 +146,26 @@ def serve(asked: int, answers: int) -> dict[str, Any] | None:
                 if not pid:
                     selector.close()
                     signal.set_wakeup_fd(-1)
-                    for pipe in (asked, answers, awake, wake):
+                    for pipe in (request_fd, response_fd, wake_read, wake_write):
                         os.close(pipe)
                     return request
                 jobs[pid] = request["job"]
-                say(job=request["job"], pid=pid)
+                respond(job=request["job"], pid=pid)
 
 
-def end(pid: int) -> None:
-    """Kill the group of a process, whoever of it is still there."""
+def kill_group(pid: int) -> None:
+    """Kill all remaining processes of a group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def become(request: dict[str, Any]) -> int:
-    """Be the job: `python -m etude.cli.train WORDS` in a session of its own."""
-    entry = importlib.import_module(ENTRY)
+def run_job(request: dict[str, Any]) -> int:
+    """Run a job in this forked process, as `python -m etude.cli.train ARGUMENTS` in a new session.
+
+    Returns:
+        The exit status.
+    """
+    entry = importlib.import_module(ENTRY_MODULE)
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,120 +177,129 @@ def become(request: dict[str, Any]) -> int:
         os.close(log)
     os.environ.clear()
     os.environ.update(request["env"])
-    # Lightning starts the further processes of a job by what these say of the first
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec(ENTRY)
-    sys.argv = [str(entry.__file__), *request["words"]]
+    # Lightning starts further processes of a job with these values of the first one
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec(ENTRY_MODULE)
+    sys.argv = [str(entry.__file__), *request["arguments"]]
     return int(entry.main())
 
 
-class Starter:
-    """Starts jobs and tells of their ends.
+class JobProcesses:
+    """Processes of running jobs.
 
     Args:
-        fork: Whether processes are forked; where it is not safe (macOS, Windows) they are started anew.
-        environment: Of all jobs.
+        fork: Whether processes are forked. Where forking is not safe (macOS, Windows) they are spawned.
+        environment: Environment of all jobs.
     """
 
     def __init__(self, fork: bool, environment: Mapping[str, str]) -> None:
         self.fork, self.environment = fork, dict(environment)
         self.pids: dict[int, int] = {}
-        self.begun: dict[int, float] = {}
-        self._ends: Queue[tuple[int, int]] = Queue()
+        self.start_times: dict[int, float] = {}
+        self._ended: Queue[tuple[int, int]] = Queue()
         self._server: subprocess.Popen[bytes] | None = None
-        self._ask = -1
-        self._late = ""  # a signal for those that the server is about to make
+        self._request_fd = -1
+        self._late_signal = ""  # a signal for processes that the server is about to fork
         if fork:
-            self._serve()
+            self._start_server()
 
-    def start(self, job: int, words: list[str], log: Path | None, more: Mapping[str, str]) -> None:
+    def start(self, job: int, arguments: list[str], log: Path | None, more: Mapping[str, str]) -> None:
         """Start a job.
 
         Args:
-            job: Its number.
-            words: Its command line after `train.py`.
-            log: Where its output goes; none: where that of this process goes.
-            more: Its own environment beside that of all.
+            job: Number of the job.
+            arguments: Command-line arguments after `train.py`.
+            log: File of the output. None uses the output of this process.
+            more: Environment variables of this job.
         """
         env = self.environment | dict(more)
         if self.fork:
             if self._server is None or self._server.poll() is not None:
-                self._serve()
-            request = {"job": job, "words": words, "log": str(log) if log else None, "env": env}
-            self.pids[job] = 0  # it is told with the answer
-            os.write(self._ask, json.dumps(request).encode() + b"\n")
+                self._start_server()
+            request = {"job": job, "arguments": arguments, "log": str(log) if log else None, "env": env}
+            self.pids[job] = 0  # the response contains the real one
+            os.write(self._request_fd, json.dumps(request).encode() + b"\n")
             return
         with log.open("ab") if log else open(os.devnull, "rb") as file:  # noqa: PTH123  # one of the two is not used
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "etude.cli.train", *words],
+                [sys.executable, "-P", "-m", "etude.cli.train", *arguments],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=file if log else None,
                 stderr=file if log else None,
                 start_new_session=True,
             )
-        self._made(job, process.pid)
-        threading.Thread(target=lambda: self._ends.put((job, process.wait())), daemon=True).start()
+        self._record_start(job, process.pid)
+        threading.Thread(target=lambda: self._ended.put((job, process.wait())), daemon=True).start()
 
     def wait(self) -> tuple[int, int, float]:
-        """Wait until a job ends: its number, exit status (that of a signal is negative) and how long it took (s)."""
+        """Wait until a job ends.
+
+        Returns:
+            Number of the job, exit status (negative for a signal) and duration in seconds.
+        """
         while True:
             with suppress(Empty):
-                job, code = self._ends.get(timeout=TICK)
+                job, code = self._ended.get(timeout=POLL_SECONDS)
                 if job in self.pids:
-                    signalled(self.pids.pop(job), "SIGKILL")  # what it left behind, such as a second rank
-                    return job, code, time.monotonic() - self.begun.get(job, time.monotonic())
+                    send_signal(self.pids.pop(job), "SIGKILL")  # to remaining children, such as a second rank
+                    return job, code, time.monotonic() - self.start_times.get(job, time.monotonic())
 
     def signal(self, name: str) -> None:
-        """Send a signal to all that run, and to what they started."""
-        self._late = name
+        """Send a signal to all running jobs and their children."""
+        self._late_signal = name
         for pid in self.pids.values():
-            signalled(pid, name)
+            send_signal(pid, name)
 
     def close(self) -> None:
-        """Let the server go; it takes what still runs along."""
+        """End the server and all running jobs."""
         if self._server is not None:
             with suppress(OSError):
-                os.close(self._ask)
+                os.close(self._request_fd)
             if not self.pids:
                 self._server.terminate()  # it may still be importing
             self._server.wait()
             self._server = None
         self.signal("SIGKILL")
 
-    def _made(self, job: int, pid: int) -> None:
-        self.pids[job], self.begun[job] = pid, time.monotonic()
+    def _record_start(self, job: int, pid: int) -> None:
+        self.pids[job], self.start_times[job] = pid, time.monotonic()
 
-    def _serve(self) -> None:
-        theirs, self._ask = os.pipe()
-        answers, mine = os.pipe()
-        command = [sys.executable, "-P", "-m", "etude.sweeps.processes", str(theirs), str(mine)]
+    def _start_server(self) -> None:
+        """Start the server, and a thread that reads its responses."""
+        request_read, self._request_fd = os.pipe()
+        response_read, response_write = os.pipe()
+        command = [sys.executable, "-P", "-m", "etude.sweeps.processes", str(request_read), str(response_write)]
         self._server = subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, pass_fds=(theirs, mine), start_new_session=True
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(request_read, response_write),
+            start_new_session=True,
         )
-        os.close(theirs)
-        os.close(mine)
-        threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
+        os.close(request_read)
+        os.close(response_write)
+        threading.Thread(target=self._read_responses, args=(response_read,), daemon=True).start()
 
-    def _listen(self, answers: int) -> None:
-        """Hear the server out; when it is gone before its time, so are its jobs."""
-        mine: set[int] = set()
-        with os.fdopen(answers, "rb") as lines:
+    def _read_responses(self, response_fd: int) -> None:
+        """Read the responses of a server until it ends. If it ends too early, its jobs are reported as killed."""
+        running: set[int] = set()
+        with os.fdopen(response_fd, "rb") as lines:
             for line in lines:
-                answer = json.loads(line)
-                if "pid" in answer:
-                    mine.add(answer["job"])
-                    self._made(answer["job"], answer["pid"])
-                    if self._late:
-                        signalled(answer["pid"], self._late)
+                response = json.loads(line)
+                if "pid" in response:
+                    running.add(response["job"])
+                    self._record_start(response["job"], response["pid"])
+                    if self._late_signal:
+                        send_signal(response["pid"], self._late_signal)
                 else:
-                    mine.discard(answer["job"])
-                    self._ends.put((answer["job"], answer["code"]))
-        for job in [*mine, *(job for job, pid in self.pids.items() if not pid)]:
-            self._ends.put((job, GONE))
+                    running.discard(response["job"])
+                    self._ended.put((response["job"], response["code"]))
+        for job in [*running, *(job for job, pid in self.pids.items() if not pid)]:
+            self._ended.put((job, KILLED))
 
 
-def signalled(pid: int, name: str) -> None:
-    """Send a signal to the group of a process, or to the process where it has none (yet)."""
+def send_signal(pid: int, name: str) -> None:
+    """Send a signal to the group of a process, or to the process if it has no group (yet)."""
     number = getattr(signal, name, signal.SIGTERM)
     with suppress(ProcessLookupError, PermissionError):
         if not pid:
@@ -302,11 +315,11 @@ def signalled(pid: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    mine = serve(int(sys.argv[1]), int(sys.argv[2]))
-    if mine:
+    request = serve(int(sys.argv[1]), int(sys.argv[2]))
+    if request:
         try:
-            status = become(mine)
-        except KeyboardInterrupt:  # it came before the command had its handlers
+            status = run_job(request)
+        except KeyboardInterrupt:  # it came before the command installed its handlers
             status = 130
         for thread in threading.enumerate():
             if not thread.daemon and thread is not threading.current_thread():
@@ -315,4 +328,4 @@ if __name__ == "__main__":
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # all else is the kernel's to clear away, which it does in no time
+        os._exit(status)  # the kernel frees the memory much faster than the interpreter

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
 from etude.evaluation.formatting import duration, format_number, plural
-from etude.experiment.provenance import FAULT
-from etude.files.atomic import discard, open_file, remove, write_text
+from etude.experiment.provenance import ERROR_FILE
+from etude.files.atomic import open_file, remove, remove_created, write_text
 from etude.files.ownership import subfolder
 from etude.runs.folder import MULTIRUN
 from etude.sweeps.jobs import DONE, FAILED, RUNNING, STOPPED, Job, JobTable
-from etude.system.distributed import first
+from etude.system.distributed import is_rank_zero
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,39 +29,39 @@ if TYPE_CHECKING:
 
 @dataclass
 class SweepStatus:
-    """How the sweep of this process went.
+    """Status of the sweep of this process.
 
     Args:
-        folder: The folder that was made for it.
-        begun: Whether a job of it was started, or was found finished.
-        status: 0; 1 where a job failed; 2 where all that failed were refused.
-        advice: How to go on with it, for its last line.
+        folder: Folder that was created for the sweep.
+        started: Whether a job was started, or a finished job was found.
+        exit_status: 0; 1 if a job failed; 2 if all failed jobs were refused.
+        advice: How to resume the sweep, as the end of its last message.
     """
 
     folder: Path | None = None
-    begun: bool = False
-    status: int = 0
+    started: bool = False
+    exit_status: int = 0
     advice: str = ""
 
 
 STATUS = SweepStatus()
-"""Of this process: Hydra hands nothing from a launcher to whoever called it."""
+"""Status of this process. Hydra passes no values from a launcher to its caller."""
 
 
-def forget() -> None:
-    """Begin anew, before another command of the same process."""
+def reset_status() -> None:
+    """Reset the status before another command of the same process."""
     vars(STATUS).update(vars(SweepStatus()))
 
 
-def tell(why: str) -> None:
-    """Leave what ended this run to the sweep that it is a job of, if it is one."""
-    if (path := os.environ.get(FAULT)) and first():
+def report_error(message: str) -> None:
+    """Write the error message of this run for its sweep, if it is a job of a sweep."""
+    if (path := os.environ.get(ERROR_FILE)) and is_rank_zero():
         with suppress(OSError, UserError):
-            write_text(Path(path), why)
+            write_text(Path(path), message)
 
 
-def told(path: Path) -> str:
-    """What a job left there, once."""
+def pop_error(path: Path) -> str:
+    """Read and remove the error message of a job. It is empty if there is none."""
     try:
         return path.read_text("utf-8")
     except OSError:
@@ -70,58 +70,61 @@ def told(path: Path) -> str:
         remove(path)
 
 
-def tidy() -> None:
-    """Take away the folder of a sweep that never began: Hydra puts its own config there first."""
+def discard_unused_folder() -> None:
+    """Remove the folder of a sweep that did not start. Hydra writes its own config there first."""
     folder = STATUS.folder
-    if folder is None or STATUS.begun:
+    if folder is None or STATUS.started:
         return
     if folder.is_dir() and not any(path.name != MULTIRUN and path.name[0] != "." for path in folder.iterdir()):
-        discard(folder)
+        remove_created(folder)
 
 
-OVER = (DONE, FAILED, STOPPED)
+ENDED = (DONE, FAILED, STOPPED)
 
 
-class ProgressBoard:
-    """Says what happens, a plain line each; on a terminal with several jobs at a time, over a bar of the whole.
+class SweepProgress:
+    """Progress of a sweep, a line for each event.
+
+    On a terminal with parallel jobs, a progress bar of the sweep is below the lines.
 
     Args:
-        ledger: All jobs of the sweep, also those of batches before.
-        many: How many run at a time; their output goes into files when it is more than one.
-        total: How many jobs there will be, where that is known before.
+        table: All jobs of the sweep, including those of earlier batches.
+        n_parallel: Number of parallel jobs. With more than one, their output is written to files.
+        n_total: Expected number of jobs, or 0 if it is unknown.
     """
 
-    def __init__(self, ledger: JobTable, many: int, total: int = 0) -> None:
-        self.ledger, self.many, self.total = ledger, many, total
-        self.logs = ledger.folder / "logs" if many > 1 else None
-        self.begun = time.monotonic()
-        self._mine: dict[int, Job] = {}
-        self._told = False
+    def __init__(self, table: JobTable, n_parallel: int, n_total: int = 0) -> None:
+        self.table, self.n_parallel, self.n_total = table, n_parallel, n_total
+        self.logs = table.folder / "logs" if n_parallel > 1 else None
+        self.start_time = time.monotonic()
+        self._requested: dict[int, Job] = {}
+        self._header_printed = False
         self._bar: Progress | None = None
         self._task: Any = None
 
     def open(self, jobs: Sequence[Job]) -> None:
-        """Some jobs are about to begin."""
-        self._mine |= {job.number: job for job in jobs}
-        if not self._told:
-            self._told = True
-            found, place = sum(job.found for job in jobs), os.path.relpath(self.ledger.folder)
-            self.say(f"sweep: {plural(self.count(), 'job')} in {place}" + (f", {found} done before" if found else ""))
+        """Add a batch of jobs that is about to start."""
+        self._requested |= {job.number: job for job in jobs}
+        if not self._header_printed:
+            self._header_printed = True
+            n_finished, folder = sum(job.already_finished for job in jobs), os.path.relpath(self.table.folder)
+            finished = f", {n_finished} already finished" if n_finished else ""
+            self.print_line(f"sweep: {plural(self.n_jobs, 'job')} in {folder}{finished}")
             if self.logs is not None:
                 subfolder(self.logs)
-                self.say(f"their output is in {os.path.relpath(self.logs)}")
+                self.print_line(f"the output of the jobs is in {os.path.relpath(self.logs)}")
         if self.logs is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("", total=self.count())
+            self._task = self._bar.add_task("", total=self.n_jobs)
             self._bar.start()
-            self._update()
+            self._update_bar()
 
-    def log(self, job: Job) -> Path | None:
-        """Where a job writes its output; none: it is seen."""
+    def log_path(self, job: Job) -> Path | None:
+        """Return the file for the output of a job, or None if the output is that of this process."""
         if self.logs is None:
             return None
         path = self.logs / f"{job.name.replace('/', '_')}.log"
@@ -130,85 +133,88 @@ class ProgressBoard:
 
     @property
     def jobs(self) -> list[Job]:
-        """What is counted: of a search all that there were, of a grid those that this command asks for."""
-        return self.ledger.jobs if self.total else list(self._mine.values())
+        """Counted jobs: all jobs of a search, but only the requested jobs of a grid."""
+        return self.table.jobs if self.n_total else list(self._requested.values())
 
-    def count(self) -> int:
-        """How many jobs there are, or will be."""
-        return max(self.total, len(self.jobs))
+    @property
+    def n_jobs(self) -> int:
+        """Number of existing or expected jobs."""
+        return max(self.n_total, len(self.jobs))
 
-    def started(self, job: Job, again: bool) -> None:
-        """A job begins."""
-        words = shlex.join(word for word in job.overrides if not word.startswith("sweep."))
-        self.say(f"{'going on with' if again else 'job'} {job.name}: {words}")
-        self._update()
+    def report_start(self, job: Job, resumed: bool) -> None:
+        """Print that a job starts."""
+        overrides = shlex.join(override for override in job.overrides if not override.startswith("sweep."))
+        self.print_line(f"{'resuming' if resumed else 'job'} {job.name}: {overrides}")
+        self._update_bar()
 
-    def ended(self, job: Job) -> None:
-        """A job is over."""
+    def report_end(self, job: Job) -> None:
+        """Print how a job ended."""
         if job.status == DONE:
             score = "" if job.score is None else f", {format_number(job.score)}"
-            said = f"is done in {duration(job.seconds)}{score}"
+            result = f"finished in {duration(job.seconds)}{score}"
         else:
-            said = "was stopped" if job.status == STOPPED else f"FAILED: {job.why}"
-        self.say(f"{job.name} {said}; {self.state(job.targets)}")
-        self._update()
+            result = "was stopped" if job.status == STOPPED else f"FAILED: {job.failure_reason}"
+        self.print_line(f"{job.name} {result}; {self.summary(job.targets)}")
+        self._update_bar()
 
-    def say(self, line: str) -> None:
-        """A line, above the bar where there is one."""
+    def print_line(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201
 
-    def state(self, targets: tuple[str, ...] | None = None) -> str:
-        """The sweep in a clause, with the best of all tasks or of the one with these targets."""
+    def summary(self, targets: tuple[str, ...] | None = None) -> str:
+        """Return the state of the sweep as a clause, with the best score of all tasks or of these targets only."""
         count = Counter(job.status for job in self.jobs)
-        said = f"{count[DONE]} of {self.count()} done"
+        text = f"{count[DONE]} of {self.n_jobs} done"
         if count[FAILED]:
-            said += f", {count[FAILED]} failed"
-        if count[RUNNING] and self.many > 1:
-            said += f", {count[RUNNING]} running"
-        if (left := self.left()) is not None:
-            said += f", about {duration(left)} left"
-        return said + (f"; best {best}" if (best := self.best(targets)) else "")
+            text += f", {count[FAILED]} failed"
+        if count[RUNNING] and self.n_parallel > 1:
+            text += f", {count[RUNNING]} running"
+        if (seconds := self.remaining_seconds()) is not None:
+            text += f", about {duration(seconds)} left"
+        return text + (f"; best {best}" if (best := self.best_scores(targets)) else "")
 
-    def left(self) -> float | None:
-        """Seconds that the rest will take if it is as those before; none where none is known or nothing is left."""
+    def remaining_seconds(self) -> float | None:
+        """Estimate the remaining time from the mean duration of ended jobs. None if unknown or if no job is left."""
         jobs = self.jobs
-        rest = self.count() - sum(job.status in OVER for job in jobs)
-        took = [job.seconds for job in jobs if job.seconds and job.status in (DONE, FAILED)]
-        return math.fsum(took) / len(took) * rest / min(self.many, rest) if took and rest else None
+        n_left = self.n_jobs - sum(job.status in ENDED for job in jobs)
+        durations = [job.seconds for job in jobs if job.seconds and job.status in (DONE, FAILED)]
+        if not durations or not n_left:
+            return None
+        return math.fsum(durations) / len(durations) * n_left / min(self.n_parallel, n_left)
 
-    def best(self, only: tuple[str, ...] | None = None) -> str:
-        """The best score of each set of targets, or of one: scores of others do not compare."""
-        found: dict[tuple[str, ...], Job] = {}
+    def best_scores(self, only: tuple[str, ...] | None = None) -> str:
+        """Return the best score for each set of targets, or for one set. Scores of different sets are not compared."""
+        best: dict[tuple[str, ...], Job] = {}
         for job in self.jobs:
             if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):
                 continue
             sign = -1 if (job.config.get("task") or {}).get("mode") == "min" else 1
-            other = found.get(job.targets)
+            other = best.get(job.targets)
             if other is None or sign * job.score > sign * (other.score or 0):
-                found[job.targets] = job
-        named = {targets: job for targets, job in found.items() if only in (None, targets)}
+                best[job.targets] = job
+        selected = {targets: job for targets, job in best.items() if only in (None, targets)}
         return ", ".join(
-            f"{'+'.join(targets)} {format_number(job.score)} ({job.name})" for targets, job in named.items()
+            f"{'+'.join(targets)} {format_number(job.score)} ({job.name})" for targets, job in selected.items()
         )
 
     def close(self) -> None:
-        """No more jobs for now; when that is all of them, what failed once more."""
+        """End a batch of jobs. After the last one, print the summary and all failed jobs."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        over = [job for job in self.jobs if job.status in OVER]
-        if len(over) < self.count():
+        ended = [job for job in self.jobs if job.status in ENDED]
+        if len(ended) < self.n_jobs:
             return
-        self.say(f"sweep: {self.state()}; {duration(time.monotonic() - self.begun)} in all")
-        for job in over:
+        self.print_line(f"sweep: {self.summary()}; {duration(time.monotonic() - self.start_time)} in total")
+        for job in ended:
             if job.status == FAILED:
-                where = f" ({os.path.relpath(path)})" if (path := self.log(job)) and path.is_file() else ""
-                self.say(f"  failed: {job.name}: {job.why}{where}")
+                log = f" ({os.path.relpath(path)})" if (path := self.log_path(job)) and path.is_file() else ""
+                self.print_line(f"  failed: {job.name}: {job.failure_reason}{log}")
 
-    def _update(self) -> None:
+    def _update_bar(self) -> None:
         if self._bar is not None:
-            over = sum(job.status in OVER for job in self.jobs)
-            self._bar.update(self._task, completed=over, description=self.state())
+            n_ended = sum(job.status in ENDED for job in self.jobs)
+            self._bar.update(self._task, completed=n_ended, description=self.summary())

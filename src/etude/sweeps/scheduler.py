@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.experiment.provenance import FAULT
+from etude.experiment.provenance import ERROR_FILE
 from etude.runs.folder import RunFolder, monitored_score
 from etude.sweeps.jobs import DONE, FAILED, REFUSED, RUNNING, STOPPED, WAITING, Job, JobTable
-from etude.sweeps.processes import Starter
-from etude.sweeps.progress import STATUS, ProgressBoard, told
+from etude.sweeps.processes import JobProcesses
+from etude.sweeps.progress import STATUS, SweepProgress, pop_error
 from etude.system import signals
 from etude.system.machine import usable_cores
 
-ON_GPUS = ("auto", "gpu", "cuda")
+GPU_ACCELERATORS = ("auto", "gpu", "cuda")
 
 
-def visible() -> list[str]:
-    """The GPUs of this machine that a process may use, without waking any of them."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is not None:
-        return [name.strip() for name in said.split(",") if name.strip() and name.strip() != "-1"]
+def visible_gpus() -> list[str]:
+    """Return the GPUs that a process on this machine may use, without initialising them."""
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        return [name.strip() for name in variable.split(",") if name.strip() and name.strip() != "-1"]
     if not shutil.which("nvidia-smi"):
         return []
     try:
@@ -37,217 +37,225 @@ def visible() -> list[str]:
     return [str(number) for number, line in enumerate(line for line in listing.splitlines() if line.startswith("GPU"))]
 
 
-class Pool:
-    """GPUs that jobs share out.
+class GpuPool:
+    """GPUs that are assigned to jobs, each to at most one job at a time.
 
     Args:
-        names: Of the GPUs, as CUDA_VISIBLE_DEVICES has them.
+        names: Names of the GPUs as in CUDA_VISIBLE_DEVICES.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
-        self.taken: dict[int, list[str]] = {}
+        self.assigned: dict[int, list[str]] = {}
 
-    def wanted(self, trainer: Mapping[str, Any]) -> int:
-        """How many GPUs a trainer needs, 0 where it trains on a CPU.
+    def required(self, trainer: Mapping[str, Any]) -> int:
+        """Return the number of GPUs that a trainer needs, which is 0 on a CPU.
 
         Raises:
-            UserError: There are not as many.
+            UserError: The pool has fewer GPUs, or the trainer selects GPUs by index.
         """
-        if not self.names or trainer.get("accelerator", "auto") not in ON_GPUS:
+        if not self.names or trainer.get("accelerator", "auto") not in GPU_ACCELERATORS:
             return 0
         devices = trainer.get("devices", "auto")
         if isinstance(devices, list):
-            raise UserError("trainer.devices: a sweep shares the GPUs out; say how many a job gets, not which")
+            raise UserError("trainer.devices: a sweep assigns GPUs to its jobs; give the number per job, not indices")
         count = len(self.names) if devices in ("auto", -1, "-1") else int(devices)
         if count > len(self.names):
-            raise UserError(f"trainer.devices={count}: there are {len(self.names)} GPUs here; ask for fewer")
+            raise UserError(f"trainer.devices={count}: only {len(self.names)} GPUs are available; use fewer")
         return count
 
-    def take(self, number: int, count: int) -> list[str] | None:
-        """Give a job its GPUs; none when not enough are free."""
-        busy = {name for names in self.taken.values() for name in names}
+    def acquire(self, number: int, count: int) -> list[str] | None:
+        """Assign GPUs to a job and return them, or None if too few are free."""
+        busy = {name for names in self.assigned.values() for name in names}
         free = [name for name in self.names if name not in busy]
         if len(free) < count:
             return None
-        self.taken[number] = free[:count]
-        return self.taken[number]
+        self.assigned[number] = free[:count]
+        return self.assigned[number]
 
-    def give(self, number: int) -> None:
-        """Take a job's GPUs back."""
-        self.taken.pop(number, None)
+    def release(self, number: int) -> None:
+        """Release the GPUs of a job."""
+        self.assigned.pop(number, None)
 
 
 THREADS = "OMP_NUM_THREADS"
 
 
 class Sweep:
-    """Runs jobs to their ends, each in a process of its own; asked once for all of them, or once for each batch.
+    """Scheduler that runs each job in a separate process, in one batch or in several.
 
-    A job that begins from the weights of another waits for it. One that fails is reported and the others go on.
+    A job that starts from the weights of another job waits for it. If a job fails, the other jobs continue.
 
     Args:
-        ledger: What is kept of the jobs.
-        many: How many run at a time; none: as many as there are GPUs, or one.
-        pool: The GPUs.
-        fork: Whether processes are forked, see `Starter`.
-        total: How many jobs there will be, where that is known before.
+        table: Table of the jobs.
+        n_parallel: Number of parallel jobs. None means the number of GPUs, or one without GPUs.
+        pool: GPUs.
+        fork: Whether processes are forked, see `JobProcesses`.
+        n_total: Expected number of jobs, or 0 if it is unknown.
     """
 
-    def __init__(self, ledger: JobTable, many: int | None, pool: Pool, fork: bool, total: int = 0) -> None:
-        self.ledger, self.pool, self.fork = ledger, pool, fork
-        self.asked, self.limit = many, many or len(pool.names) or 1
-        self.starter: Starter | None = None
-        self.board = ProgressBoard(ledger, self.limit, total)
+    def __init__(self, table: JobTable, n_parallel: int | None, pool: GpuPool, fork: bool, n_total: int = 0) -> None:
+        self.table, self.pool, self.fork = table, pool, fork
+        self.requested_parallel, self.max_parallel = n_parallel, n_parallel or len(pool.names) or 1
+        self.processes: JobProcesses | None = None
+        self.progress = SweepProgress(table, self.max_parallel, n_total)
         self.jobs: Sequence[Job] = []
         self.running: dict[int, Job] = {}
-        self.stopping = 0
+        self.n_interruptions = 0
         self.interruption: KeyboardInterrupt | None = None
 
-    def warm(self) -> Starter:
-        """Begin with the imports, which take seconds, while jobs are still being composed."""
-        self.starter = self.starter or Starter(self.fork, environment(self.limit, self.pool))
-        return self.starter
+    def prepare_processes(self) -> JobProcesses:
+        """Start the server, whose imports take seconds, while jobs are still being composed."""
+        self.processes = self.processes or JobProcesses(self.fork, job_environment(self.max_parallel, self.pool))
+        return self.processes
 
     def close(self) -> None:
-        """Let go of what starts jobs."""
-        if self.starter is not None:
-            self.starter.close()
-            self.starter = None
+        """End the server and all processes."""
+        if self.processes is not None:
+            self.processes.close()
+            self.processes = None
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run some jobs; those that are done are left alone.
+        """Run a batch of jobs. Finished jobs are skipped.
 
         Raises:
-            KeyboardInterrupt: The sweep was interrupted; all jobs have ended.
+            KeyboardInterrupt: The sweep was interrupted, and all jobs have ended.
         """
         self.jobs = jobs
         for job in jobs:
-            self.ledger.put(job)
-        self.ledger.write()
-        self.board.open(jobs)
+            self.table.add(job)
+        self.table.save()
+        self.progress.open(jobs)
         for job in jobs:
-            if job.status == WAITING and job.reason:  # said before anything is trained
-                self.fail(job, job.reason)
+            if job.status == WAITING and job.error:  # reported before any training
+                self._fail(job, job.error)
         try:
             if any(job.status == WAITING for job in jobs):
-                self.loop(self.warm())
+                self._run_waiting_jobs(self.prepare_processes())
         finally:
-            self.ledger.write()
-            self.board.close()
+            self.table.save()
+            self.progress.close()
         failed = [job for job in jobs if job.status == FAILED]
         if failed:
             refused = all(job.code == REFUSED for job in failed)
-            STATUS.status = REFUSED if refused and STATUS.status != 1 else 1
+            STATUS.exit_status = REFUSED if refused and STATUS.exit_status != 1 else 1
 
-    def loop(self, starter: Starter) -> None:
-        """Until nothing runs and nothing may start."""
+    def _run_waiting_jobs(self, processes: JobProcesses) -> None:
+        """Run jobs until no job is running and no job can start."""
         while True:
             try:
-                while not self.stopping and self.begin(starter):
-                    pass  # what has failed to start may be what another waits for
+                while not self.n_interruptions and self._start_ready_jobs(processes):
+                    pass  # a job that failed to start may be the source of another one
                 if not self.running:
                     break
-                self.end(*starter.wait())
+                self._finish(*processes.wait())
             except KeyboardInterrupt as error:
                 self.interruption = self.interruption or error
-                self.stop(starter)
+                self._interrupt_jobs(processes)
         if self.interruption is not None:
             for job in self.jobs:
                 if job.status == WAITING:
                     job.status = STOPPED
             self.close()
-            signals.answered()
+            signals.restore_received()
             raise self.interruption
         for job in self.jobs:
             if job.status == WAITING:
-                self.fail(job, f"it begins from the weights of {job.source}, which begins from its own")
+                self._fail(job, f"it starts from the weights of {job.source_folder}, which in turn waits for this job")
 
-    def begin(self, starter: Starter) -> bool:
-        """Start whatever may start now; whether anything has changed."""
+    def _start_ready_jobs(self, processes: JobProcesses) -> bool:
+        """Start all jobs that can start now, and return whether the status of any job has changed."""
         before = [job.status for job in self.jobs]
         for job in self.jobs:
-            if len(self.running) < self.limit and job.status == WAITING and self.ready(job):
+            if len(self.running) < self.max_parallel and job.status == WAITING and self._is_ready(job):
                 try:
-                    self.start(job, starter)
+                    self._start(job, processes)
                 except UserError as error:
-                    self.fail(job, str(error))
+                    self._fail(job, str(error))
         return before != [job.status for job in self.jobs]
 
-    def start(self, job: Job, starter: Starter) -> None:
-        """Start a job, if there are devices for it.
+    def _start(self, job: Job, processes: JobProcesses) -> None:
+        """Start a job if enough devices are free.
 
         Raises:
-            UserError: It cannot be run.
+            UserError: The job can never start.
         """
-        count = self.pool.wanted(job.config.get("trainer") or {})
-        if not count and self.asked is None and any(not self.pool.taken.get(number) for number in self.running):
-            return  # on a CPU one has all cores, unless somebody says otherwise
-        names = self.pool.take(job.number, count)
+        count = self.pool.required(job.config.get("trainer") or {})
+        on_cpu = any(not self.pool.assigned.get(number) for number in self.running)
+        if not count and self.requested_parallel is None and on_cpu:
+            return  # by default a job on the CPU uses all cores
+        names = self.pool.acquire(job.number, count)
         if names is None:
             return
         more = {"CUDA_VISIBLE_DEVICES": ",".join(names)} if self.pool.names else {}
-        more[FAULT] = str(self.fault(job).absolute())
-        words = job.words
+        more[ERROR_FILE] = str(self._error_path(job).absolute())
+        arguments = job.arguments
         job.status, job.code = RUNNING, None
         self.running[job.number] = job
-        self.board.started(job, again="resume=" in words[-1])
-        starter.start(job.number, words, self.board.log(job), more)
-        self.ledger.write()
+        self.progress.report_start(job, resumed="resume=" in arguments[-1])
+        processes.start(job.number, arguments, self.progress.log_path(job), more)
+        self.table.save()
 
-    def ready(self, job: Job) -> bool:
-        """Whether nothing is in the way of a job: the run whose weights it begins from is there, or will never be."""
-        source = job.source
-        other = next((one for one in self.jobs if source and one is not job and _same(one.folder, source)), None)
-        if other is None or other.status == DONE:
+    def _is_ready(self, job: Job) -> bool:
+        """Return whether the run of the initial weights is finished or not part of the sweep.
+
+        If that run has failed or was stopped, the job fails.
+        """
+        folder = job.source_folder
+        source = next((j for j in self.jobs if folder and j is not job and _is_same_path(j.folder, folder)), None)
+        if source is None or source.status == DONE:
             return True
-        if other.status in (FAILED, STOPPED):
-            self.fail(job, f"it begins from the weights of {other.name}, which has none")
+        if source.status in (FAILED, STOPPED):
+            self._fail(job, f"it starts from the weights of {source.name}, which did not finish")
         return False
 
-    def fail(self, job: Job, why: str) -> None:
-        """A job that cannot be started."""
-        job.status, job.code, job.reason = FAILED, REFUSED, why
-        self.board.ended(job)
-        self.ledger.write()
+    def _fail(self, job: Job, message: str) -> None:
+        """Mark a job as failed that cannot start."""
+        job.status, job.code, job.error = FAILED, REFUSED, message
+        self.progress.report_end(job)
+        self.table.save()
 
-    def end(self, number: int, code: int, seconds: float) -> None:
-        """A job is over."""
+    def _finish(self, number: int, code: int, seconds: float) -> None:
+        """Record the end of a job."""
         job = self.running.pop(number)
-        self.pool.give(number)
+        self.pool.release(number)
         job.code, job.seconds = code, round(seconds, 2)
-        job.reason = told(self.fault(job))
-        job.status = DONE if code == 0 or (self.stopping and job.measured) else STOPPED if self.stopping else FAILED
+        job.error = pop_error(self._error_path(job))
+        if code == 0 or (self.n_interruptions and job.has_results):
+            job.status = DONE
+        else:
+            job.status = STOPPED if self.n_interruptions else FAILED
         if job.status == DONE:
-            with suppress(UserError):  # a file of it is damaged, which its comparison says
+            with suppress(UserError):  # the comparison reports a damaged file
                 job.score = monitored_score(RunFolder(job.folder))
-        self.board.ended(job)
-        self.ledger.write()
+        self.progress.report_end(job)
+        self.table.save()
 
-    def fault(self, job: Job) -> Path:
-        """Where a job leaves what ended it."""
-        return self.ledger.folder / f".{job.number}.fault"
+    def _error_path(self, job: Job) -> Path:
+        """Return the path of the file to which a job writes its final error message."""
+        return self.table.folder / f".{job.number}.error"
 
-    def stop(self, starter: Starter) -> None:
-        """Let all jobs end where they can be resumed; at a second signal, kill them."""
-        self.stopping += 1
+    def _interrupt_jobs(self, processes: JobProcesses) -> None:
+        """Interrupt all jobs so that they can be resumed, or kill them at the second signal."""
+        self.n_interruptions += 1
         if self.running:
-            again = "they are killed" if self.stopping > 1 else "they end where they can go on; Ctrl-C again kills them"
-            self.board.say(f"interrupted with {len(self.running)} running: {again}")
-        starter.signal("SIGKILL" if self.stopping > 1 else "SIGINT")
-        if self.stopping == 1:
-            signals.allow_another()  # until here a second signal ends the process, and the jobs with it
+            killed = self.n_interruptions > 1
+            action = "killing them" if killed else "they end where they can be resumed; Ctrl-C again kills them"
+            self.progress.print_line(f"interrupted with {len(self.running)} running: {action}")
+        processes.signal("SIGKILL" if self.n_interruptions > 1 else "SIGINT")
+        if self.n_interruptions == 1:
+            signals.allow_another()  # before, a second signal ends this process and thereby the jobs
 
 
-def environment(many: int, pool: Pool) -> dict[str, str]:
-    """What all jobs find in their environment: the way to modules beside the script, and their share of the cores."""
-    known = dict(os.environ)
-    paths = [sys.path[0], *known.get("PYTHONPATH", "").split(os.pathsep)]
-    known["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(str(Path(path).absolute()) for path in paths if path))
-    if many > 1 and not pool.names:  # threads of several jobs would get in each other's way
-        known.setdefault(THREADS, str(max(1, usable_cores() // many)))
-    return known
+def job_environment(n_parallel: int, pool: GpuPool) -> dict[str, str]:
+    """Return the environment of all jobs, with the path of modules beside the script and a share of the cores."""
+    environment = dict(os.environ)
+    paths = [sys.path[0], *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(str(Path(path).absolute()) for path in paths if path))
+    if n_parallel > 1 and not pool.names:  # or the threads of parallel jobs compete for the cores
+        environment.setdefault(THREADS, str(max(1, usable_cores() // n_parallel)))
+    return environment
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.absolute() == other.absolute()
+def _is_same_path(path: Path, other: Path) -> bool:
+    return path.absolute() == other.absolute()

@@ -1,4 +1,4 @@
-"""Search spaces in Hydra's grammar."""
+"""Search spaces in Hydra's override grammar."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Any
 from etude.config.overrides import parse_overrides
 from etude.errors import UserError
 
-DIGITS = 4  # of a drawn number: more say nothing, and make long names
+DIGITS = 4  # of a sampled number; more make long names without a benefit
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, each as likely.
+    """Finite set of equally likely values.
 
     Args:
-        values: As they stand on a command line.
+        values: Values as on a command line.
     """
 
     values: tuple[str, ...]
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """Number of values."""
         return len(self.values)
 
-    def draw(self, random: Random) -> str:
-        """One of them."""
+    def sample(self, random: Random) -> str:
+        """Sample a value."""
         return random.choice(self.values)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number between two others, both included; a whole number where both are whole, as in int(interval(1,9)).
+    """Closed interval of numbers. If both ends are integers, as in int(interval(1,9)), integers are sampled.
 
     Args:
-        low: The smallest.
-        high: The largest.
-        log: Whether its logarithm is drawn evenly, so that each power of ten is as likely.
+        low: Smallest value.
+        high: Largest value.
+        log: Whether the logarithm is sampled uniformly, so that each power of ten is equally likely.
     """
 
     low: float
@@ -49,31 +49,31 @@ class Interval:
     log: bool = False
 
     @property
-    def whole(self) -> bool:
-        """Whether whole numbers are drawn."""
+    def is_integer(self) -> bool:
+        """Whether integers are sampled."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def size(self) -> float:
-        """How many values there are; infinity of a continuum."""
-        return self.high - self.low + 1 if self.whole else math.inf
+        """Number of values, which is infinite for real numbers."""
+        return self.high - self.low + 1 if self.is_integer else math.inf
 
-    def draw(self, random: Random) -> str:
-        """A number in few digits."""
-        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+    def sample(self, random: Random) -> str:
+        """Sample a number, rounded to few digits."""
+        low, high = (self.low - 0.5, self.high + 0.5) if self.is_integer else (self.low, self.high)
         value = math.exp(random.uniform(math.log(low), math.log(high))) if self.log else random.uniform(low, high)
-        if self.whole:
+        if self.is_integer:
             return str(min(max(round(value), int(self.low)), int(self.high)))
         return repr(min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high)))
 
 
 @dataclass(frozen=True)
-class Space:
-    """What varies in a search, and what does not.
+class SearchSpace:
+    """Varied and fixed values of a search.
 
     Args:
-        varied: Key to what its value is drawn from.
-        fixed: Key to its value.
+        varied: Distribution of the value by key.
+        fixed: Value by key.
     """
 
     varied: dict[str, Choice | Interval]
@@ -81,47 +81,47 @@ class Space:
 
     @property
     def size(self) -> float:
-        """How many points there are; infinity where a key has a continuum."""
+        """Number of points, which is infinite if a value is a real number."""
         return math.prod(dimension.size for dimension in self.varied.values())
 
-    def points(self, seed: int) -> Iterator[dict[str, str]]:
-        """Points drawn at random, none twice, without end or until there are no more.
+    def sample_points(self, seed: int) -> Iterator[dict[str, str]]:
+        """Yield different random points, until the space is exhausted if it is finite.
 
-        The first points are the same however many are taken, so that a search can be made longer.
+        The first points do not depend on the number of points, so that a search can be extended.
         """
         random = Random(seed)
         seen: set[tuple[str, ...]] = set()
         while len(seen) < self.size:
-            point = {key: dimension.draw(random) for key, dimension in self.varied.items()}
+            point = {key: dimension.sample(random) for key, dimension in self.varied.items()}
             if (values := tuple(point.values())) not in seen:
                 seen.add(values)
                 yield point
 
 
-def still_free(params: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """What of a space the command line leaves: an override of `data.crop` fixes `data.crop.seconds` too.
+def remove_overridden(params: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Remove keys below an overridden key. An override of `data.crop` also fixes `data.crop.seconds`.
 
     Args:
-        params: The space, by key.
-        words: Overrides of the command line.
+        params: The space by key.
+        overrides: Overrides of the command line.
     """
-    said = [word.partition("=")[0].lstrip("+~") for word in words]
-    return {key: value for key, value in params.items() if not any(str(key).startswith(f"{name}.") for name in said)}
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    return {key: value for key, value in params.items() if not any(str(key).startswith(f"{k}.") for k in keys)}
 
 
-def parse(words: Sequence[str], loader: Any = None) -> Space:
-    """The space of some overrides; of two of one key the later counts.
+def parse_search_space(overrides: Sequence[str], loader: Any = None) -> SearchSpace:
+    """Parse overrides into a search space. The last override of a key is used.
 
     Args:
-        words: `key=value` each, such as `optim.lr=tag(log, interval(1e-4, 1e-2))`.
+        overrides: Overrides such as `optim.lr=tag(log, interval(1e-4, 1e-2))`.
         loader: Hydra's config loader, for a glob over the options of a group.
 
     Raises:
-        UserError: A range or an interval holds nothing.
+        UserError: A range or an interval is empty.
     """
     varied: dict[str, Choice | Interval] = {}
     fixed: dict[str, str] = {}
-    for override in parse_overrides(words, loader):
+    for override in parse_overrides(overrides, loader):
         key = override.get_key_element()
         varied.pop(key, None)
         fixed.pop(key, None)
@@ -131,12 +131,12 @@ def parse(words: Sequence[str], loader: Any = None) -> Space:
             value: Any = override.value()
             low, high, log = value.start, value.end, "log" in value.tags
             if low is None or high is None or not low <= high or (log and low <= 0):
-                rule = "its logarithm needs an interval above 0" if log and (low or 0) <= 0 else "holds no number"
-                raise UserError(f"{override.input_line}: {rule}; give it as interval(low, high)")
+                reason = "a logarithm needs an interval above 0" if log and (low or 0) <= 0 else "contains no number"
+                raise UserError(f"{override.input_line}: {reason}; give it as interval(low, high)")
             varied[key] = Interval(low, high, log)
         else:
             values = tuple(dict.fromkeys(override.sweep_string_iterator()))
             if not values:
-                raise UserError(f"{override.input_line}: holds no value to choose from")
+                raise UserError(f"{override.input_line}: contains no value; give at least one")
             varied[key] = Choice(values)
-    return Space(varied, fixed)
+    return SearchSpace(varied, fixed)

@@ -1,4 +1,4 @@
-"""Jobs of a sweep on a cluster, by submitit."""
+"""Jobs of a sweep on a cluster, with submitit."""
 
 from __future__ import annotations
 
@@ -20,52 +20,55 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def per_node(trainer: Mapping[str, Any]) -> tuple[int, int]:
-    """GPUs and processes that a job needs on each machine: a process for each GPU.
+def devices_per_node(trainer: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the number of GPUs and of processes that a job needs on each node, a process per device.
 
     Args:
-        trainer: The config's. An accelerator of `auto` asks for a GPU, since a job sees none that it did not ask for.
+        trainer: Config of the trainer. The accelerator `auto` requests a GPU, because Slurm shows a job only the
+            requested GPUs.
 
     Returns:
-        GPUs, 0 with `accelerator=cpu`, and processes.
+        Number of GPUs, which is 0 with `accelerator=cpu`, and number of processes.
 
     Raises:
-        UserError: The number of devices is left to what a machine has, which nobody knows before the job is there.
+        UserError: The number of devices depends on the node, which is unknown before the job starts.
     """
     devices = trainer.get("devices", 1)
     count = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0
     if count < 1:
-        raise UserError(f"trainer.devices={devices}: Slurm has to be told how many; add trainer.devices=4, say")
+        raise UserError(
+            f"trainer.devices={devices}: Slurm needs a number of devices; add trainer.devices=4, for example"
+        )
     return (0 if trainer.get("accelerator") == "cpu" else count), count
 
 
-def taken(jobs: Sequence[JobReturn]) -> Sequence[JobReturn]:
-    """Note what failed for the exit status, and make it no end of the sweep: a failed job has no score.
+def record_failures(jobs: Sequence[JobReturn]) -> Sequence[JobReturn]:
+    """Record failed jobs in the exit status, and mark them as completed without a score so that the sweep continues.
 
     Args:
-        jobs: As submitit's launcher returns them.
+        jobs: Results of submitit's launcher.
     """
     from hydra.core.utils import JobStatus
 
-    STATUS.begun = True
+    STATUS.started = True
     for job in jobs:
         if job.status == JobStatus.FAILED:
             error = job._return_value
-            refused = isinstance(error, UserError) and STATUS.status != 1
-            STATUS.status = 2 if refused else 1
+            refused = isinstance(error, UserError) and STATUS.exit_status != 1
+            STATUS.exit_status = 2 if refused else 1
             log.error("%s: %s", " ".join(job.overrides or []), error)
             job.status, job.return_value = JobStatus.COMPLETED, None
     return jobs
 
 
 @dataclass
-class Task:
-    """What a job's process calls: the entry point of every run, under the command line and the settings of the sweep's.
+class JobFunction:
+    """Function of a job's process. It calls Hydra's task function with the script and environment of the sweep.
 
     Args:
-        function: Takes a composed config.
-        script: The program that was called.
-        environment: Variables that have to be as where the sweep was started.
+        function: Function of a composed config.
+        script: Program of the sweep.
+        environment: Environment variables that are copied from the process of the sweep.
     """
 
     function: TaskFunction
@@ -79,11 +82,11 @@ class Task:
         from hydra.core.hydra_config import HydraConfig
 
         os.environ.update(self.environment)
-        told = [word for word in HydraConfig.get().overrides.task if not word.startswith("sweep.resume=")]
-        sys.argv = [self.script, *told]  # the record of a run says how to run it again
+        overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("sweep.resume=")]
+        sys.argv = [self.script, *overrides]  # the record of a run contains the command that repeats it
         try:
             return self.function(config)
         except KeyboardInterrupt as stop:
-            if isinstance(stop.__cause__, SystemExit):  # submitit's, once the job is queued again
+            if isinstance(stop.__cause__, SystemExit):  # raised by submitit once the job is queued again
                 raise stop.__cause__ from None
             raise

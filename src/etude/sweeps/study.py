@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
 
-FILE = "optimization_results.yaml"  # Optuna's sweeper and others of Hydra write one of this name
+FILE = "optimization_results.yaml"  # the name that Hydra's sweepers use
 DIRECTION = {"min": "minimize", "max": "maximize"}
 
 
@@ -23,9 +24,9 @@ class Trial:
     """One point of a search.
 
     Args:
-        values: What was varied, by key.
-        score: The task's monitor on the validation part; none where the run failed.
-        folder: The run's, where it is known.
+        values: Varied values by key.
+        score: Monitored score of the task on the validation split; None if the run failed.
+        folder: Run folder, or None if it is unknown.
     """
 
     values: Mapping[str, Any]
@@ -33,8 +34,8 @@ class Trial:
     folder: str | None = None
 
 
-def score_of(job: JobReturn) -> float | None:
-    """What a job returned, where it is a finite number; none where it failed."""
+def job_score(job: JobReturn) -> float | None:
+    """Return the score of a job, or None if it failed or its score is not finite."""
     from hydra.core.utils import JobStatus
 
     if job.status != JobStatus.COMPLETED:
@@ -43,66 +44,64 @@ def score_of(job: JobReturn) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def folder_of(job: JobReturn) -> str | None:
-    """Where a job ran."""
+def job_folder(job: JobReturn) -> str | None:
+    """Return the run folder of a job, or None if it is unknown."""
     from omegaconf import OmegaConf
 
-    found = OmegaConf.select(job.hydra_cfg, "hydra.runtime.output_dir") if job.hydra_cfg is not None else None
-    return str(found) if found else None
+    folder = OmegaConf.select(job.hydra_cfg, "hydra.runtime.output_dir") if job.hydra_cfg is not None else None
+    return str(folder) if folder else None
 
 
-def best(trials: Sequence[Trial], mode: str) -> Trial | None:
-    """The trial with the largest or the smallest score, the first of equals; none where no run has one.
+def best_trial(trials: Sequence[Trial], mode: str) -> Trial | None:
+    """Return the trial with the best score, the first of equal ones. None if no trial has a score.
 
     Args:
-        trials: All of them.
-        mode: `max` or `min`, as the task says.
+        trials: All trials.
+        mode: `max` or `min`, the mode of the task.
     """
     scored = [trial for trial in trials if trial.score is not None]
     key = (lambda trial: -trial.score) if mode == "max" else (lambda trial: trial.score)
     return min(scored, key=key, default=None)
 
 
-def say(trials: Sequence[Trial], mode: str, monitor: str) -> str:
-    """The best trial, its settings and its folder, in one line."""
-    import os
-
-    found = best(trials, mode)
-    without = sum(trial.score is None for trial in trials)
-    if found is None:
-        return f"no best trial: none of {len(trials)} trials came to a {monitor}; their logs say why"
-    of = f"{len(trials)} trials" + (f", {without} of them without a score" if without else "")
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in found.values.items()}
-    values = " ".join(f"{key}={value}" for key, value in shown.items())
-    where = f" ({os.path.relpath(found.folder)})" if found.folder else ""
-    return f"best of {of}: {monitor} {found.score:.4g} with {values}{where}"
+def summarise_trials(trials: Sequence[Trial], mode: str, monitor: str) -> str:
+    """Return the best trial, its values and its folder in one line."""
+    best = best_trial(trials, mode)
+    n_failed = sum(trial.score is None for trial in trials)
+    if best is None:
+        return f"no best trial: none of {len(trials)} trials has a {monitor}; the logs contain the reasons"
+    count = f"{len(trials)} trials" + (f", {n_failed} of them without a score" if n_failed else "")
+    formatted = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in best.values.items()}
+    values = " ".join(f"{key}={value}" for key, value in formatted.items())
+    folder = f" ({os.path.relpath(best.folder)})" if best.folder else ""
+    return f"best of {count}: {monitor} {best.score:.4g} with {values}{folder}"
 
 
-def write(folder: Path, trial: Trial, name: str) -> None:
-    """Keep the best trial as the sweepers of Hydra do.
+def write_best_trial(folder: Path, trial: Trial, name: str) -> None:
+    """Write the best trial in the format of Hydra's sweepers.
 
     Args:
-        folder: Of the sweep.
-        trial: The best.
-        name: Of the sweeper.
+        folder: Folder of the sweep.
+        trial: The best trial.
+        name: Name of the sweeper.
     """
     from omegaconf import OmegaConf
 
-    found = {"name": name, "best_params": dict(trial.values), "best_value": trial.score}
-    write_text(folder / FILE, OmegaConf.to_yaml(OmegaConf.create(found)))
+    result = {"name": name, "best_params": dict(trial.values), "best_value": trial.score}
+    write_text(folder / FILE, OmegaConf.to_yaml(OmegaConf.create(result)))
 
 
-AGAIN = "again"  # an attribute of a trial that was cut off, whose values are tried again by a later one
+REQUEUED = "again"  # user attribute of an interrupted trial whose values are queued for a later trial
 
 
-def stamp(storage: str) -> None:
-    """Say in a new data base which tables it is going to have.
+def mark_schema_version(storage: str) -> None:
+    """Store the schema version in a new database.
 
-    Optuna 2.10, the last that hydra-optuna-sweeper takes, says so without a commit, which SQLAlchemy 2 takes back
-    (hydra's issue 2562); said beforehand, all else works with it.
+    Optuna 2.10, the last version that hydra-optuna-sweeper supports, stores it without a commit, and SQLAlchemy 2 then
+    rolls it back (hydra issue 2562). If it is stored beforehand, Optuna works with SQLAlchemy 2.
 
     Args:
-        storage: Its address.
+        storage: Address of the database.
     """
     import optuna
     from alembic.runtime.migration import MigrationContext
@@ -118,39 +117,38 @@ def stamp(storage: str) -> None:
     engine.dispose()
 
 
-def take_up(study: Any) -> int:
-    """Make a study ready to go on.
+def requeue_interrupted_trials(study: Any) -> int:
+    """Close the interrupted trials of a study and queue their values, so that the study can be resumed.
 
-    A sweep that was stopped leaves trials that nobody will ever finish. They are closed, and their values are queued,
-    so that the next trials are these very ones, and their runs go on in their folders.
+    The next trials then have the same values, and their runs are resumed in their folders.
 
     Args:
-        study: An `optuna.Study` that no other process works on.
+        study: An `optuna.Study` that no other process uses.
 
     Returns:
-        How many of its trials are over.
+        Number of finished trials.
     """
     import warnings
 
     from optuna.exceptions import ExperimentalWarning
     from optuna.trial import TrialState
 
-    over = 0
+    n_finished = 0
     for trial in study.get_trials(deepcopy=True):
         if trial.state == TrialState.RUNNING:
             if trial.params:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ExperimentalWarning)  # as it has been since 1.2
+                    warnings.simplefilter("ignore", ExperimentalWarning)  # enqueue_trial, unchanged since Optuna 1.2
                     study.enqueue_trial(trial.params)
-            study._storage.set_trial_user_attr(trial._trial_id, AGAIN, True)
+            study._storage.set_trial_user_attr(trial._trial_id, REQUEUED, True)
             study.tell(trial.number, state=TrialState.FAIL)
-        elif trial.state.is_finished() and not trial.user_attrs.get(AGAIN):
-            over += 1
-    return over
+        elif trial.state.is_finished() and not trial.user_attrs.get(REQUEUED):
+            n_finished += 1
+    return n_finished
 
 
-def seeded(sampler: Mapping[str, Any] | None, seed: int) -> Any:
-    """An Optuna sampler of a config, with a seed where it takes one; none leaves the choice to Optuna."""
+def build_sampler(sampler: Mapping[str, Any] | None, seed: int) -> Any:
+    """Return an Optuna sampler, with a seed if it has one. None uses Optuna's default sampler."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -160,12 +158,12 @@ def seeded(sampler: Mapping[str, Any] | None, seed: int) -> Any:
     return instantiate(node | {"seed": seed} if "seed" in node else node)
 
 
-def trials(study: Any) -> list[Trial]:
-    """What a study has tried, without what was cut off and tried again."""
+def finished_trials(study: Any) -> list[Trial]:
+    """Return the finished trials of a study, without those that were interrupted and queued again."""
     from optuna.trial import TrialState
 
     return [
         Trial(trial.params, trial.value if trial.state == TrialState.COMPLETE else None)
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and not trial.user_attrs.get(AGAIN)
+        if trial.state.is_finished() and not trial.user_attrs.get(REQUEUED)
     ]

@@ -1,1 +1,1 @@
-"""The process and its machine: cores, signals, standard streams and ranks."""
+"""Cores, signals, standard streams and ranks of the process and its machine."""

@@ -1,4 +1,4 @@
-"""Ranks and agreement of the processes of a distributed run."""
+"""Ranks, process counts and the common run folder of a distributed run."""
 
 from __future__ import annotations
 
@@ -13,87 +13,93 @@ from typing import Any
 
 from etude.errors import UserError
 
-INTERACTIVE = ("bash", "interactive")  # names of Slurm jobs in which a command is no task, by Lightning's convention
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-NAME_BYTES = 180  # of a folder's name, which has 255; the rest is for its date, number and drafts
+INTERACTIVE_JOBS = ("bash", "interactive")  # names of Slurm jobs in which Lightning ignores Slurm's tasks
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+MAX_NAME_BYTES = 180  # of the 255 bytes of a folder name; the rest is for date, number and drafts
 
 
-def first() -> bool:
-    """Whether this process is the one that speaks and writes, of those that torchrun, srun or Lightning started."""
-    if not _launched():  # what the variables say then has no meaning
+def is_rank_zero() -> bool:
+    """Return whether this process has global rank 0, which alone logs and writes files.
+
+    Ranks are those of torchrun, srun or Lightning. A process without a launcher has rank 0.
+    """
+    if not _is_launched():  # the variables have no meaning without a launcher
         return True
-    if "RANK" in os.environ:  # torchrun's; it counts over all machines, whatever srun says beside it
+    if "RANK" in os.environ:  # torchrun's global rank, which takes precedence over srun's
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def refuse_stray_ranks() -> None:
-    """Refuse an environment that makes this process one of several although nothing has started the others.
+    """Refuse environment variables of a distributed run if no launcher started this process.
 
-    Such variables stay in the shell of a Slurm allocation, or are set by accident. Lightning believes them: the process
-    waits for the others, or trains and writes nothing.
+    Such variables remain in the shell of a Slurm allocation, or are set by accident. Lightning uses them, so that the
+    process would wait for other processes, or train without writing files.
 
     Raises:
         UserError: There are such variables.
     """
-    known = os.environ
-    if _launched():
+    variables = os.environ
+    if _is_launched():
         return
-    if _tasks() > 1:
+    if _slurm_tasks() > 1:
         raise UserError(
-            f"SLURM_NTASKS={known['SLURM_NTASKS']}: this is the shell of a Slurm allocation and not one of its tasks; "
-            "begin the command with srun, or for a single process with: env -u SLURM_NTASKS"
+            f"SLURM_NTASKS={variables['SLURM_NTASKS']}: this is the shell of a Slurm allocation and not one of its "
+            "tasks; start the command with srun, or with env -u SLURM_NTASKS for a single process"
         )
-    strays = [name for name in RANKS if known.get(name, "0") != "0"]
-    strays += [name for name in ("WORLD_SIZE",) if known.get(name, "1") != "1"]
+    strays = [name for name in RANK_VARIABLES if variables.get(name, "0") != "0"]
+    strays += [name for name in ("WORLD_SIZE",) if variables.get(name, "1") != "1"]
     if strays:
-        shown = " ".join(f"{name}={known[name]}" for name in strays)
+        shown = " ".join(f"{name}={variables[name]}" for name in strays)
         raise UserError(
-            f"{shown}: the environment makes this process one of several, but neither torchrun nor srun has started "
-            f"it; for a single process: unset {' '.join(strays)}"
+            f"{shown}: the environment describes one of several processes, but neither torchrun nor srun started this "
+            f"process; for a single process: unset {' '.join(strays)}"
         )
 
 
 def refuse_process_count(trainer: Mapping[str, Any]) -> None:
-    """Refuse a trainer that wants another number of processes than torchrun or srun has started.
+    """Refuse a trainer that requires another number of processes than torchrun or srun has started.
 
     Args:
-        trainer: The config's.
+        trainer: The trainer of the config.
 
     Raises:
-        UserError: The numbers differ. Of several that torchrun or srun started, only the first has a message.
+        UserError: The numbers differ. With torchrun or srun, only the error of rank 0 has a message.
     """
-    known, wanted = os.environ, processes(trainer)
-    if not _launched():
-        if "LOCAL_RANK" in known and wanted != 1:
-            raise UserError("LOCAL_RANK: with it the trainer waits for processes that nothing starts; unset LOCAL_RANK")
+    variables, required = os.environ, process_count(trainer)
+    if not _is_launched():
+        if "LOCAL_RANK" in variables and required != 1:
+            raise UserError(
+                "LOCAL_RANK: makes the trainer wait for other processes, which nothing starts; unset LOCAL_RANK"
+            )
         return
-    if "TORCHELASTIC_RUN_ID" in known:
-        started, launcher = int(known.get("WORLD_SIZE", "1")), "torchrun"
-    elif _tasks() > 1:
-        started, launcher = _tasks(), "srun"
+    if "TORCHELASTIC_RUN_ID" in variables:
+        started, launcher = int(variables.get("WORLD_SIZE", "1")), "torchrun"
+    elif _slurm_tasks() > 1:
+        started, launcher = _slurm_tasks(), "srun"
     else:
-        started, launcher = int(known.get("WORLD_SIZE", "1")), "the environment (WORLD_SIZE)"
+        started, launcher = int(variables.get("WORLD_SIZE", "1")), "the environment (WORLD_SIZE)"
     message = ""
-    if wanted is not None and wanted != started:
+    if required is not None and required != started:
         message = (
             f"trainer: {launcher} has started {started} process{'es' if started > 1 else ''}, but "
-            f"trainer.devices={trainer.get('devices', 1)} with trainer.num_nodes={trainer.get('num_nodes', 1)} makes "
-            f"{wanted}; start {wanted}, or choose trainer=ddp and set trainer.devices and trainer.num_nodes"
+            f"trainer.devices={trainer.get('devices', 1)} with trainer.num_nodes={trainer.get('num_nodes', 1)} "
+            f"requires {required}; start {required}, or use trainer=ddp and set trainer.devices and trainer.num_nodes"
         )
-    elif launcher == "srun" and "SLURM_NTASKS_PER_NODE" not in known:
-        message = f"SLURM_NTASKS={started}: Lightning needs --ntasks-per-node; use it in the place of --ntasks"
+    elif launcher == "srun" and "SLURM_NTASKS_PER_NODE" not in variables:
+        message = f"SLURM_NTASKS={started}: Lightning requires --ntasks-per-node; use it instead of --ntasks"
     if message:
-        raise UserError(message if first() or launcher not in ("torchrun", "srun") else "")
+        raise UserError(message if is_rank_zero() or launcher not in ("torchrun", "srun") else "")
 
 
 def refuse_several_processes(trainer: Mapping[str, Any]) -> None:
-    """Refuse a trainer of several processes in a job of a sweep, unless Slurm has started them.
+    """Refuse a trainer with several processes in a job of a sweep, unless Slurm has started them.
 
-    Lightning would start the second process with the whole sweep's command, and each would train another config.
+    Lightning would start the second process with the command of the complete sweep, and each process would train
+    another config.
 
     Args:
-        trainer: Settings of the trainer.
+        trainer: The trainer of the config.
 
     Raises:
         UserError: The trainer has several processes.
@@ -105,20 +111,20 @@ def refuse_several_processes(trainer: Mapping[str, Any]) -> None:
     if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
         return
     raise UserError(
-        "trainer: in a sweep by this launcher each job has one process; leave hydra/launcher out, or take "
+        "trainer: this launcher starts one process for each job of a sweep; remove hydra/launcher, or use "
         "hydra/launcher=submitit_slurm on a cluster"
     )
 
 
-def processes(trainer: Mapping[str, Any]) -> int | None:
-    """Return how many processes a trainer wants over all nodes; None where that depends on the machine.
+def process_count(trainer: Mapping[str, Any]) -> int | None:
+    """Return the number of processes of a trainer over all nodes, or None if it depends on the machine.
 
     Args:
-        trainer: The config's.
+        trainer: The trainer of the config.
     """
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     if isinstance(devices, str) and "," in devices:
-        devices = [part for part in devices.split(",") if part.strip()]
+        devices = [device for device in devices.split(",") if device.strip()]
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         devices = len(devices)
     if devices == "auto" and trainer.get("accelerator") == "cpu":
@@ -130,73 +136,79 @@ def processes(trainer: Mapping[str, Any]) -> int | None:
     return devices * nodes if devices > 0 else None
 
 
-def _launched() -> bool:
-    """Return whether a launcher has started this process: torchrun, srun, Lightning, or one that sets what they set."""
-    known = os.environ
+def _is_launched() -> bool:
+    """Return whether torchrun, srun, Lightning or a launcher with the same variables started this process."""
+    variables = os.environ
     return (
-        "TORCHELASTIC_RUN_ID" in known
-        or (_tasks() > 1 and "SLURM_STEP_ID" in known)
-        or all(name in known for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"))
+        "TORCHELASTIC_RUN_ID" in variables
+        or (_slurm_tasks() > 1 and "SLURM_STEP_ID" in variables)
+        or all(name in variables for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"))
     )
 
 
-def _tasks() -> int:
-    """Return the number of tasks of Slurm's job, 1 where Lightning takes a command as no task."""
+def _slurm_tasks() -> int:
+    """Return the number of tasks of the Slurm job, or 1 if Lightning ignores them."""
     count = os.environ.get("SLURM_NTASKS", "1")
-    interactive = os.environ.get("SLURM_JOB_NAME") in INTERACTIVE
+    interactive = os.environ.get("SLURM_JOB_NAME") in INTERACTIVE_JOBS
     return int(count) if count.isdecimal() and not interactive else 1
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a run as that of one folder: no path, and of no other name.
+    """Return a unique folder name for the name of a run.
 
-    Letters and digits of any script stay, and so do `-_.=+,@` and blanks inside. Anything else, such as a slash,
-    becomes `-`, and a hash of the name follows: two names never share one folder name.
+    Letters and digits of any script, the characters `-_.=+,@`, and spaces inside the name are kept. Any other
+    character, such as a slash, is replaced with `-`, and a hash of the name is appended, so that two names never have
+    the same folder name.
 
     Args:
-        name: As the user wrote it.
+        name: Name of the run as given by the user.
     """
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c in "-_.=+,@ " else "-" for c in name)
-    short = kept.strip(" ").encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", "ignore")
+    short = kept.strip(" ").encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     if short == name and name.strip("."):
         return name
     return f"{short.strip('. ')}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def dated(outputs: str, name: str) -> Iterator[Path]:
-    """Names for a new folder, the first by date and name alone, the others with a number behind them.
+def dated_folders(outputs: str, name: str) -> Iterator[Path]:
+    """Yield paths for a new folder with date and name, and a number from the second path on.
+
+    Args:
+        outputs: Folder that contains the new folder.
+        name: Name of the run.
 
     Raises:
         UserError: `outputs` is not text, such as a list or null.
     """
-    if not isinstance(outputs, str | int | float):  # Hydra takes outputs=2024 as a number
+    if not isinstance(outputs, str | int | float):  # Hydra parses outputs=2024 as a number
         raise UserError(f"outputs={outputs}: must be the name of a folder")
-    wanted = Path(str(outputs)) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{folder_name(str(name))}"
-    yield wanted
-    yield from (wanted.with_name(f"{wanted.name}_{i}") for i in count(2))
+    path = Path(str(outputs)) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{folder_name(str(name))}"
+    yield path
+    yield from (path.with_name(f"{path.name}_{i}") for i in count(2))
 
 
-def agreed(propose: Callable[[], str], name: str) -> str:
-    """The name of the run's folder, the same in every process of a launch.
+def common_folder_name(create: Callable[[], str], name: str) -> str:
+    """Return the name of the run folder, which is equal in all processes of a launch.
 
-    Processes that start apart read different clocks, and the second finds the folder of the first. Under torchrun they
-    ask its store, which is there before them. Under srun there is no store yet, but the step has a number. Lightning
-    hands the folder to the processes that it starts.
+    Separately started processes read different clocks, and the second one finds the folder of the first. With torchrun,
+    rank 0 shares the name in torchrun's store. With srun, no store exists yet, and the name is derived from the ids of
+    job and step. Lightning passes the folder to the processes that it starts.
 
     Args:
-        propose: Chooses a folder that is not there yet.
-        name: The run's name, for a folder that Slurm's numbers make its own.
+        create: Function that creates a new folder and returns its name.
+        name: Name of the run, which is appended to Slurm's ids.
     """
-    known = os.environ
-    if known.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    variables = os.environ
+    if variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        store = TCPStore(known["MASTER_ADDR"], int(known["MASTER_PORT"]), is_master=False)
-        key = f"etude/{known.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        if first():
-            store.set(key, propose())
+        store = TCPStore(variables["MASTER_ADDR"], int(variables["MASTER_PORT"]), is_master=False)
+        key = f"etude/{variables.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        if is_rank_zero():
+            store.set(key, create())
         return store.get(key).decode()
-    if "SLURM_STEP_ID" in known and _tasks() > 1:
-        numbers = [known[key] for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT") if key in known]
-        return f"slurm-{'-'.join(numbers)}_{folder_name(str(name))}"
-    return propose()
+    if "SLURM_STEP_ID" in variables and _slurm_tasks() > 1:
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        ids = [variables[key] for key in names if key in variables]
+        return f"slurm-{'-'.join(ids)}_{folder_name(str(name))}"
+    return create()

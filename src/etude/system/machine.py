@@ -1,4 +1,4 @@
-"""Resources of the machine: cores, folders and bfloat16."""
+"""Cores, worker processes, private folders, text encoding and bfloat16 support of the machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 PROCESSORS = Path("/proc/cpuinfo")
-SOCKET_PATH = 103  # bytes that the path of a Unix socket may have on every system (Linux takes 107)
-SOCKET_NAME = len("/pymp-12345678/listener-12345678")  # what multiprocessing appends to the temporary folder
-SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # tempfile makes a private folder in it
+MAX_SOCKET_PATH = 103  # bytes; limit for the path of a Unix socket on all systems (Linux allows 107)
+SOCKET_NAME_LENGTH = len("/pymp-12345678/listener-12345678")  # multiprocessing appends it to the temporary folder
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # alternatives, in which tempfile creates a private folder
 
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use, at least 1.
 
-    `os.cpu_count` counts the cores of the machine. A job of a cluster or a container often has fewer: by its affinity
-    (`taskset`, Slurm) or by the quota of a cgroup (Docker, Kubernetes, systemd).
+    `os.cpu_count` returns the cores of the machine. A cluster job or a container often has fewer, limited by its
+    affinity (`taskset`, Slurm) or by the quota of a cgroup (Docker, Kubernetes, systemd).
     """
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -33,52 +33,57 @@ def usable_cores() -> int:
 
 
 def why_one_process() -> str | None:
-    """Return the reason why no worker processes can be started here, or None if they can.
+    """Return the reason why this machine cannot start worker processes, or None if it can.
 
-    Workers need semaphores, which are files in /dev/shm, and Unix sockets, whose paths are limited in length.
+    Workers need semaphores, which are files in /dev/shm, and Unix sockets, whose path length is limited.
     """
     import multiprocessing
 
     try:
         multiprocessing.Lock()
     except (OSError, ImportError) as error:
-        return f"this machine grants no semaphores ({_reason(error)}; on Linux they need a writable /dev/shm)"
+        return (
+            f"this machine does not provide semaphores ({_error_reason(error)}; on Linux they need a writable /dev/shm)"
+        )
     if not _short_socket_folder():
         return f"the path of the temporary folder is too long for sockets ({tempfile.gettempdir()}); set TMPDIR"
     return None
 
 
 def private_folder(name: str) -> Path | None:
-    """Return a folder of this user in the temporary folder, or None if there can be none.
+    """Return a private folder of this user in the temporary folder, or None if it cannot be created.
 
-    Its content may be loaded as code (numba's cache), so a folder of another user, or one that others may write to, is
-    not taken.
+    Its content may be loaded as code (numba's cache). Therefore a folder of another user, or a folder that other users
+    may write to, is not used.
 
     Args:
-        name: What it is for.
+        name: Purpose of the folder, which is part of its name.
     """
     user = os.getuid() if hasattr(os, "getuid") else 0
     try:
         folder = Path(tempfile.gettempdir()) / f"etude-{name}-{user}"
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        about = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return None
-    if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and (about.st_uid != user or about.st_mode & 0o022)):
+    if not stat.S_ISDIR(status.st_mode) or (
+        hasattr(os, "getuid") and (status.st_uid != user or status.st_mode & 0o022)
+    ):
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def use_utf8() -> None:
-    """Start this command again in Python's UTF-8 mode where names of files would be decoded as something else.
+    """Restart this command in Python's UTF-8 mode if file names have another encoding.
 
-    In a locale such as C or POSIX, names with letters beyond ASCII get code points that no library for tables or sounds
-    takes. Where the streams alone have another encoding, what they cannot print is printed as an escape sequence.
+    In a locale such as C or POSIX, Python decodes non-ASCII file names to code points that libraries for tables and
+    audio do not accept. If only the standard streams have another encoding, characters that it does not contain are
+    printed as escape sequences.
     """
     encoding = sys.getfilesystemencoding().lower().replace("-", "")
     if os.name == "posix" and encoding != "utf8" and os.environ.get("PYTHONUTF8") != "1":
-        os.environ["PYTHONUTF8"] = "1"  # also of the processes that this one starts
+        os.environ["PYTHONUTF8"] = "1"  # inherited by child processes
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
@@ -86,9 +91,10 @@ def use_utf8() -> None:
 
 
 def provide_home() -> None:
-    """Set HOME to a private folder where the user has none: no HOME and no entry in the list of users.
+    """Set HOME to a private folder if the user has no home.
 
-    Libraries that look for their caches and keys below `~` fail there, or create a folder of that name.
+    Such a user has neither HOME nor an entry in the user database. Libraries with caches or keys below `~` would fail,
+    or create a folder named `~`.
     """
     try:
         Path.home()
@@ -98,7 +104,7 @@ def provide_home() -> None:
 
 
 def has_bfloat16() -> bool | None:
-    """Return whether this processor has instructions for bfloat16; None if the system does not say."""
+    """Return whether this processor has bfloat16 instructions, or None if unknown."""
     try:
         text = PROCESSORS.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -112,7 +118,7 @@ def has_bfloat16() -> bool | None:
 
 
 def _cgroup_quotas() -> Iterator[float]:
-    """Yield the cores that the cgroups of this process, and those above them, grant."""
+    """Yield the numbers of cores allowed by the cgroups of this process and their parents."""
     try:
         lines = OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -126,15 +132,15 @@ def _cgroup_quotas() -> Iterator[float]:
         if controllers and not root.is_dir():
             root = CGROUPS / "cpu"
         folder = root / path.lstrip("/")
-        for place in [folder, *folder.parents]:
-            if (quota := _quota(place)) is not None:
+        for cgroup in [folder, *folder.parents]:
+            if (quota := _quota(cgroup)) is not None:
                 yield quota
-            if place == root:
+            if cgroup == root:
                 break
 
 
 def _quota(folder: Path) -> float | None:
-    """Return the cores that one cgroup grants, or None if it has no limit."""
+    """Return the number of cores allowed by one cgroup, or None if it has no limit."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         if (file := folder / "cpu.max").is_file():  # version 2: "<quota or max> <period>", microseconds
             quota, period = file.read_text(encoding="ascii").split()
@@ -146,17 +152,17 @@ def _quota(folder: Path) -> float | None:
 
 
 def _short_socket_folder() -> bool:
-    """Have multiprocessing put its sockets where their paths are short enough; return whether that is possible."""
+    """Select a folder with short paths for the sockets of multiprocessing, and return whether there is one."""
     from multiprocessing import util
 
-    if _fits(tempfile.gettempdir()):
+    if _fits_socket_path(tempfile.gettempdir()):
         return True
     for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), *SHORT_FOLDERS):
-        if folder and _fits(folder) and os.access(folder, os.W_OK | os.X_OK):
+        if folder and _fits_socket_path(folder) and os.access(folder, os.W_OK | os.X_OK):
             before, tempfile.tempdir = tempfile.tempdir, folder
             try:
-                # it keeps the folder that it makes first, hands it to the processes that it starts, and removes it
-                return _fits(str(Path(util.get_temp_dir()).parent))
+                # multiprocessing keeps the first folder that it creates, shares it with child processes and removes it
+                return _fits_socket_path(str(Path(util.get_temp_dir()).parent))
             except OSError:
                 continue
             finally:
@@ -164,9 +170,9 @@ def _short_socket_folder() -> bool:
     return False
 
 
-def _fits(folder: str) -> bool:
-    return len(os.fsencode(folder)) + SOCKET_NAME <= SOCKET_PATH
+def _fits_socket_path(folder: str) -> bool:
+    return len(os.fsencode(folder)) + SOCKET_NAME_LENGTH <= MAX_SOCKET_PATH
 
 
-def _reason(error: BaseException) -> str:
+def _error_reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: exceptions, exit statuses, and the immediate end on a second signal."""
+"""Termination signals as exceptions and exit statuses, with an immediate end of the process on a second signal."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 HANDLED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-GRACE = 2.0  # seconds that the exit functions get after a second signal
+GRACE_SECONDS = 2.0  # time limit of the exit functions after a second signal
 
 
 class Terminated(KeyboardInterrupt):
-    """Request to end that came as a signal other than SIGINT.
+    """Interruption by a signal other than SIGINT.
 
-    It derives from KeyboardInterrupt because libraries clean up after that one, and because no `except Exception`
-    catches it.
+    It is a KeyboardInterrupt, because libraries clean up after a KeyboardInterrupt, and `except Exception` does not
+    catch it.
 
     Args:
-        number: The signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
@@ -36,34 +36,34 @@ class Terminated(KeyboardInterrupt):
 
 
 class _State:
-    """Process that installed the handlers, the signals that came, the open blocks, and the exit status."""
+    """State of the handlers in this process."""
 
-    owner = 0
-    received: int | None = None
-    depth = 0
-    status: int | None = None
-    answered: int | None = None
+    owner = 0  # id of the process that installed the handlers
+    received: int | None = None  # signal that is ending the process
+    depth = 0  # number of open blocks of `handle_signals`
+    status: int | None = None  # exit status of the command
+    set_aside: int | None = None  # signal that was set aside by `allow_another`
 
 
 def exit_status(error: KeyboardInterrupt) -> int:
-    """Return the exit status after an interruption: 130 after SIGINT, 143 after SIGTERM."""
+    """Return the exit status for an interruption, such as 130 for SIGINT and 143 for SIGTERM."""
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def describe(error: KeyboardInterrupt) -> str:
-    """Return what ended the process, and how to continue where that is known."""
+    """Return the reason of the interruption, followed by the advice that is attached to it."""
     return (str(error) if isinstance(error, Terminated) else "interrupted") + getattr(error, "advice", "")
 
 
 def report(error: KeyboardInterrupt) -> None:
-    """Log an interruption, unless that has been done."""
+    """Log an interruption that was not logged before."""
     if not getattr(error, "reported", False):
         error.reported = True  # type: ignore[attr-defined]
         log.warning("%s", describe(error))
 
 
-def again(error: BaseException) -> KeyboardInterrupt:
-    """Return a new interruption like the one that led to an exception, such as Lightning's SystemExit after Ctrl-C."""
+def original_interruption(error: BaseException) -> KeyboardInterrupt:
+    """Return a new interruption like the one that caused an exception, such as Lightning's SystemExit after Ctrl-C."""
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, Terminated):
@@ -75,75 +75,77 @@ def again(error: BaseException) -> KeyboardInterrupt:
 
 
 def advise(error: KeyboardInterrupt, advice: str) -> KeyboardInterrupt:
-    """Attach to an interruption how to continue, as the rest of a sentence; what is attached already stays."""
+    """Attach advice on how to continue to an interruption without advice, as the end of a sentence."""
     if advice and not getattr(error, "advice", ""):
         error.advice = advice  # type: ignore[attr-defined]
     return error
 
 
-def owned() -> bool:
+def is_owner() -> bool:
     """Return whether this process has installed the handlers."""
     return _State.owner == os.getpid()
 
 
 @contextmanager
-def handled() -> Iterator[None]:
-    """Raise KeyboardInterrupt or Terminated on the first signal, and end the process at once on the second.
+def handle_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt or Terminated on the first signal, and end the process immediately on the second.
 
-    A signal that is ignored, as under `nohup` or in the background of a script, stays ignored. Outside of the main
-    thread, where Python does not allow handlers, nothing changes. After a signal the handlers stay installed.
+    A signal that is ignored, as with `nohup` or in the background of a script, remains ignored. Outside of the main
+    thread, the block has no effect, because Python does not allow handlers there. After a signal, the handlers remain
+    installed.
     """
-    if (owned() and _State.depth) or threading.current_thread() is not threading.main_thread():
+    if (is_owner() and _State.depth) or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in HANDLED}
-    if "multiprocessing.util" not in sys.modules:  # exit functions run from last to first, and this has to be the last
+    if "multiprocessing.util" not in sys.modules:  # exit functions run in reverse order, and this one must be the last
         atexit.register(_skip_finalization)
     _State.owner, _State.received, _State.depth = os.getpid(), None, 1
-    rearm(before)
+    install_handlers(before)
     try:
         yield
     finally:
         _State.depth = 0
-        if _State.received is None:  # else the process is ending, and a second signal must find the handlers
-            restore(before)
+        if _State.received is None:  # otherwise the process is ending, and the handlers must receive a second signal
+            restore_handlers(before)
             atexit.unregister(_skip_finalization)
 
 
-def restore(before: dict[Any, Any]) -> None:
-    """Install other handlers again, and forget the signal that was received."""
+def restore_handlers(before: dict[Any, Any]) -> None:
+    """Install the previous handlers, and clear the received signal."""
     _State.owner, _State.received, _State.status = 0, None, None
     for number, handler in before.items():
         if handler is not None:
             signal.signal(number, handler)
 
 
-def rearm(ignored: dict[Any, Any] | None = None) -> None:
-    """Install the handlers, except for signals that are ignored.
+def install_handlers(before: dict[Any, Any] | None = None) -> None:
+    """Install the handlers, except for signals that were ignored.
 
-    Lightning ignores SIGINT while it shuts down; a callback calls this so that a second signal still ends the process.
+    Lightning ignores SIGINT while it shuts down. A callback calls this function, so that a second signal still ends the
+    process.
 
     Args:
-        ignored: Handlers by signal; those that are SIG_IGN stay. Without it all are installed.
+        before: Previous handlers by signal. Those that are SIG_IGN are kept. None installs all handlers.
     """
-    if owned() and threading.current_thread() is threading.main_thread():
+    if is_owner() and threading.current_thread() is threading.main_thread():
         for number in HANDLED:
-            if (ignored or {}).get(number) is not signal.SIG_IGN:
+            if (before or {}).get(number) is not signal.SIG_IGN:
                 signal.signal(number, _handle)
 
 
 def allow_another() -> None:
-    """Let the next signal raise an exception once more, for code that answers the first one by itself."""
-    _State.answered, _State.received = _State.received, None
+    """Set the received signal aside, so that the next one raises an exception, for code that handles the first one."""
+    _State.set_aside, _State.received = _State.received, None
 
 
-def answered() -> None:
-    """Let the process end by the signal that `allow_another` has set aside."""
-    _State.received, _State.answered = _State.received or _State.answered, None
+def restore_received() -> None:
+    """Restore the signal that `allow_another` set aside, so that it ends the process."""
+    _State.received, _State.set_aside = _State.received or _State.set_aside, None
 
 
 def kill_children() -> None:
-    """Kill the processes that multiprocessing started here, so that nothing waits for them or outlives this process."""
+    """Kill the child processes of multiprocessing, so that this process does not wait for them and none remains."""
     for child in active_children():
         with suppress(OSError, ValueError, AttributeError):
             child.kill()
@@ -152,15 +154,15 @@ def kill_children() -> None:
     pid = getattr(server, "_forkserver_pid", None)
     if not pid or not _is_child(pid):
         return
-    for process in (*_children(pid), pid):  # a worker that is just being started is in no list of this process
+    for process in (*_children(pid), pid):  # this process has no list of workers that are just starting
         with suppress(OSError):
             os.kill(process, signal.SIGKILL)
-    with suppress(Exception):  # closes its pipes; a later pool starts a new one
+    with suppress(Exception):  # closes its pipes; a later pool starts a new server
         server._stop()
 
 
 def _is_child(pid: int) -> bool:
-    """Return whether a process is a child of this one, and not of one that this one was forked from."""
+    """Return whether a process is a child of this process, and not of a process from which this one was forked."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
@@ -169,22 +171,22 @@ def _is_child(pid: int) -> bool:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the processes that a process has started, where the system tells."""
+    """Return the child processes of a process, if the system lists them."""
     with suppress(OSError, ValueError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
 
 
 def received() -> bool:
-    """Return whether a signal has come and the process is ending."""
-    return owned() and _State.received is not None
+    """Return whether a signal was received and the process is ending."""
+    return is_owner() and _State.received is not None
 
 
-def check() -> None:
-    """Raise the interruption again that a library has swallowed; loops call this at each step.
+def raise_received() -> None:
+    """Raise the interruption of a received signal again, in case a library suppressed it. Loops call this at each step.
 
     Raises:
-        KeyboardInterrupt: A signal has come, and its exception ended nothing.
+        KeyboardInterrupt: A signal was received.
     """
     if received():
         raise _exception(_State.received or signal.SIGINT)
@@ -194,14 +196,14 @@ def _exception(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
-def ending(status: int) -> None:
-    """Note the exit status of a command that a signal ended."""
+def set_exit_status(status: int) -> None:
+    """Store the exit status of a command that was ended by a signal."""
     if received():
         _State.status = status
 
 
 def _skip_finalization() -> None:
-    """End after the exit functions: freeing all modules takes seconds, in which the interpreter handles no signals."""
+    """End the process after the exit functions, because freeing modules takes seconds without signal handling."""
     if received() and _State.status is not None:
         with suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
@@ -210,7 +212,7 @@ def _skip_finalization() -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if not owned():  # a forked process that has not asked for these handlers
+    if not is_owner():  # a forked process that has not installed these handlers
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
@@ -223,17 +225,17 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _end_now(number: int) -> None:
-    """End the process without unwinding; exit functions still remove temporary folders, within seconds."""
+    """End the process without unwinding the stack. Exit functions have a time limit to remove temporary folders."""
     status = 128 + number
     for other in HANDLED:
         signal.signal(other, lambda received, _: os._exit(128 + received))
-    limit = threading.Timer(GRACE, os._exit, (status,))
+    limit = threading.Timer(GRACE_SECONDS, os._exit, (status,))
     limit.daemon = True
     try:
-        with suppress(RuntimeError):  # the interpreter is ending already and starts no thread
+        with suppress(RuntimeError):  # the ending interpreter cannot start a thread
             limit.start()
         with suppress(OSError):
-            os.write(2, f"ended at once by a second {signal.Signals(number).name}\n".encode())
+            os.write(2, f"ended immediately by a second {signal.Signals(number).name}\n".encode())
         kill_children()
         atexit._run_exitfuncs()
     finally:

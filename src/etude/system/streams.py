@@ -1,4 +1,4 @@
-"""Standard streams that may be closed or full: their text goes into a log or to the other stream."""
+"""Guards for standard streams that may be closed or full, whose text is written to a log or to the other stream."""
 
 from __future__ import annotations
 
@@ -12,41 +12,40 @@ from typing import Any
 
 NAMES = {1: "stdout", 2: "stderr"}
 CLOSED = "closed"
-LOST = "ETUDE_CLOSED_STREAMS"
-"""Environment variable: numbers of the streams that a parent process could not write to, for its children."""
+CLOSED_VARIABLE = "ETUDE_CLOSED_STREAMS"  # environment variable with the numbers of unwritable streams, for children
 
 
 class GuardedStream:
-    """Text stream that keeps what its target does not take; everything else is its target's.
+    """Text stream that keeps the text which its target cannot write. Other attributes are those of the target.
 
     Args:
         number: File descriptor of the stream, 1 or 2.
-        target: The stream; None where Python found it closed.
+        target: The stream; None if it is closed.
     """
 
     def __init__(self, number: int, target: Any) -> None:
         self.number, self.logged = number, False
         self.target = target if target is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
-        self.fault = CLOSED if target is None or str(number) in os.environ.get(LOST, "") else ""
-        self.unread = False
-        self.active = True
-        self.lost: list[str] = []
-        self._pending: list[str] = []  # written since the last flush, and with it lost if that fails
+        self.failure = CLOSED if target is None or str(number) in os.environ.get(CLOSED_VARIABLE, "") else ""
+        self.is_unread = False
+        self.is_active = True
+        self.kept: list[str] = []
+        self._pending: list[str] = []  # text since the last flush, which is lost if the flush fails
 
     def write(self, text: str) -> int:
-        """Write text to the target, or keep it."""
-        if not self.fault and not self.unread:
+        """Write text to the target, or keep the text."""
+        if not self.failure and not self.is_unread:
             try:
                 self._write(text)
             except BrokenPipeError:
                 self._abandon()
-                self.unread = True
+                self.is_unread = True
             except (OSError, ValueError) as error:
                 self._fail(error)
             else:
                 return len(text)
-        if self.fault and not self.logged:
-            self.lost.append(text)
+        if self.failure and not self.logged:
+            self.kept.append(text)
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -55,18 +54,18 @@ class GuardedStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush the target; a failure is kept as that of a write."""
-        if self.fault or self.unread:
+        """Flush the target. If this fails, the text is kept."""
+        if self.failure or self.is_unread:
             return
         try:
             self.target.flush()
             self._pending.clear()
-        except BrokenPipeError:  # the reader has read enough
+        except BrokenPipeError:  # the reader has closed the pipe
             self._abandon()
-            self.unread = True
+            self.is_unread = True
         except (OSError, ValueError) as error:
             self._fail(error)
-            self.lost += self._pending
+            self.kept += self._pending
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.target, name)
@@ -84,31 +83,31 @@ class GuardedStream:
             self._pending.clear()
 
     def _fail(self, error: Exception) -> None:
-        self.fault = getattr(error, "strerror", None) or CLOSED
-        self.lost += self._pending[:-1]  # the text itself is kept by the caller
+        self.failure = getattr(error, "strerror", None) or CLOSED
+        self.kept += self._pending[:-1]  # the caller keeps the last text
         self._abandon()
 
     def _abandon(self) -> None:
-        """Let what is still in the target's buffer go nowhere, or the interpreter fails on it when it ends."""
+        """Discard the text in the target's buffer, because the interpreter would fail to write it when it ends."""
         with suppress(OSError, ValueError, io.UnsupportedOperation):
             if self.target.fileno() == self.number:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self.number)
                 os.close(null)
-        if self.fault and self.active:  # a log handler may keep the stream and write to it later
-            os.environ[LOST] = os.environ.get(LOST, "") + str(self.number)
+        if self.failure and self.is_active:  # a log handler may use the stream after its command has ended
+            os.environ[CLOSED_VARIABLE] = os.environ.get(CLOSED_VARIABLE, "") + str(self.number)
 
 
 class ScreenHandler(logging.StreamHandler):
-    """Log handler for a stream; records that a log file has as well are not kept a second time."""
+    """Log handler for a stream, which does not keep records that are also written to a log file."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
+        """Write a record to the stream."""
         stream = self.stream
         if not isinstance(stream, GuardedStream):
             super().emit(record)
             return
-        stream.logged = bool(_files())
+        stream.logged = bool(_log_files())
         try:
             super().emit(record)
         finally:
@@ -117,71 +116,71 @@ class ScreenHandler(logging.StreamHandler):
 
 @contextmanager
 def guarded() -> Iterator[list[GuardedStream]]:
-    """Guard stdout and stderr; yield both, or nothing where they are guarded already."""
+    """Guard stdout and stderr. Yields both streams, or an empty list if they are guarded already."""
     if isinstance(sys.stdout, GuardedStream) and isinstance(sys.stderr, GuardedStream):
         yield []
         return
     _open_missing()
-    kept, environment, strict = (sys.stdout, sys.stderr), os.environ.get(LOST), logging.raiseExceptions
+    before, environment, raises = (sys.stdout, sys.stderr), os.environ.get(CLOSED_VARIABLE), logging.raiseExceptions
     streams = [GuardedStream(number, getattr(sys, name)) for number, name in NAMES.items()]
     sys.stdout, sys.stderr = streams  # type: ignore[assignment]
-    logging.raiseExceptions = False  # a log on a full disk must not end in tracebacks on the screen
+    logging.raiseExceptions = False  # a log file on a full disk must not print tracebacks
     try:
         yield streams
     finally:
         for stream in streams:
             stream.flush()
         deliver(streams)
-        sys.stdout, sys.stderr = kept
-        logging.raiseExceptions = strict
+        sys.stdout, sys.stderr = before
+        logging.raiseExceptions = raises
         for stream in streams:
-            stream.active = False
+            stream.is_active = False
         if environment is None:
-            os.environ.pop(LOST, None)
+            os.environ.pop(CLOSED_VARIABLE, None)
         else:
-            os.environ[LOST] = environment
+            os.environ[CLOSED_VARIABLE] = environment
 
 
 def deliver(streams: list[GuardedStream]) -> bool:
-    """Put what streams could not show into the log files that are open, or else onto the other stream.
+    """Write the text that streams kept to the open log files, or to the other stream if there is no log file.
 
     Returns:
-        Whether everything was delivered.
+        Whether all text was written.
     """
     for stream, other in zip(streams, streams[::-1], strict=True):
-        text = "".join(stream.lost).strip("\n")
+        text = "".join(stream.kept).strip("\n")
         if not text.strip():
-            stream.lost.clear()
+            stream.kept.clear()
             continue
-        note = f"{NAMES[stream.number]} cannot be written ({stream.fault}); it would have shown:\n{text}"
-        if _log(note):
-            stream.lost.clear()
-            if stream.fault != CLOSED and not other.fault:
-                other.write(f"{NAMES[stream.number]} cannot be written ({stream.fault}); the log has its text\n")
-        elif not other.fault and not other.unread:
-            other.write(note + "\n")
-            if not other.fault:
-                stream.lost.clear()
-    return not any("".join(stream.lost).strip() for stream in streams)
+        message = f"{NAMES[stream.number]} cannot be written ({stream.failure}); its text is:\n{text}"
+        if _write_to_logs(message):
+            stream.kept.clear()
+            if stream.failure != CLOSED and not other.failure:
+                other.write(f"{NAMES[stream.number]} cannot be written ({stream.failure}); its text is in the log\n")
+        elif not other.failure and not other.is_unread:
+            other.write(message + "\n")
+            if not other.failure:
+                stream.kept.clear()
+    return not any("".join(stream.kept).strip() for stream in streams)
 
 
 def deliver_now() -> None:
-    """Deliver what the guarded streams could not show so far, before a log is closed."""
+    """Deliver the text that the guarded streams kept so far, before a log file is closed."""
     if isinstance(sys.stdout, GuardedStream) and isinstance(sys.stderr, GuardedStream):
         sys.stdout.flush()
         sys.stderr.flush()
         deliver([sys.stdout, sys.stderr])
 
 
-def _files() -> list[logging.FileHandler]:
-    """Return the log files that are open."""
-    return [one for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)]
+def _log_files() -> list[logging.FileHandler]:
+    """Return the handlers of the open log files."""
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
 
 
-def _log(text: str) -> bool:
-    """Write a text into the open log files; return whether one took it."""
+def _write_to_logs(text: str) -> bool:
+    """Write a text to the open log files, and return whether at least one was written."""
     written = False
-    for handler in _files():
+    for handler in _log_files():
         record = logging.LogRecord(__name__, logging.INFO, __file__, 0, text, None, None)
         with suppress(OSError, ValueError):
             if handler.stream is None:
@@ -193,7 +192,7 @@ def _log(text: str) -> bool:
 
 
 def _open_missing() -> None:
-    """Give closed standard descriptors to the null device, or the next file that is opened gets their number."""
+    """Open closed standard descriptors on the null device, so that no other file gets their numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

@@ -16,7 +16,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 
-from etude.config.instantiate import NETWORK, make, make_nested, resolve, vet
+from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, make_nested, resolve
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
@@ -128,7 +128,7 @@ def load_learner(checkpoint: Path) -> Learner:
         UserError: The file is not a checkpoint of Étude, or its weights do not match its recipe.
     """
     stored = read_checkpoint(checkpoint)
-    vet(stored["etude"], NETWORK)
+    check_trusted(stored["etude"], NETWORK_MODULES)
     learner = build_from_recipe(stored["etude"])
     try:
         learner.load_state_dict(stored["state_dict"])

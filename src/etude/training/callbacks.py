@@ -71,23 +71,23 @@ class SignalHandlers(Callback):
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers before the first validation."""
-        signals.rearm()
+        signals.install_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers before training."""
-        signals.rearm()
+        signals.install_handlers()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Raise an interruption that a library has suppressed."""
-        signals.check()
+        signals.raise_received()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers before testing."""
-        signals.rearm()
+        signals.install_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Install the handlers while a run that was interrupted shuts down."""
-        signals.rearm()
+        signals.install_handlers()
 
 
 class FinishedTraining(Callback):

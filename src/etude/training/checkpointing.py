@@ -17,7 +17,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 
 from etude.errors import RunError, UserError
 from etude.files import atomic, ownership
-from etude.files.safe_read import COPY, verify_checkpoint
+from etude.files.safe_read import RESTORE, verify_checkpoint
 from etude.runs.folder import RunFolder
 from etude.system import signals
 
@@ -70,20 +70,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if cause is None:
                 raise
             if isinstance(cause, KeyboardInterrupt):
-                raise signals.again(cause) from error
+                raise signals.original_interruption(cause) from error
             raise OSError(cause.errno, cause.strerror, str(path)) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint and recompute its stored paths for the current location of its folder."""
         if not Path(path).is_file():
-            raise UserError(f"{path}: there is no such checkpoint; {COPY}")
+            raise UserError(f"{path}: there is no such checkpoint; {RESTORE}")
         verify_checkpoint(Path(path))
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
         except Exception as error:  # an invalid byte can make the unpickler raise any exception
-            raise UserError(f"{path}: cannot be read as a checkpoint; {COPY}") from error
+            raise UserError(f"{path}: cannot be read as a checkpoint; {RESTORE}") from error
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("callbacks", {}), dict):
-            raise UserError(f"{path}: is not a checkpoint of Étude; {COPY}")
+            raise UserError(f"{path}: is a checkpoint of another program; {RESTORE}")
         relocate_paths(checkpoint, Path(path).parent)
         return checkpoint
 
@@ -134,7 +134,7 @@ def explain_restore_errors(folder: Path) -> Iterator[None]:
         run = RunFolder(folder)
         raise UserError(
             f"{os.path.relpath(run.checkpoints_path)}: does not fit the run's {run.config_path.name} and code "
-            f"({reason}); {COPY}"
+            f"({reason}); {RESTORE}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""An Optuna search that can be stopped and gone on with, by way of hydra-optuna-sweeper."""
+"""Resumable Optuna search, based on hydra-optuna-sweeper."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import still_free
-from etude.sweeps.study import DIRECTION, say, seeded, stamp, take_up, trials
+from etude.sweeps.search_space import remove_overridden
+from etude.sweeps.study import (
+    DIRECTION,
+    build_sampler,
+    finished_trials,
+    mark_schema_version,
+    requeue_interrupted_trials,
+    summarise_trials,
+)
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -19,19 +26,20 @@ if TYPE_CHECKING:
 
 
 class StudySweeper(Sweeper):
-    """Hydra's sweeper for Optuna, for a study on disk. Hydra finds sweepers in `hydra_plugins` alone.
+    """Sweeper for an Optuna study on disk. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
-        n_trials: Trials of the whole study: those that it already has count.
-        n_jobs: Trials that are asked for, and launched, at a time.
-        seed: Of the sampler.
-        sampler: Config of an Optuna sampler; it is made here, because a study that goes on has to draw on, not anew.
-        mode: `max` or `min`, as the task says.
-        monitor: What the score is, in words.
-        storage: Address of the study's data base.
-        study_name: Its name there.
-        max_failure_rate: Share of failed trials of a batch that ends the search.
-        params: The space, in the words of the command line, which has the last one.
+        n_trials: Number of trials of the complete study, including existing ones.
+        n_jobs: Number of trials that are suggested and launched together.
+        seed: Seed of the sampler.
+        sampler: Config of an Optuna sampler. It is instantiated here, because a resumed study must not repeat the draws
+            of its first trials.
+        mode: `max` or `min`, as in the task.
+        monitor: Name of the optimised score.
+        storage: Address of the study's database.
+        study_name: Name of the study in the database.
+        max_failure_rate: Share of failed trials in a batch above which the search ends.
+        params: The search space as overrides by key. Overrides of the command line take precedence.
     """
 
     def __init__(
@@ -52,23 +60,23 @@ class StudySweeper(Sweeper):
         self.max_failure_rate, self.params = max_failure_rate, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before the sweep."""
+        """Store the context and check that Optuna is installed. Hydra calls it before the sweep."""
         from hydra.errors import CompactHydraException
 
         try:
             import hydra_plugins.hydra_optuna_sweeper.optuna_sweeper  # noqa: F401
         except ImportError as error:
             raise CompactHydraException(
-                "this search is led by Optuna, which is not installed: pip install 'etude[optuna]', or search at "
-                "random with sweep=random_... in the place of sweep=optuna_..."
+                "sweep=optuna_...: Optuna is not installed; install it with pip install 'etude[optuna]', or use a "
+                "random search with sweep=random_..."
             ) from error
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Ask, launch and tell until the study has its trials, and say which was best.
+        """Run trials until the study has `n_trials`, and print the best one.
 
         Args:
-            arguments: The command line's overrides.
+            arguments: Overrides of the command line.
         """
         import optuna
         from hydra.errors import CompactHydraException
@@ -77,35 +85,36 @@ class StudySweeper(Sweeper):
 
         assert self.config is not None and self.hydra_context is not None
         folder = Path(self.config.hydra.sweep.dir)
-        ownership.open_folder(folder)  # or SQLite has no place for its file
+        ownership.open_folder(folder)  # SQLite does not create the folder of its file
         ownership.check(folder / "search.db")
         ownership.record(folder / "search.db")
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         optuna.logging.set_verbosity(logging.WARNING)
         direction = DIRECTION[self.mode]
-        stamp(self.storage)
+        mark_schema_version(self.storage)
         study = optuna.create_study(
             storage=self.storage, study_name=self.study_name, direction=direction, load_if_exists=True
         )
-        over = take_up(study)
-        theirs = OptunaSweeper(
-            seeded(self.sampler, self.seed + over),
+        n_existing = requeue_interrupted_trials(study)
+        sweeper = OptunaSweeper(
+            build_sampler(self.sampler, self.seed + n_existing),
             direction,
             self.storage,
             self.study_name,
-            max(self.n_trials - over, 0),
+            max(self.n_trials - n_existing, 0),
             self.n_jobs,
             self.max_failure_rate,
             None,
             None,
-            OmegaConf.create(still_free(self.params or {}, arguments)),
+            OmegaConf.create(remove_overridden(self.params or {}, arguments)),
         )
-        theirs.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
-        theirs.sweeper.job_idx = over  # so that a job has the number of its trial, in this sitting and the next
+        sweeper.setup(hydra_context=self.hydra_context, task_function=self.task_function, config=self.config)
+        sweeper.sweeper.job_idx = n_existing  # so that job numbers equal trial numbers, also after a resume
         try:
-            theirs.sweep(arguments)
+            sweeper.sweep(arguments)
         except ValueError as error:
-            scored = any(trial.score is not None for trial in trials(study))
-            said = f"the search cannot go on: {error}" if scored else say(trials(study), self.mode, self.monitor)
-            raise CompactHydraException(said) from error
-        print(say(trials(study), self.mode, self.monitor))  # noqa: T201
+            trials = finished_trials(study)
+            scored = any(trial.score is not None for trial in trials)
+            summary = summarise_trials(trials, self.mode, self.monitor)
+            raise CompactHydraException(f"the search cannot continue: {error}" if scored else summary) from error
+        print(summarise_trials(finished_trials(study), self.mode, self.monitor))  # noqa: T201

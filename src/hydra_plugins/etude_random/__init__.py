@@ -1,4 +1,4 @@
-"""Random search without any extra package (Bergstra & Bengio, 2012)."""
+"""Random search without additional packages (Bergstra & Bengio, 2012)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hydra.plugins.sweeper import Sweeper
 
 from etude.errors import UserError
 from etude.files import atomic, ownership
-from etude.sweeps.search_space import parse, still_free
-from etude.sweeps.study import Trial, best, folder_of, say, score_of, write
+from etude.sweeps.search_space import parse_search_space, remove_overridden
+from etude.sweeps.study import Trial, best_trial, job_folder, job_score, summarise_trials, write_best_trial
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class RandomSweeper(Sweeper):
-    """Draws points of a space at random and launches them all at once. Hydra finds sweepers in `hydra_plugins` alone.
+    """Sweeper that launches random points of a search space. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
-        n_trials: How many points; of a smaller space all of them.
-        seed: Of the draws: the same seed gives the same points.
-        mode: `max` or `min`: which score is the best.
-        monitor: What the score is, in words.
-        params: The space, in the words of the command line, which has the last one.
+        n_trials: Number of points, or all points of a smaller space.
+        seed: Seed of the draws. Equal seeds draw equal points.
+        mode: `max` or `min`, for the best score.
+        monitor: Name of the compared score.
+        params: The search space as overrides by key. Overrides of the command line take precedence.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RandomSweeper(Sweeper):
         self.n_trials, self.seed, self.mode, self.monitor, self.params = n_trials, seed, mode, monitor, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before the sweep."""
+        """Store the context and create the launcher. Hydra calls it before the sweep."""
         from hydra.core.plugins import Plugins
 
         self.config, self.hydra_context = config, hydra_context
@@ -45,28 +45,29 @@ class RandomSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Draw, launch, and say which was best.
+        """Launch random points, and print the best one.
 
         Args:
-            arguments: The command line's overrides.
+            arguments: Overrides of the command line.
 
         Returns:
-            What the launcher returned of all jobs.
+            The launcher's results of all jobs, in a list.
         """
         from hydra.errors import CompactHydraException
         from omegaconf import OmegaConf
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        words = [*(f"{key}={value}" for key, value in still_free(self.params, arguments).items()), *arguments]
+        params = remove_overridden(self.params, arguments)
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         try:
             if self.n_trials < 1:
                 raise UserError(f"hydra.sweeper.n_trials: must be at least 1, got {self.n_trials}")
-            space = parse(words, self.hydra_context.config_loader)
+            space = parse_search_space(overrides, self.hydra_context.config_loader)
             if not space.varied:
-                raise UserError("a random search needs something to draw from: add optim.lr=interval(1e-4,1e-2)")
+                raise UserError("the search space is empty; add a key such as optim.lr=interval(1e-4,1e-2)")
         except UserError as error:
             raise CompactHydraException(str(error)) from error
-        points = list(islice(space.points(self.seed), self.n_trials))
+        points = list(islice(space.sample_points(self.seed), self.n_trials))
         fixed = [f"{key}={value}" for key, value in space.fixed.items()]
         jobs = [[*(f"{key}={value}" for key, value in point.items()), *fixed] for point in points]
         folder = Path(self.config.hydra.sweep.dir)
@@ -74,8 +75,8 @@ class RandomSweeper(Sweeper):
         ownership.open_folder(folder)
         atomic.write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         returns = self.launcher.launch(jobs, initial_job_idx=0)
-        trials = [Trial(point, score_of(job), folder_of(job)) for point, job in zip(points, returns, strict=True)]
-        if found := best(trials, self.mode):
-            write(folder, found, "random")
-        print(say(trials, self.mode, self.monitor))  # noqa: T201
+        trials = [Trial(point, job_score(job), job_folder(job)) for point, job in zip(points, returns, strict=True)]
+        if best := best_trial(trials, self.mode):
+            write_best_trial(folder, best, "random")
+        print(summarise_trials(trials, self.mode, self.monitor))  # noqa: T201
         return [returns]

@@ -1,4 +1,4 @@
-"""Jobs of a sweep by Slurm, or in processes beside one another, by way of hydra-submitit-launcher."""
+"""Launchers for jobs on Slurm or in local processes, based on hydra-submitit-launcher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.launcher import Launcher
 
 from etude.errors import UserError
-from etude.sweeps.slurm import Task, per_node, taken
+from etude.sweeps.slurm import JobFunction, devices_per_node, record_failures
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -17,73 +17,73 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-# our options have the names of submitit's, and Hydra checks them by its types; that is as it should be
+# Our options have the names of submitit's options, so that Hydra validates them with submitit's types, as intended.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_\w+' is validated")
 
 
 class LocalLauncher(Launcher):
-    """Each job in a process of its own on this machine, all at once. Hydra finds launchers in `hydra_plugins` alone.
+    """Launcher that runs all jobs at the same time on this machine. Hydra finds launchers in `hydra_plugins` only.
 
     Args:
-        settings: Of submitit, as hydra-submitit-launcher takes them.
+        settings: Options of submitit, as for hydra-submitit-launcher.
     """
 
-    theirs = "LocalLauncher"
+    submitit_class = "LocalLauncher"
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before the first launch."""
+        """Create the launcher of submitit. Hydra calls it before the first launch."""
         from hydra.errors import CompactHydraException
 
         try:
             from hydra_plugins.hydra_submitit_launcher import submitit_launcher
         except ImportError as error:
             raise CompactHydraException(
-                "hydra/launcher=submitit_...: submitit is not installed: pip install 'etude[submitit]'"
+                "hydra/launcher=submitit_...: submitit is not installed; install it with pip install 'etude[submitit]'"
             ) from error
         try:
-            settings = self.settings | self.asked(config)
+            settings = self.settings | self.settings_from_config(config)
         except UserError as error:
             raise CompactHydraException(str(error)) from error
-        self.launcher = getattr(submitit_launcher, self.theirs)(**settings)
-        self.launcher.setup(hydra_context=hydra_context, task_function=Task(task_function), config=config)
+        self.launcher = getattr(submitit_launcher, self.submitit_class)(**settings)
+        self.launcher.setup(hydra_context=hydra_context, task_function=JobFunction(task_function), config=config)
 
-    def asked(self, config: DictConfig) -> dict[str, Any]:
-        """What follows from the config."""
+    def settings_from_config(self, config: DictConfig) -> dict[str, Any]:
+        """Return the options of submitit that are derived from the config."""
         return {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Called by a sweeper, once for all jobs or once for each batch of a search."""
+        """Run jobs. A sweeper calls it once for all jobs, or once for each batch of a search."""
         from hydra.errors import CompactHydraException
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
-            return taken(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
-        except (FailedJobError, UncompletedJobError) as error:  # sbatch refused it, or it died without a word
-            said = (str(error).strip().splitlines() or ["no reason was given"])[-1]
-            where = str(self.settings["submitit_folder"]).removesuffix("/%j")
-            raise CompactHydraException(f"submitit: {said} (its scripts and logs are in {where})") from error
+            return record_failures(self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx))
+        except (FailedJobError, UncompletedJobError) as error:  # refused by sbatch, or ended without a result
+            reason = (str(error).strip().splitlines() or ["no reason was given"])[-1]
+            folder = str(self.settings["submitit_folder"]).removesuffix("/%j")
+            raise CompactHydraException(f"submitit: {reason} (its scripts and logs are in {folder})") from error
 
 
 class SlurmLauncher(LocalLauncher):
-    """Each job as one of Slurm's; a job that comes to the end of its time is queued again and goes on in its folder."""
+    """Launcher that runs each job as a Slurm job, which is queued again at its time limit and resumes in its folder."""
 
-    theirs = "SlurmLauncher"
+    submitit_class = "SlurmLauncher"
 
-    def asked(self, config: DictConfig) -> dict[str, Any]:
-        """GPUs, processes and machines of the trainer, where nothing else is said."""
+    def settings_from_config(self, config: DictConfig) -> dict[str, Any]:
+        """Return the numbers of GPUs, processes and nodes of the trainer, unless they are set."""
         from shutil import which
 
         from omegaconf import OmegaConf
 
         if absent := [name for name in ("sbatch", "srun") if which(name) is None]:
             raise UserError(
-                f"hydra/launcher=submitit_slurm: there is no {absent[0]} here; start the sweep on a machine of the "
-                "cluster that has Slurm, or leave hydra/launcher out"
+                f"hydra/launcher=submitit_slurm: {absent[0]} is not installed here; start the sweep on a login "
+                "node of the cluster, or remove hydra/launcher"
             )
         trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
-        gpus, tasks = per_node(trainer)
-        wanted = {"gpus_per_node": gpus or None, "tasks_per_node": tasks, "nodes": trainer.get("num_nodes", 1)}
-        return {key: value for key, value in wanted.items() if self.settings.get(key) in (None, 0)}
+        gpus, tasks = devices_per_node(trainer)
+        required = {"gpus_per_node": gpus or None, "tasks_per_node": tasks, "nodes": trainer.get("num_nodes", 1)}
+        return {key: value for key, value in required.items() if self.settings.get(key) in (None, 0)}

@@ -22,7 +22,7 @@ from etude.data.pack import Pack, PackOptions
 from etude.data.pack_writer import SKIPPED
 from etude.data.packing import prepare_pack
 from etude.data.readers import read_sound
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 FRONT = LogMelChroma(n_mels=40)
 COUNT = 12
@@ -60,7 +60,7 @@ def read_files(home: Path) -> dict[str, bytes]:
 
 def visible_names(packs: Path) -> list[str]:
     """Return the names in the folder of packs, without locks."""
-    return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST)))
+    return sorted(path.name for path in packs.iterdir() if not path.name.endswith((".lock", ".holder", LIST_NAME)))
 
 
 def prepare(source: Collection, packs: Path, reader: RecordingReader | None = None, **options: Any) -> Pack:

@@ -28,13 +28,13 @@ from etude.data.collection import Collection
 from etude.data.pack import FRAMES, INDEX, MANIFEST, PackOptions
 from etude.data.pack_writer import JOURNAL, SKIPPED
 from etude.data.packing import prepare_pack
-from etude.files.ownership import LIST
+from etude.files.ownership import LIST_NAME
 
 
 def test_pack_has_frames_of_each_clip_in_order(source: Collection, packs: Path) -> None:
     pack = prepare(source, packs)
     assert_frames(pack, source.table)
-    assert set(read_files(pack.folder)) == {LIST, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
+    assert set(read_files(pack.folder)) == {LIST_NAME, FRAMES, INDEX, JOURNAL, MANIFEST, SKIPPED}
     assert "path" not in pack.index  # a pack can be copied to other machines
     assert b"/tmp" not in b"".join(read_files(pack.folder).values())
     description = pack.manifest["origin"]["collection"]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.data.collection import Collection
 from etude.data.sources.fma import COMPUTED, SHORT, collection
 from etude.errors import DataError
@@ -302,7 +302,7 @@ def test_config_instantiates_source(fma: FmaFolders, config: Callable[..., dict[
     composed = config(
         "data=fma", *overrides, "data.source.classes={strings: [Folk, Rock]}", "data.source.subset=medium"
     )
-    assert problems(composed) == []
+    assert config_errors(composed) == []
     assert composed["data"]["split"]["kind"] == "official"
     source = dict(composed["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.fma.collection"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from etude.config.validation import problems
+from etude.config.validation import config_errors
 from etude.data.sources.gtzan import BROKEN, GENRES, SPLIT, collection, read_split
 from etude.errors import DataError
 
@@ -113,7 +113,7 @@ def test_folder_without_clips_is_refused(tmp_path: Path, filtered: bool) -> None
 
 def test_config_instantiates_source(folder: Path, config: Callable[..., dict[str, Any]]) -> None:
     composed = config("data=gtzan", f"data.source.path={folder}")
-    assert problems(composed) == []
+    assert config_errors(composed) == []
     assert composed["data"]["split"]["kind"] == "official"
     source = dict(composed["data"]["source"])
     assert source.pop("_target_") == "etude.data.sources.gtzan.collection"

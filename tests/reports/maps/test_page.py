@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from etude.cli.maps import main, parse
-from etude.files.ownership import LIST
+from etude.cli.maps import main, parse_map_options
+from etude.files.ownership import LIST_NAME
 from etude.reports.maps.projection import project
 
 HOSTILE = "<script>alert('clip')</script>"
@@ -29,7 +29,7 @@ def test_leaves_a_page_coordinates_and_numbers_twice_the_same(folder: Path, tabl
     left = {name: (folder / name).read_bytes() for name in ("latent.html", "latent.csv", "latent.json")}
     assert main([str(folder), "methods=mds,pca"]) == 0
     assert all((folder / name).read_bytes() == data for name, data in left.items())
-    assert [path.name for path in folder.glob(".*")] == [LIST], "nothing half-written is left"
+    assert [path.name for path in folder.glob(".*")] == [LIST_NAME], "nothing half-written is left"
 
     test = table[table["split"] == "test"]
     made = project(np.stack(test["embedding"].tolist()), "pca", 3).at
@@ -76,7 +76,7 @@ def test_a_sweep_is_all_its_finished_runs_and_keeps_the_page(tmp_path: Path, mak
     make_run("sweep/seed=1", shared)
     (tmp_path / "sweep/seed=2").mkdir()
     (tmp_path / "sweep/seed=2/config.yaml").write_text("seed: 2\n")
-    assert [run.name for run in parse([str(tmp_path / "sweep")]).folders] == ["seed=0", "seed=1"]
+    assert [run.name for run in parse_map_options([str(tmp_path / "sweep")]).folders] == ["seed=0", "seed=1"]
     assert main([str(tmp_path / "sweep"), *QUICK]) == 0
     data = payload(tmp_path / "sweep/latent.html")
     assert [run["name"] for run in data["runs"]] == ["seed=0", "seed=1"]
@@ -138,7 +138,7 @@ def test_runs_of_other_collections_are_refused(make_run: Make, table: pd.DataFra
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["method=pca"], "there is methods"),
+        (["method=pca"], "there is no such option; available: methods"),
         (["methods=pca,som"], "som is not among pca, tsne"),
         (["dims=4"], "4 is not among 2, 3"),
         (["part=train"], "part=test or part=val"),

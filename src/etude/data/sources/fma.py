@@ -25,7 +25,7 @@ from etude.data.collection import (
     merge_classes,
     scalar_target,
 )
-from etude.errors import DataError
+from etude.errors import DataError, one_line_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,5 +186,4 @@ def _read_columns(file: Path, columns: Mapping[str, tuple[str, ...]], kind: type
     except DataError:
         raise
     except (ValueError, TypeError, OSError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read ({reason}); unpack fma_metadata.zip again") from error
+        raise DataError(f"{file}: cannot be read ({one_line_message(error)}); unpack fma_metadata.zip again") from error

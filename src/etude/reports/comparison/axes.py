@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from etude.config.stored import flat
+from etude.config.stored import flatten
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER
 from etude.reports.comparison.runs import ComparedRun, printable
@@ -124,7 +124,7 @@ def folded(runs: Sequence[ComparedRun], wish: CompareOptions) -> list[ComparedRu
 
 def value(run: ComparedRun, axis: str) -> str:
     """Return the value of a run on an axis; "–" when it is not known."""
-    found = NAMED[axis](run) if axis in NAMED else flat(run.config).get(axis)
+    found = NAMED[axis](run) if axis in NAMED else flatten(run.config).get(axis)
     return "–" if found is None or found == "" else printable(found)
 
 
@@ -136,7 +136,7 @@ def check(axis: str, runs: Sequence[ComparedRun], word: str) -> None:
     """
     if axis in (*OF_SCORES, *NAMED, "run"):
         return
-    keys = sorted({key for run in runs for key in flat(run.config)})
+    keys = sorted({key for run in runs for key in flatten(run.config)})
     if axis not in keys:
         near = get_close_matches(axis, [*keys, *NAMED, *OF_SCORES, "run"], n=1)
         known = f"did you mean {near[0]}?" if near else f"there are {', '.join((*NAMED, *OF_SCORES, 'run'))}"
@@ -149,7 +149,7 @@ def differing(runs: Sequence[ComparedRun], most: int = 4) -> list[str]:
     alike = defaultdict(list)
     for run in runs:
         here = tuple(value(run, axis) for axis in NAMED if axis not in REPEATS)
-        alike[here].append(flat(run.config) | {"transfer.init_from": _origin(run)})
+        alike[here].append(flatten(run.config) | {"transfer.init_from": _origin(run)})
     keys: dict[str, None] = {}
     for configs in alike.values():
         every = dict.fromkeys(key for config in configs for key in config)

@@ -67,7 +67,7 @@ def explore(module: MusicData, wish: ExploreOptions, command: str = "") -> Path:
     """
     source, front = module.source, module.feature.front
     folder = wish.out / slug(source.name)
-    with os_errors.explained(folder, "name another folder with out=<folder>", f"out={wish.out}"):
+    with os_errors.explain_errors(folder, "name another folder with out=<folder>", f"out={wish.out}"):
         ownership.open_folder(folder)
     ownership.check_names(folder, ("explore.html", "explore.json"))
     pack = module.open_pack()

@@ -74,7 +74,7 @@ def draw_maps(asked: MapOptions, command: str = "") -> Path:
         reasons = dict.fromkeys(f"{one.run}: {one.why}" for one in charts)
         raise UserError("there is nothing to map\n" + "\n".join(reasons))
     html = render(runs, charts, asked, command)
-    with os_errors.explained(asked.to, os_errors.OTHER_FOLDER, f"to={asked.to}"):
+    with os_errors.explain_errors(asked.to, os_errors.FOLDER_REMEDY, f"to={asked.to}"):
         ownership.open_folder(asked.to)
         write_text(asked.to / "latent.csv", chart.coordinates(runs, charts).to_csv(index=False))
         write_text(asked.to / "latent.json", chart.chart_numbers(runs, charts, asked.part, asked.seed))
