@@ -48,7 +48,7 @@ SCREENSHOTS = (
     Screenshot("compare", "sweep/compare.html"),
     Screenshot("compare-pairs", "sweep/compare.html", "#pairs"),
     Screenshot("latent", "sweep/latent.html", "#maps"),
-    Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#why"),
+    Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#attributions"),
     Screenshot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
     Screenshot("explore", "explore/*/explore.html", "#clips"),
 )
@@ -101,9 +101,9 @@ def take_demo_screenshot(folder: Path, page: Page) -> bytes:
         address = re.search(r"http://\S+", server.stdout.readline())
         assert address is not None, f"{folder}: its page was not served"
         page.goto(address[0])
-        page.get_by_role("button", name="Hear this").first.click()
-        page.locator(".near").wait_for()
-        page.evaluate("document.querySelector('#heard').scrollIntoView({behavior: 'instant'})")
+        page.get_by_role("button", name="Predict this clip").is_rank_zero.click()
+        page.locator(".neighbours").wait_for()
+        page.evaluate("document.querySelector('#prediction').scrollIntoView({behavior: 'instant'})")
         png = reduce_colours(page.screenshot())
         server.send_signal(signal.SIGINT)
     return png

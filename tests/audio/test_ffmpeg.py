@@ -15,7 +15,7 @@ from tests.audio.encoding import encode_with_ffmpeg, needs_ffmpeg
 
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
-from etude.demo.predictor import seconds_of
+from etude.demo.predictor import read_duration
 
 PLAYLIST = """#EXTM3U
 #EXT-X-VERSION:3
@@ -72,7 +72,7 @@ def test_ffmpeg_opens_no_file_named_in_another_file(tmp_path: Path, monkeypatch:
     path.write_bytes(b"ffconcat version 1.0\n#\xff\xfe\nfile private.wav\n")
     with pytest.raises(DecodeError, match="cannot be decoded"):
         decode(path, 16000)
-    assert seconds_of(path) is None
+    assert read_duration(path) is None
     for command in commands:
         options = dict(itertools.pairwise(command))
         assert options["-protocol_whitelist"] == "file"

@@ -11,7 +11,7 @@ HOST = (b"host", b"127.0.0.1:7860")
 
 @dataclass
 class Response:
-    """Answer of an application."""
+    """Response of an application."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -28,21 +28,21 @@ def request(
     body: list[bytes] | None = None,
     cut: bool = False,
 ) -> Response:
-    """Send a request and return the answer.
+    """Send a request and return the response.
 
     Args:
         app: Application.
         method: HTTP method.
         path: Decoded path.
         query: Query string.
-        headers: Headers; a local Host if there is none.
+        headers: Headers. A local Host is added if there is none.
         body: Blocks of the body.
         cut: Disconnect after the last block instead of ending the body.
     """
-    named = headers or []
-    named = named if any(key == b"host" for key, _ in named) else [HOST, *named]
-    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": named}
-    blocks, answer = list(body or [b""]), Response()
+    headers = headers or []
+    headers = headers if any(key == b"host" for key, _ in headers) else [HOST, *headers]
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
+    blocks, response = list(body or [b""]), Response()
 
     async def receive() -> dict[str, Any]:
         if not blocks:
@@ -52,13 +52,13 @@ def request(
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            answer.status = message["status"]
-            answer.headers = {key.decode(): value.decode() for key, value in message["headers"]}
+            response.status = message["status"]
+            response.headers = {key.decode(): value.decode() for key, value in message["headers"]}
         else:
-            answer.body += message.get("body", b"")
+            response.body += message.get("body", b"")
 
     asyncio.run(app(scope, receive, send))
-    return answer
+    return response
 
 
 def form(content: bytes, name: str = "song.wav", field: str = "files") -> tuple[list[tuple[bytes, bytes]], bytes]:

@@ -1,4 +1,4 @@
-"""The words of the command, and what is not there: one sentence, before anything heavy is imported."""
+"""Tests of the options, the server and the upload limits of the demo."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import pytest
 import soundfile
 
 from etude.cli.demo import GRADIO_MISSING, main, parse_demo_options
-from etude.demo.predictor import UploadLimits, bars
-from etude.demo.server import ending_by_signal, listening, upload_folder
+from etude.demo.predictor import UploadLimits, build_bars
+from etude.demo.server import exit_on_signal, open_listener, upload_folder
 from etude.errors import UserError
 from etude.inference.engine import FilePrediction
 from etude.inference.model import PredictionColumns
 
 
-def test_words_say_what_is_served(tmp_path: Path) -> None:
-    wish = parse_demo_options(
+def test_options_are_parsed(tmp_path: Path) -> None:
+    options = parse_demo_options(
         [str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"]
     )
-    assert (wish.run, wish.host, wish.port, wish.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
-    assert (wish.limit, wish.seconds, wish.browser) == (2.5, 90.0, False)
-    plain = parse_demo_options([str(tmp_path)])
-    assert (plain.host, plain.port, plain.browser) == ("127.0.0.1", None, True)
+    assert (options.run, options.host, options.port, options.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
+    assert (options.limit, options.seconds, options.browser) == (2.5, 90.0, False)
+    defaults = parse_demo_options([str(tmp_path)])
+    assert (defaults.host, defaults.port, defaults.browser) == ("127.0.0.1", None, True)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         ([], "takes one run folder or checkpoint, got none"),
         (["{run}", "{run}"], "takes one run folder or checkpoint, got {run}, {run}"),
@@ -46,20 +46,20 @@ def test_words_say_what_is_served(tmp_path: Path) -> None:
         (["{run}", "browser=no"], "browser=no: must be true or false"),
     ],
 )
-def test_wrong_words_are_said(words: list[str], said: str, tmp_path: Path) -> None:
+def test_invalid_options_are_reported(arguments: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        parse_demo_options([word.format(run=tmp_path) for word in words])
-    assert said.format(run=tmp_path) in str(error.value)
+        parse_demo_options([argument.format(run=tmp_path) for argument in arguments])
+    assert message.format(run=tmp_path) in str(error.value)
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_no_heavy_modules() -> None:
     code = "import sys; from etude.cli.demo import main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "python scripts/demo.py" in out
     assert not {"torch", "gradio", "pandas", "numpy", "uvicorn"} & set(out.split())
 
 
-def test_without_gradio_one_sentence(
+def test_message_if_gradio_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
@@ -67,29 +67,29 @@ def test_without_gradio_one_sentence(
     assert capsys.readouterr().err.strip() == GRADIO_MISSING and "pip install 'etude[page]'" in GRADIO_MISSING
 
 
-def test_a_port_that_is_taken_is_said_and_else_the_next_is_found() -> None:
-    with listening("127.0.0.1", None) as first, listening("127.0.0.1", None) as second:
-        one, two = first.getsockname()[1], second.getsockname()[1]
-        assert 7860 <= one < two
-        with pytest.raises(UserError, match=f"port={one}: cannot be used .*in use.*; name another with port="):
-            listening("127.0.0.1", one)
-    with pytest.raises(UserError, match=r"host=192\.0\.2\.1: this machine has no such address"):
-        listening("192.0.2.1", None)  # an address of documentation, which no machine has
+def test_used_port_is_refused_and_a_free_one_is_selected() -> None:
+    with open_listener("127.0.0.1", None) as first, open_listener("127.0.0.1", None) as second:
+        port, next_port = first.getsockname()[1], second.getsockname()[1]
+        assert 7860 <= port < next_port
+        with pytest.raises(UserError, match=f"port={port}: cannot be used .*in use.*; choose another with port="):
+            open_listener("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"host=192\.0\.2\.1: this machine does not have this address"):
+        open_listener("192.0.2.1", None)  # reserved for documentation
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with listening("127.0.0.1", port) as third:
+    with open_listener("127.0.0.1", port) as third:
         assert third.getsockname()[1] == port
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_removes_the_uploads_and_ends_with_143(number: int) -> None:
-    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
-    with pytest.raises(SystemExit) as ended, ending_by_signal(), upload_folder() as folder:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
+    with pytest.raises(SystemExit) as ended, exit_on_signal(), upload_folder() as folder:
         (folder / "sound.wav").write_bytes(b"sound")
         signal.raise_signal(number)
     assert ended.value.code == 143 and not folder.exists()
-    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
 
 
 def test_second_interrupt_does_not_stop_the_removal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,32 +106,32 @@ def test_second_interrupt_does_not_stop_the_removal(monkeypatch: pytest.MonkeyPa
     assert not folder.exists()
 
 
-def test_limits_are_known_before_a_sound_is_decoded(tmp_path: Path) -> None:
+def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
     limits = UploadLimits(1, 60)
-    assert limits.words == "up to 1 MB and 1 min"
+    assert limits.text == "up to 1 MB and 1 min"
     path = tmp_path / "quiet.flac"  # two hours in a few kB
     soundfile.write(path, np.zeros(7200 * 8000, np.int16), 8000)
     assert path.stat().st_size < 1 << 20
-    assert limits.refuse(path) == "This sound is 2 h 00 min long; this page takes up to 1 MB and 1 min."
+    assert limits.refusal_reason(path) == "This audio file is 2 h 00 min long; this page accepts up to 1 MB and 1 min."
     large, empty, listed = tmp_path / "large.wav", tmp_path / "empty.mp3", tmp_path / "list.mp3"
     large.write_bytes(b"\xff" * (3 << 19))
     empty.write_bytes(b"")
-    listed.write_text("#EXTM3U\n/etc/passwd\n" + "é" * 400)  # a playlist opens files of this machine
-    assert limits.refuse(large) == "This file has 1.5 MB; this page takes up to 1 MB and 1 min."
-    assert limits.refuse(empty) == "This file is empty, 0 bytes."
-    assert limits.refuse(listed) == "This file is a text, and no sound."
-    assert limits.refuse(tmp_path / "gone.wav") == "This sound is no longer here; drop it once more."
+    listed.write_text("#EXTM3U\n/etc/passwd\n" + "é" * 400)  # a decoder would open the files of a playlist
+    assert limits.refusal_reason(large) == "This file has 1.5 MB; this page accepts up to 1 MB and 1 min."
+    assert limits.refusal_reason(empty) == "This file is empty (0 bytes)."
+    assert limits.refusal_reason(listed) == "This file is text, not audio."
+    assert limits.refusal_reason(tmp_path / "gone.wav") == "This audio file is no longer stored; upload it again."
     soundfile.write(tmp_path / "fine.wav", np.full(8000, 0.1), 8000)
-    assert limits.refuse(tmp_path / "fine.wav") == ""
+    assert limits.refusal_reason(tmp_path / "fine.wav") == ""
 
 
-def test_bars_are_sorted_and_those_left_out_are_counted() -> None:
+def test_bars_are_sorted_and_other_classes_are_counted() -> None:
     columns = PredictionColumns({
         "genre": {"kind": "label", "classes": list("abcdefghijkl")},
         "tempo": {"kind": "scalar", "low": 40, "high": 240},
     })  # fmt: skip
     values = [0.05, 0.3, *[0.06] * 9, 0.11, 290.0]
-    label, scalar = bars(FilePrediction(Path("x"), 1, 1, 10.0, values), columns)
-    assert [row["name"] for row in label["rows"]] == list("blcdefghij")  # of equal ones the first
-    assert label["rest"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
-    assert scalar["rows"] == [{"name": "tempo", "value": 290.0, "share": 1.0, "ends": (40.0, 240.0)}]
+    label, scalar = build_bars(FilePrediction(Path("x"), 1, 1, 10.0, values), columns)
+    assert [row["name"] for row in label["rows"]] == list("blcdefghij")  # equal values in their order
+    assert label["others"] == (2, pytest.approx(0.11)) and label["title"] == "Genre: probability of each class"
+    assert scalar["rows"] == [{"name": "tempo", "value": 290.0, "share": 1.0, "range": (40.0, 240.0)}]

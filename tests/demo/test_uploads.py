@@ -1,4 +1,4 @@
-"""Storage of uploads: bounds in bytes, number and age, cut or slow requests, and what is removed."""
+"""Tests of the storage of uploads, its limits, and incomplete or slow requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.demo.asgi import Response, form, request
 
 from etude.demo import uploads as module
-from etude.demo.request_filter import Gate, host_rules
+from etude.demo.request_filter import RequestFilter, host_rules
 from etude.demo.uploads import ENVELOPE, RequestProblem, Uploads
 
 pytest.importorskip("starlette")
@@ -30,7 +30,7 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploads:
     return Uploads(tmp_path / "uploads", LARGEST, max_files=5, max_total=3 * LARGEST)
 
 
-def left(uploads: Uploads) -> list[Path]:
+def remaining(uploads: Uploads) -> list[Path]:
     """Return all files and folders in the upload folder and the temporary folder."""
     return [*uploads.folder.rglob("*"), *(uploads.folder.parent / "temporary").rglob("*")]
 
@@ -42,13 +42,13 @@ def post(uploads: Uploads, content: bytes, name: str = "song.wav", **more: Any) 
     headers, body = form(content, name, more.pop("field", "files"))
     blocks = more.pop("body", [body[i : i + 1000] for i in range(0, len(body), 1000)])
     return request(
-        Gate(app, host_rules("localhost"), uploads, {}), "POST", "/gradio_api/upload", query="upload_id=1",
+        RequestFilter(app, host_rules("localhost"), uploads, {}), "POST", "/gradio_api/upload", query="upload_id=1",
         headers=[*headers, *more.pop("headers", [])], body=blocks, **more,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("name", "shown", "suffix"),
+    ("name", "display_name", "suffix"),
     [
         ("50% of %20 #1.wav", "50% of %20 #1.wav", ".wav"),
         ("../../.ssh/authorized_keys", "authorized_keys", ""),
@@ -59,11 +59,13 @@ def post(uploads: Uploads, content: bytes, name: str = "song.wav", **more: Any) 
         pytest.param("x" * 300 + ".flac", "x" * 195 + ".flac", ".flac", id="long"),
     ],
 )
-def test_upload_is_stored_under_a_name_of_the_server(uploads: Uploads, name: str, shown: str, suffix: str) -> None:
+def test_upload_is_stored_under_a_name_of_the_server(
+    uploads: Uploads, name: str, display_name: str, suffix: str
+) -> None:
     answer = post(uploads, b"content of a sound", name)
     (path,) = json.loads(answer.body)
     upload = uploads.find(path)
-    assert answer.status == 200 and upload is not None and upload.name == shown
+    assert answer.status == 200 and upload is not None and upload.name == display_name
     assert upload.path.name == f"sound{suffix}" and upload.path.parent.parent == uploads.folder
     assert upload.path.read_bytes() == b"content of a sound" and upload.size == 18
 
@@ -85,13 +87,13 @@ def test_unused_uploads_are_removed_by_age(uploads: Uploads) -> None:
     uploads.expire()
     assert len(uploads) == 1
     uploads.expire(max_age=-1)
-    assert len(uploads) == 0 and not left(uploads)
+    assert len(uploads) == 0 and not remaining(uploads)
 
 
 def test_only_own_files_are_removed(uploads: Uploads) -> None:
     (path,) = json.loads(post(uploads, b"sound").body)
     beside = Path(path).with_name("notes.txt")
-    beside.write_text("of somebody else")
+    beside.write_text("of another program")
     Path(path).unlink()
     Path(path).write_text("a file that replaced it")
     uploads.clear()
@@ -110,7 +112,7 @@ def test_too_large_upload_is_refused_while_reading(uploads: Uploads) -> None:
         def __bool__(self) -> bool:
             return True
 
-    uploads_gate = Gate(lambda *_: None, host_rules("localhost"), uploads, {})  # type: ignore[arg-type]
+    request_filter = RequestFilter(lambda *_: None, host_rules("localhost"), uploads, {})  # type: ignore[arg-type]
     blocks = Endless()
 
     async def receive() -> dict[str, Any]:
@@ -125,66 +127,66 @@ def test_too_large_upload_is_refused_while_reading(uploads: Uploads) -> None:
         "type": "http", "method": "POST", "path": "/gradio_api/upload", "query_string": b"",
         "headers": [(b"host", b"localhost"), *form(b"")[0]],
     }  # fmt: skip
-    asyncio.run(uploads_gate(scope, receive, send))  # type: ignore[arg-type]
-    assert answer[0]["status"] == 413 and read <= (LARGEST + ENVELOPE) / 10_000 + 2 and not left(uploads)
+    asyncio.run(request_filter(scope, receive, send))  # type: ignore[arg-type]
+    assert answer[0]["status"] == 413 and read <= (LARGEST + ENVELOPE) / 10_000 + 2 and not remaining(uploads)
 
 
 def test_too_large_upload_is_refused_by_its_stated_length(uploads: Uploads) -> None:
     stated = post(uploads, b"sound", headers=[(b"content-length", str(LARGEST + ENVELOPE + 1).encode())])
     assert stated.status == 413 and b"larger than 0.0954 MB" in stated.body
     assert post(uploads, b"sound", headers=[(b"content-length", b"-1")]).status == 413
-    assert post(uploads, b"x" * (LARGEST + 1)).status == 413 and not left(uploads)
+    assert post(uploads, b"x" * (LARGEST + 1)).status == 413 and not remaining(uploads)
     assert post(uploads, b"x" * LARGEST).status == 200
 
 
-def test_upload_that_is_cut_off_leaves_nothing(uploads: Uploads) -> None:
+def test_incomplete_upload_leaves_no_files(uploads: Uploads) -> None:
     _, body = form(b"x" * 50_000)
     answer = post(uploads, b"", body=[body[:30_000]], cut=True)
-    assert answer.status == 400 and not left(uploads) and uploads._receiving == 0
-    answer = post(uploads, b"", body=[body[:30_000]])  # ends without the end of its form
+    assert answer.status == 400 and not remaining(uploads) and uploads._receiving == 0
+    answer = post(uploads, b"", body=[body[:30_000]])  # without the end of the form
     assert answer.status in (200, 400)
     assert answer.status == 400 or uploads.find(json.loads(answer.body)[0])
 
 
 def test_upload_that_stalls_is_refused(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STALLED", 0.0)
+    monkeypatch.setattr(module, "BLOCK_TIMEOUT", 0.0)
 
     async def receive() -> Any:
         await asyncio.Event().wait()
 
     scope: Any = {"type": "http", "method": "POST", "headers": form(b"")[0]}
-    with pytest.raises(RequestProblem, match="stopped before its end"):
+    with pytest.raises(RequestProblem, match="stopped before it was complete"):
         asyncio.run(uploads.receive(scope, receive))
-    assert not left(uploads)
+    assert not remaining(uploads)
 
 
 @pytest.mark.parametrize("field", ["other", "file"])
 def test_form_without_the_file_is_refused(uploads: Uploads, field: str) -> None:
-    assert post(uploads, b"sound", field=field).status == 400 and not left(uploads)
+    assert post(uploads, b"sound", field=field).status == 400 and not remaining(uploads)
 
 
-def test_request_that_is_no_form_is_refused(uploads: Uploads) -> None:
+def test_request_that_is_not_a_form_is_refused(uploads: Uploads) -> None:
     _, body = form(b"sound")
-    two = body.replace(b"--edge--\r\n", b"") + body
+    two_files = body.replace(b"--edge--\r\n", b"") + body
     field = b'--edge\r\nContent-Disposition: form-data; name="files"\r\n\r\nsound\r\n--edge--\r\n'
-    for blocks in ([two], [field], [b"no form"], [b""]):
+    for blocks in ([two_files], [field], [b"no form"], [b""]):
         assert post(uploads, b"", body=blocks).status == 400
     scope: Any = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
     with pytest.raises(RequestProblem, match="multipart form"):
         asyncio.run(uploads.receive(scope, None))  # type: ignore[arg-type]
-    assert not left(uploads)
+    assert not remaining(uploads)
 
 
-def test_uploads_at_a_time_are_bounded(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_simultaneous_uploads_is_limited(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_RECEIVING", 0)
     assert post(uploads, b"sound").status == 503
 
 
-def test_full_disk_is_one_sentence(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+def test_full_disk_is_reported(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+    monkeypatch.setattr(module.shutil, "copyfileobj", raise_no_space)
     with pytest.raises(RequestProblem, match=r"cannot be stored \(No space left on device\)") as error:
         uploads.add("song.wav", 5, io.BytesIO(b"sound"))
-    assert error.value.status == 507 and not left(uploads)
+    assert error.value.status == 507 and not remaining(uploads)

@@ -114,7 +114,7 @@ def test_given_checkpoint_is_used_for_predictions(run: etude.Run, tmp_path: Path
     shown = loaded._repr_html_()
     assert "a checkpoint alone" in shown and "&lt;b&gt;.ckpt" in shown and "<b>" not in shown
     for read in (loaded.scores, loaded.show, lambda: loaded.predictions):
-        with pytest.raises(UserError, match=r"ckpt: a checkpoint alone has no .*, which is in the folder of its run"):
+        with pytest.raises(UserError, match=r"ckpt: a checkpoint has no .*; load the folder of its run"):
             read()
 
 
@@ -171,11 +171,11 @@ def test_resuming_from_python_does_not_change_the_process(run: etude.Run, home: 
             ["backbone=lsmt", "seed=-1"],
             "the command has 2 errors:\n  backbone=lsmt: no such option; did you mean lstm?",
         ),
-        (["task=genre,valence"], "task=genre,valence: several values make a sweep, which the command line runs"),
-        (["sweep=folds"], "sweep=folds: several values make a sweep, which the command line runs"),
-        (["hydra.mode=MULTIRUN"], "several values make a sweep, which the command line runs"),
-        (["trainer=ddp_cpu"], "trainer: trains in several processes, which the command line starts"),
-        (["trainer.devices=2"], "trainer: trains in several processes, which the command line starts"),
+        (["task=genre,valence"], "task=genre,valence: several values define a sweep; start it from the command line"),
+        (["sweep=folds"], "sweep=folds: several values define a sweep; start it from the command line"),
+        (["hydra.mode=MULTIRUN"], "several values define a sweep; start it from the command line"),
+        (["trainer=ddp_cpu"], "trainer: training uses several processes; start it from the command line"),
+        (["trainer.devices=2"], "trainer: training uses several processes; start it from the command line"),
         (["-m"], "-m: is a flag of the command line"),
         (["resume=nowhere"], "resume=nowhere: is not a run folder"),
         (["transfer=full"], "transfer.init_from: needs a value"),

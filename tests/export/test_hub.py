@@ -1,4 +1,4 @@
-"""The hub, as its client speaks to it: a stand-in that takes what it is given."""
+"""Uploads to a local fake of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from etude.errors import UserError
 from etude.export.export import push
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Makes repositories, asks for every file in the commit itself, and takes commits."""
+class FakeHub(BaseHTTPRequestHandler):
+    """HTTP handler that creates repositories, requests all files inside commits, and accepts commits."""
 
-    heard: list[tuple[str, Any]]
+    requests: list[tuple[str, Any]]
     token = "Bearer hf_abc"
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers["Authorization"] != self.token:
-            return self._say({"error": "Invalid credentials"}, 401)
+            return self._reply({"error": "Invalid credentials"}, 401)
         lines = [json.loads(line) for line in body.splitlines() if line]
-        self.heard.append((self.path, lines))
+        self.requests.append((self.path, lines))
         if self.path.endswith("/create"):
-            return self._say({"url": f"http://{self.headers['Host']}/me/model", "name": "me/model"})
+            return self._reply({"url": f"http://{self.headers['Host']}/me/model", "name": "me/model"})
         if "/preupload/" in self.path:
-            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in lines[0]["files"]]
-            return self._say({"files": files})
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in lines[0]["files"]
+            ]
+            return self._reply({"files": files})
         if "/commit/" in self.path:
-            return self._say(
+            return self._reply(
                 {
                     "success": True,
                     "commitUrl": f"http://{self.headers['Host']}/me/model/commit/1",
@@ -43,12 +45,12 @@ class Hub(BaseHTTPRequestHandler):
                     "hookOutput": "",
                 }
             )
-        return self._say({"warnings": [], "errors": []})
+        return self._reply({"warnings": [], "errors": []})
 
     def do_GET(self) -> None:
-        self._say({"id": "me/model", "sha": "0", "siblings": []})
+        self._reply({"id": "me/model", "sha": "0", "siblings": []})
 
-    def _say(self, answer: Any, status: int = 200) -> None:
+    def _reply(self, answer: Any, status: int = 200) -> None:
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -61,49 +63,55 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
-    """What the stand-in hears while the client is told that it is the hub."""
+def hub_requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
+    """Requests to a fake Hub, which the client uses instead of the Hub."""
     from huggingface_hub import constants
 
-    Hub.heard = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+    FakeHub.requests = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("HF_TOKEN", "hf_abc")
-        yield Hub.heard
+        yield FakeHub.requests
         server.shutdown()
         thread.join()
 
 
-def test_the_hub_gets_the_files_of_an_export_and_no_others(
-    checkpoint: Path, tmp_path: Path, heard: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
+def test_only_exported_files_are_uploaded(
+    checkpoint: Path, tmp_path: Path, hub_requests: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "diary.txt").write_text("mine")
-    line = [str(checkpoint), "format=safetensors", f"to={tmp_path}", "push=me/model", "private=true"]
-    assert main(line) == 0, capsys.readouterr().err
-    (created,) = [lines[0] for path, lines in heard if path.endswith("/create")]
+    (tmp_path / "diary.txt").write_text("private")
+    arguments = [str(checkpoint), "format=safetensors", f"to={tmp_path}", "push=me/model", "private=true"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    (created,) = [lines[0] for path, lines in hub_requests if path.endswith("/create")]
     assert created["name"] == "model" and created["organization"] == "me"
     assert created.get("private") is True or created.get("visibility") == "private"
-    (commit,) = [lines for path, lines in heard if "/commit/" in path]
-    sent = {one["value"]["path"]: base64.b64decode(one["value"]["content"]) for one in commit if one["key"] == "file"}
+    (commit,) = [lines for path, lines in hub_requests if "/commit/" in path]
+    sent = {
+        entry["value"]["path"]: base64.b64decode(entry["value"]["content"])
+        for entry in commit
+        if entry["key"] == "file"
+    }
     assert sent == {name: (tmp_path / name).read_bytes() for name in ("README.md", "config.json", "model.safetensors")}
 
 
-def test_what_the_hub_refuses_is_one_sentence_and_stays_here(
-    heard: list[tuple[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_refused_upload_is_reported_and_files_remain(
+    hub_requests: list[tuple[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     (tmp_path / "README.md").write_text("# A card")
-    with pytest.raises(UserError, match=r"^push=me/model: the hub did not take it \(.*401.*what was exported is here$"):
+    with pytest.raises(
+        UserError, match=r"^push=me/model: the upload failed \(.*401.*\); the exported files are in .*$"
+    ):
         push("me/model", [tmp_path / "README.md"])
-    assert heard == []
+    assert hub_requests == []
 
 
-def test_without_a_token_nothing_is_made(
+def test_nothing_is_exported_without_token(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    assert main([str(checkpoint), f"to={tmp_path / 'to'}", "push=me/model"]) == 2
-    assert "there is no token of the Hugging Face hub; set HF_TOKEN, or run: hf auth login" in capsys.readouterr().err
-    assert not (tmp_path / "to").exists()
+    assert main([str(checkpoint), f"to={tmp_path / 'out'}", "push=me/model"]) == 2
+    assert "no token for the Hugging Face Hub; set HF_TOKEN, or run: hf auth login" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Files, folders and lists name sounds, each once."""
+"""Tests of the search for audio files in folders and lists."""
 
 from __future__ import annotations
 
@@ -8,42 +8,47 @@ import numpy as np
 import pytest
 
 from etude.errors import UserError
-from etude.inference.inputs import files
+from etude.inference.inputs import find_audio_files
 
 
-def test_folders_are_searched_and_lists_go_on_from_where_they_are(sounds: Path, tmp_path: Path) -> None:
-    names = [path.relative_to(sounds).as_posix() for path in files([sounds])]
+def test_folders_are_searched_and_paths_in_lists_are_relative_to_the_list(audio_folder: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(audio_folder).as_posix() for path in find_audio_files([audio_folder])]
     assert names == sorted(names)
     assert {"deep/b.ogg", "broken.mp3", "song.flac"} <= set(names)
     assert not {"notes.md", "deep/.hidden/c.ogg"} & set(names)
     (tmp_path / "here.wav").touch()
-    (tmp_path / "list.csv").write_text(f"title,path\nx,here.wav\ny,{sounds / 'a.ogg'}\nz,gone.mp3\n")
+    (tmp_path / "list.csv").write_text(f"title,path\nx,here.wav\ny,{audio_folder / 'a.ogg'}\nz,gone.mp3\n")
     (tmp_path / "list.m3u").write_text("#EXTM3U\n\nhere.wav\r\nother/gone.ogg\n")
-    found = files([tmp_path / "list.csv", str(sounds / "a.ogg"), tmp_path / "list.m3u"])
-    assert found == [tmp_path / "here.wav", sounds / "a.ogg", tmp_path / "gone.mp3", tmp_path / "other" / "gone.ogg"]
+    files = find_audio_files([tmp_path / "list.csv", str(audio_folder / "a.ogg"), tmp_path / "list.m3u"])
+    assert files == [
+        tmp_path / "here.wav",
+        audio_folder / "a.ogg",
+        tmp_path / "gone.mp3",
+        tmp_path / "other" / "gone.ogg",
+    ]
 
 
-def test_what_names_nothing_is_a_sentence(tmp_path: Path) -> None:
+def test_invalid_inputs_are_reported(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("file,genre\na.wav,rock\n")
     (tmp_path / "list.txt").write_text("# nothing\n")
-    for word, said in (
+    for name, message in (
         ("list.csv", "has no column path; it has file, genre"),
-        ("list.txt", "names no files"),
-        ("gone.wav", "there is no such sound file, folder or list"),
-        (".", "has no sound files; looked for .wav"),
+        ("list.txt", "lists no files; add a path per line or row"),
+        ("gone.wav", "there is no such audio file, folder or list"),
+        (".", "has no audio files; looked for .wav"),
     ):
-        with pytest.raises(UserError, match=said):
-            files([tmp_path / word])
-    with pytest.raises(UserError, match="no sound was named"):
-        files([])
+        with pytest.raises(UserError, match=message):
+            find_audio_files([tmp_path / name])
+    with pytest.raises(UserError, match="no audio files are given"):
+        find_audio_files([])
 
 
-def test_samples_are_no_paths() -> None:
-    with pytest.raises(UserError, match="sounds are named by paths of files, got float64; write samples to a file"):
-        files(np.zeros(3))  # type: ignore[arg-type]
+def test_samples_are_refused() -> None:
+    with pytest.raises(UserError, match="audio must be given as paths, got float64; write samples to a file"):
+        find_audio_files(np.zeros(3))  # type: ignore[arg-type]
 
 
-def test_lines_of_a_playlist_are_read_as_players_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_of_playlists_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     names = ("my song.wav", "100%.wav", "a%20b.wav", "sub/x.wav", "~temp.wav", "home/y.wav", "a#b.wav")
     for name in names:
@@ -67,30 +72,28 @@ def test_lines_of_a_playlist_are_read_as_players_write_them(tmp_path: Path, monk
     }
     for line, name in lines.items():
         (tmp_path / "list.m3u").write_text(f"#EXTM3U\n{line}\n", encoding="utf-8")
-        assert files([tmp_path / "list.m3u"]) == [tmp_path / name], line
+        assert find_audio_files([tmp_path / "list.m3u"]) == [tmp_path / name], line
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_playlist_of_any_usual_encoding_is_read(
-    tmp_path: Path, encoding: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_encoding_of_a_playlist_is_detected(tmp_path: Path, encoding: str, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "list.m3u8").write_bytes("Café.wav\r\nb.wav\r".encode(encoding))
-    assert files([tmp_path / "list.m3u8"]) == [tmp_path / "Café.wav", tmp_path / "b.wav"]
+    assert find_audio_files([tmp_path / "list.m3u8"]) == [tmp_path / "Café.wav", tmp_path / "b.wav"]
     assert ("it is read as Windows-1252" in caplog.text) == (encoding == "cp1252")
 
 
-def test_playlist_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+def test_playlist_that_is_not_text_is_refused(tmp_path: Path) -> None:
     for content in (b"a\0b", b"\x81"):
         (tmp_path / "list.txt").write_bytes(content)
         with pytest.raises(UserError, match=r"list\.txt: cannot be read as a list of paths .* save it as UTF-8"):
-            files([tmp_path / "list.txt"])
+            find_audio_files([tmp_path / "list.txt"])
 
 
-def test_rows_and_files_that_are_not_used_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_rows_and_files_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.wav").touch()
     (tmp_path / "music" / "a.lrc").touch()
     (tmp_path / "list.csv").write_text("path,title\nmusic/a.wav,x\n,y\n")
-    assert files([tmp_path / "music", tmp_path / "list.csv"]) == [tmp_path / "music" / "a.wav"]
+    assert find_audio_files([tmp_path / "music", tmp_path / "list.csv"]) == [tmp_path / "music" / "a.wav"]
     assert "1 item skipped (suffix .lrc is not an audio format: 1, such as a.lrc)" in caplog.text
     assert "1 item skipped (path is empty: 1, such as row 3)" in caplog.text

@@ -1,4 +1,4 @@
-"""A clip has the numbers that evaluation gave it in training, whatever the backbone."""
+"""Test that inference and evaluation predict the same values for a clip."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pytorch_lightning import Trainer
 from etude.data.datamodule import build_datamodule
 from etude.data.sources.demo import collection
 from etude.inference.model import Model
-from etude.inference.tables import predicted
+from etude.inference.tables import predict_tables
 from etude.training.build import build_learner
 
 COUNT = 5
-KINDS = {
+BACKBONES = {
     "lstm": ["backbone=lstm"],
-    "lstm of both": ["backbone=lstm", "feature=fused", "backbone.bidirectional=true", "head=mlp"],
-    "cnn in crops": ["backbone=cnn", "data.eval_crops=3", "data.crop=2.0"],
-    "cnn in the middle": ["backbone=cnn", "data.eval_crops=1", "data.crop=2.0"],
+    "lstm with chroma": ["backbone=lstm", "feature=fused", "backbone.bidirectional=true", "head=mlp"],
+    "cnn with crops": ["backbone=cnn", "data.eval_crops=3", "data.crop=2.0"],
+    "cnn with centre crop": ["backbone=cnn", "data.eval_crops=1", "data.crop=2.0"],
     "ast": ["backbone=ast", "backbone.depth=2", "head=mlp"],
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_clip_has_the_numbers_of_evaluation(kind: str, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    composed = config("task=joint", *KINDS[kind])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_inference_equals_evaluation(name: str, config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    composed = config("task=joint", *BACKBONES[name])
     data = build_datamodule(composed)
     data.setup()
     data.splits[data.rows("test")[COUNT:]] = "none"
@@ -42,14 +42,14 @@ def test_a_clip_has_the_numbers_of_evaluation(kind: str, config: Callable[..., d
 
     paths = collection().table.set_index("id")["path"]
     ids = data.pack.index["id"].iloc[table["row"].numpy()]
-    found = predicted(Model(tmp_path / "best.ckpt", "cpu"), list(paths[ids]), batch=3)
-    assert len(found.files) == len(found.windows) == COUNT and found.files["error"].isna().all()
-    for name, target in learner.task.targets.items():
-        want = target.predict(table[f"out.{name}"]).numpy()
-        columns = [f"{name}.score.{one}" for one in getattr(target, "classes", [])] or [f"{name}.pred"]
-        got = found.files[columns].to_numpy(float)
-        np.testing.assert_allclose(got, want.reshape(got.shape), rtol=0, atol=1e-4)
-        assert np.ptp(want, axis=0).max() > 1e-3  # clips differ in it
+    predictions = predict_tables(Model(tmp_path / "best.ckpt", "cpu"), list(paths[ids]), batch=3)
+    assert len(predictions.files) == len(predictions.windows) == COUNT and predictions.files["error"].isna().all()
+    for target_name, target in learner.task.targets.items():
+        expected = target.predict(table[f"out.{target_name}"]).numpy()
+        columns = [f"{target_name}.score.{label}" for label in getattr(target, "classes", [])]
+        values = predictions.files[columns or [f"{target_name}.pred"]].to_numpy(float)
+        np.testing.assert_allclose(values, expected.reshape(values.shape), rtol=0, atol=1e-4)
+        assert np.ptp(expected, axis=0).max() > 1e-3  # the clips differ
         if target.kind == "label":
-            assert list(found.files[f"{name}.pred"]) == [target.classes[i] for i in want.argmax(1)]
-    np.testing.assert_allclose(np.stack(found.files["embedding"]), table["z"].numpy(), rtol=0, atol=1e-4)
+            assert list(predictions.files[f"{target_name}.pred"]) == [target.classes[i] for i in expected.argmax(1)]
+    np.testing.assert_allclose(np.stack(predictions.files["embedding"]), table["z"].numpy(), rtol=0, atol=1e-4)

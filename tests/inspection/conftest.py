@@ -1,4 +1,4 @@
-"""Run folders of small networks that nobody has trained: a pack, a config, checkpoints, a table of predictions."""
+"""Run folders of small untrained networks, with pack, config, checkpoints and predictions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from etude.training.build import build_from_recipe
 from etude.training.learner import Learner
 
 Config = Callable[..., dict[str, Any]]
-Make = Callable[..., Path]
+MakeRun = Callable[..., Path]
 CLASSES = ["high", "low"]
-STRANGE = '<script>alert(1)</script> & "$x$"'
-IDS = ["one", STRANGE, *(f"clip{k}" for k in range(4))]
+HOSTILE_ID = '<script>alert(1)</script> & "$x$"'
+IDS = ["one", HOSTILE_ID, *(f"clip{k}" for k in range(4))]
 
 
 def recipe(config: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps of a config."""
+    """Return the recipe that a checkpoint contains, from a config."""
     feature = instantiate.make(config["feature"])
     kept = {k: config.get(k) for k in ("backbone", "head", "task", "weighting", "augment", "optim", "feature")}
     columns = [feature.columns.start, feature.columns.stop]
@@ -40,14 +40,17 @@ def recipe(config: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint(path: Path, network: Learner, epoch: int) -> None:
-    """A file as training leaves it, without what an inspection does not read."""
+    """Write a checkpoint with the entries that an inspection reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": network.state_dict(), "etude": network.recipe, "epoch": epoch}, path)
 
 
 @pytest.fixture(scope="session")
-def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A run folder of overrides, with checkpoints after some epochs; clips of noise, one with a strange name."""
+def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """Return a function that writes a run folder from overrides.
+
+    The run has a checkpoint of each of some epochs. Its clips are noise, and the id of one contains HTML.
+    """
 
     def make(*overrides: str, epochs: tuple[int, ...] = (1,), frames: int = 50) -> Path:
         folder = tmp_path_factory.mktemp("run")
@@ -64,9 +67,11 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
             "energy": 0.5, "danceability": [0.2, np.nan, 0.3, 0.4, 0.5, 0.6],
         })  # fmt: skip
         rng = np.random.default_rng(0)
-        said = {"name": "noise", "title": "Noise", "targets": targets, "card": "", "note": "", "extra": {}}
+        collection = {"name": "noise", "title": "Noise", "targets": targets, "card": "", "note": "", "extra": {}}
         noise = [rng.normal(-40, 9, (frames, front.bins)) for _ in IDS]
-        pack = write_pack(folder / "pack", table, noise, {"origin": {"front": front.to_dict(), "collection": said}})
+        pack = write_pack(
+            folder / "pack", table, noise, {"origin": {"front": front.to_dict(), "collection": collection}}
+        )
         plain["data"]["source"]["path"] = str(pack.folder)
         for epoch in epochs:
             torch.manual_seed(epoch)
@@ -76,23 +81,23 @@ def make_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Make:
             name = "best" if epoch == epochs[-1] else f"history/epoch={epoch - 1:03d}"
             checkpoint(folder / "checkpoints" / f"{name}.ckpt", network, epoch - 1)
         OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
-        parts = pd.DataFrame({"id": IDS, "split": ["test"] * 4 + ["train", "val"]})
-        parts.to_csv(folder / "split.csv", index=False)
-        predictions(table, parts, list(plain["task"]["targets"])).to_parquet(folder / "predictions.parquet")
+        splits = pd.DataFrame({"id": IDS, "split": ["test"] * 4 + ["train", "val"]})
+        splits.to_csv(folder / "split.csv", index=False)
+        predictions(table, splits, list(plain["task"]["targets"])).to_parquet(folder / "predictions.parquet")
         return folder
 
     return make
 
 
-def predictions(table: pd.DataFrame, parts: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """A table in which `clip0` is the surest of the errors in genre, and `clip1` furthest off in valence."""
-    made = pd.DataFrame({"id": table["id"], "group": None, "split": parts["split"]})
+def predictions(table: pd.DataFrame, splits: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return predictions in which `clip0` is the most confident error in genre, and `clip1` the largest in valence."""
+    predicted = pd.DataFrame({"id": table["id"], "group": None, "split": splits["split"]})
     for name in names:
-        made[f"{name}.true"] = table[name]
+        predicted[f"{name}.true"] = table[name]
         if name == "genre":
             high = np.array([0.9, 0.8, 0.95, 0.9, 0.5, 0.5])  # true: low, high, low, high
-            made[f"{name}.pred"] = np.where(high > 0.5, "high", "low")
-            made[f"{name}.score.high"], made[f"{name}.score.low"] = high, 1 - high
+            predicted[f"{name}.pred"] = np.where(high > 0.5, "high", "low")
+            predicted[f"{name}.score.high"], predicted[f"{name}.score.low"] = high, 1 - high
         else:
-            made[f"{name}.pred"] = table[name] + np.where(table["id"] == "clip1", 0.5, 0.1)
-    return made
+            predicted[f"{name}.pred"] = table[name] + np.where(table["id"] == "clip1", 0.5, 0.1)
+    return predicted

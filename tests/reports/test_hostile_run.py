@@ -69,7 +69,8 @@ def errors(folder: Path, table: pd.DataFrame) -> None:
         credit = {
             key: name(k + n) for n, key in enumerate(("title", "artist", "licence", "package", "version", "source"))
         }
-        more = {"length": 40, "picture": f"{k}.png", "audio": f"{k}.ogg", "heard": 1, "seconds": 9, "why": name(k)}
+        more = {"length": 40, "picture": f"{k}.png", "audio": f"{k}.ogg", "excerpt_seconds": 1, "seconds": 9}
+        more["why"] = name(k)
         clips.append({"id": clip, "credit": credit, "encoded": True, **more})
     scale = {"sound": True, "rate": 20.0, "bins": 8, "limits": [-80, 0], "hertz": [[k, name(k)] for k in range(7)]}
     (folder / "errors" / "index.json").write_text(json.dumps(scale | {"clips": clips}), encoding="utf-8")
@@ -161,7 +162,7 @@ def test_files_outside_of_a_run_are_not_embedded(folder: Path, tmp_path: Path, p
     ("where", "value"),
     [
         ("length", "long"),
-        ("heard", [1]),
+        ("excerpt_seconds", [1]),
         ("seconds", {}),
         ("credit", "me"),
         ("hertz", [[1]]),
@@ -174,7 +175,7 @@ def test_malformed_list_of_errors_is_one_sentence(tmp_path: Path, where: str, va
     (tmp_path / "errors" / "0.png").write_bytes(PIXEL)
     clip = {"id": "clip", "length": 4, "picture": "0.png"}
     index = {"sound": True, "rate": 2.0, "bins": 8, "limits": [-80, 0], "hertz": []}
-    (clip if where in ("length", "heard", "seconds", "credit") else index)[where] = value
+    (clip if where in ("length", "excerpt_seconds", "seconds", "credit") else index)[where] = value
     (tmp_path / "errors" / "index.json").write_text(json.dumps(index | {"clips": [clip]}), encoding="utf-8")
     kept = RunFolder(tmp_path).read_worst_errors()
     assert not kept["clips"] and "errors/index.json cannot be read" in kept["fault"]

@@ -1,1 +1,1 @@
-"""Python API: `etude.run`, `etude.load` and the public run object."""
+"""Python API with `etude.run`, `etude.load` and the public run object."""

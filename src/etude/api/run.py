@@ -1,4 +1,4 @@
-"""Python API: `etude.run` and `etude.load`."""
+"""Functions `etude.run` and `etude.load` of the Python API."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from etude.experiment import start
 from etude.runs.folder import RunFolder, locate_run
 
 log = logging.getLogger(__name__)
-SWEEP = "several values make a sweep, which the command line runs: python train.py -m ..."
-ALONE = "trains in several processes, which the command line starts: python train.py ..."
+SWEEP = "several values define a sweep; start it from the command line with: python train.py -m ..."
+SEVERAL_PROCESSES = "training uses several processes; start it from the command line with: python train.py ..."
 
 
 def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
@@ -110,7 +110,7 @@ def _run_task(composed: Any, folder: Path) -> None:
         if trainer.get("strategy", "auto") != "auto" or trainer.get("devices", 1) not in (1, "auto", [0]):
             if not resume:
                 start.discard(folder)
-            raise UserError(f"trainer: {ALONE}")
+            raise UserError(f"trainer: {SEVERAL_PROCESSES}")
         if start.run_in_folder(config, folder, resume):
             log.info("report: %s", os.path.relpath(RunFolder(folder).report_path))
     except BaseException as error:

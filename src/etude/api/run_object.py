@@ -107,7 +107,10 @@ class Run:
         return frame.rename_axis(index="true", columns="predicted")
 
     def figures(self) -> dict[str, Picture]:
-        """Return the figures by name: `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target."""
+        """Return the figures by name.
+
+        The names are `scores`, and `reliability/<label>` or `scatter/<scalar>` for each target.
+        """
         return notebook.figures(self.metrics, self.predictions)
 
     @property
@@ -116,8 +119,8 @@ class Run:
         return self._checkpoint or self._files.checkpoint
 
     @property
-    def alone(self) -> Path | None:
-        """Checkpoint without a run folder, or None."""
+    def single_checkpoint(self) -> Path | None:
+        """Checkpoint or exported network without a run folder, or None."""
         paths = (self._files.config_path, self._files.record_path)
         return None if any(path.is_file() for path in paths) else self._checkpoint
 
@@ -136,10 +139,10 @@ class Run:
         workers: int | None = 1,
         device: str = "auto",
     ) -> Predictions:
-        """Predict sound files.
+        """Predict audio files.
 
         Args:
-            paths: Sound files of any length and format, folders of sound files, and lists of paths (.csv, .txt, ...).
+            paths: Audio files of any length and format, folders of audio files, and lists of paths (.csv, .txt, ...).
             window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
             overlap: Overlap of successive windows as a fraction of the window.
             batch: Number of windows in a batch.
@@ -152,11 +155,11 @@ class Run:
         """
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training; OpenMP reads it when torch is imported
         from etude.inference.model import Model  # heavy: torch
-        from etude.inference.tables import predicted  # heavy: torch
+        from etude.inference.tables import predict_tables  # heavy: torch
 
         if device not in self._models:  # loaded once for several calls
             self._models[device] = Model(self.checkpoint, device)
-        return predicted(self._models[device], paths, window, overlap, batch, workers)
+        return predict_tables(self._models[device], paths, window, overlap, batch, workers)
 
     @property
     def report(self) -> Path:
@@ -165,20 +168,20 @@ class Run:
 
     def show(self) -> None:
         """Print the scores of the test split and the baselines."""
-        if self.alone:
+        if self.single_checkpoint:
             self._require(self._files.metrics_path)
         show([self.folder])
 
     def _repr_html_(self) -> str:
-        files, alone = self._files, self.alone
-        finished = not alone and files.metrics_path.is_file()
+        files, single = self._files, self.single_checkpoint
+        finished = not single and files.metrics_path.is_file()
         return notebook.summary(
             self.metrics if finished else None,
             self.record if finished else {},
-            name=(alone or self.folder).resolve().name,
-            folder=alone.parent if alone else self.folder,
+            name=(single or self.folder).resolve().name,
+            folder=single.parent if single else self.folder,
             link=files.report_path.resolve().as_uri() if finished and files.report_path.is_file() else "",
-            alone=bool(alone),
+            alone=bool(single),
         )
 
     def __repr__(self) -> str:
@@ -188,11 +191,11 @@ class Run:
         """Return the path of a file of the run.
 
         Raises:
-            UserError: The run is not finished, or there is only a checkpoint.
+            UserError: The run is not finished, or there is no run folder.
         """
-        if self.alone:
-            kind = "a checkpoint alone" if self.alone.suffix == ".ckpt" else "an exported network"
-            raise UserError(f"{self.alone}: {kind} has no {path.name}, which is in the folder of its run")
+        if checkpoint := self.single_checkpoint:
+            kind = "a checkpoint" if checkpoint.suffix == ".ckpt" else "an exported network"
+            raise UserError(f"{checkpoint}: {kind} has no {path.name}; load the folder of its run")
         if not path.is_file():
             raise UserError(f"{self.folder}: has no {path.name}; {UNFINISHED}{self.folder}")
         return path

@@ -29,8 +29,8 @@ def write_excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = 
         copied: Maximum size of a file that is copied, in bytes.
 
     Returns:
-        `audio`, the name of the file; `heard` and `seconds`, the lengths of the excerpt and of the audio file in
-        seconds; `encoded`, whether the excerpt was encoded.
+        `audio`, the name of the file; `excerpt_seconds` and `seconds`, the lengths of the excerpt and of the audio
+        file; `encoded`, whether the excerpt was encoded.
 
     Raises:
         DecodeError: The file is missing or cannot be decoded.
@@ -44,14 +44,15 @@ def write_excerpt(path: Path, stem: Path, longest: int = SECONDS, copied: int = 
     suffix = SUFFIXES.get((info.format, info.subtype)) if info else None
     if info and suffix and info.duration <= longest and path.stat().st_size <= copied:
         write_bytes(stem.with_suffix(suffix), path.read_bytes())
-        return {"audio": f"{stem.name}{suffix}", "heard": info.duration, "seconds": info.duration, "encoded": False}
+        seconds = info.duration
+        return {"audio": f"{stem.name}{suffix}", "excerpt_seconds": seconds, "seconds": seconds, "encoded": False}
     # libsndfile estimates the length of an MP3
     audio, seconds = _beginning(path, longest, info.duration if info and info.format != "MP3" else None)
     encoding: dict[str, Any] = {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.7}
     with replacing(stem.with_suffix(".ogg")) as draft, soundfile.SoundFile(draft, "w", RATE, 1, **encoding) as file:
         for start in range(0, len(audio), BLOCK):  # the encoder allocates a complete block on its stack
             file.write(audio[start : start + BLOCK])
-    return {"audio": f"{stem.name}.ogg", "heard": len(audio) / RATE, "seconds": seconds, "encoded": True}
+    return {"audio": f"{stem.name}.ogg", "excerpt_seconds": len(audio) / RATE, "seconds": seconds, "encoded": True}
 
 
 def _beginning(path: Path, longest: int, seconds: float | None) -> tuple[np.ndarray, float]:

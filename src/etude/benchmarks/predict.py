@@ -19,7 +19,7 @@ from etude.config.compose import conf_dir
 from etude.data.sources.demo import collection
 from etude.inference import engine
 from etude.inference.model import Model
-from etude.inference.tables import predicted
+from etude.inference.tables import predict_tables
 from etude.training.build import build_from_recipe
 
 REPEATS, BATCH, ROUNDS = 10, 32, 3  # repeats of the embedded clips; loops predict them once
@@ -71,7 +71,7 @@ def _time_prediction(checkpoint: Path, paths: list[Path]) -> list[Section]:
     energy: dict[str, list[float]] = {}
 
     def predict_single_files() -> None:
-        energy[single_calls] = [float(predicted(model, path).files["energy.pred"][0]) for path in paths]
+        energy[single_calls] = [float(predict_tables(model, path).files["energy.pred"][0]) for path in paths]
 
     def predict_in_loop() -> None:
         energy[loop] = []

@@ -90,8 +90,8 @@ def _read_repository(value: str) -> str:
 
 OPTIONS: options.Options = {
     "format": ("formats", options.several_of("format", "onnx", "torch", "safetensors")),
-    "input": ("takes", options.one_of("waveform", "frames")),
-    "to": ("to", options.path),
+    "input": ("input_name", options.one_of("waveform", "frames")),
+    "to": ("out", options.path),
     "check": ("check", options.comma_separated),
     "push": ("push", _read_repository),
     "private": ("private", options.boolean),

@@ -89,5 +89,5 @@ OPTIONS: options.Options = {
     "clip": ("clips", options.repeatable),
     "crop": ("crop", _read_crop),
     "checkpoint": ("checkpoint", str),
-    "to": ("to", options.path),
+    "to": ("out", options.path),
 }

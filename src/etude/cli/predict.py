@@ -40,7 +40,7 @@ A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.
 are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit status is
 1. To resume an interrupted prediction, repeat the command."""
 OPTIONS: options.Options = {
-    "to": ("to", options.path),
+    "to": ("out", options.path),
     "format": ("formats", options.several_of("format", "csv", "json", "parquet")),
     "window": ("window", options.number),
     "overlap": ("overlap", options.number),

@@ -1,1 +1,1 @@
-"""The demo page of a trained network."""
+"""Demo page of a trained network."""

@@ -1,4 +1,4 @@
-"""Nearest training clips of a sound."""
+"""Nearest training clips of an audio file in the embedding space."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from etude.errors import UserError, one_line_message
 from etude.evaluation.formatting import format_number
 from etude.files.atomic import replacing
 from etude.files.progress import track
-from etude.inference.figure import sound_uri
+from etude.inference.figure import audio_uri
 from etude.inference.model import Model, PredictionColumns
-from etude.inference.windows import Window, WindowPlan, crops_of
+from etude.inference.windows import Window, WindowPlan, evaluation_crops
 from etude.reports.clip_frames import ClipFile, files
 from etude.reports.html import load_template
 from etude.reports.maps.embeddings import embeddings
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BATCH = 32  # clips that are embedded at a time
-COUNT, SAMPLE = 6, 2000  # clips that are shown; clips whose own neighbours give the usual distance
-ALONE = "A checkpoint alone knows no clips; with the folder of its run, those of its training are compared here."
+N_SHOWN, N_SAMPLED = 6, 2000  # clips on the page; clips whose nearest neighbours give the typical distance
+NO_RUN_FOLDER = "Training clips are available only if the page is started with a run folder, not with a checkpoint."
+SAME_AUDIO = 1e-3  # maximum distance of embeddings of the same audio
 
 
 class EmbeddingKey(NamedTuple):
@@ -59,40 +60,42 @@ class ClipLibrary:
     """Clips with their embeddings.
 
     Args:
-        table: A row for each clip, with `id` and what is known of it (n rows).
+        table: Table with a row per clip (n rows): `id` and its other known values.
         x: Embeddings (n, D), float32.
-        files: File of each clip, by its id.
-        what: Splits of these clips.
-        why: Reason for these clips, or why there are none; often empty.
+        files: File of each clip by its id.
+        splits: Names of the splits of these clips, for the page.
+        note: Reason why other clips than those of training are used, or why there are none, or "".
     """
 
     table: pd.DataFrame
     x: np.ndarray
     files: dict[str, ClipFile]
-    what: str = "training"
-    why: str = ""
+    splits: str = "training"
+    note: str = ""
 
 
 class NeighbourSearch:
-    """Search for the clips that are nearest to a sound.
+    """Search for the clips that are nearest to an audio file.
 
     Args:
         library: Clips with their embeddings.
-        front: Front end, which decides which file of a clip is played.
+        front: Front end, which determines which file of a clip is played.
         columns: Columns of the predictions.
     """
 
     def __init__(self, library: ClipLibrary, front: FrontEnd, columns: PredictionColumns) -> None:
         self.library, self.front, self.columns = library, front, columns
-        self.usual = _usual(library.x)
-        self._excerpt = lru_cache(maxsize=64)(_beginning)
+        self.typical_distances = _sample_distances(library.x)
+        self._excerpt = lru_cache(maxsize=64)(_read_excerpt)
 
-    def find(self, embedding: np.ndarray, count: int = COUNT) -> list[tuple[int, float]]:
-        """Return rows of the nearest clips and their Euclidean distances, nearest first; equally near ones in order.
+    def find(self, embedding: np.ndarray, count: int = N_SHOWN) -> list[tuple[int, float]]:
+        """Return the rows of the nearest clips and their Euclidean distances, in ascending order of distance.
+
+        Clips at equal distance are in order of their rows.
 
         Args:
-            embedding: Of the sound (D,).
-            count: How many at most.
+            embedding: Embedding of the audio file (D,).
+            count: Maximum number of clips.
         """
         x = self.library.x.astype(np.float64)
         if not len(x):
@@ -102,156 +105,163 @@ class NeighbourSearch:
         return [(int(row), float(distances[row])) for row in order]
 
     def section(self, embedding: np.ndarray) -> str:
-        """Return the nearest clips as a section of the page."""
-        found = self.find(embedding)
+        """Return the section of the page with the nearest clips as HTML."""
+        matches = self.find(embedding)
         table, files = self.library.table, self.library.files
-        ids = [str(table["id"].iloc[row]) for row, _ in found]
-        return load_template("demo_near.html.j2").render(
+        ids = [str(table["id"].iloc[row]) for row, _ in matches]
+        return load_template("demo_neighbours.html.j2").render(
             clips=[
                 self.card(table.iloc[row], files.get(clip)) | {"distance": distance}
-                for clip, (row, distance) in zip(ids, found, strict=True)
+                for clip, (row, distance) in zip(ids, matches, strict=True)
             ],
-            what=self.library.what, why=self.library.why, count=len(self.library.x), words=self.sentence(found),
+            splits=self.library.splits, note=self.library.note, count=len(self.library.x),
+            distance_note=self.describe_distance(matches),
         )  # fmt: skip
 
-    def sentence(self, found: list[tuple[int, float]]) -> str:
-        """Return a sentence on the distance of the nearest clip, beside usual distances."""
-        if not found or self.usual is None:
+    def describe_distance(self, matches: list[tuple[int, float]]) -> str:
+        """Compare the distance of the nearest clip with typical distances, in one sentence."""
+        if not matches or self.typical_distances is None:
             return ""
-        first, share = found[0][1], float((self.usual <= found[0][1]).mean())
-        here = f"The nearest is {format_number(first)} away"
-        if first < 1e-3:
-            return f"{here}: for this network it is the same sound."
+        distance = matches[0][1]
+        share = float((self.typical_distances <= distance).mean())
+        start = f"The distance of the nearest clip is {format_number(distance)}"
+        if distance < SAME_AUDIO:
+            return f"{start}, so it is the same audio for this network."
         if share > 0.95:
             return (
-                f"{here}, further than {100 * share:.0f} % of these clips are from their own nearest: the network has "
-                "learned from nothing like it, and what it says is a guess."
+                f"{start}. This is greater than the distance of {100 * share:.0f} % of these clips from their own "
+                "nearest clips. No training clip is similar, so the predictions are unreliable."
             )
-        return (
-            f"{here}; half of these clips have their own nearest within {format_number(float(np.median(self.usual)))}."
-        )
+        median = format_number(float(np.median(self.typical_distances)))
+        return f"{start}. The median distance of these clips from their own nearest clips is {median}."
 
-    def card(self, about: pd.Series, file: ClipFile | None) -> dict[str, Any]:
-        """Return what the page shows of a clip: its name, credit, labels, and sound as a data URI.
+    def card(self, row: pd.Series, file: ClipFile | None) -> dict[str, Any]:
+        """Return id, credit, labels and audio (a data URI) of a clip for the template.
 
         Args:
-            about: Its row in a table of clips.
-            file: Its sound, where it is at hand.
+            row: Row of the clip in a table of clips.
+            file: Its file. None if it is missing.
         """
-        sound, encoded, why = self._sound(file)
-        known = {key: about[key] for key in CREDIT if key in about.index}
-        said = {key: str(value) for key, value in known.items() if value == value and value}
+        audio, encoded, reason = self._player(file)
+        values = {key: row[key] for key in CREDIT if key in row.index}
+        texts = {key: str(value) for key, value in values.items() if value == value and value}  # without NaN
         return {
-            "id": str(about["id"]), "credit": credit({"credit": said, "encoded": encoded}), "sound": sound, "why": why,
-            "labels": self._labels(about),
+            "id": str(row["id"]), "credit": credit({"credit": texts, "encoded": encoded}), "audio": audio,
+            "reason": reason, "labels": self._labels(row),
         }  # fmt: skip
 
-    def _sound(self, file: ClipFile | None) -> tuple[str, bool, str]:
+    def _player(self, file: ClipFile | None) -> tuple[str, bool, str]:
+        """Return audio as a data URI, whether it was encoded again, and the reason if there is none."""
         if file is None:
-            return "", False, "its sound is not at hand"
-        return self._excerpt(file.under(self.front)) if file.is_sound else ("", False, "the data are frames, no sound")
+            return "", False, "its audio file is missing"
+        return self._excerpt(file.under(self.front)) if file.is_sound else ("", False, "the data contain no audio")
 
-    def _labels(self, about: Any) -> list[tuple[str, str]]:
-        found = []
+    def _labels(self, row: Any) -> list[tuple[str, str]]:
+        """Return the name and the true value of each target of a clip."""
+        labels = []
         for name, spec in self.columns.targets.items():
-            value = about.get(name, about.get(f"{name}.true"))
+            value = row.get(name, row.get(f"{name}.true"))
             if value is not None and value == value:
-                found.append((name, str(value) if spec["kind"] == "label" else format_number(float(value))))
-        return found
+                labels.append((name, str(value) if spec["kind"] == "label" else format_number(float(value))))
+        return labels
 
 
 def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> ClipLibrary:
-    """Return the clips of the training part; where the data is not there, those that the run has predicted.
+    """Return the clips of the training split, or the predicted clips of the run if the data is missing.
 
     Args:
-        run: The run; None for a checkpoint alone.
+        run: The run. None for a checkpoint without a run folder.
         model: Its network.
-        plan: How clips are cut for it.
+        plan: Its window plan.
     """
     import pandas as pd
 
-    nothing = ClipLibrary(pd.DataFrame({"id": []}), np.empty((0, 0), np.float32), {}, why=ALONE)
+    empty = ClipLibrary(pd.DataFrame({"id": []}), np.empty((0, 0), np.float32), {}, note=NO_RUN_FOLDER)
     if run is None:
-        return nothing
+        return empty
     try:
         return _training_clips(run, model, plan)
     except (UserError, OSError, ValueError) as error:
         reason = one_line_message(error).rstrip(".")
-        log.warning("%s: the clips of its training are not at hand (%s)", run.folder, reason)
-        nothing.why = f"The clips of the training part are not at hand ({reason})"
+        log.warning("%s: the clips of the training split are not available (%s)", run.folder, reason)
+        empty.note = f"The clips of the training split are not available ({reason})"
     try:
         table = run.predictions()
         if table is None:
-            nothing.why += f", and the run has no {PREDICTIONS}."
-            return nothing
+            empty.note += f", and the run has no {PREDICTIONS}."
+            return empty
         x = embeddings(table)
     except (UserError, ProjectionError) as error:
-        nothing.why += f", and its predictions are of no use here: {error}"
-        return nothing
+        empty.note += f", and its predictions cannot be used: {error}"
+        return empty
     finite = np.isfinite(x).all(1)
-    why = f"{nothing.why}; these are the clips that the run was judged on, whose sound is not at hand either."
+    note = (
+        f"{empty.note}. The clips below are those that the run was evaluated on; their audio is not available either."
+    )
     table = table[finite].reset_index(drop=True)
-    return ClipLibrary(table, x[finite].astype(np.float32), {}, "validation and test", why)
+    return ClipLibrary(table, x[finite].astype(np.float32), {}, "validation and test", note)
 
 
-def split_rows(run: InspectedRun, part: str) -> np.ndarray:
-    """Return rows of the run's pack that were in a split.
+def split_rows(run: InspectedRun, split: str) -> np.ndarray:
+    """Return the rows of a split in the run's pack.
 
     Raises:
-        UserError: The run does not say which clips were where, or none of them is in its data.
+        UserError: The table of splits is missing, or the data contains none of its clips.
     """
     path = run.files.split_path
     if not path.is_file():
         raise UserError(f"{path}: cannot be read as a table of id and split")
-    ids = {clip for clip, known in run.files.split.items() if known == part}
+    ids = {clip for clip, clip_split in run.files.split.items() if clip_split == split}
     rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
     if not len(rows):
-        raise UserError(f"{path}: none of its clips of the part {part} is in the data")
+        raise UserError(f"{path}: the data contains no clip of its {split} split")
     return rows
 
 
 def embed_clips(run: InspectedRun, model: Model, plan: WindowPlan, rows: np.ndarray) -> np.ndarray:
-    """Return embeddings of clips of the pack (n, D), float32, as evaluation computes them."""
-    found: list[np.ndarray] = []
+    """Return the embeddings of clips of the pack (n, D), float32, computed as in evaluation."""
+    z: list[np.ndarray] = []
 
     def batches() -> Iterator[list[Window]]:
         for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            clips = (np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in some)
-            yield [Window(0.0, 0.0, crops_of(clip, plan)) for clip in clips]
+            clips = (
+                np.asarray(run.pack.clip(int(row))[:, slice(*plan.columns)]) for row in rows[start : start + BATCH]
+            )
+            yield [Window(0.0, 0.0, evaluation_crops(clip, plan)) for clip in clips]
 
     for batch in track(
         batches(),
         -(-len(rows) // BATCH),
-        "Embeddings of the training part",
+        "Embeddings of the training split",
         f"batches of {BATCH} clips",
     ):
-        found += [z for z, _ in model.predict(batch)]
-    return np.stack(found).astype(np.float32)
+        z += [embedding for embedding, _ in model.predict(batch)]
+    return np.stack(z).astype(np.float32)
 
 
 def read_embeddings(folder: Path, key: EmbeddingKey) -> np.ndarray | None:
-    """Read the stored embeddings (n, D), float32; None where they are of other clips, or the file is damaged."""
+    """Read the stored embeddings (n, D), float32. None if they have another key, or the file is damaged or missing."""
     try:
-        with np.load(folder / EMBEDDINGS, allow_pickle=False) as kept:
-            same = (str(kept["checkpoint"]), str(kept["frames"]), tuple(kept["ids"].tolist())) == key
-            x = kept["x"] if same else None
+        with np.load(folder / EMBEDDINGS, allow_pickle=False) as stored:
+            same = (str(stored["checkpoint"]), str(stored["frames"]), tuple(stored["ids"].tolist())) == key
+            x = stored["x"] if same else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return x if x is not None and x.dtype == np.float32 and x.ndim == 2 and len(x) == len(key.ids) else None
 
 
 def write_embeddings(folder: Path, key: EmbeddingKey, x: np.ndarray) -> None:
-    """Store embeddings, completely or not at all; a folder that cannot be written to is only a warning."""
+    """Store embeddings atomically. If the folder is not writable, only a warning is logged."""
     try:
         with replacing(folder / EMBEDDINGS) as draft, draft.open("wb") as file:
             np.savez(file, checkpoint=key.checkpoint, frames=key.frames, ids=np.array(key.ids), x=x)
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        log.warning("%s: cannot be written (%s); the embeddings are computed anew the next time", folder, reason)
+        log.warning("%s: cannot be written (%s); the embeddings will be computed again next time", folder, reason)
 
 
 def _training_clips(run: InspectedRun, model: Model, plan: WindowPlan) -> ClipLibrary:
+    """Return the clips of the training split with stored or new embeddings."""
     rows = split_rows(run, "train")
     table = run.pack.index.iloc[rows].reset_index(drop=True)
     key = EmbeddingKey(model.sha256, str(run.pack.manifest["sha256"]), tuple(table["id"].astype(str)))
@@ -263,18 +273,18 @@ def _training_clips(run: InspectedRun, model: Model, plan: WindowPlan) -> ClipLi
     return ClipLibrary(table[finite].reset_index(drop=True), x[finite], files(run.data.source))
 
 
-def _beginning(path: Path) -> tuple[str, bool, str]:
-    """Return the beginning of a sound as a data URI, whether it was encoded anew, and why there is none."""
+def _read_excerpt(path: Path) -> tuple[str, bool, str]:
+    """Return the start of an audio file as a data URI, whether it was encoded again, and the reason if it failed."""
     try:
-        sound, kept = sound_uri(path)
-    except Exception:  # one bad file must not end the page
-        return "", False, "its file cannot be played"
-    return sound, bool(kept["encoded"]), ""
+        audio, excerpt = audio_uri(path)
+    except Exception:  # one invalid file must not end the page
+        return "", False, "its file cannot be decoded"
+    return audio, bool(excerpt["encoded"]), ""
 
 
-def _usual(x: np.ndarray) -> np.ndarray | None:
-    """Return distances of clips to their own nearest (m,), of a fixed sample; None for a single clip."""
+def _sample_distances(x: np.ndarray) -> np.ndarray | None:
+    """Return the distances of a fixed sample of clips from their nearest neighbours in it (m,). None for one clip."""
     if len(x) < 2:
         return None
-    some = x[np.sort(np.random.default_rng(0).permutation(len(x))[:SAMPLE])].astype(np.float64)
-    return np.linalg.norm(some - some[nearest(some, 1)[:, 0]], axis=1)
+    sample = x[np.sort(np.random.default_rng(0).permutation(len(x))[:N_SAMPLED])].astype(np.float64)
+    return np.linalg.norm(sample - sample[nearest(sample, 1)[:, 0]], axis=1)

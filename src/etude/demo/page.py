@@ -1,4 +1,4 @@
-"""The demo page, with the attributions of a window."""
+"""Demo page in gradio with predictions, nearest clips and attributions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from etude.demo.about import Example, NetworkDescription
+from etude.demo.description import Example, NetworkDescription
 from etude.demo.neighbours import NeighbourSearch
-from etude.demo.predictor import PredictionResult, Predictor, RefusedSound, window_labels
+from etude.demo.predictor import GONE, PredictionResult, Predictor, RefusedAudioError, window_labels
 from etude.demo.uploads import Uploads
 from etude.inference.model import Model
-from etude.inspection import attribution, clip_axes
-from etude.inspection.clip_axes import Scene
-from etude.inspection.clips import truth
+from etude.inspection import attribution
+from etude.inspection.clip_axes import ClipAxes, draw_image
+from etude.inspection.clips import encode_targets
 from etude.reports.html import load_template
 from etude.reports.worst_errors import stops
 from etude.training.build import load_learner
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
     from gradio import HTML, Blocks, Button
 
 
-WAITING = 16  # calls in the queue
-FIRST = "Nothing is heard yet: drop a sound above, record one, or take an example."
-# scroll to the prediction; where a sound was refused there is none, and the reason stands below its box
-SHOW = """() => {
-  const heard = document.getElementById("heard");
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  heard?.scrollIntoView({ behavior: still ? "auto" : "smooth" });
+MAX_QUEUE = 16  # calls
+NO_PREDICTION = "No prediction yet. Upload an audio file, record one, or select an example."
+# scroll to the prediction; a refused file has none, only a message below its box
+SCROLL_TO_PREDICTION = """() => {
+  const prediction = document.getElementById("prediction");
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  prediction?.scrollIntoView({ behavior: reduced ? "auto" : "smooth" });
 }"""
-LOST = "This sound is no longer here; drop it once more."
 
 
 class AttributionView:
-    """Attributions of a window of a sound, as a section of the page.
+    """Attributions for a window of an audio file, as a section of the page.
 
     Args:
         model: The network.
@@ -52,41 +51,42 @@ class AttributionView:
 
     @property
     def network(self) -> Learner:
-        """The network on the CPU, where attributions are computed; another copy where the first is on a GPU."""
+        """Network on the CPU, where attributions are computed. If the model is on a GPU, this is a separate copy."""
         if self._network is None:
-            here = self.model.device.type == "cpu"
-            self._network = self.model.network if here else load_learner(self.model.checkpoint)
+            on_cpu = self.model.device.type == "cpu"
+            self._network = self.model.network if on_cpu else load_learner(self.model.checkpoint)
         return self._network
 
     def section(self, result: PredictionResult, index: int, target: str) -> str:
         """Return the section as HTML.
 
         Args:
-            result: Prediction of the sound.
+            result: Prediction for the audio file.
             index: Index of the window.
             target: Name of the target.
         """
         window = result.file.windows[index]
         if not window.crops:
-            return load_template("demo_looked.html.j2").render(silent=True)
+            return load_template("demo_attribution.html.j2").render(silent=True)
         network, frames = self.network, np.asarray(window.crops[0], np.float32)
         columns = slice(*network.recipe["columns"])
-        scene = Scene(self.model.front, columns, len(frames), window.start)
-        x, base = torch.from_numpy(frames)[None], scene.even(frames)
+        clip_axes = ClipAxes(self.model.front, columns, len(frames), window.start)
+        x, base = torch.from_numpy(frames)[None], clip_axes.rescale_chroma(frames)
         lengths = torch.tensor([len(frames)])
         with torch.no_grad():
             x = network.standardiser(x, lengths)
             predictions = network.task.predict(network.task(network.backbone(x, lengths)))
-        parts, cam = None, None
-        if attribution.installed():
-            parts, cam = attribution.attributions(network, x, base, predictions, truth({}, network), scene, target)
-        about = f"The frames of the window from {window.start:.1f} to {window.end:.1f} s."
-        unit = scene.front.unit if scene.view.start == 0 else ""
-        return load_template("demo_looked.html.j2").render(
-            silent=False, when=window_labels(result)[index], target=target, steps=attribution.STEPS,
-            frames=clip_axes.large("looked", about, scene, base, unit, magma=True), parts=parts, cam=cam,
-            attention=attribution.attention(network, x, base, scene), crops=len(window.crops),
-            lacking="" if parts else attribution.LACKING,
+        gradients, cam = None, None
+        if attribution.is_captum_installed():
+            y = encode_targets({}, network)
+            gradients, cam = attribution.draw_attributions(network, x, base, predictions, y, clip_axes, target)
+        description = f"Frames of the window from {window.start:.1f} to {window.end:.1f} s."
+        return load_template("demo_attribution.html.j2").render(
+            silent=False, window=window_labels(result)[index], target=target, steps=attribution.STEPS,
+            frames=draw_image("attribution", description, clip_axes, base, clip_axes.magnitude_unit, magma=True),
+            gradients=gradients, cam=cam,
+            attention=attribution.draw_attention_rollout(network, x, base, clip_axes), n_crops=len(window.crops),
+            missing_note="" if gradients else attribution.CAPTUM_MISSING,
         )  # fmt: skip
 
 
@@ -95,102 +95,105 @@ class DemoContent:
     """Content of the demo page.
 
     Args:
-        about: Description of the network.
-        predictor: Predictor of sounds.
-        neighbours: Search for similar clips.
-        attributions: Attributions of a window.
-        examples: Example sounds.
+        description: Description of the network.
+        predictor: Predictor of audio files.
+        neighbours: Search for the nearest clips.
+        attributions: Attributions for a window.
+        examples: Example clips.
     """
 
-    about: NetworkDescription
+    description: NetworkDescription
     predictor: Predictor
     neighbours: NeighbourSearch
     attributions: AttributionView
     examples: list[Example]
 
 
-def page(content: DemoContent, uploads: Uploads) -> Blocks:
-    """Return the page, which answers one call at a time.
+def build_page(content: DemoContent, uploads: Uploads) -> Blocks:
+    """Build the page. It processes one call at a time.
 
     Args:
         content: Content of the page.
-        uploads: Sounds that its visitors may name; examples are named by their position alone.
+        uploads: Uploaded files, the only ones that a call can name. Examples are selected by their index.
     """
     import gradio as gr
 
     targets = list(content.predictor.model.columns.targets)
     queue: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
-    with gr.Blocks(title=f"{content.about.name} · Étude", analytics_enabled=False) as blocks:
-        _html(load_template("demo_about.html.j2").render(about=content.about))
-        sound = gr.Audio(
+    with gr.Blocks(title=f"{content.description.name} · Étude", analytics_enabled=False) as blocks:
+        _html(load_template("demo_description.html.j2").render(description=content.description))
+        audio = gr.Audio(
             sources=["upload", "microphone"], type="filepath", editable=False, buttons=[],
-            label=f"A sound, {content.predictor.limits.words}",
+            label=f"Audio file, {content.predictor.limits.text}",
         )  # fmt: skip
-        message = _html(note(FIRST))
+        message = _html(note(NO_PREDICTION))
         buttons = _examples(content.examples)
-        heard, near = _html(), _html()
-        with gr.Column(visible=False, elem_classes="looked") as looked:
-            _html(load_template("demo_ask.html.j2").render())
+        prediction, neighbours = _html(), _html()
+        with gr.Column(visible=False, elem_classes="attribution") as attributions:
+            _html(load_template("demo_attribution_input.html.j2").render())
             with gr.Row():
                 window = gr.Dropdown([], label="Window", interactive=True, min_width=260)
-                target = gr.Dropdown(targets, value=targets[0], label="What for", visible=len(targets) > 1)
-                button = gr.Button("Show where it looked", variant="primary")
-            pictures = _html()
+                target = gr.Dropdown(targets, value=targets[0], label="Target", visible=len(targets) > 1)
+                button = gr.Button("Show attributions", variant="primary")
+            figures = _html()
         current = gr.State()
-        outputs = [sound, message, heard, near, looked, window, pictures, current]
+        outputs = [audio, message, prediction, neighbours, attributions, window, figures, current]
 
         def predict_upload(path: str | None) -> Iterator[dict[Any, Any]]:
             if path is None:
                 return
             upload = uploads.find(path)
             if upload is None:
-                yield {**empty(), message: note(LOST, alarm=True)}
+                yield {**empty(), message: note(GONE, alert=True)}
             else:
                 yield from predict(upload.path, upload.name)
 
         def empty() -> dict[Any, Any]:
-            return {heard: "", near: "", looked: gr.Column(visible=False), pictures: "", current: None, sound: None}
+            hidden = gr.Column(visible=False)
+            return {prediction: "", neighbours: "", attributions: hidden, figures: "", current: None, audio: None}
 
         def predict(path: Path, name: str) -> Iterator[dict[Any, Any]]:
             try:
                 result = content.predictor.predict(path)
-                shown = content.predictor.section(result, name)
-            except RefusedSound as refused:
-                yield {**empty(), message: note(str(refused), alarm=True)}
+                section = content.predictor.section(result, name)
+            except RefusedAudioError as error:
+                yield {**empty(), message: note(str(error), alert=True)}
                 return
-            choice = _window_choices(result, result.decisive_window(content.predictor.model.columns))
-            yield {**empty(), message: "", heard: shown, current: str(path)}
+            choices = _window_choices(result, result.clearest_window(content.predictor.model.columns))
+            yield {**empty(), message: "", prediction: section, current: str(path)}
             assert result.prediction.embedding is not None
             yield {
-                near: content.neighbours.section(result.prediction.embedding), looked: gr.Column(visible=True),
-                window: gr.Dropdown(choices=choice, value=choice[0][1]),
+                neighbours: content.neighbours.section(result.prediction.embedding),
+                attributions: gr.Column(visible=True), window: gr.Dropdown(choices=choices, value=choices[0][1]),
             }  # fmt: skip
 
-        def look(path: str | None, index: int, name: str) -> str:
+        def explain(path: str | None, index: int, name: str) -> str:
             try:
                 if path is None:
-                    raise RefusedSound(LOST)
+                    raise RefusedAudioError(GONE)
                 return content.attributions.section(content.predictor.predict(Path(path)), index, name)
-            except RefusedSound as refused:
-                return note(str(refused), alarm=True)
+            except RefusedAudioError as error:
+                return note(str(error), alert=True)
 
-        gr.on([sound.upload, sound.stop_recording], predict_upload, [sound], outputs, **queue).then(None, js=SHOW)
-        for example, chosen in zip(content.examples, buttons, strict=True):
-            chosen.click(partial(predict, example.path, example.name), None, outputs, **queue).then(None, js=SHOW)
-        button.click(look, [current, window, target], pictures, **queue)
-    return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
+        uploaded = gr.on([audio.upload, audio.stop_recording], predict_upload, [audio], outputs, **queue)
+        uploaded.then(None, js=SCROLL_TO_PREDICTION)
+        for example, select in zip(content.examples, buttons, strict=True):
+            selected = select.click(partial(predict, example.path, example.name), None, outputs, **queue)
+            selected.then(None, js=SCROLL_TO_PREDICTION)
+        button.click(explain, [current, window, target], figures, **queue)
+    return blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=1)
 
 
-def head() -> str:
-    """Return styles and scripts of the page: those of all pages, and its own."""
-    return load_template("demo_head.html.j2").render(stops=stops())
+def page_head() -> str:
+    """Return the styles and scripts of the page, which include the common styles of all pages."""
+    return load_template("demo_head.html.j2").render(colour_stops=stops())
 
 
 def theme() -> Any:
-    """Return a theme of gradio in the colours of all pages, light and dark, and in the machine's own font."""
+    """Return a gradio theme with the colours of the other pages, light and dark, and the system font."""
     import gradio as gr
 
-    made = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], radius_size="sm")
+    base = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], radius_size="sm")
     roles = {
         "paper": ["body_background_fill", "background_fill_primary", "input_background_fill"],
         "raised": ["block_background_fill", "background_fill_secondary", "block_label_background_fill",
@@ -207,19 +210,19 @@ def theme() -> Any:
         "button_primary_background_fill_hover": "var(--ink)",
     }
     dark = {f"{name}_dark": value for name, value in values.items()}
-    return made.set(**values, **dark)
+    return base.set(**values, **dark)
 
 
-def note(sentence: str, alarm: bool = False) -> str:
-    """Return one sentence as a note of the page."""
-    return load_template("demo_note.html.j2").render(sentence=sentence, alarm=alarm)
+def note(sentence: str, alert: bool = False) -> str:
+    """Return a sentence as a note of the page in HTML."""
+    return load_template("demo_note.html.j2").render(sentence=sentence, alert=alert)
 
 
-def _window_choices(result: PredictionResult, first: int) -> list[tuple[str, int]]:
-    """Return labels and indices of the windows, the clearest one first."""
-    found = [(label, index) for index, label in enumerate(window_labels(result))]
-    clearest = (f"{found[first][0]}, the clearest", first)
-    return [clearest, *found[:first], *found[first + 1 :]] if len(found) > 1 else found
+def _window_choices(result: PredictionResult, clearest: int) -> list[tuple[str, int]]:
+    """Return labels and indices of the windows, with the clearest one first."""
+    choices = [(label, index) for index, label in enumerate(window_labels(result))]
+    first = (f"{choices[clearest][0]}, the clearest", clearest)
+    return [first, *choices[:clearest], *choices[clearest + 1 :]] if len(choices) > 1 else choices
 
 
 def _html(value: str = "") -> HTML:
@@ -234,10 +237,10 @@ def _examples(examples: list[Example]) -> list[Button]:
 
     buttons: list[Button] = []
     if examples:
-        _html("<h3>Examples from its test part</h3>")
+        _html("<h3>Examples from the test split</h3>")
         with gr.Row():
             for example in examples:
                 with gr.Column(min_width=220):
                     _html(load_template("demo_example.html.j2").render(clip=example.card))
-                    buttons.append(gr.Button("Hear this", size="sm"))
+                    buttons.append(gr.Button("Predict this clip", size="sm"))
     return buttons

@@ -1,4 +1,4 @@
-"""Prediction of a sound of the demo page, within limits."""
+"""Prediction of an uploaded audio file within limits."""
 
 from __future__ import annotations
 
@@ -16,192 +16,195 @@ from etude.errors import one_line_message
 from etude.evaluation.formatting import capital, duration
 from etude.inference import engine
 from etude.inference.engine import FilePrediction, WindowedFile, load_windows
-from etude.inference.figure import clock, plots, preview
+from etude.inference.figure import build_plots, create_preview, format_clock
 from etude.inference.model import Model, PredictionColumns
-from etude.inference.page import file_section, hertz
+from etude.inference.page import file_section, frequency_ticks
 from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 
 log = logging.getLogger(__name__)
-CLASSES = 10  # of a label that have a bar
-MB = 1 << 20  # bytes, as the browser's part of gradio counts them
-PATIENCE = 20  # seconds that ffprobe gets to find a length
-HEAD = 512  # bytes that are read to recognise a text
+MAX_BARS = 10  # for the classes of a label
+MB = 1 << 20  # bytes, as in the limit of gradio in the browser
+FFPROBE_TIMEOUT = 20  # seconds
+TEXT_BYTES = 512  # that are read to detect text
 BATCH = 32  # windows in a batch
+GONE = "This audio file is no longer stored; upload it again."
 
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """Limits of a sound.
+    """Limits of an audio file.
 
     Args:
-        megabytes: The largest file, in MB.
-        seconds: The longest sound, in s.
+        megabytes: Maximum size in MB.
+        seconds: Maximum length in seconds.
     """
 
     megabytes: float
     seconds: float
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Both limits as text."""
         return f"up to {self.megabytes:g} MB and {duration(self.seconds).removesuffix(' 00 s')}"
 
-    def refuse(self, path: Path) -> str:
-        """Return why a file is refused before it is decoded; "" where it is accepted."""
+    def refusal_reason(self, path: Path) -> str:
+        """Return the reason to refuse a file before it is decoded, or "" if it is accepted."""
         try:
             size = path.stat().st_size
         except OSError:
-            return "This sound is no longer here; drop it once more."
+            return GONE
         if not size:
-            return "This file is empty, 0 bytes."
+            return "This file is empty (0 bytes)."
         if size > self.megabytes * MB:
-            return f"This file has {size / MB:.1f} MB; this page takes {self.words}."
+            return f"This file has {size / MB:.1f} MB; this page accepts {self.text}."
         if is_text(path):
-            return "This file is a text, and no sound."
-        return self.too_long(seconds_of(path) or 0.0)
+            return "This file is text, not audio."
+        return self.length_reason(read_duration(path) or 0.0)
 
-    def too_long(self, seconds: float) -> str:
-        """Return why a sound is too long; "" where it is not."""
+    def length_reason(self, seconds: float) -> str:
+        """Return the reason to refuse audio of a length, or "" if it is accepted."""
         if seconds <= self.seconds:
             return ""
-        return f"This sound is {duration(seconds)} long; this page takes {self.words}."
+        return f"This audio file is {duration(seconds)} long; this page accepts {self.text}."
 
 
-class RefusedSound(Exception):
-    """Reason why a sound cannot be predicted, as one sentence for the page."""
+class RefusedAudioError(Exception):
+    """Reason why an audio file cannot be predicted, as one sentence for the page."""
 
 
 @dataclass
 class PredictionResult:
-    """Prediction of a sound, with its windows."""
+    """Prediction for an audio file, and its windows."""
 
     prediction: FilePrediction
     file: WindowedFile
 
-    def decisive_window(self, columns: PredictionColumns) -> int:
-        """Return the index of the window that agrees most clearly with the prediction of the whole sound.
+    def clearest_window(self, columns: PredictionColumns) -> int:
+        """Return the index of the window that represents the prediction for the file best.
 
-        Of a label it is the one in which the class of the whole is most probable, of a scalar the furthest from the
-        middle of its range; the first target counts.
+        For a label it is the window with the highest probability of the predicted class, for a scalar the one furthest
+        from the middle of the range. The first target is used.
         """
         name, spec = next(iter(columns.targets.items()))
 
         def clarity(values: list[float] | None) -> float:
             if values is None:  # silent
                 return -1.0
-            window, whole = columns.split(values)[name], columns.split(self.prediction.values or [])[name]
+            window = columns.split_by_target(values)[name]
+            file = columns.split_by_target(self.prediction.values or [])[name]
             if spec["kind"] == "label":
-                return float(window[max(range(len(whole)), key=whole.__getitem__)])
+                return float(window[max(range(len(file)), key=file.__getitem__)])
             return abs(float(window[0]) - (spec["low"] + spec["high"]) / 2)
 
-        every = [clarity(values) for *_, values in self.prediction.windows]
-        return max(range(len(every)), key=every.__getitem__)
+        clarities = [clarity(values) for *_, values in self.prediction.windows]
+        return max(range(len(clarities)), key=clarities.__getitem__)
 
 
 class Predictor:
-    """Predictor of sounds, one at a time.
+    """Predictor of single audio files.
 
     Args:
         model: The network.
-        plan: How sounds are cut for it.
-        limits: Limits of a sound.
+        plan: Its window plan.
+        limits: Limits of an audio file.
     """
 
     def __init__(self, model: Model, plan: WindowPlan, limits: UploadLimits) -> None:
         self.model, self.plan, self.limits = model, plan, limits
-        self._cached = lru_cache(maxsize=4)(self._predict)  # the last sounds, of which several things are shown
+        self._cached = lru_cache(maxsize=4)(self._predict)  # several sections of the page use the same result
 
     def predict(self, path: Path) -> PredictionResult:
-        """Predict a sound.
+        """Predict an audio file.
 
         Raises:
-            RefusedSound: It is too large or too long, silent, empty, or no sound.
+            RefusedAudioError: The file is too large, too long, silent, empty, or not audio.
         """
-        if why := self.limits.refuse(path):
-            raise RefusedSound(why)
+        if reason := self.limits.refusal_reason(path):
+            raise RefusedAudioError(reason)
         return self._cached(path, path.stat().st_mtime_ns)
 
     def _predict(self, path: Path, modified: int) -> PredictionResult:
         file = load_windows((path, self.plan), None)
-        if why := self.limits.too_long(file.seconds):
-            raise RefusedSound(why)
+        if reason := self.limits.length_reason(file.seconds):
+            raise RefusedAudioError(reason)
         windows = [(window, list(window.crops)) for window in file.windows]
         try:
             (prediction,) = engine.predict_windows(self.model, [file], BATCH)
-        except Exception as error:  # the memory of a GPU may be full; the page goes on
+        except Exception as error:  # such as exhausted GPU memory; the page continues
             log.warning("%s: the network failed", path.name, exc_info=True)
-            raise RefusedSound(f"The network failed on this sound: {one_line_message(error, 200)}") from error
+            message = one_line_message(error, 200)
+            raise RefusedAudioError(f"The network failed on this audio file: {message}") from error
         if prediction.reason:
-            raise RefusedSound(f"This sound cannot be heard: it {_verb(prediction.reason)}.")
+            raise RefusedAudioError(f"This audio file cannot be used: it {_predicate(prediction.reason)}.")
         for window, crops in windows:
-            window.crops = crops  # which prediction drops
+            window.crops = crops  # the prediction removed them
         return PredictionResult(prediction, file)
 
     def section(self, result: PredictionResult, name: str) -> str:
-        """Return the prediction of a sound as a section of the page.
+        """Return the section of the page with the prediction for an audio file as HTML.
 
         Args:
             result: The prediction.
-            name: Name of the sound.
+            name: Name of the audio file.
         """
-        prediction, columns = result.prediction, self.model.columns
-        shown = preview((prediction.path, self.model.front))
-        drawn = plots(prediction, columns) if len(prediction.windows) > 1 else []  # one window has no lines over time
-        file = file_section(prediction, shown, drawn, columns, hertz(self.model.front)) | {"name": name, "folder": ""}
-        return load_template("demo_heard.html.j2").render(file=file, bars=bars(prediction, columns))
+        prediction, columns, front = result.prediction, self.model.columns, self.model.front
+        preview = create_preview((prediction.path, front))
+        plots = build_plots(prediction, columns) if len(prediction.windows) > 1 else []  # over time
+        file = file_section(prediction, preview, plots, columns, frequency_ticks(front)) | {"name": name, "folder": ""}
+        return load_template("demo_prediction.html.j2").render(file=file, bars=build_bars(prediction, columns))
 
 
-def bars(prediction: FilePrediction, columns: PredictionColumns) -> list[dict[str, Any]]:
-    """Return a bar for each class of a label, the most probable first, and for each scalar in its range.
+def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[dict[str, Any]]:
+    """Build a bar for each class of a label, in descending order of probability, and for each scalar in its range.
 
     Returns:
-        Groups with `title`; `rows` of `name`, `value`, `share` of the bar, and of a scalar the `ends` of its range; and
-        `rest`, how many classes have no bar, with the sum of their probabilities.
+        Groups with `title`; `rows` of `name`, `value`, `share` (length of the bar as a fraction), and for a scalar
+        `range`; `others`, the number of classes without a bar and the sum of their probabilities.
     """
-    values = columns.split(prediction.values or [])
-    found: list[dict[str, Any]] = []
+    values = columns.split_by_target(prediction.values or [])
+    groups: list[dict[str, Any]] = []
     scalars: list[dict[str, Any]] = []
     for name, spec in columns.targets.items():
         if spec["kind"] == "scalar":
             low, high, value = float(spec["low"]), float(spec["high"]), float(values[name][0])
             share = (min(max(value, low), high) - low) / ((high - low) or 1.0)
-            scalars.append({"name": name, "value": value, "share": share, "ends": (low, high)})
+            scalars.append({"name": name, "value": value, "share": share, "range": (low, high)})
             continue
         ranked = sorted(zip(spec["classes"], values[name], strict=True), key=lambda pair: -pair[1])
-        rows = [{"name": one, "value": share, "share": share} for one, share in ranked[:CLASSES]]
-        rest = [share for _, share in ranked[CLASSES:]]
-        found.append(
-            {"title": f"{capital(name)}: probability of each class", "rows": rows, "rest": (len(rest), sum(rest))}
+        rows = [{"name": label, "value": share, "share": share} for label, share in ranked[:MAX_BARS]]
+        others = [share for _, share in ranked[MAX_BARS:]]
+        groups.append(
+            {"title": f"{capital(name)}: probability of each class", "rows": rows, "others": (len(others), sum(others))}
         )
     if scalars:
-        found.append({"title": "On its scale", "rows": scalars, "rest": (0, 0.0)})
-    return found
+        groups.append({"title": "Scalars", "rows": scalars, "others": (0, 0.0)})
+    return groups
 
 
 def window_labels(result: PredictionResult) -> list[str]:
-    """Return the times of the windows of a sound."""
-    return [f"{clock(start)} – {clock(end)}" for start, end, _ in result.prediction.windows]
+    """Return the start and end of each window as text."""
+    return [f"{format_clock(start)} – {format_clock(end)}" for start, end, _ in result.prediction.windows]
 
 
 def is_text(path: Path) -> bool:
-    """Return whether a file begins as a text; playlists are texts, by which a decoder would open other files."""
+    """Return whether a file starts with text. A playlist is text, and a decoder would open other files for it."""
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        data = file.read(TEXT_BYTES)
     try:
-        words = head.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if len(head) - error.start > 3:  # else a character was cut in two
+        if len(data) - error.start > 3:  # otherwise the last character is incomplete
             return False
-        words = head[: error.start].decode()
-    return all(letter.isprintable() or letter.isspace() for letter in words)
+        text = data[: error.start].decode()
+    return all(letter.isprintable() or letter.isspace() for letter in text)
 
 
-def seconds_of(path: Path) -> float | None:
-    """Read the length of a sound in s without decoding it: a small file may hold days of silence.
+def read_duration(path: Path) -> float | None:
+    """Read the length of an audio file in seconds without decoding it, as a small file may contain days of silence.
 
     Returns:
-        Its length; None where nothing that is installed can read it.
+        The length. None if neither libsndfile nor ffprobe can read it.
     """
     import soundfile
 
@@ -213,18 +216,18 @@ def seconds_of(path: Path) -> float | None:
         return None
     command = ["ffprobe", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
     try:
-        asked = subprocess.run(
+        completed = subprocess.run(
             [*command, "-show_entries", "format=duration", "-of", "json", f"file:{path}"],
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=FFPROBE_TIMEOUT,
             check=True,
         )
-        return float(json.loads(asked.stdout)["format"]["duration"])
+        return float(json.loads(completed.stdout)["format"]["duration"])
     except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
         return None
 
 
-def _verb(reason: str) -> str:
-    """Return a reason as the end of a sentence that begins with "it"."""
+def _predicate(reason: str) -> str:
+    """Return a reason as the end of a sentence that starts with "it"."""
     text = reason.rstrip(".")
-    return text if text.split(" ")[0] in ("is", "has", "holds", "cannot", "gives") else f"fails: {text}"
+    return text if text.split(" ")[0] in ("is", "has", "contains", "cannot", "gives") else f"fails: {text}"

@@ -1,8 +1,8 @@
 """Filter of requests in front of gradio.
 
-gradio serves more than this page needs: files by URL, a code editor, statistics, proxies. It also takes the path of any
-file on this machine as an input. Requests reach it only by the routes listed here, from the page itself, and with
-uploads of this server as the only files.
+gradio serves more than this page needs, such as files by URL, a code editor, statistics and proxies. It also accepts
+the path of any file on this machine as an input. The filter passes only requests from the page itself, for the routes
+listed here, whose files are uploads of this server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 API, FILE = "/gradio_api", "/gradio_api/file="
 UPLOAD, JOIN = f"{API}/upload", f"{API}/queue/join"
 SESSION = r"[A-Za-z0-9_-]{1,64}"
-# path and query of what gradio answers; other queries are ignored, as one names files from which a page is restored
+# regular expressions of paths and queries for gradio; other queries are dropped, as one names stored files
 GET = {
     r"/|/config|/favicon\.ico|/robots\.txt|/manifest\.json|/(?:assets|static|svelte)/.*": "",
     r"/theme\.css": r"v=\w{1,100}",
@@ -50,29 +50,29 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-NOT_FOUND = "There is no such page."
+NOT_FOUND = "This page does not exist."
 
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
 class HostRules:
-    """Rules for the names under which a server may be addressed.
+    """Rules for the host names by which a server can be requested.
 
-    A page of another origin can reach a local server under a name of its own that resolves to this machine (DNS
-    rebinding). Such a request carries that name in its Host header; an IP address there cannot be rebound.
+    A page of another origin can reach a local server by its own host name, if that name resolves to this machine (DNS
+    rebinding). The Host header of such a request contains that name. An IP address cannot be rebound.
 
     Args:
-        names: Accepted names, lower case.
-        any_address: Accept every IP address.
+        names: Accepted names in lower case.
+        any_address: Whether every IP address is accepted.
     """
 
     names: frozenset[str]
     any_address: bool = False
 
     def accept(self, name: str) -> bool:
-        """Return whether requests to a name are answered."""
-        return name in self.names or (self.any_address and _address(name) is not None)
+        """Return whether requests to a host name are accepted."""
+        return name in self.names or (self.any_address and _ip_address(name) is not None)
 
 
 def host_rules(host: str) -> HostRules:
@@ -86,33 +86,33 @@ def host_rules(host: str) -> HostRules:
 
 def is_loopback(host: str) -> bool:
     """Return whether an address can be reached from this machine only."""
-    address = _address(host)
+    address = _ip_address(host)
     return host.lower() in LOOPBACK or (address is not None and address.is_loopback)
 
 
 def host_problem(headers: Headers, rules: HostRules) -> str:
-    """Return why the Host header is refused, as one sentence; "" if it is accepted."""
-    values = _values(headers, b"host")
+    """Return the reason to refuse the Host header, as one sentence, or "" if it is accepted."""
+    values = _header_values(headers, b"host")
     if len(values) != 1:
-        return "A request needs exactly one Host header."
-    name = _name(values[0])
+        return "A request must have exactly one Host header."
+    name = _host_name(values[0])
     if rules.accept(name):
         return ""
-    shown = re.sub(r"[^\w.:-]", "?", name)[:100]
-    use = f"Use the address that it printed, or restart it with host={shown}."
-    return f"This server does not answer to the name {shown}. {use}"
+    safe_name = re.sub(r"[^\w.:-]", "?", name)[:100]
+    remedy = f"Use the address that the server printed, or restart it with host={safe_name}."
+    return f"This server does not accept requests to the name {safe_name}. {remedy}"
 
 
 def origin_problem(headers: Headers, path: str) -> str:
-    """Return why a request of another origin is refused, as one sentence; "" if it is accepted.
+    """Return the reason to refuse a request of another origin, as one sentence, or "" if it is accepted.
 
     Args:
-        headers: Headers of the request; exactly one Host.
+        headers: Headers of the request, with exactly one Host.
         path: Path of the request.
     """
-    refused = "This server takes requests from its own page only."
-    host = _values(headers, b"host")[0].lower()
-    for origin in _values(headers, b"origin"):
+    refused = "This server accepts requests from its own page only."
+    host = _header_values(headers, b"host")[0].lower()
+    for origin in _header_values(headers, b"origin"):
         try:
             parts = urlsplit(origin)
         except ValueError:
@@ -120,8 +120,8 @@ def origin_problem(headers: Headers, path: str) -> str:
         if parts.scheme not in ("http", "https") or parts.netloc.lower() != host:  # includes "null"
             return refused
     # images, scripts and links carry no Origin; "same-site" is another port of this machine
-    if set(_values(headers, b"sec-fetch-site")) & {"cross-site", "same-site"}:
-        is_link = (_values(headers, b"sec-fetch-mode"), _values(headers, b"sec-fetch-dest")) == (
+    if set(_header_values(headers, b"sec-fetch-site")) & {"cross-site", "same-site"}:
+        is_link = (_header_values(headers, b"sec-fetch-mode"), _header_values(headers, b"sec-fetch-dest")) == (
             ["navigate"],
             ["document"],
         )
@@ -129,13 +129,13 @@ def origin_problem(headers: Headers, path: str) -> str:
     return ""
 
 
-class Gate:
-    """ASGI application in front of another one.
+class RequestFilter:
+    """ASGI application that filters the requests to another one.
 
     Args:
-        app: Application that answers what passes.
-        rules: Names under which the server may be addressed.
-        uploads: Files that a call may name.
+        app: Application that receives the accepted requests.
+        rules: Host names by which the server can be requested.
+        uploads: Files that a call can name.
         calls: For each function of the page by its index, whether each of its inputs is a file.
     """
 
@@ -143,11 +143,11 @@ class Gate:
         self.app, self.rules, self.uploads, self.calls = app, rules, uploads, calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it with one sentence."""
+        """Pass a request to the application, or refuse it with one sentence."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # the page opens no other connections
+        if scope["type"] != "http":  # the page does not open other connections
             return
 
         async def send_with_policy(message: Message) -> None:
@@ -169,11 +169,11 @@ class Gate:
             upload = await self.uploads.receive(scope, receive)
             await _respond(send, 200, json.dumps([str(upload.path)]).encode(), b"application/json")
             return
-        if method == "GET" and path == PROGRESS:  # the page asks for it, and does without
+        if method == "GET" and path == PROGRESS:  # the page requests it, but works without it
             await _respond(send, 200, b"", b"text/event-stream")
             return
         if method == "POST" and path == JOIN:
-            body = checked_call(await read_body(scope, receive, MAX_CALL), self.calls, self.uploads)
+            body = validate_call(await read_body(scope, receive, MAX_CALL), self.calls, self.uploads)
             scope, receive = _with_body(scope, body), _replay(body, receive)
         elif method in ("GET", "HEAD"):
             query = self._query(path, scope["query_string"].decode("latin-1"))
@@ -182,10 +182,10 @@ class Gate:
         await self.app({**scope, "query_string": query.encode()}, receive, send)
 
     def _query(self, path: str, query: str) -> str:
-        """Return the query that is passed on with a path.
+        """Return the query that is passed to the application with a path.
 
         Raises:
-            RequestProblem: The path is none of those the page needs.
+            RequestProblem: The page does not need this path.
         """
         for route, allowed in GET.items():
             if re.fullmatch(route, path):
@@ -195,20 +195,21 @@ class Gate:
         raise RequestProblem(404, NOT_FOUND)
 
 
-def checked_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Uploads) -> bytes:
-    """Return the body of a call with nothing but what the page needs.
+def validate_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Uploads) -> bytes:
+    """Return the body of a call with only the values that the page needs.
 
-    A file is named by the path of an upload alone: its URL, type and whatever else gradio might follow are left out.
+    A file is identified by the path of an upload only. Its URL, its type and other values that gradio might use are
+    removed.
 
     Args:
         body: JSON with `data`, `fn_index`, `trigger_id` and `session_hash`.
         calls: For each function by its index, whether each of its inputs is a file.
-        uploads: Files that a call may name.
+        uploads: Files that a call can name.
 
     Raises:
-        RequestProblem: The call is not one of the page.
+        RequestProblem: The call is not a valid call of the page.
     """
-    malformed = RequestProblem(400, "This is no call of this page.")
+    malformed = RequestProblem(400, "This is not a valid call of this page.")
     try:
         call = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -227,41 +228,41 @@ def checked_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Uplo
     values: list[Any] = []
     for value, is_file in zip(data, inputs, strict=True):
         if is_file and value is not None:
-            values.append(_file(value, uploads))
+            values.append(_file_data(value, uploads))
         elif value is None or (isinstance(value, str | int | float) and len(str(value)) <= MAX_TEXT):
             values.append(value)
         else:
             raise malformed
-    kept = {"data": values, "fn_index": index, "trigger_id": trigger, "session_hash": session, "event_data": None}
-    return json.dumps(kept).encode()
+    checked = {"data": values, "fn_index": index, "trigger_id": trigger, "session_hash": session, "event_data": None}
+    return json.dumps(checked).encode()
 
 
-def _values(headers: Headers, name: bytes) -> list[str]:
+def _header_values(headers: Headers, name: bytes) -> list[str]:
     return [value.decode("latin-1").strip() for key, value in headers if key.lower() == name]
 
 
-def _name(host: str) -> str:
-    """Return a Host header without its port and brackets, lower case."""
+def _host_name(host: str) -> str:
+    """Return a Host header in lower case, without port and brackets."""
     return re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]").lower()
 
 
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(name)
     except ValueError:
         return None
 
 
-def _file(value: object, uploads: Uploads) -> dict[str, Any]:
-    """Return an upload as gradio describes files.
+def _file_data(value: object, uploads: Uploads) -> dict[str, Any]:
+    """Return the file data of gradio for an upload.
 
     Raises:
-        RequestProblem: It is none of this server.
+        RequestProblem: The file is not an upload of this server.
     """
     upload = uploads.find(value.get("path")) if isinstance(value, dict) else None
     if upload is None:
         raise RequestProblem(
-            403, "This sound was not uploaded to this page, or is no longer stored; drop it once more."
+            403, "This audio file was not uploaded to this page, or is no longer stored; upload it again."
         )
     return {
         "path": str(upload.path), "orig_name": upload.name, "size": upload.size, "meta": {"_type": "gradio.FileData"},
@@ -269,7 +270,7 @@ def _file(value: object, uploads: Uploads) -> dict[str, Any]:
 
 
 def _with_policy(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers of a response with the page's policy, and without leave for other origins."""
+    """Return the headers of a response with the policy of the page, and without permissions for other origins."""
     kept = [
         (key, value)
         for key, value in headers
@@ -279,15 +280,15 @@ def _with_policy(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, by
 
 
 def _with_body(scope: Scope, body: bytes) -> Scope:
-    """Return a request with another body."""
+    """Return the scope of a request with another body."""
     changed = (b"content-length", b"content-type", b"transfer-encoding")
     headers = [pair for pair in scope["headers"] if pair[0] not in changed]
-    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    return {**scope, "headers": [*headers, *own]}
+    added = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    return {**scope, "headers": [*headers, *added]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a source of a body that has been read; afterwards it waits for the end of the connection."""
+    """Return a source of a body that was already read. After the body, it waits for the end of the connection."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
@@ -296,9 +297,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return next_message
 
 
-async def _respond(send: Send, status: int, body: bytes, kind: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     if status >= 400:
-        headers.append((b"connection", b"close"))  # the rest of a body that was refused is not read
+        headers.append((b"connection", b"close"))  # the rest of a refused body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -17,11 +17,11 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from etude.demo.about import about, examples, home
+from etude.demo.description import describe_network, find_run_folder, select_examples
 from etude.demo.neighbours import NeighbourSearch, load_library
-from etude.demo.page import AttributionView, DemoContent, head, page, theme
+from etude.demo.page import AttributionView, DemoContent, build_page, page_head, theme
 from etude.demo.predictor import MB, Predictor, UploadLimits
-from etude.demo.request_filter import Gate, host_rules, is_loopback
+from etude.demo.request_filter import RequestFilter, host_rules, is_loopback
 from etude.demo.uploads import Uploads
 from etude.errors import UserError
 from etude.inference.model import Model
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-FIRST_PORT, LAST_PORT = 7860, 7959  # ports that are tried
+FIRST_PORT, LAST_PORT = 7860, 7959  # of the automatic choice
 MAX_CONNECTIONS = 256
-ENDED = "ended; what was dropped on the page is deleted"
+ENDED = "the server has stopped; all uploaded files are deleted"
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -45,11 +45,11 @@ class DemoOptions:
     """Options of the demo.
 
     Args:
-        run: A run folder, or a checkpoint.
-        host: Address at which the page is served.
-        port: Its port; None: the first that is free.
-        limit: The largest sound, in MB.
-        seconds: The longest sound, in s.
+        run: A run folder or a checkpoint.
+        host: Address of the server.
+        port: Port of the server. None selects the first free one.
+        limit: Maximum size of an audio file in MB.
+        seconds: Maximum length of an audio file in seconds.
         device: Device of the network.
         browser: Whether a browser is opened.
     """
@@ -63,63 +63,63 @@ class DemoOptions:
     browser: bool = True
 
 
-def serve(wish: DemoOptions) -> None:
-    """Serve the page until Ctrl-C, which returns, or SIGTERM, which raises SystemExit.
+def serve(options: DemoOptions) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
-        wish: The options.
+        options: Options of the demo.
 
     Raises:
-        UserError: There is no such run, its network does not take sound, or the port is in use.
-        SystemExit: With status 143 after SIGTERM or SIGHUP.
+        UserError: The run is missing, its network does not take audio, or the port is in use.
+        SystemExit: With status 143 after SIGTERM or SIGHUP. After Ctrl-C the function returns.
     """
-    with ending_by_signal(), listening(wish.host, wish.port) as listener, upload_folder() as folder:
-        # gradio serves files of these two folders: the uploads, and a cache that stays empty
+    with exit_on_signal(), open_listener(options.host, options.port) as listener, upload_folder() as folder:
+        # gradio serves the files of these two folders: the uploads, and a cache that remains empty
         os.environ.update(ENVIRONMENT | {"GRADIO_TEMP_DIR": str(folder), "GRADIO_EXAMPLES_CACHE": str(folder)})
-        uploads = Uploads(folder, int(wish.limit * MB))
-        content = load_content(wish)
-        app = application(content, wish, uploads)
+        uploads = Uploads(folder, int(options.limit * MB))
+        content = load_content(options)
+        app = build_application(content, options, uploads)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        if not is_loopback(wish.host):
-            log.warning("host=%s: anyone who can reach this machine can use it", wish.host)
-        print(f"{printable(content.about.name)}: {address} (Ctrl-C ends it)", flush=True)  # noqa: T201
-        if wish.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
-            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # else it may be one in this terminal
+        if not is_loopback(options.host):
+            log.warning("host=%s: anyone who can reach this machine can use it", options.host)
+        print(f"{printable(content.description.name)}: {address} (press Ctrl-C to stop)", flush=True)  # noqa: T201
+        if options.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
+            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # others may open in this terminal
         with suppress(KeyboardInterrupt):
-            _run(app, listener)
+            _run_server(app, listener)
     log.info(ENDED)
 
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """Create a folder for uploads, and remove it at the end even if Ctrl-C is pressed again meanwhile."""
-    made = tempfile.TemporaryDirectory(prefix="etude-demo-", ignore_cleanup_errors=True)
+    """Create a folder for uploads, and remove it at the end even if Ctrl-C is pressed again during the removal."""
+    folder = tempfile.TemporaryDirectory(prefix="etude-demo-", ignore_cleanup_errors=True)
     try:
-        yield Path(made.name)
+        yield Path(folder.name)
     finally:
         ignored = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
         try:
-            made.cleanup()
+            folder.cleanup()
         finally:
             for number, handler in zip(ignored, before, strict=True):
                 signal.signal(number, handler)
 
 
 @contextmanager
-def ending_by_signal() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, which lets the upload folder be removed, and SIGHUP into SIGTERM."""
+def exit_on_signal() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, so that the upload folder is removed, and raise SIGTERM on SIGHUP."""
 
-    def end(number: int, _frame: object) -> None:
+    def raise_exit(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    def hang_up(_number: int, _frame: object) -> None:
-        signal.raise_signal(signal.SIGTERM)  # uvicorn ends its connections after SIGTERM, not after SIGHUP
+    def raise_sigterm(_number: int, _frame: object) -> None:
+        signal.raise_signal(signal.SIGTERM)  # uvicorn closes its connections after SIGTERM, but not after SIGHUP
 
-    handlers: dict[int, Any] = {signal.SIGTERM: end}
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        handlers[signal.SIGHUP] = hang_up
+    handlers: dict[int, Any] = {signal.SIGTERM: raise_exit}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is ignored under nohup
+        handlers[signal.SIGHUP] = raise_sigterm
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
@@ -131,60 +131,60 @@ def ending_by_signal() -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def load_content(wish: DemoOptions) -> DemoContent:
-    """Load the content of the page; embeddings of the training part are computed, unless they are stored."""
-    checkpoint = find_weights(wish.run)
-    model = Model(checkpoint, wish.device)
+def load_content(options: DemoOptions) -> DemoContent:
+    """Load the content of the page, and compute the embeddings of the training split if they are not stored."""
+    checkpoint = find_weights(options.run)
+    model = Model(checkpoint, options.device)
     plan = model.plan()
-    folder = home(wish.run, checkpoint)
+    folder = find_run_folder(options.run, checkpoint)
     run = InspectedRun(folder, str(checkpoint)) if folder else None
     neighbours = NeighbourSearch(load_library(run, model, plan), model.front, model.columns)
-    predictor = Predictor(model, plan, UploadLimits(wish.limit, wish.seconds))
-    description = about(model, plan, folder)
-    return DemoContent(description, predictor, neighbours, AttributionView(model), examples(run, neighbours))
+    predictor = Predictor(model, plan, UploadLimits(options.limit, options.seconds))
+    description = describe_network(model, plan, folder)
+    return DemoContent(description, predictor, neighbours, AttributionView(model), select_examples(run, neighbours))
 
 
-def application(content: DemoContent, wish: DemoOptions, uploads: Uploads) -> ASGIApp:
-    """Return the page as an ASGI application behind its gate.
+def build_application(content: DemoContent, options: DemoOptions, uploads: Uploads) -> ASGIApp:
+    """Build the page as an ASGI application behind the request filter.
 
     Args:
         content: Content of the page.
-        wish: The options.
-        uploads: Storage of the sounds.
+        options: Options of the demo.
+        uploads: Storage of uploaded files.
     """
     import gradio as gr
     from fastapi import FastAPI
 
-    blocks = page(content, uploads)
+    blocks = build_page(content, uploads)
     app = FastAPI(openapi_url=None)
     settings: dict[str, Any] = {"ssr_mode": False, "pwa": False, "mcp_server": False, "run_history": False}
     gr.mount_gradio_app(
-        app, blocks, path="/", server_name=wish.host, footer_links=[], show_error=False, enable_monitoring=False,
-        max_file_size=uploads.max_bytes, theme=theme(), head=head(), **settings,
+        app, blocks, path="/", server_name=options.host, footer_links=[], show_error=False, enable_monitoring=False,
+        max_file_size=uploads.max_bytes, theme=theme(), head=page_head(), **settings,
     )  # fmt: skip
-    blocks.has_launched = True  # else gradio checks no path that a call names: mounted pages do not set it
+    blocks.has_launched = True  # otherwise gradio does not check the paths in calls; mounting does not set it
     calls = {
         index: [isinstance(block, gr.Audio) for block in function.inputs]
         for index, function in blocks.fns.items()
         if function.fn is not None
     }
-    return Gate(app, host_rules(wish.host), uploads, calls)
+    return RequestFilter(app, host_rules(options.host), uploads, calls)
 
 
-def listening(host: str, port: int | None) -> socket.socket:
-    """Return a socket that listens at a port, or at the first that is free.
+def open_listener(host: str, port: int | None) -> socket.socket:
+    """Open a socket that listens on a port, or on the first free one.
 
     Raises:
-        UserError: It is in use, or the machine has no such address.
+        UserError: The port is in use, or the machine does not have this address.
     """
     problem = OSError()
-    for one in [port] if port else range(FIRST_PORT, LAST_PORT + 1):
+    for candidate in [port] if port else range(FIRST_PORT, LAST_PORT + 1):
         try:
-            family, *_, address = socket.getaddrinfo(host, one, type=socket.SOCK_STREAM)[0]
+            family, *_, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
             listener = socket.socket(family, socket.SOCK_STREAM)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError as error:
-            raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
+            raise UserError(f"host={host}: this machine does not have this address ({error.strerror})") from error
         try:
             listener.bind(address)
             listener.listen(128)
@@ -193,17 +193,17 @@ def listening(host: str, port: int | None) -> socket.socket:
             listener.close()
             problem = error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise UserError(f"host={host}: this machine has no such address ({error.strerror})") from error
-    where = f"port={port}" if port else f"the ports from {FIRST_PORT} to {LAST_PORT}"
-    raise UserError(f"{where}: cannot be used ({problem.strerror}); name another with port=<number>") from problem
+                raise UserError(f"host={host}: this machine does not have this address ({error.strerror})") from error
+    ports = f"port={port}" if port else f"ports {FIRST_PORT} to {LAST_PORT}"
+    raise UserError(f"{ports}: cannot be used ({problem.strerror}); choose another with port=<number>") from problem
 
 
-def _run(app: ASGIApp, listener: socket.socket) -> None:
+def _run_server(app: ASGIApp, listener: socket.socket) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that open pages are cut off is no error
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # closing open connections is not an error
             await super().shutdown(sockets)
 
     settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": 1, "lifespan": "on", "ws": "none"}

@@ -1,4 +1,4 @@
-"""Uploaded sounds: bounded reading, storage and removal."""
+"""Bounded reading, storage and removal of uploaded audio files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 MAX_FILES = 32  # stored at a time
-MAX_TOTAL = 8  # bytes stored at a time, in units of the largest file
+MAX_TOTAL = 8  # bytes stored at a time, in units of the maximum file size
 MAX_AGE = 1800.0  # seconds without use after which an upload is removed
 MAX_RECEIVING = 4  # uploads that are received at a time
-ENVELOPE = 16 << 10  # bytes of a multipart body besides its file
-STALLED, SLOWEST = 30.0, 600.0  # seconds until the next block of a request's body has to come, and until its end
-NAME = 200  # characters of a name that are kept
+ENVELOPE = 16 << 10  # bytes of a multipart body without its file
+BLOCK_TIMEOUT, BODY_TIMEOUT = 30.0, 600.0  # seconds to receive a block of a request's body, and the complete body
+NAME_LENGTH = 200  # maximum number of characters of a name
 
 
 class RequestProblem(Exception):
@@ -46,13 +46,13 @@ class RequestProblem(Exception):
 
 @dataclass
 class Upload:
-    """A stored sound.
+    """Stored audio file.
 
     Args:
-        path: File in the upload folder; the name given by the user is no part of it.
+        path: Path in the upload folder. It does not contain the name given by the user.
         name: Name given by the user, for display.
         size: Size in bytes.
-        identity: Device, inode, size and time of change, by which the file is recognised before it is used or removed.
+        identity: Device, inode, size and time of change, which are compared before the file is used or removed.
         used: Time of the last use, from `time.monotonic`.
     """
 
@@ -64,15 +64,15 @@ class Upload:
 
 
 class Uploads:
-    """Sounds that were uploaded to this server, bounded in number, bytes and age.
+    """Storage of uploaded audio files, with limits on number, bytes and age.
 
-    Only files that this object created are ever found, served or removed.
+    Only files that this object created are found, served or removed.
 
     Args:
-        folder: Existing folder for the files, which nobody else writes to.
-        max_bytes: Largest file in bytes.
-        max_files: Largest number of files; the oldest are removed.
-        max_total: Largest sum of their sizes in bytes; None: `MAX_TOTAL` times the largest file.
+        folder: Existing folder for the files. No other process writes to it.
+        max_bytes: Maximum size of a file in bytes.
+        max_files: Maximum number of files. The oldest are removed.
+        max_total: Maximum sum of their sizes in bytes. None uses `MAX_TOTAL` times the maximum size of a file.
     """
 
     def __init__(self, folder: Path, max_bytes: int, max_files: int = MAX_FILES, max_total: int | None = None) -> None:
@@ -87,12 +87,12 @@ class Uploads:
         return len(self._stored)
 
     def add(self, name: str, size: int, file: BinaryIO) -> Upload:
-        """Store a sound and remove the oldest ones that are too many.
+        """Store an audio file, and remove the oldest ones if there are too many.
 
         Args:
             name: Name given by the user.
             size: Size in bytes.
-            file: Content, read from its start.
+            file: Content, which is read from its start.
 
         Raises:
             RequestProblem: The file is too large, or the disk is full.
@@ -101,14 +101,14 @@ class Uploads:
             raise too_large(self.max_bytes)
         name = _display_name(name)
         suffix = Path(name).suffix.lower()
-        home = self.folder / secrets.token_hex(16)
-        path = home / f"sound{suffix if re.fullmatch(r'[.][a-z0-9]{1,8}', suffix) else ''}"
+        folder = self.folder / secrets.token_hex(16)
+        path = folder / f"sound{suffix if re.fullmatch(r'[.][a-z0-9]{1,8}', suffix) else ''}"
         with self._lock:
             while self._stored and (len(self._stored) >= self.max_files or self._total() + size > self.max_total):
                 self._remove(next(iter(self._stored)))
             try:
-                home.mkdir(mode=0o700)
-                ownership.mark_created(home)
+                folder.mkdir(mode=0o700)
+                ownership.mark_created(folder)
                 try:
                     with path.open("xb") as target:
                         ownership.mark_created(path)
@@ -116,10 +116,10 @@ class Uploads:
                         shutil.copyfileobj(file, target)
                     identity = _identity(os.lstat(path))
                 except BaseException:
-                    atomic.remove_created(home)
+                    atomic.remove_created(folder)
                     raise
             except OSError as error:
-                raise RequestProblem(507, f"The sound cannot be stored ({error.strerror}).") from error
+                raise RequestProblem(507, f"The audio file cannot be stored ({error.strerror}).") from error
             upload = Upload(path, name, size, identity)
             self._stored[str(path)] = upload
         return upload
@@ -127,10 +127,10 @@ class Uploads:
     def find(self, path: object) -> Upload | None:
         """Return the upload with a path, or None if this server did not store it.
 
-        Links and files that were replaced since are not found.
+        Links and files that were replaced later are not found.
 
         Args:
-            path: Path as the browser sends it; any other value is not found.
+            path: Path from the browser. Values that are not text are not found.
         """
         self.expire()
         with self._lock:
@@ -154,20 +154,21 @@ class Uploads:
                 self._remove(path)
 
     async def receive(self, scope: Scope, receive: Receive) -> Upload:
-        """Store the sound of a multipart request, of which no part is stored if it is cut off.
+        """Store the audio file of a multipart request. Nothing is stored if the request is incomplete.
 
         Args:
             scope: Request.
             receive: Source of its body.
 
         Raises:
-            RequestProblem: The request is no upload of one sound, is too large, too slow, or one too many at a time.
+            RequestProblem: The request is not an upload of one file, is too large or too slow, or there are too many
+                uploads at the same time.
         """
         if self._receiving >= MAX_RECEIVING:
-            raise RequestProblem(503, "Too many sounds are being uploaded; try again in a moment.")
+            raise RequestProblem(503, "Too many files are being uploaded; try again in a moment.")
         self._receiving += 1
         try:
-            return await self._receive(scope, bounded(scope, receive, self.max_bytes + ENVELOPE, self.max_bytes))
+            return await self._receive(scope, limit_body(scope, receive, self.max_bytes + ENVELOPE, self.max_bytes))
         finally:
             self._receiving -= 1
 
@@ -176,12 +177,12 @@ class Uploads:
         from starlette.formparsers import MultiPartException
         from starlette.requests import ClientDisconnect, Request
 
-        no_upload = RequestProblem(400, "An upload is one file in a multipart form.")
+        no_upload = RequestProblem(400, "An upload must be one file in a multipart form.")
         request = Request(scope, receive)
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise no_upload
-        try:  # until it is complete, the file has no name on the disk
-            async with asyncio.timeout(SLOWEST), request.form(max_files=1, max_fields=0) as form:
+        try:  # an incomplete file has no name on the disk
+            async with asyncio.timeout(BODY_TIMEOUT), request.form(max_files=1, max_fields=0) as form:
                 file: Any = form.get("files")
                 if file is None or isinstance(file, str):
                     raise no_upload
@@ -191,7 +192,7 @@ class Uploads:
         except (MultiPartException, HTTPException) as error:
             raise no_upload from error
         except ClientDisconnect as error:
-            raise RequestProblem(400, "The upload was cut off.") from error
+            raise RequestProblem(400, "The upload is incomplete.") from error
 
     def _total(self) -> int:
         return sum(upload.size for upload in self._stored.values())
@@ -203,33 +204,35 @@ class Uploads:
                 atomic.remove_created(upload.path.parent)
 
 
-def bounded(scope: Scope, receive: Receive, max_bytes: int, shown: int | None = None) -> Callable[[], Awaitable[Any]]:
-    """Return a source of a request's body that refuses to read more than `max_bytes`, or to wait for long.
+def limit_body(
+    scope: Scope, receive: Receive, max_bytes: int, reported_bytes: int | None = None
+) -> Callable[[], Awaitable[Any]]:
+    """Return a source of a request's body with a limit on its size and on the time for each block.
 
     Args:
-        scope: Request, whose Content-Length is checked before anything is read.
+        scope: Request. Its Content-Length is checked before the body is read.
         receive: Source of its body.
-        max_bytes: Bound in bytes.
-        shown: Bound that the message states, in bytes.
+        max_bytes: Maximum size in bytes.
+        reported_bytes: Maximum size in bytes for the error message.
 
     Raises:
         RequestProblem: The body is too large.
     """
-    shown = max_bytes if shown is None else shown
+    reported_bytes = max_bytes if reported_bytes is None else reported_bytes
     for key, value in scope["headers"]:
         if key == b"content-length" and (not value.isdigit() or int(value) > max_bytes):
-            raise too_large(shown)
+            raise too_large(reported_bytes)
     read = 0
 
     async def next_message() -> Any:
         nonlocal read
         try:
-            message = await asyncio.wait_for(receive(), STALLED)
+            message = await asyncio.wait_for(receive(), BLOCK_TIMEOUT)
         except TimeoutError as error:
-            raise RequestProblem(408, "The request stopped before its end.") from error
+            raise RequestProblem(408, "The request stopped before it was complete.") from error
         read += len(message.get("body", b""))
         if read > max_bytes:
-            raise too_large(shown)
+            raise too_large(reported_bytes)
         return message
 
     return next_message
@@ -239,15 +242,15 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RequestProblem: It is too large, too slow or cut off.
+        RequestProblem: The body is too large, too slow or incomplete.
     """
-    next_message, body, more = bounded(scope, receive, max_bytes), b"", True
+    next_message, body, more = limit_body(scope, receive, max_bytes), b"", True
     try:
-        async with asyncio.timeout(SLOWEST):
+        async with asyncio.timeout(BODY_TIMEOUT):
             while more:
                 message = await next_message()
                 if message["type"] == "http.disconnect":
-                    raise RequestProblem(400, "The request was cut off.")
+                    raise RequestProblem(400, "The request is incomplete.")
                 body, more = body + message.get("body", b""), message.get("more_body", False)
     except TimeoutError as error:
         raise RequestProblem(408, "The request took too long.") from error
@@ -255,18 +258,18 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 
 
 def too_large(max_bytes: int) -> RequestProblem:
-    """Return the reason to refuse a request that exceeds a bound in bytes."""
-    return RequestProblem(413, f"This is larger than {max_bytes / (1 << 20):.3g} MB.")
+    """Return the reason to refuse a request that exceeds a limit in bytes."""
+    return RequestProblem(413, f"The request is larger than {max_bytes / (1 << 20):.3g} MB.")
 
 
 def _display_name(name: str) -> str:
     """Return a name without folders and control characters."""
     last = re.split(r"[/\\]", name)[-1]
-    return "".join(letter for letter in last if letter.isprintable())[-NAME:] or "sound"
+    return "".join(letter for letter in last if letter.isprintable())[-NAME_LENGTH:] or "sound"
 
 
 def _unchanged(upload: Upload) -> bool:
-    """Return whether the file of an upload is the regular file that was stored, reached without links."""
+    """Return whether the file of an upload is still the regular file that was stored, without links in its path."""
     try:
         status = os.lstat(upload.path)
     except OSError:
@@ -276,5 +279,5 @@ def _unchanged(upload: Upload) -> bool:
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Return what identifies a file: an inode alone may be used again for another one."""
+    """Return the identity of a file. An inode is not sufficient, as it may be reused for another file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

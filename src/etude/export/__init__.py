@@ -1,1 +1,1 @@
-"""Export of networks: ONNX, torch.export, safetensors and model cards."""
+"""Export of networks as ONNX, torch.export or safetensors, with model cards."""

@@ -1,4 +1,4 @@
-"""Export of a network into a folder, and upload to the Hugging Face hub."""
+"""Export of a network to a folder, and upload to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError, one_line_message
 from etude.export import formats, model_card
-from etude.export.graph import Graph, traced
-from etude.export.model_card import about, config
-from etude.export.parity_check import ParityCheck, agreement_text, cut_sounds, find_sounds, speed
+from etude.export.graph import Graph, trace_graph
+from etude.export.parity_check import ParityCheck, check_differences, find_audio_files, load_clips, measure_speed
 from etude.files import os_errors, ownership
 from etude.files.atomic import remove_folder, remove_if_empty, replace, write_text
 from etude.files.safe_read import CONFIG_NAME
@@ -25,90 +24,91 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-LACKING = "push= needs huggingface-hub, which is not installed: pip install 'etude[hub]'"
+HUB_MISSING = "push= requires huggingface-hub, which is not installed: pip install 'etude[hub]'"
 
 
 @dataclass
 class ExportOptions:
-    """Options of an export.
+    """Options of `etude export`.
 
     Args:
         run: A run folder, or a checkpoint.
-        formats: Of onnx, torch and safetensors.
-        takes: What graphs take: waveform or frames.
-        to: Folder of the files; None: in the run, or beside the checkpoint.
-        check: Sounds for the parity check; empty: clips of its data.
-        push: Its name on the hub; None does not upload.
-        private: Whether a new repository is not public.
+        formats: Formats among onnx, torch and safetensors.
+        input_name: Input of graphs, `waveform` or `frames`.
+        out: Output folder; None for `export` in the run folder or beside the checkpoint.
+        check: Audio files of the parity check; empty for clips of the run's data.
+        push: Repository on the Hugging Face Hub; None for no upload.
+        private: Whether a new repository is private.
     """
 
     run: Path
     formats: list[str] = field(default_factory=lambda: ["onnx"])
-    takes: str = "waveform"
-    to: Path | None = None
+    input_name: str = "waveform"
+    out: Path | None = None
     check: list[str] = field(default_factory=list)
     push: str | None = None
     private: bool = False
 
 
-def export_network(wish: ExportOptions) -> list[Path]:
+def export_network(options: ExportOptions) -> list[Path]:
     """Export a network.
 
     Args:
-        wish: The options.
+        options: Options of the export.
 
     Returns:
-        Paths of the files; the card last.
+        Paths of the files, the model card last.
 
     Raises:
-        UserError: There is no such run, something cannot be a graph, a file does not agree with the network, the
-            folder cannot be written, or the hub does not take it. Only in the last case anything is left.
+        UserError: The run does not exist, the network cannot be exported, the outputs of a file differ from those of
+            the network, the folder cannot be written to, or the upload fails. Files are kept only if the upload fails.
     """
-    if not wish.run.exists():
-        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
-    if "onnx" in wish.formats:
-        formats.installed()
-    if wish.push:
+    if not options.run.exists():
+        raise UserError(f"{options.run}: there is no such run folder or checkpoint")
+    if "onnx" in options.formats:
+        formats.check_onnx()
+    if options.push:
         check_hub()
-    checkpoint = find_weights(wish.run)
-    run = _run(wish.run, checkpoint)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / EXPORT
-    names = [formats.FILES[name] for name in wish.formats]
-    ownership.check_names(to, [*names, *([CONFIG_NAME] if "safetensors" in wish.formats else []), model_card.FILE])
+    checkpoint = find_weights(options.run)
+    run = _find_run(options.run, checkpoint)
+    out = options.out or (options.run if options.run.is_dir() else options.run.parent) / EXPORT
+    names = [formats.FILES[name] for name in options.formats]
+    ownership.check_names(out, [*names, *([CONFIG_NAME] if "safetensors" in options.formats else []), model_card.FILE])
     model = Model(checkpoint, "cpu", images=True)
-    graphs: list[str] = [name for name in ("onnx", "torch") if name in wish.formats]
-    graph = Graph(model.network, model.front, wish.takes if graphs else "frames")
-    known = about(model, graph if graphs else None)
-    found, whose = find_sounds(run, wish.check)
-    sounds = cut_sounds(found, model.front, model.plan(), graph.least if graph.takes == "waveform" else 1)
-    with _draft(to) as part:
-        files = _graphs(graphs, model, graph, known, sounds, part) if graphs else []
-        if "safetensors" in wish.formats:
-            files.append(_weights(model, sounds, part))
-        text = model_card.card(known, files, whose, *(_results(run) if run else (None, None)))
-        write_text(part / model_card.FILE, text)
-        written = [to / name for name in sorted(path.name for path in part.iterdir()) if name != model_card.FILE]
-    written.append(to / model_card.FILE)
-    if old := [name for name in formats.FILES.values() if (to / name).is_file() and to / name not in written]:
-        log.warning("%s: %s of an earlier export stays there; the card does not know it", to, ", ".join(old))
-    if wish.push:
-        log.info("%s", push(wish.push, written, wish.private))
+    graph_formats: list[str] = [name for name in ("onnx", "torch") if name in options.formats]
+    graph = Graph(model.network, model.front, options.input_name if graph_formats else "frames")
+    metadata = model_card.describe(model, graph if graph_formats else None)
+    paths, check_clips = find_audio_files(run, options.check)
+    min_samples = graph.min_length if graph.input_name == "waveform" else 1
+    clips = load_clips(paths, model.front, model.plan(), min_samples)
+    with _staging_folder(out) as staging:
+        files = _export_graphs(graph_formats, model, graph, metadata, clips, staging) if graph_formats else []
+        if "safetensors" in options.formats:
+            files.append(_export_weights(model, clips, staging))
+        results = _read_results(run) if run else (None, None)
+        write_text(staging / model_card.FILE, model_card.render_card(metadata, files, check_clips, *results))
+        written = [out / name for name in sorted(path.name for path in staging.iterdir()) if name != model_card.FILE]
+    written.append(out / model_card.FILE)
+    if old := [name for name in formats.FILES.values() if (out / name).is_file() and out / name not in written]:
+        log.warning("%s: %s is from an earlier export and is not described in the model card", out, ", ".join(old))
+    if options.push:
+        log.info("%s", push(options.push, written, options.private))
     return written
 
 
 def push(name: str, files: Sequence[Path], private: bool = False) -> str:
-    """Upload files to a repository of models, which is created where it is missing.
+    """Upload files to a model repository, which is created if it does not exist.
 
     Args:
-        name: `user/name`.
-        files: All in one folder.
-        private: Whether a new repository is not public.
+        name: Name of the repository, `user/name`.
+        files: Files in one folder.
+        private: Whether a new repository is private.
 
     Returns:
-        Its address.
+        URL of the repository.
 
     Raises:
-        UserError: The hub refuses it, or cannot be reached.
+        UserError: The upload is refused, or the Hub cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -119,96 +119,101 @@ def push(name: str, files: Sequence[Path], private: bool = False) -> str:
             repo_id=name, folder_path=files[0].parent, allow_patterns=[file.name for file in files],
             commit_message="Exported by Étude",
         )  # fmt: skip
-    except Exception as error:  # the hub's errors, and those of whatever carries them
+    except Exception as error:  # errors of the Hub, and of the HTTP libraries below it
         reason = one_line_message(error, 300)
-        raise UserError(f"push={name}: the hub did not take it ({reason}); what was exported is here") from error
+        raise UserError(
+            f"push={name}: the upload failed ({reason}); the exported files are in {files[0].parent}"
+        ) from error
     return str(url)
 
 
 def check_hub() -> None:
-    """Check that an upload is possible, before anything is made.
+    """Check that an upload is possible, before the export.
 
     Raises:
-        UserError: The package or a token is not there.
+        UserError: huggingface-hub is not installed, or there is no token.
     """
     if not find_spec("huggingface_hub"):
-        raise UserError(LACKING)
+        raise UserError(HUB_MISSING)
     from huggingface_hub import get_token
 
     if not get_token():
-        raise UserError("push=: there is no token of the Hugging Face hub; set HF_TOKEN, or run: hf auth login")
+        raise UserError("push=: no token for the Hugging Face Hub; set HF_TOKEN, or run: hf auth login")
 
 
-def _graphs(
-    names: list[str], model: Model, graph: Graph, known: Mapping[str, Any], sounds: list[np.ndarray], part: Path
+def _export_graphs(
+    names: list[str], model: Model, graph: Graph, metadata: Mapping[str, Any], clips: list[np.ndarray], folder: Path
 ) -> list[model_card.ExportedFile]:
-    """Write a graph in some formats, open each again and check it."""
-    program, check, files = traced(graph), ParityCheck.of(model, sounds, graph.takes), []
-    writers = {"onnx": (formats.onnx, "onnxruntime"), "torch": (formats.program, "torch.export")}
-    longest = max(sounds, key=len)
-    for name in names:  # ONNX first: torch's format changes the program
+    """Write a graph in some formats, open each file and check its outputs."""
+    program, check, files = trace_graph(graph), ParityCheck.from_model(model, clips, graph.input_name), []
+    writers = {"onnx": (formats.write_onnx, "onnxruntime"), "torch": (formats.write_program, "torch.export")}
+    longest = max(clips, key=len)
+    for name in names:  # ONNX first, because write_program changes the program
         write, engine = writers[name]
-        path = part / formats.FILES[name]
-        says = write(graph, program, known, path)
-        agreement = agreement_text(path.name, check.differences(says, graph.ragged))
-        theirs, ours = speed(model, graph, says, longest)
-        files.append(model_card.ExportedFile(path.name, path.stat().st_size, agreement))
-        seconds = len(longest) / model.front.rate
-        log.info("%s: %.1f MB; largest differences: %s", path.name, files[-1].size / 1e6, agreement)
-        log.info("%s: %.1f clips/s, the network itself %.1f, in batches of 8 of %.3g s", engine, theirs, ours, seconds)
+        path = folder / formats.FILES[name]
+        predict = write(graph, program, metadata, path)
+        differences = check_differences(path.name, check.differences(predict, graph.variable_length))
+        file_speed, network_speed = measure_speed(model, graph, predict, longest)
+        files.append(model_card.ExportedFile(path.name, path.stat().st_size, differences))
+        log.info("%s: %.1f MB; largest differences: %s", path.name, files[-1].size / 1e6, differences)
+        log.info(
+            "%s: %.1f clips/s, the original network %.1f, in batches of 8 clips of %.3g s",
+            engine, file_speed, network_speed, len(longest) / model.front.rate,
+        )  # fmt: skip
     return files
 
 
-def _weights(model: Model, sounds: list[np.ndarray], part: Path) -> model_card.ExportedFile:
-    """Write the weights and their recipe, read them again and check them."""
-    path = part / formats.FILES["safetensors"]
-    formats.weights(model.network.state_dict(), config(model.network.recipe), path)
-    again = Model(path, "cpu", images=True)
+def _export_weights(model: Model, clips: list[np.ndarray], folder: Path) -> model_card.ExportedFile:
+    """Write the weights and the recipe, load them and check the outputs."""
+    path = folder / formats.FILES["safetensors"]
+    formats.write_weights(model.network.state_dict(), model_card.config_content(model.network.recipe), path)
+    loaded = Model(path, "cpu", images=True)
 
-    def says(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
         import torch
 
         with torch.inference_mode():
-            z, out = again.network(torch.from_numpy(x).half(), torch.from_numpy(lengths))
-        said = again.network.task.predict(out)
-        return {"embedding": z.numpy(), **{name: value.numpy() for name, value in said.items()}}
+            z, out = loaded.network(torch.from_numpy(x).half(), torch.from_numpy(lengths))
+        predictions = loaded.network.task.predict(out)
+        return {"embedding": z.numpy(), **{name: value.numpy() for name, value in predictions.items()}}
 
-    agreement = agreement_text(path.name, ParityCheck.of(model, sounds, "frames").differences(says, ragged=True))
-    log.info("%s: %.1f MB; largest differences: %s", path.name, path.stat().st_size / 1e6, agreement)
-    return model_card.ExportedFile(path.name, path.stat().st_size, agreement)
+    check = ParityCheck.from_model(model, clips, "frames")
+    differences = check_differences(path.name, check.differences(predict, variable_length=True))
+    log.info("%s: %.1f MB; largest differences: %s", path.name, path.stat().st_size / 1e6, differences)
+    return model_card.ExportedFile(path.name, path.stat().st_size, differences)
 
 
-def _run(path: Path, checkpoint: Path) -> RunFolder | None:
-    """Return the run of a folder or of a checkpoint that lies in one; None for a checkpoint alone."""
+def _find_run(path: Path, checkpoint: Path) -> RunFolder | None:
+    """Return the run folder of a path or of its checkpoint, or None if the checkpoint does not belong to a run."""
     run = RunFolder(path if path.is_dir() else run_of(checkpoint))
     return run if run.record_path.is_file() else None
 
 
-def _results(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Its record, and its metrics where it was measured."""
+def _read_results(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the record of a run, and its metrics if it was evaluated."""
     return run.record, run.metrics if run.metrics_path.is_file() else None
 
 
 @contextmanager
-def _draft(to: Path) -> Iterator[Path]:
-    """Yield a folder whose files are all moved into another at the end or, after any error, none of them."""
+def _staging_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder whose files are moved to the output folder at the end, or deleted after an error."""
     try:
-        ownership.open_folder(to)
-        part = ownership.draft_folder(to, EXPORT)
+        ownership.open_folder(out)
+        staging = ownership.draft_folder(out, EXPORT)
     except OSError as error:
-        raise os_errors.explain(error, to, os_errors.FOLDER_REMEDY, f"to={to}") or error from error
+        raise os_errors.explain(error, out, os_errors.FOLDER_REMEDY, f"to={out}") or error from error
     try:
-        yield part
-        names = [path.name for path in part.iterdir()]
+        yield staging
+        names = [path.name for path in staging.iterdir()]
         for name in names:
-            ownership.check(to / name)
+            ownership.check(out / name)
         for name in names:
-            ownership.mark_created(part / name)  # also those that exporters of other libraries wrote
-            replace(part / name, to / name)
+            ownership.mark_created(staging / name)  # other libraries wrote some of the files
+            replace(staging / name, out / name)
     except OSError as error:
-        raise os_errors.explain(error, to, os_errors.FOLDER_REMEDY, f"to={to}") or error from error
+        raise os_errors.explain(error, out, os_errors.FOLDER_REMEDY, f"to={out}") or error from error
     finally:
-        for path in part.iterdir() if part.is_dir() else ():
+        for path in staging.iterdir() if staging.is_dir() else ():
             ownership.mark_created(path)
-        remove_folder(part)
-        remove_if_empty(to)
+        remove_folder(staging)
+        remove_if_empty(out)

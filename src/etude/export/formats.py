@@ -1,4 +1,4 @@
-"""The three formats: how each is written, and how it is opened again without what wrote it."""
+"""Writers and readers of the formats ONNX, torch.export and safetensors."""
 
 from __future__ import annotations
 
@@ -25,108 +25,124 @@ if TYPE_CHECKING:
 
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
-ABOUT, OPSET = "etude", 20  # the first with a Fourier transform whose axis is an input; onnxruntime 1.20 has 21
-LACKING = "format=onnx needs onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
-Says = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""Sound (B, N) or frames (B, T, F), and lengths (B,), to what a file says by name."""
+METADATA_KEY = "etude"
+OPSET = 20  # the first with a DFT whose axis is an input; onnxruntime 1.20 supports up to 21
+ONNX_MISSING = (
+    "format=onnx requires onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
+)
+PredictFunction = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""Function from samples (B, N) or frames (B, T, F), and lengths (B,), to the outputs of an exported file by name."""
 
 
-def installed() -> None:
-    """Ask for what ONNX needs.
+def check_onnx() -> None:
+    """Check that the packages for ONNX are installed.
 
     Raises:
-        UserError: It is not there.
+        UserError: A package is not installed.
     """
     if not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise UserError(LACKING)
+        raise UserError(ONNX_MISSING)
 
 
-def onnx(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[str, Any], path: Path) -> Says:
-    """Write a graph as ONNX, and open it in onnxruntime.
+def write_onnx(
+    graph: Graph, program: torch.export.ExportedProgram, metadata: Mapping[str, Any], path: Path
+) -> PredictFunction:
+    """Write a graph as ONNX, and open the file in onnxruntime.
 
     Args:
         graph: The graph.
-        program: The same, traced.
-        about: Plain values that the file keeps, as JSON under `etude`.
-        path: The file.
+        program: The traced graph.
+        metadata: Plain values, stored in the file as JSON under `etude`.
+        path: Path of the file.
     """
     import torch
 
     with _quiet():
-        made = torch.onnx.export(
+        exported = torch.onnx.export(
             program, (), dynamo=True, verbose=False, opset_version=OPSET, input_names=graph.inputs,
             output_names=graph.outputs, custom_translation_table=lstm_translation(),
         )  # fmt: skip
-    assert made is not None
-    made.model.metadata_props[ABOUT] = json.dumps(about, ensure_ascii=False)
-    made.model.producer_name = "etude"
-    _name(made.model, graph)
-    for node in made.model.graph:  # what was called where, with the paths of this machine
+    assert exported is not None
+    exported.model.metadata_props[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False)
+    exported.model.producer_name = "etude"
+    _name_dimensions(exported.model, graph)
+    for node in exported.model.graph:  # metadata of nodes contain stack traces with paths of this machine
         node.metadata_props.clear()
-    made.save(path, external_data=False)
+    exported.save(path, external_data=False)
     return open_onnx(path)
 
 
-def _name(model: Any, graph: Graph) -> None:
-    """Call the sizes that a batch may have by their names, in the place of torch's symbols."""
-    said = model.graph.inputs[0].shape
-    names = {str(said[0]): "batch", str(said[1]): "samples" if graph.takes == "waveform" else "frames"}
-    for value in (*model.graph.inputs, *model.graph.outputs, *(one for node in model.graph for one in node.outputs)):
+def _name_dimensions(model: Any, graph: Graph) -> None:
+    """Replace the symbols of torch for dynamic dimensions by readable names."""
+    shape = model.graph.inputs[0].shape
+    names = {str(shape[0]): "batch", str(shape[1]): "samples" if graph.input_name == "waveform" else "frames"}
+    intermediate = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.outputs, *intermediate):
         for axis, size in enumerate(value.shape or ()):
             if str(size) in names:
                 value.shape[axis] = names[str(size)]
 
 
-def open_onnx(path: Path) -> Says:
-    """A file of ONNX in onnxruntime, with as many threads as torch has."""
+def open_onnx(path: Path) -> PredictFunction:
+    """Open an ONNX file in onnxruntime, with as many threads as torch uses."""
     import onnxruntime
     import torch
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs, names = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
-    return lambda *given: dict(zip(names, session.run(names, dict(zip(inputs, given, strict=False))), strict=True))
+    inputs, outputs = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
+
+    def predict(*arrays: np.ndarray) -> dict[str, np.ndarray]:
+        feed = dict(zip(inputs, arrays, strict=False))  # a graph without lengths takes only the first array
+        return dict(zip(outputs, session.run(outputs, feed), strict=True))
+
+    return predict
 
 
-def program(graph: Graph, program: torch.export.ExportedProgram, about: Mapping[str, Any], path: Path) -> Says:
-    """Write a graph as torch's program, and open it again; see `onnx`."""
+def write_program(
+    graph: Graph, program: torch.export.ExportedProgram, metadata: Mapping[str, Any], path: Path
+) -> PredictFunction:
+    """Write a graph as a torch.export program, and open the file.
+
+    Arguments and result are those of `write_onnx`.
+    """
     import torch
 
     restore_torch_lstm(program)
     program.example_inputs = None
     with _quiet():
-        torch.export.save(program, path, extra_files={f"{ABOUT}.json": json.dumps(about, ensure_ascii=False)})
+        torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata, ensure_ascii=False)})
     return open_program(path)
 
 
-def open_program(path: Path) -> Says:
-    """A program of torch's."""
+def open_program(path: Path) -> PredictFunction:
+    """Open a torch.export program."""
     import torch
 
     with _quiet():
         module = torch.export.load(path).module()
-    inputs = sum(node.op == "placeholder" for node in module.graph.nodes)
+    n_inputs = sum(node.op == "placeholder" for node in module.graph.nodes)
 
-    def says(*given: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(*arrays: np.ndarray) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            found = module(*(torch.from_numpy(one) for one in given[:inputs]))
-        return {name: value.numpy() for name, value in found.items()}
+            outputs = module(*(torch.from_numpy(array) for array in arrays[:n_inputs]))
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    return says
+    return predict
 
 
-def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: Path) -> None:
-    """Write tensors, and the recipe of their network beside them.
+def write_weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: Path) -> None:
+    """Write a state dict as safetensors, and config.json beside it.
 
     Args:
         state: Tensors by name.
-        config: Plain values.
-        path: Where the tensors go.
+        config: Plain values of config.json.
+        path: Path of the safetensors file.
     """
     from safetensors.torch import save
 
-    # two names of one tensor, as of weights that are shared, are two tensors in this format
+    # the format does not support shared tensors, so they are copied
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     write_bytes(path, save(tensors, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -134,7 +150,7 @@ def weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], path: 
 
 
 def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:
-    """Replace the operation `etude::lstm` by torch's own LSTM, in place, so that a program needs torch alone."""
+    """Replace the operation `etude::lstm` by the LSTM of torch in place, so that a program requires only torch."""
     import torch
 
     graph = program.graph
@@ -143,11 +159,11 @@ def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:
             continue
         x, h, c, *weights = node.args
         with graph.inserting_before(node):
-            whole = graph.call_function(
+            lstm = graph.call_function(
                 torch.ops.aten.lstm.input, (x, [h, c], weights, True, 1, 0.0, False, False, True)
             )
-            states = graph.call_function(operator.getitem, (whole, 0))
-        whole.meta = {**node.meta, "val": (node.meta["val"], h.meta["val"], c.meta["val"])}
+            states = graph.call_function(operator.getitem, (lstm, 0))
+        lstm.meta = {**node.meta, "val": (node.meta["val"], h.meta["val"], c.meta["val"])}
         states.meta = dict(node.meta)
         node.replace_all_uses_with(states)
         graph.erase_node(node)
@@ -156,28 +172,28 @@ def restore_torch_lstm(program: torch.export.ExportedProgram) -> None:
 
 
 def lstm_translation() -> dict[Any, Any]:
-    """Return the translation of `etude::lstm` into ONNX, which orders gates otherwise and has time before the batch."""
+    """Return the translation of `etude::lstm` into ONNX, with reordered gates and time as the first axis."""
     import onnxscript
     import torch
 
-    op: Any = onnxscript.opset20  # whose types know tensors alone
+    op: Any = onnxscript.opset20  # its annotations accept only tensors
 
-    def ordered(weight: Any) -> Any:
+    def reorder_gates(weight: Any) -> Any:
         i, f, g, o = op.Split(weight, axis=0, num_outputs=4)
         return op.Concat(i, o, f, g, axis=0)
 
-    def translated(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
-        bias = op.Concat(ordered(b_ih), ordered(b_hh), axis=0)
-        weights = (op.Unsqueeze(value, [0]) for value in (ordered(w_ih), ordered(w_hh), bias))
+    def translate(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+        bias = op.Concat(reorder_gates(b_ih), reorder_gates(b_hh), axis=0)
+        weights = (op.Unsqueeze(value, [0]) for value in (reorder_gates(w_ih), reorder_gates(w_hh), bias))
         states, *_ = op.LSTM(op.Transpose(x, perm=[1, 0, 2]), *weights, hidden_size=w_hh.shape[1])
         return op.Transpose(op.Squeeze(states, [1]), perm=[1, 0, 2])
 
-    return {torch.ops.etude.lstm.default: translated}
+    return {torch.ops.etude.lstm.default: translate}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of their own inside."""
+    """Silence loggers and warnings of the exporters."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

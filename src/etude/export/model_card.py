@@ -1,8 +1,7 @@
-"""Model card of an export."""
+"""Model card of an export, in Markdown with YAML metadata."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.formatting import NAMES, capital, format_interval, format_number, plural, sentence
-from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.verdict import caution, population, verdict
 
 if TYPE_CHECKING:
@@ -22,192 +20,204 @@ if TYPE_CHECKING:
     from etude.inference.model import Model
 
 
-MARKS = re.compile(r"([\\`*_\[\]|#~$])|^(?=[-+=])")  # anywhere; and what begins a list where a line begins
+# characters with an effect in Markdown, and the start of a list or a heading
+MARKUP = re.compile(r"([\\`*_\[\]|#~$])|^(?=[-+=])")
 FILE = "README.md"
 METRICS = {
     "label": ("macro_f1", "accuracy", "macro_precision", "macro_recall"),
     "scalar": ("spearman", "ccc", "r2", "mae", "mse"),
 }
-# the hub's names of metrics and licences, where it has them
-HUB = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall", "accuracy": "accuracy",
+# identifiers of metrics and licences on the Hugging Face Hub
+HUB_METRICS = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall", "accuracy": "accuracy",
        "spearman": "spearmanr", "ccc": "ccc", "r2": "r_squared", "mae": "mae", "mse": "mse"}  # fmt: skip
-LICENCES = re.compile(
+HUB_LICENCES = re.compile(
     r"cc0-1\.0|cc-by(-2\.0|-2\.5|(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|-nd-4\.0)|mit|apache-2\.0|bsd-3-clause|l?gpl-3\.0"
 )
 
 
 class Markdown(str):
-    """Text with Markdown marks that keep their effect."""
+    """Markdown that is not escaped."""
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """Exported file that a card describes.
+    """Entry of the table of files.
 
     Args:
-        name: Its name.
-        size: Its size in bytes.
-        tried: Its differences from the network, as text.
+        name: Name of the file.
+        size: Size in bytes.
+        differences: Largest differences from the outputs of the network, as text.
     """
 
     name: str
     size: int
-    tried: str
+    differences: str
 
 
-def card(
-    about: Mapping[str, Any],
+def render_card(
+    metadata: Mapping[str, Any],
     files: Sequence[ExportedFile],
-    whose: str,
+    check_clips: str,
     record: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the card as Markdown with a head of YAML.
+    """Return the model card.
 
     Args:
-        about: What files keep of themselves; see `about.about`.
-        files: What is beside it.
-        whose: Which clips they were tried on.
-        record: The run's record.json; none of a checkpoint alone.
-        metrics: Its metrics.json.
+        metadata: Description of the network from `describe`.
+        files: Exported files.
+        check_clips: Description of the clips of the parity check.
+        record: Content of record.json; None for a checkpoint without a run.
+        metrics: Content of metrics.json; None if the run was not evaluated.
     """
     import yaml
 
-    head = yaml.safe_dump(front_matter(about, files, record, metrics), allow_unicode=True, sort_keys=False, width=1000)
-    data = (record or {}).get("data", {})
-    rows = [_target(name, about["targets"][name], record, metrics) for name in about["targets"]]
-    settings = ", ".join(f"{key} {value}" for key, value in about["settings"].items())
-    text = _template().render(
-        about=about, files=files, whose=whose, record=record, data=data, rows=rows,
-        formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
-        title=(record or {}).get("name") or "a network of Étude", code=code, fenced=fenced,
-        settings=settings, plural=plural, sentence=sentence, capital=capital, number=format_number,
+    header = yaml.safe_dump(
+        front_matter(metadata, files, record, metrics), allow_unicode=True, sort_keys=False, width=1000
+    )
+    targets = [_describe_target(name, spec, record, metrics) for name, spec in metadata["targets"].items()]
+    text = _load_template().render(
+        metadata=metadata, files=files, check_clips=check_clips, record=record, data=(record or {}).get("data", {}),
+        targets=targets, formats=[file.name for file in files], resamples=(metrics or {}).get("resamples"),
+        front_end_settings=", ".join(f"{key} {value}" for key, value in metadata["front_end_settings"].items()),
+        title=(record or {}).get("name") or "Étude network", code=code, fenced=fenced,
+        plural=plural, sentence=sentence, capital=capital, number=format_number,
     )  # fmt: skip
-    return f"---\n{head}---\n\n{text}"
+    return f"---\n{header}---\n\n{text}"
 
 
 def escaped(value: object) -> str:
-    """Return a value as text in which marks, tags and line breaks have no effect."""
+    """Return a value as text without Markdown, HTML tags and line breaks."""
     if isinstance(value, Markdown):
         return value
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return MARKS.sub(lambda found: f"\\{found[0]}", text)
+    return MARKUP.sub(lambda match: f"\\{match[0]}", text)
 
 
 def code(value: object) -> Markdown:
-    """Return a value as code in a line; in a table too."""
+    """Return a value as inline code that is also valid in a table."""
     text = " ".join(str(value).split()).replace("|", "\\|")
-    marks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    space = " " if len(marks) > 1 else ""
-    return Markdown(f"{marks}{space}{text}{space}{marks}")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if len(fence) > 1 else ""
+    return Markdown(f"{fence}{space}{text}{space}{fence}")
 
 
 def fenced(text: str, language: str = "") -> Markdown:
-    """Return a block of code."""
-    marks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return Markdown(f"{marks}{language}\n{text.strip(chr(10))}\n{marks}")
+    """Return a fenced code block."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return Markdown(f"{fence}{language}\n{text.strip(chr(10))}\n{fence}")
 
 
-def about(model: Model, graph: Graph | None) -> dict[str, Any]:
-    """What files and the card say of a network: plain values, none of which knows this machine."""
+def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
+    """Describe a network for its card and for the metadata of exported files.
+
+    Args:
+        model: The network.
+        graph: The exported graph; None if only weights are exported.
+
+    Returns:
+        Plain values without paths of this machine. `window` is the length of a window in seconds, None if it is
+        unknown. `min_seconds` is the length below which a clip is skipped.
+    """
     recipe, front, plan = model.network.recipe, model.front, model.plan()
     seconds = plan.samples / front.rate
     return {
         "version": version("etude"),
-        "input": graph.takes if graph else None,
-        "front": type(front).__name__,
-        "settings": {key: value for key, value in front.to_dict().items() if key != "_target_"},
+        "input": graph.input_name if graph else None,
+        "backbone": type(model.network.backbone).__name__,
+        "front_end": type(front).__name__,
+        "front_end_settings": {key: value for key, value in front.to_dict().items() if key != "_target_"},
         "rate": front.rate,
         "bins": recipe["bins"],
         "frames_per_second": front.frames_per_second,
         "dim": model.network.backbone.dim,
-        "ragged": graph.ragged if graph else True,
-        "least": graph.least if graph else 1,
+        "variable_length": graph.variable_length if graph else True,
+        "min_length": graph.min_length if graph else 1,
         "window": round(seconds, 3) if model.has_clip_length and front.sync == "none" and front.rate > 1 else None,
-        "shortest": plan.shortest or None,
+        "min_seconds": plan.shortest or None,
         "crop": plan.crop if plan.crops else None,
         "crops": plan.crops,
         "targets": model.columns.targets,
     }
 
 
-def config(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.json holds: the recipe, in which a file of weights of this machine is its name alone."""
+def config_content(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of config.json, which is the recipe of the network without folders of this machine."""
     return {
         "library_name": "etude", "model_type": "etude", "etude_version": version("etude"),
-        "etude": {**recipe, "config": _without_folders(recipe["config"])},
+        "etude": {**recipe, "config": _strip_folders(recipe["config"])},
     }  # fmt: skip
 
 
 def front_matter(
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     files: Sequence[ExportedFile],
     record: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the hub reads of a card; the licence is that of the data, from which the weights were made."""
-    known = [str(name).lower() for name in (record or {}).get("data", {}).get("licences", {})]
-    licence = known[0] if len(known) == 1 and LICENCES.fullmatch(known[0]) else "other"
-    head: dict[str, Any] = {"license": licence}
+    """Return the metadata that the Hugging Face Hub reads. The licence is that of the training data."""
+    licences = [str(name).lower() for name in (record or {}).get("data", {}).get("licences", {})]
+    licence = licences[0] if len(licences) == 1 and HUB_LICENCES.fullmatch(licences[0]) else "other"
+    header: dict[str, Any] = {"license": licence}
     if licence == "other":
-        head["license_name"] = "that-of-the-data" if known else "unknown"
+        header["license_name"] = "see-training-data" if licences else "unknown"
     tags = ["music", "audio", *(["onnx"] if any(file.name.endswith(".onnx") for file in files) else [])]
-    head |= {"library_name": "etude", "pipeline_tag": "audio-classification", "tags": [*tags, *about["targets"]]}
+    header |= {"library_name": "etude", "pipeline_tag": "audio-classification", "tags": [*tags, *metadata["targets"]]}
     results = [
         {
             "task": {"type": "audio-classification", "name": name},
             "dataset": {"type": record["data"]["name"], "name": record["data"]["title"], "split": "test"},
-            "metrics": found,
+            "metrics": scores,
         }
         for name, target in (metrics or {}).get("targets", {}).items()
-        if record is not None and (found := _hub(target))
+        if record is not None and (scores := _hub_scores(target))
     ]
-    return head | ({"model-index": [{"name": record["name"], "results": results}]} if results and record else {})
+    return header | ({"model-index": [{"name": record["name"], "results": results}]} if results and record else {})
 
 
-def _without_folders(node: Any) -> Any:
-    """A config in which whole paths are the names of their files."""
+def _strip_folders(node: Any) -> Any:
+    """Replace all absolute paths in a config by their file names."""
     if isinstance(node, Mapping):
-        return {key: _without_folders(value) for key, value in node.items()}
+        return {key: _strip_folders(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_without_folders(value) for value in node]
-    whole = isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~"))
-    return Path(node).name if whole else node
+        return [_strip_folders(value) for value in node]
+    is_path = isinstance(node, str) and (Path(node).is_absolute() or node.startswith("~"))
+    return Path(node).name if is_path else node
 
 
-def _hub(target: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Scores of the test part as the hub has them."""
+def _hub_scores(target: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the test scores of a target in the format of the Hugging Face Hub."""
     scores = target["splits"]["test"]["scores"]
     return [
-        {"type": HUB[key], "name": capital(NAMES[key]), "value": round(scores[key]["value"], 6)}
+        {"type": HUB_METRICS[key], "name": capital(NAMES[key]), "value": round(scores[key]["value"], 6)}
         for key in METRICS[target["kind"]]
         if key in scores and scores[key]["value"] is not None
     ]
 
 
-def _target(
+def _describe_target(
     name: str, spec: Mapping[str, Any], record: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """A target: what it says, and where it was judged its scores, the verdict and its limits."""
-    found: dict[str, Any] = {
+    """Return the description of a target, with test scores, their summary and limitations if it was evaluated."""
+    description: dict[str, Any] = {
         "name": name,
         **spec,
         "note": ((record or {}).get("targets", {}).get(name) or {}).get("note", ""),
     }
     target = (metrics or {}).get("targets", {}).get(name)
     if target is None:
-        return found
+        return description
     test, disjoint = target["splits"]["test"], bool((record or {}).get("data", {}).get("disjoint"))
-    words, evidence = verdict(target, disjoint=disjoint)
-    others = list(test["baselines"].values())
-    return found | {
-        "words": words, "evidence": evidence, "caution": caution(test), "population": population(test, disjoint),
-        "others": [one["name"] for one in others], "lead": PRIMARY[target["kind"]],
+    summary, evidence = verdict(target, disjoint=disjoint)
+    baselines = list(test["baselines"].values())
+    return description | {
+        "summary": summary, "evidence": evidence, "caution": caution(test), "population": population(test, disjoint),
+        "baselines": [baseline["name"] for baseline in baselines],
         "scores": [
             (
                 capital(NAMES[key]),
                 f"{format_number(test['scores'][key]['value'])} {format_interval(test['scores'][key])}".rstrip(),
-                [format_number(one["scores"][key]["value"]) for one in others],
+                [format_number(baseline["scores"][key]["value"]) for baseline in baselines],
             )
             for key in METRICS[target["kind"]]
             if key in test["scores"]
@@ -216,12 +226,11 @@ def _target(
 
 
 @lru_cache
-def _template() -> Template:
+def _load_template() -> Template:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("etude.export"), finalize=escaped, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["json"] = lambda value: Markdown(json.dumps(value, ensure_ascii=False))
     return environment.get_template("card.md.j2")

@@ -1,4 +1,4 @@
-"""Check that an exported file agrees with the network."""
+"""Comparison of the outputs of an exported file with those of the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from etude.config import instantiate
 from etude.data.readers import SILENT
 from etude.data.sources import demo
 from etude.errors import UserError
-from etude.export.formats import Says
+from etude.export.formats import PredictFunction
 from etude.export.graph import EMBEDDING, Graph
 from etude.inference import inputs
 from etude.inference.model import Model
@@ -25,124 +25,138 @@ from etude.inference.windows import Window, WindowPlan
 from etude.reports.clip_frames import files
 from etude.runs.folder import RunFolder
 
-COUNT, SHORTEST = 8, 0.3  # clips, and the share of a window that the shortest of them is
-MOST = 1e-3  # of probabilities, values in their range, and units of the embedding (of larger ones, of the largest)
+N_CLIPS, SHORTEST = 8, 0.3  # number of test clips, and length of the shortest as a share of a window
+TOLERANCE = 1e-3  # of probabilities, values and embeddings; relative for magnitudes above 1
 Outputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """Clips, and the outputs of the network for each, as in predictions.
+    """Test clips with the outputs of the network in predictions.
 
     Args:
-        inputs: Input of a graph for each clip: samples (N,) or frames (T, F), float32.
-        outputs: By name, embedding (D,), probabilities (K,) or a value ().
+        inputs: Input of the graph for each clip: samples (N,) or frames (T, F), float32.
+        outputs: Outputs for each clip by name: embedding (D,), probabilities (K,) or a value ().
     """
 
     inputs: list[np.ndarray]
     outputs: list[Outputs]
 
     @classmethod
-    def of(cls, model: Model, sounds: Sequence[np.ndarray], takes: str = "waveform") -> ParityCheck:
-        """Return the check of a network.
+    def from_model(cls, model: Model, clips: Sequence[np.ndarray], input_name: str = "waveform") -> ParityCheck:
+        """Compute the outputs of the network for some clips.
 
         Args:
             model: The network.
-            sounds: Clips (N,).
-            takes: What the graph takes.
+            clips: Samples of each clip (N,).
+            input_name: Input of the graph, `waveform` or `frames`.
         """
-        given, outputs = [], []
-        for sound in sounds:
-            x = frames(model, sound)
-            ((z, out),) = model.predict([Window(0.0, 0.0, [x])])
-            outputs.append({EMBEDDING: z, **values(model, out)})
-            given.append(sound if takes == "waveform" else x.astype(np.float32))
-        return cls(given, outputs)
+        graph_inputs, outputs = [], []
+        for samples in clips:
+            frames = compute_frames(model, samples)
+            ((z, out),) = model.predict([Window(0.0, 0.0, [frames])])
+            outputs.append({EMBEDDING: z, **predicted_values(model, out)})
+            graph_inputs.append(samples if input_name == "waveform" else frames.astype(np.float32))
+        return cls(graph_inputs, outputs)
 
-    def differences(self, says: Says, ragged: bool) -> dict[str, float]:
-        """Return the largest absolute difference by name.
+    def differences(self, predict: PredictFunction, variable_length: bool) -> dict[str, float]:
+        """Return the largest absolute difference of each output.
+
+        Each clip is predicted alone. All clips are then predicted in one batch, or the first clip twice if all clips of
+        a batch must have one length.
 
         Args:
-            says: The exported file.
-            ragged: Whether clips of different lengths may share a batch.
+            predict: Function that runs the exported file.
+            variable_length: Whether clips of different lengths can share a batch.
         """
-        found = [(truth, {k: v[0] for k, v in says(*batch([x])).items()})
-                 for x, truth in zip(self.inputs, self.outputs, strict=True)]  # fmt: skip
-        if ragged:
-            together = says(*batch(self.inputs))
-            found += [(truth, {k: v[i] for k, v in together.items()}) for i, truth in enumerate(self.outputs)]
-        else:  # the same clip twice
-            twice = says(*batch([self.inputs[0]] * 2))
-            found += [(self.outputs[0], {k: v[i] for k, v in twice.items()}) for i in range(2)]
-        # numpy's maximum, which is no number where one of them is none
-        return {name: float(np.max([_far(one[name], truth[name]) for truth, one in found])) for name in self.outputs[0]}
+        pairs = [(expected, {name: value[0] for name, value in predict(*batch([x])).items()})
+                 for x, expected in zip(self.inputs, self.outputs, strict=True)]  # fmt: skip
+        if variable_length:
+            together, expected_rows = predict(*batch(self.inputs)), self.outputs
+        else:
+            together, expected_rows = predict(*batch([self.inputs[0]] * 2)), [self.outputs[0]] * 2
+        pairs += [
+            (expected, {name: value[i] for name, value in together.items()}) for i, expected in enumerate(expected_rows)
+        ]
+        # the maximum of numpy is NaN if a difference is NaN
+        return {
+            name: float(np.max([_difference(actual[name], expected[name]) for expected, actual in pairs]))
+            for name in self.outputs[0]
+        }
 
 
-def find_sounds(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
-    """Return sound files for the check, and their origin as text.
+def find_audio_files(run: RunFolder | None, named: list[str]) -> tuple[list[Path], str]:
+    """Return audio files for the check, and a description of them.
 
     Args:
-        run: The run's folder; None for a checkpoint alone.
-        named: Files, folders and lists that were named.
+        run: The run folder; None for a checkpoint without a run.
+        named: Files, folders and lists from `check=`.
 
     Raises:
-        UserError: There is no such file.
+        UserError: A file does not exist.
     """
     if named:
-        return inputs.files(named), "clips that were named"
-    if run is not None and (own := _own(run)):
-        return own, "clips of the run's data"
-    return [Path(path) for path in demo.collection().table["path"]], "clips of the embedded music"
+        return inputs.find_audio_files(named), "user-provided clips"
+    if run is not None and (paths := _files_of_run(run)):
+        return paths, "clips of the run's data"
+    return [Path(path) for path in demo.collection().table["path"]], "Étude's demo clips"
 
 
-def cut_sounds(paths: list[Path], front: FrontEnd, plan: WindowPlan, least: int) -> list[np.ndarray]:
-    """Return pieces of sound of different lengths, up to a window.
+def load_clips(paths: list[Path], front: FrontEnd, plan: WindowPlan, min_length: int) -> list[np.ndarray]:
+    """Decode clips of different lengths, up to the length of a window.
 
     Args:
-        paths: Sound files, taken evenly from the first to the last.
-        front: The front end.
-        plan: How long a window is.
-        least: Samples that a piece must have.
+        paths: Audio files, from which files are chosen at equal distances.
+        front: Front end of the network.
+        plan: Plan with the length of a window.
+        min_length: Minimum number of samples of a clip.
 
     Returns:
-        At least COUNT pieces (N,), float32, at the front end's rate, none of them silent.
+        N_CLIPS clips (N,), float32, at the sampling rate of the front end. No file is silent. A file is repeated with
+        other lengths if there are too few.
 
     Raises:
-        UserError: No file gives any.
+        UserError: No file can be decoded, or all are silent or too short.
     """
-    window = max(least, plan.samples if front.sync == "none" else 30 * front.rate)
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 2 * COUNT).astype(int))]  # some may be broken
-    sounds, reason = [], "they are silent, or too short"
+    window = max(min_length, plan.samples if front.sync == "none" else 30 * front.rate)
+    # twice as many as needed, because some files may not be decodable
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 2 * N_CLIPS).astype(int))]
+    decoded, reason = [], "all are silent or too short"
     for path in chosen:
         try:
-            sound = decode(path, front.rate)[:window]
+            samples = decode(path, front.rate)[:window]
         except (DecodeError, OSError) as error:
             reason = str(error)
             continue
-        if len(sound) >= least and np.abs(sound).max() >= SILENT:
-            sounds.append(sound)
-        if len(sounds) == COUNT:
+        if len(samples) >= min_length and np.abs(samples).max() >= SILENT:
+            decoded.append(samples)
+        if len(decoded) == N_CLIPS:
             break
-    if not sounds:
-        raise UserError(f"there is no clip to try the export on ({reason}); name some with check=<files>")
-    shares = np.linspace(SHORTEST, 1, COUNT)
-    return [
-        (sound := sounds[i % len(sounds)])[: max(least, min(len(sound), round(share * len(sound))))]
-        for i, share in enumerate(shares)
-    ]
+    if not decoded:
+        raise UserError(
+            f"export: no clip can be used to check the exported files ({reason}); name some with check=<files>"
+        )
+    clips = []
+    for i, share in enumerate(np.linspace(SHORTEST, 1, N_CLIPS)):
+        samples = decoded[i % len(decoded)]
+        clips.append(samples[: max(min_length, min(len(samples), round(share * len(samples))))])
+    return clips
 
 
-def frames(model: Model, sound: np.ndarray) -> np.ndarray:
-    """Return frames (T, F) float16 of the network's view, as in predictions; for images, of a picture of the sound."""
+def compute_frames(model: Model, samples: np.ndarray) -> np.ndarray:
+    """Compute the frames (T, F), float16, of samples (N,) in the columns of the network, as in predictions.
+
+    A network for images gets the log-mel spectrogram of the samples as an image.
+    """
     if not model.front.reads_sound:
-        sound = 1 + LogMelChroma().frames(sound) / LogMelChroma().top_db  # a picture of the sound, in [0, 1]
-    return model.front.view(sound, tuple(model.network.recipe["columns"])).astype(np.float16)
+        samples = 1 + LogMelChroma().frames(samples) / LogMelChroma().top_db  # an image in [0, 1]
+    return model.front.view(samples, tuple(model.network.recipe["columns"])).astype(np.float16)
 
 
 def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return clips (N,) or (T, F) as a batch (B, N) or (B, T, F), and their lengths (B,).
+    """Pad clips (N,) or (T, F) to a batch (B, N) or (B, T, F), and return it with the lengths (B,).
 
-    Padding is not zero, so that a graph that reads it is found out.
+    The padding is not zero, so that a graph whose outputs depend on padding fails the check.
     """
     lengths = np.array([len(clip) for clip in clips], np.int64)
     x = np.full((len(clips), lengths.max(), *clips[0].shape[1:]), 0.5, np.float32)
@@ -151,74 +165,79 @@ def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return x, lengths
 
 
-def values(model: Model, out: Outputs) -> Outputs:
-    """Return outputs (K,) by target as probabilities and values."""
+def predicted_values(model: Model, out: Outputs) -> Outputs:
+    """Convert outputs (K,) by target to probabilities (K,) and values ()."""
     by_target = model.columns.split(model.values(out))
     return {
-        name: np.array(one if model.columns.targets[name]["kind"] == "label" else one[0], np.float32)
-        for name, one in by_target.items()
+        name: np.array(values if model.columns.targets[name]["kind"] == "label" else values[0], np.float32)
+        for name, values in by_target.items()
     }
 
 
-def agreement_text(file: str, differences: dict[str, float]) -> str:
-    """Return differences as text, if they are small enough.
+def check_differences(file: str, differences: dict[str, float]) -> str:
+    """Check that all differences are within the tolerance, and return them as text.
+
+    Args:
+        file: Name of the exported file.
+        differences: Largest difference of each output.
 
     Raises:
-        UserError: One is not.
+        UserError: A difference exceeds the tolerance or is NaN.
     """
     name = max(differences, key=lambda key: np.nan_to_num(differences[key], nan=np.inf))
-    if not differences[name] <= MOST:  # neither is one that is not a number
+    if not differences[name] <= TOLERANCE:  # also true of NaN
         raise UserError(
-            f"{file}: does not say what the network says; its {name} is {differences[name]:.1e} off, more than "
-            f"{MOST:g}; nothing was kept"
+            f"{file}: outputs differ from those of the network: {name} by {differences[name]:.1e}, more than "
+            f"{TOLERANCE:g}; no file was written"
         )
     return ", ".join(f"{key} {value:.0e}" for key, value in differences.items())
 
 
-def speed(
-    model: Model, graph: Graph, says: Says, sound: np.ndarray, count: int = 8, tries: int = 2
+def measure_speed(
+    model: Model, graph: Graph, predict: PredictFunction, samples: np.ndarray, batch_size: int = 8, repeats: int = 2
 ) -> tuple[float, float]:
     """Measure clips per second of the file, and of the network with its front end as in predictions.
 
     Args:
         model: The network.
-        graph: The graph of the file.
-        says: The exported file.
-        sound: A clip (N,).
-        count: Clips of a batch.
-        tries: Of which the faster one counts.
+        graph: The exported graph.
+        predict: Function that runs the exported file.
+        samples: A clip (N,).
+        batch_size: Number of clips of a batch.
+        repeats: Number of measurements, of which the fastest counts.
     """
-    x = frames(model, sound)
-    given = batch([sound if graph.takes == "waveform" else x.astype(np.float32)] * count)
+    frames = compute_frames(model, samples)
+    from_waveform = graph.input_name == "waveform"
+    graph_inputs = batch([samples if from_waveform else frames.astype(np.float32)] * batch_size)
 
-    def network() -> None:
-        hears = graph.takes == "waveform"
-        model.predict([Window(0.0, 0.0, [frames(model, sound) if hears else x]) for _ in range(count)])
+    def predict_with_network() -> None:
+        windows = [[compute_frames(model, samples) if from_waveform else frames] for _ in range(batch_size)]
+        model.predict([Window(0.0, 0.0, crops) for crops in windows])
 
-    def rate(work: Callable[[], object]) -> float:
-        took = []
-        for _ in range(tries):
+    def clips_per_second(work: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(repeats):
             start = perf_counter()
             work()
-            took.append(perf_counter() - start)
-        return count / min(took)
+            seconds.append(perf_counter() - start)
+        return batch_size / min(seconds)
 
-    return rate(lambda: says(*given)), rate(network)
+    return clips_per_second(lambda: predict(*graph_inputs)), clips_per_second(predict_with_network)
 
 
-def _own(run: RunFolder) -> list[Path]:
-    """Return files of the clips that a run predicted, test before validation; none where they are missing."""
+def _files_of_run(run: RunFolder) -> list[Path]:
+    """Return the audio files of the clips that a run predicted, test before validation. Missing files are left out."""
     try:
         table = run.predictions.sort_values("split", kind="stable")
         source = run.config["data"]["source"]
-        instantiate.check_trusted(source)  # a run folder may come from a stranger
+        instantiate.check_trusted(source)  # the config may be untrusted
         known = files(instantiate.make(source))
-        found = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
-    except Exception:  # whatever is missing of a run that came from elsewhere, embedded clips are as good for this
+        paths = [known[clip].path for clip in table["id"].astype(str) if clip in known and known[clip].is_sound]
+    except Exception:  # the demo clips are used if the data of the run is not available, whatever the reason
         return []
-    return [path for path in found if path.is_file()]
+    return [path for path in paths if path.is_file()]
 
 
-def _far(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the largest difference, relative to the compared values where these exceed 1."""
-    return float(np.abs(one - other).max() / max(1.0, float(np.abs(other).max())))
+def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest absolute difference, divided by the largest expected magnitude if this exceeds 1."""
+    return float(np.abs(actual - expected).max() / max(1.0, float(np.abs(expected).max())))

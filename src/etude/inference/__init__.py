@@ -1,1 +1,1 @@
-"""Predictions of a trained network on sound files."""
+"""Predictions of a trained network for audio files."""

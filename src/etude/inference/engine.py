@@ -1,9 +1,9 @@
-"""Prediction of files: decoding in worker processes, batches in this one.
+"""Batched prediction of audio files, with decoding in worker processes.
 
-Results come in the order of the files. Only a few files are under way, and of each only the frames of its windows, so
-that memory does not grow with their number. A batch takes windows of as many files as fill it. A file of more than a
-quarter of an hour or so is decoded in this process, and its windows are predicted while it is, so that memory does not
-grow with its length either.
+Results are in the order of the files. Only a few files are in progress at a time, and of each only the frames of its
+windows are in memory, so memory does not grow with the number of files. A batch can contain windows of several files. A
+file longer than about a quarter of an hour is decoded in this process, and its windows are predicted during decoding,
+so memory does not grow with its length either.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ from etude.data.audio_files import as_text
 from etude.data.readers import SILENT
 from etude.errors import one_line_message
 from etude.files.journal import file_stamp
-from etude.inference.windows import Window, WindowPlan, windows
+from etude.inference.windows import Window, WindowPlan, cut_windows
 
 if TYPE_CHECKING:
     from etude.inference.model import Model, WindowOutput
 
 
-LIMIT = 16 << 20  # bytes of frames of a file that travel between processes; a quarter of an hour of most
-SILENCE = "every window of it is silent"
+MAX_BYTES = 16 << 20  # of the frames of a file that are sent between processes; about a quarter of an hour
+ALL_SILENT = "all windows are silent"
 
 
 @dataclass
 class WindowedFile:
-    """Windows of a decoded file.
+    """Windows of a decoded audio file.
 
     Args:
         path: The file.
-        size, modified: Its `file_stamp`: bytes, and nanoseconds since 1970; -1 and 0 where there is no file.
+        size, modified: Its `file_stamp`: size in bytes, and time of change in nanoseconds since 1970; -1 and 0 if the
+            file is missing.
         seconds: Its length.
         windows: Its windows in order.
-        reason: Why there are none; windows that were yielded before it was known do not count.
-        suspect: Why it may not be music.
-        plan: How it is cut, for a file that is too long to be held: `windows` is empty, and `iter_windows` makes them.
+        reason: Reason why there are no windows. If it is set, windows that were already yielded are invalid.
+        suspect: Reason why the file may not contain music.
+        plan: Window plan of a file that is too long to be kept in memory. `windows` is then empty, and `iter_windows`
+            computes the windows.
     """
 
     path: Path
@@ -59,44 +61,44 @@ class WindowedFile:
     plan: WindowPlan | None = None
 
     def iter_windows(self) -> Iterator[Window]:
-        """Yield its windows; those of a long file are made meanwhile, and not kept here."""
+        """Yield the windows. Those of a long file are computed during the iteration and not kept."""
         if self.plan is None:
             yield from self.windows
             return
-        left = self.stream(self.plan)
+        remaining = self.stream(self.plan)
         while True:
-            with _one_thread():
-                window = next(left, None)
+            with _single_thread():
+                window = next(remaining, None)
             if window is None:
                 return
             yield window
 
     def stream(self, plan: WindowPlan, longest: float | None = None) -> Iterator[Window]:
-        """Yield the windows of the file as it is decoded; fill in its length, and the reason where it ends early.
+        """Yield the windows during decoding, and set the length and, after a failure, the reason.
 
         Args:
-            plan: How it is cut.
-            longest: Length from which it is refused, in seconds.
+            plan: Window plan.
+            longest: Maximum length in seconds. None sets no limit.
 
         Raises:
-            TooLongError: It is longer.
+            TooLongError: The file is longer.
         """
         statistics, rate = SoundStatistics(), plan.front.rate
         samples, peak = 0, 0.0
 
-        def counted() -> Iterator[np.ndarray]:
+        def decoded_blocks() -> Iterator[np.ndarray]:
             nonlocal samples, peak
             for block in stream(self.path, rate, longest, statistics):
                 samples, peak = samples + len(block), max(peak, float(np.abs(block).max()))
                 yield block
 
         try:
-            waiting: list[Window] = []
-            for window in windows(counted(), plan):
-                waiting.append(window)
+            pending: list[Window] = []
+            for window in cut_windows(decoded_blocks(), plan):
+                pending.append(window)
                 if samples / rate >= plan.shortest and peak >= SILENT:
-                    yield from waiting
-                    waiting = []
+                    yield from pending
+                    pending = []
             self.seconds = samples / rate
             if self.seconds < plan.shortest:
                 raise DecodeError(f"is too short ({self.seconds:.2f} s, at least {plan.shortest:g} s are needed)")
@@ -109,26 +111,27 @@ class WindowedFile:
             self.reason = f"cannot be read ({error.strerror or error})"
         except MemoryError:
             self.reason = "is too long for the memory of this machine"
-        except Exception as error:  # one bad file must not end the prediction of the others
+        except Exception as error:  # one invalid file must not end the prediction of the others
             self.reason = one_line_message(error)
-        # a table of files need not repeat the path
+        # the tables have the path in another column
         self.reason = as_text(self.reason).removeprefix(f"{as_text(self.path)}: ")
 
 
 @dataclass
 class FilePrediction:
-    """Predictions of a network for a file.
+    """Predictions of a network for an audio file.
 
     Args:
         path: The file.
         size, modified: Its `file_stamp`.
         seconds: Its length.
-        values: Of the whole file, in the order of the columns: outputs are averaged over its windows before they become
-            probabilities or values, as evaluation averages crops of a clip. None where it could not be decoded.
-        windows: First and last second of each window, and its values; None where it is silent.
-        embedding: Mean over its windows (D,), float32.
-        reason: Why there is no prediction.
-        suspect: Why it may not be music.
+        values: Predictions for the file in the order of the columns. As in evaluation, which averages the crops of a
+            clip, the outputs of the windows are averaged before they are converted to probabilities or values. None if
+            the file could not be decoded.
+        windows: Start and end of each window in seconds, and its predictions, or None for a silent window.
+        embedding: Mean over the windows (D,), float32.
+        reason: Reason why there is no prediction.
+        suspect: Reason why the file may not contain music.
     """
 
     path: Path
@@ -145,14 +148,14 @@ class FilePrediction:
 def predict(
     model: Model, files: Sequence[Path], plan: WindowPlan, batch: int = 32, workers: int | None = None
 ) -> Iterator[FilePrediction]:
-    """Yield the predictions of files, in their order.
+    """Yield the predictions for audio files in their order.
 
     Args:
-        model: The network.
-        files: Sound files.
-        plan: How they are cut.
-        batch: Windows in a batch.
-        workers: Processes that decode; None means one per core, and for few files none but this.
+        model: Trained network.
+        files: Audio files.
+        plan: Window plan.
+        batch: Number of windows in a batch.
+        workers: Number of decoding processes. None means one per core, or only this process if there are few files.
     """
     jobs = [(path, plan) for path in files]
     yield from predict_windows(
@@ -161,14 +164,15 @@ def predict(
 
 
 def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> Iterator[FilePrediction]:
-    """Yield the predictions of decoded files; windows of several files share a batch."""
+    """Yield the predictions for decoded files. Windows of several files share a batch."""
     pending: deque[_PendingFile] = deque()
-    waiting: list[tuple[_PendingFile, int, Window]] = []
+    queue: list[tuple[_PendingFile, int, Window]] = []
 
-    def flush(some: list[tuple[_PendingFile, int, Window]]) -> None:
-        for (file, index, window), output in zip(some, model.predict([window for *_, window in some]), strict=True):
+    def flush(entries: list[tuple[_PendingFile, int, Window]]) -> None:
+        outputs = model.predict([window for *_, window in entries])
+        for (file, index, window), output in zip(entries, outputs, strict=True):
             file.outputs[index], window.crops = output, []
-            file.left -= 1
+            file.n_remaining -= 1
 
     for file in files:
         current = _PendingFile(file)
@@ -176,29 +180,30 @@ def predict_windows(model: Model, files: Iterable[WindowedFile], batch: int) -> 
         for window in file.iter_windows():
             index = current.add(window)
             if window.crops:
-                waiting.append((current, index, window))
-            if len(waiting) >= batch:
-                some, waiting = waiting[:batch], waiting[batch:]
-                flush(some)
-        while pending and not pending[0].left:
+                queue.append((current, index, window))
+            if len(queue) >= batch:
+                entries, queue = queue[:batch], queue[batch:]
+                flush(entries)
+        while pending and not pending[0].n_remaining:
             yield pending.popleft().result(model)
-    if waiting:
-        flush(waiting)
+    if queue:
+        flush(queue)
     while pending:
         yield pending.popleft().result(model)
 
 
-def load_windows(job: tuple[Path, WindowPlan], limit: int | None = LIMIT) -> WindowedFile:
-    """Decode a file, cut it, and make the frames of its windows.
+def load_windows(job: tuple[Path, WindowPlan], max_bytes: int | None = MAX_BYTES) -> WindowedFile:
+    """Decode an audio file and compute the frames of its windows.
 
     Args:
-        job: The file, and how it is cut.
-        limit: Bytes of frames above which the result has no windows but a plan; None is for any length.
+        job: Path of the file and window plan.
+        max_bytes: Maximum size of all frames in bytes. The result for a larger file has a plan instead of windows. None
+            sets no limit.
     """
     path, plan = job
     file = WindowedFile(path, *file_stamp(path))
     try:
-        file.windows = list(file.stream(plan, None if limit is None else _seconds(plan, limit)))
+        file.windows = list(file.stream(plan, None if max_bytes is None else _max_seconds(plan, max_bytes)))
     except TooLongError:
         file.plan = plan
     if file.reason:
@@ -207,55 +212,55 @@ def load_windows(job: tuple[Path, WindowPlan], limit: int | None = LIMIT) -> Win
 
 
 class _PendingFile:
-    """File of which some windows are not predicted yet."""
+    """File some of whose windows are not yet predicted."""
 
     def __init__(self, file: WindowedFile) -> None:
         self.file = file
         self.windows: list[Window] = []
         self.outputs: list[WindowOutput | None] = []
-        self.audible: list[int] = []
-        self.left = 0
+        self.non_silent: list[int] = []
+        self.n_remaining = 0
 
     def add(self, window: Window) -> int:
         """Add a window and return its index."""
         self.windows.append(window)
         self.outputs.append(None)
         if window.crops:
-            self.audible.append(len(self.windows) - 1)
-            self.left += 1
+            self.non_silent.append(len(self.windows) - 1)
+            self.n_remaining += 1
         return len(self.windows) - 1
 
     def result(self, model: Model) -> FilePrediction:
-        """Return the prediction of the whole file from the outputs of its windows."""
+        """Return the prediction for the file from the outputs of its windows."""
         file = self.file
         result = FilePrediction(
             file.path, file.size, file.modified, file.seconds, reason=file.reason, suspect=file.suspect
         )
-        if file.reason or not self.audible:
-            result.reason = file.reason or SILENCE
+        if file.reason or not self.non_silent:
+            result.reason = file.reason or ALL_SILENT
             return result
-        known = [output for output in (self.outputs[index] for index in self.audible) if output is not None]
+        outputs = [output for output in (self.outputs[index] for index in self.non_silent) if output is not None]
         values = [None if output is None else model.values(output[1]) for output in self.outputs]
         result.values = next(filter(None, values))
-        if len(known) > 1:
+        if len(outputs) > 1:
             result.values = model.values(
-                {name: np.stack([out[name] for _, out in known]).mean(0) for name in known[0][1]}
+                {name: np.stack([out[name] for _, out in outputs]).mean(0) for name in outputs[0][1]}
             )
-        result.embedding = np.stack([z for z, _ in known]).mean(0)
+        result.embedding = np.stack([z for z, _ in outputs]).mean(0)
         result.windows = [(window.start, window.end, value) for window, value in zip(self.windows, values, strict=True)]
         return result
 
 
-def _seconds(plan: WindowPlan, limit: int) -> float:
-    """Return the length of a sound whose windows have so many bytes of frames; at least that of one window."""
+def _max_seconds(plan: WindowPlan, max_bytes: int) -> float:
+    """Return the length in seconds at which the frames of all windows have `max_bytes`, but at least one window."""
     fps = 2.0 if plan.front.sync == "beat" else plan.front.frames_per_second
     rate = fps * (plan.columns[1] - plan.columns[0]) * np.dtype(np.float16).itemsize / plan.hop
-    return max(limit / rate, plan.window or 0.0, (plan.longest + 2) / fps)
+    return max(max_bytes / rate, plan.window or 0.0, (plan.longest + 2) / fps)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread for frames, as processes do: more add up in another order, and the last digit differs."""
+def _single_thread() -> Iterator[None]:
+    """Compute frames with one thread, as in worker processes. More threads sum in another order and round otherwise."""
     import torch
 
     before = torch.get_num_threads()

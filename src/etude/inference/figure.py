@@ -1,4 +1,4 @@
-"""Figures of the predictions of a file: spectrogram, sound, and lines over time."""
+"""Preview of an audio file (spectrogram, player) and figures of its predictions over time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from etude.files.atomic import remove
 from etude.files.ownership import subfolder
 from etude.inference.engine import FilePrediction
 from etude.inference.model import PredictionColumns
-from etude.inference.windows import Tape
+from etude.inference.windows import SampleBuffer
 from etude.reports.charts import round_ticks
 from etude.reports.html import data_uri
 from etude.reports.spectrogram import shrink
@@ -35,65 +35,65 @@ if TYPE_CHECKING:
 
 
 FOLDER = "predict_figures"
-SPAN, MEAN = 300.0, 8  # a sound of more seconds is drawn by spans of them, as means over so many frames
-COLUMNS, RANGE = 900, 80.0  # of a picture; dB below the file's loudest value
-LONGEST, COPIED = 600, 1_500_000  # seconds of a sound that are kept; bytes of one that is kept as it is
+SPAN_SECONDS, FRAMES_PER_MEAN = 300.0, 8  # a longer file is processed in such spans, as means over so many frames
+IMAGE_WIDTH, DYNAMIC_RANGE = 900, 80.0  # pixels; dB below the loudest value of the file
+MAX_SECONDS, MAX_COPIED_BYTES = 600, 1_500_000  # of the player; a larger file is encoded again
 MIME = {".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
-MOST = 6  # classes that have a line
-STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between ticks
-# lines are told apart without colours, on the page and in a PNG
-DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "14 4", "4 2")
-STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1)))
-HUES = ("#0072b2", "#d55e00", "#009e73", "#c2649a", "#b87a00", "#2f8fc6")  # of the page, in daylight
+MAX_LINES = 6  # in a plot
+TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds
+# dash patterns distinguish the lines without colours, on the page and in a PNG
+SVG_DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "14 4", "4 2")
+PNG_LINE_STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1)))
+PNG_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2649a", "#b87a00", "#2f8fc6")  # the light colours of the page
 
 
 @dataclass
 class FilePreview:
-    """Picture and sound of a file.
+    """Spectrogram and player of an audio file.
 
     Args:
-        picture: As a data URI.
-        sound: As a data URI; empty where there is none.
-        seconds: Length of the sound.
-        reason: Why something is not there.
+        image: Spectrogram as a data URI.
+        audio: Audio of the player as a data URI. Empty if there is none.
+        seconds: Length of the audio.
+        reason: Reason why the image or the audio is missing.
     """
 
-    picture: str = ""
-    sound: str = ""
+    image: str = ""
+    audio: str = ""
     seconds: float = 0.0
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class PlotLine:
-    """A line of a plot.
+    """Line of a plot.
 
     Args:
         name: Class or target.
-        role: Its colour on the page.
-        dash: Its pattern.
-        path: Its points in a box of 1000 by 100, as an SVG path.
-        whole: The value of the whole file, as text.
-        place: Index of its value among those of a window.
+        colour: Name of its colour variable on the page.
+        dash: Its dash pattern in SVG.
+        path: SVG path of its points in a box of 1000 by 100.
+        file_value: Value for the file, as text.
+        index: Index of its value in the values of a window.
     """
 
     name: str
-    role: str
+    colour: str
     dash: str
     path: str
-    whole: str
-    place: int
+    file_value: str
+    index: int
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines that share an axis.
+    """Lines with a common axis.
 
     Args:
         title: Name and unit of the values.
-        lines: At least one.
-        ticks: Share of the height, and label.
-        note: Sentence about lines that are left out; often empty.
+        lines: The lines, at least one.
+        ticks: Position as a fraction of the height, and label, of each tick.
+        note: Sentence on lines that are left out, or "".
     """
 
     title: str
@@ -102,51 +102,58 @@ class Plot:
     note: str = ""
 
 
-def clock(seconds: float) -> str:
-    """Return seconds, to the nearest one, as 0:07, 3:25 or 1:02:03."""
-    whole = round(seconds)
-    minutes = f"{whole // 60 % 60}:{whole % 60:02d}"
-    return f"{whole // 3600}:{minutes:0>5}" if whole >= 3600 else minutes
+def format_clock(seconds: float) -> str:
+    """Format a time in minutes and seconds, with hours if there are any.
+
+    Examples: 0:07, 3:25, 1:02:03.
+    """
+    total = round(seconds)
+    minutes = f"{total // 60 % 60}:{total % 60:02d}"
+    return f"{total // 3600}:{minutes:0>5}" if total >= 3600 else minutes
 
 
 def time_ticks(seconds: float) -> list[tuple[float, str]]:
-    """Return share of the width and label of at most six round times."""
-    step = next((step for step in STEPS if seconds / step <= 5.5), STEPS[-1])
-    return [(at / seconds, clock(at)) for at in range(0, int(seconds) + 1, step)] if seconds else []
+    """Return position (as a fraction of the width) and label of at most six round times."""
+    step = next((step for step in TICK_STEPS if seconds / step <= 5.5), TICK_STEPS[-1])
+    return [(time / seconds, format_clock(time)) for time in range(0, int(seconds) + 1, step)] if seconds else []
 
 
-def sound_uri(path: Path, **limits: int) -> tuple[str, dict[str, Any]]:
-    """Return the beginning of a sound file as a data URI, and the result of `write_excerpt`.
+def audio_uri(path: Path, **limits: int) -> tuple[str, dict[str, Any]]:
+    """Return the beginning of an audio file as a data URI, and the result of `write_excerpt`.
 
     Args:
-        path: The sound file.
-        limits: As of `write_excerpt`.
+        path: The audio file.
+        limits: Limits of `write_excerpt`.
 
     Raises:
-        DecodeError: The file is missing or cannot be played.
+        DecodeError: The file is missing or cannot be decoded.
     """
     with tempfile.TemporaryDirectory() as folder:
-        kept = write_excerpt(path, Path(folder) / "sound", **limits)
-        file = Path(folder) / kept["audio"]
-        return data_uri(file.read_bytes(), MIME[file.suffix]), kept
+        excerpt = write_excerpt(path, Path(folder) / "sound", **limits)
+        file = Path(folder) / excerpt["audio"]
+        return data_uri(file.read_bytes(), MIME[file.suffix]), excerpt
 
 
-def preview(job: tuple[Path, FrontEnd]) -> FilePreview:
-    """Make picture and sound of a file for a front end; one that cannot be made is left out."""
+def create_preview(job: tuple[Path, FrontEnd]) -> FilePreview:
+    """Create the preview of an audio file. An image or audio that cannot be created is left out.
+
+    Args:
+        job: Path of the file, and front end of the spectrogram.
+    """
     path, front = job
-    made = FilePreview()
+    preview = FilePreview()
     try:
-        made.picture = data_uri(_spectrogram(path, front), "image/png")
-        made.sound, kept = sound_uri(path, longest=LONGEST, copied=COPIED)
-        made.seconds = float(kept["heard"])
-    except Exception as error:  # the numbers are there, and are shown without a picture
-        made.reason = one_line_message(error)
-    return made
+        preview.image = data_uri(_spectrogram_png(path, front), "image/png")
+        preview.audio, excerpt = audio_uri(path, longest=MAX_SECONDS, copied=MAX_COPIED_BYTES)
+        preview.seconds = float(excerpt["excerpt_seconds"])
+    except Exception as error:  # the predictions are shown without the preview
+        preview.reason = one_line_message(error)
+    return preview
 
 
-def plots(prediction: FilePrediction, columns: PredictionColumns) -> list[Plot]:
-    """Return plots of the probabilities of each label, and of the scalars of one range together."""
-    found: list[Plot] = []
+def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[Plot]:
+    """Build a plot of the probabilities of each label, and of all scalars with the same range."""
+    plots: list[Plot] = []
     starts, start = {}, 0
     for name, size in columns.sizes.items():
         starts[name] = start
@@ -158,136 +165,150 @@ def plots(prediction: FilePrediction, columns: PredictionColumns) -> list[Plot]:
                 max(values[starts[name] + i] for *_, values in prediction.windows if values)
                 for i in range(len(classes))
             ]
-            first = sorted(sorted(range(len(classes)), key=lambda i: -peaks[i])[:MOST])
-            lines = [_line(prediction, classes[i], starts[name] + i, (0.0, 1.0), n) for n, i in enumerate(first)]
-            note = f"The {MOST} of {len(classes)} classes that are ever most probable." if len(classes) > MOST else ""
-            found.append(Plot(f"{name}: probability, 0 to 1", lines, [(0, "0"), (0.5, "0.5"), (1, "1")], note))
+            selected = sorted(sorted(range(len(classes)), key=lambda i: -peaks[i])[:MAX_LINES])
+            lines = [
+                _plot_line(prediction, classes[i], starts[name] + i, (0.0, 1.0), n) for n, i in enumerate(selected)
+            ]
+            note = ""
+            if len(classes) > MAX_LINES:
+                note = f"The {MAX_LINES} of {len(classes)} classes with the highest probability in any window."
+            plots.append(Plot(f"{name}: probability, 0 to 1", lines, [(0, "0"), (0.5, "0.5"), (1, "1")], note))
     ranges: dict[tuple[float, float], list[str]] = {}
     for name, spec in columns.targets.items():
         if spec["kind"] == "scalar":
             ranges.setdefault((float(spec["low"]), float(spec["high"])), []).append(name)
     for (low, high), names in ranges.items():
         ticks = [((value - low) / (high - low), label) for value, label in round_ticks((low, high), 3)]
-        for some in (names[k : k + MOST] for k in range(0, len(names), MOST)):
-            lines = [_line(prediction, name, starts[name], (low, high), n) for n, name in enumerate(some)]
-            found.append(Plot(f"{', '.join(some)}: {low:g} to {high:g}", lines, ticks))
-    return found
+        for group in (names[k : k + MAX_LINES] for k in range(0, len(names), MAX_LINES)):
+            lines = [_plot_line(prediction, name, starts[name], (low, high), n) for n, name in enumerate(group)]
+            plots.append(Plot(f"{', '.join(group)}: {low:g} to {high:g}", lines, ticks))
+    return plots
 
 
-def clear_figures(to: Path) -> None:
+def clear_figures(folder: Path) -> None:
     """Remove the figures of an earlier call from a folder of results."""
-    for path in (to / FOLDER).glob("[0-9][0-9]_*.png"):
+    for path in (folder / FOLDER).glob("[0-9][0-9]_*.png"):
         remove(path)
 
 
 def write_figure(
-    to: Path,
-    place: int,
+    folder: Path,
+    number: int,
     prediction: FilePrediction,
-    shown: FilePreview,
-    drawn: Sequence[Plot],
-    hertz: Sequence[tuple[float, str]],
+    preview: FilePreview,
+    plots: Sequence[Plot],
+    frequencies: Sequence[tuple[float, str]],
 ) -> Path:
-    """Draw a file as PNG and return its path.
+    """Write the figure of an audio file as PNG and return its path.
 
     Args:
-        to: The folder of results.
-        place: Number of the file, from 1.
+        folder: The folder of results.
+        number: Number of the file, from 1.
         prediction: Its prediction.
-        shown: Its picture.
-        drawn: Its plots.
-        hertz: Share of the height, and label, of some frequencies.
+        preview: Its preview.
+        plots: Its plots.
+        frequencies: Ticks of the spectrogram: position as a fraction of the height, and label.
     """
-    folder = to / FOLDER
-    subfolder(folder)
+    subfolder(folder / FOLDER)
     name = cut_bytes(re.sub(r"[^\w.-]+", "-", as_text(prediction.path.stem)).strip("-.")[:60], 120) or "file"
-    rows = [*([None] if shown.picture else []), *drawn]
+    panels = [*([None] if preview.image else []), *plots]
     seconds = prediction.seconds
 
     def draw(figure: Figure, colours: Colours) -> None:
-        axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
-        for one, plot in zip(axes, rows, strict=True):
+        all_axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, plot in zip(all_axes, panels, strict=True):
             if plot is None:
                 from matplotlib import image
 
-                pixels = image.imread(io.BytesIO(base64.b64decode(shown.picture.partition(",")[2])))
-                one.imshow(pixels, extent=(0, seconds, 0, 1), aspect="auto", interpolation="none")
-                one.set_yticks([y for y, _ in hertz], [label for _, label in hertz])
-                one.set_ylabel("Hz")
-                one.set_title(f"level, −{RANGE:g} to 0 dB", loc="left", fontsize=9)
+                pixels = image.imread(io.BytesIO(base64.b64decode(preview.image.partition(",")[2])))
+                axes.imshow(pixels, extent=(0, seconds, 0, 1), aspect="auto", interpolation="none")
+                axes.set_yticks([y for y, _ in frequencies], [label for _, label in frequencies])
+                axes.set_ylabel("Hz")
+                axes.set_title(f"level, −{DYNAMIC_RANGE:g} to 0 dB", loc="left", fontsize=9)
                 continue
             for k, line in enumerate(plot.lines):
-                x, y = _points(line.path, seconds)
-                one.plot(x, y, linestyle=STYLES[k], color=HUES[k], label=plain(line.name))
-            one.set_ylim(-0.02, 1.02)
-            one.set_yticks([y for y, _ in plot.ticks], [label for _, label in plot.ticks])
-            one.set_title(plain(plot.title, 60), loc="left", fontsize=9)
-            one.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-            grid(one, colours)
-        for one in axes:
-            one.tick_params(labelsize=9)
-        axes[-1].set_xlim(0, seconds)
-        axes[-1].set_xticks([x * seconds for x, _ in time_ticks(seconds)], [label for _, label in time_ticks(seconds)])
-        axes[-1].set_xlabel("time (min:s)")
+                x, y = _path_points(line.path, seconds)
+                axes.plot(x, y, linestyle=PNG_LINE_STYLES[k], color=PNG_COLOURS[k], label=plain(line.name))
+            axes.set_ylim(-0.02, 1.02)
+            axes.set_yticks([y for y, _ in plot.ticks], [label for _, label in plot.ticks])
+            axes.set_title(plain(plot.title, 60), loc="left", fontsize=9)
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+            grid(axes, colours)
+        for axes in all_axes:
+            axes.tick_params(labelsize=9)
+        last, ticks = all_axes[-1], time_ticks(seconds)
+        last.set_xlim(0, seconds)
+        last.set_xticks([x * seconds for x, _ in ticks], [label for _, label in ticks])
+        last.set_xlabel("time (min:s)")
 
-    about = f"{as_text(prediction.path.name)}, {clock(seconds)}: spectrogram, and predictions of its windows over time."
-    path = folder / f"{place:02d}_{name}.png"
-    picture(draw, path, (7.5, 0.5 + 1.5 * len(rows)), about, as_text(prediction.path.name))
+    file_name, length = as_text(prediction.path.name), format_clock(seconds)
+    description = f"{file_name}, {length}: spectrogram, and predictions for its windows over time."
+    path = folder / FOLDER / f"{number:02d}_{name}.png"
+    picture(draw, path, (7.5, 0.5 + 1.5 * len(panels)), description, file_name)
     return path
 
 
-def _spectrogram(path: Path, front: FrontEnd) -> bytes:
-    """Return mel bands in dB below the loudest, frequency upwards and time to the right, as PNG."""
-    mel = shrink(_bands(path, replace(front, sync="none")), COLUMNS)
-    return shaded_png((mel - mel.max()).T[::-1], (-RANGE, 0.0))
+def _spectrogram_png(path: Path, front: FrontEnd) -> bytes:
+    """Return mel bands in dB below the loudest as PNG, with frequency upwards and time to the right."""
+    mel = shrink(_mel_bands(path, replace(front, sync="none")), IMAGE_WIDTH)
+    return shaded_png((mel - mel.max()).T[::-1], (-DYNAMIC_RANGE, 0.0))
 
 
-def _bands(path: Path, front: FrontEnd) -> np.ndarray:
-    """Return mel bands (T, n_mels) in dB; those of a long sound as means over a few frames, a span at a time."""
+def _mel_bands(path: Path, front: FrontEnd) -> np.ndarray:
+    """Return mel bands (T, n_mels) in dB. Those of a long file are means over a few frames, computed span by span."""
 
-    def bands(part: np.ndarray, front: FrontEnd) -> np.ndarray:
-        return front.frames(part)[:, : front.n_mels] / front.decibel[: front.n_mels]
+    def bands(samples: np.ndarray, front: FrontEnd) -> np.ndarray:
+        return front.frames(samples)[:, : front.n_mels] / front.decibel[: front.n_mels]
 
-    tape, count = Tape(stream(path, front.rate)), MEAN * round(SPAN * front.frames_per_second / MEAN)
+    buffer = SampleBuffer(stream(path, front.rate))
+    count = FRAMES_PER_MEAN * round(SPAN_SECONDS * front.frames_per_second / FRAMES_PER_MEAN)
     samples = count * front.hop_length
-    if not tape.reach(samples + 1):
-        return bands(tape.part(0, tape.end), front)
-    front = front.absolute()  # spans are compared with each other
-    parts, start = [], 0
-    while tape.reach(start + samples):
-        frames = bands(tape.part(start, start + samples), front)[:count]
-        parts.append(shrink(frames, -(-len(frames) // MEAN)))
+    if not buffer.read_until(samples + 1):
+        return bands(buffer.samples(0, buffer.end), front)
+    front = front.absolute()  # so that spans are comparable
+    spans, start = [], 0
+    while buffer.read_until(start + samples):
+        frames = bands(buffer.samples(start, start + samples), front)[:count]
+        spans.append(shrink(frames, -(-len(frames) // FRAMES_PER_MEAN)))
         start += samples
-        tape.drop(start)
-    if tape.end > start:
-        rest = bands(tape.part(start, tape.end), front)
-        parts.append(shrink(rest, -(-len(rest) // MEAN)))
-    return np.concatenate(parts)
+        buffer.drop_before(start)
+    if buffer.end > start:
+        frames = bands(buffer.samples(start, buffer.end), front)
+        spans.append(shrink(frames, -(-len(frames) // FRAMES_PER_MEAN)))
+    return np.concatenate(spans)
 
 
-def _line(prediction: FilePrediction, name: str, place: int, ends: tuple[float, float], order: int) -> PlotLine:
-    """Return the line of one value over the windows of a file; it is broken where windows are silent."""
+def _plot_line(prediction: FilePrediction, name: str, index: int, limits: tuple[float, float], number: int) -> PlotLine:
+    """Return the line of one value over the windows of a file, with gaps at silent windows.
+
+    Args:
+        prediction: Prediction for the file.
+        name: Class or target.
+        index: Index of the value in the values of a window.
+        limits: Range of the values.
+        number: Number of the line in its plot, which determines colour and dash pattern.
+    """
     assert prediction.values is not None
-    low, high = ends
+    low, high = limits
     path, drawing = "", False
     last = len(prediction.windows) - 1
     for k, (start, end, values) in enumerate(prediction.windows):
         if values is None:  # silent: a gap
             drawing = False
             continue
-        y = 100 - 100 * (min(max(values[place], low), high) - low) / (high - low)
-        at = [(start + end) / 2]  # the value of a window stands at its middle, and holds to the ends of the file
-        at = [start, *at] if k == 0 else at
-        at = [*at, end] if k == last else at
-        for second in at if len(at) > 1 or drawing else [at[0], at[0]]:
-            path += f"{'L' if drawing else 'M'}{1000 * second / prediction.seconds:.1f} {y:.2f}"
+        y = 100 - 100 * (min(max(values[index], low), high) - low) / (high - low)
+        times = [(start + end) / 2]  # a value is at the middle of its window, and extends to the ends of the file
+        times = [start, *times] if k == 0 else times
+        times = [*times, end] if k == last else times
+        for time in times if len(times) > 1 or drawing else [times[0], times[0]]:
+            path += f"{'L' if drawing else 'M'}{1000 * time / prediction.seconds:.1f} {y:.2f}"
             drawing = True
-    dash = DASHES[order % len(DASHES)]
-    return PlotLine(name, f"group-{order % 8 + 1}", dash, path, format_number(prediction.values[place]), place)
+    dash = SVG_DASHES[number % len(SVG_DASHES)]
+    return PlotLine(name, f"group-{number % 8 + 1}", dash, path, format_number(prediction.values[index]), index)
 
 
-def _points(path: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points of a line as seconds (n,) and shares of the height (n,), with NaN where it breaks."""
+def _path_points(path: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of an SVG path in seconds (n,) and as fractions of the height (n,), with NaN at gaps."""
     x: list[float] = []
     y: list[float] = []
     for command, across, down in re.findall(r"([ML])([\d.]+) ([\d.]+)", path):

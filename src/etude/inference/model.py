@@ -1,4 +1,4 @@
-"""A trained network for predictions, and the columns of its tables."""
+"""Trained network for predictions, and the columns of its tables."""
 
 from __future__ import annotations
 
@@ -29,17 +29,22 @@ WindowOutput = tuple[np.ndarray, dict[str, np.ndarray]]  # the embedding (D,), a
 
 @dataclass(frozen=True)
 class PredictionColumns:
-    """Columns of the predictions of some targets.
+    """Columns of the predictions of the targets of a network.
 
     Args:
-        targets: By name, `kind`, and `classes` of a label or `low` and `high` of a scalar.
+        targets: Specification by name: `kind`, and `classes` of a label or `low` and `high` of a scalar.
     """
 
     targets: dict[str, dict[str, Any]]
 
     @classmethod
-    def of(cls, specs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> PredictionColumns:
-        """Return the columns of a network from the targets in its checkpoint."""
+    def from_specs(cls, specs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> PredictionColumns:
+        """Return the columns of a network.
+
+        Args:
+            specs: Specifications in its checkpoint by name.
+            names: Names of its targets.
+        """
         kept = ("kind", "classes", "low", "high")
         return cls({name: {key: specs[name][key] for key in kept if key in specs[name]} for name in names})
 
@@ -48,26 +53,30 @@ class PredictionColumns:
         """Number of values of each target."""
         return {name: len(spec.get("classes", "1")) for name, spec in self.targets.items()}
 
-    def split(self, values: Sequence[float]) -> dict[str, Sequence[float]]:
-        """Return the values of all targets, which stand one after the other, by target."""
-        found, start = {}, 0
+    def split_by_target(self, values: Sequence[float]) -> dict[str, Sequence[float]]:
+        """Return the values of each target from the concatenated values of all targets."""
+        by_target, start = {}, 0
         for name, size in self.sizes.items():
-            found[name] = values[start : start + size]
+            by_target[name] = values[start : start + size]
             start += size
-        return found
+        return by_target
 
     def row(self, values: Sequence[float] | None) -> PredictionRow:
-        """Return predictions as cells: `<t>.pred`, and of a label `<t>.score.<class>`; None without values."""
-        by_target = self.split(values) if values else {}
+        """Return a row of a table with `<t>.pred`, and for a label `<t>.score.<class>`. Without values, cells are None.
+
+        Args:
+            values: Concatenated values of all targets.
+        """
+        by_target = self.split_by_target(values) if values else {}
         row: PredictionRow = {}
         for name, spec in self.targets.items():
-            each = by_target.get(name)
+            scores = by_target.get(name)
             if spec["kind"] == "scalar":
-                row[f"{name}.pred"] = each[0] if each else None
+                row[f"{name}.pred"] = scores[0] if scores else None
                 continue
             classes = spec["classes"]
-            row[f"{name}.pred"] = classes[max(range(len(classes)), key=each.__getitem__)] if each else None
-            row |= {f"{name}.score.{one}": each[i] if each else None for i, one in enumerate(classes)}
+            row[f"{name}.pred"] = classes[max(range(len(classes)), key=scores.__getitem__)] if scores else None
+            row |= {f"{name}.score.{label}": scores[i] if scores else None for i, label in enumerate(classes)}
         return row
 
     @property
@@ -83,18 +92,18 @@ class Model:
     """Trained network that predicts windows.
 
     Args:
-        checkpoint: Its file.
-        device: `auto` takes a GPU where there is one.
+        checkpoint: Path of the checkpoint.
+        device: `auto` uses a GPU if there is one.
         images: Whether a network for images is accepted.
 
     Attributes:
-        checkpoint: Its file.
-        network: The network in evaluation mode.
-        front: The front end that makes its frames.
+        checkpoint: Path of the checkpoint.
+        network: Network in evaluation mode.
+        front: Front end that computes its frames.
         columns: Columns of its tables.
 
     Raises:
-        UserError: It cannot be read, does not take sound, or there is no such device.
+        UserError: The checkpoint cannot be read, its network does not take audio, or the device is missing.
     """
 
     def __init__(self, checkpoint: Path, device: str = "auto", images: bool = False) -> None:
@@ -103,14 +112,14 @@ class Model:
         if device not in DEVICES:
             raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda: there is no GPU that torch can use; leave it out or say device=cpu")
+            raise UserError("device=cuda: torch cannot use a GPU on this machine; remove the option or use device=cpu")
         self.checkpoint, self.network = checkpoint, load_learner(checkpoint)
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
         if not images and not self.front.reads_sound:
-            raise UserError(f"{checkpoint}: this network looks at images, and takes no sound")
+            raise UserError(f"{checkpoint}: takes images, not audio; choose a network that was trained on audio")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.network.to(self.device)
-        self.columns = PredictionColumns.of(self.network.recipe["targets"], list(self.network.task.targets))
+        self.columns = PredictionColumns.from_specs(self.network.recipe["targets"], list(self.network.task.targets))
 
     @cached_property
     def sha256(self) -> str:
@@ -119,15 +128,15 @@ class Model:
 
     @property
     def has_clip_length(self) -> bool:
-        """Whether the checkpoint holds the length of the clips of its training."""
+        """Whether the checkpoint contains the length of the clips of its training."""
         return bool(self.network.recipe.get("evaluation"))
 
     def plan(self, window: float | None = None, overlap: float = 0.5) -> WindowPlan:
-        """Return how sounds are cut for it; see `WindowPlan.of`."""
-        return WindowPlan.of(self.network.recipe, self.front, window, overlap)
+        """Return the window plan for the network, as `WindowPlan.from_recipe` does."""
+        return WindowPlan.from_recipe(self.network.recipe, self.front, window, overlap)
 
     def identity(self, plan: WindowPlan) -> dict[str, Any]:
-        """Return what predictions depend on besides the file, as plain values for the journal."""
+        """Return everything that determines predictions except the file, as plain values for the journal."""
         return {
             "checkpoint": self.sha256,
             "window": plan.window,
@@ -136,32 +145,32 @@ class Model:
         }
 
     def predict(self, windows: Sequence[Window]) -> list[WindowOutput]:
-        """Predict windows that are not silent, in one batch; crops of a window are averaged as in evaluation.
+        """Predict windows that are not silent in one batch, and average the crops of each window as in evaluation.
 
-        On a CPU each core takes a share of them: a small network has too little to do in a step to share that.
+        On a CPU the batch is divided between threads, because a small network cannot use several cores in one step.
         """
         import torch
 
         cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         if cores == 1:
             return self._predict(windows)
-        share = -(-len(windows) // cores)
-        parts = [windows[start : start + share] for start in range(0, len(windows), share)]
+        size = -(-len(windows) // cores)
+        chunks = [windows[start : start + size] for start in range(0, len(windows), size)]
         torch.set_num_threads(1)
         try:
-            return [output for part in self._cores.map(self._predict, parts) for output in part]
+            return [output for outputs in self._thread_pool.map(self._predict, chunks) for output in outputs]
         finally:
             torch.set_num_threads(cores)
 
     def values(self, outputs: dict[str, np.ndarray]) -> list[float]:
-        """Return outputs (K,) by target as probabilities and values, in the order of the columns."""
+        """Convert the outputs (K,) of each target to probabilities and values, in the order of the columns."""
         import torch
 
         values = self.network.task.predict({name: torch.from_numpy(value)[None] for name, value in outputs.items()})
         return [float(value) for name in self.columns.targets for value in values[name].reshape(-1)]
 
     @cached_property
-    def _cores(self) -> Executor:
+    def _thread_pool(self) -> Executor:
         import torch
 
         return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
@@ -172,17 +181,17 @@ class Model:
         crops = [crop for window in windows for crop in window.crops]
         lengths = [len(crop) for crop in crops]
         x = torch.zeros(len(crops), max(lengths), crops[0].shape[1], dtype=torch.float16)
-        for clip, crop, length in zip(x.numpy(), crops, lengths, strict=True):
-            clip[:length] = crop
-        each = len(windows[0].crops)
+        for padded, crop, length in zip(x.numpy(), crops, lengths, strict=True):
+            padded[:length] = crop
+        n_crops = len(windows[0].crops)
         with torch.inference_mode():
             z, out = self.network(x.to(self.device), torch.tensor(lengths, device=self.device))
-        embeddings = _mean(z, each)
-        outputs = {name: _mean(value, each) for name, value in out.items()}
+        embeddings = _crop_mean(z, n_crops)
+        outputs = {name: _crop_mean(value, n_crops) for name, value in out.items()}
         return [(embeddings[i], {name: value[i] for name, value in outputs.items()}) for i in range(len(windows))]
 
 
-def _mean(value: Tensor, crops: int) -> np.ndarray:
-    """Return the mean over the crops of each window: (B * C, K) to (B, K), float32."""
+def _crop_mean(value: Tensor, n_crops: int) -> np.ndarray:
+    """Average the crops of each window, from (B * C, K) to (B, K), float32."""
     value = value.float()
-    return (value.unflatten(0, (-1, crops)).mean(1) if crops > 1 else value).cpu().numpy()
+    return (value.unflatten(0, (-1, n_crops)).mean(1) if n_crops > 1 else value).cpu().numpy()

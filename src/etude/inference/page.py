@@ -1,6 +1,7 @@
-"""Page of predictions.
+"""HTML page of predictions.
 
-Every name is escaped by the template. The page has players and lines of the first files, and says how many it leaves.
+The template escapes all names. The page contains players and plots of the first files, and states how many files it
+leaves out.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from etude.files.atomic import write_text
 from etude.files.progress import track
 from etude.inference import figure
 from etude.inference.engine import FilePrediction
-from etude.inference.figure import FilePreview, Plot, clock, plots, preview, time_ticks
+from etude.inference.figure import FilePreview, Plot, build_plots, create_preview, format_clock, time_ticks
 from etude.inference.model import Model, PredictionColumns
-from etude.inference.tables import prediction_texts
+from etude.inference.tables import format_predictions
 from etude.inference.windows import WindowPlan
 from etude.reports.html import load_template
 from etude.reports.spectrogram import bands
@@ -26,29 +27,29 @@ from etude.reports.worst_errors import stops
 from etude.runs.folder import CHECKPOINTS
 
 NAME = "predict.html"
-ROWS, SOUNDS = 200, 32_000_000  # of the table; bytes of all sounds together
+MAX_ROWS, MAX_AUDIO_BYTES = 200, 32_000_000  # of the table; of all players together
 
 
-def hertz(front: FrontEnd) -> list[tuple[float, str]]:
-    """Return share of the height of a spectrogram, and label, of some frequencies."""
+def frequency_ticks(front: FrontEnd) -> list[tuple[float, str]]:
+    """Return position (as a fraction of the height) and label of the frequency ticks of a spectrogram."""
     return [((band + 0.5) / front.n_mels, label) for band, label in bands(front)]
 
 
 def file_section(
     prediction: FilePrediction,
-    shown: FilePreview,
-    drawn: Sequence[Plot],
+    preview: FilePreview,
+    plots: Sequence[Plot],
     columns: PredictionColumns,
-    ticks: Sequence[tuple[float, str]],
+    frequencies: Sequence[tuple[float, str]],
 ) -> dict[str, Any]:
-    """Return what the template shows of a file that was decoded.
+    """Return the values of the template for a decoded file.
 
     Args:
-        prediction: Its prediction.
-        shown: Its picture and its sound.
-        drawn: Its lines over time.
+        prediction: Prediction for the file.
+        preview: Its spectrogram and player.
+        plots: Plots of its predictions over time.
         columns: Columns of the predictions.
-        ticks: Of its spectrogram, as `hertz` has them.
+        frequencies: Ticks of its spectrogram, as returned by `frequency_ticks`.
     """
     data = {
         "seconds": prediction.seconds,
@@ -57,103 +58,106 @@ def file_section(
             for start, end, values in prediction.windows
         ],
     }
-    first = prediction.windows[0]
+    start, end, _ = prediction.windows[0]
     return {
         "name": as_text(prediction.path.name), "folder": as_text(prediction.path.parent),
-        "length": clock(prediction.seconds), "seconds": prediction.seconds,
-        "windows": len(prediction.windows), "window": first[1] - first[0],
-        "said": list(zip(columns.targets, prediction_texts(prediction, columns), strict=True)),
-        "picture": shown.picture, "sound": shown.sound, "heard": shown.seconds, "why": shown.reason,
-        "hertz": ticks, "plots": drawn, "times": time_ticks(prediction.seconds), "data": data,
-        "silent": sum(values is None for *_, values in prediction.windows),
+        "length": format_clock(prediction.seconds), "seconds": prediction.seconds,
+        "n_windows": len(prediction.windows), "window_seconds": end - start,
+        "n_silent": sum(values is None for *_, values in prediction.windows),
+        "predictions": list(zip(columns.targets, format_predictions(prediction, columns), strict=True)),
+        "image": preview.image, "audio": preview.audio, "audio_seconds": preview.seconds, "reason": preview.reason,
+        "frequency_ticks": frequencies, "time_ticks": time_ticks(prediction.seconds), "plots": plots, "data": data,
     }  # fmt: skip
 
 
-def write(
-    to: Path,
+def write_page(
+    folder: Path,
     results: Iterable[FilePrediction],
     count: int,
     model: Model,
     plan: WindowPlan,
     command: str,
-    most: int,
+    n_sections: int,
     workers: int | None = None,
 ) -> Path:
     """Write the page and return its path.
 
     Args:
-        to: Its folder.
-        results: Of all files, in order.
+        folder: Folder of the page.
+        results: Predictions for all files, in order.
         count: Number of files.
-        model: The network that predicted.
-        plan: How sounds were cut.
+        model: Network of the predictions.
+        plan: Window plan.
         command: Command line that the page shows.
-        most: Files that have a player and lines.
-        workers: Processes that make pictures and sounds.
+        n_sections: Maximum number of files with a player and plots.
+        workers: Number of processes that create the previews.
     """
     rows: list[dict[str, Any]] = []
     files: list[FilePrediction] = []
-    bad, seconds = [], 0.0
+    failed, seconds = [], 0.0
     for result in results:
         seconds += result.seconds if not result.reason else 0.0
         if result.reason:
-            bad.append((as_text(result.path), result.reason))
+            failed.append((as_text(result.path), result.reason))
             continue
-        if len(files) < most:
+        if len(files) < n_sections:
             files.append(result)
-        if len(rows) < ROWS:
-            anchor = f"file-{len(files)}" if files[-1] is result else ""
-            cells = prediction_texts(result, model.columns)
+        if len(rows) < MAX_ROWS:
             rows.append({
-                "name": as_text(result.path.name), "anchor": anchor, "length": clock(result.seconds), "cells": cells,
+                "name": as_text(result.path.name), "anchor": f"file-{len(files)}" if files[-1] is result else "",
+                "length": format_clock(result.seconds), "cells": format_predictions(result, model.columns),
             })  # fmt: skip
     jobs = [(result.path, model.front) for result in files]
-    figure.clear_figures(to)
-    previews = worker_processes.map_jobs(preview, jobs, workers, shard=1)
-    shown = list(track(previews, len(jobs), "Pictures and sounds", "files"))
+    figure.clear_figures(folder)
+    created = worker_processes.map_jobs(create_preview, jobs, workers, shard=1)
+    previews = list(track(created, len(jobs), "Spectrograms and players", "files"))
     page = load_template("predict.html.j2").render(
-        run=name_of(model.checkpoint), checkpoint=model.checkpoint.name, backbone=type(model.network.backbone).__name__,
-        command=command, count=count, seconds=seconds, bad=bad[:ROWS], bad_count=len(bad), rows=rows,
-        heard=count - len(bad), targets=list(model.columns.targets), files=_sections(to, files, shown, model, plan),
-        about=sentence(plan), stops=stops(), beats=plan.front.sync == "beat",
+        run=run_name(model.checkpoint), checkpoint=model.checkpoint.name,
+        backbone=type(model.network.backbone).__name__, command=command, seconds=seconds,
+        failed=failed[:MAX_ROWS], n_failed=len(failed), rows=rows, n_decoded=count - len(failed),
+        targets=list(model.columns.targets), files=_write_sections(folder, files, previews, model, plan),
+        windows=describe_windows(plan), colour_stops=stops(),
     )  # fmt: skip
-    return write_text(to / NAME, page)
+    return write_text(folder / NAME, page)
 
 
-def sentence(plan: WindowPlan) -> str:
-    """Return how sounds were cut, as text."""
+def describe_windows(plan: WindowPlan) -> str:
+    """Describe the division of audio into windows."""
     if plan.window is not None:
         length = f"{plan.window:g} s"
     elif plan.front.sync == "beat":
-        length = f"{plan.length} beats, as the clips that the network was judged on"
+        length = f"{plan.length} beats, as the clips that the network was evaluated on"
     else:
-        length = f"{plan.length / plan.front.frames_per_second:.3g} s, as the clips that the network was judged on"
-    over = f", each of which begins {100 * plan.hop:.3g} % of a window after the one before" if plan.overlap else ""
-    crops = f" Of each window, {plan.crops} crops are heard and averaged." if plan.crops else ""
+        length = f"{plan.length / plan.front.frames_per_second:.3g} s, as the clips that the network was evaluated on"
+    overlap = (
+        f", each of which starts {100 * plan.hop:.3g} % of a window after the previous one" if plan.overlap else ""
+    )
+    crops = f" The outputs for {plan.crops} crops of each window are averaged." if plan.crops else ""
     return (
-        f"A file is cut into windows of {length}{over}. A window is heard alone, as if it were a clip.{crops} "
-        "The whole file has the mean of its windows, taken before outputs become probabilities or values."
+        f"A file is divided into windows of {length}{overlap}. The network processes each window separately, as a "
+        f"clip.{crops} For the file, the outputs of its windows are averaged before they are converted to "
+        "probabilities or values."
     )
 
 
-def name_of(checkpoint: Path) -> str:
-    """The run that a checkpoint is of, or the checkpoint."""
+def run_name(checkpoint: Path) -> str:
+    """Return the name of the run of a checkpoint, or the name of the file if it is not in a run folder."""
     folder = checkpoint.resolve().parent
     return folder.parent.name if folder.name == CHECKPOINTS else checkpoint.name
 
 
-def _sections(
-    to: Path, files: list[FilePrediction], previews: list[FilePreview], model: Model, plan: WindowPlan
+def _write_sections(
+    folder: Path, files: list[FilePrediction], previews: list[FilePreview], model: Model, plan: WindowPlan
 ) -> list[dict[str, Any]]:
-    """Draw the figures of files, and return what the template shows of each."""
-    ticks = hertz(plan.front)
+    """Write the figures of files, and return the values of the template for each."""
+    frequencies = frequency_ticks(plan.front)
     sections: list[dict[str, Any]] = []
-    room = SOUNDS
-    for prediction, shown in zip(files, previews, strict=True):
-        if len(shown.sound) > room:
-            shown.sound, shown.reason = "", "the page has no more room for sounds"
-        room -= len(shown.sound)
-        drawn = plots(prediction, model.columns)
-        figure.write_figure(to, len(sections) + 1, prediction, shown, drawn, ticks)
-        sections.append(file_section(prediction, shown, drawn, model.columns, ticks))
+    available = MAX_AUDIO_BYTES
+    for prediction, preview in zip(files, previews, strict=True):
+        if len(preview.audio) > available:
+            preview.audio, preview.reason = "", "the page would be too large"
+        available -= len(preview.audio)
+        plots = build_plots(prediction, model.columns)
+        figure.write_figure(folder, len(sections) + 1, prediction, preview, plots, frequencies)
+        sections.append(file_section(prediction, preview, plots, model.columns, frequencies))
     return sections

@@ -1,4 +1,4 @@
-"""Prediction of sound files into tables, a summary and a page, with a journal from which it resumes."""
+"""Prediction of audio files into tables, a summary and a page, with a journal from which it is resumed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from etude.files.progress import track
 from etude.inference import engine, figure, inputs, page, tables
 from etude.inference.engine import FilePrediction
 from etude.inference.model import Model
-from etude.inference.windows import UNKNOWN, WindowPlan
+from etude.inference.windows import DEFAULT_SECONDS, WindowPlan
 from etude.runs.folder import PREDICT, find_weights
 
-PAGES = 20  # files that the page shows
+PAGE_SECTIONS = 20  # files with a player and plots on the page
 JOURNAL, LOCK = "journal.jsonl", ".lock"
-DIGITS = 7  # of a value in the journal; what a float32 holds
+DIGITS = 7  # of a value in the journal, the precision of a float32
 log = logging.getLogger(__name__)
 
 
@@ -37,21 +37,21 @@ class PredictOptions:
     """Options of a prediction.
 
     Args:
-        run: A run folder, or a checkpoint.
-        sounds: Files, folders and lists.
-        to: Folder of the results; None: beside what predicts.
-        formats: Of the tables.
-        window: Seconds of a window; None: of the clips of training.
-        overlap: Share of a window that the next one has again.
-        batch: Windows in a batch.
-        workers: Processes that decode; None: one per core.
+        run: A run folder or a checkpoint.
+        inputs: Audio files, folders and lists.
+        out: Folder of the results. None selects a subfolder of the run, or of the folder of the checkpoint.
+        formats: Formats of the tables.
+        window: Length of a window in seconds. None uses the length of the clips of training.
+        overlap: Overlap of successive windows as a fraction of a window.
+        batch: Number of windows in a batch.
+        workers: Number of decoding processes. None means one per core.
         device: Device of the network.
         page: Whether a page is written.
     """
 
     run: Path
-    sounds: list[str] = field(default_factory=list)
-    to: Path | None = None
+    inputs: list[str] = field(default_factory=list)
+    out: Path | None = None
     formats: list[str] = field(default_factory=lambda: ["csv"])
     window: float | None = None
     overlap: float = 0.5
@@ -61,64 +61,69 @@ class PredictOptions:
     page: bool = True
 
 
-def predict_files(wish: PredictOptions, command: str = "") -> tuple[list[Path], int]:
-    """Predict sound files and write the results.
+def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path], int]:
+    """Predict audio files and write the results.
 
     Args:
-        wish: The network, the sounds, and the folder of the results.
+        options: Network, audio files and folder of the results.
         command: Command line that the page shows.
 
     Returns:
-        Paths of the results, and how many files could not be decoded.
+        Paths of the results, and number of files that could not be decoded.
 
     Raises:
-        UserError: There is no such run or sound, or the folder cannot be written.
+        UserError: The run or an audio file is missing, or the folder cannot be written.
     """
-    if not wish.run.exists():
-        raise UserError(f"{wish.run}: there is no such run folder or checkpoint")
-    files = inputs.files(wish.sounds)
-    workers.prepare_workers(len(files), wish.workers)
-    checkpoint = find_weights(wish.run)
-    to = wish.to or (wish.run if wish.run.is_dir() else wish.run.parent) / PREDICT
-    pages = [page.NAME, f"{figure.FOLDER}/"] if wish.page else []
-    ownership.check_names(to, [*(path.name for path in tables.paths_of(to, wish.formats)), *pages])
-    model = Model(checkpoint, wish.device)
-    plan = model.plan(wish.window, wish.overlap)
-    if wish.window is None and not model.has_clip_length:
+    if not options.run.exists():
+        raise UserError(f"{options.run}: there is no such run folder or checkpoint")
+    files = inputs.find_audio_files(options.inputs)
+    workers.prepare_workers(len(files), options.workers)
+    checkpoint = find_weights(options.run)
+    folder = options.out or (options.run if options.run.is_dir() else options.run.parent) / PREDICT
+    names = [path.name for path in tables.table_paths(folder, options.formats)]
+    ownership.check_names(folder, [*names, *([page.NAME, f"{figure.FOLDER}/"] if options.page else [])])
+    model = Model(checkpoint, options.device)
+    plan = model.plan(options.window, options.overlap)
+    if options.window is None and not model.has_clip_length:
         log.warning(
-            "%s does not say how long its clips were: windows are of %g s; window= says another", checkpoint, UNKNOWN
+            "%s: the length of its clips is unknown, so windows of %g s are used; set another length with window=",
+            checkpoint,
+            DEFAULT_SECONDS,
         )
-    with PredictionJournal(to, model.identity(plan)) as journal:
+    with PredictionJournal(folder, model.identity(plan)) as journal:
         try:
-            failed = _predict(model, files, plan, journal, wish)
+            n_failed = _predict_missing(model, files, plan, journal, options)
         except KeyboardInterrupt:
-            known = sum(path in journal for path in files)
-            log.warning("%d of %d files are done; the same command goes on from here", known, len(files))
+            done = sum(path in journal for path in files)
+            log.warning("%d of %d files are predicted; repeat the command to resume", done, len(files))
             raise
 
         def results() -> Iterator[FilePrediction]:
             return (journal.read(path) for path in files)
 
-        with os_errors.explain_errors(to, os_errors.FOLDER_REMEDY, f"to={to}"):
-            paths = tables.write_tables(to, results(), model.columns, wish.formats)
-            tables.print_summary(results(), len(files), model.columns, failed)
-            if wish.page:
-                paths.append(page.write(to, results(), len(files), model, plan, command, PAGES, wish.workers))
-    return paths, failed
+        with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"to={folder}"):
+            paths = tables.write_tables(folder, results(), model.columns, options.formats)
+            tables.print_summary(results(), len(files), model.columns, n_failed)
+            if options.page:
+                paths.append(
+                    page.write_page(folder, results(), len(files), model, plan, command, PAGE_SECTIONS, options.workers)
+                )
+    return paths, n_failed
 
 
 class PredictionJournal:
-    """Journal of predicted files, opened or begun; a context manager.
+    """Context manager that opens or creates the journal of predicted files.
 
-    The first line holds what the predictions depend on besides the files: another network, or other windows, begin the
-    journal anew. A file is recognised by its path, size and time of change; one that failed is tried again.
+    The first line contains everything that determines predictions except the files. With another network or other
+    windows the journal is replaced. A file is identified by its path, size and time of change. A file that failed is
+    predicted again.
 
     Args:
-        folder: Its folder; created where it is missing.
-        identity: What the predictions depend on, as plain values.
+        folder: Folder of the journal, which is created if it is missing.
+        identity: Everything that determines predictions except the files, as plain values.
 
     Raises:
-        UserError: The folder cannot be written, or another process writes there.
+        UserError: The folder cannot be written, or another process writes to it.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -131,14 +136,14 @@ class PredictionJournal:
         except OSError as error:
             raise os_errors.explain(error, folder, os_errors.FOLDER_REMEDY, f"to={folder}") or error from error
         self.path = self._journal.path
-        head = _line(identity)
-        if next((line for _, line in read_lines(self.path)), b"") == head:
+        header = _journal_line(identity)
+        if next((line for _, line in read_lines(self.path)), b"") == header:
             self._restore()
         else:
             if self._journal.size:
-                log.warning("to=%s: its results were of another network or other windows, and are replaced", folder)
+                log.warning("to=%s: replacing its results, which are of another network or other windows", folder)
             self._journal.truncate(0)
-            self._journal.append(head)
+            self._journal.append(header)
 
     def __enter__(self) -> PredictionJournal:
         return self
@@ -152,81 +157,82 @@ class PredictionJournal:
         return self._entries.get(os.fspath(path), (0, 0))[:2] == file_stamp(path)
 
     def append(self, prediction: FilePrediction) -> None:
-        """Write down the prediction of a file."""
+        """Store the prediction for a file."""
         path = os.fspath(prediction.path)
         if prediction.reason:
             self._entries.pop(path, None)
-        values: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "path": path,
             "size": prediction.size,
             "modified": prediction.modified,
             "seconds": prediction.seconds,
         }
         if prediction.reason:
-            values["reason"] = prediction.reason
+            entry["reason"] = prediction.reason
         else:
             assert prediction.values is not None and prediction.embedding is not None
-            values["values"] = _rounded(prediction.values)
-            values["windows"] = [
-                (start, end, None if each is None else _rounded(each)) for start, end, each in prediction.windows
+            entry["values"] = _round_values(prediction.values)
+            entry["windows"] = [
+                (start, end, None if values is None else _round_values(values))
+                for start, end, values in prediction.windows
             ]
-            values["embedding"] = base64.b64encode(prediction.embedding.astype("<f4").tobytes()).decode()
-        self._entries[path] = (prediction.size, prediction.modified, self._journal.append(_line(values)))
+            entry["embedding"] = base64.b64encode(prediction.embedding.astype("<f4").tobytes()).decode()
+        self._entries[path] = (prediction.size, prediction.modified, self._journal.append(_journal_line(entry)))
 
     def read(self, path: Path) -> FilePrediction:
-        """Return the prediction of a file that was written down."""
-        line = json.loads(self._journal.read(self._entries[os.fspath(path)][2]))
+        """Return the stored prediction for a file."""
+        entry = json.loads(self._journal.read(self._entries[os.fspath(path)][2]))
         prediction = FilePrediction(
-            Path(line["path"]), line["size"], line["modified"], line["seconds"], reason=line.get("reason", "")
+            Path(entry["path"]), entry["size"], entry["modified"], entry["seconds"], reason=entry.get("reason", "")
         )
         if not prediction.reason:
-            prediction.values = line["values"]
-            prediction.windows = [(start, end, each) for start, end, each in line["windows"]]
-            prediction.embedding = np.frombuffer(base64.b64decode(line["embedding"]), "<f4")
+            prediction.values = entry["values"]
+            prediction.windows = [(start, end, values) for start, end, values in entry["windows"]]
+            prediction.embedding = np.frombuffer(base64.b64decode(entry["embedding"]), "<f4")
         return prediction
 
     def _restore(self) -> None:
-        """Read the lines behind the first, and remove all behind the last one that is complete and valid."""
+        """Read the lines after the first, and remove all lines after the last one that is complete and valid."""
         lines = read_lines(self.path)
         end = len(next(lines)[1])
         for start, line in lines:
             try:
-                known = json.loads(line)
-                entry = (int(known["size"]), int(known["modified"]), start)
-                self._entries[str(known["path"])] = (-2, 0, start) if "reason" in known else entry
+                entry = json.loads(line)
+                stamp = (int(entry["size"]), int(entry["modified"]), start)
+                self._entries[str(entry["path"])] = (-2, 0, start) if "reason" in entry else stamp
             except (ValueError, KeyError, TypeError):
                 break
             end = start + len(line)
         self._journal.truncate(end)
 
 
-def _predict(
-    model: Model, files: list[Path], plan: WindowPlan, journal: PredictionJournal, wish: PredictOptions
+def _predict_missing(
+    model: Model, files: list[Path], plan: WindowPlan, journal: PredictionJournal, options: PredictOptions
 ) -> int:
-    """Predict the files that the journal does not hold, and return how many of them could not be decoded."""
-    wanted = [path for path in files if path not in journal]
-    if len(wanted) < len(files):
-        log.info("going on: %d of %d files are done", len(files) - len(wanted), len(files))
-    if not wanted:
+    """Predict the files that are not in the journal, and return how many of them could not be decoded."""
+    missing = [path for path in files if path not in journal]
+    if len(missing) < len(files):
+        log.info("resuming: %d of %d files are predicted", len(files) - len(missing), len(files))
+    if not missing:
         return 0
-    failed = 0
-    results = engine.predict(model, wanted, plan, wish.batch, wish.workers)
-    for prediction in track(results, len(wanted), "Predictions", "files"):
+    n_failed = 0
+    results = engine.predict(model, missing, plan, options.batch, options.workers)
+    for prediction in track(results, len(missing), "Predictions", "files"):
         with os_errors.explain_errors(journal.path, os_errors.FOLDER_REMEDY):
             journal.append(prediction)
         name = as_text(prediction.path)
         if prediction.reason:
-            failed += 1
+            n_failed += 1
             log.warning("%s: %s", name, prediction.reason)
         elif prediction.suspect:
-            log.warning("%s: is used, although it may not be music: it %s", name, prediction.suspect)
-    return failed
+            log.warning("%s: is used although it may not be music: it %s", name, prediction.suspect)
+    return n_failed
 
 
-def _line(values: dict[str, Any]) -> bytes:
-    """Return a line of the journal, in ASCII, which any name of a file can be written in."""
+def _journal_line(values: dict[str, Any]) -> bytes:
+    """Return a line of the journal in ASCII, which can represent all file names."""
     return (json.dumps(values, separators=(",", ":")) + "\n").encode()
 
 
-def _rounded(values: list[float]) -> list[float]:
+def _round_values(values: list[float]) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values]

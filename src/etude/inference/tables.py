@@ -18,7 +18,7 @@ from etude.files.atomic import open_file, remove, replace
 from etude.files.ownership import draft_path, record
 from etude.inference import engine, inputs
 from etude.inference.engine import FilePrediction
-from etude.inference.figure import clock
+from etude.inference.figure import format_clock
 from etude.inference.model import Model, PredictionColumns, PredictionRow
 
 if TYPE_CHECKING:
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "json", "parquet")
 FILES, WINDOWS = "files", "windows"
-ROWS = 1000  # of a parquet file that are in memory at a time
-MOST, LEAST = 20, 12  # rows of the summary; letters of a name
+PARQUET_ROWS = 1000  # rows of a parquet file in memory at a time
+SUMMARY_ROWS, MIN_NAME_LENGTH = 20, 12  # of the printed summary
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a network for sound files.
+    """Predictions of a network for audio files.
 
     Args:
-        files: A row for each file: `path`, `seconds`, `windows`, of each target `<t>.pred` and of a label a probability
-            `<t>.score.<class>`; `error`, why there is no prediction; and its `embedding`.
-        windows: A row for each window: `path`, `start` and `end` in seconds, and the same; nothing where it is silent.
-        columns: PredictionColumns of the predictions.
+        files: Table with a row per file: `path`, `seconds`, `windows`, of each target `<t>.pred`, and of a label the
+            probabilities `<t>.score.<class>`; `error`, the reason why there is no prediction; `embedding`.
+        windows: Table with a row per window: `path`, `start` and `end` in seconds, and the predictions, which are
+            missing values for a silent window.
+        columns: Columns of the predictions.
     """
 
     files: pd.DataFrame
@@ -47,15 +48,15 @@ class Predictions:
     columns: PredictionColumns
 
     def _repr_html_(self) -> str:
-        return self.files.drop(columns="embedding").to_html(index=False)  # pandas escapes what is in it
+        return self.files.drop(columns="embedding").to_html(index=False)  # pandas escapes the cells
 
     def __repr__(self) -> str:
         failed = int(self.files["error"].notna().sum())
-        more = f", {failed} of which could not be heard" if failed else ""
-        return f"Predictions of {len(self.files)} files{more}, {len(self.windows)} windows"
+        suffix = f", {failed} of which could not be decoded" if failed else ""
+        return f"Predictions for {len(self.files)} files{suffix}, {len(self.windows)} windows"
 
 
-def predicted(
+def predict_tables(
     model: Model,
     paths: str | Path | Iterable[str | Path],
     window: float | None = None,
@@ -63,17 +64,17 @@ def predicted(
     batch: int = 32,
     workers: int | None = 1,
 ) -> Predictions:
-    """Predict sounds; see `etude.Run.predict`."""
+    """Predict audio files and return the tables, as `etude.Run.predict` does."""
     for name, value in (("batch", batch), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be a whole number of at least 1")
-    files = inputs.files([paths] if isinstance(paths, str | Path) else paths)
+    files = inputs.find_audio_files([paths] if isinstance(paths, str | Path) else paths)
     results = engine.predict(model, files, model.plan(window, overlap), batch, workers)
     return Predictions(*_data_frames(results, model.columns), model.columns)
 
 
 class TableWriter(Protocol):
-    """Writer of a table, to which rows are added; a context manager."""
+    """Context manager that writes a table row by row."""
 
     def __init__(self, path: Path, types: dict[str, Any]) -> None: ...
     def __enter__(self) -> TableWriter: ...
@@ -85,18 +86,18 @@ class TableWriter(Protocol):
 def write_tables(
     folder: Path, results: Iterable[FilePrediction], columns: PredictionColumns, formats: Sequence[str]
 ) -> list[Path]:
-    """Write both tables in some formats, each complete or not at all; those of other formats are removed.
+    """Write both tables in some formats, and remove those of other formats. No table is written partly.
 
     Args:
         folder: Folder of the tables.
-        results: Of all files, in order; only one is in memory at a time.
-        columns: PredictionColumns of the predictions.
-        formats: Of FORMATS.
+        results: Predictions for all files, in order. Only one is in memory at a time.
+        columns: Columns of the predictions.
+        formats: Some of FORMATS.
 
     Returns:
-        Paths of the files.
+        Paths of the tables.
     """
-    paths = paths_of(folder, formats)
+    paths = table_paths(folder, formats)
     drafts = [draft_path(path) for path in paths]
     for path in paths:
         record(path)
@@ -128,14 +129,14 @@ def write_tables(
     return paths
 
 
-def print_summary(results: Iterable[FilePrediction], count: int, columns: PredictionColumns, failed: int) -> None:
-    """Print the predictions of the first files.
+def print_summary(results: Iterable[FilePrediction], count: int, columns: PredictionColumns, n_failed: int) -> None:
+    """Print the predictions for the first files.
 
     Args:
-        results: Of all files, in order.
+        results: Predictions for all files, in order.
         count: Number of files.
-        columns: PredictionColumns of the predictions.
-        failed: Number of files that could not be decoded.
+        columns: Columns of the predictions.
+        n_failed: Number of files that could not be decoded.
     """
     from rich import box
     from rich.console import Console
@@ -144,33 +145,34 @@ def print_summary(results: Iterable[FilePrediction], count: int, columns: Predic
 
     kinds = [spec["kind"] for spec in columns.targets.values()]
     rows = [["file", "length", *columns.targets]]
-    for result in islice(results, MOST):
-        length = "" if result.reason else clock(result.seconds)
-        cells = ["–"] * len(kinds) if result.reason else prediction_texts(result, columns)
+    for result in islice(results, SUMMARY_ROWS):
+        length = "" if result.reason else format_clock(result.seconds)
+        cells = ["–"] * len(kinds) if result.reason else format_predictions(result, columns)
         rows.append([as_text(result.path.name), length, *cells])
     console = Console(highlight=False)
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    room = max(LEAST, console.width - sum(wide[1:]) - 3 * len(wide))  # where it is narrow, names of files give way
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # file names are shortened in a narrow terminal
+    name_length = max(MIN_NAME_LENGTH, console.width - sum(widths[1:]) - 3 * len(widths))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, (name, width) in enumerate(zip(rows[0], wide, strict=True)):
+    for i, (name, width) in enumerate(zip(rows[0], widths, strict=True)):
         left = not i or (i > 1 and kinds[i - 2] == "label")
         table.add_column(Text(name), justify="left" if left else "right", no_wrap=True, min_width=width if i else None)
     for name, *cells in rows[1:]:
-        table.add_row(*map(Text, (_shortened(name, room), *cells)))
+        table.add_row(*map(Text, (_shorten(name, name_length), *cells)))
     console.print(table)
-    if count > MOST:
-        console.print(f"{count - MOST:,} more are in the tables.")
-    if failed:
-        console.print(f"{failed:,} of {count:,} files could not be heard; the column error says why.")
+    if count > SUMMARY_ROWS:
+        console.print(f"{count - SUMMARY_ROWS:,} more are in the tables.")
+    if n_failed:
+        console.print(f"{n_failed:,} of {count:,} files could not be decoded; the column error contains the reason.")
 
 
-def paths_of(folder: Path, formats: Sequence[str]) -> list[Path]:
+def table_paths(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the paths of both tables in some formats."""
     return [folder / f"{table}.{name}" for name in formats for table in (FILES, WINDOWS)]
 
 
-def prediction_texts(result: FilePrediction, columns: PredictionColumns) -> list[str]:
-    """Return the prediction of each target as text: the class with its probability, or the value."""
+def format_predictions(result: FilePrediction, columns: PredictionColumns) -> list[str]:
+    """Format the prediction of each target, which is a class with its probability, or a value."""
     row, texts = columns.row(result.values), []
     for name, spec in columns.targets.items():
         value = row[f"{name}.pred"]
@@ -190,7 +192,7 @@ def _file_row(result: FilePrediction, columns: PredictionColumns, embedding: boo
 
 
 def _window_rows(result: FilePrediction, columns: PredictionColumns) -> list[PredictionRow]:
-    """Return the rows of the windows of a file; those that are silent have no values."""
+    """Return the rows of the windows of a file. The predictions of silent windows are None."""
     path = as_text(result.path)
     return [
         {"path": path, "start": round(start, 3), "end": round(end, 3)} | columns.row(values)
@@ -199,7 +201,7 @@ def _window_rows(result: FilePrediction, columns: PredictionColumns) -> list[Pre
 
 
 def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return both tables in memory."""
+    """Return the tables of files and windows."""
     import pandas as pd
 
     files: list[PredictionRow] = []
@@ -212,19 +214,21 @@ def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) 
     return pd.DataFrame(files).astype(floats), pd.DataFrame(windows, columns=names).astype(floats)
 
 
-def _shortened(name: str, most: int) -> str:
-    """Return a name of at most so many letters, with its beginning and its end."""
-    end = min(10, most // 3)
-    return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
+def _shorten(name: str, max_length: int) -> str:
+    """Return a name of at most `max_length` characters, with its beginning and its end."""
+    end = min(10, max_length // 3)
+    return name if len(name) <= max_length else f"{name[: max_length - end - 1]}…{name[-end:]}"
 
 
-class _Csv:
+class _CsvWriter:
+    """Writer of a CSV table."""
+
     def __init__(self, path: Path, types: dict[str, Any]) -> None:
         self.file = open_file(path, "w", newline="", encoding="utf-8")
         self.writer = csv.writer(self.file, lineterminator="\n")
         self.writer.writerow(types)
 
-    def __enter__(self) -> _Csv:
+    def __enter__(self) -> _CsvWriter:
         return self
 
     def __exit__(self, *ended: object) -> None:
@@ -234,39 +238,41 @@ class _Csv:
         self.writer.writerows(row.values() for row in rows)
 
 
-class _Json:
-    """A list of objects."""
+class _JsonWriter:
+    """Writer of a JSON list of objects."""
 
     def __init__(self, path: Path, types: dict[str, Any]) -> None:
-        self.file, self.before = open_file(path, "w", encoding="utf-8"), "[\n"
+        self.file, self.prefix = open_file(path, "w", encoding="utf-8"), "[\n"
 
-    def __enter__(self) -> _Json:
+    def __enter__(self) -> _JsonWriter:
         return self
 
     def __exit__(self, *ended: object) -> None:
-        self.file.write("\n]\n" if self.before == ",\n" else "[]\n")
+        self.file.write("\n]\n" if self.prefix == ",\n" else "[]\n")
         self.file.close()
 
     def add(self, rows: list[PredictionRow]) -> None:
         for row in rows:
-            self.file.write(self.before + json.dumps(row, ensure_ascii=False))
-            self.before = ",\n"
+            self.file.write(self.prefix + json.dumps(row, ensure_ascii=False))
+            self.prefix = ",\n"
 
 
-class _Parquet:
+class _ParquetWriter:
+    """Writer of a Parquet table."""
+
     def __init__(self, path: Path, types: dict[str, Any]) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
-        known = {str: pa.string(), float: pa.float64(), int: pa.int64()}
-        fields = {name: known[kind] for name, kind in types.items()}
+        arrow_types = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+        fields = {name: arrow_types[kind] for name, kind in types.items()}
         if path.name.startswith(f".{FILES}"):
             fields["embedding"] = pa.list_(pa.float32())
         self.schema, self.rows = pa.schema(fields), list[PredictionRow]()
-        open_file(path).close()  # records it; the writer opens it by its name
+        open_file(path).close()  # records the file, which the writer opens by its name
         self.writer = parquet.ParquetWriter(path, self.schema)
 
-    def __enter__(self) -> _Parquet:
+    def __enter__(self) -> _ParquetWriter:
         return self
 
     def __exit__(self, *ended: object) -> None:
@@ -275,7 +281,7 @@ class _Parquet:
 
     def add(self, rows: list[PredictionRow]) -> None:
         self.rows += rows
-        if len(self.rows) >= ROWS:
+        if len(self.rows) >= PARQUET_ROWS:
             self._flush()
 
     def _flush(self) -> None:
@@ -286,4 +292,4 @@ class _Parquet:
             self.rows = []
 
 
-WRITERS: dict[str, type[TableWriter]] = {"csv": _Csv, "json": _Json, "parquet": _Parquet}
+WRITERS: dict[str, type[TableWriter]] = {"csv": _CsvWriter, "json": _JsonWriter, "parquet": _ParquetWriter}

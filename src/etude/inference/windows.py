@@ -1,9 +1,9 @@
-"""Cutting of a sound into windows.
+"""Division of audio into windows.
 
-It is the sound that is cut, and not its frames: a front end may measure a clip against its own loudest bin, or tune and
-count beats by it, so that frames of a whole song are no frames of clips. A window goes through the front end alone, as
-the same seconds would in a file of their own. A file that is no longer than the clips of training were is one window,
-and gets the numbers that the run's table of predictions has for it.
+The samples are divided, not the frames. A front end may normalise a clip by its loudest bin, or estimate tuning and
+beats from it, so the frames of a complete song are not frames of clips. Each window is passed through the front end
+separately, as a file with the same seconds would be. A file that is not longer than the clips of training is one
+window, and gets the values that the run's table of predictions contains for it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from etude.data.batches import crop_positions, crop_start
 from etude.data.readers import SILENT
 from etude.errors import UserError
 
-TEMPO = 180.0  # seconds in which beats are counted for the length of a window; all of a sound that is no longer
-SLOWEST = 1.5  # seconds of a beat, 40 a minute: by which a clip of training may have been longer than that
-UNKNOWN = 30.0  # seconds; what is taken for the length of a clip where a checkpoint does not say it
+BEAT_SECONDS = 180.0  # of a long file in which beats are counted to determine the length of a window
+SLOWEST_BEAT = 1.5  # seconds, 40 beats per minute; a clip of training with many beats may exceed BEAT_SECONDS
+DEFAULT_SECONDS = 30.0  # length of a clip if the checkpoint does not contain it
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """How sounds are cut into windows; plain enough for other processes.
+    """Rules for the division of audio into windows. It can be sent to other processes.
 
     Args:
-        front: The front end that makes frames.
-        columns: First and last column of the network's view.
-        length: Frames of a window (beats where a frame is one), as the median clip of training had.
-        longest: Frames of the longest clip of training; what is no longer is one window.
-        shortest: Seconds below which a sound is of no use.
-        crop: Frames of each crop where evaluation averages several.
-        crops: How many it averages; None takes a window as one crop.
-        window: Seconds of a window, in the place of `length` and `longest`.
-        overlap: Share of a window that the next one has again.
+        front: Front end that computes the frames.
+        columns: First column of the network's input, and the one after its last.
+        length: Frames of a window (beats if frames are beat-synchronous), as in the median clip of training.
+        longest: Frames of the longest clip of training. Audio that is not longer is one window.
+        shortest: Minimum length of an audio file in seconds.
+        crop: Frames of each crop, if evaluation averages several.
+        crops: Number of crops that evaluation averages. None uses a window as one crop.
+        window: Length of a window in seconds, instead of `length` and `longest`.
+        overlap: Overlap of successive windows as a fraction of a window.
     """
 
     front: FrontEnd
@@ -55,23 +55,23 @@ class WindowPlan:
         if self.window is not None and not 0 < self.window < float("inf"):
             raise UserError(f"window={self.window:g}: must be a number of seconds greater than 0")
         if not 0 <= self.overlap <= 0.95:
-            raise UserError(f"overlap={self.overlap:g}: must be a share of a window from 0 to 0.95")
+            raise UserError(f"overlap={self.overlap:g}: must be a fraction of a window from 0 to 0.95")
 
     @classmethod
-    def of(
+    def from_recipe(
         cls, recipe: Mapping[str, Any], front: FrontEnd, window: float | None = None, overlap: float = 0.5
     ) -> WindowPlan:
-        """Return the plan of a network.
+        """Return the plan for a network.
 
         Args:
             recipe: Recipe in its checkpoint.
             front: Its front end.
-            window: Seconds of a window; None: of the clips of training.
-            overlap: Share of a window that the next one has again.
+            window: Length of a window in seconds. None uses the length of the clips of training.
+            overlap: Overlap of successive windows as a fraction of a window.
         """
         clips = recipe.get("evaluation")
-        if not clips:  # a checkpoint of before it was kept
-            frames = round(UNKNOWN * (2 if front.sync == "beat" else front.frames_per_second))  # two beats a second
+        if not clips:  # checkpoints of older versions do not contain it
+            frames = round(DEFAULT_SECONDS * (2 if front.sync == "beat" else front.frames_per_second))  # 2 beats/s
             clips = {"frames": frames, "longest": frames}
         return cls(
             front, tuple(recipe["columns"]), clips["frames"], clips["longest"], clips.get("shortest", 0.0),
@@ -80,25 +80,25 @@ class WindowPlan:
 
     @property
     def samples(self) -> int:
-        """Samples of a window of `length` frames, where a frame is no beat.
+        """Number of samples of a window of `length` frames, if frames are not beat-synchronous.
 
-        A frame more than there are hops, as of a centred transform; where it is not, a window is that much longer.
+        A centred transform has one frame more than hops. With another transform a window is longer by one hop.
         """
         return (self.length - 1) * self.front.hop_length + 1
 
     @property
     def hop(self) -> float:
-        """From one window to the next, as a share of a window."""
+        """Distance between the starts of successive windows, as a fraction of a window."""
         return 1.0 - self.overlap
 
 
 @dataclass
 class Window:
-    """Part of a sound.
+    """Part of an audio file.
 
     Args:
-        start, end: Its begin and end, in seconds.
-        crops: Frames (T, F) float16 of each crop; empty where it is silent.
+        start, end: Its start and end in seconds.
+        crops: Frames (T, F) of each crop, float16. Empty if the window is silent.
     """
 
     start: float
@@ -106,94 +106,96 @@ class Window:
     crops: list[np.ndarray] = field(default_factory=list)
 
 
-class Tape:
-    """Sliding part of a sound that comes in blocks.
+class SampleBuffer:
+    """Sliding buffer of the samples of an audio file that is read in blocks.
 
     Args:
-        blocks: Samples (N,) each, of which only the part in use is kept in memory.
+        blocks: Blocks of samples (N,). Only those in use are kept in memory.
 
     Attributes:
-        first: Number of the first sample that is kept.
-        end: Number of the one after the last that was read.
+        first: Index of the first sample in the buffer.
+        end: Number of samples that were read.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]) -> None:
         self._blocks, self._kept = iter(blocks), deque[np.ndarray]()
         self.first = self.end = 0
 
-    def reach(self, end: int) -> bool:
-        """Read until there are `end` samples and return whether there are."""
+    def read_until(self, end: int) -> bool:
+        """Read until `end` samples were read, and return whether there are so many."""
         while self.end < end and (block := next(self._blocks, None)) is not None:
             self._kept.append(block)
             self.end += len(block)
         return self.end >= end
 
-    def part(self, first: int, last: int) -> np.ndarray:
-        """Return samples (last - first,) that were read and not yet dropped."""
+    def samples(self, first: int, last: int) -> np.ndarray:
+        """Return samples (last - first,) that are in the buffer."""
         if len(self._kept) > 1:
-            whole = np.concatenate(self._kept)
+            joined = np.concatenate(self._kept)
             self._kept.clear()
-            self._kept.append(whole)
+            self._kept.append(joined)
         return self._kept[0][first - self.first : last - self.first] if self._kept else np.empty(0, np.float32)
 
-    def drop(self, before: int) -> None:
-        """Drop all samples before one."""
-        while self._kept and self.first < before:
+    def drop_before(self, index: int) -> None:
+        """Remove all samples before an index."""
+        while self._kept and self.first < index:
             block = self._kept.popleft()
-            if self.first + len(block) > before:
-                self._kept.appendleft(block[before - self.first :])
-                self.first = before
+            if self.first + len(block) > index:
+                self._kept.appendleft(block[index - self.first :])
+                self.first = index
             else:
                 self.first += len(block)
 
 
-def windows(blocks: Iterable[np.ndarray], plan: WindowPlan) -> Iterator[Window]:
-    """Yield the windows of a sound with their frames, from its first sample to its last.
+def cut_windows(blocks: Iterable[np.ndarray], plan: WindowPlan) -> Iterator[Window]:
+    """Yield the windows of an audio file with their frames. They cover all samples.
 
     Args:
-        blocks: Samples (N,) each, float32, at the front end's rate, in order.
-        plan: How it is cut.
+        blocks: Blocks of samples (N,), float32, at the rate of the front end, in order.
+        plan: Window plan.
     """
-    tape, rate = Tape(blocks), plan.front.rate
-    for first, last in spans(tape, *_sizes(tape, plan), plan.hop):
-        part = tape.part(first, last)
-        crops = crops_of(plan.front.view(part, plan.columns), plan) if np.abs(part).max() >= SILENT else []
+    buffer, rate = SampleBuffer(blocks), plan.front.rate
+    for first, last in window_spans(buffer, *_window_sizes(buffer, plan), plan.hop):
+        samples = buffer.samples(first, last)
+        crops: list[np.ndarray] = []
+        if np.abs(samples).max() >= SILENT:
+            crops = evaluation_crops(plan.front.view(samples, plan.columns), plan)
         yield Window(first / rate, last / rate, crops)
 
 
-def spans(tape: Tape, size: int, whole: int, hop: float) -> Iterator[tuple[int, int]]:
-    """Yield where windows begin and end; the tape holds the samples of the last one that was yielded.
+def window_spans(buffer: SampleBuffer, size: int, single: int, hop: float) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each window. The buffer contains the samples of the last one that was yielded.
 
     Args:
-        tape: The sound, which is read as far as it is needed.
-        size: Length of a window, in samples.
-        whole: A sound that is no longer than this is one window.
-        hop: From one window to the next, as a share of a window.
+        buffer: Samples of the audio file, which are read as far as needed.
+        size: Length of a window in samples.
+        single: Maximum length in samples of an audio file that is a single window.
+        hop: Distance between the starts of successive windows, as a fraction of a window.
 
     Yields:
-        First sample and the one after the last of each; the last window ends with the sound.
+        Index of the first sample and of the one after the last. The last window ends with the audio file.
     """
-    if not tape.reach(max(size, whole) + 1):
-        yield 0, tape.end
+    if not buffer.read_until(max(size, single) + 1):
+        yield 0, buffer.end
         return
     step = max(1, round(size * hop))
     start = 0
-    while tape.reach(start + size + 1):
+    while buffer.read_until(start + size + 1):
         yield start, start + size
-        tape.drop(start)  # the last window begins behind it
+        buffer.drop_before(start)  # the last window starts after it
         start += step
-    yield tape.end - size, tape.end
+    yield buffer.end - size, buffer.end
 
 
-def crops_of(view: np.ndarray, plan: WindowPlan) -> list[np.ndarray]:
-    """Return the crops of a clip that evaluation takes: all of it, or several crops; float16, as packs have them.
+def evaluation_crops(view: np.ndarray, plan: WindowPlan) -> list[np.ndarray]:
+    """Return the crops of a clip that evaluation uses, as float16, the type of packs.
 
     Args:
-        view: Its frames, of the network's columns (T, F).
-        plan: How it is cropped.
+        view: Frames of the clip in the columns of the network (T, F).
+        plan: Window plan.
 
     Raises:
-        ValueError: They are not finite.
+        ValueError: Frames are not finite.
     """
     with np.errstate(over="ignore"):
         view = view.astype(np.float16)
@@ -202,21 +204,21 @@ def crops_of(view: np.ndarray, plan: WindowPlan) -> list[np.ndarray]:
     if not plan.crops or not plan.crop:
         return [view]
     length = min(plan.crop, len(view))
-    starts = [crop_start(float(where), len(view), length) for where in crop_positions(plan.crops)]
+    starts = [crop_start(float(position), len(view), length) for position in crop_positions(plan.crops)]
     return [view[start : start + length] for start in starts]
 
 
-def _sizes(tape: Tape, plan: WindowPlan) -> tuple[int, int]:
-    """Return the samples of a window, and of the longest sound that is one."""
+def _window_sizes(buffer: SampleBuffer, plan: WindowPlan) -> tuple[int, int]:
+    """Return the samples of a window, and of the longest audio file that is a single window."""
     front = plan.front
     if plan.window is not None:
         size = max(1, round(plan.window * front.rate))
-        return size, size + front.n_fft  # a few frames more are no window of their own
-    if front.sync == "beat":  # as long as so many beats take in this very sound
-        known = round(max(TEMPO, plan.longest * SLOWEST) * front.rate)
-        longer = tape.reach(known + 1)
-        count = min(known, tape.end)
-        beats = len(front.view(tape.part(0, count), plan.columns)) if count else 0
+        return size, size + front.n_fft  # a few more frames do not make another window
+    if front.sync == "beat":  # as long as the same number of beats in this audio file
+        limit = round(max(BEAT_SECONDS, plan.longest * SLOWEST_BEAT) * front.rate)
+        longer = buffer.read_until(limit + 1)
+        count = min(limit, buffer.end)
+        beats = len(front.view(buffer.samples(0, count), plan.columns)) if count else 0
         size = max(1, round(count * plan.length / max(beats, 1)))
         return size, count if beats <= plan.longest and not longer else 0
     return plan.samples, plan.longest * front.hop_length + front.n_fft

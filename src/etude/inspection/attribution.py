@@ -1,8 +1,9 @@
-"""Attributions of an output to a clip: integrated gradients, Grad-CAM and attention rollout.
+"""Attributions of an output to a clip by integrated gradients, Grad-CAM and attention rollout.
 
-Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers": the mean over heads, half of it and
-half of each token itself for the residual path, multiplied through the blocks. Only one row of that product is read at
-the end, so one row is carried through the blocks, from the last to the first, and no product of matrices is needed.
+Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers". The attention of each block is the
+mean over heads, averaged with the identity for the residual path, and the blocks are multiplied. Only one row of the
+product is used. The code therefore multiplies one row by the blocks, from the last to the first, and needs no product
+of two matrices.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from torch import Tensor, nn
 from etude.backbones.ast import AST
 from etude.backbones.base import Backbone
 from etude.files.progress import track
-from etude.inspection import clip_axes
-from etude.inspection.clip_axes import Scene
-from etude.inspection.hooks import POOLS, is_transformer_block, watching
+from etude.inspection.clip_axes import ClipAxes, draw_overlay
+from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block
 from etude.training.learner import Learner
 
-STEPS, AT_ONCE = 48, 8
-ROWS = 512  # of the attention weights of a block at a time
-LACKING = "Attributions need captum, which is not installed: pip install 'etude[inspect]'"
-Score = Callable[[Tensor], Tensor]
+STEPS, BATCH_SIZE = 48, 8
+ATTENTION_ROWS = 512  # computed at a time, which limits memory
+CAPTUM_MISSING = "Attributions require captum, which is not installed: pip install 'etude[inspect]'"
+OutputFunction = Callable[[Tensor], Tensor]
 Cells = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -37,18 +37,19 @@ class Attribution:
     """Attribution of an output to the values of a clip.
 
     Args:
-        grid: Contribution of each value (T, F), in units of the output.
-        output: The output for the clip, and `baseline`, for standardised frames that are all 0.
+        contributions: Contribution of each value (T, F), in units of the output.
+        output: Output for the clip.
+        baseline: Output for standardised frames that are all 0.
     """
 
-    grid: Tensor
+    contributions: Tensor
     output: float
     baseline: float
 
     @property
     def error(self) -> float:
         """Sum of the contributions minus the difference of the outputs, which completeness requires to be 0."""
-        return float(self.grid.double().sum()) - (self.output - self.baseline)
+        return float(self.contributions.double().sum()) - (self.output - self.baseline)
 
 
 @dataclass
@@ -56,19 +57,20 @@ class Rollout:
     """Attention rollout over a clip.
 
     Args:
-        grid: Share of each patch (columns, rows).
-        own: Share of the tokens that are no patches.
-        cells: First edge and size of a patch, in frames and in bins; each stands for the stride about its centre.
+        weights: Weight of each patch (columns, rows).
+        token_weight: Total weight of the tokens that are not patches, such as the class token.
+        cells: Start of the first cell and length of a cell, along the frames and along the bins. A cell is the centre
+            of a patch, as long as the stride.
     """
 
-    grid: Tensor
-    own: float
+    weights: Tensor
+    token_weight: float
     cells: Cells
 
 
 @dataclass
 class AttributionFigures:
-    """Drawings with captions, and their numbers."""
+    """Figures with captions, and the numbers of each figure."""
 
     figures: list[tuple[str, str]] = field(default_factory=list)
     numbers: list[dict[str, Any]] = field(default_factory=list)
@@ -76,7 +78,7 @@ class AttributionFigures:
 
 @dataclass
 class AttentionCall:
-    """Call of an attention module: the module, its input (1, N, D), its mask and its output (1, N, D)."""
+    """Call of an attention module, with its input (1, N, D), mask and output (1, N, D)."""
 
     module: Any
     x: Tensor
@@ -84,93 +86,93 @@ class AttentionCall:
     out: Tensor
 
 
-def installed() -> bool:
+def is_captum_installed() -> bool:
     """Return whether captum is installed."""
     try:
         return find_spec("captum") is not None
-    except ValueError:  # an empty module in its place
+    except ValueError:  # sys.modules has an entry without a specification
         return False
 
 
-def score(network: Learner, name: str, index: int) -> Score:
+def output_function(network: Learner, name: str, index: int) -> OutputFunction:
     """Return a function from standardised frames (B, T, F), all valid, to one output of a target (B,).
 
     Args:
-        network: In evaluation mode.
-        name: The target.
-        index: The class of a label, before the softmax; 0 for a scalar, whose value it is.
+        network: Network in evaluation mode.
+        name: Name of the target.
+        index: Index of a class, whose output before the softmax is returned; 0 for the value of a scalar.
     """
 
-    def scored(x: Tensor) -> Tensor:
+    def compute_output(x: Tensor) -> Tensor:
         lengths = torch.full((len(x),), x.shape[1])
         return network.task.targets[name].score(network.task(network.backbone(x, lengths))[name])[:, index]
 
-    return scored
+    return compute_output
 
 
-def integrated_gradients(scored: Score, x: Tensor, steps: int = STEPS) -> Attribution:
-    """Compute integrated gradients from the mean frame of training.
+def integrated_gradients(output: OutputFunction, x: Tensor, steps: int = STEPS) -> Attribution:
+    """Compute integrated gradients from the mean training frame as baseline.
 
     Sundararajan, Taly & Yan, 2017, "Axiomatic attribution for deep networks".
 
     Args:
-        scored: Frames (B, T, F) to outputs (B,).
-        x: Standardised frames (1, T, F); 0 is the mean of each bin over the training part.
-        steps: Points of Gauss-Legendre quadrature.
+        output: Function from frames (B, T, F) to outputs (B,).
+        x: Standardised frames (1, T, F), in which 0 is the mean of each bin over the training split.
+        steps: Number of points of the Gauss-Legendre quadrature.
     """
     from captum.attr import IntegratedGradients
 
     baseline = torch.zeros_like(x)
-    grid = IntegratedGradients(scored).attribute(x, baseline, n_steps=steps, internal_batch_size=AT_ONCE)
+    contributions = IntegratedGradients(output).attribute(x, baseline, n_steps=steps, internal_batch_size=BATCH_SIZE)
     with torch.no_grad():
-        ends = scored(torch.cat([x, baseline]))
-    return Attribution(grid[0].detach(), float(ends[0]), float(ends[1]))
+        outputs = output(torch.cat([x, baseline]))
+    return Attribution(contributions[0].detach(), float(outputs[0]), float(outputs[1]))
 
 
-def grad_cam(scored: Score, layer: nn.Module, x: Tensor, time: int) -> Tensor:
-    """Compute Grad-CAM: the positive part of the sum of feature maps, weighted by their mean gradients.
+def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int) -> Tensor:
+    """Compute Grad-CAM, the positive part of the sum of feature maps weighted by their mean gradients.
 
     Selvaraju et al., 2017, "Grad-CAM".
 
     Args:
-        scored: Frames (B, T, F) to outputs (B,).
-        layer: Gives the feature maps (B, C, ., .).
+        output: Function from frames (B, T, F) to outputs (B,).
+        layer: Module that returns the feature maps (B, C, ., .).
         x: Standardised frames (1, T, F).
-        time: Which axis of the maps is the clip's time, 2 or 3.
+        time_axis: Axis of the feature maps that is time, 2 or 3.
 
     Returns:
-        Grid (T', F').
+        Values (T', F').
     """
     from captum.attr import LayerGradCam
 
-    grid: Tensor = LayerGradCam(scored, layer).attribute(x, relu_attributions=True)
-    return grid[0, 0].detach() if time == 2 else grid[0, 0].detach().T
+    values: Tensor = LayerGradCam(output, layer).attribute(x, relu_attributions=True)
+    return values[0, 0].detach() if time_axis == 2 else values[0, 0].detach().T
 
 
-def last_maps(network: Learner, x: Tensor) -> tuple[str, nn.Module] | None:
-    """Return the deepest module of a convolutional network that gives feature maps without pooling; None for others."""
+def last_feature_maps(network: Learner, x: Tensor) -> tuple[str, nn.Module] | None:
+    """Return name and module of the last feature maps before pooling, or None if the network is not convolutional."""
     modules = {name: module for name, module in network.backbone.named_modules() if name}
     if any(map(is_transformer_block, modules.values())):
         return None
-    found: list[tuple[str, nn.Module]] = []
+    candidates: list[tuple[str, nn.Module]] = []
 
-    def seen(name: str, module: nn.Module, out: object) -> None:
-        pictures = isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1
-        if pictures and not isinstance(module, (*POOLS, nn.Identity)):
-            found.append((f"backbone.{name}", module))
+    def record(name: str, module: nn.Module, out: object) -> None:
+        has_maps = isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1
+        if has_maps and not isinstance(module, (*POOLS, nn.Identity)):
+            candidates.append((f"backbone.{name}", module))
 
-    with torch.no_grad(), watching(modules, seen):
+    with torch.no_grad(), forward_hooks(modules, record):
         network.backbone(x, torch.tensor([x.shape[1]]))
-    return found[-1] if found else None
+    return candidates[-1] if candidates else None
 
 
 def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout | None:
-    """Return the rollout of one clip through a transformer over patches; None for any other network.
+    """Compute the attention rollout of one clip, or return None if the backbone is not a transformer over patches.
 
     Args:
-        backbone: In evaluation mode, in which no patch is dropped.
+        backbone: Backbone in evaluation mode, in which no patch is dropped.
         x: Standardised frames (1, T, F).
-        lengths: Their number (1,).
+        lengths: Number of frames (1,).
     """
     if not isinstance(backbone, AST):
         return None
@@ -178,154 +180,158 @@ def attention_rollout(backbone: Backbone, x: Tensor, lengths: Tensor) -> Rollout
     shapes: list[torch.Size] = []
     hook = patches.filters.register_forward_hook(lambda *passed: shapes.append(passed[-1].shape))
     try:
-        with torch.no_grad(), recorded_attention(backbone) as blocks:
+        with torch.no_grad(), record_attention(backbone) as blocks:
             backbone(x, lengths)
     finally:
         hook.remove()
-    if not blocks:  # timm has transformers whose attention is of another kind
+    if not blocks:  # some transformers of timm have another kind of attention
         return None
     columns, rows = shapes[0][2:]
-    own, count = patches.tokens.shape[1], blocks[0].x.shape[1]
+    n_tokens, count = patches.tokens.shape[1], blocks[0].x.shape[1]
     with torch.no_grad():
-        shares = rollout(blocks, backbone.token_weights(count))
+        weights = rollout(blocks, backbone.token_weights(count))
     size, stride = patches.filters.kernel_size, patches.filters.stride
-    first, second = (((size[k] - stride[k]) / 2, float(stride[k])) for k in (0, 1))
-    return Rollout(shares[own:].unflatten(0, (columns, rows)), float(shares[:own].sum()), (first, second))
+    time, bins = (((size[k] - stride[k]) / 2, float(stride[k])) for k in (0, 1))
+    return Rollout(weights[n_tokens:].unflatten(0, (columns, rows)), float(weights[:n_tokens].sum()), (time, bins))
 
 
-def rollout(blocks: list[AttentionCall], reads: Tensor) -> Tensor:
-    """Return the share of each token in what is read at the end (N,), of sum 1.
+def rollout(blocks: list[AttentionCall], readout: Tensor) -> Tensor:
+    """Return the contribution of each input token to the read-out (N,), with sum 1.
 
     Args:
-        blocks: Attention of every block, first to last.
-        reads: Weight of each token in what is read (N,), of sum 1.
+        blocks: Attention of all blocks, first to last.
+        readout: Weight of each token in the read-out (N,), with sum 1.
     """
-    row = reads
+    row = readout
     for block in reversed(blocks):
         flow = torch.zeros_like(row)
-        for start in range(0, len(row), ROWS):
-            part = slice(start, start + ROWS)
-            if row[part].any():
-                flow += row[part] @ attention_weights(block, part).mean(1)[0]
+        for start in range(0, len(row), ATTENTION_ROWS):
+            rows = slice(start, start + ATTENTION_ROWS)
+            if row[rows].any():
+                flow += row[rows] @ attention_weights(block, rows).mean(1)[0]
         row = (row + flow) / 2
     return row
 
 
 @contextmanager
-def recorded_attention(backbone: nn.Module) -> Iterator[list[AttentionCall]]:
-    """Collect the calls of each attention module, in the order in which they run."""
-    found: list[AttentionCall] = []
+def record_attention(backbone: nn.Module) -> Iterator[list[AttentionCall]]:
+    """Record the calls of all attention modules, in the order in which they run."""
+    calls: list[AttentionCall] = []
 
-    def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         mask = kwargs.get("attn_mask", args[1] if len(args) > 1 else None)
-        found.append(AttentionCall(module, args[0].detach(), mask, out.detach()))
+        calls.append(AttentionCall(module, args[0].detach(), mask, out.detach()))
 
-    modules: list[Any] = [part.attn for part in backbone.modules() if is_transformer_block(part)]
-    hooks = [module.register_forward_hook(seen, with_kwargs=True) for module in modules]
+    modules: list[Any] = [module.attn for module in backbone.modules() if is_transformer_block(module)]
+    hooks = [module.register_forward_hook(record, with_kwargs=True) for module in modules]
     try:
-        yield found
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def attention_weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
-    """Return weights of some tokens' attention to all (1, heads, rows, N), which timm's fused attention does not."""
+    """Compute the attention of some tokens to all tokens (1, heads, rows, N), which fused attention does not return."""
     module, x = call.module, call.x
     q, k, _ = module.qkv(x).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = module.q_norm(q)[:, :, rows], module.k_norm(k)
-    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if call.mask is not None:
-        scores = scores.masked_fill(~call.mask, -torch.inf)
-    return scores.softmax(-1)
+        logits = logits.masked_fill(~call.mask, -torch.inf)
+    return logits.softmax(-1)
 
 
 def explained_outputs(
     network: Learner, predictions: dict[str, Tensor], y: dict[str, Tensor]
 ) -> list[tuple[str, int, str]]:
-    """Return target, index and label of the outputs to explain: of a label the predicted class, and the true one."""
-    found = []
+    """Return target, index and title of the outputs to explain. A label has its predicted and its true class."""
+    outputs = []
     for name, target in network.task.targets.items():
         if target.kind == "scalar":
-            found.append((name, 0, name))
+            outputs.append((name, 0, name))
             continue
         classes, predicted = target.classes, int(predictions[name].argmax())
-        found.append((name, predicted, f"{name} = {classes[predicted]}, predicted"))
+        outputs.append((name, predicted, f"{name} = {classes[predicted]}, predicted"))
         true = int(y[name][0])
         if true == predicted:
-            found[-1] = (name, predicted, f"{name} = {classes[predicted]}, predicted and true")
+            outputs[-1] = (name, predicted, f"{name} = {classes[predicted]}, predicted and true")
         elif true >= 0:
-            found.append((name, true, f"{name} = {classes[true]}, true"))
-    return found
+            outputs.append((name, true, f"{name} = {classes[true]}, true"))
+    return outputs
 
 
-def attributions(
-    network: Learner, x: Tensor, base: np.ndarray, predictions: dict[str, Tensor], y: dict[str, Tensor], scene: Scene,
-    only: str | None = None,
+def draw_attributions(
+    network: Learner, x: Tensor, frames: np.ndarray, predictions: dict[str, Tensor], y: dict[str, Tensor],
+    clip_axes: ClipAxes, only: str | None = None,
 ) -> tuple[AttributionFigures, AttributionFigures]:  # fmt: skip
     """Draw integrated gradients and Grad-CAM of the outputs to explain.
 
     Args:
-        network: In evaluation mode.
+        network: Network in evaluation mode.
         x: Standardised frames (1, T, F).
-        base: Frames (T, F) under the pictures.
+        frames: Frames (T, F) in the background of the figures.
         predictions: Probabilities or values by target.
         y: True values by target.
-        scene: Axes of the frames.
-        only: The one target to explain; None: all of them.
+        clip_axes: Axes of the frames.
+        only: Name of the only target to explain; None for all targets.
+
+    Returns:
+        Figures of integrated gradients and of Grad-CAM. A network without feature maps has no Grad-CAM.
     """
-    items = [item for item in explained_outputs(network, predictions, y) if only in (None, item[0])]
-    parts, cam = AttributionFigures(), AttributionFigures()
-    maps = last_maps(network, x)
-    for number, (name, index, words) in enumerate(track(items, len(items), "Attributions", "outputs")):
-        scored = score(network, name, index)
-        found = integrated_gradients(scored, x)
-        grid = found.grid.double().numpy()
-        about = f"Integrated gradients for {words}, laid over the frames."
-        drawn = clip_axes.over(f"ig-{number}", about, scene, base, scene.cells(grid))
-        parts.figures.append((words, drawn))
-        parts.numbers.append({
-            "what": words, "output": found.output, "baseline": found.baseline,
-            "sum": float(found.grid.double().sum()), "error": found.error,
+    outputs = [output for output in explained_outputs(network, predictions, y) if only in (None, output[0])]
+    gradients, cam = AttributionFigures(), AttributionFigures()
+    maps = last_feature_maps(network, x)
+    for number, (name, index, title) in enumerate(track(outputs, len(outputs), "Attributions", "outputs")):
+        output = output_function(network, name, index)
+        attribution = integrated_gradients(output, x)
+        cells = clip_axes.sum_over_cells(attribution.contributions.double().numpy())
+        description = f"Integrated gradients for {title}, over the frames."
+        gradients.figures.append((title, draw_overlay(f"ig-{number}", description, clip_axes, frames, cells)))
+        gradients.numbers.append({
+            "title": title, "output": attribution.output, "baseline": attribution.baseline,
+            "sum": float(attribution.contributions.double().sum()), "error": attribution.error,
         })  # fmt: skip
         if maps is not None:
-            time = max(2, network.backbone.axis)
-            heat = grad_cam(scored, maps[1], x, time).double().numpy()
-            about = f"Grad-CAM at {maps[0]} for {words}, laid over the frames."
-            caption = words if heat.max() > 0 else f"{words}; nothing is above 0"
-            cam.figures.append((caption, clip_axes.over(f"cam-{number}", about, scene, base, _spread(heat, scene))))
-            cam.numbers.append({"what": words, "layer": maps[0], "grid": list(heat.shape), "max": float(heat.max())})
-    return parts, cam
+            layer, module = maps
+            heat = grad_cam(output, module, x, max(2, network.backbone.axis)).double().numpy()
+            description = f"Grad-CAM at {layer} for {title}, over the frames."
+            caption = title if heat.max() > 0 else f"{title} (no positive values)"
+            upsampled = _upsample_maps(heat, clip_axes)
+            cam.figures.append((caption, draw_overlay(f"cam-{number}", description, clip_axes, frames, upsampled)))
+            cam.numbers.append({"title": title, "layer": layer, "shape": list(heat.shape), "max": float(heat.max())})
+    return gradients, cam
 
 
-def attention(network: Learner, x: Tensor, base: np.ndarray, scene: Scene) -> AttributionFigures:
-    """Draw the attention rollout of a transformer over the frames; nothing for other networks."""
-    found = AttributionFigures()
-    flow = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]))
-    if flow is None:
-        return found
-    grid = flow.grid.double().numpy()
-    laid = scene.spread(grid / grid.mean() - 1, *flow.cells)
-    about = "Attention rollout from what is read at the end to the patches, laid over the frames."
+def draw_attention_rollout(network: Learner, x: Tensor, frames: np.ndarray, clip_axes: ClipAxes) -> AttributionFigures:
+    """Draw the attention rollout of a transformer over the frames. Other networks have no figure."""
+    drawn = AttributionFigures()
+    result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]))
+    if result is None:
+        return drawn
+    weights = result.weights.double().numpy()
+    relative = clip_axes.upsample(weights / weights.mean() - 1, *result.cells)
+    description = "Attention rollout from the read-out to the patches, over the frames."
     caption = (
-        "Rollout: how much more (blue) or less (orange) flows from a patch than on average; at 1 it is twice as much."
+        "Attention rollout: weight of each patch relative to the mean, minus 1. Blue is above the mean, orange below."
     )
-    found.figures.append((caption, clip_axes.over("rollout", about, scene, base, laid)))
-    found.numbers.append({
-        "patches": list(grid.shape), "sum": float(grid.sum()), "own": flow.own,
-        "largest": float(grid.max() / grid.mean()), "rollout": np.round(grid, 6).tolist(),
+    drawn.figures.append((caption, draw_overlay("rollout", description, clip_axes, frames, relative)))
+    drawn.numbers.append({
+        "patches": list(weights.shape), "sum": float(weights.sum()), "token_weight": result.token_weight,
+        "largest": float(weights.max() / weights.mean()), "rollout": np.round(weights, 6).tolist(),
     })  # fmt: skip
-    return found
+    return drawn
 
 
-def _spread(grid: np.ndarray, scene: Scene) -> np.ndarray:
-    """Return feature maps (T', F') at the resolution of the frames (T, F) that they were pooled from."""
-    time, bins = (_stride(count, cells) for count, cells in zip((scene.frames, scene.bins), grid.shape, strict=True))
-    return scene.spread(grid, (0.0, time), (0.0, bins))
+def _upsample_maps(grid: np.ndarray, clip_axes: ClipAxes) -> np.ndarray:
+    """Return feature maps (T', F') at the resolution of the frames (T, F) from which they were pooled."""
+    shape = clip_axes.n_frames, clip_axes.n_bins
+    time, bins = (_cell_length(count, cells) for count, cells in zip(shape, grid.shape, strict=True))
+    return clip_axes.upsample(grid, (0.0, time), (0.0, bins))
 
 
-def _stride(count: int, cells: int) -> float:
-    """Return the length of a cell: a power of two where one leaves as many cells, rounded up or down; else a share."""
+def _cell_length(count: int, cells: int) -> float:
+    """Return the length of a cell, a power of two if pooling by it gives so many cells, else `count / cells`."""
     for power in range(9):
         if cells in (count // 2**power, -(-count // 2**power)):
             return float(2**power)

@@ -1,4 +1,4 @@
-"""Axes, scales and drawings of values on a clip."""
+"""Axes, colour scales and figures of values over the frames of a clip."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 
-CUT = 99.5  # percentile of the sizes at which a scale ends, so that one value does not pale all others
-CELLS = 64, 32  # of a picture of attributions, in time and in frequency
+PERCENTILE = 99.5  # of absolute values, the end of a signed scale, so that an outlier does not pale all other values
+CELLS = 64, 32  # maximum resolution of attributions in time and in frequency
 WIDTH = 3.9  # inches
-MOST = 450  # columns of a large picture
-Ends = tuple[str, str, str]  # label of an axis, and labels of its two ends
+MAX_COLUMNS = 450  # of a large image
+AxisLabels = tuple[str, str, str]  # label of an axis, and labels of its two ends
 
 
 @dataclass(frozen=True)
@@ -30,31 +30,36 @@ class ColourScale:
     """Mapping of values to colours.
 
     Args:
-        low, high: Its ends; `signed` ones lie alike on both sides of 0.
-        signed: Whether there is a sign to be seen.
-        cut: Whether there are values beyond the ends.
+        low, high: Ends of the scale. The ends of a signed scale are symmetric about 0.
+        signed: Whether negative and positive values have different hues.
+        clipped: Whether some values are beyond the ends.
     """
 
     low: float
     high: float
     signed: bool
-    cut: bool = False
+    clipped: bool = False
 
     @classmethod
-    def of(cls, arrays: Sequence[np.ndarray], least: float | None = None) -> ColourScale:
-        """Return the scale of values that are seen side by side."""
+    def from_arrays(cls, arrays: Sequence[np.ndarray], low: float | None = None) -> ColourScale:
+        """Return a common scale of several arrays.
+
+        Args:
+            arrays: The values. Values that are not finite are ignored.
+            low: Lower end of a scale without negative values; None for the smallest value.
+        """
         values = np.concatenate([array.ravel() for array in arrays]).astype(np.float64)
         values = values[np.isfinite(values)]
-        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-        if low < 0:
-            end = float(np.percentile(np.abs(values), CUT)) or max(-low, high)
-            return cls(-end, end, True, max(-low, high) > end)
-        low = low if least is None else least
-        return cls(low, high if high > low else low + 1.0, False)
+        smallest, largest = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        if smallest < 0:
+            end = float(np.percentile(np.abs(values), PERCENTILE)) or max(-smallest, largest)
+            return cls(-end, end, True, max(-smallest, largest) > end)
+        low = smallest if low is None else low
+        return cls(low, largest if largest > low else low + 1.0, False)
 
     @property
-    def colours(self) -> Colormap:
-        """Colour map; both are legible without red and green, and in grey."""
+    def colour_map(self) -> Colormap:
+        """Colour map, legible with red-green colour blindness and in greyscale."""
         from matplotlib import colormaps
         from matplotlib.colors import LinearSegmentedColormap
 
@@ -63,12 +68,12 @@ class ColourScale:
         hues = ["#7a3300", "#d9690b", "#f8f7f3", "#2f86c6", "#003f73"]  # the page's orange and blue
         return LinearSegmentedColormap.from_list("signed", hues, SHADES + 1)
 
-    def bar(self, axes: Axes, shown: Any, unit: str = "") -> None:
-        """Draw the scale at the side of a picture."""
+    def draw_colour_bar(self, axes: Axes, mappable: Any, unit: str = "") -> None:
+        """Draw a colour bar beside an image."""
         figure = axes.get_figure()
         assert figure is not None
-        ends = "both" if self.cut else "neither"
-        bar = figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.02, aspect=16, extend=ends)
+        extend = "both" if self.clipped else "neither"
+        bar = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.02, aspect=16, extend=extend)
         bar.outline.set_visible(False)
         bar.dividers.set_visible(False)
         bar.ax.tick_params(length=0, labelsize=9)
@@ -80,144 +85,172 @@ class ColourScale:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Axes of the frames of a clip in a picture.
+class ClipAxes:
+    """Time and frequency axes of the frames of a clip.
 
     Args:
         front: Front end of the frames.
-        view: Its bins that are shown.
-        frames: Number of frames, T.
+        columns: Bins of the front end that the frames contain.
+        n_frames: Number of frames, T.
         start: Time of the first frame, in seconds or beats.
     """
 
     front: FrontEnd
-    view: slice
-    frames: int
+    columns: slice
+    n_frames: int
     start: float = 0.0
 
     @property
-    def sound(self) -> bool:
-        """Whether these are frames of sound, and not of an image."""
+    def is_audio(self) -> bool:
+        """Whether the frames were computed from audio, and not from an image."""
         return self.front.reads_sound
 
     @property
-    def bins(self) -> int:
+    def n_bins(self) -> int:
         """Number of bins, F."""
-        return self.view.stop - self.view.start
+        return self.columns.stop - self.columns.start
 
     @property
-    def step(self) -> float:
-        """Distance of frames, in seconds, beats or rows."""
-        if not self.sound or self.front.sync == "beat":
+    def frame_period(self) -> float:
+        """Distance between frames, in seconds, beats or rows."""
+        if not self.is_audio or self.front.sync == "beat":
             return 1.0
         return self.front.hop_length / self.front.rate
 
     @property
-    def unit(self) -> str:
-        """Unit of time."""
+    def time_unit(self) -> str:
+        """Unit of time, `s` or `beat`."""
         return "beat" if self.front.sync == "beat" else "s"
 
-    def upright(self, grid: np.ndarray) -> np.ndarray:
-        """Return values (T', F') as rows of a picture from its top: for sound the highest bin first."""
-        return grid.T[::-1] if self.sound else grid
+    @property
+    def magnitude_unit(self) -> str:
+        """Unit of the frames of the front end, empty if the frames are chroma only."""
+        return self.front.unit if self.columns.start == 0 else ""
 
-    def spread(self, grid: np.ndarray, time: tuple[float, float], bins: tuple[float, float]) -> np.ndarray:
-        """Return a coarse grid (T', F') at the resolution of the frames (T, F): the cell in which each of them lies.
+    def to_image(self, grid: np.ndarray) -> np.ndarray:
+        """Return values (T', F') as the rows of an image. The first row of audio is the highest bin."""
+        return grid.T[::-1] if self.is_audio else grid
+
+    def upsample(self, grid: np.ndarray, time: tuple[float, float], bins: tuple[float, float]) -> np.ndarray:
+        """Upsample a coarse grid (T', F') to the resolution of the frames (T, F) by nearest neighbour.
 
         Args:
-            grid: Its values.
-            time: Where its first cell begins and how long a cell is, in frames.
-            bins: The same along the bins.
+            grid: Values of the cells.
+            time: Start of the first cell and length of a cell, in frames.
+            bins: Start of the first cell and length of a cell, in bins.
         """
-        places = []
-        for count, cells, (first, step) in ((self.frames, grid.shape[0], time), (self.bins, grid.shape[1], bins)):
-            places.append(np.clip(((np.arange(count) + 0.5 - first) // step).astype(int), 0, cells - 1))
-        return grid[np.ix_(*places)]
+        indices = []
+        for count, cells, (first, step) in ((self.n_frames, grid.shape[0], time), (self.n_bins, grid.shape[1], bins)):
+            indices.append(np.clip(((np.arange(count) + 0.5 - first) // step).astype(int), 0, cells - 1))
+        return grid[np.ix_(*indices)]
 
-    def ends(self) -> tuple[Ends, Ends]:
-        """Return labels of the ends of small pictures, along x and along y from below."""
-        if not self.sound:
-            return ("column", "0", f"{self.bins - 1}"), ("row", f"{self.frames - 1}", "0")
-        last = self.start + self.frames * self.step
-        time = ("beat" if self.unit == "beat" else "time (s)", f"{self.start:.3g}", f"{last:.3g}")
+    def axis_labels(self) -> tuple[AxisLabels, AxisLabels]:
+        """Return the labels of the horizontal axis and of the vertical axis of a small image."""
+        if not self.is_audio:
+            return ("column", "0", f"{self.n_bins - 1}"), ("row", f"{self.n_frames - 1}", "0")
+        end = self.start + self.n_frames * self.frame_period
+        time = ("beat" if self.time_unit == "beat" else "time (s)", f"{self.start:.3g}", f"{end:.3g}")
         centres = self.front.mel_centres()
-        if centres is None or self.view.start:
-            return time, ("pitch class" if self.view.start else "bin", "0", f"{self.bins - 1}")
-        if self.view.stop > self.front.n_mels:
+        if centres is None or self.columns.start:
+            return time, ("pitch class" if self.columns.start else "bin", "0", f"{self.n_bins - 1}")
+        if self.columns.stop > self.front.n_mels:
             return time, ("mel (Hz), chroma", f"{centres[0]:,.0f}", "B")
         return time, ("frequency (Hz)", f"{centres[0]:,.0f}", f"{centres[-1]:,.0f}")
 
-    def even(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames (T, F) for one scale: chroma, in [0, 1], is brought to the range of the mel bands beside it."""
-        mels = self.front.n_mels - self.view.start
+    def rescale_chroma(self, frames: np.ndarray) -> np.ndarray:
+        """Return frames (T, F) whose chroma, in [0, 1], is mapped to the range of the mel bands beside it."""
+        mels = self.front.n_mels - self.columns.start
         if not 0 < mels < frames.shape[1]:
             return frames
         low, high = float(frames[:, :mels].min()), float(frames[:, :mels].max())
         return np.concatenate([frames[:, :mels], low + (high - low) * frames[:, mels:]], axis=1)
 
-    def cells(self, grid: np.ndarray) -> np.ndarray:
-        """Return each value (T, F) as the sum over a visible cell about it; an image has few enough."""
-        if not self.sound:
+    def sum_over_cells(self, grid: np.ndarray) -> np.ndarray:
+        """Replace each value (T, F) by the sum over its cell of `CELLS`. Values of an image are unchanged."""
+        if not self.is_audio:
             return grid
-        high, long = max(1, grid.shape[1] // CELLS[1]), max(1, grid.shape[0] // CELLS[0])
-        starts = [np.arange(0, size, step) for size, step in zip(grid.shape, (long, high), strict=True)]
+        bins, frames = max(1, grid.shape[1] // CELLS[1]), max(1, grid.shape[0] // CELLS[0])
+        starts = [np.arange(0, size, step) for size, step in zip(grid.shape, (frames, bins), strict=True)]
         sums = np.add.reduceat(np.add.reduceat(grid, starts[0], axis=0), starts[1], axis=1)
-        return sums[np.ix_(np.arange(grid.shape[0]) // long, np.arange(grid.shape[1]) // high)]
+        return sums[np.ix_(np.arange(grid.shape[0]) // frames, np.arange(grid.shape[1]) // bins)]
 
-    def shrunk(self, grid: np.ndarray, most: int) -> tuple[Scene, np.ndarray]:
-        """Return fewer frames, each a mean of neighbours, and their scene."""
-        if not self.sound or len(grid) <= most:
+    def downsample(self, grid: np.ndarray, max_frames: int) -> tuple[ClipAxes, np.ndarray]:
+        """Average neighbouring frames (T, F), and return the new axes and at most `max_frames` frames."""
+        if not self.is_audio or len(grid) <= max_frames:
             return self, grid
-        small = shrink(grid, most)
-        factor = -(-len(grid) // most)
-        return replace(self, frames=len(small), front=_slower(self.front, factor)), small
+        averaged = shrink(grid, max_frames)
+        factor = -(-len(grid) // max_frames)
+        return replace(self, n_frames=len(averaged), front=_multiply_hop(self.front, factor)), averaged
 
-    def dress(self, axes: Axes) -> tuple[float, float, float, float]:
-        """Set ticks and labels of a large picture, and return its extent in units of the axes."""
+    def format_axes(self, axes: Axes) -> tuple[float, float, float, float]:
+        """Set the ticks and labels of a large image, and return its extent in data coordinates."""
         axes.tick_params(labelsize=9, length=2.5)
         axes.spines[:].set_visible(False)
-        if not self.sound:
+        if not self.is_audio:
             axes.set(xlabel="column", ylabel="row")
-            return -0.5, self.bins - 0.5, self.frames - 0.5, -0.5
+            return -0.5, self.n_bins - 0.5, self.n_frames - 0.5, -0.5
         mels = self.front.n_mels
-        if self.view.start >= mels:
+        if self.columns.start >= mels:
             spectrogram.pitches(axes, self.front, STAND_IN)
         else:
             spectrogram.hertz(axes, self.front, STAND_IN)
             axes.tick_params(axis="x", labelbottom=True)
-        if self.view.start < mels < self.view.stop:
+        if self.columns.start < mels < self.columns.stop:
             axes.axhline(mels - 0.5, color=STAND_IN["paper"], linewidth=1.5)
-            axes.set_yticks([*axes.get_yticks(), mels + (self.view.stop - mels - 1) / 2], [
+            axes.set_yticks([*axes.get_yticks(), mels + (self.columns.stop - mels - 1) / 2], [
                 *(label.get_text() for label in axes.get_yticklabels()), "chroma"])  # fmt: skip
-        axes.set_xlabel("beat" if self.unit == "beat" else "time (s)")
-        left = self.start - (0 if self.unit == "beat" else self.step / 2)
-        return left, left + self.frames * self.step, -0.5, self.bins - 0.5
+        axes.set_xlabel("beat" if self.time_unit == "beat" else "time (s)")
+        left = self.start - (0 if self.time_unit == "beat" else self.frame_period / 2)
+        return left, left + self.n_frames * self.frame_period, -0.5, self.n_bins - 0.5
 
 
-def large(name: str, about: str, scene: Scene, grid: np.ndarray, unit: str = "", magma: bool = False) -> str:
-    """Draw one picture of a clip (T, F), with its axes and its scale; `magma` for the input, as on every page."""
-    scene, grid = scene.shrunk(grid, MOST)
-    scale = ColourScale.of([grid], None)
+def draw_image(
+    name: str, description: str, clip_axes: ClipAxes, grid: np.ndarray, unit: str = "", magma: bool = False
+) -> str:
+    """Draw values of a clip as one large image with axes and a colour bar.
+
+    Args:
+        name: Name of the figure.
+        description: Text alternative of the figure.
+        clip_axes: Axes of the values.
+        grid: Values (T, F).
+        unit: Unit of the colour bar.
+        magma: Whether to use the colours of spectrograms on all pages.
+    """
+    clip_axes, grid = clip_axes.downsample(grid, MAX_COLUMNS)
+    scale = ColourScale.from_arrays([grid])
 
     def draw(figure: Any) -> None:
         from matplotlib import colormaps
 
         axes = figure.add_subplot()
-        colours = colormaps["magma"].resampled(SHADES) if magma else scale.colours
-        extent = scene.dress(axes)
-        ends = (float(grid.min()), float(grid.max())) if magma else (scale.low, scale.high)
-        look: dict[str, Any] = {"cmap": colours, "vmin": ends[0], "vmax": ends[1], "interpolation": "none"}
-        shown = axes.imshow(scene.upright(grid), extent=extent, aspect="auto" if scene.sound else "equal", **look)
-        (ColourScale(*ends, False) if magma else scale).bar(axes, shown, unit)
+        colour_map = colormaps["magma"].resampled(SHADES) if magma else scale.colour_map
+        extent = clip_axes.format_axes(axes)
+        low, high = (float(grid.min()), float(grid.max())) if magma else (scale.low, scale.high)
+        style: dict[str, Any] = {"cmap": colour_map, "vmin": low, "vmax": high, "interpolation": "none"}
+        aspect = "auto" if clip_axes.is_audio else "equal"
+        image = axes.imshow(clip_axes.to_image(grid), extent=extent, aspect=aspect, **style)
+        (ColourScale(low, high, False) if magma else scale).draw_colour_bar(axes, image, unit)
 
-    return svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
+    return svg(draw, name, (WIDTH, 2.2 if clip_axes.is_audio else 3.2), description)
 
 
-def over(name: str, about: str, scene: Scene, base: np.ndarray, layer: np.ndarray, unit: str = "") -> str:
-    """Draw values (T, F) over the frames (T, F) that they belong to, which are grey; 0 is transparent."""
-    small, ground = scene.shrunk(base, MOST)
-    _, layer = scene.shrunk(layer, MOST)
-    scale = ColourScale.of([layer], 0.0)
+def draw_overlay(
+    name: str, description: str, clip_axes: ClipAxes, frames: np.ndarray, values: np.ndarray, unit: str = ""
+) -> str:
+    """Draw values in colour over grey frames. The value 0 is transparent.
+
+    Args:
+        name: Name of the figure.
+        description: Text alternative of the figure.
+        clip_axes: Axes of the frames.
+        frames: Frames of the clip (T, F).
+        values: Values of the frames (T, F).
+        unit: Unit of the colour bar.
+    """
+    small_axes, background = clip_axes.downsample(frames, MAX_COLUMNS)
+    _, values = clip_axes.downsample(values, MAX_COLUMNS)
+    scale = ColourScale.from_arrays([values], 0.0)
 
     def draw(figure: Any) -> None:
         from matplotlib.cm import ScalarMappable
@@ -225,73 +258,76 @@ def over(name: str, about: str, scene: Scene, base: np.ndarray, layer: np.ndarra
 
         axes = figure.add_subplot()
         norm = Normalize(scale.low, scale.high, clip=True)
-        low, high = np.percentile(ground, 1), np.percentile(ground, 99)
-        grey = 0.25 + 0.6 * np.clip((ground - low) / ((high - low) or 1), 0, 1)[..., None]
-        colours, strength = scale.colours, np.clip(np.abs(layer) / (scale.high or 1), 0, 1)[..., None] ** 0.6
-        hue = colours(norm(layer))[..., :3]
-        mixed = (
-            np.round(((1 - 0.92 * strength) * grey + 0.92 * strength * hue) * 48) / 48
-        )  # fewer colours, less to send
-        extent = small.dress(axes)
-        picture = np.stack([small.upright(mixed[..., k]) for k in range(3)], -1)
-        axes.imshow(picture, extent=extent, aspect="auto" if small.sound else "equal", interpolation="none")
-        scale.bar(axes, ScalarMappable(norm, colours), unit)
+        low, high = np.percentile(background, 1), np.percentile(background, 99)
+        grey = 0.25 + 0.6 * np.clip((background - low) / ((high - low) or 1), 0, 1)[..., None]
+        colour_map, opacity = scale.colour_map, np.clip(np.abs(values) / (scale.high or 1), 0, 1)[..., None] ** 0.6
+        hue = colour_map(norm(values))[..., :3]
+        mixed = (1 - 0.92 * opacity) * grey + 0.92 * opacity * hue
+        mixed = np.round(mixed * 48) / 48  # fewer colours make the file smaller
+        extent = small_axes.format_axes(axes)
+        image = np.stack([small_axes.to_image(mixed[..., k]) for k in range(3)], -1)
+        axes.imshow(image, extent=extent, aspect="auto" if small_axes.is_audio else "equal", interpolation="none")
+        scale.draw_colour_bar(axes, ScalarMappable(norm, colour_map), unit)
 
-    return svg(draw, name, (WIDTH, 2.2 if scene.sound else 3.2), about)
+    return svg(draw, name, (WIDTH, 2.2 if clip_axes.is_audio else 3.2), description)
 
 
-def tiles(
-    name: str, about: str, grids: Sequence[np.ndarray], across: int, x: Ends, y: Ends,
-    labels: Sequence[str] = (), shape: float = 0.7, scale: ColourScale | None = None,
+def draw_tiles(
+    name: str, description: str, images: Sequence[np.ndarray], columns: int, x: AxisLabels, y: AxisLabels,
+    titles: Sequence[str] = (), aspect: float = 0.7, scale: ColourScale | None = None,
 ) -> str:  # fmt: skip
-    """Draw pictures of one size, side by side on one scale.
+    """Draw images of one size side by side on a common scale.
 
     Args:
-        name: Of the drawing.
-        about: What it shows, for those who do not see it.
-        grids: Rows from the top (h, w) each.
-        across: How many stand in a row.
-        x: What the horizontal axis of each is called, and what stands at its ends.
-        y: The same of the vertical one, from below.
-        labels: Above each.
-        shape: Height of a picture for its width, as drawn.
-        scale: None: that of these values.
+        name: Name of the figure.
+        description: Text alternative of the figure.
+        images: Values (h, w) of each image, the top row first.
+        columns: Number of images per row.
+        x: Labels of the horizontal axis of each image, and of its left and right end.
+        y: Labels of the vertical axis of each image, and of its lower and upper end.
+        titles: Title above each image.
+        aspect: Height of a drawn image divided by its width.
+        scale: Colour scale; None computes it from the images.
     """
-    scale = scale or ColourScale.of(grids)
-    height, width = grids[0].shape
-    room = WIDTH - 0.95
-    above = 0.16 * 1.06 * across / (room * shape) if labels else 0.08  # room for a label, as a share of a picture
+    scale = scale or ColourScale.from_arrays(images)
+    height, width = images[0].shape
+    drawn_width = WIDTH - 0.95
+    # space above an image, as a share of its height
+    above = 0.16 * 1.06 * columns / (drawn_width * aspect) if titles else 0.08
     gap_y, gap_x = max(1, round(above * height)), max(1, round(0.06 * width))
-    down = -(-len(grids) // across)
-    sheet = np.full((down * (height + gap_y), across * (width + gap_x) - gap_x), np.nan)
-    corners = [((k // across) * (height + gap_y) + gap_y, (k % across) * (width + gap_x)) for k in range(len(grids))]
-    for (top, left), grid in zip(corners, grids, strict=True):
-        sheet[top : top + height, left : left + width] = grid
-    tall = room * shape * width / sheet.shape[1] * sheet.shape[0] / height
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * (height + gap_y), columns * (width + gap_x) - gap_x), np.nan)
+    corners = [((k // columns) * (height + gap_y) + gap_y, (k % columns) * (width + gap_x)) for k in range(len(images))]
+    for (top, left), image in zip(corners, images, strict=True):
+        sheet[top : top + height, left : left + width] = image
+    drawn_height = drawn_width * aspect * width / sheet.shape[1] * sheet.shape[0] / height
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        look: dict[str, Any] = {"cmap": scale.colours, "vmin": scale.low, "vmax": scale.high, "interpolation": "none"}
-        shown = axes.imshow(np.ma.masked_invalid(sheet), aspect="auto", **look)
-        for (top, left), label in zip(corners, labels, strict=False):
-            axes.text(left - 0.5, top - 0.8, plain(label, 14), fontsize=8, va="bottom", color=STAND_IN["muted"])
+        style: dict[str, Any] = {
+            "cmap": scale.colour_map, "vmin": scale.low, "vmax": scale.high, "interpolation": "none",
+        }  # fmt: skip
+        drawn = axes.imshow(np.ma.masked_invalid(sheet), aspect="auto", **style)
+        for (top, left), title in zip(corners, titles, strict=False):
+            axes.text(left - 0.5, top - 0.8, plain(title, 14), fontsize=8, va="bottom", color=STAND_IN["muted"])
         lefts, tops = sorted({left for _, left in corners}), sorted({top for top, _ in corners})
-        ends = (lefts[0] - 0.5, lefts[0] + width - 0.5) if any(x[1:]) else ()  # of the first column, for all
+        # only the first column has labels at its ends
+        ends = (lefts[0] - 0.5, lefts[0] + width - 0.5) if any(x[1:]) else ()
         axes.set_xticks(ends, x[1:] if ends else (), fontsize=8.5)
         for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=False):
             label.set_ha(side)
-        marks = [(top + height - 0.5, y[1]) for top in tops] + [(top - 0.5, y[2]) for top in tops] if any(y[1:]) else []
-        axes.set_yticks([at for at, _ in marks], [text for _, text in marks], fontsize=8.5)
+        ticks = [(top + height - 0.5, y[1]) for top in tops] + [(top - 0.5, y[2]) for top in tops] if any(y[1:]) else []
+        axes.set_yticks([position for position, _ in ticks], [text for _, text in ticks], fontsize=8.5)
         for label, side in zip(axes.get_yticklabels(), ["bottom"] * len(tops) + ["top"] * len(tops), strict=False):
             label.set_va(side)
         axes.set(xlabel=x[0], ylabel=y[0])
         axes.tick_params(length=2)
         axes.spines[:].set_visible(False)
-        scale.bar(axes, shown)
+        scale.draw_colour_bar(axes, drawn)
 
-    return svg(draw, name, (WIDTH, min(9.0, max(1.2, tall)) + 0.55), about)
+    return svg(draw, name, (WIDTH, min(9.0, max(1.2, drawn_height)) + 0.55), description)
 
 
-def _slower(front: FrontEnd, factor: int) -> FrontEnd:
-    """Return a front end with fewer frames, for drawing only."""
+def _multiply_hop(front: FrontEnd, factor: int) -> FrontEnd:
+    """Return a front end with a longer hop, for the axes of averaged frames. Frames by beat have no hop."""
     return replace(front, hop_length=front.hop_length * factor) if front.sync == "none" else front

@@ -1,4 +1,4 @@
-"""Clips to inspect, from a run or from sound files."""
+"""Clips to inspect, from the data of a run or from audio files."""
 
 from __future__ import annotations
 
@@ -28,127 +28,142 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-LONGEST = 60.0  # seconds of a clip that are shown when nothing is said: what follows grows with their square
+MAX_SECONDS = 60.0  # of a clip without crop=, because memory and time grow with the square of the number of frames
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames that are shown.
+    """Clip to inspect.
 
     Args:
-        id: Of the clip, or the name of its file.
-        x: Frames as the front end makes them, of the network's view (1, T, F), float32.
-        y: True value by target (1,), -1 or NaN where there is none.
-        words: What is known about it, as name and value.
-        start: Where the first frame is, in seconds or beats.
-        note: One sentence about how it was chosen or cut; often empty.
+        id: Id of the clip, or name of its file.
+        x: Frames from the front end in the columns of the network (1, T, F), float32.
+        y: True value of each target (1,), -1 or NaN if it is missing.
+        details: Names and values of known properties, such as the group.
+        start: Time of the first frame, in seconds or beats.
+        note: How the clip was chosen or cropped, or an empty string.
     """
 
     id: str
     x: Tensor
     y: dict[str, Tensor]
-    words: list[tuple[str, Any]]
+    details: list[tuple[str, Any]]
     start: float = 0.0
     note: str = ""
 
 
-def most_wrong(test: pd.DataFrame, network: Learner) -> tuple[int, str]:
-    """Place in a table of predictions of the most confident error of the first target, and a sentence about it."""
-    name, target = next(iter(network.task.targets.items()))
-    true, said = test[f"{name}.true"], test[f"{name}.pred"]
-    known = true.notna().to_numpy()
-    if target.kind == "scalar":
-        far = np.where(known, np.abs(said.to_numpy(float) - true.to_numpy(float)), -1.0)
-        return int(far.argmax()), f"No clip was named; this is the one of the test part whose {name} is furthest off."
-    classes = [column for column in test if str(column).startswith(f"{name}.score.")]
-    sure = test[classes].to_numpy(float).max(1)
-    wrong = known & (said.to_numpy() != true.to_numpy())
-    if not wrong.any():
-        return int(sure.argmin()), (
-            f"No clip was named, and every {name} of the test part is right; this is the least sure of them."
-        )
-    place = int(np.where(wrong, sure, -1.0).argmax())
-    return place, f"No clip was named; this is the most confident error of the test part in {name}."
-
-
-def cropped(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -> Clip:
-    """A part of a clip.
+def worst_error(test: pd.DataFrame, network: Learner) -> tuple[int, str]:
+    """Find the most confident error in the first target.
 
     Args:
-        clip: The whole clip.
-        run: Knows how many frames are a second.
-        crop: First and last second (or beat); none takes all of it, up to a minute.
+        test: Rows of the predictions table.
+        network: Network with the targets.
+
+    Returns:
+        Row of the clip, and a sentence that explains the choice.
+    """
+    name, target = next(iter(network.task.targets.items()))
+    true, predicted = test[f"{name}.true"], test[f"{name}.pred"]
+    labelled = true.notna().to_numpy()
+    if target.kind == "scalar":
+        errors = np.where(labelled, np.abs(predicted.to_numpy(float) - true.to_numpy(float)), -1.0)
+        return int(errors.argmax()), f"No clip was named. This is the test clip with the largest error in {name}."
+    classes = [column for column in test if str(column).startswith(f"{name}.score.")]
+    confidence = test[classes].to_numpy(float).max(1)
+    wrong = labelled & (predicted.to_numpy() != true.to_numpy())
+    if not wrong.any():
+        return int(confidence.argmin()), (
+            f"No clip was named, and every {name} of the test split is correct. This is the least confident prediction."
+        )
+    row = int(np.where(wrong, confidence, -1.0).argmax())
+    return row, f"No clip was named. This is the most confident error in {name} of the test split."
+
+
+def crop_clip(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -> Clip:
+    """Crop a clip in time.
+
+    Args:
+        clip: The clip.
+        run: Run whose front end computed the frames.
+        crop: Start and end in seconds (or beats). None returns the complete clip, up to MAX_SECONDS.
 
     Raises:
-        UserError: The clip ends before that.
+        UserError: The clip ends before the crop starts.
     """
-    rate, whole = run.rate, clip.x.shape[1]
+    rate, n_frames = run.frames_per_second, clip.x.shape[1]
     unit = "beats" if run.front.sync == "beat" else "seconds"
     if crop is None:
-        if not run.front.reads_sound or whole <= LONGEST * rate:
+        if not run.front.reads_sound or n_frames <= MAX_SECONDS * rate:
             return clip
-        note = (
-            f"{clip.note} The clip is longer; its first {LONGEST:g} {unit} are shown (crop=<from>-<to> shows others)."
+        note = f"{clip.note} Only the first {MAX_SECONDS:g} {unit} are shown; select others with crop=<from>-<to>."
+        return replace(clip, x=clip.x[:, : round(MAX_SECONDS * rate)], note=note.strip())
+    start, end = round(crop[0] * rate), min(round(crop[1] * rate), n_frames)
+    if start >= end:
+        raise UserError(
+            f"crop={crop[0]:g}-{crop[1]:g}: clip {clip.id} has only {n_frames / rate:.1f} {unit}; name an earlier crop"
         )
-        return replace(clip, x=clip.x[:, : round(LONGEST * rate)], note=note.strip())
-    first, last = round(crop[0] * rate), min(round(crop[1] * rate), whole)
-    if first >= last:
-        raise UserError(f"crop={crop[0]:g}-{crop[1]:g}: clip {clip.id} has {whole / rate:.1f} {unit} only")
-    note = f"{clip.note} Of {whole / rate:.1f} {unit}, those from {first / rate:.1f} to {last / rate:.1f} are shown."
-    return replace(clip, x=clip.x[:, first:last], start=first / rate, note=note.strip())
+    note = f"{clip.note} Shown are {start / rate:.1f} to {end / rate:.1f} of {n_frames / rate:.1f} {unit}."
+    return replace(clip, x=clip.x[:, start:end], start=start / rate, note=note.strip())
 
 
-def truth(about: Any, network: Learner) -> dict[str, Tensor]:
-    """True values by target (1,) of a row that may lack some."""
+def encode_targets(entry: Any, network: Learner) -> dict[str, Tensor]:
+    """Return the true value of each target (1,), -1 or NaN if it is missing.
+
+    Args:
+        entry: Mapping from names to values, such as a row of the table of clips.
+        network: Network with the targets.
+    """
     import pandas as pd
 
-    found = {}
+    y = {}
     for name, target in network.task.targets.items():
-        value = about.get(name)
+        value = entry.get(name)
         known = value is not None and not pd.isna(value)
         if target.kind == "label":
             index = target.classes.index(value) if known and value in target.classes else -1
-            found[name] = torch.tensor([index])
+            y[name] = torch.tensor([index])
         else:
-            found[name] = torch.tensor([float(value) if known else float("nan")])
-    return found
+            y[name] = torch.tensor([float(value) if known else float("nan")])
+    return y
 
 
-def known(y: Mapping[str, Tensor], network: Learner) -> dict[str, Any]:
-    """True values as people read them: a class or a number by target, none where there is none."""
-    said = {}
+def decode_targets(y: Mapping[str, Tensor], network: Learner) -> dict[str, Any]:
+    """Return the true class or value of each target, None if it is missing."""
+    values = {}
     for name, target in network.task.targets.items():
-        there = bool(target.has_label(y[name])[0])
         value = y[name][0].item()
-        said[name] = (target.classes[int(value)] if target.kind == "label" else value) if there else None
-    return said
+        decoded = target.classes[int(value)] if target.kind == "label" else value
+        values[name] = decoded if bool(target.has_label(y[name])[0]) else None
+    return values
 
 
 class InspectedRun:
-    """A run folder, opened.
+    """Run folder with its network and data.
 
     Args:
-        folder: Its path.
+        folder: Path of the run folder.
         checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Attributes:
-        network: In evaluation mode.
-        front: What makes its frames.
-        epoch: After how many epochs its weights are.
+        network: Network in evaluation mode.
+        front: Front end of its frames.
+        epoch: Number of epochs after which the checkpoint was written.
 
     Raises:
-        UserError: The folder is no run, or something in it cannot be read.
+        UserError: The folder is not a run folder, or one of its files cannot be read.
     """
 
     def __init__(self, folder: Path, checkpoint: str = "best") -> None:
         self.folder = folder
         self.files = RunFolder(folder)
         if not self.files.config_path.is_file():
-            raise UserError(f"{folder}: is not a run folder; it has no {self.files.config_path.name}")
-        named = {"best": self.files.best_path, "last": self.files.last_path}
-        self.path = named.get(checkpoint, Path(checkpoint))
+            raise UserError(
+                f"{folder}: is not a run folder, because it has no {self.files.config_path.name}; name a run folder"
+            )
+        checkpoints = {"best": self.files.best_path, "last": self.files.last_path}
+        self.path = checkpoints.get(checkpoint, Path(checkpoint))
         if not self.path.is_file():
-            raise UserError(f"{self.path}: there is no such checkpoint; name one with checkpoint=<file>")
+            raise UserError(f"{self.path}: checkpoint does not exist; name another with checkpoint=<file>")
         self.network: Learner = load_learner(self.path)
         self.epoch = int(read_checkpoint(self.path).get("epoch", -1)) + 1
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
@@ -156,88 +171,92 @@ class InspectedRun:
         self._pack: Pack | None = None
 
     @property
-    def rate(self) -> float:
-        """Frames in a second, or in a beat."""
+    def frames_per_second(self) -> float:
+        """Number of frames per second, or per beat."""
         return 1.0 if self.front.sync == "beat" else self.front.frames_per_second
 
     @property
     def pack(self) -> Pack:
-        """The pack of the run's data; made when it is not there."""
+        """Pack of the run's data, which is created if it does not exist."""
         if self._pack is None:
             self._pack = self.data.open_pack()
         return self._pack
 
     @cached_property
     def data(self) -> MusicData:
-        """The data of the run, which is not set up."""
+        """Data module of the run, without setup."""
         return build_datamodule(self.config)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Of the run."""
+        """Config of the run."""
         config = self.files.config
         if not {"data", "feature"} <= set(config):
-            raise UserError(f"{self.files.config_path}: is not the config of a run; it has no data and feature")
+            raise UserError(
+                f"{self.files.config_path}: is not the config of a run, because data or feature is missing; restore it"
+            )
         instantiate.check_trusted(config)
         return config | {"seed": config.get("seed", 0)}
 
     def predictions(self) -> pd.DataFrame | None:
-        """The table of predictions, where the run has come so far."""
+        """Return the predictions table, or None if the run has not written one."""
         return self.files.predictions if self.files.predictions_path.is_file() else None
 
-    def clips(self, wanted: list[str]) -> list[Clip]:
-        """Clips that were named by id or file; the most confident error of the test part when none was.
+    def find_clips(self, names: list[str]) -> list[Clip]:
+        """Return clips by id or audio file. Without names, return the most confident error of the test split.
 
         Raises:
-            UserError: There is no such clip; the message names ids that are spelt like it.
+            UserError: A clip does not exist. The message lists similar ids.
         """
-        if not wanted:
-            return [self.default()]
-        found = []
-        for words in wanted:
-            if Path(words).is_file():
-                found.append(self.sound(Path(words)))
+        if not names:
+            return [self.default_clip()]
+        clips = []
+        for name in names:
+            if Path(name).is_file():
+                clips.append(self.clip_from_file(Path(name)))
             else:
-                found += [self.packed(row) for row in clip_frames.named_clips(words, self.pack.index, {}, "clip")]
-        return found
+                clips += [
+                    self.clip_from_pack(row) for row in clip_frames.named_clips(name, self.pack.index, {}, "clip")
+                ]
+        return clips
 
-    def packed(self, row: int, note: str = "") -> Clip:
-        """A clip of the run's data."""
+    def clip_from_pack(self, row: int, note: str = "") -> Clip:
+        """Return a clip of the run's data."""
         import pandas as pd
 
-        about = self.pack.index.iloc[row]
+        entry = self.pack.index.iloc[row]
         x = torch.from_numpy(np.asarray(self.pack.clip(row)[:, self.columns], np.float32))[None]
-        names = [name for name in (*self.network.task.targets, "group", "artist", "title") if name in about]
-        words = [(name, about[name]) for name in names if not pd.isna(about[name])]
-        part = self._part(str(about["id"]))
-        return Clip(
-            str(about["id"]), x, truth(about, self.network), words + ([("part", part)] if part else []), 0.0, note
-        )
+        names = [name for name in (*self.network.task.targets, "group", "artist", "title") if name in entry]
+        details = [(name, entry[name]) for name in names if not pd.isna(entry[name])]
+        clip = str(entry["id"])
+        if split := self.files.split.get(clip):
+            details.append(("split", split))
+        return Clip(clip, x, encode_targets(entry, self.network), details, 0.0, note)
 
-    def sound(self, path: Path) -> Clip:
-        """A sound file through the network's front end; nothing is known about it."""
+    def clip_from_file(self, path: Path) -> Clip:
+        """Return the frames of an audio file, without true values."""
         from etude.data.readers import read_sound
 
         if not self.front.reads_sound:
-            raise UserError(f"clip={path}: this network looks at images, and takes no sound file")
+            raise UserError(
+                f"clip={path}: the input of this network is images, not audio files; name a clip of its data"
+            )
         frames = read_sound(path, self.front)[:, self.columns]
-        return Clip(path.name, torch.from_numpy(np.ascontiguousarray(frames))[None], truth({}, self.network), [])
+        return Clip(
+            path.name, torch.from_numpy(np.ascontiguousarray(frames))[None], encode_targets({}, self.network), []
+        )
 
-    def default(self) -> Clip:
-        """The clip of the test part about which the network is most surely wrong."""
+    def default_clip(self) -> Clip:
+        """Return the most confident error of the test split."""
         table = self.predictions()
         test = None if table is None else table[table["split"] == "test"]
         if test is None or test.empty:
             name = self.files.predictions_path.name
-            raise UserError(f"{self.folder}: has no {name} to choose a clip from; name one with clip=<id>")
-        place, note = most_wrong(test, self.network)
-        ids = {str(clip): row for row, clip in enumerate(self.pack.index["id"])}
-        if (clip := str(test["id"].iloc[place])) not in ids:
+            raise UserError(f"{self.folder}: has no test predictions in {name}; name a clip with clip=<id>")
+        index, note = worst_error(test, self.network)
+        rows = {str(clip): row for row, clip in enumerate(self.pack.index["id"])}
+        if (clip := str(test["id"].iloc[index])) not in rows:
             raise UserError(
-                f"{self.folder}: clip {clip} of its predictions is not in its data; name one with clip=<id>"
+                f"{self.folder}: clip {clip} of the predictions is not in the data; name another with clip=<id>"
             )
-        return self.packed(ids[clip], note)
-
-    def _part(self, clip: str) -> str:
-        """Which part of the split a clip was in."""
-        return self.files.split.get(clip, "")
+        return self.clip_from_pack(rows[clip], note)

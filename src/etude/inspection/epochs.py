@@ -1,4 +1,4 @@
-"""One clip through the checkpoints of all epochs."""
+"""Comparison of one clip across the checkpoints of all epochs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from torch import Tensor
 from etude.evaluation.formatting import format_number
 from etude.files.progress import track
 from etude.files.safe_read import read_checkpoint
-from etude.inspection import attribution, clip_axes, layers
-from etude.inspection.attribution import explained_outputs
-from etude.inspection.clip_axes import Scene
-from etude.inspection.hooks import Point, Trace, trace
+from etude.inspection.attribution import explained_outputs, integrated_gradients, output_function
+from etude.inspection.clip_axes import ClipAxes, draw_tiles
+from etude.inspection.hooks import ModuleRecord, Trace, trace
+from etude.inspection.layers import (
+    average_to_size,
+    most_variable_units,
+    patch_grid,
+    patch_norms,
+    time_first,
+    value_kind,
+)
 from etude.reports.figures import by_epoch
 from etude.runs.folder import RunFolder
 from etude.training.build import load_learner
@@ -25,187 +32,211 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-MOST, STEPS = 8, 16  # checkpoints; points of integrated gradients
-UNITS, LEAVES = 4, 1200  # half of the filters that are shown; values of a small picture
+MAX_CHECKPOINTS, STEPS = 8, 16  # STEPS is the number of points of integrated gradients
+MAX_FILTERS = 8
+MAX_VALUES = 1200  # of a small image
+MAX_CLASSES = 8  # in the figure of probabilities
 
 
 @dataclass
-class Moment:
-    """The clip at one epoch.
+class EpochSnapshot:
+    """A clip in the network of one epoch.
 
     Args:
-        epoch: How many epochs the weights have seen.
-        names: Checkpoints that hold them.
-        network, trace: The network and the clip in it.
-        attribution: What an output is made up of (T, F); none without captum.
+        epoch: Number of epochs after which the weights were saved.
+        checkpoints: Paths of the checkpoints with these weights, relative to the run folder.
+        network: The network.
+        trace: Forward and backward pass of the clip.
+        attribution: Contributions to an output (T, F); None without captum.
     """
 
     epoch: int
-    names: list[str]
+    checkpoints: list[str]
     network: Learner
     trace: Trace
     attribution: np.ndarray | None = None
 
     @property
-    def label(self) -> str:
-        """What stands above its pictures."""
+    def title(self) -> str:
+        """Title above its images."""
         return f"epoch {self.epoch}"
 
 
-def checkpoints(run: RunFolder) -> dict[int, list[Path]]:
-    """Checkpoints of a run by the number of epochs that they have seen, in that order.
+def checkpoints_by_epoch(run: RunFolder) -> dict[int, list[Path]]:
+    """Return the checkpoints of a run by number of completed epochs, in ascending order.
 
     Raises:
-        UserError: One of them cannot be read.
+        UserError: A checkpoint cannot be read.
     """
-    found: dict[int, list[Path]] = {}
+    checkpoints: dict[int, list[Path]] = {}
     for path in run.all_checkpoints():
-        found.setdefault(int(read_checkpoint(path).get("epoch", -1)) + 1, []).append(path)
-    return dict(sorted(found.items()))
+        checkpoints.setdefault(int(read_checkpoint(path).get("epoch", -1)) + 1, []).append(path)
+    return dict(sorted(checkpoints.items()))
 
 
-def moments(run: RunFolder, x: Tensor, y: dict[str, Tensor], explained: tuple[str, int] | None) -> list[Moment]:
-    """The clip at every epoch of which there is a checkpoint; of many, some from the first to the last.
+def load_snapshots(
+    run: RunFolder, x: Tensor, y: dict[str, Tensor], explained: tuple[str, int] | None
+) -> list[EpochSnapshot]:
+    """Run the clip through the checkpoint of every epoch, or of MAX_CHECKPOINTS epochs from first to last.
 
     Args:
-        run: The run's folder.
-        x: Frames as the front end makes them (1, T, F).
+        run: The run folder.
+        x: Frames from the front end (1, T, F).
         y: True values by target.
-        explained: Target and index of the output that is attributed to the clip; none attributes nothing.
+        explained: Target and index of the output to attribute; None for no attribution.
     """
-    found = list(checkpoints(run).items())
-    picked = sorted({int(k) for k in np.linspace(0, len(found) - 1, min(MOST, len(found))).round()})
-    made = []
-    for k in track(picked, len(picked), "Checkpoints", "checkpoints"):
-        epoch, paths = found[k]
+    checkpoints = list(checkpoints_by_epoch(run).items())
+    count = min(MAX_CHECKPOINTS, len(checkpoints))
+    chosen = sorted({int(k) for k in np.linspace(0, len(checkpoints) - 1, count).round()})
+    snapshots = []
+    for k in track(chosen, len(chosen), "Checkpoints", "checkpoints"):
+        epoch, paths = checkpoints[k]
         network = load_learner(paths[0])
-        seen = trace(network, x, y)
-        moment = Moment(epoch, [path.relative_to(run.path).as_posix() for path in paths], network, seen)
+        result = trace(network, x, y)
+        snapshot = EpochSnapshot(epoch, [path.relative_to(run.path).as_posix() for path in paths], network, result)
         if explained is not None:
-            scored = attribution.score(network, *explained)
-            moment.attribution = attribution.integrated_gradients(scored, seen.x, STEPS).grid.double().numpy()
-        made.append(moment)
-    return made
+            attribution = integrated_gradients(output_function(network, *explained), result.x, STEPS)
+            snapshot.attribution = attribution.contributions.double().numpy()
+        snapshots.append(snapshot)
+    return snapshots
 
 
-def target(network: Learner, said: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
-    """The output that the strip explains: of the first target, the true class, else the predicted one."""
-    name = next(iter(network.task.targets))
-    return [item for item in explained_outputs(network, said, y) if item[0] == name][-1]
+def output_to_explain(network: Learner, predictions: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
+    """Return target, index and title of the output of the first target that the figures explain.
+
+    This is the true class of a label, or the predicted class if the true class is missing.
+    """
+    first = next(iter(network.task.targets))
+    return [output for output in explained_outputs(network, predictions, y) if output[0] == first][-1]
 
 
-def numbers(made: Sequence[Moment]) -> list[dict[str, Any]]:
-    """Loss and outputs at every epoch."""
+def numbers_by_epoch(snapshots: Sequence[EpochSnapshot]) -> list[dict[str, Any]]:
+    """Return epoch, checkpoints, loss and outputs of each snapshot."""
     return [
         {
-            "epoch": moment.epoch,
-            "checkpoints": moment.names,
-            "loss": moment.trace.loss,
-            "outputs": {name: value.reshape(-1).tolist() for name, value in moment.trace.said.items()},
+            "epoch": snapshot.epoch,
+            "checkpoints": snapshot.checkpoints,
+            "loss": snapshot.trace.loss,
+            "outputs": {name: value.reshape(-1).tolist() for name, value in snapshot.trace.predictions.items()},
         }
-        for moment in made
+        for snapshot in snapshots
     ]
 
 
-def words(made: Sequence[Moment]) -> str:
-    """Which checkpoints these are, in a sentence."""
-    known = bool(made[0].trace.each)
-    said = (f"epoch {m.epoch}{f' (loss {format_number(m.trace.loss, 3)})' if known else ''}" for m in made)
-    return f"{len(made)} checkpoints: {', '.join(said)}."
+def describe_checkpoints(snapshots: Sequence[EpochSnapshot]) -> str:
+    """List the epochs in a sentence, with the loss of a clip that has a true value."""
+    labelled = bool(snapshots[0].trace.losses)
+    epochs = (f"{s.title}{f' (loss {format_number(s.trace.loss, 3)})' if labelled else ''}" for s in snapshots)
+    return f"{len(snapshots)} checkpoints: {', '.join(epochs)}."
 
 
-def draw(made: Sequence[Moment], scene: Scene, words: str) -> list[tuple[str, str]]:
-    """Captions and drawings: outputs by epoch, filters, activations, attribution.
+def draw_epochs(snapshots: Sequence[EpochSnapshot], clip_axes: ClipAxes, explained: str) -> list[tuple[str, str]]:
+    """Draw outputs, filters, activations and attributions by epoch.
 
     Args:
-        made: At least two moments.
-        scene: Where the frames lie.
-        words: What is attributed.
+        snapshots: At least two snapshots.
+        clip_axes: Axes of the frames.
+        explained: Title of the attributed output.
+
+    Returns:
+        Captions and figures.
     """
-    found = outputs(made)
-    points = [{point.name: point for point in moment.trace.points} for moment in made]
-    labels, across = [moment.label for moment in made], min(4, len(made))
-    last = made[-1].trace.points
-    grid = layers.patches(last)
-    filtering = next((point for point in last if point.weight is not None and _has_filters(point.weight)), None)
-    if filtering is not None:
-        which = layers.varied(filtering, 2 * UNITS)
-        rows = [_filters(at[filtering.name], which, scene) for at in points]
-        drawn = clip_axes.tiles("strip-filters", f"Filters of {filtering.name} by epoch.", rows, across, ("", "", ""),
-                               ("", "", ""), labels, rows[0].shape[0] / rows[0].shape[1])  # fmt: skip
-        found.append((f"Filters of {filtering.name}, unit{'s' if len(which) > 1 else ''} "
-                      f"{', '.join(map(str, which))}.", drawn))  # fmt: skip
-    shown = [point for point in last if layers.kind(point, grid) != "vector"]
-    if shown:
-        deep = shown[-1] if layers.kind(shown[-1], grid) != "maps" else _deep(shown)
-        images, what = _activations(deep, [at[deep.name] for at in points], grid, scene)
-        ratio = 0.72 if scene.sound else images[0].shape[0] / images[0].shape[1]
-        x, y = scene.ends()
-        y = ("unit", "0", str(deep.value.shape[2] - 1)) if layers.kind(deep, grid) == "states" else y
-        drawn = clip_axes.tiles("strip-maps", f"{what} by epoch.", images, across, x, y, labels, ratio)
-        found.append((f"{what}.", drawn))
-    parts = [moment.attribution for moment in made if moment.attribution is not None]
-    if len(parts) == len(made):
-        images = [scene.upright(layers.fit(part, 4 * LEAVES)) for part in parts]
-        ratio = 0.72 if scene.sound else images[0].shape[0] / images[0].shape[1]
-        about = f"Integrated gradients for {words} by epoch."
-        drawn = clip_axes.tiles("strip-ig", about, images, across, *scene.ends(), labels, ratio)
-        found.append((f"Integrated gradients for {words}.", drawn))
-    return found
+    figures = draw_outputs(snapshots)
+    records = [{record.name: record for record in snapshot.trace.records} for snapshot in snapshots]
+    titles, columns = [snapshot.title for snapshot in snapshots], min(4, len(snapshots))
+    last = snapshots[-1].trace.records
+    grid = patch_grid(last)
+    convolution = next((record for record in last if record.weight is not None and _has_filters(record.weight)), None)
+    if convolution is not None:
+        units = most_variable_units(convolution, MAX_FILTERS)
+        images = [_filter_sheet(by_name[convolution.name], units, clip_axes) for by_name in records]
+        aspect, no_labels = images[0].shape[0] / images[0].shape[1], ("", "", "")
+        description = f"Filters of {convolution.name} by epoch."
+        drawn = draw_tiles("epochs-filters", description, images, columns, no_labels, no_labels, titles, aspect)
+        unit = "units" if len(units) > 1 else "unit"
+        figures.append((f"Filters of {convolution.name}, {unit} {', '.join(map(str, units))}.", drawn))
+    candidates = [record for record in last if value_kind(record, grid) != "vector"]
+    if candidates:
+        deepest = candidates[-1]
+        if value_kind(deepest, grid) == "maps":
+            deepest = _deepest_large_maps(candidates)
+        images, caption = _activation_images(deepest, [by_name[deepest.name] for by_name in records], grid, clip_axes)
+        x, y = clip_axes.axis_labels()
+        if value_kind(deepest, grid) == "states":
+            y = ("unit", "0", str(deepest.value.shape[2] - 1))
+        aspect = _aspect(images[0], clip_axes)
+        drawn = draw_tiles("epochs-activations", f"{caption} by epoch.", images, columns, x, y, titles, aspect)
+        figures.append((f"{caption}.", drawn))
+    attributions = [snapshot.attribution for snapshot in snapshots if snapshot.attribution is not None]
+    if len(attributions) == len(snapshots):
+        images = [clip_axes.to_image(average_to_size(values, 4 * MAX_VALUES)) for values in attributions]
+        description = f"Integrated gradients for {explained} by epoch."
+        x, y = clip_axes.axis_labels()
+        drawn = draw_tiles("epochs-ig", description, images, columns, x, y, titles, _aspect(images[0], clip_axes))
+        figures.append((f"Integrated gradients for {explained}.", drawn))
+    return figures
 
 
-def outputs(made: Sequence[Moment]) -> list[tuple[str, str]]:
-    """Probabilities of the classes, or the value, of each target by epoch."""
-    found, network = [], made[-1].network
-    epochs = [moment.epoch for moment in made]
-    for name, one in network.task.targets.items():
-        said = np.array([moment.trace.said[name].reshape(-1).double().numpy() for moment in made])
-        if one.kind == "label":
-            classes = one.classes
-            first = np.argsort(-said.max(0), kind="stable")[:8]
-            series = {str(classes[k]): said[:, k] for k in sorted(first)}
-            caption, axis = f"Probability of each {name} by epoch", "probability"
-            caption += "." if len(first) == len(classes) else f", of the {len(first)} that were ever most probable."
+def draw_outputs(snapshots: Sequence[EpochSnapshot]) -> list[tuple[str, str]]:
+    """Draw the probabilities of the classes, or the value, of each target by epoch."""
+    figures, epochs = [], [snapshot.epoch for snapshot in snapshots]
+    for name, target in snapshots[-1].network.task.targets.items():
+        values = np.array([s.trace.predictions[name].reshape(-1).double().numpy() for s in snapshots])
+        if target.kind == "label":
+            classes = target.classes
+            chosen = np.argsort(-values.max(0), kind="stable")[:MAX_CLASSES]
+            series = {str(classes[k]): values[:, k] for k in sorted(chosen)}
+            caption, axis = f"Probability of each {name} by epoch.", "probability"
+            if len(chosen) < len(classes):
+                caption = f"Probability of {name} by epoch, for the {len(chosen)} classes with the highest maximum."
         else:
-            series, caption, axis = {name: said[:, 0]}, f"Predicted {name} by epoch.", name
-        found.append((caption, by_epoch(f"strip-{name}", epochs, series, axis, caption)))
-    return found
+            series, caption, axis = {name: values[:, 0]}, f"Predicted {name} by epoch.", name
+        figures.append((caption, by_epoch(f"epochs-{name}", epochs, series, axis, caption)))
+    return figures
 
 
 def _has_filters(weight: Tensor) -> bool:
     return weight.ndim == 4 and weight[0, 0].numel() > 1
 
 
-def _filters(point: Point, which: Sequence[int], scene: Scene) -> np.ndarray:
-    """Some filters of a convolution in rows of four, for its loudest channel; what lies between is not a number."""
-    assert point.weight is not None
-    channel = int(point.weight.abs().sum((0, 2, 3)).argmax())
-    small = [scene.upright(layers.time_first(point.weight[unit, channel], point.time)) for unit in which]
-    height, width = small[0].shape
-    sheet = np.full((-(-len(small) // 4) * (height + 1) - 1, min(4, len(small)) * (width + 1) - 1), np.nan)
-    for k, picture in enumerate(small):
+def _aspect(image: np.ndarray, clip_axes: ClipAxes) -> float:
+    return 0.72 if clip_axes.is_audio else image.shape[0] / image.shape[1]
+
+
+def _filter_sheet(record: ModuleRecord, units: Sequence[int], clip_axes: ClipAxes) -> np.ndarray:
+    """Return some filters for the channel with the largest weights, in rows of four with gaps of NaN."""
+    assert record.weight is not None
+    channel = int(record.weight.abs().sum((0, 2, 3)).argmax())
+    filters = [clip_axes.to_image(time_first(record.weight[unit, channel], record.time_axis)) for unit in units]
+    height, width = filters[0].shape
+    sheet = np.full((-(-len(filters) // 4) * (height + 1) - 1, min(4, len(filters)) * (width + 1) - 1), np.nan)
+    for k, image in enumerate(filters):
         top, left = k // 4 * (height + 1), k % 4 * (width + 1)
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 
-def _deep(shown: Sequence[Point]) -> Point:
-    """The deepest pictures that are large enough to be seen as such."""
-    large = [point for point in shown if point.value.ndim == 4 and min(point.value.shape[2:]) >= 6]
-    return large[-1] if large else shown[0]
+def _deepest_large_maps(records: Sequence[ModuleRecord]) -> ModuleRecord:
+    """Return the deepest feature maps of at least 6 x 6 values, or the first record."""
+    large = [record for record in records if record.value.ndim == 4 and min(record.value.shape[2:]) >= 6]
+    return large[-1] if large else records[0]
 
 
-def _activations(
-    deep: Point, at: Sequence[Point], grid: tuple[int, int] | None, scene: Scene
+def _activation_images(
+    deepest: ModuleRecord, records: Sequence[ModuleRecord], grid: tuple[int, int] | None, clip_axes: ClipAxes
 ) -> tuple[list[np.ndarray], str]:
-    """What a part gave at every epoch: all its states, the length of its tokens, or the unit that varies most."""
-    what = layers.kind(deep, grid)
-    if what == "states":
-        images = [layers.fit(point.value[0].double().numpy(), 4 * LEAVES).T[::-1] for point in at]
-        return images, f"States of {deep.name}"
-    if what == "tokens":
+    """Return an image of a module's output at each epoch, and a caption.
+
+    The image shows all states, the norms of tokens, or the feature map of the unit that varies most in the last epoch.
+    """
+    kind = value_kind(deepest, grid)
+    if kind == "states":
+        states = [average_to_size(record.value[0].double().numpy(), 4 * MAX_VALUES) for record in records]
+        return [values.T[::-1] for values in states], f"States of {deepest.name}"
+    if kind == "tokens":
         assert grid is not None
-        return [scene.upright(layers.lengths(point.value, grid)) for point in at], f"Length of tokens after {deep.name}"
-    unit = layers.varied(deep, 1)[0]
-    images = [scene.upright(layers.fit(layers.time_first(point.value[0, unit], point.time), LEAVES)) for point in at]
-    return images, f"Activations of {deep.name}, unit {unit}"
+        images = [clip_axes.to_image(patch_norms(record.value, grid)) for record in records]
+        return images, f"Norm of tokens after {deepest.name}"
+    unit = most_variable_units(deepest, 1)[0]
+    maps = [average_to_size(time_first(record.value[0, unit], record.time_axis), MAX_VALUES) for record in records]
+    return [clip_axes.to_image(values) for values in maps], f"Activations of {deepest.name}, unit {unit}"

@@ -1,4 +1,4 @@
-"""Activations and gradients of the layers of a network, by hooks."""
+"""Activations and gradients of the modules of a network, recorded by hooks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-RECTIFIERS = (nn.ReLU, nn.Hardswish, nn.SiLU)
+ACTIVATIONS = (nn.ReLU, nn.Hardswish, nn.SiLU)
 POOLS = (_MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, AdaptiveMaxPool)
-PARTS = (_ConvNd, nn.Linear, nn.RNNBase, *RECTIFIERS, *POOLS)
+INSPECTED_TYPES = (_ConvNd, nn.Linear, nn.RNNBase, *ACTIVATIONS, *POOLS)
 
 
 @contextmanager
-def watching(modules: Mapping[str, nn.Module], seen: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
-    """Call `seen` with name, module and output whenever one of the modules has run; afterwards nothing is left."""
+def forward_hooks(modules: Mapping[str, nn.Module], callback: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
+    """Call `callback` with name, module and output of each module that runs, and remove all hooks at the end."""
     hooks = [
-        module.register_forward_hook(lambda module, _, out, name=name: seen(name, module, out))  # type: ignore[misc]
+        module.register_forward_hook(lambda module, _, out, name=name: callback(name, module, out))  # type: ignore[misc]
         for name, module in modules.items()
     ]
     try:
@@ -37,53 +37,55 @@ def watching(modules: Mapping[str, nn.Module], seen: Callable[[str, nn.Module, A
             hook.remove()
 
 
-def parts(network: Learner) -> dict[str, nn.Module]:
-    """What is shown of a network, by path: its layers, and in them convolutions, LSTMs, rectifiers, pools; heads.
+def inspected_modules(network: Learner) -> dict[str, nn.Module]:
+    """Return the inspected modules of a network by path.
 
-    A transformer block is one part, and what its attention attends to is shown by itself.
+    These are the layers of the backbone, their convolutions, linear layers, LSTMs, activations and pools, and the
+    modules of the heads. A transformer block is one module; its attention has a figure in `attribution`.
     """
     layers = {id(layer) for layer in network.backbone.layers()}
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
 
-    def walk(path: str, module: nn.Module) -> None:
-        whole = is_transformer_block(module)
-        if isinstance(module, PARTS) or id(module) in layers or whole:
-            found[path] = module
-        if not whole:
+    def visit(path: str, module: nn.Module) -> None:
+        is_block = is_transformer_block(module)
+        if isinstance(module, INSPECTED_TYPES) or id(module) in layers or is_block:
+            modules[path] = module
+        if not is_block:
             for name, child in module.named_children():
-                walk(f"{path}.{name}", child)
+                visit(f"{path}.{name}", child)
 
-    walk("backbone", network.backbone)
-    walk("heads", network.task.heads)
-    return found
+    visit("backbone", network.backbone)
+    visit("heads", network.task.heads)
+    return modules
 
 
 def is_transformer_block(module: nn.Module) -> bool:
-    """Return whether a module is a transformer block of timm's."""
+    """Return whether a module is a transformer block of timm."""
     return hasattr(getattr(module, "attn", None), "qkv")
 
 
-def first(out: Any) -> Tensor:
-    """The tensor in what a part gave, of which others follow: lengths, states."""
+def first_tensor(out: Any) -> Tensor:
+    """Return the first tensor of an output, which lengths or states may follow."""
     while not isinstance(out, Tensor):
         out = out[0]
     return out
 
 
 @dataclass
-class Point:
-    """A place in a network, and what passed there.
+class ModuleRecord:
+    """Output, gradient and weights of a module, or of another step between input and output.
 
     Args:
-        name: Its path, such as `backbone.blocks.0.conv`.
-        module: What kind of part it is.
-        value: What it gave (1, ...).
-        gradient: Of the loss by that (1, ...); none where the loss does not hang on it.
-        weight: Its weights, where it has one tensor of them, and `weight_gradient`, of the loss by these.
-        weights: How many weights are in it.
-        layer: Whether it is one of the backbone's layers.
-        recurrent: Whether its values are states over time (1, T, H).
-        time: Of pictures (1, C, ., .), which of the two last axes is the clip's time.
+        name: Path, such as `backbone.blocks.0.conv`.
+        module: Name of the module's class.
+        value: Output (1, ...).
+        gradient: Gradient of the loss by the output (1, ...). None if the loss does not depend on it.
+        weight: Weight tensor of a module that has exactly one.
+        weight_gradient: Gradient of the loss by `weight`.
+        parameters: Number of parameters.
+        layer: Whether the module is one of the backbone's layers.
+        recurrent: Whether the output is a sequence of states (1, T, H).
+        time_axis: Time axis of feature maps (1, C, ., .), 2 or 3.
     """
 
     name: str
@@ -92,103 +94,112 @@ class Point:
     gradient: Tensor | None = None
     weight: Tensor | None = None
     weight_gradient: Tensor | None = None
-    weights: int = 0
+    parameters: int = 0
     layer: bool = False
     recurrent: bool = False
-    time: int = 2
+    time_axis: int = 2
 
 
 @dataclass
 class Trace:
-    """All that one clip left in a network.
+    """Forward and backward pass of one clip.
 
     Args:
         x: Standardised frames (1, T, F).
-        out: Outputs (1, K) by target, and `said`: probabilities (1, K) or values (1,).
-        loss: The loss (), each target's own, and which targets had no true value and were taken at their word.
-        points: Places from input to output.
+        out: Outputs (1, K) by target.
+        predictions: Probabilities (1, K) or values (1,) by target.
+        loss: Total loss.
+        losses: Loss of each target with a true value.
+        unlabelled: Targets without a true value.
+        records: Records from input to output.
     """
 
     x: Tensor
     out: dict[str, Tensor]
-    said: dict[str, Tensor]
+    predictions: dict[str, Tensor]
     loss: float
-    each: dict[str, float]
-    assumed: list[str]
-    points: list[Point] = field(default_factory=list)
+    losses: dict[str, float]
+    unlabelled: list[str]
+    records: list[ModuleRecord] = field(default_factory=list)
 
 
 def trace(network: Learner, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
-    """Run a clip and go back from its loss.
+    """Run a clip forward and backward, and record the inspected modules.
 
     Args:
-        network: In evaluation mode, which it is left in; its weights are not touched.
-        x: Frames of the clip as its front end makes them (1, T, F).
-        y: True values by target (1,); those that are missing are said by -1 or NaN.
+        network: Network in evaluation mode. It is not changed.
+        x: Frames of the clip from the front end (1, T, F).
+        y: True values by target (1,), -1 or NaN if they are missing.
 
     Returns:
-        The trace. Where a label is missing, the loss is that against the class that is predicted; where a scalar is, it
-        is the value itself that gradients are of, for its loss against itself is flat.
+        The trace. Without a true label, the loss is computed against the predicted class. Without a true scalar,
+        gradients are those of the predicted value, because the loss against itself has zero gradient.
     """
     lengths = torch.tensor([x.shape[1]])
     frames = network.standardiser(x, lengths).detach().requires_grad_()
     layers = {id(layer) for layer in network.backbone.layers()}
-    points = [Point("input", "frames", frames.detach())]
-    backward = {id(module) for module in network.backbone.reversed_modules()}
+    records = [ModuleRecord("input", "frames", frames.detach())]
+    reversed_modules = {id(module) for module in network.backbone.reversed_modules()}
 
-    def seen(name: str, module: nn.Module, out: Any) -> None:
-        value = first(out)
+    def record(name: str, module: nn.Module, out: Any) -> None:
+        value = first_tensor(out)
         if not value.is_floating_point():
             return
         value = value[None] if isinstance(module, nn.RNNBase) and value.ndim == 2 else value
 
-        def turn(values: Tensor) -> Tensor:
-            return values.flip(1) if id(module) in backward else values.clone()
+        def in_time_order(values: Tensor) -> Tensor:
+            return values.flip(1) if id(module) in reversed_modules else values.clone()
 
-        point = Point(name, type(module).__name__, turn(value.detach()), layer=id(module) in layers)
-        point.time = max(2, network.backbone.axis)
-        point.recurrent = isinstance(module, nn.RNNBase)
-        point.weights = sum(weight.numel() for weight in module.parameters())
-        points.append(point)
-        if value.requires_grad:  # a hook on the tensor sees the gradient by what it is now, even if it is overwritten
-            value.register_hook(lambda gradient: setattr(point, "gradient", turn(gradient.detach())))
+        entry = ModuleRecord(name, type(module).__name__, in_time_order(value.detach()), layer=id(module) in layers)
+        entry.time_axis = max(2, network.backbone.axis)
+        entry.recurrent = isinstance(module, nn.RNNBase)
+        entry.parameters = sum(weight.numel() for weight in module.parameters())
+        records.append(entry)
+        if value.requires_grad:  # a tensor hook gets the gradient of the current value, even if it is overwritten later
+            value.register_hook(lambda gradient: setattr(entry, "gradient", in_time_order(gradient.detach())))
 
-    with torch.enable_grad(), watching(parts(network), seen):
+    with torch.enable_grad(), forward_hooks(inspected_modules(network), record):
         z = network.backbone(frames, lengths)
         out = network.task(z)
-        aim, loss, each, assumed = objective(network, out, y)
+        objective, loss, losses, unlabelled = compute_objective(network, out, y)
         weights = dict(network.named_parameters())
-        wanted = {name: weight for name, weight in weights.items() if weight.requires_grad}
-        gradients = torch.autograd.grad(aim, [frames, z, *wanted.values()], allow_unused=True)
-    points[0].gradient = gradients[0]
-    by_name = dict(zip(wanted, gradients[2:], strict=True))
-    for point in points:
-        key = f"{'task.' if point.name.startswith('heads') else ''}{point.name}.weight"
+        trainable = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        gradients = torch.autograd.grad(objective, [frames, z, *trainable.values()], allow_unused=True)
+    records[0].gradient = gradients[0]
+    weight_gradients = dict(zip(trainable, gradients[2:], strict=True))
+    for entry in records:
+        key = f"{'task.' if entry.name.startswith('heads') else ''}{entry.name}.weight"
         if key in weights:
-            point.weight, point.weight_gradient = weights[key].detach(), by_name.get(key)
-    place = next((k for k, point in enumerate(points) if point.name.startswith("heads")), len(points))
-    points.insert(place, Point("embedding", "before the heads", z.detach(), gradients[1]))
-    said = network.task.predict(out)
-    plain = {name: float(value.detach()) for name, value in each.items()}
-    points += [Point(f"probabilities.{name}", "softmax", said[name]) for name, target in network.task.targets.items()
-               if target.kind == "label"]  # fmt: skip
-    outputs = {name: value.detach() for name, value in out.items()}
-    return Trace(frames.detach(), outputs, said, float(loss.detach()), plain, assumed, points)
+            entry.weight, entry.weight_gradient = weights[key].detach(), weight_gradients.get(key)
+    first_head = next((k for k, entry in enumerate(records) if entry.name.startswith("heads")), len(records))
+    records.insert(first_head, ModuleRecord("embedding", "input of the heads", z.detach(), gradients[1]))
+    predictions = network.task.predict(out)
+    records += [ModuleRecord(f"probabilities.{name}", "softmax", predictions[name])
+                for name, target in network.task.targets.items() if target.kind == "label"]  # fmt: skip
+    return Trace(
+        frames.detach(), {name: value.detach() for name, value in out.items()}, predictions, float(loss.detach()),
+        {name: float(value.detach()) for name, value in losses.items()}, unlabelled, records,
+    )  # fmt: skip
 
 
-def objective(
+def compute_objective(
     network: Learner, out: dict[str, Tensor], y: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor], list[str]]:
-    """What is differentiated, the loss in it, that of each target, and the targets that have no true value."""
-    targets, true, extra, assumed = network.task.targets, {}, [], []
-    said = network.task.predict(out)
+    """Compute the scalar to differentiate, with predictions in place of missing true values.
+
+    Returns:
+        The objective, the total loss in it, the loss of each target with a true value, and the targets without one.
+    """
+    targets, true, scores, unlabelled = network.task.targets, {}, [], []
+    predictions = network.task.predict(out)
     for name, target in targets.items():
         true[name] = y[name]
         if not bool(target.has_label(y[name]).all()):
-            assumed.append(name)
+            unlabelled.append(name)
             if target.kind == "label":
-                true[name] = said[name].argmax(1)
+                true[name] = predictions[name].argmax(1)
             else:
-                extra.append(target.score(out[name]).sum())
-    loss, each = network.task.loss(out, true)
-    return loss + sum(extra), loss, {name: value for name, value in each.items() if name not in assumed}, assumed
+                scores.append(target.score(out[name]).sum())
+    loss, losses = network.task.loss(out, true)
+    known = {name: value for name, value in losses.items() if name not in unlabelled}
+    return loss + sum(scores), loss, known, unlabelled

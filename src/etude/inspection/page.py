@@ -1,7 +1,7 @@
-"""Page of the inspection of a clip.
+"""HTML page and JSON file of the inspection of a clip.
 
-The page is one file that asks nothing of any network. Every name from the data is escaped by the template; only the
-figures, which escape their own text, are marked as safe.
+The page is a single file without external resources. The template escapes all names from the data. Only figures, which
+escape their own text, are marked as safe.
 """
 
 from __future__ import annotations
@@ -22,11 +22,25 @@ from etude.data.collection import cut_bytes
 from etude.evaluation.measure import replace_non_finite
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
-from etude.inspection import attribution, clip_axes, epochs, layers
-from etude.inspection.clip_axes import Scene
-from etude.inspection.clips import Clip, InspectedRun, cropped, known
+from etude.inspection.attribution import (
+    CAPTUM_MISSING,
+    STEPS,
+    AttributionFigures,
+    draw_attention_rollout,
+    draw_attributions,
+    is_captum_installed,
+)
+from etude.inspection.clip_axes import ClipAxes, draw_image
+from etude.inspection.clips import Clip, InspectedRun, crop_clip, decode_targets
+from etude.inspection.epochs import (
+    describe_checkpoints,
+    draw_epochs,
+    load_snapshots,
+    numbers_by_epoch,
+    output_to_explain,
+)
 from etude.inspection.hooks import Trace, trace
-from etude.inspection.layers import fit, statistics
+from etude.inspection.layers import average_to_size, draw_layers, statistics
 from etude.reports.html import data_uri, load_template
 from etude.reports.learning_curves import panels
 from etude.runs.folder import RunFolder
@@ -37,114 +51,121 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-COUNT, LARGEST = 8, 4000  # clips of the gallery; values of a small picture
+GALLERY_CLIPS, THUMBNAIL_VALUES = 8, 4000
 
 
 @dataclass
 class InspectOptions:
-    """Options of an inspection.
+    """Options of `etude inspect`.
 
     Args:
-        folder: Folder of the run.
-        clips: Ids of clips, and sound files.
-        crop: First and last second (or beat); None for the whole clip.
-        checkpoint: `best`, `last`, or a file.
-        to: Folder of the pages; None for the run's folder.
+        run: A run folder.
+        clips: Ids of clips, and audio files.
+        crop: Start and end in seconds (or beats); None for the complete clip.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
+        out: Folder of the pages; None for the run folder.
     """
 
-    folder: Path
+    run: Path
     clips: list[str] = field(default_factory=list)
     crop: tuple[float, float] | None = None
     checkpoint: str = "best"
-    to: Path | None = None
+    out: Path | None = None
 
 
-def inspect(wish: InspectOptions, command: str = "") -> list[Path]:
-    """Write the page of every clip of the options.
+def inspect(options: InspectOptions, command: str = "") -> list[Path]:
+    """Write the page of each clip.
 
     Args:
-        wish: The options.
-        command: Command line that the pages show.
+        options: Options of the inspection.
+        command: Command that the pages show.
 
     Returns:
         Paths of the pages.
 
     Raises:
-        UserError: There is no such run or clip, or the folder cannot be written.
+        UserError: The run or a clip does not exist, or the folder cannot be written to.
     """
-    to = wish.to or wish.folder
-    with os_errors.explain_errors(to, os_errors.FOLDER_REMEDY, f"to={to}"):
-        ownership.open_folder(to)
-    run = InspectedRun(wish.folder, wish.checkpoint)
+    out = options.out or options.run
+    with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"to={out}"):
+        ownership.open_folder(out)
+    run = InspectedRun(options.run, options.checkpoint)
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
-    clips = [cropped(clip, run, wish.crop) for clip in run.clips(wish.clips)]
-    ownership.check_names(to, [f"inspect_{stem(clip.id)}.{kind}" for clip in clips for kind in ("html", "json")])
-    if not attribution.installed():
-        log.warning(attribution.LACKING)
-    return [_write(run, clip, to, command) for clip in clips]
+    clips = [crop_clip(clip, run, options.crop) for clip in run.find_clips(options.clips)]
+    names = [f"inspect_{file_stem(clip.id)}{suffix}" for clip in clips for suffix in (".html", ".json")]
+    ownership.check_names(out, names)
+    if not is_captum_installed():
+        log.warning(CAPTUM_MISSING)
+    return [_write_page(run, clip, out, command) for clip in clips]
 
 
-def stem(clip: str) -> str:
-    """Return a clip's id as part of a file's name; one that is changed by that gets a hash, which keeps it unique."""
+def file_stem(clip: str) -> str:
+    """Return a clip's id as a part of a file name. An id that must be changed gets a hash, so that names are unique."""
     safe = cut_bytes(re.sub(r"[^\w.-]+", "-", clip).strip("-."), 100)
     return safe if safe and safe == clip else f"{safe}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-def gallery(run: InspectedRun, but: str) -> list[dict[str, Any]]:
-    """Return random clips of the test part, always the same ones.
+def gallery(run: InspectedRun, excluded: str) -> list[dict[str, Any]]:
+    """Return random clips of the test split, the same in each call.
 
     Args:
-        run: With its table of predictions; without one there is no gallery.
-        but: Id of a clip that is shown already.
+        run: The run. Without predictions or labels, the gallery is empty.
+        excluded: Id of the clip that the page shows.
 
     Returns:
-        Of each clip `id`, `picture` as a data URI, and `labels`: `name`, `true` class, and `top`, three classes with
-        their probabilities.
+        For each clip `id`, `image` as a data URI, and `labels` with `name`, `true` class, and `top`, the three most
+        probable classes with their probabilities.
     """
     table = run.predictions()
     names = [name for name, target in run.network.task.targets.items() if target.kind == "label"]
     if table is None or not names:
         return []
-    needed = {f"{name}.{column}" for name in names for column in ["true", *_scores(run, name)]}
-    if lacking := sorted(needed - set(table.columns)):
-        name = run.files.predictions_path.name
-        log.warning("%s: no other clips are shown: %s has no column %s", run.folder, name, lacking[0])
+    required = {f"{name}.{column}" for name in names for column in ["true", *_score_columns(run, name)]}
+    if missing := sorted(required - set(table.columns)):
+        log.warning(
+            "%s: %s has no column %s; no other clips are shown", run.folder, run.files.predictions_path.name, missing[0]
+        )
         return []
     rows = {str(clip): row for row, clip in enumerate(run.pack.index["id"])}
-    test = table[(table["split"] == "test") & table["id"].astype(str).isin(rows) & (table["id"].astype(str) != but)]
-    chosen = np.random.default_rng(0).permutation(len(test))[:COUNT]
-    return [_small(test.iloc[int(k)], rows, names, run) for k in chosen]
+    ids = table["id"].astype(str)
+    test = table[(table["split"] == "test") & ids.isin(rows) & (ids != excluded)]
+    chosen = np.random.default_rng(0).permutation(len(test))[:GALLERY_CLIPS]
+    return [_gallery_entry(test.iloc[int(k)], rows, names, run) for k in chosen]
 
 
-def png(picture: np.ndarray) -> str:
-    """Return values (h, w) in the colours of every spectrogram, as the data URI of a PNG."""
+def png_uri(image: np.ndarray) -> str:
+    """Return an image (h, w) in the colours of spectrograms, as the data URI of a PNG file."""
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
-    imsave(buffer, picture, cmap=colormaps["magma"].resampled(64), format="png")
+    imsave(buffer, image, cmap=colormaps["magma"].resampled(64), format="png")
     return data_uri(buffer.getvalue(), "image/png")
 
 
-def curves(run: RunFolder) -> list[tuple[str, str]]:
+def loss_curves(run: RunFolder) -> list[tuple[str, str]]:
     """Draw the loss of the run by epoch."""
     drawn = panels(run.read_curves(), None)["panels"]
-    return [("Loss by epoch: training dashed, validation a line.", svg) for title, svg in drawn if title == "loss"]
+    caption = "Loss by epoch: training (dashed) and validation (solid)."
+    return [(caption, svg) for title, svg in drawn if title == "loss"]
 
 
-def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
+def _write_page(run: InspectedRun, clip: Clip, out: Path, command: str) -> Path:
+    """Write the page and the JSON file of a clip, and return the path of the page."""
     log.info("%s: %d frames", clip.id, clip.x.shape[1])
-    network, captum = run.network, attribution.installed()
-    scene = Scene(run.front, run.columns, clip.x.shape[1], clip.start)
-    seen, base = trace(network, clip.x, clip.y), scene.even(clip.x[0].numpy())
-    parts, cam = attribution.attributions(network, seen.x, base, seen.said, clip.y, scene) if captum else (None, None)
-    attention = attribution.attention(network, seen.x, base, scene)
-    log.info("Pictures of %d parts", len(seen.points))
-    drawn = layers.draw(seen.points, scene)
-    name, index, words = epochs.target(network, seen.said, clip.y)
-    moments = epochs.moments(run.files, clip.x, clip.y, (name, index) if captum else None)
-    rows = [statistics(point) for point in seen.points]
-    about = {
+    network, has_captum = run.network, is_captum_installed()
+    clip_axes = ClipAxes(run.front, run.columns, clip.x.shape[1], clip.start)
+    result, frames = trace(network, clip.x, clip.y), clip_axes.rescale_chroma(clip.x[0].numpy())
+    gradients: AttributionFigures | None = None
+    cam: AttributionFigures | None = None
+    if has_captum:
+        gradients, cam = draw_attributions(network, result.x, frames, result.predictions, clip.y, clip_axes)
+    attention = draw_attention_rollout(network, result.x, frames, clip_axes)
+    log.info("Figures of %d modules", len(result.records))
+    modules = draw_layers(result.records, clip_axes)
+    name, index, explained = output_to_explain(network, result.predictions, clip.y)
+    snapshots = load_snapshots(run.files, clip.x, clip.y, (name, index) if has_captum else None)
+    content = {
         "clip": clip.id,
         "note": clip.note,
         "checkpoint": run.path.name,
@@ -152,87 +173,96 @@ def _write(run: InspectedRun, clip: Clip, to: Path, command: str) -> Path:
         "backbone": type(network.backbone).__name__,
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "frames": clip.x.shape[1],
-        "loss": seen.loss,
-        "losses": seen.each,
-        "assumed": seen.assumed,
-        "outputs": _outputs(network, seen.said, seen.each, known(clip.y, network)),
-        "layers": rows,
-        "attributions": parts.numbers if parts else None,
+        "loss": result.loss,
+        "losses": result.losses,
+        "unlabelled": result.unlabelled,
+        "outputs": _outputs(network, result.predictions, result.losses, decode_targets(clip.y, network)),
+        "layers": [statistics(record) for record in result.records],
+        "attributions": gradients.numbers if gradients else None,
         "grad_cam": cam.numbers if cam else None,
         "attention": attention.numbers,
-        "epochs": epochs.numbers(moments),
+        "epochs": numbers_by_epoch(snapshots),
     }
     page = load_template("inspect.html.j2").render(
-        **{**about, "layers": rows, "command": command, "run": run.folder.resolve().name, "scene": scene},
-        words=clip.words,
-        lacking=None if captum else attribution.LACKING,
-        steps=attribution.STEPS,
-        inputs=_inputs(clip, seen, scene),
-        parts=parts,
+        **content,
+        command=command,
+        run=run.folder.resolve().name,
+        clip_axes=clip_axes,
+        details=clip.details,
+        captum_missing="" if has_captum else CAPTUM_MISSING,
+        steps=STEPS,
+        inputs=_draw_inputs(clip, result, clip_axes),
+        gradients=gradients,
         cam=cam,
         rollout=attention,
-        drawn=drawn,
-        strip=epochs.draw(moments, scene, words) if len(moments) > 1 else [],
-        moments=epochs.words(moments),
-        curves=curves(run.files),
+        modules=modules,
+        epoch_figures=draw_epochs(snapshots, clip_axes, explained) if len(snapshots) > 1 else [],
+        checkpoints=describe_checkpoints(snapshots),
+        curves=loss_curves(run.files),
         gallery=gallery(run, clip.id),
     )
-    path = to / f"inspect_{stem(clip.id)}.html"
-    with os_errors.explain_errors(to, os_errors.FOLDER_REMEDY, f"to={to}"):
-        write_text(
-            path.with_name(f"{path.stem}.json"),
-            json.dumps(replace_non_finite(about), indent=1, ensure_ascii=False) + "\n",
-        )
+    path = out / f"inspect_{file_stem(clip.id)}.html"
+    with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"to={out}"):
+        text = json.dumps(replace_non_finite(content), indent=1, ensure_ascii=False)
+        write_text(path.with_name(f"{path.stem}.json"), f"{text}\n")
         return write_text(path, page)
 
 
 def _outputs(
     network: Learner, predictions: dict[str, Tensor], losses: dict[str, float], true: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return prediction and true value of each target: three classes with their probabilities, or a value."""
-    found = []
+    """Return prediction and true value of each target. A label has all probabilities and the top three classes."""
+    outputs = []
     for name, target in network.task.targets.items():
         values = predictions[name].reshape(-1).tolist()
-        row: dict[str, Any] = {"name": name, "kind": target.kind, "true": true[name], "loss": losses.get(name)}
+        output: dict[str, Any] = {"name": name, "kind": target.kind, "true": true[name], "loss": losses.get(name)}
         if target.kind == "label":
-            every = dict(zip(map(str, target.classes), values, strict=True))
-            top = sorted(every.items(), key=lambda pair: -pair[1])[:3]
-            row |= {"probabilities": every, "top": [{"class": key, "probability": value} for key, value in top]}
+            probabilities = dict(zip(map(str, target.classes), values, strict=True))
+            top = sorted(probabilities.items(), key=lambda pair: -pair[1])[:3]
+            output |= {
+                "probabilities": probabilities,
+                "top": [{"class": key, "probability": value} for key, value in top],
+            }
         else:
-            row |= {"value": values[0], "low": target.low, "high": target.high}
-        found.append(row)
-    return found
+            output |= {"value": values[0], "low": target.low, "high": target.high}
+        outputs.append(output)
+    return outputs
 
 
-def _inputs(clip: Clip, seen: Trace, scene: Scene) -> list[tuple[str, str]]:
-    """Draw the frames as they are, as the network gets them, and the gradient of the loss by these."""
-    unit = scene.front.unit if scene.view.start == 0 else ""
-    raw = clip_axes.large("input-raw", f"Frames of {clip.id}.", scene, scene.even(clip.x[0].numpy()), unit, magma=True)
-    x = clip_axes.large("input", f"Standardised frames of {clip.id}.", scene, seen.x[0].double().numpy())
-    chroma = ", with chroma from 0 to 1 above" if scene.view.start < scene.front.n_mels < scene.view.stop else ""
-    found = [
-        (f"The clip, as the front end hears it{chroma}." if scene.sound else "The image.", raw),
-        ("What goes in: each bin in standard deviations from its mean over the training part.", x),
+def _draw_inputs(clip: Clip, result: Trace, clip_axes: ClipAxes) -> list[tuple[str, str]]:
+    """Draw the frames, the standardised frames, and the gradient of the loss by the standardised frames."""
+    frames, unit = clip_axes.rescale_chroma(clip.x[0].numpy()), clip_axes.magnitude_unit
+    raw = draw_image("input-raw", f"Frames of {clip.id}.", clip_axes, frames, unit, magma=True)
+    standardised = draw_image("input", f"Standardised frames of {clip.id}.", clip_axes, result.x[0].double().numpy())
+    has_both = clip_axes.columns.start < clip_axes.front.n_mels < clip_axes.columns.stop
+    chroma = ", with chroma from 0 to 1 above" if has_both else ""
+    figures = [
+        (f"Frames from the front end{chroma}." if clip_axes.is_audio else "The image.", raw),
+        ("Standardised frames: each bin minus its mean over the training split, in standard deviations.", standardised),
     ]
-    if (gradient := seen.points[0].gradient) is not None:
-        drawn = clip_axes.large("input-gradient", "Gradient of the loss.", scene, gradient[0].double().numpy())
-        found.append(("Gradient of the loss by what goes in.", drawn))
-    return found
+    if (gradient := result.records[0].gradient) is not None:
+        values = gradient[0].double().numpy()
+        drawn = draw_image("input-gradient", "Gradient of the loss by the standardised frames.", clip_axes, values)
+        figures.append(("Gradient of the loss by the standardised frames.", drawn))
+    return figures
 
 
-def _scores(run: InspectedRun, name: str) -> list[str]:
-    """Return the columns of a label's probabilities, without the label's name."""
-    return [f"score.{one}" for one in run.network.task.targets[name].classes]
+def _score_columns(run: InspectedRun, name: str) -> list[str]:
+    """Return the columns of the probabilities of a label, without the name of the label."""
+    return [f"score.{key}" for key in run.network.task.targets[name].classes]
 
 
-def _small(said: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
-    clip = str(said["id"])
+def _gallery_entry(prediction: pd.Series, rows: dict[str, int], names: list[str], run: InspectedRun) -> dict[str, Any]:
+    """Return the id, image and predicted labels of a clip in the gallery."""
+    clip = str(prediction["id"])
     frames = np.asarray(run.pack.clip(rows[clip])[:, run.columns], np.float32)
-    scene = Scene(run.front, run.columns, len(frames))
+    clip_axes = ClipAxes(run.front, run.columns, len(frames))
     labels = []
     for name in names:
-        scores = ((column.removeprefix("score."), float(said[f"{name}.{column}"])) for column in _scores(run, name))
+        columns = _score_columns(run, name)
+        scores = ((column.removeprefix("score."), float(prediction[f"{name}.{column}"])) for column in columns)
         top = sorted(scores, key=lambda pair: -pair[1])[:3]
-        true = said[f"{name}.true"]
+        true = prediction[f"{name}.true"]
         labels.append({"name": name, "true": None if true is None or true != true else str(true), "top": top})
-    return {"id": clip, "picture": png(scene.upright(fit(scene.even(frames), LARGEST))), "labels": labels}
+    thumbnail = clip_axes.to_image(average_to_size(clip_axes.rescale_chroma(frames), THUMBNAIL_VALUES))
+    return {"id": clip, "image": png_uri(thumbnail), "labels": labels}

@@ -115,7 +115,7 @@ def stops() -> str:
 
 
 def _heard(clip: dict[str, Any]) -> str:
-    heard, seconds = float(clip.get("heard", 0)), float(clip.get("seconds", 0))
+    heard, seconds = float(clip.get("excerpt_seconds", clip.get("seconds", 0))), float(clip.get("seconds", 0))
     return f"The first {duration(heard)} of {duration(seconds)}." if seconds > heard + 0.5 else ""
 
 

@@ -162,7 +162,7 @@ def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
 
 def check_error_clip(clip: dict[str, Any]) -> None:
     """Check the types of the values of a clip in errors/index.json by converting them as the report does."""
-    float(clip.get("heard", 0)), float(clip.get("seconds", 0)), dict(clip.get("credit", {}).items())
+    float(clip.get("excerpt_seconds", 0)), float(clip.get("seconds", 0)), dict(clip.get("credit", {}).items())
     if clip.get("picture"):
         int(clip["length"])
 

@@ -1,8 +1,8 @@
-// What is put into the page later comes alive too, and of all players one plays at a time.
+// Initialise predictions that are inserted into the page later, and play one audio element at a time.
 new MutationObserver(() => {
-  for (const article of document.querySelectorAll('.file[data-said]:not([data-alive])')) {
-    article.dataset.alive = '';
-    alive(article);
+  for (const article of document.querySelectorAll('.file[data-predictions]:not([data-initialised])')) {
+    article.dataset.initialised = '';
+    initialise(article);
   }
 }).observe(document, { childList: true, subtree: true });
 document.addEventListener('play', event => {
