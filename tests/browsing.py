@@ -1,4 +1,4 @@
-"""A real browser without a network, for the pages: what is opened in it, and all that it says meanwhile."""
+"""Headless Chromium without network access for tests of pages."""
 
 from __future__ import annotations
 
@@ -9,32 +9,44 @@ from typing import Any
 
 import pytest
 
-# what any page needs: sound without a click before it, and WebGL without a graphics card
-WORDS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--enable-unsafe-swiftshader"]
+# the pages play audio without a click, and use WebGL without a graphics card
+FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--enable-unsafe-swiftshader"]
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """Chromium, or a skipped test where there is none."""
+def launch_chromium() -> Iterator[Any]:
+    """Yield a Chromium browser, or skip the test if none is installed."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("no Chromium is installed")
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=WORDS)
-        yield started
-        started.close()
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @contextmanager
-def visit(browser: Any, address: str, width: int, scheme: str) -> Iterator[Any]:
-    """A page with, as `said`, its console, its errors and what it asked of a network."""
+def open_page(browser: Any, address: str, width: int, scheme: str) -> Iterator[Any]:
+    """Yield an open page. Its list `messages` has console messages, errors and network requests.
+
+    Args:
+        browser: Browser from `launch_chromium`.
+        address: Address of the page.
+        width: Width of the viewport in pixels.
+        scheme: Colour scheme, `light` or `dark`.
+    """
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
     page = context.new_page()
-    page.said = []
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda asked: page.said.append(asked.url) if not asked.url.startswith(("file:", "data:")) else 0)
+    page.messages = []
+
+    def record_request(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            page.messages.append(request.url)
+
+    page.on("console", lambda message: page.messages.append(message.text))
+    page.on("pageerror", lambda error: page.messages.append(str(error)))
+    page.on("request", record_request)
     page.goto(address)
     yield page
     context.close()

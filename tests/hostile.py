@@ -1,4 +1,4 @@
-"""Names that would be markup, script or mathematics if a page did not escape them, and what a page makes of them."""
+"""Names that a page must escape, and the check that a page has escaped them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ NAMES = [
 ]
 
 
-class Page(HTMLParser):
-    """Tags, attributes and text of a page."""
+class ParsedPage(HTMLParser):
+    """Tags, attributes and text of a page.
+
+    Attributes:
+        tags: Name and attributes of each start tag.
+        data: Enclosing element and content of each text.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,22 +50,22 @@ class Page(HTMLParser):
         assert "evil" not in data
 
 
-def assert_harmless(text: str, scripts: int) -> Page:
-    """Assert that no hostile name is anything but text.
+def assert_harmless(text: str, scripts: int) -> ParsedPage:
+    """Assert that hostile names occur only as text, and return the parsed page.
 
     Args:
-        text: A page.
-        scripts: Number of scripts that the page has of its own.
+        text: HTML of a page.
+        scripts: Number of scripts that the page has without hostile names.
     """
-    page = Page(text)
+    page = ParsedPage(text)
     assert sum(tag == "script" for tag, _ in page.tags) == scripts
     for tag, attributes in page.tags:
         assert tag not in ("iframe", "object", "embed", "base", "form", "link"), tag
         for key, value in attributes.items():
             assert not key.startswith("on") and "evil" not in key, (tag, key)
             if key in ("href", "src", "xlink:href", "action"):
-                own = ("#", "data:image/png", "data:audio/", "https://creativecommons.org/licenses/")
-                assert (value or "").startswith(own), (tag, value)
+                allowed = ("#", "data:image/png", "data:audio/", "https://creativecommons.org/licenses/")
+                assert (value or "").startswith(allowed), (tag, value)
             if key in ("style", "class", "id"):
                 assert "evil" not in re.sub(r"^[\w.-]+$", "", value or ""), (tag, key, value)
     for element, data in page.data:

@@ -1,4 +1,4 @@
-"""A synthetic run folder: one label with a class that is never predicted, three scalars, a clip with a hostile name."""
+"""Synthetic run folders with one label, three scalars and a clip with a hostile name."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,16 @@ HOSTILE = "<script>alert('clip')</script>"
 
 
 def predictions(clips: int = 60, groups: int = 6, seed: int = 0) -> pd.DataFrame:
-    """Half of the clips are `test`; `jazz` is in the truth and never predicted; every ninth clip lacks valence."""
+    """Return a table of predictions.
+
+    Half of the clips are in the test split. The class `jazz` is a true class and is never predicted. Every ninth clip
+    has no true valence.
+
+    Args:
+        clips: Number of clips.
+        groups: Number of groups in each split.
+        seed: Seed of the random values.
+    """
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(
         {
@@ -25,15 +34,15 @@ def predictions(clips: int = 60, groups: int = 6, seed: int = 0) -> pd.DataFrame
     )
     table.loc[0, "id"] = HOSTILE
     true = rng.integers(0, 4, clips)
-    chances = rng.dirichlet([0.6] * 4, clips)
-    chances[np.arange(clips), true] += 0.9
-    chances[:, 2] = 1e-3
-    chances /= chances.sum(1, keepdims=True)
+    probabilities = rng.dirichlet([0.6] * 4, clips)
+    probabilities[np.arange(clips), true] += 0.9
+    probabilities[:, 2] = 1e-3
+    probabilities /= probabilities.sum(1, keepdims=True)
     names = np.array(CLASSES, dtype=object)
     table["genre.true"] = names[true]
-    table["genre.pred"] = names[chances.argmax(1)]
+    table["genre.pred"] = names[probabilities.argmax(1)]
     for i, name in enumerate(CLASSES):
-        table[f"genre.score.{name}"] = chances[:, i]
+        table[f"genre.score.{name}"] = probabilities[:, i]
     table["genre.baseline.constant"] = "rock"
     table["genre.baseline.linear"] = np.where(rng.random(clips) < 0.5, names[true], "folk")
     for i, name in enumerate(SCALARS):
@@ -48,6 +57,7 @@ def predictions(clips: int = 60, groups: int = 6, seed: int = 0) -> pd.DataFrame
 
 
 def record(name: str = "2026-11-22_ast_multitask") -> dict:
+    """Return the content of record.json, without a checksum."""
     note = "computed from the signal, not rated by listeners"
     scalar = {"kind": "scalar", "low": 0.0, "high": 1.0, "note": note}
     return {
@@ -91,7 +101,7 @@ def record(name: str = "2026-11-22_ast_multitask") -> dict:
 
 
 def curves(epochs: int = 12) -> pd.DataFrame:
-    """metrics.csv as Lightning's CSVLogger leaves it: a row per call, most cells empty."""
+    """Return training curves in the format of Lightning's CSVLogger, a row per call with most cells empty."""
     rows: list[dict] = []
     for epoch in range(epochs):
         step = 10 * (epoch + 1)
@@ -105,15 +115,27 @@ def curves(epochs: int = 12) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def table() -> pd.DataFrame:
+    """Return a table of predictions, which tests must not change."""
     return predictions()
 
 
 @pytest.fixture(scope="session")
 def targets() -> dict:
+    """Return the targets of the record."""
     return record()["targets"]
 
 
 def write_run(folder: Path, table: pd.DataFrame, **changes: object) -> Path:
+    """Write a run folder without metrics.json and report.
+
+    Args:
+        folder: Folder to create.
+        table: Table of predictions.
+        **changes: Values of record.json that replace the synthetic ones.
+
+    Returns:
+        The folder.
+    """
     folder.mkdir(parents=True)
     table.to_parquet(folder / "predictions.parquet")
     (folder / "record.json").write_text(json.dumps(record(folder.name) | changes), encoding="utf-8")
@@ -124,15 +146,15 @@ def write_run(folder: Path, table: pd.DataFrame, **changes: object) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Path:
-    """A run folder that the tests of a module share: read it, do not change it."""
+    """Return a run folder that the tests of a module share, and must not change."""
     return write_run(tmp_path_factory.mktemp("runs") / "2026-11-22_ast_multitask", table)
 
 
 @pytest.fixture
 def make_run(tmp_path: Path, table: pd.DataFrame) -> Callable[..., Path]:
-    """Write a run folder of one's own: make_run(name, table, **changes to record.json). No metrics.json, no report."""
+    """Return a function that writes a run folder for one test, with the arguments of `write_run`."""
 
-    def make(name: str = "a-run", table: pd.DataFrame = table, **changes: object) -> Path:
+    def write(name: str = "a-run", table: pd.DataFrame = table, **changes: object) -> Path:
         return write_run(tmp_path / name, table, **changes)
 
-    return make
+    return write

@@ -1,4 +1,4 @@
-"""Whole runs through the real entry point, in processes of their own."""
+"""Fixtures of complete runs, which are started through train.py in separate processes."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.warm import Nest
+from tests.end_to_end.fork_server import ForkServer
 
 Result = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """One thread for each process, no key for any service."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "ETUDE", "PL_"))}
-    return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONUNBUFFERED": "1"}
+    """Return environment variables with one thread for each process, and without keys of services."""
+    variables = {k: value for k, value in os.environ.items() if not k.startswith(("WANDB", "ETUDE", "PL_"))}
+    return variables | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONUNBUFFERED": "1"}
 
 
 @pytest.fixture(scope="session")
-def nest(environment: dict[str, str]) -> Iterator[Nest]:
-    """Where processes come from that have their imports behind them."""
-    made = Nest(environment)
-    yield made
-    made.end()
+def fork_server(environment: dict[str, str]) -> Iterator[ForkServer]:
+    """Yield a server that starts processes without the time for imports."""
+    server = ForkServer(environment)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
-def train(packs: Path, environment: dict[str, str], nest: Nest) -> Callable[..., Result]:
-    """`python train.py ...` in a folder, to its end."""
+def train(packs: Path, environment: dict[str, str], fork_server: ForkServer) -> Callable[..., Result]:
+    """Return a function that runs `python train.py <overrides>` in a folder and waits for its end."""
 
-    def go(folder: Path, *overrides: str) -> Result:
-        shared = [] if any(word.startswith("resume=") for word in overrides) else [f"data.packs={packs}"]
-        words = sorted([*shared, *overrides], key=lambda word: not word.startswith("-"))  # Hydra wants its flags first
-        return nest.run(folder, environment, *words)
+    def run(folder: Path, *overrides: str) -> Result:
+        resumes = any(override.startswith("resume=") for override in overrides)
+        arguments = [*overrides] if resumes else [f"data.packs={packs}", *overrides]
+        arguments.sort(key=lambda argument: not argument.startswith("-"))  # Hydra requires flags before overrides
+        return fork_server.run(folder, environment, *arguments)
 
-    return go
+    return run
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Result]) -> Path:
-    """The folder of a short joint run: a label and three scalars."""
+    """Return the folder of a short finished run with a label and three scalars."""
     folder = tmp_path_factory.mktemp("finished")
     result = train(folder, "task=joint", "backbone=lstm", "callbacks=best_epoch", "trainer.max_epochs=3")
     assert result.returncode == 0, result.stderr

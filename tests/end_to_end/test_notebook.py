@@ -1,4 +1,4 @@
-"""The notebook of the docs runs from its first cell to its last, and shows what is in the run's folder."""
+"""Test that the notebook of the documentation runs completely and shows the results of its runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etude.evaluation.formatting import format_number
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 
 
-def test_the_notebook_shows_what_its_runs_left(
+def test_notebook_shows_the_results_of_its_runs(
     tmp_path: Path, packs: Path, environment: dict[str, str], monkeypatch: Any
 ) -> None:
     (tmp_path / "outputs").mkdir()
@@ -27,7 +27,7 @@ def test_the_notebook_shows_what_its_runs_left(
         monkeypatch.setenv(key, value)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
     client.create_kernel_manager()
-    client.km.kernel_spec.argv[0] = sys.executable  # of whatever environment a kernel was installed
+    client.km.kernel_spec.argv[0] = sys.executable  # an installed kernel may use another environment
     client.execute()
 
     shown = [_shown(cell) for cell in notebook.cells if cell.cell_type == "code"]
@@ -50,7 +50,7 @@ def test_the_notebook_shows_what_its_runs_left(
 
 
 def _shown(cell: Any) -> str:
-    """What a cell has shown last, in its richest form."""
+    """Return the last output of a cell, as HTML if it has HTML."""
     data = [output.data for output in cell.outputs if "data" in output]
     kinds = ("text/html", "text/markdown", "text/plain")
     return next((str(data[-1][kind]) for kind in kinds if kind in data[-1]), "") if data else ""

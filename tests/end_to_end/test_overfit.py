@@ -1,4 +1,4 @@
-"""Every backbone can learn every task by heart: what cannot do that has a fault."""
+"""Tests that every backbone and every task can overfit a few clips, which a correct network can do."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from etude.experiment.stages import run_experiment
 
 
 def options(group: str) -> list[str]:
+    """Return the options of a config group."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-# a task of all targets for every backbone, and every task for the fastest backbone: the whole grid takes many minutes
+# all targets with every backbone, and every task with the fastest backbone, because the full grid takes many minutes
 PAIRS = [(backbone, "joint") for backbone in options("backbone") if backbone != "lstm"]
 PAIRS += [("lstm", task) for task in options("task") if task != "digit"]
 
 
 @pytest.mark.parametrize(("backbone", "task"), PAIRS)
-def test_every_backbone_and_every_task_is_learned_by_heart(
+def test_every_backbone_and_every_task_overfits_a_few_clips(
     backbone: str, task: str, config: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    loss = 0.05 if task in ("genre", "joint") else 0.002  # scalars: their variance is .03 each
+    loss = 0.05 if task in ("genre", "joint") else 0.002  # the variance of each scalar is 0.03
     small = ["debug=overfit", "data.overfit=6", "data.crop=1.0", f"callbacks.early_stopping.stopping_threshold={loss}"]
     assert run_experiment(config(f"backbone={backbone}", f"task={task}", *small), tmp_path) == {}
-    (said,) = [record.args for record in caplog.records if "clips memorised" in record.msg]
-    assert isinstance(said, tuple)
-    assert said[1] < loss
-    assert not (tmp_path / "metrics.json").exists()  # judged on its own training clips: no number to show
+    (arguments,) = [record.args for record in caplog.records if "clips memorised" in record.msg]
+    assert isinstance(arguments, tuple)
+    assert arguments[1] < loss
+    assert not (tmp_path / "metrics.json").exists()  # scores of training clips are not reported

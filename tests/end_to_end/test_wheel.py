@@ -1,4 +1,4 @@
-"""The wheel holds everything: installed in an empty folder, it trains."""
+"""Test that the wheel contains all files that training needs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, environment: dict[str, str]) -> None:
-    def call(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=300, **more)  # type: ignore[call-overload]
+def test_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, environment: dict[str, str]) -> None:
+    def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments and check its exit status."""
+        command = (sys.executable, *arguments)
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, **options)  # type: ignore[call-overload]
 
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT))
+    call("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT))
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     site, empty = tmp_path / "site", tmp_path / "empty"
     call(
-        sys.executable,
         "-m",
         "uv",
         "pip",
@@ -32,14 +33,13 @@ def test_the_wheel_trains_in_an_empty_folder(tmp_path: Path, packs: Path, enviro
     )
     empty.mkdir()
     outside = environment | {"PYTHONPATH": str(site)}
-    where = call(sys.executable, "-c", "import etude; print(etude.__file__)", cwd=empty, env=outside).stdout.strip()
-    assert Path(where).is_relative_to(site)
+    package = call("-c", "import etude; print(etude.__file__)", cwd=empty, env=outside).stdout.strip()
+    assert Path(package).is_relative_to(site)
     call(
-        sys.executable,
         "-m",
         "etude",
         "train",
-        "-m",  # as a job of a sweep, of which both ranks have the installed package
+        "-m",  # a sweep, so that both ranks of its job must use the installed package
         "debug=fast",
         "trainer=ddp_cpu",
         f"data.packs={packs}",

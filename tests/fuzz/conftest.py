@@ -1,4 +1,4 @@
-"""A tiny finished run and short sounds, made once for all fuzzers."""
+"""Fixtures of all fuzz tests, a small finished run and a short audio file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ TINY = [
 
 @pytest.fixture(scope="session")
 def tiny_run(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run of two steps, and its pack beside it; copy it, do not change it."""
+    """Yield the folder of a finished run of two steps, which tests copy and must not change."""
     home = tmp_path_factory.mktemp("tiny")
     run = etude.run([*TINY, f"data.packs={packs}", f"outputs={home}/runs"])
-    logging.getLogger().handlers[:] = [
-        one for one in logging.getLogger().handlers if one.__class__.__module__ != "logging"
-    ]
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if handler.__class__.__module__ != "logging"]
     yield run.folder
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of the embedded clips, copied."""
+    """Return a copy of one audio file of the embedded collection."""
     return Path(shutil.copy(collection().table["path"].iloc[0], tmp_path_factory.mktemp("clip") / "clip.ogg"))

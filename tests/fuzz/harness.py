@@ -1,7 +1,10 @@
-"""Watchdog, bait tree and property that every fuzzed input is checked by.
+"""Check of one fuzzed input in a sandbox folder, with a time limit.
 
-An input is known by the name of its fuzzer and its seed. The seed is part of every failure's message, and
-`ETUDE_FUZZ_SEEDS=17,23` runs these seeds alone:
+Allowed results of an input are the exit statuses 0, 1 and 2, a message for each failure, and files in the output
+folders only. Everything else is a violation.
+
+An input is determined by the name of its fuzzer and its seed. The message of a failure contains the seed. The
+environment variable ETUDE_FUZZ_SEEDS selects seeds:
 
     ETUDE_FUZZ_SEEDS=17 python -m pytest tests/fuzz/test_overrides.py -m full
 """
@@ -29,52 +32,59 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import matplotlib.pyplot  # noqa: F401  # writes into the home folder when it is imported first
+# the first import of these modules writes into the home folder
+import matplotlib.pyplot  # noqa: F401
 import pytest
-import pytorch_lightning  # noqa: F401  # and so do libraries of it
+import pytorch_lightning  # noqa: F401
 
 from etude.errors import RunError, UserError
 
-LIMIT = 120  # seconds of one input
-INTERNAL = re.compile(
+LIMIT = 120  # seconds for one input
+INTERNAL_ERROR = re.compile(
     r"Traceback \(most recent call last\)|\b(Type|Key|Attribute|Index|Assertion|Name|UnboundLocal|Recursion|Overflow|"
     r"ZeroDivision|NotImplemented|Lookup|StopIteration|ModuleNotFound|Unicode(De|En)code)Error\b"
 )
 Snapshot = dict[str, str]
 
 
-class Hang(BaseException):
-    """An input took longer than the limit. Not an `Exception`, so that no handler of the code under test takes it."""
+class InputTimeout(BaseException):
+    """Time limit of an input that is exceeded.
+
+    It is not an `Exception`, so that the code under test does not catch it.
+    """
 
 
 @contextmanager
-def watchdog(seconds: int = LIMIT) -> Iterator[None]:
-    """Raise Hang in the main thread after some seconds; print all stacks and end if that does not help."""
+def time_limit(seconds: int = LIMIT) -> Iterator[None]:
+    """Raise InputTimeout in the main thread after some seconds.
+
+    If the code does not end within another minute, all stacks are printed and the process exits.
+    """
 
     def expire(signum: int, frame: FrameType | None) -> None:
-        raise Hang(f"no end after {seconds} s")
+        raise InputTimeout(f"not finished after {seconds} s")
 
-    kept = signal.signal(signal.SIGALRM, expire)
+    previous = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(seconds + 60, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, kept)
+        signal.signal(signal.SIGALRM, previous)
         faulthandler.cancel_dump_traceback_later()
 
 
-def seeds(default: int, full: int, chunk: int = 25) -> list[Any]:
-    """Return pytest parameters, each a range of seeds: the first for every day, the others marked `full`.
+def seed_chunks(default: int, full: int, chunk: int = 25) -> list[Any]:
+    """Return pytest parameters, each a range of seeds. All except the first are marked `full`.
 
     Args:
-        default: Seeds of the default suite.
-        full: Seeds of the full one, in chunks.
-        chunk: Seeds in a test of the full one.
+        default: Number of seeds in the default suite.
+        full: Number of seeds in the full suite.
+        chunk: Number of seeds in one test of the full suite.
     """
-    if asked := os.environ.get("ETUDE_FUZZ_SEEDS"):
-        return [pytest.param([int(one) for one in asked.split(",")], id="asked", marks=pytest.mark.full)]
+    if selected := os.environ.get("ETUDE_FUZZ_SEEDS"):
+        return [pytest.param([int(seed) for seed in selected.split(",")], id="selected", marks=pytest.mark.full)]
     first = [pytest.param(range(default), id=f"0-{default - 1}")]
     starts = range(0, full, chunk)
     return first + [
@@ -83,29 +93,29 @@ def seeds(default: int, full: int, chunk: int = 25) -> list[Any]:
     ]
 
 
-def snapshot(folder: Path, without: Sequence[Path] = ()) -> Snapshot:
-    """Return kind and content of every path below a folder; links are not followed.
+def take_snapshot(folder: Path, without: Sequence[Path] = ()) -> Snapshot:
+    """Return kind and content of every path below a folder. Links are not followed.
 
     Args:
-        folder: Where.
-        without: Folders that are left out, with all that is in them.
+        folder: Root of the tree.
+        without: Folders that are skipped.
     """
-    skipped, found = {str(path) for path in without}, {}
-    for home, folders, files in () if str(folder) in skipped else os.walk(folder):
-        folders[:] = [name for name in folders if f"{home}/{name}" not in skipped]
+    skipped, content = {str(path) for path in without}, {}
+    for parent, folders, files in () if str(folder) in skipped else os.walk(folder):
+        folders[:] = [name for name in folders if f"{parent}/{name}" not in skipped]
         for name in (*folders, *files):
-            path = f"{home}/{name}"
+            path = f"{parent}/{name}"
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
-                found[path] = f"link to {Path(path).readlink()}"
+                content[path] = f"link to {Path(path).readlink()}"
             elif stat.S_ISREG(mode):
-                found[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                content[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
             else:
-                found[path] = "folder" if stat.S_ISDIR(mode) else "special"
-    return found
+                content[path] = "folder" if stat.S_ISDIR(mode) else "special"
+    return content
 
 
-def changes(before: Snapshot, after: Snapshot) -> list[str]:
+def list_changes(before: Snapshot, after: Snapshot) -> list[str]:
     """Return a line for each path that was created, changed or deleted."""
     lines = [f"deleted {path}" for path in before.keys() - after.keys()]
     lines += [f"created {path}" for path in after.keys() - before.keys()]
@@ -114,7 +124,7 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 class Payload:
-    """An object whose pickle writes a marker file when it is loaded."""
+    """Object that creates a marker folder when its pickle is loaded."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = str(marker)
@@ -123,11 +133,17 @@ class Payload:
         return os.mkdir, (self.marker,)
 
 
-class Room:
-    """A folder tree for inputs: bait above and beside the working folder, a home and a temporary folder of its own.
+class Sandbox:
+    """Folder tree with bait files that must not change, a home folder and a temporary folder.
 
     Args:
-        top: An empty folder. The working folder is `top/middle/work`.
+        top: Root of the tree. The working folder is `top/middle/work`, and bait files are above and beside it.
+
+    Attributes:
+        work: Working folder.
+        home: Home folder.
+        tmp: Folder of temporary files.
+        marker: Path that exists after a pickle of `pickled` was loaded.
     """
 
     def __init__(self, top: Path) -> None:
@@ -140,93 +156,95 @@ class Room:
         self.marker = top / "code-was-run"
 
     def pickled(self) -> bytes:
-        """Return a pickle that leaves a marker when something loads it."""
+        """Return a pickle that creates the marker when it is loaded."""
         return pickle.dumps(Payload(self.marker))
 
 
 @contextmanager
-def room(monkeypatch: pytest.MonkeyPatch, top: Path) -> Iterator[Room]:
-    """Yield a Room as the working folder, with home and temporary folder in it; all of it is deleted at the end."""
-    made = Room(top)
-    get_temp_dir()  # of multiprocessing: it stays until this process ends, so it may not be in the tree
+def open_sandbox(monkeypatch: pytest.MonkeyPatch, top: Path) -> Iterator[Sandbox]:
+    """Yield a sandbox, with its working, home and temporary folder in use, and delete it at the end."""
+    sandbox = Sandbox(top)
+    get_temp_dir()  # multiprocessing creates this folder once per process, so it must be outside of the tree
     with monkeypatch.context() as patch:
-        patch.chdir(made.work)
-        patch.setenv("HOME", str(made.home))
-        patch.setenv("TMPDIR", str(made.tmp))
-        patch.setattr(tempfile, "tempdir", str(made.tmp))
-        yield made
+        patch.chdir(sandbox.work)
+        patch.setenv("HOME", str(sandbox.home))
+        patch.setenv("TMPDIR", str(sandbox.tmp))
+        patch.setattr(tempfile, "tempdir", str(sandbox.tmp))
+        yield sandbox
     shutil.rmtree(top, ignore_errors=True)
 
 
-def call(work: Callable[[], int | None]) -> tuple[int, str]:
+def run_captured(action: Callable[[], int | None]) -> tuple[int, str]:
     """Return exit status and printed text of a command or a function.
 
     Raises:
-        Exception: Whatever escapes, other than the errors whose message is for users.
+        Exception: Any error except the errors with messages for users.
     """
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     root = logging.getLogger()
-    kept, level = list(root.handlers), root.level
+    handlers, level = list(root.handlers), root.level
     root.addHandler(handler)
     try:
         with (
             contextlib.redirect_stdout(text),
             contextlib.redirect_stderr(text),
             warnings.catch_warnings(),
-            watchdog(),
+            time_limit(),
         ):
             warnings.simplefilter("ignore")
-            status = int(work() or 0)
+            status = int(action() or 0)
     except (UserError, RunError) as error:
         return (2 if isinstance(error, UserError) else 1), f"{text.getvalue()}{error}\n"
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         return code, f"{text.getvalue()}{'' if isinstance(stop.code, int | None) else stop.code}"
     finally:
-        root.handlers[:] = kept
+        root.handlers[:] = handlers
         root.setLevel(level)
     return status, text.getvalue()
 
 
-def faults(made: Room, work: Callable[[], int | None], writes: Sequence[Path] = (), quiet: bool = False) -> list[str]:
-    """Return every breach of the property by one input; empty when there is none.
+def find_violations(
+    sandbox: Sandbox, action: Callable[[], int | None], writes: Sequence[Path] = (), atomic: bool = False
+) -> list[str]:
+    """Run one input and return its violations, none if its result is allowed.
 
     Args:
-        made: The tree in which the input lies.
-        work: The command or function on it, which returns an exit status or raises UserError.
-        writes: The only folders in which it may create, change or delete anything.
-        quiet: Whether a refusal (status 2) must leave nothing at all, not even in these folders.
+        sandbox: Folder tree that contains the input.
+        action: Command or function, which returns an exit status or raises UserError.
+        writes: The only folders in which it may create, change or delete files.
+        atomic: Whether a refusal (status 2) must leave these folders unchanged.
     """
-    own = [made.tmp, *writes]
-    before, inner = snapshot(made.top, own), {path: snapshot(path) for path in own}
+    writable = [sandbox.tmp, *writes]
+    before, inner = take_snapshot(sandbox.top, writable), {path: take_snapshot(path) for path in writable}
     try:
-        status, text = call(work)
-    except Hang as hang:
-        return [f"hang: {hang}"]
-    except BaseException as error:  # also what is no Exception, as a panic of a library in another language
-        return [f"escaped: {type(error).__module__}.{type(error).__name__}: {error}"[:600] + _where(error)]
-    found = [f"outside: {line}" for line in changes(before, snapshot(made.top, own))]
+        status, text = run_captured(action)
+    except InputTimeout as timeout:
+        return [f"timeout: {timeout}"]
+    except BaseException as error:  # not only Exception, because a library in Rust raises other errors
+        return [f"exception: {type(error).__module__}.{type(error).__name__}: {error}"[:600] + _format_frames(error)]
+    violations = [f"outside: {line}" for line in list_changes(before, take_snapshot(sandbox.top, writable))]
     if status not in (0, 1, 2):
-        found.append(f"status: {status}: {text[-600:]}")
+        violations.append(f"status: {status}: {text[-600:]}")
     if status and not text.strip():
-        found.append(f"silent: status {status} without a word")
-    if status and (hit := INTERNAL.search(text)):
-        found.append(f"internal: {text[max(0, hit.start() - 200) : hit.end() + 300]}")
-    for path in own:
-        after = snapshot(path)
-        found += [f"draft: {one}" for one in after.keys() - inner[path].keys() if one.endswith(".part")]
-        if quiet and status == 2:
-            found += [f"leftover: {line}" for line in changes(inner[path], after)]
-    temporary = changes(inner[made.tmp], snapshot(made.tmp))
-    # the lock of compiling is kept for the next process
-    found += [f"temporary: {line}" for line in temporary if not re.search(r"etude-numba-\d+\.lock$", line)]
-    if os.path.lexists(made.marker):
-        found.append("code: a pickle of the input was loaded")
-    return found
+        violations.append(f"no message: status {status}")
+    if status and (match := INTERNAL_ERROR.search(text)):
+        violations.append(f"internal: {text[max(0, match.start() - 200) : match.end() + 300]}")
+    for path in writable:
+        after = take_snapshot(path)
+        violations += [f"draft: {name}" for name in after.keys() - inner[path].keys() if name.endswith(".part")]
+        if atomic and status == 2:
+            violations += [f"leftover: {line}" for line in list_changes(inner[path], after)]
+    temporary = list_changes(inner[sandbox.tmp], take_snapshot(sandbox.tmp))
+    # the lock of numba's compilation stays for the next process
+    violations += [f"temporary: {line}" for line in temporary if not re.search(r"etude-numba-\d+\.lock$", line)]
+    if os.path.lexists(sandbox.marker):
+        violations.append("code: a pickle of the input was loaded")
+    return violations
 
 
-def _where(error: BaseException) -> str:
+def _format_frames(error: BaseException) -> str:
     """Return the frames of an error that are in this project, innermost last."""
     lines, trace = [], error.__traceback__
     while trace is not None:
@@ -237,20 +255,20 @@ def _where(error: BaseException) -> str:
     return f" [{' > '.join(lines[-6:])}]"
 
 
-def assert_none(name: str, found: dict[int, tuple[str, list[str]]]) -> None:
-    """Fail with the seed, the input and the breaches of every input that has some.
+def assert_no_violations(name: str, results: dict[int, tuple[str, list[str]]]) -> None:
+    """Fail with seed, input and violations of every input that has violations.
 
     Args:
-        name: Of the fuzzer.
-        found: By seed, a description of the input and its breaches.
+        name: Name of the fuzzer.
+        results: Description of the input and its violations by seed.
     """
     lines = [
-        f"{name} seed {seed}: {about}\n    " + "\n    ".join(breaches)
-        for seed, (about, breaches) in found.items()
-        if breaches
+        f"{name} seed {seed}: {description}\n    " + "\n    ".join(violations)
+        for seed, (description, violations) in results.items()
+        if violations
     ]
-    sys.stdout.write("\n".join(lines))  # at once, with `pytest -s`
+    sys.stdout.write("\n".join(lines))  # shown immediately with `pytest -s`
     assert not lines, (
-        f"{len(lines)} of {len(found)} inputs break the rules; repeat one with ETUDE_FUZZ_SEEDS=<seed>\n"
+        f"{len(lines)} of {len(results)} inputs have violations; repeat one with ETUDE_FUZZ_SEEDS=<seed>\n"
         + ("\n".join(lines))
     )

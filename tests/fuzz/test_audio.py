@@ -1,4 +1,4 @@
-"""Damaged sound files of every format, through the reader, `prepare` and `predict`."""
+"""Fuzz test of damaged audio files in the reader, `prepare` and `predict`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tests.fuzz.harness import assert_none, faults, room, seeds
-from tests.fuzz.mutate import damage
+from tests.fuzz.harness import assert_no_violations, find_violations, open_sandbox, seed_chunks
+from tests.fuzz.mutations import damage
 
 from etude.audio.formats import DecodeError
 from etude.cli import predict, prepare
@@ -20,7 +20,7 @@ from etude.config import instantiate
 from etude.data.readers import read_sound
 from etude.errors import UserError
 
-DAILY = 30  # seeds of the default suite, of which few go through a whole command
+DEFAULT_SEEDS = 30  # number of seeds in the default suite, of which only the last two run a command
 SUFFIXES = (
     "wav",
     "flac",
@@ -39,7 +39,7 @@ SUFFIXES = (
     "WAV",
     "webm",
 )
-KINDS = (
+FORMATS = (
     ("wav", "WAV", "PCM_16"), ("wav", "WAV", "FLOAT"), ("wav", "WAV", "PCM_24"), ("wav", "WAV", "ULAW"),
     ("wav", "WAV", "IMA_ADPCM"),
     ("wav", "WAV", "MS_ADPCM"), ("wav", "WAVEX", "PCM_24"), ("wav", "WAV", "DOUBLE"), ("flac", "FLAC", "PCM_16"),
@@ -48,45 +48,45 @@ KINDS = (
     ("caf", "CAF", "PCM_16"),
     ("caf", "CAF", "ALAC_16"), ("w64", "W64", "PCM_16"), ("wav", "RF64", "PCM_16"),
 )  # fmt: skip
-FRONTS = ("mel", "chroma", "fused", "image", "audioset", "efficientat")
+FEATURES = ("mel", "chroma", "fused", "image", "audioset", "efficientat")
 
 
 @pytest.fixture(scope="session")
-def sounds(clip: Path) -> list[tuple[str, bytes]]:
-    """One short sound in every format, with its suffix."""
+def audio_files(clip: Path) -> list[tuple[str, bytes]]:
+    """Return suffix and content of a short audio file in every format."""
     rng = np.random.default_rng(0)
     audio = (0.4 * np.sin(np.arange(66150) * 2 * np.pi * 330 / 22050) + 0.05 * rng.normal(size=66150)).astype(
         np.float32
     )
-    made = [("ogg", clip.read_bytes())]
-    for suffix, kind, subtype in KINDS:
+    files = [("ogg", clip.read_bytes())]
+    for suffix, kind, subtype in FORMATS:
         if soundfile.check_format(kind, subtype):
             file = io.BytesIO()
             stereo = np.stack([audio, audio[::-1]], 1) if kind in ("FLAC", "OGG", "MP3", "WAVEX") else audio
             soundfile.write(file, stereo, 48000 if subtype == "OPUS" else 22050, subtype, format=kind)
-            made.append((suffix, file.getvalue()))
-    return made
+            files.append((suffix, file.getvalue()))
+    return files
 
 
 @pytest.fixture(scope="session")
 def fronts(config: Any) -> list[Any]:
-    """Front ends of different kinds."""
-    return [instantiate.make(config(f"feature={name}")["feature"]).front for name in FRONTS] + [
+    """Return front ends of different kinds."""
+    return [instantiate.make(config(f"feature={name}")["feature"]).front for name in FEATURES] + [
         instantiate.make(config("feature=mel", "feature.sync=beat")["feature"]).front
     ]
 
 
-def spoiled(rng: Random, sounds: Sequence[tuple[str, bytes]]) -> tuple[str, bytes, str]:
-    """Return a suffix, the bytes of a file with faults in them, and what was done."""
-    (suffix, data), (_, other) = rng.choice(sounds), rng.choice(sounds)
-    data, done = damage(data, rng, other)
+def damaged_file(rng: Random, audio_files: Sequence[tuple[str, bytes]]) -> tuple[str, bytes, str]:
+    """Return suffix and content of a damaged audio file, and a description of the damage."""
+    (suffix, data), (_, other) = rng.choice(audio_files), rng.choice(audio_files)
+    data, description = damage(data, rng, other)
     if rng.random() < 0.2:
-        return rng.choice(SUFFIXES), data, f"{suffix} under another suffix, {done}"
-    return suffix, data, f"{suffix} {done}"
+        return rng.choice(SUFFIXES), data, f"{suffix} under another suffix, {description}"
+    return suffix, data, f"{suffix} {description}"
 
 
-def reads(path: Path, front: Any) -> int:
-    """Read a file as a collection does; its frames are sane."""
+def read_frames(path: Path, front: Any) -> int:
+    """Read the frames of a file as `prepare` does, and check their shape and values."""
     try:
         frames = read_sound(path, front, 0.0)
     except DecodeError as error:
@@ -96,18 +96,23 @@ def reads(path: Path, front: Any) -> int:
     return 0
 
 
-def one(
-    seed: int, sounds: Sequence[tuple[str, bytes]], fronts: Sequence[Any], run: Path, top: Path,
+def check_seed(
+    seed: int, audio_files: Sequence[tuple[str, bytes]], fronts: Sequence[Any], run: Path, top: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[str, list[str]]:  # fmt: skip
-    """Try one file, or a folder of them."""
+    """Check the reader with one file, or a command with a folder of files.
+
+    Returns:
+        Description of the input, and its violations.
+    """
     rng = Random(f"audio {seed}")
-    with room(monkeypatch, top) as made:
+    with open_sandbox(monkeypatch, top) as sandbox:
+        inputs, outputs = sandbox.work / "inputs", sandbox.work / "outputs"
         kind = rng.random()
-        if (seed >= DAILY and kind < 0.12) or seed == DAILY - 1:
-            about = "prepare with " + _collection(made.work / "inputs", rng, sounds)
+        if (seed >= DEFAULT_SEEDS and kind < 0.12) or seed == DEFAULT_SEEDS - 1:
+            description = "prepare with " + _write_files(inputs, rng, audio_files)
             feature = rng.choice(("mel", "chroma", "fused"))
-            words = [
+            options = [
                 "source=folder",
                 "path=inputs",
                 "workers=1",
@@ -115,34 +120,37 @@ def one(
                 "data.packs=outputs",
                 "data.max_skipped=1",
             ]
-            return about, faults(made, lambda: prepare.main(words), [made.work / "outputs"])
-        if (seed >= DAILY and kind < 0.24) or seed == DAILY - 2:
-            about = "predict with " + _collection(made.work / "inputs", rng, sounds)
-            words = [str(run), "inputs", "to=outputs", "workers=1", f"page={rng.choice(('true', 'false'))}"]
-            return about, faults(made, lambda: predict.main(words), [made.work / "outputs"])
-        (made.work / "inputs").mkdir()
-        suffix, data, done = spoiled(rng, sounds)
-        path = made.work / "inputs" / f"a.{suffix}"
+            return description, find_violations(sandbox, lambda: prepare.main(options), [outputs])
+        if (seed >= DEFAULT_SEEDS and kind < 0.24) or seed == DEFAULT_SEEDS - 2:
+            description = "predict with " + _write_files(inputs, rng, audio_files)
+            options = [str(run), "inputs", "to=outputs", "workers=1", f"page={rng.choice(('true', 'false'))}"]
+            return description, find_violations(sandbox, lambda: predict.main(options), [outputs])
+        inputs.mkdir()
+        suffix, data, description = damaged_file(rng, audio_files)
+        path = inputs / f"a.{suffix}"
         path.write_bytes(data)
-        number = rng.choices(range(len(fronts)), (8, 2, 2, 2, 2, 2, 1))[0]
-        return f"{done}, front {number}", faults(made, lambda: reads(path, fronts[number]))
+        index = rng.choices(range(len(fronts)), (8, 2, 2, 2, 2, 2, 1))[0]
+        violations = find_violations(sandbox, lambda: read_frames(path, fronts[index]))
+        return f"{description}, front end {index}", violations
 
 
-def _collection(home: Path, rng: Random, sounds: Sequence[tuple[str, bytes]]) -> str:
-    """Write a folder of two classes with sound files and damaged ones; returns what was done."""
-    every = []
+def _write_files(folder: Path, rng: Random, audio_files: Sequence[tuple[str, bytes]]) -> str:
+    """Write two valid and two damaged audio files into folders of two classes, and return a description."""
+    descriptions = []
     for k in range(4):
-        (home / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
-        suffix, data, done = spoiled(rng, sounds) if k > 1 else (*rng.choice(sounds), "whole")
-        (home / "ab"[k % 2] / f"{k}.{suffix}").write_bytes(data)
-        every.append(done)
-    return "; ".join(every)
+        (folder / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        suffix, data, text = damaged_file(rng, audio_files) if k > 1 else (*rng.choice(audio_files), "valid")
+        (folder / "ab"[k % 2] / f"{k}.{suffix}").write_bytes(data)
+        descriptions.append(text)
+    return "; ".join(descriptions)
 
 
-@pytest.mark.parametrize("chunk", seeds(default=DAILY, full=600))
-def test_damaged_sound_ends_in_a_sentence(
-    chunk: Sequence[int], sounds: list[tuple[str, bytes]], fronts: list[Any], tiny_run: Path, tmp_path: Path,
+@pytest.mark.parametrize("chunk", seed_chunks(default=DEFAULT_SEEDS, full=600))
+def test_damaged_audio_gives_frames_or_a_message(
+    chunk: Sequence[int], audio_files: list[tuple[str, bytes]], fronts: list[Any], tiny_run: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    found = {seed: one(seed, sounds, fronts, tiny_run, tmp_path / str(seed), monkeypatch) for seed in chunk}
-    assert_none("audio", found)
+    results = {
+        seed: check_seed(seed, audio_files, fronts, tiny_run, tmp_path / str(seed), monkeypatch) for seed in chunk
+    }
+    assert_no_violations("audio", results)

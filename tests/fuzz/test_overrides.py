@@ -1,4 +1,4 @@
-"""Seeded words for every command: right ones, and ones with faults of type, name, quotes and interpolation."""
+"""Fuzz test of the overrides and options of every command, with errors of type, name, quotes and interpolation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from tests.fuzz.harness import assert_none, faults, room, seeds
-from tests.fuzz.mutate import TEXTS
+from tests.fuzz.harness import Sandbox, assert_no_violations, find_violations, open_sandbox, seed_chunks
+from tests.fuzz.mutations import TEXTS
 
 from etude.__main__ import COMMANDS
 from etude.cli import train
 from etude.config.compose import conf_dir
 from etude.experiment import stages
 
-Command = tuple[str, list[str]]
-COMMAND = "train"
-OTHERS = ("prepare", "compare", "predict", "latent", "inspect", "export", "report", "explore")
-PLACES = ("outputs", "hydra", "data.packs", "name")  # may lead out of the working folder, where the user says so
-RAW = (
+OTHER_COMMANDS = ("prepare", "compare", "predict", "latent", "inspect", "export", "report", "explore")
+PATH_KEYS = ("outputs", "hydra", "data.packs", "name")  # these may select a path outside of the working folder
+VALUES = (
     "", "???", "null", "~", "-1", "0", "1", "1.5", "1e400", "-.inf", ".nan", "nan", "inf", "true", "True",
     "yes", "a", "é",
     "[]", "[1,2]", "[1,[2,{a:1}]]", "{}", "{a:1}", "{a:{b:[c]}}", "{a:1", "[1", "'a", '"a', "a'b",
@@ -53,7 +51,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def keys() -> dict[str, Any]:
-    """Every key of the composed config with its value, and every group with its options."""
+    """Return the values of all keys of the composed config as `flat`, and the options of all groups as `options`."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose("train", return_hydra_config=False)
     flat: dict[str, Any] = {}
@@ -71,25 +69,31 @@ def keys() -> dict[str, Any]:
     return {"flat": flat, "options": options}
 
 
-def value_of(rng: Random, old: Any) -> str:
-    """Return a value that is right, near it, or anything."""
+def draw_value(rng: Random, default: Any) -> str:
+    """Return a value that is equal to the default, similar to it, or arbitrary."""
     kind = rng.random()
-    if kind < 0.25 and isinstance(old, int | float) and not isinstance(old, bool):
-        return str(rng.choice((old, old * 2, -old, old + 0.5, old * 1000, 0, f"'{old}'", f"[{old}]")))
+    if kind < 0.25 and isinstance(default, int | float) and not isinstance(default, bool):
+        return str(
+            rng.choice(
+                (default, default * 2, -default, default + 0.5, default * 1000, 0, f"'{default}'", f"[{default}]")
+            )
+        )
     if kind < 0.25:
-        return "null" if old is None else f"'{old}'" if isinstance(old, str) else str(old).replace(" ", "")
+        if default is None:
+            return "null"
+        return f"'{default}'" if isinstance(default, str) else str(default).replace(" ", "")
     if kind < 0.35:
         return rng.choice(TEXTS)
     if kind < 0.42:
         quote = rng.choice("'\"")
         return quote + rng.choice(TEXTS) + quote
     if kind < 0.5:
-        return rng.choice(RAW) + rng.choice(RAW)
-    return rng.choice(RAW)
+        return rng.choice(VALUES) + rng.choice(VALUES)
+    return rng.choice(VALUES)
 
 
-def typo(rng: Random, text: str) -> str:
-    """Return a name with a fault in it."""
+def misspell(rng: Random, text: str) -> str:
+    """Return a misspelled name."""
     if not text:
         return "x"
     k = rng.randrange(len(text))
@@ -109,34 +113,34 @@ def typo(rng: Random, text: str) -> str:
     )
 
 
-def word(rng: Random, known: dict[str, Any]) -> str:
-    """Return one word for train."""
+def draw_override(rng: Random, keys: dict[str, Any]) -> str:
+    """Return one override or flag of train."""
     kind = rng.random()
     if kind < 0.06:
-        return rng.choice((*FLAGS, *RAW))
+        return rng.choice((*FLAGS, *VALUES))
     if kind < 0.3:
-        name = rng.choice(tuple(known["options"]))
-        value = rng.choice(known["options"][name] or ["x"]) if rng.random() < 0.6 else value_of(rng, "x")
-        value = typo(rng, value) if rng.random() < 0.2 else f"[{value},csv]" if rng.random() < 0.1 else value
+        name = rng.choice(tuple(keys["options"]))
+        value = rng.choice(keys["options"][name] or ["x"]) if rng.random() < 0.6 else draw_value(rng, "x")
+        value = misspell(rng, value) if rng.random() < 0.2 else f"[{value},csv]" if rng.random() < 0.1 else value
     else:
-        name = rng.choice(tuple(known["flat"]))
-        value = value_of(rng, known["flat"][name])
+        name = rng.choice(tuple(keys["flat"]))
+        value = draw_value(rng, keys["flat"][name])
     if rng.random() < 0.1:
         name = rng.choice(
             ("resume", "hydra.run.dir", "hydra.job.name", "hydra.verbose", "hydra.output_subdir", "sweep", "outputs")
         )
     if rng.random() < 0.15:
-        name = typo(rng, name)
+        name = misspell(rng, name)
     sign = rng.choices(("", "+", "++", "~", "+~"), (70, 10, 10, 8, 2))[0]
     return f"{sign}{name}" if sign == "~" and rng.random() < 0.7 else f"{sign}{name}={value}"
 
 
-def words_of_train(rng: Random, known: dict[str, Any]) -> list[str]:
-    """Return the words of a train command."""
-    return [word(rng, known) for _ in range(rng.choice((1, 1, 1, 2, 3, 6)))]
+def draw_overrides(rng: Random, keys: dict[str, Any]) -> list[str]:
+    """Return the overrides of a train command."""
+    return [draw_override(rng, keys) for _ in range(rng.choice((1, 1, 1, 2, 3, 6)))]
 
 
-SETTINGS = {
+OPTIONS = {
     "prepare": ("source", "path", "table", "audio", "targets", "classes", "data.packs", "workers", "retry",
     "ray", "verify",
                 "feature", "feature.sync", "feature/front", "data.min_seconds", "data.max_skipped", "data", "name"),
@@ -148,7 +152,7 @@ SETTINGS = {
     "export": ("format", "input", "to", "check", "private"),
     "report": ("to",),
 }  # fmt: skip
-GOOD = {
+VALID = {
     "source": ("folder", "table", "demo", "pack", "gtzan", "fma", "digits", "union"), "path": (".",
     "inputs"), "workers": ("1",),
     "part": ("test", "val"), "methods": ("pca", "pca,umap"), "dims": ("2", "2,3"), "format": ("csv", "html", "onnx"),
@@ -159,70 +163,80 @@ GOOD = {
 }  # fmt: skip
 
 
-def words_of(rng: Random, command: str) -> list[str]:
-    """Return the words of another command."""
-    made = [rng.choice(("inputs", "none", "inputs/t.csv", "inputs/x.ckpt", ".", "", "é", "a\x00b",
+def draw_options(rng: Random, command: str) -> list[str]:
+    """Return the arguments and options of a command other than train."""
+    options = [rng.choice(("inputs", "none", "inputs/t.csv", "inputs/x.ckpt", ".", "", "é", "a\x00b",
     "x" * 300, "-x", "a=b", "~nosuch/x"))
             for _ in range(rng.choice((0, 1, 1, 2)))]  # fmt: skip
     for _ in range(rng.choice((0, 1, 2, 4))):
-        name = rng.choice(SETTINGS[command])
-        value = rng.choice(GOOD.get(name, ("1",))) if rng.random() < 0.5 else value_of(rng, "a")
-        made.append(f"{typo(rng, name) if rng.random() < 0.1 else name}={value}")
-    # a cluster that is started, or looked for at an address, is no part of this
-    return [text for text in made if not text.startswith("ray=")] or ["inputs"]
+        name = rng.choice(OPTIONS[command])
+        value = rng.choice(VALID.get(name, ("1",))) if rng.random() < 0.5 else draw_value(rng, "a")
+        options.append(f"{misspell(rng, name) if rng.random() < 0.1 else name}={value}")
+    # this option starts a Ray cluster or connects to one
+    return [option for option in options if not option.startswith("ray=")] or ["inputs"]
 
 
-def reached(config: Any, folder: Path, resume: bool = False) -> dict[str, Any]:
-    """Stand in for a run: what comes after the check of the config is not tried here."""
+def skip_experiment(config: Any, folder: Path, resume: bool = False) -> dict[str, Any]:
+    """Replace the run, because only the check of the config is tested here."""
     return {}
 
 
-def one(seed: int, known: dict[str, Any], top: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
-    """Try one command; returns its words and its breaches."""
+def check_seed(seed: int, keys: dict[str, Any], top: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+    """Check one command.
+
+    Returns:
+        The command line, and its violations.
+    """
     rng = Random(f"overrides {seed}")
-    command = COMMAND if rng.random() < 0.7 else rng.choice(OTHERS)
-    words = words_of_train(rng, known) if command == COMMAND else words_of(rng, command)
-    with room(monkeypatch, top) as made:
-        (made.work / "inputs").mkdir()
-        (made.work / "inputs" / "t.csv").write_text("path,genre\na.wav,rock\nb.wav,pop\n")
-        (made.work / "inputs" / "x.ckpt").write_bytes(made.pickled())
-        writes = [made.work / name for name in ("outputs", "out")]
-        if places := [
-            text for text in words if text.lstrip("+~").startswith(PLACES) or text.startswith(("to=", "out="))
+    command = "train" if rng.random() < 0.7 else rng.choice(OTHER_COMMANDS)
+    options = draw_overrides(rng, keys) if command == "train" else draw_options(rng, command)
+    with open_sandbox(monkeypatch, top) as sandbox:
+        inputs = sandbox.work / "inputs"
+        inputs.mkdir()
+        (inputs / "t.csv").write_text("path,genre\na.wav,rock\nb.wav,pop\n")
+        (inputs / "x.ckpt").write_bytes(sandbox.pickled())
+        writes = [sandbox.work / name for name in ("outputs", "out")]
+        if paths := [
+            option
+            for option in options
+            if option.lstrip("+~").startswith(PATH_KEYS) or option.startswith(("to=", "out="))
         ]:
-            writes = [made.work]  # wherever it was told; the bait above and beside must still not change
-            if any(".." in text or "HOME" in text or "~" in text for text in places):
-                writes = [made.top]
+            writes = [sandbox.work]  # any folder in it; the bait files above and beside must still not change
+            if any(".." in option or "HOME" in option or "~" in option for option in paths):
+                writes = [sandbox.top]
         main = import_module(COMMANDS[command][0]).main
-        found = faults(made, lambda: main(list(words)), writes, quiet=command == COMMAND)
-        left = [path.name for path in (made.top / "middle").iterdir()]
-        assert "beside" in left and (made.top / "above.txt").read_text() == "bait above.txt"
-    return f"{command} {words!r}", found
+        violations = find_violations(sandbox, lambda: main(list(options)), writes, atomic=command == "train")
+        names = [path.name for path in (sandbox.top / "middle").iterdir()]
+        assert "beside" in names and (sandbox.top / "above.txt").read_text() == "bait above.txt"
+    return f"{command} {options!r}", violations
 
 
-@pytest.mark.parametrize("chunk", seeds(default=12, full=400))
-def test_words_end_in_a_sentence(
+@pytest.mark.parametrize("chunk", seed_chunks(default=12, full=400))
+def test_invalid_options_give_a_message(
     chunk: Sequence[int], keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(stages, "run_experiment", reached)
+    monkeypatch.setattr(stages, "run_experiment", skip_experiment)
     monkeypatch.setattr("sys.argv", ["train.py"])
     assert callable(train.main)
-    assert_none("overrides", {seed: one(seed, keys, tmp_path / str(seed), monkeypatch) for seed in chunk})
+    results = {seed: check_seed(seed, keys, tmp_path / str(seed), monkeypatch) for seed in chunk}
+    assert_no_violations("overrides", results)
 
 
-def test_each_breach_of_the_property_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    works: dict[str, Callable[[Any], int]] = {}
-    works["escaped"] = lambda made: {}["nothing"]
-    works["outside"] = lambda made: (made.top / "above.txt").write_text("changed") and 0
-    works["silent"] = lambda made: 2
-    works["internal"] = lambda made: sys.stderr.write("KeyError: 'a'") and 2
-    works["status"] = lambda made: 7
-    works["draft"] = lambda made: (made.work / "out" / ".a.1.part").write_text("half") and 0
-    works["leftover"] = lambda made: sys.stderr.write("no") and ((made.work / "out" / "a").write_text("left") and 2)
-    works["temporary"] = lambda made: (made.tmp / "a").write_text("left") and 0
-    works["code"] = lambda made: made.marker.mkdir() or 0
-    for name, work in works.items():
-        with room(monkeypatch, tmp_path / name) as made:
-            (made.work / "out").mkdir()
-            found = faults(made, lambda work=work, made=made: work(made), [made.work / "out"], quiet=True)
-            assert any(line.startswith(name) for line in found), (name, found)
+def test_each_kind_of_violation_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    actions: dict[str, Callable[[Sandbox], Any]] = {
+        "exception": lambda sandbox: {}["missing"],
+        "outside": lambda sandbox: (sandbox.top / "above.txt").write_text("changed") and 0,
+        "no message": lambda sandbox: 2,
+        "internal": lambda sandbox: sys.stderr.write("KeyError: 'a'") and 2,
+        "status": lambda sandbox: 7,
+        "draft": lambda sandbox: (sandbox.work / "out" / ".a.1.part").write_text("half") and 0,
+        "leftover": lambda sandbox: sys.stderr.write("no") and (sandbox.work / "out" / "a").write_text("left") and 2,
+        "temporary": lambda sandbox: (sandbox.tmp / "a").write_text("left") and 0,
+        "code": lambda sandbox: sandbox.marker.mkdir() or 0,
+    }
+    for name, action in actions.items():
+        with open_sandbox(monkeypatch, tmp_path / name) as sandbox:
+            output = sandbox.work / "out"
+            output.mkdir()
+            violations = find_violations(sandbox, lambda run=action, box=sandbox: run(box), [output], atomic=True)
+            assert any(line.startswith(name) for line in violations), (name, violations)

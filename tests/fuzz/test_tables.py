@@ -1,4 +1,4 @@
-"""Tables of a small grammar, with faults of quotes, encodings, names and values, through the source of tables."""
+"""Fuzz test of tables with errors of quotes, encodings, names and values in the `table` source and `prepare`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.fuzz.harness import Room, assert_none, faults, room, seeds
-from tests.fuzz.mutate import TEXTS, damage
+from tests.fuzz.harness import Sandbox, assert_no_violations, find_violations, open_sandbox, seed_chunks
+from tests.fuzz.mutations import TEXTS, damage
 
 from etude.cli import prepare
 from etude.data.sources.table import collection
 
-DAILY = 60  # seeds of the default suite, of which one goes through a whole command
+DEFAULT_SEEDS = 60  # number of seeds in the default suite, of which only the last runs a command
 NAMES = (
     "path", "id", "group", "split", "genre", "valence", "title", "artist", "licence", "fold", "type",
     "pop", "items", "train",
@@ -40,7 +40,7 @@ PATHS = (
     "$HOME/a.wav", "a.wav\x00", "é.wav", "é.wav",
     "x" * 300, "a/" * 2000, "a.wav/b", "http://127.0.0.1:9/a.wav", "folder", "link.wav", "pipe.wav", "|ls", "a.wav\n",
 )  # fmt: skip
-CODES = (
+ENCODINGS = (
     "utf-8",
     "utf-8",
     "utf-8",
@@ -55,14 +55,14 @@ CODES = (
 )
 
 
-def grid(rng: Random) -> list[list[str]]:
-    """Return a header and rows, most of which make sense."""
+def draw_cells(rng: Random) -> list[list[str]]:
+    """Return a header and rows, most of which are valid."""
     names = ["path", *rng.sample(NAMES[1:] if rng.random() < 0.3 else USUAL, rng.choice((1, 1, 2, 4)))]
     if rng.random() < 0.1:
         rng.shuffle(names)
     if rng.random() < 0.1:
         names[rng.randrange(len(names))] = rng.choice(NAMES)
-    wild = rng.choice((0.0, 0.0, 0.1, 0.5))
+    odd_share = rng.choice((0.0, 0.0, 0.1, 0.5))
     rows = []
     for k in range(rng.choice((0, 1, 2, 4, 8, 8, 12, 12))):
         usual = {"path": f"{CLIPS[k]}.wav", "genre": ("rock", "pop")[k % 2],
@@ -70,50 +70,51 @@ def grid(rng: Random) -> list[list[str]]:
                  "split": ("train", "val", "test")[k % 3]}  # fmt: skip
         rows.append([])
         for name in names:
-            odd = rng.choice(PATHS if name.strip() == "path" else CELLS) if rng.random() < wild else None
+            odd = rng.choice(PATHS if name.strip() == "path" else CELLS) if rng.random() < odd_share else None
             rows[-1].append(usual.get(name.strip(), "ab"[k % 2]) if odd is None else odd)
         if rng.random() < 0.02:
             rows[-1] = rows[-1][:-1] if rng.random() < 0.5 else [*rows[-1], "more"]
     return [names, *rows]
 
 
-def text(rng: Random, cells: list[list[str]], mark: str, tame: bool) -> str:
-    """Return rows as text, with quotes that are right where it is tame, else right, wrong or missing."""
-    quote = rng.choice((lambda c: f'"{c.replace(chr(34), chr(34) * 2)}"' if set(c) & set(mark + '"\n\r') else c,
+def format_text(rng: Random, cells: list[list[str]], separator: str, valid: bool) -> str:
+    """Return rows as text. If `valid` is false, quotes may be wrong or missing."""
+    quote = rng.choice((lambda c: f'"{c.replace(chr(34), chr(34) * 2)}"' if set(c) & set(separator + '"\n\r') else c,
                         lambda c: f'"{c.replace(chr(34), chr(34) * 2)}"', lambda c: c,
                         lambda c: f"'{c}'"))  # fmt: skip
-    if tame:
-        return "\n".join(mark.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row) for row in cells)
+    if valid:
+        return "\n".join(separator.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row) for row in cells)
     end = rng.choice(("\n", "\n", "\r\n", "\r", "\n\n"))
     first = rng.choice(("", "", "", "", "sep=,\n", "# a comment\n", "\n", "\ufeff"))
-    return first + end.join(mark.join(map(quote, row)) for row in cells) + rng.choice(("", end))
+    return first + end.join(separator.join(map(quote, row)) for row in cells) + rng.choice(("", end))
 
 
-def write(rng: Random, home: Path) -> tuple[str, str]:
-    """Write a table; returns its name and what it is."""
-    cells = grid(rng)
+def write_table(rng: Random, folder: Path) -> tuple[str, str]:
+    """Write a table and return its file name and a description."""
+    cells = draw_cells(rng)
     kind = rng.choice(("csv", "csv", "csv", "tsv", "csv", "csv", "parquet", "parquet", "xlsx", "txt"))
     if kind == "parquet":
-        data = _parquet(rng, cells)
-        about = "parquet"
+        data = _format_parquet(rng, cells)
+        description = "parquet"
     else:
-        mark = rng.choice(("\t" if kind == "tsv" else ",",) * 6 + (";", "|", " "))
-        code = rng.choice(CODES)
-        tame = rng.random() < 0.6  # so that what is behind the reading of text is reached
-        if tame:
-            mark, code = "\t" if kind == "tsv" else ",", rng.choice(("utf-8", "utf-8-sig"))
-        data = text(rng, cells, mark, tame).encode(code, rng.choice(("replace", "xmlcharrefreplace")))
-        about = f"{kind} {code} {mark!r}"
+        separator = rng.choice(("\t" if kind == "tsv" else ",",) * 6 + (";", "|", " "))
+        encoding = rng.choice(ENCODINGS)
+        valid = rng.random() < 0.6  # valid text reaches the code after the parser
+        if valid:
+            separator, encoding = "\t" if kind == "tsv" else ",", rng.choice(("utf-8", "utf-8-sig"))
+        text = format_text(rng, cells, separator, valid)
+        data = text.encode(encoding, rng.choice(("replace", "xmlcharrefreplace")))
+        description = f"{kind} {encoding} {separator!r}"
     if rng.random() < 0.15:
-        data, done = damage(data, rng, data)
-        about += f" {done}"
+        data, damage_description = damage(data, rng, data)
+        description += f" {damage_description}"
     name = rng.choice(("t", "t", "My clips", "é", "..a", "-x", "T" * 200)) + f".{kind}"
-    (home / name).write_bytes(data)
-    return name, about
+    (folder / name).write_bytes(data)
+    return name, description
 
 
-def _parquet(rng: Random, cells: list[list[str]]) -> bytes:
-    """Return a table of text columns, or of columns of another type."""
+def _format_parquet(rng: Random, cells: list[list[str]]) -> bytes:
+    """Return a Parquet table of text columns, some of them replaced by columns of other types."""
     import io
 
     columns: dict[str, Any] = {}
@@ -126,24 +127,24 @@ def _parquet(rng: Random, cells: list[list[str]]) -> bytes:
                 [pd.Timestamp("2024-01-01")] * size, [b"\xff\x00"] * size, [float("nan")] * size, [2**62] * size,
             ))[:size]  # fmt: skip
         columns[name] = column
-    frame, file, chances = pd.DataFrame(columns), io.BytesIO(), (rng.random(), rng.random())
+    frame, file, drawn = pd.DataFrame(columns), io.BytesIO(), (rng.random(), rng.random())
     try:
-        if chances[0] < 0.3:
+        if drawn[0] < 0.3:
             frame = frame.set_index(str(rng.choice(list(frame.columns))))
-        if chances[1] < 0.2:
+        if drawn[1] < 0.2:
             frame[frame.columns[-1]] = frame[frame.columns[-1]].astype("category")
         frame.to_parquet(file)
-    except Exception:  # such types and names parquet has not
+    except Exception:  # Parquet does not support these types or names
         file = io.BytesIO()
         pd.DataFrame({"path": ["a.wav", "b.wav"], "genre": ["a", "b"]}).to_parquet(file)
     return file.getvalue()
 
 
-def options(rng: Random) -> dict[str, Any]:
-    """Return settings of the source, most of them none."""
-    made: dict[str, Any] = {}
+def draw_options(rng: Random) -> dict[str, Any]:
+    """Return options of the source, often none."""
+    options: dict[str, Any] = {}
     if rng.random() < 0.3:
-        made["targets"] = rng.choice((
+        options["targets"] = rng.choice((
             {"genre": "label"}, {"valence": "scalar"}, {"valence": [0, 1]}, {"genre": "scalar"},
             {"none": "label"}, {}, {"path": "label"},
             {"valence": [1, 0]}, {"valence": [0]}, {"valence": ["a", None]}, {"genre": None},
@@ -152,7 +153,7 @@ def options(rng: Random) -> dict[str, Any]:
             {"id": "label", "group": "label"},
         ))  # fmt: skip
     if rng.random() < 0.2:
-        made["classes"] = rng.choice((
+        options["classes"] = rng.choice((
             {"genre": {"a": ["rock"], "b": ["pop"]}}, {"genre": {"a": ["rock", "none"]}}, {"genre": {}},
             {"none": {"a": ["b"]}}, {},
             {"genre": {"a": [1], "b": 2}}, {"genre": {"a": ["rock"], "b": ["rock"]}}, {"genre": None},
@@ -160,44 +161,50 @@ def options(rng: Random) -> dict[str, Any]:
             {"valence": {"a": ["0.00"]}}, {"genre": {"": [""]}}, {"genre": "rock"}, {"genre": {"a": {"b": "c"}}},
         ))  # fmt: skip
     if rng.random() < 0.2:
-        made["name"] = rng.choice(TEXTS[:-1])
+        options["name"] = rng.choice(TEXTS[:-1])
     if rng.random() < 0.2:
-        made["audio"] = rng.choice((".", "inputs", "none", "inputs/a.wav", "/", "~", "~nosuch", "", "é", "a\x00"))
+        options["audio"] = rng.choice((".", "inputs", "none", "inputs/a.wav", "/", "~", "~nosuch", "", "é", "a\x00"))
     if rng.random() < 0.2:
-        made["missing"] = rng.choice((["NA"], [], [""], "NA", [1], None, ["rock", "pop"], [None]))
-    return made
+        options["missing"] = rng.choice((["NA"], [], [""], "NA", [1], None, ["rock", "pop"], [None]))
+    return options
 
 
-def fill(made: Room, clip: Path) -> Path:
-    """Put four clips and some names that are no files where tables have their paths from."""
+def create_inputs(sandbox: Sandbox, clip: Path) -> Path:
+    """Create a folder of audio files, with a link, a named pipe and a folder, and return its path."""
     import os
 
-    home = made.work / "inputs"
-    (home / "folder").mkdir(parents=True)
+    folder = sandbox.work / "inputs"
+    (folder / "folder").mkdir(parents=True)
     for name in CLIPS:
-        shutil.copyfile(clip, home / f"{name}.wav")
-    (home / "link.wav").symlink_to(made.top / "above.txt")
-    os.mkfifo(home / "pipe.wav")
-    return home
+        shutil.copyfile(clip, folder / f"{name}.wav")
+    (folder / "link.wav").symlink_to(sandbox.top / "above.txt")
+    os.mkfifo(folder / "pipe.wav")
+    return folder
 
 
-def one(seed: int, clip: Path, top: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
-    """Try one table, read as a collection or packed by prepare."""
+def check_seed(seed: int, clip: Path, top: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+    """Check one table in the source or in `prepare`.
+
+    Returns:
+        Description of the table, and the violations.
+    """
     rng = Random(f"tables {seed}")
-    with room(monkeypatch, top) as made:
-        home = fill(made, clip)
-        name, about = write(rng, home)
-        if (seed >= DAILY and rng.random() < 0.25) or seed == DAILY - 1:
+    with open_sandbox(monkeypatch, top) as sandbox:
+        name, description = write_table(rng, create_inputs(sandbox, clip))
+        if (seed >= DEFAULT_SEEDS and rng.random() < 0.25) or seed == DEFAULT_SEEDS - 1:
             if name.startswith("-"):
                 name = "./" + name
-            words = ["source=table", f"table=inputs/{name}", "workers=1", "data.packs=outputs", "data.max_skipped=1"]
-            return f"prepare {about}", faults(made, lambda: prepare.main(words), [made.work / "outputs"])
-        said = options(rng)
-        return f"{about} {said}", faults(made, lambda: int(collection(f"inputs/{name}", **said) is None))
+            options = ["source=table", f"table=inputs/{name}", "workers=1", "data.packs=outputs", "data.max_skipped=1"]
+            violations = find_violations(sandbox, lambda: prepare.main(options), [sandbox.work / "outputs"])
+            return f"prepare {description}", violations
+        source = draw_options(rng)
+        violations = find_violations(sandbox, lambda: int(collection(f"inputs/{name}", **source) is None))
+        return f"{description} {source}", violations
 
 
-@pytest.mark.parametrize("chunk", seeds(default=DAILY, full=800, chunk=50))
-def test_table_ends_in_a_sentence(
+@pytest.mark.parametrize("chunk", seed_chunks(default=DEFAULT_SEEDS, full=800, chunk=50))
+def test_invalid_table_gives_a_message(
     chunk: Sequence[int], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    assert_none("tables", {seed: one(seed, clip, tmp_path / str(seed), monkeypatch) for seed in chunk})
+    results = {seed: check_seed(seed, clip, tmp_path / str(seed), monkeypatch) for seed in chunk}
+    assert_no_violations("tables", results)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browsing import visit
+from tests.browsing import open_page
 from tests.inference.conftest import UNUSUAL_NAME
 from tests.reports.test_run_report_browser import FIND_LOW_CONTRAST, FIND_UNNAMED
 
@@ -63,7 +63,7 @@ def test_time_ticks_are_round_and_few() -> None:
 
 @pytest.fixture
 def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    with visit(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as opened_page:
+    with open_page(browser, page.as_uri(), *getattr(request, "param", (1280, "light"))) as opened_page:
         yield opened_page
 
 
@@ -72,7 +72,7 @@ def test_page_fits_the_window_and_is_legible(opened: Any) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.evaluate(FIND_LOW_CONTRAST) == []
     assert opened.evaluate(FIND_UNNAMED) == []
-    assert opened.said == []
+    assert opened.messages == []
 
 
 def test_playhead_follows_player_click_and_keys(opened: Any) -> None:
@@ -105,4 +105,4 @@ def test_playhead_follows_player_click_and_keys(opened: Any) -> None:
     )
     opened.keyboard.press(" ")
     assert audio.evaluate("audio => audio.paused")
-    assert opened.said == []
+    assert opened.messages == []

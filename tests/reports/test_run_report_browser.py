@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from tests.browsing import visit
+from tests.browsing import open_page
 from tests.synthetic_runs import write_run
 
 from etude.audio.log_mel import LogMelChroma
@@ -79,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, table: pd.DataFrame) -> Pat
 
 @pytest.fixture
 def page(browser: Any, folder: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    with visit(browser, (folder / "report.html").as_uri(), *getattr(request, "param", (1440, "light"))) as visited:
+    with open_page(browser, (folder / "report.html").as_uri(), *getattr(request, "param", (1440, "light"))) as visited:
         yield visited
 
 
@@ -89,7 +89,7 @@ def test_page_fits_has_contrast_and_loads_nothing(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(FIND_LOW_CONTRAST) == []
     assert page.evaluate(FIND_UNNAMED) == []
-    assert page.said == []
+    assert page.messages == []
 
 
 def test_all_audio_can_be_played(page: Any) -> None:

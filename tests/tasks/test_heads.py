@@ -55,7 +55,7 @@ def test_linear_drops_units_of_the_embedding_in_training() -> None:
 
 
 def test_norm_of_linear_equals_batch_norm() -> None:
-    """It equals torch's batch norm without parameters, in training and evaluation; a batch of one clip is valid."""
+    """Compare with torch's batch norm in training and evaluation. A batch of one clip is valid."""
     z = torch.randn(64, 24) * torch.logspace(-2, 3, 24)
     head, reference = Linear(24, 5, norm=True).train(), nn.BatchNorm1d(24).train()
     affine = head.layers[1]

@@ -1,4 +1,4 @@
-"""Tests of targets: losses, missing values, shapes and predictions."""
+"""Tests of targets, their losses, missing values, shapes and predictions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_label_loss_equals_cross_entropy_of_torch(smoothing: float) -> None:
     ],
 )
 def test_scalar_loss_uses_the_unit_scale(loss: str, expected: list[float]) -> None:
-    """The middle of the range 1 to 9 is 5; the errors are 0.5, 1, 0 and 0.05 of the range."""
+    """Use errors of 0.5, 1, 0 and 0.05 of the range from 1 to 9, whose middle is 5."""
     out, y = torch.tensor([[0.5], [-0.5], [0.0], [-0.2]]), torch.tensor([5.0, 9.0, 5.0, 3.0])
     torch.testing.assert_close(Scalar("energy", RANGE, loss).loss(out, y), torch.tensor(expected))
 
@@ -111,7 +111,7 @@ def test_unknown_loss_raises() -> None:
 
 
 def test_balanced_weights_equal_scikit_learn() -> None:
-    """The weights equal `class_weight="balanced"` of scikit-learn; a class without training clips has no influence."""
+    """Compare with `class_weight="balanced"`. A class without training clips has no influence."""
     from sklearn.utils.class_weight import compute_class_weight
 
     y = torch.tensor([0] * 5 + [1] * 2 + [2])

@@ -32,11 +32,13 @@ def task(*names: str, weights: dict[str, float] | None = None) -> Task:
 
 @pytest.fixture
 def z() -> Tensor:
+    """Return embeddings (5, 6)."""
     return torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def y() -> dict[str, Tensor]:
+    """Return true values by target, some of them missing."""
     return {
         "genre": torch.tensor([2, -1, 0, 1, -1]),
         "energy": torch.tensor([0.1, 0.9, NAN, 0.5, 0.3]),
@@ -83,8 +85,8 @@ def test_clips_without_a_label_do_not_change_loss_and_gradient(z: Tensor, y: dic
 
 def test_batch_without_labels_has_zero_gradient(z: Tensor, y: dict[str, Tensor]) -> None:
     result = task("genre", "energy")
-    nothing = {"genre": torch.full((5,), -1), "energy": torch.full((5,), NAN)}
-    loss, each = result.loss(result(z), nothing)
+    unlabelled = {"genre": torch.full((5,), -1), "energy": torch.full((5,), NAN)}
+    loss, each = result.loss(result(z), unlabelled)
     loss.backward()
     assert loss == each["genre"] == each["energy"] == 0
     assert all((weight.grad == 0).all() for weight in result.parameters())
@@ -110,9 +112,9 @@ def test_target_of_any_name_has_a_head_and_a_weight(z: Tensor) -> None:
     result.loss(out, y)[0].backward()
     assert all(parameter.grad is not None for parameter in result.parameters())
     assert len({module_key(name) for name in names}) == len(names)
-    again = Task(targets, Linear, UncertaintyWeighting, dim=6)
-    again.load_state_dict(result.state_dict())
-    torch.testing.assert_close(again(z), out)
+    loaded = Task(targets, Linear, UncertaintyWeighting, dim=6)
+    loaded.load_state_dict(result.state_dict())
+    torch.testing.assert_close(loaded(z), out)
 
 
 def test_usual_names_of_targets_are_unchanged_in_checkpoints() -> None:

@@ -31,18 +31,18 @@ def hidden(augment: Augment, lengths: Tensor = LENGTHS) -> Tensor:
     return out == 0
 
 
-def intervals(line: Tensor) -> list[tuple[int, int]]:
+def intervals(mask: Tensor) -> list[tuple[int, int]]:
     """Return start and end index of every interval of True in (N,)."""
-    edges = torch.diff(line.int(), prepend=torch.zeros(1, dtype=torch.int), append=torch.zeros(1, dtype=torch.int))
+    edges = torch.diff(mask.int(), prepend=torch.zeros(1, dtype=torch.int), append=torch.zeros(1, dtype=torch.int))
     return list(zip((edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist(), strict=True))
 
 
 def test_unmasked_frames_are_unchanged() -> None:
     x = torch.randn(4, 100, BINS)
     out = Augment()(x, LENGTHS, DECIBEL)[0]
-    kept = out != 0
-    assert 0.3 < kept.float().mean() < 0.95
-    assert torch.equal(out[kept], x[kept])
+    unmasked = out != 0
+    assert 0.3 < unmasked.float().mean() < 0.95
+    assert torch.equal(out[unmasked], x[unmasked])
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
@@ -50,7 +50,7 @@ def test_time_mask_is_inside_the_clip_and_at_most_its_width(share: float) -> Non
     augment = Augment(time_masks=1, time_width=share, frequency_masks=0)
     for _ in range(200):
         for clip, length in zip(hidden(augment), LENGTHS.tolist(), strict=True):
-            assert (clip == clip[:, :1]).all()  # all bins of a frame together
+            assert (clip == clip[:, :1]).all()  # all bins of a frame are masked together
             for start, stop in intervals(clip[:, 0]):
                 assert stop <= length
                 assert stop - start <= share * length
@@ -70,14 +70,14 @@ def test_each_clip_has_its_own_masks() -> None:
     augment = Augment(time_masks=3, time_width=0.1, frequency_masks=0)
     lengths = torch.full((500,), 100)
     counts = [len(intervals(clip[:, 0])) for clip in hidden(augment, lengths)]
-    assert max(counts) == 3  # fewer where they touch or where one has no width
+    assert max(counts) == 3  # fewer if masks touch or have no width
     assert len({tuple(intervals(clip[:, 0])) for clip in hidden(augment, lengths)}) > 400
 
 
 def test_masks_cover_every_frame_and_bin() -> None:
-    often = hidden(Augment(0, 1, 0.2, 1, 0.2), torch.full((2000,), 100)).float().mean(0)
-    assert often.min() > 0
-    middle = often[30:70, 8:16].mean().item()
+    frequency = hidden(Augment(0, 1, 0.2, 1, 0.2), torch.full((2000,), 100)).float().mean(0)
+    assert frequency.min() > 0
+    middle = frequency[30:70, 8:16].mean().item()
     assert middle == pytest.approx(0.2, abs=0.05)  # each mask hides a tenth on average
 
 
@@ -100,8 +100,8 @@ def test_gain_shifts_bins_and_keeps_padding() -> None:
     lengths = torch.randint(1, 51, (400,))
     moved = Augment(gain=6.0, **NO_MASK)(x, lengths, DECIBEL)[0] - x
     level = moved[:, 0, -1] / DECIBEL[-1]
-    for change, own, length in zip(moved, level, lengths.tolist(), strict=True):
-        torch.testing.assert_close(change[:length], (own * DECIBEL).expand(length, -1), atol=1e-5, rtol=0)
+    for change, gain, length in zip(moved, level, lengths.tolist(), strict=True):
+        torch.testing.assert_close(change[:length], (gain * DECIBEL).expand(length, -1), atol=1e-5, rtol=0)
         assert not change[length:].any()
     assert level.abs().max() <= 6.001
     assert level.min() < -5 and level.max() > 5
@@ -120,7 +120,7 @@ def test_mixture_combines_two_clips_and_has_the_longer_length() -> None:
 
 
 def test_mixture_loss_equals_loss_of_mixed_targets() -> None:
-    """Soft labels for cross-entropy; for a squared error the gradient of the mixed value."""
+    """Compare with cross-entropy of soft labels, and with the gradient of the squared error of a mixed value."""
     label, scalar = Label("genre", {"classes": ["a", "b", "c"]}), Scalar("valence", {"low": 0.0, "high": 1.0})
     task = Task([label, scalar], Linear, WeightedSum, 8)
     z = torch.randn(6, 8)

@@ -1,4 +1,4 @@
-"""Tests of the guard against weights and losses that are not finite."""
+"""Tests of the callback that stops training at non-finite weights and losses."""
 
 from __future__ import annotations
 

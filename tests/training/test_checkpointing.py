@@ -18,7 +18,7 @@ from etude.errors import UserError
 from etude.files import atomic, ownership, safe_read
 from etude.training.checkpointing import AtomicCheckpointIO, explain_restore_errors
 
-FULL = """
+WRITE_WITH_LIMITS = """
 import resource, sys
 from pathlib import Path
 import torch
@@ -44,32 +44,34 @@ def test_written_checkpoint_is_read_again(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
-    """The file size is limited to less than the 41,000 bytes of the checkpoint."""
+    """Limit the file size to less than the 41,000 bytes of the checkpoint."""
     path = tmp_path / "last.ckpt"
-    atomic.write_bytes(path, b"the previous one")
-    process = subprocess.run([sys.executable, "-c", FULL, str(path)], stdout=subprocess.PIPE, text=True, check=True)
+    atomic.write_bytes(path, b"previous checkpoint")
+    process = subprocess.run(
+        [sys.executable, "-c", WRITE_WITH_LIMITS, str(path)], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert process.stdout.splitlines() == [f"{errno.EFBIG} {path}", "['last.ckpt']"] * 4
-    assert path.read_bytes() == b"the previous one"
+    assert path.read_bytes() == b"previous checkpoint"
 
 
 def test_previous_checkpoint_is_kept_until_the_new_one_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, seen = tmp_path / "last.ckpt", []
+    path, epochs = tmp_path / "last.ckpt", []
     AtomicCheckpointIO([tmp_path]).save_checkpoint({"epoch": 1}, path)
 
     def fsync(handle: int) -> None:
-        seen.append(torch.load(path, weights_only=True)["epoch"])
+        epochs.append(torch.load(path, weights_only=True)["epoch"])
 
     monkeypatch.setattr(os, "fsync", fsync)
     AtomicCheckpointIO([tmp_path]).save_checkpoint({"epoch": 2}, path)
-    assert seen == [1, 2]  # the file, and then the folder that has its name
+    assert epochs == [1, 2]  # fsync of the new file, and then of its folder after the rename
 
 
 def test_ctrl_c_during_writing_raises_keyboard_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's writer raises its own error about missing bytes while it exits."""
+    """Interrupt torch's writer, which replaces the exception by an error about missing bytes."""
     path = tmp_path / "last.ckpt"
-    atomic.write_bytes(path, b"the previous one")
+    atomic.write_bytes(path, b"previous checkpoint")
 
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
@@ -82,7 +84,7 @@ def test_ctrl_c_during_writing_raises_keyboard_interrupt(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO([tmp_path]).save_checkpoint({"a": torch.ones(3)}, path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir() if file.name != ownership.LIST_NAME] == [
-        ("last.ckpt", b"the previous one")
+        ("last.ckpt", b"previous checkpoint")
     ]
 
 
@@ -95,7 +97,7 @@ def _raise_runtime_error() -> None:
 
 
 @pytest.mark.parametrize("reader", ["storage", "checkpoint"])
-def test_changed_byte_of_a_checkpoint_is_noticed(reader: str, tmp_path: Path) -> None:
+def test_changed_byte_of_a_checkpoint_raises_user_error(reader: str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO([tmp_path]).save_checkpoint({"etude": {}, "weights": torch.zeros(1000)}, path)
     read = AtomicCheckpointIO([tmp_path]).load_checkpoint if reader == "storage" else safe_read.read_checkpoint

@@ -33,11 +33,12 @@ CLIPS = {"train": 6, "val": 4, "test": 4}
 
 @pytest.fixture
 def source(config: Compose, net: str, tmp_path: Path) -> str:
-    """Override that initialises from an untrained network."""
+    """Return the override that initialises from an untrained network."""
     return transfer(config, tmp_path, *NETS[net])
 
 
 def transfer(config: Compose, folder: Path, *overrides: str) -> str:
+    """Save an untrained network and return the override that initialises from it."""
     composed = config(*COMPLETE_CLIPS, *overrides)
     torch.manual_seed(1)
     learner = build_learner(composed, few(composed))
@@ -78,10 +79,10 @@ def trained(
     torch.manual_seed(0)
     learner = build_learner(composed, data)
     learner.use_cache(frozen_features.build_frozen_cache(learner, data, folder))
-    passes, keep = Passes(epochs), ModelCheckpoint(folder / "kept", save_last=True)
+    passes, checkpoint = Passes(epochs), ModelCheckpoint(folder / "saved", save_last=True)
     trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-                      callbacks=[passes, keep])  # fmt: skip
+                      callbacks=[passes, checkpoint])  # fmt: skip
     trainer.fit(learner, data, ckpt_path=resume, weights_only=True)
     trainer.test(learner, dataloaders=data.test_dataloader(), verbose=False)
     table = {f"{i}.{key}": value for i, each in learner.tables.items() for key, value in each.items()}
@@ -96,14 +97,14 @@ def test_cached_training_with_single_clips_is_bitwise_equal(
 ) -> None:
     overrides = [*COMPLETE_CLIPS, *NETS[net], source, f"transfer={mode}", "data.batch_size=1", "data.eval_batch_size=1"]
     overrides += ["transfer.last_k=1"] if mode == "last_k" else []
-    kept, outputs, passes = trained(config(*overrides, "transfer.cache=true"), tmp_path)
-    run, expected, more = trained(config(*overrides, "transfer.cache=false"), tmp_path)
-    assert run.cache is None
-    torch.testing.assert_close(kept.state_dict(), run.state_dict(), rtol=0, atol=0, equal_nan=True)
+    cached, outputs, passes = trained(config(*overrides, "transfer.cache=true"), tmp_path)
+    uncached, expected, uncached_passes = trained(config(*overrides, "transfer.cache=false"), tmp_path)
+    assert uncached.cache is None
+    torch.testing.assert_close(cached.state_dict(), uncached.state_dict(), rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(outputs, expected, rtol=0, atol=0, equal_nan=True)
-    assert kept.cache is not None
-    assert passes == len(kept.cache.entries) == sum(CLIPS.values())  # once for each clip
-    assert more == 3 * (CLIPS["train"] + CLIPS["val"]) + CLIPS["val"] + CLIPS["test"]
+    assert cached.cache is not None
+    assert passes == len(cached.cache.entries) == sum(CLIPS.values())  # once for each clip
+    assert uncached_passes == 3 * (CLIPS["train"] + CLIPS["val"]) + CLIPS["val"] + CLIPS["test"]
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -111,9 +112,9 @@ def test_cached_training_with_batches_is_equal_within_tolerance(
     config: Compose, net: str, source: str, tmp_path: Path
 ) -> None:
     overrides = [*COMPLETE_CLIPS, *NETS[net], source, "transfer=probe", "data.batch_size=3", "data.eval_batch_size=3"]
-    kept, outputs, _ = trained(config(*overrides, "transfer.cache=true"), tmp_path)
-    run, expected, _ = trained(config(*overrides, "transfer.cache=false"), tmp_path)
-    torch.testing.assert_close(kept.state_dict(), run.state_dict(), rtol=1e-4, atol=1e-5)
+    cached, outputs, _ = trained(config(*overrides, "transfer.cache=true"), tmp_path)
+    uncached, expected, _ = trained(config(*overrides, "transfer.cache=false"), tmp_path)
+    torch.testing.assert_close(cached.state_dict(), uncached.state_dict(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
@@ -127,12 +128,12 @@ def test_resumed_training_recomputes_the_cache_and_is_equal(config: Compose, tmp
         "data.batch_size=3",
     ]
     composed = config(*overrides, transfer(config, tmp_path, *NETS["ast"]))
-    for folder in ("whole", "parted"):
+    for folder in ("uninterrupted", "interrupted"):
         (tmp_path / folder).mkdir()
-    uninterrupted, expected, _ = trained(composed, tmp_path / "whole")
-    trained(composed, tmp_path / "parted", epochs=1)
-    last = tmp_path / "parted" / "kept" / "last.ckpt"
-    resumed, outputs, _ = trained(composed, tmp_path / "parted", resume=last)
+    uninterrupted, expected, _ = trained(composed, tmp_path / "uninterrupted")
+    trained(composed, tmp_path / "interrupted", epochs=1)
+    last = tmp_path / "interrupted" / "saved" / "last.ckpt"
+    resumed, outputs, _ = trained(composed, tmp_path / "interrupted", resume=last)
     torch.testing.assert_close(resumed.state_dict(), uninterrupted.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(outputs, expected, rtol=0, atol=0, equal_nan=True)
 
@@ -178,8 +179,8 @@ def test_cache_is_disabled_without_disk_space(
     frames = data.pack.lengths[data.rows("train")[0]]
     assert size == pytest.approx(64 * 32 * (frames // 4) * 4 * data.pack.lengths.sum() / frames)  # C, F, T, bytes
     assert same
-    cached = f"frozen-layer outputs are cached: {len(data.splits)} clips, about"
-    for free, message in {size + 1: cached, size - 1: "GB of free space"}.items():
+    enabled = f"frozen-layer outputs are cached: {len(data.splits)} clips, about"
+    for free, message in {size + 1: enabled, size - 1: "GB of free space"}.items():
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         with caplog.at_level(logging.INFO):
             assert (frozen_features.build_frozen_cache(learner, data, tmp_path) is None) == (free < size)

@@ -29,8 +29,8 @@ def test_increasing_loss_gives_no_suggestion() -> None:
 
 
 def test_smoothing_has_no_lag_and_ignores_non_finite_losses() -> None:
-    line = smooth_losses(np.arange(61.0).tolist())
-    assert line[30] == pytest.approx(30)
+    smoothed = smooth_losses(np.arange(61.0).tolist())
+    assert smoothed[30] == pytest.approx(30)
     assert smooth_losses([1.0, math.nan, 1.0, math.inf]).tolist() == pytest.approx([1, 1, 1, 1], nan_ok=False)
 
 

@@ -15,7 +15,8 @@ from etude.training.memory_errors import memory_message
 RUN = Path("outputs/run")
 
 
-def allocator() -> Exception:
+def allocator_error() -> Exception:
+    """Return the error of torch's CPU allocator."""
     try:
         torch.empty(1 << 50, dtype=torch.uint8)
     except RuntimeError as error:
@@ -24,11 +25,12 @@ def allocator() -> Exception:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), allocator(), RuntimeError("std::bad_alloc")]
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), allocator_error(), RuntimeError("std::bad_alloc")],
 )
 def test_message_names_options_with_their_values(error: Exception, config: Callable[..., dict[str, Any]]) -> None:
-    given = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
-    assert memory_message(error, given, RUN, training=True) == (
+    composed = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
+    assert memory_message(error, composed, RUN, training=True) == (
         "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 compensates for "
         "half), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed needs less on a GPU), or raise "
         "backbone.drop_time (now 0)"

@@ -25,7 +25,7 @@ SMALL = ["backbone=cnn", "backbone.channels=[4,8,8,16]", "data.crop=1", "trainer
 
 @pytest.fixture
 def source(config: Compose, tmp_path: Path) -> Path:
-    """A checkpoint of a network with changed weights and statistics."""
+    """Return a checkpoint of a network with changed weights and statistics."""
     composed = config(*SMALL)
     data = build_datamodule(composed)
     data.setup()
@@ -41,7 +41,7 @@ def source(config: Compose, tmp_path: Path) -> Path:
     return path
 
 
-class Until(Callback):
+class StopAfter(Callback):
     """Callback that ends training after some epochs without changing max_epochs, which schedules depend on."""
 
     def __init__(self, epochs: int) -> None:
@@ -61,19 +61,19 @@ def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner,
     before = {key: value.clone() for key, value in learner.state_dict().items()}
     trainer = Trainer(accelerator="cpu", max_epochs=3, limit_train_batches=2, limit_val_batches=1, logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-                      num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=[Until(epochs)])  # fmt: skip
+                      num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=[StopAfter(epochs)])  # fmt: skip
     trainer.fit(learner, data)
     return learner, before
 
 
-def moved(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
+def changed_modules(learner: Learner, before: dict[str, torch.Tensor]) -> set[str]:
     """Return the names of modules with a changed tensor, including running statistics of batch norms."""
     changed = {key for key, value in learner.state_dict().items() if not torch.equal(value, before[key])}
     return {".".join(key.split(".")[:3]) if key.startswith("backbone") else key.split(".")[0] for key in changed}
 
 
 def test_layers_that_were_not_copied_cannot_be_frozen(source: Path, config: Compose) -> None:
-    """A frozen layer must have copied weights. A trained layer may have random ones."""
+    """Freeze a layer without copied weights, which is refused, and train it, which is allowed."""
     wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
     data = build_datamodule(config(*SMALL))
     data.setup()
@@ -102,30 +102,30 @@ def test_frozen_layers_are_unchanged(
     config: Compose, source: Path, overrides: list[str], epochs: int, learning: list[str]
 ) -> None:
     learner, before = trained(config, *overrides, f"transfer.init_from={source}", epochs=epochs)
-    assert moved(learner, before) == {"task", *learning}
+    assert changed_modules(learner, before) == {"task", *learning}
 
 
 def test_gradual_unfreezes_one_layer_per_epoch(config: Compose, source: Path) -> None:
     for epochs, learning in ((1, []), (2, BLOCKS[3:]), (3, BLOCKS[2:])):
         learner, before = trained(config, "transfer=gradual", f"transfer.init_from={source}", epochs=epochs)
-        assert moved(learner, before) == {"task", *learning}
+        assert changed_modules(learner, before) == {"task", *learning}
 
 
 def test_rates_decay_from_layer_to_layer(config: Compose, source: Path) -> None:
-    flat = ["optim.schedule=none", "optim.warmup=0.0"]
-    learner, _ = trained(config, "transfer=full", "transfer.layer_decay=0.5", f"transfer.init_from={source}", *flat)
+    constant = ["optim.schedule=none", "optim.warmup=0.0"]
+    learner, _ = trained(config, "transfer=full", "transfer.layer_decay=0.5", f"transfer.init_from={source}", *constant)
     rates = {}
     names = {id(p): name for name, p in learner.named_parameters()}
     for group in learner.trainer.optimizers[0].param_groups:
         for p in group["params"]:
             rates[names[id(p)]] = group["lr"] / group["initial_lr"]
-    for name, depth in parameter_layer_index(learner.backbone).items():
-        assert rates[f"backbone.{name}"] == pytest.approx(0.5 ** (4 - depth))
+    for name, index in parameter_layer_index(learner.backbone).items():
+        assert rates[f"backbone.{name}"] == pytest.approx(0.5 ** (4 - index))
     assert all(rate == 1 for name, rate in rates.items() if name.startswith("task"))
 
 
 @pytest.mark.parametrize(
-    ("table", "expected"),
+    ("transfer", "expected"),
     [
         (Transfer("x"), [[1, 1, 1], [1, 1, 1]]),
         (Transfer("x", "probe"), [[0, 0, 0], [0, 0, 0]]),
@@ -135,9 +135,9 @@ def test_rates_decay_from_layer_to_layer(config: Compose, source: Path) -> None:
         (Transfer("x", "gradual", layer_decay=0.1), [[0, 0, 0], [0, 0, 0.1]]),
     ],
 )
-def test_multipliers_of_layers_and_epochs(table: Transfer, expected: list[list[float]]) -> None:
+def test_multipliers_of_layers_and_epochs(transfer: Transfer, expected: list[list[float]]) -> None:
     for epoch, row in enumerate(expected):
-        assert [table.multiplier(layer, 3, epoch) for layer in range(3)] == pytest.approx(row)
+        assert [transfer.multiplier(layer, 3, epoch) for layer in range(3)] == pytest.approx(row)
 
 
 def test_weights_and_standardisation_are_copied(

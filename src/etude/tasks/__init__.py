@@ -1,1 +1,1 @@
-"""Tasks: targets, heads, losses and their weighting."""
+"""Targets, heads, losses and loss weighting."""

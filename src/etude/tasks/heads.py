@@ -1,4 +1,4 @@
-"""Heads, networks from an embedding to the outputs of one target."""
+"""Heads, which are networks from an embedding to the outputs of one target."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from etude.tasks.targets import module_key
 
 
 class LossWeighting(nn.Module):
-    """Base class of loss weightings; this class itself computes the unweighted sum.
+    """Unweighted sum of losses, and base class of loss weightings.
 
     Args:
         targets: Names of the task's targets; as a mapping, with the kind of each (`label` or `scalar`).
@@ -50,14 +50,14 @@ class LossWeighting(nn.Module):
         """
         return torch.stack(list(losses.values())).sum()
 
-    def objective(self, loss: Tensor, losses: dict[str, Tensor], shared: nn.Module, own: nn.Module) -> Tensor:
-        """Return the value for the backward pass: the loss itself, or a surrogate loss with modified gradients.
+    def objective(self, loss: Tensor, losses: dict[str, Tensor], backbone: nn.Module, heads: nn.Module) -> Tensor:
+        """Return the loss itself, or a surrogate loss with modified gradients, for the backward pass.
 
         Args:
             loss: Result of `forward`, ().
             losses: Losses passed to `forward`.
-            shared: Module that all targets share, the backbone.
-            own: Modules that they do not share, the heads.
+            backbone: Module that all targets share.
+            heads: Modules that targets do not share.
         """
         return loss
 
@@ -66,7 +66,7 @@ class LossWeighting(nn.Module):
 
 
 class WeightedSum(LossWeighting):
-    """Sum of losses with fixed weights; the default weight is 1.
+    """Sum of losses with fixed weights, which are 1 by default.
 
     Args:
         targets: Names of the task's targets.
@@ -102,7 +102,7 @@ class RandomWeighting(LossWeighting):
     """
 
     def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:
-        """Compute the randomly weighted sum; in evaluation all weights are 1, which keeps losses comparable."""
+        """Compute the randomly weighted sum. All weights are 1 in evaluation, which keeps losses comparable."""
         count = len(losses)
         drawn = count * torch.randn(count).softmax(0) if self.training else torch.ones(count)
         self.weights = dict(zip(losses, drawn.tolist(), strict=True))
@@ -162,7 +162,7 @@ class PCGrad(LossWeighting):
     gradients have a negative inner product, the conflicting component is projected out, over the other targets in
     random order. The projected gradients are then summed. The projection is that of TorchJD (Quinton & Rey, 2024,
     "Jacobian descent for multi-objective optimization"). The result is a weighted sum of the task gradients, whose
-    weights are stored in `weights`. The gradient of a head is that of its own target.
+    weights are stored in `weights`. The gradients of the heads are unchanged.
 
     A step needs a backward pass for each target. With gradient accumulation, each batch is projected separately. On
     several devices, the gradients of the complete batch are projected, identically on each device.
@@ -170,24 +170,24 @@ class PCGrad(LossWeighting):
 
     needs_full_gradients = True
 
-    def objective(self, loss: Tensor, losses: dict[str, Tensor], shared: nn.Module, own: nn.Module) -> Tensor:
+    def objective(self, loss: Tensor, losses: dict[str, Tensor], backbone: nn.Module, heads: nn.Module) -> Tensor:
         """Return a surrogate loss of the same value with projected gradients.
 
         Raises:
             UserError: TorchJD is not installed.
         """
-        common, private = ([p for p in module.parameters() if p.requires_grad] for module in (shared, own))
-        if len(losses) < 2 or not common:
+        shared, private = ([p for p in module.parameters() if p.requires_grad] for module in (backbone, heads))
+        if len(losses) < 2 or not shared:
             return loss  # a single target or no trainable backbone, so there is no conflict
-        project = _pcgrad()
-        rows, heads = [], [torch.zeros_like(p) for p in private]
+        project = _pcgrad_weighting()
+        rows, head_gradients = [], [torch.zeros_like(p) for p in private]
         for count, task_loss in enumerate(losses.values(), 1):
             # all targets on all devices, also without labels, because a backward pass may synchronise devices
             gradients = torch.autograd.grad(
-                task_loss, [*common, *private], retain_graph=count < len(losses), materialize_grads=True
+                task_loss, [*shared, *private], retain_graph=count < len(losses), materialize_grads=True
             )
-            rows.append(torch.cat([gradient.flatten() for gradient in gradients[: len(common)]]))
-            heads = [head + gradient for head, gradient in zip(heads, gradients[len(common) :], strict=True)]
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients[: len(shared)]]))
+            head_gradients = [a + b for a, b in zip(head_gradients, gradients[len(shared) :], strict=True)]
         jacobian = torch.stack(rows)  # (K, parameters of the backbone)
         with torch.no_grad(), torch.autocast(jacobian.device.type, enabled=False):
             if several := dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -197,14 +197,15 @@ class PCGrad(LossWeighting):
             weights = project(torch.stack([jacobian.mv(row) for row in jacobian]))
             if several:
                 dist.broadcast(weights, 0)  # the order of the projections is random
-            merged = (jacobian.T.mv(weights)).split([p.numel() for p in common])
+            projected = (jacobian.T.mv(weights)).split([p.numel() for p in shared])
         self.weights = dict(zip(losses, weights.unbind(), strict=True))
-        terms = [(p * g.view_as(p)).sum() for p, g in zip([*common, *private], [*merged, *heads], strict=True)]
+        constants = [*projected, *head_gradients]
+        terms = [(p * g.view_as(p)).sum() for p, g in zip([*shared, *private], constants, strict=True)]
         surrogate = torch.stack(terms).sum()
         return loss.detach() + surrogate - surrogate.detach()
 
 
-def _pcgrad() -> Any:
+def _pcgrad_weighting() -> Any:
     """Return the function from the Gramian of task gradients (K, K) to their weights (K,)."""
     try:
         from torchjd.aggregation import PCGradWeighting

@@ -15,9 +15,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mae": F.l1_loss,
     "huber": partial(F.huber_loss, delta=0.1),
 }
-TAKEN = frozenset(
-    (*dir(nn.ModuleDict()), *dir(nn.ParameterDict()))
-)  # attribute names that a module in these containers must not have
+# attribute names that a module in these containers must not have
+RESERVED_NAMES = frozenset((*dir(nn.ModuleDict()), *dir(nn.ParameterDict())))
 
 
 def module_key(name: str) -> str:
@@ -28,11 +27,11 @@ def module_key(name: str) -> str:
     are stable.
     """
     key = name.replace("%", "%25").replace(".", "%2E")
-    return f"%{ord(key[0]):02X}{key[1:]}" if key in TAKEN else key or "%"
+    return f"%{ord(key[0]):02X}{key[1:]}" if key in RESERVED_NAMES else key or "%"
 
 
 class Target:
-    """Base class of targets, quantities that a head predicts for a clip.
+    """Base class of targets, which are the quantities that heads predict for a clip.
 
     Attributes:
         name: Column in the table of clips.
@@ -71,8 +70,8 @@ class Target:
             raise ValueError(f"{self.name}: outputs must be (B, {self.size}) and true values (B,), "
                              f"got {tuple(out.shape)} and {tuple(y.shape)}")  # fmt: skip
         labelled = self.has_label(y)
-        each = self._each(out.float(), torch.where(labelled, y, torch.zeros_like(y)))
-        return torch.where(labelled, each, torch.zeros_like(each))
+        losses = self._unmasked_losses(out.float(), torch.where(labelled, y, torch.zeros_like(y)))
+        return torch.where(labelled, losses, torch.zeros_like(losses))
 
     def predict(self, out: Tensor) -> Tensor:
         """Convert outputs (B, K) to probabilities (B, K) or values (B,)."""
@@ -82,7 +81,7 @@ class Target:
         """Return the scores (B, K) that attributions explain, before saturation, so that gradients do not vanish."""
         raise NotImplementedError
 
-    def _each(self, out: Tensor, y: Tensor) -> Tensor:
+    def _unmasked_losses(self, out: Tensor, y: Tensor) -> Tensor:
         """Compute the loss of each clip (B,), without missing values."""
         raise NotImplementedError
 
@@ -124,7 +123,7 @@ class Label(Target):
         """Return logits (B, K)."""
         return out.float()
 
-    def _each(self, out: Tensor, y: Tensor) -> Tensor:
+    def _unmasked_losses(self, out: Tensor, y: Tensor) -> Tensor:
         losses = F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
         if self.weight is None:
             return losses
@@ -168,7 +167,7 @@ class Scalar(Target):
         """Return values (B, 1) before clipping to the range."""
         return (self.low + (self.high - self.low) * self._position(out.float()))[:, None]
 
-    def _each(self, out: Tensor, y: Tensor) -> Tensor:
+    def _unmasked_losses(self, out: Tensor, y: Tensor) -> Tensor:
         return self.criterion(self._position(out), (y - self.low) / (self.high - self.low), reduction="none")
 
     def _position(self, out: Tensor) -> Tensor:

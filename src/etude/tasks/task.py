@@ -87,7 +87,10 @@ class Task(nn.Module):
         return dict(zip(counts, total.unbind(), strict=True))
 
     def devices(self) -> int:
-        """Return the number of devices that share a step; in evaluation each device has the complete split."""
+        """Return the number of devices that share a step, which is 1 in evaluation.
+
+        In evaluation, the losses are computed from the complete split on each device.
+        """
         several = self.training and dist.is_available() and dist.is_initialized()
         return dist.get_world_size() if several else 1
 

@@ -1,1 +1,1 @@
-"""Training: learner, optimiser, augmentation, transfer, callbacks and checkpoints."""
+"""Training with learner, optimiser, augmentation, transfer, callbacks and checkpoints."""

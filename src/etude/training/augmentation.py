@@ -1,4 +1,4 @@
-"""Augmentation of training clips: SpecAugment and mixup."""
+"""Augmentation of training clips with random gain, SpecAugment and mixup."""
 
 from __future__ import annotations
 

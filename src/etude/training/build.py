@@ -37,7 +37,7 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
 
     Args:
         recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name), `bins`,
-            and `front`, `columns`, `evaluation`, which inference on new sounds uses.
+            and `front`, `columns`, `evaluation`, which inference on audio files uses.
         transfer: Learning rates of its layers, when it will be trained.
 
     Raises:
@@ -98,7 +98,9 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
         learner.standardiser.mean.copy_(source.mean)
         learner.standardiser.std.copy_(source.std)
     elif (required := learner.backbone.required_front_end) not in (None, front["_target_"]):
-        raise UserError(f"backbone.weights: were trained on the frames of {required}; choose the feature that has it")
+        raise UserError(
+            f"backbone.weights: the weights were trained on the frames of {required}; set a feature with this front end"
+        )
     if not resume:
         learner.backbone.initialise()
     if transfer is not None:
@@ -115,15 +117,15 @@ def compile_backbone(learner: Learner) -> None:
     """
     compiler = os.environ.get("CXX", "g++")
     if not any(map(shutil.which, (compiler, "clang++"))):
-        raise UserError(f"compile=true needs a C++ compiler, and there is no {compiler} here; install it or set CXX")
-    learner.backbone.compile(dynamic=True)  # clips differ in length, and each length would be compiled anew
+        raise UserError(f"compile=true: needs a C++ compiler, and {compiler} was not found; install it or set CXX")
+    learner.backbone.compile(dynamic=True)  # otherwise the backbone is compiled again for each length of clips
 
 
 def load_learner(checkpoint: Path) -> Learner:
     """Load a trained network from its checkpoint. Only tensors and plain values are read from the file.
 
     Raises:
-        UserError: The file is not a checkpoint of Étude.
+        UserError: The file is not a checkpoint of Étude, or its weights do not match its recipe.
     """
     stored = read_checkpoint(checkpoint)
     check_trusted(stored["etude"], NETWORK_MODULES)
@@ -131,7 +133,7 @@ def load_learner(checkpoint: Path) -> Learner:
     try:
         learner.load_state_dict(stored["state_dict"])
     except RuntimeError as error:
-        raise UserError(f"{checkpoint}: its weights are not those of the network it describes") from error
+        raise UserError(f"{checkpoint}: the weights do not match the network that the file describes") from error
     return learner.eval()
 
 
@@ -152,7 +154,7 @@ def check_strategy(config: Mapping[str, Any], weighting: LossWeighting) -> None:
     """
     if weighting.needs_full_gradients and "fsdp" in str(config["trainer"].get("strategy")).lower():
         raise UserError(
-            "weighting=pcgrad needs the whole gradient on each device; with trainer=fsdp choose another weighting"
+            "weighting=pcgrad: needs the whole gradient on each device; with trainer=fsdp choose another weighting"
         )
 
 
@@ -176,7 +178,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         if hasattr(callback, "dirpath") and callback.dirpath is None:
             callback.dirpath = str(RunFolder(folder).checkpoints_path)
         if getattr(callback, "save_last", None) == "link":
-            raise UserError("callbacks: save_last=link is not supported, because links in a run folder are refused")
+            raise UserError("callbacks: save_last=link is not supported, because a run folder must not contain links")
     node = dict(config["trainer"])
     for callback in () if resume else callbacks:
         _refuse_used_checkpoint(callback, folder)
@@ -186,7 +188,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
     arguments = {"callbacks": callbacks, "logger": build_loggers(config, folder) or False, "plugins": plugins}
     if node.get("enable_checkpointing", True) and not any(isinstance(callback, Checkpoint) for callback in callbacks):
         node["enable_checkpointing"] = False  # otherwise Lightning adds a callback that writes to its own folder
-        log.warning("no checkpoint is kept: the run cannot be resumed, and its network is lost when it ends")
+        log.warning("no checkpoint is kept, so the run cannot be resumed and its weights are lost when it ends")
     try:
         trainer = make(node, default_root_dir=str(folder), **arguments)
     except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
@@ -199,8 +201,8 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
         and machine.has_bfloat16() is False
     ):
         log.warning(
-            "trainer.precision=%s: this processor has no instructions for bfloat16, so it is many times slower than "
-            "trainer.precision=32-true",
+            "trainer.precision=%s: this processor has no instructions for bfloat16, so training is many times slower "
+            "than with trainer.precision=32-true",
             node["precision"],
         )
     return trainer
@@ -221,4 +223,4 @@ def _refuse_used_checkpoint(callback: Callback, folder: Path) -> None:
         return
     path = Path(dirpath) / f"{name}{getattr(callback, 'FILE_EXTENSION', '.ckpt')}"
     if os.path.lexists(path):
-        raise UserError(f"{path}: exists, and this run would replace it; move it away or choose another dirpath")
+        raise UserError(f"{path}: exists, and this run would replace it; move the file or set another dirpath")

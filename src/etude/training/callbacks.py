@@ -94,7 +94,7 @@ class FinishedTraining(Callback):
     """Callback that prevents further epochs in a resumed run that early stopping had ended."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once if the patience was exceeded before the interruption, such as during evaluation."""
+        """Stop at once if the patience was already exceeded, as in a run interrupted during its evaluation."""
         for callback in trainer.early_stopping_callbacks:
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
@@ -108,16 +108,16 @@ class LossCheck:
     """Check of the losses of one step, whose result may still be in transfer to the host.
 
     Attributes:
-        here: Flags of non-finite losses on this device (1 + K,), int32. The first is the total loss.
-        anywhere: Maximum of `here` over devices (1 + K,).
+        local_flags: Flags of non-finite losses on this device (1 + K,), int32. The first is the total loss.
+        flags: Maximum of `local_flags` over devices (1 + K,).
         ready: CUDA event that is recorded after the transfer; None on the CPU.
         rows: Rows of the clips in the batch (B,).
         epoch: Epoch, from 1.
         step: Step, from 1.
     """
 
-    here: Tensor
-    anywhere: Tensor
+    local_flags: Tensor
+    flags: Tensor
     ready: Any
     rows: Tensor
     epoch: int
@@ -147,16 +147,16 @@ class NonFiniteLossGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Start the check of this step and read the check of the previous step."""
-        here = (~torch.isfinite(pl_module.losses)).int()  # type: ignore[union-attr, arg-type]
-        anywhere = here.clone()
+        local_flags = (~torch.isfinite(pl_module.losses)).int()  # type: ignore[union-attr, arg-type]
+        flags = local_flags.clone()
         if trainer.world_size > 1:  # all processes must stop at the same step, or some would wait forever
-            dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
         ready = None
-        if anywhere.is_cuda:
-            anywhere = anywhere.to("cpu", non_blocking=True)
+        if flags.is_cuda:
+            flags = flags.to("cpu", non_blocking=True)
             ready = torch.cuda.Event()
             ready.record()
-        check = LossCheck(here, anywhere, ready, batch.row, trainer.current_epoch + 1, self.step)
+        check = LossCheck(local_flags, flags, ready, batch.row, trainer.current_epoch + 1, self.step)
         previous, self.pending = self.pending, check
         self.read_check(trainer, previous)
         if ready is None:
@@ -167,7 +167,7 @@ class NonFiniteLossGuard(Callback):
         self.flush(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop if the validation loss is not finite, before it is used to select a checkpoint.
+        """Stop if the validation loss is not finite, before a checkpoint is selected by it.
 
         Raises:
             RunError: The validation loss is not finite.
@@ -184,12 +184,12 @@ class NonFiniteLossGuard(Callback):
         """
         self.flush(trainer)
         bad = [name for name, weight in pl_module.named_parameters() if not torch.isfinite(weight).all()]
-        anywhere = torch.tensor(len(bad), device=pl_module.device)
+        count = torch.tensor(len(bad), device=pl_module.device)
         if trainer.world_size > 1:  # a device may have only a shard of the weights
-            dist.all_reduce(anywhere, dist.ReduceOp.MAX)
-        if anywhere:
-            which = f"{bad[0]} and {len(bad) - 1} more" if len(bad) > 1 else bad[0] if bad else "on another device"
-            stop_training(trainer, divergence_message(trainer, f"weights are not finite ({which})"))
+            dist.all_reduce(count, dist.ReduceOp.MAX)
+        if count:
+            names = f"{bad[0]} and {len(bad) - 1} more" if len(bad) > 1 else bad[0] if bad else "on another device"
+            stop_training(trainer, divergence_message(trainer, f"weights are not finite ({names})"))
 
     def flush(self, trainer: Trainer) -> None:
         """Read the pending check, if there is one."""
@@ -206,9 +206,9 @@ class NonFiniteLossGuard(Callback):
             return
         if check.ready is not None:
             check.ready.synchronize()
-        if not check.anywhere.any():
+        if not check.flags.any():
             return
-        local_rows = check.rows.tolist() if check.here.any() else []
+        local_rows = check.rows.tolist() if check.local_flags.any() else []
         rows: list[list[int]] = [local_rows]
         if trainer.world_size > 1:
             rows = [[] for _ in range(trainer.world_size)]
@@ -249,10 +249,10 @@ def loss_message(trainer: Trainer, check: LossCheck, rows: list[int]) -> str:
     """Return the error message with the step, the targets and the clips of a non-finite loss, and remedies."""
     learner: Any = trainer.lightning_module
     ids = trainer.datamodule.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
-    targets = [name for name, bad in zip(learner.task.targets, check.anywhere[1:].tolist(), strict=True) if bad]
+    targets = [name for name, bad in zip(learner.task.targets, check.flags[1:].tolist(), strict=True) if bad]
     more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
     remedies = _remedies(trainer, learner)
-    remedies.insert(1, "look at these clips")
+    remedies.insert(1, "check these clips")
     return (
         f"epoch {check.epoch}, step {check.step}: the loss of {', '.join(targets) or 'the weighting'} is not finite, "
         f"on the clips {', '.join(ids[:MAX_LISTED_CLIPS])}{more}; {', '.join(remedies[:-1])} or {remedies[-1]}"

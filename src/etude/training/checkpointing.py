@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         if not self._is_inside(path):
-            raise UserError(f"{path}: is not below the folder of the run, and no checkpoint is written there")
+            raise UserError(f"{path}: is outside of the run's checkpoint folders, so no checkpoint is written there")
         self._create_folder(path.parent)
         try:
             with atomic.replacing(path, sync=True) as draft, draft.open("wb") as file:

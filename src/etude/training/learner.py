@@ -41,7 +41,14 @@ class PredictionCollector(Metric):
             self.add_state(f"column{i}", default=[], dist_reduce_fx="cat")
 
     def update(self, row: Tensor, z: Tensor, out: dict[str, Tensor], y: dict[str, Tensor]) -> None:
-        """Add a batch: row numbers (B,), embeddings (B, D), outputs (B, K) and true values (B,) by target."""
+        """Add a batch.
+
+        Args:
+            row: Rows of the clips (B,).
+            z: Embeddings (B, D).
+            out: Outputs (B, K) by target.
+            y: True values (B,) by target.
+        """
         columns = [row, z.float(), *(out[k[4:]].float() for k in self.keys if k.startswith("out.")),
                    *(y[k[2:]] for k in self.keys if k.startswith("y."))]  # fmt: skip
         for i, column in enumerate(columns):
@@ -315,21 +322,21 @@ class Learner(LightningModule):
         }
 
 
-def primary_score(kind: str, predicted: Tensor, y: Tensor, known: Tensor) -> float:
+def primary_score(kind: str, predicted: Tensor, y: Tensor, has_label: Tensor) -> float:
     """Return macro-F1 of a label or Spearman's rho of a scalar. Undefined scores are 0.
 
     Args:
         kind: `label` or `scalar`.
         predicted: Probabilities (B, K) or values (B,).
         y: True values (B,).
-        known: Mask of clips that have a true value (B,), bool.
+        has_label: Mask of clips that have a true value (B,), bool.
 
     Returns:
         The score, which is 0 for fewer than two clips or constant values.
     """
     import numpy as np
 
-    true, pred = y[known].numpy(), predicted[known].numpy()
+    true, pred = y[has_label].numpy(), predicted[has_label].numpy()
     if len(true) < 2:
         return 0.0
     weights = np.ones((1, len(true)))

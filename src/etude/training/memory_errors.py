@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-# messages of errors that torch raises without a class of their own: its CPU allocator, C++, cuBLAS, the CUDA runtime
+# in errors for which torch has no exception class: from its CPU allocator, C++, cuBLAS and the CUDA runtime
 MESSAGES = (
     "DefaultCPUAllocator",
     "not enough memory",

@@ -59,7 +59,7 @@ class Optimiser:
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
         axes = getattr(module, "axes", {})  # number of axes of weights before sharding
         for name, p in trainable.items():
-            decayed = axes.get(name, p.ndim) > 1 and "weight" in name.rpartition(".")[2]  # not tokens nor positions
+            decayed = axes.get(name, p.ndim) > 1 and "weight" in name.rpartition(".")[2]  # no tokens or positions
             factors = tuple(factor(name, step / steps) for step in range(0, steps, max(1, steps // 1000)))
             groups.setdefault((decayed, factors), []).append(name)
         # the group with the highest rate is first

@@ -143,27 +143,27 @@ class Transfer:
         _check_front_end(stored["etude"], front, path)
         state = stored["state_dict"]
         source = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
-        own = backbone.state_dict()
-        matching = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
+        current = backbone.state_dict()
+        matching = {k: v for k, v in source.items() if k in current and current[k].shape == v.shape}
         if not matching:
             raise UserError(
-                f"transfer.init_from: no tensor of {path} fits the backbone; is it of another kind or size?"
+                f"transfer.init_from: no tensor of {path} fits the backbone; use a backbone of the same kind and size"
             )
         backbone.load_state_dict(matching, strict=False)
-        log.info("transfer: %d of %d backbone tensors copied from %s", len(matching), len(own), path)
+        log.info("transfer: %d of %d backbone tensors copied from %s", len(matching), len(current), path)
         statistics = {k.removeprefix("standardiser."): v for k, v in state.items() if k.startswith("standardiser.")}
         mean = standardiser.get_buffer("mean")
         if all(v.shape == mean.shape for v in statistics.values()):
             standardiser.load_state_dict(statistics)  # the scale on which these weights were trained
         skipped = {
-            "not in the source": set(own) - set(source),
-            "of another shape": set(source) & set(own) - set(matching),
-            "not in this network": set(source) - set(own),
+            "not in the source": set(current) - set(source),
+            "of another shape": set(source) & set(current) - set(matching),
+            "not in this network": set(source) - set(current),
         }
         for title, keys in skipped.items():
             if keys:
                 log.warning("transfer: %d tensors are %s: %s", len(keys), title, ", ".join(sorted(keys)[:8]))
-        return set(own) - set(matching)
+        return set(current) - set(matching)
 
 
 def layer_indices(backbone: Backbone) -> list[int]:
@@ -194,4 +194,6 @@ def _check_front_end(recipe: dict[str, Any], front: dict[str, object] | None, pa
     if front is None or not isinstance(stored, dict) or stored == front:
         return
     changed = ", ".join(f"{k}={stored.get(k)}" for k in sorted({*stored, *front}) if stored.get(k) != front.get(k))
-    raise UserError(f"transfer.init_from: {path} was trained on other frames (feature.front: {changed})")
+    raise UserError(
+        f"transfer.init_from: {path} was trained on other frames (feature.front: {changed}); set the same values here"
+    )

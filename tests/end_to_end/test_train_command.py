@@ -1,4 +1,4 @@
-"""A run's habits: faults are said before it starts, it can be interrupted and goes on, sweeps leave a table."""
+"""Tests of the train command, with its help, errors, interruption, loggers and transfer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 Result = subprocess.CompletedProcess[str]
-HEAVY = ("torch", "pytorch_lightning", "librosa", "umap", "wandb", "pandas", "sklearn", "matplotlib", "timm")
+HEAVY_MODULES = ("torch", "pytorch_lightning", "librosa", "umap", "wandb", "pandas", "sklearn", "matplotlib", "timm")
 
 
-def probe(code: str, folder: Path, environment: dict[str, str]) -> Result:
-    """Run Python code and print which heavy modules it has loaded."""
-    code += f"\nprint('LOADED', [m for m in {HEAVY!r} if m in sys.modules])"
+def run_code(code: str, folder: Path, environment: dict[str, str]) -> Result:
+    """Run Python code in a process that prints which heavy modules were loaded."""
+    code += f"\nprint('LOADED', [m for m in {HEAVY_MODULES!r} if m in sys.modules])"
     return subprocess.run(
         [sys.executable, "-c", "import sys\n" + code], cwd=folder, env=environment, capture_output=True, text=True
     )
 
 
-def test_help_names_every_option_and_loads_nothing_heavy(tmp_path: Path, environment: dict[str, str]) -> None:
-    result = probe("from etude.cli.train import main\nsys.argv[0]='train.py'\nmain(['--help'])", tmp_path, environment)
+def test_help_lists_every_option_and_loads_no_heavy_module(tmp_path: Path, environment: dict[str, str]) -> None:
+    code = "from etude.cli.train import main\nsys.argv[0]='train.py'\nmain(['--help'])"
+    result = run_code(code, tmp_path, environment)
     assert result.returncode == 0, result.stderr
     assert "LOADED []" in result.stdout
     for group in (path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
@@ -36,7 +37,7 @@ def test_help_names_every_option_and_loads_nothing_heavy(tmp_path: Path, environ
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "messages"),
     [
         (["+trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean max_epochs?"]),
         (["seed=-1", "+backbone.colour=red"], ["2 errors", "seed: must be a whole number", "backbone.colour"]),
@@ -46,54 +47,55 @@ def test_help_names_every_option_and_loads_nothing_heavy(tmp_path: Path, environ
         (["backbone=transformer"], ["backbone=transformer: no such option", "ast"]),
     ],
 )
-def test_faults_are_said_before_anything_heavy_and_leave_nothing(
-    overrides: list[str], said: list[str], tmp_path: Path, environment: dict[str, str]
+def test_invalid_overrides_are_reported_before_heavy_imports(
+    overrides: list[str], messages: list[str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
     code = (
         f"from etude.cli.train import main\nsys.argv[0]='train.py'\nstatus = main({overrides!r})\n"
         "print('STATUS', status)"
     )
-    result = probe(code, tmp_path, environment)
+    result = run_code(code, tmp_path, environment)
     assert "STATUS 2" in result.stdout, result.stdout + result.stderr
     assert "LOADED []" in result.stdout
-    for words in said:
-        assert words in result.stderr
+    for message in messages:
+        assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*.yaml"))
 
 
-def test_a_typing_error_in_an_experiment_file_is_found(tmp_path: Path, train: Callable[..., Result]) -> None:
-    (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    (tmp_path / "mine" / "experiment" / "typo.yaml").write_text("# @package _global_\noptim:\n  learning_rate: 0.1\n")
-    result = train(tmp_path, "experiment=typo", "--config-dir=mine")
+def test_misspelled_key_in_an_experiment_file_is_reported(tmp_path: Path, train: Callable[..., Result]) -> None:
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    file = tmp_path / "configs" / "experiment" / "typo.yaml"
+    file.write_text("# @package _global_\noptim:\n  learning_rate: 0.1\n")
+    result = train(tmp_path, "experiment=typo", "--config-dir=configs")
     assert result.returncode == 2
     assert "optim.learning_rate: no such config key" in result.stderr
     assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["data.split.kind=official"], "needs a column `split`"),
         (["data.split.kind=random"], "groups are in more than one split"),
         (["+target@task.targets.x=genre"], "x"),
     ],
 )
-def test_data_that_does_not_fit_gets_a_sentence(
-    overrides: list[str], said: str, tmp_path: Path, train: Callable[..., Result]
+def test_unsuitable_data_gives_a_message(
+    overrides: list[str], message: str, tmp_path: Path, train: Callable[..., Result]
 ) -> None:
     result = train(tmp_path, *overrides)
     assert result.returncode == 2, result.stderr
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "outputs").glob("*"))
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(
+def test_run_interrupted_by_ctrl_c_can_be_resumed(
     tmp_path: Path, packs: Path, environment: dict[str, str], train: Callable[..., Result]
 ) -> None:
     command = [sys.executable, str(ROOT / "train.py"), f"data.packs={packs}", "backbone=lstm", "trainer.max_epochs=12"]
-    # a shell that runs the tests in the background has them ignore Ctrl-C, and their children too
+    # in a background job, the shell sets Ctrl-C to be ignored, and child processes inherit this
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, previous)
@@ -112,25 +114,25 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     assert "epoch 1/" not in result.stderr
     assert (run / "report.html").is_file()
     curves = pd.read_csv(run / "curves.csv")
-    again = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
-    assert again.returncode == 2
-    assert "this run is finished" in again.stderr
+    repeated = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
+    assert repeated.returncode == 2
+    assert "this run is finished" in repeated.stderr
     assert curves["epoch"].dropna().astype(int).tolist() == list(range(1, 13))
 
 
-def test_what_is_learned_by_heart_is_not_gone_on_with(tmp_path: Path, train: Callable[..., Result]) -> None:
+def test_overfitting_run_cannot_be_resumed(tmp_path: Path, train: Callable[..., Result]) -> None:
     result = train(tmp_path, "debug=overfit", "backbone=lstm", "data.crop=1.0", "trainer.max_epochs=5")
     assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "outputs").iterdir()
     log = (run / "train.log").read_text()
-    again = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
-    assert again.returncode == 2
-    said = "there is no checkpoints/last.ckpt to resume from; start a new run"
-    assert again.stderr.strip() == f"resume={run}: {said}"
-    assert (run / "train.log").read_text() == log  # which is about the run
+    resumed = train(tmp_path, f"resume={run.relative_to(tmp_path)}")
+    assert resumed.returncode == 2
+    message = "there is no checkpoints/last.ckpt to resume from; start a new run"
+    assert resumed.stderr.strip() == f"resume={run}: {message}"
+    assert (run / "train.log").read_text() == log  # the refused command is not logged in the run folder
 
 
-def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:
+def test_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Callable[..., Result]) -> None:
     result = train(tmp_path, "-m", "backbone=lstm", "task=genre,valence", "debug=fast")
     assert result.returncode == 0, result.stderr
     (sweep,) = (tmp_path / "outputs").glob("*_sweep")
@@ -147,16 +149,14 @@ def test_a_sweep_has_a_folder_per_job_and_one_table(tmp_path: Path, train: Calla
     assert result.stdout.count("linear model") >= 1
 
 
-def test_a_sweep_over_several_processes_is_refused_where_it_is_one(
-    tmp_path: Path, train: Callable[..., Result]
-) -> None:
-    """By a launcher of one process, in which Lightning would start the second with the whole sweep's command."""
+def test_basic_launcher_refuses_jobs_of_several_processes(tmp_path: Path, train: Callable[..., Result]) -> None:
+    """Hydra's basic launcher runs jobs in one process, where Lightning would start rank 1 with the sweep's command."""
     result = train(tmp_path, "-m", "hydra/launcher=basic", "trainer=ddp_cpu", "debug=fast", "backbone=lstm,cnn")
     assert result.returncode == 2, result.stderr
     assert "this launcher starts one process for each job of a sweep" in result.stderr
 
 
-def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:
+def test_loggers_write_the_curves(tmp_path: Path, train: Callable[..., Result]) -> None:
     result = train(tmp_path, "-m", "hydra/launcher=basic", "logger=wandb,tensorboard", "debug=fast", "backbone=lstm")
     assert result.returncode == 0, result.stderr
     (offline,) = (tmp_path / "outputs").rglob("run-*.wandb")
@@ -165,7 +165,7 @@ def test_loggers_hold_the_curves(tmp_path: Path, train: Callable[..., Result]) -
     assert b"val/score" in events.read_bytes()
 
 
-def test_transfer_says_what_it_copied_and_refuses_a_stranger(
+def test_transfer_reports_copied_tensors_and_refuses_another_network(
     finished: Path, tmp_path: Path, train: Callable[..., Result]
 ) -> None:
     result = train(tmp_path, "transfer=full", f"transfer.init_from={finished}", "backbone=lstm", "debug=fast")

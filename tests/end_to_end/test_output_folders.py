@@ -1,4 +1,4 @@
-"""The folder of a run or a sweep may be one of the user's: nothing that was there is changed, and nobody shares it."""
+"""Tests that runs and sweeps change no existing file, refuse links and never share a folder."""
 
 from __future__ import annotations
 
@@ -42,38 +42,38 @@ TINY = (
 )
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its bytes."""
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder with files of a user."""
+    """Return a folder with files of the user."""
     folder = tmp_path / "home"
     (folder / "thesis").mkdir(parents=True)
-    (folder / "notes.txt").write_text("mine")
-    (folder / "thesis" / "chapter.tex").write_text("mine too")
+    (folder / "notes.txt").write_text("notes")
+    (folder / "thesis" / "chapter.tex").write_text("chapter")
     return folder
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
-    """A finished run of two epochs whose callbacks keep the best of them."""
-    folder = tmp_path_factory.mktemp("made")
+def original(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
+    """Return a finished run of two epochs that saved its best checkpoint."""
+    folder = tmp_path_factory.mktemp("original")
     result = train(folder, *TINY, "callbacks=no_early_stopping", "trainer.max_epochs=2", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     return folder / "run"
 
 
 @pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    """A copy of it, in a folder of its own."""
-    return Path(shutil.copytree(made, tmp_path / "copy" / "run"))
+def run(original: Path, tmp_path: Path) -> Path:
+    """Return a copy of the original run."""
+    return Path(shutil.copytree(original, tmp_path / "copy" / "run"))
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("hydra.run.dir=.", "trainer.max_epochs=abc"),
         ("hydra.run.dir=.", "data.split.kind=official"),
@@ -82,29 +82,29 @@ def run(made: Path, tmp_path: Path) -> Path:
         ("-m", "hydra.sweep.dir=.", "seed=0,1", "data.split.kind=official", "hydra/launcher=basic"),
     ],
 )
-def test_a_refused_command_removes_nothing(words: tuple[str, ...], home: Path, train: Train) -> None:
-    before = content(home)
-    result = train(home, *words)
+def test_refused_command_removes_no_file(arguments: tuple[str, ...], home: Path, train: Train) -> None:
+    before = read_files(home)
+    result = train(home, *arguments)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
-    after = content(home)
+    after = read_files(home)
     assert {name: after.get(name) for name in before} == before
-    if "-m" not in words:
+    if "-m" not in arguments:
         assert after == before
 
 
-def test_a_run_and_a_sweep_in_a_folder_of_other_files(home: Path, train: Train) -> None:
-    before = content(home)
-    for words in (["hydra.run.dir=."], ["-m", "hydra.sweep.dir=.", "seed=0", "hydra/launcher=basic"]):
-        result = train(home, *TINY, *words)
+def test_run_and_sweep_in_a_folder_with_other_files(home: Path, train: Train) -> None:
+    before = read_files(home)
+    for arguments in (["hydra.run.dir=."], ["-m", "hydra.sweep.dir=.", "seed=0", "hydra/launcher=basic"]):
+        result = train(home, *TINY, *arguments)
         assert result.returncode == 0, result.stderr
-    after = content(home)
+    after = read_files(home)
     assert {name: after.get(name) for name in before} == before
     assert RunFolder(home).is_finished and RunFolder(home / "0_fast_genre_lstm").is_finished
-    again = train(home, *TINY, "hydra.run.dir=.")
-    assert again.returncode == 2
-    assert ".: already contains a" in again.stderr
-    assert content(home) == after
+    repeated = train(home, *TINY, "hydra.run.dir=.")
+    assert repeated.returncode == 2
+    assert ".: already contains a" in repeated.stderr
+    assert read_files(home) == after
 
 
 @pytest.mark.parametrize(
@@ -114,40 +114,38 @@ def test_a_run_and_a_sweep_in_a_folder_of_other_files(home: Path, train: Train) 
         *(("hydra.sweep.dir", name) for name in ("multirun.yaml", "logs/")),
     ],
 )
-def test_a_name_that_is_taken_ends_the_command_before_anything_is_written(
-    option: str, name: str, home: Path, train: Train
-) -> None:
-    taken = home / name.rstrip("/")
+def test_existing_file_ends_the_command_before_it_writes(option: str, name: str, home: Path, train: Train) -> None:
+    existing = home / name.rstrip("/")
     if name.endswith("/"):
-        taken.mkdir()
-        (taken / "mine.txt").write_text("mine")
+        existing.mkdir()
+        (existing / "other.txt").write_text("other")
     else:
-        taken.write_text("mine")
-    before = content(home)
+        existing.write_text("other")
+    before = read_files(home)
     result = train(home, *TINY, f"{option}=.", *(["-m", "seed=0,1"] if "sweep" in option else []))
     assert result.returncode == 2, result.stderr
     assert f"{name.rstrip('/')}: exists and is not in {LIST_NAME}" in result.stderr
-    assert content(home) == before
+    assert read_files(home) == before
 
 
 @pytest.mark.parametrize("name", ["checkpoints/", "errors/", "train.log", "config.yaml", ".lock"])
-def test_nothing_is_written_through_a_link_in_a_run_folder(name: str, home: Path, run: Path, train: Train) -> None:
+def test_links_in_a_run_folder_are_refused(name: str, home: Path, run: Path, train: Train) -> None:
     (run / "report.html").unlink()
-    taken = run / name.rstrip("/")
-    if taken.is_dir():
-        shutil.rmtree(taken)
+    path = run / name.rstrip("/")
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        taken.unlink(missing_ok=True)
-    taken.symlink_to(home / "thesis" if name.endswith("/") else home / "notes.txt")
-    before = content(home)
+        path.unlink(missing_ok=True)
+    path.symlink_to(home / "thesis" if name.endswith("/") else home / "notes.txt")
+    before = read_files(home)
     result = train(run.parent, "resume=run")
     assert result.returncode == 2, result.stderr
     assert f"{name.rstrip('/')}: " in result.stderr
-    assert content(home) == before
+    assert read_files(home) == before
 
 
-def test_paths_that_a_run_stores_are_never_written(made: Path, run: Path, home: Path, train: Train) -> None:
-    """A run folder of somebody else: its config and its checkpoint name places of the user's."""
+def test_paths_stored_in_a_run_are_never_written(run: Path, home: Path, train: Train) -> None:
+    """Resume a run from another user, whose config and checkpoint contain paths of this user's files."""
     for name in ("metrics.json", "report.html", "predictions.parquet"):
         (run / name).unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -161,66 +159,63 @@ def test_paths_that_a_run_stores_are_never_written(made: Path, run: Path, home: 
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     path = run / "checkpoints" / "last.ckpt"
     stored = torch.load(path, weights_only=True)
-    bait = str(home / "thesis" / "chapter.tex")
+    user_file = str(home / "thesis" / "chapter.tex")
     for state in stored["callbacks"].values():
         for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
             if key in state:
-                state[key] = bait
+                state[key] = user_file
         if "best_k_models" in state:
-            state |= {"dirpath": str(home / "thesis"), "best_k_models": {bait: torch.tensor(1e9)}}
+            state |= {"dirpath": str(home / "thesis"), "best_k_models": {user_file: torch.tensor(1e9)}}
             state |= {"kth_value": torch.tensor(1e9), "best_model_score": torch.tensor(1e9)}
     torch.save(stored, path)
-    before = content(home)
+    before = read_files(home)
     result = train(run.parent, "resume=run")
     assert result.returncode == 0, result.stderr
-    assert content(home) == before
+    assert read_files(home) == before
     assert RunFolder(run).is_finished
 
 
-def test_a_pack_that_a_stored_config_places_elsewhere_is_not_made(run: Path, home: Path, train: Train) -> None:
+def test_resuming_does_not_write_a_pack_to_a_stored_path(run: Path, home: Path, train: Train) -> None:
     (run / "metrics.json").unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["packs"] = str(home / "thesis")
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    before = content(home)
+    before = read_files(home)
     result = train(run.parent, "resume=run")
     assert result.returncode == 2
     assert f"data.packs={home / 'thesis'}: the pack is missing or outdated" in result.stderr
-    assert content(home) == before
+    assert read_files(home) == before
 
 
-@pytest.mark.parametrize("stop", ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"])
-def test_resume_finishes_whatever_is_missing(stop: str, made: Path, run: Path, train: Train, packs: Path) -> None:
-    """As after a disk that was full before this file was written; the order is that of the run."""
+@pytest.mark.parametrize("first", ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"])
+def test_resume_writes_missing_results(first: str, original: Path, run: Path, train: Train, packs: Path) -> None:
+    """Remove a file and all files that a run writes after it, and resume the run."""
     order = ["split.csv", "predictions.parquet", "record.json", "metrics.json", "report.html"]
-    for name in order[order.index(stop) :]:
+    for name in order[order.index(first) :]:
         (run / name).unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
     result = train(run.parent, "resume=run", f"data.packs={config['data']['packs']}")
     assert result.returncode == 0, result.stderr
     assert RunFolder(run).is_finished
     for name in ("split.csv", "predictions.parquet", "metrics.json"):
-        assert (run / name).read_bytes() == (made / name).read_bytes()
+        assert (run / name).read_bytes() == (original / name).read_bytes()
 
 
 @pytest.mark.full
-def test_runs_of_the_same_second_have_folders_of_their_own(
+def test_runs_started_in_the_same_second_have_different_folders(
     tmp_path: Path, packs: Path, environment: dict[str, str]
 ) -> None:
-    """Three processes begin at once; the name that each would take is the same."""
-    words = [*TINY, f"data.packs={packs}", "name=same"]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", SAME_SECOND, *words, f"seed={seed}"], cwd=tmp_path, env=environment)
-        for seed in (1, 2, 3)
-    ]
+    """Three processes with the same run name start at once."""
+    command = [sys.executable, "-c", SAME_SECOND, *TINY, f"data.packs={packs}", "name=same"]
+    processes = [subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, env=environment) for seed in (1, 2, 3)]
     assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
     runs = sorted((tmp_path / "outputs").glob("*_same*"))
     assert len(runs) == 3 and all(RunFolder(run).is_finished for run in runs)
-    seeds = [(yaml.safe_load((one / "config.yaml").read_text())["seed"], record(one)["seed"]) for one in runs]
+    seeds = [(yaml.safe_load((run / "config.yaml").read_text())["seed"], read_record(run)["seed"]) for run in runs]
     assert sorted(seeds) == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_folders_of_the_same_second_are_created_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_folders_of_the_same_second_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fixed(datetime):
         @classmethod
         def now(cls, tz: object = None) -> datetime:
@@ -233,22 +228,22 @@ def test_folders_of_the_same_second_are_created_apart(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == sorted(Path(name).name for name in names)
 
 
-def record(run: Path) -> dict[str, object]:
-    """The record of a run."""
+def read_record(run: Path) -> dict[str, object]:
+    """Return the record of a run."""
     return json.loads((run / "record.json").read_text())
 
 
-def test_a_second_process_in_a_run_folder_is_refused(run: Path, train: Train, environment: dict[str, str]) -> None:
+def test_second_process_in_a_run_folder_is_refused(run: Path, train: Train, environment: dict[str, str]) -> None:
     (run / "metrics.json").unlink()
-    hold = "import sys; from pathlib import Path; from etude.files.lock import *\n"
-    hold += "lock = Lock(Path(sys.argv[1]), 'run'); lock.acquire(); print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", hold, str(run / ".lock")]
+    code = "import sys; from pathlib import Path; from etude.files.lock import *\n"
+    code += "lock = Lock(Path(sys.argv[1]), 'run'); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(run / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        before = {name: data for name, data in content(run).items() if not name.startswith(".")}
-        for words in (["resume=run"], [*TINY, "hydra.run.dir=run"]):
-            result = train(run.parent, *words)
+        before = {name: data for name, data in read_files(run).items() if not name.startswith(".")}
+        for arguments in (["resume=run"], [*TINY, "hydra.run.dir=run"]):
+            result = train(run.parent, *arguments)
             assert result.returncode == 2
             assert f"run: another process is writing to it (process {holder.pid} on" in result.stderr
         os.kill(holder.pid, signal.SIGKILL)
-    assert {name: data for name, data in content(run).items() if not name.startswith(".")} == before
+    assert {name: data for name, data in read_files(run).items() if not name.startswith(".")} == before

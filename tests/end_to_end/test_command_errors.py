@@ -1,4 +1,4 @@
-"""What is wrong with the words of a command is one sentence each, with what was probably meant, all at once."""
+"""Tests that invalid overrides are reported all at once, with one message and a suggestion each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from etude.cli.train import main
 from etude.config.override_errors import override_errors
 
-OF_BACKBONE = "available: ast, cnn, convnet, efficientat, lstm, timm"
+BACKBONES = "available: ast, cnn, convnet, efficientat, lstm, timm"
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("bakbone=lstm", "bakbone: no such config group or key; did you mean backbone?"),
-        ("backbone=lsmt", f"backbone=lsmt: no such option; did you mean lstm? {OF_BACKBONE}"),
-        ("backbone=null", f"backbone=null: no such option; {OF_BACKBONE}"),
-        ("backbone", f"backbone: is not of the form name=value; {OF_BACKBONE}"),
+        ("backbone=lsmt", f"backbone=lsmt: no such option; did you mean lstm? {BACKBONES}"),
+        ("backbone=null", f"backbone=null: no such option; {BACKBONES}"),
+        ("backbone", f"backbone: is not of the form name=value; {BACKBONES}"),
         ("backbone@x=lstm", "backbone@x=lstm: this config has no backbone@x; did you mean backbone? otherwise add"),
         ("+backbone=lstm", "+backbone=lstm: backbone has an option already; remove the plus"),
         ("~backbone=lstm", "~backbone=lstm: backbone has the option cnn"),
@@ -51,22 +51,22 @@ OF_BACKBONE = "available: ast, cnn, convnet, efficientat, lstm, timm"
         ("a b=3", "a b=3: the key cannot be parsed; use letters, digits and dots without spaces"),
     ],
 )
-def test_a_wrong_word_is_one_sentence(word: str, said: str) -> None:
-    (sentence,) = override_errors([word])
-    assert sentence.startswith(said)
+def test_invalid_override_has_one_message(override: str, message: str) -> None:
+    (error,) = override_errors([override])
+    assert error.startswith(message)
 
 
-def test_all_wrong_words_are_said_at_once_and_what_follows_from_a_guess_is_not() -> None:
-    words = ["backbone=lsmt", "backbone.hidden=3", "trainer.max_epoch=3", "seed=-1", "tsk=genre", "name=a(b"]
-    assert [fault.partition(":")[0] for fault in override_errors(words)] == [
+def test_all_invalid_overrides_are_reported_without_consequential_errors() -> None:
+    overrides = ["backbone=lsmt", "backbone.hidden=3", "trainer.max_epoch=3", "seed=-1", "tsk=genre", "name=a(b"]
+    assert [error.partition(":")[0] for error in override_errors(overrides)] == [
         "backbone=lsmt", "name=a(b", "trainer.max_epoch", "tsk", "seed",
     ]  # fmt: skip
-    # nothing is near to this, and whether the others go with it nobody knows
+    # without a similar option, the other overrides cannot be checked
     assert len(override_errors(["backbone=qqq", "backbone.hidden=3"])) == 1
     assert len(override_errors(["experiment=qqq", "backbone.colour=3"])) == 1
 
 
-def test_right_words_are_without_a_fault() -> None:
+def test_valid_overrides_have_no_errors() -> None:
     assert (
         override_errors(
             ["backbone=lstm", "backbone.hidden=3", "+trainer.overfit_batches=2", "~augment.gain", "logger=[]"]
@@ -75,14 +75,14 @@ def test_right_words_are_without_a_fault() -> None:
     )
 
 
-def test_a_setting_that_waits_for_its_value_is_one() -> None:
+def test_key_without_a_default_value_is_known() -> None:
     assert override_errors(["transfer=full", "transfer.init_from=outputs/a"]) == []
     assert override_errors(["transfer=full,probe", "transfer.init_from=outputs/a,outputs/b"], sweep=True) == []
     assert override_errors(["weighting={weights: {genre: 3}}"])[0].startswith("weighting.weights.genre: ")
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2", "optim.lr=interval(0, 1)"],
         ["backbone=choice(lstm,cnn)", "seed=range(0,3)", "sweep=folds", "optim.weight_decay=tag(log, interval(0, 1))"],
@@ -90,39 +90,40 @@ def test_a_setting_that_waits_for_its_value_is_one() -> None:
         ["logger=wandb,[wandb,csv]", "+trainer.overfit_batches=1,2", "++backbone.depth=1,2"],
         ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3", "sweep.resume=outputs/x"],
     ],
-    ids=lambda words: words[0],
+    ids=lambda overrides: overrides[0],
 )  # fmt: skip
-def test_right_sweeps_are_without_a_fault(words: list[str]) -> None:
-    assert override_errors(words, sweep=True) == []
+def test_valid_sweeps_have_no_errors(overrides: list[str]) -> None:
+    assert override_errors(overrides, sweep=True) == []
 
 
-def test_a_sweep_is_judged_by_all_its_options() -> None:
+def test_all_options_of_a_sweep_are_checked() -> None:
     assert override_errors(["backbone=lstm,cnnn", "task=genre,valence"], sweep=True) == [
-        f"backbone=cnnn: no such option; did you mean cnn? {OF_BACKBONE}"
+        f"backbone=cnnn: no such option; did you mean cnn? {BACKBONES}"
     ]
-    (only,) = override_errors(["backbone=lstm,cnn", "backbone.hidden=3", "seed=1,2"], sweep=True)
-    assert only == "backbone.hidden: no such config key; available: channels, kernel, dropout (with backbone=cnn)"
-    # Hydra composes the defaults, a CNN, before it looks at what is swept
-    (before,) = override_errors(["backbone=lstm,ast", "backbone.depth=3"], sweep=True)
-    assert before.endswith("use ++backbone.depth=3")
+    (error,) = override_errors(["backbone=lstm,cnn", "backbone.hidden=3", "seed=1,2"], sweep=True)
+    assert error == "backbone.hidden: no such config key; available: channels, kernel, dropout (with backbone=cnn)"
+    # Hydra first composes the defaults, with backbone=cnn, without the overrides of the sweep
+    (error,) = override_errors(["backbone=lstm,ast", "backbone.depth=3"], sweep=True)
+    assert error.endswith("use ++backbone.depth=3")
 
 
-def test_options_of_a_folder_of_mine_are_known_and_its_faults_are_said(tmp_path: Path) -> None:
+def test_options_in_a_config_folder_of_the_user_are_checked(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    for name, text in (("mine", "seed: 3"), ("broken", "seed: [3"), ("lost", "defaults:\n  - /backbone: lsmt")):
+    experiments = {"custom": "seed: 3", "broken": "seed: [3", "unknown": "defaults:\n  - /backbone: lsmt"}
+    for name, text in experiments.items():
         (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
-    assert override_errors(["experiment=mine"], folder=tmp_path) == []
-    assert override_errors(["experiment=mie"], folder=tmp_path)[0].startswith(
-        "experiment=mie: no such option; did you mean mine?"
+    assert override_errors(["experiment=custom"], folder=tmp_path) == []
+    assert override_errors(["experiment=custm"], folder=tmp_path)[0].startswith(
+        "experiment=custm: no such option; did you mean custom?"
     )
-    (broken,) = override_errors(["experiment=broken"], folder=tmp_path)
-    assert broken.startswith("experiment=broken: ") and "broken.yaml: line 3: " in broken
-    (lost,) = override_errors(["experiment=lost"], folder=tmp_path)
-    assert lost.startswith("experiment=lost: ") and "backbone/lsmt" in lost
+    (error,) = override_errors(["experiment=broken"], folder=tmp_path)
+    assert error.startswith("experiment=broken: ") and "broken.yaml: line 3: " in error
+    (error,) = override_errors(["experiment=unknown"], folder=tmp_path)
+    assert error.startswith("experiment=unknown: ") and "backbone/lsmt" in error
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "messages"),
     [
         (["backbone=lsmt", "seed=-1"], ["the command has 2 errors:", "  backbone=lsmt: ", "  seed: must be"]),
         (["--cfg", "job", "trainer.max_epoch=2"], ["trainer.max_epoch: no such config key; did you mean max_epochs?"]),
@@ -137,18 +138,18 @@ def test_options_of_a_folder_of_mine_are_known_and_its_faults_are_said(tmp_path:
     ],
     ids=lambda value: value[0],
 )
-def test_a_command_prints_its_faults_and_leaves_nothing(
-    words: list[str],
-    said: list[str],
+def test_command_prints_its_errors_and_writes_nothing(
+    arguments: list[str],
+    messages: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])
-    assert main(words) == 2
+    assert main(arguments) == 2
     out, error = capsys.readouterr()
     assert out == ""
-    for line, start in zip(error.splitlines(), said, strict=True):
+    for line, start in zip(error.splitlines(), messages, strict=True):
         assert line.startswith(start)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
