@@ -101,7 +101,7 @@ def take_demo_screenshot(folder: Path, page: Page) -> bytes:
         address = re.search(r"http://\S+", server.stdout.readline())
         assert address is not None, f"{folder}: its page was not served"
         page.goto(address[0])
-        page.get_by_role("button", name="Predict this clip").is_rank_zero.click()
+        page.get_by_role("button", name="Predict this clip").first.click()
         page.locator(".neighbours").wait_for()
         page.evaluate("document.querySelector('#prediction').scrollIntoView({behavior: 'instant'})")
         png = reduce_colours(page.screenshot())
