@@ -15,7 +15,7 @@ from tests.demo.asgi import Response, form, request
 
 from etude.demo import uploads as module
 from etude.demo.request_filter import RequestFilter, host_rules
-from etude.demo.uploads import ENVELOPE, RequestProblem, Uploads
+from etude.demo.uploads import ENVELOPE, RequestError, Uploads
 
 pytest.importorskip("starlette")
 pytest.importorskip("python_multipart")
@@ -155,7 +155,7 @@ def test_upload_that_stalls_is_refused(uploads: Uploads, monkeypatch: pytest.Mon
         await asyncio.Event().wait()
 
     scope: Any = {"type": "http", "method": "POST", "headers": form(b"")[0]}
-    with pytest.raises(RequestProblem, match="stopped before it was complete"):
+    with pytest.raises(RequestError, match="stopped before it was complete"):
         asyncio.run(uploads.receive(scope, receive))
     assert not remaining(uploads)
 
@@ -172,7 +172,7 @@ def test_request_that_is_not_a_form_is_refused(uploads: Uploads) -> None:
     for blocks in ([two_files], [field], [b"no form"], [b""]):
         assert post(uploads, b"", body=blocks).status == 400
     scope: Any = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
-    with pytest.raises(RequestProblem, match="multipart form"):
+    with pytest.raises(RequestError, match="multipart form"):
         asyncio.run(uploads.receive(scope, None))  # type: ignore[arg-type]
     assert not remaining(uploads)
 
@@ -187,6 +187,6 @@ def test_full_disk_is_reported(uploads: Uploads, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.shutil, "copyfileobj", raise_no_space)
-    with pytest.raises(RequestProblem, match=r"cannot be stored \(No space left on device\)") as error:
+    with pytest.raises(RequestError, match=r"cannot be stored \(No space left on device\)") as error:
         uploads.add("song.wav", 5, io.BytesIO(b"sound"))
     assert error.value.status == 507 and not remaining(uploads)

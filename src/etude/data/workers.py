@@ -52,7 +52,7 @@ class SpawnProcess(context.SpawnProcess):
     """Spawned process that does not import `__main__`."""
 
     @staticmethod
-    def _Popen(process_obj: Any) -> Any:
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # name of the base class
         with _without_main():
             return context.SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
 
@@ -73,7 +73,7 @@ if sys.platform != "win32":
         """Process forked from a server that does not import `__main__`."""
 
         @staticmethod
-        def _Popen(process_obj: Any) -> Any:
+        def _Popen(process_obj: Any) -> Any:  # noqa: N802  # name of the base class
             with _without_main():
                 return context.ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
 

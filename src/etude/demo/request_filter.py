@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from etude.demo.uploads import RequestProblem, Uploads, read_body
+from etude.demo.uploads import RequestError, Uploads, read_body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -157,13 +157,13 @@ class RequestFilter:
 
         try:
             await self._answer(scope, receive, send_with_policy)
-        except RequestProblem as problem:
+        except RequestError as problem:
             await _respond(send_with_policy, problem.status, problem.reason.encode(), b"text/plain; charset=utf-8")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method, query = scope["path"], scope["method"], ""
         if problem := host_problem(scope["headers"], self.rules) or origin_problem(scope["headers"], path):
-            raise RequestProblem(403, problem)
+            raise RequestError(403, problem)
         self.uploads.expire()
         if method == "POST" and path == UPLOAD:
             upload = await self.uploads.receive(scope, receive)
@@ -178,21 +178,21 @@ class RequestFilter:
         elif method in ("GET", "HEAD"):
             query = self._query(path, scope["query_string"].decode("latin-1"))
         else:
-            raise RequestProblem(404, NOT_FOUND)
+            raise RequestError(404, NOT_FOUND)
         await self.app({**scope, "query_string": query.encode()}, receive, send)
 
     def _query(self, path: str, query: str) -> str:
         """Return the query that is passed to the application with a path.
 
         Raises:
-            RequestProblem: The page does not need this path.
+            RequestError: The page does not need this path.
         """
         for route, allowed in GET.items():
             if re.fullmatch(route, path):
                 if path.startswith(FILE) and self.uploads.find(path.removeprefix(FILE)) is None:
-                    raise RequestProblem(404, NOT_FOUND)
+                    raise RequestError(404, NOT_FOUND)
                 return query if re.fullmatch(allowed, query) else ""
-        raise RequestProblem(404, NOT_FOUND)
+        raise RequestError(404, NOT_FOUND)
 
 
 def validate_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Uploads) -> bytes:
@@ -207,9 +207,9 @@ def validate_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Upl
         uploads: Files that a call can name.
 
     Raises:
-        RequestProblem: The call is not a valid call of the page.
+        RequestError: The call is not a valid call of the page.
     """
-    malformed = RequestProblem(400, "This is not a valid call of this page.")
+    malformed = RequestError(400, "This is not a valid call of this page.")
     try:
         call = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -257,11 +257,11 @@ def _file_data(value: object, uploads: Uploads) -> dict[str, Any]:
     """Return the file data of gradio for an upload.
 
     Raises:
-        RequestProblem: The file is not an upload of this server.
+        RequestError: The file is not an upload of this server.
     """
     upload = uploads.find(value.get("path")) if isinstance(value, dict) else None
     if upload is None:
-        raise RequestProblem(
+        raise RequestError(
             403, "This audio file was not uploaded to this page, or is no longer stored; upload it again."
         )
     return {

@@ -31,7 +31,7 @@ BLOCK_TIMEOUT, BODY_TIMEOUT = 30.0, 600.0  # seconds to receive a block of a req
 NAME_LENGTH = 200  # maximum number of characters of a name
 
 
-class RequestProblem(Exception):
+class RequestError(Exception):
     """Reason to refuse a request.
 
     Args:
@@ -95,7 +95,7 @@ class Uploads:
             file: Content, which is read from its start.
 
         Raises:
-            RequestProblem: The file is too large, or the disk is full.
+            RequestError: The file is too large, or the disk is full.
         """
         if size > self.max_bytes:
             raise too_large(self.max_bytes)
@@ -119,7 +119,7 @@ class Uploads:
                     atomic.remove_created(folder)
                     raise
             except OSError as error:
-                raise RequestProblem(507, f"The audio file cannot be stored ({error.strerror}).") from error
+                raise RequestError(507, f"The audio file cannot be stored ({error.strerror}).") from error
             upload = Upload(path, name, size, identity)
             self._stored[str(path)] = upload
         return upload
@@ -161,11 +161,11 @@ class Uploads:
             receive: Source of its body.
 
         Raises:
-            RequestProblem: The request is not an upload of one file, is too large or too slow, or there are too many
+            RequestError: The request is not an upload of one file, is too large or too slow, or there are too many
                 uploads at the same time.
         """
         if self._receiving >= MAX_RECEIVING:
-            raise RequestProblem(503, "Too many files are being uploaded; try again in a moment.")
+            raise RequestError(503, "Too many files are being uploaded; try again in a moment.")
         self._receiving += 1
         try:
             return await self._receive(scope, limit_body(scope, receive, self.max_bytes + ENVELOPE, self.max_bytes))
@@ -177,7 +177,7 @@ class Uploads:
         from starlette.formparsers import MultiPartException
         from starlette.requests import ClientDisconnect, Request
 
-        no_upload = RequestProblem(400, "An upload must be one file in a multipart form.")
+        no_upload = RequestError(400, "An upload must be one file in a multipart form.")
         request = Request(scope, receive)
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise no_upload
@@ -188,11 +188,11 @@ class Uploads:
                     raise no_upload
                 return await asyncio.to_thread(self.add, file.filename or "sound", file.size or 0, file.file)
         except TimeoutError as error:
-            raise RequestProblem(408, "The upload took too long.") from error
+            raise RequestError(408, "The upload took too long.") from error
         except (MultiPartException, HTTPException) as error:
             raise no_upload from error
         except ClientDisconnect as error:
-            raise RequestProblem(400, "The upload is incomplete.") from error
+            raise RequestError(400, "The upload is incomplete.") from error
 
     def _total(self) -> int:
         return sum(upload.size for upload in self._stored.values())
@@ -216,7 +216,7 @@ def limit_body(
         reported_bytes: Maximum size in bytes for the error message.
 
     Raises:
-        RequestProblem: The body is too large.
+        RequestError: The body is too large.
     """
     reported_bytes = max_bytes if reported_bytes is None else reported_bytes
     for key, value in scope["headers"]:
@@ -229,7 +229,7 @@ def limit_body(
         try:
             message = await asyncio.wait_for(receive(), BLOCK_TIMEOUT)
         except TimeoutError as error:
-            raise RequestProblem(408, "The request stopped before it was complete.") from error
+            raise RequestError(408, "The request stopped before it was complete.") from error
         read += len(message.get("body", b""))
         if read > max_bytes:
             raise too_large(reported_bytes)
@@ -242,7 +242,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RequestProblem: The body is too large, too slow or incomplete.
+        RequestError: The body is too large, too slow or incomplete.
     """
     next_message, body, more = limit_body(scope, receive, max_bytes), b"", True
     try:
@@ -250,16 +250,16 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
             while more:
                 message = await next_message()
                 if message["type"] == "http.disconnect":
-                    raise RequestProblem(400, "The request is incomplete.")
+                    raise RequestError(400, "The request is incomplete.")
                 body, more = body + message.get("body", b""), message.get("more_body", False)
     except TimeoutError as error:
-        raise RequestProblem(408, "The request took too long.") from error
+        raise RequestError(408, "The request took too long.") from error
     return body
 
 
-def too_large(max_bytes: int) -> RequestProblem:
+def too_large(max_bytes: int) -> RequestError:
     """Return the reason to refuse a request that exceeds a limit in bytes."""
-    return RequestProblem(413, f"The request is larger than {max_bytes / (1 << 20):.3g} MB.")
+    return RequestError(413, f"The request is larger than {max_bytes / (1 << 20):.3g} MB.")
 
 
 def _display_name(name: str) -> str:

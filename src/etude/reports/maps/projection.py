@@ -137,9 +137,9 @@ def _tsne(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
         gradient = "auto" if dims == 2 else "bh"
         model = TSNE(dims, perplexity, negative_gradient_method=gradient, n_jobs=1, random_state=seed)
         return np.asarray(model.fit(x))
-    from sklearn.manifold import TSNE as SklearnTSNE
+    from sklearn import manifold
 
-    return SklearnTSNE(dims, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
+    return manifold.TSNE(dims, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
 
 
 def _umap(x: np.ndarray, dims: int, seed: int) -> np.ndarray:
