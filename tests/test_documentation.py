@@ -51,14 +51,14 @@ def commands() -> Iterator[tuple[str, str]]:
 COMMANDS = sorted(set(commands()))
 
 
-def words(command: str) -> list[str]:
+def split_command(command: str) -> list[str]:
     """Return the words of a command with its placeholders, such as <run>, replaced by names."""
     return [re.sub(r"<([^<>]+)>", r"\1", word) for word in shlex.split(command)]
 
 
-def train_words(command: str) -> list[str] | None:
+def train_arguments(command: str) -> list[str] | None:
     """Return the arguments for `etude train` in a command; None if it does not train."""
-    split = words(command)
+    split = split_command(command)
     if split[:2] == ["etude", "train"]:
         return split[2:]
     program = next((name for name in ("train.py", "scripts/slurm.sh") if name in split), None)
@@ -75,9 +75,9 @@ def single_values(overrides: list[str], index: int) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if train_words(item[1]) is not None])
+@pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if train_arguments(item[1]) is not None])
 def test_training_command_has_no_error(page: str, command: str, config: Callable[..., dict[str, Any]]) -> None:
-    arguments = parse_arguments(train_words(command) or [])
+    arguments = parse_arguments(train_arguments(command) or [])
     assert override_errors(arguments.overrides, arguments.multirun, arguments.config_dir, "train") == []
     if any(word.startswith("sweep=") for word in arguments.overrides):
         return  # a sweep changes the config itself, and override_errors has composed it
@@ -87,7 +87,7 @@ def test_training_command_has_no_error(page: str, command: str, config: Callable
 
 @pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if "scripts/" in item[1]])
 def test_command_has_known_options(page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = words(command)
+    split = split_command(command)
     script = next(Path(word) for word in split if word.startswith("scripts/"))
     assert (ROOT / script).is_file()
     if script.stem in ("slurm", "recipe", "gallery", "bench", "report"):
@@ -182,9 +182,9 @@ def test_options_of_config_groups_in_inline_code_exist() -> None:
         if page.name == "CHANGELOG.md":
             continue
         for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text("utf-8"))):
-            found = re.fullmatch(r"(\w+)=([\w/]+)", code)
-            if found and found[1] in groups and not found[2].isdigit():
-                assert (conf_dir() / found[1] / f"{found[2]}.yaml").is_file(), f"{page.name}: {code}"
+            match = re.fullmatch(r"(\w+)=([\w/]+)", code)
+            if match and match[1] in groups and not match[2].isdigit():
+                assert (conf_dir() / match[1] / f"{match[2]}.yaml").is_file(), f"{page.name}: {code}"
                 checked += 1
     assert checked > 10
 

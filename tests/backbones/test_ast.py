@@ -32,7 +32,7 @@ def positional_embeddings(net: AST, columns: int) -> Tensor:
     """Return the positional embeddings of all patches (1, columns * rows, D), with the formula of Vaswani et al."""
     angle = np.arange(columns)[:, None] / 10_000 ** (np.arange(0, net.dim, 2) / net.dim)
     time = torch.tensor(0.02 * np.sqrt(2) * np.concatenate([np.sin(angle), np.cos(angle)], axis=1)).float()
-    return (time[None, :, None] + net.get_parameter("patches.places.frequency")).flatten(1, 2)
+    return (time[None, :, None] + net.get_parameter("patches.positions.frequency")).flatten(1, 2)
 
 
 def timm_twin(net: AST, frames: int, bins: int) -> VisionTransformer:
@@ -208,7 +208,7 @@ def test_first_layer_contains_all_parameters_before_the_blocks() -> None:
     listed = [weight for layer in net.layers() for weight in layer.parameters()]
     assert {id(weight) for weight in listed} == {id(weight) for weight in net.parameters()}
     names = {name for name, _ in net.layers()[0].named_parameters()}
-    assert names == {"tokens", "filters.weight", "filters.bias", "places.table"}
+    assert names == {"tokens", "filters.weight", "filters.bias", "positions.table"}
 
 
 @pytest.mark.parametrize("weights", [None, "imagenet"])

@@ -25,9 +25,17 @@ def clips() -> Tensor:
 
 def packed_twin(net: LSTM, bins: int) -> nn.LSTM:
     """Return torch's multi-layer LSTM with the same weights."""
-    twin = nn.LSTM(bins, net.onward[0].hidden_size, len(net.onward), batch_first=True, bidirectional=net.bidirectional)
-    for i in range(len(net.onward)):
-        for layer, suffix in [(net.onward[i], "")] + ([(net.backward_[i], "_reverse")] if net.bidirectional else []):
+    twin = nn.LSTM(
+        bins,
+        net.forward_layers[0].hidden_size,
+        len(net.forward_layers),
+        batch_first=True,
+        bidirectional=net.bidirectional,
+    )
+    for i in range(len(net.forward_layers)):
+        for layer, suffix in [(net.forward_layers[i], "")] + (
+            [(net.backward_layers[i], "_reverse")] if net.bidirectional else []
+        ):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
                 getattr(twin, f"{name}_l{i}{suffix}").data.copy_(getattr(layer, f"{name}_l0"))
     return twin
@@ -115,7 +123,7 @@ def test_gradients_equal_those_of_packed_lstm(clips: Tensor, bidirectional: bool
     _, (h, _) = twin(pack_padded_sequence(twin_x, LENGTHS, batch_first=True, enforce_sorted=False))
     h[-2 if bidirectional else -1 :].square().sum().backward()
     torch.testing.assert_close(x.grad, twin_x.grad, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(net.onward[0].weight_hh_l0.grad, twin.weight_hh_l0.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(net.forward_layers[0].weight_hh_l0.grad, twin.weight_hh_l0.grad, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -141,7 +149,7 @@ def test_reversed_indices_keep_padding_in_place() -> None:
 def test_both_directions_form_one_layer() -> None:
     net = LSTM(bins=12, hidden=8, depth=3, bidirectional=True)
     weights = [[id(weight) for weight in layer.parameters()] for layer in net.layers()]
-    pairs = zip(net.onward, net.backward_, strict=True)
+    pairs = zip(net.forward_layers, net.backward_layers, strict=True)
     assert weights == [[id(weight) for layer in pair for weight in layer.parameters()] for pair in pairs]
 
 
@@ -162,6 +170,6 @@ def test_reproduction_experiments_have_the_published_sizes(
 ) -> None:
     composed = config(f"experiment={name}")
     net = make(composed["backbone"], 128)
-    assert [layer.hidden_size for layer in net.onward] == [hidden] * depth
+    assert [layer.hidden_size for layer in net.forward_layers] == [hidden] * depth
     assert (net.readout, net.dim) == ("last", hidden)
     assert (composed["optim"]["kind"], composed["optim"]["lr"], composed["optim"]["schedule"]) == ("adam", 1e-4, "none")

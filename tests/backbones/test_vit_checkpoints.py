@@ -75,7 +75,7 @@ def test_positions_of_images_are_interpolated_to_the_grid(bins: int, tmp_path: P
         reference.pos_embed[:, 2:] = ramp.repeat_interleave(14)[None, :, None]
     save_file(reference.state_dict(), path)
     net = initialised(bins, model=DISTILLED, weights=str(path), depth=1, span=400)
-    table = net.get_parameter("patches.places.table")
+    table = net.get_parameter("patches.positions.table")
     assert table.shape == (1, 39, max(1, (bins - 16) // 10 + 1), 192)
     torch.testing.assert_close(table, table[:, :1].expand_as(table))
     if bins > 16:
@@ -206,7 +206,7 @@ def test_ast_loads_from_torch_file_without_config(
 def test_ast_loads_with_other_strides_and_fewer_blocks(audio_network: Callable[..., tuple[nn.Module, Path]]) -> None:
     _, path = audio_network(max_length=200)
     net = initialised(128, model=DISTILLED, weights=str(path), depth=2, fstride=16, tstride=16)
-    assert net.get_parameter("patches.places.table").shape == (1, 64, 8, 192)
+    assert net.get_parameter("patches.positions.table").shape == (1, 64, 8, 192)
     assert embed(net, torch.randn(2, 300, 128), 300, 20).isfinite().all()
 
 

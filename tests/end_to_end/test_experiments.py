@@ -244,7 +244,7 @@ def test_experiment_uses_the_source_works_data_by_default(name: str, composed: C
     default, demo = composed(f"experiment={name}"), composed(f"experiment={name}", "data=demo")
     genre = list(default["task"]["targets"]) == ["genre"]
     assert default["data"]["source"]["path"] == ("data/fma_genre_spectrograms" if genre else "data/multitask_dataset")
-    assert default["feature"]["front"]["chroma"] == "cqt"  # as in the data of the source work
+    assert default["feature"]["front"]["chroma"] == "cqt"  # as in the data of the student report
     assert config_errors(default) == config_errors(demo) == []
     assert demo["data"]["source"] == {"_target_": "etude.data.sources.demo.collection"}
     assert demo["feature"] == default["feature"] | {"front": composed()["feature"]["front"]}
@@ -295,4 +295,4 @@ def test_callbacks_of_an_experiment_can_be_replaced(choice: str, composed: Compo
     plain = composed("experiment=reproduction/table2/cnn_valence", f"callbacks={choice}")
     assert config_errors(plain) == []
     stopping = plain["callbacks"]["early_stopping"]
-    assert stopping is None or stopping["patience"] == plain["patience"] == 10  # as in the source work
+    assert stopping is None or stopping["patience"] == plain["patience"] == 10  # as in the student report

@@ -159,7 +159,7 @@ def test_output_of_backward_lstm_is_in_time_order(make_run: Callable[..., Path])
     network = load_learner(run / "checkpoints" / "best.ckpt")
     x = torch.randn(1, 20, network.recipe["bins"]) * 9 - 40
     records = trace(network, x, {"genre": torch.tensor([0])}).records
-    (record,) = (record for record in records if record.name == "backbone.backward_.0")
-    lstm = network.backbone.backward_[0]
+    (record,) = (record for record in records if record.name == "backbone.backward_layers.0")
+    lstm = network.backbone.backward_layers[0]
     states = lstm(network.standardiser(x, torch.tensor([20])).flip(1))[0].flip(1)
     torch.testing.assert_close(record.value, states)

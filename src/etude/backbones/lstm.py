@@ -60,8 +60,10 @@ class LSTM(Backbone):
         self.bidirectional = bidirectional
         self.dropout = nn.Dropout(dropout)
         widths = [bins] + [self.dim] * (depth - 1)
-        self.onward = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths)
-        self.backward_ = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths if bidirectional)
+        self.forward_layers = nn.ModuleList(nn.LSTM(width, hidden, batch_first=True) for width in widths)
+        self.backward_layers = nn.ModuleList(
+            nn.LSTM(width, hidden, batch_first=True) for width in widths if bidirectional
+        )
         self.attention = Attention(self.dim) if readout == "attention" else None
 
     def begin(self, x: Tensor, lengths: Tensor) -> State:
@@ -70,15 +72,15 @@ class LSTM(Backbone):
 
     def step(self, index: int, state: State) -> State:
         """Compute the states (B, T, D) of one layer from those of the previous layer (B, T, C)."""
-        (x, lengths), onward = state, self.onward[index]
+        (x, lengths), layer = state, self.forward_layers[index]
         if index:
             # no dropout before a frozen layer; contiguous, so that the random mask does not depend on the memory layout
-            x = F.dropout(x.contiguous(), self.dropout.p, onward.training)
+            x = F.dropout(x.contiguous(), self.dropout.p, layer.training)
         packed = lengths.cpu() if self._packs(x) else None
-        states = run_lstm(onward, x, packed)
+        states = run_lstm(layer, x, packed)
         if self.bidirectional:
             reverse = reversed_indices(lengths, x.shape[1])
-            flipped = run_lstm(self.backward_[index], gather_frames(x, reverse), packed)
+            flipped = run_lstm(self.backward_layers[index], gather_frames(x, reverse), packed)
             states = torch.cat([states, gather_frames(flipped, reverse)], dim=-1)
         return states, lengths
 
@@ -114,13 +116,13 @@ class LSTM(Backbone):
 
     def reversed_modules(self) -> Sequence[nn.Module]:
         """Return the LSTMs of the backward direction."""
-        return list(self.backward_)
+        return list(self.backward_layers)
 
     def layers(self) -> list[nn.Module]:
         """Return the trainable layers from input to output, where a learned read-out belongs to the last one."""
         if not self.bidirectional and self.attention is None:
-            return list(self.onward)
-        sides = [self.onward, self.backward_] if self.bidirectional else [self.onward]
+            return list(self.forward_layers)
+        sides = [self.forward_layers, self.backward_layers] if self.bidirectional else [self.forward_layers]
         layers = [list(modules) for modules in zip(*sides, strict=True)]
         if self.attention is not None:
             layers[-1].append(self.attention)

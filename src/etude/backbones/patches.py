@@ -61,7 +61,7 @@ class Patches(nn.Module):
         drop: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:
         super().__init__()
-        self.filters, self.places, self.norm = filters, positions, norm  # stored checkpoints contain these names
+        self.filters, self.positions, self.norm = filters, positions, norm
         self.tokens = nn.Parameter(torch.zeros(1, n_prefix, filters.out_channels))
         nn.init.trunc_normal_(self.tokens, std=0.02)
         self.drop = nn.ModuleList(Drop(share) for share in drop)
@@ -74,7 +74,7 @@ class Patches(nn.Module):
         x = x * valid(lengths, x.shape[1])[..., None]
         x = self.filters(x[:, None]).permute(0, 2, 3, 1)  # (B, columns, rows, D)
         columns = (lengths.clamp(min=patch) - patch) // stride + 1  # columns without padding
-        x = x + self.places(columns, x.shape[1], self.traceable)
+        x = x + self.positions(columns, x.shape[1], self.traceable)
         in_time, in_frequency, anywhere = self.drop
         x, columns = in_time(x, columns)
         by_rows, rows = in_frequency(x.transpose(1, 2), torch.full_like(columns, x.shape[2]))

@@ -197,7 +197,7 @@ def convert_weights(
         KeyError: A tensor is missing.
         RuntimeError: Shapes do not agree.
     """
-    kind, (columns, rows) = weights_kind(tensors), own["patches.places.table"].shape[1:3]
+    kind, (columns, rows) = weights_kind(tensors), own["patches.positions.table"].shape[1:3]
     tensors = _timm_names(tensors) if kind == AST else tensors
     filters, positions = one_channel(tensors["patch_embed.proj.weight"]), tensors["pos_embed"]
     tokens = torch.cat([tensors[key] for key in ("cls_token", "dist_token", "reg_token") if key in tensors], dim=1)
@@ -211,7 +211,7 @@ def convert_weights(
         filters, positions = filters.transpose(2, 3), positions.unflatten(1, grid).transpose(1, 2)
     converted = {
         "patches.filters.weight": _resize_filters(filters, own["patches.filters.weight"].shape[2:]),
-        "patches.places.table": _resize_positions(positions, columns, rows),
+        "patches.positions.table": _resize_positions(positions, columns, rows),
         "patches.tokens": tokens,
     }
     if "patch_embed.proj.bias" in tensors:

@@ -125,7 +125,7 @@ class PackedLSTM(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        layers = list(classifier.backbone.onward)  # type: ignore[arg-type]
+        layers = list(classifier.backbone.forward_layers)  # type: ignore[arg-type]
         hidden = classifier.backbone.dim
         self.lstm = nn.LSTM(BINS, hidden, len(layers), batch_first=True)
         self.head = nn.Linear(hidden, CLASSES)
