@@ -136,9 +136,9 @@ def test_job_whose_source_run_failed_fails_and_others_run(run: Any) -> None:
 
 
 def test_invalid_job_is_reported_before_any_training(run: Any) -> None:
-    jobs, processes = run([CPU] * 2, errors={1: "the config has a fault:\n  seed: must be a number"})
+    jobs, processes = run([CPU] * 2, errors={1: "the config has an error:\n  seed: must be a number"})
     assert processes.output.index("1_x FAILED") < processes.output.index("job 0_x")
-    assert jobs[1].failure_reason == "the config has a fault: seed: must be a number"
+    assert jobs[1].failure_reason == "the config has an error: seed: must be a number"
     assert [job.status for job in jobs] == [DONE, FAILED]
 
 
