@@ -215,7 +215,7 @@ def test_message_if_captum_is_missing(
     assert "Integrated gradients for" in content.attributions.section(result, 0, "genre")
     monkeypatch.setitem(sys.modules, "captum", None)
     page = content.attributions.section(result, 0, "genre")
-    assert "Attributions need captum" in page and "Input frames of the network." in page
+    assert "Attributions require captum" in page and "Input frames of the network." in page
 
 
 def test_other_files_and_pages_are_not_served(served: str, folder: Path) -> None:

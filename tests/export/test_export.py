@@ -96,12 +96,12 @@ def test_outputs_of_snippet_with_only_onnxruntime_equal_predictions(
     assert process.returncode == 0, process.stderr
     (prediction,) = predict(model, [wav], model.plan(), workers=1)
     assert prediction.values is not None
-    expected, printed = model.columns.split(prediction.values), parse_outputs(process.stdout)
+    expected, printed = model.columns.split_by_target(prediction.values), parse_outputs(process.stdout)
     assert set(printed) == set(expected)
     assert dict(zip(["<b>loud", "quiet", "soft"], expected["genre"], strict=True)) == pytest.approx(
         printed["genre"], abs=1e-3
     )
-    windows = [model.columns.split(values) for *_, values in prediction.windows if values]
+    windows = [model.columns.split_by_target(values) for *_, values in prediction.windows if values]
     assert (len(windows) > 1) == (audio == "song")
     for name in ("valence", "energy"):
         # predict clips the mean of the windows, and the snippet each window

@@ -76,7 +76,7 @@ def test_scores_have_intervals_groups_and_baselines(text: str, metrics: dict[str
     summary, _ = summarise_scores(metrics["targets"]["genre"], disjoint=True)
     assert summary in text
     assert "- `energy` is computed from the signal, not rated by listeners." in text
-    assert "only 6 groups: they are rough" in text and "- Too small to rank architectures." in text
+    assert "only 6 groups, so they are rough" in text and "- Too small to rank architectures." in text
 
 
 def test_card_contains_training_procedure_and_data(text: str) -> None:

@@ -145,7 +145,7 @@ def png_uri(image: np.ndarray) -> str:
 
 def loss_curves(run: RunFolder) -> list[tuple[str, str]]:
     """Draw the loss of the run by epoch."""
-    drawn = draw_learning_curves(run.read_curves(), None)["draw_learning_curves"]
+    drawn = draw_learning_curves(run.read_curves(), None)["panels"]
     caption = "Loss by epoch: training (dashed) and validation (solid)."
     return [(caption, draw_svg) for title, draw_svg in drawn if title == "loss"]
 
