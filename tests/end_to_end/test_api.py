@@ -159,7 +159,7 @@ def test_resuming_from_python_does_not_change_the_process(run: etude.Run, home: 
     assert resumed.metrics == run.metrics
     with pytest.raises(UserError, match="this run is finished"):
         etude.run([f"resume={folder}"])
-    with pytest.raises(UserError, match=r"leave out transfer=full"):
+    with pytest.raises(UserError, match=r"transfer=full: cannot be changed"):
         etude.run([f"resume={folder}", "transfer=full"])
     assert resumed.report.is_file()  # a refused command does not remove files
 

@@ -24,7 +24,7 @@ MOST_IN_FIGURE = 40
 """Maximum number of runs in a figure."""
 MOST_IN_MATRIX = 16
 """Maximum number of runs in a matrix of pairs. The table of pairs contains all pairs."""
-SPLIT_TITLES = {"test": "Test", "val": "Validation (used to select the weights, so scores are optimistic)"}
+SPLIT_TITLES = {"test": "Test split", "val": "Validation split (used to select the weights, so scores are optimistic)"}
 
 
 def render_page(comparison: Comparison) -> str:
