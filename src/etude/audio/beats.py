@@ -47,7 +47,10 @@ def track_beats(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
 
 
 def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """Return the percussive component of samples (N,), equal to `librosa.effects.hpss(audio)[1]`."""
+    """Return the percussive component of samples (N,).
+
+    It is equal to the second output of `librosa.effects.hpss` with the front end's n_fft and hop length.
+    """
     import torch
 
     window = torch.hann_window(front.n_fft)

@@ -103,7 +103,7 @@ class EfficientAT(Backbone):
 
 
 class Conv(nn.Sequential):
-    """Convolution, batch norm and activation, without influence of frames after a clip's end."""
+    """Block of convolution, batch norm and activation that ignores the padding after each clip's end."""
 
     def __init__(
         self, before: int, after: int, kernel: int, stride: int, groups: int = 1, swish: bool | None = None

@@ -326,9 +326,9 @@ def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], locations
 
 
 def _observed_scalar(values: list[float]) -> dict[str, Any]:
-    """Return a scalar from 0 to 1, or over the observed range.
+    """Return the specification of a scalar target: the range [0, 1] if it contains all values, else the observed range.
 
-    The range is rounded outward to a tenth of its order of magnitude.
+    The observed range is rounded outward to a tenth of the largest power of ten that does not exceed its width.
     """
     smallest, largest = min(values), max(values)
     if smallest >= 0 and largest <= 1:

@@ -48,7 +48,7 @@ def bootstrap_p_value(gain: float, differences: np.ndarray, groups: int) -> floa
         groups: Number of resampled groups, G.
 
     Returns:
-        A value in (0, 1], or None if fewer than two resamples have a difference.
+        A value in (0, 1], or None if the difference is defined on fewer than two resamples.
     """
     from scipy.stats import t
 
@@ -259,7 +259,10 @@ def compare_pairs(targets: Iterable[ScoredTarget], metric: str = "") -> tuple[li
 
 
 def _compare_family(members: list[ScoredRun], name: str, metric: str) -> tuple[list[Pair], str]:
-    """Return all pairs of runs on the same clips, corrected for their number, and a remark if none can be tested."""
+    """Compare all pairs of runs on the same clips, with p values corrected for the number of pairs.
+
+    Also return a remark if no pair can be tested.
+    """
     target, table = members[0].target, members[0].table
     count = len(members) * (len(members) - 1) // 2
     if not count or len(table) < 2:

@@ -99,7 +99,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-        raise UserError("backbone: the network does not fit into memory; make it smaller") from error
+        raise UserError("backbone: the network does not fit in memory; make it smaller") from error
     learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
         learner.disable_dropout()
@@ -279,7 +279,7 @@ def write_results(
         data: Data of the run.
         targets: Kind and classes or range of each target.
         config: The resolved config.
-        record: Start time, duration and model. Other values of the record are added.
+        record: Start time, duration and model. The function adds the remaining fields of the record.
 
     Returns:
         The content of metrics.json.

@@ -1,4 +1,4 @@
-"""User errors for exceptions of the file system and of memory."""
+"""Conversion of file-system and out-of-memory exceptions to user errors."""
 
 from __future__ import annotations
 

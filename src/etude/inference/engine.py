@@ -252,7 +252,7 @@ class _PendingFile:
 
 
 def _max_seconds(plan: WindowPlan, max_bytes: int) -> float:
-    """Return the length in seconds at which the frames of all windows have `max_bytes`, but at least one window."""
+    """Return the longest audio, in seconds, whose windows fit into `max_bytes`, but at least one window's length."""
     fps = 2.0 if plan.front.sync == "beat" else plan.front.frames_per_second
     rate = fps * (plan.columns[1] - plan.columns[0]) * np.dtype(np.float16).itemsize / plan.hop
     return max(max_bytes / rate, plan.window or 0.0, (plan.longest + 2) / fps)

@@ -95,7 +95,7 @@ def is_captum_installed() -> bool:
 
 
 def output_function(network: Learner, name: str, index: int) -> OutputFunction:
-    """Return a function from standardised frames (B, T, F), all valid, to one output of a target (B,).
+    """Return a function that maps standardised, unpadded frames (B, T, F) to one output of a target (B,).
 
     Args:
         network: Network in evaluation mode.

@@ -102,9 +102,9 @@ def load_snapshots(
 
 
 def output_to_explain(network: Learner, predictions: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
-    """Return target, index and title of the output of the first target that the figures explain.
+    """Return the output of the first target that is explained in the figures, as target name, index and title.
 
-    This is the true class of a label, or the predicted class if the true class is missing.
+    For a label, it is the output of the true class, or of the predicted class if the true class is missing.
     """
     first = next(iter(network.task.targets))
     return [output for output in explained_outputs(network, predictions, y) if output[0] == first][-1]

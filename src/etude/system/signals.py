@@ -183,7 +183,9 @@ def received() -> bool:
 
 
 def raise_received() -> None:
-    """Raise the interruption of a received signal again, in case a library suppressed it. Loops call this at each step.
+    """Raise KeyboardInterrupt again if a signal was received, in case a library suppressed the first one.
+
+    Loops call this at each step.
 
     Raises:
         KeyboardInterrupt: A signal was received.

@@ -43,7 +43,8 @@ class LossWeighting(nn.Module):
 
         Args:
             losses: Mean loss of each target over its labelled clips, ().
-            has_labels: Whether any clip of the batch has a label of each target, () bool; None if all targets have.
+            has_labels: Whether any clip of the batch has a label of each target, () bool; None if every target has
+                labels.
 
         Returns:
             The loss that is minimised, ().

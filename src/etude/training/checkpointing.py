@@ -51,13 +51,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             storage_options: Not used.
 
         Raises:
-            UserError: The path is not below the run's folders, or is a file that the run did not write.
+            UserError: The path is outside the run's checkpoint folders, or is a file that the run did not write.
             OSError: The file cannot be written. An existing file is unchanged.
             KeyboardInterrupt: Ctrl-C was pressed during writing. An existing file is unchanged.
         """
         path = Path(path)
         if not self._is_inside(path):
-            raise UserError(f"{path}: is outside of the run's checkpoint folders, so no checkpoint is written there")
+            raise UserError(f"{path}: is outside the run's checkpoint folders, so no checkpoint is written there")
         self._create_folder(path.parent)
         try:
             with atomic.replacing(path, sync=True) as draft, draft.open("wb") as file:

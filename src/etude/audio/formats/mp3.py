@@ -46,9 +46,10 @@ class FrameRun:
         start: First byte.
         end: Byte after the last.
         first: The first four bytes.
-        frames: Number of frames, without a Xing header.
+        frames: Number of frames, not counting the Xing header.
         stated: Number of frames that a Xing header states; None without one.
-        kinds: Third bytes without the padding bit; more than one means a variable bit rate.
+        kinds: Distinct third header bytes, ignoring the padding and private bits; more than one means a variable bit
+            rate.
         header: Xing header to prepend; b"" if decoders determine the length correctly.
     """
 

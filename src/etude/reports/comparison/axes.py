@@ -209,7 +209,10 @@ def _pretrained(run: ComparedRun) -> str:
 
 
 def _method(run: ComparedRun) -> str:
-    """Return the first component of the experiment's name, such as reproduction of reproduction/table1/lstm_mel."""
+    """Return the first component of the experiment's name.
+
+    For example, it is `reproduction` for `reproduction/table1/lstm_mel`.
+    """
     group, slash, _ = str(_get_nested(run.config, "choices", "experiment") or "").partition("/")
     return group if slash else ""
 

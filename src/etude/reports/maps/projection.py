@@ -65,7 +65,7 @@ class ProjectionError(UserError):
 
 
 def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
-    """Project embeddings into 2-D or 3-D. The same input has the same map.
+    """Project embeddings into 2-D or 3-D. The result is deterministic.
 
     Args:
         x: Embeddings (n, D), finite.
