@@ -98,10 +98,12 @@ def describe_limitations(results: dict[str, Any]) -> str:
         )
     single = [row["class"] for row in results.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
     if single:
+        others = " and ".join(f"all {name} clips" for name in single[1:])
+        addition = f" (and so do {others})" if others else ""
         notes.append(
-            f"The clips of {', and those of '.join(single)}, come from a single group each: recognition of the class "
-            "and of the group cannot be separated, and the intervals do not include the variation between groups of "
-            "that class."
+            f"All {single[0]} clips come from one group{addition}, so recognising the class cannot be distinguished "
+            "from recognising the group. The intervals do not include the variation between groups of "
+            f"{'these classes' if others else 'this class'}."
         )
     return " ".join(notes)
 

@@ -322,7 +322,7 @@ def describe_calibration(calibration: dict[str, Any], n_clips: int) -> str:
     exceeds = error > chance["high"]
     return (
         f"With {format_count(n_clips, 'clip')}, a perfectly calibrated network has an expected calibration error of "
-        f"{format_number(chance['mean'], 3)} on average; it exceeds {format_number(chance['high'], 3)} with a "
-        "probability of 5 %. "
+        f"{format_number(chance['mean'], 3)} on average (for independent clips); it exceeds "
+        f"{format_number(chance['high'], 3)} with a probability of 5 %. "
         f"{'The error of this network is larger.' if exceeds else 'Miscalibration cannot be shown.'}"
     )

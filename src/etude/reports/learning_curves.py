@@ -1,7 +1,7 @@
 """Learning curves of a run.
 
 All panels have the same legend. Training values are dashed with squares, validation values are a solid line with
-circles, and the epoch whose weights made the predictions is dotted.
+circles, and the epoch whose weights were used for the predictions is dotted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def draw_learning_curves(log: DataFrame, best_epoch: int | None, monitor: str | 
     Args:
         log: One row per logged step, in which most cells are empty. Columns are epoch, step, train/loss,
             val/{target}/{metric}, lr, and so on.
-        best_epoch: Epoch whose weights made the predictions. It is marked in each panel.
+        best_epoch: Epoch whose weights were used for the predictions. It is marked in each panel.
         monitor: Column by which this epoch was selected.
 
     Returns:

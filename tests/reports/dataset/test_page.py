@@ -144,7 +144,7 @@ def test_valid_split_has_no_leakage(home: Path, source_options: list[str]) -> No
     split_options = ["data.split.kind=grouped", "data.split.duplicates=drop"]
     page, facts, _ = explore(home, *source_options, *split_options, "count=2", "seed=3", "feature.sync=beat")
     assert "refused" not in page.text and facts["split_error"] == ""
-    assert facts["shared_groups"] == [] and "No group is in several splits." in page.text
+    assert facts["shared_groups"] == [] and "No group occurs in more than one split." in page.text
     assert facts["splits"]["none"]["clips"] == 1
     assert facts["data"]["seconds"] is None and facts["lengths"]["unit"] == "beats"
     assert sum(facts["lengths"]["counts"]) == 10

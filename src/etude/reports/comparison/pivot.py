@@ -120,9 +120,11 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
     if table.has_best():
         lowest = {cell.measure[1] for cell in cells if cell.best} & LOWER_IS_BETTER
-        best = "The best value (the lowest of an error)" if lowest else "The highest value"
-        significance = "the paired tests show which differences are significant" if tests else "no difference is tested"
-        notes.append(f"{best} is marked; {significance}.")
+        best = (
+            "The best value among the runs (the lowest of an error)" if lowest else "The highest value among the runs"
+        )
+        significance = "the paired tests show which differences between runs are significant"
+        notes.append(f"{best} is marked; {significance if tests else 'no difference is tested'}.")
     groups = [size for cell in cells if cell.low is not None for size in cell.groups]
     if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.row_axes:
         notes.append(describe_limitations({"scores": True, "groups": min(groups)}))
@@ -214,8 +216,9 @@ def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
     mixed = [axis for axis in mixed if axis != "setting" or "task" not in mixed]
     counts = sorted({len(runs) for runs in means})
     size = format_count(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
-    axes = " and ".join([*repeats, *mixed]) or "runs with the same config"
-    notes = [f"A cell with ± is the mean and standard deviation of {size}, over {axes}."]
+    axes = " and ".join([*repeats, *mixed])
+    variation = f"that differ {'' if mixed else 'only '}in {axes}" if axes else "with the same config"
+    notes = [f"A cell with ± is the mean and standard deviation of {size} {variation}."]
     if mixed:
         notes.append(f"Different settings are averaged: {', '.join(mixed)}; add these axes to rows or cols.")
     if "fold" in repeats:

@@ -67,7 +67,7 @@ def _groups(facts: dict[str, Any]) -> Findings:
         examples = _join_examples(row["group"] for row in shared_groups)
         yield PROBLEM, f"{_count(shared_groups, 'group is', 'groups are')} in several splits: {examples}."
     elif facts["splits"]:
-        yield PASSED, "No group is in several splits."
+        yield PASSED, "No group occurs in more than one split."
     if count := data["without_group"]:
         text = "has no group and is" if count == 1 else "have no group; each is"
         yield UNCLEAR, f"{format_count(count, 'clip')} {text} treated as a separate group."
