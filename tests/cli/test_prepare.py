@@ -187,8 +187,8 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pth=music"], "pth: this source has no such option; available: path"),
-        (["clases={a: [b]}"], "clases: this source has no such option; available: classes"),
+        (["pth=music"], "pth: this source has no such option; did you mean path?"),
+        (["clases={a: [b]}"], "clases: this source has no such option; did you mean classes?"),
         (["zzz=1"], "zzz: this source has no such option; available: path, classes"),
         (["workers=0"], "workers=0: must be a whole number of at least 1"),
         (["workers=many"], "workers=many: must be a whole number of at least 1"),

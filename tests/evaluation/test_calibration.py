@@ -100,5 +100,5 @@ def test_table_without_probabilities_has_no_calibration(table: pd.DataFrame, tar
     bare = table[[c for c in table.columns if ".score." not in c]]
     assert compute_metrics(bare, targets)["targets"]["genre"]["splits"]["test"]["calibration"] == {}
     broken = table.assign(**{"genre.score.rock": np.nan})
-    with pytest.raises(ValueError, match="30 of 30 clips lack a probability of genre"):
+    with pytest.raises(ValueError, match="30 of 30 clips have no predicted probabilities for genre"):
         compute_metrics(broken, targets)

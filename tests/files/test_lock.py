@@ -52,7 +52,7 @@ def test_path_that_is_no_file_is_refused_as_lock(kind: str, tmp_path: Path) -> N
         path.symlink_to(other)
     else:
         path.mkdir()
-    with pytest.raises(UserError, match=r"\.lock: is not a file"):
+    with pytest.raises(UserError, match=r"\.lock: is not a regular file"):
         Lock(path, "a run").acquire()
     assert other.read_text() == "other"
 

@@ -32,7 +32,7 @@ def test_invalid_inputs_are_reported(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("file,genre\na.wav,rock\n")
     (tmp_path / "list.txt").write_text("# nothing\n")
     for name, message in (
-        ("list.csv", "has no column path; it has file, genre"),
+        ("list.csv", "has no column named 'path'; its columns are file, genre"),
         ("list.txt", "lists no files; add a path per line or row"),
         ("gone.wav", "there is no such audio file, folder or list"),
         (".", "has no audio files; looked for .wav"),

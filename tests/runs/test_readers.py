@@ -169,7 +169,7 @@ def test_metrics_of_another_structure_are_refused(
     keys: tuple[str, ...], value: object, message: str, copy: Path
 ) -> None:
     rewrite(copy / METRICS, *keys, value=value)
-    with pytest.raises(UserError, match=r"metrics\.json: does not contain the scores of a run") as error:
+    with pytest.raises(UserError, match=r"metrics\.json: the scores are invalid \(") as error:
         Run(copy).scores()
     assert message in str(error.value)
 

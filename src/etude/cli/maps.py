@@ -62,8 +62,9 @@ def parse_map_options(arguments: Sequence[str]) -> MapOptions:
     """
     names, values = options.split_options(arguments, OPTIONS)
     if unknown := [name.partition("=")[0] for name in names if not options.is_name(name)]:
-        matches = get_close_matches(unknown[0], OPTIONS, n=1) or [", ".join(OPTIONS)]
-        raise UserError(f"{unknown[0]}: there is no such option; available: {matches[0]}")
+        near = get_close_matches(unknown[0], OPTIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(OPTIONS)}"
+        raise UserError(f"{unknown[0]}: there is no such option; {hint}")
     folders = [options.path(name) for name in names]
     runs = finished_runs(folders)
     return MapOptions(runs, **{"output_folder": folders[0] if len(folders) == 1 else Path("outputs/latent")} | values)

@@ -70,8 +70,10 @@ def datamodule_from_overrides(arguments: Sequence[str]) -> tuple[MusicData, list
         annotations = _annotations(str(source.get("_target_")))
         for key, value in source_options.items():
             if key not in names:
-                matches = get_close_matches(key, names, n=1) or [", ".join(k for k in names if k != "_target_")]
-                raise UserError(f"{key}: this source has no such option; available: {matches[0] or 'none'}")
+                near = get_close_matches(key, names, n=1)
+                available = ", ".join(name for name in names if name != "_target_") or "none"
+                hint = f"did you mean {near[0]}?" if near else f"available: {available}"
+                raise UserError(f"{key}: this source has no such option; {hint}")
             path = f"data.source.{key}"
             # replace a mapping; Hydra would merge the value into it
             replaces = (

@@ -61,7 +61,9 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
     """Compute the metrics of one target on one split. Clips without a true value are dropped and counted."""
     column = f"{name}.true"
     if column not in table.columns:
-        raise UserError(f"the table has no column {column!r}; it has {', '.join(map(str, table.columns))}")
+        raise UserError(
+            f"the table has no column named {column!r}; its columns are {', '.join(map(str, table.columns))}"
+        )
     known = table[table[column].notna()]
     groups = known["group"].astype(object).where(known["group"].notna(), None).tolist()
     result: dict[str, Any] = {"n": len(known), "groups": len(set(bootstrap.encode_groups(groups).tolist()))}
@@ -119,7 +121,8 @@ def _calibration(
         return {}
     probability = table[columns].to_numpy(dtype=np.float64)
     if np.isnan(probability).any():
-        raise UserError(f"{np.isnan(probability).any(axis=1).sum()} of {len(table)} clips lack a probability of {name}")
+        count = np.isnan(probability).any(axis=1).sum()
+        raise UserError(f"{count} of {len(table)} clips have no predicted probabilities for {name}")
     numbers = bootstrap.scores_with_intervals(
         *bootstrap.resampled_scores(
             lambda p, w: calibration.calibration_scores(probability, true, p, w), pred, resamples

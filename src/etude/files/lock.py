@@ -51,7 +51,9 @@ class Lock:
 
         new = not os.path.lexists(self.path)
         if not new and (self.path.is_symlink() or not self.path.is_file()):
-            raise UserError(f"{self.path}: is not a file, but the lock file must have this name; remove it")
+            raise UserError(
+                f"{self.path}: is not a regular file, but this path is needed for the lock file; move or delete it"
+            )
         if not new and self.path.stat().st_size and not ownership.owned(self.path):  # lock files are empty
             raise UserError(f"{self.path}: is not a lock of Étude, but the lock file must have this name; move it away")
         ownership.record(self.path)

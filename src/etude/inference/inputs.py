@@ -56,7 +56,8 @@ def _read_list(path: Path) -> list[Path]:
     if path.suffix.lower() in TABLES:
         columns, locations = read_table(path)
         if "path" not in columns:
-            raise UserError(f"{path}: has no column path; it has {', '.join(columns) or 'no columns'}")
+            content = f"its columns are {', '.join(columns)}" if columns else "it has no columns"
+            raise UserError(f"{path}: has no column named 'path'; {content}")
         lines = columns["path"]
         empty = [location for location, line in zip(locations, lines, strict=True) if not line]
         log_skipped_items(

@@ -239,7 +239,7 @@ class InspectedRun:
 
         if not self.front.reads_sound:
             raise UserError(
-                f"clip={path}: the input of this network is images, not audio files; name a clip of its data"
+                f"clip={path}: the input of this network is images, not audio files; give a clip of its data"
             )
         frames = read_sound(path, self.front)[:, self.columns]
         return Clip(
@@ -252,7 +252,7 @@ class InspectedRun:
         test = None if table is None else table[table["split"] == "test"]
         if test is None or test.empty:
             name = self.files.predictions_path.name
-            raise UserError(f"{self.folder}: has no test predictions in {name}; name a clip with clip=<id>")
+            raise UserError(f"{self.folder}: has no test predictions in {name}; give a clip with clip=<id>")
         index, note = worst_error(test, self.network)
         rows = {str(clip): row for row, clip in enumerate(self.pack.index["id"])}
         if (clip := str(test["id"].iloc[index])) not in rows:

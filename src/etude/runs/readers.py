@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     remedy = f"recreate it: python scripts/report.py {path.parent}"
     metrics = _read_targets(path, "contains no scores", remedy)
     if fault := schemas.metrics_fault(metrics):
-        raise UserError(f"{path}: does not contain the scores of a run ({fault}); {remedy}")
+        raise UserError(f"{path}: the scores are invalid ({fault}); {remedy}")
     return metrics
 
 

@@ -61,7 +61,8 @@ class GpuPool:
             raise UserError("trainer.devices: a sweep assigns GPUs to its jobs; give the number per job, not indices")
         count = len(self.names) if devices in ("auto", -1, "-1") else int(devices)
         if count > len(self.names):
-            raise UserError(f"trainer.devices={count}: only {len(self.names)} GPUs are available; use fewer")
+            available = "GPU is" if len(self.names) == 1 else "GPUs are"
+            raise UserError(f"trainer.devices={count}: only {len(self.names)} {available} available; use fewer")
         return count
 
     def acquire(self, number: int, count: int) -> list[str] | None:

@@ -70,7 +70,8 @@ def refuse_process_count(trainer: Mapping[str, Any]) -> None:
     if not _is_launched():
         if "LOCAL_RANK" in variables and required != 1:
             raise UserError(
-                "LOCAL_RANK: makes the trainer wait for other processes, which nothing starts; unset LOCAL_RANK"
+                "LOCAL_RANK is set, so the trainer would wait for other processes, but no launcher started them; "
+                "unset LOCAL_RANK"
             )
         return
     if "TORCHELASTIC_RUN_ID" in variables:

@@ -174,8 +174,8 @@ def test_official_split_with_shared_group_is_refused(make_collection: Make) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column path; it has no columns"),
-        ("file,genre\na.wav,x\n", "has no column path; it has file, genre"),
+        ("", "has no column named 'path'; it has no columns"),
+        ("file,genre\na.wav,x\n", "has no column named 'path'; its columns are file, genre"),
         ("path;genre\na.wav;x\n", "its cells are separated by ';', expected ','; save it as"),
         ("path,genre\n", "has a header but no rows"),
         ("path,genre\n,\n\n", "has a header but no rows"),

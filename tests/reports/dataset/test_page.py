@@ -183,7 +183,7 @@ def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path:
         ("clips=,", "contains no clip id"),
         ("count=0", "count=0: must be a whole number from 1 to 24"),
         ("seed=x", "seed=x: must be a whole number"),
-        ("tabel=x", "tabel: this source has no such option; available: table"),
+        ("tabel=x", "tabel: this source has no such option; did you mean table?"),
         ("nothing", "nothing: is not of the form name=value"),
         ("out=/dev/null/x", "/dev/null/x: cannot be used"),
         ("data=nowhere", "data=nowhere: no such option; there are demo"),

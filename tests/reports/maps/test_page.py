@@ -136,7 +136,7 @@ def test_runs_of_different_collections_are_refused(make_run: Make, table: pd.Dat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["method=pca"], "there is no such option; available: methods"),
+        (["method=pca"], "there is no such option; did you mean methods?"),
         (["methods=pca,som"], "som is not among pca, tsne"),
         (["dims=4"], "4 is not among 2, 3"),
         (["part=train"], "part=test or part=val"),

@@ -67,8 +67,8 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     home = labels.with_name(labels.name.removesuffix(BEAT))
     if not labels.is_dir():
         raise DataError(
-            f"data.source.path: there is no folder {labels}; unpack Kaggle's {ARCHIVE} there, or set the path of its "
-            "folder fma_genre_spectrograms or multitask_dataset with data.source.path=..."
+            f"data.source.path: there is no folder {labels}; unpack {ARCHIVE} from Kaggle there, or set "
+            "data.source.path to the folder fma_genre_spectrograms or multitask_dataset in it"
         )
     if not (labels / "train_labels.txt").is_file():
         raise DataError(f"{labels}: has no train_labels.txt; expected fma_genre_spectrograms or multitask_dataset")

@@ -71,7 +71,8 @@ def collection(
     home = file.parent if audio is None else expand_path(audio)
     cells, locations = read_table(file)
     if "path" not in cells:
-        raise DataError(f"{file}: has no column path; it has {', '.join(cells) or 'no columns'}")
+        content = f"its columns are {', '.join(cells)}" if cells else "it has no columns"
+        raise DataError(f"{file}: has no column named 'path'; {content}")
     if not locations:
         raise DataError(f"{file}: has a header but no rows")
     if not home.is_dir():

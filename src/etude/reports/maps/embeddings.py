@@ -81,7 +81,7 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
             raise UserError(f"{folder}: is not a run folder and contains no finished run")
         runs |= {run.resolve(): run for run in run_folders}
     if len(runs) > MOST_RUNS:
-        raise UserError(f"{len(runs)} runs are too many for one page; name at most {MOST_RUNS} of them")
+        raise UserError(f"{len(runs)} runs are too many for one page; give at most {MOST_RUNS} of them")
     return list(runs.values())
 
 
