@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from etude.evaluation import formatting
@@ -21,6 +23,18 @@ INLINE_PATTERNS = (
     (re.compile(r"(?<![*\w])\*([^*\s][^*]*)\*(?!\w)"), r"<em>\1</em>"),
     (re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)"), r"\1 (<span class='address'>\2</span>)"),
 )
+
+QUOTE_MARKS = r"^(?:>\s*)+"
+BLOCK_STARTS = {
+    "heading": r"#{1,6} ",
+    "list": r"[-*+] ",
+    "steps": r"\d+[.)] ",
+    "table": r"\|",
+    "quote": QUOTE_MARKS,
+}
+"""Pattern of the start of a line by kind of block. Other lines are blank or belong to a paragraph."""
+LISTS = {"list": "ul", "steps": "ol"}
+"""Tag of each kind of list."""
 
 
 @lru_cache  # compilation takes a quarter of a second
@@ -49,7 +63,7 @@ def data_uri(content: bytes, mime: str) -> str:
 
 
 def markdown_to_html(text: str) -> str:
-    """Convert headings, paragraphs, lists, pipe tables, fenced code, bold, emphasis and inline code to HTML.
+    """Convert headings, paragraphs, lists, quotes, pipe tables, fenced code and inline styles to HTML.
 
     The text may come from another user. It is escaped before conversion, so that a tag is shown as text. A link is
     replaced by its text and address, because a page must not load or open other addresses. Headings are two levels
@@ -60,8 +74,19 @@ def markdown_to_html(text: str) -> str:
         if i % 2:
             blocks.append(f"<pre>{html.escape(chunk.strip(chr(10)))}</pre>")
             continue
-        for kind, lines in groupby(chunk.splitlines(), key=_block_kind):
-            blocks.append(_convert_block(kind, [html.escape(line.strip()) for line in lines]))
+        blocks.append(_convert_lines(chunk.splitlines()))
+    return "\n".join(block for block in blocks if block)
+
+
+def _convert_lines(lines: Sequence[str]) -> str:
+    """Return the HTML of lines without fenced code. A line of text after a list item continues the item."""
+    kinds: list[str] = []
+    for line in lines:
+        kind = _block_kind(line)
+        continues_item = kind == "paragraph" and kinds and kinds[-1] in LISTS
+        kinds.append(kinds[-1] if continues_item else kind)
+    groups = groupby(zip(kinds, lines, strict=True), key=itemgetter(0))
+    blocks = [_convert_block(kind, [line.strip() for _, line in group]) for kind, group in groups]
     return "\n".join(block for block in blocks if block)
 
 
@@ -70,25 +95,35 @@ def _block_kind(line: str) -> str:
     line = line.strip()
     if not line:
         return "blank"
-    for kind, start in (("heading", r"#{1,6} "), ("list", r"[-*+] "), ("steps", r"\d+[.)] "), ("table", r"\|")):
-        if re.match(start, line):
-            return kind
-    return "paragraph"
+    return next((kind for kind, start in BLOCK_STARTS.items() if re.match(start, line)), "paragraph")
 
 
 def _convert_block(kind: str, lines: list[str]) -> str:
-    """Return the HTML of the escaped lines of a block."""
+    """Return the HTML of the lines of a block, which are not escaped."""
     if kind == "blank":
         return ""
+    if kind == "quote":  # all marks are removed, so that the depth of nested quotes does not matter
+        return f"<blockquote>{_convert_lines([re.sub(QUOTE_MARKS, '', line) for line in lines])}</blockquote>"
+    if kind in LISTS:
+        return _convert_list(LISTS[kind], lines)
+    lines = [html.escape(line) for line in lines]
     if kind == "heading":
         return "\n".join(_convert_heading(line) for line in lines)
-    if kind == "list":
-        return "<ul>" + "".join(f"<li>{_convert_inline(line[2:])}</li>" for line in lines) + "</ul>"
-    if kind == "steps":
-        return "<ol>" + "".join(f"<li>{_convert_inline(line.split(' ', 1)[1])}</li>" for line in lines) + "</ol>"
     if kind == "table":
         return _convert_table(lines)
     return f"<p>{_convert_inline(' '.join(lines))}</p>"
+
+
+def _convert_list(tag: str, lines: list[str]) -> str:
+    """Return the HTML of a list. A line without a list mark continues the item before it."""
+    items: list[list[str]] = []
+    for line in lines:
+        if _block_kind(line) in LISTS:
+            items.append([line.split(" ", 1)[1]])
+        else:
+            items[-1].append(line)
+    content = "".join(f"<li>{_convert_inline(html.escape(' '.join(item)))}</li>" for item in items)
+    return f"<{tag}>{content}</{tag}>"
 
 
 def _convert_heading(line: str) -> str:
