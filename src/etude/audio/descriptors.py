@@ -198,7 +198,7 @@ def _scale_to_unit(value: float, bounds: tuple[float, float]) -> float:
 
 
 def _lufs(power: np.ndarray) -> np.ndarray:
-    """Convert K-weighted mean powers to LUFS, with the offset that gives a full-scale sine of 997 Hz -3.01."""
+    """Convert K-weighted mean powers to LUFS, with the offset that gives a full-scale 997 Hz sine the value -3.01."""
     return -0.691 + 10 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
 
 

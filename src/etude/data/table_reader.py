@@ -181,7 +181,7 @@ def _to_text(value: object) -> str:
 
 
 FEW = 20  # integers with more distinct values are a scalar, with fewer they are classes
-MOSTLY = 0.9  # share of numbers above which a column is numeric, and other cells are mistakes
+MOSTLY = 0.9  # with a larger share of numbers a column is numeric, and other cells are mistakes
 OBSERVED = "{low:g} to {high:g} is the range of the values in the table, not of their scale"
 FOLDS = {"fold", "folds", "cv_fold", "kfold"}
 BOOLEAN = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
@@ -199,7 +199,7 @@ def parse_number(cell: str) -> float | None:
 
 
 def normalize_class_names(cells: Sequence[str]) -> list[str]:
-    """Return the cells of a label as class names, with integers such as 1.0 as 1.
+    """Return the cells of a label as class names, in which an integer such as 1.0 becomes 1.
 
     pandas stores integers as floats in a column with a missing value.
     """
@@ -242,11 +242,12 @@ def parse_declared_target(name: str, cells: Sequence[str], kind: Any, locations:
 
 
 def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> tuple[dict[str, Any] | str, list[str]]:
-    """Infer the specification of a target from a column, or the reason why the column is not a target.
+    """Infer a target's specification from a column, or return the reason why the column is not a target.
 
-    Numbers are a scalar with the range [0, 1] if all are inside, else with the observed range. Text is a label if each
-    value occurs twice on average and none occurs once. So are integers with few distinct values. Folds of a
-    cross-validation and columns of true and false must be declared.
+    A column of numbers is a scalar. Its range is [0, 1] if all values are inside, else the observed range. A column of
+    text is a label if its values occur at least twice on average and none occurs only once. Under the same conditions,
+    a column of integers with few distinct values is also a label. Folds of a cross-validation and columns of true and
+    false must be declared.
 
     Args:
         name: Name of the column.
@@ -326,7 +327,7 @@ def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], locations
 
 
 def _observed_scalar(values: list[float]) -> dict[str, Any]:
-    """Return a scalar from 0 to 1, or over the observed range.
+    """Return the specification of a scalar with the range 0 to 1, or with the observed range.
 
     The range is rounded outward to a tenth of its order of magnitude.
     """
