@@ -139,9 +139,8 @@ class SinusoidalPositions(nn.Module):
 class LearnedPositions(nn.Module):
     """Learned positional embeddings, loaded from pretrained weights and fine-tuned.
 
-    Columns of a clip use the columns of the table from its beginning. For a clip with more columns than the table, the
-    table is interpolated to the clip's length, as in Gong et al. (2021). The positions of a clip depend only on its own
-    length.
+    A clip uses the first columns of the table. If a clip has more columns than the table, the table is interpolated to
+    the clip's length, as in Gong et al. (2021). The positions of a clip depend only on its own length.
 
     Args:
         rows: Number of patches in frequency.

@@ -1,8 +1,8 @@
 """LightningModule of all experiments.
 
-A metric of a split is not the mean of its batches' metrics. For example, Spearman's rho averages .6 over batches of 8
-where the true value is .53. Therefore batches and devices only add rows to a table. A clip that several devices
-processed is kept once.
+A metric of a split is not the mean of its batches' metrics. For example, the mean of Spearman's rho over batches of 8
+clips is .6, but rho of the split is .53. Therefore batches and devices only add rows to a table. A clip that several
+devices processed is kept once.
 """
 
 from __future__ import annotations

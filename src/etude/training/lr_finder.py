@@ -40,7 +40,7 @@ class LearningRateFinder(Callback):
     def __init__(self, steps: int = 100, low: float = 1e-6, high: float = 1.0, stop: float = 4.0) -> None:
         if not 0 < low < high or steps < 10:
             raise ValueError(
-                "the learning-rate finder needs at least 10 steps from low to a higher rate high, got "
+                "the learning-rate finder needs at least 10 steps and 0 < low < high, got "
                 f"steps={steps}, low={low:g}, high={high:g}"
             )
         self.rates, self.stop = np.geomspace(low, high, steps), stop
@@ -73,7 +73,7 @@ class LearningRateFinder(Callback):
 
 
 def smooth_losses(losses: list[float]) -> np.ndarray:
-    """Return the mean of the forward and the backward running mean of losses (n,), which has no lag."""
+    """Smooth losses (n,) with a forward and a backward running mean, and return their average, which has no lag."""
     forward, backward = _running_mean(losses), _running_mean(losses[::-1])[::-1]
     return np.where(np.isinf(forward), backward, np.where(np.isinf(backward), forward, (forward + backward) / 2))
 

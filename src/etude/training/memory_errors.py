@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-# in errors for which torch has no exception class: from its CPU allocator, C++, cuBLAS and the CUDA runtime
+# texts of memory errors for which torch has no exception class: CPU allocator, C++, cuBLAS and CUDA runtime
 MESSAGES = (
     "DefaultCPUAllocator",
     "not enough memory",
@@ -32,7 +32,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def explain_memory_errors(
     config: Mapping[str, Any], folder: Path, trainer: Trainer, learner: Learner
 ) -> Iterator[None]:
-    """Replace errors of exhausted memory or of a full disk by one message.
+    """Replace errors of exhausted memory or of a full disk with one message.
 
     Args:
         config: The run's config.
