@@ -115,7 +115,7 @@ def test_number_of_processes_does_not_change_predictions(
 def test_replacement_of_results_with_other_windows_is_logged(
     checkpoint: Path, audio_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    message = f"to={tmp_path}: replacing its results, which are of another network or other windows"
+    message = f"to={tmp_path}: replacing its results, because they are from another network or other windows"
     for options, replaced in (([], False), ([], False), (["window=5"], True)):
         caplog.clear()
         assert call(checkpoint, audio_folder / "a.ogg", tmp_path, *options) == 0

@@ -33,13 +33,13 @@ class Mixture(NamedTuple):
             mixed: Whether the values are computed from mixed frames. They are then repeated without reordering.
 
         Returns:
-            Values by name (2 B, ...), first the first clip of each mixture, then the partners.
+            Values by name (2 B, ...), of the first clips and then of their partners.
         """
         return {name: torch.cat([v, v if mixed else v[self.partner]]) for name, v in values.items()}
 
     @property
     def weight(self) -> Tensor:
-        """Weight of each clip in its mixture (2 B,), first the first clip of each mixture, then the partners."""
+        """Weight of each clip in its mixture (2 B,), of the first clips and then of their partners."""
         return torch.cat([self.share, 1 - self.share])
 
 
