@@ -171,7 +171,9 @@ def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[
             ]
             note = ""
             if len(classes) > MAX_LINES:
-                note = f"The plot shows the {MAX_LINES} of {len(classes)} classes with the highest probability in any window."
+                note = (
+                    f"The lines are the {MAX_LINES} of {len(classes)} classes with the highest probability in a window."
+                )
             plots.append(Plot(f"{name}: probability, 0 to 1", lines, [(0, "0"), (0.5, "0.5"), (1, "1")], note))
     ranges: dict[tuple[float, float], list[str]] = {}
     for name, spec in columns.targets.items():
