@@ -1,7 +1,7 @@
 """Backbone of any timm network that accepts images of any size.
 
-Such networks have no mask: filters extend beyond a clip's end, and the mean includes every column. Clips of a batch are
-therefore grouped by length, so that no image contains padding.
+These networks have no mask: filters extend beyond a clip's end, and the mean includes every column. Clips of a batch
+are therefore grouped by length, so that no image contains padding.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) 
 
 
 def describe_collection(collection: Collection) -> dict[str, Any]:
-    """Return the description of a collection for the manifest, with a hash of its table without paths."""
+    """Return the description of a collection for the manifest, with a hash of the table except its paths."""
     description = {name: getattr(collection, name) for name in ("name", "title", "targets", "card", "note", "extra")}
     table = collection.table.drop(columns="path").to_csv(index=False)
     origin = {"collection": json.loads(json.dumps(description)), "table": hashlib.sha256(table.encode()).hexdigest()}

@@ -137,8 +137,8 @@ class Split:
             Names of splits (n,), each of `train`, `val`, `test`, or `none` for a dropped duplicate.
 
         Raises:
-            DataError: A split is empty, a group is in two splits and that is not allowed, or the same audio has two ids
-                and that is not allowed.
+            DataError: A split is empty. Or a group is in two splits, or the same audio has two ids, and the options do
+                not allow it.
         """
         kept = self._without_duplicates(table)
         used = table[kept].reset_index(drop=True)

@@ -87,8 +87,8 @@ def _read_text(file: Path) -> list[list[str]]:
 def _split_records(file: Path, text: str, delimiter: str) -> list[list[str]]:
     """Split text into rows of cells.
 
-    A quoted cell may contain line breaks. A cell that begins with a literal quote, such as `"Heroes`, would include all
-    rows up to the next quote without an error, because `csv`, pandas and Excel accept it.
+    A quoted cell may contain line breaks. A cell may also begin with a literal quote, such as `"Heroes`. `csv`, pandas
+    and Excel accept such a cell without an error, and it then includes all rows up to the next quote.
 
     Raises:
         DataError: A quote is not closed, or is closed in another cell.
@@ -338,7 +338,7 @@ def _observed_scalar(values: list[float]) -> dict[str, Any]:
         raise DataError(f"targets: a scalar cannot be predicted if all values are {smallest:g}")
     digits = 1 - math.floor(math.log10(largest - smallest))
     step = 10.0**-digits
-    # rounding to digits can change the last bit of a value, hence min and max
+    # min and max, because rounding to digits can change the last bit of a value
     low = min(smallest, round(math.floor(smallest / step) * step, digits))
     high = max(largest, round(math.ceil(largest / step) * step, digits))
     return scalar_target(low, high, OBSERVED.format(low=low, high=high))

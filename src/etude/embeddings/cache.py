@@ -25,7 +25,7 @@ class EmbeddingCache:
     Args:
         backbone: Backbone whose layers before the split are frozen.
         index: Index of the step before which the backbone is split.
-        folder: Folder in whose file system the temporary file is created.
+        folder: Folder in which the temporary file is created.
     """
 
     def __init__(self, backbone: Backbone, index: int, folder: Path) -> None:

@@ -1,9 +1,9 @@
 """Division of audio into windows.
 
 The samples are divided, not the frames. A front end may normalise a clip by its loudest bin, or estimate tuning and
-beats from it, so the frames of a complete song are not frames of clips. The front end processes each window separately,
-like a file that contains only this window. A file that is not longer than the training clips is one window. Its
-predictions equal the predictions in the run's table.
+beats from it, so frames that are cut from a complete song differ from the frames of clips. The front end processes each
+window separately, like a file that contains only this window. A file that is not longer than the training clips is one
+window. Its predictions equal the predictions in the run's table.
 """
 
 from __future__ import annotations

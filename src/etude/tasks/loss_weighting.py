@@ -96,10 +96,10 @@ class RandomWeighting(LossWeighting):
 
     Source: Lin, Ye, Zhang & Tsang, 2022, "Reasonable effectiveness of random weighting: a litmus test for multi-task
     learning". Weights are the softmax of K normal numbers, here multiplied by K. A weight is then 1 on average, and the
-    learning rate is comparable with that of the plain sum. This weighting has no state, temperature or schedule, so
-    there is nothing to resume and nothing to synchronise between devices. Its accuracy is similar to the accuracy of
-    weightings that adapt to the losses, such as dynamic weight average (Liu, Johns & Davison, 2019). It is a baseline
-    for these weightings.
+    learning rate is comparable with the learning rate for the plain sum. This weighting has no state, temperature or
+    schedule, so there is nothing to resume and nothing to synchronise between devices. Its accuracy is similar to the
+    accuracy of weightings that adapt to the losses, such as dynamic weight average (Liu, Johns & Davison, 2019). It is
+    a baseline for these weightings.
     """
 
     def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:

@@ -53,7 +53,7 @@ class Target:
         raise NotImplementedError
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """Compute the loss of each clip, which is 0 where the true value is missing.
+        """Compute the loss of each clip. It is 0 where the true value is missing.
 
         Args:
             out: Outputs (B, K).

@@ -87,7 +87,7 @@ class Task(nn.Module):
         return dict(zip(counts, total.unbind(), strict=True))
 
     def devices(self) -> int:
-        """Return the number of devices that share a step, which is 1 in evaluation.
+        """Return the number of devices that share a step, or 1 in evaluation.
 
         In evaluation, the losses are computed from the complete split on each device.
         """

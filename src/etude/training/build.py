@@ -36,8 +36,8 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
     """Build the untrained network of a recipe.
 
     Args:
-        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name), `bins`,
-            and `front`, `columns`, `evaluation`, which inference on audio files uses.
+        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name) and
+            `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
         transfer: Learning rates of the layers, if the network will be trained.
 
     Raises:
@@ -213,7 +213,7 @@ def _refuse_used_checkpoint(callback: Callback, folder: Path) -> None:
     """Refuse to overwrite an existing checkpoint in a folder outside of the run.
 
     Args:
-        callback: Any callback. Only one whose `dirpath` was set in the config can be refused.
+        callback: Any callback. It can be refused only if its `dirpath` was set in the config.
         folder: The run's folder.
 
     Raises:

@@ -131,10 +131,10 @@ class NonFiniteLossGuard(Callback):
 
     Early stopping monitors the validation score, which is computed only at the end of the epoch. Anomaly detection
     slows down every step. Reading a loss immediately would make the host wait for the GPU at every step. Therefore the
-    flags of a step are reduced over devices, copied to the host asynchronously, and read after the next step has been
-    queued, so the GPU is never idle. The last flags are also read before validation and before a checkpoint is saved.
-    Gradients that overflow in half precision are not checked, because the scaler skips such a step and its loss is
-    finite.
+    flags of a step are reduced over devices and copied to the host asynchronously. They are read after the next step
+    has been queued, so the GPU is never idle. The last flags are also read before validation and before a checkpoint is
+    saved. Gradients that overflow in half precision are not checked, because the scaler skips such a step and its loss
+    is finite.
     """
 
     def __init__(self) -> None:

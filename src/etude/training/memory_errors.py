@@ -37,7 +37,7 @@ def explain_memory_errors(
     Args:
         config: The run's config.
         folder: The run's folder.
-        trainer: Trainer whose other processes are killed, because they would wait for the first one.
+        trainer: Trainer. Its other processes are killed, because they would wait for the first one.
         learner: The network. Its mode, training or evaluation, selects the options that the message names.
 
     Raises:

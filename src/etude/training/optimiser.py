@@ -42,7 +42,7 @@ class Optimiser:
         """Create the optimiser and the schedule.
 
         Args:
-            module: Module whose parameters that require a gradient are trained.
+            module: Module to train. Only parameters that require a gradient are trained.
             steps: Total number of steps. The rate changes after each step, not after each epoch.
             multiplier: Function that returns the multiplier of a parameter's learning rate, given its name and the
                 fraction of completed steps in [0, 1). None trains all parameters at one rate.

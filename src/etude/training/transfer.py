@@ -99,7 +99,7 @@ class Transfer:
 
         Args:
             backbone: Backbone of the new network.
-            standardiser: Standardisation of its frames, which is copied as well.
+            standardiser: Standardisation of the backbone's frames. It is copied as well.
             front: Parameters of the front end that computes its frames.
             copy: Whether to copy weights. A resumed run already has its weights.
 

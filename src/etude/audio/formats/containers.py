@@ -235,7 +235,7 @@ def _is_unknown_size(size: int) -> bool:
 
 
 def _only_chunks(data: Content, at: int, order: Any) -> bool:
-    """Return whether the rest of a file consists of complete chunks, and not of samples without a stated size."""
+    """Return whether the rest of a file consists of complete chunks. Otherwise it is samples without a stated size."""
     while at + 8 <= len(data) and data[at : at + 4].isalnum():
         size = int.from_bytes(data[at + 4 : at + 8], order)
         at += 8 + size + size % 2

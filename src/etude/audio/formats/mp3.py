@@ -68,7 +68,7 @@ class FrameRun:
 
 
 def find_repaired_runs(data: mmap.mmap | bytes) -> list[FrameRun]:
-    """Return the runs of frames in a file. A run whose length decoders would estimate wrongly gets a Xing header.
+    """Return the runs of frames in a file. A run gets a Xing header if decoders would estimate its length wrongly.
 
     Args:
         data: Content of the file.

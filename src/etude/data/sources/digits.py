@@ -50,7 +50,7 @@ class Digits:
     extra: dict[str, Any] = field(default_factory=lambda: {"licences": {"CC BY 4.0": 1797}})
 
     def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
-        """Return the pack of the images, which is written if it is missing.
+        """Return the pack of the images, and write it first if it is missing.
 
         Raises:
             DataError: The front end requires audio.

@@ -85,8 +85,8 @@ def collection(
         without a label are skipped. The row of a missing file is kept, and the file is skipped when frames are read.
 
     Raises:
-        DataError: The subset is unknown, a table is missing or is not one of FMA, there is no audio, or no track has a
-            label.
+        DataError: The subset is unknown, a table is missing or is not a table of FMA, there is no audio, or no track
+            has a label.
     """
     if subset not in SUBSETS:
         raise DataError(f"data.source.subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
