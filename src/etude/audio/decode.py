@@ -116,7 +116,7 @@ def _check_samples(path: Path, block: np.ndarray) -> None:
     if not np.isfinite(block).all():
         raise DecodeError(f"{path}: contains NaN or infinite samples")
     if len(block) and (peak := max(float(block.max()), -float(block.min()))) > LARGEST:
-        raise DecodeError(f"{path}: contains samples of {peak:.3g}, where 1 is full scale")
+        raise DecodeError(f"{path}: contains samples of {peak:.3g}, but full scale is 1")
 
 
 def _open_streams(path: Path) -> Iterator[_AudioStream]:

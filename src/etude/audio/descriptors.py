@@ -81,7 +81,7 @@ def loudness(audio: np.ndarray, rate: int) -> float:
 
     block, step = round(0.4 * rate), round(0.1 * rate)
     if len(audio) < block:
-        raise ValueError(f"audio must have at least 0.4 s, {block} samples at {rate} Hz, got {len(audio)}")
+        raise ValueError(f"audio must have at least 0.4 s ({block} samples at {rate} Hz), got {len(audio)} samples")
     weighted = audio.astype(np.float64)
     for numerator, denominator in k_weighting(rate):
         weighted = lfilter(numerator, denominator, weighted)

@@ -282,8 +282,8 @@ def lock_pack(folder: Path, options: PackOptions) -> Lock:
     """
     if options.read_only:
         raise DataError(
-            f"data.packs={options.packs}: the pack is missing or outdated, and it is not prepared there because a "
-            "stored config names the folder; set another folder with data.packs=<folder>"
+            f"data.packs={options.packs}: the pack is missing or outdated, but packs are not written to a folder "
+            "from a stored config; set another folder with data.packs=<folder>"
         )
     with os_errors.explain_errors(folder.parent, OTHER_PACKS, f"data.packs={folder.parent}"):
         ownership.open_folder(folder.parent)

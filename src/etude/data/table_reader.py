@@ -182,7 +182,7 @@ def _to_text(value: object) -> str:
 
 FEW = 20  # integers with more distinct values are a scalar, with fewer they are classes
 MOSTLY = 0.9  # with a larger share of numbers a column is numeric, and other cells are mistakes
-OBSERVED = "{low:g} to {high:g} is the range of the values in the table, not of their scale"
+OBSERVED = "{low:g} to {high:g} is the range of the values in the table; their scale may be larger"
 FOLDS = {"fold", "folds", "cv_fold", "kfold"}
 BOOLEAN = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 ABSENT = {"na", "n/a", "n.a.", "#n/a", "nan", "none", "null", "nil", "-", "--", "?"}  # common texts of missing values

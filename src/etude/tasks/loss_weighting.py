@@ -82,7 +82,7 @@ class WeightedSum(LossWeighting):
         weights = dict(weights or {})
         if unknown := set(weights) - set(self.weights):
             raise ValueError(
-                f"weighting.weights names {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
+                f"weighting.weights: unknown {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
             )
         self.weights |= {name: float(weight) for name, weight in weights.items()}
 

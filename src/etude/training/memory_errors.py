@@ -78,7 +78,7 @@ def out_of_memory_message(config: Mapping[str, Any], training: bool) -> str:
         return f"out of memory in evaluation; lower {' or '.join(options)}"
     steps = trainer.get("accumulate_grad_batches", 1)
     options = [
-        f"data.batch_size (now {data['batch_size']}; trainer.accumulate_grad_batches={2 * steps} compensates for half)"
+        f"data.batch_size (now {data['batch_size']}; if you halve it, set trainer.accumulate_grad_batches={2 * steps})"
     ]
     options.append(f"data.crop (now {_format_value(data.get('crop'))})")
     options.append(f"trainer.precision (now {trainer.get('precision', '32-true')}; bf16-mixed needs less on a GPU)")

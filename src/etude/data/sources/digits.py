@@ -18,8 +18,8 @@ from etude.data.packing import lock_pack
 from etude.errors import DataError
 
 NOTE = (
-    "These are images of handwritten digits and not audio. A frame is a row of pixels, a bin a column. The writers are "
-    "unknown, so one writer may be in both training and test."
+    "These are images of handwritten digits and not audio. A frame is a row of pixels, and a bin is a column. The "
+    "writers are unknown, so one writer may be in both training and test."
 )
 CARD = """# Handwritten digits
 
