@@ -292,7 +292,7 @@ def test_paths_of_pretrained_weights_are_exported_without_folders(
         (["a", "format=tflite"], "there is no format 'tflite'; available: onnx, torch, safetensors"),
         (["a", "input=midi"], "input=midi: must be waveform or frames"),
         (["a", "push=name"], "push=name: must be <user>/<name>"),
-        (["a", "quality=high"], "quality=high: is none of format=, input=, to=, check=, push=, private="),
+        (["a", "quality=high"], "quality=high: is not one of format=, input=, to=, check=, push=, private="),
     ],
 )
 def test_invalid_arguments_are_reported_in_one_line(

@@ -155,7 +155,7 @@ def test_page_without_captum_has_no_attributions(
     [
         (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; similar ids: clip"),
         (["{run}", "clip="], "clip=: empty value"),
-        (["{run}", "clipp=one"], "clipp=one: is none of clip="),
+        (["{run}", "clipp=one"], "clipp=one: is not one of clip="),
         (["{run}", "crop=0"], "crop=0: must be a length"),
         (["{run}", "crop=5-2"], "crop=5-2: must be a length"),
         (["{run}", "clip=one", "crop=80-90"], "crop=80-90: clip one has only 1.2 seconds"),

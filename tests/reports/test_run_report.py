@@ -100,7 +100,7 @@ def test_report_shows_command_versions_and_data(report: tuple[ReportPage, dict])
         "CC-BY-4.0 (120)",
         "8 min 33 s",
         "the scores selected the epoch, so they are optimistic",
-        "Few groups. The intervals come from only 6 groups",
+        "Few groups. The intervals are based on only 6 groups",
         "depth: 4",
     ):
         assert text in page.text, text

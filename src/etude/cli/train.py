@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(argv: Sequence[str] | None) -> int:
-    """Run the given arguments, or those of the command line."""
+    """Run the given arguments, or the arguments of the command line."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if asks_for_help(sys.argv[1:]):

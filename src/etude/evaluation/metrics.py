@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 PRIMARY = {"label": "macro_f1", "scalar": "spearman"}
-"""Primary score by kind of target. Predicting the most common value for every clip does not increase either."""
+"""Primary score by kind of target. A constant prediction of the most common value increases neither of them."""
 
 LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse"})
 
@@ -131,9 +131,10 @@ def _check_inputs(
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute average ranks (R, n) in each resample, and whether its values differ (R,).
+    """Compute average ranks (R, n) in each resample, and whether each resample has different values (R,).
 
-    A value of weight w after smaller values of weight c has the ranks c + 1 .. c + w, whose mean is c + (w + 1) / 2.
+    If all smaller values have weight c, a value of weight w has the ranks c + 1 .. c + w. Their mean is
+    c + (w + 1) / 2.
     """
     distinct, index = np.unique(values, return_inverse=True)
     order = np.argsort(index, kind="stable")

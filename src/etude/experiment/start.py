@@ -278,7 +278,7 @@ def resume_advice(folder: Path) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Remove the files of this process from the folder of a run that did not start, and a folder that it created."""
+    """Remove the files that this process wrote for a run that did not start, and the folder if it created it."""
     remove_log_handlers(folder)
     if is_rank_zero():
         release(folder)
@@ -318,7 +318,7 @@ def close_all() -> None:
 
 @lru_cache  # Hydra resolves it several times in a run, and the result must not change with the clock
 def run_folder(resume: str | None, outputs: str, name: str) -> str:
-    """Return the folder of a run, which is the resumed folder or a new one that is named by date and created."""
+    """Return the resumed folder of a run, or create a new folder that is named by date."""
     if resume:
         return str(resume)
 
@@ -329,7 +329,7 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
             except FileExistsError:
                 continue
             return path.name
-        raise AssertionError  # the names are unlimited
+        raise AssertionError  # not reached, because dated_folders never ends
 
     try:
         return str(Path(str(outputs)) / common_folder_name(create, name))
