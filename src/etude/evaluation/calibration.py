@@ -8,8 +8,8 @@ so it is not used to select runs.
 Clip weights (R, n) are resamples, as in `metrics`.
 
 Limits of agreement are from Bland & Altman (1986, Lancet 327). If the size of residuals does not depend on the true
-value, 95 % of them are between the limits. Residuals are prediction minus true value, in units of the target. Even for a
-good network, residuals decrease with the true value, because uncertain predictions are closer to the mean.
+value, 95 % of them are between the limits. Residuals are prediction minus true value, in units of the target. Even for
+a good network, residuals decrease with the true value, because uncertain predictions are closer to the mean.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
         seed: Seed of the resamples.
 
     Returns:
-        Content of metrics.json. An undefined number is None. A split with fewer than two clips with a true
-        value has empty scores.
+        Content of metrics.json. An undefined number is None. The scores of a split are empty if fewer than two clips
+        have a true value.
 
     Raises:
         UserError: A column is missing, a class is not one of the target's, or a prediction is missing.

@@ -111,7 +111,7 @@ class Pair:
         scores: Scores of the first and the second run, None if undefined.
         difference: First minus second score with its paired 95 % interval, as value, low and high.
         p: Bootstrap p value after Holm's correction; None if the groups cannot be resampled.
-        only: Numbers of clips that only the first run, and only the second run, classified correctly; None for a scalar.
+        only: Numbers of clips that only the first, and only the second run classified correctly; None for a scalar.
         mcnemar: p value of McNemar's test after Holm's correction; None for a scalar.
         n: Number of clips.
         groups: Number of groups of these clips.

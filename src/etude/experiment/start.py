@@ -278,7 +278,10 @@ def resume_advice(folder: Path) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Remove the files that this process wrote for a run that did not start, and the folder if it created it."""
+    """Remove the files that this process wrote for a run that did not start.
+
+    The folder is also removed if this process created it.
+    """
     remove_log_handlers(folder)
     if is_rank_zero():
         release(folder)

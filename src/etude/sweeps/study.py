@@ -53,7 +53,7 @@ def job_folder(job: JobReturn) -> str | None:
 
 
 def best_trial(trials: Sequence[Trial], mode: str) -> Trial | None:
-    """Return the trial with the best score, the first of equal ones. None if no trial has a score.
+    """Return the trial with the best score, or the first of several equal trials. None if no trial has a score.
 
     Args:
         trials: All trials.
@@ -148,7 +148,7 @@ def requeue_interrupted_trials(study: Any) -> int:
 
 
 def build_sampler(sampler: Mapping[str, Any] | None, seed: int) -> Any:
-    """Return an Optuna sampler, with a seed if it has one. None uses Optuna's default sampler."""
+    """Return an Optuna sampler, with this seed if its config has a seed. None uses Optuna's default sampler."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -159,7 +159,7 @@ def build_sampler(sampler: Mapping[str, Any] | None, seed: int) -> Any:
 
 
 def finished_trials(study: Any) -> list[Trial]:
-    """Return the finished trials of a study, without those that were interrupted and queued again."""
+    """Return the finished trials of a study, without interrupted trials that were queued again."""
     from optuna.trial import TrialState
 
     return [

@@ -38,7 +38,7 @@ class StudySweeper(Sweeper):
         monitor: Name of the optimised score.
         storage: Address of the study's database.
         study_name: Name of the study in the database.
-        max_failure_rate: Share of failed trials in a batch above which the search ends.
+        max_failure_rate: Maximum share of failed trials in a batch. If more trials fail, the search ends.
         params: The search space as overrides by key. Overrides of the command line take precedence.
     """
 
