@@ -203,7 +203,7 @@ def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
 def _renamed_key_error(config: DictConfig, key: str) -> str:
     """Return the error message for a dotted key that was renamed, else "".
 
-    A key with an old name is valid if the config or the class of its node has it, as in a user's own class.
+    An old name is valid if the config or the class of the node has this key. A user's own class may have it.
     """
     if not (new := renamed_key(key)):
         return ""
@@ -217,7 +217,7 @@ def _find_node(config: DictConfig, key: str) -> tuple[Any, int, bool]:
     """Follow a dotted key in a config.
 
     Returns:
-        The last node on the path; the number of components that lead to it; whether the complete key exists.
+        The last node on the path; the number of key components that lead to this node; whether the complete key exists.
     """
     node: Any = config
     parts = key.split(".")
@@ -277,7 +277,7 @@ def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: l
 
 
 def _parameters(node: DictConfig) -> list[str]:
-    """Return the parameters of the class of a node, including those that the config does not set."""
+    """Return the parameters of the class of a node, including parameters that the config does not set."""
     if "_target_" not in node:
         return []
     try:
@@ -288,7 +288,7 @@ def _parameters(node: DictConfig) -> list[str]:
 
 
 def _value_paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all values, except those of Hydra."""
+    """Yield the dotted keys of all values, except Hydra's own keys."""
     for name in node:
         path = prefix + str(name)
         if name in ("_target_", "choices") or path == "hydra":

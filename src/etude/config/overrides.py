@@ -187,7 +187,7 @@ def _options(repository: Any, group: str) -> list[str]:
 
 
 def _nested_options(repository: Any, group: str) -> list[str]:
-    """Return the options of a config group and of the groups inside it, except for groups of shared files."""
+    """Return the options of a config group and of its inner groups, except groups of shared files."""
     from hydra.core.object_type import ObjectType
 
     inner = [name for name in repository.get_group_options(group, ObjectType.GROUP) if name not in BASE_GROUPS]

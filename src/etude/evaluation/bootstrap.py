@@ -39,7 +39,7 @@ def draw_weights(
     """Draw groups with replacement and return the multiplicity of each clip in each resample.
 
     Args:
-        groups: Group of each clip, n of them.
+        groups: Groups of the n clips.
         resamples: Number of resamples, R.
         seed: Seed of the draws. The same table has the same intervals.
         strata: Class of each clip (n,), int. Each class then has a constant number of groups in every resample. A group

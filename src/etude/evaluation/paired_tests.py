@@ -177,7 +177,7 @@ MOST_WEIGHTS = 2**26  # clip weights in memory
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """Predictions of one target by one run.
+    """Predictions of one run for one target.
 
     Args:
         title: Title of the run.

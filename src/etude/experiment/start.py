@@ -273,7 +273,7 @@ def run_composed(composed: Any, folder: Path) -> float | None:
 
 
 def resume_advice(folder: Path) -> str:
-    """Return how to resume an interrupted run as the end of a message, or "" if it has no checkpoint."""
+    """Return the end of a message that explains how to resume a run, or "" if it has no checkpoint."""
     return f"; resume with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 

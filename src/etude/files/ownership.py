@@ -296,7 +296,7 @@ def output_folder(path: Path) -> str:
 
 
 def _read_list(root: str) -> frozenset[str]:
-    """Return the paths in the list of an output folder, without lines that are not paths below it."""
+    """Return the paths in the list of an output folder. Lines that are not paths below the folder are ignored."""
     path = os.path.join(root, LIST_NAME)
     try:
         status = os.lstat(path)
@@ -305,7 +305,7 @@ def _read_list(root: str) -> frozenset[str]:
         key = (status.st_size, status.st_mtime_ns)
         if root in _listed and _listed[root][0] == key:
             return _listed[root][1]
-        with open(path, "rb") as file:  # an absolute string, as in all of this module
+        with open(path, "rb") as file:  # an absolute path as text, like everywhere in this module
             lines = file.read().split(b"\n")
     except OSError:
         return frozenset()

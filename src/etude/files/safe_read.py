@@ -26,7 +26,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         path: A checkpoint, the folder of an export, or its .safetensors file beside a config.json.
 
     Returns:
-        `state_dict`, the recipe of the network under `etude`, and Lightning's entries if the file is a checkpoint.
+        `state_dict`; `etude`, the recipe to rebuild the network; and Lightning's entries if the file is a checkpoint.
 
     Raises:
         UserError: The file cannot be read, or was not written by Étude.

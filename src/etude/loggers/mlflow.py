@@ -113,7 +113,7 @@ class MLflow(Tracker):
         from PIL import Image
 
         assert self.inner is not None
-        # a file store has one file per metric, which cannot also be the folder of the interval
+        # a file store has one file per metric, and the folder of an interval cannot have the same name
         numbers = [(re.sub(r"/(low|high)$", r".\1", name), value) for name, value in finished.numbers.items()]
         for i in range(0, len(numbers), BATCH_SIZE):
             self.send(dict(numbers[i : i + BATCH_SIZE]), self.step)
@@ -178,7 +178,7 @@ def _check_database(outputs: Path) -> None:
     """Refuse an existing database or folder of artifacts that Étude did not create.
 
     Raises:
-        UserError: One of them is not in the list of files that Étude wrote, or is a link.
+        UserError: The database or the folder is not in the list of files that Étude wrote, or is a link.
     """
     ownership.open_folder(outputs)
     try:

@@ -134,7 +134,7 @@ class WeightsAndBiases(Tracker):
         self._run.log_artifact(artifact, aliases=["best"])
 
     def _use(self, artifact: wandb.Artifact) -> None:
-        """Declare an input artifact, also offline and without waiting, unlike `Run.use_artifact`."""
+        """Declare an input artifact. Unlike `Run.use_artifact`, this works offline and does not wait."""
         self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
 

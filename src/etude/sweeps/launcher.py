@@ -150,7 +150,7 @@ def _compose_job(
     init_from = (plain.get("transfer") or {}).get("init_from")
     if init_from and not any("transfer.init_from=" in override for override in overrides):  # computed by the sweep
         extra_overrides.append(f"transfer.init_from={quote_value(str(init_from))}")
-    flags = ["--run"]  # otherwise Hydra composes once more to find out whether it is a sweep
+    flags = ["--run"]  # otherwise Hydra composes once more to find out whether the command is a sweep
     sources = composed.hydra.runtime.config_sources
     flags += [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
     job_folder = existing.folder if existing else folder
@@ -158,7 +158,7 @@ def _compose_job(
     if existing:
         job.already_finished = job.folder.is_dir() and (existing.status == DONE or job.has_results)
         job.seconds = existing.seconds if job.already_finished else None
-    elif not error_message:  # another launcher may have run it
+    elif not error_message:  # another launcher may have run the job
         try:
             job.already_finished = run_state(folder, plain) == FINISHED
         except UserError as error:

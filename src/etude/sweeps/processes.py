@@ -140,7 +140,7 @@ def serve(request_fd: int, response_fd: int) -> dict[str, Any] | None:
                 for pid in jobs:
                     kill_group(pid)
                     with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)  # it may not have a group yet
+                        os.kill(pid, signal.SIGKILL)  # the process may not have a group yet
                 return None
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
@@ -180,7 +180,7 @@ def run_job(request: dict[str, Any]) -> int:
         os.close(log)
     os.environ.clear()
     os.environ.update(request["env"])
-    # Lightning starts further processes of a job with these values of the first one
+    # Lightning starts further processes of a job with these values of the first process
     sys.modules["__main__"].__spec__ = importlib.util.find_spec(ENTRY_MODULE)
     sys.argv = [str(entry.__file__), *request["arguments"]]
     return int(entry.main())

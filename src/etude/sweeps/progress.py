@@ -88,8 +88,8 @@ class SweepProgress:
     On a terminal with parallel jobs, a progress bar of the sweep is below the lines.
 
     Args:
-        table: All jobs of the sweep, including those of earlier batches.
-        n_parallel: Number of parallel jobs. With more than one, their output is written to files.
+        table: All jobs of the sweep, including jobs of earlier batches.
+        n_parallel: Number of parallel jobs. With more than one, the output of the jobs is written to files.
         n_total: Expected number of jobs, or 0 if it is unknown.
     """
 

@@ -163,7 +163,7 @@ class Sweep:
             raise self.interruption
         for job in self.jobs:
             if job.status == WAITING:
-                self._fail(job, f"it starts from the weights of {job.source_folder}, which in turn waits for this job")
+                self._fail(job, f"it starts from the weights of {job.source_folder}, which waits for this job")
 
     def _start_ready_jobs(self, processes: JobProcesses) -> bool:
         """Start all jobs that can start now, and return whether the status of any job has changed."""

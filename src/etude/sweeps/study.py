@@ -97,8 +97,9 @@ REQUEUED = "again"  # user attribute of an interrupted trial whose values are qu
 def mark_schema_version(storage: str) -> None:
     """Store the schema version in a new database.
 
-    Optuna 2.10, the last version that hydra-optuna-sweeper supports, stores it without a commit, and SQLAlchemy 2 then
-    rolls it back (hydra issue 2562). If it is stored beforehand, Optuna works with SQLAlchemy 2.
+    Optuna 2.10 is the last version that hydra-optuna-sweeper supports. It stores the schema version without a commit,
+    and SQLAlchemy 2 then rolls it back (hydra issue 2562). If the version is stored beforehand, Optuna works with
+    SQLAlchemy 2.
 
     Args:
         storage: Address of the database.

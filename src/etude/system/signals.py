@@ -162,7 +162,10 @@ def kill_children() -> None:
 
 
 def _is_child(pid: int) -> bool:
-    """Return whether a process is a child of this process, and not of a process from which this one was forked."""
+    """Return whether a process is a child of this process.
+
+    A forked process inherits process ids from its parent, but these processes are not its children.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
