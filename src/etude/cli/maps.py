@@ -17,8 +17,8 @@ from etude.reports.maps.projection import METHODS
 
 HELP = """Usage: python scripts/latent.py FOLDER [FOLDER ...] [OPTION=VALUE ...]
 
-Draw maps of the embeddings, and measure the preserved neighbourhoods. Only the files of the runs are needed.
-FOLDER is a run folder or the folder of a sweep.
+Draw maps of the embeddings, and measure how well the maps preserve neighbourhoods. Only the files of the runs are
+needed. FOLDER is a run folder or the folder of a sweep.
 
 Examples:
   python scripts/latent.py outputs/<run>                        all six methods in two and three dimensions

@@ -38,9 +38,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     verify_checkpoint(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # the unpickler raises errors of any type, and torch's message suggests to trust the file
+    except Exception as error:  # torch raises errors of any type, and its message suggests to trust the file
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         reason = reason if any(map(str.isalpha, reason)) else "invalid content"
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
