@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides and options. None uses the command line.
 
     Returns:
-        0, also if the results are on disk but a tracker did not receive them; 1 if a run failed; 2 if the command, the
+        0 if the results are on disk, even if a tracker did not receive them; 1 if a run failed; 2 if the command, the
         config or the data must be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
     return guard_command(lambda: _train(argv), os_errors.RUN_REMEDY)

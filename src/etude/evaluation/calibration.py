@@ -35,7 +35,7 @@ def calibration_scores(
 
     Returns:
         nll: Negative log-likelihood in nats.
-        brier: Squared distance of the probabilities from the one-hot truth, summed over classes, 0 to 2 (Brier 1950).
+        brier: Squared distance of the probabilities from the one-hot class, summed over classes, 0 to 2 (Brier 1950).
         ece: Expected calibration error over ten bins of equal width (Guo et al. 2017): the absolute difference between
             accuracy and mean confidence of a bin, averaged over bins with their numbers of clips as weights.
         accuracy_0 ...: Accuracy of each bin; nan for an empty bin.

@@ -7,11 +7,11 @@ resamples.
 
 Conventions for 0 / 0:
 
-- A class that occurs in the truth but is never predicted has precision, recall and F1 of 0.
+- A class that occurs in the true values but is never predicted has precision, recall and F1 of 0.
 - A class without support in a resample is excluded from the macro mean of that resample. This is scikit-learn's
   `labels=np.unique(true), zero_division=0`. The default of scikit-learn also averages over classes that occur only in
   the predictions, with F1 0, so that a single prediction can change the mean by 1 / C.
-- A correlation with a constant is undefined, so it is nan and never 0. The same applies to R2 if the truth is constant.
+- A correlation with a constant is undefined, so it is nan and never 0. So is R2 if the true values are constant.
 - Lin's concordance (ccc) of a constant prediction is 0 by its formula, whose denominator is not 0.
 """
 

@@ -3,12 +3,13 @@
 There are two tests with different assumptions:
 
 - The primary metric is tested with the bootstrap. Groups are resampled as for all intervals (`evaluation.bootstrap`)
-  and both runs are scored on the same resamples. The p value is twice the fraction of resamples on the other side of
-  zero (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 15.4), with one added to both counts, so that it is
-  never 0 (Davison & Hinkley 1997, Bootstrap Methods, 4.2.5). With few groups this p value is too small. For two equal
-  networks on 6 groups, 16 of 100 simulated comparisons were significant. Therefore p is never smaller than the p value
-  of a t test with G - 1 degrees of freedom (Cameron, Gelbach & Miller 2008). The standard error of this test is the
-  standard deviation over resamples times sqrt(G / (G - 1)). With this limit, 4 of 100 were significant.
+  and both runs are scored on the same resamples. The p value is twice the fraction of resamples in which the
+  difference is zero or has the opposite sign (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 15.4). One is
+  added to both counts of the fraction, so that p is never 0 (Davison & Hinkley 1997, Bootstrap Methods, 4.2.5). With
+  few groups this p value is too small. For two equal networks on 6 groups, 16 of 100 simulated comparisons were
+  significant. Therefore p is never smaller than the p value of a t test with G - 1 degrees of freedom (Cameron, Gelbach
+  & Miller 2008). The standard error of this test is the standard deviation over resamples times sqrt(G / (G - 1)). With
+  this limit, 4 of 100 were significant.
 - Accuracy is tested with McNemar's exact test on the clips that only one of the runs classified correctly (McNemar
   1947; Dietterich 1998). It assumes independent clips, so its p value is too small for few groups.
 

@@ -60,7 +60,7 @@ def prepare(overrides: Sequence[str]) -> None:
         if key == "hydra.job.chdir" and value.lower() in ("true", "yes", "on", "1"):
             raise UserError(
                 f"{override}: is not supported, because paths in a config are relative to the folder where the command "
-                "starts; remove it, because every file of a run is written to its folder in any case"
+                "starts; remove it (a run writes all of its files to the run folder without this option)"
             )
         folder = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
         if bare.startswith("resume=") and bare != "resume=null" and not RunFolder(folder).config_path.is_file():

@@ -151,7 +151,7 @@ def remove_folder(folder: Path) -> bool:
 def remove_created(folder: Path) -> None:
     """Remove the files that this process created in a folder, and the folder itself if this process created it.
 
-    Files of an earlier process are kept, including those in the list of the folder.
+    Files of an earlier process are kept, including the files in the list of the folder.
     """
     if folder.is_symlink() or not folder.is_dir():
         return

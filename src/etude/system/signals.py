@@ -1,4 +1,7 @@
-"""Termination signals as exceptions and exit statuses, with an immediate end of the process on a second signal."""
+"""Conversion of termination signals to exceptions and exit statuses.
+
+A second signal ends the process immediately.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class StudySweeper(Sweeper):
     """Sweeper for an Optuna study on disk. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
-        n_trials: Number of trials of the complete study, including existing ones.
+        n_trials: Number of trials of the complete study, including existing trials.
         n_jobs: Number of trials that are suggested and launched together.
         seed: Seed of the sampler.
         sampler: Config of an Optuna sampler. It is instantiated here, because a resumed study must not repeat the draws
