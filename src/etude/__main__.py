@@ -1,4 +1,4 @@
-"""Command `etude` with its subcommands: `etude train backbone=ast task=multitask`, `etude report outputs/<run>`."""
+"""Command `etude` with its subcommands, such as `etude train backbone=ast` and `etude report outputs/<run>`."""
 
 from __future__ import annotations
 

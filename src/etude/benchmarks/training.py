@@ -44,7 +44,7 @@ def random_batch(lengths: Sequence[int] | Tensor, bins: int) -> RandomBatch:
 
 
 def training_steps(net: nn.Module, batches: Sequence[RandomBatch]) -> Callable[[], None]:
-    """Return a function that runs a training step per batch: forward, cross-entropy, backward, AdamW.
+    """Return a function that runs a training step per batch, with cross-entropy and AdamW.
 
     Args:
         net: Network that takes frames (B, T, F) and valid frames (B,), and returns scores (B, K). Parameters without

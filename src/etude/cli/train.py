@@ -1,4 +1,4 @@
-"""Command `etude train`, the entry point of every experiment: `python train.py backbone=ast task=multitask`."""
+"""Command `etude train`, the entry point of every experiment, as in `python train.py backbone=ast task=multitask`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record of a run: command, versions, machine and data."""
+"""Record of the command, versions, machine and data of a run."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class RunFolder:
         return readers.read_curve_rows(self.curves_path)
 
     def read_trackers(self) -> dict[str, str]:
-        """Read {key of a tracker: name of the run in this tracker}. Empty for a run without trackers."""
+        """Read the run's name in each tracker, by key of the tracker. Empty for a run without trackers."""
         return readers.read_trackers(self.trackers_path)
 
     def read_worst_errors(self) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def read_split(path: Path) -> dict[str, str]:
 
 
 def read_trackers(path: Path) -> dict[str, str]:
-    """Read {key of a tracker: name of the run in this tracker} from trackers.json. Empty if the file is missing.
+    """Read the run's name in each tracker, by key of the tracker, from trackers.json. Empty if the file is missing.
 
     Raises:
         ValueError: The file is damaged.
