@@ -188,7 +188,7 @@ def test_checkpoint_without_run_folder_can_be_used(folder: Path, tmp_path: Path)
     content = load_content(DemoOptions(checkpoint, device="cpu"))
     description = content.description
     assert description.name == "single.ckpt" and not description.scores and not content.examples
-    assert "Its scores are unknown" in description.limitations[0]
+    assert "The scores of this network are unknown" in description.limitations[0]
     assert content.neighbours.find(np.zeros(16)) == []
     assert "only if the page is started with a run folder" in content.neighbours.section(np.zeros(16))
 

@@ -30,7 +30,7 @@ class Run:
 
     Args:
         folder: The run's folder.
-        checkpoint: Checkpoint for predictions. None uses the checkpoint of the run's own predictions.
+        checkpoint: Checkpoint for predictions. None selects the checkpoint that made the predictions of the run.
     """
 
     def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:

@@ -85,7 +85,7 @@ def serve(options: DemoOptions) -> None:
             log.warning("host=%s: anyone who can reach this machine can use it", options.host)
         print(f"{printable(content.description.name)}: {address} (press Ctrl-C to stop)", flush=True)  # noqa: T201
         if options.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
-            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # others may open in this terminal
+            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # others can open in this terminal
         with suppress(KeyboardInterrupt):
             _run_server(app, listener)
     log.info(ENDED)

@@ -1,7 +1,7 @@
 """Figures of a run report, such as scores, predictions, residuals and calibration.
 
-Series differ in colour and in marker, for readers with colour vision deficiency. The colours are those of Okabe & Ito
-without yellow, which has too little contrast on white.
+Series differ in colour and in marker, for readers with colour vision deficiency. The colours are from Okabe & Ito.
+Yellow is left out because it has too little contrast on white.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_CLIPS = 2000  # clips in a figure
 
 
 def subsample(table: DataFrame, n_max: int = MAX_CLIPS) -> tuple[DataFrame, int]:
-    """Return at most `n_max` random rows in their order, and the number of omitted rows. The seed is fixed."""
+    """Return at most `n_max` random rows in their original order, and the number of omitted rows. The seed is fixed."""
     if len(table) <= n_max:
         return table, 0
     return table.sample(n_max, random_state=0).sort_index(), len(table) - n_max
@@ -219,7 +219,7 @@ def residual_plot(table: DataFrame, name: str, agreement: dict[str, Any]) -> str
 
 
 def group_residual_plot(table: DataFrame, name: str) -> tuple[str, str]:
-    """Draw the residuals of each group in one row, or as a histogram if there are fewer than 2 or more than 12 groups.
+    """Draw residuals with one row per group, or as a histogram if there are fewer than 2 or more than 12 groups.
 
     Args:
         table: Content of predictions.parquet.
@@ -321,8 +321,8 @@ def describe_calibration(calibration: dict[str, Any], n_clips: int) -> str:
     error, chance = calibration["ece"]["value"], calibration["chance"]
     exceeds = error > chance["high"]
     return (
-        f"With {format_count(n_clips, 'clip')}, a perfectly calibrated network has an expected calibration error of "
-        f"{format_number(chance['mean'], 3)} on average; it exceeds {format_number(chance['high'], 3)} with a "
+        f"With {format_count(n_clips, 'clip')}, even a perfectly calibrated network has an expected calibration error "
+        f"of {format_number(chance['mean'], 3)} on average, and of more than {format_number(chance['high'], 3)} with a "
         "probability of 5 %. "
-        f"{'The error of this network is larger.' if exceeds else 'Miscalibration cannot be shown.'}"
+        f"{'The error of this network is larger.' if exceeds else 'This network shows no significant miscalibration.'}"
     )

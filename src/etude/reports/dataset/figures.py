@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 MAX_CLASSES = 40  # classes in a figure; the table contains all
-MAX_COLUMNS = 3600  # columns of the images of all clips, which limit the size of the page
+MAX_COLUMNS = 3600  # total of image columns over all clips, to limit the size of the page
 BAR_STYLES = {"train": ("network", ""), "val": ("constant", "...."), "test": ("linear", "////"), UNUSED: ("rule", "")}
 SPLIT_LABELS = {UNUSED: "unused"}
 
