@@ -35,7 +35,7 @@ class NetworkDescription:
     Args:
         name: Name of the run, or of its checkpoint.
         summary: One sentence on the network and its data.
-        scores: For each target `name`, `metric`, `score` with its interval, `baselines` (names and scores), `clips`
+        scores: For each target: `name`, `metric`, `score` with its interval, `baselines` (names and scores), `clips`
             (description of the test clips), and `verdict`.
         limitations: Sentences on the limitations of the scores and predictions.
     """

@@ -36,7 +36,7 @@ GET = {
     rf"{API}/queue/data": f"session_hash={SESSION}",
 }
 PROGRESS = f"{API}/upload_progress"
-MAX_CALL, MAX_TEXT = 64 << 10, 1000  # bytes of a call; characters of one of its inputs
+MAX_CALL, MAX_TEXT = 64 << 10, 1000  # bytes of a call; characters of one input of a call
 POLICY = "; ".join((
     "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:", "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:", "media-src 'self' data: blob:", "font-src 'self' data:",
@@ -137,7 +137,7 @@ class RequestFilter:
         app: Application that receives the accepted requests.
         rules: Host names by which the server can be requested.
         uploads: Files that a call can name.
-        calls: By index of a function of the page, for each input of the function, whether it is a file.
+        calls: By index of a function of the page, whether each input of this function is a file.
     """
 
     def __init__(self, app: ASGIApp, rules: HostRules, uploads: Uploads, calls: Mapping[int, Sequence[bool]]) -> None:
@@ -204,7 +204,7 @@ def validate_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Upl
 
     Args:
         body: JSON with `data`, `fn_index`, `trigger_id` and `session_hash`.
-        calls: By index of a function, for each input of the function, whether it is a file.
+        calls: By index of a function, whether each input of this function is a file.
         uploads: Files that a call can name.
 
     Raises:

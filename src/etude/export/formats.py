@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 METADATA_KEY = "etude"
-OPSET = 20  # the first with a DFT whose axis is an input; onnxruntime 1.20 supports up to 21
+OPSET = 20  # the first in which the axis of a DFT is an input; onnxruntime 1.20 supports up to 21
 ONNX_MISSING = (
     "format=onnx requires onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
 )

@@ -150,7 +150,7 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
 
 
 def config_content(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of config.json, which is the recipe of the network without folders of this machine."""
+    """Return the content of config.json, the recipe of the network without folder names of this machine."""
     return {
         "library_name": "etude", "model_type": "etude", "etude_version": version("etude"),
         "etude": {**recipe, "config": _strip_folders(recipe["config"])},

@@ -32,7 +32,7 @@ Outputs = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """Test clips with the outputs that the network has for them in predictions.
+    """Test clips with the outputs of the network for these clips, as in predictions.
 
     Args:
         inputs: Input of the graph for each clip: samples (N,) or frames (T, F), float32.
@@ -156,7 +156,7 @@ def compute_frames(model: Model, samples: np.ndarray) -> np.ndarray:
 def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Pad clips (N,) or (T, F) to a batch (B, N) or (B, T, F), and return it with the lengths (B,).
 
-    The padding is not zero, so that a graph whose outputs depend on padding fails the check.
+    The padding is not zero. A graph therefore fails the check if its outputs depend on padding.
     """
     lengths = np.array([len(clip) for clip in clips], np.int64)
     x = np.full((len(clips), lengths.max(), *clips[0].shape[1:]), 0.5, np.float32)

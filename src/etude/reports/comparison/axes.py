@@ -40,7 +40,7 @@ class CompareOptions:
         metrics: Metrics. Empty means the primary metric of each target, or all metrics of a run report if `metric`
             is an axis.
         split: test or val.
-        view: Name of a predefined layout, which is runs, classes, metrics or settings.
+        view: Name of a predefined layout (runs, classes, metrics or settings).
         filters: Allowed values by axis. Runs with other values are left out.
         output_folder: Folder of the files. None means the folder of the sweep.
         formats: File formats.
@@ -69,8 +69,8 @@ VIEWS = {
 def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
     """Return axes in rows, axes in columns, and metrics.
 
-    A predefined view includes all axes on which the runs differ, so that it averages only over random variation. Axes
-    of the options are used unchanged.
+    A predefined view includes all axes on which the runs differ. Its means are therefore only over random variation.
+    Axes of the options are used unchanged.
 
     Raises:
         UserError: A metric does not match the axes.

@@ -164,8 +164,8 @@ def _fold_suffix(run: ComparedRun) -> str:
 def _read_or_report(path: Path, faults: list[str]) -> dict[str, Any]:
     """Return the content of a JSON or YAML file, or an empty mapping if it is missing or damaged.
 
-    A damaged file is reported in `faults`. The structure is not checked, so that the values that an older version wrote
-    can be compared.
+    A damaged file is reported in `faults`. The structure is not checked, so that files of older versions can be
+    compared by the values in them.
     """
     if not path.is_file():
         return {}

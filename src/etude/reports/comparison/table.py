@@ -125,7 +125,7 @@ class Table:
         return "", {}, True
 
     def runs_per_cell(self) -> int:
-        """Return the number of runs that each mean is computed from if it is equal in all cells, else 0."""
+        """Return the number of runs per mean if all means have the same number of runs, else 0."""
         counts = {len(cell.values) for cell in self.cells.values() if cell.folders}
         return counts.pop() if len(counts) == 1 and max(counts) > 1 else 0
 

@@ -207,7 +207,7 @@ def _map_data(entry: EmbeddingMap, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _quality_rows(entry: EmbeddingMap) -> list[list[str]]:
-    """Return the rows of the table below a map: name of a measure, value in the map, value in the full space."""
+    """Return the rows of the table below a map, with a measure and its values in the map and in the full space."""
     rows = [[key.capitalize(), format_number(value), ""] for key, value in entry.preservation.items()]
     for name, scores in entry.scores.items():
         full_scores = entry.full_scores[name]

@@ -96,7 +96,7 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
         )
     coordinates = _fit(x, method, dims, seed)
     notes = (
-        [f"Computed from {len(x):,} of {total:,} clips, drawn at random: the limit of this method in {dims}-D."]
+        [f"Computed from {len(x):,} of {total:,} clips, drawn at random. This is the maximum in {dims}-D."]
         if len(x) < total
         else []
     )
