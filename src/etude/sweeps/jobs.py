@@ -174,7 +174,7 @@ class JobTable:
         others = [other for other in self.jobs if other.number != job.number]
         self.jobs = sorted([*others, job], key=lambda job: job.number)
 
-    def save(self) -> None:
+    def write(self) -> None:
         """Write jobs.csv atomically."""
         with replacing(self.folder / JOBS) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)

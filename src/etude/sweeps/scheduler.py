@@ -124,7 +124,7 @@ class Sweep:
         self.jobs = jobs
         for job in jobs:
             self.table.add(job)
-        self.table.save()
+        self.table.write()
         self.progress.open(jobs)
         for job in jobs:
             if job.status == WAITING and job.error:  # reported before any training
@@ -133,7 +133,7 @@ class Sweep:
             if any(job.status == WAITING for job in jobs):
                 self._run_waiting_jobs(self.prepare_processes())
         finally:
-            self.table.save()
+            self.table.write()
             self.progress.close()
         failed = [job for job in jobs if job.status == FAILED]
         if failed:
@@ -194,7 +194,7 @@ class Sweep:
         self.running[job.number] = job
         self.progress.report_start(job, resumed="resume=" in arguments[-1])
         processes.start(job.number, arguments, self.progress.log_path(job), more)
-        self.table.save()
+        self.table.write()
 
     def _is_ready(self, job: Job) -> bool:
         """Return whether the run of the initial weights is finished or not part of the sweep.
@@ -213,7 +213,7 @@ class Sweep:
         """Mark a job as failed that cannot start."""
         job.status, job.code, job.error = FAILED, REFUSED, message
         self.progress.report_end(job)
-        self.table.save()
+        self.table.write()
 
     def _finish(self, number: int, code: int, seconds: float) -> None:
         """Record the end of a job."""
@@ -229,7 +229,7 @@ class Sweep:
             with suppress(UserError):  # the comparison reports a damaged file
                 job.score = monitored_score(RunFolder(job.folder))
         self.progress.report_end(job)
-        self.table.save()
+        self.table.write()
 
     def _error_path(self, job: Job) -> Path:
         """Return the path of the file to which a job writes its final error message."""

@@ -186,7 +186,7 @@ def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path:
         ("tabel=x", "tabel: this source has no such option; available: table"),
         ("nothing", "nothing: is not of the form name=value"),
         ("out=/dev/null/x", "/dev/null/x: cannot be used"),
-        ("data=nowhere", "data=nowhere: no such option; there are demo"),
+        ("data=nowhere", "data=nowhere: no such option; available: demo"),
     ],
 )
 def test_invalid_option_gives_error_message(
