@@ -52,8 +52,8 @@ class Example:
 
     Args:
         name: Title of the clip.
-        path: Path of its audio file.
-        card: Its credit, labels and player for the page.
+        path: Path of the audio file.
+        card: Credit, labels and player of the clip for the page.
     """
 
     name: str
@@ -66,7 +66,7 @@ def describe_network(model: Model, plan: WindowPlan, folder: Path | None) -> Net
 
     Args:
         model: The network.
-        plan: Its window plan.
+        plan: Window plan of the network.
         folder: Folder of its run. None for a checkpoint without a run folder.
 
     Raises:

@@ -140,7 +140,7 @@ class NeighbourSearch:
 
         Args:
             row: Row of the clip in a table of clips.
-            file: Its file. None if it is missing.
+            file: File of the clip. None if it is missing.
         """
         audio, encoded, reason = self._player(file)
         values = {key: row[key] for key in CREDIT_KEYS if key in row.index}
@@ -171,8 +171,8 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
 
     Args:
         run: The run. None for a checkpoint without a run folder.
-        model: Its network.
-        plan: Its window plan.
+        model: Network of the run.
+        plan: Window plan of the network.
     """
     import pandas as pd
 

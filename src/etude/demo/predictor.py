@@ -81,7 +81,7 @@ class PredictionResult:
     file: WindowedFile
 
     def clearest_window(self, columns: PredictionColumns) -> int:
-        """Return the index of the window that represents the prediction for the file best.
+        """Return the index of the window that best represents the prediction for the file.
 
         The first target is used. For a label, this is the window with the highest probability of the predicted class.
         For a scalar, it is the window whose value is furthest from the middle of the range.
@@ -106,7 +106,7 @@ class Predictor:
 
     Args:
         model: The network.
-        plan: Its window plan.
+        plan: Window plan of the network.
         limits: Limits of an audio file.
     """
 

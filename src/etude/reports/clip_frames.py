@@ -95,7 +95,7 @@ def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, files: dict[str,
             variant = replace(front, sync=sync)
             frames[sync] = file.collection.reader(file.locate(variant), variant, 0.0)
         except (ValueError, NotImplementedError) as error:  # the file is missing, or the front end has no beats
-            reasons[sync] = str(error) or "This front end has no such frames."
+            reasons[sync] = str(error) or "This front end cannot compute these frames."
     seconds = len(frames["none"]) / front.frames_per_second if "none" in frames else None
     beats = _beat_times(file, front) if file.is_audio and frames else None
     return ClipView(frames, reasons, beats, seconds)

@@ -1,8 +1,8 @@
 """Two-dimensional maps of the test embeddings of a run, for its report.
 
 Principal components preserve distances as well as two dimensions allow. t-SNE (van der Maaten & Hinton 2008) preserves
-neighbours; distances between its clusters have no meaning. Both are computed from standardised embeddings with a fixed
-seed.
+neighbours; distances between its clusters have no meaning. Both maps are computed from standardised embeddings with a
+fixed seed.
 """
 
 from __future__ import annotations

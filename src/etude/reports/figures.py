@@ -98,7 +98,7 @@ def scatter_plot(table: DataFrame, name: str, target: dict[str, Any], split: str
     Args:
         table: Content of predictions.parquet.
         name: Name of the target.
-        target: Its entry in metrics.json.
+        target: Entry of the target in metrics.json.
         split: `test` or `val`.
 
     Returns:
@@ -179,7 +179,7 @@ def epoch_plot(name: str, epochs: list[int], series: dict[str, Any], ylabel: str
 def shorten_label(text: str, n_max: int = 18) -> str:
     """Return a label of at most `n_max` characters for matplotlib.
 
-    A leading underscore is removed, as matplotlib hides such labels, and $ is escaped.
+    A leading underscore is removed, because matplotlib hides labels that begin with it, and $ is escaped.
     """
     text = text if len(text) <= n_max else text[: n_max - 1] + "…"
     return text.lstrip("_").replace("$", r"\$")
@@ -194,7 +194,7 @@ def residual_plot(table: DataFrame, name: str, agreement: dict[str, Any]) -> str
     Args:
         table: Content of predictions.parquet.
         name: Name of a scalar target.
-        agreement: Its agreement in metrics.json. If it is empty, the result is "".
+        agreement: Agreement of the target in metrics.json. If this is empty, the result is "".
     """
     if not agreement:
         return ""
@@ -285,7 +285,7 @@ def reliability_diagram(name: str, calibration: dict[str, Any]) -> str:
 
     Args:
         name: Name of a label target.
-        calibration: Its calibration in metrics.json.
+        calibration: Calibration of the label in metrics.json.
 
     Returns:
         Two drawings of equal width as SVG, or "" if there are no probabilities.

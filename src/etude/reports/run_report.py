@@ -36,7 +36,7 @@ def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint
 
     Args:
         name: Name of the target.
-        target: Its entry in metrics.json.
+        target: Entry of the target in metrics.json.
         table: Content of predictions.parquet.
         disjoint: Whether no group is in more than one split.
     """
@@ -67,7 +67,7 @@ def _calibration(name: str, test: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         name: Name of the target.
-        test: Its test split in metrics.json.
+        test: Test split of the target in metrics.json.
     """
     calibration = test.get("calibration") or {}
     if not calibration:

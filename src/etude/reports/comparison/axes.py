@@ -69,8 +69,8 @@ VIEWS = {
 def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
     """Return axes in rows, axes in columns, and metrics.
 
-    A predefined view includes all axes on which the runs differ. Its means are therefore only over random variation.
-    Axes of the options are used unchanged.
+    A predefined view includes all axes on which the runs differ. The means in its tables are therefore only
+    over random variation. Axes of the options are used unchanged.
 
     Raises:
         UserError: A metric does not match the axes.

@@ -138,7 +138,7 @@ def scored_targets(
 
 
 def run_titles(runs: list[ComparedRun]) -> dict[Path, str]:
-    """Return a unique title of each run, by folder. It is the name and fold, or the folder if names are equal."""
+    """Return a unique title of each run, by folder. The title is name and fold, or the folder if names are equal."""
     plain = {run.folder: run.name + _fold_suffix(run) for run in runs}
     repeated = {name for name in plain.values() if list(plain.values()).count(name) > 1}
     folders = {run.folder: printable(run.folder.resolve().name) + _fold_suffix(run) for run in runs}

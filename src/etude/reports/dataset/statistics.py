@@ -49,10 +49,10 @@ def compute_statistics(
 
     Args:
         source: The collection, or another object that can be packed.
-        pack: Its pack.
+        pack: Pack of the collection.
         front: Front end of the pack.
-        files: Files of its clips, as returned by `clip_frames.clip_files`.
-        split: Its split.
+        files: Files of the clips, as returned by `clip_frames.clip_files`.
+        split: Split of the collection.
         seed: Seed of the selection of clips whose loudness is measured.
 
     Returns:
@@ -112,7 +112,7 @@ def label_counts(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned:
     Args:
         index: Table of the pack.
         name: Name of the label.
-        spec: Its description in the collection.
+        spec: Description of the label in the collection.
         assigned: Split of each clip (N,), or None.
 
     Returns:
