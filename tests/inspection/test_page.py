@@ -126,7 +126,7 @@ def test_missing_true_value_is_reported(make_run: MakeRun) -> None:
     assert main([str(run), f"clip={HOSTILE_ID}"]) == 0
     page, numbers = read_page(run, HOSTILE_ID)
     assert numbers["unlabelled"] == ["danceability"]
-    assert "This clip has no true value of danceability." in page and "those of the predicted value" in page
+    assert "This clip has no true value of danceability." in page and "is the gradient of the predicted value" in page
     assert numbers["layers"][1]["gradient"]["norm"] > 0
 
 

@@ -21,7 +21,7 @@ def test_run_with_older_metrics_has_a_report(make_run) -> None:
             results.pop("calibration", None), results.pop("agreement", None)
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     page = ReportPage(write_report(RunFolder(folder)).read_text("utf-8"))
-    message = "The metrics of this run are of an older version without {}: rebuild the report."
+    message = "The metrics of this run are from an older version without {}: rebuild the report."
     assert message.format("calibration") in page.text
     assert page.text.count(message.format("limits of agreement")) == 3
 
