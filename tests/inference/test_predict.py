@@ -159,7 +159,7 @@ def test_unusable_folders_are_reported(
         ("workers=0", "workers=0: must be a whole number of at least 1"),
         ("batch=many", "batch=many: must be a whole number of at least 1"),
         ("page=perhaps", "page=perhaps: must be true or false"),
-        ("colour=red", "colour=red: is no file, and none of to="),
+        ("colour=red", "colour=red: is neither a file nor one of to="),
     ],
 )
 def test_invalid_option_is_reported(option: str, message: str) -> None:

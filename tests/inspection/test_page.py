@@ -126,7 +126,7 @@ def test_missing_true_value_is_reported(make_run: MakeRun) -> None:
     assert main([str(run), f"clip={HOSTILE_ID}"]) == 0
     page, numbers = read_page(run, HOSTILE_ID)
     assert numbers["unlabelled"] == ["danceability"]
-    assert "This clip has no true value of danceability." in page and "those of the predicted value" in page
+    assert "This clip has no true value of danceability." in page and "is the gradient of the predicted value" in page
     assert numbers["layers"][1]["gradient"]["norm"] > 0
 
 
@@ -155,7 +155,7 @@ def test_page_without_captum_has_no_attributions(
     [
         (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; similar ids: clip"),
         (["{run}", "clip="], "clip=: empty value"),
-        (["{run}", "clipp=one"], "clipp=one: is none of clip="),
+        (["{run}", "clipp=one"], "clipp=one: is not one of clip="),
         (["{run}", "crop=0"], "crop=0: must be a length"),
         (["{run}", "crop=5-2"], "crop=5-2: must be a length"),
         (["{run}", "clip=one", "crop=80-90"], "crop=80-90: clip one has only 1.2 seconds"),
