@@ -26,7 +26,7 @@ BLOCK = 128  # frames per block; 128 x 1025 complex64 fit into the second-level 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Base class of front ends, the transforms from samples to frames.
+    """Base class of front ends, which compute frames from samples.
 
     A subclass defines `frames`, and `make_module` if it can be part of an exported graph.
 

@@ -16,7 +16,7 @@ State = tuple[Any, ...]  # passed from step to step: values (B, ...), lengths (B
 
 
 class Backbone(nn.Module):
-    """Network from the frames of a clip to its embedding.
+    """Network that computes the embedding of a clip from its frames.
 
     A subclass takes `bins`, the width F of a frame, as its first argument. Frames at or after a clip's length must not
     influence its embedding.

@@ -42,7 +42,7 @@ class Patches(nn.Module):
     (PaSST, Koutini et al., 2022).
 
     Args:
-        filters: Convolution from an image (B, 1, T, F) to patches (B, D, columns, rows).
+        filters: Convolution that computes patches (B, D, columns, rows) from an image (B, 1, T, F).
         positions: Positional embeddings, computed from the valid columns of each clip (B,) and the number of columns.
         n_prefix: Number of prefix tokens (class, distillation, registers).
         norm: Norm before the first block.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Function from a path, a front end and a minimum length in seconds to frames (T, F). It is a module-level function, so
-# that it can be pickled. It raises DecodeError if the file has no usable frames.
+# Function that returns frames (T, F), given a path, a front end and a minimum length in seconds. It is a module-level
+# function, so that it can be pickled. It raises DecodeError if the file has no usable frames.
 Reader = Callable[[Path, FrontEnd, float], np.ndarray]
 Locator = Callable[[Path, FrontEnd], Path]
 RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"}

@@ -31,7 +31,7 @@ def module_key(name: str) -> str:
 
 
 class Target:
-    """Base class of targets, which are the quantities that heads predict for a clip.
+    """Base class of targets, the quantities that heads predict for a clip.
 
     Attributes:
         name: Column in the table of clips.

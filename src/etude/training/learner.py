@@ -101,8 +101,8 @@ class Learner(LightningModule):
 
     Args:
         standardiser: Statistics of the training split.
-        backbone: Network from frames to an embedding.
-        task: Module from an embedding to outputs, losses and predictions.
+        backbone: Network that computes an embedding from frames.
+        task: Module that computes outputs, losses and predictions from an embedding.
         optimiser: Factory of the optimiser and its schedule.
         augment: Augmentation of standardised training frames; None disables it.
         recipe: Plain values from which the network can be rebuilt. They are stored in every checkpoint.

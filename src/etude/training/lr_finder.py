@@ -21,9 +21,9 @@ SMOOTH = 0.8  # weight of the past in the running mean of the loss
 class LearningRateFinder(Callback):
     """Learning-rate range test that increases the rate at each step until the loss diverges.
 
-    Smith, 2017, "Cyclical learning rates for training neural networks". Lightning's `lr_find` sets one rate for all
-    parameter groups and requires an attribute `lr`. Here each group keeps its ratio to the highest rate, as set by the
-    transfer. The suggested rate is a tenth of the rate at which the smoothed loss was lowest.
+    Source: Smith, 2017, "Cyclical learning rates for training neural networks". Lightning's `lr_find` sets one rate for
+    all parameter groups and requires an attribute `lr`. Here each group keeps its ratio to the highest rate, as set by
+    the transfer. The suggested rate is a tenth of the rate at which the smoothed loss was lowest.
 
     Args:
         steps: Number of steps from the lowest rate to the highest.
@@ -91,8 +91,8 @@ def _running_mean(losses: list[float]) -> np.ndarray:
 def suggest_rate(rates: np.ndarray, losses: list[float]) -> float | None:
     """Return a tenth of the rate at which the smoothed loss was lowest, or None if the loss did not fall.
 
-    Howard & Gugger, 2020, "Deep learning for coders". The steepest point, which is another common choice, is often the
-    last point before the loss diverges.
+    Source: Howard & Gugger, 2020, "Deep learning for coders". The steepest point, which is another common choice, is
+    often the last point before the loss diverges.
 
     Args:
         rates: Rate of each step (n,), increasing by a constant factor.
