@@ -135,7 +135,7 @@ def test_audio_file_is_inspected(make_run: MakeRun) -> None:
     (audio_file, *_) = sorted((HOME / "clips").rglob("*.ogg"))
     assert main([str(run), f"clip={audio_file}", "crop=2-4"]) == 0
     page, numbers = read_page(run, audio_file.name)
-    assert numbers["unlabelled"] == ["genre"] and "against the predicted class" in page
+    assert numbers["unlabelled"] == ["genre"] and "the loss for the predicted class" in page
     assert "Shown are 2.0 to 4.0 of" in page
     assert numbers["outputs"][0]["true"] is None
 
