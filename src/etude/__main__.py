@@ -1,4 +1,4 @@
-"""Command `etude` with its subcommands: `etude train backbone=ast task=multitask`, `etude report outputs/<run>`."""
+"""Command `etude` with its subcommands, such as `etude train backbone=ast` and `etude report outputs/<run>`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 def command(name: str) -> int:
-    """Run a command with the arguments of this process, as the script of the same name does.
+    """Run a command with the arguments of this process, like the script of the same name.
 
     Args:
         name: A key of COMMANDS.
@@ -41,12 +41,12 @@ def command(name: str) -> int:
 
 
 def main() -> int:
-    """Run the command that the command line names.
+    """Run the command whose name is the first argument.
 
     Returns:
         The exit status; 2 if there is no such command.
     """
-    return guard_command(_dispatch)  # before the imports of a command, which take seconds: signals need their handlers
+    return guard_command(_dispatch)  # handles signals during the imports, which take seconds
 
 
 def _dispatch() -> int:

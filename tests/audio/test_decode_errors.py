@@ -128,7 +128,7 @@ def write_single_sample(path: Path) -> None:
         (write_html, "a.wav", "is an HTML page and not an audio file"),
         (write_html, "a.mp3", "is an HTML page and not an audio file"),
         (write_zeros, "a.mp3", "begins with zeros instead of a header"),
-        (write_huge_samples, "a.wav", "contains samples of 1e+30, where 1 is full scale"),
+        (write_huge_samples, "a.wav", "contains samples of 1e+30, but full scale is 1"),
         (write_single_sample, "a.wav", "contains no samples at 22050 Hz: it has 1"),
     ],
     ids=lambda value: getattr(value, "__name__", value),

@@ -240,5 +240,5 @@ def test_model_that_is_not_a_vision_transformer_raises(model: str) -> None:
 
 @pytest.mark.parametrize(("model", "pool"), [("tiny", "max"), ("vit_medium_patch16_gap_240", "token")])
 def test_unsupported_pool_raises(model: str, pool: str) -> None:
-    with pytest.raises(ValueError, match=r"backbone\.pool must be token, where the model has one, or mean"):
+    with pytest.raises(ValueError, match=r"backbone\.pool must be mean, or token if the model has a class token"):
         AST(128, model, pool=pool)

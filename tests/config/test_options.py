@@ -47,7 +47,7 @@ def test_names_and_options_are_separated(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("colour=red", "colour=red: is no file, and none of to=, format=, check=, "),
+        ("colour=red", "colour=red: is neither a file nor one of to=, format=, check=, "),
         ("to=", "to=: empty value; remove the option or give it a value"),
         ("format=csv,xml", "format=csv,xml: there is no format 'xml'; available: csv, json"),
         ("many=0", "many=0: must be a whole number of at least 1"),
@@ -60,7 +60,7 @@ def test_names_and_options_are_separated(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_invalid_argument_is_refused_with_message(argument: str, message: str) -> None:
     with pytest.raises(UserError) as error:
-        options.read_options(["run", argument], KNOWN, "is no file, and")
+        options.read_options(["run", argument], KNOWN, "is neither a file nor")
     assert str(error.value).startswith(message)
 
 

@@ -177,7 +177,7 @@ def test_predicted_clips_are_compared_if_the_data_is_missing(
     monkeypatch.setattr(InspectedRun, "pack", property(missing_pack))
     library = load_library(InspectedRun(copied), content.predictor.model, content.predictor.plan)
     assert library.splits == "validation and test" and len(library.x) == 80 and not library.files
-    assert "there is no such folder" in library.note and "the run was evaluated on" in library.note
+    assert "there is no such folder" in library.note and "The run was evaluated on" in library.note
     model = content.predictor.model
     page = NeighbourSearch(library, model.front, model.columns).section(library.x[0])
     assert page.count("No player: its audio file is missing") == 6 and "there is no such folder" in page
@@ -188,7 +188,7 @@ def test_checkpoint_without_run_folder_can_be_used(folder: Path, tmp_path: Path)
     content = load_content(DemoOptions(checkpoint, device="cpu"))
     description = content.description
     assert description.name == "single.ckpt" and not description.scores and not content.examples
-    assert "Its scores are unknown" in description.limitations[0]
+    assert "The scores of this network are unknown" in description.limitations[0]
     assert content.neighbours.find(np.zeros(16)) == []
     assert "only if the page is started with a run folder" in content.neighbours.section(np.zeros(16))
 

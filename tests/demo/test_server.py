@@ -42,7 +42,7 @@ def test_options_are_parsed(tmp_path: Path) -> None:
         (["{run}", "port=http"], "port=http: must be a whole number from 1 to 65535"),
         (["{run}", "limit=0"], "limit=0: must be a number greater than 0"),
         (["{run}", "seconds=inf"], "seconds=inf: must be a number greater than 0"),
-        (["{run}", "share=true"], "share=true: is no run, and none of host="),
+        (["{run}", "share=true"], "share=true: is neither a run nor one of host="),
         (["{run}", "browser=no"], "browser=no: must be true or false"),
     ],
 )

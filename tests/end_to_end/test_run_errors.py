@@ -82,7 +82,7 @@ def test_non_finite_loss_ends_a_run_that_can_be_resumed(
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("train", "out of memory in training; lower data.batch_size (now 16; trainer.accumulate_grad_batches=2 comp"),
+        ("train", "out of memory in training; lower data.batch_size (now 16; if you halve it, set trainer.accu"),
         ("val", "out of memory in evaluation; lower data.eval_batch_size (now 16) or data.eval_crops (now null: "),
     ],
 )

@@ -39,8 +39,8 @@ def test_summary_of_a_label_with_baselines() -> None:
     summary, numbers = summarise_scores(genre(ABOVE, CLOSE), disjoint=True)
     assert summary == "Better than the majority class; no significant difference from the linear model."
     assert numbers == (
-        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups that no training clip shares. "
-        "Majority class 0.19, difference 0.43 [0.20, 0.60], which excludes zero. "
+        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups without training clips. "
+        "Majority class 0.19, difference 0.43 [0.20, 0.60] (the interval does not include zero). "
         "Linear model 0.60, difference 0.02 [−0.10, 0.15]."
     )
     assert summarise_scores(genre(CLOSE, BELOW))[0].startswith(

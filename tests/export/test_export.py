@@ -47,7 +47,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     assert process.stdout.split() == [str(out / name) for name in [*FILES[1:], FILES[0]]]
     for name in FILES[2:]:
         assert re.search(rf"{name}: \d+\.\d MB; largest differences: embedding \S+, genre \S+, valence", process.stderr)
-    speed = r"onnxruntime: [\d.]+ clips/s, the original network [\d.]+, in batches of 8 clips of 9\.98 s"
+    speed = r"onnxruntime: [\d.]+ clips/s \(original network: [\d.]+\), in batches of 8 clips of 9\.98 s"
     assert re.search(speed, process.stderr)
     assert sorted(path.name for path in out.glob("[!.]*")) == FILES
     return out
@@ -203,7 +203,7 @@ def test_files_with_other_outputs_are_deleted(
     (out / "notes.txt").write_text("of the user")
     for folder in (out, tmp_path / "new"):
         assert export.main([str(checkpoint), "format=safetensors", f"to={folder}"]) == 2
-        assert "model.safetensors: outputs differ from those of the network: " in capsys.readouterr().err
+        assert "model.safetensors: outputs differ from the outputs of the network: " in capsys.readouterr().err
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("out"), Path("out/notes.txt")]
     assert predicted_values is original
 
@@ -292,7 +292,7 @@ def test_paths_of_pretrained_weights_are_exported_without_folders(
         (["a", "format=tflite"], "there is no format 'tflite'; available: onnx, torch, safetensors"),
         (["a", "input=midi"], "input=midi: must be waveform or frames"),
         (["a", "push=name"], "push=name: must be <user>/<name>"),
-        (["a", "quality=high"], "quality=high: is none of format=, input=, to=, check=, push=, private="),
+        (["a", "quality=high"], "quality=high: is not one of format=, input=, to=, check=, push=, private="),
     ],
 )
 def test_invalid_arguments_are_reported_in_one_line(

@@ -84,7 +84,7 @@ def test_outputs_of_files_equal_those_of_network(case: Case) -> None:
 
 def test_padding_does_not_change_outputs(case: Case) -> None:
     if not case.graph.variable_length:
-        pytest.skip("all clips of a batch must have one length")
+        pytest.skip("all clips of a batch must have the same length")
     x, lengths = batch(case.check.inputs)
     for predict in case.predict.values():
         expected = predict(x, lengths)

@@ -115,7 +115,7 @@ def test_number_of_processes_does_not_change_predictions(
 def test_replacement_of_results_with_other_windows_is_logged(
     checkpoint: Path, audio_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    message = f"to={tmp_path}: replacing its results, which are of another network or other windows"
+    message = f"to={tmp_path}: replacing its results, because they are from another network or other windows"
     for options, replaced in (([], False), ([], False), (["window=5"], True)):
         caplog.clear()
         assert call(checkpoint, audio_folder / "a.ogg", tmp_path, *options) == 0
@@ -159,7 +159,7 @@ def test_unusable_folders_are_reported(
         ("workers=0", "workers=0: must be a whole number of at least 1"),
         ("batch=many", "batch=many: must be a whole number of at least 1"),
         ("page=perhaps", "page=perhaps: must be true or false"),
-        ("colour=red", "colour=red: is no file, and none of to="),
+        ("colour=red", "colour=red: is neither a file nor one of to="),
     ],
 )
 def test_invalid_option_is_reported(option: str, message: str) -> None:

@@ -126,7 +126,7 @@ def test_missing_true_value_is_reported(make_run: MakeRun) -> None:
     assert main([str(run), f"clip={HOSTILE_ID}"]) == 0
     page, numbers = read_page(run, HOSTILE_ID)
     assert numbers["unlabelled"] == ["danceability"]
-    assert "This clip has no true value of danceability." in page and "those of the predicted value" in page
+    assert "This clip has no true value of danceability." in page and "is the gradient of the predicted value" in page
     assert numbers["layers"][1]["gradient"]["norm"] > 0
 
 
@@ -135,7 +135,7 @@ def test_audio_file_is_inspected(make_run: MakeRun) -> None:
     (audio_file, *_) = sorted((HOME / "clips").rglob("*.ogg"))
     assert main([str(run), f"clip={audio_file}", "crop=2-4"]) == 0
     page, numbers = read_page(run, audio_file.name)
-    assert numbers["unlabelled"] == ["genre"] and "against the predicted class" in page
+    assert numbers["unlabelled"] == ["genre"] and "the loss for the predicted class" in page
     assert "Shown are 2.0 to 4.0 of" in page
     assert numbers["outputs"][0]["true"] is None
 
@@ -155,7 +155,7 @@ def test_page_without_captum_has_no_attributions(
     [
         (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; similar ids: clip"),
         (["{run}", "clip="], "clip=: empty value"),
-        (["{run}", "clipp=one"], "clipp=one: is none of clip="),
+        (["{run}", "clipp=one"], "clipp=one: is not one of clip="),
         (["{run}", "crop=0"], "crop=0: must be a length"),
         (["{run}", "crop=5-2"], "crop=5-2: must be a length"),
         (["{run}", "clip=one", "crop=80-90"], "crop=80-90: clip one has only 1.2 seconds"),

@@ -44,7 +44,7 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["entity=me"], "there is no key for Weights & Biases here"),
+        (["entity=me"], "there is no API key for Weights & Biases"),
         (["project=x"], "entity=<user or team>: "),
         (["projekt=x"], "projekt=x: there is no such option; available: entity, project"),
         (["show=maybe"], "show=maybe: must be true or false"),

@@ -21,7 +21,7 @@ def test_run_with_older_metrics_has_a_report(make_run) -> None:
             results.pop("calibration", None), results.pop("agreement", None)
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     page = ReportPage(write_report(RunFolder(folder)).read_text("utf-8"))
-    message = "The metrics of this run are of an older version without {}: rebuild the report."
+    message = "The metrics of this run are from an older version without {}: rebuild the report."
     assert message.format("calibration") in page.text
     assert page.text.count(message.format("limits of agreement")) == 3
 
@@ -38,7 +38,7 @@ def test_missing_data_is_explained_in_a_sentence(make_run, table: pd.DataFrame) 
     assert "The run has no config.yaml." in page.text
     page, _ = build_report(make_run("no-test", table=table[table["split"] == "val"]))
     assert "No test clip has a label, so there are no scores." in page.text
-    assert "0 test clips with this label; a score requires two." in page.text
+    assert "0 test clips with a true value; a score requires two." in page.text
 
 
 def test_command_rebuilds_report_and_rejects_other_folders(make_run, tmp_path: Path, capsys) -> None:
@@ -47,7 +47,7 @@ def test_command_rebuilds_report_and_rejects_other_folders(make_run, tmp_path: P
     assert (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
     assert main([str(folder), str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err
-    assert "nowhere is not a finished run" in error and error.count("\n") == 1
+    assert "nowhere: is not a finished run" in error and error.count("\n") == 1
     assert main(["--help"]) == 0
 
 

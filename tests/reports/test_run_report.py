@@ -99,8 +99,8 @@ def test_report_shows_command_versions_and_data(report: tuple[ReportPage, dict])
         "5,512,345 parameters",
         "CC-BY-4.0 (120)",
         "8 min 33 s",
-        "the scores selected the epoch, so they are optimistic",
-        "Few groups. The intervals come from only 6 groups",
+        "the epoch was selected by these scores, so they are optimistic",
+        "Few groups. The intervals are based on only 6 groups",
         "depth: 4",
     ):
         assert text in page.text, text
@@ -114,7 +114,7 @@ def test_validation_without_monitor_is_not_called_optimistic(run: Path, tmp_path
     record["model"] |= {"monitor": None, "best_score": None, "best_epoch": 12}
     (copy / "record.json").write_text(json.dumps(record), encoding="utf-8")
     page, _ = build_report(copy)
-    assert "Validation: the scores selected nothing in this run" in page.text
+    assert "Validation (these scores were not used to select an epoch)" in page.text
     assert "12 epochs; predictions use the weights of epoch 12" in page.text
     assert "optimistic" not in page.text and "best by" not in page.text
 

@@ -67,7 +67,9 @@ def test_run_and_weights_are_located(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.checkpoints_path.mkdir(parents=True)
     run.config_path.touch()
-    with pytest.raises(UserError, match="run: has no checkpoint in checkpoints/; a trial run keeps none"):
+    with pytest.raises(
+        UserError, match=r"run: has no checkpoint in checkpoints/; a trial run \(debug=\.\.\.\) does not keep"
+    ):
         find_weights(run.path)
     run.last_path.touch()
     assert find_weights(run.path) == run.checkpoint == run.last_path

@@ -18,7 +18,7 @@ def table(tmp_path: Path) -> JobTable:
     table.add(Job(1, ["b='x,y'", "a=2"], tmp_path / "1_b", status=FAILED, code=-9, seconds=2.5))
     table.add(Job(0, ["a=1"], tmp_path / "0_a", status=DONE, code=0, seconds=1.25, score=0.5))
     table.add(Job(2, ["a=3"], tmp_path / "2_c", status=RUNNING))
-    table.save()
+    table.write()
     return table
 
 
@@ -77,6 +77,6 @@ def test_folder_with_slash_is_read_back(tmp_path: Path) -> None:
     for number, name in enumerate(("a", "b")):
         folder = tmp_path / f"{number}_{name}" / "x"
         table.add(Job(number, [f"name='{name}/x'"], folder, status=DONE, sweep=tmp_path))
-    table.save()
+    table.write()
     assert [job.folder for job in JobTable(tmp_path).jobs] == [tmp_path / "0_a" / "x", tmp_path / "1_b" / "x"]
     assert [job.name for job in JobTable(tmp_path).jobs] == ["0_a/x", "1_b/x"]

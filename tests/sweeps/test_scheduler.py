@@ -38,7 +38,7 @@ def test_number_of_gpus_follows_from_the_trainer(trainer: dict[str, object], cou
 
 
 @pytest.mark.parametrize(
-    ("devices", "message"), [(3, "only 2 GPUs are available"), ([0, 1], "the number per job, not indices")]
+    ("devices", "message"), [(3, "only 2 GPUs are available"), ([0, 1], "the number of GPUs per job, not GPU indices")]
 )
 def test_impossible_number_of_gpus_is_refused(devices: object, message: str) -> None:
     with pytest.raises(UserError, match=message):

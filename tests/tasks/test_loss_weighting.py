@@ -51,7 +51,7 @@ def test_weight_of_zero_excludes_a_target() -> None:
 
 
 def test_weight_of_an_unknown_target_raises() -> None:
-    with pytest.raises(ValueError, match=r"^weighting\.weights names enery, mood; the task has energy, genre$"):
+    with pytest.raises(ValueError, match=r"^weighting\.weights: unknown enery, mood; the task has energy, genre$"):
         WeightedSum(["energy", "genre"], {"mood": 1.0, "enery": 2.0, "genre": 1.0})
 
 

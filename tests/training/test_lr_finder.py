@@ -35,7 +35,7 @@ def test_smoothing_has_no_lag_and_ignores_non_finite_losses() -> None:
 
 
 def test_invalid_range_raises() -> None:
-    with pytest.raises(ValueError, match="from low to a higher rate high"):
+    with pytest.raises(ValueError, match="at least 10 steps and 0 < low < high"):
         LearningRateFinder(low=1.0, high=0.1)
 
 

@@ -31,9 +31,9 @@ def allocator_error() -> Exception:
 def test_message_names_options_with_their_values(error: Exception, config: Callable[..., dict[str, Any]]) -> None:
     composed = config("backbone=ast", "data.batch_size=24", "trainer.accumulate_grad_batches=2", "data.crop=3.5")
     assert memory_message(error, composed, RUN, training=True) == (
-        "out of memory in training; lower data.batch_size (now 24; trainer.accumulate_grad_batches=4 compensates for "
-        "half), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed needs less on a GPU), or raise "
-        "backbone.drop_time (now 0)"
+        "out of memory in training; lower data.batch_size (now 24; if you halve it, set "
+        "trainer.accumulate_grad_batches=4), data.crop (now 3.5), trainer.precision (now 32-true; bf16-mixed needs "
+        "less on a GPU), or raise backbone.drop_time (now 0)"
     )
     assert memory_message(error, config("data.eval_crops=5", "data.eval_batch_size=8"), RUN, training=False) == (
         "out of memory in evaluation; lower data.eval_batch_size (now 8) or data.eval_crops (now 5: "

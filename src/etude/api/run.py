@@ -103,7 +103,7 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
 
 
 def _run_task(composed: Any, folder: Path) -> None:
-    """Run a composed config. Its log is printed and stored in the folder, including an error that ends it."""
+    """Run a composed config. Its log is printed and stored in the folder, including an error that ends the run."""
     try:
         config, resume = start.resolve_config(composed, folder)
         trainer = config["trainer"]

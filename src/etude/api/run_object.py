@@ -30,7 +30,7 @@ class Run:
 
     Args:
         folder: The run's folder.
-        checkpoint: Checkpoint for predictions. None uses the checkpoint of the run's own predictions.
+        checkpoint: Checkpoint for predictions. None selects the checkpoint that made the predictions of the run.
     """
 
     def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:
@@ -80,8 +80,12 @@ class Run:
         """Return all scores, one per row.
 
         Returns:
-            Columns `target`, `split` (test, val), `metric`, `value`, `low` and `high` of its 95 % interval, `n` clips
-            in `groups` groups, and the scores of the baselines `constant` and `linear`. Undefined values are NaN.
+            Table with these columns. Undefined values are NaN.
+
+            - `target`, `split` (test or val), `metric`
+            - `value`, `low`, `high`: score and ends of its 95 % interval
+            - `n`, `groups`: numbers of clips and groups
+            - `constant`, `linear`: scores of the baselines
         """
         return notebook.score_table(self.metrics)
 
@@ -146,8 +150,8 @@ class Run:
             window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
             overlap: Overlap of successive windows as a fraction of the window.
             batch: Number of windows in a batch.
-            workers: Number of decoding processes. None means one per core, for many files. They do not import the
-                calling script, so it needs no `if __name__ == "__main__":`.
+            workers: Number of decoding processes. None means one per core if there are many files. These processes do
+                not import the calling script, so the script needs no `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
 
         Returns:

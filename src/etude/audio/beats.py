@@ -1,8 +1,8 @@
 """Beat tracking and beat-synchronous frames.
 
 Beats are tracked in the onsets of the percussive component (HPSS: FitzGerald, 2010; tracking by dynamic programming:
-Ellis, 2007). The steps are those of librosa. Only the two medians of HPSS are computed differently, by a running median
-that is twenty times as fast. A beat-synchronous frame is the median spectrum of an interval between beats.
+Ellis, 2007). The steps are those of librosa. Only the two median filters of HPSS differ. Here a running median computes
+them twenty times faster. A beat-synchronous frame is the median spectrum of an interval between beats.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def percussive(audio: np.ndarray, front: FrontEnd) -> np.ndarray:
     stft = torch.stft(samples, **sizes, pad_mode="constant", return_complex=True)
     magnitude = stft.abs().numpy()
     harmonic, percussion = running_median(magnitude, 1), running_median(magnitude, 0)
-    # squares of values relative to the larger of the two, so that quiet bins do not underflow
+    # divide by the larger of the two before squaring, so that quiet bins do not underflow
     larger = np.maximum(harmonic, percussion)
     audible = larger >= np.finfo(np.float32).tiny
     larger[~audible] = 1.0
@@ -81,10 +81,10 @@ def running_median(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def synchronise(power: Tensor, beats: np.ndarray) -> Tensor:
-    """Return the median of the frames (T, F) of each interval between beats, (K + 1, F).
+    """Return the median frame of each interval between beats (K + 1, F), from frames (T, F).
 
-    The frames before the first beat and after the last beat are intervals too. The median is computed of power and not
-    of dB, because the median of an even number of frames is the mean of the middle two.
+    The frames before the first beat and after the last beat are intervals too. The median is taken over power and not
+    over dB. This matters for an even number of frames, whose median is the mean of the middle two.
     """
     import torch
 

@@ -1,7 +1,7 @@
 """Decoding of audio files to mono float32 samples at a given rate, by soundfile, ffmpeg and soxr.
 
-ffmpeg decodes files that soundfile cannot read, and soxr resamples. A file is decoded in blocks, so that memory depends
-only on the samples that are kept, and not on the length that a header states.
+ffmpeg decodes files that soundfile cannot read, and soxr resamples. A file is decoded in blocks. Memory usage therefore
+depends only on the samples that are kept, not on the length stated in the header.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMPLETE = 0.95  # share of the length stated in the header; a file with less is truncated
 BLOCK = 1 << 20  # samples that are read at a time, over all channels
 LOWEST, HIGHEST = 1_000, 768_000  # Hz; recordings of heart sounds use 2 kHz, of ultrasound 768 kHz
-LARGEST = 1e10  # absolute value of a sample; unscaled 32-bit integers are smaller, and its powers are finite
+LARGEST = 1e10  # largest absolute value of a sample; above any 32-bit integer, and its power is still finite
 UNKNOWN = 1 << 60  # samples; libsndfile reports a larger length when the length is unknown
 HEAD = 1024  # bytes that are examined to recognise files that are not audio files
 Blocks = Generator[np.ndarray, None, None]
@@ -64,16 +64,16 @@ def decode(
 
 
 def stream(path: Path, rate: int, longest: float | None = None, statistics: SoundStatistics | None = None) -> Blocks:
-    """Yield the samples that `decode` returns, in blocks (N,), bit for bit.
+    """Yield exactly the samples that `decode` returns, in blocks (N,).
 
     Args:
-        path: As of `decode`.
-        rate: As of `decode`.
-        longest: As of `decode`.
-        statistics: As of `decode`.
+        path: As in `decode`.
+        rate: As in `decode`.
+        longest: As in `decode`.
+        statistics: As in `decode`.
 
     Raises:
-        DecodeError, TooLongError: As of `decode`; they may be raised after some blocks.
+        DecodeError, TooLongError: As in `decode`; they may be raised after some blocks.
     """
     import soxr
 
@@ -106,7 +106,7 @@ def stream(path: Path, rate: int, longest: float | None = None, statistics: Soun
 
 
 def _check_length(path: Path, seconds: float, longest: float | None) -> None:
-    """Raise TooLongError for more seconds than are accepted."""
+    """Raise TooLongError if the length is more than `longest` seconds."""
     if longest is not None and seconds > longest:
         raise TooLongError(f"{path}: is too long ({seconds:.0f} s or more; at most {longest:g} s are accepted)")
 
@@ -116,7 +116,7 @@ def _check_samples(path: Path, block: np.ndarray) -> None:
     if not np.isfinite(block).all():
         raise DecodeError(f"{path}: contains NaN or infinite samples")
     if len(block) and (peak := max(float(block.max()), -float(block.min()))) > LARGEST:
-        raise DecodeError(f"{path}: contains samples of {peak:.3g}, where 1 is full scale")
+        raise DecodeError(f"{path}: contains samples of {peak:.3g}, but full scale is 1")
 
 
 def _open_streams(path: Path) -> Iterator[_AudioStream]:
@@ -224,7 +224,7 @@ def _decode_ffmpeg_blocks(path: Path, opened: ffmpeg.FfmpegStream) -> Blocks:
 
 
 def _check_complete(path: Path, present: float, stated: float) -> None:
-    """Raise DecodeError if the seconds that are present are fewer than the header states."""
+    """Raise DecodeError if less than 95 % of the stated seconds are present."""
     if present < COMPLETE * stated:
         raise DecodeError(f"{path}: is truncated, only {present:.1f} s of {stated:.1f} s are present")
 
@@ -239,7 +239,7 @@ def _why_not_audio(path: Path) -> str:
     if b"/annex/objects/" in text and len(head) < HEAD:
         return "is a git-annex pointer and not the audio file itself; run git annex get to download it"
     if text.startswith((b"<!doctype html", b"<html")) or (text.startswith(b"<?xml") and b"<html" in text):
-        return "is an HTML page and not an audio file; the address that it was downloaded from returned a page"
+        return "is an HTML page and not an audio file; the download address returned a web page"
     if not head.strip(b"\0") and path.stat().st_size >= HEAD:
-        return "begins with zeros instead of a header; its download may not be complete"
+        return "begins with zeros instead of a header; its download may be incomplete"
     return ""

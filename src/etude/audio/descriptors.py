@@ -23,11 +23,11 @@ from etude.audio.numba_lock import first_use
 Biquad = tuple[np.ndarray, np.ndarray]  # numerator (3,) and denominator (3,), the latter starting with 1
 
 LOUDNESS = (-36.0, -6.0)  # LUFS: a soft solo instrument .. a heavily limited master
-PULSE = (0.0, 1.0)  # correlation: no repetition (negative maxima too) .. identical periods
+PULSE = (0.0, 1.0)  # correlation: no repetition (a negative maximum is clipped to 0) .. identical periods
 BRIGHTNESS = (7.5, 11.0)  # log2 Hz, 181 Hz .. 2 kHz: a dark pad .. distorted guitars and cymbals; white noise is 11.9
 MODE = (-0.45, 0.45)  # difference of correlations; a bare minor triad gives -0.32, a bare major one 0.12
 
-BPM = (40.0, 200.0)  # tempi of tapping; periods of 1.5 s down to 0.3 s
+BPM = (40.0, 200.0)  # tempi at which people tap; periods of 1.5 s down to 0.3 s
 BAND = (50.0, 10_000.0)  # Hz; above rumble and below Nyquist at 22.05 kHz, so that the sample rate has little influence
 SHORTEST = 3.0  # seconds; two periods of the slowest pulse
 
@@ -81,7 +81,7 @@ def loudness(audio: np.ndarray, rate: int) -> float:
 
     block, step = round(0.4 * rate), round(0.1 * rate)
     if len(audio) < block:
-        raise ValueError(f"audio must have at least 0.4 s, {block} samples at {rate} Hz, got {len(audio)}")
+        raise ValueError(f"audio must have at least 0.4 s ({block} samples at {rate} Hz), got {len(audio)} samples")
     weighted = audio.astype(np.float64)
     for numerator, denominator in k_weighting(rate):
         weighted = lfilter(numerator, denominator, weighted)
@@ -96,8 +96,8 @@ def k_weighting(rate: int) -> tuple[Biquad, Biquad]:
     """Return the two filters of BS.1770 for any sample rate, a shelf and a high-pass.
 
     The shelf models the acoustic effect of the head. The standard lists coefficients only for 48 kHz. The underlying
-    analogue frequencies, Q and gain are those of De Man (2014), "Evaluation of implementations of the EBU R128 loudness
-    measurement", and reproduce the listed coefficients.
+    analogue frequencies, Q and gain are from De Man (2014), "Evaluation of implementations of the EBU R128 loudness
+    measurement". They reproduce the listed coefficients.
 
     Args:
         rate: Sample rate in Hz.
@@ -167,9 +167,10 @@ def brightness(audio: np.ndarray, rate: int) -> float:
 
 
 def mode(audio: np.ndarray, rate: int) -> float:
-    """Compute the mode, the correlation of the mean chroma with the best major key minus that with the best minor key.
+    """Compute the difference between the mean chroma's best correlations with a major key and with a minor key.
 
-    As in MIRtoolbox's `mirmode`, with the profiles of Krumhansl & Kessler (1982). Positive is major.
+    The method is `mirmode` of MIRtoolbox, with the profiles of Krumhansl & Kessler (1982). A positive value means
+    major.
 
     Args:
         audio: Samples (N,), mono.
@@ -180,9 +181,9 @@ def mode(audio: np.ndarray, rate: int) -> float:
     """
     if not audio.any():
         return np.nan
-    # Constant Q, because a short transform smears low semitones into their neighbours, so that a major triad can appear
-    # minor. A440 instead of an estimated tuning, because one bit of the input can change the maximum of its histogram.
-    # No normalisation of frames, so that quiet frames have little weight.
+    # Constant Q is used because a short transform smears low semitones into their neighbours, and a major triad can
+    # then appear minor. The tuning is fixed at A440, because an estimate uses the maximum of a histogram, which one bit
+    # of the input can change. Frames are not normalised, so that quiet frames have little weight.
     with first_use("key"):
         import librosa
 
@@ -192,12 +193,12 @@ def mode(audio: np.ndarray, rate: int) -> float:
 
 
 def _scale_to_unit(value: float, bounds: tuple[float, float]) -> float:
-    """Map bounds to [0, 1] with clipping, except NaN, which is unchanged."""
+    """Scale a value so that its bounds become 0 and 1, and clip it. NaN is unchanged."""
     return float(np.clip((value - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0))
 
 
 def _lufs(power: np.ndarray) -> np.ndarray:
-    """Convert K-weighted mean powers to LUFS, with the offset for which a 997 Hz full-scale sine has -3.01."""
+    """Convert K-weighted mean powers to LUFS, with the offset that gives a full-scale 997 Hz sine the value -3.01."""
     return -0.691 + 10 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
 
 

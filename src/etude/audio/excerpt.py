@@ -61,7 +61,7 @@ def _beginning(path: Path, longest: int, seconds: float | None) -> tuple[np.ndar
     Args:
         path: The file.
         longest: Maximum length of the result, in seconds.
-        seconds: Length of the file; None determines it by decoding the complete file.
+        seconds: Length of the file. None means that it is unknown, and the complete file is decoded.
     """
     kept: list[np.ndarray] = []
     count, limit = 0, longest * RATE

@@ -1,7 +1,7 @@
 """Filter banks of mel bands (librosa, Kaldi) and pitch classes over the bins of a spectrum.
 
-They equal those of librosa by tests, but do not call it, because its import takes two seconds of CPU time in each
-process.
+Tests check that they equal the filter banks of librosa. librosa itself is not called, because its import takes two
+seconds of CPU time in each process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LINEAR, CORNER, STEP = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz per mel up to CORNER Hz, and log ratio per mel above
 AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
-# octave above 27.5 Hz with the highest weight of pitch classes, and standard deviation, in octaves
+# centre (in octaves above 27.5 Hz) and standard deviation (in octaves) of the weight of frequencies in pitch classes
 CENTRE, WIDTH = 5.0, 2.0
 
 
@@ -77,10 +77,11 @@ GROUP = 16  # filters per matrix product; smaller groups are inefficient, larger
 
 
 class FilterBank:
-    """Bank of filters of which neighbours have neighbouring bins, such as mel bands.
+    """Bank of filters in which neighbouring filters use neighbouring bins, such as mel bands.
 
-    About 90 % of the weights are zero. Groups of filters have nonzero weights only in a narrow range of bins, so matrix
-    products with these ranges suffice. They take a third of the time of one product with all bins.
+    About 90 % of the weights are zero. A group of neighbouring filters has nonzero weights only in a narrow range of
+    bins, so one matrix product per group with this range is enough. This takes a third of the time of one product with
+    all bins.
 
     Args:
         filters: Weights (F, bins).

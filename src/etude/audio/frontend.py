@@ -1,8 +1,8 @@
 """Base class of front ends, the short-time Fourier transform, and the front end of images.
 
-The power spectrum is computed in blocks of 128 frames, which fit into the CPU cache, by one rfft, followed by the
-filter bank. This is several times faster than librosa's passes over a complete spectrogram (McFee et al., 2015), with
-equal results.
+The power spectrum is computed in blocks of 128 frames, which fit into the CPU cache. One rfft and then the filter bank
+are applied to each block. librosa instead passes several times over the complete spectrogram (McFee et al., 2015). Its
+results are equal, but it is several times slower.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK = 128  # frames per block; 128 x 1025 complex64 fit into the second-level 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Base class of front ends, the transforms from samples to frames.
+    """Base class of front ends, which compute frames from samples.
 
     A subclass defines `frames`, and `make_module` if it can be part of an exported graph.
 
@@ -35,9 +35,9 @@ class FrontEnd:
         n_fft: Length of the transform, in samples.
         hop_length: Samples from one frame to the next.
         n_mels: Number of mel bands.
-        n_chroma: Number of pitch classes, which follow the bands.
-        sync: `none` for a frame every hop; or `beat` for one frame per interval between beats, the median of its
-            frames.
+        n_chroma: Number of pitch classes. They follow the mel bands in a frame.
+        sync: `none` for one frame every hop; or `beat` for one frame per interval between beats, which is the median of
+            the frames in the interval.
     """
 
     rate: int = 22050
@@ -48,7 +48,7 @@ class FrontEnd:
     sync: str = "none"
     reads_sound: ClassVar[bool] = True
     unit: ClassVar[str] = ""
-    """Unit of the mel bands for axis labels; empty where they are scaled."""
+    """Unit of the mel bands for axis labels; empty if their values are scaled."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop_length", "n_mels"):
@@ -59,12 +59,12 @@ class FrontEnd:
 
     @property
     def bins(self) -> int:
-        """Number of bins of a frame, F, mel bands and pitch classes."""
+        """Number of bins of a frame (F), mel bands and pitch classes together."""
         return self.n_mels + self.n_chroma
 
     @property
     def decibel(self) -> np.ndarray:
-        """Change of each value of a frame per dB of level (F,), which is 1 for mel bands in dB."""
+        """Change of each bin (F,) per dB of level, 1 for mel bands in dB and 0 for pitch classes."""
         return np.repeat(np.array([1, 0], np.float32), [self.n_mels, self.n_chroma])
 
     @property
@@ -85,28 +85,28 @@ class FrontEnd:
         raise NotImplementedError
 
     def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
-        """Compute only the columns first to last - 1 of the frames, (T, last - first)."""
+        """Compute only the columns from first to last - 1 of the frames, (T, last - first)."""
         return self.frames(audio)[:, slice(*columns)]
 
     def as_module(self, columns: tuple[int, int]) -> FrontEndModule:
         """Return the front end as a torch module, for export into a graph.
 
         Args:
-            columns: First and last column of the network's input.
+            columns: First column of the network's input, and the column after the last.
 
         Raises:
             UserError: The frames depend on an estimate for each clip, or the class does not define `make_module`.
         """
         if self.sync != "none":
             raise not_exportable("beat-synchronous frames (feature.sync=beat)")
-        if "make_module" not in vars(type(self)):  # an inherited method may not give the frames of the subclass
+        if "make_module" not in vars(type(self)):  # an inherited method may compute other frames than the subclass
             raise not_exportable(f"the front end {type(self).__name__}")
         return self.make_module(columns)
 
     def make_module(self, columns: tuple[int, int]) -> FrontEndModule:
-        """Return the torch module that gives the same frames.
+        """Return a torch module that computes the same frames.
 
-        Every exportable class must define its own.
+        Every exportable class must define this method itself.
         """
         raise not_exportable(f"the front end {type(self).__name__}")
 
@@ -123,7 +123,7 @@ def not_exportable(component: str) -> UserError:
 
 
 def power_spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None = None) -> Tensor:
-    """Compute the power spectrum of a clip, or the output of a filter bank over it.
+    """Compute the power spectrum of a clip, and apply a filter bank if one is given.
 
     Args:
         audio: Samples (N,).
@@ -140,7 +140,7 @@ def power_spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None =
     padded[half : half + len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     windows = padded.unfold(0, front.n_fft, front.hop_length)
     out = torch.empty(len(windows), half + 1 if bank is None else bank.width)
-    # buffers are allocated once, because allocation for each block takes a quarter of the time
+    # buffers are allocated once, because allocation for each block would take a quarter of the total time
     shape = (min(BLOCK, len(windows)), half + 1)
     tapered, transform, squares = (
         torch.empty(shape[0], front.n_fft),
@@ -161,7 +161,7 @@ def power_spectrum(audio: np.ndarray, front: FrontEnd, bank: FilterBank | None =
 
 
 def convert_to_decibels(power: Tensor, ref: str = "max", top_db: float = 80.0) -> None:
-    """Convert power (T, F) to dB in place, as librosa.power_to_db.
+    """Convert power (T, F) to dB in place, as in librosa.power_to_db.
 
     Args:
         power: Power, which is overwritten.
@@ -201,7 +201,7 @@ class ImageFront(FrontEnd):
 
     @property
     def frames_per_second(self) -> float:
-        """Number of rows of an image, which counts as one second for crop lengths and minimum lengths."""
+        """Number of rows of an image. One image counts as one second for crop lengths and minimum lengths."""
         return float(self.n_mels)
 
     def frames(self, audio: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Front ends as torch modules, for export into a graph.
 
-A module computes the frames of a batch of waveforms, with operations that every runtime supports. The frames equal
-those of `FrontEnd.frames` for each clip, up to float32 rounding. Levels are relative to the clip's own loudest frame,
-and reflection is at the clip's own end, independent of the padding after it.
+A module computes the frames of a batch of waveforms, with operations that every runtime supports. For each clip the
+result equals `FrontEnd.frames`, up to float32 rounding. The padding after a clip has no influence. Levels are relative
+to the clip's own loudest frame, and reflection is at the clip's own end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from etude.audio.masks import valid
 
 
 class FrontEndModule(nn.Module):
-    """Base class of front-end modules, from waveforms to frames.
+    """Base class of front-end modules, which compute frames from waveforms.
 
     Args:
         n_fft: Length of the transform, in samples.
@@ -25,8 +25,8 @@ class FrontEndModule(nn.Module):
         bank: Filters (1 + n_fft / 2, F).
 
     Attributes:
-        room: Number of padding samples that a graph appends to a batch, so that it has at least two frames. The shapes
-            of a graph for one frame would differ from those for several.
+        room: Number of padding samples that the exported graph adds, so that every batch has at least two frames. With
+            one frame, tensor shapes in the graph would differ.
     """
 
     window: Tensor
@@ -54,14 +54,15 @@ class FrontEndModule(nn.Module):
     def filtered(self, windows: Tensor) -> Tensor:
         """Apply the filters to the power spectrum of windows (B, T, W), and return (B, T, F).
 
-        The FFT in onnxruntime is twice as fast as a product with cosines and sines, and needs no matrix of 17 MB.
+        In onnxruntime an FFT is twice as fast as a matrix product with cosines and sines, which would also need a
+        matrix of 17 MB.
         """
         spectrum = torch.view_as_real(torch.fft.rfft(windows * self.window, self.n_fft))
         return spectrum.square().sum(-1) @ self.bank
 
 
 class LogMelChromaModule(FrontEndModule):
-    """Module of `LogMelChroma`, log-mel in dB and chroma.
+    """Module of `LogMelChroma` that computes log-mel in dB and chroma.
 
     Args:
         n_fft: Length of the transform and of its Hann window, in samples.

@@ -1,6 +1,7 @@
-"""Front ends of networks trained on AudioSet, which are Kaldi filter banks at the networks' sample rate and scale.
+"""Kaldi filter banks with the sample rate and scale of networks trained on AudioSet.
 
-Pretrained weights require the filter bank of their training; with another one, predictions are meaningless.
+Pretrained weights require the filter bank with which they were trained. With another filter bank, predictions are
+meaningless.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class KaldiFront(FrontEnd):
 
     @property
     def decibel(self) -> np.ndarray:
-        """Change of each value of a frame per dB of level (F,), for scaled natural logarithms."""
+        """Change of each bin (F,) per dB of level, for scaled natural logarithms."""
         return np.full(self.bins, np.log(10) / 10 / self.scale, np.float32)
 
     @property
@@ -141,7 +142,7 @@ class KaldiModule(FrontEndModule):
 
     Args:
         front: The front end.
-        columns: First and last column of the network's input.
+        columns: First column of the network's input, and the column after the last.
     """
 
     def __init__(self, front: KaldiFront, columns: tuple[int, int]) -> None:

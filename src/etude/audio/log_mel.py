@@ -2,7 +2,7 @@
 
 The tuning is the most frequent deviation of spectral peaks from the tempered scale. Peaks are located between bins by
 parabolic interpolation (Smith & Serra, 1987). As in librosa's pitch tracking, only bins from 150 Hz to 4 kHz can be
-peaks, but here other bins are not computed.
+peaks. Here other bins are not computed.
 
 Mel bands agree with librosa to 1e-3 dB and pitch classes to 1e-5. The filters are bit-identical.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 LOWEST, HIGHEST = 150.0, 4000.0  # Hz
-THRESHOLD = 0.1  # share of the strongest bin of a frame
+THRESHOLD = 0.1  # a peak is above this share of the strongest bin of its frame
 
 
 def estimate_tuning(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
@@ -41,7 +41,7 @@ def estimate_tuning(power: np.ndarray, rate: int, n_chroma: int = 12) -> float:
         n_chroma: Pitch classes of an octave.
 
     Returns:
-        Deviation from A440 in fractions of a pitch class, in [-0.5, 0.5), a multiple of 0.01; 0 without any pitch.
+        Deviation from A440 in fractions of a pitch class, in [-0.5, 0.5), a multiple of 0.01; 0 if there is no pitch.
     """
     n_fft = 2 * (power.shape[1] - 1)
     frequency = np.fft.rfftfreq(n_fft, 1 / rate)
@@ -86,8 +86,8 @@ class LogMelChroma(FrontEnd):
         chroma: `stft`, or `cqt` for the constant-Q transform, which resolves low pitches better and is ten times
             slower.
         tuning: Deviation from A440 for the chroma filters, in fractions of a semitone; None estimates it for each clip.
-        sync: `none` for a frame every hop; or `beat` for one frame per interval between beats, the median of its
-            frames.
+        sync: `none` for one frame every hop; or `beat` for one frame per interval between beats, which is the median of
+            the frames in the interval.
     """
 
     n_chroma: int = 12
@@ -123,7 +123,7 @@ class LogMelChroma(FrontEnd):
         return replace(self, ref="one")
 
     def frames(self, audio: np.ndarray) -> np.ndarray:
-        """Compute frames (T, F) from samples (N,), as the function `frames`."""
+        """Compute frames (T, F) from samples (N,) by the function `frames`."""
         return frames(audio, self)
 
     def view(self, audio: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
@@ -217,7 +217,7 @@ def _constant_q(audio: np.ndarray, front: LogMelChroma) -> np.ndarray:
 
 
 def _normalise_chroma(chroma: Tensor) -> None:
-    """Divide each frame by its strongest pitch class, in place, except silent frames, which are 0."""
+    """Divide each frame by its strongest pitch class, in place. Silent frames remain 0."""
     import torch
 
     peak = chroma.amax(1, keepdim=True)

@@ -17,9 +17,9 @@ def valid(lengths: Tensor, frames: int) -> Tensor:
 class MaskedBatchNorm(nn.Module):
     """Batch norm with training statistics over the valid frames of all devices.
 
-    Training therefore depends neither on the lengths of other clips in the batch nor on the number of devices that
-    share a batch. Source: Ioffe & Szegedy, 2015, "Batch normalization", with mean and variance over the valid frames
-    of the complete batch.
+    Training is therefore independent of the lengths of other clips in the batch and of the number of devices that share
+    a batch. Source: Ioffe & Szegedy, 2015, "Batch normalization", with mean and variance over the valid frames of the
+    complete batch.
 
     Args:
         channels: Number of channels, C.

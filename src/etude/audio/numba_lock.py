@@ -4,8 +4,8 @@ numba compiles them on import or at the first call and caches the code for later
 at the same time can leave an inconsistent cache, and the next process that loads it crashes (numba issue 10128). Etude
 starts a process for each core, so in a fresh environment all of them would compile at once.
 
-numba cannot import such a function without a writable cache folder. It tries the folder of the module and the user's
-cache folder. Where both are read-only, as in many containers, a private folder is configured.
+numba cannot import a function that it caches without a writable cache folder. It tries the folder of the module and the
+user's cache folder. Where both are read-only, as in many containers, a private folder is configured.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def provide_cache() -> None:
         os.environ["NUMBA_DISABLE_JIT"] = "1"
     else:
         os.environ[CACHE] = str(folder)
-    if "numba" in sys.modules:  # imported before, so its environment has been read
+    if "numba" in sys.modules:  # numba was imported before and has read its environment
         from numba.core import config
 
         config.reload_config()  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ def _lock() -> Iterator[None]:
 
 
 def _can_cache_beside_librosa() -> bool:
-    """Return whether numba can write into the folder of librosa's modules, the first that it tries."""
+    """Return whether numba can write into the folder of librosa's modules, which it tries first."""
     spec = find_spec("librosa")
     if spec is None or spec.origin is None:
         return True  # the import raises the error
@@ -92,7 +92,7 @@ def _can_cache_beside_librosa() -> bool:
 
 
 def _can_cache_for_user() -> bool:
-    """Return whether numba can write into the user's cache folder, the second that it tries."""
+    """Return whether numba can write into the user's cache folder, which it tries second."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
     return not root.startswith("~") and _is_writable(Path(root) / "numba")
 

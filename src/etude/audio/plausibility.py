@@ -1,7 +1,7 @@
 """Detection of decodable samples that may not be music, by level, constant values, clipping and randomness.
 
-A header describes the format of bytes, but any bytes after a valid header can be decoded. A suspicious clip is used,
-because noise and distortion can be music, and a warning is issued.
+After a valid header, any bytes can be decoded, even if they are not audio. A suspicious clip is still used, because
+noise and distortion can be music, but a warning is issued.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import numpy as np
 
 QUIET = 1e-3  # -60 dB of full scale
 LOUD = 4.0  # 12 dB above full scale; no codec overshoots by that much
-FULL = 0.999  # absolute value from which a sample counts as clipped
-CLIPPED = 0.5  # share of samples; up to 0.25 in distorted electronic music
+FULL = 0.999  # a sample with at least this absolute value counts as clipped
+CLIPPED = 0.5  # a larger share of clipped samples is suspicious; distorted electronic music has up to 0.25
 LAGS = 4  # samples; neighbours of recorded or encoded noise correlate, because its highest octave is filtered
-ALIKE = 0.02  # correlation of neighbours below which samples are independent of each other
-NOISE = 0.2  # RMS from which independent samples are suspicious; 0.3 to 0.6 for random bytes
-ONE_SIDED = 0.01  # share of samples below zero, or above; bytes of text have one sign
+ALIKE = 0.02  # samples with a lower correlation of neighbours count as independent of each other
+NOISE = 0.2  # independent samples with at least this RMS are suspicious; random bytes have 0.3 to 0.6
+ONE_SIDED = 0.01  # share of samples with the rarer sign; bytes of text have one sign
 N_MIN = 4000  # minimum number of samples for statistics
 
 
@@ -54,7 +54,7 @@ class SoundStatistics:
             self._products[lag] += float(np.dot(block[lag:], block[: max(0, len(block) - lag)]))
 
     def findings(self) -> list[str]:
-        """Return descriptions of unusual properties, as predicates whose subject is the file."""
+        """Return descriptions of unusual properties, each without its subject, the file."""
         if not self.count:
             return []
         if self._high - self._low < QUIET / 10:

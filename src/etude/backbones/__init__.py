@@ -1,1 +1,1 @@
-"""Backbones, the networks from frames (B, T, F) to an embedding (B, D)."""
+"""Backbones, the networks that compute an embedding (B, D) from frames (B, T, F)."""

@@ -36,8 +36,8 @@ def first_tokens(block: nn.Module, tokens: Tensor, count: int, mask: Tensor | No
     """Compute only the first output tokens of a block.
 
     Keys and values are computed for all tokens, but queries, projection and MLP only for the requested ones. The result
-    is exact, also in training. A block with hooks is run completely, so that the hooks receive its full output. So is a
-    block of an unknown class.
+    is exact, also in training. A block with hooks is run completely, so that the hooks receive its full output. A block
+    of an unknown class is also run completely.
 
     Args:
         block: timm's block.
@@ -84,17 +84,19 @@ class AST(Backbone):
         bins: Feature bins per frame, F.
         model: Name of a vision transformer of timm, or `tiny` (5 M weights), `small` (22 M) or `base` (86 M). With a
             distillation token, the embedding is the mean of the class token and the distillation token.
-        weights: Initial weights: `imagenet` for those of timm, or a file with the parameter names of timm or of an AST
-            of `transformers`; None for random weights. Weights trained on AudioSet require `feature=audioset`.
+        weights: Initial weights: `imagenet` for the ImageNet weights of timm, or a file with the parameter names of
+            timm or of an AST of `transformers`; None for random weights. Weights trained on AudioSet require
+            `feature=audioset`.
         depth: Number of blocks, counted from the first; None for all.
-        patch: Side of a patch, in frames and bins; None for that of the model. Patches are lower where frames have
-            fewer bins.
+        patch: Side of a patch, in frames and bins; None for the model's own value. If frames have fewer bins, the
+            height of a patch is the number of bins.
         fstride: Bins from one patch to the next.
         tstride: Frames from one patch to the next.
         span: Number of frames that pretrained positional embeddings cover.
-        pool: `token`, or `mean` over all patches; None for that of the model.
+        pool: `token`, or `mean` over all patches; None for the model's own method.
         dropout: Probability of dropping a unit of the attention's output and of the MLP.
-        drop_path: Probability of skipping the last block; it increases linearly with depth.
+        drop_path: Probability of skipping the last block. The probability increases linearly from the first block to
+            the last.
         drop_time: Share of columns of patches dropped in training, in [0, 1) (PaSST, Koutini et al., 2022).
         drop_frequency: Share of rows of patches dropped in training.
         drop_patches: Share of the remaining patches dropped in training.
@@ -106,7 +108,7 @@ class AST(Backbone):
         ValueError: A name is unknown, or a share is outside its range.
     """
 
-    required_front_end = "etude.audio.kaldi.ASTFront"  # of weights that skip standardisation
+    required_front_end = "etude.audio.kaldi.ASTFront"  # of weights for which standardisation is skipped
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class AST(Backbone):
         self.dim, n_prefix = net.embed_dim, net.num_prefix_tokens
         self.mean = (pool or {"avg": "mean"}.get(net.global_pool, "token")) == "mean"
         if pool not in (None, "token", "mean") or not (self.mean or net.has_class_token):
-            raise ValueError(f"backbone.pool must be token, where the model has one, or mean, got {pool!r}")
+            raise ValueError(f"backbone.pool must be mean, or token if the model has a class token, got {pool!r}")
         self.n_read = 2 if hasattr(net, "dist_token") else 1  # class token, distillation token
         # prefix tokens with a positional embedding in timm's table
         self.n_placed_prefix = 0 if net.no_embed_class else n_prefix
@@ -152,20 +154,20 @@ class AST(Backbone):
 
     @property
     def skips_standardisation(self) -> bool:  # type: ignore[override]
-        """Return whether the weights expect the scale of AudioSet's frames, by their keys.
+        """Return whether the weights expect the scale of AudioSet's frames.
 
-        The result is False if the file is missing.
+        This is determined from the names of the tensors. The result is False if the file is missing.
         """
         if self.weights in (None, IMAGENET) or not Path(str(self.weights)).is_file():
             return False
         return weights_kind(read_tensors(Path(str(self.weights)))) != IMAGE
 
     def begin(self, x: Tensor, lengths: Tensor) -> TokenState:
-        """Compute the tokens that are the input of the first block, from frames (B, T, F) and lengths (B,)."""
+        """Compute the input tokens of the first block from frames (B, T, F) and lengths (B,)."""
         return self.patches(x, lengths)
 
     def step(self, index: int, state: tuple[Any, ...]) -> TokenState:
-        """Run one block, of which the last one returns only the tokens of the read-out."""
+        """Run one block. The last block returns only the tokens of the read-out."""
         block, (tokens, counts, mask) = self.blocks[index], state
         if index == len(self.blocks) - 1 and not self.mean:
             return TokenState(first_tokens(block, tokens, self.n_read, mask), counts.clamp(max=self.n_read), None)
@@ -188,7 +190,7 @@ class AST(Backbone):
         return TokenState.from_counts(*super().collate(values, lengths))
 
     def token_weights(self, count: int) -> Tensor:
-        """Return the weight of each of `count` tokens of an unpadded clip in the embedding (count,), with sum 1."""
+        """Return the weights (count,) of the tokens of an unpadded clip in the embedding. They add up to 1."""
         weights = torch.zeros(count)
         weights[slice(self.patches.tokens.shape[1], None) if self.mean else slice(self.n_read)] = 1
         return weights / weights.sum()

@@ -16,7 +16,7 @@ State = tuple[Any, ...]  # passed from step to step: values (B, ...), lengths (B
 
 
 class Backbone(nn.Module):
-    """Network from the frames of a clip to its embedding.
+    """Network that computes the embedding of a clip from its frames.
 
     A subclass takes `bins`, the width F of a frame, as its first argument. Frames at or after a clip's length must not
     influence its embedding.
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         return ()
 
     def collate(self, values: Sequence[Tensor], lengths: Tensor) -> State:
-        """Collate the states of clips that passed the first steps separately.
+        """Collate the states of clips that the first steps processed separately.
 
         Args:
             values: Values (1, ...) of each clip.
@@ -110,13 +110,13 @@ class Backbone(nn.Module):
         return torch.cat(padded), lengths
 
     def initialise(self) -> None:
-        """Load the pretrained weights that the config names, if any. Called once, only before training."""
+        """Load the pretrained weights that the config names, if any. This is called once, before training."""
 
     def for_export(self) -> Self:
         """Return a copy that torch.export can trace for batches of every shape.
 
-        No operation of the copy depends on the values in a tensor. A backbone with such operations overrides this
-        method and replaces them. LSTMs are replaced in all backbones.
+        In the copy, no operation may depend on tensor values. A backbone with operations that depend on them overrides
+        this method and replaces these operations. LSTMs are replaced in all backbones.
         """
         copy = deepcopy(self)
         replace_lstms(copy)
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
 
 @torch.library.custom_op("etude::lstm", mutates_args=())
 def lstm(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-    """Return the states (B, T, H) of an LSTM for (B, T, C), from first states (1, B, H), with weights as in torch."""
+    """Return the states (B, T, H) of an LSTM for input (B, T, C) and initial states (1, B, H), with torch's weights."""
     return torch.lstm(x, (h, c), (w_ih, w_hh, b_ih, b_hh), True, 1, 0.0, False, False, True)[0]
 
 
@@ -141,8 +141,8 @@ def _(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor,
 class TraceableLSTM(nn.Module):
     """LSTM of one layer and one direction as a single custom operation.
 
-    torch.export cannot trace an LSTM over an arbitrary number of frames. The layer is therefore the operation
-    `etude::lstm` in the graph, which the export replaces by the LSTM of ONNX or torch.
+    torch.export cannot trace an LSTM over an arbitrary number of frames. In the graph, the layer is therefore a single
+    operation, `etude::lstm`. The export replaces it by the LSTM of ONNX or torch.
 
     Args:
         layer: The LSTM.
@@ -154,7 +154,7 @@ class TraceableLSTM(nn.Module):
     def __init__(self, layer: nn.LSTM) -> None:
         super().__init__()
         if layer.num_layers > 1 or layer.bidirectional or layer.proj_size or not (layer.bias and layer.batch_first):
-            raise UserError("export: an LSTM must be one of batch_first=True, with one layer, one direction and biases")
+            raise UserError("export: an LSTM must have batch_first=True, one layer, one direction and biases")
         self.hidden = layer.hidden_size
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         self.weights = nn.ParameterList(getattr(layer, name) for name in names)

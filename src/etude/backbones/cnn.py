@@ -1,7 +1,8 @@
 """Convolutional backbone whose size does not depend on the length of a clip.
 
 Four blocks of convolution, batch norm, pooling and ReLU are followed by a mean over the valid frames. Pooling precedes
-the ReLU: a maximum and a monotonic function commute, and in this order the ReLU is applied to a quarter of the values.
+the ReLU. Both orders give the same result, because a maximum and a monotonic function commute. In this order the ReLU
+is applied to only a quarter of the values.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ class AdaptiveMaxPool(nn.Module):
 
 
 class SlicedMaxPool(AdaptiveMaxPool):
-    """The same pooling without torch's adaptive pooling, which ONNX lacks.
+    """Pooling as in the base class, but without torch's adaptive pooling, which ONNX does not have.
 
-    Its gradient differs where values are equal.
+    The gradient differs from the base class only where values are equal.
     """
 
     def pool_bins(self, x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 Source: Schmid, Koutini & Widmer, 2023, "Efficient large-scale audio tagging via transformer-to-CNN knowledge
 distillation". The network is MobileNetV3-large (Howard et al., 2019) with squeeze-excitation over channels. Parameters
-have the names of the published files, so that these can be loaded. Here the axes of frames are time by frequency, so
-the published filters are transposed when they are loaded.
+have the names of the published files, so that these files can be loaded. Here the axes of frames are time, then
+frequency, so the published filters are transposed when they are loaded.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Inverted(nn.Module):
 
 
 class Concurrent(nn.Module):
-    """Container of the squeeze-excitation over channels, which exists because the published files contain it."""
+    """Container of the squeeze-excitation over channels. It exists because the published files contain it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

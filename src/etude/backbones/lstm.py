@@ -21,7 +21,7 @@ from etude.audio.masks import valid
 from etude.backbones.base import Backbone, State
 
 READOUTS = ("last", "mean", "attention")
-GROUP = 8  # clips; splitting a batch costs a CPU core nothing until the matrix products of a frame become too small
+GROUP = 8  # clips; in smaller groups the matrix products of a frame are too small to be efficient on a CPU core
 
 
 class LSTM(Backbone):
@@ -35,7 +35,7 @@ class LSTM(Backbone):
         dropout: Probability of dropping a unit between layers.
         readout: Read-out of the last layer: `last`, the states after each clip's last frame (and, when bidirectional,
             its first); `mean`, the mean over its frames; or `attention`, a mean with learned weights.
-        packed: Whether clips are packed, without their padding; None packs only on CUDA.
+        packed: Whether clips are packed, which skips their padding; None packs only on CUDA.
 
     Attributes:
         dim: Size of the embedding, D = H, or 2 H when bidirectional.
@@ -71,7 +71,7 @@ class LSTM(Backbone):
         return x, lengths
 
     def step(self, index: int, state: State) -> State:
-        """Compute the states (B, T, D) of one layer from those of the previous layer (B, T, C)."""
+        """Compute the states (B, T, D) of one layer from the states (B, T, C) of the previous layer."""
         (x, lengths), layer = state, self.forward_layers[index]
         if index:
             # no dropout before a frozen layer; contiguous, so that the random mask does not depend on the memory layout
@@ -119,7 +119,7 @@ class LSTM(Backbone):
         return list(self.backward_layers)
 
     def layers(self) -> list[nn.Module]:
-        """Return the trainable layers from input to output, where a learned read-out belongs to the last one."""
+        """Return the trainable layers from input to output. A learned read-out belongs to the last layer."""
         if not self.bidirectional and self.attention is None:
             return list(self.forward_layers)
         sides = [self.forward_layers, self.backward_layers] if self.bidirectional else [self.forward_layers]
@@ -157,10 +157,10 @@ def run_lstm(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
     Args:
         layer: An LSTM of one direction.
         x: Input (B, T, C).
-        lengths: Valid frames (B,), on the CPU, to run packed; None runs dense.
+        lengths: Valid frames (B,), on the CPU, to pack the clips; None does not pack them.
 
     Returns:
-        States (B, T, H); those after a clip's end are undefined.
+        States (B, T, H). The states after a clip's end are undefined.
     """
     if lengths is None:
         return layer(x)[0]

@@ -42,7 +42,7 @@ class Patches(nn.Module):
     (PaSST, Koutini et al., 2022).
 
     Args:
-        filters: Convolution from an image (B, 1, T, F) to patches (B, D, columns, rows).
+        filters: Convolution that computes patches (B, D, columns, rows) from an image (B, 1, T, F).
         positions: Positional embeddings, computed from the valid columns of each clip (B,) and the number of columns.
         n_prefix: Number of prefix tokens (class, distillation, registers).
         norm: Norm before the first block.
@@ -139,9 +139,8 @@ class SinusoidalPositions(nn.Module):
 class LearnedPositions(nn.Module):
     """Learned positional embeddings, loaded from pretrained weights and fine-tuned.
 
-    Columns of a clip use the columns of the table from its beginning. For a clip with more columns than the table, the
-    table is interpolated to the clip's length, as in Gong et al. (2021). The positions of a clip depend only on its own
-    length.
+    A clip uses the first columns of the table. If a clip has more columns than the table, the table is interpolated to
+    the clip's length, as in Gong et al. (2021). The positions of a clip depend only on its own length.
 
     Args:
         rows: Number of patches in frequency.

@@ -1,7 +1,7 @@
 """Backbone of any timm network that accepts images of any size.
 
-Such networks have no mask: filters extend beyond a clip's end, and the mean includes every column. Clips of a batch are
-therefore grouped by length, so that no image contains padding.
+These networks have no mask: filters extend beyond a clip's end, and the mean includes every column. Clips of a batch
+are therefore grouped by length, so that no image contains padding.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Timm(Backbone):
     Args:
         bins: Feature bins per frame, F.
         model: Name in timm, with or without the tag of its weights.
-        weights: Initial weights: `imagenet` for those of timm, or a file with the parameter names of timm; None for
-            random weights.
+        weights: Initial weights: `imagenet` for the ImageNet weights of timm, or a file with the parameter names of
+            timm; None for random weights.
         dropout: Probability of dropping a unit of the embedding.
-        drop_path: Probability of skipping the last block; it increases linearly with depth. Not every network supports
-            it.
+        drop_path: Probability of skipping the last block. The probability increases linearly from the first block to
+            the last. Not every network supports this option.
 
     Attributes:
         dim: Size of the embedding, D.
@@ -70,7 +70,7 @@ class Timm(Backbone):
         self.net = timm.create_model(name, in_chans=1, num_classes=0, **options)
         self.net.to(memory_format=torch.channels_last)  # faster, on CPU too
         self.dropout = nn.Dropout(dropout)
-        with torch.no_grad():  # attributes that contain the width differ between networks
+        with torch.no_grad():  # the attribute with the width differs between networks
             self.dim = self.net.eval()(torch.zeros(1, 1, self.bins, SMALLEST[0])).shape[1]
         self.train()
 

@@ -1,8 +1,8 @@
 """Names and weights of pretrained vision transformers, and the conversion of weights to spectrograms.
 
 Three kinds of weights are distinguished by their keys and shapes: image networks in the format of timm, AST in the
-format of `transformers`, and AudioMAE in the format of timm. Rows of an image are frequencies and its columns are
-time, as in AST. Rows of AudioMAE are time.
+format of `transformers`, and AudioMAE in the format of timm. In image networks and AST, rows are frequency and columns
+are time. In AudioMAE, rows are time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ IMAGENET = "imagenet"
 
 
 def read_weights(weights: str, model: str) -> dict[str, Tensor]:
-    """Return tensors by name.
+    """Return the pretrained tensors by name.
 
     Args:
-        weights: A file; or `imagenet` for `<model>.safetensors` in the folder of the environment variable
-            `ETUDE_WEIGHTS`, or if that does not exist, for the weights that timm downloads from the Hugging Face hub.
+        weights: A file, or `imagenet`. The latter reads `<model>.safetensors` in the folder of the environment variable
+            `ETUDE_WEIGHTS`. If this file does not exist, timm downloads the weights from the Hugging Face hub.
         model: Name of the network in timm, with or without the tag of its weights.
 
     Raises:
@@ -96,7 +96,7 @@ SHORT = {  # other names of timm's networks
     "tiny": "vit_tiny_patch16_224",
     "small": "vit_small_patch16_224",
     "base": "vit_base_patch16_224",
-    "vit_base_patch16_1024_128": "vit_base_patch16_224",  # AudioMAE's, under which its weights are published
+    "vit_base_patch16_1024_128": "vit_base_patch16_224",  # name under which AudioMAE's weights are published
 }
 
 
@@ -111,7 +111,7 @@ def create_transformer(model: str, depth: int | None = None, **options: Any) -> 
 
     Args:
         model: Name of the network, with or without the tag of its weights.
-        depth: Number of blocks; None for that of the model.
+        depth: Number of blocks; None for the model's own number.
         options: Further arguments of `timm.create_model`.
 
     Raises:
@@ -151,7 +151,7 @@ def _is_vit(name: str) -> bool:
 
 
 IMAGE, AST, AUDIOMAE = "image", "ast", "audiomae"
-NAMES = (  # names in ASTModel and ASTForAudioClassification, and those in timm
+NAMES = (  # patterns of names in ASTModel and ASTForAudioClassification, and the replacement in timm's names
     (r"^audio_spectrogram_transformer\.", ""),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
@@ -169,7 +169,7 @@ NAMES = (  # names in ASTModel and ASTForAudioClassification, and those in timm
 
 
 def weights_kind(tensors: dict[str, Tensor]) -> str:
-    """Return the kind of weights, which is `image`, or `ast` or `audiomae` for those trained on AudioSet."""
+    """Return the kind of weights, `image`, or `ast` or `audiomae` for weights trained on AudioSet."""
     if any(key.endswith("embeddings.position_embeddings") for key in tensors):
         return AST
     filters, positions = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
@@ -203,7 +203,7 @@ def convert_weights(
     tokens = torch.cat([tensors[key] for key in ("cls_token", "dist_token", "reg_token") if key in tensors], dim=1)
     tokens = tokens + positions[:, :prefix] if prefix else tokens
     positions = positions[:, prefix:]
-    if kind == AUDIOMAE:  # frames by bins, of 128 bins
+    if kind == AUDIOMAE:  # time by frequency, with 128 bins
         positions = positions.unflatten(1, (-1, 128 // filters.shape[3]))
     else:
         side = isqrt(positions.shape[1])
@@ -248,7 +248,7 @@ def _rows_of_ast(folder: Path | None, default: int) -> int:
 
 
 def _resize_filters(filters: Tensor, size: torch.Size) -> Tensor:
-    """Resize filters (D, 1, T, F) so that they respond to a patch as the original filters to the resized patch."""
+    """Resize filters (D, 1, T, F). Their output for a patch is the original filters' output for the resized patch."""
     for axis, target in zip((2, 3), size, strict=True):
         if (length := filters.shape[axis]) != target:
             stretch = F.interpolate(torch.eye(target)[None], length, mode="linear", align_corners=False)[0]

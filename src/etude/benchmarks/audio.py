@@ -1,4 +1,4 @@
-"""Benchmark of the front end with librosa and the Fourier transform alone, on 30 s of music."""
+"""Benchmark of the front end against librosa and against the Fourier transform alone, on 30 s of music."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS, RATE, ROUNDS = 30, 22050, 9
 
 
 def benchmark_audio() -> list[Section]:
-    """Time the frames of one clip in one thread."""
+    """Measure the time to compute the frames of one clip in one thread."""
     import librosa
     import soundfile
     import torch

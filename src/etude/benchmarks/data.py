@@ -1,4 +1,4 @@
-"""Benchmark of data loading with a memory copy, a file per clip, safetensors and webdataset."""
+"""Benchmark of data loading against a memory copy, a file per clip, safetensors and webdataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLIPS, BINS, FRAMES, BATCH, CROP, ROUNDS = 960, 140, 1292, 32, 512, 5
 
 
 def benchmark_data() -> list[Section]:
-    """Time an epoch of shuffled batches of 960 clips of 30 s in one thread."""
+    """Measure the time of an epoch in one thread, with shuffled batches of 960 clips of 30 s."""
     import torch
 
     torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def benchmark_data() -> list[Section]:
 
 
 def _generate_clips() -> Iterator[np.ndarray]:
-    """Yield 960 different clips (1292, 140), float32, which are made of the frames of the embedded music."""
+    """Yield 960 different clips (1292, 140), float32, built from the frames of the embedded music."""
     paths = collection().table["path"][::20]
     music = np.concatenate([frames(decode(Path(path), 22050), LogMelChroma()) for path in paths])
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def _generate_clips() -> Iterator[np.ndarray]:
 
 
 def _time_stores(folder: Path) -> list[Section]:
-    """Write the clips in all formats and time an epoch of complete clips and of crops."""
+    """Write the clips in all formats, and measure the time of an epoch with complete clips and with crops."""
     import pandas as pd
     import torch
 

@@ -1,4 +1,4 @@
-"""Benchmark of a training step of a run and of a minimal loop with the same batches and operations."""
+"""Benchmark of a training step in a run against a minimal loop with the same batches and operations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN, MINIMAL = "Lightning, as in a run", "minimal loop"
 
 
 def benchmark_loop() -> list[Section]:
-    """Time epochs of a small network on scikit-learn's digits in one thread."""
+    """Measure the training steps of a small network on scikit-learn's digits, in one thread."""
     import pytorch_lightning  # noqa: F401 (it sets the levels of its own loggers)
     import torch
 
@@ -47,7 +47,7 @@ def benchmark_loop() -> list[Section]:
     section.rows = [(name, 1e3 * times.median(name), times.ratio(MINIMAL, name)) for name in times.names]
     section.requirements = [Requirement(f"duration: {RUN} / {MINIMAL}", times.ratio(RUN, MINIMAL), 1.35, False)]
     section.notes = [
-        "a step lasts from batch to batch within an epoch; both include reading, clipping and the schedule"
+        "a step is the time from one batch to the next within an epoch; both include reading, clipping and the schedule"
     ]
     return [section]
 
@@ -68,7 +68,7 @@ def small_run(folder: Path) -> tuple[dict[str, Any], MusicData]:
 
 
 def train_with_lightning(learner: Learner, config: dict[str, Any], data: MusicData, folder: Path) -> float:
-    """Train for an epoch as a run does, and return the median duration of a step in seconds."""
+    """Train for an epoch like a run, and return the median duration of a step in seconds."""
     from pytorch_lightning import Callback
 
     class StepClock(Callback):

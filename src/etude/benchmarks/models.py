@@ -1,7 +1,7 @@
-"""Benchmark of a training step of each backbone and of a usual implementation, in one thread.
+"""Benchmark of a training step of each backbone against a usual implementation, in one thread.
 
 - The convolutional network is compared with the usual order of convolution, batch norm, ReLU and pooling.
-- The LSTM on padded clips is compared with torch's LSTM on packed clips, which oneDNN does not support.
+- The LSTM on padded clips is compared with torch's LSTM on packed clips. oneDNN does not support packed clips.
 - For the transformer see `transformer`.
 """
 
@@ -31,7 +31,7 @@ PACKED, PADDED, BUCKETS = "torch, packed", "etude, padded", "etude, padded, batc
 
 
 def benchmark_models() -> list[Section]:
-    """Time the transformer, the LSTM and the convolutional network."""
+    """Measure the training steps of the transformer, the LSTM and the convolutional network."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -43,8 +43,8 @@ class PlainCNN(nn.Module):
 
     Args:
         classifier: Classifier whose weights are copied.
-        flat: Whether the feature maps are flattened into a linear layer with the width of the embedding, instead of
-            averaged over time and frequency. All clips must then have the same length.
+        flat: Whether the feature maps are flattened and passed to a linear layer with the width of the embedding. All
+            clips must then have the same length. Otherwise the feature maps are averaged over time and frequency.
     """
 
     def __init__(self, classifier: Classifier, flat: bool = False) -> None:
@@ -73,7 +73,7 @@ class PlainCNN(nn.Module):
 
 
 def time_cnn() -> Section:
-    """Time a training step of the convolutional network on complete clips of one length."""
+    """Measure a training step of the convolutional network on complete clips of one length."""
     classifier = Classifier(CNN(BINS, CHANNELS, dropout=0.0))
     for block in classifier.backbone.blocks:  # type: ignore[union-attr]
         nn.init.uniform_(block.norm.weight, 0.5, 1.5)  # type: ignore[union-attr]
@@ -117,7 +117,7 @@ CASES = (
 
 
 class PackedLSTM(nn.Module):
-    """LSTM of torch on packed clips, whose embedding is the last state of its last layer.
+    """LSTM of torch on packed clips. The embedding is the last state of the last layer.
 
     Args:
         classifier: Classifier whose size and weights are copied.
@@ -141,7 +141,7 @@ class PackedLSTM(nn.Module):
 
 
 def time_lstm(case: LSTMCase) -> Section:
-    """Time a training step of the LSTM on clips of different lengths."""
+    """Measure a training step of the LSTM on clips of different lengths."""
     classifier = Classifier(LSTM(BINS, case.hidden, case.layers, dropout=0.0, readout="last", packed=False))
     reference = PackedLSTM(classifier)
     count = case.batch * case.batches
@@ -166,7 +166,7 @@ def time_lstm(case: LSTMCase) -> Section:
     ]
     if case.required_ratio is None:
         section.notes = [
-            f"timed in {case.rounds} round and without a required ratio, because packed clips take seconds"
+            f"measured in {case.rounds} round and without a required ratio, because packed steps take seconds"
         ]
     else:
         ratio = times.ratio(PACKED, PADDED)
@@ -176,7 +176,7 @@ def time_lstm(case: LSTMCase) -> Section:
 
 @torch.no_grad()
 def _differences(net: nn.Module, reference: nn.Module, x: Tensor, lengths: Tensor) -> tuple[float, float]:
-    """Return the largest differences of scores from the reference, and from the same clips with another padding."""
+    """Return the largest difference of scores from the reference, and the largest difference due to more padding."""
     scores, padded = net(x, lengths), 1e3 * torch.randn_like(x)
     for clip, new, length in zip(x, padded, lengths, strict=True):
         new[:length] = clip[:length]

@@ -1,8 +1,8 @@
-"""Benchmark of the prediction of many files in processes and batches, and of loops over single files.
+"""Benchmark of predicting many files in processes and batches against loops over single files.
 
-A minimal loop spends most of its time in the decoder and the front end, whose time two processes on two cores halve.
-Batches reduce the time of the network. Compared with such a loop, little more than a factor of two is possible. A loop
-over calls of `predict` also builds a table for each file.
+A minimal loop spends most of its time in the decoder and the front end. Two processes on two cores halve this time, and
+batches reduce the time of the network. Therefore a factor of little more than two is possible. A loop that calls
+`predict` for each file also builds a table for each file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ OVERRIDES = ("backbone=lstm", "task=joint")
 
 
 def benchmark_predict() -> list[Section]:
-    """Time a list of 10 s clips from the start of the processes to the last row, with a thread in each process."""
+    """Measure the time to predict a list of 10 s clips, from the start of the processes to the last output row.
+
+    Each process has one thread.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -37,7 +40,7 @@ def benchmark_predict() -> list[Section]:
 
 
 def _write_checkpoint(folder: Path) -> Path:
-    """Write the checkpoint of a random network, which is as fast as a trained one, and return its path."""
+    """Write a checkpoint with random weights, which do not change the speed, and return its path."""
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -60,7 +63,7 @@ def _write_checkpoint(folder: Path) -> Path:
 
 
 def _time_prediction(checkpoint: Path, paths: list[Path]) -> list[Section]:
-    """Time the prediction of files with a checkpoint, and compare the values."""
+    """Measure the time to predict files with a checkpoint, and compare the predicted values."""
     from multiprocessing import forkserver
 
     import numpy as np
@@ -82,7 +85,7 @@ def _time_prediction(checkpoint: Path, paths: list[Path]) -> list[Section]:
                 energy[loop].append(float(network.task.predict(out)["energy"]))
 
     def predict_all_files() -> None:
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # so that each round includes its start
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # each round includes the server's start
         index = list(model.columns.targets).index("energy") - len(model.columns.targets)  # scalars are the last
         results = engine.predict(model, paths * REPEATS, model.plan(), BATCH)
         energy[all_files] = [result.values[index] for result in results if result.values]

@@ -19,7 +19,7 @@ OVERRIDES = ("backbone=lstm", "debug=fast", "data.crop=1.0", f"seed={','.join(ma
 
 
 def benchmark_startup() -> list[Section]:
-    """Time `python train.py --help`, and list the heavy packages that it imports."""
+    """Measure the time of `python train.py --help`, and list the heavy packages that it imports."""
     script = conf_dir().parent / "train.py"  # an installed package has no script
     arguments = [str(script), "--help"] if script.is_file() else ["-m", "etude", "train", "--help"]
     name = f"python {' '.join(arguments)}".replace(str(script), script.name)
@@ -36,7 +36,7 @@ def benchmark_startup() -> list[Section]:
 
 
 def benchmark_sweeps() -> list[Section]:
-    """Time a sweep of tiny jobs with both launchers, from the command to its tables."""
+    """Measure the time of a sweep of tiny jobs with both launchers, from the command to its tables."""
     names = {"basic": "one process for all jobs", "isolated": "a process per job"}
     with tempfile.TemporaryDirectory() as folder:
         functions: dict[str, Callable[[], object]] = {

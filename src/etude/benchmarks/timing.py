@@ -1,7 +1,7 @@
-"""Timing of implementations in turns, requirements, and the cost in operations and memory.
+"""Timing of implementations, required values, and counts of operations and memory.
 
-The speed of a shared machine can change by a factor of two within minutes. Therefore all implementations are timed in
-turns, one round of all of them at a time, and a ratio is the median over rounds of the ratios within a round.
+The speed of a shared machine can change by a factor of two within minutes. Therefore each round measures every
+implementation once. A ratio of two implementations is computed in each round, and its median over rounds is reported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Timing:
         return float(np.median(self.seconds[:, self.names.index(name)]))
 
     def ratio(self, slow: str, fast: str) -> float:
-        """Return the duration of `slow` relative to that of `fast`, as the median over rounds."""
+        """Return the duration of `slow` divided by the duration of `fast`, as the median over rounds."""
         numerator, denominator = (self.seconds[:, self.names.index(name)] for name in (slow, fast))
         return float(np.median(numerator / denominator))
 
@@ -52,7 +52,7 @@ class Requirement:
         value: Measured value.
         limit: Smallest or largest allowed value.
         at_least: Whether the limit is the smallest allowed value.
-        unit: Unit of the value, such as dB. A ratio has ×.
+        unit: Unit of the value, such as dB. The unit of a ratio is ×.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Requirement:
 
     @property
     def met(self) -> bool:
-        """Whether the requirement is met. It is not met by NaN."""
+        """Whether the requirement is met. NaN does not meet it."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
@@ -89,7 +89,7 @@ class Section:
 
 
 def time_rounds(functions: dict[str, Callable[[], object]], count: int) -> Timing:
-    """Time functions in turns.
+    """Measure the duration of each function once in every round.
 
     Args:
         functions: Functions by name. Each is called once before the first round.
@@ -123,12 +123,12 @@ def _lstm_flops(x: Any, weights: Any, recurrent: Any, *others: Any, **settings: 
 
 
 def peak_memory(function: Callable[[], object]) -> int:
-    """Return the peak of the memory in bytes that a call takes from the allocator of torch.
+    """Return the peak memory in bytes that a call uses in torch's allocator.
 
-    This includes all tensors and the buffers of torch's kernels, but not memory that was allocated before. Unlike the
+    The value includes all tensors and the buffers of torch's kernels, but no earlier allocations. Unlike the
     size of the process, the value is reproducible and does not depend on earlier calls.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler prints its start and its end to stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler writes two lines to stderr
     with TemporaryDirectory() as folder:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             function()

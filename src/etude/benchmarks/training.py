@@ -1,7 +1,7 @@
 """Training steps of compared networks, and their use of the machine's peak performance.
 
 Durations show which network is faster on this machine. The number of operations relative to the fastest matrix product
-of the machine shows how much faster a network could become. The matrix product is timed in turns with the networks,
+of the machine shows how much faster a network could become. Each round measures the matrix product and all networks,
 because the speed of a machine changes over time.
 """
 
@@ -44,11 +44,11 @@ def random_batch(lengths: Sequence[int] | Tensor, bins: int) -> RandomBatch:
 
 
 def training_steps(net: nn.Module, batches: Sequence[RandomBatch]) -> Callable[[], None]:
-    """Return a function that runs a training step per batch: forward, cross-entropy, backward, AdamW.
+    """Return a function that runs a training step per batch, with cross-entropy and AdamW.
 
     Args:
-        net: Network from frames (B, T, F) and valid frames (B,) to scores (B, K). Parameters without gradient are not
-            trained.
+        net: Network that takes frames (B, T, F) and valid frames (B,), and returns scores (B, K). Parameters without
+            gradient are not trained.
         batches: Training data.
     """
     optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-4, fused=True)
@@ -70,11 +70,11 @@ def compare_training(
     n_batches: int = 1,
     clips_per_batch: int | None = None,
 ) -> tuple[Section, Timing]:
-    """Time training steps in turns with the product of two large matrices.
+    """Measure training steps and the product of two large matrices in every round.
 
     Args:
         title: Title of the table.
-        functions: Functions by name, each of which runs a step per batch.
+        functions: Functions by name. Each runs one training step per batch.
         count: Number of rounds.
         n_batches: Number of batches of each function.
         clips_per_batch: Clips in a batch, for a table in clips/s. None gives a table in ms per step.

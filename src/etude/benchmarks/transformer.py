@@ -1,4 +1,4 @@
-"""Benchmark of the AST and of that of `transformers` with equal weights, and of the AST with less computation."""
+"""Benchmark of the AST against the AST of `transformers` with equal weights, and of faster variants."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HuggingFaceAST(nn.Module):
             transformers.ASTConfig(
                 hidden_size=192, num_hidden_layers=DEPTH, num_attention_heads=3, intermediate_size=768,
                 num_mel_bins=BINS, max_length=FRAMES, num_labels=CLASSES, attn_implementation=attention,
-                layer_norm_eps=1e-6,  # the value of timm, and thereby of the published AST
+                layer_norm_eps=1e-6,  # the value in timm, which the published AST uses
             )
         )  # fmt: skip
 
@@ -66,7 +66,7 @@ class CachedClassifier(nn.Module):
 
 
 def time_transformer() -> Section:
-    """Time a training step. Without `transformers`, only the own implementation is timed."""
+    """Measure a training step. Without `transformers`, only Étude's implementation is measured."""
     has_transformers = find_spec("transformers") is not None
     batch = [random_batch([FRAMES] * BATCH, BINS)]
     classifier = Classifier(_ast(DEPTH))
@@ -100,7 +100,7 @@ def time_transformer() -> Section:
         Requirement("largest difference of an embedding from transformers", _difference(), 1e-5, False, ""),
     ]
     section.notes = [
-        "peak of the memory that a step takes from torch's allocator, besides weights and AdamW's state: "
+        "peak memory of a step in torch's allocator, without the weights and the state of AdamW: "
         f"{reference_memory / 1e6:,.0f} MB transformers, sdpa; {memory / 1e6:,.0f} MB etude"
     ]
     return section
@@ -121,12 +121,12 @@ def _freeze(net: Classifier) -> Classifier:
 
 
 def _difference() -> float:
-    """Return the largest difference of an embedding after the weights of `transformers` were loaded from a file."""
+    """Return the largest difference of an embedding from `transformers`, whose weights are loaded from a file."""
     import_module("transformers.utils.logging").disable_progress_bar()
     reference = HuggingFaceAST("sdpa").eval().net
     with torch.no_grad(), TemporaryDirectory() as folder:
         for weight in reference.parameters():
-            if not weight.any():  # tokens and positions are initialised to zero, which would hide an error in them
+            if not weight.any():  # zeros in tokens and positions would hide an error in them
                 weight.normal_(std=0.1)
         reference.save_pretrained(folder)
         ast = _ast(DEPTH, weights=str(Path(folder) / "model.safetensors"), span=FRAMES).eval()

@@ -21,10 +21,10 @@ BENCHMARKS = {
     "audio": "front end: audio to frames",
     "data": "data loading: frames on disk to batches",
     "models": "training step of each backbone",
-    "loop": "training step of a run and of a minimal loop",
+    "loop": "training step in a run against a minimal loop",
     "startup": "start-up of the command line",
     "predict": "prediction of many audio files",
-    "sweeps": "sweep with a process per job and in one process",
+    "sweeps": "sweep with a process per job against one process",
 }
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(arguments: list[str]) -> int:
-    """Run the benchmarks of the command line, or all."""
+    """Run the benchmarks that are named on the command line, or all."""
     parser = argparse.ArgumentParser(
         prog="python scripts/bench.py",
         description="Compare the speed with other libraries in the same run, and check the required ratios.",

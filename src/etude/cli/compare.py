@@ -42,7 +42,7 @@ Options:
 Axes:
 {about}
 
-A cell with several runs contains their mean ± standard deviation and their number. The predictions of the folds of one
+A cell with several runs contains the mean ± standard deviation and the number of runs. Predictions of the folds of one
 split are pooled, unless fold is an axis."""
 
 

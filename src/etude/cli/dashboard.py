@@ -12,7 +12,7 @@ from etude.errors import UserError
 
 HELP = """Usage: python scripts/dashboard.py [OPTION=VALUE ...]
 
-Save a view of a Weights & Biases project, in which runs are grouped by backbone and task, and print its address.
+Save a view of a Weights & Biases project, and print its address. The view groups runs by backbone and task.
 
 Examples:
   python scripts/dashboard.py entity=<user> project=etude   save the view and print its address

@@ -33,8 +33,8 @@ Options:
   device=auto|cpu|cuda     device of the network (default: auto)
   browser=false            only print the address and do not open a browser
 
-The page uses no external network and rejects requests of other web pages. Up to 32 uploaded files, and in total up to
-8 times limit=, are stored on this machine for half an hour or until Ctrl-C ends the page.
+The page uses no external network and rejects requests from other web pages. Up to 32 uploaded files, with a total size
+of up to 8 times limit=, are stored on this machine for half an hour or until Ctrl-C ends the page.
 Requires gradio: pip install 'etude[page]'."""
 GRADIO_MISSING = "The page needs gradio, which is not installed: pip install 'etude[page]'"
 OPTIONS: options.Options = {
@@ -79,7 +79,7 @@ def parse_demo_options(arguments: Sequence[str]) -> DemoOptions:
     Raises:
         UserError: An argument is unknown or has an invalid value.
     """
-    names, values = options.read_options(arguments, OPTIONS, "is no run, and")
+    names, values = options.read_options(arguments, OPTIONS, "is neither a run nor")
     if len(names) != 1:
         raise UserError(f"demo takes one run folder or checkpoint, got {', '.join(names) or 'none'}")
     run = options.path(names[0])
@@ -93,5 +93,5 @@ def parse_demo_options(arguments: Sequence[str]) -> DemoOptions:
 def _gradio_installed() -> bool:
     try:
         return find_spec("gradio") is not None
-    except ValueError:  # sys.modules has a module without a spec
+    except ValueError:  # a module in sys.modules has no spec
         return False

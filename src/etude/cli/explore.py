@@ -27,7 +27,7 @@ Options:
   seed=<number>       seed of the random clips (default: 0)
   out=<folder>        output folder, with a subfolder for each collection (default: outputs/explore)
 
-All other options are those of prepare, see: python scripts/prepare.py --help"""
+All other options are the same as for prepare: python scripts/prepare.py --help"""
 
 
 OPTIONS: options.Options = {

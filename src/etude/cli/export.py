@@ -37,9 +37,9 @@ Options:
   private=true                    make a new repository on the hub private
 
 The inputs of a graph are the waveform (B, N) at the sampling rate of the front end, or frames (B, T, F), and lengths
-(B,). The outputs are the embedding (B, D) and, for each target, probabilities (B, K) or a value (B,). Each file is run
-on clips of different lengths, in one batch and one by one, and is kept only if its outputs equal those of the network
-within 1e-3."""
+(B,). The outputs are the embedding (B, D) and, for each target, probabilities (B, K) or a value (B,). Each file is
+checked on clips of different lengths, in one batch and one by one. It is kept only if its outputs equal the outputs of
+the network within 1e-3."""
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def export(arguments: list[str]) -> list[Path]:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads of torch leave cores to onnxruntime
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting torch threads free their cores for onnxruntime
         export_options = parse_export_options(arguments)
         from etude.export.export import export_network  # heavy: torch
 
@@ -81,7 +81,7 @@ def _read_repository(value: str) -> str:
     """Return the name of a repository on the hub.
 
     Raises:
-        ValueError: It is not of the form `user/name`.
+        ValueError: The value is not of the form `user/name`.
     """
     if not REPOSITORY.fullmatch(value):
         raise ValueError("must be <user>/<name>, as on the Hugging Face hub")

@@ -17,8 +17,8 @@ from etude.reports.maps.projection import METHODS
 
 HELP = """Usage: python scripts/latent.py FOLDER [FOLDER ...] [OPTION=VALUE ...]
 
-Draw maps of the embeddings before the heads and measure what they preserve, from the files of runs alone.
-FOLDER is a run folder or the folder of a sweep.
+Draw maps of the embeddings, and measure how well the maps preserve neighbourhoods. Only the files of the runs are
+needed. FOLDER is a run folder or the folder of a sweep.
 
 Examples:
   python scripts/latent.py outputs/<run>                        all six methods in two and three dimensions
@@ -71,7 +71,7 @@ def parse_map_options(arguments: Sequence[str]) -> MapOptions:
 
 
 def _subset(*choices: str) -> Callable[[str], tuple[str, ...]]:
-    """Return a reader of comma-separated choices, which are returned in the order of `choices`."""
+    """Return a reader that returns comma-separated values in the order of `choices`."""
 
     def reader(value: str) -> tuple[str, ...]:
         selected = [item.strip() for item in value.strip("[]").split(",")]

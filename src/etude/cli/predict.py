@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def predict(arguments: list[str]) -> list[Path]:
         nonlocal n_failed
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave their core to processes that decode
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads free their core for decoding processes
         predict_options = parse_predict_options(arguments)
         from etude.inference.predict import predict_files  # heavy: torch
 
@@ -80,7 +80,7 @@ def parse_predict_options(arguments: Sequence[str]) -> PredictOptions:
     Raises:
         UserError: An argument is unknown or has an invalid value.
     """
-    names, values = options.read_options(arguments, OPTIONS, "is no file, and")
+    names, values = options.read_options(arguments, OPTIONS, "is neither a file nor")
     if len(names) < 2:
         raise UserError("predict takes a run folder or a checkpoint, then audio files, folders or lists of files")
     from etude.inference.predict import PredictOptions  # heavy: torch

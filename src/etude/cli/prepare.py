@@ -65,7 +65,7 @@ def _help() -> str:
     """Return the help text with the sources, their options, and the front ends."""
     sources = sorted((conf_dir() / "data").glob("*.yaml"))
     fronts = sorted(path.stem for path in (conf_dir() / "feature" / "front").glob("*.yaml"))
-    names: dict[str, str] = {}  # config name by target; of several names, the one that equals the module's
+    names: dict[str, str] = {}  # config name by target; if several, the one equal to the module's
     for path in sources:
         if match := TARGET.search(path.read_text("utf-8")):
             names[match[1]] = path.stem if f".{path.stem}." in match[1] else names.get(match[1], path.stem)

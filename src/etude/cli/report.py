@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    """Rebuild the files of the runs of the command line."""
+    """Rebuild the files of the runs that are named on the command line."""
     parser = argparse.ArgumentParser(
         prog="python scripts/report.py",
         description="Rebuild metrics.json and report.html of finished runs, from the files of the runs alone.",

@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "") -> int:
     """Run a command and return its exit status.
 
-    SIGTERM ends the command like Ctrl-C, and a second signal ends it immediately. Output that a closed or full stdout
-    or stderr does not accept is written elsewhere. A nested call leaves signals and streams to the outer call.
+    SIGTERM ends the command like Ctrl-C, and a second signal ends it immediately. If stdout or stderr is closed or
+    full, its text is written to the log or the other stream. In a nested call, the outer call handles signals and
+    streams.
 
     Args:
         function: The command. It returns its status.
@@ -31,7 +32,7 @@ def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "
 
     Returns:
         The status of the command, usually 0; 1 if it failed; 2 if its input must be corrected; 130 after Ctrl-C; 143
-        after SIGTERM. If neither a stream nor a log accepted the output, 0 becomes 1.
+        after SIGTERM. If the output cannot be written anywhere, 0 becomes 1.
     """
     with streams.guarded() as guarded:
         nested = not guarded
@@ -76,8 +77,8 @@ def run_command(
     """Run a command that writes files, and print their paths.
 
     Args:
-        argv: Arguments of the command. None uses those of the process.
-        help: Help text, or a function that returns it. It is printed on request and if there are no arguments.
+        argv: Arguments of the command. None uses the arguments of the process.
+        help: Help text, or a function that returns it. It is printed for `--help`, and if there are no arguments.
         function: Function that takes the arguments and returns the paths of the written files. It raises UserError if
             the arguments must be corrected.
         remedy: Remedy if a path cannot be written, see `guard_command`.

@@ -1,4 +1,4 @@
-"""Command `etude train`, the entry point of every experiment: `python train.py backbone=ast task=multitask`."""
+"""Command `etude train`, the entry point of every experiment, as in `python train.py backbone=ast task=multitask`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides and options. None uses the command line.
 
     Returns:
-        0, also if the results are on disk but a tracker did not receive them; 1 if a run failed; 2 if the command, the
+        0 if the results are on disk, even if a tracker did not receive them; 1 if a run failed; 2 if the command, the
         config or the data must be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
     return guard_command(lambda: _train(argv), os_errors.RUN_REMEDY)
 
 
 def _train(argv: Sequence[str] | None) -> int:
-    """Run the given arguments, or those of the command line."""
+    """Run the given arguments, or the arguments of the command line."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if asks_for_help(sys.argv[1:]):

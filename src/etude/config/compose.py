@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def conf_dir() -> Path:
-    """Return the folder of configs, which is in the installed package, or beside src/ in a checkout."""
+    """Return the folder of configs. It is in the installed package, or beside src/ in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -56,10 +56,10 @@ class Composer:
         return self._hydra.compose_config(name, list(overrides), RunMode.RUN)
 
     def run(self, task: Callable[[Any], Any], overrides: Sequence[str]) -> None:
-        """Compose a config and run a task with it in the folder that the config names.
+        """Compose a config, and run a task with it in the folder that is set in the config.
 
         Args:
-            task: Function of the composed config.
+            task: Function that is called with the composed config.
             overrides: Overrides of the command line.
         """
         self._hydra.run("train", task, list(overrides), with_log_configuration=False)
@@ -70,7 +70,7 @@ def open_hydra(folder: str | Path | None = None) -> Iterator[Composer]:
     """Open Hydra on conf/, and restore Hydra's previous state afterwards.
 
     Args:
-        folder: Folder with further options, which take precedence over those in conf/, as with `--config-dir`.
+        folder: Folder with further options, as with `--config-dir`. They take precedence over the options in conf/.
 
     Raises:
         UserError: The folder does not exist.
@@ -108,7 +108,7 @@ def check_config_dir(folder: str | Path | None) -> None:
 
 @contextmanager
 def current_config(config: DictConfig) -> Iterator[None]:
-    """Make a composed config the current one, from which Hydra's interpolations are resolved, until the block ends."""
+    """Resolve Hydra's interpolations from a composed config until the block ends."""
     from hydra.core.hydra_config import HydraConfig
 
     current = HydraConfig.instance()
@@ -123,13 +123,13 @@ def current_config(config: DictConfig) -> Iterator[None]:
 def run_hydra(task: Callable[[Any], Any], first_callback: Callback, before_write: Callable[[Path, str], None]) -> None:
     """Run a task by `hydra.main` with the command line of this process.
 
-    Errors are raised instead of printed by Hydra. `HYDRA_FULL_ERROR=1` has the same effect, but the processes that a
-    run starts would inherit it.
+    Hydra raises errors instead of printing them. `HYDRA_FULL_ERROR=1` has the same effect, but child processes would
+    inherit this variable.
 
     Args:
-        task: Function of the composed config.
-        first_callback: Callback that is called before those of the config. No config can remove it.
-        before_write: Function of the folder and the name of a file, called before Hydra writes the file.
+        task: Function that is called with the composed config.
+        first_callback: Callback that is called before the callbacks of the config. No config can remove it.
+        before_write: Function that is called with the folder and the name of a file before Hydra writes the file.
     """
     import hydra
 

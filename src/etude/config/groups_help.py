@@ -29,7 +29,7 @@ EXAMPLES = (
     (" resume=outputs/<run>", "resume an interrupted run"),
 )
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")  # Hydra's own groups with options for users
-BASE_GROUPS = ("base", "space")  # groups inside other groups; their files are shared by options and are not options
+BASE_GROUPS = ("base", "space")  # groups inside other groups; several options share their files, which are not options
 STORED = re.compile(r'\.store\(\s*group="([\w/]+)",\s*name="(\w+)"')
 
 
@@ -53,7 +53,7 @@ def help_text(arguments: Sequence[str]) -> str:
 
 
 def list_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Return the options of each config group, both in alphabetical order, with Hydra's groups at the end.
+    """Return the options of each config group. Groups and options are sorted, and Hydra's groups are last.
 
     Args:
         folders: Folders of configs. Each folder inside them is a config group.

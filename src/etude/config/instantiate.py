@@ -9,7 +9,7 @@ from typing import Any
 
 from etude.errors import UserError
 
-# Modules whose public names a checkpoint may call. They build a network, and neither write files nor download.
+# Modules whose public names a checkpoint may call. They build networks, and do not write or download files.
 NETWORK_MODULES = (
     "etude.audio.frontend",
     "etude.audio.kaldi",
@@ -78,8 +78,8 @@ def resolve(name: str) -> Any:
 def check_trusted(node: Any, packages: tuple[str, ...] = TRUSTED_MODULES) -> None:
     """Check that a config of unknown origin calls trusted targets only.
 
-    Trusted are the public names that are defined in `packages`, or in a package of the environment variable
-    `ETUDE_TRUST` (comma separated).
+    Public names are trusted if they are defined in `packages`, or in a package that the environment variable
+    `ETUDE_TRUST` (comma separated) contains.
 
     Args:
         node: Config or a node of it, from a checkpoint or a run folder.

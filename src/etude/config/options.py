@@ -11,8 +11,8 @@ from typing import Any
 
 from etude.errors import UserError
 
-Reader = Callable[[str], Any]  # from the text of a value to the value; raises ValueError with the requirement
-Options = Mapping[str, tuple[str, Reader]]  # by key: field and reader
+Reader = Callable[[str], Any]  # converts the text of a value; raises ValueError with the requirement
+Options = Mapping[str, tuple[str, Reader]]  # field and reader of each key
 EMPTY = "empty value; remove the option or give it a value"
 
 
@@ -31,7 +31,7 @@ def split_options(arguments: Sequence[str], options: Options, empty: str = "") -
         empty: Error message for an option without a value. Without a message, the reader is called with "".
 
     Returns:
-        The other arguments in their order, including those that are the name of an existing file; values by field.
+        The other arguments in their order, including names of existing files; values of the options by field.
 
     Raises:
         UserError: An option has an invalid value.
@@ -55,16 +55,18 @@ def split_options(arguments: Sequence[str], options: Options, empty: str = "") -
     return others, values
 
 
-def read_options(arguments: Sequence[str], options: Options, expected: str = "is") -> tuple[list[str], dict[str, Any]]:
+def read_options(
+    arguments: Sequence[str], options: Options, expected: str = "is not"
+) -> tuple[list[str], dict[str, Any]]:
     """Return the names and the options of a command that has no other arguments.
 
     Args:
         arguments: Arguments of the command.
         options: Options of the command, as for `split_options`.
-        expected: Beginning of the error message for any other argument, such as "is no file, and".
+        expected: Beginning of the error message for any other argument, such as "is neither a file nor".
 
     Returns:
-        Names in their order, which have no `=` or are the name of an existing file; values by field.
+        Names in their order, without `=` or equal to an existing file; values of the options by field.
 
     Raises:
         UserError: An argument is neither a name nor an option, or an option has an invalid value.
@@ -72,7 +74,7 @@ def read_options(arguments: Sequence[str], options: Options, expected: str = "is
     names, values = split_options(arguments, options, EMPTY)
     if unknown := [argument for argument in names if not is_name(argument)]:
         keys = ", ".join(f"{key}=" for key in options)
-        raise UserError(f"{unknown[0]}: {expected} none of {keys}; --help shows their values")
+        raise UserError(f"{unknown[0]}: {expected} one of {keys}; --help shows their values")
     return names, values
 
 
@@ -89,12 +91,12 @@ def split_pair(argument: str) -> tuple[str, str]:
 
 
 def is_name(argument: str) -> bool:
-    """Return whether an argument is a name, without `=` or the path of an existing file, and not an option."""
+    """Return whether an argument is a name and not an option. A name has no `=`, or is the path of an existing file."""
     return "=" not in argument or exists(argument)
 
 
 def path(value: str) -> Path:
-    """Return a path, in which `~` and `~name` are replaced with the home of an existing user."""
+    """Return a path in which `~` and `~name` are replaced with the user's home, if the user exists."""
     try:
         return Path(value).expanduser()
     except RuntimeError:
@@ -181,7 +183,7 @@ def several_of(kind: str, *choices: str) -> Reader:
 
 
 def comma_separated(value: str) -> list[str]:
-    """Return the texts between commas, or the value itself if it is the path of a file."""
+    """Return a list of the texts between commas, or of the complete value if it is the path of a file."""
     return [value] if exists(value) else value.split(",")
 
 

@@ -82,7 +82,7 @@ def format_errors(messages: Sequence[str]) -> str:
 
 
 def _hydra_key_errors(overrides: Sequence[str], error: Exception | None) -> list[str]:
-    """Return the error message for Hydra's own keys if Hydra fails without a message, as by an assertion."""
+    """Return the error message for Hydra's own keys if Hydra fails without a useful message."""
     own = [override for override in overrides if override.lstrip("+~").startswith("hydra.")]
     if error is None or not own:
         return []
@@ -91,7 +91,7 @@ def _hydra_key_errors(overrides: Sequence[str], error: Exception | None) -> list
 
 
 def _combinations(parsed: list[ParsedOverride]) -> Iterator[tuple[list[str], str]]:
-    """Yield combinations of the selected options of all groups, each with the text of the overrides that vary."""
+    """Yield combinations of the selected options of all groups, each with the overrides that differ between them."""
     selections = [override for override in parsed if override.group and override.expanded]
     swept = [override for override in selections if len(override.expanded) > 1]
     for number, texts in enumerate(product(*(override.expanded for override in selections))):
@@ -104,11 +104,11 @@ def _combinations(parsed: list[ParsedOverride]) -> Iterator[tuple[list[str], str
 def _combination_errors(
     composer: Composer, name: str, parsed: list[ParsedOverride], selected: list[str], groups: list[str], validate: bool
 ) -> Iterator[str]:
-    """Yield the error messages for one combination of options, and for all keys with it."""
+    """Yield the error messages for one combination of options, and for all keys in its config."""
     unknown = [override.group for override in parsed if override.group and not override.expanded]
     try:
         config = composer.compose(selected, name)
-    except Exception:  # of any type; an option that fails alone too has the message
+    except Exception:  # of any type; if an option also fails alone, that message is used
         yield from _selection_errors(composer, name, selected)
         return
     if any(group in GLOBAL_GROUPS for group in unknown):
@@ -130,7 +130,7 @@ def _combination_errors(
 
 
 def _sweep_errors(composer: Composer, name: str, parsed: list[ParsedOverride]) -> Iterator[str]:
-    """Yield the error messages for keys that every job has, but not the config that Hydra composes before the sweep."""
+    """Yield the error messages for keys of all jobs that are missing when Hydra composes a config before the sweep."""
     fixed = [override for override in parsed if not override.is_swept and override.expanded]
     config = composer.compose([override.expanded[0] for override in fixed if override.group], name)
     for override in fixed:
@@ -151,7 +151,7 @@ def _selection_errors(composer: Composer, name: str, selected: list[str]) -> Ite
 
 
 def _selection_error(composer: Composer, name: str, text: str, error: Exception) -> str:
-    """Return the error message for an option that exists and cannot be selected by this override."""
+    """Return the error message for an existing option that this override cannot select."""
     key = text.partition("=")[0]
     bare = key.lstrip("+~")
     config = composer.compose([], name)
@@ -203,7 +203,7 @@ def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
 def _renamed_key_error(config: DictConfig, key: str) -> str:
     """Return the error message for a dotted key that was renamed, else "".
 
-    A key with an old name is valid if the config or the class of its node has it, as in a user's own class.
+    An old name is valid if the config or the class of the node has this key. A user's own class may have it.
     """
     if not (new := renamed_key(key)):
         return ""
@@ -217,7 +217,7 @@ def _find_node(config: DictConfig, key: str) -> tuple[Any, int, bool]:
     """Follow a dotted key in a config.
 
     Returns:
-        The last node on the path; the number of components that lead to it; whether the complete key exists.
+        The last node on the path; the number of key components that lead to this node; whether the complete key exists.
     """
     node: Any = config
     parts = key.split(".")
@@ -250,7 +250,7 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
     if parts[depth] in parameters:
         return f"{key}: is not in the config; add it with a plus: +{key}={value}"
     if near := get_close_matches(parts[depth], [*keys, *parameters], n=1):
-        with_plus = f", which a plus adds: +{'.'.join([*parts[:depth], near[0]])}={value}"
+        with_plus = f", added with a plus: +{'.'.join([*parts[:depth], near[0]])}={value}"
         return f"{key}: no such config key; did you mean {near[0]}{'?' if near[0] in keys else with_plus}"
     return f"{key}: no such config key; available: {', '.join(keys) or 'none'}"
 
@@ -258,7 +258,7 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
 def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: list[str]) -> str:
     """Return the error message for a key whose first component is neither a config group nor a config key.
 
-    Similar names are suggested, and longer keys that end with the key.
+    The message suggests similar names, and longer keys that end with this key.
     """
     reason = f"{key}: no such config group or key"
     known = [name for name in dict.fromkeys([*groups, *keys]) if name != "hydra"]
@@ -277,7 +277,7 @@ def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: l
 
 
 def _parameters(node: DictConfig) -> list[str]:
-    """Return the parameters of the class of a node, including those that the config does not set."""
+    """Return the parameters of the class of a node, including parameters that the config does not set."""
     if "_target_" not in node:
         return []
     try:
@@ -288,7 +288,7 @@ def _parameters(node: DictConfig) -> list[str]:
 
 
 def _value_paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all values, except those of Hydra."""
+    """Yield the dotted keys of all values, except Hydra's own keys."""
     for name in node:
         path = prefix + str(name)
         if name in ("_target_", "choices") or path == "hydra":
@@ -337,7 +337,7 @@ def _hydra_message(error: Exception | None, any_type: bool = False) -> list[str]
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark
         location = f"{mark.name}: line {mark.line + 1}: " if mark else ""
-        return [f"{location}{error.problem or 'is no YAML'}"]
+        return [f"{location}{error.problem or 'is not YAML'}"]
     if error is None or not (any_type or isinstance(error, HydraException | OmegaConfBaseException)):
         return []
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

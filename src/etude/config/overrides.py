@@ -28,8 +28,8 @@ class ParsedOverride:
         text: The override as given by the user.
         errors: One error message for each error.
         group: Config group if the override selects an option, else "".
-        expanded: Overrides with single values to which the override, or its probable correction, expands. A sweep has
-            several. Empty if there is no correction.
+        expanded: Overrides with one value each, from the override or its probable correction. A sweep has several.
+            Empty if the override is invalid and has no correction.
         is_swept: Whether the override has several values.
     """
 
@@ -58,7 +58,7 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
     Args:
         composer: Hydra, for the available config groups.
         text: Override such as `backbone=lstm`.
-        sweep: Whether several values make a sweep.
+        sweep: Whether the command is a sweep, in which an override may have several values.
         sweep_only: Error message for several values without a sweep.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -73,7 +73,7 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
         parsed = check_override(composer, new_text, sweep, sweep_only)
         parsed.text, parsed.errors = text, [f"{text}: was renamed; use {new_text}", *parsed.errors]
         return parsed
-    is_group = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # which sets keys inside it
+    is_group = _is_group(repository, bare.partition("@")[0]) and not value.startswith("{")  # a mapping sets keys in it
     group = bare if is_group else ""
     if not equals and not text.startswith("~"):
         hint = f"; available: {', '.join(_options(repository, bare))}" if is_group else ""
@@ -106,7 +106,7 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
 
 
 def _renamed_group_override(repository: Any, text: str) -> str:
-    """Return an override of a renamed config group with the new name, as `weighting=sum` for `balance=sum`, else ""."""
+    """Return an override with the new name of its config group, as `weighting=sum` for `balance=sum`, else ""."""
     key, equals, value = text.partition("=")
     bare = key.lstrip("+~")
     root = re.split("[.@]", bare)[0]
@@ -202,8 +202,8 @@ def quote_value(value: str, annotation: str = "") -> str:
     """Return a value with the quotes that Hydra's grammar needs.
 
     Args:
-        value: Value as given by the user. `null` and quoted texts are already valid in Hydra's grammar. So are
-            lists and mappings, unless the annotation is `str`. A mapping that stays text is parsed by the source.
+        value: Value as given by the user. `null` and quoted texts are unchanged. Lists and mappings are unchanged too,
+            unless the annotation is `str`. The source parses a mapping that is quoted as text.
         annotation: Annotation of the parameter. A `str` accepts any value as text, because a folder may be named
             `[live]`, `true` or `nan`.
     """

@@ -19,7 +19,7 @@ REMOTE_SCHEMES = ("http", "https", "databricks")  # schemes of tracker addresses
 
 
 def output_overrides() -> list[str]:
-    """Return the overrides other than `resume` of the command that Hydra runs.
+    """Return the overrides of the current Hydra command, without `resume`.
 
     Raises:
         UserError: The command overrides keys other than output locations.
@@ -97,7 +97,7 @@ def _item_nodes(item: Any) -> tuple[Any, ...]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted keys, where a list is one value.
+    """Return the values of nested mappings by their dotted keys. A list is one value.
 
     Args:
         config: The config.

@@ -1,7 +1,7 @@
 """Validation of a config against the signatures of the code, without imports.
 
-Importing torch to find a typing error in a config takes seconds, whereas parsing one file takes a millisecond. The
-signatures are the schema, so that a new backbone is validated as soon as its file exists.
+Importing torch to find a typo in a config would take seconds. Parsing one file takes a millisecond. The signatures are
+the schema, so a new backbone can be validated as soon as its file exists.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ REFUSED_TRAINER_KEYS = {
     "fast_dev_run": "writes no checkpoint and predicts one batch only; for a short complete run use debug=fast",
     "barebones": "disables the callbacks, which a run requires; for a short complete run use debug=fast",
     "overfit_batches": "would evaluate a run on its training data; to memorise a few clips use debug=overfit",
-    "limit_test_batches": "would evaluate a part of the clips only; for a short complete run use debug=fast",
+    "limit_test_batches": "would evaluate only a part of the clips; for a short complete run use debug=fast",
 }
 MINIMUMS = {  # lower bound of a number, and whether the bound itself is allowed
     "optim.lr": (0, False),
@@ -275,7 +275,7 @@ def _trainer_errors(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _monitor_errors(trainer: Mapping[str, Any], callbacks: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the errors of trainer values that disable the validation although a callback monitors its scores."""
+    """Yield an error for each trainer value that disables the validation although a callback monitors its scores."""
     monitoring = [name for name, node in callbacks.items() if str(node.get("monitor") or "").startswith("val/")]
     if not monitoring:
         return
@@ -301,7 +301,7 @@ def _unknown_key_errors(prefix: str, node: Mapping[str, Any], valid: Any) -> Ite
 
 
 def _type_errors(path: str, value: Any, annotation: str) -> Iterator[str]:
-    """Yield an error for a plain value of the wrong type. Other annotations are checked by the target itself."""
+    """Yield an error for a plain value of the wrong type. The target itself checks other annotations."""
     if annotation.startswith("Optional["):
         annotation = f"{annotation[9:-1]} | None"
     if annotation.startswith("Union["):

@@ -107,7 +107,7 @@ def _classify_entry(entry: os.DirEntry[str]) -> str:
 
 
 def is_text(name: str | Path) -> bool:
-    """Return whether a file name is valid UTF-8, because file systems allow arbitrary bytes."""
+    """Return whether a file name is valid UTF-8. File systems allow other bytes too."""
     try:
         str(name).encode("utf-8")
     except UnicodeEncodeError:

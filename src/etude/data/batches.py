@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from etude.data.pack import Pack
 
 CropIndex = tuple[int, float]  # index of a clip in its split; relative position in [0, 1) of the crop's start
-BUCKET = 32  # batches in a pool that is sorted by length: large for little padding, small to keep the order random
+BUCKET = 32  # batches in a pool that is sorted by length; larger pools have less padding, smaller ones more randomness
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Clips(Dataset[Batch]):
 
 
 def crop_positions(crops: int) -> np.ndarray:
-    """Return the relative positions in [0, 1] of evenly spaced crops (C,), with a single crop centred."""
+    """Return the relative positions in [0, 1] of evenly spaced crops (C,). A single crop is centred."""
     return np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
 
 
@@ -107,8 +107,8 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
     """Sampler that yields whole batches of crops.
 
     The order and the crops are drawn in the main process, from the seed and the epoch alone. They are the same for any
-    number of workers. With several devices, each takes every n-th clip of the same global batch, so that a step is the
-    same on one device and on eight.
+    number of workers. With several devices, each takes every n-th clip of the same global batch, so that a step does
+    not depend on the number of devices.
 
     Args:
         count: Number of clips in the split.
@@ -117,7 +117,8 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         seed: Seed of the order and the crops.
         rank: Rank of this process.
         world: Number of processes.
-        lengths: Frames of each clip (n,), by which clips of similar length are put in one batch. None ignores lengths.
+        lengths: Number of frames of each clip (n,), used to put clips of similar length in one batch. None ignores
+            lengths.
         weights: Relative sampling frequency of each clip (n,), with replacement. None draws each clip once.
     """
 
@@ -136,7 +137,7 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
         self.rank, self.world, self.lengths, self.weights, self.epoch = rank, world, lengths, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, as Lightning does before each epoch."""
+        """Set the epoch. Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[CropIndex]]:
@@ -153,21 +154,21 @@ class CropBatchSampler(Sampler[list[CropIndex]]):
             bounds = [bounds[i] for i in rng.permutation(len(bounds))]
         for start, stop in bounds:
             indices = range(start, stop)[self.rank :: self.world]
-            # with fewer clips than devices one is evaluated twice; the table of predictions drops the duplicate
+            # with fewer clips than devices a clip is evaluated twice; the table of predictions drops the duplicate
             yield [(int(order[i]), float(positions[i])) for i in indices or [start]]
 
     def __len__(self) -> int:
         return len(self._batch_bounds())
 
     def _sort_by_length(self, order: np.ndarray) -> np.ndarray:
-        """Sort clips by length, in training within pools of several batches."""
+        """Sort clips by length. In training they are sorted only within pools of several batches."""
         assert self.lengths is not None
         size = BUCKET * self.batch_size if self.shuffle else max(1, self.count)
         pools = [order[i : i + size] for i in range(0, len(order), size)]
         return np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
 
     def _batch_bounds(self) -> list[tuple[int, int]]:
-        """Return the start and stop index of each batch, in training a multiple of the number of devices."""
+        """Return the start and stop index of each batch. In training, sizes are multiples of the number of devices."""
         bounds = []
         for start in range(0, self.count, self.batch_size):
             stop = min(start + self.batch_size, self.count)

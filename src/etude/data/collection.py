@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Function from a path, a front end and a minimum length in seconds to frames (T, F). It is a module-level function, so
-# that it can be pickled. It raises DecodeError if the file has no usable frames.
+# Function that returns frames (T, F), given a path, a front end and a minimum length in seconds. It is a module-level
+# function, so that it can be pickled. It raises DecodeError if the file has no usable frames.
 Reader = Callable[[Path, FrontEnd, float], np.ndarray]
 Locator = Callable[[Path, FrontEnd], Path]
 RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"}
@@ -40,7 +40,7 @@ class SkippedItem:
     Args:
         item: Path relative to the folder of the collection, id of a clip, or row of a table.
         reason: Reason, with the same text for all items of one kind, so that they can be counted.
-        clip: Whether the item should be a clip. Such items count for `data.max_skipped`, as missing files do.
+        clip: True if the item should have been a clip. It then counts towards `data.max_skipped`, like a missing file.
     """
 
     item: str
@@ -55,18 +55,18 @@ class Collection:
     Args:
         name: Short name, used for files and folders.
         title: Title of one line.
-        table: One row per clip, with `id` (unique), `path` (of the file), `group` (often the artist; a split never
-            separates clips of a group, and a clip with a missing group is a separate group), optionally `split` (train,
-            val or test), and a column per target, in which a missing value is a missing label.
+        table: One row per clip. `id` is unique, and `path` is the path of the file. `group` is often the artist. A
+            split never separates the clips of a group, and a clip without a group forms its own group. `split` (train,
+            val or test) is optional. Each target has a column, in which a missing value is a missing label.
         targets: Specification of each target column by name: `{"kind": "label", "classes": [...], "note": ""}` or
             `{"kind": "scalar", "low": 0.0, "high": 1.0, "note": ""}`. The note is shown next to its scores.
         card: The data card, in Markdown.
         note: One sentence that is shown in every report on this data.
-        extra: Optional statistics: `licences`, counts by licence; `before`, the classes of a label before merging, by
-            target.
+        extra: Optional statistics. `licences` is the number of clips by licence. `before` is, for each label with
+            merged classes, the number of clips by class before merging.
         reader: Function that reads the frames of a file, by decoding audio or from a precomputed array.
-        locate: Function that returns the path of a clip for a front end, for collections with several files of a clip.
-            None uses `path`.
+        locate: Function that returns the file of a clip for a front end, if a collection has several files of each
+            clip. None uses `path`.
         skipped_items: Rows, files and folders that the source skips. They are listed in the pack's skipped.csv.
     """
 
@@ -123,7 +123,7 @@ class Collection:
 
 
 def slug(name: str) -> str:
-    """Return a name with letters, digits, `_` and `-` only, with a long name cut and followed by a hash."""
+    """Return a name with letters, digits, `_` and `-` only. A long name is shortened and ends with a hash."""
     short = re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", name).lower()).strip("-") or "data"
     if len(short.encode()) <= SLUG_BYTES:
         return short
@@ -160,11 +160,12 @@ def scalar_target(low: float = 0.0, high: float = 1.0, note: str = "") -> dict[s
 
 
 def merge_classes(column: pd.Series, classes: Mapping[Any, Any] | str | None) -> pd.Series:
-    """Return a label column with merged classes, in which classes that are not listed are missing.
+    """Return a label column with merged classes. Classes that are not listed become missing values.
 
     Args:
         column: Class names.
-        classes: Old name or list of old names by new name. Numbers are read as text. None returns the column unchanged.
+        classes: Mapping from a new class to an old class or a list of old classes. Numbers are read as text. None
+            returns the column unchanged.
 
     Raises:
         DataError: An entry is not a name or a list of names, an old name is in two lists, or the data has none of the

@@ -37,8 +37,8 @@ class MusicData(LightningDataModule):
         eval_batch_size: Clips in an evaluation step. Complete clips are longer than crops.
         crop: Length of the random crops in training, in seconds, or in beats for beat-synchronous frames. It is one
             number, or a mapping with `seconds` and `beats`. None trains on complete clips.
-        eval_crops: Number of evenly spaced crops of each clip whose mean output is evaluated. None evaluates complete
-            clips.
+        eval_crops: Number of evenly spaced crops of each clip in evaluation. Their outputs are averaged. None evaluates
+            complete clips.
         buckets: Put clips of similar length into a batch, which reduces padding.
         balanced_sampling: Label whose classes are drawn equally often in training. None draws every clip once an epoch.
         workers: Number of loading processes. 0 is fastest on small machines, because a batch is one read of the
@@ -48,8 +48,8 @@ class MusicData(LightningDataModule):
         packs: Folder in which packs are stored between runs.
         min_seconds: Shorter clips are skipped.
         max_seconds: Longer audio files are skipped, and decoding stops there. None sets no limit.
-        max_skipped: Largest share of skipped clips. A collection above it is refused.
-        packs_read_only: Whether packs are only read, because a stored config names the folder.
+        max_skipped: Largest accepted share of skipped clips. A collection with a larger share is refused.
+        packs_read_only: Whether packs are only read, never written, because a stored config names the folder.
         seed: Seed of order and crops.
 
     Attributes:
@@ -116,7 +116,7 @@ class MusicData(LightningDataModule):
         return self.source.targets
 
     def open_pack(self) -> Pack:
-        """Return the pack of all clips, which is prepared if it is missing or outdated."""
+        """Return the pack of all clips, and prepare it first if it is missing or outdated."""
         return open_pack(self.source, self.feature.front, self.pack_options)
 
     def prepare_data(self) -> None:
@@ -133,7 +133,10 @@ class MusicData(LightningDataModule):
         self.mean, self.std = self._statistics()
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
-        """Return the number of training clips in each class by label, as `counts`, after `setup`."""
+        """Return, for each label, the number of training clips in each class under the key `counts`.
+
+        Call `setup` first.
+        """
         counts = {}
         for name, spec in self.targets.items():
             if spec["kind"] == "label":
@@ -147,9 +150,11 @@ class MusicData(LightningDataModule):
         Call `setup` first.
 
         Returns:
-            `frames`, the median length over all splits; `longest`, the largest length; `shortest`, the minimum length
-            in seconds; `crops`, the number of crops of a clip whose outputs are averaged, and their length `crop`
-            in frames, or None.
+            `frames`: median length over all splits, in frames.
+            `longest`: largest length, in frames.
+            `shortest`: minimum length, in seconds.
+            `crops`: number of crops of a clip whose outputs are averaged, or None for complete clips.
+            `crop`: length of these crops in frames, or None.
         """
         lengths = self.pack.lengths
         return {
@@ -165,7 +170,7 @@ class MusicData(LightningDataModule):
         return np.flatnonzero(self.splits == split)
 
     def clips(self, split: str, evaluation: bool) -> Clips:
-        """Return the data set of a split, with random crops, or for evaluation complete clips or several crops each."""
+        """Return the data set of a split, with random crops, or with complete clips or several crops for evaluation."""
         crop = None if evaluation and not self.eval_crops else self.crop
         crops = self.eval_crops if evaluation else None
         return Clips(self.pack, self.rows(split), self.feature.columns, self.y, crop, crops)

@@ -49,7 +49,7 @@ def prepare(overrides: Sequence[str], verify: bool = False) -> None:
 
 
 def datamodule_from_overrides(arguments: Sequence[str]) -> tuple[MusicData, list[str]]:
-    """Return the data module of the overrides of a command.
+    """Return the data module for the overrides of a command.
 
     Args:
         arguments: Overrides of Hydra, options of the source by their bare names, and `workers`, `retry`, `ray`.
@@ -124,7 +124,7 @@ def _compose(composer: Composer, overrides: list[str], arguments: Sequence[str])
 
 
 def _build_module(config: Any) -> MusicData:
-    """Return the data module of a composed config, with the checks of training for its groups."""
+    """Return the data module of a composed config. Its groups are checked as in training."""
     from omegaconf import OmegaConf
 
     from etude.data import datamodule  # heavy: torch and lightning

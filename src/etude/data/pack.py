@@ -2,8 +2,8 @@
 
 A pack is one memory-mapped float16 file for all clips, a table with the start of each clip, and a manifest.
 
-A crop of a clip is one contiguous read. float16 stores dB values to within 0.04 dB, which is below the resolution of
-16-bit audio at that level, in half the memory of float32.
+A crop of a clip is read in one contiguous block. float16 needs half the memory of float32. It stores dB values to
+within 0.04 dB, which is below the resolution of 16-bit audio at that level.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ class PackOptions:
 
     Args:
         packs: Folder of packs. Each front end has its own pack there.
-        shortest: Clips below this length are skipped, in seconds.
-        max_skipped: Largest share of skipped clips. A collection above it is refused.
+        shortest: Minimum length of a clip in seconds. Shorter clips are skipped.
+        max_skipped: Largest accepted share of skipped clips. A collection with a larger share is refused.
         workers: Number of processes. None means one per core.
         ray: Address of a Ray cluster, or `local`. None uses processes of this machine.
         retry: Try skipped files again, even if they are unchanged.
         read_only: Refuse to create or change a pack. A complete and current pack can be read.
-        longest: Audio files above this length are skipped, in seconds, and decoding stops there. None sets no limit.
+        longest: Maximum length of an audio file in seconds. Longer files are skipped, and decoding stops there. None
+            sets no limit.
     """
 
     packs: Path = Path("outputs/packs")
@@ -63,7 +64,7 @@ class PackOptions:
 
     @property
     def identity(self) -> dict[str, float | None]:
-        """Options that determine which clips a pack contains, without the default of `longest`."""
+        """Options that determine which clips a pack contains. `longest` is omitted if it has its default value."""
         limit = {} if self.longest == LONGEST else {"longest": self.longest}
         return {"shortest": self.shortest, **limit}
 
@@ -75,8 +76,8 @@ class Pack:
         folder: Folder of the pack.
 
     Attributes:
-        index: The table of clips, with the `start` and the number of `frames` of each in the memory-mapped file, and
-            `content`, the hash of its frames, which is equal for the same audio under two ids.
+        index: The table of clips. `start` and `frames` are the first frame and the number of frames of a clip in the
+            memory-mapped file. `content` is the hash of these frames, which is equal for clips with the same audio.
         manifest: Format, front end, description of the collection, counts, and the hash of all frames.
         starts, lengths: First frame in the memory-mapped file and number of frames of each clip, (N,) each.
         frames: All frames (sum of T, F), float16, memory-mapped read-only.
@@ -111,7 +112,7 @@ class Pack:
             ) from error
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Return the frames of a clip (length, F), float16, from `start` on, or fewer if the clip ends before."""
+        """Return the frames of a clip (length, F), float16, from `start`, or fewer if the clip ends earlier."""
         first, frames = int(self.starts[row]), int(self.lengths[row])
         stop = frames if length is None else min(start + length, frames)
         return self.frames[first + start : first + stop]

@@ -1,7 +1,7 @@
 """Crash-safe writing of packs, clip by clip, with a journal.
 
 A clip gets a line in the journal after its frames are written. A draft that was interrupted at any moment resumes after
-the last complete line, and the finished pack has the same bytes as one that was written without interruption.
+the last complete line. The finished pack then has the same bytes as a pack that was written without interruption.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class PackWriter:
         self._journal.close()
 
     def append(self, entry: JournalEntry, frames: np.ndarray | None) -> None:
-        """Append the frames (T, F), float16, of a clip, or None if it is skipped, and then its line."""
+        """Append the frames (T, F), float16, of a clip, or None for a skipped clip, and then its journal line."""
         if frames is not None:
             write_all(self._frames, np.ascontiguousarray(frames).data.cast("B"))
         self._journal.append(_journal_line(entry))
@@ -131,7 +131,7 @@ class PackWriter:
         return Pack(target)
 
     def _intact(self, entries: list[JournalEntry]) -> list[JournalEntry]:
-        """Return the entries before the first whose frames do not match its hash, as after a power failure."""
+        """Return the entries before the first one with damaged frames, such as after a power failure."""
         for index, (entry, frames) in enumerate(read_frames(self.folder, entries)):
             if entry.frames and (frames is None or frames_hash(frames) != entry.content):
                 return entries[:index]
@@ -220,7 +220,7 @@ def replace_pack(draft: Path, target: Path) -> None:
     `recover_pack` repairs the folder after an interruption.
 
     Raises:
-        DataError: The target is not a pack that Étude wrote, or holds other files.
+        DataError: The target is not a pack that Étude wrote, or contains other files.
     """
     check_replaceable(target)
     backup = _backup_folder(target)
@@ -257,7 +257,7 @@ def recover_pack(target: Path) -> None:
     backup = _backup_folder(target)
     for folder in (target, backup, *target.parent.glob(f".{glob.escape(target.name)}.*")):
         if folder.is_dir():
-            ownership.check_names(folder, ())  # checks the list of this folder, not that of the folder of packs
+            ownership.check_names(folder, ())  # checks the file list of this folder, not of the folder of packs
     if backup.is_dir() and not target.exists():
         move(backup, target)
     remove_folder(backup)

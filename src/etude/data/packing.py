@@ -48,7 +48,7 @@ class PackSource(Protocol):
 
 
 def open_pack(source: Collection | PackSource, front: FrontEnd, options: PackOptions) -> Pack:
-    """Return the pack of a data source, which is prepared if it is missing or outdated.
+    """Return the pack of a data source, and prepare it first if it is missing or outdated.
 
     Args:
         source: The data source.
@@ -63,10 +63,11 @@ def open_pack(source: Collection | PackSource, front: FrontEnd, options: PackOpt
 
 
 def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) -> Pack:
-    """Return the pack of a collection, which is prepared if it is missing or outdated.
+    """Return the pack of a collection, and prepare it first if it is missing or outdated.
 
-    A file is unchanged if its size and modification time are equal, or its size and content. The frames of unchanged
-    files are reused from an earlier pack or an interrupted draft. Changed labels change only the table.
+    A file counts as unchanged if its size and modification time are the same, or if its size and content are the same.
+    The frames of unchanged files are reused from an earlier pack or an interrupted draft. Changed labels change only
+    the table.
 
     Args:
         collection: Collection of clips.
@@ -112,7 +113,7 @@ def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) 
 
 
 def describe_collection(collection: Collection) -> dict[str, Any]:
-    """Return the description of a collection for the manifest, with a hash of its table without paths."""
+    """Return the description of a collection for the manifest, with a hash of the table except its paths."""
     description = {name: getattr(collection, name) for name in ("name", "title", "targets", "card", "note", "extra")}
     table = collection.table.drop(columns="path").to_csv(index=False)
     origin = {"collection": json.loads(json.dumps(description)), "table": hashlib.sha256(table.encode()).hexdigest()}
@@ -200,7 +201,7 @@ def _log_suspects(suspects: list[str], folder: Path) -> None:
 def _check_skipped(
     name: str, writer: PackWriter, reasons: list[str], missing: list[str], count: int, share: float
 ) -> None:
-    """Check the share of skipped clips, including those of earlier calls and rows of the table without a file.
+    """Check the share of skipped clips, including clips that earlier calls skipped and table rows without a file.
 
     Raises:
         DataError: The share is larger than allowed.

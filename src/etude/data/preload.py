@@ -1,6 +1,6 @@
-"""Imports of the fork server from which worker processes are forked.
+"""Modules that the fork server imports before it forks worker processes.
 
-Importing torch takes a core more than a second. Without the server each worker process would repeat it.
+Importing torch takes more than a second of CPU time. Without the server, each worker process would repeat the import.
 """
 
 from __future__ import annotations

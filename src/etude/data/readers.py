@@ -73,7 +73,7 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
 
     Args:
         path: A .npy file.
-        front: The front end that computed the arrays; only `sync` is free.
+        front: The front end that computed the arrays. Only its `sync` may differ.
         shortest: Minimum length of a clip in seconds; it is ignored for beat-synchronous frames.
 
     Returns:
@@ -99,7 +99,7 @@ def read_precomputed(path: Path, front: FrontEnd, shortest: float = 0.0) -> np.n
         raise DecodeError(f"{path}: there is no such file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of a damaged file numpy raises ValueError, EOFError, TokenError, BadZipFile, ...
+    except Exception as error:  # for a damaged file numpy raises ValueError, EOFError, TokenError, BadZipFile, ...
         raise DecodeError(f"{path}: cannot be read as an array of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DecodeError(f"{path}: does not contain an array of numbers")

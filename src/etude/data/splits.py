@@ -1,8 +1,9 @@
 """Splits into training, validation and test sets that never separate a group.
 
-Clips of one artist share voice, room and mastering. With an artist in both training and test, scores measure memorised
-artists (Pampalk, Flexer & Widmer, 2005, "Improvements of audio-based music similarity and genre classification"). The
-same recording under two ids is the same leak (Sturm, 2014, "The state of the art ten years after a state of the art").
+Clips of one artist share voice, room and mastering. If an artist is in both training and test, scores measure memorised
+artists (Pampalk, Flexer & Widmer, 2005, "Improvements of audio-based music similarity and genre classification"). Two
+copies of a recording under different ids are the same kind of leak (Sturm, 2014, "The state of the art ten years after
+a state of the art").
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MAX_PLACEMENTS = 20_000  # units assigned over all restarts: many restarts for few units, few for many
+MAX_PLACEMENTS = 20_000  # units assigned over all restarts, so that a collection with fewer units has more restarts
 
 
 def partition(units: np.ndarray, strata: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.ndarray:
-    """Return the subset of each clip (n,), an index of `fractions`.
+    """Assign each clip to a subset, and return the index of its fraction (n,).
 
     Args:
         units: Unit of each clip (n,), 0 ... G - 1. Clips of a unit are in one subset.
@@ -44,11 +45,11 @@ def _count_classes(units: np.ndarray, strata: np.ndarray) -> np.ndarray:
 
 
 def _assign_units(counts: np.ndarray, fractions: tuple[float, ...], seed: int) -> np.ndarray:
-    """Return the subset of each unit (G,) by greedy assignment, the best of several seeded orders.
+    """Assign units to subsets (G,) greedily in several seeded orders, and return the best assignment.
 
-    Large units are assigned first. The cost of an assignment is the squared deviation of the share of every class from
-    the fraction of its subset. A class that is missing from a subset costs more than any deviation, so that each subset
-    contains each class wherever possible.
+    Large units are assigned first. For each class and subset, the share of the class in the subset should equal the
+    fraction of the subset. The cost of an assignment is the sum of the squared deviations. A class that is missing from
+    a subset costs more than any deviation, so that each subset contains each class wherever possible.
     """
     rng = np.random.default_rng(seed)
     share = counts / counts.sum(0)
@@ -92,9 +93,9 @@ class Split:
         folds: Number of folds in cross-validation.
         fold: Index of the test fold. The next fold is validation, the others are training. None uses `fractions`.
         seed: Seed of the assignment.
-        stratify: Column whose classes, or fifths of a scalar, are kept in proportion. `auto` is the first target. None,
-            or a column that the table lacks, disables stratification.
-        allow_shared_groups: Accept a split with a group in two splits. Its scores then also measure memorised groups.
+        stratify: Column whose classes (or fifths, for a scalar) have the same proportions in all splits. `auto` is the
+            first target. None, or a column that the table lacks, disables stratification.
+        allow_shared_groups: Accept that a group is in two splits. Scores then also measure memorised groups.
         duplicates: Handling of the same audio under two ids: `refuse`, `drop` all but the first, or `allow`.
     """
 
@@ -130,14 +131,14 @@ class Split:
         Args:
             table: Clips with `id`, `group` and the `stratify` column; `split` for `official`; and `content`, by which
                 duplicates are found.
-            targets: Columns of targets, of which `stratify=auto` takes the first.
+            targets: Columns of targets. `stratify=auto` uses the first.
 
         Returns:
             Names of splits (n,), each of `train`, `val`, `test`, or `none` for a dropped duplicate.
 
         Raises:
-            DataError: A split is empty, a group is in two splits and that is not allowed, or the same audio has two ids
-                and that is not allowed.
+            DataError: A split is empty. Or a group is in two splits, or the same audio has two ids, and the options do
+                not allow it.
         """
         kept = self._without_duplicates(table)
         used = table[kept].reset_index(drop=True)
@@ -157,7 +158,7 @@ class Split:
         return result
 
     def _without_duplicates(self, table: pd.DataFrame) -> np.ndarray:
-        """Return a mask (n,) of the clips that are used, without duplicates of an earlier clip's audio."""
+        """Return a mask (n,) that excludes clips with the same audio as an earlier clip."""
         if self.duplicates == "allow" or "content" not in table.columns:
             return np.ones(len(table), bool)
         duplicate = table["content"].duplicated().to_numpy()
@@ -175,7 +176,7 @@ class Split:
         return ~duplicate
 
     def _strata(self, table: pd.DataFrame, targets: Sequence[str]) -> np.ndarray:
-        """Return the stratum of each clip (n,), where clips without a label are a separate stratum."""
+        """Return the stratum of each clip (n,). Clips without a label form their own stratum."""
         import pandas as pd
 
         name = next(iter(targets), None) if self.stratify == "auto" else self.stratify
@@ -223,7 +224,7 @@ def split_hash(ids: np.ndarray, splits: np.ndarray) -> str:
 
 
 def group_codes(table: pd.DataFrame) -> np.ndarray:
-    """Return groups as integers (n,), 0 ... G - 1, where a clip without a group is a separate group."""
+    """Return the group of each clip as an integer (n,), 0 ... G - 1. A clip without a group forms its own group."""
     keys = [("", clip) if missing else ("group", name) for clip, name, missing in
             zip(table["id"], table["group"], table["group"].isna(), strict=True)]  # fmt: skip
     order = {key: i for i, key in enumerate(dict.fromkeys(keys))}

@@ -87,8 +87,8 @@ def _read_text(file: Path) -> list[list[str]]:
 def _split_records(file: Path, text: str, delimiter: str) -> list[list[str]]:
     """Split text into rows of cells.
 
-    A quoted cell may contain line breaks. A cell that begins with a literal quote, such as `"Heroes`, would include all
-    rows up to the next quote without an error, because `csv`, pandas and Excel accept it.
+    A quoted cell may contain line breaks. A cell may also begin with a literal quote, such as `"Heroes`. `csv`, pandas
+    and Excel accept such a cell without an error, and it then includes all rows up to the next quote.
 
     Raises:
         DataError: A quote is not closed, or is closed in another cell.
@@ -181,8 +181,8 @@ def _to_text(value: object) -> str:
 
 
 FEW = 20  # integers with more distinct values are a scalar, with fewer they are classes
-MOSTLY = 0.9  # share of numbers above which a column is numeric, and other cells are mistakes
-OBSERVED = "{low:g} to {high:g} is the range of the values in the table, not of their scale"
+MOSTLY = 0.9  # with a larger share of numbers a column is numeric, and other cells are mistakes
+OBSERVED = "{low:g} to {high:g} is the range of the values in the table; their scale may be larger"
 FOLDS = {"fold", "folds", "cv_fold", "kfold"}
 BOOLEAN = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 ABSENT = {"na", "n/a", "n.a.", "#n/a", "nan", "none", "null", "nil", "-", "--", "?"}  # common texts of missing values
@@ -199,7 +199,7 @@ def parse_number(cell: str) -> float | None:
 
 
 def normalize_class_names(cells: Sequence[str]) -> list[str]:
-    """Return the cells of a label as class names, with integers such as 1.0 as 1.
+    """Return the cells of a label as class names, in which an integer such as 1.0 becomes 1.
 
     pandas stores integers as floats in a column with a missing value.
     """
@@ -242,11 +242,12 @@ def parse_declared_target(name: str, cells: Sequence[str], kind: Any, locations:
 
 
 def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> tuple[dict[str, Any] | str, list[str]]:
-    """Infer the specification of a target from a column, or the reason why the column is not a target.
+    """Infer a target's specification from a column, or return the reason why the column is not a target.
 
-    Numbers are a scalar with the range [0, 1] if all are inside, else with the observed range. Text is a label if each
-    value occurs twice on average and none occurs once. So are integers with few distinct values. Folds of a
-    cross-validation and columns of true and false must be declared.
+    A column of numbers is a scalar. Its range is [0, 1] if all values are inside, else the observed range. A column of
+    text is a label if its values occur at least twice on average and none occurs only once. Under the same conditions,
+    a column of integers with few distinct values is also a label. Folds of a cross-validation and columns of true and
+    false must be declared.
 
     Args:
         name: Name of the column.
@@ -326,9 +327,10 @@ def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], locations
 
 
 def _observed_scalar(values: list[float]) -> dict[str, Any]:
-    """Return the specification of a scalar target: the range [0, 1] if it contains all values, else the observed range.
+    """Return the specification of a scalar target.
 
-    The observed range is rounded outward to a tenth of the largest power of ten that does not exceed its width.
+    The range is [0, 1] if it contains all values, else the observed range. The observed range is rounded outward to a
+    tenth of the largest power of ten that does not exceed its width.
     """
     smallest, largest = min(values), max(values)
     if smallest >= 0 and largest <= 1:
@@ -337,7 +339,7 @@ def _observed_scalar(values: list[float]) -> dict[str, Any]:
         raise DataError(f"targets: a scalar cannot be predicted if all values are {smallest:g}")
     digits = 1 - math.floor(math.log10(largest - smallest))
     step = 10.0**-digits
-    # rounding to digits can change the last bit of a value, hence min and max
+    # min and max, because rounding to digits can change the last bit of a value
     low = min(smallest, round(math.floor(smallest / step) * step, digits))
     high = max(largest, round(math.ceil(largest / step) * step, digits))
     return scalar_target(low, high, OBSERVED.format(low=low, high=high))

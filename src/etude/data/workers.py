@@ -126,7 +126,7 @@ def map_jobs(
 
 
 def prepare_workers(jobs: int, workers: int | None = None) -> None:
-    """Start the server that `map_jobs` will fork its workers from, before it is required."""
+    """Start the server from which `map_jobs` will fork its workers, so that it is ready in time."""
     if _count_workers(jobs, workers) > 1:
         _start_context()
 
@@ -213,8 +213,8 @@ def _start_context() -> Any:
     """Return the multiprocessing context of workers.
 
     Workers are not forked from this process, because the fork of a process with threads or a GPU can hang. On Linux
-    they are forked from a server with their imports only, which this function starts. On other systems they are
-    spawned.
+    this function starts a server process that contains only the imports of the workers. The workers are forked from it.
+    On other systems they are spawned.
     """
     if sys.platform != "linux":
         return SpawnContext()
@@ -284,7 +284,8 @@ def _run_shard_on_ray(function: Callable[[Job], Result], jobs: list[Job]) -> lis
 def _initialize_worker() -> None:
     """Initialise a worker process.
 
-    The main process handles Ctrl-C, and messages of C libraries would break its progress bar.
+    The worker ignores Ctrl-C, because the main process handles it. Messages of C libraries are discarded, because they
+    would break the progress bar.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

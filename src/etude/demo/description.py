@@ -35,7 +35,7 @@ class NetworkDescription:
     Args:
         name: Name of the run, or of its checkpoint.
         summary: One sentence on the network and its data.
-        scores: For each target `name`, `metric`, `score` with its interval, `baselines` (names and scores), `clips`
+        scores: For each target: `name`, `metric`, `score` with its interval, `baselines` (names and scores), `clips`
             (description of the test clips), and `verdict`.
         limitations: Sentences on the limitations of the scores and predictions.
     """
@@ -52,8 +52,8 @@ class Example:
 
     Args:
         name: Title of the clip.
-        path: Path of its audio file.
-        card: Its credit, labels and player for the page.
+        path: Path of the audio file.
+        card: Credit, labels and player of the clip for the page.
     """
 
     name: str
@@ -66,7 +66,7 @@ def describe_network(model: Model, plan: WindowPlan, folder: Path | None) -> Net
 
     Args:
         model: The network.
-        plan: Its window plan.
+        plan: Window plan of the network.
         folder: Folder of its run. None for a checkpoint without a run folder.
 
     Raises:
@@ -96,7 +96,7 @@ def find_run_folder(run: Path, checkpoint: Path) -> Path | None:
 
 
 def select_examples(run: InspectedRun | None, neighbours: NeighbourSearch) -> list[Example]:
-    """Select clips of the test split, of different classes first. Returns none if their audio files are missing.
+    """Select clips of the test split, of different classes first. The list is empty if audio files are missing.
 
     Args:
         run: The run. None for a checkpoint without a run folder.
@@ -141,10 +141,10 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     if record.get("trial"):
         limitations.append(f"This is a trial run (debug={record['trial']}); its scores are meaningless.")
     if not description.scores:
-        limitations.append(f"Its scores are unknown: there is no {METRICS} of its run.")
+        limitations.append(f"The scores of this network are unknown, because there is no {METRICS} of its run.")
     groups = [target["splits"]["test"]["groups"] for target in metrics.get("targets", {}).values()]
     if groups and min(groups) < FEW_GROUPS:
-        limitations.append("There are only few groups, so the intervals are rough, and usually too narrow.")
+        limitations.append("There are few groups, so the intervals are inaccurate and usually too narrow.")
     length = "" if plan.front.sync == "beat" else f" of {plan.length / plan.front.frames_per_second:.3g} s"
     limitations.append(
         f"The network was evaluated on clips{length}. For other kinds of music, and for audio that is not music, its "
@@ -157,7 +157,7 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
 
 
 def _score_row(name: str, target: dict[str, Any], disjoint: bool) -> dict[str, Any]:
-    """Return the test score of a target and those of the baselines, for the template."""
+    """Return the test scores of network and baselines for a target, for the template."""
     metric, results = target["primary"], target["splits"]["test"]
     scores = results["scores"] or {}
     baselines = [

@@ -64,7 +64,7 @@ class ClipLibrary:
         x: Embeddings (n, D), float32.
         files: File of each clip by its id.
         splits: Names of the splits of these clips, for the page.
-        note: Reason why other clips than those of training are used, or why there are none, or "".
+        note: Reason why there are no clips, or why they are not training clips, or "".
     """
 
     table: pd.DataFrame
@@ -126,11 +126,11 @@ class NeighbourSearch:
         share = float((self.typical_distances <= distance).mean())
         start = f"The distance of the nearest clip is {format_number(distance)}"
         if distance < SAME_AUDIO:
-            return f"{start}, so it is the same audio for this network."
+            return f"{start}, so this clip is the same audio for this network."
         if share > 0.95:
             return (
-                f"{start}. This is greater than the distance of {100 * share:.0f} % of these clips from their own "
-                "nearest clips. No training clip is similar, so the predictions are unreliable."
+                f"{start}. For {100 * share:.0f} % of these clips, the distance from the nearest clip is smaller. "
+                "No training clip is similar, so the predictions are unreliable."
             )
         median = format_number(float(np.median(self.typical_distances)))
         return f"{start}. The median distance of these clips from their own nearest clips is {median}."
@@ -140,7 +140,7 @@ class NeighbourSearch:
 
         Args:
             row: Row of the clip in a table of clips.
-            file: Its file. None if it is missing.
+            file: File of the clip. None if it is missing.
         """
         audio, encoded, reason = self._player(file)
         values = {key: row[key] for key in CREDIT_KEYS if key in row.index}
@@ -171,8 +171,8 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
 
     Args:
         run: The run. None for a checkpoint without a run folder.
-        model: Its network.
-        plan: Its window plan.
+        model: Network of the run.
+        plan: Window plan of the network.
     """
     import pandas as pd
 
@@ -195,9 +195,7 @@ def load_library(run: InspectedRun | None, model: Model, plan: WindowPlan) -> Cl
         empty.note += f", and its predictions cannot be used: {error}"
         return empty
     finite = np.isfinite(x).all(1)
-    note = (
-        f"{empty.note}. The clips below are those that the run was evaluated on; their audio is not available either."
-    )
+    note = f"{empty.note}. The run was evaluated on the clips below. Their audio is not available either."
     table = table[finite].reset_index(drop=True)
     return ClipLibrary(table, x[finite].astype(np.float32), {}, "validation and test", note)
 
@@ -283,7 +281,10 @@ def _read_excerpt(path: Path) -> tuple[str, bool, str]:
 
 
 def _sample_distances(x: np.ndarray) -> np.ndarray | None:
-    """Return the distances of a fixed sample of clips from their nearest neighbours in it (m,). None for one clip."""
+    """Return the distance of each clip of a fixed sample from the nearest other clip of the sample (m,).
+
+    None for fewer than two clips.
+    """
     if len(x) < 2:
         return None
     sample = x[np.sort(np.random.default_rng(0).permutation(len(x))[:N_SAMPLED])].astype(np.float64)

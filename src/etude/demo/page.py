@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MAX_QUEUE = 16  # calls
 NO_PREDICTION = "No prediction yet. Upload an audio file, record one, or select an example."
-# scroll to the prediction; a refused file has none, only a message below its box
+# scroll to the prediction; a refused file has no prediction, only a message below its box
 SCROLL_TO_PREDICTION = """() => {
   const prediction = document.getElementById("prediction");
   const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -114,7 +114,7 @@ def build_page(content: DemoContent, uploads: Uploads) -> Blocks:
 
     Args:
         content: Content of the page.
-        uploads: Uploaded files, the only ones that a call can name. Examples are selected by their index.
+        uploads: Uploaded files. A call can name only these. Examples are selected by their index.
     """
     import gradio as gr
 

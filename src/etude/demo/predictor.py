@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MAX_BARS = 10  # for the classes of a label
 MB = 1 << 20  # bytes, as in the limit of gradio in the browser
 FFPROBE_TIMEOUT = 20  # seconds
-TEXT_BYTES = 512  # that are read to detect text
+TEXT_BYTES = 512  # number of bytes that are read to detect text
 BATCH = 32  # windows in a batch
 GONE = "This audio file is no longer stored; upload it again."
 
@@ -81,10 +81,10 @@ class PredictionResult:
     file: WindowedFile
 
     def clearest_window(self, columns: PredictionColumns) -> int:
-        """Return the index of the window that represents the prediction for the file best.
+        """Return the index of the window that best represents the prediction for the file.
 
-        For a label it is the window with the highest probability of the predicted class, for a scalar the one furthest
-        from the middle of the range. The first target is used.
+        The first target is used. For a label, this is the window with the highest probability of the predicted class.
+        For a scalar, it is the window whose value is furthest from the middle of the range.
         """
         name, spec = next(iter(columns.targets.items()))
 
@@ -106,7 +106,7 @@ class Predictor:
 
     Args:
         model: The network.
-        plan: Its window plan.
+        plan: Window plan of the network.
         limits: Limits of an audio file.
     """
 
@@ -159,8 +159,11 @@ def build_bars(prediction: FilePrediction, columns: PredictionColumns) -> list[d
     """Build a bar for each class of a label, in descending order of probability, and for each scalar in its range.
 
     Returns:
-        Groups with `title`; `rows` of `name`, `value`, `share` (length of the bar as a fraction), and for a scalar
-        `range`; `others`, the number of classes without a bar and the sum of their probabilities.
+        For each group of bars:
+
+        - `title`
+        - `rows`: `name`, `value`, `share` (length of the bar as a fraction), and `range` for a scalar
+        - `others`: number of classes without a bar, and the sum of their probabilities
     """
     values = columns.split_by_target(prediction.values or [])
     groups: list[dict[str, Any]] = []
@@ -192,7 +195,7 @@ def window_labels(result: PredictionResult) -> list[str]:
 
 
 def is_text(path: Path) -> bool:
-    """Return whether a file starts with text. A playlist is text, and a decoder would open other files for it."""
+    """Return whether a file starts with text. A playlist is text, and a decoder would open the files in it."""
     with path.open("rb") as file:
         data = file.read(TEXT_BYTES)
     try:

@@ -1,8 +1,8 @@
 """Filter of requests in front of gradio.
 
 gradio serves more than this page needs, such as files by URL, a code editor, statistics and proxies. It also accepts
-the path of any file on this machine as an input. The filter passes only requests from the page itself, for the routes
-listed here, whose files are uploads of this server.
+the path of any file on this machine as an input. The filter passes a request only if it comes from the page
+itself, its route is listed here, and its files are uploads of this server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 API, FILE = "/gradio_api", "/gradio_api/file="
 UPLOAD, JOIN = f"{API}/upload", f"{API}/queue/join"
 SESSION = r"[A-Za-z0-9_-]{1,64}"
-# regular expressions of paths and queries for gradio; other queries are dropped, as one names stored files
+# regular expressions of paths and queries for gradio; other queries are dropped, because one kind names stored files
 GET = {
     r"/|/config|/favicon\.ico|/robots\.txt|/manifest\.json|/(?:assets|static|svelte)/.*": "",
     r"/theme\.css": r"v=\w{1,100}",
@@ -36,7 +36,7 @@ GET = {
     rf"{API}/queue/data": f"session_hash={SESSION}",
 }
 PROGRESS = f"{API}/upload_progress"
-MAX_CALL, MAX_TEXT = 64 << 10, 1000  # bytes of a call; characters of one of its inputs
+MAX_CALL, MAX_TEXT = 64 << 10, 1000  # bytes of a call; characters of one input of a call
 POLICY = "; ".join((
     "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:", "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:", "media-src 'self' data: blob:", "font-src 'self' data:",
@@ -57,13 +57,14 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class HostRules:
-    """Rules for the host names by which a server can be requested.
+    """Rules for the host names in requests to a server.
 
-    A page of another origin can reach a local server by its own host name, if that name resolves to this machine (DNS
-    rebinding). The Host header of such a request contains that name. An IP address cannot be rebound.
+    In an attack by DNS rebinding, the host name of a foreign page is made to resolve to this machine. The page can then
+    send requests to a local server. The Host header of these requests contains the foreign name. An IP address cannot
+    be rebound.
 
     Args:
-        names: Accepted names in lower case.
+        names: Accepted host names in lower case.
         any_address: Whether every IP address is accepted.
     """
 
@@ -136,7 +137,7 @@ class RequestFilter:
         app: Application that receives the accepted requests.
         rules: Host names by which the server can be requested.
         uploads: Files that a call can name.
-        calls: For each function of the page by its index, whether each of its inputs is a file.
+        calls: By index of a function of the page, whether each input of this function is a file.
     """
 
     def __init__(self, app: ASGIApp, rules: HostRules, uploads: Uploads, calls: Mapping[int, Sequence[bool]]) -> None:
@@ -203,7 +204,7 @@ def validate_call(body: bytes, calls: Mapping[int, Sequence[bool]], uploads: Upl
 
     Args:
         body: JSON with `data`, `fn_index`, `trigger_id` and `session_hash`.
-        calls: For each function by its index, whether each of its inputs is a file.
+        calls: By index of a function, whether each input of this function is a file.
         uploads: Files that a call can name.
 
     Raises:

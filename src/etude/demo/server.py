@@ -85,7 +85,7 @@ def serve(options: DemoOptions) -> None:
             log.warning("host=%s: anyone who can reach this machine can use it", options.host)
         print(f"{printable(content.description.name)}: {address} (press Ctrl-C to stop)", flush=True)  # noqa: T201
         if options.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
-            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # others may open in this terminal
+            Thread(target=webbrowser.open, args=[address], daemon=True).start()  # others can open in this terminal
         with suppress(KeyboardInterrupt):
             _run_server(app, listener)
     log.info(ENDED)
@@ -162,7 +162,7 @@ def build_application(content: DemoContent, options: DemoOptions, uploads: Uploa
         app, blocks, path="/", server_name=options.host, footer_links=[], show_error=False, enable_monitoring=False,
         max_file_size=uploads.max_bytes, theme=theme(), head=page_head(), **settings,
     )  # fmt: skip
-    blocks.has_launched = True  # otherwise gradio does not check the paths in calls; mounting does not set it
+    blocks.has_launched = True  # gradio checks the paths in calls only if this is set; mounting does not set it
     calls = {
         index: [isinstance(block, gr.Audio) for block in function.inputs]
         for index, function in blocks.fns.items()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 MAX_FILES = 32  # stored at a time
-MAX_TOTAL = 8  # bytes stored at a time, in units of the maximum file size
+MAX_TOTAL = 8  # total size of the stored files, in units of the maximum file size
 MAX_AGE = 1800.0  # seconds without use after which an upload is removed
 MAX_RECEIVING = 4  # uploads that are received at a time
 ENVELOPE = 16 << 10  # bytes of a multipart body without its file

@@ -25,7 +25,7 @@ class EmbeddingCache:
     Args:
         backbone: Backbone whose layers before the split are frozen.
         index: Index of the step before which the backbone is split.
-        folder: Folder in whose file system the temporary file is created.
+        folder: Folder in which the temporary file is created.
     """
 
     def __init__(self, backbone: Backbone, index: int, folder: Path) -> None:
@@ -99,7 +99,7 @@ def forward_from_split(backbone: Backbone, index: int, values: Sequence[Tensor],
         backbone: The backbone.
         index: Index of the step before which the backbone is split.
         values: Output of `forward_to_split` for each clip (1, ...).
-        counts: Valid length of each along the time axis (B,).
+        counts: Valid length of each clip along the time axis (B,).
     """
     if not backbone.splittable:
         return torch.cat([*values])

@@ -1,9 +1,9 @@
 """Baselines that predict a constant, or use a linear model on the mean and deviation of mel bands.
 
-A score is hard to interpret alone. The constant shows the score that follows from the distribution of the target. The
-linear model shows the score that follows from timbre averaged over time. A network that is not better than the linear
-model does not benefit from its capacity. For a fair comparison the penalty of the linear model is chosen on the
-validation split, which is also used for early stopping of the network.
+A score is hard to interpret alone. The constant shows which score is possible without audio, from the distribution of
+the target. The linear model shows which score is possible with timbre averaged over time. A network that is not better
+than the linear model does not benefit from its capacity. For a fair comparison, the penalty of the linear model is
+chosen on the validation split, which is also used for early stopping of the network.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def constant_baseline(y_train: Iterable[Any], kind: str) -> str | float:
 def fit_linear_baseline(
     x_train: np.ndarray, y_train: Iterable[Any], x_val: np.ndarray, y_val: Iterable[Any], kind: str
 ) -> BaseEstimator:
-    """Fit the linear model on the training split with the penalty of the best validation score.
+    """Fit the linear model on the training split, and choose the penalty with the best validation score.
 
     Args:
         x_train: Mel statistics of the training split (n, P).
         y_train: True values of the training split (n,), class names or numbers. Rows with a missing value are ignored.
         x_val: Mel statistics of the validation split (m, P).
-        y_val: True values of the validation split (m,). With fewer than two the middle of the grid is used.
+        y_val: True values of the validation split (m,). With fewer than two, the middle of the grid is used.
         kind: "label" for logistic regression, selected by macro-F1, or "scalar" for ridge regression, selected by MSE.
 
     Returns:

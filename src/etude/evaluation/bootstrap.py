@@ -5,7 +5,7 @@ Therefore a resample draws complete groups with replacement (cluster bootstrap, 
 69(3)). It is stored as the weight of each clip. Network and baseline are scored on the same resamples, so their
 difference has its own interval.
 
-For a label the groups are drawn separately in each class, like the split (strata, Davison & Hinkley 1997, Bootstrap
+For a label, groups are drawn separately in each class, as in the split (strata, Davison & Hinkley 1997, Bootstrap
 Methods, 3.2). A resample without a class would have another macro mean, and this variation is not due to the network.
 If a class has only one group, the clips of that group are drawn. The interval then does not include the variation
 between groups of that class, and the report mentions this.
@@ -39,7 +39,7 @@ def draw_weights(
     """Draw groups with replacement and return the multiplicity of each clip in each resample.
 
     Args:
-        groups: Group of each clip, n of them.
+        groups: Groups of the n clips.
         resamples: Number of resamples, R.
         seed: Seed of the draws. The same table has the same intervals.
         strata: Class of each clip (n,), int. Each class then has a constant number of groups in every resample. A group
@@ -90,8 +90,8 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
 def paired_interval(network: np.ndarray, baseline: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Compute the confidence interval of network minus baseline from scores (R,) on the same resamples.
 
-    The scores of both models are correlated over resamples, so the overlap of two separate intervals is no test of a
-    difference.
+    The scores of both models are correlated over resamples, so the overlap of two separate intervals does not
+    test a difference.
     """
     if network.shape != baseline.shape:
         raise ValueError(f"scores {network.shape} and {baseline.shape} are not of the same resamples")
@@ -109,7 +109,7 @@ BLOCK = 2**22
 
 ResampledScores = dict[str, np.ndarray]
 ResampledScore = Callable[[np.ndarray, "np.ndarray | None"], ResampledScores]
-"""Function from predictions (n,) and clip weights (R, n) or None to scores (R,) by name."""
+"""Function that takes predictions (n,) and clip weights (R, n) or None, and returns scores (R,) by name."""
 
 
 def resampled_scores(

@@ -1,14 +1,15 @@
 """Calibration of probabilities and limits of agreement of scalars.
 
-Negative log-likelihood and Brier score are proper scoring rules, which the true probabilities minimise in expectation.
+Negative log-likelihood and Brier score are proper scoring rules. Their expected values are smallest for the true
+probabilities.
 The expected calibration error compares only the confidence with the accuracy. It does not measure the accuracy itself,
 so it is not used to select runs.
 
 Clip weights (R, n) are resamples, as in `metrics`.
 
 Limits of agreement are from Bland & Altman (1986, Lancet 327). If the size of residuals does not depend on the true
-value, 95 % of them are between the limits. Residuals are prediction minus true value, in units of the target. Even
-residuals of a good network decrease with the true value, because uncertain predictions are closer to the mean.
+value, 95 % of them are between the limits. Residuals are prediction minus true value, in units of the target. Even for
+a good network, residuals decrease with the true value, because uncertain predictions are closer to the mean.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 BINS = 10
 DRAWS = 500
 MIN_PROBABILITY = float(np.finfo(np.float32).eps)
-"""Lower limit of probabilities. The table contains float32, and one clip must not make the likelihood infinite."""
+"""Lower limit of probabilities. In float32 a probability can be 0, which would make the likelihood infinite."""
 
 
 def calibration_scores(
@@ -34,9 +35,9 @@ def calibration_scores(
 
     Returns:
         nll: Negative log-likelihood in nats.
-        brier: Squared distance of the probabilities from the one-hot truth, summed over classes, 0 to 2 (Brier 1950).
-        ece: Expected calibration error over ten bins of equal width (Guo et al. 2017), which is the gap between
-            accuracy and mean confidence of a bin, averaged over clips.
+        brier: Squared distance of the probabilities from the one-hot class, summed over classes, 0 to 2 (Brier 1950).
+        ece: Expected calibration error over ten bins of equal width (Guo et al. 2017): the absolute difference between
+            accuracy and mean confidence of a bin, averaged over bins with their numbers of clips as weights.
         accuracy_0 ...: Accuracy of each bin; nan for an empty bin.
         All float64 (R,).
     """

@@ -1,7 +1,7 @@
 """Metrics of a table of predictions, which has one row per clip.
 
-All numbers of a report are computed here. None of them is a mean of batch metrics. metrics.json is a pure function of
-predictions.parquet and of the targets in record.json.
+All numbers of a report are computed here, and not as means of batch metrics. metrics.json depends only on
+predictions.parquet and the targets in record.json.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
         seed: Seed of the resamples.
 
     Returns:
-        Content of metrics.json. An undefined number is None. A split with fewer than two clips with a true
-        value has empty scores.
+        Content of metrics.json. An undefined number is None. The scores of a split are empty if fewer than two clips
+        have a true value.
 
     Raises:
         UserError: A column is missing, a class is not one of the target's, or a prediction is missing.
@@ -115,7 +115,7 @@ def _calibration(
     resamples: np.ndarray,
     seed: int,
 ) -> dict[str, Any]:
-    """Compute the calibration of a label's probabilities. Empty if the table has no probabilities."""
+    """Compute the calibration of a label's probabilities. The result is empty if the table has no probabilities."""
     columns = [f"{name}.score.{class_name}" for class_name in target["classes"]]
     if not set(columns) <= set(table.columns):
         return {}
@@ -155,7 +155,7 @@ def encode_column(table: DataFrame, column: str, target: Mapping[str, Any]) -> n
 
 
 def build_scorer(true: np.ndarray, target: Mapping[str, Any]) -> bootstrap.ResampledScore:
-    """Return the metrics of a target as a function of predictions (n,) and weights (R, n) or None."""
+    """Return a function that computes a target's metrics from predictions (n,) and weights (R, n) or None."""
     if target["kind"] == "scalar":
         return lambda pred, weights: regression(true, pred, weights)
     return lambda pred, weights: classification(true, pred, len(target["classes"]), weights)
@@ -181,7 +181,7 @@ def _class_rows(counts: np.ndarray, classes: list[str], groups: list[int]) -> li
 
 
 def replace_non_finite(value: Any) -> Any:
-    """Return a value with None for every float that JSON cannot represent."""
+    """Return a value in which None replaces every float that JSON cannot represent."""
     if isinstance(value, dict):
         return {key: replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list):

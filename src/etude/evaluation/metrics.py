@@ -7,11 +7,11 @@ resamples.
 
 Conventions for 0 / 0:
 
-- A class that occurs in the truth but is never predicted has precision, recall and F1 of 0.
+- A class that occurs in the true values but is never predicted has precision, recall and F1 of 0.
 - A class without support in a resample is excluded from the macro mean of that resample. This is scikit-learn's
   `labels=np.unique(true), zero_division=0`. The default of scikit-learn also averages over classes that occur only in
   the predictions, with F1 0, so that a single prediction can change the mean by 1 / C.
-- A correlation with a constant is undefined, so it is nan and never 0. The same applies to R2 if the truth is constant.
+- A correlation with a constant is undefined, so it is nan and never 0. So is R2 if the true values are constant.
 - Lin's concordance (ccc) of a constant prediction is 0 by its formula, whose denominator is not 0.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 PRIMARY = {"label": "macro_f1", "scalar": "spearman"}
-"""Primary score by kind of target. Predicting the most common value for every clip does not increase either."""
+"""Primary score by kind of target. A constant prediction of the most common value increases neither of them."""
 
 LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse"})
 
@@ -131,9 +131,10 @@ def _check_inputs(
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute average ranks (R, n) in each resample, and whether its values differ (R,).
+    """Compute average ranks (R, n) in each resample, and whether each resample has different values (R,).
 
-    A value of weight w after smaller values of weight c has the ranks c + 1 .. c + w, whose mean is c + (w + 1) / 2.
+    If all smaller values have weight c, a value of weight w has the ranks c + 1 .. c + w. Their mean is
+    c + (w + 1) / 2.
     """
     distinct, index = np.unique(values, return_inverse=True)
     order = np.argsort(index, kind="stable")

@@ -3,12 +3,13 @@
 There are two tests with different assumptions:
 
 - The primary metric is tested with the bootstrap. Groups are resampled as for all intervals (`evaluation.bootstrap`)
-  and both runs are scored on the same resamples. The p value is twice the fraction of resamples on the other side of
-  zero (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 15.4), with one added to both counts, so that it is
-  never 0 (Davison & Hinkley 1997, Bootstrap Methods, 4.2.5). With few groups this p value is too small. For two equal
-  networks on 6 groups, 16 of 100 simulated comparisons were significant. Therefore p is at least that of a t test with
-  G - 1 degrees of freedom, whose standard error is that of the resamples times sqrt(G / (G - 1)) (Cameron, Gelbach &
-  Miller 2008). With it, 4 of 100 were significant.
+  and both runs are scored on the same resamples. The p value is twice the fraction of resamples in which the
+  difference is zero or has the opposite sign (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 15.4). One is
+  added to both counts of the fraction, so that p is never 0 (Davison & Hinkley 1997, Bootstrap Methods, 4.2.5). With
+  few groups this p value is too small. For two equal networks on 6 groups, 16 of 100 simulated comparisons were
+  significant. Therefore p is never smaller than the p value of a t test with G - 1 degrees of freedom (Cameron, Gelbach
+  & Miller 2008). The standard error of this test is the standard deviation over resamples times sqrt(G / (G - 1)). With
+  this limit, 4 of 100 were significant.
 - Accuracy is tested with McNemar's exact test on the clips that only one of the runs classified correctly (McNemar
   1947; Dietterich 1998). It assumes independent clips, so its p value is too small for few groups.
 
@@ -85,7 +86,7 @@ def holm_correction(p: Sequence[float | None]) -> list[float | None]:
     The smallest of m values is multiplied by m, the next by m - 1, and so on. Adjusted values do not decrease.
 
     Args:
-        p: Values of m tests. None is a test that could not be computed, which is not counted.
+        p: Values of m tests. A test that could not be computed is None, and is not counted.
     """
     ordered = sorted((value, i) for i, value in enumerate(p) if value is not None)
     adjusted: list[float | None] = [None] * len(p)
@@ -111,7 +112,7 @@ class Pair:
         scores: Scores of the first and the second run, None if undefined.
         difference: First minus second score with its paired 95 % interval, as value, low and high.
         p: Bootstrap p value after Holm's correction; None if the groups cannot be resampled.
-        only: Number of clips that only the first run classified correctly, and only the second; None for a scalar.
+        only: Numbers of clips that only the first, and only the second run classified correctly; None for a scalar.
         mcnemar: p value of McNemar's test after Holm's correction; None for a scalar.
         n: Number of clips.
         groups: Number of groups of these clips.
@@ -177,7 +178,7 @@ MOST_WEIGHTS = 2**26  # clip weights in memory
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """Predictions of one target by one run.
+    """Predictions of one run for one target.
 
     Args:
         title: Title of the run.

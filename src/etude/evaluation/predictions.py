@@ -1,8 +1,12 @@
 """Table of predictions and selection of the worst errors.
 
-The columns are `id`, `group` and `split`; for each target `<t>.true` and `<t>.pred`, for a label the probabilities
-`<t>.score.<class>`, and the predictions of the baselines, `<t>.baseline.constant` and `<t>.baseline.linear`; and the
-`embedding` before the heads.
+The columns are:
+
+- `id`, `group` and `split`;
+- for each target `<t>.true`, `<t>.pred`, and the predictions of the baselines, `<t>.baseline.constant` and
+  `<t>.baseline.linear`;
+- for each class of a label the probability `<t>.score.<class>`;
+- `embedding`, the input of the heads.
 """
 
 from __future__ import annotations
@@ -76,8 +80,10 @@ def find_worst_errors(table: DataFrame, name: str, kind: str) -> dict[str, Any]:
         kind: `label` or `scalar`.
 
     Returns:
-        `rows` of id, group (None if unknown), true value, prediction and sort key, which is the probability of the
-        wrong class or the signed error; `errors`, the number of errors; `scored`, whether the table has the sort key.
+        rows: Id, group (None if unknown), true value, prediction and sort key of each error. The sort key is the
+            probability of the wrong class, or the signed error of a scalar.
+        errors: Number of errors.
+        scored: Whether the table has the sort key.
     """
     test = table[(table["split"] == "test") & table[f"{name}.true"].notna()]
     if kind == "label":

@@ -1,7 +1,7 @@
-"""Verbal summary of the scores of a target and their intervals.
+"""Summary in words of the scores of a target and their intervals.
 
-A difference is significant if its paired confidence interval excludes zero. The summary calls every other difference
-not significant, which does not mean that there is none.
+A difference is significant if its paired confidence interval does not include zero. Every other difference is called
+not significant in the summary, although the models may differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
     Args:
         target: Entry of the targets in metrics.json.
         split: `test` or `val`.
-        disjoint: Whether no training clip belongs to the same groups.
+        disjoint: True if the scored clips and the training clips have no group in common.
 
     Returns:
         Summary ("Better than the majority class; ...") and evidence ("Macro-F1 0.62 [0.48, 0.80] on 42 clips ...").
@@ -58,7 +58,7 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             -excludes_zero(baseline["difference"]["mse"]) if by_error else excludes_zero(baseline["difference"][metric])
         )
         if not sign:
-            inconclusive.append(f"{name} in MSE" if by_error else name)
+            inconclusive.append(f"{name} (MSE)" if by_error else name)
         elif by_error:
             claims.append(f"{'smaller' if sign > 0 else 'larger'} error than {name}")
         else:
@@ -77,11 +77,11 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
 
 
 def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
-    """Describe the scored clips, such as "42 clips in 5 groups that no training clip shares"."""
+    """Describe the scored clips, such as "42 clips in 5 groups without training clips"."""
     clips = format_count(results["n"], "clip")
     if results["groups"] == results["n"]:
         return clips
-    return f"{clips} in {format_count(results['groups'], 'group')}{' that no training clip shares' if disjoint else ''}"
+    return f"{clips} in {format_count(results['groups'], 'group')}{' without training clips' if disjoint else ''}"
 
 
 def describe_limitations(results: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def describe_limitations(results: dict[str, Any]) -> str:
     notes = []
     if results["groups"] < FEW_GROUPS:
         notes.append(
-            f"The intervals come from only {results['groups']} groups, so they are rough and usually too narrow "
+            f"The intervals are based on only {results['groups']} groups, so they are rough and usually too narrow "
             "(Cameron, Gelbach & Miller 2008)."
         )
     single = [row["class"] for row in results.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
@@ -117,9 +117,9 @@ def _describe_correlation(score: dict[str, Any]) -> str:
 
 
 def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
-    """Format the score of a baseline and the difference from it, and state whether its interval excludes zero."""
+    """Format the score of a baseline and the difference from it, and state if the interval does not include zero."""
     difference = baseline["difference"][metric]
-    suffix = ", which excludes zero" if excludes_zero(difference) else ""
+    suffix = " (the interval does not include zero)" if excludes_zero(difference) else ""
     interval = (
         f" {format_interval(difference, digits)}" if format_interval(difference, digits) else " without an interval"
     )

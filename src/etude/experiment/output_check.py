@@ -23,7 +23,7 @@ HYDRA_OUTPUTS = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in hydra.outp
 
 
 class Refused(SystemExit):
-    """Exception that ends a command from a Hydra callback, where any other exception becomes a warning.
+    """Exception with which a Hydra callback ends a command. Hydra turns any other exception into a warning.
 
     Args:
         error: Reason of the refusal.
@@ -83,7 +83,7 @@ def check_third_party(folder: Path, names: Sequence[str], more: Sequence[str] = 
 
 
 def _resolve_folder(config: Any, key: str) -> Path | None:
-    """Return a folder of a composed config, or None if it cannot be resolved, which Hydra reports."""
+    """Return a folder of a composed config, or None if it cannot be resolved. Hydra then reports the error."""
     HydraConfig.instance().set_config(config)  # as Hydra does next; names of runs refer to the selected options
     try:
         return Path(str(OmegaConf.select(config, key)))

@@ -1,4 +1,4 @@
-"""Record of a run: command, versions, machine and data."""
+"""Record of the command, versions, machine and data of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 ERROR_FILE = "ETUDE_ERROR_FILE"
-"""Environment variable of a sweep's job with the path of the file for its final error."""
+"""Environment variable with the path of the file to which a job of a sweep writes its final error."""
 PACKAGES = (
     "etude",
     "torch",
@@ -46,7 +46,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """Return the command line that repeats the run. For a job it excludes the options of the sweep."""
+    """Return the command line that repeats the run. For a job, the options of the sweep are excluded."""
     arguments = sys.argv[1:]
     if ERROR_FILE in os.environ:
         excluded = ("--run", "hydra.", "hydra/", "sweep=", "sweep.")

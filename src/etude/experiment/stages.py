@@ -72,7 +72,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     )
     # logged evaluation scores already include all devices, and the learning rate is equal on all devices
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # batch norm over all devices needs its gradient, which the functional collectives do not guarantee yet
+    # batch norm over all devices needs the gradient of all_reduce, which functional collectives do not guarantee yet
     warnings.filterwarnings("ignore", message=".*nn.functional.all_reduce is deprecated.*")
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

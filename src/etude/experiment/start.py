@@ -60,7 +60,7 @@ def prepare(overrides: Sequence[str]) -> None:
         if key == "hydra.job.chdir" and value.lower() in ("true", "yes", "on", "1"):
             raise UserError(
                 f"{override}: is not supported, because paths in a config are relative to the folder where the command "
-                "starts; remove it, because every file of a run is written to its folder in any case"
+                "starts; remove it (a run writes all of its files to the run folder without this option)"
             )
         folder = Path(bare[7:].strip("'"))  # as Hydra reads a name with a blank in it
         if bare.startswith("resume=") and bare != "resume=null" and not RunFolder(folder).config_path.is_file():
@@ -273,12 +273,15 @@ def run_composed(composed: Any, folder: Path) -> float | None:
 
 
 def resume_advice(folder: Path) -> str:
-    """Return how to resume an interrupted run as the end of a message, or "" if it has no checkpoint."""
+    """Return the end of a message that explains how to resume a run, or "" if it has no checkpoint."""
     return f"; resume with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 
 def discard(folder: Path) -> None:
-    """Remove the files of this process from the folder of a run that did not start, and a folder that it created."""
+    """Remove the files that this process wrote for a run that did not start.
+
+    The folder is also removed if this process created it.
+    """
     remove_log_handlers(folder)
     if is_rank_zero():
         release(folder)
@@ -318,7 +321,7 @@ def close_all() -> None:
 
 @lru_cache  # Hydra resolves it several times in a run, and the result must not change with the clock
 def run_folder(resume: str | None, outputs: str, name: str) -> str:
-    """Return the folder of a run, which is the resumed folder or a new one that is named by date and created."""
+    """Return the resumed folder of a run, or create a new folder that is named by date."""
     if resume:
         return str(resume)
 
@@ -329,7 +332,7 @@ def run_folder(resume: str | None, outputs: str, name: str) -> str:
             except FileExistsError:
                 continue
             return path.name
-        raise AssertionError  # the names are unlimited
+        raise AssertionError  # not reached, because dated_folders never ends
 
     try:
         return str(Path(str(outputs)) / common_folder_name(create, name))

@@ -60,8 +60,8 @@ def export_network(options: ExportOptions) -> list[Path]:
         Paths of the files, the model card last.
 
     Raises:
-        UserError: The run does not exist, the network cannot be exported, the outputs of a file differ from those of
-            the network, the folder cannot be written to, or the upload fails. Files are kept only if the upload fails.
+        UserError: The run does not exist, the network cannot be exported, a file and the network have different
+            outputs, the folder cannot be written to, or the upload fails. Files are kept only if the upload fails.
     """
     if not options.run.exists():
         raise UserError(f"{options.run}: there is no such run folder or checkpoint")
@@ -157,7 +157,7 @@ def _export_graphs(
         files.append(model_card.ExportedFile(path.name, path.stat().st_size, differences))
         log.info("%s: %.1f MB; largest differences: %s", path.name, files[-1].size / 1e6, differences)
         log.info(
-            "%s: %.1f clips/s, the original network %.1f, in batches of 8 clips of %.3g s",
+            "%s: %.1f clips/s (original network: %.1f), in batches of 8 clips of %.3g s",
             engine, file_speed, network_speed, len(longest) / model.front.rate,
         )  # fmt: skip
     return files

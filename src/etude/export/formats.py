@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 METADATA_KEY = "etude"
-OPSET = 20  # the first with a DFT whose axis is an input; onnxruntime 1.20 supports up to 21
+OPSET = 20  # the first in which the axis of a DFT is an input; onnxruntime 1.20 supports up to 21
 ONNX_MISSING = (
     "format=onnx requires onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
 )
 PredictFunction = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""Function from samples (B, N) or frames (B, T, F), and lengths (B,), to the outputs of an exported file by name."""
+"""Function that computes outputs by name from samples (B, N) or frames (B, T, F), and lengths (B,)."""
 
 
 def check_onnx() -> None:
@@ -105,7 +105,7 @@ def write_program(
 ) -> PredictFunction:
     """Write a graph as a torch.export program, and open the file.
 
-    Arguments and result are those of `write_onnx`.
+    Arguments and result are the same as in `write_onnx`.
     """
     import torch
 

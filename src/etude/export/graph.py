@@ -31,7 +31,7 @@ class Graph(nn.Module):
 
     Attributes:
         input_name: Same as the argument.
-        inputs: Names of the inputs. `lengths` is missing if all clips of a batch must have one length.
+        inputs: Names of the inputs. `lengths` is missing if all clips of a batch must have the same length.
         outputs: Names of the outputs: `embedding`, then the targets.
         variable_length: Whether clips of different lengths can share a batch.
         min_length: Minimum number of samples or frames of a clip. The outputs of a shorter clip are NaN.
@@ -63,8 +63,8 @@ class Graph(nn.Module):
         """Compute the outputs of a batch.
 
         Args:
-            x: Samples (B, N), float32, at the sampling rate of the front end, or frames (B, T, F) in the columns of the
-                network. Values at or after a clip's length have no influence.
+            x: Samples (B, N), float32, at the sampling rate of the front end, or frames (B, T, F) with only the columns
+                that the network uses. Values at or after a clip's length have no influence.
             lengths: Number of samples or frames of each clip (B,), int64; None if no clip is padded.
 
         Returns:

@@ -150,7 +150,7 @@ def describe(model: Model, graph: Graph | None) -> dict[str, Any]:
 
 
 def config_content(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of config.json, which is the recipe of the network without folders of this machine."""
+    """Return the content of config.json, the recipe of the network without folder names of this machine."""
     return {
         "library_name": "etude", "model_type": "etude", "etude_version": version("etude"),
         "etude": {**recipe, "config": _strip_folders(recipe["config"])},
@@ -163,7 +163,7 @@ def front_matter(
     record: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the metadata that the Hugging Face Hub reads. The licence is that of the training data."""
+    """Return the metadata that the Hugging Face Hub reads. It contains the licence of the training data."""
     licences = [str(name).lower() for name in (record or {}).get("data", {}).get("licences", {})]
     licence = licences[0] if len(licences) == 1 and HUB_LICENCES.fullmatch(licences[0]) else "other"
     header: dict[str, Any] = {"license": licence}

@@ -1,4 +1,4 @@
-"""Comparison of the outputs of an exported file with those of the network."""
+"""Comparison of the outputs of an exported file with the outputs of the network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Outputs = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """Test clips with the outputs of the network in predictions.
+    """Test clips with the outputs of the network for these clips, as in predictions.
 
     Args:
         inputs: Input of the graph for each clip: samples (N,) or frames (T, F), float32.
@@ -63,7 +63,7 @@ class ParityCheck:
         """Return the largest absolute difference of each output.
 
         Each clip is predicted alone. All clips are then predicted in one batch, or the first clip twice if all clips of
-        a batch must have one length.
+        a batch must have the same length.
 
         Args:
             predict: Function that runs the exported file.
@@ -106,14 +106,14 @@ def load_clips(paths: list[Path], front: FrontEnd, plan: WindowPlan, min_length:
     """Decode clips of different lengths, up to the length of a window.
 
     Args:
-        paths: Audio files, from which files are chosen at equal distances.
+        paths: Audio files. Files at equal distances in this list are used.
         front: Front end of the network.
         plan: Plan with the length of a window.
         min_length: Minimum number of samples of a clip.
 
     Returns:
-        N_CLIPS clips (N,), float32, at the sampling rate of the front end. No file is silent. A file is repeated with
-        other lengths if there are too few.
+        N_CLIPS clips (N,), float32, at the sampling rate of the front end. No clip is silent. If there are too few
+        files, several clips of different lengths are taken from one file.
 
     Raises:
         UserError: No file can be decoded, or all are silent or too short.
@@ -144,7 +144,7 @@ def load_clips(paths: list[Path], front: FrontEnd, plan: WindowPlan, min_length:
 
 
 def compute_frames(model: Model, samples: np.ndarray) -> np.ndarray:
-    """Compute the frames (T, F), float16, of samples (N,) in the columns of the network, as in predictions.
+    """Compute frames (T, F), float16, from samples (N,), with the columns that the network uses in predictions.
 
     A network for images gets the log-mel spectrogram of the samples as an image.
     """
@@ -156,7 +156,7 @@ def compute_frames(model: Model, samples: np.ndarray) -> np.ndarray:
 def batch(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Pad clips (N,) or (T, F) to a batch (B, N) or (B, T, F), and return it with the lengths (B,).
 
-    The padding is not zero, so that a graph whose outputs depend on padding fails the check.
+    The padding is not zero. A graph therefore fails the check if its outputs depend on padding.
     """
     lengths = np.array([len(clip) for clip in clips], np.int64)
     x = np.full((len(clips), lengths.max(), *clips[0].shape[1:]), 0.5, np.float32)
@@ -185,9 +185,9 @@ def check_differences(file: str, differences: dict[str, float]) -> str:
         UserError: A difference exceeds the tolerance or is NaN.
     """
     name = max(differences, key=lambda key: np.nan_to_num(differences[key], nan=np.inf))
-    if not differences[name] <= TOLERANCE:  # also true of NaN
+    if not differences[name] <= TOLERANCE:  # also true for NaN
         raise UserError(
-            f"{file}: outputs differ from those of the network: {name} by {differences[name]:.1e}, more than "
+            f"{file}: outputs differ from the outputs of the network: {name} by {differences[name]:.1e}, more than "
             f"{TOLERANCE:g}; no file was written"
         )
     return ", ".join(f"{key} {value:.0e}" for key, value in differences.items())
@@ -204,7 +204,7 @@ def measure_speed(
         predict: Function that runs the exported file.
         samples: A clip (N,).
         batch_size: Number of clips of a batch.
-        repeats: Number of measurements, of which the fastest counts.
+        repeats: Number of measurements. The fastest is used.
     """
     frames = compute_frames(model, samples)
     from_waveform = graph.input_name == "waveform"

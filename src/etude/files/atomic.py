@@ -16,10 +16,10 @@ from etude.files import os_errors, ownership
 
 @contextmanager
 def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
-    """Yield an empty draft beside a file, and rename the draft to the file in one step when the block ends.
+    """Yield an empty temporary file, the draft, and rename it to a file in one step when the block ends.
 
     Args:
-        path: The file. An existing file is replaced only if Étude wrote it.
+        path: The file. An existing file is replaced only if Étude wrote it. The draft is in the same folder.
         sync: Whether to flush the content to the disk before the draft is renamed, and the folder afterwards.
 
     Raises:
@@ -45,7 +45,7 @@ def replacing(path: Path, sync: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes, sync: bool = False) -> Path:
-    """Write a file in one step by `replacing`, so that it is never read incompletely."""
+    """Write a file in one step by `replacing`, so that no process can read an incomplete file."""
     with replacing(path, sync) as draft:
         draft.write_bytes(data)
     return path
@@ -99,7 +99,7 @@ def remove(path: Path, keep_listed: bool = False) -> bool:
 
     Args:
         path: The file.
-        keep_listed: Whether its name stays in the list, because Étude writes it repeatedly.
+        keep_listed: Whether the name stays in the folder's list, because Étude writes the file repeatedly.
 
     Returns:
         Whether the file was removed. Links, folders and files that Étude did not write are kept.
@@ -151,7 +151,7 @@ def remove_folder(folder: Path) -> bool:
 def remove_created(folder: Path) -> None:
     """Remove the files that this process created in a folder, and the folder itself if this process created it.
 
-    Files of an earlier process are kept, including those in the list of the folder.
+    Files of an earlier process are kept, including the files in the list of the folder.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -191,7 +191,7 @@ def remove_empty_folders() -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove the drafts of killed processes from a folder. The caller must hold the lock of the folder."""
+    """Remove unfinished drafts of killed processes from a folder. The caller must hold the lock of the folder."""
     for draft in folder.glob(f".*{ownership.DRAFT_SUFFIX}"):
         remove(draft)
 
@@ -218,7 +218,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, if the system supports it."""
+    """Flush the entries of a folder to the disk, if the system supports it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -228,7 +228,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _create(draft: Path) -> None:
-    """Create an empty draft exclusively. A draft left by an ended process with the same process id is removed."""
+    """Create an empty draft that must not exist. A draft of an ended process with the same id is first removed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         handle = os.open(draft, flags, 0o666)

@@ -1,4 +1,4 @@
-"""Append-only journals of complete lines, and the stamp and hash that identify a file."""
+"""Append-only journals of complete lines, and stamps and hashes that identify a file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from etude.files.atomic import open_file
 class Journal:
     """Append-only file of complete lines, opened for writing. It is a context manager.
 
-    A line is complete if its line break was written. After a process was killed, only the last line can be incomplete.
-    `read_lines` does not yield it, and it must be removed with `truncate` before more lines are appended.
+    A line is complete if its line break was written. If a process is killed, only the last line can be incomplete.
+    `read_lines` does not yield an incomplete line. Remove it with `truncate` before you append more lines.
 
     Args:
         path: The file, which is created if it is missing. An existing file is opened only if Étude wrote it.

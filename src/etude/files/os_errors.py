@@ -25,7 +25,7 @@ FOLDER_REMEDY = "name another folder with to=<folder>"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Add a path to errors of the block that writes it, because a full disk is detected by a call without a path.
+    """Add a path to errors of the block that writes it. The error of a full disk has no path.
 
     Raises:
         OSError: Error of the block, with the path as its file name.

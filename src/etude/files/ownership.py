@@ -2,9 +2,9 @@
 
 Étude deletes or replaces only files that this process created or that are in the list of an output folder. An output
 folder is the folder of a run, a sweep, a pack or a page. Its list, `.etude-files`, has one path in each line, relative
-to the folder, as a JSON string. A line `{"removed": path}` cancels earlier lines with that path. A listed path that has
-become a symbolic link or another kind of file is not changed, and a folder with a file that is not listed is not
-removed.
+to the folder, as a JSON string. A line `{"removed": path}` cancels earlier lines with that path. A listed path is not
+changed if it has become a symbolic link or another kind of file. A folder is not removed if it contains a file that is
+not listed.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def draft_folder(folder: Path, stem: str) -> Path:
         path = folder / f".{stem}.{os.getpid()}{f'-{number}' if number else ''}"
         if not os.path.lexists(path):
             return subfolder(path)
-    raise AssertionError  # the numbers are unlimited
+    raise AssertionError  # not reached, because count never ends
 
 
 def created(path: Path) -> bool:
@@ -139,7 +139,7 @@ def owned(path: Path) -> bool:
 
 
 def draft_path(path: Path) -> Path:
-    """Return the path of the draft that this process writes before it is renamed to a file."""
+    """Return the path of this process's draft, which is later renamed to a file."""
     name = f".{path.name}.{os.getpid()}{DRAFT_SUFFIX}"
     return path.with_name(name if len(os.fsencode(name)) < 256 else f".{os.getpid()}{DRAFT_SUFFIX}")
 
@@ -175,7 +175,7 @@ def check(path: Path, folder: bool = False) -> None:
 
 
 def check_names(folder: Path, names: Iterable[str]) -> None:
-    """Check the names to be written to an output folder by `check`.
+    """Apply `check` to the names that will be written to an output folder.
 
     Args:
         folder: The output folder, which may be missing.
@@ -285,7 +285,7 @@ def listed_paths(folder: Path) -> frozenset[str]:
 def output_folder(path: Path) -> str:
     """Return the absolute output folder of a path, the nearest parent that this process opened or that has a list.
 
-    If there is neither, the output folder is the parent of the path. Links below it are not followed.
+    If there is no such folder, the output folder is the parent of the path. Links below it are not followed.
     """
     parents = [os.path.dirname(os.path.abspath(path))]
     while (above := os.path.dirname(parents[-1])) != parents[-1]:
@@ -296,7 +296,7 @@ def output_folder(path: Path) -> str:
 
 
 def _read_list(root: str) -> frozenset[str]:
-    """Return the paths in the list of an output folder, without lines that are not paths below it."""
+    """Return the paths in the list of an output folder. Lines that are not paths below the folder are ignored."""
     path = os.path.join(root, LIST_NAME)
     try:
         status = os.lstat(path)
@@ -305,7 +305,7 @@ def _read_list(root: str) -> frozenset[str]:
         key = (status.st_size, status.st_mtime_ns)
         if root in _listed and _listed[root][0] == key:
             return _listed[root][1]
-        with open(path, "rb") as file:  # an absolute string, as in all of this module
+        with open(path, "rb") as file:  # an absolute path as text, like everywhere in this module
             lines = file.read().split(b"\n")
     except OSError:
         return frozenset()
@@ -321,7 +321,7 @@ def _read_list(root: str) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _parse_line(line: bytes) -> tuple[str, bool]:
-    """Return the path in a line, or "" if it is not relative or contains `..`, and whether it was removed."""
+    """Return the path in a line, and whether the line removes it. An absolute path or one with `..` becomes ""."""
     try:
         name = json.loads(line)
     except (ValueError, RecursionError):

@@ -26,7 +26,7 @@ def track(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
         unit: Noun for the items, in the plural.
 
     Raises:
-        KeyboardInterrupt: A signal was received whose exception a library suppressed.
+        KeyboardInterrupt: A signal was received, but a library suppressed its exception.
     """
     show = _show_bar if sys.stderr.isatty() else _log_lines
     for item in show(items, total, title, unit):

@@ -26,7 +26,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         path: A checkpoint, the folder of an export, or its .safetensors file beside a config.json.
 
     Returns:
-        `state_dict`, the recipe of the network under `etude`, and Lightning's entries if the file is a checkpoint.
+        `state_dict`; `etude`, the recipe to rebuild the network; and Lightning's entries if the file is a checkpoint.
 
     Raises:
         UserError: The file cannot be read, or was not written by Étude.
@@ -38,7 +38,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     verify_checkpoint(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises errors of any type, and its message suggests to trust the file
+    except Exception as error:  # torch raises errors of any type, and its message suggests to trust the file
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         reason = reason if any(map(str.isalpha, reason)) else "invalid content"
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error

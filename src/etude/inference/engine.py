@@ -1,9 +1,9 @@
 """Batched prediction of audio files, with decoding in worker processes.
 
-Results are in the order of the files. Only a few files are in progress at a time, and of each only the frames of its
-windows are in memory, so memory does not grow with the number of files. A batch can contain windows of several files. A
-file longer than about a quarter of an hour is decoded in this process, and its windows are predicted during decoding,
-so memory does not grow with its length either.
+Results are in the order of the files. Only a few files are in progress at a time, and only the frames of their windows
+are in memory. Memory usage therefore does not grow with the number of files. A batch can contain windows of several
+files. A file longer than about a quarter of an hour is decoded in this process, and its windows are predicted during
+decoding. Memory usage therefore does not grow with the length of a file either.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from etude.inference.model import Model, WindowOutput
 
 
-MAX_BYTES = 16 << 20  # of the frames of a file that are sent between processes; about a quarter of an hour
+MAX_BYTES = 16 << 20  # limit of the frames of a file that are sent between processes; about a quarter of an hour
 ALL_SILENT = "all windows are silent"
 
 
@@ -41,10 +41,10 @@ class WindowedFile:
 
     Args:
         path: The file.
-        size, modified: Its `file_stamp`: size in bytes, and time of change in nanoseconds since 1970; -1 and 0 if the
-            file is missing.
-        seconds: Its length.
-        windows: Its windows in order.
+        size, modified: `file_stamp` of the file: size in bytes, and time of change in nanoseconds since 1970; -1 and 0
+            if the file is missing.
+        seconds: Length of the file.
+        windows: Windows of the file, in order.
         reason: Reason why there are no windows. If it is set, windows that were already yielded are invalid.
         suspect: Reason why the file may not contain music.
         plan: Window plan of a file that is too long to be kept in memory. `windows` is then empty, and `iter_windows`
@@ -61,7 +61,7 @@ class WindowedFile:
     plan: WindowPlan | None = None
 
     def iter_windows(self) -> Iterator[Window]:
-        """Yield the windows. Those of a long file are computed during the iteration and not kept."""
+        """Yield the windows. The windows of a long file are computed during the iteration and not kept."""
         if self.plan is None:
             yield from self.windows
             return
@@ -74,7 +74,7 @@ class WindowedFile:
             yield window
 
     def stream(self, plan: WindowPlan, longest: float | None = None) -> Iterator[Window]:
-        """Yield the windows during decoding, and set the length and, after a failure, the reason.
+        """Yield the windows during decoding, then set `seconds`, or `reason` after a failure.
 
         Args:
             plan: Window plan.
@@ -123,10 +123,10 @@ class FilePrediction:
 
     Args:
         path: The file.
-        size, modified: Its `file_stamp`.
-        seconds: Its length.
-        values: Predictions for the file in the order of the columns. As in evaluation, which averages the crops of a
-            clip, the outputs of the windows are averaged before they are converted to probabilities or values. None if
+        size, modified: `file_stamp` of the file.
+        seconds: Length of the file.
+        values: Predictions for the file, in the order of the columns. The outputs of the windows are averaged first,
+            and then converted to probabilities or values. Evaluation does the same with the crops of a clip. None if
             the file could not be decoded.
         windows: Start and end of each window in seconds, and its predictions, or None for a silent window.
         embedding: Mean over the windows (D,), float32.
@@ -212,7 +212,7 @@ def load_windows(job: tuple[Path, WindowPlan], max_bytes: int | None = MAX_BYTES
 
 
 class _PendingFile:
-    """File some of whose windows are not yet predicted."""
+    """File with windows that are not yet predicted."""
 
     def __init__(self, file: WindowedFile) -> None:
         self.file = file
@@ -260,7 +260,7 @@ def _max_seconds(plan: WindowPlan, max_bytes: int) -> float:
 
 @contextmanager
 def _single_thread() -> Iterator[None]:
-    """Compute frames with one thread, as in worker processes. More threads sum in another order and round otherwise."""
+    """Compute frames with one thread, as in worker processes. More threads would change the rounding of sums."""
     import torch
 
     before = torch.get_num_threads()

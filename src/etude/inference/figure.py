@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 FOLDER = "predict_figures"
-SPAN_SECONDS, FRAMES_PER_MEAN = 300.0, 8  # a longer file is processed in such spans, as means over so many frames
+SPAN_SECONDS, FRAMES_PER_MEAN = 300.0, 8  # seconds of a long file that are processed at once; frames per mean
 IMAGE_WIDTH, DYNAMIC_RANGE = 900, 80.0  # pixels; dB below the loudest value of the file
 MAX_SECONDS, MAX_COPIED_BYTES = 600, 1_500_000  # of the player; a larger file is encoded again
 MIME = {".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
@@ -70,11 +70,11 @@ class PlotLine:
 
     Args:
         name: Class or target.
-        colour: Name of its colour variable on the page.
-        dash: Its dash pattern in SVG.
-        path: SVG path of its points in a box of 1000 by 100.
+        colour: Name of the line's colour variable on the page.
+        dash: Dash pattern of the line in SVG.
+        path: SVG path of the line's points in a box of 1000 by 100.
         file_value: Value for the file, as text.
-        index: Index of its value in the values of a window.
+        index: Index of the line's value among the values of a window.
     """
 
     name: str
@@ -92,8 +92,8 @@ class Plot:
     Args:
         title: Name and unit of the values.
         lines: The lines, at least one.
-        ticks: Position as a fraction of the height, and label, of each tick.
-        note: Sentence on lines that are left out, or "".
+        ticks: Position (as a fraction of the height) and label of each tick.
+        note: Sentence about lines that are not shown, or "".
     """
 
     title: str
@@ -152,7 +152,7 @@ def create_preview(job: tuple[Path, FrontEnd]) -> FilePreview:
 
 
 def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[Plot]:
-    """Build a plot of the probabilities of each label, and of all scalars with the same range."""
+    """Build one plot per label with its probabilities, and one plot for the scalars of each range."""
     plots: list[Plot] = []
     starts, start = {}, 0
     for name, size in columns.sizes.items():
@@ -171,7 +171,9 @@ def build_plots(prediction: FilePrediction, columns: PredictionColumns) -> list[
             ]
             note = ""
             if len(classes) > MAX_LINES:
-                note = f"The {MAX_LINES} of {len(classes)} classes with the highest probability in any window."
+                note = (
+                    f"The lines are the {MAX_LINES} of {len(classes)} classes with the highest probability in a window."
+                )
             plots.append(Plot(f"{name}: probability, 0 to 1", lines, [(0, "0"), (0.5, "0.5"), (1, "1")], note))
     ranges: dict[tuple[float, float], list[str]] = {}
     for name, spec in columns.targets.items():
@@ -204,9 +206,9 @@ def write_figure(
     Args:
         folder: The folder of results.
         number: Number of the file, from 1.
-        prediction: Its prediction.
-        preview: Its preview.
-        plots: Its plots.
+        prediction: Prediction for the file.
+        preview: Preview of the file.
+        plots: Plots of the prediction.
         frequencies: Ticks of the spectrogram: position as a fraction of the height, and label.
     """
     subfolder(folder / FOLDER)
@@ -255,7 +257,7 @@ def _spectrogram_png(path: Path, front: FrontEnd) -> bytes:
 
 
 def _mel_bands(path: Path, front: FrontEnd) -> np.ndarray:
-    """Return mel bands (T, n_mels) in dB. Those of a long file are means over a few frames, computed span by span."""
+    """Return mel bands (T, n_mels) in dB. For a long file they are means over a few frames, computed span by span."""
 
     def bands(samples: np.ndarray, front: FrontEnd) -> np.ndarray:
         return front.frames(samples)[:, : front.n_mels] / front.decibel[: front.n_mels]
@@ -284,7 +286,7 @@ def _plot_line(prediction: FilePrediction, name: str, index: int, limits: tuple[
     Args:
         prediction: Prediction for the file.
         name: Class or target.
-        index: Index of the value in the values of a window.
+        index: Index of the value among the values of a window.
         limits: Range of the values.
         number: Number of the line in its plot, which determines colour and dash pattern.
     """
@@ -297,7 +299,7 @@ def _plot_line(prediction: FilePrediction, name: str, index: int, limits: tuple[
             drawing = False
             continue
         y = 100 - 100 * (min(max(values[index], low), high) - low) / (high - low)
-        times = [(start + end) / 2]  # a value is at the middle of its window, and extends to the ends of the file
+        times = [(start + end) / 2]  # a value is at the middle of its window; at the ends of the file it is extended
         times = [start, *times] if k == 0 else times
         times = [*times, end] if k == last else times
         for time in times if len(times) > 1 or drawing else [times[0], times[0]]:

@@ -19,7 +19,7 @@ TABLES, PLAYLISTS = (".csv", ".tsv", ".xlsx", ".parquet"), (".txt", ".m3u", ".m3
 
 
 def find_audio_files(inputs: Iterable[str | Path]) -> list[Path]:
-    """Return the audio files of files, folders and lists, each once, in order.
+    """Return the audio files in the given files, folders and lists, each once, in order.
 
     Args:
         inputs: Audio files, folders (searched at any depth) and lists. A list is a table (.csv, .tsv, .xlsx, .parquet)
@@ -95,7 +95,7 @@ def _read_playlist(path: Path) -> list[str]:
 
 
 def _resolve_entry(folder: Path, line: str) -> Path:
-    """Return the first interpretation of an entry of a list that exists, else the literal one.
+    """Return the path of a list entry, in the first interpretation that exists, else the literal path.
 
     An entry is interpreted literally, with ~ as the home folder, with backslashes (Windows) as slashes, and with %20 as
     a space. A `file:` URL is always decoded as one.

@@ -29,7 +29,7 @@ WindowOutput = tuple[np.ndarray, dict[str, np.ndarray]]  # the embedding (D,), a
 
 @dataclass(frozen=True)
 class PredictionColumns:
-    """Columns of the predictions of the targets of a network.
+    """Columns with the predictions of a network for its targets.
 
     Args:
         targets: Specification by name: `kind`, and `classes` of a label or `low` and `high` of a scalar.
@@ -42,8 +42,8 @@ class PredictionColumns:
         """Return the columns of a network.
 
         Args:
-            specs: Specifications in its checkpoint by name.
-            names: Names of its targets.
+            specs: Specifications in the network's checkpoint, by name.
+            names: Names of the network's targets.
         """
         kept = ("kind", "classes", "low", "high")
         return cls({name: {key: specs[name][key] for key in kept if key in specs[name]} for name in names})
@@ -128,11 +128,11 @@ class Model:
 
     @property
     def has_clip_length(self) -> bool:
-        """Whether the checkpoint contains the length of the clips of its training."""
+        """Whether the checkpoint contains the length of the training clips."""
         return bool(self.network.recipe.get("evaluation"))
 
     def plan(self, window: float | None = None, overlap: float = 0.5) -> WindowPlan:
-        """Return the window plan for the network, as `WindowPlan.from_recipe` does."""
+        """Return the window plan for the network from `WindowPlan.from_recipe`."""
         return WindowPlan.from_recipe(self.network.recipe, self.front, window, overlap)
 
     def identity(self, plan: WindowPlan) -> dict[str, Any]:
@@ -145,9 +145,10 @@ class Model:
         }
 
     def predict(self, windows: Sequence[Window]) -> list[WindowOutput]:
-        """Predict windows that are not silent in one batch, and average the crops of each window as in evaluation.
+        """Predict windows in one batch, and average the crops of each window as in evaluation.
 
-        On a CPU the batch is divided between threads, because a small network cannot use several cores in one step.
+        The windows must not be silent. On a CPU the batch is divided between threads, because a small network cannot
+        use several cores in one step.
         """
         import torch
 

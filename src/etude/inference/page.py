@@ -126,15 +126,17 @@ def describe_windows(plan: WindowPlan) -> str:
     if plan.window is not None:
         length = f"{plan.window:g} s"
     elif plan.front.sync == "beat":
-        length = f"{plan.length} beats, as the clips that the network was evaluated on"
+        length = f"{plan.length} beats, the length of the clips in evaluation"
     else:
-        length = f"{plan.length / plan.front.frames_per_second:.3g} s, as the clips that the network was evaluated on"
+        length = f"{plan.length / plan.front.frames_per_second:.3g} s, the length of the clips in evaluation"
     overlap = (
-        f", each of which starts {100 * plan.hop:.3g} % of a window after the previous one" if plan.overlap else ""
+        f" Each window starts {100 * plan.hop:.3g} % of its length after the start of the previous one."
+        if plan.overlap
+        else ""
     )
     crops = f" The outputs for {plan.crops} crops of each window are averaged." if plan.crops else ""
     return (
-        f"A file is divided into windows of {length}{overlap}. The network processes each window separately, as a "
+        f"A file is divided into windows of {length}.{overlap} The network processes each window separately, as a "
         f"clip.{crops} For the file, the outputs of its windows are averaged before they are converted to "
         "probabilities or values."
     )

@@ -1,4 +1,4 @@
-"""Prediction of audio files into tables, a summary and a page, with a journal from which it is resumed."""
+"""Prediction of audio files, with tables, a summary and a page, and a journal for resuming."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PredictOptions:
         inputs: Audio files, folders and lists.
         out: Folder of the results. None selects a subfolder of the run, or of the folder of the checkpoint.
         formats: Formats of the tables.
-        window: Length of a window in seconds. None uses the length of the clips of training.
+        window: Length of a window in seconds. None uses the length of the training clips.
         overlap: Overlap of successive windows as a fraction of a window.
         batch: Number of windows in a batch.
         workers: Number of decoding processes. None means one per core.
@@ -86,7 +86,8 @@ def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path
     plan = model.plan(options.window, options.overlap)
     if options.window is None and not model.has_clip_length:
         log.warning(
-            "%s: the length of its clips is unknown, so windows of %g s are used; set another length with window=",
+            "%s: the length of the training clips is unknown, so windows of %g s are used; set another length with "
+            "window=",
             checkpoint,
             DEFAULT_SECONDS,
         )
@@ -141,7 +142,9 @@ class PredictionJournal:
             self._restore()
         else:
             if self._journal.size:
-                log.warning("to=%s: replacing its results, which are of another network or other windows", folder)
+                log.warning(
+                    "to=%s: replacing its results, because they are from another network or other windows", folder
+                )
             self._journal.truncate(0)
             self._journal.append(header)
 

@@ -36,10 +36,11 @@ class Predictions:
     """Predictions of a network for audio files.
 
     Args:
-        files: Table with a row per file: `path`, `seconds`, `windows`, of each target `<t>.pred`, and of a label the
-            probabilities `<t>.score.<class>`; `error`, the reason why there is no prediction; `embedding`.
-        windows: Table with a row per window: `path`, `start` and `end` in seconds, and the predictions, which are
-            missing values for a silent window.
+        files: Table with a row per file. It has the columns `path`, `seconds`, `windows` (their number), `<t>.pred` for
+            each target, `<t>.score.<class>` for the probabilities of a label, `error` (the reason why there is no
+            prediction) and `embedding`.
+        windows: Table with a row per window. It has the columns `path`, `start` and `end` (in seconds), and the
+            predictions, which are missing for a silent window.
         columns: Columns of the predictions.
     """
 
@@ -64,7 +65,7 @@ def predict_tables(
     batch: int = 32,
     workers: int | None = 1,
 ) -> Predictions:
-    """Predict audio files and return the tables, as `etude.Run.predict` does."""
+    """Predict audio files and return the tables, for `etude.Run.predict`."""
     for name, value in (("batch", batch), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be a whole number of at least 1")
@@ -86,7 +87,7 @@ class TableWriter(Protocol):
 def write_tables(
     folder: Path, results: Iterable[FilePrediction], columns: PredictionColumns, formats: Sequence[str]
 ) -> list[Path]:
-    """Write both tables in some formats, and remove those of other formats. No table is written partly.
+    """Write both tables in the given formats, and remove tables of other formats. No table is written partly.
 
     Args:
         folder: Folder of the tables.
@@ -167,7 +168,7 @@ def print_summary(results: Iterable[FilePrediction], count: int, columns: Predic
 
 
 def table_paths(folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Return the paths of both tables in some formats."""
+    """Return the paths of both tables in the given formats."""
     return [folder / f"{table}.{name}" for name in formats for table in (FILES, WINDOWS)]
 
 

@@ -1,9 +1,9 @@
 """Division of audio into windows.
 
 The samples are divided, not the frames. A front end may normalise a clip by its loudest bin, or estimate tuning and
-beats from it, so the frames of a complete song are not frames of clips. Each window is passed through the front end
-separately, as a file with the same seconds would be. A file that is not longer than the clips of training is one
-window, and gets the values that the run's table of predictions contains for it.
+beats from it, so frames that are cut from a complete song differ from the frames of clips. The front end processes each
+window separately, like a file that contains only this window. A file that is not longer than the training clips is one
+window. Its predictions equal the predictions in the run's table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from etude.data.batches import crop_positions, crop_start
 from etude.data.readers import SILENT
 from etude.errors import UserError
 
-BEAT_SECONDS = 180.0  # of a long file in which beats are counted to determine the length of a window
-SLOWEST_BEAT = 1.5  # seconds, 40 beats per minute; a clip of training with many beats may exceed BEAT_SECONDS
+BEAT_SECONDS = 180.0  # seconds of a long file in which beats are counted to determine the length of a window
+SLOWEST_BEAT = 1.5  # seconds, 40 beats per minute; a training clip with many beats may exceed BEAT_SECONDS
 DEFAULT_SECONDS = 30.0  # length of a clip if the checkpoint does not contain it
 
 
@@ -31,11 +31,11 @@ class WindowPlan:
 
     Args:
         front: Front end that computes the frames.
-        columns: First column of the network's input, and the one after its last.
-        length: Frames of a window (beats if frames are beat-synchronous), as in the median clip of training.
-        longest: Frames of the longest clip of training. Audio that is not longer is one window.
+        columns: First column of the network's input, and the column after the last.
+        length: Number of frames of a window (beats if frames are beat-synchronous), the median of the training clips.
+        longest: Number of frames of the longest training clip. Audio that is not longer is one window.
         shortest: Minimum length of an audio file in seconds.
-        crop: Frames of each crop, if evaluation averages several.
+        crop: Number of frames of each crop, if evaluation averages several crops.
         crops: Number of crops that evaluation averages. None uses a window as one crop.
         window: Length of a window in seconds, instead of `length` and `longest`.
         overlap: Overlap of successive windows as a fraction of a window.
@@ -64,9 +64,9 @@ class WindowPlan:
         """Return the plan for a network.
 
         Args:
-            recipe: Recipe in its checkpoint.
-            front: Its front end.
-            window: Length of a window in seconds. None uses the length of the clips of training.
+            recipe: Recipe in the network's checkpoint.
+            front: Front end of the network.
+            window: Length of a window in seconds. None uses the length of the training clips.
             overlap: Overlap of successive windows as a fraction of a window.
         """
         clips = recipe.get("evaluation")
@@ -97,7 +97,7 @@ class Window:
     """Part of an audio file.
 
     Args:
-        start, end: Its start and end in seconds.
+        start, end: Start and end in seconds.
         crops: Frames (T, F) of each crop, float16. Empty if the window is silent.
     """
 
@@ -122,7 +122,7 @@ class SampleBuffer:
         self.first = self.end = 0
 
     def read_until(self, end: int) -> bool:
-        """Read until `end` samples were read, and return whether there are so many."""
+        """Read until `end` samples were read, and return whether the file has so many."""
         while self.end < end and (block := next(self._blocks, None)) is not None:
             self._kept.append(block)
             self.end += len(block)
@@ -164,7 +164,7 @@ def cut_windows(blocks: Iterable[np.ndarray], plan: WindowPlan) -> Iterator[Wind
 
 
 def window_spans(buffer: SampleBuffer, size: int, single: int, hop: float) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each window. The buffer contains the samples of the last one that was yielded.
+    """Yield the start and end of each window. The buffer contains the samples of the last yielded window.
 
     Args:
         buffer: Samples of the audio file, which are read as far as needed.
@@ -173,7 +173,7 @@ def window_spans(buffer: SampleBuffer, size: int, single: int, hop: float) -> It
         hop: Distance between the starts of successive windows, as a fraction of a window.
 
     Yields:
-        Index of the first sample and of the one after the last. The last window ends with the audio file.
+        Index of the first sample, and of the sample after the last. The last window ends with the audio file.
     """
     if not buffer.read_until(max(size, single) + 1):
         yield 0, buffer.end
@@ -209,12 +209,12 @@ def evaluation_crops(view: np.ndarray, plan: WindowPlan) -> list[np.ndarray]:
 
 
 def _window_sizes(buffer: SampleBuffer, plan: WindowPlan) -> tuple[int, int]:
-    """Return the samples of a window, and of the longest audio file that is a single window."""
+    """Return the number of samples of a window, and of the longest audio file that is a single window."""
     front = plan.front
     if plan.window is not None:
         size = max(1, round(plan.window * front.rate))
         return size, size + front.n_fft  # a few more frames do not make another window
-    if front.sync == "beat":  # as long as the same number of beats in this audio file
+    if front.sync == "beat":  # the mean length of `plan.length` beats in this audio file
         limit = round(max(BEAT_SECONDS, plan.longest * SLOWEST_BEAT) * front.rate)
         longer = buffer.read_until(limit + 1)
         count = min(limit, buffer.end)

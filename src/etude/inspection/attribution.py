@@ -1,9 +1,9 @@
 """Attributions of an output to a clip by integrated gradients, Grad-CAM and attention rollout.
 
-Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers". The attention of each block is the
-mean over heads, averaged with the identity for the residual path, and the blocks are multiplied. Only one row of the
-product is used. The code therefore multiplies one row by the blocks, from the last to the first, and needs no product
-of two matrices.
+Rollout follows Abnar & Zuidema, 2020, "Quantifying attention flow in transformers". In each block, the attention is
+averaged over attention heads and with the identity matrix (residual connection). The matrices of all blocks are
+multiplied. Only one row of the product is used. The code therefore multiplies this row by the matrices, from the last
+block to the first, and needs no product of two matrices.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block
 from etude.training.learner import Learner
 
 STEPS, BATCH_SIZE = 48, 8
-ATTENTION_ROWS = 512  # computed at a time, which limits memory
+ATTENTION_ROWS = 512  # rows computed at a time, to limit memory
 CAPTUM_MISSING = "Attributions require captum, which is not installed: pip install 'etude[inspect]'"
 OutputFunction = Callable[[Tensor], Tensor]
 Cells = tuple[tuple[float, float], tuple[float, float]]
@@ -39,7 +39,7 @@ class Attribution:
     Args:
         contributions: Contribution of each value (T, F), in units of the output.
         output: Output for the clip.
-        baseline: Output for standardised frames that are all 0.
+        baseline: Output for the reference, standardised frames that are all 0 (the mean training frame).
     """
 
     contributions: Tensor
@@ -48,7 +48,7 @@ class Attribution:
 
     @property
     def error(self) -> float:
-        """Sum of the contributions minus the difference of the outputs, which completeness requires to be 0."""
+        """Sum of the contributions minus the difference of the outputs. Completeness requires 0."""
         return float(self.contributions.double().sum()) - (self.output - self.baseline)
 
 
@@ -60,7 +60,7 @@ class Rollout:
         weights: Weight of each patch (columns, rows).
         token_weight: Total weight of the tokens that are not patches, such as the class token.
         cells: Start of the first cell and length of a cell, along the frames and along the bins. A cell is the centre
-            of a patch, as long as the stride.
+            of a patch, with the length of the stride.
     """
 
     weights: Tensor
@@ -100,7 +100,7 @@ def output_function(network: Learner, name: str, index: int) -> OutputFunction:
     Args:
         network: Network in evaluation mode.
         name: Name of the target.
-        index: Index of a class, whose output before the softmax is returned; 0 for the value of a scalar.
+        index: Index of a class, or 0 for a scalar. The output of a class is its value before the softmax.
     """
 
     def compute_output(x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def output_function(network: Learner, name: str, index: int) -> OutputFunction:
 
 
 def integrated_gradients(output: OutputFunction, x: Tensor, steps: int = STEPS) -> Attribution:
-    """Compute integrated gradients from the mean training frame as baseline.
+    """Compute integrated gradients with the mean training frame as reference.
 
     Sundararajan, Taly & Yan, 2017, "Axiomatic attribution for deep networks".
 
@@ -232,7 +232,7 @@ def record_attention(backbone: nn.Module) -> Iterator[list[AttentionCall]]:
 
 
 def attention_weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
-    """Compute the attention of some tokens to all tokens (1, heads, rows, N), which fused attention does not return."""
+    """Compute the attention of some tokens to all tokens (1, heads, rows, N). Fused attention does not return it."""
     module, x = call.module, call.x
     q, k, _ = module.qkv(x).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = module.q_norm(q)[:, :, rows], module.k_norm(k)
@@ -313,7 +313,7 @@ def draw_attention_rollout(network: Learner, x: Tensor, frames: np.ndarray, clip
     relative = clip_axes.upsample(weights / weights.mean() - 1, *result.cells)
     description = "Attention rollout from the read-out to the patches, over the frames."
     caption = (
-        "Attention rollout: weight of each patch relative to the mean, minus 1. Blue is above the mean, orange below."
+        "Attention rollout: weight of each patch divided by the mean, minus 1. Blue: above the mean. Orange: below."
     )
     drawn.figures.append((caption, draw_overlay("rollout", description, clip_axes, frames, relative)))
     drawn.numbers.append({
@@ -331,7 +331,7 @@ def _upsample_maps(grid: np.ndarray, clip_axes: ClipAxes) -> np.ndarray:
 
 
 def _cell_length(count: int, cells: int) -> float:
-    """Return the length of a cell, a power of two if pooling by it gives so many cells, else `count / cells`."""
+    """Return the length of a cell, a power of two if pooling by it gives `cells` cells, else `count / cells`."""
     for power in range(9):
         if cells in (count // 2**power, -(-count // 2**power)):
             return float(2**power)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 
-PERCENTILE = 99.5  # of absolute values, the end of a signed scale, so that an outlier does not pale all other values
+PERCENTILE = 99.5  # of absolute values; ends a signed scale, so that an outlier does not make other values pale
 CELLS = 64, 32  # maximum resolution of attributions in time and in frequency
 WIDTH = 3.9  # inches
 MAX_COLUMNS = 450  # of a large image
@@ -158,7 +158,7 @@ class ClipAxes:
         return time, ("frequency (Hz)", f"{centres[0]:,.0f}", f"{centres[-1]:,.0f}")
 
     def rescale_chroma(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames (T, F) whose chroma, in [0, 1], is mapped to the range of the mel bands beside it."""
+        """Return frames (T, F) in which chroma, from 0 to 1, is mapped to the value range of the mel bands."""
         mels = self.front.n_mels - self.columns.start
         if not 0 < mels < frames.shape[1]:
             return frames
@@ -166,7 +166,7 @@ class ClipAxes:
         return np.concatenate([frames[:, :mels], low + (high - low) * frames[:, mels:]], axis=1)
 
     def sum_over_cells(self, grid: np.ndarray) -> np.ndarray:
-        """Replace each value (T, F) by the sum over its cell of `CELLS`. Values of an image are unchanged."""
+        """Replace each value (T, F) by the sum over its cell (see `CELLS`). Values of an image are unchanged."""
         if not self.is_audio:
             return grid
         bins, frames = max(1, grid.shape[1] // CELLS[1]), max(1, grid.shape[0] // CELLS[0])
@@ -215,7 +215,7 @@ def draw_image(
         clip_axes: Axes of the values.
         grid: Values (T, F).
         unit: Unit of the colour bar.
-        magma: Whether to use the colours of spectrograms on all pages.
+        magma: Whether to use the colours of the spectrograms on other pages.
     """
     clip_axes, grid = clip_axes.downsample(grid, MAX_COLUMNS)
     scale = ColourScale.from_arrays([grid])

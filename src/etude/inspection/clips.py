@@ -37,7 +37,7 @@ class Clip:
 
     Args:
         id: Id of the clip, or name of its file.
-        x: Frames from the front end in the columns of the network (1, T, F), float32.
+        x: Frames from the front end (1, T, F), float32, with only the columns that the network uses.
         y: True value of each target (1,), -1 or NaN if it is missing.
         details: Names and values of known properties, such as the group.
         start: Time of the first frame, in seconds or beats.

@@ -40,7 +40,7 @@ MAX_CLASSES = 8  # in the figure of probabilities
 
 @dataclass
 class EpochSnapshot:
-    """A clip in the network of one epoch.
+    """Results of a clip with the network of one epoch.
 
     Args:
         epoch: Number of epochs after which the weights were saved.
@@ -77,7 +77,9 @@ def checkpoints_by_epoch(run: RunFolder) -> dict[int, list[Path]]:
 def load_snapshots(
     run: RunFolder, x: Tensor, y: dict[str, Tensor], explained: tuple[str, int] | None
 ) -> list[EpochSnapshot]:
-    """Run the clip through the checkpoint of every epoch, or of MAX_CHECKPOINTS epochs from first to last.
+    """Run the clip through the checkpoint of every epoch.
+
+    If there are more than MAX_CHECKPOINTS epochs, this number of epochs is selected at equal distances.
 
     Args:
         run: The run folder.

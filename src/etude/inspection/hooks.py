@@ -65,7 +65,7 @@ def is_transformer_block(module: nn.Module) -> bool:
 
 
 def first_tensor(out: Any) -> Tensor:
-    """Return the first tensor of an output, which lengths or states may follow."""
+    """Return the first tensor of an output. Lengths or states may follow this tensor."""
     while not isinstance(out, Tensor):
         out = out[0]
     return out
@@ -79,9 +79,9 @@ class ModuleRecord:
         name: Path, such as `backbone.blocks.0.conv`.
         module: Name of the module's class.
         value: Output (1, ...).
-        gradient: Gradient of the loss by the output (1, ...). None if the loss does not depend on it.
+        gradient: Gradient of the loss with respect to the output (1, ...). None if the loss does not depend on it.
         weight: Weight tensor of a module that has exactly one.
-        weight_gradient: Gradient of the loss by `weight`.
+        weight_gradient: Gradient of the loss with respect to `weight`.
         parameters: Number of parameters.
         layer: Whether the module is one of the backbone's layers.
         recurrent: Whether the output is a sequence of states (1, T, H).
@@ -133,7 +133,7 @@ def trace(network: Learner, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
 
     Returns:
         The trace. Without a true label, the loss is computed against the predicted class. Without a true scalar,
-        gradients are those of the predicted value, because the loss against itself has zero gradient.
+        the gradients are of the predicted value, because the loss between this value and itself has zero gradient.
     """
     lengths = torch.tensor([x.shape[1]])
     frames = network.standardiser(x, lengths).detach().requires_grad_()
@@ -188,7 +188,8 @@ def compute_objective(
     """Compute the scalar to differentiate, with predictions in place of missing true values.
 
     Returns:
-        The objective, the total loss in it, the loss of each target with a true value, and the targets without one.
+        The objective, the total loss (a part of the objective), the loss of each target with a true value, and the
+        targets without a true value.
     """
     targets, true, scores, unlabelled = network.task.targets, {}, [], []
     predictions = network.task.predict(out)

@@ -32,9 +32,12 @@ def statistics(record: ModuleRecord) -> dict[str, Any]:
     """Return the statistics of one module.
 
     Returns:
-        `name`, `module`, `shape` without the batch axis, number of `parameters`, and `layer`; `activation`, `gradient`,
-        `weight` and `weight_gradient`, each with min, max, mean and norm, or None; the number of `units` and of `dead`
-        units, whose activation is constant. The input has no dead units (None).
+        - `name`, `module`, `layer`: same as in the record
+        - `shape`: shape of the output, without the batch axis
+        - `parameters`: number of parameters
+        - `activation`, `gradient`, `weight`, `weight_gradient`: min, max, mean and norm of each, or None
+        - `units`: number of units
+        - `dead`: number of dead units, as defined by `dead_units`; None for the input
     """
     return {
         "name": record.name,
@@ -52,11 +55,11 @@ def statistics(record: ModuleRecord) -> dict[str, Any]:
 
 
 def draw_layers(records: Sequence[ModuleRecord], clip_axes: ClipAxes) -> list[LayerFigures]:
-    """Draw the modules of a network from input to output. Of a large network, only layers are drawn."""
+    """Draw the modules of a network from input to output. In a large network, only layers are drawn."""
     grid = patch_grid(records)
     kinds = {id(record): value_kind(record, grid) for record in records}
     chosen = [record for record in records if kinds[id(record)] != "vector"]
-    # the output of a block equals that of its last activation, and is drawn once
+    # a block and its last activation have the same output, which is drawn once
     chosen = [record for k, record in enumerate(chosen) if not k or not torch.equal(record.value, chosen[k - 1].value)]
     if len(chosen) > MAX_MODULES:
         chosen = [record for k, record in enumerate(chosen) if record.layer or not k]
@@ -93,7 +96,7 @@ def value_kind(record: ModuleRecord, grid: tuple[int, int] | None) -> str:
 
 
 def patch_grid(records: Sequence[ModuleRecord]) -> tuple[int, int] | None:
-    """Return the numbers of columns and rows of patches, the shape of the last feature maps before the first tokens."""
+    """Return numbers of columns and rows of patches, the shape of the last feature maps before the first tokens."""
     shape = None
     for record in records:
         if record.value.ndim == 4:
@@ -115,7 +118,7 @@ def values_by_unit(value: Tensor) -> Tensor:
 
 
 def dead_units(value: Tensor) -> Tensor:
-    """Return the mask of units (U,) that are constant over the clip, or 0 if they have a single value."""
+    """Return the mask of dead units (U,), which are constant over the clip, or 0 if they have a single value."""
     by_unit = values_by_unit(value)
     if by_unit.shape[1] == 1:
         return by_unit[:, 0] == 0
@@ -171,7 +174,7 @@ def _draw_filters(record: ModuleRecord, units: Sequence[int], name: str, clip_ax
         selection = f": {len(units)} of {shape[0]} filters (rows) for {len(channels)} of {shape[1]} channels (columns)"
     x, y = (("time", "", ""), ("frequency", "", "")) if clip_axes.is_audio else (("column", "", ""), ("row", "", ""))
     figures = []
-    pairs = [("Weights", record.weight), ("Gradient of the loss by the weights", record.weight_gradient)]
+    pairs = [("Weights", record.weight), ("Gradient of the loss with respect to the weights", record.weight_gradient)]
     for k, (caption, values) in enumerate(pairs):
         if values is None:
             continue
@@ -187,7 +190,7 @@ def _draw_filters(record: ModuleRecord, units: Sequence[int], name: str, clip_ax
 def _draw_maps(record: ModuleRecord, clip_axes: ClipAxes, max_values: int, number: int) -> LayerFigures:
     """Draw feature maps, and the filters of a convolution."""
     units, (x, y) = most_variable_units(record), clip_axes.axis_labels()
-    pairs = [("Activations", record.value), ("Gradient of the loss by the activations", record.gradient)]
+    pairs = [("Activations", record.value), ("Gradient of the loss with respect to the activations", record.gradient)]
     figures = []
     for k, (caption, values) in enumerate(pairs):
         if values is None:
@@ -208,7 +211,7 @@ def _draw_maps(record: ModuleRecord, clip_axes: ClipAxes, max_values: int, numbe
 
 def _draw_states(record: ModuleRecord, clip_axes: ClipAxes, number: int) -> LayerFigures:
     """Draw states over time, unit 0 at the bottom."""
-    pairs = [("States", record.value), ("Gradient of the loss by the states", record.gradient)]
+    pairs = [("States", record.value), ("Gradient of the loss with respect to the states", record.gradient)]
     figures = []
     for k, (caption, values) in enumerate(pairs):
         if values is None:
@@ -226,7 +229,7 @@ def _draw_tokens(blocks: Sequence[ModuleRecord], grid: tuple[int, int], clip_axe
     x, y = clip_axes.axis_labels()
     pairs: list[tuple[str, list[Tensor | None]]] = [
         ("Norm of the token of each patch", [block.value for block in blocks]),
-        ("Norm of the gradient of the loss by each token", [block.gradient for block in blocks]),
+        ("Norm of the gradient of the loss with respect to each token", [block.gradient for block in blocks]),
     ]
     figures, names = [], [block.name.rpartition(".")[2] for block in blocks]
     for k, (caption, values) in enumerate(pairs):

@@ -100,7 +100,7 @@ def inspect(options: InspectOptions, command: str = "") -> list[Path]:
 
 
 def file_stem(clip: str) -> str:
-    """Return a clip's id as a part of a file name. An id that must be changed gets a hash, so that names are unique."""
+    """Return a clip's id as a part of a file name. If the id must be changed, a hash makes the name unique."""
     safe = cut_bytes(re.sub(r"[^\w.-]+", "-", clip).strip("-."), 100)
     return safe if safe and safe == clip else f"{safe}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}".lstrip("-")
 
@@ -230,20 +230,20 @@ def _outputs(
 
 
 def _draw_inputs(clip: Clip, result: Trace, clip_axes: ClipAxes) -> list[tuple[str, str]]:
-    """Draw the frames, the standardised frames, and the gradient of the loss by the standardised frames."""
+    """Draw the frames, the standardised frames, and the gradient with respect to the standardised frames."""
     frames, unit = clip_axes.rescale_chroma(clip.x[0].numpy()), clip_axes.magnitude_unit
     raw = draw_image("input-raw", f"Frames of {clip.id}.", clip_axes, frames, unit, magma=True)
     standardised = draw_image("input", f"Standardised frames of {clip.id}.", clip_axes, result.x[0].double().numpy())
     has_both = clip_axes.columns.start < clip_axes.front.n_mels < clip_axes.columns.stop
-    chroma = ", with chroma from 0 to 1 above" if has_both else ""
+    chroma = " The upper part is chroma, from 0 to 1." if has_both else ""
     figures = [
-        (f"Frames from the front end{chroma}." if clip_axes.is_audio else "The image.", raw),
+        (f"Frames from the front end.{chroma}" if clip_axes.is_audio else "The image.", raw),
         ("Standardised frames: each bin minus its mean over the training split, in standard deviations.", standardised),
     ]
     if (gradient := result.records[0].gradient) is not None:
         values = gradient[0].double().numpy()
-        drawn = draw_image("input-gradient", "Gradient of the loss by the standardised frames.", clip_axes, values)
-        figures.append(("Gradient of the loss by the standardised frames.", drawn))
+        caption = "Gradient of the loss with respect to the standardised frames."
+        figures.append((caption, draw_image("input-gradient", caption, clip_axes, values)))
     return figures
 
 

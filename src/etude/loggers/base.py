@@ -29,8 +29,8 @@ class Tracker(Logger):
 
     A tracker that cannot be started raises a UserError before training. Later errors do not end the run. Curves that
     could not be sent are kept and sent again at the end. If results cannot be sent, a warning refers to the run's
-    folder, which contains all of them. The exit status is that of the run, which is 0 for a finished run, so that
-    scripts can rely on its folder.
+    folder, which contains all results. Errors of trackers do not change the exit status. It is 0 for a finished run, so
+    that scripts can rely on the run's folder.
 
     Only the first process of a run starts its trackers. In other processes they do nothing.
 
@@ -81,7 +81,7 @@ class Tracker(Logger):
             UserError: The tracker cannot be started, because a package is missing or a server is not reachable.
         """
         for local in self.local:
-            ownership.record(self.folder / local)  # checked when the folder was created; the tracker creates it
+            ownership.record(self.folder / local)  # checked when the folder was created; the tracker creates this path
         try:
             self.inner, name = self.start(self.files.read_trackers().get(self.key))
         except ModuleNotFoundError as error:
@@ -173,7 +173,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error message without a full stop. Of several validation errors it is the first."""
+    """Return the first line of an error message without a full stop, or the first of several validation errors."""
     lines = str(error).strip().splitlines()
     if len(lines) > 1 and "validation error" in lines[0]:  # pydantic's number of errors
         lines = [" ".join(line.strip() for line in lines[1:3])]
@@ -182,7 +182,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def tracked(loggers: Sequence[Logger]) -> Iterator[list[Tracker]]:
-    """Start the trackers among the loggers of a run, and end them. A run that raises any exception has failed."""
+    """Start the trackers among the loggers of a run, and end them. After an exception, the status is failed."""
     trackers = [logger for logger in loggers if isinstance(logger, Tracker)] if is_rank_zero() else []
     failed = True
     try:

@@ -59,7 +59,7 @@ def save_or_print(options: DashboardOptions) -> None:
 
     if not has_key():
         raise UserError(
-            "there is no key for Weights & Biases here: wandb login, or WANDB_API_KEY; show=true needs none"
+            "there is no API key for Weights & Biases; run wandb login or set WANDB_API_KEY; show=true needs no key"
         )
     try:
         print(view.save().url)  # type: ignore[no-untyped-call]  # noqa: T201

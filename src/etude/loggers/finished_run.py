@@ -1,4 +1,4 @@
-"""Numbers, tables and files of a finished run, as loggers receive them."""
+"""Numbers, tables and files of a finished run for the loggers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         record: The content of record.json.
 
     Returns:
-        `test/<target>/<metric>`, including calibration and agreement, with the interval `.../low` and `.../high`; the
-        scores of a baseline as `test/<target>/<baseline>/<metric>` and the difference from it as
-        `test/<target>/over_<baseline>/<metric>`; `n` and `groups`; `best/epoch` and its monitored score; seconds.
-        Undefined values are omitted.
+        Mapping with these keys. Undefined values are omitted.
+
+        - `test/<target>/<metric>`: Scores, including calibration and agreement.
+        - `test/<target>/<baseline>/<metric>`: Scores of the baselines.
+        - `test/<target>/over_<baseline>/<metric>`: Differences from the baselines.
+        - `.../low` and `.../high`: Interval of each of these values.
+        - `test/<target>/n` and `test/<target>/groups`: Numbers of clips and groups.
+        - `best/epoch` and `best/<monitor>`: Epoch and monitored score of the best checkpoint.
+        - `seconds/...`: Durations.
     """
     flat: dict[str, float | None] = {}
     for name, target in metrics["targets"].items():
@@ -74,7 +79,10 @@ def predictions_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusion_table(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> pd.DataFrame:
-    """Return a confusion matrix (C, C) as C² rows of actual, predicted and clips. Large ones omit empty cells."""
+    """Return a confusion matrix (C, C) as C² rows of actual, predicted and clips.
+
+    Large matrices omit cells without clips.
+    """
     import pandas as pd
 
     all_cells = len(classes) ** 2 <= MOST_CELLS
@@ -100,7 +108,7 @@ def embedding_table(table: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
 def map_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the first two principal components of the embeddings of the test split.
 
-    The columns are `x` and `y`, then those of `embedding`. If there is only one component, `y` is 0.
+    The columns are `x`, `y` and the metadata of each clip. If there is only one component, `y` is 0.
     """
     from sklearn.decomposition import PCA
 
@@ -177,7 +185,7 @@ class FinishedRun:
 
     @property
     def checkpoint(self) -> Path | None:
-        """Checkpoint of the predictions."""
+        """Checkpoint that computed the predictions."""
         return self.files.best_checkpoint
 
     @cached_property
@@ -187,7 +195,7 @@ class FinishedRun:
 
     @cached_property
     def source(self) -> RunFolder | None:
-        """Run of the initial weights, or None."""
+        """Run from which the initial weights were read, or None."""
         init_from = (self.files.config.get("transfer") or {}).get("init_from")
         if init_from is None:
             return None

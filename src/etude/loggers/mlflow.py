@@ -38,7 +38,7 @@ class MLflow(Tracker):
         folder: The run's folder.
         config: The run's config.
         experiment: Experiment in MLflow.
-        uri: A server or a database. None uses `MLFLOW_TRACKING_URI`, or a file in the folder of outputs if it is unset.
+        uri: A server or a database. None uses `MLFLOW_TRACKING_URI`, or a file in the output folder if this is unset.
         tags: Tags of the run.
         notes: Description of the run.
     """
@@ -97,7 +97,10 @@ class MLflow(Tracker):
         return inner, run
 
     def send(self, metrics: Mapping[str, float], step: int | None) -> None:
-        """Send metrics of a step without Lightning's logger, which removes characters of names and thereby metrics."""
+        """Send metrics of a step without Lightning's logger.
+
+        That logger removes characters from names, so metrics with similar names would be lost.
+        """
         from mlflow.entities import Metric
 
         assert self.inner is not None
@@ -110,7 +113,7 @@ class MLflow(Tracker):
         from PIL import Image
 
         assert self.inner is not None
-        # a file store has one file per metric, which cannot also be the folder of the interval
+        # a file store has one file per metric, and the folder of an interval cannot have the same name
         numbers = [(re.sub(r"/(low|high)$", r".\1", name), value) for name, value in finished.numbers.items()]
         for i in range(0, len(numbers), BATCH_SIZE):
             self.send(dict(numbers[i : i + BATCH_SIZE]), self.step)
@@ -150,7 +153,7 @@ def accepted_name(name: str) -> str:
     """Return a unique name that MLflow accepts. Most names are unchanged.
 
     MLflow accepts letters, digits, `_-.:` and blanks. Components between slashes must not be empty or consist of dots.
-    A component with other characters ends with a hash, so that names stay unique.
+    If characters of a component are replaced, a hash is appended, so that names stay unique.
     """
     components = []
     for component in name.split("/"):
@@ -175,7 +178,7 @@ def _check_database(outputs: Path) -> None:
     """Refuse an existing database or folder of artifacts that Étude did not create.
 
     Raises:
-        UserError: One of them is not in the list of files that Étude wrote, or is a link.
+        UserError: The database or the folder is not in the list of files that Étude wrote, or is a link.
     """
     ownership.open_folder(outputs)
     try:
@@ -188,7 +191,7 @@ def _check_database(outputs: Path) -> None:
 
 @contextmanager
 def _database_lock(uri: str) -> Iterator[None]:
-    """Hold the lock of a database file, because processes that create its tables at the same time corrupt it."""
+    """Hold the lock of a database file. Two processes that create its tables at the same time would corrupt it."""
     path = uri.removeprefix("sqlite:///").partition("?")[0]
     if not uri.startswith("sqlite:///") or not path:
         yield
@@ -209,14 +212,14 @@ def mlflow_logger(
     tags: Mapping[str, str] | None = None,
     notes: str | None = None,
 ) -> Logger:
-    """Return a logger to MLflow, on a server or in a local file.
+    """Return a logger for MLflow, on a server or in a local file.
 
     Args:
         folder: The run's folder.
         config: The run's config. Its values are logged as parameters.
         experiment: Experiment in MLflow.
         uri: A server (`http://host:5000`) or a database (`sqlite:///runs.db`). None uses `MLFLOW_TRACKING_URI`, or
-            `mlflow.db` in the folder of outputs if it is unset.
+            `mlflow.db` in the output folder if this variable is unset.
         tags: Tags of the run.
         notes: Description of the run.
     """

@@ -29,14 +29,14 @@ LONGEST_TAG, LONGEST_NAME = 64, 128  # characters of a tag or a job type, and of
 class WeightsAndBiases(Tracker):
     """Tracker with one Weights & Biases run for each run folder.
 
-    The sweep of a run is its group, and its task is its job type.
+    In Weights & Biases, the group of a run is its sweep, and the job type is its task.
 
     Args:
         folder: The run's folder.
         config: The run's config.
         options: Keyword arguments of `wandb.init`.
-        mode: `online`, `offline` or `disabled`. None uses `WANDB_MODE`. If it is unset, the mode is `online` with an
-            API key and `offline` without one.
+        mode: `online`, `offline` or `disabled`. None uses `WANDB_MODE`. If this is unset, the mode is `online` with
+            an API key and `offline` without one.
         timeout: Maximum time for the upload at the end of a run, in seconds.
     """
 
@@ -115,8 +115,8 @@ class WeightsAndBiases(Tracker):
         """Log the pack and the initial weights as inputs, and the best checkpoint as output.
 
         Artifacts are identified by name and content. An input artifact is declared again with the same content, so it
-        becomes the existing version in the project. The artifact of a pack is a file with its hashes. A checkpoint is
-        not uploaded twice.
+        becomes the existing version in the project. The artifact of a pack is a file with the hashes of the pack. A
+        checkpoint is not uploaded twice.
         """
         import wandb
 
@@ -134,7 +134,7 @@ class WeightsAndBiases(Tracker):
         self._run.log_artifact(artifact, aliases=["best"])
 
     def _use(self, artifact: wandb.Artifact) -> None:
-        """Declare an input artifact, also offline and without waiting, unlike `Run.use_artifact`."""
+        """Declare an input artifact. Unlike `Run.use_artifact`, this works offline and does not wait."""
         self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
 
@@ -156,7 +156,7 @@ def has_key() -> bool:
         return True
     try:
         return bool(wandb.login(prompt=False, verify=False))  # type: ignore[call-arg]
-    except TypeError:  # an older client, which has no such argument
+    except TypeError:  # an older client without the argument verify
         return bool(wandb.api.api_key)
 
 
@@ -170,15 +170,15 @@ def wandb_logger(
     notes: str | None = None,
     timeout: float = 600.0,
 ) -> Logger:
-    """Return a logger to Weights & Biases. Without an API key it is offline (`wandb sync` uploads the run later).
+    """Return a logger for Weights & Biases. Without an API key it is offline (`wandb sync` uploads the run later).
 
     Args:
         folder: The run's folder. Offline data are written to its `wandb/`.
         config: The run's config.
         project: Project in Weights & Biases.
         entity: User or team of the project. None means the default entity of the API key.
-        mode: `online`, `offline` or `disabled`. None uses `WANDB_MODE`. If it is unset, the mode is `online` with an
-            API key and `offline` without one.
+        mode: `online`, `offline` or `disabled`. None uses `WANDB_MODE`. If this is unset, the mode is `online` with
+            an API key and `offline` without one.
         tags: Tags of the run.
         notes: Description of the run.
         timeout: Maximum time for the upload at the end of a run, in seconds. Data that are not uploaded stay in the

@@ -64,7 +64,7 @@ class ClipFile:
 
 
 def clip_files(source: Any) -> dict[str, ClipFile]:
-    """Return the files of all clips by id. A pack that was opened by its folder has none."""
+    """Return the file of each clip by id. A pack that was opened from its folder has no files."""
     if isinstance(source, Collection):
         table = source.table
         return {str(clip): ClipFile(Path(path), source) for clip, path in zip(table["id"], table["path"], strict=True)}
@@ -82,7 +82,7 @@ def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, files: dict[str,
         clip: Id of the clip.
         row: Row of the clip in the pack.
         pack: Pack that is read if there is no file.
-        front: Front end of the pack. Frames by hop and by beat are computed with its other parameters.
+        front: Front end of the pack. Only its synchronisation is changed to compute frames by hop and by beat.
         files: Files by id, as returned by `clip_files`.
     """
     if clip not in files:
@@ -95,7 +95,7 @@ def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, files: dict[str,
             variant = replace(front, sync=sync)
             frames[sync] = file.collection.reader(file.locate(variant), variant, 0.0)
         except (ValueError, NotImplementedError) as error:  # the file is missing, or the front end has no beats
-            reasons[sync] = str(error) or "This front end has no such frames."
+            reasons[sync] = str(error) or "This front end cannot compute these frames."
     seconds = len(frames["none"]) / front.frames_per_second if "none" in frames else None
     beats = _beat_times(file, front) if file.is_audio and frames else None
     return ClipView(frames, reasons, beats, seconds)
@@ -155,7 +155,7 @@ def _beat_times(file: ClipFile, front: FrontEnd) -> np.ndarray:
 
 
 def _suggest_ids(clip: str, ids: Iterable[str]) -> str:
-    """Return a clause with ids that are similar to an unknown id or contain it, or with any ids if there are none."""
+    """Return a clause with ids that contain an unknown id or are similar to it. Without such ids, use examples."""
     all_ids = list(ids)
     containing = [other for other in all_ids if clip.lower() in other.lower()]
     similar = get_close_matches(clip, all_ids, n=3, cutoff=0.5) or containing[:3]

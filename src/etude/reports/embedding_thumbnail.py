@@ -1,8 +1,8 @@
 """Two-dimensional maps of the test embeddings of a run, for its report.
 
-Principal components preserve distances as far as a plane allows. t-SNE (van der Maaten & Hinton 2008) preserves
-neighbours; distances between its clusters have no meaning. Both are computed from standardised embeddings with a fixed
-seed.
+Principal components preserve distances as well as two dimensions allow. t-SNE (van der Maaten & Hinton 2008) preserves
+neighbours; distances between its clusters have no meaning. Both maps are computed from standardised embeddings with a
+fixed seed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ def embedding_maps(table: DataFrame, targets: dict[str, Any], pooled: bool = Fal
 
     Args:
         table: Content of predictions.parquet.
-        targets: Kind and classes of each target. Colours and markers show the first label, or groups if there is none.
+        targets: Kind and classes of each target. Colours and markers show the first label. Without labels, they show
+            groups.
         pooled: Whether the table contains predictions of several networks.
 
     Returns:
-        `maps`, title and SVG of both maps; `legend`, name, colour role and marker path of each class; `coloured_by`,
-        the name of the label or `group`; `has_errors`, whether errors are marked by circles; `omitted`, the number of
-        omitted clips; `reason`, a sentence that replaces missing maps.
+        - `maps`: title and SVG of both maps
+        - `legend`: name, colour role and marker path of each class
+        - `coloured_by`: name of the label, or `group`
+        - `has_errors`: whether errors are marked by circles
+        - `omitted`: number of omitted clips
+        - `reason`: sentence that replaces missing maps
     """
     clips = table[table["split"] == "test"]
     if "embedding" in clips:
         clips = clips[clips["embedding"].notna()]
     if pooled:
-        reason = "each fold has its own network, and their embeddings have no common space"
+        reason = "each fold has its own network, and the networks have different embedding spaces"
     elif "embedding" not in clips:
         reason = "the table of predictions has no embeddings"
     elif len(clips) < MIN_CLIPS:
@@ -68,7 +72,7 @@ def project_embeddings(z: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _tsne_init(components: np.ndarray) -> np.ndarray:
-    """Return the initial positions of t-SNE, which are small principal components (Kobak & Berens 2019)."""
+    """Return small principal components as the initial positions of t-SNE (Kobak & Berens 2019)."""
     return (components / components[:, 0].std() * 1e-4).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """Figures of a run report, such as scores, predictions, residuals and calibration.
 
-Series differ in colour and in marker, for readers with colour vision deficiency. The colours are those of Okabe & Ito
-without yellow, which has too little contrast on white.
+Series differ in colour and in marker, for readers with colour vision deficiency. The colours are from Okabe & Ito.
+Yellow is left out because it has too little contrast on white.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_CLIPS = 2000  # clips in a figure
 
 
 def subsample(table: DataFrame, n_max: int = MAX_CLIPS) -> tuple[DataFrame, int]:
-    """Return at most `n_max` random rows in their order, and the number of omitted rows. The seed is fixed."""
+    """Return at most `n_max` random rows in their original order, and the number of omitted rows. The seed is fixed."""
     if len(table) <= n_max:
         return table, 0
     return table.sample(n_max, random_state=0).sort_index(), len(table) - n_max
@@ -98,7 +98,7 @@ def scatter_plot(table: DataFrame, name: str, target: dict[str, Any], split: str
     Args:
         table: Content of predictions.parquet.
         name: Name of the target.
-        target: Its entry in metrics.json.
+        target: Entry of the target in metrics.json.
         split: `test` or `val`.
 
     Returns:
@@ -179,7 +179,7 @@ def epoch_plot(name: str, epochs: list[int], series: dict[str, Any], ylabel: str
 def shorten_label(text: str, n_max: int = 18) -> str:
     """Return a label of at most `n_max` characters for matplotlib.
 
-    A leading underscore is removed, as matplotlib hides such labels, and $ is escaped.
+    A leading underscore is removed, because matplotlib hides labels that begin with it, and $ is escaped.
     """
     text = text if len(text) <= n_max else text[: n_max - 1] + "…"
     return text.lstrip("_").replace("$", r"\$")
@@ -194,7 +194,7 @@ def residual_plot(table: DataFrame, name: str, agreement: dict[str, Any]) -> str
     Args:
         table: Content of predictions.parquet.
         name: Name of a scalar target.
-        agreement: Its agreement in metrics.json. If it is empty, the result is "".
+        agreement: Agreement of the target in metrics.json. If this is empty, the result is "".
     """
     if not agreement:
         return ""
@@ -219,7 +219,7 @@ def residual_plot(table: DataFrame, name: str, agreement: dict[str, Any]) -> str
 
 
 def group_residual_plot(table: DataFrame, name: str) -> tuple[str, str]:
-    """Draw the residuals of each group in one row, or as a histogram if there are fewer than 2 or more than 12 groups.
+    """Draw residuals with one row per group, or as a histogram if there are fewer than 2 or more than 12 groups.
 
     Args:
         table: Content of predictions.parquet.
@@ -285,7 +285,7 @@ def reliability_diagram(name: str, calibration: dict[str, Any]) -> str:
 
     Args:
         name: Name of a label target.
-        calibration: Its calibration in metrics.json.
+        calibration: Calibration of the label in metrics.json.
 
     Returns:
         Two drawings of equal width as SVG, or "" if there are no probabilities.
@@ -321,8 +321,8 @@ def describe_calibration(calibration: dict[str, Any], n_clips: int) -> str:
     error, chance = calibration["ece"]["value"], calibration["chance"]
     exceeds = error > chance["high"]
     return (
-        f"With {format_count(n_clips, 'clip')}, a perfectly calibrated network has an expected calibration error of "
-        f"{format_number(chance['mean'], 3)} on average (for independent clips); it exceeds "
+        f"With {format_count(n_clips, 'clip')}, even a perfectly calibrated network has an expected calibration error "
+        f"of {format_number(chance['mean'], 3)} on average (for independent clips), and of more than "
         f"{format_number(chance['high'], 3)} with a probability of 5 %. "
-        f"{'The error of this network is larger.' if exceeds else 'Miscalibration cannot be shown.'}"
+        f"{'The error of this network is larger.' if exceeds else 'This network shows no significant miscalibration.'}"
     )

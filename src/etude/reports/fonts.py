@@ -79,7 +79,7 @@ def number_names(figure: Figure) -> dict[str, str]:
             positions = axis.get_majorticklocs()
             labels = axis.get_major_formatter().format_ticks(positions.tolist())
             if not all(can_draw(letter) for label in labels for letter in label):
-                axis.set_ticks(positions, [number_text(label) for label in labels])  # their Text is empty until drawn
+                axis.set_ticks(positions, [number_text(label) for label in labels])  # tick labels are empty until drawn
     for text in figure.findobj(Text):
         if text.get_text():
             text.set_text(number_text(text.get_text()))  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def number_names(figure: Figure) -> dict[str, str]:
 
 @contextmanager
 def browser_fonts() -> Iterator[None]:
-    """Suppress warnings of matplotlib about missing characters in an SVG, whose text is drawn by the browser."""
+    """Suppress matplotlib warnings about missing characters, because the browser draws the text of an SVG."""
     import warnings
 
     loggers = [logging.getLogger("matplotlib.font_manager")]
@@ -107,6 +107,6 @@ def browser_fonts() -> Iterator[None]:
 
 
 def _needs_layout(letter: str) -> bool:
-    """Return whether characters of this script are reordered or joined, which requires matplotlib 3.11 or later."""
+    """Return whether the script of a character reorders or joins characters. This requires matplotlib 3.11 or later."""
     indic = 0x0900 <= ord(letter) <= 0x0DFF or 0x0F00 <= ord(letter) <= 0x109F or 0x1780 <= ord(letter) <= 0x17FF
     return unicodedata.bidirectional(letter) in ("R", "AL") or indic

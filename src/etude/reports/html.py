@@ -39,7 +39,7 @@ LISTS = {"list": "ul", "steps": "ol"}
 
 @lru_cache  # compilation takes a quarter of a second
 def load_template(name: str) -> Template:
-    """Return a template of this package by its file name. It escapes the values that are inserted."""
+    """Return a template of this package by its file name. The template escapes inserted values."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -91,7 +91,7 @@ def _convert_lines(lines: Sequence[str]) -> str:
 
 
 def _block_kind(line: str) -> str:
-    """Return the kind of the Markdown block of a line."""
+    """Return the kind of Markdown block to which a line belongs."""
     line = line.strip()
     if not line:
         return "blank"
@@ -134,7 +134,7 @@ def _convert_heading(line: str) -> str:
 
 
 def _convert_table(lines: list[str]) -> str:
-    """Return the HTML of a pipe table. The first line is a header if the second is a rule."""
+    """Return the HTML of a pipe table. The first line is a header if the second line is a rule."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     has_header = len(rows) > 1 and all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
     header = "".join(f'<th scope="col">{_convert_inline(cell)}</th>' for cell in rows[0]) if has_header else ""

@@ -1,7 +1,7 @@
 """Learning curves of a run.
 
-All panels have the same legend. Training values are dashed with squares, validation values are a solid line with
-circles, and the epoch whose weights were used for the predictions is dotted.
+All panels have the same legend. Training values are a dashed line with squares, and validation values are a solid line
+with circles. A dotted line marks the epoch whose weights were used for the predictions.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ def draw_learning_curves(log: DataFrame, best_epoch: int | None, monitor: str | 
         monitor: Column by which this epoch was selected.
 
     Returns:
-        `panels`, title and SVG of each panel; `legend`, which of train, val and best occur; `notes`, sentences about
-        values that are not drawn. All are empty if nothing was logged.
+        - `panels`: title and SVG of each panel
+        - `legend`: the curves that are present: train, val, best
+        - `notes`: sentences about values that are not drawn
+
+        All are empty if nothing was logged.
     """
     epochs = log.groupby("epoch").mean(numeric_only=True) if "epoch" in log else log.iloc[:0]
     series = {str(c): epochs[c].dropna() for c in epochs.columns if str(c) != "step" and epochs[c].notna().any()}
@@ -52,7 +55,7 @@ def draw_learning_curves(log: DataFrame, best_epoch: int | None, monitor: str | 
 def _draw_losses(series: dict[str, Series[float]], best_epoch: int | None) -> Drawings:
     """Draw the total loss and the loss of each target, on training and validation data."""
     names = [n for n in dict.fromkeys(n.split("/", 1)[1] for n in series if "/" in n) if n.split("/")[-1] == "loss"]
-    if len(names) == 2:  # of a single target, the loss is equal to the total loss
+    if len(names) == 2:  # with a single target, its loss equals the total loss
         names = [name for name in names if name == "loss"]
     drawings = []
     for name in sorted(names, key=lambda name: name != "loss"):
@@ -134,7 +137,7 @@ def _draw_panel(
     last = lines[-1][0]
     first_value, last_value = format_number(float(last.iloc[0]), 3), format_number(float(last.iloc[-1]), 3)
     description = f"{capitalise_first(title)} by {xlabel}, from {first_value} to {last_value}"
-    description += f"; the weights are those of epoch {best_epoch}." if best_epoch is not None else "."
+    description += f"; the predictions use the weights of epoch {best_epoch}." if best_epoch is not None else "."
     panel = Panel(padded_range(steps, 0.03), y, description, xlabel, "", (300, 178), integer=True)
     if best_epoch is not None and min(steps) <= best_epoch <= max(steps):
         panel.line([best_epoch, best_epoch], y, "muted", "1.5 3", 1.2)

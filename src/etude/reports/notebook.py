@@ -31,7 +31,7 @@ class NotebookFigure(str):
 
 
 def score_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Return the scores of metrics.json with calibration and agreement, one per row, with the columns `COLUMNS`."""
+    """Return the scores, calibration and agreement of metrics.json, one value per row, with the columns `COLUMNS`."""
     import pandas as pd
 
     rows = []
@@ -53,7 +53,7 @@ def score_table(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def run_figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, NotebookFigure]:
-    """Return the figures of a run by name. Targets without test clips have none.
+    """Return the figures of a run by name. Targets without test clips have no figure.
 
     Args:
         metrics: Content of metrics.json.
@@ -83,7 +83,7 @@ def summary_html(
     Args:
         metrics: Content of metrics.json. None for a run that is not finished.
         record: Content of record.json. Empty for a run that is not finished.
-        name: Name of the run if its record has none.
+        name: Name of the run. It is used if the record has no name.
         folder: Folder of the run or of the checkpoint.
         link: Address of the report. Empty if there is none.
         checkpoint_only: Whether there is only a checkpoint.

@@ -1,8 +1,9 @@
 """HTML report of a run.
 
-The page is a single file with styles, figures and numbers, and loads nothing from a network. Its headline is the test
-split. Validation scores are collapsed, and labelled as optimistic if they selected the weights. The template escapes
-every string of the run. Only the figures and the data card, which escape their own text, are marked as safe.
+The page is a single file with styles, figures and numbers, and loads nothing from a network. It begins with the test
+scores. Validation scores are collapsed, and labelled as optimistic if they were used to select the weights. The
+template escapes every string of the run. Only the figures and the data card, which escape their own text, are marked as
+safe.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint
 
     Args:
         name: Name of the target.
-        target: Its entry in metrics.json.
+        target: Entry of the target in metrics.json.
         table: Content of predictions.parquet.
         disjoint: Whether no group is in more than one split.
     """
@@ -62,17 +63,17 @@ def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint
 
 
 def _calibration(name: str, test: dict[str, Any]) -> dict[str, Any]:
-    """Return measures, reliability diagram and bins of the calibration of a label, or the `reason` why there are none.
+    """Return calibration measures, reliability diagram and bins of a label, or the `reason` why there are none.
 
     Args:
         name: Name of the target.
-        test: Its test split in metrics.json.
+        test: Test split of the target in metrics.json.
     """
     calibration = test.get("calibration") or {}
     if not calibration:
         if "calibration" in test:
             return {"reason": "The predictions have no probabilities."}
-        return {"reason": "The metrics of this run are of an older version without calibration: rebuild the report."}
+        return {"reason": "The metrics of this run are from an older version without calibration: rebuild the report."}
     return {
         "rows": [(title, calibration[key]) for key, title in CALIBRATION_TITLES.items()],
         "svg": figures.reliability_diagram(name, calibration),
@@ -112,10 +113,10 @@ MAX_CLASSES, MAX_PAIRS = 60, 50  # browsers are too slow for a matrix of 500 cla
 
 
 def _confusion_matrix(counts: list[list[int]], classes: list[str]) -> dict[str, Any] | None:
-    """Return the rows of a confusion matrix as pairs of count and share of the true class, and a summary.
+    """Return the rows of a confusion matrix, and a summary.
 
-    For more than 60 classes, `rows` is empty, `pairs` has the most frequent confusions, and `n_pairs` is the number of
-    pairs of classes that are confused.
+    Each cell is a pair: the number of clips, and their share of the true class. For more than 60 classes, `rows` is
+    empty, `pairs` has the most frequent confusions, and `n_pairs` is the number of pairs of classes that are confused.
     """
     if not counts:
         return None
@@ -141,7 +142,7 @@ def write_report(run: RunFolder) -> Path:
     The page is computed from the predictions, record, metrics, curves and config in the folder.
 
     Raises:
-        UserError: A file is damaged, or metrics.json is missing. It is written by `write_metrics`.
+        UserError: A file is damaged, or metrics.json is missing. (`write_metrics` writes this file.)
     """
     record, metrics = run.record, run.metrics
     table = run.predictions

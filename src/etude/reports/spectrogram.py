@@ -41,7 +41,7 @@ def label_frequencies(axes: Axes, front: FrontEnd, colours: Colours) -> None:
 
 
 def frequency_ticks(front: FrontEnd) -> list[tuple[float, str]]:
-    """Return the position of round frequencies in mel bands and their labels in Hz, without labels that overlap."""
+    """Return positions (in mel bands) and labels (in Hz) of round frequencies. Overlapping labels are left out."""
     centres = front.mel_centres()
     if centres is None:
         return []

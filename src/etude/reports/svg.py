@@ -131,7 +131,7 @@ def save_figure(draw: Draw, path: Path, size: tuple[float, float], description: 
 
 
 def shaded_png(values: np.ndarray, limits: tuple[float, float]) -> bytes:
-    """Return values (height, width), from the top row, as PNG with colours from dark to light between two limits."""
+    """Return values (height, width), top row first, as PNG. Colours from dark to light span the two limits."""
     from matplotlib import colormaps
     from PIL import Image
 

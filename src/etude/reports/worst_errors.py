@@ -5,8 +5,8 @@ each target, errors/ therefore contains an image of the frames as PNG, an excerp
 decoded, and index.json with ids, credits and axes. Clips that cannot be read are logged and omitted: they must not
 cause a completed run to fail.
 
-A report is a single file. Images and audio are embedded in it up to a total size: images before audio, and worse errors
-first.
+A report is a single file. Images and audio are embedded in it up to a maximum total size. Images have priority over
+audio, and worse errors over other errors.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def add_error_cards(
 
 
 def clip_credit(clip: dict[str, Any]) -> dict[str, str]:
-    """Return title, artist, licence, its address, source and changes of a clip, or {} without artist and licence."""
+    """Return title, artist, licence, licence address, source and changes of a clip. {} without artist and licence."""
     credit = {str(key): str(value) for key, value in clip.get("credit", {}).items()}
     licence = credit.get("licence") or credit.get("license") or ""
     if not licence and "artist" not in credit:
@@ -126,7 +126,7 @@ def _describe_excerpt(clip: dict[str, Any]) -> str:
 def _image_with_axes(clip: dict[str, Any], scale: dict[str, Any], uri: str) -> str:
     """Return the image of a clip with axes as SVG."""
     length, bins = int(clip["length"]), int(scale["bins"])
-    if not scale.get("sound"):  # an image as input: frames are its rows
+    if not scale.get("sound"):  # the input is an image, and each frame is a row
         description = f"{clip['id']}: the input, {length} frames of {bins} bins."
         return Panel((0, bins), (length, 0), description, "bin", "frame", (240, 240), left=38).image_svg(uri)
     by_beat = bool(scale.get("beats"))
@@ -201,7 +201,7 @@ def save_worst_errors(run: RunFolder, table: pd.DataFrame, data: MusicData, targ
 
 
 def _scale_frames(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Return the mel bands of each clip (T, F) in dB below its maximum, averaged to at most 300 frames.
+    """Return the mel bands of each clip (T, F) in dB relative to its maximum, averaged to at most 300 frames.
 
     The second result describes the axes and the colour scale, as in errors/index.json.
     """
@@ -217,7 +217,7 @@ def _scale_frames(clips: list[np.ndarray], front: FrontEnd) -> tuple[list[np.nda
 
 
 def _write_excerpt(file: ClipFile | None, front: FrontEnd, stem: Path) -> tuple[dict[str, Any], str]:
-    """Write the beginning of an audio file and return its description, or {} and the reason why it is missing."""
+    """Write the start of an audio file. Return a description of this excerpt, or {} and the reason if it is missing."""
     if not front.reads_sound:
         return {}, ""  # there is no audio
     if file is None:

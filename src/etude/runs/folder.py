@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 CONFIG, RECORD, METRICS, PREDICTIONS = "config.yaml", "record.json", "metrics.json", "predictions.parquet"
 SPLIT, CURVES, LOG, REPORT, TRACKERS = "split.csv", "curves.csv", "train.log", "report.html", "trackers.json"
-LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # of debug=find_lr
+LR_TABLE, LR_PLOT = "lr.csv", "lr.png"  # files of debug=find_lr
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 ERRORS, ERRORS_INDEX = "errors", "index.json"
-EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # of commands that read a run
-JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # of the folder of a sweep
+EXPORT, PREDICT, EMBEDDINGS = "export", "predict", "embeddings.npz"  # outputs of commands that read a run
+JOBS, MULTIRUN = "jobs.csv", "multirun.yaml"  # files in the folder of a sweep
 
 VALIDATION = "val/"  # prefix of a monitor that is computed on the validation split
 MEAN_SCORE = f"{VALIDATION}score"
@@ -34,7 +34,7 @@ OUTPUTS = (
     *(CONFIG, LOG, CURVES, SPLIT, PREDICTIONS, RECORD, METRICS, REPORT, TRACKERS, LR_TABLE, LR_PLOT),
     *(f"{CHECKPOINTS}/", f"{ERRORS}/", "wandb/", "tensorboard/"),
 )
-"""All files and folders that a run writes. A new run refuses a folder with one of them that it did not write."""
+"""All files and folders that a run writes. A new run refuses a folder if one of them exists and is not its own."""
 
 
 class RunFolder:
@@ -91,7 +91,9 @@ class RunFolder:
             UserError: The run has no checkpoint.
         """
         if (path := self.best_checkpoint) is None:
-            raise UserError(f"{self.path}: has no checkpoint in {CHECKPOINTS}/; a trial run keeps none")
+            raise UserError(
+                f"{self.path}: has no checkpoint in {CHECKPOINTS}/; a trial run (debug=...) does not keep checkpoints"
+            )
         return path
 
     def all_checkpoints(self) -> list[Path]:
@@ -157,7 +159,7 @@ class RunFolder:
         return readers.read_curve_rows(self.curves_path)
 
     def read_trackers(self) -> dict[str, str]:
-        """Read the run's name in each tracker by the tracker's key. Empty for a run without trackers."""
+        """Read the run's name in each tracker, by key of the tracker. Empty for a run without trackers."""
         return readers.read_trackers(self.trackers_path)
 
     def read_worst_errors(self) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def find_runs(path: Path) -> list[Path]:
     A run folder has a record or a config. Hidden folders are ignored.
 
     Args:
-        path: A run folder, or a folder that contains run folders, such as that of a sweep.
+        path: A run folder, or a folder that contains run folders, such as the folder of a sweep.
     """
     files = [file for name in (RECORD, CONFIG) for file in path.rglob(name)]
     runs = {file.parent for file in files if not any(p.startswith(".") for p in file.relative_to(path).parts)}
@@ -246,8 +248,9 @@ def monitored_score(run: RunFolder) -> float | None:
     """Return the validation score of the task's monitor for the weights that computed the predictions.
 
     Returns:
-        `val/score` from metrics.json, which evaluates these weights. Any other monitor from curves.csv, at the epoch of
-        these weights. None if the run is not finished or the value is missing.
+        The value of `val/score` is read from metrics.json, which contains the scores of these weights. The value of any
+        other monitor is read from curves.csv, at the epoch of these weights. None if the run is not finished or the
+        value is missing.
 
     Raises:
         UserError: A file of the run is damaged.

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-COLUMNS = ("id", "group", "split")  # of every table of predictions
+COLUMNS = ("id", "group", "split")  # columns of every table of predictions
 CHECKSUM = "checksum"  # key of the hash of all other values
 TABLE_HASH = "predictions_sha256"  # key of record.json
 CHANGED = "was changed after it was written"
 RETRAIN = "train the run again, or restore the file from a copy"
-MEDIA = (".png", ".ogg", ".mp3")  # of the files in an index of errors
+MEDIA = (".png", ".ogg", ".mp3")  # file types in an index of errors
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _load_json_or_yaml(path: Path) -> Any:
     Raises:
         ValueError: The file cannot be read. The message has one line.
     """
-    import yaml  # heavy for every start of the command line
+    import yaml  # slow, so it is not imported at every start of the command line
 
     try:
         text = path.read_text("utf-8")
@@ -77,7 +77,7 @@ def read_predictions(path: Path, record: Path) -> pd.DataFrame:
     targets = {} if not stored or schemas.record_fault(stored) else stored["targets"]
     if targets and (fault := schemas.table_fault(table, targets)):
         raise UserError(f"{path}: does not match {record.name} ({fault}); {RETRAIN}")
-    if missing := [name for name in COLUMNS if name not in table.columns]:  # also of a run whose record is damaged
+    if missing := [name for name in COLUMNS if name not in table.columns]:  # checked even if the record is damaged
         raise UserError(f"{path}: has no column {' and no column '.join(missing)}; {RETRAIN}")
     return table
 
@@ -210,7 +210,7 @@ def read_split(path: Path) -> dict[str, str]:
 
 
 def read_trackers(path: Path) -> dict[str, str]:
-    """Read a run's name in each tracker by the tracker's key from trackers.json. Empty if the file is missing.
+    """Read the run's name in each tracker, by key of the tracker, from trackers.json. Empty if the file is missing.
 
     Raises:
         ValueError: The file is damaged.
@@ -226,8 +226,9 @@ def read_worst_errors(path: Path, folder: Path) -> dict[str, Any]:
         folder: The run's folder. A link to a file outside of it is not followed.
 
     Returns:
-        `scale`, the values common to all images; `clips` by id; and `fault`, the reason why they cannot be used, or
-        "". `scale` and `clips` are empty if no errors are saved.
+        scale: Values common to all images; empty if no errors are saved.
+        clips: Clips by id; empty if no errors are saved.
+        fault: Reason why the errors cannot be used, or "".
     """
     result: dict[str, Any] = {"scale": {}, "clips": {}, "fault": ""}
     name_in_run = path.relative_to(folder).as_posix()
@@ -276,7 +277,7 @@ def add_checksum(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_unchanged(content: dict[str, Any]) -> bool:
-    """Return whether the content of a JSON file matches its checksum. Files of older versions have none and match."""
+    """Return whether the content of a JSON file matches its checksum, or has none, as in files of older versions."""
     return CHECKSUM not in content or content[CHECKSUM] == _checksum(content)
 
 

@@ -1,8 +1,11 @@
 """Schemas of a run's JSON files and table.
 
-A schema is a type or a tuple of types, a list with the schema of its items, or a mapping from keys to schemas. In a
-mapping, a key that ends with `?` is optional and may be null if its schema is a tuple of types. The key `*` means all
-keys.
+A schema is one of these:
+
+- a type or a tuple of types;
+- a list with the schema of its items;
+- a mapping from keys to schemas. The key `*` means all keys. A key that ends with `?` is optional. Its value may be
+  null if its schema is a tuple of types.
 """
 
 from __future__ import annotations
@@ -93,7 +96,7 @@ def find_fault(value: Any, schema: Any, path: str = "") -> str:
 
 
 def target_fault(name: str, target: dict[str, Any]) -> str:
-    """Return why a target that matches its schema cannot be used, or an empty string."""
+    """Return the reason why a target that matches its schema cannot be used, or an empty string."""
     if target["kind"] == "label":
         classes = target.get("classes")
         return "" if classes and len(set(classes)) == len(classes) else f"{name} is a label without distinct classes"
@@ -141,7 +144,7 @@ def table_fault(table: DataFrame, targets: dict[str, Any]) -> str:
     if not table["id"].map(lambda clip_id: isinstance(clip_id, str)).all():
         return "ids are not strings"
     if len(duplicates := table["id"][table.duplicated(["id", "split"]) & (table["split"] == "test")]):
-        # pooled folds have a validation clip several times
+        # with pooled folds, a clip can be in the validation split several times
         return f"id {_format_value(duplicates.iloc[0])} is in the test split twice"
     for name, target in targets.items():
         columns = [f"{name}.true", f"{name}.pred"]

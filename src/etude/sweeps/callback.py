@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 class SweepTable(Callback):
     """Callback that compares the runs of a sweep after its last job.
 
-    Every run creates it, so its methods import the reports.
+    Every run creates this callback, so only its methods import the reports.
 
     Args:
         tables: Further tables by the name of their files, each as options of `compare`:
             `{table2: ["rows=target,backbone", "cols=metric"]}`.
-        maps: Name of a target. Among the runs with this target, the best run of each backbone and the worst run of all
-            on the validation split are mapped. None draws no maps.
+        maps: Name of a target. Maps are drawn of the best run of each backbone and of the worst of all runs, according
+            to the validation scores of this target. None draws no maps.
     """
 
     def __init__(self, tables: Mapping[str, Sequence[str]] | None = None, maps: str | None = None) -> None:

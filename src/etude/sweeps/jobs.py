@@ -106,7 +106,7 @@ STATUS_WHEN_READ = {RUNNING: STOPPED, WAITING: STOPPED}  # the process of the sw
 
 
 class JobTable:
-    """Table of all jobs that a sweep has had.
+    """Table of all jobs of a sweep, including the jobs of earlier commands.
 
     Args:
         folder: Folder of the sweep.
@@ -165,7 +165,7 @@ class JobTable:
         return next((job for job in self.jobs if sorted(job.overrides) == key), None)
 
     def free_number(self, preferred: int) -> int:
-        """Return the preferred number for a new job, or the next free one if it is taken."""
+        """Return the preferred number for a new job, or the next free number if another job has it."""
         taken = {job.number for job in self.jobs}
         return preferred if preferred not in taken else max(taken) + 1
 
@@ -174,7 +174,7 @@ class JobTable:
         others = [other for other in self.jobs if other.number != job.number]
         self.jobs = sorted([*others, job], key=lambda job: job.number)
 
-    def save(self) -> None:
+    def write(self) -> None:
         """Write jobs.csv atomically."""
         with replacing(self.folder / JOBS) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)

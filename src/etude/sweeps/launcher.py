@@ -68,12 +68,12 @@ def run_jobs(
     Args:
         sweep: Sweep of the jobs.
         overrides: Overrides of each job.
-        first_number: The sweeper's number of the first job.
+        first_number: Number of the first job in the numbering of the sweeper.
         config: Config of the sweep.
         context: Hydra's context.
 
     Returns:
-        A result for each job, in order, whose return value is the score. It is None for a failed job.
+        A result for each job, in order. Its return value is the score, or None for a failed job.
     """
     jobs = _compose_jobs(sweep, overrides, first_number, config, context)
     STATUS.started = True
@@ -91,7 +91,7 @@ def _compose_jobs(
     """Compose the jobs and their configs.
 
     Raises:
-        UserError: A job is repeated, two jobs have the same folder, or no job can run for one common reason.
+        UserError: A job is repeated, two jobs have the same folder, or all jobs have the same error.
     """
     jobs: list[tuple[Job, DictConfig]] = []
     by_overrides: dict[tuple[str, ...], tuple[Job, DictConfig]] = {}
@@ -122,7 +122,7 @@ def _compose_jobs(
 def _compose_job(
     job_overrides: list[str], number: int, config: DictConfig, context: HydraContext, table: JobTable
 ) -> tuple[Job, DictConfig]:
-    """Compose a job and its config. A job of the table with the same overrides keeps its number and folder."""
+    """Compose a job and its config. An existing job with the same overrides keeps its number and folder."""
     from omegaconf import OmegaConf, open_dict
 
     composed = context.config_loader.load_sweep_config(config, job_overrides)
@@ -150,7 +150,7 @@ def _compose_job(
     init_from = (plain.get("transfer") or {}).get("init_from")
     if init_from and not any("transfer.init_from=" in override for override in overrides):  # computed by the sweep
         extra_overrides.append(f"transfer.init_from={quote_value(str(init_from))}")
-    flags = ["--run"]  # otherwise Hydra composes once more to find out whether it is a sweep
+    flags = ["--run"]  # otherwise Hydra composes once more to find out whether the command is a sweep
     sources = composed.hydra.runtime.config_sources
     flags += [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
     job_folder = existing.folder if existing else folder
@@ -158,7 +158,7 @@ def _compose_job(
     if existing:
         job.already_finished = job.folder.is_dir() and (existing.status == DONE or job.has_results)
         job.seconds = existing.seconds if job.already_finished else None
-    elif not error_message:  # another launcher may have run it
+    elif not error_message:  # another launcher may have run the job
         try:
             job.already_finished = run_state(folder, plain) == FINISHED
         except UserError as error:
@@ -187,7 +187,7 @@ def _job_folder(sweep: Path, subdir: str) -> Path:
     """Return the folder of a job.
 
     Raises:
-        UserError: It is not inside the folder of the sweep.
+        UserError: The folder is not inside the folder of the sweep.
     """
     folder = Path(os.path.normpath(sweep / subdir))
     if ".." in Path(subdir).parts or folder == sweep or not folder.is_relative_to(os.path.normpath(sweep)):
@@ -210,7 +210,7 @@ def _job_return(job: Job, composed: DictConfig) -> JobReturn:
 
 
 def _default_start_method() -> str:
-    """Return `spawn` on macOS, where numerical libraries do not work after a fork, and on Windows; else `fork`."""
+    """Return `spawn` on Windows and on macOS, where numerical libraries do not work after a fork, else `fork`."""
     return "fork" if sys.platform == "linux" else "spawn"
 
 
@@ -222,7 +222,7 @@ def prepare(overrides: Sequence[str], multirun: bool) -> None:
         multirun: Whether the command has `-m`.
 
     Raises:
-        UserError: An option of a sweep is used without `-m`, or the resumed folder is not that of a sweep.
+        UserError: An option of a sweep is used without `-m`, or the resumed folder is not the folder of a sweep.
     """
     from omegaconf import OmegaConf
 
@@ -244,7 +244,7 @@ def prepare(overrides: Sequence[str], multirun: bool) -> None:
 
 @lru_cache  # the folder of a sweep must not change
 def sweep_folder(resume: str | None, outputs: str) -> str:
-    """Return the folder of a resumed sweep, or create a new one that no other sweep can have."""
+    """Return the folder of a resumed sweep, or create a new folder that no other sweep uses."""
     if resume:
         return str(resume)
     for folder in dated_folders(outputs, "sweep"):

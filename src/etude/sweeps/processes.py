@@ -1,4 +1,4 @@
-"""Processes of jobs, forked from a server or spawned.
+"""Processes of jobs, which are forked from a server process or spawned.
 
 The server receives requests and sends responses as lines of JSON over two pipes, which only the sweep and the server
 have. It does not train, uses no GPU and opens no logger, so that all side effects of a job end with the job's process.
@@ -64,9 +64,10 @@ PRELOADED_MODULES = (
 def fork_safe_imports() -> Iterator[None]:
     """Prevent imports of modules that forked processes must not share.
 
-    timm imports the client of Weights & Biases if it is installed. Its import creates a temporary folder, which the
-    first process that ends removes for all others. torchmetrics imports ONNX Runtime, which starts threads that do not
-    exist in a fork, and waits for them at the end. A job that needs one of these modules imports it again.
+    timm imports the client of Weights & Biases if it is installed. This import creates a temporary folder for all
+    forked processes, and the first process that ends removes it. torchmetrics imports ONNX Runtime, which starts
+    threads. A forked process does not have these threads, but waits for them at its end. A job that needs one of these
+    modules imports it again.
     """
     runtime: Any = ModuleType("onnxruntime")
     runtime.InferenceSession = object
@@ -91,7 +92,7 @@ def preload_modules() -> None:
     for name in ("report.html.j2", "page.html.j2", "macros.html.j2"):
         load_template(name)
     gc.collect()
-    gc.freeze()  # or the garbage collector of a job would touch, and thereby copy, the shared memory
+    gc.freeze()  # otherwise the garbage collector of a job would modify, and therefore copy, the shared memory
 
 
 def serve(request_fd: int, response_fd: int) -> dict[str, Any] | None:
@@ -105,7 +106,9 @@ def serve(request_fd: int, response_fd: int) -> dict[str, Any] | None:
         In a forked process, its request; in the server, None at the end.
     """
     preload_modules()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # or a job that is being forked could lose the signal
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, [signal.SIGINT]
+    )  # otherwise a job that is being forked could lose the signal
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -137,7 +140,7 @@ def serve(request_fd: int, response_fd: int) -> dict[str, Any] | None:
                 for pid in jobs:
                     kill_group(pid)
                     with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)  # it may not have a group yet
+                        os.kill(pid, signal.SIGKILL)  # the process may not have a group yet
                 return None
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
@@ -177,7 +180,7 @@ def run_job(request: dict[str, Any]) -> int:
         os.close(log)
     os.environ.clear()
     os.environ.update(request["env"])
-    # Lightning starts further processes of a job with these values of the first one
+    # Lightning starts further processes of a job with these values of the first process
     sys.modules["__main__"].__spec__ = importlib.util.find_spec(ENTRY_MODULE)
     sys.argv = [str(entry.__file__), *request["arguments"]]
     return int(entry.main())
@@ -216,7 +219,7 @@ class JobProcesses:
             if self._server is None or self._server.poll() is not None:
                 self._start_server()
             request = {"job": job, "arguments": arguments, "log": str(log) if log else None, "env": env}
-            self.pids[job] = 0  # the response contains the real one
+            self.pids[job] = 0  # the real id is in the response
             os.write(self._request_fd, json.dumps(request).encode() + b"\n")
             return
         with log.open("ab") if log else open(os.devnull, "rb") as file:  # noqa: PTH123  # one of the two is not used
@@ -281,7 +284,7 @@ class JobProcesses:
         threading.Thread(target=self._read_responses, args=(response_read,), daemon=True).start()
 
     def _read_responses(self, response_fd: int) -> None:
-        """Read the responses of a server until it ends. If it ends too early, its jobs are reported as killed."""
+        """Read the responses of a server until it ends. If it ends early, its jobs are reported as killed."""
         running: set[int] = set()
         with os.fdopen(response_fd, "rb") as lines:
             for line in lines:
@@ -319,7 +322,7 @@ if __name__ == "__main__":
     if request:
         try:
             status = run_job(request)
-        except KeyboardInterrupt:  # it came before the command installed its handlers
+        except KeyboardInterrupt:  # the signal came before the command installed its handlers
             status = 130
         for thread in threading.enumerate():
             if not thread.daemon and thread is not threading.current_thread():

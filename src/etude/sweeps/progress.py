@@ -54,14 +54,14 @@ def reset_status() -> None:
 
 
 def report_error(message: str) -> None:
-    """Write the error message of this run for its sweep, if it is a job of a sweep."""
+    """Write the error message of this run to the file that its sweep reads, if the run is a job of a sweep."""
     if (path := os.environ.get(ERROR_FILE)) and is_rank_zero():
         with suppress(OSError, UserError):
             write_text(Path(path), message)
 
 
 def pop_error(path: Path) -> str:
-    """Read and remove the error message of a job. It is empty if there is none."""
+    """Read and remove the error message of a job. Return "" if there is no message."""
     try:
         return path.read_text("utf-8")
     except OSError:
@@ -88,8 +88,8 @@ class SweepProgress:
     On a terminal with parallel jobs, a progress bar of the sweep is below the lines.
 
     Args:
-        table: All jobs of the sweep, including those of earlier batches.
-        n_parallel: Number of parallel jobs. With more than one, their output is written to files.
+        table: All jobs of the sweep, including jobs of earlier batches.
+        n_parallel: Number of parallel jobs. With more than one, the output of the jobs is written to files.
         n_total: Expected number of jobs, or 0 if it is unknown.
     """
 
@@ -124,7 +124,7 @@ class SweepProgress:
             self._update_bar()
 
     def log_path(self, job: Job) -> Path | None:
-        """Return the file for the output of a job, or None if the output is that of this process."""
+        """Return the file for the output of a job, or None if the job writes to the output of this process."""
         if self.logs is None:
             return None
         path = self.logs / f"{job.name.replace('/', '_')}.log"
@@ -133,7 +133,7 @@ class SweepProgress:
 
     @property
     def jobs(self) -> list[Job]:
-        """Counted jobs: all jobs of a search, but only the requested jobs of a grid."""
+        """Jobs that are counted, which are all jobs of a search but only the requested jobs of a grid."""
         return self.table.jobs if self.n_total else list(self._requested.values())
 
     @property
@@ -165,7 +165,7 @@ class SweepProgress:
             print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     def summary(self, targets: tuple[str, ...] | None = None) -> str:
-        """Return the state of the sweep as a clause, with the best score of all tasks or of these targets only."""
+        """Return the state of the sweep as a clause, with the best scores of all tasks or only of these targets."""
         count = Counter(job.status for job in self.jobs)
         text = f"{count[DONE]} of {self.n_jobs} done"
         if count[FAILED]:
@@ -186,7 +186,7 @@ class SweepProgress:
         return math.fsum(durations) / len(durations) * n_left / min(self.n_parallel, n_left)
 
     def best_scores(self, only: tuple[str, ...] | None = None) -> str:
-        """Return the best score for each set of targets, or for one set. Scores of different sets are not compared."""
+        """Return the best score for each set of targets, or only for one set. Each set has its own best score."""
         best: dict[tuple[str, ...], Job] = {}
         for job in self.jobs:
             if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):

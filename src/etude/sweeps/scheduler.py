@@ -58,7 +58,9 @@ class GpuPool:
             return 0
         devices = trainer.get("devices", "auto")
         if isinstance(devices, list):
-            raise UserError("trainer.devices: a sweep assigns GPUs to its jobs; give the number per job, not indices")
+            raise UserError(
+                "trainer.devices: a sweep assigns GPUs to its jobs; give the number of GPUs per job, not GPU indices"
+            )
         count = len(self.names) if devices in ("auto", -1, "-1") else int(devices)
         if count > len(self.names):
             available = "GPU is" if len(self.names) == 1 else "GPUs are"
@@ -106,7 +108,7 @@ class Sweep:
         self.interruption: KeyboardInterrupt | None = None
 
     def prepare_processes(self) -> JobProcesses:
-        """Start the server, whose imports take seconds, while jobs are still being composed."""
+        """Start the server while jobs are being composed, because its imports take seconds."""
         self.processes = self.processes or JobProcesses(self.fork, job_environment(self.max_parallel, self.pool))
         return self.processes
 
@@ -125,16 +127,16 @@ class Sweep:
         self.jobs = jobs
         for job in jobs:
             self.table.add(job)
-        self.table.save()
+        self.table.write()
         self.progress.open(jobs)
         for job in jobs:
-            if job.status == WAITING and job.error:  # reported before any training
+            if job.status == WAITING and job.error:  # such errors are reported before any training
                 self._fail(job, job.error)
         try:
             if any(job.status == WAITING for job in jobs):
                 self._run_waiting_jobs(self.prepare_processes())
         finally:
-            self.table.save()
+            self.table.write()
             self.progress.close()
         failed = [job for job in jobs if job.status == FAILED]
         if failed:
@@ -146,7 +148,7 @@ class Sweep:
         while True:
             try:
                 while not self.n_interruptions and self._start_ready_jobs(processes):
-                    pass  # a job that failed to start may be the source of another one
+                    pass  # another job may start from the weights of a job that failed to start
                 if not self.running:
                     break
                 self._finish(*processes.wait())
@@ -162,7 +164,7 @@ class Sweep:
             raise self.interruption
         for job in self.jobs:
             if job.status == WAITING:
-                self._fail(job, f"it starts from the weights of {job.source_folder}, which in turn waits for this job")
+                self._fail(job, f"it starts from the weights of {job.source_folder}, which waits for this job")
 
     def _start_ready_jobs(self, processes: JobProcesses) -> bool:
         """Start all jobs that can start now, and return whether the status of any job has changed."""
@@ -195,12 +197,12 @@ class Sweep:
         self.running[job.number] = job
         self.progress.report_start(job, resumed="resume=" in arguments[-1])
         processes.start(job.number, arguments, self.progress.log_path(job), more)
-        self.table.save()
+        self.table.write()
 
     def _is_ready(self, job: Job) -> bool:
-        """Return whether the run of the initial weights is finished or not part of the sweep.
+        """Return whether the source run of the initial weights is finished or is not a job of this sweep.
 
-        If that run has failed or was stopped, the job fails.
+        If the source run has failed or was stopped, the job fails.
         """
         folder = job.source_folder
         source = next((j for j in self.jobs if folder and j is not job and _is_same_path(j.folder, folder)), None)
@@ -211,10 +213,10 @@ class Sweep:
         return False
 
     def _fail(self, job: Job, message: str) -> None:
-        """Mark a job as failed that cannot start."""
+        """Mark a job that cannot start as failed."""
         job.status, job.code, job.error = FAILED, REFUSED, message
         self.progress.report_end(job)
-        self.table.save()
+        self.table.write()
 
     def _finish(self, number: int, code: int, seconds: float) -> None:
         """Record the end of a job."""
@@ -230,7 +232,7 @@ class Sweep:
             with suppress(UserError):  # the comparison reports a damaged file
                 job.score = monitored_score(RunFolder(job.folder))
         self.progress.report_end(job)
-        self.table.save()
+        self.table.write()
 
     def _error_path(self, job: Job) -> Path:
         """Return the path of the file to which a job writes its final error message."""
@@ -241,19 +243,19 @@ class Sweep:
         self.n_interruptions += 1
         if self.running:
             killed = self.n_interruptions > 1
-            action = "killing them" if killed else "they end where they can be resumed; Ctrl-C again kills them"
+            action = "killing them" if killed else "these jobs stop and can be resumed; press Ctrl-C again to kill them"
             self.progress.print_line(f"interrupted with {len(self.running)} running: {action}")
         processes.signal("SIGKILL" if self.n_interruptions > 1 else "SIGINT")
         if self.n_interruptions == 1:
-            signals.allow_another()  # before, a second signal ends this process and thereby the jobs
+            signals.allow_another()  # until here, a second signal ends this process and its jobs
 
 
 def job_environment(n_parallel: int, pool: GpuPool) -> dict[str, str]:
-    """Return the environment of all jobs, with the path of modules beside the script and a share of the cores."""
+    """Return the environment of all jobs, with the script's folder in PYTHONPATH and a share of the cores."""
     environment = dict(os.environ)
     paths = [sys.path[0], *environment.get("PYTHONPATH", "").split(os.pathsep)]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(str(Path(path).absolute()) for path in paths if path))
-    if n_parallel > 1 and not pool.names:  # or the threads of parallel jobs compete for the cores
+    if n_parallel > 1 and not pool.names:  # otherwise the threads of parallel jobs compete for the cores
         environment.setdefault(THREADS, str(max(1, usable_cores() // n_parallel)))
     return environment
 

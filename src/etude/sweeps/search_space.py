@@ -11,7 +11,7 @@ from typing import Any
 from etude.config.overrides import parse_overrides
 from etude.errors import UserError
 
-DIGITS = 4  # of a sampled number; more make long names without a benefit
+DIGITS = 4  # of a sampled number; more digits only make names longer
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class SearchSpace:
     """Varied and fixed values of a search.
 
     Args:
-        varied: Distribution of the value by key.
-        fixed: Value by key.
+        varied: Distribution of each varied value by key.
+        fixed: Fixed values by key.
     """
 
     varied: dict[str, Choice | Interval]
@@ -85,7 +85,7 @@ class SearchSpace:
         return math.prod(dimension.size for dimension in self.varied.values())
 
     def sample_points(self, seed: int) -> Iterator[dict[str, str]]:
-        """Yield different random points, until the space is exhausted if it is finite.
+        """Yield different random points. If the space is finite, the last point ends the iteration.
 
         The first points do not depend on the number of points, so that a search can be extended.
         """

@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def devices_per_node(trainer: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the number of GPUs and of processes that a job needs on each node, a process per device.
+    """Return the numbers of GPUs and processes that a job needs on each node. Each device has one process.
 
     Args:
         trainer: Config of the trainer. The accelerator `auto` requests a GPU, because Slurm shows a job only the
             requested GPUs.
 
     Returns:
-        Number of GPUs, which is 0 with `accelerator=cpu`, and number of processes.
+        Number of GPUs (0 with `accelerator=cpu`), and number of processes.
 
     Raises:
         UserError: The number of devices depends on the node, which is unknown before the job starts.

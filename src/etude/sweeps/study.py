@@ -53,7 +53,7 @@ def job_folder(job: JobReturn) -> str | None:
 
 
 def best_trial(trials: Sequence[Trial], mode: str) -> Trial | None:
-    """Return the trial with the best score, the first of equal ones. None if no trial has a score.
+    """Return the trial with the best score, or the first of several equal trials. None if no trial has a score.
 
     Args:
         trials: All trials.
@@ -97,8 +97,9 @@ REQUEUED = "again"  # user attribute of an interrupted trial whose values are qu
 def mark_schema_version(storage: str) -> None:
     """Store the schema version in a new database.
 
-    Optuna 2.10, the last version that hydra-optuna-sweeper supports, stores it without a commit, and SQLAlchemy 2 then
-    rolls it back (hydra issue 2562). If it is stored beforehand, Optuna works with SQLAlchemy 2.
+    Optuna 2.10 is the last version that hydra-optuna-sweeper supports. It stores the schema version without a commit,
+    and SQLAlchemy 2 then rolls it back (hydra issue 2562). If the version is stored beforehand, Optuna works with
+    SQLAlchemy 2.
 
     Args:
         storage: Address of the database.
@@ -148,7 +149,7 @@ def requeue_interrupted_trials(study: Any) -> int:
 
 
 def build_sampler(sampler: Mapping[str, Any] | None, seed: int) -> Any:
-    """Return an Optuna sampler, with a seed if it has one. None uses Optuna's default sampler."""
+    """Return an Optuna sampler, with this seed if its config has a seed. None uses Optuna's default sampler."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -159,7 +160,7 @@ def build_sampler(sampler: Mapping[str, Any] | None, seed: int) -> Any:
 
 
 def finished_trials(study: Any) -> list[Trial]:
-    """Return the finished trials of a study, without those that were interrupted and queued again."""
+    """Return the finished trials of a study, without interrupted trials that were queued again."""
     from optuna.trial import TrialState
 
     return [

@@ -19,9 +19,9 @@ MAX_NAME_BYTES = 180  # of the 255 bytes of a folder name; the rest is for date,
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process has global rank 0, which alone logs and writes files.
+    """Return whether this process has global rank 0. Only this process logs and writes files.
 
-    Ranks are those of torchrun, srun or Lightning. A process without a launcher has rank 0.
+    torchrun, srun or Lightning sets the ranks. A process without a launcher has rank 0.
     """
     if not _is_launched():  # the variables have no meaning without a launcher
         return True
@@ -37,7 +37,7 @@ def refuse_stray_ranks() -> None:
     process would wait for other processes, or train without writing files.
 
     Raises:
-        UserError: There are such variables.
+        UserError: Such variables are set.
     """
     variables = os.environ
     if _is_launched():
@@ -52,13 +52,13 @@ def refuse_stray_ranks() -> None:
     if strays:
         shown = " ".join(f"{name}={variables[name]}" for name in strays)
         raise UserError(
-            f"{shown}: the environment describes one of several processes, but neither torchrun nor srun started this "
-            f"process; for a single process: unset {' '.join(strays)}"
+            f"{shown}: these environment variables are for training with several processes, but this "
+            f"process was not started by torchrun or srun; to run one process, unset {' '.join(strays)}"
         )
 
 
 def refuse_process_count(trainer: Mapping[str, Any]) -> None:
-    """Refuse a trainer that requires another number of processes than torchrun or srun has started.
+    """Refuse a trainer that requires more or fewer processes than torchrun or srun has started.
 
     Args:
         trainer: The trainer of the config.
@@ -172,7 +172,7 @@ def folder_name(name: str) -> str:
 
 
 def dated_folders(outputs: str, name: str) -> Iterator[Path]:
-    """Yield paths for a new folder with date and name, and a number from the second path on.
+    """Yield paths `<date>_<name>` for a new folder. The second and later paths also have a number.
 
     Args:
         outputs: Folder that contains the new folder.
@@ -191,9 +191,10 @@ def dated_folders(outputs: str, name: str) -> Iterator[Path]:
 def common_folder_name(create: Callable[[], str], name: str) -> str:
     """Return the name of the run folder, which is equal in all processes of a launch.
 
-    Separately started processes read different clocks, and the second one finds the folder of the first. With torchrun,
-    rank 0 shares the name in torchrun's store. With srun, no store exists yet, and the name is derived from the ids of
-    job and step. Lightning passes the folder to the processes that it starts.
+    Processes that start separately would create different folders, because each process uses its own time, and the name
+    of an existing folder gets a number. With torchrun, rank 0 shares the name in torchrun's store. With srun, no store
+    exists yet, and the name is derived from the ids of job and step. Lightning passes the folder to the processes that
+    it starts.
 
     Args:
         create: Function that creates a new folder and returns its name.

@@ -53,8 +53,8 @@ def why_one_process() -> str | None:
 def private_folder(name: str) -> Path | None:
     """Return a private folder of this user in the temporary folder, or None if it cannot be created.
 
-    Its content may be loaded as code (numba's cache). Therefore a folder of another user, or a folder that other users
-    may write to, is not used.
+    Its content may be loaded as code (numba's cache). Therefore the folder is not used if it belongs to another user,
+    or if other users may write to it.
 
     Args:
         name: Purpose of the folder, which is part of its name.
@@ -78,7 +78,7 @@ def use_utf8() -> None:
     """Restart this command in Python's UTF-8 mode if file names have another encoding.
 
     In a locale such as C or POSIX, Python decodes non-ASCII file names to code points that libraries for tables and
-    audio do not accept. If only the standard streams have another encoding, characters that it does not contain are
+    audio do not accept. If only the standard streams have another encoding, characters outside of this encoding are
     printed as escape sequences.
     """
     encoding = sys.getfilesystemencoding().lower().replace("-", "")
@@ -152,7 +152,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _short_socket_folder() -> bool:
-    """Select a folder with short paths for the sockets of multiprocessing, and return whether there is one."""
+    """Select a folder with a short path for the sockets of multiprocessing, and return whether one was found."""
     from multiprocessing import util
 
     if _fits_socket_path(tempfile.gettempdir()):

@@ -1,4 +1,7 @@
-"""Termination signals as exceptions and exit statuses, with an immediate end of the process on a second signal."""
+"""Conversion of termination signals to exceptions and exit statuses.
+
+A second signal ends the process immediately.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def report(error: KeyboardInterrupt) -> None:
 
 
 def original_interruption(error: BaseException) -> KeyboardInterrupt:
-    """Return a new interruption like the one that caused an exception, such as Lightning's SystemExit after Ctrl-C."""
+    """Return a new interruption of the same kind as the cause of an exception, such as Lightning's SystemExit."""
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, Terminated):
@@ -75,7 +78,7 @@ def original_interruption(error: BaseException) -> KeyboardInterrupt:
 
 
 def advise(error: KeyboardInterrupt, advice: str) -> KeyboardInterrupt:
-    """Attach advice on how to continue to an interruption without advice, as the end of a sentence."""
+    """Attach the end of a sentence that advises how to continue, unless the interruption has such advice already."""
     if advice and not getattr(error, "advice", ""):
         error.advice = advice  # type: ignore[attr-defined]
     return error
@@ -126,7 +129,7 @@ def install_handlers(before: dict[Any, Any] | None = None) -> None:
     process.
 
     Args:
-        before: Previous handlers by signal. Those that are SIG_IGN are kept. None installs all handlers.
+        before: Previous handlers by signal. A handler SIG_IGN is kept. None installs all handlers.
     """
     if is_owner() and threading.current_thread() is threading.main_thread():
         for number in HANDLED:
@@ -135,7 +138,7 @@ def install_handlers(before: dict[Any, Any] | None = None) -> None:
 
 
 def allow_another() -> None:
-    """Set the received signal aside, so that the next one raises an exception, for code that handles the first one."""
+    """Set the received signal aside for code that handles it, so that the next signal raises an exception."""
     _State.set_aside, _State.received = _State.received, None
 
 
@@ -157,12 +160,15 @@ def kill_children() -> None:
     for process in (*_children(pid), pid):  # this process has no list of workers that are just starting
         with suppress(OSError):
             os.kill(process, signal.SIGKILL)
-    with suppress(Exception):  # closes its pipes; a later pool starts a new server
+    with suppress(Exception):  # closes the pipes of the server; a later pool starts a new server
         server._stop()
 
 
 def _is_child(pid: int) -> bool:
-    """Return whether a process is a child of this process, and not of a process from which this one was forked."""
+    """Return whether a process is a child of this process.
+
+    A forked process inherits process ids from its parent, but these processes are not its children.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:

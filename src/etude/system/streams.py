@@ -1,4 +1,4 @@
-"""Guards for standard streams that may be closed or full, whose text is written to a log or to the other stream."""
+"""Guards that write the text of a closed or full standard stream to a log or to the other stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSED_VARIABLE = "ETUDE_CLOSED_STREAMS"  # environment variable with the number
 
 
 class GuardedStream:
-    """Text stream that keeps the text which its target cannot write. Other attributes are those of the target.
+    """Text stream that keeps text if its target cannot write it. Other attributes are taken from the target.
 
     Args:
         number: File descriptor of the stream, 1 or 2.
@@ -99,7 +99,7 @@ class GuardedStream:
 
 
 class ScreenHandler(logging.StreamHandler):
-    """Log handler for a stream, which does not keep records that are also written to a log file."""
+    """Log handler for a stream. If the stream fails, records that are also written to a log file are not kept."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record to the stream."""

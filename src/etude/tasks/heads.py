@@ -1,4 +1,4 @@
-"""Heads, which are networks from an embedding to the outputs of one target."""
+"""Heads, the networks that compute the outputs of one target from an embedding."""
 
 from __future__ import annotations
 

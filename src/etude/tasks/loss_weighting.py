@@ -25,7 +25,7 @@ class LossWeighting(nn.Module):
     """Unweighted sum of losses, and base class of loss weightings.
 
     Args:
-        targets: Names of the task's targets; as a mapping, with the kind of each (`label` or `scalar`).
+        targets: Names of the task's targets, or a mapping from each name to its kind (`label` or `scalar`).
 
     Attributes:
         weights: Most recent weight of the loss of each target, () each.
@@ -43,8 +43,8 @@ class LossWeighting(nn.Module):
 
         Args:
             losses: Mean loss of each target over its labelled clips, ().
-            has_labels: Whether any clip of the batch has a label of each target, () bool; None if every target has
-                labels.
+            has_labels: For each target, whether any clip of the batch has a label, () bool. None if every target
+                has labels.
 
         Returns:
             The loss that is minimised, ().
@@ -82,7 +82,7 @@ class WeightedSum(LossWeighting):
         weights = dict(weights or {})
         if unknown := set(weights) - set(self.weights):
             raise ValueError(
-                f"weighting.weights names {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
+                f"weighting.weights: unknown {', '.join(sorted(unknown))}; the task has {', '.join(self.weights)}"
             )
         self.weights |= {name: float(weight) for name, weight in weights.items()}
 
@@ -96,10 +96,10 @@ class RandomWeighting(LossWeighting):
 
     Source: Lin, Ye, Zhang & Tsang, 2022, "Reasonable effectiveness of random weighting: a litmus test for multi-task
     learning". Weights are the softmax of K normal numbers, here multiplied by K. A weight is then 1 on average, and the
-    learning rate is comparable with that of the plain sum. This weighting has no state, temperature or schedule, so
-    there is nothing to resume and nothing to synchronise between devices. Its accuracy is similar to that of
-    weightings that follow the losses (such as dynamic weight average, Liu, Johns & Davison, 2019), for which it is a
-    baseline.
+    learning rate is comparable with the learning rate for the plain sum. This weighting has no state, temperature or
+    schedule, so there is nothing to resume and nothing to synchronise between devices. Its accuracy is similar to the
+    accuracy of weightings that adapt to the losses, such as dynamic weight average (Liu, Johns & Davison, 2019). It is
+    a baseline for these weightings.
     """
 
     def forward(self, losses: dict[str, Tensor], has_labels: dict[str, Tensor] | None = None) -> Tensor:
@@ -115,12 +115,12 @@ class UncertaintyWeighting(LossWeighting):
 
     Source: Kendall, Gal & Cipolla, 2018, "Multi-task learning using uncertainty to weigh losses for scene geometry and
     semantics". With s = log σ² for each target, the loss L of a scalar becomes L exp(-s) / 2 + s / 2, from the
-    likelihood of a Gaussian. The loss L of a label becomes L exp(-s) + s / 2, from that of a softmax whose outputs are
-    divided by σ² (their approximation). Any loss of a scalar is used in place of their squared error. The result can
-    be negative.
+    likelihood of a Gaussian. The loss L of a label becomes L exp(-s) + s / 2, from the likelihood of a softmax whose
+    outputs are divided by σ² (an approximation in the paper). The paper uses the squared error as the loss of a scalar;
+    here it can be any loss. The result can be negative.
 
     Args:
-        targets: Kinds by name, `label` or `scalar`.
+        targets: Mapping from the name of a target to its kind, `label` or `scalar`.
         rate: Factor by which s changes faster than other parameters. The length of Adam's steps is about the learning
             rate, independent of the gradient, and s must change by several units. At the learning rate of a network,
             0.0005, this would take thousands of steps.
@@ -141,7 +141,8 @@ class UncertaintyWeighting(LossWeighting):
         terms = []
         for name, loss in losses.items():
             learned = self.log_variance[module_key(name)]
-            # `rate` times the parameter, with the gradient of s: a larger gradient would dominate clipping by norm
+            # the value is rate * parameter, but the parameter gets the gradient of s; rate times this gradient would
+            # dominate clipping by norm
             s = learned + (self.rate - 1) * learned.detach()
             weight = self.share[name] * (-s).exp()
             self.weights[name] = weight.detach()
@@ -150,7 +151,7 @@ class UncertaintyWeighting(LossWeighting):
         return torch.stack(terms).sum()
 
     def before_step(self) -> None:
-        """Remove the gradients of targets without labels in the step, because Adam's momentum would change them."""
+        """Remove the gradients of targets without labels in the step, because Adam would still apply its momentum."""
         for parameter in self.log_variance.values():
             if parameter.grad is not None and not parameter.grad.any():
                 parameter.grad = None
@@ -160,9 +161,9 @@ class PCGrad(LossWeighting):
     """Projection of conflicting task gradients of the shared backbone (PCGrad).
 
     Source: Yu, Kumar, Gupta, Levine, Hausman & Finn, 2020, "Gradient surgery for multi-task learning". When two task
-    gradients have a negative inner product, the conflicting component is projected out, over the other targets in
-    random order. The projected gradients are then summed. The projection is that of TorchJD (Quinton & Rey, 2024,
-    "Jacobian descent for multi-objective optimization"). The result is a weighted sum of the task gradients, whose
+    gradients have a negative inner product, the conflicting component is removed. This is repeated for each other
+    target, in random order. The projected gradients are then summed. The implementation is TorchJD (Quinton & Rey,
+    2024, "Jacobian descent for multi-objective optimization"). The result is a weighted sum of the task gradients. The
     weights are stored in `weights`. The gradients of the heads are unchanged.
 
     A step needs a backward pass for each target. With gradient accumulation, each batch is projected separately. On
@@ -183,7 +184,7 @@ class PCGrad(LossWeighting):
         project = _pcgrad_weighting()
         rows, head_gradients = [], [torch.zeros_like(p) for p in private]
         for count, task_loss in enumerate(losses.values(), 1):
-            # all targets on all devices, also without labels, because a backward pass may synchronise devices
+            # for every target on every device, even without labels, because a backward pass may synchronise devices
             gradients = torch.autograd.grad(
                 task_loss, [*shared, *private], retain_graph=count < len(losses), materialize_grads=True
             )
@@ -207,7 +208,7 @@ class PCGrad(LossWeighting):
 
 
 def _pcgrad_weighting() -> Any:
-    """Return the function from the Gramian of task gradients (K, K) to their weights (K,)."""
+    """Return the function that computes weights (K,) from the Gramian of the task gradients (K, K)."""
     try:
         from torchjd.aggregation import PCGradWeighting
     except ImportError as error:

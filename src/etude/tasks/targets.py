@@ -15,7 +15,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mae": F.l1_loss,
     "huber": partial(F.huber_loss, delta=0.1),
 }
-# attribute names that a module in these containers must not have
+# names of attributes of these containers; a module in them must not have such a name
 RESERVED_NAMES = frozenset((*dir(nn.ModuleDict()), *dir(nn.ParameterDict())))
 
 
@@ -31,7 +31,7 @@ def module_key(name: str) -> str:
 
 
 class Target:
-    """Base class of targets, which are the quantities that heads predict for a clip.
+    """Base class of targets, the quantities that heads predict for a clip.
 
     Attributes:
         name: Column in the table of clips.
@@ -49,11 +49,11 @@ class Target:
     high: float = 1.0
 
     def has_label(self, y: Tensor) -> Tensor:
-        """Return the mask of true values (B,) that are not missing, (B,) bool."""
+        """Return a mask (B,), bool, that is True where the true value (B,) is present."""
         raise NotImplementedError
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """Compute the loss of each clip, which is 0 where the true value is missing.
+        """Compute the loss of each clip. It is 0 where the true value is missing.
 
         Args:
             out: Outputs (B, K).
@@ -78,11 +78,11 @@ class Target:
         raise NotImplementedError
 
     def score(self, out: Tensor) -> Tensor:
-        """Return the scores (B, K) that attributions explain, before saturation, so that gradients do not vanish."""
+        """Return the unsaturated scores (B, K) that attributions explain, so that gradients do not vanish."""
         raise NotImplementedError
 
     def _unmasked_losses(self, out: Tensor, y: Tensor) -> Tensor:
-        """Compute the loss of each clip (B,), without missing values."""
+        """Compute the loss of each clip (B,). No true value may be missing."""
         raise NotImplementedError
 
 
@@ -91,7 +91,8 @@ class Label(Target):
 
     Args:
         name: Column in the table of clips.
-        spec: Description of the column: `classes`, and for balanced weights their `counts` in training.
+        spec: Description of the column: `classes`, and for balanced weights `counts`, the number of training clips of
+            each class.
         smoothing: Share of probability spread over all classes (Szegedy et al., 2016).
         class_weight: `balanced` weighs the loss of a clip inversely to the frequency of its class, with mean 1 over the
             training split, as in scikit-learn; None for equal weights.
@@ -112,7 +113,7 @@ class Label(Target):
             self.weight = counts.sum() / ((counts > 0).sum() * counts.clamp(min=1))
 
     def has_label(self, y: Tensor) -> Tensor:
-        """Return the mask of true values that are not -1, the missing class."""
+        """Return a mask that is False where the true value is -1, which means missing."""
         return y >= 0
 
     def predict(self, out: Tensor) -> Tensor:
@@ -134,10 +135,10 @@ class Label(Target):
 class Scalar(Target):
     """Regression target in a range, with a squared or robust loss on the range scaled to [0, 1].
 
-    The single output of the head is a position in the range. An output of 0, near which a new network starts, is the
-    middle. Without `bounded`, -0.5 is the lower end and 0.5 the upper end. Predictions outside the range are clipped,
-    but the loss uses the unclipped value, so that its gradient does not vanish. With `bounded`, a sigmoid of the same
-    slope at 0 keeps predictions inside the range.
+    The single output of the head is a position in the range. An output of 0 is the middle; a new network starts near
+    it. Without `bounded`, -0.5 is the lower end and 0.5 the upper end. Predictions outside the range are clipped, but
+    the loss uses the unclipped value, so that its gradient does not vanish. With `bounded`, a sigmoid of the same slope
+    at 0 keeps predictions inside the range.
 
     Args:
         name: Column in the table of clips.
@@ -156,7 +157,7 @@ class Scalar(Target):
         self.low, self.high = float(spec["low"]), float(spec["high"])
 
     def has_label(self, y: Tensor) -> Tensor:
-        """Return the mask of true values that are not NaN, the missing value."""
+        """Return a mask that is False where the true value is NaN, which means missing."""
         return ~y.isnan()
 
     def predict(self, out: Tensor) -> Tensor:

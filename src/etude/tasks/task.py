@@ -19,8 +19,8 @@ class Task(nn.Module):
 
     Args:
         targets: Targets to predict.
-        head: Factory of a head, from the embedding size D and the number of outputs K.
-        weighting: Factory of the loss weighting, from the kind of each target by name.
+        head: Function that creates a head from the embedding size D and the number of outputs K.
+        weighting: Function that creates the loss weighting from the kind of each target ({name: kind}).
         dim: Size of the embedding, D.
     """
 
@@ -53,13 +53,13 @@ class Task(nn.Module):
             out: Outputs (B, K) by target.
             y: True values (B,) by target; missing ones are masked.
             weight: Weight of each clip (B,), at least 0; None for equal weights.
-            counts: Result of `count_labels` for these values, if computed before; it needs communication between
-                devices.
+            counts: Result of `count_labels` for these values, if it was computed before, because it requires
+                communication between devices.
 
         Returns:
             The weighted loss (), and the mean loss of each target over its labelled clips (). In training on several
-            devices, the mean of these losses over devices is the mean over all labelled clips of the step, also where a
-            device has few of them.
+            devices, the mean of these losses over devices is the mean over all labelled clips of the step, even if a
+            device has few labelled clips.
         """
         each, devices, counts = {}, self.devices(), counts or self.count_labels(y, weight)
         for name, target in self.targets.items():
@@ -87,7 +87,7 @@ class Task(nn.Module):
         return dict(zip(counts, total.unbind(), strict=True))
 
     def devices(self) -> int:
-        """Return the number of devices that share a step, which is 1 in evaluation.
+        """Return the number of devices that share a step, or 1 in evaluation.
 
         In evaluation, the losses are computed from the complete split on each device.
         """

@@ -14,8 +14,8 @@ class Mixture(NamedTuple):
     """Partner and mixing coefficient of each clip of a mixup batch.
 
     The loss is a sum over clips, so the loss of a mixture is the weighted sum of the losses of its two clips. For
-    cross-entropy this equals the loss with mixed labels. For a squared error it has the gradient of a mixed target. A
-    missing label of one clip does not affect the term of the other clip.
+    cross-entropy this equals the loss with mixed labels. For a squared error its gradient equals the gradient with a
+    mixed target. A missing label of one clip does not affect the term of the other clip.
 
     Attributes:
         partner: Index in the batch of the clip that was mixed in (B,), int64.
@@ -33,13 +33,13 @@ class Mixture(NamedTuple):
             mixed: Whether the values are computed from mixed frames. They are then repeated without reordering.
 
         Returns:
-            Values by name, (2 B, ...), first clips and then partners.
+            Values by name (2 B, ...), of the first clips and then of their partners.
         """
         return {name: torch.cat([v, v if mixed else v[self.partner]]) for name, v in values.items()}
 
     @property
     def weight(self) -> Tensor:
-        """Weight of each clip in its mixture, first clips and then partners (2 B,)."""
+        """Weight of each clip in its mixture (2 B,), of the first clips and then of their partners."""
         return torch.cat([self.share, 1 - self.share])
 
 

@@ -36,9 +36,9 @@ def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = Non
     """Build the untrained network of a recipe.
 
     Args:
-        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name), `bins`,
-            and `front`, `columns`, `evaluation`, which inference on audio files uses.
-        transfer: Learning rates of its layers, when it will be trained.
+        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name) and
+            `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
+        transfer: Learning rates of the layers, if the network will be trained.
 
     Raises:
         UserError: The task has a target that is missing from the data, or is of another kind there.
@@ -75,7 +75,8 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
     Args:
         config: The complete config.
         source: Data module with the sizes and statistics.
-        resume: Whether the run is resumed. Its weights then come from its own checkpoint and no others are read.
+        resume: Whether the run is resumed. Its weights then come from its own checkpoint, and no other weights are
+            read.
 
     Raises:
         UserError: Pretrained weights cannot be read, or were trained on other frames.
@@ -143,7 +144,7 @@ def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
 
 
 def check_strategy(config: Mapping[str, Any], weighting: LossWeighting) -> None:
-    """Refuse a strategy that shards the gradients where the loss weighting needs all of them.
+    """Refuse a strategy that shards the gradients if the loss weighting needs all gradients on each device.
 
     Args:
         config: The complete config.
@@ -164,8 +165,8 @@ def build_trainer(config: Mapping[str, Any], folder: Path, resume: bool = False)
     Args:
         config: The complete config.
         folder: The run's folder.
-        resume: Whether the config was stored by the run that is resumed. Its output paths are then replaced by paths
-            below the folder, because the stored config may have been written by another user.
+        resume: Whether a run is resumed with its stored config. Output paths in the config are then replaced by paths
+            below the folder, because another user may have written the stored config.
 
     Raises:
         UserError: The trainer does not accept these values.
@@ -212,7 +213,7 @@ def _refuse_used_checkpoint(callback: Callback, folder: Path) -> None:
     """Refuse to overwrite an existing checkpoint in a folder outside of the run.
 
     Args:
-        callback: Any callback. Only one whose `dirpath` was set in the config can be refused.
+        callback: Any callback. It can be refused only if its `dirpath` was set in the config.
         folder: The run's folder.
 
     Raises:

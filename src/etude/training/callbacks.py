@@ -91,7 +91,7 @@ class SignalHandlers(Callback):
 
 
 class FinishedTraining(Callback):
-    """Callback that prevents further epochs in a resumed run that early stopping had ended."""
+    """Callback that prevents further epochs of a resumed run if early stopping had already ended it."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once if the patience was already exceeded, as in a run interrupted during its evaluation."""
@@ -105,7 +105,9 @@ MAX_LISTED_CLIPS = 8  # ids in an error message
 
 @dataclass
 class LossCheck:
-    """Check of the losses of one step, whose result may still be in transfer to the host.
+    """Check of the losses of one step.
+
+    The copy of its result from the GPU to the host may still be in progress.
 
     Attributes:
         local_flags: Flags of non-finite losses on this device (1 + K,), int32. The first is the total loss.
@@ -129,10 +131,10 @@ class NonFiniteLossGuard(Callback):
 
     Early stopping monitors the validation score, which is computed only at the end of the epoch. Anomaly detection
     slows down every step. Reading a loss immediately would make the host wait for the GPU at every step. Therefore the
-    flags of a step are reduced over devices, copied to the host asynchronously, and read after the next step has been
-    queued, so the GPU is never idle. The last flags are also read before validation and before a checkpoint is saved.
-    Gradients that overflow in half precision are not checked, because the scaler skips such a step and its loss is
-    finite.
+    flags of a step are reduced over devices and copied to the host asynchronously. They are read after the next step
+    has been queued, so the GPU is never idle. The last flags are also read before validation and before a checkpoint is
+    saved. Gradients that overflow in half precision are not checked, because the scaler skips such a step and its loss
+    is finite.
     """
 
     def __init__(self) -> None:
@@ -163,11 +165,11 @@ class NonFiniteLossGuard(Callback):
             self.flush(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the pending check before validation."""
+        """Read the result of the last check of the loss before validation."""
         self.flush(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop if the validation loss is not finite, before a checkpoint is selected by it.
+        """Stop if the validation loss is not finite, before it is used to select a checkpoint.
 
         Raises:
             RunError: The validation loss is not finite.
@@ -177,7 +179,7 @@ class NonFiniteLossGuard(Callback):
             stop_training(trainer, divergence_message(trainer, "the validation loss is not finite"))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the pending check and check the weights before a checkpoint is saved.
+        """Read the result of the last check of the loss, and check the weights, before a checkpoint is saved.
 
         Raises:
             RunError: A weight is not finite.
@@ -192,7 +194,7 @@ class NonFiniteLossGuard(Callback):
             stop_training(trainer, divergence_message(trainer, f"weights are not finite ({names})"))
 
     def flush(self, trainer: Trainer) -> None:
-        """Read the pending check, if there is one."""
+        """Read the result of the last check, if it was not read yet."""
         check, self.pending = self.pending, None
         self.read_check(trainer, check)
 

@@ -29,9 +29,9 @@ PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")  # of the 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoint plugin that writes a draft in the target folder, syncs it to disk, and renames it atomically.
 
-    Lightning writes into the machine's temporary folder and moves the file from there. If that is another disk, as on
-    most clusters, the move is a copy over the old file. A full disk or a killed process during the copy then leaves
-    neither the old checkpoint nor the new one.
+    Lightning writes into the machine's temporary folder and moves the file from there. If that folder is on another
+    disk, as on most clusters, the move is a copy over the old file. If the disk is full or the process is killed during
+    the copy, both the old and the new checkpoint are lost.
 
     Args:
         folders: Folders below which checkpoints are written and removed. These are the run's folder and the folders
@@ -111,7 +111,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 @contextmanager
 def explain_restore_errors(folder: Path) -> Iterator[None]:
-    """Replace errors that Lightning raises while it restores a run by one message.
+    """Raise one clear error for all errors that Lightning raises while it restores a run.
 
     Values of unexpected types, or tensors of another network than the configured one, cause many kinds of errors.
     Errors from other code are not changed.

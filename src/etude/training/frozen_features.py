@@ -1,4 +1,4 @@
-"""Decision whether the outputs of frozen layers can be cached."""
+"""Decision about caching the outputs of frozen layers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build_frozen_cache(learner: Learner, data: MusicData, folder: Path) -> Embed
 
 
 def why_not_cacheable(learner: Learner, data: MusicData, frozen: int, layers: int) -> str | None:
-    """Return why frozen-layer outputs differ between epochs and how to change it, or None if they are equal."""
+    """Return why frozen-layer outputs differ between epochs, with a remedy, or None if they are equal."""
     transfer, net = learner.transfer, learner.backbone
     assert transfer is not None
     if not frozen:

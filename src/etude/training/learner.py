@@ -1,8 +1,8 @@
 """LightningModule of all experiments.
 
-A metric of a split is not the mean of its batches' metrics. For example, Spearman's rho averages .6 over batches of 8
-where the true value is .53. Therefore batches and devices only add rows to a table. A clip that several devices
-processed is kept once.
+A metric of a split is not the mean of its batches' metrics. For example, the mean of Spearman's rho over batches of 8
+clips is .6, but rho of the split is .53. Therefore batches and devices only add rows to a table. A clip that several
+devices processed is kept once.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Learner(LightningModule):
 
     Args:
         standardiser: Statistics of the training split.
-        backbone: Network from frames to an embedding.
-        task: Module from an embedding to outputs, losses and predictions.
+        backbone: Network that computes an embedding from frames.
+        task: Module that computes outputs, losses and predictions from an embedding.
         optimiser: Factory of the optimiser and its schedule.
         augment: Augmentation of standardised training frames; None disables it.
         recipe: Plain values from which the network can be rebuilt. They are stored in every checkpoint.

@@ -21,9 +21,9 @@ SMOOTH = 0.8  # weight of the past in the running mean of the loss
 class LearningRateFinder(Callback):
     """Learning-rate range test that increases the rate at each step until the loss diverges.
 
-    Smith, 2017, "Cyclical learning rates for training neural networks". Lightning's `lr_find` sets one rate for all
-    parameter groups and requires an attribute `lr`. Here each group keeps its ratio to the highest rate, as set by the
-    transfer. The suggested rate is a tenth of the rate at which the smoothed loss was lowest.
+    Source: Smith, 2017, "Cyclical learning rates for training neural networks". Lightning's `lr_find` sets one rate for
+    all parameter groups and requires an attribute `lr`. Here each group keeps its ratio to the highest rate, as set by
+    the transfer. The suggested rate is a tenth of the rate at which the smoothed loss was lowest.
 
     Args:
         steps: Number of steps from the lowest rate to the highest.
@@ -40,7 +40,7 @@ class LearningRateFinder(Callback):
     def __init__(self, steps: int = 100, low: float = 1e-6, high: float = 1.0, stop: float = 4.0) -> None:
         if not 0 < low < high or steps < 10:
             raise ValueError(
-                "the learning-rate finder needs at least 10 steps from low to a higher rate high, got "
+                "the learning-rate finder needs at least 10 steps and 0 < low < high, got "
                 f"steps={steps}, low={low:g}, high={high:g}"
             )
         self.rates, self.stop = np.geomspace(low, high, steps), stop
@@ -73,7 +73,7 @@ class LearningRateFinder(Callback):
 
 
 def smooth_losses(losses: list[float]) -> np.ndarray:
-    """Return the mean of the forward and the backward running mean of losses (n,), which has no lag."""
+    """Smooth losses (n,) with a forward and a backward running mean, and return their average, which has no lag."""
     forward, backward = _running_mean(losses), _running_mean(losses[::-1])[::-1]
     return np.where(np.isinf(forward), backward, np.where(np.isinf(backward), forward, (forward + backward) / 2))
 
@@ -91,8 +91,8 @@ def _running_mean(losses: list[float]) -> np.ndarray:
 def suggest_rate(rates: np.ndarray, losses: list[float]) -> float | None:
     """Return a tenth of the rate at which the smoothed loss was lowest, or None if the loss did not fall.
 
-    Howard & Gugger, 2020, "Deep learning for coders". The steepest point, which is another common choice, is often the
-    last point before the loss diverges.
+    Source: Howard & Gugger, 2020, "Deep learning for coders". The steepest point, which is another common choice, is
+    often the last point before the loss diverges.
 
     Args:
         rates: Rate of each step (n,), increasing by a constant factor.

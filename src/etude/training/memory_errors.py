@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-# in errors for which torch has no exception class: from its CPU allocator, C++, cuBLAS and the CUDA runtime
+# texts of memory errors for which torch has no exception class: CPU allocator, C++, cuBLAS and CUDA runtime
 MESSAGES = (
     "DefaultCPUAllocator",
     "not enough memory",
@@ -32,12 +32,12 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def explain_memory_errors(
     config: Mapping[str, Any], folder: Path, trainer: Trainer, learner: Learner
 ) -> Iterator[None]:
-    """Replace errors of exhausted memory or of a full disk by one message.
+    """Replace errors of exhausted memory or of a full disk with one message.
 
     Args:
         config: The run's config.
         folder: The run's folder.
-        trainer: Trainer whose other processes are killed, because they would wait for the first one.
+        trainer: Trainer. Its other processes are killed, because they would wait for the first one.
         learner: The network. Its mode, training or evaluation, selects the options that the message names.
 
     Raises:
@@ -78,7 +78,7 @@ def out_of_memory_message(config: Mapping[str, Any], training: bool) -> str:
         return f"out of memory in evaluation; lower {' or '.join(options)}"
     steps = trainer.get("accumulate_grad_batches", 1)
     options = [
-        f"data.batch_size (now {data['batch_size']}; trainer.accumulate_grad_batches={2 * steps} compensates for half)"
+        f"data.batch_size (now {data['batch_size']}; if you halve it, set trainer.accumulate_grad_batches={2 * steps})"
     ]
     options.append(f"data.crop (now {_format_value(data.get('crop'))})")
     options.append(f"trainer.precision (now {trainer.get('precision', '32-true')}; bf16-mixed needs less on a GPU)")

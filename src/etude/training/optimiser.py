@@ -42,10 +42,10 @@ class Optimiser:
         """Create the optimiser and the schedule.
 
         Args:
-            module: Module whose parameters that require a gradient are trained.
+            module: Module to train. Only parameters that require a gradient are trained.
             steps: Total number of steps. The rate changes after each step, not after each epoch.
-            multiplier: Function from the name of a parameter and the fraction of completed steps, in [0, 1), to the
-                multiplier of its rate. None trains all parameters at one rate.
+            multiplier: Function that returns the multiplier of a parameter's learning rate, given its name and the
+                fraction of completed steps in [0, 1). None trains all parameters at one rate.
 
         Returns:
             Return value of Lightning's `configure_optimizers`.
@@ -54,7 +54,7 @@ class Optimiser:
         from torch.optim.lr_scheduler import LambdaLR
 
         factor = multiplier or (lambda name, progress: 1.0)
-        # parameters share a group if their rates are equal at all steps and both are decayed, or both are not
+        # parameters share a group if they have equal rates at all steps and equal weight decay
         groups: dict[tuple[Any, ...], list[str]] = {}
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
         axes = getattr(module, "axes", {})  # number of axes of weights before sharding

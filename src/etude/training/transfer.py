@@ -1,7 +1,8 @@
 """Initialisation from another run, and freezing of layers.
 
-The learning rate of each layer and epoch has a multiplier, which is 0 for a frozen layer. It depends only on the config
-and the step, so freezing needs no callback whose state an interruption could lose, and is equal on every device.
+The learning rate of each layer and epoch has a multiplier, which is 0 for a frozen layer. The multiplier depends only
+on the config and the step. Freezing is therefore equal on every device, and needs no callback with a state that an
+interruption could lose.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Transfer:
             & Ruder, 2018, "Universal language model fine-tuning").
         last_k: Number of layers that `last_k` trains.
         unfreeze_every: Number of epochs between two layers in `gradual`.
-        layer_decay: Ratio of a layer's learning rate to that of the next layer (Clark et al., 2020, "ELECTRA").
+        layer_decay: Ratio of a layer's learning rate to the learning rate of the next layer (Clark et al., 2020,
+            "ELECTRA").
         cache: Whether the outputs of frozen layers are cached on disk, so that these layers run once per clip instead
             of once per epoch. `auto` enables the cache if it does not change the results.
     """
@@ -97,13 +99,13 @@ class Transfer:
 
         Args:
             backbone: Backbone of the new network.
-            standardiser: Standardisation of its frames, which is copied as well.
-            front: Values of the front end of its frames.
+            standardiser: Standardisation of the backbone's frames. It is copied as well.
+            front: Parameters of the front end that computes its frames.
             copy: Whether to copy weights. A resumed run already has its weights.
 
         Raises:
             UserError: The checkpoint does not exist, none of its tensors matches, it was trained on other frames, or a
-                frozen layer would have weights that were not copied.
+                layer would be frozen although its weights were not copied.
         """
         if self.init_from is None and getattr(backbone, "weights", None) is None:
             raise UserError(

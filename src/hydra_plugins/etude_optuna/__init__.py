@@ -29,7 +29,7 @@ class StudySweeper(Sweeper):
     """Sweeper for an Optuna study on disk. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
-        n_trials: Number of trials of the complete study, including existing ones.
+        n_trials: Number of trials of the complete study, including existing trials.
         n_jobs: Number of trials that are suggested and launched together.
         seed: Seed of the sampler.
         sampler: Config of an Optuna sampler. It is instantiated here, because a resumed study must not repeat the draws
@@ -38,7 +38,7 @@ class StudySweeper(Sweeper):
         monitor: Name of the optimised score.
         storage: Address of the study's database.
         study_name: Name of the study in the database.
-        max_failure_rate: Share of failed trials in a batch above which the search ends.
+        max_failure_rate: Maximum share of failed trials in a batch. If more trials fail, the search ends.
         params: The search space as overrides by key. Overrides of the command line take precedence.
     """
 

@@ -23,8 +23,8 @@ class RandomSweeper(Sweeper):
     """Sweeper that launches random points of a search space. Hydra finds sweepers in `hydra_plugins` only.
 
     Args:
-        n_trials: Number of points, or all points of a smaller space.
-        seed: Seed of the draws. Equal seeds draw equal points.
+        n_trials: Number of points. In a smaller space, all points are launched.
+        seed: Seed of the random points. Equal seeds give equal points.
         mode: `max` or `min`, for the best score.
         monitor: Name of the compared score.
         params: The search space as overrides by key. Overrides of the command line take precedence.

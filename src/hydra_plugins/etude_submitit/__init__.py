@@ -68,7 +68,7 @@ class LocalLauncher(Launcher):
 
 
 class SlurmLauncher(LocalLauncher):
-    """Launcher that runs each job as a Slurm job, which is queued again at its time limit and resumes in its folder."""
+    """Launcher that runs each job as a Slurm job. At its time limit, a job is queued again to resume in its folder."""
 
     submitit_class = "SlurmLauncher"
 

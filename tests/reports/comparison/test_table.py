@@ -177,10 +177,10 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
         (["part=train"], "train is not one of"),
         (["table=4"], "4 is not one of"),
         (["format=pdf"], "pdf is not one of"),
-        (["rows=backbone", "cols=backbone"], "rows, cols: backbone is in both"),
+        (["rows=backbone", "cols=backbone"], "in rows and in cols: backbone; keep each in only one"),
         (["backbone=ast"], "no run has this value; the known values are lstm, cnn"),
         (["rows="], "needs a value"),
-        (["target=genre", "metric=spearman"], "no run has such scores"),
+        (["target=genre", "metric=spearman"], "no run has scores for this metric or split"),
     ],
 )
 def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[str], message: str, capsys) -> None:
@@ -212,7 +212,7 @@ def test_scores_on_several_splits_are_noted_and_not_ranked(
         write_run(tmp_path / str(i), make_table(i, split=i % 2), backbone="ab"[i // 2], seed=i % 2, split=f"s{i % 2}")
     runs, means = compare([tmp_path]).tables
     assert not runs.has_best() and any("not comparable" in note for note in runs.notes)
-    assert means.has_best() and any("Scored on 2 splits, the same ones" in note for note in means.notes)
+    assert means.has_best() and any("Scored on 2 splits. All cells of a target have" in note for note in means.notes)
     (tmp_path / "3" / "record.json").unlink()
     _, means = compare([tmp_path]).tables
     assert not means.has_best()

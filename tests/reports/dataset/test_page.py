@@ -102,7 +102,7 @@ def test_shared_groups_and_repeated_names_are_reported(explored: Explored, truth
 def test_refused_split_is_shown_with_its_reason(explored: Explored) -> None:
     page, facts, _ = explored
     assert "The split is refused. The same audio has two ids" in page.text
-    assert "This page shows the splits with shared groups and duplicates allowed." in page.text
+    assert "This page shows splits that allow shared groups and duplicates." in page.text
     assert set(facts["splits"]) == {"train", "val", "test"}
 
 
@@ -186,7 +186,7 @@ def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path:
         ("tabel=x", "tabel: this source has no such option; did you mean table?"),
         ("nothing", "nothing: is not of the form name=value"),
         ("out=/dev/null/x", "/dev/null/x: cannot be used"),
-        ("data=nowhere", "data=nowhere: no such option; there are demo"),
+        ("data=nowhere", "data=nowhere: no such option; available: demo"),
     ],
 )
 def test_invalid_option_gives_error_message(

@@ -72,7 +72,7 @@ def test_random_subset_of_too_many_clips_is_projected(x: np.ndarray, monkeypatch
     monkeypatch.setitem(METHODS, "mds", replace(METHODS["mds"], max_clips=(20, 30)))
     projection = project(x, "mds", 2, seed=1)
     assert projection.rows.tolist() == subset(60, 20, 1).tolist()
-    assert "20 of 60 clips, drawn at random: the maximum of this method in 2-D." in projection.note
+    assert "20 of 60 clips, drawn at random. This is the maximum in 2-D." in projection.note
     assert len(project(x, "mds", 3, seed=1).rows) == 30
     np.testing.assert_array_equal(projection.coordinates, project(x[projection.rows], "mds", 2, seed=1).coordinates)
     assert set(subset(60, 20, 1)) < set(subset(60, 40, 1)), "small subsets are part of large ones"

@@ -1,10 +1,10 @@
 """Detection of truncated and concatenated WAV, AIFF, AU, CAF, W64, FLAC and Ogg files by their headers.
 
-libsndfile decodes the samples that are present. It reports neither that a header states more samples, nor that another
-file follows the first one, as in files that were concatenated with cat.
+libsndfile decodes the samples that are present. It does not report if the header states more samples than are present,
+or if another file follows the first one, as after concatenation with cat.
 
-libsndfile cannot decode a FLAC file of unknown length completely. Its length is computed from the header of the last
-frame and written into a repaired header.
+libsndfile cannot decode a FLAC file of unknown length completely. The length of such a file is computed from the header
+of its last frame and written into a repaired header.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _is_unknown_size(size: int) -> bool:
 
 
 def _only_chunks(data: Content, at: int, order: Any) -> bool:
-    """Return whether the rest of a file consists of complete chunks, and not of samples without a stated size."""
+    """Return whether the rest of a file consists of complete chunks. Otherwise it is samples without a stated size."""
     while at + 8 <= len(data) and data[at : at + 4].isalnum():
         size = int.from_bytes(data[at + 4 : at + 8], order)
         at += 8 + size + size % 2
@@ -274,7 +274,7 @@ def _find_flac_segments(data: Content) -> list[Segment]:
 def _find_ogg_segments(data: Content) -> list[Segment]:
     """Return the segments of an Ogg file.
 
-    A new segment begins where streams begin after data of other streams.
+    A new segment begins where new streams start after the data of earlier streams.
     """
     segments: list[Segment] = []
     start = at = seen = 0

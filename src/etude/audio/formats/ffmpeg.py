@@ -21,7 +21,7 @@ BLOCK = 1 << 20  # samples per block, over all channels
 AU_FLOAT = 6  # encoding of an AU header
 # formats without an index, whose length is estimated from the bit rate
 ESTIMATED = {"aac", "ac3", "eac3", "mp3", "dts", "truehd", "loas", "amr", "amrnb", "amrwb"}
-# allowed demuxers; none of them opens other files, as those of playlists do
+# allowed demuxers; demuxers of playlists are excluded, because they open other files
 CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,g722,gsm,iff,loas,matroska,webm,mlp,"
     "mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,qcp,rm,sds,shorten,sox,spdif,tak,truehd,"
@@ -80,7 +80,7 @@ def open_stream(path: Path, reason: str) -> FfmpegStream:
 
 
 def stated_seconds(path: Path) -> float | None:
-    """Return the length of the first audio stream stated in the header of a file, in seconds.
+    """Return the length of a file's first audio stream as stated in the header, in seconds.
 
     Tags and comments have no influence.
 
@@ -98,7 +98,7 @@ def stated_seconds(path: Path) -> float | None:
         if set(str(container.get("format_name", "")).split(",")) & ESTIMATED:
             return None
         if (seconds := info["streams"][0].get("duration")) is None and container.get("nb_streams") == 1:
-            seconds = container.get("duration")  # of a single stream both lengths are equal
+            seconds = container.get("duration")  # for a single stream both lengths are equal
         return None if seconds is None else float(seconds)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, subprocess.SubprocessError):
         return None

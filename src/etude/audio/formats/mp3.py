@@ -1,8 +1,9 @@
-"""Counting of MP3 frames, for the actual length of files and the detection of concatenated files.
+"""Counting of MP3 frames to determine the actual length of files and to detect concatenated files.
 
-An MP3 file has no file header. Its length is estimated from the first bit rate, unless the first frame is a Xing header
-with the number of frames, which is wrong in concatenated files. libsndfile stops at the estimated length. Therefore the
-frames are counted here, and a Xing header with the count is prepended where the estimate would be wrong.
+An MP3 file has no file header. libsndfile reads the number of frames from a Xing header in the first frame, or else
+estimates the length from the first bit rate, and stops there. The estimate can be wrong, and in concatenated files the
+Xing header is wrong. Therefore the frames are counted here. A Xing header with the count is prepended where the length
+would be wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MARGIN = 0.02  # accepted relative difference between the count and a decoder's 
 
 
 def _frame_lengths() -> dict[int, int]:
-    """Return the length of a frame, in bytes, by its second and third byte."""
+    """Return a mapping from the second and third byte of a frame to its length in bytes."""
     table = {}
     for key in range(0xE000, 0x10000):
         version, rate, bits = key >> 11 & 3, key >> 2 & 3, key >> 4 & 15
@@ -68,7 +69,7 @@ class FrameRun:
 
 
 def find_repaired_runs(data: mmap.mmap | bytes) -> list[FrameRun]:
-    """Return the runs of frames in a file, with a header for those whose length decoders would estimate wrongly.
+    """Return the runs of frames in a file. A run gets a Xing header if decoders would estimate its length wrongly.
 
     Args:
         data: Content of the file.
@@ -155,7 +156,7 @@ def _side_information_size(first: bytes) -> int:
 
 
 def _find_stated_counts(data: mmap.mmap | bytes) -> dict[int, int | None]:
-    """Return the number of frames stated in each Xing, Info or VBRI header, by the first byte of its frame."""
+    """Return the number of frames stated in each Xing, Info or VBRI header, by the position of its frame."""
     counts: dict[int, int | None] = {}
     for name in (b"Xing", b"Info", b"VBRI"):
         for at in find_all(data, name):
@@ -171,7 +172,7 @@ def _find_stated_counts(data: mmap.mmap | bytes) -> dict[int, int | None]:
 
 
 def _next_frame_start(data: mmap.mmap | bytes, at: int) -> int:
-    """Return the next byte at which a frame may begin, after any tag."""
+    """Return the position of the next byte at which a frame may begin. Tags are skipped."""
     if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
         size = 0
         for byte in data[at + 6 : at + 10]:

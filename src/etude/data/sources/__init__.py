@@ -1,4 +1,4 @@
 """Data sources, one module for each dataset or layout.
 
-Each has a function that returns a `Collection`; `conf/data/<name>.yaml` names it.
+Each module has a function that returns a `Collection`. `conf/data/<name>.yaml` contains the name of the function.
 """

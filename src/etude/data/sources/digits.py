@@ -18,8 +18,8 @@ from etude.data.packing import lock_pack
 from etude.errors import DataError
 
 NOTE = (
-    "These are images of handwritten digits and not audio. A frame is a row of pixels, a bin a column. The writers are "
-    "unknown, so one writer may be in both training and test."
+    "These are images of handwritten digits and not audio. A frame is a row of pixels, and a bin is a column. The "
+    "writers are unknown, so one writer may be in both training and test."
 )
 CARD = """# Handwritten digits
 
@@ -50,7 +50,7 @@ class Digits:
     extra: dict[str, Any] = field(default_factory=lambda: {"licences": {"CC BY 4.0": 1797}})
 
     def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
-        """Return the pack of the images, which is written if it is missing.
+        """Return the pack of the images, and write it first if it is missing.
 
         Raises:
             DataError: The front end requires audio.

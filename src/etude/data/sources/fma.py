@@ -40,9 +40,10 @@ TRACKS = {
 SCALARS = ("valence", "energy", "danceability")
 ECHONEST = {name: ("echonest", "audio_features", name) for name in SCALARS}
 COMPUTED = "an audio feature of The Echo Nest, computed by an algorithm, not rated by listeners"
-# Clips of 0 to 27.4 s, cut at a wrong position because the stated length of the track was wrong: the fma_medium list of
-# https://github.com/mdeff/fma/wiki, the same 21 tracks whose lengths https://github.com/mdeff/fma/issues/8 compares.
-# The wiki's list for fma_small is the six of them in that subset. Complete tracks were not cut, so fma_full has none.
+# Clips of 0 to 27.4 s, which were cut at a wrong position because the stated length of the track was wrong. The 21
+# tracks are the list for fma_medium in https://github.com/mdeff/fma/wiki; https://github.com/mdeff/fma/issues/8
+# compares the lengths of the same tracks. The wiki's list for fma_small contains the six of these tracks that are in
+# fma_small. fma_full has no such clips, because its tracks were not cut.
 SHORT = (
     1486, 5574, 65753, 80391, 98558, 98559, 98560, 98565, 98566, 98567, 98568, 98569, 98571, 99134, 105247, 108924,
     108925, 126981, 127336, 133297, 143992,
@@ -54,8 +55,8 @@ arXiv:1612.01840), a copy of the Free Music Archive of April 2017: 106,574 track
 clips in 8 genres of equal size, `medium` 25,000 in 16 genres of unequal size, `large` a clip of every track, `full` the
 complete tracks. Clips are 30 seconds from the middle of a track.
 
-- **Genre** is the root of the genre tree that is reached from the genres that the artist named. It is missing if they
-  reach several roots.
+- **Genre** is the root, in the genre tree, of the genres that the artist named. It is missing if these genres have
+  several roots.
 - **Valence, energy and danceability** are audio features of The Echo Nest (now Spotify), for 13,129 tracks. They were
   computed by an algorithm that is not public, not rated by listeners.
 - **Split**: the official split, about 80, 10 and 10 %. No artist is in two splits.
@@ -76,15 +77,16 @@ def collection(
         path: The folder of the audio that contains `000`, `001`, ...; the folder of a larger subset works too.
         metadata: The folder of `tracks.csv`. Without `echonest.csv` beside it, the genre is the only target.
         subset: small, medium, large (clips of 30 s) or full (complete tracks).
-        classes: Old genres by new name. Genres that are not listed become missing labels.
+        classes: Mapping from a new genre to an old genre or a list of old genres. Genres that are not listed become
+            missing labels.
 
     Returns:
         The collection, grouped by artist, with the official split. Clips that are listed as empty or short and clips
         without a label are skipped. The row of a missing file is kept, and the file is skipped when frames are read.
 
     Raises:
-        DataError: The subset is unknown, a table is missing or is not one of FMA, there is no audio, or no track has a
-            label.
+        DataError: The subset is unknown, a table is missing or is not a table of FMA, there is no audio, or no track
+            has a label.
     """
     if subset not in SUBSETS:
         raise DataError(f"data.source.subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
@@ -152,11 +154,12 @@ def _count_values(column: pd.Series) -> dict[str, int]:
 def _read_columns(file: Path, columns: Mapping[str, tuple[str, ...]], kind: type = str) -> pd.DataFrame:
     """Read columns of a table of FMA, indexed by track id (int).
 
-    Each level of the column names is a row of the header. A last row begins with the name of the index, `track_id`.
+    The header has a row for each level of the column names, and a last row that begins with the name of the index,
+    `track_id`.
 
     Args:
         file: tracks.csv or echonest.csv.
-        columns: Levels of the column names in the file, by column name in the result.
+        columns: Mapping from a column name of the result to the levels of the column in the file.
         kind: Type of these columns. Only an empty cell is a missing value.
 
     Raises:

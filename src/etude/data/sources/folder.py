@@ -32,10 +32,12 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     Args:
         path: The folder. Each direct subfolder is a class, with files at any depth. Links to folders are followed.
             Hidden files and folders are skipped.
-        classes: Subfolders by new class. Files of subfolders that are not listed are skipped.
+        classes: Mapping from a new class to a subfolder or a list of subfolders. Files of subfolders that are not
+            listed are skipped.
 
     Returns:
-        The collection. An id is the path relative to the folder, without suffix unless two files differ only in it.
+        The collection. The id of a clip is its path relative to the folder, without suffix unless two files differ only
+        in the suffix.
 
     Raises:
         DataError: The folder does not exist, or it has fewer than two classes.

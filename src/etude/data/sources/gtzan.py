@@ -1,6 +1,7 @@
 """GTZAN (Tzanetakis & Cook, 2002, "Musical genre classification of audio signals"), ten genres of 100 clips.
 
-The folder is that of genres.tar.gz, or of a copy in wav format: `blues/blues.00000.wav` or `blues/blues.00000.au`.
+The folder has the layout of genres.tar.gz, or of a copy in wav format: `blues/blues.00000.wav` or
+`blues/blues.00000.au`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def collection(path: str, filtered: bool = True) -> Collection:
 
     Args:
         path: The folder that contains `blues`, `classical`, ..., with .wav or .au files.
-        filtered: Use only the clips of the official, fault-filtered split, 929 of its 930. False uses all clips,
+        filtered: Use only the clips of the official, fault-filtered split (929 of its 930 clips). False uses all clips,
             without a split.
 
     Returns:

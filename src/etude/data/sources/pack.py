@@ -38,7 +38,8 @@ class Packed:
         if different := [f"{key}={stored.get(key)}" for key in requested if stored.get(key) != requested[key]]:
             if any(pair.startswith("_target_=") for pair in different):
                 raise DataError(
-                    f"{self.opened.folder}: was written with {stored.get('_target_')}; use a feature with it"
+                    f"{self.opened.folder}: was written with {stored.get('_target_')}; "
+                    "use a feature with this front end"
                 )
             overrides = " ".join(
                 f"feature.{pair}" if pair.startswith("sync=") else f"feature.front.{pair}" for pair in different

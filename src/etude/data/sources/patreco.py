@@ -51,8 +51,8 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     Args:
         path: The folder `fma_genre_spectrograms` or `multitask_dataset`. Beat-synchronous arrays are read from the
             folder of the same name with the suffix `_beat`. The front end's `sync` selects one of the two.
-        classes: Old genres by new name. Clips of genres that are not listed are skipped. It is ignored if clips have
-            ratings instead of a genre.
+        classes: Mapping from a new genre to an old genre or a list of old genres. Clips of genres that are not listed
+            are skipped. It is ignored if clips have ratings instead of a genre.
 
     Returns:
         The collection. `split` is the folder of a clip. Clips without a label are skipped. The row of a missing array
@@ -116,7 +116,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
 
 
 def _read_labels(path: Path, split: str) -> pd.DataFrame:
-    """Read a label file as `id`, `split` and a column per target, with tabs before genres or commas between ratings."""
+    """Read a label file, with tabs for genres or commas for ratings, as `id`, `split` and a column per target."""
     import pandas as pd
 
     try:

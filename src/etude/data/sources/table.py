@@ -54,15 +54,16 @@ def collection(
             Any other column may be a target. An empty cell is a missing value; other texts are not, unless listed in
             `missing`.
         audio: Folder to which the paths are relative. None means the folder of the table.
-        targets: `label`, `scalar` or a range such as [40, 220] by column, as a mapping or YAML text. None infers the
-            targets.
+        targets: Kind of each target by column, `label`, `scalar` or a range such as [40, 220], as a mapping or YAML
+            text. None infers the targets.
         name: Name of the collection. None means the name of the file.
-        classes: Old classes by new class by label. Other classes become missing labels.
+        classes: For each label, a mapping from a new class to an old class or a list of old classes. Other classes
+            become missing labels.
         missing: A cell or a list of cells that mean a missing value, such as NA, in upper or lower case. It applies to
             all columns but `path` and `id`.
 
     Returns:
-        The collection, without clips that have no label and rows without a path, which are in `skipped_items`.
+        The collection. Clips without a label and rows without a path are left out, and listed in `skipped_items`.
 
     Raises:
         DataError: The file cannot be read, or a cell is invalid; the message names the row.

@@ -29,7 +29,8 @@ class JoinedPack:
 
     Args:
         members: Packs of one front end, by name.
-        shared_ids: Merge clips with equal ids, with the labels of all. False prefixes each id with the pack's name.
+        shared_ids: Merge clips with equal ids into one clip with the labels of all of them. False prefixes each id with
+            the pack's name.
 
     Attributes:
         index, lengths, manifest: As in `Pack`.
@@ -58,7 +59,7 @@ class JoinedPack:
         self.manifest: dict[str, Any] = {"sha256": sha256(hashes.encode()).hexdigest()}
 
     def clip(self, row: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Return the frames of a clip, as `Pack.clip`."""
+        """Return the frames of a clip, same as `Pack.clip`."""
         return self.packs[self.members[row]].clip(int(self.rows[row]), start, length)
 
 
@@ -83,7 +84,7 @@ class Union:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def pack(self, front: FrontEnd, options: PackOptions) -> JoinedPack:
-        """Return the packs of all members, with missing or outdated packs prepared."""
+        """Return a joined pack of all members, and prepare missing or outdated packs first."""
         packs = {name: open_pack(member, front, options) for name, member in self.members.items()}
         return JoinedPack(packs, self.shared_ids)
 
@@ -96,8 +97,9 @@ def collection(
     Args:
         sources: Collections by name.
         packs: Folders of packs, in addition to or instead of `sources`.
-        shared_ids: Merge clips with equal ids, with the labels of all (two label sets of one archive). A test clip of
-            one collection is a test clip of the union. False prefixes ids and keeps clips separate.
+        shared_ids: Merge clips with equal ids into one clip with the labels of all of them, such as two label sets of
+            one archive. A test clip of one collection is a test clip of the union. False prefixes ids and keeps clips
+            separate.
 
     Raises:
         DataError: There are fewer than two collections, or a target is a label in one and a scalar in another.
@@ -128,7 +130,7 @@ def collection(
 
 
 def _merge_specs(first: dict[str, Any], second: dict[str, Any], target: str, name: str) -> dict[str, Any]:
-    """Return a specification of a target that includes two others."""
+    """Return one specification of a target that includes both given specifications."""
     if first["kind"] != second["kind"]:
         raise DataError(
             f"data=union: {target} is a {second['kind']} in {name} and a {first['kind']} in a previous collection"
@@ -140,7 +142,7 @@ def _merge_specs(first: dict[str, Any], second: dict[str, Any], target: str, nam
 
 
 def _merge_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Merge rows of equal id, with the frames of the first, the labels of all, and the strictest split."""
+    """Merge rows with equal ids into one row with the first frames, the labels of all, and the strictest split."""
     import pandas as pd
 
     labels = [

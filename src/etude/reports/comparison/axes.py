@@ -37,10 +37,10 @@ class CompareOptions:
     Args:
         rows: Axes in rows. Empty means the axes of the view.
         cols: Axes in columns. Empty means the axes of the view.
-        metrics: Metrics. Empty means the primary metric of each target, or the metrics of a report if `metric` is an
-            axis.
+        metrics: Metrics. Empty means the primary metric of each target, or all metrics of a run report if `metric`
+            is an axis.
         split: test or val.
-        view: Name of a predefined layout, which is runs, classes, metrics or settings.
+        view: Name of a predefined layout (runs, classes, metrics or settings).
         filters: Allowed values by axis. Runs with other values are left out.
         output_folder: Folder of the files. None means the folder of the sweep.
         formats: File formats.
@@ -69,8 +69,8 @@ VIEWS = {
 def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
     """Return axes in rows, axes in columns, and metrics.
 
-    A predefined view includes all axes on which the runs differ, so that it averages only over random variation. Axes
-    of the options are used unchanged.
+    A predefined view includes all axes on which the runs differ. The means in its tables are therefore only
+    over random variation. Axes of the options are used unchanged.
 
     Raises:
         UserError: A metric does not match the axes.
@@ -117,7 +117,7 @@ def select_runs(runs: Sequence[ComparedRun], options: CompareOptions) -> list[Co
 
 
 def merge_folds(runs: Sequence[ComparedRun], options: CompareOptions) -> list[ComparedRun]:
-    """Return the runs without folds whose pooled result is present, or without pooled results if fold is an axis."""
+    """Remove folds whose pooled result is present, or remove the pooled results if fold is an axis."""
     if "fold" in (*options.rows, *options.cols, *options.filters):
         return [run for run in runs if not run.pooled]
     pooled_runs = [run for run in runs if run.pooled]
@@ -159,7 +159,7 @@ def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
         maximum: Maximum number of config keys.
 
     Returns:
-        Named axes, and then config keys that differ between runs with the same values on all named axes.
+        Named axes, then config keys. A key is returned if it differs between runs that are equal on all named axes.
     """
     named = [
         axis for axis in NAMED_AXES if axis not in REPEAT_AXES and len({axis_value(run, axis) for run in runs}) > 1
@@ -184,7 +184,7 @@ def equal_values(first: str, second: str) -> bool:
 
 
 def _group_option(group: str) -> Callable[[ComparedRun], Any]:
-    """Return a reader of the option of a config group from the record, or from the config of an unfinished run."""
+    """Return a function that reads the option of a config group from the record, or from an unfinished run's config."""
     return lambda run: _get_nested(run.record, "model", group) or _get_nested(run.config, "choices", group)
 
 
@@ -193,14 +193,14 @@ def _transfer(run: ComparedRun) -> str:
 
 
 def _source_run(run: ComparedRun) -> str:
-    """Return the run from which a run starts, without its seed, because seed 1 of a sweep starts from `<run>_seed1`."""
+    """Return the run from which a run starts, without its seed. In a sweep, seed 1 starts from `<run>_seed1`."""
     components = PurePath(str(_get_nested(run.config, "transfer", "init_from") or "")).parts
     suffix = f"_seed{run.config.get('seed')}"
     return str(PurePath(*(component.removesuffix(suffix) for component in components))) if components else ""
 
 
 def _pretrained(run: ComparedRun) -> str:
-    """Return the source of the weights, which is another run, a file, a name such as imagenet, or random."""
+    """Return the source of the initial weights, such as another run, a file, imagenet or random."""
     if source := _source_run(run):
         path = PurePath(source)
         return f"from {path.parent.parent.name if path.suffix == '.ckpt' else path.name}"
@@ -239,13 +239,13 @@ AXIS_DESCRIPTIONS = {
     "method": "first component of the experiment's name: reproduction or improved",
     "setting": "single-task or multitask",
     "transfer": "trained layers: none, full, last_k, ...",
-    "pretrained": "random, imagenet, a file of weights, or the run that the weights are from",
+    "pretrained": "source of the initial weights: random, imagenet, a file, or another run",
     "fold": "fold of a cross-validation",
 }
 
 
 def _axes_of_options(options: CompareOptions) -> tuple[Labels, Labels]:
-    """Return the axes of the options. An empty side is filled with targets, or with metrics if targets are used."""
+    """Return the axes of the options. Empty rows or columns become targets, or metrics if targets are already used."""
     given = options.rows or options.cols
     other = ("target",) if "target" not in given else ("metric",) if options.rows else ("run",)
     return options.rows or other, options.cols or other
@@ -287,7 +287,7 @@ def _is_fold_of(fold: ComparedRun, pooled: ComparedRun) -> bool:
 
 
 def _changes_scores(key: str) -> bool:
-    """Return whether a config key can change the scores apart from random variation."""
+    """Return whether a config key can change the scores by more than random variation."""
     ignored = (*IGNORED_KEYS, *REPEAT_AXES, "data.split.fold", "_target_")
     return not any(key == name or key.startswith(f"{name}.") or key.endswith(f".{name}") for name in ignored)
 

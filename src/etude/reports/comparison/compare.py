@@ -56,13 +56,13 @@ def parse_options(arguments: Sequence[str]) -> tuple[CompareOptions, list[Path]]
         if command_options.is_name(argument):
             folders.append(command_options.path(argument))
             continue
-        axis, text = command_options.split_pair(argument)  # the axis is checked when the runs have been read
+        axis, text = command_options.split_pair(argument)  # the axis is checked after the runs are read
         filters[axis] = tuple(value for value in text.split(",") if value)
         if not filters[axis]:
             raise UserError(f"{argument}: needs a value")
     options = CompareOptions(**values, filters=filters)
     if both := set(options.rows) & set(options.cols):
-        raise UserError(f"rows, cols: {', '.join(sorted(both))} is in both; remove it from one of them")
+        raise UserError(f"in rows and in cols: {', '.join(sorted(both))}; keep each in only one")
     return options, folders
 
 
@@ -70,8 +70,9 @@ def compare_folders(folders: Sequence[Path], options: CompareOptions | None = No
     """Compare the runs at or below some folders, print the tables, and write the files.
 
     Args:
-        folders: Run folders, or folders that contain run folders, such as that of a sweep.
-        options: Options. Without an output folder, the files are written into a single folder with several runs.
+        folders: Run folders, or folders that contain run folders, such as the folder of a sweep.
+        options: Options. Without an output folder, the files are written to the given folder if it is the only one and
+            contains several runs; otherwise no files are written.
 
     Returns:
         Paths of the files.
@@ -94,9 +95,9 @@ def compare(folders: Sequence[str | Path], options: CompareOptions | None = None
     """Compare the runs at or below some folders, after pooling the folds of each folder.
 
     Args:
-        folders: Run folders, or folders that contain run folders, such as that of a sweep.
+        folders: Run folders, or folders that contain run folders, such as the folder of a sweep.
         options: Options. None means a row per run and a column per target.
-        tests: Compute paired tests.
+        tests: Whether to compute paired tests.
 
     Raises:
         UserError: The options do not match the runs.
@@ -118,7 +119,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     Args:
         runs: Runs in any state.
         options: Options. None means a row per run and a column per target.
-        tests: Compute paired tests.
+        tests: Whether to compute paired tests.
 
     Raises:
         UserError: The options name an axis, a metric or a value that the runs do not have.
@@ -133,7 +134,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
     if frame["metric"].isna().all() and any(run.metrics for run in shown):
         argument = f"metric={','.join(metrics)}" if metrics else f"part={options.split}"
-        raise UserError(f"{argument}: no run has such scores")
+        raise UserError(f"{argument}: no run has scores for this metric or split")
     tables = []
     for title, scores in _split_into_tables(frame, shown, axes):
         tables.append(pivot(scores, shown, names, rows, cols))
@@ -230,7 +231,7 @@ def _pool_folds(folder: Path) -> list[str]:
 
 
 def _to_csv(comparison: Comparison) -> str:
-    """Return a row per score, which is suited to further analysis."""
+    """Return the scores as CSV with one row per score, for further analysis."""
     return comparison.frame.to_csv(index=False)
 
 
@@ -249,7 +250,7 @@ def _parse_labels(value: str) -> Labels:
 
 
 def _choice_parser(*choices: str) -> Callable[[str], str]:
-    """Return a parser of one of the choices."""
+    """Return a parser that accepts one of the choices."""
 
     def parser(value: str) -> str:
         if value not in choices:
@@ -260,7 +261,7 @@ def _choice_parser(*choices: str) -> Callable[[str], str]:
 
 
 def _choices_parser(*choices: str) -> Callable[[str], Labels]:
-    """Return a parser of several choices separated by commas."""
+    """Return a parser that accepts several choices, separated by commas."""
     return lambda value: tuple(map(_choice_parser(*choices), _parse_labels(value)))
 
 

@@ -55,10 +55,10 @@ def forest_plots(
         runs: Runs in any state.
         names: Titles of the runs by folder.
         split: test or val.
-        metrics: If this is a single metric, it is plotted, else the primary metric of each target.
+        metrics: A single metric is plotted. Otherwise, the primary metric of each target is plotted.
 
     Returns:
-        `svg`, and `left_out`, the number of runs that are not in the figure, of each target with scores.
+        For each target with scores: `svg`, and `left_out`, the number of runs that are not in the figure.
     """
     frame = score_frame(runs, split, metrics if len(metrics) == 1 else ())
     scores = [row for row in frame.to_dict("records") if finite_or_none(row["value"]) is not None]

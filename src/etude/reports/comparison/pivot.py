@@ -72,11 +72,11 @@ def pivot(
 def baseline_cells(scores: Mapping[Position, list[dict[Any, Any]]], rows: Labels, cols: Labels) -> dict[Position, Cell]:
     """Return the cells of the baselines.
 
-    A baseline has its own row or column. Its name is the label of the first axis that describes runs, in rows if they
-    have such an axis, else in columns.
+    Each baseline has its own row or column. The label of this row or column is the name of the baseline. It is written
+    on the first axis that describes runs: on an axis in rows if there is one, otherwise on an axis in columns.
 
     Args:
-        scores: Scores, as rows of the frame, by row and column.
+        scores: Rows of the frame of scores, by row and column of the table.
         rows: Axes in rows.
         cols: Axes in columns.
     """
@@ -121,7 +121,7 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
     if table.has_best():
         lowest = {cell.measure[1] for cell in cells if cell.best} & LOWER_IS_BETTER
         best = (
-            "The best value among the runs (the lowest of an error)" if lowest else "The highest value among the runs"
+            "The best value among the runs (the lowest, for an error)" if lowest else "The highest value among the runs"
         )
         significance = "the paired tests show which differences between runs are significant"
         notes.append(f"{best} is marked; {significance if tests else 'no difference is tested'}.")
@@ -132,16 +132,20 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
 
 
 def are_comparable(cells: Sequence[Cell]) -> bool:
-    """Return whether cells were scored on the same clips, on one split or each on the same splits.
+    """Return whether all cells were scored on the same clips.
 
-    An unknown split is not comparable with any split.
+    A cell can have one split or several, and all cells must have the same. An unknown split is not comparable with any
+    other split.
     """
     clips = {(cell.scored_on, cell.n) for cell in cells}
     return len(clips) < 2 and not any("?" in split for cell in cells for split in cell.scored_on)
 
 
 def _baseline_cell(scores: list[tuple[str, float | None]], measure: Labels) -> Cell:
-    """Return a cell with one score per split. Runs on one split have equal baselines unless their front ends differ."""
+    """Return a cell with one score per split.
+
+    Runs with the same split have the same baseline score, unless their front ends differ.
+    """
     by_split: dict[str, set[float | None]] = defaultdict(set)
     for split, score in scores:
         by_split[split].add(None if score is None else round(score, 6))
@@ -182,7 +186,7 @@ def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
 
 
 def _mark_best(cells: dict[Position, Cell]) -> dict[Position, Cell]:
-    """Mark the best of at least two cells with the same measure that were scored on the same clips."""
+    """Mark the best cell of each measure, if at least two cells were scored on the same clips."""
     by_measure: dict[Labels, list[Position]] = defaultdict(list)
     for position, cell in cells.items():
         by_measure[cell.measure].append(position)
@@ -195,7 +199,7 @@ def _mark_best(cells: dict[Position, Cell]) -> dict[Position, Cell]:
 
 
 def _sort_labels(unique: Mapping[Labels, None], axes: Labels) -> list[Labels]:
-    """Sort labels numerically along axes with only numbers, such as a learning rate, and else by first occurrence."""
+    """Sort labels by value on axes with only numbers, such as a learning rate. Sort others by first occurrence."""
     labels = list(unique)
 
     def order(side: int) -> dict[str, float]:
@@ -210,7 +214,7 @@ def _sort_labels(unique: Mapping[Labels, None], axes: Labels) -> list[Labels]:
 
 
 def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
-    """Return notes on the axes over which cells are means, with a note if different settings are averaged."""
+    """Return notes on the axes over which scores are averaged, and a note if different settings are averaged."""
     repeats = [axis for axis in REPEAT_AXES if any(len({axis_value(run, axis) for run in runs}) > 1 for runs in means)]
     mixed = list(dict.fromkeys(axis for runs in means for axis in differing_axes(runs)))
     mixed = [axis for axis in mixed if axis != "setting" or "task" not in mixed]
@@ -227,7 +231,7 @@ def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
 
 
 def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str]:
-    """Return a note on collections and splits if the scores have several of them or they are unknown."""
+    """Return a note on collections and splits if there are several, or if they are unknown."""
     collections = list(dict.fromkeys(axis_value(run, "data") for run in runs))
     splits = {run.scored_on for run in runs}
     suffix = f" The table contains several collections: {', '.join(collections)}." if len(collections) > 1 else ""
@@ -240,5 +244,5 @@ def _split_notes(cells: Sequence[Cell], runs: Sequence[ComparedRun]) -> list[str
     if targets:
         return [f"{', '.join(targets)}: runs were scored on different clips, so scores are not comparable.{suffix}"]
     if any(len(cell.scored_on) > 1 for cell in cells):
-        return [f"Scored on {len(splits)} splits, the same ones in all cells of a target.{suffix}"]
-    return [f"Scored on {len(splits)} collections or splits, the same one in all cells of a target.{suffix}"]
+        return [f"Scored on {len(splits)} splits. All cells of a target have the same splits.{suffix}"]
+    return [f"Scored on {len(splits)} collections or splits. All cells of a target have the same one.{suffix}"]

@@ -78,7 +78,7 @@ def copy_worst_errors(runs: list[RunFolder], target: RunFolder, ids: set[str]) -
     """Copy the saved worst errors of several runs into one run folder.
 
     The worst errors of the pooled predictions are among the worst errors of the folds. Runs whose image scale differs
-    from that of the first run are left out.
+    from the scale of the first run are left out.
 
     Args:
         runs: Folders of the folds.
@@ -106,7 +106,7 @@ def copy_worst_errors(runs: list[RunFolder], target: RunFolder, ids: set[str]) -
 
 
 def _config_key(run: ComparedRun) -> str:
-    """Return the config without the fold, and the data, as JSON. It is equal for the folds of one cross-validation."""
+    """Return config (without the fold) and data as JSON. The folds of one cross-validation have the same result."""
     config = copy.deepcopy(run.config)
     mapping_or_empty(mapping_or_empty(config.get("data")).get("split")).pop("fold", None)
     return json.dumps([config, run.data.get("hash"), run.data.get("folds")], sort_keys=True, default=str)
@@ -125,7 +125,7 @@ def _concatenate_predictions(folds: dict[int, ComparedRun]) -> pd.DataFrame:
     tested = table.loc[table["split"] == "test", "id"]
     if tested.duplicated().any():
         clip = tested[tested.duplicated()].iloc[0]
-        raise ValueError(f"clip {clip!r} is in the test split of two folds, so they are not folds of one split")
+        raise ValueError(f"clip {clip!r} is in the test split of two folds; they are not folds of one cross-validation")
     return table
 
 

@@ -74,7 +74,7 @@ class ComparedRun:
 
     @property
     def scored_on(self) -> str:
-        """Hashes of data and split, with "?" for an unknown one. Runs with comparable scores have equal values."""
+        """Hashes of data and split, with "?" for an unknown hash. Runs with comparable scores have equal values."""
         return f"{self.data.get('labels') or self.data.get('hash') or '?'}/{self.data.get('split_hash') or '?'}"
 
     @property
@@ -108,7 +108,7 @@ def read_compared_run(folder: Path) -> ComparedRun:
         faults.append(f"{files.record_path.name} has no {', '.join(missing)}; an older version may have written it.")
     run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
     if "?" in run.scored_on:
-        faults.append("The data and split of its scores are unknown, so scores of its targets are not ranked.")
+        faults.append("The data and split of its scores are unknown, so no run is marked as the best on its targets.")
         run = ComparedRun(files, "finished", " ".join(faults), record, config, targets)
     return run
 
@@ -116,7 +116,7 @@ def read_compared_run(folder: Path) -> ComparedRun:
 def scored_targets(
     runs: Sequence[ComparedRun], names: Mapping[Path, str], split: str = "test"
 ) -> Iterator[ScoredTarget]:
-    """Yield the predictions of each target by the runs that have it, for paired tests.
+    """Yield each target with the predictions of all runs that have this target, for paired tests.
 
     Args:
         runs: Runs. Unfinished runs have no targets.
@@ -138,7 +138,7 @@ def scored_targets(
 
 
 def run_titles(runs: list[ComparedRun]) -> dict[Path, str]:
-    """Return a unique title of each run by folder, which is its name and fold, or its folder if names are equal."""
+    """Return a unique title of each run, by folder. The title is name and fold, or the folder if names are equal."""
     plain = {run.folder: run.name + _fold_suffix(run) for run in runs}
     repeated = {name for name in plain.values() if list(plain.values()).count(name) > 1}
     folders = {run.folder: printable(run.folder.resolve().name) + _fold_suffix(run) for run in runs}
@@ -164,8 +164,8 @@ def _fold_suffix(run: ComparedRun) -> str:
 def _read_or_report(path: Path, faults: list[str]) -> dict[str, Any]:
     """Return the content of a JSON or YAML file, or an empty mapping if it is missing or damaged.
 
-    A damaged file is reported in `faults`. The structure is not checked, so that the available values of older versions
-    can be compared.
+    A damaged file is reported in `faults`. The structure is not checked, so that files of older versions can be
+    compared by the values in them.
     """
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Scores of runs in one table with a row per run, target, metric and class, and the scores of the baselines."""
+"""Scores of runs and baselines in one table with a row per run, target, metric and class."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> 
     """Read the primary scores of runs.
 
     Args:
-        folders: Run folders, or folders that contain run folders, such as that of a sweep.
+        folders: Run folders, or folders that contain run folders, such as the folder of a sweep.
         split: test or val.
 
     Returns:
-        A row per run and target with the columns COLUMNS: the primary metric of the target, its value and interval, the
-        scores of the constant (majority class or training mean) and of the linear model, the number of clips and of
-        groups, and the duration of the run in seconds. A run without scores has one row with its status.
+        A row per run and target with the columns COLUMNS. They contain the primary metric of the target, its value and
+        interval, the scores of both baselines (constant and linear model), the numbers of clips and groups, and the
+        duration of the run in seconds. The constant is the majority class or the training mean. A run without scores
+        has one row with its status.
     """
     return score_frame(read_runs(folders), split)
 
@@ -78,7 +79,7 @@ def finite_or_none(value: Any) -> float | None:
 
 
 def best_and_worst_runs(runs: Sequence[ComparedRun], target: str) -> list[ComparedRun]:
-    """Return the best run of each backbone in descending order, and then the worst of all runs, by validation score.
+    """Return the best run of each backbone, best first, and then the worst of all runs, by validation score.
 
     Args:
         runs: Runs in any state. Runs without a validation score of the target and pooled runs are ignored.
@@ -94,7 +95,7 @@ def best_and_worst_runs(runs: Sequence[ComparedRun], target: str) -> list[Compar
 
 
 def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
-    """Yield the values of a run's rows that depend on target, class or metric."""
+    """Yield, for each row of a run, the values that depend on target, class or metric."""
     for name, target in run.metrics.items():
         results = target["splits"].get(split, {})
         counts = {"target": name, "n": results.get("n"), "groups": results.get("groups")}

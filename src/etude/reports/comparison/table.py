@@ -17,9 +17,9 @@ class Cell:
 
     Args:
         values: One score per run, or per split for a baseline. None is an undefined score.
-        low: Lower end of the 95 % confidence interval of a single run. A mean over runs has none.
+        low: Lower end of the 95 % confidence interval of a single run. None for a mean over runs.
         high: Upper end.
-        n: Number of scored clips. It has several values if runs were scored on different clips.
+        n: Number of scored clips, or several numbers if runs were scored on different clips.
         groups: Number of groups of these clips.
         scored_on: Data and split of the runs.
         status: Text that replaces the score, such as the status of a run without scores.
@@ -56,7 +56,7 @@ class Cell:
 
     @property
     def digits(self) -> int:
-        """Number of printed decimals. Errors are small and have one more."""
+        """Number of printed decimals. Error metrics have small values and therefore one decimal more."""
         return 3 if self.measure[1:2] and self.measure[1] in LOWER_IS_BETTER else 2
 
     @property
@@ -108,7 +108,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def clip_counts(self) -> tuple[str, dict[Labels, str], bool]:
-        """Return the number of clips n for the table, else per column or row, else mark it as different in each cell.
+        """Return the number of clips n for the whole table, or per column or row, or mark it as different in each cell.
 
         Returns:
             n of all cells or "", n by label of columns or rows, and whether each cell must show its own n.
@@ -125,12 +125,12 @@ class Table:
         return "", {}, True
 
     def runs_per_cell(self) -> int:
-        """Return the number of runs of each mean if it is equal in all cells, else 0."""
+        """Return the number of runs per mean if all means have the same number of runs, else 0."""
         counts = {len(cell.values) for cell in self.cells.values() if cell.folders}
         return counts.pop() if len(counts) == 1 and max(counts) > 1 else 0
 
     def heading(self) -> str:
-        """Return the title with the numbers of clips and runs that are equal in all cells."""
+        """Return the title. It includes the numbers of clips and runs if they are equal in all cells."""
         n, repeats = self.clip_counts()[0], self.runs_per_cell()
         items = [self.title, f"n = {n}" if n else "", f"mean ± sd of {repeats} runs" if repeats else ""]
         return ", ".join(item for item in items if item)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 MOST_LISTED_PAIRS = 6
-"""Maximum number of pairs that are all listed. Of more pairs, only significant differences are listed."""
+"""Maximum number of pairs that are all listed. If there are more, only significant differences are listed."""
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

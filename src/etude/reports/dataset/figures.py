@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 MAX_CLASSES = 40  # classes in a figure; the table contains all
-MAX_COLUMNS = 3600  # columns of the images of all clips, which limit the size of the page
+MAX_COLUMNS = 3600  # total of image columns over all clips, to limit the size of the page
 BAR_STYLES = {"train": ("network", ""), "val": ("constant", "...."), "test": ("linear", "////"), UNUSED: ("rule", "")}
 SPLIT_LABELS = {UNUSED: "unused"}
 
@@ -33,8 +33,8 @@ class ShownClip:
 
     Args:
         id: Id of the clip.
-        fields: Names and values of its targets, group and split.
-        view: Its frames.
+        fields: Names and values of the targets, group and split of the clip.
+        view: Frames of the clip.
     """
 
     id: str
@@ -99,7 +99,7 @@ def class_chart(name: str, label: dict[str, Any], path: Path) -> str:
 
     Args:
         name: Name of the label.
-        label: Its counts, as returned by `statistics.label_counts`.
+        label: Counts of the label, as returned by `statistics.label_counts`.
         path: Path of the PNG.
 
     Returns:
@@ -159,7 +159,7 @@ def histogram_chart(name: str, statistics: dict[str, Any], unit: str, path: Path
 
     Args:
         name: Name of the values.
-        statistics: Their histogram, as returned by `statistics.histogram`.
+        statistics: Histogram of the values, as returned by `statistics.histogram`.
         unit: Unit of the values.
         path: Path of the PNG.
 

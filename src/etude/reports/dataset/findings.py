@@ -79,7 +79,7 @@ def _classes(facts: dict[str, Any]) -> Findings:
         if rows := label["single_group_classes"]:
             examples = _join_examples(f"{row['class']} from {row['group']}" for row in rows)
             count = _count(rows, "class has", "classes have")
-            consequence = "recognition of the class and of the group cannot be separated"
+            consequence = "the network may recognise the group instead of the class"
             yield PROBLEM, f"{capitalise_first(name)}: {count} clips of only one group ({examples}), so {consequence}."
         elif facts["data"]["groups"]:
             yield PASSED, f"{capitalise_first(name)}: every class has clips of two or more groups."

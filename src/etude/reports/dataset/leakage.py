@@ -2,9 +2,9 @@
 
 The mean and standard deviation of each mel band select candidate pairs, but many pieces have a similar timbre. The
 decision therefore depends on the change of the spectrum over time. At the best offset, two copies of a recording are
-correlated despite differences in noise, codec or gain, and two pieces are not. On the embedded clips, copies after MP3
-or Vorbis compression, with noise 40 dB below the music, or cut in half have correlations of .91 to 1.00, and no two
-pieces have more than .6.
+correlated despite differences in noise, codec or gain, but two different pieces are not. This was measured on the
+embedded clips. A copy has a correlation of .91 to 1.00 with the original, even after MP3 or Vorbis compression, with
+noise 40 dB below the music, or if it is cut in half. Two different pieces have at most .6.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def similar_pairs(pack: Pack, n_mels: int) -> dict[str, Any]:
         n_mels: Number of mel bands of a frame, M.
 
     Returns:
-        `similar`, pairs by decreasing correlation with `a`, `b` (rows), `correlation`, `cosine` and `offset`, the
-        position of the first frame of b in a; `n_compared`, the number of compared pairs; `closest`, the pair with the
-        highest correlation below the threshold, or None.
+        - `similar`: pairs by decreasing correlation, with `a` and `b` (rows), `correlation`, `cosine`, and `offset`
+          (position of the first frame of b in a)
+        - `n_compared`: number of compared pairs
+        - `closest`: the pair with the highest correlation below the threshold, or None
     """
     duplicates = [row for rows in identical_clips(pack.index) for row in rows[1:]]  # reported by identical_clips
     rows = np.setdiff1d(np.arange(len(pack.index)), duplicates)
@@ -74,7 +75,9 @@ def similar_pairs(pack: Pack, n_mels: int) -> dict[str, Any]:
 
 
 def nearest_pairs(vectors: np.ndarray) -> dict[tuple[int, int], float]:
-    """Return the cosine of pairs of rows, the smaller first, of which one is among the five nearest of the other.
+    """Return the cosine of each pair of rows in which one row is among the five nearest neighbours of the other.
+
+    The smaller row index of a pair is first.
 
     Args:
         vectors: Vectors (N, P), whose columns are standardised first.
@@ -104,15 +107,17 @@ def spectral_contour(mel: np.ndarray) -> np.ndarray:
 
 
 def max_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
-    """Return the highest correlation of two clips over all offsets with an overlap of half of the shorter clip.
+    """Return the highest correlation of two clips over all offsets.
+
+    The overlap must be at least half of the shorter clip.
 
     Args:
         x: Contour (T, B).
         y: Contour (U, B).
 
     Returns:
-        Correlation of the overlapping frames about the mean of each band, and the frame of x at which y begins. Both
-        are 0 for constant clips.
+        Correlation of the overlapping frames, after the mean of each band is subtracted, and the frame of x at which y
+        begins. Both are 0 for constant clips.
     """
     from scipy.fft import irfft, next_fast_len, rfft
 
@@ -156,7 +161,7 @@ def single_group_classes(index: pd.DataFrame, name: str, classes: list[str]) -> 
 
 
 def missing_classes(label: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return pairs of a class and a split without clips of it.
+    """Return pairs of class and split for which the split has no clip of the class.
 
     Args:
         label: Counts of a label, as returned by `statistics.label_counts`.
@@ -165,7 +170,7 @@ def missing_classes(label: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def repeated_file_names(files: dict[str, ClipFile], ids: list[str]) -> list[dict[str, Any]] | None:
-    """Return each `name` of several files in different folders with the `ids` of their clips, by decreasing number.
+    """Return each file `name` that occurs more than once, with the `ids` of its clips, most frequent names first.
 
     Without files, the result is None.
     """

@@ -114,7 +114,10 @@ def write_page(
 
 
 def _assign_splits(module: MusicData, pack: Pack) -> SplitAssignment:
-    """Return the configured split. If it is refused, return the reason and the split with all overlaps allowed."""
+    """Return the configured split.
+
+    If this split is refused, return the reason, and a split that allows shared groups and duplicates.
+    """
     names = list(module.source.targets)
     try:
         return SplitAssignment(module.split.assign(pack.index, names))

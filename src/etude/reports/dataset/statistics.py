@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BINS = 20
 MIN_PAIRS = 3  # minimum number of clips for a correlation
-MAX_MEASURED = 200  # clips whose loudness is measured, a sufficient sample that is decoded in seconds
+MAX_MEASURED = 200  # clips whose loudness is measured: enough for a histogram, and decoded in seconds
 FLOOR = -100.0  # dB of full scale, the level of silence
 NO_AUDIO = "The loudness of these clips is unknown: their audio files are not available."
 
@@ -34,8 +34,8 @@ class SplitAssignment:
 
     Args:
         assigned: Split of each clip (N,). None if the clips cannot be split.
-        error: Reason why the configured split is refused, or "". In that case, `assigned` is the split with shared
-            groups and duplicates allowed.
+        error: Reason why the configured split is refused, or "". If it is refused, `assigned` is a split that allows
+            shared groups and duplicates.
     """
 
     assigned: np.ndarray | None
@@ -49,10 +49,10 @@ def compute_statistics(
 
     Args:
         source: The collection, or another object that can be packed.
-        pack: Its pack.
+        pack: Pack of the collection.
         front: Front end of the pack.
-        files: Files of its clips, as returned by `clip_frames.clip_files`.
-        split: Its split.
+        files: Files of the clips, as returned by `clip_frames.clip_files`.
+        split: Split of the collection.
         seed: Seed of the selection of clips whose loudness is measured.
 
     Returns:
@@ -112,12 +112,13 @@ def label_counts(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned:
     Args:
         index: Table of the pack.
         name: Name of the label.
-        spec: Its description in the collection.
+        spec: Description of the label in the collection.
         assigned: Split of each clip (N,), or None.
 
     Returns:
-        `missing`, the number of clips without this label, and `classes`, a list of `class`, `clips`, `groups`, and
-        `splits`, the number of clips by split, which is empty if there is no split.
+        - `missing`: number of clips without this label
+        - `classes`: for each class `class`, `clips`, `groups`, and `splits` (number of clips by split; empty if there
+          is no split)
     """
     groups, column = group_codes(index), index[name].to_numpy()
     splits = (
@@ -135,7 +136,7 @@ def label_counts(index: pd.DataFrame, name: str, spec: dict[str, Any], assigned:
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Count values in 20 equal bins. Bins of integers have integer widths, so there can be fewer.
+    """Count values in 20 equal bins, or in fewer bins for integers, because these bins have integer widths.
 
     Args:
         values: Values (n,), NaN where they are missing.
@@ -143,8 +144,8 @@ def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
         high: Maximum possible value.
 
     Returns:
-        `n`, `missing`, `edges` (B + 1), `counts` (B), `mean`, `sd`, `min`, `median` and `max`, which are None if there
-        are too few values.
+        `n`, `missing`, `edges` (B + 1), `counts` (B), `mean`, `sd`, `min`, `median` and `max`. The last five are None
+        if there are too few values.
     """
     finite = values[np.isfinite(values)]
     bins, integers = BINS, len(finite) > 0 and (finite == finite.round()).all() and high - low >= 2
@@ -183,7 +184,7 @@ def scalars_by_class(index: pd.DataFrame, name: str, classes: list[str], scalars
 
 
 def length_histogram(frames: np.ndarray, front: FrontEnd) -> dict[str, Any]:
-    """Return a histogram of lengths in seconds, in beats if frames are by beat, or in frames without audio.
+    """Return a histogram of lengths, in seconds, in beats for frames by beat, or in frames if there is no audio.
 
     Args:
         frames: Number of frames of each clip (N,).
@@ -288,7 +289,7 @@ def _compare_clips(
 def _similar_clips(
     pack: Pack, targets: dict[str, dict[str, Any]], front: FrontEnd, assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return pairs of clips that are probably the same recording, with offsets in seconds, or in beats by beat."""
+    """Return pairs of clips that are probably the same recording, with offsets in seconds (or in beats)."""
     result: dict[str, Any] = {"similar": [], "n_compared": 0, "closest": None}
     if front.reads_sound:
         result = leakage.similar_pairs(pack, front.n_mels)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 MOST_SHOWN = 2000
-"""Maximum number of clips that are drawn and scored. More clips overlap, and all pairwise distances are needed."""
+"""Maximum number of clips that are drawn and scored. More would overlap, and all pairwise distances are computed."""
 AXES = ("x", "y", "z")
 PRESERVATION = ("trustworthiness", "continuity")
 SCORES = {"label": ("all_clips", "other_groups", "silhouette"), "scalar": ("all_clips", "other_groups")}
@@ -63,11 +63,11 @@ def make_map(run: MappedRun, method: str, dims: int, seed: int, cache: ScoreCach
     """Project the embeddings of a run and compute the quality of the map.
 
     Args:
-        run: Run with embeddings, or with the problem for which it has none.
+        run: Run with embeddings, or with the reason why it has none.
         method: Key of METHODS.
         dims: 2 or 3.
         seed: Seed of the method, and of the subset of clips that is drawn.
-        cache: Scores in the full space. Missing ones are added.
+        cache: Scores in the full space. Missing scores are added.
     """
     try:
         if run.problem:
@@ -76,7 +76,7 @@ def make_map(run: MappedRun, method: str, dims: int, seed: int, cache: ScoreCach
     except ProjectionError as error:
         return EmbeddingMap(run.name, method, dims, None, str(error), np.arange(0), {}, {}, {})
     rows = subset(len(run.x), min(MOST_SHOWN, len(projection.rows)), seed)
-    shown = np.searchsorted(projection.rows, rows)  # with one seed, small subsets are part of large ones
+    shown = np.searchsorted(projection.rows, rows)  # with the same seed, a smaller subset is part of a larger one
     x, coordinates, groups = run.x[rows], projection.coordinates[shown], run.groups()[rows]
     targets = {name: (kind, true[rows]) for name, (kind, true) in run.true_values().items()}
     key = (run.name, len(rows))
@@ -120,7 +120,7 @@ def run_summaries(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> li
 
 
 def preservation_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> list[dict[str, Any]]:
-    """Return `key` and `rows` of each measure of PRESERVATION. It has no value in the full space."""
+    """Return `key` and `rows` of each measure of PRESERVATION. These measures have no value in the full space."""
     return [{"key": key, "rows": _table_rows(runs, maps, key, lambda m: (m.preservation, {}))} for key in PRESERVATION]
 
 
@@ -128,8 +128,8 @@ def score_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> lis
     """Return the nearest-neighbour scores of each target.
 
     Returns:
-        `name`, `kind`, `n`, `n_other_groups` and `tables` of each target, with `key` and `rows` of each score. A target
-        without scores is left out.
+        `name`, `kind`, `n`, `n_other_groups` and `tables` of each target. Each table has the `key` and the `rows` of
+        one score. A target without scores is left out.
     """
     kinds = {name: target["kind"] for run in runs for name, target in run.targets.items()}
     targets = []
@@ -178,7 +178,7 @@ def _run_summary(run: MappedRun, maps: list[EmbeddingMap]) -> dict[str, Any]:
         sentences.append("No map could be computed.")
     count = len(set(run.groups().tolist()))
     if has_groups and 1 < count < FEW_GROUPS:
-        sentences.append(f"With only {count} groups, scores with neighbours from other groups are rough.")
+        sentences.append(f"With only {count} groups, scores with neighbours from other groups are inaccurate.")
     return row | {"sentences": sentences}
 
 
@@ -191,7 +191,7 @@ def _score_sentence(name: str, scores: dict[str, Any], has_groups: bool) -> str:
     """Return a sentence about the nearest-neighbour scores of a target in the full space."""
     if scores["all_clips"] is None:
         clips = f"{format_count(scores['n'], 'clip')} with a true value"
-        return f"No score of {name}: there are {clips}, which are too few or all equal."
+        return f"No score of {name}: there are {clips}, and these are too few or all equal."
     label = scores["kind"] == "label"
     k = min(quality.NEIGHBOURS, scores["n"] - 1)
     score = "accuracy" if label else "Spearman’s ρ"
@@ -221,7 +221,7 @@ def _table_rows(
     key: str,
     scores: Callable[[EmbeddingMap], tuple[Scores, Scores]],
 ) -> list[TableRow]:
-    """Return a row per run. The score in the full space is that of the map with most clips.
+    """Return a row per run. The score in the full space is for the clips of the map with most clips.
 
     Args:
         runs: Runs of the rows.

@@ -63,7 +63,7 @@ class MappedRun:
 
 
 def finished_runs(folders: Sequence[Path]) -> list[Path]:
-    """Return given run folders and the finished runs in given folders of runs, each once.
+    """Return the given run folders, and the finished runs in the other given folders, each once.
 
     Raises:
         UserError: There is no folder, a folder contains no finished run, or there are too many runs for one page.
@@ -127,7 +127,7 @@ def stack_embeddings(table: pd.DataFrame) -> np.ndarray:
 
 
 def run_names(folders: list[Path]) -> list[str]:
-    """Return a name of each run, which is that of its folder, preceded by the parent folder if names are equal."""
+    """Name each run by its folder. If two names are equal, prepend the parent folder."""
     short = [folder.resolve().name for folder in folders]
     return [
         name if short.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
@@ -156,7 +156,7 @@ def check_agreement(runs: list[MappedRun]) -> None:
 
 
 def _make_mapped_run(name: str, table: pd.DataFrame, targets: dict[str, Any], pooled: list[int] | None) -> MappedRun:
-    """Return the clips with a finite embedding, or the problem for which there are none."""
+    """Return the clips with a finite embedding, or the reason why there are none."""
     try:
         if pooled:
             raise ProjectionError(

@@ -25,7 +25,7 @@ from etude.reports.maps.embeddings import MappedRun
 from etude.reports.maps.projection import METHODS, subset
 
 FULL_SCALE = 30_000
-"""Largest coordinate on the page, which has 16-bit integers."""
+"""Largest coordinate on the page, where coordinates are 16-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,12 @@ def page_data(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], seed: int
     """Return the data of the page's script, which can be encoded as JSON.
 
     Returns:
-        `clips`, their ids; `groups`, the name of each clip's group or None; `targets` with name, kind, classes, and the
-        true value of each clip as a class index, a number or None; `methods`; `runs` with name, indices of their clips,
-        and predictions of these clips by target; and `maps`.
+        - `clips`: ids of the clips
+        - `groups`: name of each clip's group, or None
+        - `targets`: name, kind, classes, and the true value of each clip as a class index, a number or None
+        - `methods`
+        - `runs`: name, indices of the run's clips, and predictions of these clips by target
+        - `maps`
     """
     rows = {run.name: subset(len(run.x), MOST_SHOWN, seed) for run in runs}
     shown = {run.name: run.table.iloc[rows[run.name]] for run in runs}
@@ -159,7 +162,7 @@ def render_page(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], options
 
 
 def _target_data(name: str, target: dict[str, Any], shown: dict[str, Any], index: dict[str, int]) -> dict[str, Any]:
-    """Return a target with the true values of all clips, each from any run that has it."""
+    """Return a target with the true values of all clips. A value is taken from any run that has it."""
     true: list[Any] = [None] * len(index)
     for table in shown.values():
         if f"{name}.true" in table:
@@ -204,7 +207,7 @@ def _map_data(entry: EmbeddingMap, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _quality_rows(entry: EmbeddingMap) -> list[list[str]]:
-    """Return name, value in the map and value in the full space of each measure in the table below a map."""
+    """Return the rows of the table below a map, with a measure and its values in the map and in the full space."""
     rows = [[key.capitalize(), format_number(value), ""] for key, value in entry.preservation.items()]
     for name, scores in entry.scores.items():
         full_scores = entry.full_scores[name]

@@ -19,7 +19,7 @@ from etude.evaluation.formatting import format_count
 PERPLEXITY = 30.0
 NO_LIMIT = 100_000
 NEIGHBOURS = 15
-"""Neighbourhood size of UMAP, Isomap and spectral embedding, which includes the clip itself."""
+"""Neighbourhood size of UMAP, Isomap and spectral embedding, including the clip itself."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class ProjectionMethod:
     Args:
         title: Printed name.
         short: Printed name for narrow columns.
-        fit: Function from embeddings (n, D) float64, dimensions and seed to coordinates (n, dimensions).
+        fit: Function that computes coordinates (n, dimensions) from embeddings (n, D) float64, dimensions and seed.
         caution: Properties that the map preserves, and conclusions that it does not support.
         min_clips: Minimum number of clips.
-        max_clips: Maximum number of clips in 2-D and in 3-D. Of more clips, a random subset is projected.
+        max_clips: Maximum number of clips in 2-D and in 3-D. If there are more, a random subset is projected.
         uses_graph: Whether the method uses a nearest-neighbour graph, which may have several connected components.
     """
 
@@ -96,7 +96,7 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
         )
     coordinates = _fit(x, method, dims, seed)
     notes = (
-        [f"Computed from {len(x):,} of {total:,} clips, drawn at random: the maximum of this method in {dims}-D."]
+        [f"Computed from {len(x):,} of {total:,} clips, drawn at random. This is the maximum in {dims}-D."]
         if len(x) < total
         else []
     )
@@ -104,12 +104,15 @@ def project(x: np.ndarray, method: str, dims: int, seed: int = 0) -> Projection:
 
 
 def subset(n: int, maximum: int, seed: int) -> np.ndarray:
-    """Return at most `maximum` of n rows at random, ascending. With one seed, small subsets are part of large ones."""
+    """Return at most `maximum` of n rows at random, ascending.
+
+    With the same seed, a smaller subset is part of a larger one.
+    """
     return np.sort(np.random.default_rng(seed).permutation(n)[:maximum]) if n > maximum else np.arange(n)
 
 
 def tsne_library() -> str:
-    """Return the library of t-SNE, which is openTSNE if it is installed, else scikit-learn.
+    """Return the library for t-SNE, openTSNE if it is installed, else scikit-learn.
 
     scikit-learn is slow for 10,000 clips.
     """
@@ -201,7 +204,7 @@ METHODS = {
         "Spectral",
         _spectral,
         "Shows the weakest connections of the nearest-neighbour graph. Well connected clips collapse to a point and a "
-        "few outliers fill the map. Distances are not those of the embedding.",
+        "few outliers fill the map. Distances in the map are not distances between embeddings.",
         min_clips=10,
         max_clips=(3000, 3000),
         uses_graph=True,
@@ -210,7 +213,7 @@ METHODS = {
         "MDS",
         "MDS",
         _mds,
-        "Approximates all distances, and large ones best. The error is distributed over all clips, so neighbours in "
+        "Approximates all distances, large distances best. The error is distributed over all clips, so neighbours in "
         "the map are not always neighbours in the full space.",
         min_clips=4,
         max_clips=(2000, 2000),

@@ -50,11 +50,18 @@ def neighbour_scores(x: np.ndarray, groups: np.ndarray, targets: Targets) -> dic
         targets: Kind and true values by target.
 
     Returns:
-        By target: `kind`; `n`, the number of clips with a true value; `all_clips` and `other_groups`, the score with
-        neighbours among all other clips and among clips of other groups, which is the accuracy of a label and
-        Spearman's correlation of a scalar; `n_other_groups`, the number of clips in the second score, which are those
-        whose class occurs in another group, because the others cannot be predicted; for a label also `silhouette` and
-        `majority`, the fraction of the most frequent class. An undefined value is None.
+        For each target:
+
+        - `kind`
+        - `n`: number of clips with a true value
+        - `all_clips`: score with neighbours among all other clips (accuracy of a label, Spearman's correlation of a
+          scalar)
+        - `other_groups`: the same score with neighbours among clips of other groups
+        - `n_other_groups`: number of clips in `other_groups`. Clips whose class occurs in no other group are excluded,
+          because they cannot be predicted.
+        - `silhouette` and `majority` (fraction of the most frequent class), only for a label
+
+        An undefined value is None.
     """
     return {name: _target_scores(x, groups, kind, true) for name, (kind, true) in targets.items()}
 
@@ -95,7 +102,7 @@ def accuracy(true: np.ndarray, neighbours: np.ndarray, scored: np.ndarray | slic
 
 
 def spearman(true: np.ndarray, neighbours: np.ndarray, scored: np.ndarray | slice = slice(None)) -> float:
-    """Compute the rank correlation of a number with its mean over the nearest neighbours, nan for a constant.
+    """Compute the rank correlation of the true number and its mean over the nearest neighbours, nan for constants.
 
     Args:
         true: Numbers (n,).

@@ -7,7 +7,7 @@ const SYMBOLS = ["circle", "square", "diamond", "circle-open", "square-open", "d
 const SHAPES = { // of the legend, in a box from -8 to 8
   circle: "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0z", square: "M-5.5-5.5h11v11h-11z", diamond: "M0-7.5L7.5 0L0 7.5L-7.5 0z",
 };
-const MOST_STYLES = 24; // combinations of 8 colours and 6 shapes, both advancing with the index
+const MOST_STYLES = 24; // combinations of 8 colours and 6 shapes; both change with the index
 const SEQUENTIAL = ["#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]; // viridis without its ends
 const runs = new Map(data.runs.map((run) => [run.name, { ...run, rowOf: new Map(run.clips.map((clip, i) => [clip, i])) }]));
 
@@ -23,7 +23,7 @@ function colourOptions() {
   return data.groups.some((group) => group !== null) ? [...options, ["group", "group"]] : options;
 }
 
-// Return a colouring, which has a function value(run, clip), and either names of the values or the ends of a scale.
+// Return a colouring: a function value(run, clip), and either the names of the values or the ends of a scale.
 function colouring(option) {
   const [kind, t] = option.split(":");
   const target = data.targets[t];
@@ -50,7 +50,7 @@ function colouring(option) {
 
 const allValues = (value) => [...runs.values()].flatMap((run) => run.clips.map((clip) => value(run, clip))).filter((v) => v !== null);
 
-// Return the colouring of classes. If there are too many, only the most frequent ones have a style of their own.
+// Return the colouring of classes. If there are too many, only the most frequent classes have their own style.
 function classColouring(names, value) {
   const counts = names.map(() => 0);
   allValues(value).forEach((i) => counts[i]++);
