@@ -160,7 +160,7 @@ def test_label_files_are_recognised_by_their_header(affect_folder: Path, text: s
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^data\.source\.path: there is no folder .*; unpack Kaggle's geoparslp"):
+    with pytest.raises(DataError, match=r"^data\.source\.path: there is no folder .*; unpack geoparslp"):
         collection(str(tmp_path / "nothing"))
     with pytest.raises(DataError, match=r"has no train_labels\.txt; expected fma_genre_spectrograms or multitask"):
         collection(str(tmp_path))
