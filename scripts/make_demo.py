@@ -32,7 +32,7 @@ def people(artist: str) -> list[str]:
 
 
 def groups(rows: list[Row]) -> list[str]:
-    """Return the group of each clip. Artists who share a person, directly or through others, are one group.
+    """Return the group of each clip. Artists with a member in common, directly or through others, are one group.
 
     Args:
         rows: Clips with `artist`, `package`, `title` and `source_path`.

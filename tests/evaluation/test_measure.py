@@ -144,7 +144,7 @@ def test_invalid_tables_are_refused(table: pd.DataFrame, targets: dict) -> None:
         compute_metrics(broken, targets)
     with pytest.raises(ValueError, match=r"polka"):
         compute_metrics(table.assign(**{"genre.pred": "polka"}), targets)
-    with pytest.raises(ValueError, match=r"no column 'mood\.true'"):
+    with pytest.raises(ValueError, match=r"no column named 'mood\.true'"):
         compute_metrics(table, {"mood": {"kind": "scalar"}})
 
 

@@ -2,8 +2,8 @@
 
 These values are computed from the signal and are not listener ratings. They do not measure what listeners perceive,
 and a model that predicts them has learned acoustics, not emotion. Each is a published signal descriptor and a function
-of one clip. Nothing is estimated over a collection, so nothing leaks from test to train. Each is mapped to [0, 1] by
-the fixed bounds below:
+of one clip. No value depends on other clips. Each is mapped to [0, 1] by fixed bounds, which were chosen from the demo
+clips:
 
 - energy: gated loudness, ITU-R BS.1770-4. Arousal follows loudness (Juslin & Laukka, 2004).
 - danceability: pulse clarity, the self-similarity of onsets at a beat's period (Lartillot et al., 2008).
