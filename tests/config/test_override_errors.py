@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from omegaconf import OmegaConf
 from etude.cli import train
 from etude.config.compose import open_hydra
 from etude.config.override_errors import override_errors
-from etude.config.renamed import KEYS, OPTIONS, renamed_key, renamed_option
-from etude.config.validation import config_errors
+from etude.config.renamed import KEYS, OPTIONS, TARGETS, renamed_key, renamed_option
+from etude.config.validation import config_errors, signature
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,45 @@ def test_names_that_only_resemble_a_renamed_one_are_not_renamed() -> None:
     assert renamed_key("balanced") == renamed_key("data.balanced_sampling") == renamed_key("optim") == ""
     assert renamed_option("experiment", "labs/step7") == renamed_option("head", "lab") == ""
     assert renamed_option("experiment", "lab/step7/cnn") == "reproduction/step7/cnn"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "message"),
+    [
+        ("override /callbacks: no_stopping", "callbacks: no_stopping: was renamed; use callbacks: no_early_stopping"),
+        ("override /balance: uncertainty", "balance: was renamed; use weighting"),
+        ("/balance: uncertainty", "balance: was renamed; use weighting"),
+        ("override /callbacks: nothing", "Available options in 'callbacks': best_epoch, default, ema"),
+    ],
+)
+def test_wrong_name_in_a_defaults_list_is_reported(defaults: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\ndefaults:\n  - {defaults}\n")
+    (error,) = override_errors(["experiment=mine"], folder=tmp_path)
+    assert message in error and "mine" in error
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("++logger.wandb={_target_: etude.tracking.wandb}", "was renamed; use etude.loggers.wandb.wandb_logger"),
+        ("weighting._target_=etude.tasks.balance.Sum", "was renamed; use etude.tasks.loss_weighting.WeightedSum"),
+        ("weighting.weights=3", "weighting.weights: must be a mapping from names to numbers, got 3"),
+        ("++weighting.weights.genre=abc", "weighting.weights: must be a mapping from names to numbers"),
+    ],
+)
+def test_target_and_weights_are_checked(override: str, message: str, config: Callable[..., dict[str, Any]]) -> None:
+    (error,) = config_errors(config(override))
+    assert message in error
+
+
+def test_new_key_of_an_empty_mapping_needs_a_plus() -> None:
+    (error,) = override_errors(["weighting.weights.genre=2"])
+    assert error == "weighting.weights.genre: is not in the config; add it with a plus: +weighting.weights.genre=2"
+    assert override_errors(["+weighting.weights.genre=2"]) == []
+
+
+def test_every_new_target_exists() -> None:
+    for names in TARGETS.values():
+        for target in names.values():
+            assert signature(target), target

@@ -22,7 +22,7 @@ from etude.inference.model import Model
 from etude.inference.tables import predict_tables
 from etude.training.build import build_from_recipe
 
-REPEATS, BATCH, ROUNDS = 10, 32, 3  # repeats of the embedded clips; loops predict them once
+REPEATS, BATCH, ROUNDS = 10, 32, 3  # repeats of the demo clips; loops predict them once
 OVERRIDES = ("backbone=lstm", "task=joint")
 
 

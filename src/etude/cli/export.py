@@ -32,7 +32,7 @@ Options:
   input=waveform|frames           input of graphs: audio, or the frames of a front end (default: waveform)
   to=<folder>                     output folder (default: export/ in the run folder, or beside the checkpoint)
   check=<files,folders>           audio files for the check of each file (default: clips of the run's data, or
-                                  embedded clips)
+                                  demo clips)
   push=<user/name>                also upload to the Hugging Face hub (HF_TOKEN, or hf auth login)
   private=true                    make a new repository on the hub private
 

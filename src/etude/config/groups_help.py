@@ -23,7 +23,7 @@ Use several trackers:            {program} 'logger=[wandb,mlflow]'
 Print the config of a run:       {program} backbone=ast --cfg job
 Show the flags of Hydra:         {program} --hydra-help"""
 EXAMPLES = (
-    ("", "genre of the embedded clips, in minutes"),
+    ("", "genre of the demo clips, in minutes"),
     (" backbone=ast task=multitask", "one option for each config group"),
     (" -m backbone=lstm,cnn,ast task=genre,multitask", "a sweep over all pairs"),
     (" resume=outputs/<run>", "resume an interrupted run"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config import groups_help
 from etude.config.compose import Composer, conf_dir, current_config, open_hydra
-from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, parse_overrides
+from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, hydra_message, parse_overrides
 from etude.config.renamed import renamed_key
 from etude.config.validation import config_errors, signature
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 MAX_COMBINATIONS = 12  # maximum number of combinations of a sweep's options that are composed
-NOISE = ("provider=", "full_key", "object_type", "See http", "Config search path", "Search path")
 GLOBAL_GROUPS = ("experiment", "debug", "sweep")  # their options may set and add any key
 
 
@@ -71,7 +70,7 @@ def override_errors(
         ]
         if sweep and not messages:
             messages = list(_sweep_errors(composer, name, parsed))
-    return list(dict.fromkeys(messages)) or _hydra_message(error) or _hydra_key_errors(overrides, error)
+    return list(dict.fromkeys(messages)) or hydra_message(error) or _hydra_key_errors(overrides, error)
 
 
 def format_errors(messages: Sequence[str]) -> str:
@@ -86,7 +85,7 @@ def _hydra_key_errors(overrides: Sequence[str], error: Exception | None) -> list
     own = [override for override in overrides if override.lstrip("+~").startswith("hydra.")]
     if error is None or not own:
         return []
-    reason = "" if isinstance(error, AssertionError) else f" ({_hydra_message(error, any_type=True)[0]})"
+    reason = "" if isinstance(error, AssertionError) else f" ({hydra_message(error, any_type=True)[0]})"
     return [f"{' '.join(own)}: Hydra does not accept this{reason}; remove it, or see python train.py --hydra-help"]
 
 
@@ -165,7 +164,7 @@ def _selection_error(composer: Composer, name: str, text: str, error: Exception)
         near = [choice for choice in choices if choice.partition("@")[0] == bare.partition("@")[0]]
         hint = f"did you mean {near[0]}? otherwise add it with a plus" if near else "add it with a plus"
         return f"{text}: this config has no {bare}; {hint}: +{text}"
-    return f"{text}: {_hydra_message(error, any_type=True)[0]}"
+    return f"{text}: {hydra_message(error, any_type=True)[0]}"
 
 
 def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
@@ -196,7 +195,7 @@ def _apply(config: DictConfig, text: str, groups: list[str]) -> str:
             message := _renamed_key_error(config, inner) or _missing_key_error(config, inner, "...", groups)
         ):
             return message
-        return f"{text}: {_hydra_message(error)[0]}"
+        return f"{text}: {hydra_message(error)[0]}"
     return ""
 
 
@@ -252,6 +251,8 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
     if near := get_close_matches(parts[depth], [*keys, *parameters], n=1):
         with_plus = f", added with a plus: +{'.'.join([*parts[:depth], near[0]])}={value}"
         return f"{key}: no such config key; did you mean {near[0]}{'?' if near[0] in keys else with_plus}"
+    if not keys and not parameters:  # an empty mapping, such as weighting.weights
+        return f"{key}: is not in the config; add it with a plus: +{key}={value}"
     return f"{key}: no such config key; available: {', '.join(keys) or 'none'}"
 
 
@@ -321,27 +322,3 @@ def _validation_errors(config: DictConfig) -> list[str]:
     except OmegaConfBaseException:
         return []
     return config_errors(plain)
-
-
-def _hydra_message(error: Exception | None, any_type: bool = False) -> list[str]:
-    """Return a list with the one-line message of an error of Hydra or the YAML reader, or an empty list.
-
-    Args:
-        error: The error.
-        any_type: Whether to return the message of any other error too.
-    """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import MarkedYAMLError
-
-    if isinstance(error, MarkedYAMLError):
-        mark = error.problem_mark
-        location = f"{mark.name}: line {mark.line + 1}: " if mark else ""
-        return [f"{location}{error.problem or 'is not YAML'}"]
-    if error is None or not (any_type or isinstance(error, HydraException | OmegaConfBaseException)):
-        return []
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(cause := error.__cause__, OmegaConfBaseException):
-        lines += [line.strip() for line in str(cause).splitlines()[:1]]
-    lines = [line for line in lines if not line.startswith(NOISE)]
-    return [" ".join(lines[:2]) if lines else type(error).__name__]

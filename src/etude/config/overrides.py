@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.config.compose import Composer
 from etude.config.groups_help import BASE_GROUPS
-from etude.config.renamed import renamed_key, renamed_option
+from etude.config.renamed import renamed_in_message, renamed_key, renamed_option
 from etude.config.validation import NAMED_NODES
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 SWEEP_ONLY = "several values require a sweep; add -m"  # error message for several values without a sweep
+NOISE = ("provider=", "full_key", "object_type", "See http", "Config search path", "Search path")
 
 
 @dataclass
@@ -229,3 +230,31 @@ def _quote_item(item: str) -> str:
     """Return an item of a list with quotes if Hydra's grammar does not allow its letters."""
     bare = item.strip()
     return item if bare.isascii() or bare[0] in "'\"" else item.replace(bare, quote_value(bare, "str"))
+
+
+def hydra_message(error: Exception | None, any_type: bool = False) -> list[str]:
+    """Return a list with the one-line message of an error of Hydra or the YAML reader, or an empty list.
+
+    Args:
+        error: The error.
+        any_type: Whether to return the message of any other error too.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
+
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark
+        location = f"{mark.name}: line {mark.line + 1}: " if mark else ""
+        return [f"{location}{error.problem or 'is not YAML'}"]
+    if error is None or not (any_type or isinstance(error, HydraException | OmegaConfBaseException)):
+        return []
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(cause := error.__cause__, OmegaConfBaseException):
+        lines += [line.strip() for line in str(cause).splitlines()[:1]]
+    lines = [line for line in lines if not line.startswith(NOISE)]
+    if new := renamed_in_message(" ".join(lines)):
+        return [new]
+    is_list = len(lines) > 2 and lines[1].endswith(":")  # a heading, such as "Available options", with its items
+    items = [", ".join(line.strip("\t -") for line in lines[2:])] if is_list else []
+    return [" ".join([*lines[:2], *items]) if lines else type(error).__name__]

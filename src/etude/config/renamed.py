@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # Config groups and dotted keys; the new name also replaces the old one at the beginning of longer keys.
 KEYS = {
     "balance": "weighting",
@@ -28,6 +30,16 @@ OPTIONS = {
     },
     "sweep/base": {"lab": "reproduction"},
 }
+# Targets by the name of their old module.
+TARGETS = {
+    "etude.tasks.balance": {
+        "Sum": "etude.tasks.loss_weighting.WeightedSum",
+        "Random": "etude.tasks.loss_weighting.RandomWeighting",
+        "Uncertainty": "etude.tasks.loss_weighting.UncertaintyWeighting",
+        "PCGrad": "etude.tasks.loss_weighting.PCGrad",
+    },
+    "etude.tracking": {name: f"etude.loggers.{name}.{name}_logger" for name in ("mlflow", "tensorboard", "wandb")},
+}
 
 
 def renamed_key(key: str) -> str:
@@ -51,3 +63,27 @@ def renamed_option(group: str, option: str) -> str:
         if old.endswith("/") and f"{option}/".startswith(old):
             return f"{new}{option[len(old) :]}".rstrip("/")
     return ""
+
+
+def renamed_target(target: str) -> str:
+    """Return the new name of a class or function of a `_target_`, or "" if it was not renamed."""
+    module, _, name = target.rpartition(".")
+    return TARGETS.get(module, {}).get(name, "")
+
+
+def renamed_in_message(message: str) -> str:
+    """Return the error message for an old name in a defaults list, or "" if Hydra's message contains none.
+
+    Args:
+        message: Hydra's message about a defaults list, in one line.
+    """
+    prefix = match[0] if (match := re.match(r"In '[^']+': ", message)) else ""
+    if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", message):
+        group, option = match.groups()
+        if new := renamed_key(group):
+            return f"{prefix}{group}: was renamed; use {new}"
+        if new := renamed_option(group, option):
+            return f"{prefix}{group}: {option}: was renamed; use {group}: {new}"
+    match = re.search(r"Could not override '([^']+)'", message)
+    new = renamed_key(match[1]) if match else ""
+    return f"{prefix}{match[1]}: was renamed; use {new}" if match and new else ""

@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from etude.config.renamed import renamed_key
+from etude.config.renamed import renamed_key, renamed_target
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,8 @@ def node_errors(path: str, node: Any) -> Iterator[str]:
     try:
         target_signature = signature(node["_target_"])
     except LookupError as error:
-        yield f"{path}._target_: {error}"
+        new = renamed_target(node["_target_"])
+        yield f"{path}._target_: {node['_target_']} was renamed; use {new}" if new else f"{path}._target_: {error}"
         return
     values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     if target_signature is not None:
@@ -308,6 +309,13 @@ def _type_errors(path: str, value: Any, annotation: str) -> Iterator[str]:
         annotation = annotation[6:-1].replace(",", " |")
     types = [name.strip() for name in annotation.split("|")] if annotation else []
     types = ["dict" if name.startswith("dict[") else name for name in types]
+    if "Mapping[str, float]" in types:
+        numbers = list(value.values()) if isinstance(value, Mapping) else None
+        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers or ()) or (
+            numbers is None and not (value is None and "None" in types)
+        ):
+            yield f"{path}: must be a mapping from names to numbers, got {value!r}"
+        return
     if not types or any(name not in (*PLAIN_TYPES, "None") for name in types):
         return
     for name in types:

@@ -170,6 +170,7 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
     ("arguments", "message"),
     [
         (["rows=backbon"], "did you mean backbone?"),
+        (["rows=optim.decay"], "optim.decay was renamed; use optim.schedule"),
         (["rows=optim.lx"], "did you mean optim.lr?"),
         (["metric=f2"], "f2 is not one of"),
         (["rows=class", "metric=macro_f1"], "is not a metric of a class; use precision"),

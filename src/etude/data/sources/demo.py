@@ -11,7 +11,7 @@ DERIVED = "computed from the signal, not rated by listeners"
 
 
 def collection() -> Collection:
-    """Return the embedded clips with their genre and three descriptors of the signal.
+    """Return the demo clips with their genre and three descriptors of the signal.
 
     Returns:
         The collection. `demo/CARD.md` beside the clips describes their origin, licences and descriptors.

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
+from etude.config.renamed import renamed_key
 from etude.config.stored import flatten
 from etude.errors import UserError
 from etude.evaluation.formatting import METRIC_ORDER
@@ -111,7 +112,7 @@ def select_runs(runs: Sequence[ComparedRun], options: CompareOptions) -> list[Co
         order = {folder: _first_match(run_values, values) for folder, run_values in by_folder.items()}
         selected = sorted((run for run in selected if order[run.folder] < len(values)), key=lambda r: order[r.folder])
         if not selected:
-            known = dict.fromkeys(value for run_values in by_folder.values() for value in run_values)
+            known = dict.fromkeys(value for run_values in by_folder.values() for value in run_values if value != "–")
             raise UserError(f"{argument}: no run has this value; the known values are {', '.join(known) or 'none'}")
     return selected
 
@@ -145,6 +146,8 @@ def check_axis(axis: str, runs: Sequence[ComparedRun], argument: str) -> None:
         return
     keys = sorted({key for run in runs for key in flatten(run.config)})
     if axis not in keys:
+        if new := renamed_key(axis):
+            raise UserError(f"{argument}: {axis} was renamed; use {new}")
         similar = get_close_matches(axis, [*keys, *NAMED_AXES, *SCORE_AXES, "run"], n=1)
         axes = ", ".join((*NAMED_AXES, *SCORE_AXES, "run"))
         remedy = f"did you mean {similar[0]}?" if similar else f"the axes are {axes}"

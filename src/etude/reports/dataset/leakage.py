@@ -3,7 +3,7 @@
 The mean and standard deviation of each mel band select candidate pairs, but many pieces have a similar timbre. The
 decision therefore depends on the change of the spectrum over time. At the best offset, two copies of a recording are
 correlated despite differences in noise, codec or gain, but two different pieces are not. This was measured on the
-embedded clips. A copy has a correlation of .91 to 1.00 with the original, even after MP3 or Vorbis compression, with
+demo clips. A copy has a correlation of .91 to 1.00 with the original, even after MP3 or Vorbis compression, with
 noise 40 dB below the music, or if it is cut in half. Two different pieces have at most .6.
 """
 
