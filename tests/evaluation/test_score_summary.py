@@ -39,7 +39,7 @@ def test_summary_of_a_label_with_baselines() -> None:
     summary, numbers = summarise_scores(genre(ABOVE, CLOSE), disjoint=True)
     assert summary == "Better than the majority class; no significant difference from the linear model."
     assert numbers == (
-        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups without training clips. "
+        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups, none of them in training. "
         "Majority class 0.19, difference 0.43 [0.20, 0.60] (the interval does not include zero). "
         "Linear model 0.60, difference 0.02 [−0.10, 0.15]."
     )
@@ -51,8 +51,8 @@ def test_summary_of_a_label_with_baselines() -> None:
 @pytest.mark.parametrize(
     ("rho", "mse", "summary"),
     [
-        (ABOVE, BELOW, "Rank correlation above chance; smaller error than the training mean."),
-        (BELOW, ABOVE, "Rank correlation below chance; larger error than the training mean."),
+        (ABOVE, BELOW, "Rank correlation above chance; smaller MSE than the training mean."),
+        (BELOW, ABOVE, "Rank correlation below chance; larger MSE than the training mean."),
         (
             CLOSE,
             CLOSE,

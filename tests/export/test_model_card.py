@@ -69,7 +69,9 @@ def test_scores_have_intervals_groups_and_baselines(text: str, metrics: dict[str
         f" {baselines[0]:.2f} | {baselines[1]:.2f} |"
     )
     assert row in text
-    assert "| Test split: 30 clips in 6 groups without training clips | Model, 95 % interval | Majority class |" in text
+    assert (
+        "| Test split: 30 clips in 6 groups, none of them in training | Model, 95 % interval | Majority class |" in text
+    )
     summary, _ = summarise_scores(metrics["targets"]["genre"], disjoint=True)
     assert summary in text
     assert "- `energy` is computed from the signal, not rated by listeners." in text

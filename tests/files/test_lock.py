@@ -60,7 +60,7 @@ def test_path_that_is_no_file_is_refused_as_lock(kind: str, tmp_path: Path) -> N
 def test_file_of_another_program_is_not_changed_by_lock(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     path.write_text("other")
-    with pytest.raises(UserError, match=r"\.lock: is not a lock of Étude"):
+    with pytest.raises(UserError, match=r"\.lock: was not created by Étude"):
         Lock(path, "a run").acquire()
     atomic.remove_created(tmp_path)
     assert path.read_text() == "other"

@@ -1,7 +1,7 @@
 """Filter banks of mel bands (librosa, Kaldi) and pitch classes over the bins of a spectrum.
 
-Tests check that they equal the filter banks of librosa. librosa itself is not called, because its import takes two
-seconds of CPU time in each process.
+Tests check that librosa's filter banks are reproduced exactly. librosa itself is not called, because its import takes
+two seconds of CPU time in each process.
 """
 
 from __future__ import annotations

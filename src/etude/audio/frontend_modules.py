@@ -25,8 +25,8 @@ class FrontEndModule(nn.Module):
         bank: Filters (1 + n_fft / 2, F).
 
     Attributes:
-        room: Number of padding samples that the exported graph adds, so that every batch has at least two frames. With
-            one frame, tensor shapes in the graph would differ.
+        room: Number of padding samples that the exported graph adds, so that even the shortest input gives
+            two frames. With one frame, tensor shapes in the graph would differ.
     """
 
     window: Tensor

@@ -2,8 +2,9 @@
 
 The layers are a convolution with 8 filters of 5 x 5, ReLU, 2 x 2 max-pooling, a convolution with 16 filters of 5 x 5,
 ReLU and 3 x 3 max-pooling. The flattened output, 16 x 4 x 4, is the embedding. The digits of the demo are 24 x 24,
-which 3 x 3 pooling reduces to 4 x 4. Here the last pooling divides its input into 4 x 4 cells. This is identical for
-24 x 24 inputs, and the embedding has the same size for clips of any length and frames of any width.
+which the first pooling reduces to 12 x 12 and the second to 4 x 4. Here the last pooling divides its input into 4 x 4
+cells. This is identical for 24 x 24 inputs, and the embedding has the same size for clips of any length and frames of
+any width.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names and weights of pretrained vision transformers, and the conversion of weights to spectrograms.
+"""Names of pretrained vision transformers, and the conversion of their image weights for spectrograms.
 
 Three kinds of weights are distinguished by their keys and shapes: image networks in the format of timm, AST in the
 format of `transformers`, and AudioMAE in the format of timm. In image networks and AST, rows are frequency and columns

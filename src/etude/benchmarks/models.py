@@ -98,7 +98,7 @@ def time_cnn() -> Section:
 
 
 class LSTMCase(NamedTuple):
-    """Size, number of rounds, and required speed relative to packed clips, or None."""
+    """Size and number of rounds of a case, and the required speed relative to packed clips (None for no bar)."""
 
     layers: int
     hidden: int

@@ -1,4 +1,4 @@
-"""Composition of a data module from the overrides of the commands prepare and explore."""
+"""Composition of a data module from the overrides of `prepare` and `explore`."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class NeighbourSearch:
         }  # fmt: skip
 
     def _player(self, file: ClipFile | None) -> tuple[str, bool, str]:
-        """Return audio as a data URI, whether it was encoded again, and the reason if there is none."""
+        """Return the audio as a data URI, whether it was encoded again, and the reason if there is no audio."""
         if file is None:
             return "", False, "its audio file is missing"
         return self._excerpt(file.locate(self.front)) if file.is_audio else ("", False, "the data contain no audio")
@@ -208,7 +208,7 @@ def split_rows(run: InspectedRun, split: str) -> np.ndarray:
     """
     path = run.files.split_path
     if not path.is_file():
-        raise UserError(f"{path}: cannot be read as a table of id and split")
+        raise UserError(f"{path}: cannot be read as a table with the columns id and split")
     ids = {clip for clip, clip_split in run.files.split.items() if clip_split == split}
     rows = np.flatnonzero(run.pack.index["id"].astype(str).isin(ids))
     if not len(rows):

@@ -208,7 +208,7 @@ def is_text(path: Path) -> bool:
 
 
 def read_duration(path: Path) -> float | None:
-    """Read the length of an audio file in seconds without decoding it, as a small file may contain days of silence.
+    """Read the length of an audio file in seconds without decoding it. A small file can contain days of silence.
 
     Returns:
         The length. None if neither libsndfile nor ffprobe can read it.

@@ -183,10 +183,10 @@ class RequestFilter:
         await self.app({**scope, "query_string": query.encode()}, receive, send)
 
     def _query(self, path: str, query: str) -> str:
-        """Return the query that is passed to the application with a path.
+        """Return the query to pass on with a path, or "" if it is not allowed.
 
         Raises:
-            RequestError: The page does not need this path.
+            RequestError: The path is not one that the page uses.
         """
         for route, allowed in GET.items():
             if re.fullmatch(route, path):

@@ -269,7 +269,7 @@ def _display_name(name: str) -> str:
 
 
 def _unchanged(upload: Upload) -> bool:
-    """Return whether the file of an upload is still the regular file that was stored, without links in its path."""
+    """Return whether the file of an upload is still the stored file, and no part of its path is a link."""
     try:
         status = os.lstat(upload.path)
     except OSError:

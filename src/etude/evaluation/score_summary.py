@@ -60,7 +60,7 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
         if not sign:
             inconclusive.append(f"{name} (MSE)" if by_error else name)
         elif by_error:
-            claims.append(f"{'smaller' if sign > 0 else 'larger'} error than {name}")
+            claims.append(f"{'smaller' if sign > 0 else 'larger'} MSE than {name}")
         else:
             claims.append(f"{'better' if sign > 0 else 'worse'} than {name}")
         if by_error:
@@ -77,11 +77,11 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
 
 
 def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
-    """Describe the scored clips, such as "42 clips in 5 groups without training clips"."""
+    """Describe the scored clips, such as "42 clips in 5 groups, none of them in training"."""
     clips = format_count(results["n"], "clip")
     if results["groups"] == results["n"]:
         return clips
-    return f"{clips} in {format_count(results['groups'], 'group')}{' without training clips' if disjoint else ''}"
+    return f"{clips} in {format_count(results['groups'], 'group')}{', none of them in training' if disjoint else ''}"
 
 
 def describe_limitations(results: dict[str, Any]) -> str:

@@ -308,7 +308,8 @@ def write_results(
 def has_predictions(run: RunFolder) -> bool:
     """Return whether a run has all files that require its network and its data.
 
-    Only metrics and report may be missing. The record then contains the times and the command of the training.
+    If so, at most the metrics and the report are missing, and the record contains the times and the command of the
+    training.
     """
     if run.metrics_path.is_file():  # written after the other files
         return True

@@ -36,7 +36,7 @@ class ExportOptions:
         formats: Formats among onnx, torch and safetensors.
         input_name: Input of graphs, `waveform` or `frames`.
         out: Output folder; None for `export` in the run folder or beside the checkpoint.
-        check: Audio files of the parity check; empty for clips of the run's data.
+        check: Audio files of the parity check. If empty, clips of the run's data are used.
         push: Repository on the Hugging Face Hub; None for no upload.
         private: Whether a new repository is private.
     """

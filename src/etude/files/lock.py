@@ -55,7 +55,9 @@ class Lock:
                 f"{self.path}: is not a regular file, but this path is needed for the lock file; move or delete it"
             )
         if not new and self.path.stat().st_size and not ownership.owned(self.path):  # lock files are empty
-            raise UserError(f"{self.path}: is not a lock of Étude, but the lock file must have this name; move it away")
+            raise UserError(
+                f"{self.path}: was not created by Étude, but its lock file needs this name; move the existing file away"
+            )
         ownership.record(self.path)
         lock = FileLock(self.path)
         try:

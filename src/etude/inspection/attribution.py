@@ -39,7 +39,7 @@ class Attribution:
     Args:
         contributions: Contribution of each value (T, F), in units of the output.
         output: Output for the clip.
-        baseline: Output for the reference, standardised frames that are all 0 (the mean training frame).
+        baseline: Output for the reference input, whose standardised frames are all 0, equal to the mean training frame.
     """
 
     contributions: Tensor

@@ -100,7 +100,8 @@ def crop_clip(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -
     start, end = round(crop[0] * rate), min(round(crop[1] * rate), n_frames)
     if start >= end:
         raise UserError(
-            f"crop={crop[0]:g}-{crop[1]:g}: clip {clip.id} has only {n_frames / rate:.1f} {unit}; name an earlier crop"
+            f"crop={crop[0]:g}-{crop[1]:g}: clip {clip.id} has only {n_frames / rate:.1f} {unit}; "
+            "set a crop that starts before the end of the clip"
         )
     note = f"{clip.note} Shown are {start / rate:.1f} to {end / rate:.1f} of {n_frames / rate:.1f} {unit}."
     return replace(clip, x=clip.x[:, start:end], start=start / rate, note=note.strip())
@@ -193,7 +194,8 @@ class InspectedRun:
         config = self.files.config
         if not {"data", "feature"} <= set(config):
             raise UserError(
-                f"{self.files.config_path}: is not the config of a run, because data or feature is missing; restore it"
+                f"{self.files.config_path}: is not a complete run config, because section "
+                "data or feature is missing; restore the file"
             )
         instantiate.check_trusted(config)
         return config | {"seed": config.get("seed", 0)}

@@ -113,7 +113,7 @@ def most_variable_units(record: ModuleRecord, count: int = MAX_UNITS) -> list[in
 
 
 def values_by_unit(value: Tensor) -> Tensor:
-    """Return values by unit (U, N). Units are the channels of feature maps (1, C, ., .), or else the last axis."""
+    """Return values by unit (U, N). Units are the channels of a feature map (1, C, ., .), otherwise the last axis."""
     return value[0].flatten(1) if value.ndim == 4 else value.movedim(-1, 0).flatten(1)
 
 

@@ -101,7 +101,7 @@ class RunFolder:
         return [path for path in sorted(self.checkpoints_path.rglob("*.ckpt")) if not path.name.startswith(".")]
 
     def missing_results(self) -> list[str]:
-        """Return the names of missing files that metrics and report require."""
+        """Return the names of missing files that are needed for the metrics and the report."""
         return [path.name for path in (self.predictions_path, self.record_path) if not path.is_file()]
 
     @property

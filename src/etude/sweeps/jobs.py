@@ -124,7 +124,9 @@ class JobTable:
                 with path.open(newline="", encoding="utf-8") as file:
                     self.jobs = [self._read_job(row) for row in csv.DictReader(file)]
             except (KeyError, TypeError, ValueError, csv.Error) as error:
-                raise UserError(f"{path}: is not a table of jobs; remove it to start the sweep again") from error
+                raise UserError(
+                    f"{path}: is not a table of jobs; remove it to start the sweep from the beginning"
+                ) from error
 
     def lock(self) -> None:
         """Lock the folder of the sweep until this process ends.

@@ -233,7 +233,7 @@ def prepare(overrides: Sequence[str], multirun: bool) -> None:
             raise UserError(f"{override}: is a sweep; add -m")
         if override.startswith("sweep.resume=") and override != "sweep.resume=null":
             if not is_sweep:
-                raise UserError(f"{override}: resumes a sweep; repeat the command of the sweep with -m")
+                raise UserError(f"{override}: resumes a sweep; add -m, as in the command that started the sweep")
             folder = Path(override[13:].strip("'"))
             if not any((folder / name).is_file() for name in (JOBS, MULTIRUN)):
                 raise UserError(f"{override}: is not the folder of a sweep; it has no {JOBS}")

@@ -99,7 +99,7 @@ class SearchSpace:
 
 
 def remove_overridden(params: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Remove keys below an overridden key. An override of `data.crop` also fixes `data.crop.seconds`.
+    """Remove keys below an overridden key. An override of `data.crop` also determines `data.crop.seconds`.
 
     Args:
         params: The space by key.

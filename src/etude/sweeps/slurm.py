@@ -63,10 +63,12 @@ def record_failures(jobs: Sequence[JobReturn]) -> Sequence[JobReturn]:
 
 @dataclass
 class JobFunction:
-    """Function of a job's process. It calls Hydra's task function with the script and environment of the sweep.
+    """Function that the process of a job calls.
+
+    It calls Hydra's task function with the script and environment of the sweep.
 
     Args:
-        function: Function of a composed config.
+        function: Function that takes the composed config.
         script: Program of the sweep.
         environment: Environment variables that are copied from the process of the sweep.
     """

@@ -158,8 +158,8 @@ def folder_name(name: str) -> str:
     """Return a unique folder name for the name of a run.
 
     Letters and digits of any script, the characters `-_.=+,@`, and spaces inside the name are kept. Any other
-    character, such as a slash, is replaced with `-`, and a hash of the name is appended, so that two names never have
-    the same folder name.
+    character, such as a slash, is replaced with `-`. If the name was changed, a hash of it is appended, so that
+    different names have different folders.
 
     Args:
         name: Name of the run as given by the user.

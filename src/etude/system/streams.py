@@ -16,7 +16,7 @@ CLOSED_VARIABLE = "ETUDE_CLOSED_STREAMS"  # environment variable with the number
 
 
 class GuardedStream:
-    """Text stream that keeps text if its target cannot write it. Other attributes are taken from the target.
+    """Text stream that stores text in memory if the underlying stream cannot be written.
 
     Args:
         number: File descriptor of the stream, 1 or 2.

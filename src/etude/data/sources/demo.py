@@ -30,7 +30,7 @@ def collection() -> Collection:
             **{name: dict(scalar) for name in ("valence", "energy", "danceability")},
         },
         card=(HOME / "CARD.md").read_text(encoding="utf-8"),
-        note="Valence, energy and danceability of this collection are computed from the signal. They are not listener "
-        "ratings, which the collection does not have.",
+        note="Valence, energy and danceability of this collection are computed from the signal. The "
+        "collection has no listener ratings.",
         extra={"licences": {str(k): int(v) for k, v in table["licence"].value_counts().items()}},
     ).check()

@@ -55,8 +55,8 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
             are skipped. It is ignored if clips have ratings instead of a genre.
 
     Returns:
-        The collection. `split` is the folder of a clip. Clips without a label are skipped. The row of a missing array
-        is kept, and the array is skipped when frames are read.
+        The collection. `split` is the folder of a clip. Clips without a label are skipped. If an array is missing,
+        its clip stays in the table and is skipped when frames are read.
 
     Raises:
         DataError: The folder, the label files or all arrays are missing, or a label file is invalid.

@@ -95,7 +95,7 @@ def best_and_worst_runs(runs: Sequence[ComparedRun], target: str) -> list[Compar
 
 
 def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: bool) -> Iterator[dict[str, Any]]:
-    """Yield, for each row of a run, the values that depend on target, class or metric."""
+    """Yield a dictionary for each table row of a run, with the values that depend on target, class or metric."""
     for name, target in run.metrics.items():
         results = target["splits"].get(split, {})
         counts = {"target": name, "n": results.get("n"), "groups": results.get("groups")}

@@ -273,7 +273,7 @@ def _describe_data(source: Any, index: pd.DataFrame, front: FrontEnd) -> dict[st
 def _compare_clips(
     index: pd.DataFrame, targets: dict[str, dict[str, Any]], rows: list[int], assigned: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return ids, groups and splits of clips, whether they are in different splits, and which targets differ."""
+    """Return ids, groups and splits of some clips, whether their splits differ, and the targets that differ."""
     clips = index.iloc[rows]
     groups = clips["group"].astype(object).where(clips["group"].notna(), None)
     splits = [] if assigned is None else [str(assigned[row]) for row in rows]

@@ -50,7 +50,8 @@ class Projection:
     """Projection of clips.
 
     Args:
-        rows: Rows of the projected clips (m,), int, ascending: all n, or a random subset of the method's maximum size.
+        rows: Rows of the projected clips (m,), int, ascending. All n rows, or a random subset if n exceeds the
+            maximum of the method.
         coordinates: Coordinates of these clips (m, dims), float64.
         note: Remark about this map, or "".
     """
