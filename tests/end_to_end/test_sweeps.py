@@ -187,7 +187,7 @@ def test_second_process_of_a_sweep_is_refused(tmp_path: Path, sweep: Callable[..
 
     table = JobTable(tmp_path)
     table.add(Job(0, ["seed=0"], tmp_path / "0_a", status=FAILED, code=1))
-    table.save()
+    table.write()
     with FileLock(tmp_path / ".jobs.csv.lock"):
         result = sweep(tmp_path, "-m", "seed=0,1", f"sweep.resume={tmp_path}")
     assert result.returncode == 2
