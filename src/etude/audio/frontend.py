@@ -95,7 +95,7 @@ class FrontEnd:
             columns: First column of the network's input, and the column after the last.
 
         Raises:
-            UserError: The frames depend on an estimate for each clip, or the class does not define `make_module`.
+            UserError: The frames depend on a property of the clip (beats, tuning), or the class has no `make_module`.
         """
         if self.sync != "none":
             raise not_exportable("beat-synchronous frames (feature.sync=beat)")

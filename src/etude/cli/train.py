@@ -49,7 +49,9 @@ def _train(argv: Sequence[str] | None) -> int:
     try:
         flags = parse_arguments(sys.argv[1:])
         if flags.experimental_rerun:  # it would unpickle a file, which may run code
-            raise UserError("--experimental-rerun: is not supported; a run's config.yaml has all of its values")
+            raise UserError(
+                "--experimental-rerun: is not supported; use the run's config.yaml, which contains all values"
+            )
         start.prepare(flags.overrides)
         launcher.prepare(flags.overrides, flags.multirun)
         # Hydra creates the folder of a sweep before it checks the overrides

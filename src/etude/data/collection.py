@@ -252,7 +252,9 @@ def expand_path(path: str) -> Path:
     except RuntimeError as error:
         if os.path.lexists(path):
             return Path(path)
-        raise DataError(f"{path}: there is no such user; use ./{path} for a file of this name") from error
+        raise DataError(
+            f"{path}: there is no user with this name; for a file whose name starts with ~, use ./{path}"
+        ) from error
 
 
 def join_inside(folder: Path, name: str, source_name: str) -> Path:

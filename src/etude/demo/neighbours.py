@@ -281,7 +281,7 @@ def _read_excerpt(path: Path) -> tuple[str, bool, str]:
 
 
 def _sample_distances(x: np.ndarray) -> np.ndarray | None:
-    """Return the distance of each clip of a fixed sample from the nearest other clip of the sample (m,).
+    """Return distances (m,), for each clip of a fixed sample to its nearest neighbour in the sample.
 
     None for fewer than two clips.
     """

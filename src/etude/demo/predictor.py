@@ -235,6 +235,6 @@ def read_duration(path: Path) -> float | None:
 
 
 def _predicate(reason: str) -> str:
-    """Return a reason as the end of a sentence that starts with "it"."""
+    """Return a reason that can follow the word "it", such as "is silent"."""
     text = reason.rstrip(".")
     return text if text.split(" ")[0] in ("is", "has", "contains", "cannot", "gives") else f"fails: {text}"

@@ -136,7 +136,7 @@ class Model:
         return WindowPlan.from_recipe(self.network.recipe, self.front, window, overlap)
 
     def identity(self, plan: WindowPlan) -> dict[str, Any]:
-        """Return everything that determines predictions except the file, as plain values for the journal."""
+        """Return all settings that determine predictions, as plain values for the journal."""
         return {
             "checkpoint": self.sha256,
             "window": plan.window,

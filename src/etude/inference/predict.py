@@ -115,8 +115,8 @@ def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path
 class PredictionJournal:
     """Context manager that opens or creates the journal of predicted files.
 
-    The first line contains everything that determines predictions except the files. With another network or other
-    windows the journal is replaced. A file is identified by its path, size and time of change. A file that failed is
+    The first line contains all settings that determine predictions, such as the network and the windows. With other
+    settings the journal is replaced. A file is identified by its path, size and time of change. A file that failed is
     predicted again.
 
     Args:

@@ -232,7 +232,7 @@ def record_attention(backbone: nn.Module) -> Iterator[list[AttentionCall]]:
 
 
 def attention_weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
-    """Compute the attention of some tokens to all tokens (1, heads, rows, N). Fused attention does not return it."""
+    """Compute the attention weights (1, heads, rows, N) of tokens, which fused attention does not return."""
     module, x = call.module, call.x
     q, k, _ = module.qkv(x).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = module.q_norm(q)[:, :, rows], module.k_norm(k)

@@ -128,7 +128,7 @@ class ClipAxes:
         return self.front.unit if self.columns.start == 0 else ""
 
     def to_image(self, grid: np.ndarray) -> np.ndarray:
-        """Return values (T', F') as the rows of an image. The first row of audio is the highest bin."""
+        """Return values (T', F') as the rows of an image. For audio, the first row is the highest bin."""
         return grid.T[::-1] if self.is_audio else grid
 
     def upsample(self, grid: np.ndarray, time: tuple[float, float], bins: tuple[float, float]) -> np.ndarray:

@@ -60,7 +60,7 @@ class MLflow(Tracker):
         self.experiment_name, self.uri, self.tags, self.notes = experiment, uri, tags, notes
 
     def start(self, run_id: str | None) -> tuple[MLFlowLogger, str | None]:
-        """Start a run, or resume the run of this id."""
+        """Start a run, or resume the run with this id."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # usage data stays private
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default of 7 delays a run by minutes
         import mlflow  # noqa: F401 (it sets the level of its own log)

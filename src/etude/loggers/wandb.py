@@ -52,7 +52,7 @@ class WeightsAndBiases(Tracker):
         self.options, self.mode, self.timeout = dict(options), mode, timeout
 
     def start(self, run_id: str | None) -> tuple[WandbLogger, str | None]:
-        """Start a run, or resume the run of this id, also offline. The agent of a sweep selects the id itself."""
+        """Start a run, or resume the run with this id. Both also work offline. The agent of a sweep selects the id."""
         import wandb
         from pytorch_lightning.loggers import WandbLogger
 

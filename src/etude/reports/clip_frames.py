@@ -82,7 +82,7 @@ def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, files: dict[str,
         clip: Id of the clip.
         row: Row of the clip in the pack.
         pack: Pack that is read if there is no file.
-        front: Front end of the pack. Only its synchronisation is changed to compute frames by hop and by beat.
+        front: Front end of the pack. Frames by hop and by beat differ only in its setting `sync`.
         files: Files by id, as returned by `clip_files`.
     """
     if clip not in files:

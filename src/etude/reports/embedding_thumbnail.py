@@ -59,7 +59,7 @@ def embedding_maps(table: DataFrame, targets: dict[str, Any], pooled: bool = Fal
 
 
 def project_embeddings(z: np.ndarray) -> dict[str, np.ndarray]:
-    """Return two-dimensional projections (n, 2) of embeddings (n, D), by the name of the method."""
+    """Return a dictionary from the name of a method to its projection (n, 2) of embeddings (n, D)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

@@ -256,7 +256,7 @@ def read_worst_errors(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path is inside a folder when its links are followed.
+    """Return whether a path is inside a folder after all links are resolved.
 
     A run folder may come from another user. A link in it must not add other files of this machine to a page.
     """

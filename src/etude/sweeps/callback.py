@@ -48,7 +48,7 @@ class SweepTable(Callback):
             print(path)  # noqa: T201
 
     def _compare(self, folder: Path) -> None:
-        """Compare all runs, and print the paths of the files or the error."""
+        """Compare all runs, and print the paths of the written files, or the error."""
         from etude.reports.comparison.compare import compare_folders  # heavy: numpy
 
         try:

@@ -186,7 +186,7 @@ class SweepProgress:
         return math.fsum(durations) / len(durations) * n_left / min(self.n_parallel, n_left)
 
     def best_scores(self, only: tuple[str, ...] | None = None) -> str:
-        """Return the best score for each set of targets, or only for one set. Each set has its own best score."""
+        """Return the best score for each set of targets, or for one given set. Scores of sets are not compared."""
         best: dict[tuple[str, ...], Job] = {}
         for job in self.jobs:
             if not job.config or job.score is None or job.status != DONE or math.isnan(job.score):

@@ -112,7 +112,8 @@ def refuse_several_processes(trainer: Mapping[str, Any]) -> None:
     if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
         return
     raise UserError(
-        "trainer: this launcher starts one process for each job of a sweep; remove hydra/launcher, or use "
+        "trainer: needs several processes, but this launcher starts one process for each job of a sweep; remove "
+        "hydra/launcher, or use "
         "hydra/launcher=submitit_slurm on a cluster"
     )
 

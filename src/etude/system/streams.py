@@ -99,7 +99,7 @@ class GuardedStream:
 
 
 class ScreenHandler(logging.StreamHandler):
-    """Log handler for a stream. If the stream fails, records that are also written to a log file are not kept."""
+    """Log handler for a stream. If the stream fails, records are stored, except those in a log file."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record to the stream."""

@@ -34,7 +34,7 @@ class Norm(MaskedBatchNorm):
     """Batch norm of embeddings over the clips of all devices."""
 
     def forward(self, z: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalise each unit of (B, D)."""
+        """Normalise each of the D features over the batch (B, D)."""
         return super().forward(z[:, :, None, None], z.new_ones(len(z), dtype=torch.int64))[:, :, 0, 0]
 
 

@@ -100,7 +100,8 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
         learner.standardiser.std.copy_(source.std)
     elif (required := learner.backbone.required_front_end) not in (None, front["_target_"]):
         raise UserError(
-            f"backbone.weights: the weights were trained on the frames of {required}; set a feature with this front end"
+            f"backbone.weights: the weights were trained on the frames of {required}; select a feature with this front "
+            "end"
         )
     if not resume:
         learner.backbone.initialise()

@@ -1,8 +1,8 @@
 """Initialisation from another run, and freezing of layers.
 
 The learning rate of each layer and epoch has a multiplier, which is 0 for a frozen layer. The multiplier depends only
-on the config and the step. Freezing is therefore equal on every device, and needs no callback with a state that an
-interruption could lose.
+on the config and the step. Freezing is therefore equal on every device. It has no state that an interruption
+could lose.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_missing_array_keeps_row_unless_all_are_missing(affect_folder: Path) -> 
     assert "3" in collection(str(affect_folder)).table["id"].tolist()
     for path in (affect_folder / "train").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"has none of the 12 arrays of its label files, for example .*npy$"):
+    with pytest.raises(DataError, match=r"none of the 12 arrays in its label files exists, for example .*npy$"):
         collection(str(affect_folder))
 
 

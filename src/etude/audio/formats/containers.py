@@ -109,7 +109,7 @@ class Segment:
     damage: str = ""
 
     def covers(self, size: int) -> bool:
-        """Return whether the segment is an unchanged file of `size` bytes."""
+        """Return whether the segment is the complete file of `size` bytes, without a new header."""
         return not self.header and self.start == 0 and self.end == size
 
 

@@ -39,7 +39,7 @@ class Packed:
             if any(pair.startswith("_target_=") for pair in different):
                 raise DataError(
                     f"{self.opened.folder}: was written with {stored.get('_target_')}; "
-                    "use a feature with this front end"
+                    "select a feature with this front end"
                 )
             overrides = " ".join(
                 f"feature.{pair}" if pair.startswith("sync=") else f"feature.front.{pair}" for pair in different

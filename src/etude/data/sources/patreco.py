@@ -172,7 +172,7 @@ def _find_unused_files(home: Path, table: pd.DataFrame, listed: set[tuple[str, s
     labelled = {(split, clip + SUFFIX) for split, clip in zip(table["split"], table["id"], strict=True)}
     if not existing & labelled:
         example = f", for example {table['path'].iloc[0]}" if len(table) else ""
-        raise DataError(f"{home}: has none of the {len(table)} arrays of its label files{example}")
+        raise DataError(f"{home}: none of the {len(table)} arrays in its label files exists{example}")
     unlisted = sorted(existing - labelled - {(split, clip + SUFFIX) for split, clip in listed})
     return skipped_items + [
         SkippedItem(f"{split}/{name}", "array has no row in a label file") for split, name in unlisted

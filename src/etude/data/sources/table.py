@@ -240,7 +240,7 @@ def _find_targets(
 def _add_targets(
     frame: pd.DataFrame, cells: Columns, specs: dict[str, dict[str, Any]], classes: Mapping[str, Any]
 ) -> dict[str, dict[str, int]]:
-    """Add a column per target to the table and return the counts of classes before merging, by target."""
+    """Add a column per target, and return for each target the number of clips per class before merging."""
     import pandas as pd
 
     before = {}

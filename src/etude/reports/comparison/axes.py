@@ -196,7 +196,7 @@ def _transfer(run: ComparedRun) -> str:
 
 
 def _source_run(run: ComparedRun) -> str:
-    """Return the run from which a run starts, without its seed. In a sweep, seed 1 starts from `<run>_seed1`."""
+    """Return the source run of a run, without the seed in its name. In a sweep, seed 1 starts from `<run>_seed1`."""
     components = PurePath(str(_get_nested(run.config, "transfer", "init_from") or "")).parts
     suffix = f"_seed{run.config.get('seed')}"
     return str(PurePath(*(component.removesuffix(suffix) for component in components))) if components else ""

@@ -50,7 +50,7 @@ class Comparison:
         options: Options of the comparison.
         runs: Runs in the tables.
         names: Titles of the runs by folder.
-        frame: Scores of the tables, and of the single folds that were pooled.
+        frame: Scores shown in the tables, and scores of the single folds of pooled results.
         tables: Tables.
         pairs: Tested pairs of runs.
         remarks: Remarks about runs.
