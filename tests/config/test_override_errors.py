@@ -151,6 +151,7 @@ def test_wrong_name_in_a_defaults_list_is_reported(defaults: str, message: str, 
     [
         ("++logger.wandb={_target_: etude.tracking.wandb}", "was renamed; use etude.loggers.wandb.wandb_logger"),
         ("weighting._target_=etude.tasks.balance.Sum", "was renamed; use etude.tasks.loss_weighting.WeightedSum"),
+        ("weighting={_target_: etude.tasks.surgery.PCGrad}", "was renamed; use etude.tasks.loss_weighting.PCGrad"),
         ("weighting.weights=3", "weighting.weights: must be a mapping from names to numbers, got 3"),
         ("++weighting.weights.genre=abc", "weighting.weights: must be a mapping from names to numbers"),
     ],

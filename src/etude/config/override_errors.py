@@ -246,13 +246,11 @@ def _missing_key_error(config: DictConfig, key: str, value: str, groups: Iterabl
     if node is config:
         return _unknown_root_error(config, key, keys, sorted(groups))
     parameters = _parameters(node)
-    if parts[depth] in parameters:
+    if parts[depth] in parameters or not (keys or parameters):  # an empty mapping, such as weighting.weights, is open
         return f"{key}: is not in the config; add it with a plus: +{key}={value}"
     if near := get_close_matches(parts[depth], [*keys, *parameters], n=1):
         with_plus = f", added with a plus: +{'.'.join([*parts[:depth], near[0]])}={value}"
         return f"{key}: no such config key; did you mean {near[0]}{'?' if near[0] in keys else with_plus}"
-    if not keys and not parameters:  # an empty mapping, such as weighting.weights
-        return f"{key}: is not in the config; add it with a plus: +{key}={value}"
     return f"{key}: no such config key; available: {', '.join(keys) or 'none'}"
 
 

@@ -36,8 +36,8 @@ TARGETS = {
         "Sum": "etude.tasks.loss_weighting.WeightedSum",
         "Random": "etude.tasks.loss_weighting.RandomWeighting",
         "Uncertainty": "etude.tasks.loss_weighting.UncertaintyWeighting",
-        "PCGrad": "etude.tasks.loss_weighting.PCGrad",
     },
+    "etude.tasks.surgery": {"PCGrad": "etude.tasks.loss_weighting.PCGrad"},
     "etude.tracking": {name: f"etude.loggers.{name}.{name}_logger" for name in ("mlflow", "tensorboard", "wandb")},
 }
 

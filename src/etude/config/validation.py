@@ -310,10 +310,8 @@ def _type_errors(path: str, value: Any, annotation: str) -> Iterator[str]:
     types = [name.strip() for name in annotation.split("|")] if annotation else []
     types = ["dict" if name.startswith("dict[") else name for name in types]
     if "Mapping[str, float]" in types:
-        numbers = list(value.values()) if isinstance(value, Mapping) else None
-        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers or ()) or (
-            numbers is None and not (value is None and "None" in types)
-        ):
+        is_valid = isinstance(value, Mapping) and all(type(number) in (int, float) for number in value.values())
+        if not is_valid and not (value is None and "None" in types):
             yield f"{path}: must be a mapping from names to numbers, got {value!r}"
         return
     if not types or any(name not in (*PLAIN_TYPES, "None") for name in types):
