@@ -2,7 +2,7 @@
 
 import sys
 
-from etude.__main__ import command
+from etude.cli.train import main
 
 if __name__ == "__main__":
-    sys.exit(command("train"))
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from etude.__main__ import command
+from etude.cli.app import run_command
 
 if __name__ == "__main__":
-    sys.exit(command("bench"))
+    sys.exit(run_command("bench"))

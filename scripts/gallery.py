@@ -47,7 +47,7 @@ SCREENSHOTS = (
     Screenshot("report-scalars", "affect/report.html", "text=Predictions and residuals", "dark"),
     Screenshot("compare", "sweep/compare.html"),
     Screenshot("compare-pairs", "sweep/compare.html", "#pairs"),
-    Screenshot("latent", "sweep/latent.html", "#maps"),
+    Screenshot("maps", "sweep/maps.html", "#maps"),
     Screenshot("inspect-cnn", "sweep/0_*/inspect_*.html", "#attributions"),
     Screenshot("inspect-digits", "digits/inspect_*.html", "#layers", "dark"),
     Screenshot("explore", "explore/*/explore.html", "#clips"),
@@ -62,13 +62,13 @@ def write_pages() -> None:
         (sweep, ["train.py", "-m", "backbone=cnn,lstm", "seed=0,1", f"hydra.sweep.dir={sweep}"]),
         (affect, ["train.py", "backbone=lstm", "task=multitask", f"hydra.run.dir={affect}"]),
         (digits, ["train.py", "experiment=reproduction/step7/digits", f"hydra.run.dir={digits}"]),
-        (dataset, ["scripts/explore.py", "data=demo", f"out={dataset}"]),
+        (dataset, ["scripts/explore.py", "data=demo", f"--out={dataset}"]),
     ]
     for folder, arguments in jobs:
         if not folder.is_dir():
             subprocess.run([*python, *arguments], cwd=ROOT, check=True)
     first = next(sweep.glob("0_*"))
-    pages = [["compare.py", str(sweep)], ["latent.py", str(sweep), "methods=pca,tsne,umap", "dims=2"]]
+    pages = [["compare.py", str(sweep)], ["maps.py", str(sweep), "--methods=pca,tsne,umap", "--dims=2"]]
     for arguments in [*pages, ["inspect.py", str(first)], ["inspect.py", str(digits)]]:
         subprocess.run([*python, str(ROOT / "scripts" / arguments[0]), *arguments[1:]], cwd=ROOT, check=True)
 

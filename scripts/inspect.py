@@ -9,9 +9,9 @@ OTHER_PATHS = [path for path in sys.path if Path(path or ".").resolve() != FOLDE
 if __name__ == "__main__":
     sys.path[:] = OTHER_PATHS  # otherwise later imports of Python's `inspect` would import this file
 
-    from etude.__main__ import command
+    from etude.cli.app import run_command
 
-    sys.exit(command("inspect"))
+    sys.exit(run_command("inspect"))
 elif __name__ == "inspect":
     # another script in this folder, which is first on its path, imports Python's own module
     from importlib.machinery import PathFinder

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from tests.commands import bench as main
 
 from etude.benchmarks import audio, data
 from etude.benchmarks.timing import Requirement, Section, Timing, time_rounds
-from etude.cli.bench import main
 
 
 def test_ratio_is_the_median_over_rounds() -> None:

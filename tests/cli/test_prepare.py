@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from tests.commands import prepare as main
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import frames
-from etude.cli.prepare import main
 from etude.config.compose import conf_dir
 from etude.data import readers
 from etude.data.datamodule import build_datamodule
@@ -68,7 +68,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 )  # fmt: skip
 def test_folder_with_any_name_is_packed(name: str, folder: Path) -> None:
     write_clips(folder / name)
-    assert main(["source=folder", f"path={name}", "workers=1"]) == 0
+    assert main(["source=folder", f"path={name}", "--workers=1"]) == 0
     (path,) = packs(folder)
     pack = Pack(path)
     assert pack.index["id"].tolist() == ["jazz/(live)", "jazz/a", "rock/a", "rock/b b"]
@@ -79,7 +79,7 @@ def test_logged_training_command_opens_the_same_pack(
     folder: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_clips(folder / "my music (live)")
-    assert main(["source=folder", f"path={folder}/my music (live)", "feature=chroma", "workers=1"]) == 0
+    assert main(["source=folder", f"path={folder}/my music (live)", "feature=chroma", "--workers=1"]) == 0
     (path,) = packs(folder)
     pack = Pack(path)
     expected = frames(
@@ -102,7 +102,7 @@ def test_other_overrides_are_those_of_training(folder: Path) -> None:
     arguments = [
         "source=folder",
         "path=music",
-        "workers=1",
+        "--workers=1",
         "data.packs=there",
         "feature.front.n_mels=20",
         "data.min_seconds=0.5",
@@ -119,7 +119,7 @@ def test_other_overrides_are_those_of_training(folder: Path) -> None:
 def test_lists_and_mappings_have_the_grammar_of_hydra(folder: Path) -> None:
     write_clips(folder / "music")
     write_clips(folder / "more").joinpath("jazz").rename(folder / "music" / "punk")
-    arguments = ["source=folder", "path=music", "classes={loud: [rock, punk], quiet: [jazz]}", "workers=1"]
+    arguments = ["source=folder", "path=music", "classes={loud: [rock, punk], quiet: [jazz]}", "--workers=1"]
     assert main(arguments) == 0
     (path,) = packs(folder)
     assert Pack(path).index["genre"].value_counts().to_dict() == {"loud": 4, "quiet": 2}
@@ -129,16 +129,16 @@ def test_table_is_packed(folder: Path) -> None:
     write_clips(folder / "my wavs")
     rows = {"path": ["rock/a.wav", "rock/b b.wav", "jazz/a.wav", "jazz/(live).wav"], "mood": [0.1, 0.9, 0.5, 0.3]}
     pd.DataFrame(rows).to_csv(folder / "my clips.csv", index=False)
-    assert main(["source=table", "table=my clips.csv", "audio=my wavs", "targets={mood: [0, 1]}", "workers=1"]) == 0
+    assert main(["source=table", "table=my clips.csv", "audio=my wavs", "targets={mood: [0, 1]}", "--workers=1"]) == 0
     (path,) = packs(folder)
     assert sorted(Pack(path).index["mood"]) == [0.1, 0.3, 0.5, 0.9]
 
 
 def test_repeated_command_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clips(folder / "music")
-    assert main(["source=folder", "path=music", "workers=1"]) == 0
+    assert main(["source=folder", "path=music", "--workers=1"]) == 0
     monkeypatch.setattr(readers, "decode", None)  # must not be called
-    assert main(["source=folder", "path=music", "workers=1"]) == 0
+    assert main(["source=folder", "path=music", "--workers=1"]) == 0
 
 
 def test_interrupted_command_is_resumed_when_repeated(
@@ -154,11 +154,11 @@ def test_interrupted_command_is_resumed_when_repeated(
         return decode(path, *rest)
 
     monkeypatch.setattr(readers, "decode", decode_two)
-    assert main(["source=folder", "path=music", "workers=1"]) == 130
+    assert main(["source=folder", "path=music", "--workers=1"]) == 130
     assert "interrupted; repeat the command to resume" in caplog.text
     assert packs(folder) == []
     names.clear()
-    assert main(["source=folder", "path=music", "workers=1"]) == 0
+    assert main(["source=folder", "path=music", "--workers=1"]) == 0
     assert len(names) == 2
     assert len(Pack(packs(folder)[0]).index) == 4
 
@@ -167,7 +167,7 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
     from etude.audio.formats import DecodeError
 
     write_clips(folder / "music")
-    arguments = ["source=folder", "path=music", "workers=1", "data.max_skipped=0.5"]
+    arguments = ["source=folder", "path=music", "--workers=1", "data.max_skipped=0.5"]
 
     def fail_for_some(path: Path, *rest: Any) -> np.ndarray:
         if path.stem == "a":
@@ -180,7 +180,7 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(readers, "decode", decode)
     assert main(arguments) == 0
     assert len(Pack(packs(folder)[0]).index) == 2
-    assert main([*arguments, "retry=true"]) == 0
+    assert main([*arguments, "--retry"]) == 0
     assert len(Pack(packs(folder)[0]).index) == 4
 
 
@@ -190,8 +190,8 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
         (["pth=music"], "pth: this source has no such option; did you mean path?"),
         (["clases={a: [b]}"], "clases: this source has no such option; did you mean classes?"),
         (["zzz=1"], "zzz: this source has no such option; available: path, classes"),
-        (["workers=0"], "workers=0: must be a whole number of at least 1"),
-        (["workers=many"], "workers=many: must be a whole number of at least 1"),
+        (["--workers=0"], "--workers=0: must be a whole number of at least 1"),
+        (["--workers=many"], "--workers=many: must be a whole number of at least 1"),
         (["retry=maybe"], "retry=maybe: must be true or false"),
         (["music"], "music: is not of the form name=value; --help shows examples"),
     ],
@@ -257,7 +257,7 @@ def test_missing_source_has_an_error_message(
 def test_too_many_damaged_files_have_an_error_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in write_clips(folder / "music").rglob("*.wav"):
         path.write_text("no music")
-    assert main(["source=folder", "path=music", "workers=1"]) == 2
+    assert main(["source=folder", "path=music", "--workers=1"]) == 2
     error = capsys.readouterr().err
     assert "music: 1 of 4 clips were skipped, more than data.max_skipped=0.1 allows; for example" in error
     assert packs(folder) == []
@@ -287,7 +287,7 @@ def test_verify_detects_a_changed_byte(
 ) -> None:
     caplog.set_level("INFO")
     write_clips(folder / "music")
-    arguments = ["source=folder", "path=music", "workers=1", "verify=true"]
+    arguments = ["source=folder", "path=music", "--workers=1", "--verify"]
     assert main(arguments) == 0
     assert "all clips match their checksums" in caplog.text
     path = packs(folder)[0] / "frames.f16"

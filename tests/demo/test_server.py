@@ -24,7 +24,7 @@ from etude.inference.model import PredictionColumns
 
 def test_options_are_parsed(tmp_path: Path) -> None:
     options = parse_demo_options(
-        [str(tmp_path), "host=0.0.0.0", "port=8000", "limit=2.5", "seconds=90", "device=cpu", "browser=False"]
+        [str(tmp_path), "--host=0.0.0.0", "--port=8000", "--limit=2.5", "--seconds=90", "--device=cpu", "browser=False"]
     )
     assert (options.run, options.host, options.port, options.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
     assert (options.limit, options.seconds, options.browser) == (2.5, 90.0, False)
@@ -38,10 +38,10 @@ def test_options_are_parsed(tmp_path: Path) -> None:
         ([], "takes one run folder or checkpoint, got none"),
         (["{run}", "{run}"], "takes one run folder or checkpoint, got {run}, {run}"),
         (["nowhere"], "nowhere: there is no such run folder or checkpoint"),
-        (["{run}", "port=0"], "port=0: must be a whole number from 1 to 65535"),
-        (["{run}", "port=http"], "port=http: must be a whole number from 1 to 65535"),
-        (["{run}", "limit=0"], "limit=0: must be a number greater than 0"),
-        (["{run}", "seconds=inf"], "seconds=inf: must be a number greater than 0"),
+        (["{run}", "--port=0"], "--port=0: must be a whole number from 1 to 65535"),
+        (["{run}", "--port=http"], "--port=http: must be a whole number from 1 to 65535"),
+        (["{run}", "--limit=0"], "--limit=0: must be a number greater than 0"),
+        (["{run}", "--seconds=inf"], "--seconds=inf: must be a number greater than 0"),
         (["{run}", "share=true"], "share=true: is neither a run nor one of host="),
         (["{run}", "browser=no"], "browser=no: must be true or false"),
     ],
@@ -53,7 +53,7 @@ def test_invalid_options_are_reported(arguments: list[str], message: str, tmp_pa
 
 
 def test_help_imports_no_heavy_modules() -> None:
-    code = "import sys; from etude.cli.demo import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from tests.commands import demo as main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "python scripts/demo.py" in out
     assert not {"torch", "gradio", "pandas", "numpy", "uvicorn"} & set(out.split())
@@ -71,9 +71,9 @@ def test_used_port_is_refused_and_a_free_one_is_selected() -> None:
     with open_listener("127.0.0.1", None) as first, open_listener("127.0.0.1", None) as second:
         port, next_port = first.getsockname()[1], second.getsockname()[1]
         assert 7860 <= port < next_port
-        with pytest.raises(UserError, match=f"port={port}: cannot be used .*in use.*; choose another with port="):
+        with pytest.raises(UserError, match=f"--port={port}: cannot be used .*in use.*; choose another with port="):
             open_listener("127.0.0.1", port)
-    with pytest.raises(UserError, match=r"host=192\.0\.2\.1: this machine does not have this address"):
+    with pytest.raises(UserError, match=r"--host=192\.0\.2\.1: this machine does not have this address"):
         open_listener("192.0.2.1", None)  # reserved for documentation
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

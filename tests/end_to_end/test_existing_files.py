@@ -21,14 +21,14 @@ from etude.files.ownership import LIST_NAME
 
 KINDS = ("file", "folder", "link to a file", "link to a folder", "link to nothing", "listed link", "listed folder")
 ARGUMENTS: dict[str, Sequence[str]] = {  # the command writes into the folder {output}
-    "prepare": ["source=folder", "path={music}", "data.packs={output}", "workers=1"],
-    "explore": ["source=folder", "path={music}", "data.packs={packs}", "out={output}", "workers=1", "count=1"],
-    "predict": ["{run}", "{clip}", "to={output}", "format=csv,json", "workers=1"],
-    "export": ["{run}", "to={output}", "format=safetensors", "check={clip}"],
-    "inspect": ["{run}", "clip={clip}", "to={output}"],
+    "prepare": ["source=folder", "path={music}", "data.packs={output}", "--workers=1"],
+    "explore": ["source=folder", "path={music}", "data.packs={packs}", "out={output}", "--workers=1", "count=1"],
+    "predict": ["{run}", "{clip}", "--out={output}", "--format=csv,json", "--workers=1"],
+    "export": ["{run}", "--out={output}", "--format=safetensors", "--check={clip}"],
+    "inspect": ["{run}", "--clip={clip}", "--out={output}"],
     "report": ["{output}"],
-    "compare": ["{run}", "to={output}"],
-    "latent": ["{run}", "to={output}", "methods=pca", "dims=2"],
+    "compare": ["{run}", "--out={output}"],
+    "latent": ["{run}", "--out={output}", "--methods=pca", "--dims=2"],
 }
 REPORT_FILES = ("metrics.json", "report.html")  # written by report in a run folder
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import export as main
 
-from etude.cli.export import main
 from etude.errors import UserError
 from etude.export.export import push
 
@@ -82,7 +82,7 @@ def test_only_exported_files_are_uploaded(
     checkpoint: Path, tmp_path: Path, hub_requests: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "diary.txt").write_text("private")
-    arguments = [str(checkpoint), "format=safetensors", f"to={tmp_path}", "push=me/model", "private=true"]
+    arguments = [str(checkpoint), "--format=safetensors", f"--out={tmp_path}", "--push=me/model", "--private"]
     assert main(arguments) == 0, capsys.readouterr().err
     (created,) = [lines[0] for path, lines in hub_requests if path.endswith("/create")]
     assert created["name"] == "model" and created["organization"] == "me"
@@ -112,6 +112,6 @@ def test_nothing_is_exported_without_token(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    assert main([str(checkpoint), f"to={tmp_path / 'out'}", "push=me/model"]) == 2
+    assert main([str(checkpoint), f"--out={tmp_path / 'out'}", "--push=me/model"]) == 2
     assert "no token for the Hugging Face Hub; set HF_TOKEN, or run: hf auth login" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

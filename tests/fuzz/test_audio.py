@@ -115,7 +115,7 @@ def check_seed(
             options = [
                 "source=folder",
                 "path=inputs",
-                "workers=1",
+                "--workers=1",
                 f"feature={feature}",
                 "data.packs=outputs",
                 "data.max_skipped=1",
@@ -123,7 +123,7 @@ def check_seed(
             return description, find_violations(sandbox, lambda: prepare.main(options), [outputs])
         if (seed >= DEFAULT_SEEDS and kind < 0.24) or seed == DEFAULT_SEEDS - 2:
             description = "predict with " + _write_files(inputs, rng, audio_files)
-            options = [str(run), "inputs", "to=outputs", "workers=1", f"page={rng.choice(('true', 'false'))}"]
+            options = [str(run), "inputs", "--out=outputs", "--workers=1", f"page={rng.choice(('true', 'false'))}"]
             return description, find_violations(sandbox, lambda: predict.main(options), [outputs])
         inputs.mkdir()
         suffix, data, description = damaged_file(rng, audio_files)

@@ -22,11 +22,11 @@ from etude.runs.folder import RunFolder
 
 ARGUMENTS: dict[str, Sequence[str]] = {
     "report": ["{run}"],
-    "compare": ["{run}", "{other}", "to=out"],
-    "latent": ["{run}", "methods=pca", "dims=2", "to=out"],
-    "predict": ["{run}", "inputs/clip.ogg", "to=out", "workers=1"],
-    "inspect": ["{run}", "clip=inputs/clip.ogg", "crop=1", "to=out"],
-    "export": ["{run}", "format=safetensors", "check=inputs/clip.ogg", "to=out"],
+    "compare": ["{run}", "{other}", "--out=out"],
+    "latent": ["{run}", "--methods=pca", "--dims=2", "--out=out"],
+    "predict": ["{run}", "inputs/clip.ogg", "--out=out", "--workers=1"],
+    "inspect": ["{run}", "--clip=inputs/clip.ogg", "--crop=1", "--out=out"],
+    "export": ["{run}", "--format=safetensors", "--check=inputs/clip.ogg", "--out=out"],
     "resume": ["resume={run}"],
     "load": [],
 }

@@ -194,7 +194,13 @@ def check_seed(seed: int, clip: Path, top: Path, monkeypatch: pytest.MonkeyPatch
         if (seed >= DEFAULT_SEEDS and rng.random() < 0.25) or seed == DEFAULT_SEEDS - 1:
             if name.startswith("-"):
                 name = "./" + name
-            options = ["source=table", f"table=inputs/{name}", "workers=1", "data.packs=outputs", "data.max_skipped=1"]
+            options = [
+                "source=table",
+                f"table=inputs/{name}",
+                "--workers=1",
+                "data.packs=outputs",
+                "data.max_skipped=1",
+            ]
             violations = find_violations(sandbox, lambda: prepare.main(options), [sandbox.work / "outputs"])
             return f"prepare {description}", violations
         source = draw_options(rng)

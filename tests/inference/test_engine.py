@@ -140,10 +140,10 @@ def test_long_file_with_broken_end_has_no_predictions(model: Model, audio_folder
 def test_file_that_may_not_be_music_is_predicted_with_a_warning(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from etude.cli.predict import main
+    from tests.commands import predict as main
 
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-1, 1, 22050 * 3), 22050)
-    assert main([str(checkpoint), str(tmp_path / "a.wav"), f"to={tmp_path / 'to'}", "page=false"]) == 0
+    assert main([str(checkpoint), str(tmp_path / "a.wav"), f"--out={tmp_path / 'to'}", "--no-page"]) == 0
     assert "a.wav: is used although it may not be music: it is white noise near full scale" in caplog.text
 
 
@@ -168,9 +168,9 @@ def test_run_object_predicts(checkpoint: Path, clips: list[Path], tmp_path: Path
     predictions = run.predict(str(clips[0]), window=4, overlap=0.25)
     assert list(predictions.windows["start"]) == [0, 3, 6] and list(predictions.windows["end"]) == [4, 7, 10]
     assert len(run.predict([clips[0], clips[1]]).files) == 2
-    with pytest.raises(UserError, match="batch=0: must be"):
+    with pytest.raises(UserError, match="--batch-size=0: must be"):
         run.predict(clips[0], batch=0)
-    with pytest.raises(UserError, match="device=gpu: must be one of auto, cpu, cuda"):
+    with pytest.raises(UserError, match="--device=gpu: must be one of auto, cpu, cuda"):
         run.predict(clips[0], device="gpu")
 
 

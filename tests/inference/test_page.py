@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from tests.browsing import open_page
+from tests.commands import predict as main
 from tests.inference.conftest import UNUSUAL_NAME
 from tests.reports.test_run_report_browser import FIND_LOW_CONTRAST, FIND_UNNAMED
 
-from etude.cli.predict import main
 from etude.inference.engine import FilePrediction
 from etude.inference.figure import build_plots, format_clock, time_ticks
 from etude.inference.model import PredictionColumns
@@ -22,7 +22,7 @@ from etude.inference.model import PredictionColumns
 def page(checkpoint: Path, audio_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     files = [str(audio_folder / name) for name in ("song.mp3", UNUSUAL_NAME, "broken.mp3")]
-    assert main([str(checkpoint), *files, f"to={folder}"]) == 1
+    assert main([str(checkpoint), *files, f"--out={folder}"]) == 1
     return folder / "predict.html"
 
 

@@ -22,7 +22,7 @@ from etude.inference.predict import JOURNAL, PAGE_SECTIONS
 
 def call(checkpoint: Path, inputs: Path, folder: Path, *options: str) -> int:
     """Run the command without the page and return its exit status."""
-    return main([str(checkpoint), str(inputs), f"to={folder}", "page=false", *options])
+    return main([str(checkpoint), str(inputs), f"--out={folder}", "--no-page", *options])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def short_files(audio_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def results(checkpoint: Path, short_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of an uninterrupted command in all formats."""
     folder = tmp_path_factory.mktemp("results")
-    assert call(checkpoint, short_files, folder, "format=csv,json,parquet") == 1
+    assert call(checkpoint, short_files, folder, "--format=csv,json,parquet") == 1
     return folder
 
 
@@ -76,24 +76,24 @@ def test_resumed_prediction_writes_the_same_tables(
 
     monkeypatch.setattr(engine, "load_windows", interrupt)
     folder = tmp_path / "to"
-    assert call(checkpoint, short_files, folder, "batch=1") == 130
+    assert call(checkpoint, short_files, folder, "--batch-size=1") == 130
     assert "2 of 5 files are predicted; repeat the command to resume" in caplog.text
     assert not list(folder.glob("*.csv"))
     with (folder / JOURNAL).open("ab") as file:  # as if killed while writing a line
         file.write(b'{"path":"half')
-    assert call(checkpoint, short_files, folder, "batch=1") == 1
+    assert call(checkpoint, short_files, folder, "--batch-size=1") == 1
     assert decoded[3:] == ["2.mp3", "2.ogg", "3.ogg"]
     for name in ("files.csv", "windows.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(folder / name), pd.read_csv(results / name), atol=1e-6)
     assert {path.name for path in folder.iterdir()} == {JOURNAL, "files.csv", "windows.csv", ".lock", LIST_NAME}
 
-    assert call(checkpoint, short_files, folder, "format=json") == 1
+    assert call(checkpoint, short_files, folder, "--format=json") == 1
     assert decoded[6:] == ["2.mp3"]  # a file that failed is predicted again
     assert not (folder / "files.csv").exists() and len(json.loads((folder / "files.json").read_text())) == 5
     (short_files / "3.ogg").touch()
     assert call(checkpoint, short_files, folder) == 1
     assert decoded[7:] == ["2.mp3", "3.ogg"]  # and a file that changed
-    assert call(checkpoint, short_files, folder, "window=4") == 1
+    assert call(checkpoint, short_files, folder, "--window=4") == 1
     assert len(decoded) == 14 and len(pd.read_csv(folder / "windows.csv")) == 16  # other windows: all files again
 
 
@@ -104,7 +104,9 @@ def test_number_of_processes_does_not_change_predictions(
     for number in range(5):  # more than a shard, so two processes are used
         shutil.copy(short_files / "0.ogg", tmp_path / f"{number}.ogg")
     (tmp_path / "list.txt").write_text(names + "\n".join(f"{number}.ogg" for number in range(5)))
-    assert main([str(checkpoint), str(tmp_path / "list.txt"), f"to={tmp_path / 'to'}", "page=false", "workers=2"]) == 0
+    assert (
+        main([str(checkpoint), str(tmp_path / "list.txt"), f"--out={tmp_path / 'to'}", "--no-page", "--workers=2"]) == 0
+    )
     expected = pd.read_csv(results / "files.csv").dropna(subset="genre.pred").iloc[0, 1:-1]
     for row in range(9):
         pd.testing.assert_series_equal(
@@ -115,8 +117,8 @@ def test_number_of_processes_does_not_change_predictions(
 def test_replacement_of_results_with_other_windows_is_logged(
     checkpoint: Path, audio_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    message = f"to={tmp_path}: replacing its results, because they are from another network or other windows"
-    for options, replaced in (([], False), ([], False), (["window=5"], True)):
+    message = f"--out={tmp_path}: replacing its results, because they are from another network or other windows"
+    for options, replaced in (([], False), ([], False), (["--window=5"], True)):
         caplog.clear()
         assert call(checkpoint, audio_folder / "a.ogg", tmp_path, *options) == 0
         assert (message in caplog.messages) == replaced
@@ -124,7 +126,7 @@ def test_replacement_of_results_with_other_windows_is_logged(
 
 
 def test_closed_stdout_gives_no_traceback(checkpoint: Path, audio_folder: Path, tmp_path: Path) -> None:
-    arguments = [str(checkpoint), str(audio_folder / "a.ogg"), f"to={tmp_path}", "page=false"]
+    arguments = [str(checkpoint), str(audio_folder / "a.ogg"), f"--out={tmp_path}", "--no-page"]
     command = [sys.executable, "-m", "etude", "predict", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -154,10 +156,10 @@ def test_unusable_folders_are_reported(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("format=xml", "format=xml: there is no format 'xml'; available: csv, json, parquet"),
-        ("window=long", "window=long: must be a number"),
-        ("workers=0", "workers=0: must be a whole number of at least 1"),
-        ("batch=many", "batch=many: must be a whole number of at least 1"),
+        ("--format=xml", "--format=xml: there is no format 'xml'; available: csv, json, parquet"),
+        ("--window=long", "--window=long: must be a number"),
+        ("--workers=0", "--workers=0: must be a whole number of at least 1"),
+        ("--batch-size=many", "--batch-size=many: must be a whole number of at least 1"),
         ("page=perhaps", "page=perhaps: must be true or false"),
         ("colour=red", "colour=red: is neither a file nor one of to="),
     ],
@@ -174,11 +176,11 @@ def test_help_and_options_agree_with_the_code() -> None:
 
 def test_audio_files_are_required() -> None:
     with pytest.raises(UserError, match="takes a run folder or a checkpoint, then audio files"):
-        parse_predict_options(["run", "window=3"])
+        parse_predict_options(["run", "--window=3"])
 
 
 def test_help_imports_no_heavy_modules() -> None:
-    code = "import sys; from etude.cli.predict import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from tests.commands import predict as main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "predict.py outputs/<run>" in out and "first 20 files" in out
     assert not {"torch", "numpy", "pandas", "hydra", "soundfile"} & set(out.split())

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from tests.commands import inspect as main
 from tests.hostile import NAMES as HOSTILE_NAMES
 from tests.hostile import assert_harmless
 
-from etude.cli.inspect import main
 from etude.config.compose import conf_dir
 from etude.data.sources.demo import HOME
 from etude.inspection import layers
@@ -54,7 +54,7 @@ def read_page(folder: Path, clip: str) -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_page_is_written_for_every_backbone(make_run: MakeRun, name: str, capsys: Capture) -> None:
     run = make_run(f"backbone={name}", *SMALL_OPTIONS.get(name, []))
-    assert main([str(run), "clip=one"]) == 0
+    assert main([str(run), "--clip=one"]) == 0
     assert capsys.readouterr().out.split() == [str(run / "inspect_one.html")]
     page, numbers = read_page(run, "one")
     assert len(page) < 5_000_000
@@ -79,7 +79,7 @@ def test_page_is_written_for_every_backbone(make_run: MakeRun, name: str, capsys
 
 
 def test_most_confident_error_is_the_default_clip(joint_run: Path, capsys: Capture) -> None:
-    assert main([str(joint_run), "crop=1"]) == 0
+    assert main([str(joint_run), "--crop=1"]) == 0
     page, numbers = read_page(joint_run, "clip0")
     assert numbers["clip"] == "clip0" and "most confident error" in numbers["note"]
     assert "most confident error in genre of the test split" in page
@@ -100,7 +100,7 @@ def test_checkpoints_are_shown_in_order_of_epochs(joint_run: Path, tmp_path: Pat
     shutil.copy(run / "checkpoints" / "history" / "epoch=000.ckpt", run / "checkpoints" / "last.ckpt")
     assert list(checkpoints_by_epoch(RunFolder(run))) == [1, 2, 3]
     assert [path.name for path in checkpoints_by_epoch(RunFolder(run))[1]] == ["epoch=000.ckpt", "last.ckpt"]
-    assert main([str(run), "clip=one", f"to={tmp_path / 'out'}"]) == 0
+    assert main([str(run), "--clip=one", f"--out={tmp_path / 'out'}"]) == 0
     page, numbers = read_page(tmp_path / "out", "one")
     assert [row["epoch"] for row in numbers["epochs"]] == [1, 2, 3]
     for row in numbers["epochs"]:
@@ -123,7 +123,7 @@ def _frames(run: Path, clip: str) -> Any:
 
 def test_missing_true_value_is_reported(make_run: MakeRun) -> None:
     run = make_run("backbone=lstm", "backbone.hidden=4", "task=danceability")
-    assert main([str(run), f"clip={HOSTILE_ID}"]) == 0
+    assert main([str(run), f"--clip={HOSTILE_ID}"]) == 0
     page, numbers = read_page(run, HOSTILE_ID)
     assert numbers["unlabelled"] == ["danceability"]
     assert "This clip has no true value of danceability." in page and "is the gradient of the predicted value" in page
@@ -133,7 +133,7 @@ def test_missing_true_value_is_reported(make_run: MakeRun) -> None:
 def test_audio_file_is_inspected(make_run: MakeRun) -> None:
     run = make_run("backbone=lstm", "backbone.hidden=4")
     (audio_file, *_) = sorted((HOME / "clips").rglob("*.ogg"))
-    assert main([str(run), f"clip={audio_file}", "crop=2-4"]) == 0
+    assert main([str(run), f"--clip={audio_file}", "--crop=2-4"]) == 0
     page, numbers = read_page(run, audio_file.name)
     assert numbers["unlabelled"] == ["genre"] and "the loss for the predicted class" in page
     assert "Shown are 2.0 to 4.0 of" in page
@@ -144,7 +144,7 @@ def test_page_without_captum_has_no_attributions(
     joint_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
-    assert main([str(joint_run), "clip=one", f"to={tmp_path}"]) == 0
+    assert main([str(joint_run), "--clip=one", f"--out={tmp_path}"]) == 0
     page, numbers = read_page(tmp_path, "one")
     assert "Attributions require captum" in page and "etude[inspect]" in page
     assert numbers["attributions"] is None and numbers["layers"]
@@ -153,19 +153,19 @@ def test_page_without_captum_has_no_attributions(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "clip=clip9"], "clip=clip9: there is no such clip; similar ids: clip"),
-        (["{run}", "clip="], "clip=: empty value"),
+        (["{run}", "--clip=clip9"], "--clip=clip9: there is no such clip; similar ids: clip"),
+        (["{run}", "--clip="], "--clip=: empty value"),
         (["{run}", "clipp=one"], "clipp=one: is not one of clip="),
-        (["{run}", "crop=0"], "crop=0: must be a length"),
-        (["{run}", "crop=5-2"], "crop=5-2: must be a length"),
-        (["{run}", "clip=one", "crop=80-90"], "crop=80-90: clip one has only 1.2 seconds"),
-        (["{run}", "checkpoint=worst"], "worst: checkpoint does not exist"),
-        (["{run}", "checkpoint={run}/config.yaml"], "config.yaml: cannot be read as a checkpoint"),
+        (["{run}", "--crop=0"], "--crop=0: must be a length"),
+        (["{run}", "--crop=5-2"], "--crop=5-2: must be a length"),
+        (["{run}", "--clip=one", "--crop=80-90"], "--crop=80-90: clip one has only 1.2 seconds"),
+        (["{run}", "--checkpoint=worst"], "worst: checkpoint does not exist"),
+        (["{run}", "--checkpoint={run}/config.yaml"], "config.yaml: cannot be read as a checkpoint"),
         (["{run}", "{run}"], "inspect takes one run folder, got"),
-        (["clip=one"], "inspect takes one run folder, got none"),
+        (["--clip=one"], "inspect takes one run folder, got none"),
         (["{run}/nowhere"], "nowhere: there is no such run folder"),
-        (["{run}/pack", "clip=one"], "pack: is not a run folder, because it has no config.yaml"),
-        (["{run}", "to={run}/config.yaml"], "config.yaml: is not a folder"),
+        (["{run}/pack", "--clip=one"], "pack: is not a run folder, because it has no config.yaml"),
+        (["{run}", "--out={run}/config.yaml"], "config.yaml: is not a folder"),
     ],
 )
 def test_invalid_arguments_are_explained(joint_run: Path, arguments: list[str], message: str, capsys: Capture) -> None:
@@ -180,7 +180,7 @@ def test_config_with_untrusted_target_is_refused(joint_run: Path, tmp_path: Path
     shutil.copytree(joint_run, run := tmp_path / "run")
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("etude.data.sources.pack.collection", "os.system"))
-    assert main([str(run), "clip=one"]) == 2
+    assert main([str(run), "--clip=one"]) == 2
     assert "os.system, which is not trusted" in capsys.readouterr().err
 
 
@@ -194,7 +194,7 @@ def test_file_stems_of_different_ids_differ() -> None:
 
 
 def test_page_in_browser(joint_run: Path, tmp_path: Path, browser: Any) -> None:
-    assert main([str(joint_run), f"clip={HOSTILE_ID}", f"to={tmp_path}"]) == 0
+    assert main([str(joint_run), f"--clip={HOSTILE_ID}", f"--out={tmp_path}"]) == 0
     page = tmp_path / f"inspect_{file_stem(HOSTILE_ID)}.html"
     for width, scheme in ((1440, "light"), (390, "dark")):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
@@ -227,7 +227,7 @@ def test_names_of_a_run_are_escaped(make_run: MakeRun, tmp_path: Path) -> None:
     table.rename(columns={old: f"genre.score.{new}" for old, new in names.items()}).to_parquet(
         home / "predictions.parquet"
     )
-    assert main([str(home), f"clip={HOSTILE_ID}"]) == 0
+    assert main([str(home), f"--clip={HOSTILE_ID}"]) == 0
     page, _ = read_page(home, HOSTILE_ID)
     shown = assert_harmless(page, scripts=0)
     text = "".join(data for _, data in shown.data)

@@ -6,8 +6,8 @@ import json
 import sys
 
 import pytest
+from tests.commands import dashboard as main
 
-from etude.cli.dashboard import main
 from etude.evaluation.metrics import PRIMARY
 from etude.loggers.dashboard import primary_metrics
 
@@ -15,7 +15,7 @@ pytest.importorskip("wandb_workspaces", reason="needs etude[dashboard]")
 
 
 def test_view_has_panels_of_all_targets_grouped_by_backbone_and_task(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["project=music", "show=true"]) == 0
+    assert main(["--project=music", "--dry-run"]) == 0
     section = json.loads(capsys.readouterr().out)["section"]
     (runs,) = section["runSets"]
     assert [(g["section"], g["name"]) for g in runs["grouping"]] == [
@@ -35,7 +35,7 @@ def test_view_has_panels_of_all_targets_grouped_by_backbone_and_task(capsys: pyt
 
 
 def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--dry", "targets=genre"]) == 0
+    assert main(["--dry", "--targets=genre"]) == 0
     message = capsys.readouterr().out
     assert "test/genre/macro_f1" in message
     assert "valence" not in message
@@ -44,11 +44,11 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["entity=me"], "there is no API key for Weights & Biases"),
-        (["project=x"], "entity=<user or team>: "),
+        (["--entity=me"], "there is no API key for Weights & Biases"),
+        (["--project=x"], "--entity=<user or team>: "),
         (["projekt=x"], "projekt=x: there is no such option; available: entity, project"),
         (["show=maybe"], "show=maybe: must be true or false"),
-        (["show=true", "targets=tempo"], "targets: there is no target tempo; the targets are "),
+        (["--dry-run", "--targets=tempo"], "targets: there is no target tempo; the targets are "),
     ],
 )
 def test_invalid_options_are_reported(
@@ -63,5 +63,5 @@ def test_invalid_options_are_reported(
 
 def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    assert main(["show=true"]) == 2
+    assert main(["--dry-run"]) == 2
     assert "pip install 'etude[dashboard]'" in capsys.readouterr().err

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.commands import compare as compare
+from tests.commands import maps as maps
 from tests.hostile import NAMES, assert_harmless
 from tests.synthetic_runs import curves, record
 
-from etude.cli.compare import main as compare
-from etude.cli.maps import main as maps
 from etude.reports import worst_errors
 from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
@@ -118,7 +118,7 @@ def test_report_does_not_read_linked_config_outside_of_run(folder: Path, tmp_pat
 
 
 def test_comparison_escapes_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare([str(folder), f"to={tmp_path}"]) == 0
+    assert compare([str(folder), f"--out={tmp_path}"]) == 0
     capsys.readouterr()
     assert_harmless((tmp_path / "compare.html").read_text("utf-8"), scripts=1)
     text = (tmp_path / "compare.md").read_text("utf-8")
@@ -128,7 +128,7 @@ def test_comparison_escapes_names(folder: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_maps_escape_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert maps([str(folder), "methods=pca", "dims=2", f"to={tmp_path}"]) == 0
+    assert maps([str(folder), "--methods=pca", "--dims=2", f"--out={tmp_path}"]) == 0
     capsys.readouterr()
     page = next(tmp_path.glob("*.html")).read_text("utf-8")
     assert_harmless(page, scripts=3)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.commands import report as main
 from tests.reports.report_page import ReportPage, build_report
 
-from etude.cli.report import main
 from etude.reports.run_report import write_report
 from etude.runs.folder import RunFolder
 

@@ -105,9 +105,9 @@ def test_maps_show_the_best_and_the_worst_runs_on_validation(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[MapOptions] = []
-    monkeypatch.setattr(page, "draw_maps", lambda o: calls.append(o) or o.output_folder / "latent.html")
+    monkeypatch.setattr(page, "draw_maps", lambda o: calls.append(o) or o.output_folder / "maps.html")
     end(SweepTable(maps="genre"), sweep)
-    assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "latent.html")
+    assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "maps.html")
     (options,) = calls
     assert options.folders[0].name.startswith("improved_lstm_seed")
     assert {run.name.rpartition("_")[0] for run in options.folders} == {"improved_lstm", "reproduction_ast"}

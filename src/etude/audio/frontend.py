@@ -118,7 +118,7 @@ class FrontEnd:
 def not_exportable(component: str) -> UserError:
     """Return the error for a component of a front end that cannot be exported."""
     return UserError(
-        f"{component} cannot be part of a graph with waveform input; export the network alone with input=frames"
+        f"{component} cannot be part of a graph with waveform input; export the network alone with --input frames"
     )
 
 

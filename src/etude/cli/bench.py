@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import platform
-import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
-from etude.cli.runner import guard_command
-from etude.config.options import asks_for_help
-from etude.experiment.provenance import hardware
+import typer
+
+from etude.cli.arguments import Json
+from etude.cli.runner import CommandResult, ParsedCommand
 
 if TYPE_CHECKING:
     from etude.benchmarks.timing import Section
@@ -26,52 +23,47 @@ BENCHMARKS = {
     "predict": "prediction of many audio files",
     "sweeps": "sweep with a process per job against one process",
 }
+EXAMPLES = "Benchmarks:\n" + "\n".join(f"  {name:<9} {title}" for name, title in BENCHMARKS.items())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run benchmarks and print their tables.
-
-    Returns:
-        0; 1 with `--check` if a requirement is not met.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guard_command(lambda: _bench(arguments))
+def _check_names(names: list[str] | None) -> list[str]:
+    """Return the names of benchmarks; raise BadParameter if one is unknown."""
+    if unknown := [name for name in names or () if name not in BENCHMARKS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(BENCHMARKS)}")
+    return names or list(BENCHMARKS)
 
 
-def _bench(arguments: list[str]) -> int:
-    """Run the benchmarks that are named on the command line, or all."""
-    parser = argparse.ArgumentParser(
-        prog="python scripts/bench.py",
-        description="Compare the speed with other libraries in the same run, and check the required ratios.",
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="benchmarks to run (default: all). " + ", ".join(f"{k} ({v})" for k, v in BENCHMARKS.items()),
-    )
-    parser.add_argument("--check", action="store_true", help="exit with status 1 if a requirement is not met")
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
-    if asks_for_help(arguments):
-        parser.print_help()
-        return 0
-    options = parser.parse_args(arguments)
-    if unknown := [name for name in options.names if name not in BENCHMARKS]:
-        parser.error(f"{unknown[0]}: there is no such benchmark; available: {', '.join(BENCHMARKS)}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    import torch
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            callback=_check_names,
+            metavar="NAME",
+            help="Benchmarks.",
+            show_default="all",
+            autocompletion=lambda incomplete: [name for name in BENCHMARKS if name.startswith(incomplete)],
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with status 1 if a requirement is not met.")] = False,
+    json: Json = False,
+) -> ParsedCommand:
+    """Compare the speed with other libraries in the same run, and check the required ratios."""
 
-    from etude.benchmarks import timing  # heavy: torch
+    def work() -> CommandResult:
+        import torch
 
-    sections = {name: _benchmark(name)() for name in options.names or BENCHMARKS}
-    if options.json:
+        from etude.benchmarks import timing  # heavy: torch
+        from etude.experiment.provenance import hardware
+
+        sections = {name: _benchmark(name)() for name in names or ()}
+        if not json:
+            timing.print_sections([section for group in sections.values() for section in group])
+        requirements = [r for group in sections.values() for section in group for r in section.requirements]
         machine = {**hardware(), "python": platform.python_version(), "torch": torch.__version__}
-        result = {"machine": machine, "sections": timing.to_plain_values(sections)}
-        print(json.dumps(result, indent=1))  # noqa: T201
-    else:
-        timing.print_sections([section for group in sections.values() for section in group])
-    requirements = [r for group in sections.values() for section in group for r in section.requirements]
-    return int(options.check and not all(requirement.met for requirement in requirements))
+        values = {"machine": machine, "sections": timing.to_plain_values(sections)}
+        return CommandResult(values=values, status=int(check and not all(r.met for r in requirements)))
+
+    return ParsedCommand(work, json)
 
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:

@@ -2,67 +2,110 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from etude.cli.runner import run_command
-from etude.errors import UserError
+import typer
+
+from etude.cli.arguments import Folders, Json, Split, completer, expand_path, one_of_each, split_list
+from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
-from etude.reports.comparison.axes import AXIS_DESCRIPTIONS, NAMED_AXES, SCORE_AXES
-from etude.reports.comparison.compare import compare_folders, parse_options
 
-HELP = """Usage: python scripts/compare.py FOLDER [FOLDER ...] [OPTION=VALUE ...]
-
-Compare runs in tables, with paired tests of runs that were scored on the same clips, and write one page.
-FOLDER is a run folder or the folder of a sweep.
-
+FORMATS = ("csv", "md", "tex", "html")
+EXAMPLES = """
 Examples:
-  python scripts/compare.py outputs/<sweep>                         a row per run, a column per target
-  python scripts/compare.py outputs/<a> outputs/<b> to=outputs/ab   the same for any runs, with an output folder
-  python scripts/compare.py outputs/<sweep> table=1                 precision, recall and F1 of each class by feature
-  python scripts/compare.py outputs/<sweep> table=2                 all metrics by target and backbone
-  python scripts/compare.py outputs/<sweep> table=3                 single-task and multitask, random and pretrained
-  python scripts/compare.py outputs/<sweep> rows=backbone cols=feature metric=macro_f1
-  python scripts/compare.py outputs/<sweep> rows=optim.lr backbone=lstm
+  etude compare outputs/<sweep>                            a row per run, a column per target
+  etude compare outputs/<a> outputs/<b> --out outputs/ab   the same for any runs, with an output folder
+  etude compare outputs/<sweep> --layout classes           precision, recall and F1 of each class by feature
+  etude compare outputs/<sweep> --layout metrics           all metrics by target and backbone
+  etude compare outputs/<sweep> --layout settings          single-task and multitask, random and pretrained
+  etude compare outputs/<sweep> --rows backbone --cols feature --metric macro_f1
+  etude compare outputs/<sweep> --rows optim.lr --where backbone=lstm,cnn
 
-Options:
-  rows=<axis,...> cols=<axis,...>        axes of the table:
-                                         {axes},
-                                         or any key of config.yaml, such as optim.lr
-  metric=<name,...>                      metrics, such as macro_f1, accuracy, spearman, mse
-                                         (default: the primary metric of each target)
-  part=<test|val>                        split (default: test)
-  table=<runs|classes|metrics|settings>  layout (default: runs); 1, 2 and 3 are classes, metrics and settings,
-                                         the tables of the student report (docs/reproduction.md)
-  <axis>=<value,...>                     only runs with these values: backbone=lstm,cnn target=valence optim.lr=1e-3
-  to=<folder>                            output folder (default: the folder of a sweep; otherwise no files are written)
-  format=<csv,md,tex,html>               formats of the files (default: all)
-
+\b
 Axes:
-{about}
+  backbone feature head task transfer   choices of the config groups
+  method setting pretrained             recipe of an experiment; single-task or multitask; source of the weights
+  fold seed                             repetitions
+  run target metric class               what is scored
+  optim.lr ...                          any key of config.yaml
+"""
 
-A cell with several runs contains the mean ± standard deviation and the number of runs. Predictions of the folds of one
-split are pooled, unless fold is an axis."""
+
+def parse_filters(values: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values by axis of filters in the form `axis=value,value`; raise BadParameter if one is invalid."""
+    filters = {}
+    for text in values:
+        axis, _, labels = text.partition("=")
+        filters[axis] = tuple(label for label in labels.split(",") if label)
+        if not axis or not filters[axis]:
+            raise typer.BadParameter(f"{text!r} is not of the form AXIS=VALUE,VALUE", param_hint="'--where'")
+    return filters
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare runs and write tables.
+def compare(
+    folders: Folders,
+    rows: Annotated[
+        list[str],
+        typer.Option(callback=split_list, metavar="AXIS,AXIS", help="Axes in rows.", show_default="of the layout"),
+    ] = [],  # noqa: B006
+    cols: Annotated[
+        list[str],
+        typer.Option(callback=split_list, metavar="AXIS,AXIS", help="Axes in columns.", show_default="of the layout"),
+    ] = [],  # noqa: B006
+    metrics: Annotated[
+        list[str],
+        typer.Option(
+            "--metric",
+            callback=split_list,
+            metavar="NAME,NAME",
+            help="Metrics, such as macro_f1, accuracy, spearman, mse.",
+            show_default="the primary metric of each target",
+        ),
+    ] = [],  # noqa: B006
+    split: Annotated[Split, typer.Option(help="Split.")] = "test",
+    layout: Annotated[
+        Literal["runs", "classes", "metrics", "settings"],
+        typer.Option(help="Predefined axes. The last three are the tables of the student report."),
+    ] = "runs",
+    where: Annotated[
+        list[str],
+        typer.Option(metavar="AXIS=VALUE,VALUE", help="Only runs with one of these values; can be repeated."),
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expand_path,
+            metavar="FOLDER",
+            help="Output folder.",
+            show_default="the folder of a sweep; otherwise no files are written",
+        ),
+    ] = None,
+    formats: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            callback=one_of_each(*FORMATS),
+            autocompletion=completer(*FORMATS),
+            metavar="csv,md,tex,html",
+            help="Formats of the files.",
+        ),
+    ] = list(FORMATS),  # noqa: B006
+    json: Json = False,
+) -> ParsedCommand:
+    """Compare runs in tables, with paired tests of runs that were scored on the same clips, and write one page.
 
-    Args:
-        argv: Run folders, folders of sweeps, and options as name=value.
-
-    Returns:
-        0; 2 if a folder contains no run or an argument is invalid.
+    A cell with several runs contains the mean ± standard deviation and the number of runs. Predictions of the folds of
+    one split are pooled, unless fold is an axis.
     """
+    filters = parse_filters(where)
 
-    def compare(arguments: list[str]) -> list[Path]:
-        options, folders = parse_options(arguments)
-        if not folders:
-            raise UserError("compare: needs a folder, such as outputs/<sweep>, or several run folders")
-        return compare_folders(folders, options)
+    def work() -> CommandResult:
+        from etude.reports.comparison.axes import CompareOptions  # heavy: numpy
+        from etude.reports.comparison.compare import compare_folders, comparison_values
 
-    about = "\n".join(f"  {axis:<12}{text}" for axis, text in AXIS_DESCRIPTIONS.items())
-    axes = f"\n{41 * ' '}".join(textwrap.wrap(", ".join((*NAMED_AXES, *SCORE_AXES, "run")), 79))
-    help = HELP.format(axes=axes, about=about)
-    return run_command(argv, help, compare, os_errors.FOLDER_REMEDY)
+        options = CompareOptions(tuple(rows), tuple(cols), tuple(metrics), split, layout, filters, out, tuple(formats))
+        comparison, paths = compare_folders(folders, options)
+        return CommandResult(paths, comparison_values(comparison) if json else {})
+
+    return ParsedCommand(work, json, os_errors.FOLDER_REMEDY)

@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
-from etude.cli.runner import run_command
-from etude.config import options
-from etude.errors import UserError
+import typer
 
-HELP = """Usage: python scripts/dashboard.py [OPTION=VALUE ...]
+from etude.cli.arguments import Json, split_list
+from etude.cli.runner import CommandResult, ParsedCommand
 
-Save a view of a Weights & Biases project, and print its address. The view groups runs by backbone and task.
-
+EXAMPLES = """
 Examples:
-  python scripts/dashboard.py entity=<user> project=etude   save the view and print its address
-  python scripts/dashboard.py project=etude show=true       print the view; needs neither a key nor a network
-
-Options:
-  entity=<user or team>     owner of the project; required to save the view
-  project=<name>            project (default: etude)
-  name=<title>              title of the view (default: backbones x tasks)
-  targets=<name,name,...>   targets with panels (default: all of conf/target)
-  show=true | --dry         print the view as JSON and save nothing
-
-Requires the extra etude[dashboard]. Saving requires an API key: wandb login, or WANDB_API_KEY."""
-OPTIONS: options.Options = {
-    "entity": ("entity", str),
-    "project": ("project", str),
-    "name": ("name", str),
-    "targets": ("targets", lambda value: tuple(name for name in value.split(",") if name)),
-    "show": ("show", options.boolean),
-}
+  etude dashboard --entity <user> --project etude   save the view and print its address
+  etude dashboard --project etude --dry-run         print the view; needs neither a key nor a network
+"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Save or print the view.
+def dashboard(
+    entity: Annotated[
+        str, typer.Option(metavar="USER|TEAM", help="Owner of the project; required to save the view.")
+    ] = "",
+    project: Annotated[str, typer.Option(metavar="NAME", help="Project.")] = "etude",
+    name: Annotated[str, typer.Option(metavar="TITLE", help="Title of the view.")] = "backbones × tasks",
+    targets: Annotated[
+        list[str],
+        typer.Option(
+            callback=split_list, metavar="NAME,NAME", help="Targets with panels.", show_default="all of conf/target"
+        ),
+    ] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the view as JSON and save nothing.")] = False,
+    json: Json = False,
+) -> ParsedCommand:
+    """Save a view of a Weights & Biases project, and print its address. The view groups runs by backbone and task.
 
-    Args:
-        argv: Options as name=value. None uses the command line.
-
-    Returns:
-        0; 1 if Weights & Biases rejects the view; 2 if the command must be corrected or there is no key.
+    Requires pip install 'etude[dashboard]'. Saving requires an API key: wandb login, or WANDB_API_KEY.
     """
+    if not project:
+        raise typer.BadParameter("the name is empty", param_hint="'--project'")
 
-    def build_dashboard(arguments: list[str]) -> list[Path]:
-        arguments = ["show=true" if argument == "--dry" else argument for argument in arguments]
-        others, values = options.split_options(arguments, OPTIONS)
-        if others:
-            raise UserError(f"{others[0]}: there is no such option; available: {', '.join(OPTIONS)}")
-        if not values.get("project", "etude"):
-            raise UserError("project=: needs the name of a project")
+    def work() -> CommandResult:
         from etude.loggers.dashboard import DashboardOptions, save_or_print  # heavy: numpy
 
-        save_or_print(DashboardOptions(**values))
-        return []
+        return CommandResult(values=save_or_print(DashboardOptions(entity, project, name, tuple(targets), dry_run)))
 
-    return run_command(argv, HELP, build_dashboard, level=logging.WARNING)
+    return ParsedCommand(work, json, level=logging.WARNING)

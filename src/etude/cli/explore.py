@@ -2,57 +2,55 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from etude.cli.runner import run_command
-from etude.config import options
-from etude.data.from_overrides import datamodule_from_overrides
+import typer
 
-HELP = """Usage: python scripts/explore.py data=<name> [OPTION=VALUE ...]
-       python scripts/explore.py source=<name> [OPTION=VALUE ...]
+from etude.cli.arguments import Json, Workers, expand_path
+from etude.cli.prepare import ADVICE, Overrides, Ray, Retry
+from etude.cli.runner import CommandResult, ParsedCommand, read_values
 
-Write a page about a collection before training: clips as images, statistics of the targets, duplicates and leakage
-between splits. The pack of the collection is created if it does not exist.
-
+EXAMPLES = """
 Examples:
-  python scripts/explore.py data=demo                           four random clips of different classes
-  python scripts/explore.py source=folder path=music count=8 seed=1
-  python scripts/explore.py data=demo clips=<id>,<id>           these clips
-
-Options:
-  clips=<id,id,...>   clips on the page (default: random clips)
-  count=<1 to 24>     number of random clips (default: 4)
-  seed=<number>       seed of the random clips (default: 0)
-  out=<folder>        output folder, with a subfolder for each collection (default: outputs/explore)
-
-All other options are the same as for prepare: python scripts/prepare.py --help"""
+  etude explore data=demo                           four random clips of different classes
+  etude explore data=folder data.source.path=music --count 8 --seed 1
+  etude explore data=demo --clips <id>,<id>         these clips
+"""
 
 
-OPTIONS: options.Options = {
-    "clips": ("clips", str),
-    "count": ("count", options.integer(1, 24)),
-    "seed": ("seed", options.integer(0)),
-    "out": ("out", options.path),
-}
+def explore(
+    context: typer.Context,
+    overrides: Overrides,
+    clips: Annotated[
+        list[str],
+        typer.Option(metavar="ID,ID", help="Clips on the page.", show_default="random clips"),
+    ] = [],  # noqa: B006
+    count: Annotated[int, typer.Option(min=1, max=24, metavar="N", help="Number of random clips.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the random clips.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(parser=expand_path, metavar="FOLDER", help="Output folder, with a subfolder for each collection."),
+    ] = Path("outputs/explore"),
+    workers: Workers = None,
+    retry: Retry = False,
+    ray: Ray = None,
+    json: Json = False,
+) -> ParsedCommand:
+    """Write a page about a collection before training.
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page of a collection.
-
-    Args:
-        argv: The arguments of `prepare`, and clips, count, seed, out.
-
-    Returns:
-        0; 2 if the command or the data must be corrected; 130 if interrupted.
+    The page shows clips as images, statistics of the targets, duplicates and leakage between splits. The pack of the
+    collection is created if it does not exist. The overrides are the overrides of train for data and feature, see
+    etude prepare --help.
     """
+    command = context.obj["command"]
 
-    def write_page(arguments: list[str]) -> list[Path]:
-        others, values = options.split_options(arguments, OPTIONS)
-        from etude.reports.dataset.page import ExploreOptions, explore  # heavy: numpy
+    def work() -> CommandResult:
+        from etude.data.from_overrides import PrepareOptions, datamodule_from_overrides  # heavy: hydra
+        from etude.reports.dataset import page  # heavy: numpy
 
-        module, _ = datamodule_from_overrides(others)
-        return [explore(module, ExploreOptions(**values), shlex.join(["python", "scripts/explore.py", *arguments]))]
+        module = datamodule_from_overrides(PrepareOptions(overrides, workers, retry, ray))
+        path = page.explore(module, page.ExploreOptions(clips, count, seed, out), command)
+        return CommandResult([path], read_values(path) if json else {})
 
-    return run_command(argv, HELP, write_page, "name another folder with out=<folder> or data.packs=<folder>")
+    return ParsedCommand(work, json, "name another folder with --out <folder> or data.packs=<folder>", ADVICE)

@@ -3,91 +3,79 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from etude.cli.runner import run_command
-from etude.config import options
+import typer
+
+from etude.cli.arguments import Json, expand_path
+from etude.cli.runner import CommandResult, ParsedCommand
 from etude.errors import UserError
 from etude.files import os_errors
 
-if TYPE_CHECKING:
-    from etude.inspection.page import InspectOptions
-
-HELP = """Usage: python scripts/inspect.py RUN [OPTION=VALUE ...]
-
-Write pages with the activations, gradients, weights, attention and attributions of a trained network for clips.
-RUN is a run folder.
-
+EXAMPLES = """
 Examples:
-  python scripts/inspect.py outputs/<run>                  the most confident error of the test split
-  python scripts/inspect.py outputs/<run> clip=<id>,<id>   these clips, a page for each
-  python scripts/inspect.py outputs/<run> clip=song.mp3    an audio file, with the front end of the network
-
-Options:
-  clip=<id | id,id | audio file>     clips; the option can be repeated
-  crop=<length> | crop=<from>-<to>   part of the clip in seconds, or in beats if frames are beats
-  checkpoint=best|last|<file>        checkpoint of the network (default: best); the gallery has all saved epochs
-  to=<folder>                        output folder (default: the run folder)
-
-The files are inspect_<clip>.html and inspect_<clip>.json. Attributions require captum: pip install 'etude[inspect]'.
-With callbacks=history, a run saves the weights of every epoch for the gallery."""
+  etude inspect outputs/<run>                      the most confident error of the test split
+  etude inspect outputs/<run> --clip <id>,<id>     these clips, a page for each
+  etude inspect outputs/<run> --clip song.mp3      an audio file, with the front end of the network
+"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page of each clip.
-
-    Args:
-        argv: A run folder, and clip, crop, checkpoint, to.
-
-    Returns:
-        0; 2 if the command or the run must be corrected; 130 if interrupted.
-    """
-
-    def write_pages(arguments: list[str]) -> list[Path]:
-        inspect_options = parse_inspect_options(arguments)
-        from etude.inspection.page import inspect  # heavy: torch
-
-        return inspect(inspect_options, shlex.join(["python", "scripts/inspect.py", *arguments]))
-
-    return run_command(argv, HELP, write_pages, os_errors.FOLDER_REMEDY)
-
-
-def parse_inspect_options(arguments: Sequence[str]) -> InspectOptions:
-    """Return the options of the command.
-
-    Raises:
-        UserError: An argument is unknown or has an invalid value.
-    """
-    folders, values = options.read_options(arguments, OPTIONS)
-    if len(folders) != 1:
-        raise UserError(f"inspect takes one run folder, got {', '.join(folders) or 'none'}")
-    folder = options.path(folders[0])
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such run folder")
-    from etude.inspection.page import InspectOptions  # heavy: torch
-
-    return InspectOptions(folder, **values)
-
-
-def _read_crop(value: str) -> tuple[float, float]:
-    """Return the start and the end of a crop.
-
-    Raises:
-        ValueError: The value is neither a length nor a range, or the crop is empty.
-    """
+def parse_crop(value: str) -> tuple[float, float]:
+    """Return the start and the end of a crop in seconds or beats; raise BadParameter if the value is invalid."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)", value)
     start, end = (float(match[1] or 0), float(match[2])) if match else (0.0, 0.0)
     if end <= start:
-        raise ValueError("must be a length, such as crop=5, or a range, such as crop=10-15")
+        raise typer.BadParameter(f"{value!r} is neither a length, such as 5, nor a range, such as 10-15")
     return start, end
 
 
-OPTIONS: options.Options = {
-    "clip": ("clips", options.repeatable),
-    "crop": ("crop", _read_crop),
-    "checkpoint": ("checkpoint", str),
-    "to": ("out", options.path),
-}
+def inspect(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", parser=expand_path)],
+    clips: Annotated[
+        list[str],
+        typer.Option(
+            "--clip",
+            metavar="ID|FILE",
+            help="Ids of clips, and audio files.",
+            show_default="the most confident error",
+        ),
+    ] = [],  # noqa: B006
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH|FROM-TO",
+            help="Part of the clip in seconds, or in beats if frames are beats.",
+            show_default="the complete clip",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="best|last|FILE",
+            help="Checkpoint of the network. The gallery has all saved epochs.",
+        ),
+    ] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=expand_path, metavar="FOLDER", help="Output folder.", show_default="the run folder"),
+    ] = None,
+    json: Json = False,
+) -> ParsedCommand:
+    """Write pages with the activations, gradients, weights, attention and attributions of a network for clips.
+
+    The files are inspect_<clip>.html and inspect_<clip>.json. Attributions require captum: pip install
+    'etude[inspect]'. With callbacks=history, a run saves the weights of every epoch for the gallery.
+    """
+    command = context.obj["command"]
+    limits = None if crop is None else parse_crop(crop)
+
+    def work() -> CommandResult:
+        if not run.is_dir():
+            raise UserError(f"{run}: there is no such run folder")
+        from etude.inspection import page  # heavy: torch
+
+        return CommandResult(page.inspect(page.InspectOptions(run, clips, limits, checkpoint, out), command))
+
+    return ParsedCommand(work, json, os_errors.FOLDER_REMEDY)

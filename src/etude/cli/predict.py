@@ -3,86 +3,81 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from etude.cli.runner import run_command
-from etude.config import options
-from etude.errors import UserError
+import typer
+
+from etude.cli.arguments import Device, Json, Run, Workers, completer, expand_path, one_of_each
+from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
 
-if TYPE_CHECKING:
-    from etude.inference.predict import PredictOptions
-
-HELP = """Usage: python scripts/predict.py RUN INPUT [INPUT ...] [OPTION=VALUE ...]
-
-Predict audio files of any length and format with a trained network. RUN is a run folder or a checkpoint. INPUT is an
-audio file, a folder, or a list of files.
-
+FORMATS = ("csv", "json", "parquet")
+EXAMPLES = """
 Examples:
-  python scripts/predict.py outputs/<run> song.mp3           an audio file
-  python scripts/predict.py outputs/<run> folder/ list.csv   folders with all subfolders, and lists of files
-  python scripts/predict.py best.ckpt folder/ to=results     a checkpoint alone
-
-Options:
-  to=<folder>               output folder (default: predict/ in the run folder, or beside the checkpoint)
-  format=csv,json,parquet   formats of the tables files.* and windows.* (default: csv)
-  window=<seconds>          length of a window (default: the length of the clips in the evaluation of the run)
-  overlap=<fraction>        overlap of consecutive windows (default: 0.5)
-  batch=<number>            windows in a batch (default: 32)
-  workers=<number>          processes that decode (default: one per core)
-  device=auto|cpu|cuda      device of the network (default: auto)
-  page=false                do not write predict.html, which has players and predictions over time of the first 20 files
-
-A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.txt, .m3u) with a path per line. Paths
-are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit status is
-1. To resume an interrupted prediction, repeat the command."""
-OPTIONS: options.Options = {
-    "to": ("out", options.path),
-    "format": ("formats", options.several_of("format", "csv", "json", "parquet")),
-    "window": ("window", options.number),
-    "overlap": ("overlap", options.number),
-    "batch": ("batch", options.integer()),
-    "workers": ("workers", options.integer()),
-    "device": ("device", str),
-    "page": ("page", options.boolean),
-}
+  etude predict outputs/<run> song.mp3                an audio file
+  etude predict outputs/<run> folder/ list.csv        folders with all subfolders, and lists of files
+  etude predict best.ckpt folder/ --out results       a checkpoint alone
+  etude predict outputs/<run> song.mp3 --json | jq .predictions
+"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Predict audio files.
+def predict(
+    context: typer.Context,
+    run: Run,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, folders, and lists of files.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expand_path,
+            metavar="FOLDER",
+            help="Output folder.",
+            show_default="predict/ in the run folder, or beside the checkpoint",
+        ),
+    ] = None,
+    formats: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            callback=one_of_each(*FORMATS),
+            autocompletion=completer(*FORMATS),
+            metavar="csv,json,parquet",
+            help="Formats of the tables files.* and windows.*.",
+        ),
+    ] = ["csv"],  # noqa: B006
+    window: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Length of a window.",
+            show_default="the length of the clips in the evaluation of the run",
+        ),
+    ] = None,
+    overlap: Annotated[float, typer.Option(metavar="FRACTION", help="Overlap of consecutive windows.")] = 0.5,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Windows in a batch.")] = 32,
+    workers: Workers = None,
+    device: Annotated[Device, typer.Option(help="Device of the network.")] = "auto",
+    page: Annotated[
+        bool,
+        typer.Option(help="Write predict.html, with players and predictions over time of the first 20 files."),
+    ] = True,
+    json: Json = False,
+) -> ParsedCommand:
+    """Predict audio files of any length and format with a trained network.
 
-    Args:
-        argv: A run folder or a checkpoint, audio files, and options.
-
-    Returns:
-        0; 1 if a file could not be decoded; 2 if the command must be corrected; 130 if interrupted.
+    A list is a table (.csv, .tsv, .parquet) with the column path, or a text file (.txt, .m3u) with a path per line.
+    Paths are relative to the folder of the list. A file that cannot be decoded has a row with the reason, and the exit
+    status is 1. To resume an interrupted prediction, repeat the command.
     """
-    n_failed = 0
+    command = context.obj["command"]
 
-    def predict(arguments: list[str]) -> list[Path]:
-        nonlocal n_failed
+    def work() -> CommandResult:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads free their core for decoding processes
-        predict_options = parse_predict_options(arguments)
-        from etude.inference.predict import predict_files  # heavy: torch
+        from etude.inference.predict import PredictOptions, predict_files  # heavy: torch
 
-        paths, n_failed = predict_files(predict_options, shlex.join(["python", "scripts/predict.py", *arguments]))
-        return paths
+        options = PredictOptions(run, inputs, out, formats, window, overlap, batch_size, workers, device, page)
+        result = predict_files(options, command, return_rows=json)
+        values = {"n_failed": result.n_failed, "predictions": result.rows}
+        return CommandResult(result.paths, values, int(result.n_failed > 0))
 
-    return run_command(argv, HELP, predict, os_errors.FOLDER_REMEDY) or int(n_failed > 0)
-
-
-def parse_predict_options(arguments: Sequence[str]) -> PredictOptions:
-    """Return the options of the command.
-
-    Raises:
-        UserError: An argument is unknown or has an invalid value.
-    """
-    names, values = options.read_options(arguments, OPTIONS, "is neither a file nor")
-    if len(names) < 2:
-        raise UserError("predict takes a run folder or a checkpoint, then audio files, folders or lists of files")
-    from etude.inference.predict import PredictOptions  # heavy: torch
-
-    return PredictOptions(options.path(names[0]), names[1:], **values)
+    return ParsedCommand(work, json, os_errors.FOLDER_REMEDY)

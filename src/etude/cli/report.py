@@ -7,46 +7,46 @@ escapes all strings of the run. Only the figures and the data card, which escape
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from etude.cli.runner import guard_command
-from etude.config.options import asks_for_help
+import typer
+
+from etude.cli.arguments import Json, expand_path
+from etude.cli.runner import CommandResult, ParsedCommand
 from etude.errors import UserError
 from etude.runs.folder import RunFolder
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Rebuild metrics.json and report.html of run folders.
-
-    Returns:
-        0; 2 if a folder does not contain a finished run.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guard_command(lambda: _report(arguments), "copy the run to a folder that can be written")
+EXAMPLES = """
+Examples:
+  etude report outputs/<run>
+  etude report outputs/<sweep>/*/ --json
+"""
 
 
-def _report(arguments: list[str]) -> int:
-    """Rebuild the files of the runs that are named on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python scripts/report.py",
-        description="Rebuild metrics.json and report.html of finished runs, from the files of the runs alone.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/<run>")
-    if asks_for_help(arguments):
-        parser.print_help()
-        return 0
-    folders: list[Path] = parser.parse_args(arguments).runs
-    runs = [RunFolder(folder) for folder in folders]
-    for run in runs:
-        if missing := run.missing_results():
-            raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")
-    from etude.reports.run_report import write_report  # heavy: numpy
-    from etude.runs.results import write_metrics
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Run folders, such as outputs/<run>.", parser=expand_path),
+    ],
+    json: Json = False,
+) -> ParsedCommand:
+    """Rebuild metrics.json and report.html of finished runs, from the files of the runs alone."""
 
-    for run in runs:
-        write_metrics(run)
-        print(write_report(run))  # noqa: T201
-    return 0
+    def work() -> CommandResult:
+        folders = [RunFolder(path) for path in runs]
+        for run in folders:
+            if missing := run.missing_results():
+                raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")
+        from etude.reports.run_report import write_report  # heavy: numpy
+        from etude.runs.readers import read_metrics
+        from etude.runs.results import write_metrics
+
+        pages, metrics = [], {}
+        for run in folders:
+            write_metrics(run)
+            pages.append(write_report(run))
+            metrics[str(run.path)] = read_metrics(run.metrics_path) if json else None
+        return CommandResult(pages, {"metrics": metrics})
+
+    return ParsedCommand(work, json, "copy the run to a folder that can be written", level=None)

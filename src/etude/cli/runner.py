@@ -1,21 +1,82 @@
-"""Execution of a command with error messages, exit statuses, and guarded streams and signals."""
+"""Execution of a command with error messages, exit statuses, JSON output, and guarded streams and signals."""
 
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from etude.config.options import asks_for_help
 from etude.errors import RunError, UserError
 from etude.files import os_errors
 from etude.files.atomic import remove_empty_folders
 from etude.system import signals, streams
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """Result of a command.
+
+    Args:
+        files: Paths of the written files, which are printed.
+        values: Further entries of the JSON object that `--json` prints.
+        status: Exit status.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 0
+
+
+@dataclass(frozen=True)
+class ParsedCommand:
+    """Command whose arguments are parsed and which has not run yet.
+
+    Args:
+        function: Work of the command.
+        json: Whether the result is printed as a JSON object. Other output then goes to the standard error.
+        remedy: Remedy if a path cannot be written, such as `name another folder with --out <folder>`.
+        advice: How to continue after an interruption, as the end of a sentence.
+        level: Lowest level of printed log messages. None leaves logging unchanged.
+    """
+
+    function: Callable[[], CommandResult]
+    json: bool = False
+    remedy: str = ""
+    advice: str = ""
+    level: int | None = logging.INFO
+
+    def run(self) -> int:
+        """Run the command, print its result, and return the exit status, see `guard_command`."""
+        return guard_command(self._print_result, self.remedy, self.advice)
+
+    def _print_result(self) -> int:
+        if self.level is not None:
+            logging.basicConfig(level=self.level, format="%(message)s")
+        if not self.json:
+            result = self.function()
+            for path in result.files:
+                print(path)  # noqa: T201
+            return result.status
+        with redirect_stdout(sys.stderr):
+            result = self.function()
+        values = {"status": result.status, "files": [str(path) for path in result.files], **result.values}
+        print(json.dumps(values, indent=1, allow_nan=False, default=str))  # noqa: T201
+        return result.status
+
+
+def read_values(page: Path) -> dict[str, Any]:
+    """Return the content of the JSON file that was written beside a page with the same name."""
+    content = json.loads(page.with_suffix(".json").read_text("utf-8"))
+    assert isinstance(content, dict)
+    return content
 
 
 def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "") -> int:
@@ -27,7 +88,7 @@ def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "
 
     Args:
         function: The command. It returns its status.
-        remedy: Remedy if a path cannot be written, such as `name another folder with to=<folder>`.
+        remedy: Remedy if a path cannot be written, such as `name another folder with --out <folder>`.
         advice: How to continue after an interruption, as the end of a sentence.
 
     Returns:
@@ -64,42 +125,6 @@ def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "
             status = status or 1
     signals.set_exit_status(status)
     return status
-
-
-def run_command(
-    argv: Sequence[str] | None,
-    help: str | Callable[[], str],
-    function: Callable[[list[str]], Iterable[Path]],
-    remedy: str = "",
-    advice: str = "",
-    level: int = logging.INFO,
-) -> int:
-    """Run a command that writes files, and print their paths.
-
-    Args:
-        argv: Arguments of the command. None uses the arguments of the process.
-        help: Help text, or a function that returns it. It is printed for `--help`, and if there are no arguments.
-        function: Function that takes the arguments and returns the paths of the written files. It raises UserError if
-            the arguments must be corrected.
-        remedy: Remedy if a path cannot be written, see `guard_command`.
-        advice: How to continue after an interruption, see `guard_command`.
-        level: Lowest level of printed log messages.
-
-    Returns:
-        The exit status, see `guard_command`.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-
-    def call() -> int:
-        if not arguments or asks_for_help(arguments):
-            print(help if isinstance(help, str) else help())  # noqa: T201
-            return 0
-        logging.basicConfig(level=level, format="%(message)s")
-        for path in function(arguments):
-            print(path)  # noqa: T201
-        return 0
-
-    return guard_command(call, remedy, advice)
 
 
 def _print_error(error: UserError | RunError) -> int:

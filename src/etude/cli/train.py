@@ -12,7 +12,6 @@ from typing import Any
 from etude.cli.runner import guard_command
 from etude.config import groups_help
 from etude.config.compose import parse_arguments, run_hydra
-from etude.config.options import asks_for_help
 from etude.config.override_errors import format_errors, override_errors
 from etude.errors import RunError, UserError
 from etude.experiment import start
@@ -20,6 +19,7 @@ from etude.files import os_errors
 from etude.sweeps import launcher
 from etude.sweeps.progress import STATUS, discard_unused_folder, report_error
 from etude.system import signals
+from etude.system.machine import use_utf8
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if the results are on disk, even if a tracker did not receive them; 1 if a run failed; 2 if the command, the
         config or the data must be corrected; 130 after Ctrl-C; 143 after SIGTERM.
     """
+    if argv is None:
+        use_utf8()
     return guard_command(lambda: _train(argv), os_errors.RUN_REMEDY)
 
 
@@ -41,7 +43,7 @@ def _train(argv: Sequence[str] | None) -> int:
     """Run the given arguments, or the arguments of the command line."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
-    if asks_for_help(sys.argv[1:]):
+    if {"--help", "-h"} & set(sys.argv[1:]):
         print(groups_help.help_text(sys.argv[1:]))  # noqa: T201
         return 0
     from etude.experiment.output_check import OutputCheck, Refused, check_third_party  # heavy: hydra

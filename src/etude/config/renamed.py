@@ -1,8 +1,9 @@
-"""Config names of version 0.1 and the names that replaced them."""
+"""Config names, commands and options of version 0.1 and the names that replaced them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 # Config groups and dotted keys; the new name also replaces the old one at the beginning of longer keys.
 KEYS = {
@@ -30,6 +31,9 @@ OPTIONS = {
     },
     "sweep/base": {"lab": "reproduction"},
 }
+COMMANDS = {"latent": "maps"}
+# Options of commands other than train, which had the form key=value. The other options kept their names.
+COMMAND_OPTIONS = {"to": "out", "part": "split", "batch": "batch-size", "table": "layout", "show": "dry-run"}
 # Targets by the name of their old module.
 TARGETS = {
     "etude.tasks.balance": {
@@ -87,3 +91,19 @@ def renamed_in_message(message: str) -> str:
     match = re.search(r"Could not override '([^']+)'", message)
     new = renamed_key(match[1]) if match else ""
     return f"{prefix}{match[1]}: was renamed; use {new}" if match and new else ""
+
+
+def renamed_command_option(key: str, value: str, names: Collection[str]) -> str:
+    """Return the present form of an option that version 0.1 wrote as key=value, or "" if there is none.
+
+    Args:
+        key: Name of the option, such as `to` or `page`.
+        value: Value, such as `results` or `false`.
+        names: Names of the options of the command, such as `--out` and `--no-page`.
+    """
+    name = COMMAND_OPTIONS.get(key, key)
+    if f"--{name}" not in names:
+        return f"--where {key}={value}" if "--where" in names else ""
+    if value in ("true", "false") and (f"--no-{name}" in names or value == "true"):
+        return f"--{name}" if value == "true" else f"--no-{name}"
+    return f"--{name} {value}"

@@ -270,3 +270,14 @@ def _backup_folder(target: Path) -> Path:
 def _journal_line(entry: JournalEntry) -> bytes:
     return (json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", 0)} | {"size": entry.size,
             "modified": entry.modified}, ensure_ascii=False) + "\n").encode()  # fmt: skip
+
+
+def read_skipped(pack: Any) -> list[tuple[str, str]]:
+    """Return ids and reasons of skipped clips, also of a pack that consists of several packs."""
+    import pandas as pd
+
+    if not hasattr(pack, "folder"):
+        return [row for member in pack.packs for row in read_skipped(member)]
+    path = pack.folder / SKIPPED
+    table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    return [(str(row["id"]), str(row["reason"])) for _, row in table.iterrows()]

@@ -100,7 +100,7 @@ def host_problem(headers: Headers, rules: HostRules) -> str:
     if rules.accept(name):
         return ""
     safe_name = re.sub(r"[^\w.:-]", "?", name)[:100]
-    remedy = f"Use the address that the server printed, or restart it with host={safe_name}."
+    remedy = f"Use the address that the server printed, or restart it with --host {safe_name}."
     return f"This server does not accept requests to the name {safe_name}. {remedy}"
 
 

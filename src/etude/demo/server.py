@@ -184,7 +184,7 @@ def open_listener(host: str, port: int | None) -> socket.socket:
             listener = socket.socket(family, socket.SOCK_STREAM)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError as error:
-            raise UserError(f"host={host}: this machine does not have this address ({error.strerror})") from error
+            raise UserError(f"--host {host}: this machine does not have this address ({error.strerror})") from error
         try:
             listener.bind(address)
             listener.listen(128)
@@ -193,9 +193,9 @@ def open_listener(host: str, port: int | None) -> socket.socket:
             listener.close()
             problem = error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise UserError(f"host={host}: this machine does not have this address ({error.strerror})") from error
-    ports = f"port={port}" if port else f"ports {FIRST_PORT} to {LAST_PORT}"
-    raise UserError(f"{ports}: cannot be used ({problem.strerror}); choose another with port=<number>") from problem
+                raise UserError(f"--host {host}: this machine does not have this address ({error.strerror})") from error
+    ports = f"--port {port}" if port else f"ports {FIRST_PORT} to {LAST_PORT}"
+    raise UserError(f"{ports}: cannot be used ({problem.strerror}); choose another with --port <number>") from problem
 
 
 def _run_server(app: ASGIApp, listener: socket.socket) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-HUB_MISSING = "push= requires huggingface-hub, which is not installed: pip install 'etude[hub]'"
+HUB_MISSING = "--push requires huggingface-hub, which is not installed: pip install 'etude[hub]'"
 
 
 @dataclass
@@ -122,7 +122,7 @@ def push(name: str, files: Sequence[Path], private: bool = False) -> str:
     except Exception as error:  # errors of the Hub, and of the HTTP libraries below it
         reason = one_line_message(error, 300)
         raise UserError(
-            f"push={name}: the upload failed ({reason}); the exported files are in {files[0].parent}"
+            f"--push {name}: the upload failed ({reason}); the exported files are in {files[0].parent}"
         ) from error
     return str(url)
 
@@ -201,7 +201,7 @@ def _staging_folder(out: Path) -> Iterator[Path]:
         ownership.open_folder(out)
         staging = ownership.draft_folder(out, EXPORT)
     except OSError as error:
-        raise os_errors.explain(error, out, os_errors.FOLDER_REMEDY, f"to={out}") or error from error
+        raise os_errors.explain(error, out, os_errors.FOLDER_REMEDY, f"--out {out}") or error from error
     try:
         yield staging
         names = [path.name for path in staging.iterdir()]
@@ -211,7 +211,7 @@ def _staging_folder(out: Path) -> Iterator[Path]:
             ownership.mark_created(staging / name)  # other libraries wrote some of the files
             replace(staging / name, out / name)
     except OSError as error:
-        raise os_errors.explain(error, out, os_errors.FOLDER_REMEDY, f"to={out}") or error from error
+        raise os_errors.explain(error, out, os_errors.FOLDER_REMEDY, f"--out {out}") or error from error
     finally:
         for path in staging.iterdir() if staging.is_dir() else ():
             ownership.mark_created(path)

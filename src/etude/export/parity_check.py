@@ -134,7 +134,7 @@ def load_clips(paths: list[Path], front: FrontEnd, plan: WindowPlan, min_length:
             break
     if not decoded:
         raise UserError(
-            f"export: no clip can be used to check the exported files ({reason}); name some with check=<files>"
+            f"export: no clip can be used to check the exported files ({reason}); name some with --check <files>"
         )
     clips = []
     for i, share in enumerate(np.linspace(SHORTEST, 1, N_CLIPS)):

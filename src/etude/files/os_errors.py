@@ -20,7 +20,7 @@ DEVICE_CODES = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENXIO
 
 # remedies for a folder that cannot be written
 RUN_REMEDY = "name another folder with outputs=<folder>, data.packs=<folder> or hydra.run.dir=<folder>"
-FOLDER_REMEDY = "name another folder with to=<folder>"
+FOLDER_REMEDY = "name another folder with --out <folder>"
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def explain(
     Args:
         error: The error.
         path: Path that was written, for an error without a path.
-        remedy: Remedy for a path that cannot be written, such as `name another folder with to=<folder>`.
+        remedy: Remedy for a path that cannot be written, such as `name another folder with --out <folder>`.
         subject: Option that set the path, such as `to=<folder>`. The message begins with it instead of the path.
 
     Returns:

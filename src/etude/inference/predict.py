@@ -22,7 +22,7 @@ from etude.files.lock import Lock
 from etude.files.progress import track
 from etude.inference import engine, figure, inputs, page, tables
 from etude.inference.engine import FilePrediction
-from etude.inference.model import Model
+from etude.inference.model import Model, PredictionRow
 from etude.inference.windows import DEFAULT_SECONDS, WindowPlan
 from etude.runs.folder import PREDICT, find_weights
 
@@ -43,7 +43,7 @@ class PredictOptions:
         formats: Formats of the tables.
         window: Length of a window in seconds. None uses the length of the training clips.
         overlap: Overlap of successive windows as a fraction of a window.
-        batch: Number of windows in a batch.
+        batch_size: Number of windows in a batch.
         workers: Number of decoding processes. None means one per core.
         device: Device of the network.
         page: Whether a page is written.
@@ -55,21 +55,34 @@ class PredictOptions:
     formats: list[str] = field(default_factory=lambda: ["csv"])
     window: float | None = None
     overlap: float = 0.5
-    batch: int = 32
+    batch_size: int = 32
     workers: int | None = None
     device: str = "auto"
     page: bool = True
 
 
-def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path], int]:
+@dataclass
+class PredictResult:
+    """Result of a prediction.
+
+    Args:
+        paths: Paths of the written files.
+        n_failed: Number of files that could not be decoded.
+        rows: Rows of the table of files, if they were requested.
+    """
+
+    paths: list[Path]
+    n_failed: int
+    rows: list[PredictionRow]
+
+
+def predict_files(options: PredictOptions, command: str = "", return_rows: bool = False) -> PredictResult:
     """Predict audio files and write the results.
 
     Args:
         options: Network, audio files and folder of the results.
         command: Command line that the page shows.
-
-    Returns:
-        Paths of the results, and number of files that could not be decoded.
+        return_rows: Whether the result contains the predictions.
 
     Raises:
         UserError: The run or an audio file is missing, or the folder cannot be written.
@@ -87,7 +100,7 @@ def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path
     if options.window is None and not model.has_clip_length:
         log.warning(
             "%s: the length of the training clips is unknown, so windows of %g s are used; set another length with "
-            "window=",
+            "--window",
             checkpoint,
             DEFAULT_SECONDS,
         )
@@ -102,14 +115,15 @@ def predict_files(options: PredictOptions, command: str = "") -> tuple[list[Path
         def results() -> Iterator[FilePrediction]:
             return (journal.read(path) for path in files)
 
-        with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"to={folder}"):
+        with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"--out {folder}"):
             paths = tables.write_tables(folder, results(), model.columns, options.formats)
             tables.print_summary(results(), len(files), model.columns, n_failed)
             if options.page:
                 paths.append(
                     page.write_page(folder, results(), len(files), model, plan, command, PAGE_SECTIONS, options.workers)
                 )
-    return paths, n_failed
+            rows = [tables.file_row(result, model.columns) for result in results()] if return_rows else []
+    return PredictResult(paths, n_failed, rows)
 
 
 class PredictionJournal:
@@ -131,11 +145,11 @@ class PredictionJournal:
         self._entries: dict[str, tuple[int, int, int]] = {}  # by path: size, time of change, offset of the line
         try:
             ownership.open_folder(folder)
-            self._lock = Lock(folder / LOCK, f"to={folder}")
+            self._lock = Lock(folder / LOCK, f"--out {folder}")
             self._lock.acquire()
             self._journal = Journal(folder / JOURNAL)
         except OSError as error:
-            raise os_errors.explain(error, folder, os_errors.FOLDER_REMEDY, f"to={folder}") or error from error
+            raise os_errors.explain(error, folder, os_errors.FOLDER_REMEDY, f"--out {folder}") or error from error
         self.path = self._journal.path
         header = _journal_line(identity)
         if next((line for _, line in read_lines(self.path)), b"") == header:
@@ -143,7 +157,7 @@ class PredictionJournal:
         else:
             if self._journal.size:
                 log.warning(
-                    "to=%s: replacing its results, because they are from another network or other windows", folder
+                    "--out %s: replacing its results, because they are from another network or other windows", folder
                 )
             self._journal.truncate(0)
             self._journal.append(header)
@@ -219,7 +233,7 @@ def _predict_missing(
     if not missing:
         return 0
     n_failed = 0
-    results = engine.predict(model, missing, plan, options.batch, options.workers)
+    results = engine.predict(model, missing, plan, options.batch_size, options.workers)
     for prediction in track(results, len(missing), "Predictions", "files"):
         with os_errors.explain_errors(journal.path, os_errors.FOLDER_REMEDY):
             journal.append(prediction)

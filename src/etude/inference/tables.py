@@ -117,7 +117,7 @@ def write_tables(
                     if path.stem == WINDOWS:
                         writer.add(_window_rows(result, columns))
                     else:
-                        writer.add([_file_row(result, columns, path.suffix == ".parquet")])
+                        writer.add([file_row(result, columns, path.suffix == ".parquet")])
         for path, draft in zip(paths, drafts, strict=True):
             replace(draft, path)
     finally:
@@ -185,7 +185,7 @@ def format_predictions(result: FilePrediction, columns: PredictionColumns) -> li
     return texts
 
 
-def _file_row(result: FilePrediction, columns: PredictionColumns, embedding: bool = False) -> PredictionRow:
+def file_row(result: FilePrediction, columns: PredictionColumns, embedding: bool = False) -> PredictionRow:
     """Return the row of a file."""
     row = {"path": as_text(result.path), "seconds": round(result.seconds, 3), "windows": len(result.windows)}
     row |= columns.row(result.values) | {"error": result.reason or None}
@@ -208,7 +208,7 @@ def _data_frames(results: Iterable[FilePrediction], columns: PredictionColumns) 
     files: list[PredictionRow] = []
     windows: list[PredictionRow] = []
     for result in results:
-        files.append(_file_row(result, columns, embedding=True))
+        files.append(file_row(result, columns, embedding=True))
         windows += _window_rows(result, columns)
     names = ["path", "start", "end", *columns.types]
     floats = {name: float for name, kind in columns.types.items() if kind is float}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from etude.training.learner import Learner
 
 
-MAX_SECONDS = 60.0  # of a clip without crop=, because memory and time grow with the square of the number of frames
+MAX_SECONDS = 60.0  # of a clip without --crop, because memory and time grow with the square of the number of frames
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ def crop_clip(clip: Clip, run: InspectedRun, crop: tuple[float, float] | None) -
     if crop is None:
         if not run.front.reads_sound or n_frames <= MAX_SECONDS * rate:
             return clip
-        note = f"{clip.note} Only the first {MAX_SECONDS:g} {unit} are shown; select others with crop=<from>-<to>."
+        note = f"{clip.note} Only the first {MAX_SECONDS:g} {unit} are shown; select others with --crop <from>-<to>."
         return replace(clip, x=clip.x[:, : round(MAX_SECONDS * rate)], note=note.strip())
     start, end = round(crop[0] * rate), min(round(crop[1] * rate), n_frames)
     if start >= end:
         raise UserError(
-            f"crop={crop[0]:g}-{crop[1]:g}: clip {clip.id} has only {n_frames / rate:.1f} {unit}; "
+            f"--crop {crop[0]:g}-{crop[1]:g}: clip {clip.id} has only {n_frames / rate:.1f} {unit}; "
             "set a crop that starts before the end of the clip"
         )
     note = f"{clip.note} Shown are {start / rate:.1f} to {end / rate:.1f} of {n_frames / rate:.1f} {unit}."
@@ -164,7 +164,7 @@ class InspectedRun:
         checkpoints = {"best": self.files.best_path, "last": self.files.last_path}
         self.path = checkpoints.get(checkpoint, Path(checkpoint))
         if not self.path.is_file():
-            raise UserError(f"{self.path}: checkpoint does not exist; name another with checkpoint=<file>")
+            raise UserError(f"{self.path}: checkpoint does not exist; name another with --checkpoint <file>")
         self.network: Learner = load_learner(self.path)
         self.epoch = int(read_checkpoint(self.path).get("epoch", -1)) + 1
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
@@ -218,7 +218,7 @@ class InspectedRun:
                 clips.append(self.clip_from_file(Path(name)))
             else:
                 clips += [
-                    self.clip_from_pack(row) for row in clip_frames.named_clips(name, self.pack.index, {}, "clip")
+                    self.clip_from_pack(row) for row in clip_frames.named_clips(name, self.pack.index, {}, "--clip")
                 ]
         return clips
 
@@ -241,7 +241,7 @@ class InspectedRun:
 
         if not self.front.reads_sound:
             raise UserError(
-                f"clip={path}: the input of this network is images, not audio files; give a clip of its data"
+                f"--clip {path}: the input of this network is images, not audio files; give a clip of its data"
             )
         frames = read_sound(path, self.front)[:, self.columns]
         return Clip(
@@ -254,11 +254,11 @@ class InspectedRun:
         test = None if table is None else table[table["split"] == "test"]
         if test is None or test.empty:
             name = self.files.predictions_path.name
-            raise UserError(f"{self.folder}: has no test predictions in {name}; give a clip with clip=<id>")
+            raise UserError(f"{self.folder}: has no test predictions in {name}; give a clip with --clip <id>")
         index, note = worst_error(test, self.network)
         rows = {str(clip): row for row, clip in enumerate(self.pack.index["id"])}
         if (clip := str(test["id"].iloc[index])) not in rows:
             raise UserError(
-                f"{self.folder}: clip {clip} of the predictions is not in the data; name another with clip=<id>"
+                f"{self.folder}: clip {clip} of the predictions is not in the data; name another with --clip <id>"
             )
         return self.clip_from_pack(rows[clip], note)

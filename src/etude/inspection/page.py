@@ -87,7 +87,7 @@ def inspect(options: InspectOptions, command: str = "") -> list[Path]:
         UserError: The run or a clip does not exist, or the folder cannot be written to.
     """
     out = options.out or options.run
-    with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"to={out}"):
+    with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"--out {out}"):
         ownership.open_folder(out)
     run = InspectedRun(options.run, options.checkpoint)
     log.info("%s: epoch %d, %s", run.path, run.epoch, type(run.network.backbone).__name__)
@@ -202,7 +202,7 @@ def _write_page(run: InspectedRun, clip: Clip, out: Path, command: str) -> Path:
         gallery=gallery(run, clip.id),
     )
     path = out / f"inspect_{file_stem(clip.id)}.html"
-    with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"to={out}"):
+    with os_errors.explain_errors(out, os_errors.FOLDER_REMEDY, f"--out {out}"):
         text = json.dumps(replace_non_finite(content), indent=1, ensure_ascii=False)
         write_text(path.with_name(f"{path.stem}.json"), f"{text}\n")
         return write_text(path, page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,40 +32,46 @@ class DashboardOptions:
         project: Name of the project.
         name: Title of the view.
         targets: Targets with panels. Empty means all of conf/target.
-        show: Whether the view is only printed as JSON.
+        dry_run: Whether the view is only printed as JSON.
     """
 
     entity: str = ""
     project: str = "etude"
     name: str = TITLE
     targets: tuple[str, ...] = ()
-    show: bool = False
+    dry_run: bool = False
 
 
-def save_or_print(options: DashboardOptions) -> None:
+def save_or_print(options: DashboardOptions) -> dict[str, Any]:
     """Save the view in Weights & Biases and print its address, or print the view as JSON.
+
+    Returns:
+        The address as `url`, or the view as `view`.
 
     Raises:
         UserError: The extra is not installed, there is no API key, or an option is missing or unknown.
         RunError: Weights & Biases rejects the view.
     """
-    if not options.show and not options.entity:
-        raise UserError("entity=<user or team>: is required to save the view; show=true prints it instead")
+    if not options.dry_run and not options.entity:
+        raise UserError("--entity <user or team>: is required to save the view; --dry-run prints it instead")
     metrics = primary_metrics(options.targets or None)
     view = build_workspace(options.entity or "<entity>", options.project, options.name, metrics)
-    if options.show:
-        print(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1))  # noqa: T201
-        return
+    if options.dry_run:
+        spec = view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
+        print(spec)  # noqa: T201
+        return {"view": json.loads(spec)}
     from etude.loggers.wandb import has_key  # heavy: lightning
 
     if not has_key():
         raise UserError(
-            "there is no API key for Weights & Biases; run wandb login or set WANDB_API_KEY; show=true needs no key"
+            "there is no API key for Weights & Biases; run wandb login or set WANDB_API_KEY; --dry-run needs no key"
         )
     try:
-        print(view.save().url)  # type: ignore[no-untyped-call]  # noqa: T201
+        url = view.save().url  # type: ignore[no-untyped-call]
     except Exception as error:  # the client also raises the exceptions of its transport
         raise RunError(f"Weights & Biases rejects the view: {str(error).splitlines()[0]}") from error
+    print(url)  # noqa: T201
+    return {"url": url}
 
 
 def primary_metrics(names: Sequence[str] | None = None) -> dict[str, str]:
@@ -84,7 +91,7 @@ def primary_metrics(names: Sequence[str] | None = None) -> dict[str, str]:
         kinds[path.stem] = resolve(node["_target_"]).kind
     for name in names or ():
         if name not in kinds:
-            raise UserError(f"targets: there is no target {name}; the targets are {', '.join(kinds)}")
+            raise UserError(f"--targets: there is no target {name}; the targets are {', '.join(kinds)}")
     return {name: PRIMARY[kinds[name]] for name in names or kinds}
 
 

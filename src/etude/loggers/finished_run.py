@@ -154,8 +154,8 @@ class FinishedRun:
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Tables `predictions` and `latent`, and `confusion/<target>` and `classes/<target>` of each label."""
-        tables = {"predictions": predictions_table(self.predictions), "latent": map_table(self.predictions)}
+        """Tables `predictions` and `maps`, and `confusion/<target>` and `classes/<target>` of each label."""
+        tables = {"predictions": predictions_table(self.predictions), "maps": map_table(self.predictions)}
         for name, target in self.metrics["targets"].items():
             test = target["splits"]["test"]
             if test.get("confusion"):

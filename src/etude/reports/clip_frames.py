@@ -101,7 +101,7 @@ def load_view(clip: str, row: int, pack: Pack, front: FrontEnd, files: dict[str,
     return ClipView(frames, reasons, beats, seconds)
 
 
-def named_clips(value: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "clips") -> list[int]:
+def named_clips(value: str, index: pd.DataFrame, skipped: dict[str, str], key: str = "--clips") -> list[int]:
     """Return the rows of the clips in the value of an option.
 
     Args:
@@ -116,12 +116,12 @@ def named_clips(value: str, index: pd.DataFrame, skipped: dict[str, str], key: s
     rows = {str(clip): row for row, clip in enumerate(index["id"])}
     ids = [value] if value in rows else list(dict.fromkeys(item.strip() for item in value.split(",") if item.strip()))
     if not ids:
-        raise UserError(f"{key}=: contains no clip id; list ids separated by commas, or omit {key}=")
+        raise UserError(f"{key}: contains no clip id; list ids separated by commas, or omit {key}")
     for clip in ids:
         if clip in skipped:
-            raise UserError(f"{key}={clip}: this clip was skipped: {skipped[clip]}")
+            raise UserError(f"{key} {clip}: this clip was skipped: {skipped[clip]}")
         if clip not in rows:
-            raise UserError(f"{key}={clip}: there is no such clip; {_suggest_ids(clip, rows)}")
+            raise UserError(f"{key} {clip}: there is no such clip; {_suggest_ids(clip, rows)}")
     return [rows[clip] for clip in ids]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ class SweepTable(Callback):
     Every run creates this callback, so only its methods import the reports.
 
     Args:
-        tables: Further tables by the name of their files, each as options of `compare`:
-            `{table2: ["rows=target,backbone", "cols=metric"]}`.
+        tables: Further tables by the name of their files, each with fields of `CompareOptions`:
+            `{table2: {rows: [target, backbone], cols: [metric], where: {target: [valence]}}}`.
         maps: Name of a target. Maps are drawn of the best run of each backbone and of the worst of all runs, according
             to the validation scores of this target. None draws no maps.
     """
 
-    def __init__(self, tables: Mapping[str, Sequence[str]] | None = None, maps: str | None = None) -> None:
-        self.tables = {name: [str(option) for option in table] for name, table in (tables or {}).items()}
+    def __init__(self, tables: Mapping[str, Mapping[str, Any]] | None = None, maps: str | None = None) -> None:
+        self.tables = {name: dict(table) for name, table in (tables or {}).items()}
         self.maps = maps
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
@@ -52,7 +52,7 @@ class SweepTable(Callback):
         from etude.reports.comparison.compare import compare_folders  # heavy: numpy
 
         try:
-            for path in compare_folders([folder]):
+            for path in compare_folders([folder])[1]:
                 print(path)  # noqa: T201
         except Exception as error:
             explained = os_errors.to_user_error(error, os_errors.FOLDER_REMEDY)
@@ -60,15 +60,15 @@ class SweepTable(Callback):
                 raise
             print(explained, file=sys.stderr)  # noqa: T201
 
-    def _write_table(self, folder: Path, name: str, table: list[str]) -> Path | None:
+    def _write_table(self, folder: Path, name: str, table: Mapping[str, Any]) -> Path | None:
         """Print a further table, write its files and return the path of its page, or None if there was an error."""
-        from etude.reports.comparison.compare import compare_runs, parse_options, write_comparison  # heavy: numpy
+        from etude.reports.comparison.axes import options_from_config  # heavy: numpy
+        from etude.reports.comparison.compare import compare_runs, write_comparison
         from etude.reports.comparison.scores import read_runs
         from etude.reports.comparison.text import print_comparison
 
         try:
-            options, _ = parse_options(table)
-            options = replace(options, output_folder=folder, stem=name)
+            options = replace(options_from_config(table), out=folder, stem=name)
             comparison = compare_runs(read_runs(folder), options, tests=False)  # cells are means over seeds
             print(f"\n{name}")  # noqa: T201
             print_comparison(comparison)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.commands import compare as main
 
-from etude.cli.compare import main
 from etude.reports.comparison.compare import compare, show
 from etude.reports.comparison.scores import COLUMNS, collect
 from etude.runs.folder import RunFolder, find_runs

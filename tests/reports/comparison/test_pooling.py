@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 from sklearn.metrics import f1_score
+from tests.commands import compare as main
 
-from etude.cli.compare import main
 from etude.reports.comparison.compare import show
 from etude.reports.comparison.pooling import pool_folds
 from etude.runs.folder import RunFolder, find_runs

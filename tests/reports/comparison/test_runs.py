@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import compare as main
 
-from etude.cli.compare import main
 from etude.experiment.start import LOG_FORMAT
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare
@@ -98,9 +98,12 @@ def test_run_has_status_and_remark(sweep: Path, name: str) -> None:
     assert remark in run.remark and (remark or not run.remark)
 
 
-@pytest.mark.parametrize("arguments", [[], ["table=1"], ["table=2"], ["table=3"], ["rows=optim.lr"], ["part=val"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--layout=classes"], ["--layout=metrics"], ["--layout=settings"], ["--rows=optim.lr"], ["--split=val"]],
+)
 def test_all_runs_are_compared(sweep: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    if arguments == ["rows=optim.lr"]:
+    if arguments == ["--rows=optim.lr"]:
         (sweep / "fine" / "config.yaml").write_text("optim: {lr: 0.1}")
     assert main([str(sweep), *arguments]) == 0
     out = capsys.readouterr().out

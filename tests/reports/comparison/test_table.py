@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
+from tests.commands import compare as main
 
-from etude.cli.compare import main
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
 from etude.reports.comparison.axes import VIEWS, CompareOptions, layout
@@ -61,7 +61,7 @@ def read_predictions(
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_means_over_seeds(grid: Path, split: str) -> None:
-    options = make_options("rows=backbone", "cols=feature", "metric=macro_f1", f"part={split}")
+    options = make_options("--rows=backbone", "--cols=feature", "--metric=macro_f1", f"--split={split}")
     (table,) = compare([grid], options, tests=False).tables
     assert (table.rows[:2], table.cols) == ([("lstm",), ("cnn",)], [("mel",), ("fused",)])
     for (backbone,) in table.rows[:2]:
@@ -91,7 +91,7 @@ def test_single_run_has_an_interval(grid: Path) -> None:
 
 
 def test_table_1_has_scores_per_class(grid: Path) -> None:
-    table, *_ = compare([grid], make_options("table=1"), tests=False).tables
+    table, *_ = compare([grid], make_options("--layout=classes"), tests=False).tables
     assert [row for (row,) in table.rows[:3]] == ["folk", "jazz", "rock"]
     for backbone, feature, metric in table.cols:
         pairs = read_predictions(grid, "genre", backbone=backbone, feature=feature)
@@ -108,7 +108,7 @@ def test_table_1_has_scores_per_class(grid: Path) -> None:
 
 
 def test_table_2_has_all_metrics(grid: Path) -> None:
-    labels, scalars = compare([grid], make_options("table=2"), tests=False).tables
+    labels, scalars = compare([grid], make_options("--layout=metrics"), tests=False).tables
     assert labels.row_axes == scalars.row_axes == ("target", "backbone", "feature")
     for table, reference in ((labels, LABEL), (scalars, SCALAR)):
         assert {col for (col,) in table.cols} == {NAMES[metric] for metric in reference}
@@ -122,7 +122,7 @@ def test_table_2_has_all_metrics(grid: Path) -> None:
 
 
 def test_baselines_have_their_own_rows(grid: Path) -> None:
-    (table, *_) = compare([grid], make_options("rows=backbone", "metric=accuracy"), tests=False).tables
+    (table, *_) = compare([grid], make_options("--rows=backbone", "--metric=accuracy"), tests=False).tables
     tested = pd.read_parquet(grid / "0_lstm_mel" / "predictions.parquet").query("split == 'test'")
     expected = sk.accuracy_score(tested["genre.true"], tested["genre.baseline.linear"])
     assert table.cells[("linear model",), ("genre: accuracy",)].mean == pytest.approx(expected, abs=1e-6)
@@ -136,7 +136,7 @@ def test_table_3_separates_tasks_and_pretrained_weights(tmp_path: Path, write_ru
     write_run(tmp_path / "1", make_table(2), random, task="multitask", backbone="ast")
     write_run(tmp_path / "2", make_table(3), imagenet, task="multitask", backbone="ast")
     write_run(tmp_path / "3", valence, random | transfer, task="valence", backbone="ast")
-    table, *_ = compare([tmp_path], make_options("table=3"), tests=False).tables
+    table, *_ = compare([tmp_path], make_options("--layout=settings"), tests=False).tables
     rows = [dict(zip(table.row_axes, row, strict=True)) for row in table.rows if row not in table.baselines]
     assert [(row["setting"], row["pretrained"], row["transfer"]) for row in rows] == [
         ("single-task", "random", "none"), ("multitask", "random", "none"),
@@ -146,14 +146,14 @@ def test_table_3_separates_tasks_and_pretrained_weights(tmp_path: Path, write_ru
 
 
 def test_config_key_can_be_an_axis(grid: Path) -> None:
-    options = make_options("rows=optim.lr", "cols=seed", "target=genre", "metric=accuracy")
+    options = make_options("--rows=optim.lr", "--cols=seed", "target=genre", "--metric=accuracy")
     (table, *_) = compare([grid], options, tests=False).tables
     assert table.rows[:2] == [("0.01",), ("0.1",)] and table.cols == [("0",), ("1",)]
     values = [sk.accuracy_score(*pair) for pair in read_predictions(grid, "genre", backbone="cnn", seed=1)]
     assert table.cells[("0.1",), ("1",)].mean == pytest.approx(np.mean(values))
     assert any("Different settings are averaged: feature" in note for note in table.notes)
     filtered = compare(
-        [grid], make_options("rows=feature", "cols=target", "optim.lr=1e-2", "backbone=lstm"), tests=False
+        [grid], make_options("--rows=feature", "--cols=target", "optim.lr=1e-2", "backbone=lstm"), tests=False
     )
     assert {run.record["model"]["backbone"] for run in filtered.runs} == {"lstm"}
 
@@ -169,19 +169,19 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rows=backbon"], "did you mean backbone?"),
-        (["rows=optim.decay"], "optim.decay was renamed; use optim.schedule"),
-        (["rows=optim.lx"], "did you mean optim.lr?"),
-        (["metric=f2"], "f2 is not one of"),
-        (["rows=class", "metric=macro_f1"], "is not a metric of a class; use precision"),
-        (["metric=f1"], "add rows=class"),
-        (["part=train"], "train is not one of"),
+        (["--rows=backbon"], "did you mean backbone?"),
+        (["--rows=optim.decay"], "optim.decay was renamed; use optim.schedule"),
+        (["--rows=optim.lx"], "did you mean optim.lr?"),
+        (["--metric=f2"], "f2 is not one of"),
+        (["--rows=class", "--metric=macro_f1"], "is not a metric of a class; use precision"),
+        (["--metric=f1"], "add rows=class"),
+        (["--split=train"], "train is not one of"),
         (["table=4"], "4 is not one of"),
-        (["format=pdf"], "pdf is not one of"),
-        (["rows=backbone", "cols=backbone"], "in rows and in cols: backbone; keep each in only one"),
+        (["--format=pdf"], "pdf is not one of"),
+        (["--rows=backbone", "--cols=backbone"], "in rows and in cols: backbone; keep each in only one"),
         (["backbone=ast"], "no run has this value; the known values are lstm, cnn"),
-        (["rows="], "needs a value"),
-        (["target=genre", "metric=spearman"], "no run has scores for this metric or split"),
+        (["--rows="], "needs a value"),
+        (["target=genre", "--metric=spearman"], "no run has scores for this metric or split"),
     ],
 )
 def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[str], message: str, capsys) -> None:
@@ -195,12 +195,14 @@ def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[st
 def test_help_lists_axes_and_views(capsys) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("backbone", "pretrained", "class", "rows=", "to=", "table=1", *VIEWS))
+    assert all(
+        word in out for word in ("backbone", "pretrained", "class", "--rows=", "--out=", "--layout=classes", *VIEWS)
+    )
 
 
 def test_files_are_written_to_the_given_folder(grid: Path, tmp_path: Path) -> None:
     assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel")]) == 0
-    assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel"), f"to={tmp_path}", "format=csv,tex"]) == 0
+    assert main([str(grid / "0_lstm_mel"), str(grid / "4_cnn_mel"), f"--out={tmp_path}", "--format=csv,tex"]) == 0
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["compare.csv", "compare.tex"]
     written = pd.read_csv(io.StringIO((tmp_path / "compare.csv").read_text()))
     assert written["seed"].tolist() == collect([grid / "0_lstm_mel", grid / "4_cnn_mel"])["seed"].tolist()

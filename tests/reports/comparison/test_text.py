@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.commands import compare as main
 
-from etude.cli.compare import main
 from etude.reports.comparison.compare import compare, parse_options
 from etude.reports.comparison.table import Cell, Table
 from etude.reports.comparison.text import escape_latex, escape_markdown, to_latex, to_markdown
@@ -62,7 +62,7 @@ def test_latex_is_escaped_and_well_formed(hostile: Path) -> None:
 
 
 def test_latex_has_column_headers_over_several_columns(grid: Path) -> None:
-    comparison = compare([grid], parse_options(["table=1"])[0], tests=False)
+    comparison = compare([grid], parse_options(["--layout=classes"])[0], tests=False)
     text = to_latex(comparison)
     assert r"\multicolumn{6}{c}{lstm}" in text and r"\multicolumn{3}{c}{mel}" in text
     assert r"\cmidrule(lr){2-7} \cmidrule(lr){8-13}" in text
@@ -70,7 +70,7 @@ def test_latex_has_column_headers_over_several_columns(grid: Path) -> None:
 
 
 def test_every_cell_is_in_every_format(grid: Path) -> None:
-    comparison = compare([grid], parse_options(["table=2"])[0], tests=False)
+    comparison = compare([grid], parse_options(["--layout=metrics"])[0], tests=False)
     for escape in (escape_markdown, escape_latex):
         text = to_markdown(comparison) + to_latex(comparison)
         for table in comparison.tables:
@@ -173,5 +173,5 @@ def test_page_has_no_external_resources(hostile: Path) -> None:
 
 def test_page_of_one_run_has_no_table_of_pairs(tmp_path: Path, write_run: Callable, make_table) -> None:
     write_run(tmp_path / "a", make_table(1))
-    assert main([str(tmp_path / "a"), f"to={tmp_path}"]) == 0
+    assert main([str(tmp_path / "a"), f"--out={tmp_path}"]) == 0
     assert "so no pair can be tested" in (tmp_path / "compare.html").read_text()

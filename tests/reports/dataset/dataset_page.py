@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from etude.cli.explore import main
+from tests.commands import explore as main
 
 VOID_TAGS = {"meta", "br", "link", "img", "hr", "input", "use", "path"}
 
@@ -67,7 +67,7 @@ Explored = tuple[DatasetPage, dict[str, Any], Path]
 
 def explore(home: Path, *overrides: str) -> Explored:
     """Run `etude explore` for the collection in a folder."""
-    common = (f"data.packs={home / 'packs'}", f"out={home / 'out'}", "data.max_skipped=0.5", "workers=1")
+    common = (f"data.packs={home / 'packs'}", f"--out={home / 'out'}", "data.max_skipped=0.5", "--workers=1")
     assert main([*common, *overrides]) == 0
     folder = next((home / "out").glob("*/explore.html")).parent
     facts = json.loads((folder / "explore.json").read_text())

@@ -14,10 +14,9 @@ import pandas as pd
 import pytest
 import soundfile
 from scipy.stats import spearmanr
+from tests.commands import explore as main
 from tests.reports.dataset.conftest import HOSTILE_GROUP, HOSTILE_ID, SECONDS
 from tests.reports.dataset.dataset_page import DatasetPage, Explored, explore
-
-from etude.cli.explore import main
 
 
 def test_counts_match_table(explored: Explored, truth: pd.DataFrame) -> None:
@@ -142,7 +141,7 @@ def test_page_is_accessible(explored: Explored) -> None:
 
 def test_valid_split_has_no_leakage(home: Path, source_options: list[str]) -> None:
     split_options = ["data.split.kind=grouped", "data.split.duplicates=drop"]
-    page, facts, _ = explore(home, *source_options, *split_options, "count=2", "seed=3", "feature.sync=beat")
+    page, facts, _ = explore(home, *source_options, *split_options, "--count=2", "--seed=3", "feature.sync=beat")
     assert "refused" not in page.text and facts["split_error"] == ""
     assert facts["shared_groups"] == [] and "No group occurs in more than one split." in page.text
     assert facts["splits"]["none"]["clips"] == 1
@@ -154,8 +153,8 @@ def test_folder_without_groups_and_splits_has_a_page(home: Path, tmp_path: Path)
     for k, genre in enumerate(("slow", "fast", "fast", "slow", "odd", "odd")):
         (tmp_path / "music" / genre).mkdir(parents=True, exist_ok=True)
         (tmp_path / "music" / genre / f"{k}.wav").symlink_to(home / "wavs" / f"{k}.wav")
-    options = ["source=folder", f"path={tmp_path / 'music'}", "classes={some: [slow, odd], fast: [fast]}", "count=1"]
-    assert main([*options, f"data.packs={tmp_path}", f"out={tmp_path}", "data.split.kind=official"]) == 0
+    options = ["source=folder", f"path={tmp_path / 'music'}", "classes={some: [slow, odd], fast: [fast]}", "--count=1"]
+    assert main([*options, f"data.packs={tmp_path}", f"--out={tmp_path}", "data.split.kind=official"]) == 0
     facts = json.loads((tmp_path / "music" / "explore.json").read_text(encoding="utf-8"))
     page = DatasetPage((tmp_path / "music" / "explore.html").read_text(encoding="utf-8"))
     assert facts["labels"]["genre"]["before_merging"] == {"slow": 2, "fast": 2, "odd": 2}
@@ -168,7 +167,7 @@ def test_folder_without_groups_and_splits_has_a_page(home: Path, tmp_path: Path)
 def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path: Path) -> None:
     (pack,) = (path.parent for path in (home / "packs").glob("clips-*/manifest.json")
                if json.loads(path.read_text("utf-8"))["origin"]["front"]["sync"] == "none")  # fmt: skip
-    assert main(["data=pack", f"path={pack}", f"out={tmp_path}", "count=1"]) == 0
+    assert main(["data=pack", f"path={pack}", f"--out={tmp_path}", "--count=1"]) == 0
     page = DatasetPage((tmp_path / "clips" / "explore.html").read_text(encoding="utf-8"))
     assert "No frames by beat. The pack contains only frames by hop" in page.text
     assert "The loudness of these clips is unknown" in page.text
@@ -178,14 +177,14 @@ def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("clips=noizy", "clips=noizy: there is no such clip; similar ids: noisy"),
-        ("clips=broken", "clips=broken: this clip was skipped"),
-        ("clips=,", "contains no clip id"),
-        ("count=0", "count=0: must be a whole number from 1 to 24"),
-        ("seed=x", "seed=x: must be a whole number"),
+        ("--clips=noizy", "--clips=noizy: there is no such clip; similar ids: noisy"),
+        ("--clips=broken", "--clips=broken: this clip was skipped"),
+        ("--clips=,", "contains no clip id"),
+        ("--count=0", "--count=0: must be a whole number from 1 to 24"),
+        ("--seed=x", "--seed=x: must be a whole number"),
         ("tabel=x", "tabel: this source has no such option; did you mean table?"),
         ("nothing", "nothing: is not of the form name=value"),
-        ("out=/dev/null/x", "/dev/null/x: cannot be used"),
+        ("--out=/dev/null/x", "/dev/null/x: cannot be used"),
         ("data=nowhere", "data=nowhere: no such option; available: demo"),
     ],
 )
@@ -197,14 +196,14 @@ def test_invalid_option_gives_error_message(
     explored: Explored,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = [*source_options, "data.max_skipped=0.5", f"data.packs={home / 'packs'}", f"out={home / 'out'}", option]
+    options = [*source_options, "data.max_skipped=0.5", f"data.packs={home / 'packs'}", f"--out={home / 'out'}", option]
     assert main(options) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
 
 
 def test_help_imports_no_heavy_modules() -> None:
-    code = "import sys; from etude.cli.explore import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from tests.commands import explore as main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "clips=<id,id,...>" in out
+    assert "--clips=<id,id,...>" in out
     assert not {"torch", "matplotlib", "pandas", "numpy", "hydra"} & set(out.split())

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
-from etude.cli.maps import main
+from tests.commands import maps as main
 
 DRAWN = "drawnPanels.length > 0 && drawnPanels.length === selectedMaps().filter(map => !map.problem).length"
 POSITION = """([panel, clip]) => {
@@ -30,8 +29,8 @@ def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     table["embedding"] = [row**2 for row in table["embedding"]]
     table.to_parquet(other / "predictions.parquet")
     folder = tmp_path_factory.mktemp("page")
-    assert main([str(run), str(other), "methods=pca,mds", f"to={folder}"]) == 0
-    return (folder / "latent.html").as_uri()
+    assert main([str(run), str(other), "--methods=pca,mds", f"--out={folder}"]) == 0
+    return (folder / "maps.html").as_uri()
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def test_methods_of_one_run_are_shown_together(page) -> None:
 
 
 def test_coordinates_on_the_page_equal_those_of_the_file(page, address: str) -> None:
-    written = pd.read_csv(Path(address.removeprefix("file://")).with_name("latent.csv"))
+    written = pd.read_csv(Path(address.removeprefix("file://")).with_name("maps.csv"))
     for panel, name in enumerate(page.evaluate("data.runs.map(run => run.name)")):
         rows = written[(written["run"] == name) & (written["method"] == "pca") & (written["dims"] == 2)]
         x, y = (np.array(page.evaluate(f"[...drawnPanels[{panel}].plot._fullData[0].{axis}]")) for axis in "xy")

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.commands import maps as main
+from tests.commands import parse_map_options
 
-from etude.cli.maps import main, parse_map_options
 from etude.files.ownership import LIST_NAME
 from etude.reports.maps.projection import project
 
 HOSTILE = "<script>alert('clip')</script>"
-QUICK = ("methods=pca,mds", "dims=2")
+QUICK = ("--methods=pca,mds", "--dims=2")
 Make = Callable[..., Path]
 
 
@@ -24,23 +25,23 @@ def folder(make_run: Make) -> Path:
 
 
 def test_page_coordinates_and_numbers_are_written_and_reproducible(folder: Path, table: pd.DataFrame, capsys) -> None:
-    assert main([str(folder), "methods=mds,pca"]) == 0
-    assert capsys.readouterr().out.strip() == str(folder / "latent.html")
-    written = {name: (folder / name).read_bytes() for name in ("latent.html", "latent.csv", "latent.json")}
-    assert main([str(folder), "methods=mds,pca"]) == 0
+    assert main([str(folder), "--methods=mds,pca"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "maps.html")
+    written = {name: (folder / name).read_bytes() for name in ("maps.html", "maps.csv", "maps.json")}
+    assert main([str(folder), "--methods=mds,pca"]) == 0
     assert all((folder / name).read_bytes() == data for name, data in written.items())
     assert [path.name for path in folder.glob(".*")] == [LIST_NAME], "there are no temporary files"
 
     test = table[table["split"] == "test"]
     expected = project(np.stack(test["embedding"].tolist()), "pca", 3).coordinates
-    coordinates = pd.read_csv(folder / "latent.csv")
+    coordinates = pd.read_csv(folder / "maps.csv")
     assert list(coordinates.columns) == ["run", "method", "dims", "id", "x", "y", "z"]
     rows = coordinates[(coordinates["method"] == "pca") & (coordinates["dims"] == 3)]
     assert rows["id"].tolist() == test["id"].tolist()
     np.testing.assert_allclose(rows[["x", "y", "z"]], expected)
     assert coordinates[coordinates["dims"] == 2]["z"].isna().all()
 
-    numbers = json.loads((folder / "latent.json").read_text("utf-8"))
+    numbers = json.loads((folder / "maps.json").read_text("utf-8"))
     assert [(m["method"], m["dims"]) for m in numbers["maps"]] == [("pca", 2), ("pca", 3), ("mds", 2), ("mds", 3)]
     assert set(numbers["maps"][0]["targets"]) == {"genre", "valence", "energy", "danceability"}
     assert numbers["maps"][0]["targets"]["valence"]["full"]["n"] == test["valence.true"].notna().sum() < len(test)
@@ -54,8 +55,8 @@ def read_page_data(page: Path) -> dict:
 
 def test_hostile_clip_id_is_escaped(folder: Path) -> None:
     main([str(folder), *QUICK])
-    page = (folder / "latent.html").read_text("utf-8")
-    assert HOSTILE in read_page_data(folder / "latent.html")["clips"]
+    page = (folder / "maps.html").read_text("utf-8")
+    assert HOSTILE in read_page_data(folder / "maps.html")["clips"]
     assert page.count("<script") == page.count("</script>") == 3, "plotly, data and the script of the page"
     assert "<script>alert" not in page
 
@@ -65,9 +66,9 @@ def test_hostile_names_of_run_and_target_are_escaped(make_run: Make, table: pd.D
     renamed = table.rename(columns={c: c.replace("genre.", f"{name}.") for c in table.columns})
     folder = make_run("<i>run", renamed, targets={name: targets["genre"]})
     assert main([str(folder), *QUICK]) == 0
-    page = (folder / "latent.html").read_text("utf-8")
+    page = (folder / "maps.html").read_text("utf-8")
     assert "<i>run" not in page and "<b>genre" not in page and page.count("</script>") == 3
-    assert read_page_data(folder / "latent.html")["targets"][0]["name"] == name
+    assert read_page_data(folder / "maps.html")["targets"][0]["name"] == name
 
 
 def test_sweep_selects_its_finished_runs_and_contains_the_page(tmp_path: Path, make_run: Make, table) -> None:
@@ -76,14 +77,14 @@ def test_sweep_selects_its_finished_runs_and_contains_the_page(tmp_path: Path, m
     make_run("sweep/seed=1", reversed_rows)
     (tmp_path / "sweep/seed=2").mkdir()
     (tmp_path / "sweep/seed=2/config.yaml").write_text("seed: 2\n")
-    assert [run.name for run in parse_map_options([str(tmp_path / "sweep")]).folders] == ["seed=0", "seed=1"]
+    assert [run.name for run in parse_map_options([str(tmp_path / "sweep")]).folders] == ["--seed=0", "--seed=1"]
     assert main([str(tmp_path / "sweep"), *QUICK]) == 0
-    data = read_page_data(tmp_path / "sweep/latent.html")
-    assert [run["name"] for run in data["runs"]] == ["seed=0", "seed=1"]
+    data = read_page_data(tmp_path / "sweep/maps.html")
+    assert [run["name"] for run in data["runs"]] == ["--seed=0", "--seed=1"]
     assert len(data["clips"]) == len(data["runs"][0]["clips"]), "each clip occurs once"
     runs = [str(tmp_path / "sweep/seed=0"), str(tmp_path / "sweep/seed=1")]
-    assert main([*runs, *QUICK, f"to={tmp_path / 'new/folder'}"]) == 0
-    assert (tmp_path / "new/folder/latent.html").is_file()
+    assert main([*runs, *QUICK, f"--out={tmp_path / 'new/folder'}"]) == 0
+    assert (tmp_path / "new/folder/maps.html").is_file()
 
 
 def replace_embeddings(table: pd.DataFrame, case: str) -> pd.DataFrame:
@@ -106,10 +107,10 @@ def test_run_without_usable_embeddings_has_a_message(
     bad, good = make_run("bad", replace_embeddings(table, case)), make_run("good")
     assert main([str(bad), *QUICK]) == 2
     assert message in capsys.readouterr().err
-    assert not (bad / "latent.html").exists()
-    assert main([str(bad), str(good), *QUICK, f"to={good}"]) == 0
-    assert message in re.sub(r"<script.*?</script>", "", (good / "latent.html").read_text("utf-8"), flags=re.DOTALL)
-    assert all(bool(m["problem"]) == (m["run"] == "bad") for m in read_page_data(good / "latent.html")["maps"])
+    assert not (bad / "maps.html").exists()
+    assert main([str(bad), str(good), *QUICK, f"--out={good}"]) == 0
+    assert message in re.sub(r"<script.*?</script>", "", (good / "maps.html").read_text("utf-8"), flags=re.DOTALL)
+    assert all(bool(m["problem"]) == (m["run"] == "bad") for m in read_page_data(good / "maps.html")["maps"])
 
 
 def test_clips_without_finite_embedding_are_excluded_and_counted(make_run: Make, table: pd.DataFrame) -> None:
@@ -118,8 +119,8 @@ def test_clips_without_finite_embedding_are_excluded_and_counted(make_run: Make,
     table.at[row, "embedding"] = np.full(8, np.inf, np.float32)
     folder = make_run("a-run", table)
     main([str(folder), *QUICK])
-    assert table["id"][row] not in set(pd.read_csv(folder / "latent.csv")["id"])
-    assert "1 clip without a finite embedding left out." in (folder / "latent.html").read_text("utf-8")
+    assert table["id"][row] not in set(pd.read_csv(folder / "maps.csv")["id"])
+    assert "1 clip without a finite embedding left out." in (folder / "maps.html").read_text("utf-8")
 
 
 def test_pooled_folds_are_refused(make_run: Make, capsys) -> None:
@@ -137,16 +138,16 @@ def test_runs_of_different_collections_are_refused(make_run: Make, table: pd.Dat
     ("arguments", "message"),
     [
         (["method=pca"], "there is no such option; did you mean methods?"),
-        (["methods=pca,som"], "som is not among pca, tsne"),
-        (["dims=4"], "4 is not among 2, 3"),
-        (["part=train"], "part=test or part=val"),
-        (["seed=-1"], "a whole number"),
+        (["--methods=pca,som"], "som is not among pca, tsne"),
+        (["--dims=4"], "4 is not among 2, 3"),
+        (["--split=train"], "--split=test or part=val"),
+        (["--seed=-1"], "a whole number"),
     ],
 )
 def test_invalid_arguments_are_refused(folder: Path, capsys, arguments: list[str], message: str) -> None:
     assert main([str(folder), *arguments]) == 2
     assert message in capsys.readouterr().err
-    assert not (folder / "latent.html").exists()
+    assert not (folder / "maps.html").exists()
 
 
 def test_folders_without_finished_run_are_refused(tmp_path: Path, folder: Path, capsys) -> None:
@@ -159,5 +160,5 @@ def test_folders_without_finished_run_are_refused(tmp_path: Path, folder: Path, 
 
 def test_file_is_refused_as_output_folder(tmp_path: Path, folder: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
-    assert main([str(folder), *QUICK, f"to={tmp_path / 'file'}"]) == 2
+    assert main([str(folder), *QUICK, f"--out={tmp_path / 'file'}"]) == 2
     assert "is not a folder" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePath
@@ -12,12 +12,13 @@ from typing import Any
 from etude.config.renamed import renamed_key
 from etude.config.stored import flatten
 from etude.errors import UserError
-from etude.evaluation.formatting import METRIC_ORDER
+from etude.evaluation.formatting import METRIC_ORDER, NAMES
 from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
 
 SPLITS = ("test", "val")
 FORMATS = ("csv", "md", "tex", "html")
+LAYOUT_NAMES = ("runs", "classes", "metrics", "settings")
 SCORE_AXES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
 REPEAT_AXES = ("seed", "fold", "data.split.seed")
@@ -36,30 +37,45 @@ class CompareOptions:
     """Options of a comparison.
 
     Args:
-        rows: Axes in rows. Empty means the axes of the view.
-        cols: Axes in columns. Empty means the axes of the view.
+        rows: Axes in rows. Empty means the axes of the layout.
+        cols: Axes in columns. Empty means the axes of the layout.
         metrics: Metrics. Empty means the primary metric of each target, or all metrics of a run report if `metric`
             is an axis.
         split: test or val.
-        view: Name of a predefined layout (runs, classes, metrics or settings).
-        filters: Allowed values by axis. Runs with other values are left out.
-        output_folder: Folder of the files. None means the folder of the sweep.
+        layout: Predefined axes: runs, classes, metrics or settings.
+        where: Allowed values by axis. Runs with other values are left out.
+        out: Folder of the files. None means the folder of the sweep.
         formats: File formats.
         stem: File name without suffix.
+
+    Raises:
+        UserError: A metric, the split, the layout or a format is unknown, or an axis is in rows and in columns.
     """
 
     rows: Labels = ()
     cols: Labels = ()
     metrics: Labels = ()
     split: str = "test"
-    view: str = "runs"
-    filters: dict[str, Labels] = field(default_factory=dict)
-    output_folder: Path | None = None
+    layout: str = "runs"
+    where: dict[str, Labels] = field(default_factory=dict)
+    out: Path | None = None
     formats: Labels = FORMATS
     stem: str = "compare"
 
+    def __post_init__(self) -> None:
+        if both := set(self.rows) & set(self.cols):
+            raise UserError(f"in rows and in columns: {', '.join(sorted(both))}; keep each in only one")
+        for name, values, known in (
+            ("metric", self.metrics, NAMES),
+            ("split", (self.split,), SPLITS),
+            ("layout", (self.layout,), LAYOUT_NAMES),
+            ("format", self.formats, FORMATS),
+        ):
+            if unknown := [value for value in values if value not in known]:
+                raise UserError(f"--{name} {unknown[0]}: is not one of {', '.join(known)}")
 
-VIEWS = {
+
+LAYOUTS = {
     "runs": CompareOptions(rows=("run",), cols=("target",)),
     "classes": CompareOptions(rows=("class",), cols=("feature", "metric"), metrics=("precision", "recall", "f1")),
     "metrics": CompareOptions(rows=("target", "backbone"), cols=("metric",)),
@@ -67,10 +83,36 @@ VIEWS = {
 }
 
 
+def options_from_config(values: Mapping[str, Any]) -> CompareOptions:
+    """Return the options for a table of a sweep's config.
+
+    Args:
+        values: Fields of CompareOptions. Lists are lists of text.
+
+    Raises:
+        UserError: A field is unknown, or its value is not a list.
+    """
+    known = ("rows", "cols", "metrics", "split", "layout", "where", "formats")
+    if unknown := [name for name in values if name not in known]:
+        raise UserError(f"{unknown[0]}: is not an option of a table; available: {', '.join(known)}")
+    plain: dict[str, Any] = {
+        name: _labels(name, value) for name, value in values.items() if name not in ("split", "layout", "where")
+    }
+    where = {axis: _labels(f"where.{axis}", value) for axis, value in values.get("where", {}).items()}
+    return CompareOptions(**plain, **{key: values[key] for key in ("split", "layout") if key in values}, where=where)
+
+
+def _labels(name: str, value: Any) -> Labels:
+    """Return a list of a config as text."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise UserError(f"{name}: must be a list, such as [{value}]")
+    return tuple(str(item) for item in value)
+
+
 def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
     """Return axes in rows, axes in columns, and metrics.
 
-    A predefined view includes all axes on which the runs differ. The means in its tables are therefore only
+    A predefined layout includes all axes on which the runs differ. The means in its tables are therefore only
     over random variation. Axes of the options are used unchanged.
 
     Raises:
@@ -79,14 +121,16 @@ def layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels
     if options.rows or options.cols:
         rows, cols, metrics = *_axes_of_options(options), options.metrics
     else:
-        rows, cols, metrics = _axes_of_view(runs, options)
+        rows, cols, metrics = _axes_of_layout(runs, options)
     axes = (*rows, *cols)
     if "class" in axes:
         if wrong := [metric for metric in metrics if metric not in CLASS_METRICS]:
-            raise UserError(f"metric={','.join(wrong)}: is not a metric of a class; use {', '.join(CLASS_METRICS)}")
+            raise UserError(f"--metric {','.join(wrong)}: is not a metric of a class; use {', '.join(CLASS_METRICS)}")
         metrics = metrics or (CLASS_METRICS if "metric" in axes else ("f1",))
     elif wrong := [metric for metric in metrics if metric in CLASS_METRICS]:
-        raise UserError(f"metric={','.join(wrong)}: is a metric of a class; add rows=class, or use macro_{wrong[0]}")
+        raise UserError(
+            f"--metric {','.join(wrong)}: is a metric of a class; add --rows class, or use macro_{wrong[0]}"
+        )
     elif "metric" in axes and not metrics:
         metrics = (*METRIC_ORDER["label"], *METRIC_ORDER["scalar"])
     if len(metrics) > 1 and "metric" not in axes:
@@ -100,14 +144,14 @@ def select_runs(runs: Sequence[ComparedRun], options: CompareOptions) -> list[Co
     Raises:
         UserError: No run has an axis of the options, or no run has a value of the filters.
     """
-    for key, axes in (("rows", options.rows), ("cols", options.cols), ("", tuple(options.filters))):
+    for key, axes in (("--rows", options.rows), ("--cols", options.cols), ("", tuple(options.where))):
         for axis in axes:
-            check_axis(axis, runs, f"{key}={axis}" if key else f"{axis}={','.join(options.filters[axis])}")
+            check_axis(axis, runs, f"{key} {axis}" if key else f"--where {axis}={','.join(options.where[axis])}")
     selected = list(runs)
-    for axis, values in options.filters.items():
-        argument = f"{axis}={','.join(values)}"
+    for axis, values in options.where.items():
+        argument = f"--where {axis}={','.join(values)}"
         if axis in ("metric", "class", "run"):
-            raise UserError(f"{argument}: runs cannot be filtered by this axis; use it in rows or cols")
+            raise UserError(f"{argument}: runs cannot be filtered by this axis; use it in --rows or --cols")
         by_folder = {run.folder: _filter_values(run, axis) for run in selected}
         order = {folder: _first_match(run_values, values) for folder, run_values in by_folder.items()}
         selected = sorted((run for run in selected if order[run.folder] < len(values)), key=lambda r: order[r.folder])
@@ -119,7 +163,7 @@ def select_runs(runs: Sequence[ComparedRun], options: CompareOptions) -> list[Co
 
 def merge_folds(runs: Sequence[ComparedRun], options: CompareOptions) -> list[ComparedRun]:
     """Remove folds whose pooled result is present, or remove the pooled results if fold is an axis."""
-    if "fold" in (*options.rows, *options.cols, *options.filters):
+    if "fold" in (*options.rows, *options.cols, *options.where):
         return [run for run in runs if not run.pooled]
     pooled_runs = [run for run in runs if run.pooled]
     return [run for run in runs if run.pooled or not any(_is_fold_of(run, pooled) for pooled in pooled_runs)]
@@ -254,12 +298,12 @@ def _axes_of_options(options: CompareOptions) -> tuple[Labels, Labels]:
     return options.rows or other, options.cols or other
 
 
-def _axes_of_view(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
-    """Return rows, columns and metrics of a predefined view, with the axes on which the runs differ."""
-    view = VIEWS[options.view]
-    rows, cols, metrics = view.rows, view.cols, options.metrics or view.metrics
+def _axes_of_layout(runs: Sequence[ComparedRun], options: CompareOptions) -> tuple[Labels, Labels, Labels]:
+    """Return rows, columns and metrics of a predefined layout, with the axes on which the runs differ."""
+    axes = LAYOUTS[options.layout]
+    rows, cols, metrics = axes.rows, axes.cols, options.metrics or axes.metrics
     more = [axis for axis in differing_axes(runs) if axis not in (*rows, *cols)]
-    if options.view == "runs":
+    if options.layout == "runs":
         repeats = [axis for axis in REPEAT_AXES if axis != "fold" and len({axis_value(run, axis) for run in runs}) > 1]
         rows = (*rows, *RUN_TABLE_AXES, *[axis for axis in more if axis not in (*RUN_TABLE_AXES, "setting")], *repeats)
     elif "target" not in (*rows, *cols):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from etude.config import options as command_options
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, format_count, format_duration
 from etude.evaluation.paired_tests import compare_pairs
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.reports.comparison.axes import (
-    FORMATS,
     REPEAT_AXES,
-    SPLITS,
-    VIEWS,
     CompareOptions,
     layout,
     merge_folds,
@@ -29,44 +26,14 @@ from etude.reports.comparison.pooling import pool_folds
 from etude.reports.comparison.runs import ComparedRun, printable, run_titles, scored_targets
 from etude.reports.comparison.scores import read_runs, score_frame
 from etude.reports.comparison.table import Labels, Table
-from etude.reports.comparison.text import Comparison, print_comparison, to_latex, to_markdown
+from etude.reports.comparison.text import Comparison, print_comparison, test_lines, to_latex, to_markdown
 from etude.runs.folder import find_runs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-VIEW_NUMBERS = dict(zip("123", ("classes", "metrics", "settings"), strict=True))
-"""Views by the number of the corresponding table of the student report."""
-
-
-def parse_options(arguments: Sequence[str]) -> tuple[CompareOptions, list[Path]]:
-    """Return the options and the folders of the command's arguments.
-
-    Args:
-        arguments: Folders, and options as name=value. An argument that is an existing path is a folder.
-
-    Raises:
-        UserError: An argument is neither a folder nor an option, or a value is unknown.
-    """
-    others, values = command_options.split_options(arguments, OPTIONS, "needs a value")
-    folders: list[Path] = []
-    filters: dict[str, Labels] = {}
-    for argument in others:
-        if command_options.is_name(argument):
-            folders.append(command_options.path(argument))
-            continue
-        axis, text = command_options.split_pair(argument)  # the axis is checked after the runs are read
-        filters[axis] = tuple(value for value in text.split(",") if value)
-        if not filters[axis]:
-            raise UserError(f"{argument}: needs a value")
-    options = CompareOptions(**values, filters=filters)
-    if both := set(options.rows) & set(options.cols):
-        raise UserError(f"in rows and in cols: {', '.join(sorted(both))}; keep each in only one")
-    return options, folders
-
-
-def compare_folders(folders: Sequence[Path], options: CompareOptions | None = None) -> list[Path]:
+def compare_folders(folders: Sequence[Path], options: CompareOptions | None = None) -> tuple[Comparison, list[Path]]:
     """Compare the runs at or below some folders, print the tables, and write the files.
 
     Args:
@@ -75,7 +42,7 @@ def compare_folders(folders: Sequence[Path], options: CompareOptions | None = No
             contains several runs; otherwise no files are written.
 
     Returns:
-        Paths of the files.
+        The comparison, and the paths of the files.
 
     Raises:
         UserError: A folder contains no run, or the options do not match the runs.
@@ -84,11 +51,11 @@ def compare_folders(folders: Sequence[Path], options: CompareOptions | None = No
     for folder in folders:
         if not find_runs(folder):
             raise UserError(f"{folder}: is not a run folder and contains no run folder")
-    if options.output_folder is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
-        options = replace(options, output_folder=folders[0])
+    if options.out is None and len(folders) == 1 and find_runs(folders[0]) != list(folders):
+        options = replace(options, out=folders[0])
     comparison = compare(folders, options)
     print_comparison(comparison)
-    return write_comparison(comparison)
+    return comparison, write_comparison(comparison)
 
 
 def compare(folders: Sequence[str | Path], options: CompareOptions | None = None, tests: bool = True) -> Comparison:
@@ -133,7 +100,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     all_scores = _filter_targets(score_frame(selected, options.split, metrics, "class" in axes), options)
     frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
     if frame["metric"].isna().all() and any(run.metrics for run in shown):
-        argument = f"metric={','.join(metrics)}" if metrics else f"part={options.split}"
+        argument = f"--metric {','.join(metrics)}" if metrics else f"--split {options.split}"
         raise UserError(f"{argument}: no run has scores for this metric or split")
     tables = []
     for title, scores in _split_into_tables(frame, shown, axes):
@@ -162,6 +129,19 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     return Comparison(options, shown, names, all_scores, tables, pairs, remarks + test_remarks)
 
 
+def comparison_values(comparison: Comparison) -> dict[str, Any]:
+    """Return the scores of the tables, the paired tests and the remarks as plain values.
+
+    Returns:
+        `scores`: a row per score, as in compare.csv. `tests`: lines with the results. `remarks`: sentences.
+    """
+    return {
+        "scores": json.loads(comparison.frame.to_json(orient="records")),
+        "tests": test_lines(comparison.pairs),
+        "remarks": comparison.remarks,
+    }
+
+
 def write_comparison(comparison: Comparison) -> list[Path]:
     """Write a comparison to the output folder in all formats of its options. Without a folder, write nothing.
 
@@ -169,7 +149,7 @@ def write_comparison(comparison: Comparison) -> list[Path]:
         Paths of the written files.
     """
     options = comparison.options
-    folder = options.output_folder
+    folder = options.out
     if folder is None:
         return []
     ownership.open_folder(folder)
@@ -179,7 +159,7 @@ def write_comparison(comparison: Comparison) -> list[Path]:
 
 def _filter_targets(frame: DataFrame, options: CompareOptions) -> DataFrame:
     """Return the scores of the targets that pass the filters."""
-    targets = options.filters.get("target")
+    targets = options.where.get("target")
     return frame[frame["target"].isin(targets)] if targets else frame
 
 
@@ -240,41 +220,4 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
     "md": to_markdown,
     "tex": to_latex,
     "html": render_page,
-}
-
-
-def _parse_labels(value: str) -> Labels:
-    if not (labels := tuple(label for label in value.split(",") if label)):
-        raise ValueError("needs a value")
-    return labels
-
-
-def _choice_parser(*choices: str) -> Callable[[str], str]:
-    """Return a parser that accepts one of the choices."""
-
-    def parser(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"{value} is not one of {', '.join(sorted(choices))}")
-        return value
-
-    return parser
-
-
-def _choices_parser(*choices: str) -> Callable[[str], Labels]:
-    """Return a parser that accepts several choices, separated by commas."""
-    return lambda value: tuple(map(_choice_parser(*choices), _parse_labels(value)))
-
-
-def _parse_view(value: str) -> str:
-    return VIEW_NUMBERS.get(value, _choice_parser(*VIEWS, *VIEW_NUMBERS)(value))
-
-
-OPTIONS: command_options.Options = {
-    "rows": ("rows", _parse_labels),
-    "cols": ("cols", _parse_labels),
-    "metric": ("metrics", _choices_parser(*NAMES)),
-    "part": ("split", _choice_parser(*SPLITS)),
-    "table": ("view", _parse_view),
-    "format": ("formats", _choices_parser(*FORMATS)),
-    "to": ("output_folder", command_options.path),
 }

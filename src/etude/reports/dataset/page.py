@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import slug
-from etude.data.pack_writer import SKIPPED
+from etude.data.pack_writer import read_skipped
 from etude.errors import DataError
 from etude.files import os_errors, ownership
 from etude.files.atomic import write_text
@@ -39,13 +39,13 @@ class ExploreOptions:
     """Options of the dataset page.
 
     Args:
-        clips: Ids separated by commas. None selects random clips.
+        clips: Ids. An item can contain several ids, separated by commas. Without ids, random clips are selected.
         count: Number of random clips.
         seed: Seed of all random selections.
         out: Folder of the results of all collections.
     """
 
-    clips: str | None = None
+    clips: list[str] = field(default_factory=list)
     count: int = 4
     seed: int = 0
     out: Path = Path("outputs/explore")
@@ -67,15 +67,16 @@ def explore(module: MusicData, options: ExploreOptions, command: str = "") -> Pa
     """
     source, front = module.source, module.feature.front
     folder = options.out / slug(source.name)
-    with os_errors.explain_errors(folder, "name another folder with out=<folder>", f"out={options.out}"):
+    with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"--out {options.out}"):
         ownership.open_folder(folder)
     ownership.check_names(folder, ("explore.html", "explore.json"))
     pack = module.open_pack()
-    skipped = _read_skipped(pack)
-    if options.clips is None:
-        rows = clip_frames.random_clips(pack.index, source.targets, options.count, options.seed)
+    skipped = read_skipped(pack)
+    if options.clips:
+        named = (clip_frames.named_clips(item, pack.index, dict(skipped)) for item in options.clips)
+        rows = list(dict.fromkeys(row for item in named for row in item))
     else:
-        rows = clip_frames.named_clips(options.clips, pack.index, dict(skipped))
+        rows = clip_frames.random_clips(pack.index, source.targets, options.count, options.seed)
     split, files = _assign_splits(module, pack), clip_files(source)
     clips = [_load_clip(row, pack, module, split, files) for row in rows]
     facts = statistics.compute_statistics(source, pack, front, files, split, options.seed)
@@ -142,14 +143,3 @@ def _load_clip(
     fields += [("split", str(split.assigned[row]))] if split.assigned is not None else []
     clip_id = str(clip["id"])
     return ShownClip(clip_id, fields, load_view(clip_id, row, pack, module.feature.front, files))
-
-
-def _read_skipped(pack: Any) -> list[tuple[str, str]]:
-    """Return ids and reasons of skipped clips, also of a pack that consists of several packs."""
-    import pandas as pd
-
-    if not hasattr(pack, "folder"):
-        return [row for member in pack.packs for row in _read_skipped(member)]
-    path = pack.folder / SKIPPED
-    table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
-    return [(str(row["id"]), str(row["reason"])) for _, row in table.iterrows()]

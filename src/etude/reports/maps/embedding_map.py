@@ -144,7 +144,7 @@ def score_tables(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap]) -> lis
 
 
 def _quality_entry(entry: EmbeddingMap) -> dict[str, Any]:
-    """Return the entry of a map in latent.json."""
+    """Return the entry of a map in maps.json."""
     content: dict[str, Any] = {"run": entry.run, "method": entry.method, "dims": entry.dims}
     if entry.projection is None:
         return content | {"problem": entry.problem}

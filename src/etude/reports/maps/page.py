@@ -34,7 +34,7 @@ class MapOptions:
 
     Args:
         folders: Run folders.
-        output_folder: Folder of the files, which is created if it does not exist.
+        out: Folder of the files, which is created if it does not exist.
         methods: Keys of METHODS.
         dims: 2, 3 or both.
         split: "test" or "val".
@@ -42,7 +42,7 @@ class MapOptions:
     """
 
     folders: list[Path]
-    output_folder: Path
+    out: Path
     methods: tuple[str, ...] = tuple(METHODS)
     dims: tuple[int, ...] = (2, 3)
     split: str = "test"
@@ -50,7 +50,7 @@ class MapOptions:
 
 
 def draw_maps(options: MapOptions, command: str = "") -> Path:
-    """Compute the embedding maps of runs and write latent.html, latent.csv and latent.json.
+    """Compute the embedding maps of runs and write maps.html, maps.csv and maps.json.
 
     Args:
         options: Runs, methods and output folder.
@@ -62,8 +62,8 @@ def draw_maps(options: MapOptions, command: str = "") -> Path:
     Raises:
         UserError: A folder is not a run folder, no map can be computed, or the output folder cannot be written.
     """
-    folder = options.output_folder
-    ownership.check_names(folder, ("latent.html", "latent.csv", "latent.json"))
+    folder = options.out
+    ownership.check_names(folder, ("maps.html", "maps.csv", "maps.json"))
     names = embeddings.run_names(options.folders)
     runs = [
         embeddings.read_mapped_run(run, name, options.split) for run, name in zip(options.folders, names, strict=True)
@@ -72,16 +72,16 @@ def draw_maps(options: MapOptions, command: str = "") -> Path:
     jobs = [(run, method, dims) for run in runs for method in options.methods for dims in options.dims]
     cache: ScoreCache = {}
     computed = (make_map(run, method, dims, options.seed, cache) for run, method, dims in jobs)
-    maps = list(track(computed, len(jobs), "latent", "maps"))
+    maps = list(track(computed, len(jobs), "Maps", "maps"))
     if all(entry.projection is None for entry in maps):
         problems = dict.fromkeys(f"{entry.run}: {entry.problem}" for entry in maps)
         raise UserError("no map can be computed\n" + "\n".join(problems))
     html = render_page(runs, maps, options, command)
-    with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"to={folder}"):
+    with os_errors.explain_errors(folder, os_errors.FOLDER_REMEDY, f"--out {folder}"):
         ownership.open_folder(folder)
-        write_text(folder / "latent.csv", embedding_map.coordinate_frame(runs, maps).to_csv(index=False))
-        write_text(folder / "latent.json", embedding_map.quality_json(runs, maps, options.split, options.seed))
-        return write_text(folder / "latent.html", html)
+        write_text(folder / "maps.csv", embedding_map.coordinate_frame(runs, maps).to_csv(index=False))
+        write_text(folder / "maps.json", embedding_map.quality_json(runs, maps, options.split, options.seed))
+        return write_text(folder / "maps.html", html)
 
 
 def page_data(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], seed: int) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def render_page(runs: Sequence[MappedRun], maps: Sequence[EmbeddingMap], options
         "scored_targets": embedding_map.score_tables(runs, maps),
         "problems": list(dict.fromkeys((entry.run, entry.problem) for entry in maps if entry.problem)),
     }
-    return load_template("latent.html.j2").render(
+    return load_template("maps.html.j2").render(
         **content, runs=runs, data=page_data(runs, maps, options.seed), plotly=get_plotlyjs(), command=command
     )
 
