@@ -84,7 +84,8 @@ def _train(argv: Sequence[str] | None) -> int:
             state["advice"] = start.resume_advice(folder)
             raise
         except (UserError, RunError) as error:
-            state["status"] = 2 if isinstance(error, UserError) else 1
+            refused = isinstance(error, UserError) and state["status"] != 1  # an earlier job may have failed
+            state["status"] = 2 if refused else 1
             if config.get("resume") and isinstance(error, UserError):
                 start.remove_log_handlers(folder)  # an invalid command does not belong in the log of the existing run
             report_error(str(error))
@@ -95,6 +96,7 @@ def _train(argv: Sequence[str] | None) -> int:
                 raise
             return None
         except Exception as error:
+            state["status"] = 1
             message = f"{type(error).__name__}: {error}"
             report_error(message)
             log.error("%s", message)  # into the run's log; the traceback follows on the screen

@@ -28,6 +28,7 @@ def track(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
     Raises:
         KeyboardInterrupt: A signal was received, but a library suppressed its exception.
     """
+    unit = unit.removesuffix("s") if total == 1 and unit.isalpha() else unit
     show = _show_bar if sys.stderr.isatty() else _log_lines
     for item in show(items, total, title, unit):
         signals.raise_received()

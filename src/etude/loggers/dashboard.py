@@ -55,7 +55,12 @@ def save_or_print(options: DashboardOptions) -> dict[str, Any]:
     if not options.dry_run and not options.entity:
         raise UserError("--entity <user or team>: is required to save the view; --dry-run prints it instead")
     metrics = primary_metrics(options.targets or None)
-    view = build_workspace(options.entity or "<entity>", options.project, options.name, metrics)
+    try:
+        view = build_workspace(options.entity or "<entity>", options.project, options.name, metrics)
+    except ValueError as error:  # pydantic's, whose message has several lines
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--name {options.name}: Weights & Biases does not accept this title") from error
     if options.dry_run:
         spec = view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
         print(spec)  # noqa: T201
