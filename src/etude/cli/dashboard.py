@@ -22,7 +22,7 @@ def dashboard(
         str, typer.Option(metavar="USER|TEAM", help="Owner of the project; required to save the view.")
     ] = "",
     project: Annotated[str, typer.Option(metavar="NAME", help="Project.")] = "etude",
-    name: Annotated[str, typer.Option(metavar="TITLE", help="Title of the view.")] = "backbones × tasks",
+    name: Annotated[str, typer.Option(metavar="TITLE", help="Title of the view.")] = "backbones x tasks",
     targets: Annotated[
         list[str],
         typer.Option(

@@ -26,7 +26,9 @@ def parse_crop(value: str) -> tuple[float, float]:
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)", value)
     start, end = (float(match[1] or 0), float(match[2])) if match else (0.0, 0.0)
     if end <= start:
-        raise typer.BadParameter(f"{value!r} is neither a length, such as 5, nor a range, such as 10-15")
+        raise typer.BadParameter(
+            f"{value!r} is neither a length, such as 5, nor a range, such as 10-15", param_hint="'--crop'"
+        )
     return start, end
 
 

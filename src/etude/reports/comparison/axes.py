@@ -282,13 +282,6 @@ NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "seed": lambda run: run.record.get("seed", run.config.get("seed")),
     "fold": lambda run: run.fold,
 }
-AXIS_DESCRIPTIONS = {
-    "method": "first component of the experiment's name: reproduction or improved",
-    "setting": "single-task or multitask",
-    "transfer": "trained layers: none, full, last_k, ...",
-    "pretrained": "source of the initial weights: random, imagenet, a file, or another run",
-    "fold": "fold of a cross-validation",
-}
 
 
 def _axes_of_options(options: CompareOptions) -> tuple[Labels, Labels]:
