@@ -83,22 +83,27 @@ LAYOUTS = {
 }
 
 
-def options_from_config(values: Mapping[str, Any]) -> CompareOptions:
+def options_from_config(values: Any) -> CompareOptions:
     """Return the options for a table of a sweep's config.
 
     Args:
-        values: Fields of CompareOptions. Lists are lists of text.
+        values: Mapping of fields of CompareOptions. Lists are lists of text.
 
     Raises:
-        UserError: A field is unknown, or its value is not a list.
+        UserError: A field is unknown, or its value is neither a list nor, for `where`, a mapping.
     """
     known = ("rows", "cols", "metrics", "split", "layout", "where", "formats")
+    if not isinstance(values, Mapping):
+        raise UserError("must be a mapping of options, such as {rows: [backbone], cols: [metric]}")
     if unknown := [name for name in values if name not in known]:
         raise UserError(f"{unknown[0]}: is not an option of a table; available: {', '.join(known)}")
     plain: dict[str, Any] = {
         name: _labels(name, value) for name, value in values.items() if name not in ("split", "layout", "where")
     }
-    where = {axis: _labels(f"where.{axis}", value) for axis, value in values.get("where", {}).items()}
+    filters = values.get("where", {})
+    if not isinstance(filters, Mapping):
+        raise UserError("where: must be a mapping of axes, such as {backbone: [lstm, cnn]}")
+    where = {axis: _labels(f"where.{axis}", value) for axis, value in filters.items()}
     return CompareOptions(**plain, **{key: values[key] for key in ("split", "layout") if key in values}, where=where)
 
 
