@@ -30,6 +30,6 @@ def test_import_of_inspect_in_a_script_is_the_module_of_python(path: str) -> Non
 
 
 def test_help_of_inspect_imports_no_heavy_package() -> None:
-    code = "import sys; from etude.cli.inspect import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.app import run_command; run_command('inspect', ['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "matplotlib", "pandas", "numpy", "hydra", "captum"} & set(out.split())

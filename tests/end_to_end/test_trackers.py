@@ -194,7 +194,7 @@ def test_wandb_tables_equal_the_tables_of_the_run(finished_job: Path, wandb_run:
     assert {(a, p): n for a, p, n in rows} == {
         (a, p): counts[i][j] for i, a in enumerate(classes) for j, p in enumerate(classes)
     }
-    columns, rows = wandb_run.table("latent")
+    columns, rows = wandb_run.table("maps")
     assert columns[:4] == ["x", "y", "id", "group"]
     assert len(rows) == (table["split"] == "test").sum()
 

@@ -153,18 +153,22 @@ def test_page_without_captum_has_no_attributions(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "--clip=clip9"], "--clip=clip9: there is no such clip; similar ids: clip"),
-        (["{run}", "--clip="], "--clip=: empty value"),
-        (["{run}", "clipp=one"], "clipp=one: is not one of clip="),
-        (["{run}", "--crop=0"], "--crop=0: must be a length"),
-        (["{run}", "--crop=5-2"], "--crop=5-2: must be a length"),
-        (["{run}", "--clip=one", "--crop=80-90"], "--crop=80-90: clip one has only 1.2 seconds"),
+        (["{run}", "--clip=clip9"], "--clip clip9: there is no such clip; similar ids: clip"),
+        (["{run}", "--clip="], "--clip: contains no clip id"),
+        (["{run}", "--clipp=one"], "No such option: --clipp (Possible options: --clip,"),
+        (["{run}", "clipp=one"], "Got unexpected extra argument(s) (clipp=one)"),
+        (["{run}", "clip=one"], "clip=one: options of etude inspect have dashes; use --clip one"),
+        (["{run}", "to=pages"], "to=pages: options of etude inspect have dashes; use --out pages"),
+        (["{run}", "--crop=0"], "'--crop': '0' is neither a length, such as 5, nor a range"),
+        (["{run}", "--crop=5-2"], "'--crop': '5-2' is neither a length, such as 5, nor a range"),
+        (["{run}", "--clip=one", "--crop=80-90"], "--crop 80-90: clip one has only 1.2 seconds"),
         (["{run}", "--checkpoint=worst"], "worst: checkpoint does not exist"),
         (["{run}", "--checkpoint={run}/config.yaml"], "config.yaml: cannot be read as a checkpoint"),
-        (["{run}", "{run}"], "inspect takes one run folder, got"),
-        (["--clip=one"], "inspect takes one run folder, got none"),
+        (["{run}", "{run}"], "Got unexpected extra argument(s) ({run})"),
+        (["--clip=one"], "Missing argument 'RUN'"),
         (["{run}/nowhere"], "nowhere: there is no such run folder"),
         (["{run}/pack", "--clip=one"], "pack: is not a run folder, because it has no config.yaml"),
+        (["{run}", "--out="], "'--out': the path is empty"),
         (["{run}", "--out={run}/config.yaml"], "config.yaml: is not a folder"),
     ],
 )
@@ -172,7 +176,7 @@ def test_invalid_arguments_are_explained(joint_run: Path, arguments: list[str], 
     before = sorted(joint_run.rglob("*"))
     assert main([argument.format(run=joint_run) for argument in arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in error
+    assert message.format(run=joint_run) in error
     assert sorted(joint_run.rglob("*")) == before
 
 

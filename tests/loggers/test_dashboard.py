@@ -35,7 +35,7 @@ def test_view_has_panels_of_all_targets_grouped_by_backbone_and_task(capsys: pyt
 
 
 def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--dry", "--targets=genre"]) == 0
+    assert main(["--dry-run", "--targets=genre"]) == 0
     message = capsys.readouterr().out
     assert "test/genre/macro_f1" in message
     assert "valence" not in message
@@ -45,10 +45,15 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
     ("overrides", "message"),
     [
         (["--entity=me"], "there is no API key for Weights & Biases"),
-        (["--project=x"], "--entity=<user or team>: "),
-        (["projekt=x"], "projekt=x: there is no such option; available: entity, project"),
-        (["show=maybe"], "show=maybe: must be true or false"),
-        (["--dry-run", "--targets=tempo"], "targets: there is no target tempo; the targets are "),
+        (["--project=x"], "--entity <user or team>: "),
+        (["--projekt=x"], "No such option: --projekt (Possible options: --project)"),
+        (["projekt=x"], "Got unexpected extra argument(s) (projekt=x)"),
+        (["project=x"], "project=x: options of etude dashboard have dashes; use --project x"),
+        (["show=true"], "show=true: options of etude dashboard have dashes; use --dry-run"),
+        (["--project="], "Invalid value for '--project': the name is empty"),
+        (["--dry-run", "--name", "cnn + lstm"], "--name cnn + lstm: symbols such as = and + are not allowed"),
+        (["--dry-run=maybe"], "Option '--dry-run' does not take a value"),
+        (["--dry-run", "--targets=tempo"], "--targets: there is no target tempo; the targets are "),
     ],
 )
 def test_invalid_options_are_reported(

@@ -75,25 +75,25 @@ def test_confusion_table_equals_scikit_learn(finished: FinishedRun) -> None:
     np.testing.assert_array_equal(counts.loc[CLASSES, CLASSES], expected)
 
 
-def test_latent_map_equals_singular_vectors(finished: FinishedRun) -> None:
+def test_map_equals_singular_vectors(finished: FinishedRun) -> None:
     z, metadata = finished.embedding
     centred = (z - z.mean(0)).astype(np.float64)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    latent = finished.tables["latent"]
+    table = finished.tables["maps"]
     for axis, name in enumerate("xy"):
-        np.testing.assert_allclose(np.abs(latent[name]), np.abs(u[:, axis] * s[axis]), atol=1e-5)
-    assert latent["id"].tolist() == metadata["id"].tolist()
-    assert HOSTILE in latent["id"].tolist()  # pages and trackers escape it
+        np.testing.assert_allclose(np.abs(table[name]), np.abs(u[:, axis] * s[axis]), atol=1e-5)
+    assert table["id"].tolist() == metadata["id"].tolist()
+    assert HOSTILE in table["id"].tolist()  # pages and trackers escape it
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(0, 4), (1, 4), (5, 1), (2, 3)])
-def test_latent_map_of_few_clips_is_finite(rows: int, dim: int) -> None:
+def test_map_of_few_clips_is_finite(rows: int, dim: int) -> None:
     z = list(np.random.default_rng(0).normal(size=(rows + 1, dim)).astype(np.float32))
     table = pd.DataFrame({"id": [str(i) for i in range(rows + 1)], "group": "g", "embedding": z})
     table["split"] = ["val"] + ["test"] * rows
-    latent = finished_run.map_table(table)
-    assert len(latent) == rows
-    assert np.isfinite(latent[["x", "y"]].to_numpy()).all()
+    points = finished_run.map_table(table)
+    assert len(points) == rows
+    assert np.isfinite(points[["x", "y"]].to_numpy()).all()
 
 
 def test_predictions_table_has_all_rows_without_embeddings(finished: FinishedRun) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.commands import compare as compare
-from tests.commands import maps as maps
+from tests.commands import compare, maps
 from tests.hostile import NAMES, assert_harmless
 from tests.synthetic_runs import curves, record
 

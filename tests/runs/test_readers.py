@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tests.commands import compare, report
 
 from etude.api.run_object import Run
-from etude.cli import compare, report
 from etude.errors import UserError
 from etude.evaluation import measure
 from etude.files.journal import file_hash
@@ -62,13 +62,13 @@ def test_changed_metric_is_detected(copy: Path, capsys: pytest.CaptureFixture[st
     change(copy / METRICS, '"value": 0.', '"value": 1.')
     with pytest.raises(UserError, match=r"metrics\.json: was changed after it was written; recreate it"):
         Run(copy).scores()
-    assert compare.main([str(copy)]) == 0
+    assert compare([str(copy)]) == 0
     assert "metrics.json was changed after it was written" in capsys.readouterr().out
 
 
 def test_changed_record_is_detected(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(copy / RECORD, '"low": 0.0', '"low": 0.5')
-    assert report.main([str(copy)]) == 2
+    assert report([str(copy)]) == 2
     assert "record.json: was changed after it was written" in capsys.readouterr().err
 
 
@@ -76,7 +76,7 @@ def test_changed_prediction_is_detected(copy: Path, capsys: pytest.CaptureFixtur
     data = bytearray((copy / PREDICTIONS).read_bytes())
     data[len(data) // 2] ^= 0x55
     (copy / PREDICTIONS).write_bytes(data)
-    assert report.main([str(copy)]) == 2
+    assert report([str(copy)]) == 2
     assert re.search(r"predictions\.parquet: (was changed after|cannot be read)", capsys.readouterr().err)
 
 
@@ -86,7 +86,7 @@ def test_message_names_damaged_source_of_a_report(
     name: str, kind: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(copy / name, kind)
-    assert report.main([str(copy)]) == 2
+    assert report([str(copy)]) == 2
     assert name in capsys.readouterr().err
 
 
@@ -94,7 +94,7 @@ def test_message_names_damaged_source_of_a_report(
 def test_damaged_curves_and_config_do_not_prevent_a_comparison(kind: str, copy: Path) -> None:
     for name in ("curves.csv", "config.yaml"):
         damage(copy / name, kind)
-    assert compare.main([str(copy)]) == 0
+    assert compare([str(copy)]) == 0
 
 
 def test_report_omits_unreadable_curves(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -208,7 +208,7 @@ def test_table_that_does_not_match_the_record_is_refused(column: str, value: obj
     table = table.drop(columns=column) if value is None else table.assign(**{column: value})
     table.to_parquet(copy / PREDICTIONS)
     rewrite(copy / RECORD, readers.TABLE_HASH, value=None)  # as of a version without hashes
-    assert report.main([str(copy)]) == 2
+    assert report([str(copy)]) == 2
     with pytest.raises(UserError, match=r"predictions\.parquet: does not match record\.json") as error:
         _ = RunFolder(copy).predictions
     assert message in str(error.value)

@@ -19,21 +19,19 @@ from etude.runs.results import write_metrics
 from etude.sweeps.callback import SweepTable
 
 TABLES = {
-    "genre": [
-        "rows=backbone",
-        "cols=metric,method",
-        "metric=accuracy,macro_f1",
-        "target=genre",
-        "method=reproduction,improved",
-    ],
-    "step9": [
-        "rows=method,pretrained",
-        "cols=target",
-        "target=valence,energy",
-        "backbone=ast",
-        "method=reproduction,improved",
-    ],
-    "nothing": ["rows=backbone", "cols=target", "backbone=cnn"],
+    "genre": {
+        "rows": ["backbone"],
+        "cols": ["metric", "method"],
+        "metrics": ["accuracy", "macro_f1"],
+        "where": {"target": ["genre"], "method": ["reproduction", "improved"]},
+    },
+    "step9": {
+        "rows": ["method", "pretrained"],
+        "cols": ["target"],
+        "where": {"target": ["valence", "energy"], "backbone": ["ast"], "method": ["reproduction", "improved"]},
+    },
+    "old": ["rows=backbone"],
+    "nothing": {"rows": ["backbone"], "cols": ["target"], "where": {"backbone": ["cnn"]}},
 }
 
 
@@ -70,7 +68,8 @@ def test_tables_separate_settings_and_average_over_seeds_only(
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [str(sweep / "genre.html"), str(sweep / "step9.html")]
     assert {path.name for path in sweep.glob("*.html")} == {"compare.html", "genre.html", "step9.html"}
-    assert "nothing: left out: backbone=cnn: no run has this value; the known values are" in caplog.text
+    assert "old: left out: must be a mapping of options" in caplog.text
+    assert "nothing: left out: --where backbone=cnn: no run has this value; the known values are" in caplog.text
     genre = (sweep / "genre.md").read_text()
     assert "mean ± sd of 2 runs" in genre
     assert (
@@ -96,7 +95,7 @@ def test_comparison_that_cannot_be_written_has_an_error_message(
 
 def test_rows_have_the_order_of_the_selected_values(sweep: Path) -> None:
     for order in (["ast", "lstm"], ["lstm", "ast"]):
-        end(SweepTable({"one": ["rows=backbone", "cols=target", f"backbone={','.join(order)}"]}), sweep)
+        end(SweepTable({"one": {"rows": ["backbone"], "cols": ["target"], "where": {"backbone": order}}}), sweep)
         lines = (sweep / "one.md").read_text().splitlines()
         assert [line.split("|")[1].strip() for line in lines if line.startswith(("| ast", "| lstm"))] == order
 
@@ -105,13 +104,13 @@ def test_maps_show_the_best_and_the_worst_runs_on_validation(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[MapOptions] = []
-    monkeypatch.setattr(page, "draw_maps", lambda o: calls.append(o) or o.output_folder / "maps.html")
+    monkeypatch.setattr(page, "draw_maps", lambda o: calls.append(o) or o.out / "maps.html")
     end(SweepTable(maps="genre"), sweep)
     assert capsys.readouterr().out.splitlines()[-1] == str(sweep / "maps.html")
     (options,) = calls
     assert options.folders[0].name.startswith("improved_lstm_seed")
     assert {run.name.rpartition("_")[0] for run in options.folders} == {"improved_lstm", "reproduction_ast"}
-    assert (options.dims, options.output_folder) == ((2, 3), sweep)
+    assert (options.dims, options.out) == ((2, 3), sweep)
     calls.clear()
     end(SweepTable(maps="tempo"), sweep)
     assert calls == []

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from etude.config.compose import conf_dir
-from etude.reports.comparison.compare import parse_options
+from etude.reports.comparison.axes import options_from_config
 
 SWEEPS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 HOME = conf_dir() / "experiment"
@@ -47,8 +47,9 @@ def test_experiments_of_a_sweep_exist_and_its_tables_are_valid(sweep: str, compo
     assert len(set(names)) == len(names)
     for name in names:
         assert (HOME / f"{name}.yaml").is_file(), name
-    for options in composed.hydra.callbacks.table.tables.values():
-        assert parse_options(list(options))[1] == []  # each is a valid option and not a folder
+    for table in composed.hydra.callbacks.table.tables.values():
+        options = options_from_config(table)
+        assert options.rows and options.cols and options.metrics and options.where
 
 
 def test_sweep_of_the_reproduction_has_all_experiments_of_its_parts() -> None:

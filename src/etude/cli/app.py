@@ -65,9 +65,13 @@ class OptionsCommand(TyperCommand):
             UserError: An argument is an option in the old form.
         """
         names = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
-        for argument in args:
+        values, positional, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.params:
+            if param.param_type_name == "argument" and (value := values[param.name]):
+                positional += [value] if isinstance(value, str) else value
+        for argument in positional:  # the value of an option, such as --where axis=value, is none of them
             key, equals, value = argument.lstrip("+").partition("=")
-            if equals and not key.startswith("-") and not exists(argument):
+            if equals and not exists(argument):
                 option = renamed.renamed_command_option(key, value, names)
                 if option:
                     raise UserError(f"{argument}: options of etude {self.name} have dashes; use {option}")

@@ -16,7 +16,13 @@ Split = Literal["test", "val"]
 
 
 def expand_path(value: str) -> Path:
-    """Return a path in which `~` and `~name` are replaced with the user's home, if the user exists."""
+    """Return a path in which `~` and `~name` are replaced with the user's home, if the user exists.
+
+    Raises:
+        BadParameter: The path is empty. It would name the current folder.
+    """
+    if not value:
+        raise typer.BadParameter("the path is empty")
     try:
         return Path(value).expanduser()
     except RuntimeError:
@@ -26,7 +32,7 @@ def expand_path(value: str) -> Path:
 def exists(argument: str) -> bool:
     """Return whether an argument is the path of an existing file or folder."""
     try:
-        return expand_path(argument).exists()
+        return bool(argument) and expand_path(argument).exists()
     except (OSError, ValueError):
         return False
 

@@ -24,11 +24,11 @@ Examples:
 
 \b
 Axes:
-  backbone feature head task transfer   choices of the config groups
-  method setting pretrained             recipe of an experiment; single-task or multitask; source of the weights
-  fold seed                             repetitions
-  run target metric class               what is scored
-  optim.lr ...                          any key of config.yaml
+  backbone feature head task transfer data   choices of the config groups
+  method setting pretrained                  recipe of an experiment; single-task or multitask; source of the weights
+  fold seed                                  repetitions
+  run target metric class                    what is scored
+  optim.lr ...                               any key of config.yaml
 """
 
 

@@ -110,16 +110,18 @@ def build_workspace(entity: str, project: str, name: str, metrics: dict[str, str
         metrics: Primary metric of each target.
 
     Raises:
-        UserError: The extra is not installed.
+        UserError: The extra is not installed, or the title contains a symbol.
     """
     try:
         ws: Any = import_module("wandb_workspaces.workspaces")
     except ModuleNotFoundError as error:
         raise UserError("dashboard needs the extra etude[dashboard]: pip install 'etude[dashboard]'") from error
     grid = ws.RunsetSettings(groupby=[ws.Config("choices.backbone"), ws.Config("choices.task")])
-    return ws.Workspace(
-        entity=entity, project=project, name=name, sections=build_sections(metrics), runset_settings=grid
-    )
+    sections = build_sections(metrics)
+    try:
+        return ws.Workspace(entity=entity, project=project, name=name, sections=sections, runset_settings=grid)
+    except ValueError as error:  # of the title, because its symbols are refused as emojis
+        raise UserError(f"--name {name}: symbols such as = and + are not allowed in a title; remove them") from error
 
 
 def build_sections(metrics: dict[str, str]) -> list[Any]:

@@ -100,7 +100,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is damaged.
     """
-    remedy = f"recreate it: python scripts/report.py {path.parent}"
+    remedy = f"recreate it: etude report {path.parent}"
     metrics = _read_targets(path, "contains no scores", remedy)
     if fault := schemas.metrics_fault(metrics):
         raise UserError(f"{path}: the scores are invalid ({fault}); {remedy}")

@@ -30,7 +30,7 @@ class SweepTable(Callback):
     """
 
     def __init__(self, tables: Mapping[str, Mapping[str, Any]] | None = None, maps: str | None = None) -> None:
-        self.tables = {name: dict(table) for name, table in (tables or {}).items()}
+        self.tables = dict(tables or {})
         self.maps = maps
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:

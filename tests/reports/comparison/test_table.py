@@ -2,20 +2,22 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from scipy import stats
 from sklearn import metrics as sk
 from tests.commands import compare as main
 
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES
-from etude.reports.comparison.axes import VIEWS, CompareOptions, layout
-from etude.reports.comparison.compare import compare, parse_options
+from etude.reports.comparison.axes import LAYOUTS, NAMED_AXES, SCORE_AXES, CompareOptions, layout, options_from_config
+from etude.reports.comparison.compare import compare
 from etude.reports.comparison.runs import read_compared_run, run_titles
 from etude.reports.comparison.scores import collect
 
@@ -38,10 +40,6 @@ SCALAR = {
 }
 
 
-def make_options(*arguments: str) -> CompareOptions:
-    return parse_options(arguments)[0]
-
-
 def read_predictions(
     grid: Path, target: str, split: str = "test", **properties: object
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -61,7 +59,7 @@ def read_predictions(
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_means_over_seeds(grid: Path, split: str) -> None:
-    options = make_options("--rows=backbone", "--cols=feature", "--metric=macro_f1", f"--split={split}")
+    options = CompareOptions(rows=("backbone",), cols=("feature",), metrics=("macro_f1",), split=split)
     (table,) = compare([grid], options, tests=False).tables
     assert (table.rows[:2], table.cols) == ([("lstm",), ("cnn",)], [("mel",), ("fused",)])
     for (backbone,) in table.rows[:2]:
@@ -91,7 +89,7 @@ def test_single_run_has_an_interval(grid: Path) -> None:
 
 
 def test_table_1_has_scores_per_class(grid: Path) -> None:
-    table, *_ = compare([grid], make_options("--layout=classes"), tests=False).tables
+    table, *_ = compare([grid], CompareOptions(layout="classes"), tests=False).tables
     assert [row for (row,) in table.rows[:3]] == ["folk", "jazz", "rock"]
     for backbone, feature, metric in table.cols:
         pairs = read_predictions(grid, "genre", backbone=backbone, feature=feature)
@@ -108,7 +106,7 @@ def test_table_1_has_scores_per_class(grid: Path) -> None:
 
 
 def test_table_2_has_all_metrics(grid: Path) -> None:
-    labels, scalars = compare([grid], make_options("--layout=metrics"), tests=False).tables
+    labels, scalars = compare([grid], CompareOptions(layout="metrics"), tests=False).tables
     assert labels.row_axes == scalars.row_axes == ("target", "backbone", "feature")
     for table, reference in ((labels, LABEL), (scalars, SCALAR)):
         assert {col for (col,) in table.cols} == {NAMES[metric] for metric in reference}
@@ -122,7 +120,8 @@ def test_table_2_has_all_metrics(grid: Path) -> None:
 
 
 def test_baselines_have_their_own_rows(grid: Path) -> None:
-    (table, *_) = compare([grid], make_options("--rows=backbone", "--metric=accuracy"), tests=False).tables
+    options = CompareOptions(rows=("backbone",), metrics=("accuracy",))
+    (table, *_) = compare([grid], options, tests=False).tables
     tested = pd.read_parquet(grid / "0_lstm_mel" / "predictions.parquet").query("split == 'test'")
     expected = sk.accuracy_score(tested["genre.true"], tested["genre.baseline.linear"])
     assert table.cells[("linear model",), ("genre: accuracy",)].mean == pytest.approx(expected, abs=1e-6)
@@ -136,7 +135,7 @@ def test_table_3_separates_tasks_and_pretrained_weights(tmp_path: Path, write_ru
     write_run(tmp_path / "1", make_table(2), random, task="multitask", backbone="ast")
     write_run(tmp_path / "2", make_table(3), imagenet, task="multitask", backbone="ast")
     write_run(tmp_path / "3", valence, random | transfer, task="valence", backbone="ast")
-    table, *_ = compare([tmp_path], make_options("--layout=settings"), tests=False).tables
+    table, *_ = compare([tmp_path], CompareOptions(layout="settings"), tests=False).tables
     rows = [dict(zip(table.row_axes, row, strict=True)) for row in table.rows if row not in table.baselines]
     assert [(row["setting"], row["pretrained"], row["transfer"]) for row in rows] == [
         ("single-task", "random", "none"), ("multitask", "random", "none"),
@@ -146,15 +145,14 @@ def test_table_3_separates_tasks_and_pretrained_weights(tmp_path: Path, write_ru
 
 
 def test_config_key_can_be_an_axis(grid: Path) -> None:
-    options = make_options("--rows=optim.lr", "--cols=seed", "target=genre", "--metric=accuracy")
+    options = CompareOptions(rows=("optim.lr",), cols=("seed",), metrics=("accuracy",), where={"target": ("genre",)})
     (table, *_) = compare([grid], options, tests=False).tables
     assert table.rows[:2] == [("0.01",), ("0.1",)] and table.cols == [("0",), ("1",)]
     values = [sk.accuracy_score(*pair) for pair in read_predictions(grid, "genre", backbone="cnn", seed=1)]
     assert table.cells[("0.1",), ("1",)].mean == pytest.approx(np.mean(values))
     assert any("Different settings are averaged: feature" in note for note in table.notes)
-    filtered = compare(
-        [grid], make_options("--rows=feature", "--cols=target", "optim.lr=1e-2", "backbone=lstm"), tests=False
-    )
+    where = {"optim.lr": ("1e-2",), "backbone": ("lstm",)}
+    filtered = compare([grid], CompareOptions(rows=("feature",), cols=("target",), where=where), tests=False)
     assert {run.record["model"]["backbone"] for run in filtered.runs} == {"lstm"}
 
 
@@ -172,16 +170,22 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
         (["--rows=backbon"], "did you mean backbone?"),
         (["--rows=optim.decay"], "optim.decay was renamed; use optim.schedule"),
         (["--rows=optim.lx"], "did you mean optim.lr?"),
-        (["--metric=f2"], "f2 is not one of"),
+        (["--metric=f2"], "--metric f2: is not one of accuracy, "),
         (["--rows=class", "--metric=macro_f1"], "is not a metric of a class; use precision"),
-        (["--metric=f1"], "add rows=class"),
-        (["--split=train"], "train is not one of"),
-        (["table=4"], "4 is not one of"),
-        (["--format=pdf"], "pdf is not one of"),
-        (["--rows=backbone", "--cols=backbone"], "in rows and in cols: backbone; keep each in only one"),
-        (["backbone=ast"], "no run has this value; the known values are lstm, cnn"),
-        (["--rows="], "needs a value"),
-        (["target=genre", "--metric=spearman"], "no run has scores for this metric or split"),
+        (["--metric=f1"], "add --rows class"),
+        (["--split=train"], "'--split': 'train' is not one of"),
+        (["--layout=4"], "'--layout': '4' is not one of"),
+        (["--format=pdf"], "'--format': 'pdf' is not one of csv, md, tex, html"),
+        (["--rows=backbone", "--cols=backbone"], "in rows and in columns: backbone; keep each in only one"),
+        (["--where=backbone=ast"], "--where backbone=ast: no run has this value; the known values are lstm, cnn"),
+        (["--where", "backbone=ast"], "--where backbone=ast: no run has this value; the known values are lstm, cnn"),
+        (["--where", "backbone"], "'backbone' is not of the form AXIS=VALUE,VALUE"),
+        (["--where", "backbone="], "'backbone=' is not of the form AXIS=VALUE,VALUE"),
+        (["backbone=ast"], "backbone=ast: options of etude compare have dashes; use --where backbone=ast"),
+        (["part=val"], "part=val: options of etude compare have dashes; use --split val"),
+        (["--rows="], "'--rows': an item of the list is empty"),
+        (["--out="], "'--out': the path is empty"),
+        (["--where", "target=genre", "--metric=spearman"], "no run has scores for this metric or split"),
     ],
 )
 def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[str], message: str, capsys) -> None:
@@ -192,12 +196,31 @@ def test_invalid_arguments_cause_one_line_message(grid: Path, arguments: list[st
     assert sorted(grid.iterdir()) == before
 
 
-def test_help_lists_axes_and_views(capsys) -> None:
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (["rows=backbone"], "must be a mapping of options"),
+        ({"row": ["backbone"]}, "row: is not an option of a table; available: rows, cols"),
+        ({"rows": "backbone"}, "rows: must be a list, such as [backbone]"),
+        ({"where": ["backbone=cnn"]}, "where: must be a mapping of axes"),
+        ({"where": {"backbone": "cnn"}}, "where.backbone: must be a list, such as [cnn]"),
+        ({"split": "train"}, "--split train: is not one of test, val"),
+        ({"metrics": ["f2"]}, "--metric f2: is not one of"),
+        ({"rows": ["seed"], "cols": ["seed"]}, "in rows and in columns: seed"),
+    ],
+)
+def test_invalid_table_of_a_sweep_is_refused(table: object, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        options_from_config(OmegaConf.create(table))
+    assert str(error.value).startswith(message)
+
+
+def test_help_lists_axes_and_layouts(capsys) -> None:
     assert main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert all(
-        word in out for word in ("backbone", "pretrained", "class", "--rows=", "--out=", "--layout=classes", *VIEWS)
-    )
+    words = re.findall(r"[\w.-]+", capsys.readouterr().out)
+    axes = words[words.index("Axes") :]
+    assert {*NAMED_AXES, *SCORE_AXES, "run", "optim.lr"} <= set(axes)
+    assert {"--rows", "--cols", "--metric", "--where", "--out", *LAYOUTS} <= set(words)
 
 
 def test_files_are_written_to_the_given_folder(grid: Path, tmp_path: Path) -> None:
@@ -221,10 +244,10 @@ def test_scores_on_several_splits_are_noted_and_not_ranked(
     assert not means.has_best()
 
 
-def test_views_average_only_over_random_variation(grid: Path) -> None:
+def test_layouts_average_only_over_random_variation(grid: Path) -> None:
     runs = [read_compared_run(run) for run in sorted(grid.iterdir()) if run.is_dir()]
-    for view in VIEWS:
-        rows, cols, _ = layout(runs, CompareOptions(view=view))
+    for name in LAYOUTS:
+        rows, cols, _ = layout(runs, CompareOptions(layout=name))
         assert {"backbone", "feature"} <= {*rows, *cols}
     assert len(set(run_titles(runs).values())) == len(runs)
     with pytest.raises(UserError):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tests.commands import compare as main
 
-from etude.reports.comparison.compare import compare, parse_options
+from etude.reports.comparison.axes import CompareOptions
+from etude.reports.comparison.compare import compare
 from etude.reports.comparison.table import Cell, Table
 from etude.reports.comparison.text import escape_latex, escape_markdown, to_latex, to_markdown
 
@@ -62,7 +63,7 @@ def test_latex_is_escaped_and_well_formed(hostile: Path) -> None:
 
 
 def test_latex_has_column_headers_over_several_columns(grid: Path) -> None:
-    comparison = compare([grid], parse_options(["--layout=classes"])[0], tests=False)
+    comparison = compare([grid], CompareOptions(layout="classes"), tests=False)
     text = to_latex(comparison)
     assert r"\multicolumn{6}{c}{lstm}" in text and r"\multicolumn{3}{c}{mel}" in text
     assert r"\cmidrule(lr){2-7} \cmidrule(lr){8-13}" in text
@@ -70,7 +71,7 @@ def test_latex_has_column_headers_over_several_columns(grid: Path) -> None:
 
 
 def test_every_cell_is_in_every_format(grid: Path) -> None:
-    comparison = compare([grid], parse_options(["--layout=metrics"])[0], tests=False)
+    comparison = compare([grid], CompareOptions(layout="metrics"), tests=False)
     for escape in (escape_markdown, escape_latex):
         text = to_markdown(comparison) + to_latex(comparison)
         for table in comparison.tables:

@@ -15,7 +15,7 @@ from etude.data.sources import demo
 
 HOSTILE_ID = "<script>alert('clip')</script>"
 HOSTILE_GROUP = "<i>Band & Söhne</i> $x$"
-MERGED_CLASSES = "classes={genre: {loud: [metal, electronic], calm: [orchestral]}}"
+MERGED_CLASSES = "data.source.classes={genre: {loud: [metal, electronic], calm: [orchestral]}}"
 RATE, SECONDS = 22050, 4
 SPLITS = ("train", "train", "val", "test")
 
@@ -52,9 +52,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source_options(home: Path) -> list[str]:
     """Options of the collection, with merged classes and the splits of its table."""
     return [
-        "source=table",
-        f"table={home / 'clips.csv'}",
-        f"audio={home / 'wavs'}",
+        "data=table",
+        f"data.source.table={home / 'clips.csv'}",
+        f"data.source.audio={home / 'wavs'}",
         MERGED_CLASSES,
         "data.split.kind=official",
     ]
@@ -63,7 +63,7 @@ def source_options(home: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def explored(home: Path, source_options: list[str]) -> Explored:
     """Page of the collection with the hostile and the noisy clip."""
-    return explore(home, *source_options, f"clips={HOSTILE_ID},noisy")
+    return explore(home, *source_options, f"--clips={HOSTILE_ID},noisy")
 
 
 @pytest.fixture(scope="module")

@@ -153,8 +153,9 @@ def test_folder_without_groups_and_splits_has_a_page(home: Path, tmp_path: Path)
     for k, genre in enumerate(("slow", "fast", "fast", "slow", "odd", "odd")):
         (tmp_path / "music" / genre).mkdir(parents=True, exist_ok=True)
         (tmp_path / "music" / genre / f"{k}.wav").symlink_to(home / "wavs" / f"{k}.wav")
-    options = ["source=folder", f"path={tmp_path / 'music'}", "classes={some: [slow, odd], fast: [fast]}", "--count=1"]
-    assert main([*options, f"data.packs={tmp_path}", f"--out={tmp_path}", "data.split.kind=official"]) == 0
+    classes = "data.source.classes={some: [slow, odd], fast: [fast]}"
+    options = ["data=folder", f"data.source.path={tmp_path / 'music'}", classes, "data.split.kind=official"]
+    assert main([*options, f"data.packs={tmp_path}", f"--out={tmp_path}", "--count=1"]) == 0
     facts = json.loads((tmp_path / "music" / "explore.json").read_text(encoding="utf-8"))
     page = DatasetPage((tmp_path / "music" / "explore.html").read_text(encoding="utf-8"))
     assert facts["labels"]["genre"]["before_merging"] == {"slow": 2, "fast": 2, "odd": 2}
@@ -167,7 +168,7 @@ def test_folder_without_groups_and_splits_has_a_page(home: Path, tmp_path: Path)
 def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path: Path) -> None:
     (pack,) = (path.parent for path in (home / "packs").glob("clips-*/manifest.json")
                if json.loads(path.read_text("utf-8"))["origin"]["front"]["sync"] == "none")  # fmt: skip
-    assert main(["data=pack", f"path={pack}", f"--out={tmp_path}", "--count=1"]) == 0
+    assert main(["data=pack", f"data.source.path={pack}", f"--out={tmp_path}", "--count=1"]) == 0
     page = DatasetPage((tmp_path / "clips" / "explore.html").read_text(encoding="utf-8"))
     assert "No frames by beat. The pack contains only frames by hop" in page.text
     assert "The loudness of these clips is unknown" in page.text
@@ -177,12 +178,15 @@ def test_pack_without_files_has_a_page(home: Path, explored: Explored, tmp_path:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--clips=noizy", "--clips=noizy: there is no such clip; similar ids: noisy"),
-        ("--clips=broken", "--clips=broken: this clip was skipped"),
+        ("--clips=noizy", "--clips noizy: there is no such clip; similar ids: noisy"),
+        ("--clips=broken", "--clips broken: this clip was skipped"),
         ("--clips=,", "contains no clip id"),
-        ("--count=0", "--count=0: must be a whole number from 1 to 24"),
-        ("--seed=x", "--seed=x: must be a whole number"),
-        ("tabel=x", "tabel: this source has no such option; did you mean table?"),
+        ("--count=0", "'--count': Input should be greater than or equal to 1"),
+        ("--count=25", "'--count': Input should be less than or equal to 24"),
+        ("--seed=x", "'--seed': Input should be a valid integer"),
+        ("data.source.tabel=x", "data.source.tabel: no such config key; did you mean table?"),
+        ("tabel=x", "tabel=x: is not an override for data or feature; an option of the source is data.source.tabel=x"),
+        ("clips=noisy", "clips=noisy: options of etude explore have dashes; use --clips noisy"),
         ("nothing", "nothing: is not of the form name=value"),
         ("--out=/dev/null/x", "/dev/null/x: cannot be used"),
         ("data=nowhere", "data=nowhere: no such option; available: demo"),
@@ -203,7 +207,7 @@ def test_invalid_option_gives_error_message(
 
 
 def test_help_imports_no_heavy_modules() -> None:
-    code = "import sys; from tests.commands import explore as main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.app import run_command; run_command('explore', ['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "--clips=<id,id,...>" in out
+    assert "--clips ID,ID" in out
     assert not {"torch", "matplotlib", "pandas", "numpy", "hydra"} & set(out.split())

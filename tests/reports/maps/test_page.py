@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.commands import maps as main
-from tests.commands import parse_map_options
 
 from etude.files.ownership import LIST_NAME
+from etude.reports.maps.embeddings import finished_runs
 from etude.reports.maps.projection import project
 
 HOSTILE = "<script>alert('clip')</script>"
@@ -77,10 +77,10 @@ def test_sweep_selects_its_finished_runs_and_contains_the_page(tmp_path: Path, m
     make_run("sweep/seed=1", reversed_rows)
     (tmp_path / "sweep/seed=2").mkdir()
     (tmp_path / "sweep/seed=2/config.yaml").write_text("seed: 2\n")
-    assert [run.name for run in parse_map_options([str(tmp_path / "sweep")]).folders] == ["--seed=0", "--seed=1"]
+    assert [run.name for run in finished_runs([tmp_path / "sweep"])] == ["seed=0", "seed=1"]
     assert main([str(tmp_path / "sweep"), *QUICK]) == 0
     data = read_page_data(tmp_path / "sweep/maps.html")
-    assert [run["name"] for run in data["runs"]] == ["--seed=0", "--seed=1"]
+    assert [run["name"] for run in data["runs"]] == ["seed=0", "seed=1"]
     assert len(data["clips"]) == len(data["runs"][0]["clips"]), "each clip occurs once"
     runs = [str(tmp_path / "sweep/seed=0"), str(tmp_path / "sweep/seed=1")]
     assert main([*runs, *QUICK, f"--out={tmp_path / 'new/folder'}"]) == 0
@@ -137,11 +137,18 @@ def test_runs_of_different_collections_are_refused(make_run: Make, table: pd.Dat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["method=pca"], "there is no such option; did you mean methods?"),
-        (["--methods=pca,som"], "som is not among pca, tsne"),
-        (["--dims=4"], "4 is not among 2, 3"),
-        (["--split=train"], "--split=test or part=val"),
-        (["--seed=-1"], "a whole number"),
+        (["--method=pca"], "No such option: --method (Possible options: --methods)"),
+        (["method=pca"], "method=pca: is not a run folder"),
+        (["methods=pca"], "methods=pca: options of etude maps have dashes; use --methods pca"),
+        (["part=val"], "part=val: options of etude maps have dashes; use --split val"),
+        (["--methods=pca,som"], "'--methods': 'som' is not one of pca, tsne"),
+        (["--methods="], "'--methods': an item of the list is empty"),
+        (["--dims=4"], "'--dims': '4' is not one of 2, 3"),
+        (["--split=train"], "'--split': 'train' is not one of 'test', 'val'"),
+        (["--seed=-1"], "'--seed': Input should be greater than or equal to 0"),
+        (["--seed=4294967296"], "'--seed': Input should be less than or equal to 4294967295"),
+        (["--seed=x"], "'--seed': Input should be a valid integer"),
+        (["--out="], "'--out': the path is empty"),
     ],
 )
 def test_invalid_arguments_are_refused(folder: Path, capsys, arguments: list[str], message: str) -> None:

@@ -60,7 +60,7 @@ def collection(path: str) -> Packed:
     opened = Pack(Path(path))
     description = opened.manifest.get("origin", {}).get("collection")
     if description is None:
-        raise DataError(f"{path}: the manifest does not describe the collection; prepare it with scripts/prepare.py")
+        raise DataError(f"{path}: the manifest does not describe the collection; prepare it with etude prepare")
     try:
         return Packed(opened, **description)
     except TypeError as error:

@@ -83,22 +83,27 @@ LAYOUTS = {
 }
 
 
-def options_from_config(values: Mapping[str, Any]) -> CompareOptions:
+def options_from_config(values: Any) -> CompareOptions:
     """Return the options for a table of a sweep's config.
 
     Args:
-        values: Fields of CompareOptions. Lists are lists of text.
+        values: Mapping of fields of CompareOptions. Lists are lists of text.
 
     Raises:
-        UserError: A field is unknown, or its value is not a list.
+        UserError: A field is unknown, or its value is neither a list nor, for `where`, a mapping.
     """
     known = ("rows", "cols", "metrics", "split", "layout", "where", "formats")
+    if not isinstance(values, Mapping):
+        raise UserError("must be a mapping of options, such as {rows: [backbone], cols: [metric]}")
     if unknown := [name for name in values if name not in known]:
         raise UserError(f"{unknown[0]}: is not an option of a table; available: {', '.join(known)}")
     plain: dict[str, Any] = {
         name: _labels(name, value) for name, value in values.items() if name not in ("split", "layout", "where")
     }
-    where = {axis: _labels(f"where.{axis}", value) for axis, value in values.get("where", {}).items()}
+    filters = values.get("where", {})
+    if not isinstance(filters, Mapping):
+        raise UserError("where: must be a mapping of axes, such as {backbone: [lstm, cnn]}")
+    where = {axis: _labels(f"where.{axis}", value) for axis, value in filters.items()}
     return CompareOptions(**plain, **{key: values[key] for key in ("split", "layout") if key in values}, where=where)
 
 
@@ -281,13 +286,6 @@ NAMED_AXES: dict[str, Callable[[ComparedRun], Any]] = {
     "data": lambda run: run.data.get("name") or _get_nested(run.config, "choices", "data"),
     "seed": lambda run: run.record.get("seed", run.config.get("seed")),
     "fold": lambda run: run.fold,
-}
-AXIS_DESCRIPTIONS = {
-    "method": "first component of the experiment's name: reproduction or improved",
-    "setting": "single-task or multitask",
-    "transfer": "trained layers: none, full, last_k, ...",
-    "pretrained": "source of the initial weights: random, imagenet, a file, or another run",
-    "fold": "fold of a cross-validation",
 }
 
 
