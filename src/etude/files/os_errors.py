@@ -78,7 +78,7 @@ def explain(
         error: The error.
         path: Path that was written, for an error without a path.
         remedy: Remedy for a path that cannot be written, such as `name another folder with --out <folder>`.
-        subject: Option that set the path, such as `to=<folder>`. The message begins with it instead of the path.
+        subject: Option that set the path, such as `--out <folder>`. The message begins with it instead of the path.
 
     Returns:
         A RunError if the disk is full or has failed, a UserError if a path cannot be written or read; None for errors
