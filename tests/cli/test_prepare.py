@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -17,12 +18,12 @@ from tests.commands import prepare as main
 
 from etude.audio.decode import decode
 from etude.audio.log_mel import frames
-from etude.config.compose import conf_dir
+from etude.config.overrides import quote_value
 from etude.data import readers
 from etude.data.datamodule import build_datamodule
 from etude.data.pack import Pack
 
-SOURCES = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
+FOLDER = ("data=folder", "data.source.path=music")
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 )  # fmt: skip
 def test_folder_with_any_name_is_packed(name: str, folder: Path) -> None:
     write_clips(folder / name)
-    assert main(["source=folder", f"path={name}", "--workers=1"]) == 0
+    assert main(["data=folder", f"data.source.path={quote_value(name, 'str')}", "--workers=1"]) == 0
     (path,) = packs(folder)
     pack = Pack(path)
     assert pack.index["id"].tolist() == ["jazz/(live)", "jazz/a", "rock/a", "rock/b b"]
@@ -79,7 +80,7 @@ def test_logged_training_command_opens_the_same_pack(
     folder: Path, config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_clips(folder / "my music (live)")
-    assert main(["source=folder", f"path={folder}/my music (live)", "feature=chroma", "--workers=1"]) == 0
+    assert main(["data=folder", f"data.source.path='{folder}/my music (live)'", "feature=chroma", "--workers=1"]) == 0
     (path,) = packs(folder)
     pack = Pack(path)
     expected = frames(
@@ -100,8 +101,7 @@ def test_logged_training_command_opens_the_same_pack(
 def test_other_overrides_are_those_of_training(folder: Path) -> None:
     write_clips(folder / "music")
     arguments = [
-        "source=folder",
-        "path=music",
+        *FOLDER,
         "--workers=1",
         "data.packs=there",
         "feature.front.n_mels=20",
@@ -119,7 +119,7 @@ def test_other_overrides_are_those_of_training(folder: Path) -> None:
 def test_lists_and_mappings_have_the_grammar_of_hydra(folder: Path) -> None:
     write_clips(folder / "music")
     write_clips(folder / "more").joinpath("jazz").rename(folder / "music" / "punk")
-    arguments = ["source=folder", "path=music", "classes={loud: [rock, punk], quiet: [jazz]}", "--workers=1"]
+    arguments = [*FOLDER, "data.source.classes={loud: [rock, punk], quiet: [jazz]}", "--workers=1"]
     assert main(arguments) == 0
     (path,) = packs(folder)
     assert Pack(path).index["genre"].value_counts().to_dict() == {"loud": 4, "quiet": 2}
@@ -129,16 +129,21 @@ def test_table_is_packed(folder: Path) -> None:
     write_clips(folder / "my wavs")
     rows = {"path": ["rock/a.wav", "rock/b b.wav", "jazz/a.wav", "jazz/(live).wav"], "mood": [0.1, 0.9, 0.5, 0.3]}
     pd.DataFrame(rows).to_csv(folder / "my clips.csv", index=False)
-    assert main(["source=table", "table=my clips.csv", "audio=my wavs", "targets={mood: [0, 1]}", "--workers=1"]) == 0
+    arguments = [
+        "data.source.table='my clips.csv'",
+        "data.source.audio='my wavs'",
+        "data.source.targets={mood: [0, 1]}",
+    ]
+    assert main(["data=table", *arguments, "--workers=1"]) == 0
     (path,) = packs(folder)
     assert sorted(Pack(path).index["mood"]) == [0.1, 0.3, 0.5, 0.9]
 
 
 def test_repeated_command_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clips(folder / "music")
-    assert main(["source=folder", "path=music", "--workers=1"]) == 0
+    assert main([*FOLDER, "--workers=1"]) == 0
     monkeypatch.setattr(readers, "decode", None)  # must not be called
-    assert main(["source=folder", "path=music", "--workers=1"]) == 0
+    assert main([*FOLDER, "--workers=1"]) == 0
 
 
 def test_interrupted_command_is_resumed_when_repeated(
@@ -154,11 +159,11 @@ def test_interrupted_command_is_resumed_when_repeated(
         return decode(path, *rest)
 
     monkeypatch.setattr(readers, "decode", decode_two)
-    assert main(["source=folder", "path=music", "--workers=1"]) == 130
+    assert main([*FOLDER, "--workers=1"]) == 130
     assert "interrupted; repeat the command to resume" in caplog.text
     assert packs(folder) == []
     names.clear()
-    assert main(["source=folder", "path=music", "--workers=1"]) == 0
+    assert main([*FOLDER, "--workers=1"]) == 0
     assert len(names) == 2
     assert len(Pack(packs(folder)[0]).index) == 4
 
@@ -167,7 +172,7 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
     from etude.audio.formats import DecodeError
 
     write_clips(folder / "music")
-    arguments = ["source=folder", "path=music", "--workers=1", "data.max_skipped=0.5"]
+    arguments = [*FOLDER, "--workers=1", "data.max_skipped=0.5"]
 
     def fail_for_some(path: Path, *rest: Any) -> np.ndarray:
         if path.stem == "a":
@@ -187,13 +192,14 @@ def test_retry_decodes_skipped_clips_again(folder: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pth=music"], "pth: this source has no such option; did you mean path?"),
-        (["clases={a: [b]}"], "clases: this source has no such option; did you mean classes?"),
-        (["zzz=1"], "zzz: this source has no such option; available: path, classes"),
-        (["--workers=0"], "--workers=0: must be a whole number of at least 1"),
-        (["--workers=many"], "--workers=many: must be a whole number of at least 1"),
-        (["retry=maybe"], "retry=maybe: must be true or false"),
-        (["music"], "music: is not of the form name=value; --help shows examples"),
+        (["data.source.pth=music"], "data.source.pth: no such config key; did you mean path?"),
+        (["data.source.clases={a: [b]}"], "data.source.clases: no such config key; did you mean classes?"),
+        (["data.source.zzz=1"], "data.source.zzz: no such config key; available: path, classes"),
+        (["--workers=0"], "Invalid value for '--workers': Input should be greater than or equal to 1; "),
+        (["--workers=many"], "Invalid value for '--workers': Input should be a valid integer"),
+        (["--retry=maybe"], "Option '--retry' does not take a value; etude prepare --help lists the arguments"),
+        (["--ray="], "--ray=: empty value; remove the option or give it a value"),
+        (["music"], "music: is not of the form name=value"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -201,13 +207,43 @@ def test_misspelled_option_is_refused_with_suggestion(
     arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_clips(folder / "music")
-    assert error_of(capsys, "source=folder", "path=music", *arguments).startswith(message)
+    assert error_of(capsys, *FOLDER, *arguments).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (
+            ["source=folder", "path=music"],
+            [
+                "source=folder: was renamed; use data=folder",
+                "path=music: is not an override for data or feature; an option of the source is data.source.path=music",
+            ],
+        ),
+        (
+            ["data=folder", "classes={a: [b]}"],
+            [
+                "classes={a: [b]}: is not an override for data or feature; an option of the source is "
+                "data.source.classes={a: [b]}"
+            ],
+        ),
+        ([*FOLDER, "workers=2"], ["workers=2: options of etude prepare have dashes; use --workers 2"]),
+        ([*FOLDER, "retry=true"], ["retry=true: options of etude prepare have dashes; use --retry"]),
+        ([*FOLDER, "verify=False"], ["verify=False: options of etude prepare have dashes; use no --verify"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_forms_of_version_0_1_are_refused_with_the_present_form(
+    arguments: list[str], messages: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips(folder / "music")
+    assert error_of(capsys, *arguments).splitlines() == messages
 
 
 @pytest.mark.parametrize("override", ["data.btch_size=3", "feature.front.hop=256", "data.split.knd=random"])
 def test_misspelled_key_is_refused(override: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clips(folder / "music")
-    assert override.partition("=")[0].rpartition(".")[2] in error_of(capsys, "source=folder", "path=music", override)
+    assert override.partition("=")[0].rpartition(".")[2] in error_of(capsys, *FOLDER, override)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +261,7 @@ def test_invalid_value_is_refused(
     override: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_clips(folder / "music")
-    assert message in error_of(capsys, "source=folder", "path=music", override)
+    assert message in error_of(capsys, *FOLDER, override)
 
 
 @pytest.mark.parametrize(
@@ -233,18 +269,18 @@ def test_invalid_value_is_refused(
     [("folder", ["path"]), ("table", ["table"]), ("pack", ["path"]), ("fma", ["metadata", "path"])],
 )
 def test_missing_options_are_named(source: str, missing: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    messages = error_of(capsys, f"source={source}").splitlines()
-    assert messages == [f"data.source.{key}: needs a value; add {key}=..." for key in missing]
+    messages = error_of(capsys, f"data={source}").splitlines()
+    assert messages == [f"data.source.{key}: needs a value; add data.source.{key}=..." for key in missing]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["source=folder", "path=none"], "none: there is no such folder"),
-        (["source=folder", "path=~nobody_of_that_name/music"], "~nobody_of_that_name/music: "),
-        (["source=pack", "path=none"], "none: is not a complete pack"),
-        (["source=union"], "data=union needs two collections or more"),
-        (["source=nothing", "path=x"], "nothing"),
+        (["data=folder", "data.source.path=none"], "none: there is no such folder"),
+        (["data=folder", "data.source.path='~nobody_of_that_name/music'"], "~nobody_of_that_name/music: "),
+        (["data=pack", "data.source.path=none"], "none: is not a complete pack"),
+        (["data=union"], "data=union needs two collections or more"),
+        (["data=nothing", "data.source.path=x"], "data=nothing: no such option; available: "),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -257,29 +293,45 @@ def test_missing_source_has_an_error_message(
 def test_too_many_damaged_files_have_an_error_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in write_clips(folder / "music").rglob("*.wav"):
         path.write_text("no music")
-    assert main(["source=folder", "path=music", "--workers=1"]) == 2
+    assert main([*FOLDER, "--workers=1"]) == 2
     error = capsys.readouterr().err
     assert "music: 1 of 4 clips were skipped, more than data.max_skipped=0.1 allows; for example" in error
     assert packs(folder) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["source=folder", "--help"]], ids=str)
-def test_help_lists_all_sources_and_their_options(
+@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["data=folder", "--help"]], ids=str)
+def test_help_lists_options_and_examples(
     arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    assert f"source=<{', '.join(SOURCES)}>" in text
-    for source, keys in {
-        "folder": ["path", "classes"],
-        "table": ["table", "audio", "targets"],
-        "pack": ["path"],
-        "union": ["sources", "packs", "shared_ids"],
-        "fma": ["path", "metadata"],
-    }.items():
-        (line,) = [line for line in text.splitlines() if f"source={source} " in line and "=..." in line]
-        assert all(f"{key}=..." in line for key in keys)
+    for option in ("--workers N", "--retry", "--ray local|ADDRESS", "--verify", "--json"):
+        assert f"\n  {option} " in text
+    assert "etude prepare data=folder data.source.path=music " in text
+    assert "etude train data=<collection> --cfg job -p data.source " in text
     assert list(folder.iterdir()) == []
+
+
+def test_overrides_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of(capsys) == "Missing argument 'OVERRIDE'; etude prepare --help lists the arguments"
+
+
+def test_folder_of_outputs_contains_the_packs(folder: Path) -> None:
+    write_clips(folder / "music")
+    assert main([*FOLDER, "outputs=there", "--workers=1"]) == 0
+    assert len(list((folder / "there" / "packs").glob("music-*"))) == 1
+    assert packs(folder) == []
+
+
+def test_json_describes_the_pack_and_skipped_clips(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips(folder / "music").joinpath("rock", "a.wav").write_text("no music")
+    assert main([*FOLDER, "data.max_skipped=0.5", "--workers=1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (path,) = packs(folder)
+    assert result["pack"] == f"outputs/packs/{path.name}"
+    assert (result["status"], result["clips"], result["frames"]) == (0, 3, int(Pack(path).lengths.sum()))
+    (skipped,) = result["skipped"]
+    assert skipped["id"] == "rock/a" and skipped["reason"]
 
 
 def test_verify_detects_a_changed_byte(
@@ -287,7 +339,7 @@ def test_verify_detects_a_changed_byte(
 ) -> None:
     caplog.set_level("INFO")
     write_clips(folder / "music")
-    arguments = ["source=folder", "path=music", "--workers=1", "--verify"]
+    arguments = [*FOLDER, "--workers=1", "--verify"]
     assert main(arguments) == 0
     assert "all clips match their checksums" in caplog.text
     path = packs(folder)[0] / "frames.f16"

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from etude.config.overrides import quote_value
-from etude.data.from_overrides import datamodule_from_overrides
+from etude.data.from_overrides import PrepareOptions, datamodule_from_overrides
 
 TEXTS = [
     "/data/Beyoncé", "Ünï ♫", "中文", "[live]", "{x}", "[a=b, c]", "a,b", "x=y", "a: b", "true", "NULL", "nan", "inf",
@@ -50,7 +50,7 @@ def test_printed_overrides_compose_to_the_same_folder(
     for file in ("x/a.wav", "x/b.wav", "y/a.wav", "y/b.wav"):
         (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / file).touch()
-    module, overrides = datamodule_from_overrides(["source=folder", f"path={name}"])
-    assert len(module.source.table) == 4
+    overrides = ["data=folder", f"data.source.path={quote_value(name, 'str')}"]
+    assert len(datamodule_from_overrides(PrepareOptions(overrides)).source.table) == 4
     pasted = shlex.split(shlex.join(overrides))
     assert config(*pasted)["data"]["source"]["path"] == name

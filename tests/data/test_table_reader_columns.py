@@ -41,7 +41,7 @@ def test_class_numbers_with_missing_cells_are_a_label(tmp_path: Path, caplog: py
 
 def test_integer_scale_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert make_collection(tmp_path, {"rating": [*range(1, 9)] * 5}).targets["rating"]["kind"] == "label"
-    assert "if they are a scale, set targets={rating: [1, 8]}" in caplog.text
+    assert "if they are a scale, set data.source.targets={rating: [1, 8]}" in caplog.text
     assert (
         make_collection(tmp_path, {"rating": [*range(1, 9)] * 5}, targets={"rating": [1, 9]}).targets["rating"]["high"]
         == 9
@@ -54,12 +54,12 @@ def test_integer_scale_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
         (
             "fold",
             [1, 2, 3, 4],
-            "it contains folds of a cross-validation; to use it as a target, set targets={fold: label}",
+            "it contains folds of a cross-validation; to use it as a target, set data.source.targets={fold: label}",
         ),
         (
             "vocals",
             ["True", "False", "", "True"],
-            "it contains only False and True; to use it as a target, set targets=",
+            "it contains only False and True; to use it as a target, set data.source.targets=",
         ),
         ("vocals", ["yes", "no"] * 2, "it contains only no and yes"),
         ("same", ["1"] * 4, "all cells have the same value"),
@@ -87,7 +87,7 @@ def test_number_column_with_text_cell_is_refused(tmp_path: Path) -> None:
     ):
         make_collection(tmp_path, {"tempo": [*tempo[:7], "fast", *tempo[8:]]})
     rating = [*range(1, 5)] * 10  # would be a label of five classes
-    with pytest.raises(DataError, match=r"but '\?' in row 3, '\?' in row 5; .* set missing=\['\?'\]"):
+    with pytest.raises(DataError, match=r"but '\?' in row 3, '\?' in row 5; .* set data.source.missing=\['\?'\]"):
         make_collection(tmp_path, {"rating": [rating[0], "?", rating[2], "?", *rating[4:]]})
 
 
@@ -100,14 +100,16 @@ def test_missing_values_can_be_declared(tmp_path: Path, caplog: pytest.LogCaptur
     assert source.targets["mood"]["classes"] == ["x", "y", "z"]
     caplog.clear()
     assert "NA" in make_collection(tmp_path, {"mood": columns["mood"]}).targets["mood"]["classes"]
-    assert "10 cells are 'NA', which is used as a class" in caplog.text and "set missing=['NA']" in caplog.text
+    assert "10 cells are 'NA', which is used as a class" in caplog.text
+    assert "set data.source.missing=['NA']" in caplog.text
     with pytest.raises(DataError, match=r"missing: .* has no cell unknown"):
         make_collection(tmp_path, columns, missing=["unknown", "na"])
 
 
 def test_group_named_like_missing_value_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_collection(tmp_path, {"artist": ["A", "B", "NA", "NA"] * 10})
-    assert "clips whose artist is 'NA' are one group; if it means a missing value, set missing=['NA']" in caplog.text
+    message = "clips whose artist is 'NA' are one group; if it means a missing value, set data.source.missing=['NA']"
+    assert message in caplog.text
 
 
 def test_decimal_commas_give_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

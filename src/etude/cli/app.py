@@ -36,6 +36,17 @@ from etude.system.machine import use_utf8
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
+def _empty_option(args: list[str]) -> str:
+    """Return the first option with an empty value, such as `--out=`, or "" if there is none."""
+    options = args[: args.index("--")] if "--" in args else args
+    for previous, argument in zip(["", *options], options, strict=False):
+        if argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1:
+            return argument
+        if not argument and previous.startswith("--"):
+            return f"{previous} ''"
+    return ""
+
+
 class CommandGroup(TyperGroup):
     """Group of all commands, which prints its help for an unknown command."""
 
@@ -62,8 +73,10 @@ class OptionsCommand(TyperCommand):
         """Parse arguments.
 
         Raises:
-            UserError: An argument is an option in the old form.
+            UserError: An argument is an option in the old form, or an option is empty.
         """
+        if empty := _empty_option(args):
+            raise UserError(f"{empty}: empty value; remove the option or give it a value")
         names = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         values, positional, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.params:

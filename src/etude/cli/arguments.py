@@ -51,6 +51,13 @@ def split_list(values: list[str] | None) -> list[str]:
     return list(dict.fromkeys(items))
 
 
+def greater_than_zero(value: float) -> float:
+    """Return a finite number that is greater than 0; raise BadParameter otherwise."""
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter(f"{value:g} is not a number greater than 0")
+    return value
+
+
 def one_of_each(*choices: str) -> Callable[[list[str] | None], list[str]]:
     """Return a callback that accepts some of the choices, as `split_list` does, and raises BadParameter otherwise."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Device, Run
+from etude.cli.arguments import Device, Run, greater_than_zero
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.errors import UserError
 
@@ -36,8 +36,14 @@ def demo(
             min=1, max=65535, metavar="N", help="Port of the server.", show_default="the first free one from 7860"
         ),
     ] = None,
-    limit: Annotated[float, typer.Option(metavar="MB", help="Size limit of an audio file.")] = 50.0,
-    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Duration limit of an audio file.")] = 600.0,
+    limit: Annotated[
+        float,
+        typer.Option(callback=greater_than_zero, metavar="MB", help="Size limit of an audio file."),
+    ] = 50.0,
+    seconds: Annotated[
+        float,
+        typer.Option(callback=greater_than_zero, metavar="SECONDS", help="Duration limit of an audio file."),
+    ] = 600.0,
     device: Annotated[Device, typer.Option(help="Device of the network.")] = "auto",
     browser: Annotated[bool, typer.Option(help="Open a browser, or only print the address.")] = True,
 ) -> ParsedCommand:

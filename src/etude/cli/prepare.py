@@ -18,7 +18,8 @@ Examples:
 
 \b
 The overrides are the overrides of train:
-  data=<collection> data.source.<option>=...     etude train --help lists the collections and their options
+  data=<collection>                              etude train --help lists the collections
+  data.source.<option>=...                       etude train data=<collection> --cfg job -p data.source lists them
   feature=<view> feature/front=<front end>       frames
   data.packs=<folder>                            folder of the packs
 """

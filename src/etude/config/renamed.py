@@ -104,6 +104,8 @@ def renamed_command_option(key: str, value: str, names: Collection[str]) -> str:
     name = COMMAND_OPTIONS.get(key, key)
     if f"--{name}" not in names:
         return f"--where {key}={value}" if "--where" in names else ""
-    if value in ("true", "false") and (f"--no-{name}" in names or value == "true"):
-        return f"--{name}" if value == "true" else f"--no-{name}"
+    if f"--no-{name}" in names:
+        return {"true": f"--{name}", "false": f"--no-{name}"}.get(value.lower(), f"--{name} or --no-{name}")
+    if value.lower() in ("true", "false"):
+        return f"--{name}" if value.lower() == "true" else f"no --{name}"
     return f"--{name} {value}"

@@ -96,7 +96,7 @@ def _source_option_error(argument: str) -> str:
     key, equals, value = argument.lstrip("+~").partition("=")
     if key == "source":
         return f"{argument}: was renamed; use data={value}"
-    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} | {"outputs"}
     if not equals or "." in key or "/" in key or "@" in key or key in groups:
         return ""
     return f"{argument}: is not an override for data or feature; an option of the source is data.source.{key}={value}"

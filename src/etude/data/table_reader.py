@@ -265,10 +265,11 @@ def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> t
     if len(counts) < 2:
         return "all cells have the same value" if counts else "it is empty", []
     if name.lower() in FOLDS:
-        return f"it contains folds of a cross-validation; to use it as a target, set targets={{{name}: label}}", []
+        reason = "it contains folds of a cross-validation"
+        return f"{reason}; to use it as a target, set data.source.targets={{{name}: label}}", []
     if any({cell.lower() for cell in counts} == values for values in BOOLEAN):
         values = " and ".join(sorted(counts))
-        return f"it contains only {values}; to use it as a target, set targets={{{name}: label}}", []
+        return f"it contains only {values}; to use it as a target, set data.source.targets={{{name}: label}}", []
     text = [cell for cell in counts if parse_number(cell) is None]
     if text and all(_has_decimal_comma(cell) for cell in text):
         return f"its numbers have commas, such as {text[0]!r}; use a decimal point, such as 0.5", []
@@ -283,8 +284,8 @@ def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> t
         if not (integers and repeats and not single):
             return _observed_scalar([float(cell) for cell in counts]), []
         low, high = (f"{end([float(cell) for cell in counts]):g}" for end in (min, max))
-        scale = f"integers from {low} to {high} are used as {len(counts)} classes"
-        return label_target(counts), [f"{scale}; if they are a scale, set targets={{{name}: [{low}, {high}]}}"]
+        hint = f"if they are a scale, set data.source.targets={{{name}: [{low}, {high}]}}"
+        return label_target(counts), [f"integers from {low} to {high} are used as {len(counts)} classes; {hint}"]
     several = _several_values_hint(counts)
     if not repeats:
         hint = f", and {text[0]!r} is not a number" if 2 * len(text) < len(counts) else ""
@@ -322,7 +323,8 @@ def _refuse_text(name: str, cells: Sequence[str], text: Sequence[str], locations
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     raise DataError(
         f"{locations[0].rpartition(', row ')[0]}: column {name} contains numbers, but {shown}{more}; correct or empty "
-        f"these cells, set missing=[{text[0]!r}], or declare the targets, such as targets={{{name}: label}}"
+        f"these cells, set data.source.missing=[{text[0]!r}], or declare the targets, such as "
+        f"data.source.targets={{{name}: label}}"
     )
 
 

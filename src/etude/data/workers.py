@@ -188,7 +188,8 @@ def _run_in_processes(
         )
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, perhaps because memory ran out; repeat the command with workers=1 to resume"
+            "a worker process died, perhaps because memory ran out; to resume, repeat etude prepare, explore or "
+            "predict with --workers 1"
         ) from error
     except KeyboardInterrupt:
         signals.kill_children()  # otherwise the pool waits for their current jobs

@@ -82,7 +82,7 @@ def serve(options: DemoOptions) -> None:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         if not is_loopback(options.host):
-            log.warning("host=%s: anyone who can reach this machine can use it", options.host)
+            log.warning("--host %s: anyone who can reach this machine can use it", options.host)
         print(f"{printable(content.description.name)}: {address} (press Ctrl-C to stop)", flush=True)  # noqa: T201
         if options.browser and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):
             Thread(target=webbrowser.open, args=[address], daemon=True).start()  # others can open in this terminal

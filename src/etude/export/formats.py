@@ -28,7 +28,7 @@ FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safet
 METADATA_KEY = "etude"
 OPSET = 20  # the first in which the axis of a DFT is an input; onnxruntime 1.20 supports up to 21
 ONNX_MISSING = (
-    "format=onnx requires onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
+    "--format onnx requires onnx, onnxscript and onnxruntime, which are not installed: pip install 'etude[export]'"
 )
 PredictFunction = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Function that computes outputs by name from samples (B, N) or frames (B, T, F), and lengths (B,)."""

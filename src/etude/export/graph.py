@@ -108,7 +108,7 @@ def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
     deferred = "prefer_deferred_runtime_asserts_over_guards"  # for conditions that hold but that torch cannot prove
     if deferred not in signature(torch.export.export).parameters:
         raise UserError(
-            f"export: torch {torch.__version__} is too old to export a graph; update torch, or use format=safetensors"
+            f"export: torch {torch.__version__} is too old to export a graph; update torch, or use --format safetensors"
         )
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=graph.min_length)
     shapes = ({0: batch, 1: time}, {0: batch})[: len(graph.inputs)]
@@ -119,7 +119,7 @@ def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
     except Exception as error:  # torch raises many types for backbones that it cannot trace
         kind, reason = type(graph.backbone).__name__, one_line_message(error, 300)
         raise UserError(
-            f"export: backbone {kind} cannot be exported as a graph ({reason}); use format=safetensors"
+            f"export: backbone {kind} cannot be exported as a graph ({reason}); use --format safetensors"
         ) from error
     for node in program.graph.nodes:  # stack traces contain paths of this machine
         node.meta.pop("stack_trace", None)

@@ -90,7 +90,7 @@ def find_audio_files(run: RunFolder | None, named: list[str]) -> tuple[list[Path
 
     Args:
         run: The run folder; None for a checkpoint without a run.
-        named: Files, folders and lists from `check=`.
+        named: Files, folders and lists from `--check`.
 
     Raises:
         UserError: A file does not exist.

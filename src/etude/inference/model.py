@@ -110,9 +110,9 @@ class Model:
         import torch
 
         if device not in DEVICES:
-            raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
+            raise UserError(f"device {device}: must be one of {', '.join(DEVICES)}")
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda: torch cannot use a GPU on this machine; remove the option or use device=cpu")
+            raise UserError("device cuda: torch cannot use a GPU on this machine; use auto or cpu")
         self.checkpoint, self.network = checkpoint, load_learner(checkpoint)
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
         if not images and not self.front.reads_sound:

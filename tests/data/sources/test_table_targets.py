@@ -57,11 +57,11 @@ def test_kind_of_target_is_inferred_from_column(make_collection: Make, cells: li
         ([3, 3, 3, "3.0", 3, 3], "all cells have the same value"),
         (
             ["True", "False", "True", "False", "", ""],
-            "it contains only False and True; to use it as a target, set targets=",
+            "it contains only False and True; to use it as a target, set data.source.targets=",
         ),
         (
             ["yes", "no", "yes", "no", "yes", "no"],
-            "it contains only no and yes; to use it as a target, set targets={extra: label}",
+            "it contains only no and yes; to use it as a target, set data.source.targets={extra: label}",
         ),
         (
             ['"0,5"', '"0,7"', "1", '"0,5"', '"0,7"', "1"],

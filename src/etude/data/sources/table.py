@@ -199,7 +199,7 @@ def _find_groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list
     if missing := cells[key].count(""):
         log.info("%s: %d clips have no %s; each is a separate group", file, missing, key)
     if suspects := [cell for cell in dict.fromkeys(cells[key]) if cell.lower() in ABSENT]:
-        log.warning("%s: clips whose %s is %r are one group; if it means a missing value, set missing=[%r]",
+        log.warning("%s: clips whose %s is %r are one group; if it means a missing value, set data.source.missing=[%r]",
                     file, key, suspects[0], suspects[0])  # fmt: skip
     return [cell or None for cell in cells[key]]
 
