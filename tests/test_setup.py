@@ -10,15 +10,20 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tests.browsing import NO_BROWSER, PROGRAMS
 from tests.skip_summary import skip_lines
 
 from etude import __version__
+from hydra_plugins.etude_optuna import StudySweeper
+from hydra_plugins.etude_submitit import LocalLauncher
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -130,6 +135,21 @@ def test_every_requirement_has_a_constraint_that_satisfies_it() -> None:
 def test_dev_has_every_other_extra() -> None:
     (own,) = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"] if text.startswith("etude[")]
     assert own.extras == set(PROJECT["optional-dependencies"]) - {"dev"}
+
+
+def test_search_without_optuna_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper", None)
+    config = yaml.safe_load((ROOT / "conf" / "hydra" / "sweeper" / "study.yaml").read_text("utf-8"))
+    # without the package there is no config of a sampler, so that the default list adds none
+    sweeper = StudySweeper(**{key: value for key, value in config.items() if key[0] != "_" and key != "defaults"})
+    with pytest.raises(CompactHydraException, match=r"pip install 'etude\[optuna\]'"):
+        sweeper.setup(hydra_context=Mock(), task_function=Mock(), config=OmegaConf.create())
+
+
+def test_launcher_without_submitit_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_submitit_launcher", None)
+    with pytest.raises(CompactHydraException, match=r"pip install 'etude\[submitit\]'"):
+        LocalLauncher().setup(hydra_context=Mock(), task_function=Mock(), config=OmegaConf.create())
 
 
 # hooks and the build server
