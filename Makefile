@@ -3,23 +3,35 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-full lint constraints clean
+# step TITLE COMMAND...: run a command; print its title before and its duration after it
+STEP := step() { title=$$1; shift; start=$$(date +%s); echo "$$title ..."; "$$@" || { status=$$?; \
+	echo "$$title: failed with status $$status"; return $$status; }; \
+	echo "$$title: done in $$(($$(date +%s) - start)) s"; }; step
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
+.PHONY: setup setup-test demo test test-full lint constraints clean
+
+# the package alone: everything that `make demo` needs
 setup: $(VENV)/.ready
 
+# also all extras, the linters and the packages that the tests need
+setup-test: $(VENV)/.test-ready
+
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "etude needs Python 3.11 or newer: make PYTHON=python3.12 setup")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
-	@# compiled modules halve the import time; files with the syntax of other Python versions are skipped
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "etude needs Python 3.11 or newer: make PYTHON=python3.12 setup")'
+	@$(STEP) "Environment in $(VENV)" $(PYTHON) -m venv $(VENV)
+	@$(STEP) "Installer uv" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(STEP) "Packages of etude (3 GB of PyTorch on the first download)" $(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.ready
+	@$(STEP) "Packages for tests" $(INSTALL) --editable '.[dev]'
 	@touch $@
 
 demo: setup
-	$(BIN)/python train.py
+	@$(STEP) "Training on the demo clips" $(BIN)/python train.py
 
-test: setup lint
+test: setup-test lint
 	@# one thread per process: on two cores, more threads are slower
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20
 
@@ -27,7 +39,7 @@ test: setup lint
 test-full: test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 -m full
 
-lint: setup
+lint: setup-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -12,14 +12,17 @@ import pytest
 # the pages play audio without a click, and use WebGL without a graphics card
 FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--enable-unsafe-swiftshader"]
 
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")  # .ci/run looks for the same
+NO_BROWSER = "no Chromium is installed"
+
 
 @contextmanager
 def launch_chromium() -> Iterator[Any]:
     """Yield a Chromium browser, or skip the test if none is installed."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if path is None:
-        pytest.skip("no Chromium is installed")
+        pytest.skip(NO_BROWSER)
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

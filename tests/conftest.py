@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tests.browsing import launch_chromium
+from tests.skip_summary import pytest_terminal_summary  # noqa: F401  # pytest calls it at the end of a test run
 
 from etude.config.compose import conf_dir
 
