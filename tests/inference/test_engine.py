@@ -64,7 +64,7 @@ def test_outputs_of_windows_are_averaged_before_conversion_to_probabilities(pred
 
 
 def test_batch_size_does_not_change_predictions(predictions: Predictions, model: Model, audio_folder: Path) -> None:
-    other = predict_tables(model, [audio_folder], batch=3)
+    other = predict_tables(model, [audio_folder], batch_size=3)
     for first, second in ((predictions.files, other.files), (predictions.windows, other.windows)):
         pd.testing.assert_frame_equal(first.drop(columns="embedding", errors="ignore"),
                                       second.drop(columns="embedding", errors="ignore"), atol=1e-5)  # fmt: skip
@@ -96,7 +96,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("streaming")
 def test_streaming_does_not_change_predictions(predictions: Predictions, model: Model, audio_folder: Path) -> None:
     assert load_windows((audio_folder / "song.flac", model.plan()), 1).windows == []
-    other = predict_tables(model, audio_folder, batch=5)
+    other = predict_tables(model, audio_folder, batch_size=5)
     for first, second in ((predictions.files, other.files), (predictions.windows, other.windows)):
         pd.testing.assert_frame_equal(first.drop(columns="embedding", errors="ignore"),
                                       second.drop(columns="embedding", errors="ignore"), atol=1e-5)  # fmt: skip
@@ -168,9 +168,9 @@ def test_run_object_predicts(checkpoint: Path, clips: list[Path], tmp_path: Path
     predictions = run.predict(str(clips[0]), window=4, overlap=0.25)
     assert list(predictions.windows["start"]) == [0, 3, 6] and list(predictions.windows["end"]) == [4, 7, 10]
     assert len(run.predict([clips[0], clips[1]]).files) == 2
-    with pytest.raises(UserError, match="--batch-size=0: must be"):
-        run.predict(clips[0], batch=0)
-    with pytest.raises(UserError, match="--device=gpu: must be one of auto, cpu, cuda"):
+    with pytest.raises(UserError, match="batch_size=0: must be"):
+        run.predict(clips[0], batch_size=0)
+    with pytest.raises(UserError, match="device gpu: must be one of auto, cpu, cuda"):
         run.predict(clips[0], device="gpu")
 
 

@@ -42,7 +42,7 @@ def test_inference_equals_evaluation(name: str, config: Callable[..., dict[str, 
 
     paths = collection().table.set_index("id")["path"]
     ids = data.pack.index["id"].iloc[table["row"].numpy()]
-    predictions = predict_tables(Model(tmp_path / "best.ckpt", "cpu"), list(paths[ids]), batch=3)
+    predictions = predict_tables(Model(tmp_path / "best.ckpt", "cpu"), list(paths[ids]), batch_size=3)
     assert len(predictions.files) == len(predictions.windows) == COUNT and predictions.files["error"].isna().all()
     for target_name, target in learner.task.targets.items():
         expected = target.predict(table[f"out.{target_name}"]).numpy()

@@ -139,7 +139,7 @@ class Run:
         paths: str | Path | Iterable[str | Path],
         window: float | None = None,
         overlap: float = 0.5,
-        batch: int = 32,
+        batch_size: int = 32,
         workers: int | None = 1,
         device: str = "auto",
     ) -> Predictions:
@@ -149,7 +149,7 @@ class Run:
             paths: Audio files of any length and format, folders of audio files, and lists of paths (.csv, .txt, ...).
             window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
             overlap: Overlap of successive windows as a fraction of the window.
-            batch: Number of windows in a batch.
+            batch_size: Number of windows in a batch.
             workers: Number of decoding processes. None means one per core if there are many files. These processes do
                 not import the calling script, so the script needs no `if __name__ == "__main__":`.
             device: auto, cpu or cuda.
@@ -163,7 +163,7 @@ class Run:
 
         if device not in self._models:  # loaded once for several calls
             self._models[device] = Model(self.checkpoint, device)
-        return predict_tables(self._models[device], paths, window, overlap, batch, workers)
+        return predict_tables(self._models[device], paths, window, overlap, batch_size, workers)
 
     @property
     def report(self) -> Path:

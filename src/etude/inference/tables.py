@@ -62,15 +62,15 @@ def predict_tables(
     paths: str | Path | Iterable[str | Path],
     window: float | None = None,
     overlap: float = 0.5,
-    batch: int = 32,
+    batch_size: int = 32,
     workers: int | None = 1,
 ) -> Predictions:
     """Predict audio files and return the tables, for `etude.Run.predict`."""
-    for name, value in (("batch", batch), ("workers", workers)):
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be a whole number of at least 1")
     files = inputs.find_audio_files([paths] if isinstance(paths, str | Path) else paths)
-    results = engine.predict(model, files, model.plan(window, overlap), batch, workers)
+    results = engine.predict(model, files, model.plan(window, overlap), batch_size, workers)
     return Predictions(*_data_frames(results, model.columns), model.columns)
 
 
