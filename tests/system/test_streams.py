@@ -105,13 +105,21 @@ def test_character_outside_the_encoding_is_escaped(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_full_device_and_closed_descriptor_cause_no_traceback() -> None:
-    code = "import sys; from etude.__main__ import main; sys.argv = ['etude', '--help']; sys.exit(main())"
+    code = "import sys; from etude.cli.app import main; sys.argv = ['etude', '--help']; sys.exit(main())"
     command = f'"{sys.executable}" -c "{code}"'
     script = f"{command} >/dev/full; echo $?; {command} 2>&1 >&- | tail -n 1; {command} >/dev/full 2>&-; echo $?"
     environment = {"PYTHONPATH": str(ROOT / "src")}
     run = subprocess.run(script, shell=True, capture_output=True, text=True, env=environment)
-    assert run.stdout == "0\nRun `etude <command> --help` for the options of a command.\n1\n"
+    assert run.stdout == "0\n  done, 1 failed, 2 input must be corrected, 130 interrupted, 143 terminated.\n1\n"
     assert run.stderr.startswith("stdout cannot be written (No space left on device); its text is:\n")
+
+
+@pytest.mark.parametrize("target", [None, io.StringIO()], ids=["closed", "open"])
+def test_bytes_are_refused(target: io.StringIO | None) -> None:
+    stream = streams.GuardedStream(1, target)
+    with pytest.raises(TypeError, match="must be str, not bytes"):
+        stream.write(b"")  # type: ignore[arg-type]
+    assert stream.kept == []
 
 
 def test_stream_used_after_its_command_sets_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:

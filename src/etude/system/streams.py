@@ -33,7 +33,13 @@ class GuardedStream:
         self._pending: list[str] = []  # text since the last flush, which is lost if the flush fails
 
     def write(self, text: str) -> int:
-        """Write text to the target, or keep the text."""
+        """Write text to the target, or keep the text.
+
+        Raises:
+            TypeError: The text is not of type str. The command line library recognises text streams by this error.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if not self.failure and not self.is_unread:
             try:
                 self._write(text)
