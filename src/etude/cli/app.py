@@ -75,8 +75,6 @@ class OptionsCommand(TyperCommand):
         Raises:
             UserError: An argument is an option in the old form, or an option is empty.
         """
-        if empty := _empty_option(args):
-            raise UserError(f"{empty}: empty value; remove the option or give it a value")
         names = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         values, positional, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.params:
@@ -88,6 +86,8 @@ class OptionsCommand(TyperCommand):
                 option = renamed.renamed_command_option(key, value, names)
                 if option:
                     raise UserError(f"{argument}: options of etude {self.name} have dashes; use {option}")
+        if empty := _empty_option(args):
+            raise UserError(f"{empty}: empty value; remove the option or give it a value")
         return super().parse_args(ctx, args)
 
 

@@ -293,7 +293,7 @@ def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> t
     if single:
         return f"{single[0]!r} has a single clip, which cannot be in both training and test{several}", []
     remarks = [f"{counts[cell]} cells are {cell!r}, which is used as a class; if it means a missing value, set "
-               f"missing=[{cell!r}]" for cell in counts if cell.lower() in ABSENT]  # fmt: skip
+               f"data.source.missing=[{cell!r}]" for cell in counts if cell.lower() in ABSENT]  # fmt: skip
     return label_target(counts), remarks + ([several.removeprefix("; ")] if several else [])
 
 
