@@ -86,6 +86,7 @@ def test_all_config_files_are_trusted() -> None:
         "etude.audio.log_mel._filter_bank",
         "etude.backbones.cnn.CNN.__init__",
         "etude.__main__.main",
+        "etude.cli.app.main",
         "etude.backbones.cnn.__builtins__",
         "pytorch_lightning.callbacks.lambda_function.Callable",
         ".backbones.cnn.CNN",

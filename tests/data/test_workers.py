@@ -141,7 +141,7 @@ def test_this_process_runs_jobs_until_workers_start() -> None:
 
 
 def test_dead_worker_gives_error_message() -> None:
-    with pytest.raises(UserError, match=r"^a worker process died, .*workers=1"):
+    with pytest.raises(UserError, match=r"^a worker process died, .*--workers 1$"):
         list(map_jobs(exit_at_13, list(range(40)), 2))
 
 

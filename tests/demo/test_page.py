@@ -73,7 +73,7 @@ def process(folder: Path, content: DemoContent, temporary: Path) -> Iterator[sub
     """Process of the command, which starts during the first tests."""
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder)]
     started = subprocess.Popen(
-        [*command, "browser=false", "limit=1", "seconds=60", "device=cpu"], cwd=folder, text=True,
+        [*command, "--no-browser", "--limit=1", "--seconds=60", "--device=cpu"], cwd=folder, text=True,
         env=os.environ | {"TMPDIR": str(temporary)} | PROXIES, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     yield started
@@ -226,7 +226,7 @@ def test_other_files_and_pages_are_not_served(served: str, folder: Path) -> None
         assert error.value.code in (403, 404), path
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(urllib.request.Request(served, headers={"Host": "example.com"}))
-    assert "restart it with host=example.com" in error.value.read().decode()
+    assert "restart it with --host example.com" in error.value.read().decode()
     with urllib.request.urlopen(served) as page:
         assert "default-src 'self'" in page.headers["content-security-policy"]
 

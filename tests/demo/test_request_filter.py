@@ -249,7 +249,7 @@ def test_other_host_names_of_a_local_server_are_refused(
     request_filter: RequestFilter, app: Recorder, host: str
 ) -> None:
     answer = request(request_filter, "GET", "/", headers=[(b"host", host.encode())])
-    assert answer.status == 403 and b"restart it with host=" in answer.body and not app.paths
+    assert answer.status == 403 and b"restart it with --host " in answer.body and not app.paths
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost", "LOCALHOST:1", "[::1]:7860"])

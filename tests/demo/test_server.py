@@ -13,49 +13,56 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from tests.commands import demo as main
 
-from etude.cli.demo import GRADIO_MISSING, main, parse_demo_options
+from etude.cli.demo import GRADIO_MISSING
+from etude.demo import server
 from etude.demo.predictor import UploadLimits, build_bars
-from etude.demo.server import exit_on_signal, open_listener, upload_folder
+from etude.demo.server import DemoOptions, exit_on_signal, open_listener, upload_folder
 from etude.errors import UserError
 from etude.inference.engine import FilePrediction
 from etude.inference.model import PredictionColumns
 
 
-def test_options_are_parsed(tmp_path: Path) -> None:
-    options = parse_demo_options(
-        [str(tmp_path), "--host=0.0.0.0", "--port=8000", "--limit=2.5", "--seconds=90", "--device=cpu", "browser=False"]
-    )
-    assert (options.run, options.host, options.port, options.device) == (tmp_path, "0.0.0.0", 8000, "cpu")
-    assert (options.limit, options.seconds, options.browser) == (2.5, 90.0, False)
-    defaults = parse_demo_options([str(tmp_path)])
-    assert (defaults.host, defaults.port, defaults.browser) == ("127.0.0.1", None, True)
+def test_options_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etude.cli.demo._gradio_installed", lambda: True)
+    served: list[DemoOptions] = []
+    monkeypatch.setattr(server, "serve", served.append)
+    arguments = ["--host=0.0.0.0", "--port=8000", "--limit=2.5", "--seconds=90", "--device=cpu", "--no-browser"]
+    assert main([str(tmp_path), *arguments]) == 0
+    assert main([str(tmp_path)]) == 0
+    assert served == [DemoOptions(tmp_path, "0.0.0.0", 8000, 2.5, 90.0, "cpu", False), DemoOptions(tmp_path)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "takes one run folder or checkpoint, got none"),
-        (["{run}", "{run}"], "takes one run folder or checkpoint, got {run}, {run}"),
+        ([], "Missing argument 'RUN'; etude demo --help lists the arguments"),
+        (["{run}", "{run}"], "Got unexpected extra argument(s) ({run})"),
         (["nowhere"], "nowhere: there is no such run folder or checkpoint"),
-        (["{run}", "--port=0"], "--port=0: must be a whole number from 1 to 65535"),
-        (["{run}", "--port=http"], "--port=http: must be a whole number from 1 to 65535"),
-        (["{run}", "--limit=0"], "--limit=0: must be a number greater than 0"),
-        (["{run}", "--seconds=inf"], "--seconds=inf: must be a number greater than 0"),
-        (["{run}", "share=true"], "share=true: is neither a run nor one of host="),
-        (["{run}", "browser=no"], "browser=no: must be true or false"),
+        (["{run}", "--port=0"], "Invalid value for '--port': Input should be greater than or equal to 1"),
+        (["{run}", "--port=65536"], "Invalid value for '--port': Input should be less than or equal to 65535"),
+        (["{run}", "--port=http"], "Invalid value for '--port': Input should be a valid integer"),
+        (["{run}", "--limit=0"], "Invalid value for '--limit': 0 is not a number greater than 0"),
+        (["{run}", "--seconds=inf"], "Invalid value for '--seconds': inf is not a number greater than 0"),
+        (["{run}", "--device=gpu"], "Invalid value for '--device': 'gpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (["{run}", "--host="], "--host=: empty value; remove the option or give it a value"),
+        (["{run}", "share=true"], "Got unexpected extra argument(s) (share=true)"),
+        (["{run}", "browser=no"], "browser=no: options of etude demo have dashes; use --browser or --no-browser"),
     ],
 )
-def test_invalid_options_are_reported(arguments: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        parse_demo_options([argument.format(run=tmp_path) for argument in arguments])
-    assert message.format(run=tmp_path) in str(error.value)
+def test_invalid_options_are_reported(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument.format(run=tmp_path) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message.format(run=tmp_path)) and error.count("\n") == 1
 
 
 def test_help_imports_no_heavy_modules() -> None:
-    code = "import sys; from tests.commands import demo as main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.app import run_command; run_command('demo', ['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "python scripts/demo.py" in out
+    assert "etude demo outputs/<run>" in out
     assert not {"torch", "gradio", "pandas", "numpy", "uvicorn"} & set(out.split())
 
 
@@ -71,9 +78,9 @@ def test_used_port_is_refused_and_a_free_one_is_selected() -> None:
     with open_listener("127.0.0.1", None) as first, open_listener("127.0.0.1", None) as second:
         port, next_port = first.getsockname()[1], second.getsockname()[1]
         assert 7860 <= port < next_port
-        with pytest.raises(UserError, match=f"--port={port}: cannot be used .*in use.*; choose another with port="):
+        with pytest.raises(UserError, match=f"--port {port}: cannot be used .*in use.*; choose another with --port "):
             open_listener("127.0.0.1", port)
-    with pytest.raises(UserError, match=r"--host=192\.0\.2\.1: this machine does not have this address"):
+    with pytest.raises(UserError, match=r"--host 192\.0\.2\.1: this machine does not have this address"):
         open_listener("192.0.2.1", None)  # reserved for documentation
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -9,26 +9,32 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from etude.__main__ import COMMANDS
+from etude.cli import app
 from etude.data.sources.demo import collection
 from etude.files import ownership
 from etude.files.ownership import LIST_NAME
 
 KINDS = ("file", "folder", "link to a file", "link to a folder", "link to nothing", "listed link", "listed folder")
 ARGUMENTS: dict[str, Sequence[str]] = {  # the command writes into the folder {output}
-    "prepare": ["source=folder", "path={music}", "data.packs={output}", "--workers=1"],
-    "explore": ["source=folder", "path={music}", "data.packs={packs}", "out={output}", "--workers=1", "count=1"],
+    "prepare": ["data=folder", "data.source.path={music}", "data.packs={output}", "--workers=1"],
+    "explore": [
+        "data=folder",
+        "data.source.path={music}",
+        "data.packs={packs}",
+        "--out={output}",
+        "--workers=1",
+        "--count=1",
+    ],
     "predict": ["{run}", "{clip}", "--out={output}", "--format=csv,json", "--workers=1"],
     "export": ["{run}", "--out={output}", "--format=safetensors", "--check={clip}"],
     "inspect": ["{run}", "--clip={clip}", "--out={output}"],
     "report": ["{output}"],
     "compare": ["{run}", "--out={output}"],
-    "latent": ["{run}", "--out={output}", "--methods=pca", "--dims=2"],
+    "maps": ["{run}", "--out={output}", "--methods=pca", "--dims=2"],
 }
 REPORT_FILES = ("metrics.json", "report.html")  # written by report in a run folder
 
@@ -55,7 +61,7 @@ def run_command(finished: Path, music: Path, tmp_path_factory: pytest.TempPathFa
 
     def run(command: str, output: Path) -> int:
         arguments = [argument.format(output=output, **paths) for argument in ARGUMENTS[command]]
-        return int(import_module(COMMANDS[command][0]).main(arguments) or 0)
+        return app.run_command(command, arguments)
 
     return run
 

@@ -102,7 +102,7 @@ def test_refused_upload_is_reported_and_files_remain(
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     (tmp_path / "README.md").write_text("# A card")
     with pytest.raises(
-        UserError, match=r"^push=me/model: the upload failed \(.*401.*\); the exported files are in .*$"
+        UserError, match=r"^--push me/model: the upload failed \(.*401.*\); the exported files are in .*$"
     ):
         push("me/model", [tmp_path / "README.md"])
     assert hub_requests == []

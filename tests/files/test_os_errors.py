@@ -34,9 +34,9 @@ def failing(number: int, path: str | None = None) -> OSError:
         (MemoryError(), 1, "out of memory"),
         (failing(errno.ENOSPC, "out/a.csv"), 1, "out/a.csv: the disk is full or a quota is exceeded"),
         (failing(errno.EDQUOT), 1, "the disk: the disk is full or a quota is exceeded"),
-        (failing(errno.EROFS, "out/a.csv"), 2, "out/a.csv: cannot be written (Read-only file system); use to="),
-        (failing(errno.EACCES, "out/a.csv"), 2, "out/a.csv: cannot be written (Permission denied); use to="),
-        (failing(errno.EROFS, "out/.a.csv.7.part"), 2, "out: cannot be written (Read-only file system); use to="),
+        (failing(errno.EROFS, "out/a.csv"), 2, "out/a.csv: cannot be written (Read-only file system); use --out"),
+        (failing(errno.EACCES, "out/a.csv"), 2, "out/a.csv: cannot be written (Permission denied); use --out"),
+        (failing(errno.EROFS, "out/.a.csv.7.part"), 2, "out: cannot be written (Read-only file system); use --out"),
         (failing(errno.EISDIR, "out/a.csv"), 2, "out/a.csv: cannot be used (Is a directory)"),
         (failing(errno.EIO, "out/a.csv"), 1, "out/a.csv: cannot be read or written"),
         (KeyboardInterrupt(), 130, ""),
@@ -45,7 +45,7 @@ def failing(number: int, path: str | None = None) -> OSError:
 def test_error_becomes_message_and_exit_status(
     error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert guard_command(raising(error), "use to=") == status
+    assert guard_command(raising(error), "use --out") == status
     assert capsys.readouterr().err.startswith(message)
 
 
@@ -55,9 +55,9 @@ def test_unknown_error_is_raised() -> None:
 
 
 def test_option_is_named_only_for_paths_below_it() -> None:
-    inside = os_errors.explain(failing(errno.EROFS, "out/a.csv"), "out", "", "to=out")
-    outside = os_errors.explain(failing(errno.EROFS, "other/a.csv"), "out", "", "to=out")
-    assert str(inside) == "to=out: cannot be written (Read-only file system)"
+    inside = os_errors.explain(failing(errno.EROFS, "out/a.csv"), "out", "", "--out out")
+    outside = os_errors.explain(failing(errno.EROFS, "other/a.csv"), "out", "", "--out out")
+    assert str(inside) == "--out out: cannot be written (Read-only file system)"
     assert str(outside) == "other/a.csv: cannot be written (Read-only file system)"
 
 

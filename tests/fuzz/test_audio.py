@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from tests.commands import predict, prepare
 from tests.fuzz.harness import assert_no_violations, find_violations, open_sandbox, seed_chunks
 from tests.fuzz.mutations import damage
 
 from etude.audio.formats import DecodeError
-from etude.cli import predict, prepare
 from etude.config import instantiate
 from etude.data.readers import read_sound
 from etude.errors import UserError
@@ -113,18 +113,18 @@ def check_seed(
             description = "prepare with " + _write_files(inputs, rng, audio_files)
             feature = rng.choice(("mel", "chroma", "fused"))
             options = [
-                "source=folder",
-                "path=inputs",
+                "data=folder",
+                "data.source.path=inputs",
                 "--workers=1",
                 f"feature={feature}",
                 "data.packs=outputs",
                 "data.max_skipped=1",
             ]
-            return description, find_violations(sandbox, lambda: prepare.main(options), [outputs])
+            return description, find_violations(sandbox, lambda: prepare(options), [outputs])
         if (seed >= DEFAULT_SEEDS and kind < 0.24) or seed == DEFAULT_SEEDS - 2:
             description = "predict with " + _write_files(inputs, rng, audio_files)
-            options = [str(run), "inputs", "--out=outputs", "--workers=1", f"page={rng.choice(('true', 'false'))}"]
-            return description, find_violations(sandbox, lambda: predict.main(options), [outputs])
+            options = [str(run), "inputs", "--out=outputs", "--workers=1", rng.choice(("--page", "--no-page"))]
+            return description, find_violations(sandbox, lambda: predict(options), [outputs])
         inputs.mkdir()
         suffix, data, description = damaged_file(rng, audio_files)
         path = inputs / f"a.{suffix}"

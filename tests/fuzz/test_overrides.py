@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,12 +14,11 @@ from omegaconf import OmegaConf
 from tests.fuzz.harness import Sandbox, assert_no_violations, find_violations, open_sandbox, seed_chunks
 from tests.fuzz.mutations import TEXTS
 
-from etude.__main__ import COMMANDS
-from etude.cli import train
+from etude.cli.app import run_command
 from etude.config.compose import conf_dir
 from etude.experiment import stages
 
-OTHER_COMMANDS = ("prepare", "compare", "predict", "latent", "inspect", "export", "report", "explore")
+OTHER_COMMANDS = ("prepare", "compare", "predict", "maps", "inspect", "export", "report", "explore")
 PATH_KEYS = ("outputs", "hydra", "data.packs", "name")  # these may select a path outside of the working folder
 VALUES = (
     "", "???", "null", "~", "-1", "0", "1", "1.5", "1e400", "-.inf", ".nan", "nan", "inf", "true", "True",
@@ -140,40 +138,52 @@ def draw_overrides(rng: Random, keys: dict[str, Any]) -> list[str]:
     return [draw_override(rng, keys) for _ in range(rng.choice((1, 1, 1, 2, 3, 6)))]
 
 
+OVERRIDES = (  # keys of prepare and explore, two of them in the form of version 0.1
+    "data", "data.source.path", "data.source.table", "data.source.audio", "data.source.targets", "data.source.classes",
+    "data.packs", "feature", "feature.sync", "feature/front", "data.min_seconds", "data.max_skipped", "name", "outputs",
+    "source", "path",
+)  # fmt: skip
 OPTIONS = {
-    "prepare": ("source", "path", "table", "audio", "targets", "classes", "data.packs", "workers", "retry",
-    "ray", "verify",
-                "feature", "feature.sync", "feature/front", "data.min_seconds", "data.max_skipped", "data", "name"),
-    "explore": ("source", "path", "table", "out", "count", "workers", "data.packs", "targets"),
-    "compare": ("rows", "cols", "metric", "part", "table", "to", "format", "backbone", "optim.lr", "target"),
-    "predict": ("to", "format", "window", "overlap", "batch", "workers", "device", "page"),
-    "latent": ("methods", "dims", "part", "seed", "to"),
-    "inspect": ("clip", "crop", "checkpoint", "to"),
-    "export": ("format", "input", "to", "check", "private"),
-    "report": ("to",),
+    "prepare": ("workers", "retry", "verify", "json"),
+    "explore": ("clips", "count", "seed", "out", "workers", "retry", "json"),
+    "compare": ("rows", "cols", "metric", "split", "layout", "where", "out", "format", "json"),
+    "predict": ("out", "format", "window", "overlap", "batch-size", "workers", "device", "page", "no-page", "json"),
+    "maps": ("methods", "dims", "split", "seed", "out", "json"),
+    "inspect": ("clip", "crop", "checkpoint", "out", "json"),
+    "export": ("format", "input", "out", "check", "private", "json"),
+    "report": ("json",),
 }  # fmt: skip
 VALID = {
-    "source": ("folder", "table", "demo", "pack", "gtzan", "fma", "digits", "union"), "path": (".",
-    "inputs"), "workers": ("1",),
-    "part": ("test", "val"), "methods": ("pca", "pca,umap"), "dims": ("2", "2,3"), "format": ("csv", "html", "onnx"),
-    "device": ("cpu",), "rows": ("backbone", "optim.lr"), "cols": ("feature",), "table": ("1", "runs",
-    "inputs/t.csv"),
-    "clip": ("a",), "crop": ("1-2", "5"), "window": ("3",), "to": ("out",), "out": ("out",),
-    "feature": ("mel", "fused"),
+    "data": ("folder", "table", "demo", "pack", "gtzan", "fma", "digits", "union"),
+    "data.source.path": (".", "inputs"), "data.source.table": ("inputs/t.csv",), "data.source.audio": ("inputs",),
+    "feature": ("mel", "fused"), "workers": ("1",), "split": ("test", "val"), "methods": ("pca", "pca,umap"),
+    "dims": ("2", "2,3"), "format": ("csv", "html", "onnx"), "device": ("cpu",), "rows": ("backbone", "optim.lr"),
+    "cols": ("feature",), "layout": ("runs", "classes"), "where": ("backbone=lstm",), "clip": ("a",),
+    "crop": ("1-2", "5"), "window": ("3",), "out": ("out",), "input": ("waveform", "frames"), "checkpoint": ("last",),
 }  # fmt: skip
+PATHS = ("inputs", "none", "inputs/t.csv", "inputs/x.ckpt", ".", "", "é", "a\x00b", "x" * 300, "-x", "a=b", "~nosuch/x")
+FLAGS_OF_COMMANDS = ("retry", "verify", "json", "page", "no-page", "private")
 
 
 def draw_options(rng: Random, command: str) -> list[str]:
     """Return the arguments and options of a command other than train."""
-    options = [rng.choice(("inputs", "none", "inputs/t.csv", "inputs/x.ckpt", ".", "", "é", "a\x00b",
-    "x" * 300, "-x", "a=b", "~nosuch/x"))
-            for _ in range(rng.choice((0, 1, 1, 2)))]  # fmt: skip
+    arguments = [rng.choice(PATHS) for _ in range(rng.choice((0, 1, 1, 2)))]
+    takes_overrides = command in ("prepare", "explore")
     for _ in range(rng.choice((0, 1, 2, 4))):
-        name = rng.choice(OPTIONS[command])
+        name = rng.choice((*OVERRIDES, *OPTIONS[command]) if takes_overrides else OPTIONS[command])
         value = rng.choice(VALID.get(name, ("1",))) if rng.random() < 0.5 else draw_value(rng, "a")
-        options.append(f"{misspell(rng, name) if rng.random() < 0.1 else name}={value}")
-    # this option starts a Ray cluster or connects to one
-    return [option for option in options if not option.startswith("ray=")] or ["inputs"]
+        dashes = "" if name in OVERRIDES else "--"
+        name = misspell(rng, name) if rng.random() < 0.1 else name
+        form = rng.random()
+        if dashes and name in FLAGS_OF_COMMANDS and form < 0.8:
+            arguments.append(dashes + name)
+        elif dashes and form < 0.5:
+            arguments += [dashes + name, value]
+        elif form < 0.9:
+            arguments.append(f"{dashes}{name}={value}")
+        else:  # the form of version 0.1
+            arguments.append(f"{name}={value}")
+    return arguments or ["inputs"]
 
 
 def skip_experiment(config: Any, folder: Path, resume: bool = False) -> dict[str, Any]:
@@ -197,15 +207,16 @@ def check_seed(seed: int, keys: dict[str, Any], top: Path, monkeypatch: pytest.M
         (inputs / "x.ckpt").write_bytes(sandbox.pickled())
         writes = [sandbox.work / name for name in ("outputs", "out")]
         if paths := [
-            option
-            for option in options
-            if option.lstrip("+~").startswith(PATH_KEYS) or option.startswith(("to=", "out="))
+            f"{option} {following}"
+            for option, following in zip(options, [*options[1:], ""], strict=True)
+            if option.lstrip("+~").startswith((*PATH_KEYS, "--out"))
         ]:
             writes = [sandbox.work]  # any folder in it; the bait files above and beside must still not change
             if any(".." in option or "HOME" in option or "~" in option for option in paths):
                 writes = [sandbox.top]
-        main = import_module(COMMANDS[command][0]).main
-        violations = find_violations(sandbox, lambda: main(list(options)), writes, atomic=command == "train")
+        violations = find_violations(
+            sandbox, lambda: run_command(command, list(options)), writes, atomic=command == "train"
+        )
         names = [path.name for path in (sandbox.top / "middle").iterdir()]
         assert "beside" in names and (sandbox.top / "above.txt").read_text() == "bait above.txt"
     return f"{command} {options!r}", violations
@@ -217,7 +228,6 @@ def test_invalid_options_give_a_message(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(stages, "run_experiment", skip_experiment)
     monkeypatch.setattr("sys.argv", ["train.py"])
-    assert callable(train.main)
     results = {seed: check_seed(seed, keys, tmp_path / str(seed), monkeypatch) for seed in chunk}
     assert_no_violations("overrides", results)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from random import Random
 
@@ -14,8 +13,8 @@ import yaml
 from tests.fuzz.harness import Sandbox, assert_no_violations, find_violations, open_sandbox, seed_chunks
 from tests.fuzz.mutations import TEXTS, change_nested_value, damage
 
-from etude.__main__ import COMMANDS
 from etude.api import run as api
+from etude.cli.app import run_command
 from etude.experiment import stages
 from etude.runs import readers
 from etude.runs.folder import RunFolder
@@ -23,7 +22,7 @@ from etude.runs.folder import RunFolder
 ARGUMENTS: dict[str, Sequence[str]] = {
     "report": ["{run}"],
     "compare": ["{run}", "{other}", "--out=out"],
-    "latent": ["{run}", "--methods=pca", "--dims=2", "--out=out"],
+    "maps": ["{run}", "--methods=pca", "--dims=2", "--out=out"],
     "predict": ["{run}", "inputs/clip.ogg", "--out=out", "--workers=1"],
     "inspect": ["{run}", "--clip=inputs/clip.ogg", "--crop=1", "--out=out"],
     "export": ["{run}", "--format=safetensors", "--check=inputs/clip.ogg", "--out=out"],
@@ -32,7 +31,7 @@ ARGUMENTS: dict[str, Sequence[str]] = {
 }
 DEFAULT_SEEDS = 6  # number of seeds in the default suite, which uses only fast commands
 FIT_AND_MEASURE = stages.fit_and_measure
-FAST = ("report", "compare", "latent", "resume", "load")
+FAST = ("report", "compare", "maps", "resume", "load")
 FIRST_READ = {  # files that a command reads first; they are damaged more often than others
     "predict": ("checkpoints/best.ckpt", "checkpoints/last.ckpt"), "export": ("checkpoints/best.ckpt", "record.json"),
     "inspect": ("checkpoints/best.ckpt", "config.yaml", "predictions.parquet", "split.csv"),
@@ -155,8 +154,8 @@ def check_seed(
         arguments = [argument.format(run=run_path, other=other_path) for argument in ARGUMENTS[command]]
         action: Callable[[], int | None] = lambda: load_all(run)  # noqa: E731
         if command != "load":
-            module = import_module(COMMANDS["train" if command == "resume" else command][0])
-            action = lambda: module.main(arguments)  # noqa: E731
+            name = "train" if command == "resume" else command
+            action = lambda: run_command(name, arguments)  # noqa: E731
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and not path.is_symlink()}
         writes = [run, sandbox.work / "out"]
         violations = find_violations(sandbox, action, writes, atomic=command not in ("report", "resume"))

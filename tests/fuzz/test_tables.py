@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tests.commands import prepare
 from tests.fuzz.harness import Sandbox, assert_no_violations, find_violations, open_sandbox, seed_chunks
 from tests.fuzz.mutations import TEXTS, damage
 
-from etude.cli import prepare
+from etude.config.overrides import quote_value
 from etude.data.sources.table import collection
 
 DEFAULT_SEEDS = 60  # number of seeds in the default suite, of which only the last runs a command
@@ -195,13 +196,13 @@ def check_seed(seed: int, clip: Path, top: Path, monkeypatch: pytest.MonkeyPatch
             if name.startswith("-"):
                 name = "./" + name
             options = [
-                "source=table",
-                f"table=inputs/{name}",
+                "data=table",
+                f"data.source.table={quote_value(f'inputs/{name}', 'str')}",
                 "--workers=1",
                 "data.packs=outputs",
                 "data.max_skipped=1",
             ]
-            violations = find_violations(sandbox, lambda: prepare.main(options), [sandbox.work / "outputs"])
+            violations = find_violations(sandbox, lambda: prepare(options), [sandbox.work / "outputs"])
             return f"prepare {description}", violations
         source = draw_options(rng)
         violations = find_violations(sandbox, lambda: int(collection(f"inputs/{name}", **source) is None))

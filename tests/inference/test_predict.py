@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tests.commands import predict as main
 
-from etude.cli.predict import HELP, OPTIONS, main, parse_predict_options
-from etude.errors import UserError
+from etude.cli.predict import FORMATS
 from etude.files.ownership import LIST_NAME
 from etude.inference import engine, tables
 from etude.inference.predict import JOURNAL, PAGE_SECTIONS
@@ -117,7 +117,7 @@ def test_number_of_processes_does_not_change_predictions(
 def test_replacement_of_results_with_other_windows_is_logged(
     checkpoint: Path, audio_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    message = f"--out={tmp_path}: replacing its results, because they are from another network or other windows"
+    message = f"--out {tmp_path}: replacing its results, because they are from another network or other windows"
     for options, replaced in (([], False), ([], False), (["--window=5"], True)):
         caplog.clear()
         assert call(checkpoint, audio_folder / "a.ogg", tmp_path, *options) == 0
@@ -156,33 +156,57 @@ def test_unusable_folders_are_reported(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--format=xml", "--format=xml: there is no format 'xml'; available: csv, json, parquet"),
-        ("--window=long", "--window=long: must be a number"),
-        ("--workers=0", "--workers=0: must be a whole number of at least 1"),
-        ("--batch-size=many", "--batch-size=many: must be a whole number of at least 1"),
-        ("page=perhaps", "page=perhaps: must be true or false"),
-        ("colour=red", "colour=red: is neither a file nor one of to="),
+        ("--format=xml", "Invalid value for '--format': 'xml' is not one of csv, json, parquet"),
+        ("--format=csv,", "Invalid value for '--format': an item of the list is empty"),
+        ("--window=long", "Invalid value for '--window': Input should be a valid number"),
+        ("--window=0", "--window 0: must be a number of seconds greater than 0"),
+        ("--overlap=1", "--overlap 1: must be a fraction of a window from 0 to 0.95"),
+        ("--workers=0", "Invalid value for '--workers': Input should be greater than or equal to 1"),
+        ("--batch-size=many", "Invalid value for '--batch-size': Input should be a valid integer"),
+        ("--device=gpu", "Invalid value for '--device': 'gpu' is not one of 'auto', 'cpu', 'cuda'"),
+        ("--page=perhaps", "Option '--page' does not take a value"),
+        ("page=perhaps", "page=perhaps: options of etude predict have dashes; use --page or --no-page"),
+        ("colour=red", "colour=red: there is no such audio file, folder or list"),
     ],
 )
-def test_invalid_option_is_reported(option: str, message: str) -> None:
-    with pytest.raises(UserError, match=f"^{message}"):
-        parse_predict_options(["run", "song.mp3", option])
+def test_invalid_option_is_reported(
+    option: str, message: str, checkpoint: Path, audio_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(checkpoint, audio_folder / "a.ogg", tmp_path / "to", option) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+    assert not (tmp_path / "to").exists()
 
 
-def test_help_and_options_agree_with_the_code() -> None:
-    assert OPTIONS["format"][1](",".join(tables.FORMATS)) == list(tables.FORMATS)
-    assert f"first {PAGE_SECTIONS} files" in HELP
+def test_help_and_options_agree_with_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(tables.FORMATS) == FORMATS
+    assert main(["--help"]) == 0
+    assert f"first {PAGE_SECTIONS} files" in " ".join(capsys.readouterr().out.split())
 
 
-def test_audio_files_are_required() -> None:
-    with pytest.raises(UserError, match="takes a run folder or a checkpoint, then audio files"):
-        parse_predict_options(["run", "--window=3"])
+def test_run_and_audio_files_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, name in ([], "RUN"), (["run", "--window=3"], "INPUT"):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error == f"Missing argument '{name}'; etude predict --help lists the arguments\n"
+
+
+def test_json_contains_the_rows_of_the_table_and_nothing_else(
+    checkpoint: Path, short_files: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(checkpoint, short_files, tmp_path, "--format=json", "--json") == 1
+    out, error = capsys.readouterr()
+    printed = json.loads(out)
+    assert printed["predictions"] == json.loads((tmp_path / "files.json").read_text())
+    assert (printed["status"], printed["n_failed"], len(printed["predictions"])) == (1, 1, 5)
+    assert printed["files"] == [str(tmp_path / name) for name in ("files.json", "windows.json")]
+    assert "2.mp3" in error
 
 
 def test_help_imports_no_heavy_modules() -> None:
-    code = "import sys; from tests.commands import predict as main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from etude.cli.app import run_command; run_command('predict', ['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "predict.py outputs/<run>" in out and "first 20 files" in out
+    assert "etude predict outputs/<run> song.mp3" in out
     assert not {"torch", "numpy", "pandas", "hydra", "soundfile"} & set(out.split())
 
 

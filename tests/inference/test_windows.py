@@ -129,5 +129,5 @@ def test_default_length_is_used_for_older_checkpoints() -> None:
 
 @pytest.mark.parametrize(("window", "overlap"), [(0, 0.5), (-1, 0.5), (float("nan"), 0.5), (None, 1), (None, -0.1)])
 def test_invalid_plan_is_refused(window: float | None, overlap: float) -> None:
-    with pytest.raises(UserError, match=r"^(window|overlap)=.*: must be"):
+    with pytest.raises(UserError, match=r"^--(window|overlap) .*: must be"):
         WindowPlan.from_recipe({"columns": [0, 128]}, LogMelChroma(), window, overlap)

@@ -121,7 +121,7 @@ def test_two_interrupts_end_preparation_and_its_workers(tmp_path: Path) -> None:
         soundfile.write(folder / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(30000), 22050)
     (tmp_path / "tmp").mkdir()
     environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-m", "etude", "prepare", "source=folder", "path=music", "workers=2"]
+    command = [sys.executable, "-m", "etude", "prepare", "data=folder", "data.source.path=music", "--workers=2"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
