@@ -154,7 +154,8 @@ def test_page_without_captum_has_no_attributions(
     ("arguments", "message"),
     [
         (["{run}", "--clip=clip9"], "--clip clip9: there is no such clip; similar ids: clip"),
-        (["{run}", "--clip="], "--clip: contains no clip id"),
+        (["{run}", "--clip=,"], "--clip: contains no clip id"),
+        (["{run}", "--clip="], "--clip=: empty value"),
         (["{run}", "--clipp=one"], "No such option: --clipp (Possible options: --clip,"),
         (["{run}", "clipp=one"], "Got unexpected extra argument(s) (clipp=one)"),
         (["{run}", "clip=one"], "clip=one: options of etude inspect have dashes; use --clip one"),
@@ -168,7 +169,7 @@ def test_page_without_captum_has_no_attributions(
         (["--clip=one"], "Missing argument 'RUN'"),
         (["{run}/nowhere"], "nowhere: there is no such run folder"),
         (["{run}/pack", "--clip=one"], "pack: is not a run folder, because it has no config.yaml"),
-        (["{run}", "--out="], "'--out': the path is empty"),
+        (["{run}", "--out="], "--out=: empty value"),
         (["{run}", "--out={run}/config.yaml"], "config.yaml: is not a folder"),
     ],
 )

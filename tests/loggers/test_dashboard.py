@@ -50,7 +50,7 @@ def test_dry_run_prints_selected_targets(capsys: pytest.CaptureFixture[str]) -> 
         (["projekt=x"], "Got unexpected extra argument(s) (projekt=x)"),
         (["project=x"], "project=x: options of etude dashboard have dashes; use --project x"),
         (["show=true"], "show=true: options of etude dashboard have dashes; use --dry-run"),
-        (["--project="], "Invalid value for '--project': the name is empty"),
+        (["--project="], "--project=: empty value"),
         (["--dry-run", "--name", "cnn + lstm"], "--name cnn + lstm: symbols such as = and + are not allowed"),
         (["--dry-run=maybe"], "Option '--dry-run' does not take a value"),
         (["--dry-run", "--targets=tempo"], "--targets: there is no target tempo; the targets are "),

@@ -183,8 +183,9 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
         (["--where", "backbone="], "'backbone=' is not of the form AXIS=VALUE,VALUE"),
         (["backbone=ast"], "backbone=ast: options of etude compare have dashes; use --where backbone=ast"),
         (["part=val"], "part=val: options of etude compare have dashes; use --split val"),
-        (["--rows="], "'--rows': an item of the list is empty"),
-        (["--out="], "'--out': the path is empty"),
+        (["--rows="], "--rows=: empty value"),
+        (["--rows=seed,"], "'--rows': an item of the list is empty"),
+        (["--out="], "--out=: empty value"),
         (["--where", "target=genre", "--metric=spearman"], "no run has scores for this metric or split"),
     ],
 )

@@ -142,13 +142,14 @@ def test_runs_of_different_collections_are_refused(make_run: Make, table: pd.Dat
         (["methods=pca"], "methods=pca: options of etude maps have dashes; use --methods pca"),
         (["part=val"], "part=val: options of etude maps have dashes; use --split val"),
         (["--methods=pca,som"], "'--methods': 'som' is not one of pca, tsne"),
-        (["--methods="], "'--methods': an item of the list is empty"),
+        (["--methods="], "--methods=: empty value"),
+        (["--methods=pca,"], "'--methods': an item of the list is empty"),
         (["--dims=4"], "'--dims': '4' is not one of 2, 3"),
         (["--split=train"], "'--split': 'train' is not one of 'test', 'val'"),
         (["--seed=-1"], "'--seed': Input should be greater than or equal to 0"),
         (["--seed=4294967296"], "'--seed': Input should be less than or equal to 4294967295"),
         (["--seed=x"], "'--seed': Input should be a valid integer"),
-        (["--out="], "'--out': the path is empty"),
+        (["--out="], "--out=: empty value"),
     ],
 )
 def test_invalid_arguments_are_refused(folder: Path, capsys, arguments: list[str], message: str) -> None:
