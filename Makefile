@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "etude needs Python 3.11 or newer: make PYTHON=python3.12 setup")'
 	@$(STEP) "Environment in $(VENV)" $(PYTHON) -m venv $(VENV)
 	@$(STEP) "Installer uv" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(STEP) "Packages of etude (3 GB of PyTorch on the first download)" $(INSTALL) --editable .
+	@$(STEP) "Packages of etude (several GB on the first download)" $(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.test-ready: $(VENV)/.ready

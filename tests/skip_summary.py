@@ -41,7 +41,7 @@ def skip_lines(skipped: Iterable[tuple[str, str]], width: int = 100, ci: bool = 
             ", ".join(names), width, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False
         )
     if ci and NO_BROWSER in files:
-        lines += [f"CI is set, but {files[NO_BROWSER].total()} browser tests did not run: install Chromium."]
+        lines += [f"CI is set, but browser tests did not run ({files[NO_BROWSER].total()}): install Chromium."]
     return lines
 
 

@@ -240,7 +240,7 @@ def test_each_reason_of_a_skip_is_listed_once_with_its_files() -> None:
 def test_missing_browser_is_noted_in_ci(ci: bool) -> None:
     lines = skip_lines([(NO_BROWSER, "tests/a.py"), (NO_BROWSER, "tests/b.py")], ci=ci)
     assert lines[:2] == [f"   2  {NO_BROWSER}", "      tests/a.py, tests/b.py"]
-    assert lines[2:] == (["CI is set, but 2 browser tests did not run: install Chromium."] if ci else [])
+    assert lines[2:] == (["CI is set, but browser tests did not run (2): install Chromium."] if ci else [])
 
 
 SKIPPING_TESTS = """
