@@ -56,7 +56,8 @@ def test_chroma_filters_equal_librosa(rate: int, n_fft: int, classes: int, tunin
     np.testing.assert_array_equal(chroma_filters(rate, n_fft, classes, tuning), expected)
 
 
-def test_mel_frequencies_equal_librosa() -> None:
+@pytest.mark.parametrize("htk", [False, True])
+def test_mel_frequencies_equal_librosa(htk: bool) -> None:
     for count, fmin, fmax in ((130, 0.0, 11025.0), (42, 20.0, 800.0), (9, 2000.0, 7000.0)):
-        expected = librosa.mel_frequencies(count, fmin=fmin, fmax=fmax)
-        np.testing.assert_array_equal(mel_frequencies(count, fmin, fmax), expected)
+        expected = librosa.mel_frequencies(count, fmin=fmin, fmax=fmax, htk=htk)
+        np.testing.assert_array_equal(mel_frequencies(count, fmin, fmax, htk), expected)

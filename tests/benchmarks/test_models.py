@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from etude.benchmarks import loop, models, startup, transformer
-from etude.benchmarks.timing import Requirement, Section, count_flops, peak_memory
-from etude.benchmarks.training import random_batch, training_steps
+from etude.benchmarks.timing import Requirement, Section, count_flops, peak_memory, random_batch, training_steps
 from etude.training.build import build_learner
 
 
@@ -123,9 +122,22 @@ def test_loop_benchmark_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_imports_no_heavy_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "ROUNDS", 1)
-    (section,) = startup.benchmark_startup()
+    section = startup._time_help()
     assert section.rows[0][0] == "python train.py --help"
     assert section.requirements[1].met, section.notes
+
+
+def test_commands_are_compared_with_the_import_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(startup, "_python", lambda *arguments: commands.append(arguments) or "")
+    monkeypatch.setattr(startup, "_run_etude", lambda folder, *arguments: commands.append(tuple(map(str, arguments))))
+    section = startup.time_commands(2)
+    assert [name for name, *_ in section.rows] == [startup.TORCH, startup.PREDICT, startup.TRAIN, startup.EXPORT]
+    assert [(r.limit, r.at_least, r.unit) for r in section.requirements] == [(n, False, "×") for n in (2, 3, 4)]
+    assert [r.value for r in section.requirements] == pytest.approx([1 / ratio for *_, ratio in section.rows[1:]])
+    assert [command[0] for command in commands] == ["train", *(["-c", "predict", "train", "export"] * 3)]
+    outputs = [command[-1] for command in commands if command[0] != "-c"]
+    assert len(set(outputs)) == len(outputs)  # a repeated folder would be resumed
 
 
 def test_heavy_packages_are_found_in_the_list_of_imports() -> None:

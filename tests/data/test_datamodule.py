@@ -24,7 +24,7 @@ from etude.data.packing import open_pack
 from etude.data.sources.demo import collection
 from etude.data.splits import UNUSED, Split
 from etude.errors import DataError
-from etude.training.build import build_learner
+from etude.training.build import LightningData, build_learner
 
 VIEWS = {"mel": slice(0, 128), "chroma": slice(128, 140), "fused": slice(0, 140)}
 Compose = Callable[..., dict[str, Any]]
@@ -275,7 +275,7 @@ def test_prediction_of_clip_is_mean_over_crops(config: Compose, eval_crops: int,
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.test(learner, datamodule=datamodule, verbose=False)
+    trainer.test(learner, datamodule=LightningData(datamodule), verbose=False)
     for number, split_name in enumerate(("val", "test")):
         table, rows = learner.tables[number], datamodule.rows(split_name)
         assert table["row"].tolist() == rows.tolist()

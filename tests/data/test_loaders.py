@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -165,7 +164,7 @@ def test_devices_evaluate_each_clip_of_demo_once(make_demo_module: Callable[...,
         evaluated: Counter[int] = Counter()
         sizes = []
         for rank in range(world):
-            data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+            data.rank, data.world = rank, world
             for batch in data.test_dataloader()[loader]:
                 sizes.append(len(batch.row))
                 evaluated.update(batch.row.tolist())
@@ -177,7 +176,7 @@ def test_two_devices_train_on_batches_of_one_device(make_demo_module: Callable[.
     data = make_demo_module()
     loaders = [data.train_dataloader()]
     for rank in range(2):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        data.rank, data.world = rank, 2
         loaders.append(data.train_dataloader())
     for complete, first, second in zip(*loaders, strict=True):
         rows = [*first.row.tolist(), *second.row.tolist()]

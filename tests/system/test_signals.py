@@ -152,3 +152,32 @@ def running_processes(session: int) -> list[str]:
         if int(fields[3]) == session and fields[0] != "Z":
             ids.append(path.parent.name)
     return ids
+
+
+ENDS = """
+import atexit, sys
+import etude.cli.app
+import etude.cli.train
+
+class Freed:
+    def __del__(self):
+        print("freed", flush=True)
+
+kept = Freed()
+kept.itself = kept
+atexit.register(print, "exit function")
+sys.argv = ["etude", *sys.argv[1:]]
+sys.exit(etude.cli.train.main() if sys.argv[1] == "backbone=none" else etude.cli.app.main())
+"""
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--version", 0), ("nothing", 2), ("backbone=none", 2)])
+def test_process_ends_after_its_exit_functions_without_freeing_objects(argument: str, status: int) -> None:
+    result = subprocess.run([sys.executable, "-c", ENDS, argument], capture_output=True, text=True, check=False)
+    assert result.returncode == status
+    assert result.stdout.splitlines()[-1] == "exit function"
+
+
+def test_command_with_given_arguments_does_not_end_the_process() -> None:
+    code = "import sys; from etude.cli.app import main; main(['nothing']); sys.exit(7)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 7

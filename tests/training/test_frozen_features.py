@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import UserError
 from etude.training import frozen_features
-from etude.training.build import build_learner
+from etude.training.build import LightningData, build_learner
 from etude.training.learner import Learner
 
 Compose = Callable[..., dict[str, Any]]
@@ -83,7 +83,7 @@ def trained(
     trainer = Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False,
                       enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
                       callbacks=[passes, checkpoint])  # fmt: skip
-    trainer.fit(learner, data, ckpt_path=resume, weights_only=True)
+    trainer.fit(learner, LightningData(data), ckpt_path=resume, weights_only=True)
     trainer.test(learner, dataloaders=data.test_dataloader(), verbose=False)
     table = {f"{i}.{key}": value for i, each in learner.tables.items() for key, value in each.items()}
     return learner, table, passes.count

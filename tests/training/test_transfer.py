@@ -15,7 +15,7 @@ from etude.backbones.ast import AST
 from etude.config import instantiate
 from etude.data.datamodule import build_datamodule
 from etude.errors import UserError
-from etude.training.build import build_learner
+from etude.training.build import LightningData, build_learner
 from etude.training.learner import Learner
 from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 
@@ -62,7 +62,7 @@ def trained(config: Compose, *overrides: str, epochs: int = 1) -> tuple[Learner,
     trainer = Trainer(accelerator="cpu", max_epochs=3, limit_train_batches=2, limit_val_batches=1, logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
                       num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=[StopAfter(epochs)])  # fmt: skip
-    trainer.fit(learner, data)
+    trainer.fit(learner, LightningData(data))
     return learner, before
 
 

@@ -21,8 +21,14 @@ AMIN = 1e-10  # power below this is -100 dB, as in librosa.power_to_db
 CENTRE, WIDTH = 5.0, 2.0
 
 
-def mel_frequencies(count: int, fmin: float, fmax: float) -> np.ndarray:
-    """Return frequencies (count,) in Hz, evenly spaced on Slaney's mel scale ("Auditory toolbox", 1998)."""
+def mel_frequencies(count: int, fmin: float, fmax: float, htk: bool = False) -> np.ndarray:
+    """Return frequencies (count,) in Hz, evenly spaced on a mel scale.
+
+    The scale is Slaney's ("Auditory toolbox", 1998), or HTK's with `htk`.
+    """
+    if htk:
+        low, high = (2595.0 * np.log10(1.0 + edge / 700.0) for edge in (fmin, fmax))
+        return 700.0 * (10.0 ** (np.linspace(low, high, count) / 2595.0) - 1.0)
     low, high = (
         CORNER / LINEAR + np.log(edge / CORNER) / STEP if edge >= CORNER else edge / LINEAR for edge in (fmin, fmax)
     )
@@ -32,9 +38,7 @@ def mel_frequencies(count: int, fmin: float, fmax: float) -> np.ndarray:
 
 def band_centres(count: int, fmin: float, fmax: float, htk: bool) -> np.ndarray:
     """Return the frequency at the centre of each of `count` mel bands (count,), in Hz, on Slaney's or HTK's scale."""
-    import librosa
-
-    return librosa.mel_frequencies(count + 2, fmin=fmin, fmax=fmax, htk=htk)[1:-1]
+    return mel_frequencies(count + 2, fmin, fmax, htk)[1:-1]
 
 
 def mel_filters(rate: int, n_fft: int, n_mels: int = 128, fmin: float = 0.0, fmax: float | None = None) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 from etude.benchmarks.timing import Requirement, Section, Timing
 from etude.config.compose import conf_dir
 from etude.data import datamodule
-from etude.training.build import build_learner, build_trainer
+from etude.training.build import LightningData, build_learner, build_trainer
+from etude.training.lightning import Callback
 
 if TYPE_CHECKING:
     from etude.data.datamodule import MusicData
@@ -27,7 +28,6 @@ RUN, MINIMAL = "Lightning, as in a run", "minimal loop"
 
 def benchmark_loop() -> list[Section]:
     """Measure the training steps of a small network on scikit-learn's digits, in one thread."""
-    import pytorch_lightning  # noqa: F401 (it sets the levels of its own loggers)
     import torch
 
     warnings.simplefilter("ignore")
@@ -69,7 +69,6 @@ def small_run(folder: Path) -> tuple[dict[str, Any], MusicData]:
 
 def train_with_lightning(learner: Learner, config: dict[str, Any], data: MusicData, folder: Path) -> float:
     """Train for an epoch like a run, and return the median duration of a step in seconds."""
-    from pytorch_lightning import Callback
 
     class StepClock(Callback):
         """Callback that records the start of each step."""
@@ -84,7 +83,7 @@ def train_with_lightning(learner: Learner, config: dict[str, Any], data: MusicDa
     folder.mkdir()
     clock, trainer = StepClock(), build_trainer(config, folder)
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    trainer.fit(learner, data)
+    trainer.fit(learner, LightningData(data))
     return float(np.median(np.diff(clock.start_times)))
 
 

@@ -20,8 +20,15 @@ from etude.audio.masks import valid
 from etude.backbones.cnn import CNN
 from etude.backbones.lstm import LSTM
 from etude.benchmarks import transformer
-from etude.benchmarks.timing import Requirement, Section
-from etude.benchmarks.training import CLASSES, Classifier, compare_training, random_batch, training_steps
+from etude.benchmarks.timing import (
+    CLASSES,
+    Classifier,
+    Requirement,
+    Section,
+    compare_training,
+    random_batch,
+    training_steps,
+)
 
 BINS = 128
 FRAMES, CHANNELS, BATCH, ROUNDS = 1293, (32, 64, 128, 256), 4, 3

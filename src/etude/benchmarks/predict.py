@@ -20,7 +20,7 @@ from etude.data.sources.demo import collection
 from etude.inference import engine
 from etude.inference.model import Model
 from etude.inference.tables import predict_tables
-from etude.training.build import build_from_recipe
+from etude.training.network import build_network
 
 REPEATS, BATCH, ROUNDS = 10, 32, 3  # repeats of the demo clips; loops predict them once
 OVERRIDES = ("backbone=lstm", "task=joint")
@@ -58,7 +58,7 @@ def _write_checkpoint(folder: Path) -> Path:
         "evaluation": {"frames": 431, "longest": 431},
     }  # fmt: skip
     path = folder / "network.ckpt"
-    torch.save({"state_dict": build_from_recipe(recipe).state_dict(), "etude": recipe}, path)
+    torch.save({"state_dict": build_network(recipe).state_dict(), "etude": recipe}, path)
     return path
 
 

@@ -13,8 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from etude.backbones.ast import AST
-from etude.benchmarks.timing import Requirement, Section, peak_memory
-from etude.benchmarks.training import CLASSES, Classifier, compare_training, random_batch, training_steps
+from etude.benchmarks.timing import (
+    CLASSES,
+    Classifier,
+    Requirement,
+    Section,
+    compare_training,
+    peak_memory,
+    random_batch,
+    training_steps,
+)
 from etude.embeddings.cache import EmbeddingCache
 from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 

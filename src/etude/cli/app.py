@@ -32,6 +32,7 @@ from etude.cli.runner import CommandResult, ParsedCommand, guard_command
 from etude.config import renamed
 from etude.errors import UserError
 from etude.system.machine import use_utf8
+from etude.system.signals import set_exit_status
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -162,7 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; 2 if there is no such command.
     """
-    return guard_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+    status = guard_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+    if argv is None:
+        set_exit_status(status, is_last=True)
+    return status
 
 
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
@@ -175,7 +179,10 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    return main([name, *(sys.argv[1:] if argv is None else argv)])
+    status = main([name, *(sys.argv[1:] if argv is None else argv)])
+    if argv is None:
+        set_exit_status(status, is_last=True)
+    return status
 
 
 def _run(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ import typer
 from etude.cli.arguments import Json, Run, completer, expand_path, one_of_each, split_list
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
+from etude.system.machine import without_garbage_collection
 
 FORMATS = ("onnx", "torch", "safetensors")
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -87,7 +88,8 @@ def export(
 
     def work() -> CommandResult:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting torch threads free their cores for onnxruntime
-        from etude.export.export import ExportOptions, export_network  # heavy: torch
+        with without_garbage_collection():
+            from etude.export.export import ExportOptions, export_network  # heavy: torch
 
         return CommandResult(
             export_network(ExportOptions(run, formats, input_name, out, check, push, private)),

@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         use_utf8()
-    return guard_command(lambda: _train(argv), os_errors.RUN_REMEDY)
+    status = guard_command(lambda: _train(argv), os_errors.RUN_REMEDY)
+    if argv is None:
+        signals.set_exit_status(status, is_last=True)
+    return status
 
 
 def _train(argv: Sequence[str] | None) -> int:

@@ -1,4 +1,7 @@
-"""LightningDataModule of all collections."""
+"""Splits, statistics and batches of all collections.
+
+`etude.training.build.LightningData` passes them to Lightning, which this module does not import.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,7 +28,7 @@ from etude.system.machine import why_one_process
 log = logging.getLogger(__name__)
 
 
-class MusicData(LightningDataModule):
+class MusicData:
     """Data module that yields batches of frames and their true values.
 
     Args:
@@ -53,6 +55,7 @@ class MusicData(LightningDataModule):
         seed: Seed of order and crops.
 
     Attributes:
+        rank, world: Number of this process, and of all processes that share the batches.
         pack: The opened pack, after `setup`.
         splits: The split of each of its clips (N,), after `setup`.
         mean, std: Statistics of each bin over all frames of the training split, (F,) float32, after `setup`.
@@ -83,7 +86,6 @@ class MusicData(LightningDataModule):
         max_seconds: float | None = LONGEST,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if source is None or split is None:
             raise ValueError(f"data.{'source' if source is None else 'split'} needs a value")
         beats = feature.front.sync == "beat"
@@ -105,6 +107,7 @@ class MusicData(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
+        self.rank, self.world = 0, 1
         longest = None if max_seconds is None else float(max_seconds)
         self.pack_options = PackOptions(
             Path(packs), min_seconds, max_skipped, read_only=packs_read_only, longest=longest
@@ -123,7 +126,7 @@ class MusicData(LightningDataModule):
         """Prepare the pack if it is missing or outdated."""
         self.open_pack()
 
-    def setup(self, stage: str | None = None) -> None:
+    def setup(self) -> None:
         """Open the pack, assign the splits and compute the statistics of the training split."""
         if hasattr(self, "pack"):
             return
@@ -184,7 +187,7 @@ class MusicData(LightningDataModule):
             rows = train_rows[:: max(1, len(train_rows) // self.overfit)][: self.overfit]
             clips = Clips(self.pack, rows, self.feature.columns, self.y, self.crop)
             return DataLoader(clips, batch_size=None, sampler=CropBatchSampler(len(rows), len(rows), shuffle=False))
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = self.rank, self.world
         size = self.batch_size if train else self.eval_batch_size * world
         lengths = self.pack.lengths[self.rows(split)] if self.buckets else None
         weights = self._sampling_weights() if train and self.balanced_sampling else None

@@ -121,7 +121,7 @@ def _build_module(config: Any) -> MusicData:
     """Return the data module of a composed config. Its groups are checked as in training."""
     from omegaconf import OmegaConf
 
-    from etude.data import datamodule  # heavy: torch and lightning
+    from etude.data import datamodule  # heavy: torch
 
     plain: dict[str, Any] = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "feature")}
     if messages := [message for key, node in plain.items() for message in node_errors(key, node)]:

@@ -21,8 +21,7 @@ from etude.inspection.clip_axes import ClipAxes, draw_image
 from etude.inspection.clips import encode_targets
 from etude.reports.html import load_template
 from etude.reports.worst_errors import colour_stops
-from etude.training.build import load_learner
-from etude.training.learner import Learner
+from etude.training.network import Network, load_network
 
 if TYPE_CHECKING:
     from gradio import HTML, Blocks, Button
@@ -47,14 +46,14 @@ class AttributionView:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._network: Learner | None = None
+        self._network: Network | None = None
 
     @property
-    def network(self) -> Learner:
+    def network(self) -> Network:
         """Network on the CPU, where attributions are computed. If the model is on a GPU, this is a separate copy."""
         if self._network is None:
             on_cpu = self.model.device.type == "cpu"
-            self._network = self.model.network if on_cpu else load_learner(self.model.checkpoint)
+            self._network = self.model.network if on_cpu else load_network(self.model.checkpoint)
         return self._network
 
     def section(self, result: PredictionResult, index: int, target: str) -> str:

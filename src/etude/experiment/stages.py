@@ -27,6 +27,7 @@ from etude.system import signals
 from etude.system.distributed import is_rank_zero
 from etude.system.machine import usable_cores
 from etude.training.build import (
+    LightningData,
     build_learner,
     build_loggers,
     build_trainer,
@@ -36,11 +37,11 @@ from etude.training.build import (
 from etude.training.checkpointing import explain_restore_errors
 from etude.training.frozen_features import build_frozen_cache
 from etude.training.learner import Learner
+from etude.training.lightning import Trainer, seed_everything
 from etude.training.memory_errors import explain_memory_errors, is_memory_error
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pytorch_lightning import Trainer
 
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,6 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     import warnings
 
     import torch
-    from pytorch_lightning import seed_everything
 
     warnings.filterwarnings(
         "ignore",
@@ -142,7 +142,7 @@ def fit_and_measure(
     """
     fit_start = time.monotonic()
     with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
-        trainer.fit(learner, data, ckpt_path=str(last) if last else None, weights_only=True)
+        trainer.fit(learner, LightningData(data), ckpt_path=str(last) if last else None, weights_only=True)
     if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}
     fit_end = time.monotonic()

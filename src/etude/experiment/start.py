@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from etude.system.distributed import (
     refuse_several_processes,
     refuse_stray_ranks,
 )
-from etude.system.machine import provide_home
+from etude.system.machine import exclude_from_garbage_collection, provide_home, without_garbage_collection
 
 log = logging.getLogger(__name__)
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -263,6 +264,10 @@ def run_composed(composed: Any, folder: Path) -> float | None:
             log.info("%s: is finished", os.path.relpath(folder))
             return monitored_score(RunFolder(folder))
         resume = state == RESUMABLE
+    if "etude.experiment.stages" not in sys.modules:  # a further job in this process may follow another run
+        with without_garbage_collection():
+            import etude.experiment.stages  # noqa: F401
+        exclude_from_garbage_collection()
     if not run_in_folder(config, folder, resume):
         return None
     from etude.reports.comparison.compare import show  # heavy: numpy

@@ -19,6 +19,7 @@ from etude.files.atomic import remove_folder, remove_if_empty, replace, write_te
 from etude.files.safe_read import CONFIG_NAME
 from etude.inference.model import Model
 from etude.runs.folder import EXPORT, RunFolder, find_weights, run_of
+from etude.system.machine import without_garbage_collection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,13 +146,16 @@ def _export_graphs(
     names: list[str], model: Model, graph: Graph, metadata: Mapping[str, Any], clips: list[np.ndarray], folder: Path
 ) -> list[model_card.ExportedFile]:
     """Write a graph in some formats, open each file and check its outputs."""
-    program, check, files = trace_graph(graph), ParityCheck.from_model(model, clips, graph.input_name), []
+    with without_garbage_collection():
+        program = trace_graph(graph)
+    check, files = ParityCheck.from_model(model, clips, graph.input_name), []
     writers = {"onnx": (formats.write_onnx, "onnxruntime"), "torch": (formats.write_program, "torch.export")}
     longest = max(clips, key=len)
     for name in names:  # ONNX first, because write_program changes the program
         write, engine = writers[name]
         path = folder / formats.FILES[name]
-        predict = write(graph, program, metadata, path)
+        with without_garbage_collection():
+            predict = write(graph, program, metadata, path)
         differences = check_differences(path.name, check.differences(predict, graph.variable_length))
         file_speed, network_speed = measure_speed(model, graph, predict, longest)
         files.append(model_card.ExportedFile(path.name, path.stat().st_size, differences))

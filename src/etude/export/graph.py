@@ -15,7 +15,7 @@ from etude.errors import UserError, one_line_message
 from etude.tasks.targets import module_key
 
 if TYPE_CHECKING:
-    from etude.training.learner import Learner
+    from etude.training.network import Network
 
 
 EMBEDDING, LENGTHS, INPUTS = "embedding", "lengths", ("waveform", "frames")
@@ -40,7 +40,7 @@ class Graph(nn.Module):
         UserError: The front end cannot be part of a graph, or a target has the name of an input or of the embedding.
     """
 
-    def __init__(self, network: Learner, front: FrontEnd, input_name: str = "waveform") -> None:
+    def __init__(self, network: Network, front: FrontEnd, input_name: str = "waveform") -> None:
         super().__init__()
         backbone, self.input_name, self.bins = network.backbone, input_name, int(network.recipe["bins"])
         first, last = network.recipe["columns"]

@@ -28,7 +28,7 @@ from etude.inference.windows import SampleBuffer
 from etude.reports.charts import round_ticks
 from etude.reports.html import data_uri
 from etude.reports.spectrogram import average_frames
-from etude.reports.svg import Colours, draw_grid, escape_label, save_figure, shaded_png
+from etude.reports.svg import Colours, draw_grid, escape_label, save_png, shaded_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -246,7 +246,7 @@ def write_figure(
     file_name, length = as_text(prediction.path.name), format_clock(seconds)
     description = f"{file_name}, {length}: spectrogram, and predictions for its windows over time."
     path = folder / FOLDER / f"{number:02d}_{name}.png"
-    save_figure(draw, path, (7.5, 0.5 + 1.5 * len(panels)), description, file_name)
+    save_png(draw, path, (7.5, 0.5 + 1.5 * len(panels)), description, file_name)
     return path
 
 

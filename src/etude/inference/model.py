@@ -16,7 +16,7 @@ from etude.config import instantiate
 from etude.errors import UserError
 from etude.files.journal import file_hash
 from etude.inference.windows import Window, WindowPlan
-from etude.training.build import load_learner
+from etude.training.network import load_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,7 +113,7 @@ class Model:
             raise UserError(f"device {device}: must be one of {', '.join(DEVICES)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: torch cannot use a GPU on this machine; use auto or cpu")
-        self.checkpoint, self.network = checkpoint, load_learner(checkpoint)
+        self.checkpoint, self.network = checkpoint, load_network(checkpoint)
         self.front: FrontEnd = instantiate.make(self.network.recipe["front"])
         if not images and not self.front.reads_sound:
             raise UserError(f"{checkpoint}: takes images, not audio; choose a network that was trained on audio")

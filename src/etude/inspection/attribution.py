@@ -23,7 +23,7 @@ from etude.backbones.base import Backbone
 from etude.files.progress import track
 from etude.inspection.clip_axes import ClipAxes, draw_overlay
 from etude.inspection.hooks import POOLS, forward_hooks, is_transformer_block
-from etude.training.learner import Learner
+from etude.training.network import Network
 
 STEPS, BATCH_SIZE = 48, 8
 ATTENTION_ROWS = 512  # rows computed at a time, to limit memory
@@ -94,7 +94,7 @@ def is_captum_installed() -> bool:
         return False
 
 
-def output_function(network: Learner, name: str, index: int) -> OutputFunction:
+def output_function(network: Network, name: str, index: int) -> OutputFunction:
     """Return a function that maps standardised, unpadded frames (B, T, F) to one output of a target (B,).
 
     Args:
@@ -149,7 +149,7 @@ def grad_cam(output: OutputFunction, layer: nn.Module, x: Tensor, time_axis: int
     return values[0, 0].detach() if time_axis == 2 else values[0, 0].detach().T
 
 
-def last_feature_maps(network: Learner, x: Tensor) -> tuple[str, nn.Module] | None:
+def last_feature_maps(network: Network, x: Tensor) -> tuple[str, nn.Module] | None:
     """Return name and module of the last feature maps before pooling, or None if the network is not convolutional."""
     modules = {name: module for name, module in network.backbone.named_modules() if name}
     if any(map(is_transformer_block, modules.values())):
@@ -243,7 +243,7 @@ def attention_weights(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
 
 
 def explained_outputs(
-    network: Learner, predictions: dict[str, Tensor], y: dict[str, Tensor]
+    network: Network, predictions: dict[str, Tensor], y: dict[str, Tensor]
 ) -> list[tuple[str, int, str]]:
     """Return target, index and title of the outputs to explain. A label has its predicted and its true class."""
     outputs = []
@@ -262,7 +262,7 @@ def explained_outputs(
 
 
 def draw_attributions(
-    network: Learner, x: Tensor, frames: np.ndarray, predictions: dict[str, Tensor], y: dict[str, Tensor],
+    network: Network, x: Tensor, frames: np.ndarray, predictions: dict[str, Tensor], y: dict[str, Tensor],
     clip_axes: ClipAxes, only: str | None = None,
 ) -> tuple[AttributionFigures, AttributionFigures]:  # fmt: skip
     """Draw integrated gradients and Grad-CAM of the outputs to explain.
@@ -303,7 +303,7 @@ def draw_attributions(
     return gradients, cam
 
 
-def draw_attention_rollout(network: Learner, x: Tensor, frames: np.ndarray, clip_axes: ClipAxes) -> AttributionFigures:
+def draw_attention_rollout(network: Network, x: Tensor, frames: np.ndarray, clip_axes: ClipAxes) -> AttributionFigures:
     """Draw the attention rollout of a transformer over the frames. Other networks have no figure."""
     drawn = AttributionFigures()
     result = attention_rollout(network.backbone, x, torch.tensor([x.shape[1]]))

@@ -26,10 +26,10 @@ from etude.inspection.layers import (
 )
 from etude.reports.figures import epoch_plot
 from etude.runs.folder import RunFolder
-from etude.training.build import load_learner
+from etude.training.network import load_network
 
 if TYPE_CHECKING:
-    from etude.training.learner import Learner
+    from etude.training.network import Network
 
 
 MAX_CHECKPOINTS, STEPS = 8, 16  # STEPS is the number of points of integrated gradients
@@ -52,7 +52,7 @@ class EpochSnapshot:
 
     epoch: int
     checkpoints: list[str]
-    network: Learner
+    network: Network
     trace: Trace
     attribution: np.ndarray | None = None
 
@@ -93,7 +93,7 @@ def load_snapshots(
     snapshots = []
     for k in track(chosen, len(chosen), "Checkpoints", "checkpoints"):
         epoch, paths = checkpoints[k]
-        network = load_learner(paths[0])
+        network = load_network(paths[0])
         result = trace(network, x, y)
         snapshot = EpochSnapshot(epoch, [path.relative_to(run.path).as_posix() for path in paths], network, result)
         if explained is not None:
@@ -103,7 +103,7 @@ def load_snapshots(
     return snapshots
 
 
-def output_to_explain(network: Learner, predictions: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
+def output_to_explain(network: Network, predictions: dict[str, Tensor], y: dict[str, Tensor]) -> tuple[str, int, str]:
     """Return the output of the first target that is explained in the figures, as target name, index and title.
 
     For a label, it is the output of the true class, or of the predicted class if the true class is missing.

@@ -15,7 +15,7 @@ from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 from etude.backbones.convnet import AdaptiveMaxPool
 
 if TYPE_CHECKING:
-    from etude.training.learner import Learner
+    from etude.training.network import Network
 
 
 ACTIVATIONS = (nn.ReLU, nn.Hardswish, nn.SiLU)
@@ -37,7 +37,7 @@ def forward_hooks(modules: Mapping[str, nn.Module], callback: Callable[[str, nn.
             hook.remove()
 
 
-def inspected_modules(network: Learner) -> dict[str, nn.Module]:
+def inspected_modules(network: Network) -> dict[str, nn.Module]:
     """Return the inspected modules of a network by path.
 
     These are the layers of the backbone, their convolutions, linear layers, LSTMs, activations and pools, and the
@@ -123,7 +123,7 @@ class Trace:
     records: list[ModuleRecord] = field(default_factory=list)
 
 
-def trace(network: Learner, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
+def trace(network: Network, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
     """Run a clip forward and backward, and record the inspected modules.
 
     Args:
@@ -183,7 +183,7 @@ def trace(network: Learner, x: Tensor, y: Mapping[str, Tensor]) -> Trace:
 
 
 def compute_objective(
-    network: Learner, out: dict[str, Tensor], y: Mapping[str, Tensor]
+    network: Network, out: dict[str, Tensor], y: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor], list[str]]:
     """Compute the scalar to differentiate, with predictions in place of missing true values.
 

@@ -44,7 +44,7 @@ from etude.inspection.layers import average_to_size, draw_layers, statistics
 from etude.reports.html import data_uri, load_template
 from etude.reports.learning_curves import draw_learning_curves
 from etude.runs.folder import RunFolder
-from etude.training.learner import Learner
+from etude.training.network import Network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,7 +209,7 @@ def _write_page(run: InspectedRun, clip: Clip, out: Path, command: str) -> Path:
 
 
 def _outputs(
-    network: Learner, predictions: dict[str, Tensor], losses: dict[str, float], true: dict[str, Any]
+    network: Network, predictions: dict[str, Tensor], losses: dict[str, float], true: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Return prediction and true value of each target. A label has all probabilities and the top three classes."""
     outputs = []

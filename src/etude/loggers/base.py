@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pytorch_lightning.loggers import Logger
-
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.loggers.finished_run import FinishedRun
 from etude.runs.folder import RunFolder
 from etude.system.distributed import is_rank_zero
+from etude.training.lightning import Logger
 
 log = logging.getLogger(__name__)
 

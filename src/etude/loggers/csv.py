@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
-
 from etude.errors import UserError
 from etude.files.atomic import write_text
 from etude.runs.folder import RunFolder
 from etude.runs.readers import read_curve_rows
+from etude.training.lightning import Logger, rank_zero_only
 
 
 class CurveLogger(Logger):

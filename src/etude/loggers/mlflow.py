@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import Logger
-
 from etude.errors import UserError
 from etude.files import ownership
 from etude.files.lock import Lock
@@ -24,6 +22,8 @@ from etude.runs.folder import CHECKPOINTS
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import MLFlowLogger
+
+    from etude.training.lightning import Logger
 
 
 BATCH_SIZE = 500  # metrics in one request; MLflow accepts 1,000

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import Logger
-
 from etude.loggers.base import Tracker
 from etude.loggers.finished_run import FinishedRun
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import TensorBoardLogger
+
+    from etude.training.lightning import Logger
 
 
 class TensorBoard(Tracker):

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import Logger
-
 from etude.loggers.base import Tracker, shorten
 from etude.loggers.finished_run import FinishedRun
 from etude.runs.folder import BEST
@@ -20,6 +18,8 @@ from etude.runs.folder import BEST
 if TYPE_CHECKING:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
+
+    from etude.training.lightning import Logger
 
 
 log = logging.getLogger(__name__)

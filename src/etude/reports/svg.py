@@ -104,14 +104,20 @@ def draw_svg(draw: Callable[[Figure], None], name: str, size: tuple[float, float
 
 
 def save_figure(draw: Draw, path: Path, size: tuple[float, float], description: str, title: str = "") -> str:
-    """Write a figure as PNG and return it as SVG.
+    """Write a figure as PNG and return it as SVG, without the title. For the arguments see `save_png`."""
+    save_png(draw, path, size, description, title)
+    return draw_svg(lambda figure: draw(figure, STAND_IN), path.stem, size, description)
+
+
+def save_png(draw: Draw, path: Path, size: tuple[float, float], description: str, title: str = "") -> None:
+    """Write a figure as PNG.
 
     Args:
         draw: Function that draws on an empty figure, with colours by role.
-        path: Path of the PNG. Its stem is the name of the SVG.
+        path: Path of the PNG. Its stem is the name of the figure.
         size: Width and height in inches.
         description: Text alternative for readers who cannot see the figure.
-        title: Title above the figure in the PNG. The SVG has none.
+        title: Title above the figure.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -127,7 +133,6 @@ def save_figure(draw: Draw, path: Path, size: tuple[float, float], description: 
         metadata = {"Description": description + names}
         with replacing(path) as draft:
             figure.savefig(draft, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
-    return draw_svg(lambda figure: draw(figure, STAND_IN), path.stem, size, description)
 
 
 def shaded_png(values: np.ndarray, limits: tuple[float, float]) -> bytes:

@@ -40,7 +40,6 @@ PRELOADED_MODULES = (
     "pandas",
     "plotly.offline",
     "pyarrow.dataset",
-    "pytorch_lightning",
     "scipy.stats",
     "sklearn.linear_model",
     "sklearn.manifold",

@@ -101,8 +101,6 @@ def handle_signals() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in HANDLED}
-    if "multiprocessing.util" not in sys.modules:  # exit functions run in reverse order, and this one must be the last
-        atexit.register(_skip_finalization)
     _State.owner, _State.received, _State.depth = os.getpid(), None, 1
     install_handlers(before)
     try:
@@ -111,7 +109,6 @@ def handle_signals() -> Iterator[None]:
         _State.depth = 0
         if _State.received is None:  # otherwise the process is ending, and the handlers must receive a second signal
             restore_handlers(before)
-            atexit.unregister(_skip_finalization)
 
 
 def restore_handlers(before: dict[Any, Any]) -> None:
@@ -204,19 +201,33 @@ def _exception(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
-def set_exit_status(status: int) -> None:
-    """Store the exit status of a command that was ended by a signal."""
-    if received():
+def set_exit_status(status: int, is_last: bool = False) -> None:
+    """Store the exit status of a command.
+
+    Args:
+        status: The exit status.
+        is_last: Whether the process ends after the command. It also ends after a signal.
+    """
+    if is_last or received():
         _State.status = status
 
 
 def _skip_finalization() -> None:
-    """End the process after the exit functions, because freeing modules takes seconds without signal handling."""
-    if received() and _State.status is not None:
-        with suppress(OSError, ValueError, AttributeError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+    """End the process after the exit functions and before Python frees all modules.
+
+    Freeing the objects of torch and Lightning takes as long as half of an import of torch, and signals are not handled
+    meanwhile.
+    """
+    if _State.status is not None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
         os._exit(_State.status)
+
+
+if "multiprocessing.util" not in sys.modules:  # exit functions run in reverse order, and this one must be the last
+    atexit.register(_skip_finalization)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -10,63 +10,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import Logger
+from torch.utils.data import DataLoader
 
-from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, make_nested, resolve
+from etude.config.instantiate import make, make_nested
+from etude.data.batches import Batch
 from etude.data.datamodule import MusicData
 from etude.errors import UserError
-from etude.files.safe_read import read_checkpoint
 from etude.runs.folder import RunFolder
 from etude.system import machine
 from etude.tasks.loss_weighting import LossWeighting
-from etude.tasks.task import Task
 from etude.training.callbacks import FinishedTraining, SignalHandlers
 from etude.training.checkpointing import AtomicCheckpointIO
-from etude.training.learner import Learner, Standardiser
+from etude.training.learner import Learner
+from etude.training.lightning import (
+    Callback,
+    Checkpoint,
+    CPUAccelerator,
+    LightningDataModule,
+    Logger,
+    MisconfigurationException,
+    Trainer,
+)
+from etude.training.network import build_modules, load_weights
 from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
 
 def build_from_recipe(recipe: Mapping[str, Any], transfer: Transfer | None = None) -> Learner:
-    """Build the untrained network of a recipe.
+    """Build the untrained learner of a recipe.
 
     Args:
-        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name) and
-            `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
-        transfer: Learning rates of the layers, if the network will be trained.
+        recipe: Recipe as for `build_network`.
+        transfer: Learning rates of the layers.
 
     Raises:
         UserError: The task has a target that is missing from the data, or is of another kind there.
     """
-    config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
-    targets = []
-    for name, node in config["task"]["targets"].items():
-        if name not in specs:
-            raise UserError(f"task: this data has no target {name}; it has {', '.join(specs)}")
-        kind = getattr(resolve(node["_target_"]), "kind", None)
-        if kind != specs[name]["kind"]:
-            raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {kind}")
-        targets.append(make(node, name, specs[name]))
-    backbone = make(config["backbone"], bins)
-    head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
-    weighting = lambda names: make(config["weighting"], names)  # noqa: E731
+    standardiser, backbone, task = build_modules(recipe)
+    config = recipe["config"]
     augment = make(config["augment"]) if config.get("augment") else None
     decibel = torch.tensor(make(recipe["front"]).decibel[slice(*recipe["columns"])]) if "front" in recipe else None
-    return Learner(
-        Standardiser(torch.zeros(bins), torch.ones(bins)),
-        backbone,
-        Task(targets, head, weighting, backbone.dim),
-        make(config["optim"]),
-        augment,
-        dict(recipe),
-        decibel,
-        transfer,
-    )
+    return Learner(standardiser, backbone, task, make(config["optim"]), augment, dict(recipe), decibel, transfer)
 
 
 def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = False) -> Learner:
@@ -124,19 +109,44 @@ def compile_backbone(learner: Learner) -> None:
 
 
 def load_learner(checkpoint: Path) -> Learner:
-    """Load a trained network from its checkpoint. Only tensors and plain values are read from the file.
+    """Load a trained network with the code that trains it. For errors see `load_network`, which starts faster."""
+    return load_weights(checkpoint, build_from_recipe)
 
-    Raises:
-        UserError: The file is not a checkpoint of Étude, or its weights do not match its recipe.
+
+class LightningData(LightningDataModule):
+    """LightningDataModule with the batches of a run for the Trainer.
+
+    The data itself does not import Lightning, because commands that train nothing read it too.
+
+    Args:
+        data: Data of the run.
     """
-    stored = read_checkpoint(checkpoint)
-    check_trusted(stored["etude"], NETWORK_MODULES)
-    learner = build_from_recipe(stored["etude"])
-    try:
-        learner.load_state_dict(stored["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{checkpoint}: the weights do not match the network that the file describes") from error
-    return learner.eval()
+
+    def __init__(self, data: MusicData) -> None:
+        super().__init__()
+        self.data = data
+
+    def prepare_data(self) -> None:
+        """Prepare the pack if it is missing or outdated."""
+        self.data.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the pack, and divide the batches between the devices of the Trainer."""
+        self.data.setup()
+        if self.trainer is not None:
+            self.data.rank, self.data.world = self.trainer.global_rank, self.trainer.world_size
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled random crops of the training split."""
+        return self.data.train_dataloader()
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return complete clips of the validation split."""
+        return self.data.val_dataloader()
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """Return complete clips of the validation and test splits."""
+        return self.data.test_dataloader()
 
 
 def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:

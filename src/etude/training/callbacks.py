@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 
 from etude.errors import RunError
 from etude.system import signals
+from etude.training.lightning import Callback, LightningModule, ProgressBar, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +249,7 @@ def _remedies(trainer: Trainer, learner: Any) -> list[str]:
 def loss_message(trainer: Trainer, check: LossCheck, rows: list[int]) -> str:
     """Return the error message with the step, the targets and the clips of a non-finite loss, and remedies."""
     learner: Any = trainer.lightning_module
-    ids = trainer.datamodule.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
+    ids = trainer.datamodule.data.pack.index["id"].iloc[rows].tolist()  # type: ignore[attr-defined]
     targets = [name for name, bad in zip(learner.task.targets, check.flags[1:].tolist(), strict=True) if bad]
     more = f" and {len(ids) - MAX_LISTED_CLIPS} more" if len(ids) > MAX_LISTED_CLIPS else ""
     remedies = _remedies(trainer, learner)

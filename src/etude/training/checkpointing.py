@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.plugins.io import TorchCheckpointIO
 
 from etude.errors import RunError, UserError
 from etude.files import atomic, ownership
 from etude.files.safe_read import RESTORE, verify_checkpoint
 from etude.runs.folder import RunFolder
 from etude.system import signals
+from etude.training.lightning import TorchCheckpointIO
 
 log = logging.getLogger(__name__)
 CONNECTOR = "checkpoint_connector.py"  # Lightning's module that restores a run

@@ -10,17 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from etude.audio.masks import valid
 from etude.backbones.base import Backbone
 from etude.data.batches import Batch
 from etude.embeddings.cache import EmbeddingCache
 from etude.evaluation.metrics import PRIMARY, classification, regression
 from etude.tasks.task import Task
 from etude.training.checkpointing import random_state, restore_random_state
+from etude.training.lightning import LightningModule, Metric
+from etude.training.network import Network, Standardiser
 from etude.training.optimiser import Optimiser
 from etude.training.transfer import Transfer, layer_indices, parameter_layer_index
 
@@ -65,39 +64,8 @@ class PredictionCollector(Metric):
         return {key: column[first] for key, column in table.items()}
 
 
-class Standardiser(nn.Module):
-    """Standardisation of each bin to mean 0 and standard deviation 1 over the training split.
-
-    Padding is set to 0 after the standardisation.
-
-    Args:
-        mean: Mean of each bin (F,).
-        std: Standard deviation of each bin (F,).
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Standardise raw frames.
-
-        Args:
-            x: Raw frames (B, T, F).
-            lengths: Valid frames (B,).
-
-        Returns:
-            Standardised frames (B, T, F), float32.
-        """
-        return (x.float() - self.mean) / self.std * valid(lengths, x.shape[1])[..., None]
-
-
-class Learner(LightningModule):
-    """Standardiser, backbone and task with their training and evaluation.
+class Learner(Network, LightningModule):
+    """Network with its training and evaluation.
 
     Args:
         standardiser: Statistics of the training split.
@@ -123,10 +91,9 @@ class Learner(LightningModule):
         decibel: Tensor | None = None,
         transfer: Transfer | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(standardiser, backbone, task, recipe)
         self.register_buffer("decibel", torch.ones_like(standardiser.mean) if decibel is None else decibel, False)
-        self.standardiser, self.backbone, self.task, self.augment = standardiser, backbone, task, augment
-        self.optimiser, self.recipe = optimiser or Optimiser(), recipe or {}
+        self.augment, self.optimiser = augment, optimiser or Optimiser()
         self.collected = PredictionCollector(list(task.targets))
         self.tables: dict[int, dict[str, Tensor]] = {}
         self.transfer = transfer
@@ -152,19 +119,6 @@ class Learner(LightningModule):
         """Set layers that are unfrozen in this epoch to training mode."""
         if self.transfer is not None:
             self.train()
-
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the embedding and the outputs of clips.
-
-        Args:
-            x: Raw frames (B, T, F).
-            lengths: Valid frames (B,).
-
-        Returns:
-            Embeddings (B, D), and outputs (B, K) by target.
-        """
-        z = self.backbone(self.standardiser(x, lengths), lengths)
-        return z, self.task(z)
 
     def use_cache(self, cache: EmbeddingCache | None) -> None:
         """Set the cache of frozen-layer outputs. None runs all layers on every batch and frees the disk space."""

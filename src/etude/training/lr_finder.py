@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from etude.files.atomic import replacing, write_text
 from etude.runs.folder import RunFolder
+from etude.training.lightning import Callback, LightningModule, Trainer
 
 log = logging.getLogger(__name__)
 SMOOTH = 0.8  # weight of the past in the running mean of the loss

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import RunError
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
-
     from etude.training.learner import Learner
+    from etude.training.lightning import Trainer
 
 
 # texts of memory errors for which torch has no exception class: CPU allocator, C++, cuBLAS and CUDA runtime

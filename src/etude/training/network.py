@@ -1,0 +1,137 @@
+"""Trained network of a checkpoint: standardiser, backbone and task, without the code that trains them.
+
+This module does not import Lightning, so that commands that train nothing start quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from etude.audio.masks import valid
+from etude.backbones.base import Backbone
+from etude.config.instantiate import NETWORK_MODULES, check_trusted, make, resolve
+from etude.errors import UserError
+from etude.files.safe_read import read_checkpoint
+from etude.tasks.task import Task
+
+AnyNetwork = TypeVar("AnyNetwork", bound="Network")
+
+
+class Standardiser(nn.Module):
+    """Standardisation of each bin to mean 0 and standard deviation 1 over the training split.
+
+    Padding is set to 0 after the standardisation.
+
+    Args:
+        mean: Mean of each bin (F,).
+        std: Standard deviation of each bin (F,).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Standardise raw frames.
+
+        Args:
+            x: Raw frames (B, T, F).
+            lengths: Valid frames (B,).
+
+        Returns:
+            Standardised frames (B, T, F), float32.
+        """
+        return (x.float() - self.mean) / self.std * valid(lengths, x.shape[1])[..., None]
+
+
+class Network(nn.Module):
+    """Standardiser, backbone and task. The Learner is the same network with its training.
+
+    Args:
+        standardiser: Statistics of the training split.
+        backbone: Network that computes an embedding from frames.
+        task: Module that computes outputs, losses and predictions from an embedding.
+        recipe: Plain values from which the network can be rebuilt. They are stored in every checkpoint.
+    """
+
+    def __init__(
+        self, standardiser: Standardiser, backbone: Backbone, task: Task, recipe: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.standardiser, self.backbone, self.task, self.recipe = standardiser, backbone, task, recipe or {}
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the embedding and the outputs of clips.
+
+        Args:
+            x: Raw frames (B, T, F).
+            lengths: Valid frames (B,).
+
+        Returns:
+            Embeddings (B, D), and outputs (B, K) by target.
+        """
+        z = self.backbone(self.standardiser(x, lengths), lengths)
+        return z, self.task(z)
+
+
+def build_network(recipe: Mapping[str, Any]) -> Network:
+    """Build the untrained network of a recipe.
+
+    Args:
+        recipe: `config` (backbone, head, task, weighting, optim, augment), `targets` (kind and size by name) and
+            `bins`. For inference on audio files, it also has `front`, `columns` and `evaluation`.
+
+    Raises:
+        UserError: The task has a target that is missing from the data, or is of another kind there.
+    """
+    return Network(*build_modules(recipe), dict(recipe))
+
+
+def build_modules(recipe: Mapping[str, Any]) -> tuple[Standardiser, Backbone, Task]:
+    """Build the untrained modules of the network of a recipe. For arguments and errors see `build_network`."""
+    config, specs, bins = recipe["config"], recipe["targets"], recipe["bins"]
+    targets = []
+    for name, node in config["task"]["targets"].items():
+        if name not in specs:
+            raise UserError(f"task: this data has no target {name}; it has {', '.join(specs)}")
+        kind = getattr(resolve(node["_target_"]), "kind", None)
+        if kind != specs[name]["kind"]:
+            raise UserError(f"task: target {name} is a {specs[name]['kind']} in this data, not a {kind}")
+        targets.append(make(node, name, specs[name]))
+    backbone = make(config["backbone"], bins)
+    head = lambda dim, size: make(config["head"], dim, size)  # noqa: E731
+    weighting = lambda names: make(config["weighting"], names)  # noqa: E731
+    standardiser = Standardiser(torch.zeros(bins), torch.ones(bins))
+    return standardiser, backbone, Task(targets, head, weighting, backbone.dim)
+
+
+def load_network(checkpoint: Path) -> Network:
+    """Load a trained network from its checkpoint, in evaluation mode.
+
+    Only tensors and plain values are read from the file.
+
+    Raises:
+        UserError: The file is not a checkpoint of Étude, or its weights do not match its recipe.
+    """
+    return load_weights(checkpoint, build_network)
+
+
+def load_weights(checkpoint: Path, build: Callable[[Mapping[str, Any]], AnyNetwork]) -> AnyNetwork:
+    """Load a checkpoint into the network that `build` creates from its recipe. For errors see `load_network`."""
+    stored = read_checkpoint(checkpoint)
+    check_trusted(stored["etude"], NETWORK_MODULES)
+    network = build(stored["etude"])
+    try:
+        network.load_state_dict(stored["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{checkpoint}: the weights do not match the network that the file describes") from error
+    return network.eval()
