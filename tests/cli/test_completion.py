@@ -19,6 +19,8 @@ CASES = [
     ("prepare data=fo", {"data=folder"}),
     ("predict run --ov", {"--overlap"}),
     ("predict run --device c", {"cpu", "cuda"}),
+    ("predict run --out= --device c", {"cpu", "cuda"}),
+    ("predict run to=x --device c", {"cpu", "cuda"}),
     ("predict run --format csv,j", {"csv,json"}),
     ("compare runs --layout c", {"classes"}),
     ("maps runs --methods pca,t", {"pca,tsne"}),

@@ -75,6 +75,8 @@ class OptionsCommand(TyperCommand):
         Raises:
             UserError: An argument is an option in the old form, or an option is empty.
         """
+        if ctx.resilient_parsing:  # a shell completes an unfinished command
+            return super().parse_args(ctx, args)
         names = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         values, positional, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.params:

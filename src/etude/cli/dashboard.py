@@ -36,8 +36,6 @@ def dashboard(
 
     Requires pip install 'etude[dashboard]'. Saving requires an API key: wandb login, or WANDB_API_KEY.
     """
-    if not project:
-        raise typer.BadParameter("the name is empty", param_hint="'--project'")
 
     def work() -> CommandResult:
         from etude.loggers.dashboard import DashboardOptions, save_or_print  # heavy: numpy
