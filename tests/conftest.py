@@ -27,6 +27,16 @@ os.environ["NUMBA_CACHE_DIR"] = str(CACHE)  # replaces a value that is inherited
 CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, experiment: null, debug: null}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist appends the name of the group to the name of each test
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that share a fixture of their module in one process, so that the fixture is created once."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo", None)
+        scopes = [found[-1].scope for found in definitions.name2fixturedefs.values() if found] if definitions else []
+        if "module" in scopes and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of packs that all tests share."""
