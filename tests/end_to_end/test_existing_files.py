@@ -175,7 +175,7 @@ def test_existing_path_is_refused_and_unchanged(
         kind = KINDS[(first + index) % len(KINDS)]
         folder = tmp_path / str(index)
         folder.mkdir()
-        assert_refused(command, kind, names[index % len(names)], run_command, folder, finished)
+        assert_refused(command, kind, names[(first + index) % len(names)], run_command, folder, finished)
 
 
 @pytest.mark.full
