@@ -19,6 +19,7 @@ from etude.data.sources.demo import collection
 from etude.files import ownership
 from etude.files.ownership import LIST_NAME
 
+pytestmark = pytest.mark.usefixtures("compiled_librosa")
 KINDS = ("file", "folder", "link to a file", "link to a folder", "link to nothing", "listed link", "listed folder")
 ARGUMENTS: dict[str, Sequence[str]] = {  # the command writes into the folder {output}
     "prepare": ["data=folder", "data.source.path={music}", "data.packs={output}", "--workers=1"],
