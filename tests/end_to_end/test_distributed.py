@@ -89,7 +89,9 @@ def start_with_slurm(folder: Path, overrides: list[str], environment: dict[str, 
     return run_command(folder, ["bash", str(ROOT / "scripts" / "slurm.sh"), *overrides], environment, **job)
 
 
-@pytest.mark.parametrize("start", [start_with_lightning, start_with_torchrun, start_with_slurm])
+@pytest.mark.parametrize(
+    "start", [start_with_lightning, pytest.param(start_with_torchrun, marks=pytest.mark.full), start_with_slurm]
+)
 def test_two_processes_give_the_results_of_one(
     start: Callable[..., Result], single_run: Path, packs: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
