@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tests.browsing import launch_chromium
@@ -23,8 +29,49 @@ os.environ["NUMBA_NUM_THREADS"] = "1"
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["NUMBA_CACHE_DIR"] = str(CACHE)  # replaces a value that is inherited from the parent process
 
+COMPILE_LIBROSA = """
+import librosa
+
+from etude.audio.beats import track_beats
+from etude.audio.decode import decode
+from etude.audio.log_mel import LogMelChroma, frames
+from etude.data.sources.demo import HOME
+
+audio = decode(min((HOME / "clips" / "metal").iterdir()), 22050)
+track_beats(audio, LogMelChroma())
+frames(audio, LogMelChroma(tuning=None))
+frames(audio, LogMelChroma(chroma="cqt"))
+librosa.effects.hpss(audio)
+"""
+
 # a run sets these values itself
 CHOICES = "choices={data: d, feature: f, backbone: b, head: h, task: t, experiment: null, debug: null}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist appends the name of the group to the name of each test
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that share a fixture of their module in one process, so that the fixture is created once."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo", None)
+        scopes = [found[-1].scope for found in definitions.name2fixturedefs.values() if found] if definitions else []
+        if "module" in scopes and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture(scope="session")
+def compiled_librosa() -> None:
+    """Compile librosa's numba functions, which takes half a minute, once for all processes of pytest-xdist.
+
+    Tests of these functions do not depend on this fixture. Without it, each process compiles them.
+    """
+    shared = CACHE.with_name("shared")
+    shared.mkdir(parents=True, exist_ok=True)
+    with FileLock(shared.with_suffix(".lock")):
+        if not (shared / "complete").exists():
+            environment = os.environ | {"NUMBA_CACHE_DIR": str(shared)}
+            subprocess.run([sys.executable, "-c", COMPILE_LIBROSA], env=environment, check=True)
+            (shared / "complete").touch()
+    shutil.copytree(shared, CACHE, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +82,12 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def config(packs: Path) -> Callable[..., dict[str, Any]]:
-    """Return a function that composes the config of a run from overrides and resolves it to plain values."""
+    """Return a function that composes the config of a run from overrides and resolves it to plain values.
 
+    The overrides are composed once. Each call returns another copy.
+    """
+
+    @cache
     def compose_config(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("train", overrides=[f"data.packs={packs}", *overrides, CHOICES])
@@ -46,7 +97,7 @@ def config(packs: Path) -> Callable[..., dict[str, Any]]:
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 
-    return compose_config
+    return lambda *overrides: deepcopy(compose_config(*overrides))
 
 
 @pytest.fixture(scope="session")

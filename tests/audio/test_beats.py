@@ -15,6 +15,7 @@ from etude.audio.decode import decode
 from etude.audio.log_mel import LogMelChroma, frames
 from etude.data.sources.demo import HOME
 
+pytestmark = pytest.mark.usefixtures("compiled_librosa")
 CLIPS = [
     sorted((HOME / "clips" / genre).iterdir())[i] for genre in ("electronic", "metal", "orchestral") for i in (0, 7)
 ]

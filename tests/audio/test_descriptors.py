@@ -5,6 +5,7 @@ import pytest
 
 from etude.audio.descriptors import brightness, descriptors, k_weighting, loudness, mode, pulse_clarity
 
+pytestmark = pytest.mark.usefixtures("compiled_librosa")
 RATE = 22050
 
 

@@ -13,6 +13,7 @@ import pytest
 from etude.audio import numba_lock
 from etude.audio.numba_lock import first_use
 
+pytestmark = pytest.mark.usefixtures("compiled_librosa")
 OTHER_PROCESS = """
 import sys
 from pathlib import Path

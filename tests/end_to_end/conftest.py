@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from tests.end_to_end.fork_server import ForkServer
 
 Result = subprocess.CompletedProcess[str]
@@ -43,9 +44,16 @@ def train(packs: Path, environment: dict[str, str], fork_server: ForkServer) -> 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Result]) -> Path:
-    """Return the folder of a short finished run with a label and three scalars."""
-    folder = tmp_path_factory.mktemp("finished")
-    result = train(folder, "task=joint", "backbone=lstm", "callbacks=best_epoch", "trainer.max_epochs=3")
-    assert result.returncode == 0, result.stderr
+    """Return the folder of a short finished run with a label and three scalars, which tests must not change.
+
+    All processes of pytest-xdist share it. The first one that needs it trains it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "finished"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            folder.mkdir()
+            result = train(folder, "task=joint", "backbone=lstm", "callbacks=best_epoch", "trainer.max_epochs=3")
+            assert result.returncode == 0, result.stderr
     (run,) = (folder / "outputs").glob("*_joint_lstm_mel")
     return run

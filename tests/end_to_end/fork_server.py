@@ -1,6 +1,6 @@
 """Fork server that runs train.py in child processes of a process with the imports already loaded.
 
-Modules that processes must not share are not imported before the fork (see `etude.sweeps.processes.fork_safe_imports`).
+The server imports the modules that the server of a sweep imports (see `etude.sweeps.processes.preload_modules`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULES = (
-    "hydra, matplotlib.pyplot, pandas, pytorch_lightning, sklearn.linear_model, etude.training.learner, etude.cli.train"
-)
-SERVER = f"""
-import json, os, runpy, signal, sys
+SERVER = """
+import atexit, json, os, runpy, signal, sys, threading, traceback
 
-from etude.sweeps.processes import fork_safe_imports
+from etude.sweeps.processes import preload_modules
 
-with fork_safe_imports():
-    import {MODULES}
-
-assert not {{"wandb", "onnxruntime"}} & set(sys.modules)
+preload_modules()
+assert not {"wandb", "onnxruntime"} & set(sys.modules)
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -42,8 +37,22 @@ for line in sys.stdin:
     sys.argv = [request["script"], *request["arguments"]]
     python_path = request["env"].get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [os.path.dirname(request["script"]), *filter(None, python_path)]
-    runpy.run_path(request["script"], run_name="__main__")
-    sys.exit()
+    try:
+        runpy.run_path(request["script"], run_name="__main__")
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if stop.code is not None and not isinstance(stop.code, int):
+            print(stop.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    # like the interpreter at its end, but without the deletion of all objects, which takes longer than a short command
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
 """
 
 

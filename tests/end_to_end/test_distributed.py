@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.end_to_end.fork_server import ForkServer
 
 pytestmark = pytest.mark.xdist_group("distributed")  # one process, so that the shared run is trained once
 ROOT = Path(__file__).parents[2]
@@ -42,20 +43,26 @@ sys.exit(max(task.wait() for task in tasks))
 """
 
 
-def run_command(folder: Path, command: list[str], environment: dict[str, str], **variables: str) -> Result:
-    """Run a command with the callback above available."""
+def add_callback(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """Write the callback above into a folder, and return environment variables that make it available."""
     (folder / "remove_labels.py").write_text(CALLBACK)
     path = f"{folder}{os.pathsep}{environment.get('PYTHONPATH', '')}"
-    environment = environment | {"PYTHONPATH": path, "ETUDE_TRUST": "remove_labels"} | variables
+    return environment | {"PYTHONPATH": path, "ETUDE_TRUST": "remove_labels"}
+
+
+def run_command(folder: Path, command: list[str], environment: dict[str, str], **variables: str) -> Result:
+    """Run a command with the callback above available."""
+    environment = add_callback(folder, environment) | variables
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def single_run(tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str]) -> Path:
+def single_run(
+    tmp_path_factory: pytest.TempPathFactory, packs: Path, environment: dict[str, str], fork_server: ForkServer
+) -> Path:
     """Return the folder of a run in one process."""
     folder = tmp_path_factory.mktemp("single")
-    command = [sys.executable, str(ROOT / "train.py"), f"data.packs={packs}", *OVERRIDES]
-    result = run_command(folder, command, environment)
+    result = fork_server.run(folder, add_callback(folder, environment), f"data.packs={packs}", *OVERRIDES)
     assert result.returncode == 0, result.stderr
     return next((folder / "outputs").iterdir())
 
@@ -82,7 +89,9 @@ def start_with_slurm(folder: Path, overrides: list[str], environment: dict[str, 
     return run_command(folder, ["bash", str(ROOT / "scripts" / "slurm.sh"), *overrides], environment, **job)
 
 
-@pytest.mark.parametrize("start", [start_with_lightning, start_with_torchrun, start_with_slurm])
+@pytest.mark.parametrize(
+    "start", [start_with_lightning, pytest.param(start_with_torchrun, marks=pytest.mark.full), start_with_slurm]
+)
 def test_two_processes_give_the_results_of_one(
     start: Callable[..., Result], single_run: Path, packs: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

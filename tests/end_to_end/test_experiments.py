@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +74,8 @@ def efficientat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def composed(config: Compose) -> Compose:
-    """Return the fixture `config` with a cache."""
-    return lru_cache(None)(config)
-
-
-@pytest.fixture(scope="module")
 def train_once(
-    composed: Compose, weights: None, efficientat: Path, tmp_path_factory: pytest.TempPathFactory
+    config: Compose, weights: None, efficientat: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     """Return a function that trains an experiment for two steps, once per module, and returns its run folder."""
     folders: dict[str, Path] = {}
@@ -94,10 +87,10 @@ def train_once(
                 overrides += [f"backbone.weights={efficientat}"]
             elif name != "reproduction/step7/digits":
                 overrides += ["data=demo", "data.crop=1.0", "data.eval_crops=1"]
-            if (composed(*overrides)["transfer"] or {}).get("init_from") == "???":
+            if (config(*overrides)["transfer"] or {}).get("init_from") == "???":
                 overrides += [f"transfer.init_from={train(name.split('/')[0] + '/step7/ast')}"]
             folders[name] = tmp_path_factory.mktemp("run")
-            run_experiment(composed(*overrides), folders[name])
+            run_experiment(config(*overrides), folders[name])
             (folders[name] / "overrides.json").write_text(json.dumps(overrides))
         return folders[name]
 
@@ -106,7 +99,7 @@ def train_once(
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_predictions_and_metrics_include_every_clip(
-    name: str, train_once: Callable[[str], Path], composed: Compose
+    name: str, train_once: Callable[[str], Path], config: Compose
 ) -> None:
     folder = train_once(name)
     table, split = pd.read_parquet(folder / "predictions.parquet"), pd.read_csv(folder / "split.csv", dtype=str)
@@ -114,7 +107,7 @@ def test_predictions_and_metrics_include_every_clip(
     assert table["embedding"].map(len).nunique() == 1
     assert "</html>" in (folder / "report.html").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())["targets"]
-    assert list(metrics) == list(composed(f"experiment={name}")["task"]["targets"])
+    assert list(metrics) == list(config(f"experiment={name}")["task"]["targets"])
     for target in metrics.values():
         assert {name: target["splits"][name]["n"] for name in ("val", "test")} == {
             name: int((split["split"] == name).sum()) for name in ("val", "test")
@@ -158,8 +151,8 @@ def cnn(*channels: int) -> int:
         ("small", sum(p.numel() for p in EfficientAT(128).parameters()) + 2 * 384 + 385 * 10),
     ],
 )
-def test_networks_have_the_expected_number_of_parameters(name: str, count: int, composed: Compose) -> None:
-    plain = composed(f"experiment={name}")
+def test_networks_have_the_expected_number_of_parameters(name: str, count: int, config: Compose) -> None:
+    plain = config(f"experiment={name}")
     ten_classes = {"kind": "label", "classes": list("0123456789")}
     targets = {"genre": ten_classes, "digit": ten_classes}
     targets |= {axis: {"kind": "scalar", "low": 0.0, "high": 1.0} for axis in AXES}
@@ -198,13 +191,13 @@ def changed_modules(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[
 
 @pytest.mark.parametrize("name", ["reproduction/step9/transfer_energy", "reproduction/step9/imagenet_danceability"])
 def test_only_the_last_two_blocks_the_norm_and_the_head_are_trained(
-    name: str, train_once: Callable[[str], Path], composed: Compose
+    name: str, train_once: Callable[[str], Path], config: Compose
 ) -> None:
     from pytorch_lightning import seed_everything
 
     folder = train_once(name)
     after = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
-    plain = composed(*json.loads((folder / "overrides.json").read_text()))
+    plain = config(*json.loads((folder / "overrides.json").read_text()))
     seed_everything(plain["seed"], verbose=False)
     data = build_datamodule(plain)
     data.setup()
@@ -219,9 +212,9 @@ def test_only_the_last_two_blocks_the_norm_and_the_head_are_trained(
 
 @pytest.mark.parametrize("kind", ["reproduction", "improved"])
 @pytest.mark.parametrize("axis", AXES)
-def test_transfer_experiments_require_a_source_run(kind: str, axis: str, composed: Compose) -> None:
+def test_transfer_experiments_require_a_source_run(kind: str, axis: str, config: Compose) -> None:
     for prefix, init_from in {"transfer": "???", "imagenet": None}.items():
-        plain = composed(f"experiment={kind}/step9/{prefix}_{axis}")
+        plain = config(f"experiment={kind}/step9/{prefix}_{axis}")
         assert (plain["transfer"]["init_from"], plain["backbone"]["weights"]) == (init_from, "imagenet")
         assert plain["transfer"]["train"] == {"reproduction": "last_k", "improved": "full"}[kind]
         assert list(plain["task"]["targets"]) == [axis]
@@ -240,14 +233,14 @@ def test_cosine_schedule_ends_with_the_run(train_once: Callable[[str], Path]) ->
 
 
 @pytest.mark.parametrize("name", [*REPRODUCTION, *IMPROVED])
-def test_experiment_uses_the_source_works_data_by_default(name: str, composed: Compose) -> None:
-    default, demo = composed(f"experiment={name}"), composed(f"experiment={name}", "data=demo")
+def test_experiment_uses_the_source_works_data_by_default(name: str, config: Compose) -> None:
+    default, demo = config(f"experiment={name}"), config(f"experiment={name}", "data=demo")
     genre = list(default["task"]["targets"]) == ["genre"]
     assert default["data"]["source"]["path"] == ("data/fma_genre_spectrograms" if genre else "data/multitask_dataset")
     assert default["feature"]["front"]["chroma"] == "cqt"  # as in the data of the student report
     assert config_errors(default) == config_errors(demo) == []
     assert demo["data"]["source"] == {"_target_": "etude.data.sources.demo.collection"}
-    assert demo["feature"] == default["feature"] | {"front": composed()["feature"]["front"]}
+    assert demo["feature"] == default["feature"] | {"front": config()["feature"]["front"]}
     for key in ("batch_size", "crop", "eval_crops"):
         assert demo["data"][key] == default["data"][key]
     for key in set(default) - {"data", "feature"}:
@@ -262,9 +255,9 @@ def test_each_reproduction_experiment_has_an_improved_one() -> None:
 
 
 @pytest.mark.parametrize("name", IMPROVED)
-def test_improved_experiment_differs_only_in_method(name: str, composed: Compose) -> None:
-    improved = composed(f"experiment={name}")
-    reproduction = composed(f"experiment=reproduction/{name.removeprefix('improved/')}")
+def test_improved_experiment_differs_only_in_method(name: str, config: Compose) -> None:
+    improved = config(f"experiment={name}")
+    reproduction = config(f"experiment=reproduction/{name.removeprefix('improved/')}")
     stem = name.rpartition("/")[2]
     # tables and folders use these names
     assert (improved["name"], reproduction["name"]) == (f"improved_{stem}", f"reproduction_{stem}")
@@ -281,8 +274,8 @@ def test_improved_experiment_differs_only_in_method(name: str, composed: Compose
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_experiment_composes_with_overfitting(name: str, composed: Compose) -> None:
-    overfit, plain = composed(f"experiment={name}", "debug=overfit"), composed(f"experiment={name}")
+def test_every_experiment_composes_with_overfitting(name: str, config: Compose) -> None:
+    overfit, plain = config(f"experiment={name}", "debug=overfit"), config(f"experiment={name}")
     assert config_errors(overfit) == []
     assert overfit["data"]["overfit"] == 8
     assert not overfit["augment"]
@@ -291,8 +284,8 @@ def test_every_experiment_composes_with_overfitting(name: str, composed: Compose
 
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (conf_dir() / "callbacks").glob("*.yaml")))
-def test_callbacks_of_an_experiment_can_be_replaced(choice: str, composed: Compose) -> None:
-    plain = composed("experiment=reproduction/table2/cnn_valence", f"callbacks={choice}")
+def test_callbacks_of_an_experiment_can_be_replaced(choice: str, config: Compose) -> None:
+    plain = config("experiment=reproduction/table2/cnn_valence", f"callbacks={choice}")
     assert config_errors(plain) == []
     stopping = plain["callbacks"]["early_stopping"]
     assert stopping is None or stopping["patience"] == plain["patience"] == 10  # as in the student report

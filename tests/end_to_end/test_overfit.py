@@ -21,6 +21,7 @@ def options(group: str) -> list[str]:
 # all targets with every backbone, and every task with the fastest backbone, because the full grid takes many minutes
 PAIRS = [(backbone, "joint") for backbone in options("backbone") if backbone != "lstm"]
 PAIRS += [("lstm", task) for task in options("task") if task != "digit"]
+SMALLER = {"ast": ["backbone.depth=3"], "timm": ["backbone.model=test_resnet"]}  # of the same kind, and faster
 
 
 @pytest.mark.parametrize(("backbone", "task"), PAIRS)
@@ -30,6 +31,7 @@ def test_every_backbone_and_every_task_overfits_a_few_clips(
     caplog.set_level(logging.INFO)
     loss = 0.05 if task in ("genre", "joint") else 0.002  # the variance of each scalar is 0.03
     small = ["debug=overfit", "data.overfit=6", "data.crop=1.0", f"callbacks.early_stopping.stopping_threshold={loss}"]
+    small += SMALLER.get(backbone, [])
     assert run_experiment(config(f"backbone={backbone}", f"task={task}", *small), tmp_path) == {}
     (arguments,) = [record.args for record in caplog.records if "clips memorised" in record.msg]
     assert isinstance(arguments, tuple)

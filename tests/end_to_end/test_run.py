@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from scipy import stats
 from sklearn import metrics
 
@@ -117,9 +118,10 @@ def test_documented_example_loads_a_network(finished: Path, capsys: pytest.Captu
     assert "valence" in capsys.readouterr().out
 
 
-def test_standardiser_has_statistics_of_the_training_split(finished: Path, packs: Path) -> None:
+def test_standardiser_has_statistics_of_the_training_split(finished: Path) -> None:
     network = load_learner(finished / "checkpoints" / "best.ckpt")
     split = pd.read_csv(finished / "split.csv", dtype=str).set_index("id")["split"]
+    packs = Path(OmegaConf.load(finished / "config.yaml").data.packs)
     (folder,) = (
         path.parent for path in packs.glob("demo-*/manifest.json") if json.loads(path.read_text())["bins"] == 140
     )

@@ -133,7 +133,13 @@ def test_failed_job_does_not_affect_others_and_sweep_is_resumed(
     "overrides",
     [
         ["optim.lr=1e-3,2e-3", "hydra.launcher.jobs=2"],
-        ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "optim.lr=interval(1e-4,1e-2)"],
+        pytest.param(
+            [
+                *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"),
+                "optim.lr=interval(1e-4,1e-2)",
+            ],
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["grid", "optuna"],
 )

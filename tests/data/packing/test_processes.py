@@ -127,16 +127,23 @@ def count_journal_lines(packs: Path) -> int:
 
 
 @needs_proc
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "kills"), [(1, 4), (2, 4), *(pytest.param(workers, 10, marks=pytest.mark.full) for workers in (1, 2))]
+)
 def test_killed_process_is_resumed_without_loss(
-    workers: int, audio_folder: Path, packs: Path, tmp_path: Path, start_process: Callable[..., ForkServerProcess]
+    workers: int,
+    kills: int,
+    audio_folder: Path,
+    packs: Path,
+    tmp_path: Path,
+    start_process: Callable[..., ForkServerProcess],
 ) -> None:
-    """Kill the process ten times, after a random number of clips or while workers start."""
+    """Kill the process several times, after a random number of clips or while workers start."""
     expected = read_files(
         prepare_pack(many_files(audio_folder), SLOW, PackOptions(tmp_path / "expected", workers=1)).folder
     )
     rng = np.random.default_rng(workers)
-    moments = rng.integers(1, 12, 10) if workers == 1 else rng.permutation([0] * 8 + [1, 9])
+    moments = rng.integers(1, 12, kills) if workers == 1 else rng.permutation([0] * (kills - 2) + [1, 9])
     n_partial, workers_exited = 0, True
     for more in moments.tolist():
         before = count_journal_lines(packs)
