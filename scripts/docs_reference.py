@@ -270,7 +270,7 @@ def option_section(option: OptionFile) -> list[str]:
     ]
     if rows and not option.path.startswith(LISTED):
         lines += ['<div class="options" markdown>', "", "| key | value | description |", "|---|---|---|"]
-        lines += [f"| `{key}` | {_code(value)} | {_cell(text)} |" for key, value, text in rows]
+        lines += [f"| {_key(key)} | {_code(value)} | {_cell(text)} |" for key, value, text in rows]
         lines += ["", "</div>", ""]
     lines += [f'??? abstract "conf/{option.path}.yaml"', "", "    ```yaml"]
     lines += [f"    {line}".rstrip() for line in option.text.splitlines()]
@@ -350,6 +350,11 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def _key(text: str) -> str:
+    """Return a key as code that can break after a dot."""
+    return f"<code>{text.replace('.', '.<wbr>')}</code>"
+
+
 def _code(text: str) -> str:
     return f"`{text}`".replace("|", "\\|") if text else ""
 
@@ -371,7 +376,7 @@ def index_page() -> str:
         lines.append(f"| [{group}]({group}.md) | {text} | {len(group_files(group)[0])} |")
     lines += ["", "## Keys outside of groups", "", '<div class="options" markdown>', ""]
     lines += ["| key | value | description |", "|---|---|---|"]
-    lines += [f"| `{e.key}` | {_code(e.value)} | {_cell(_sentence(e.comment or ROOT_KEYS.get(e.key, '')))} |" for e in rows]
+    lines += [f"| {_key(e.key)} | {_code(e.value)} | {_cell(_sentence(e.comment or ROOT_KEYS.get(e.key, '')))} |" for e in rows]
     lines += ["", "</div>", "", '??? abstract "conf/train.yaml"', "", "    ```yaml"]
     lines += [f"    {line}".rstrip() for line in option.text.splitlines()]
     return "\n".join([*lines, "    ```"]) + "\n"
