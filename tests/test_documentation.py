@@ -82,7 +82,7 @@ def commands() -> Iterator[tuple[str, str]]:
         yield "commands.md", re.split(r"\s{2,}| \| ", line)[0]
 
 
-COMMANDS = sorted(set(commands()))
+COMMANDS = sorted({command: page for page, command in commands()}.items())  # each command once
 
 
 def split_command(command: str) -> list[str]:
@@ -130,9 +130,9 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if train_arguments(item[1]) is not None])
+@pytest.mark.parametrize(("command", "page"), [item for item in COMMANDS if train_arguments(item[0]) is not None])
 def test_training_command_has_no_error(
-    page: str, command: str, config: Callable[..., dict[str, Any]], config_folder: Path
+    command: str, page: str, config: Callable[..., dict[str, Any]], config_folder: Path
 ) -> None:
     words = [str(config_folder) if word == "myconf" else word for word in train_arguments(command) or []]
     arguments = parse_arguments(words)
@@ -141,12 +141,12 @@ def test_training_command_has_no_error(
     assert override_errors(arguments.overrides, arguments.multirun, folder, "train", validate=not extension) == []
     if extension or any(word.startswith("sweep=") for word in arguments.overrides):
         return  # a sweep changes the config itself, and override_errors has composed it
-    for index in (0, -1):
-        assert config_errors(config(*single_values(arguments.overrides, index))) == []
+    for overrides in {tuple(single_values(arguments.overrides, index)) for index in (0, -1)}:
+        assert config_errors(config(*overrides)) == []
 
 
-@pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if item[1].startswith("etude ")])
-def test_command_can_be_parsed(page: str, command: str, monkeypatch: pytest.MonkeyPatch, config_folder: Path) -> None:
+@pytest.mark.parametrize(("command", "page"), [item for item in COMMANDS if item[0].startswith("etude ")])
+def test_command_can_be_parsed(command: str, page: str, monkeypatch: pytest.MonkeyPatch, config_folder: Path) -> None:
     _, name, *arguments = split_command(command)
     if name.startswith("-"):
         assert name in {option for parameter in CLI.params for option in parameter.opts} | {"--help"}
@@ -174,15 +174,15 @@ def test_parser_finds_wrong_options() -> None:
             CLI.commands[name].make_context(name, arguments)
 
 
-@pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if re.match("python (?!train.py)", item[1])])
-def test_script_exists(page: str, command: str) -> None:
+@pytest.mark.parametrize(("command", "page"), [item for item in COMMANDS if re.match("python (?!train.py)", item[0])])
+def test_script_exists(command: str, page: str) -> None:
     paths = [word for word in split_command(command) if re.match(r"(scripts|tests)/", word)]
     assert paths, "a Python command of the documentation runs a script or tests"
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize(("page", "command"), [item for item in COMMANDS if item[1].startswith("make ")])
-def test_make_target_exists(page: str, command: str) -> None:
+@pytest.mark.parametrize(("command", "page"), [item for item in COMMANDS if item[0].startswith("make ")])
+def test_make_target_exists(command: str, page: str) -> None:
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert command.split()[1] in targets
 
