@@ -2,8 +2,8 @@
 
 The pages are docs/reference/config/, docs/reference/commands.md and docs/tutorials/notebook.md, which git ignores.
 Their sources are the files of conf/, the signatures and docstrings of the classes that they configure, the parser of
-the command line, and docs/notebook.ipynb. With --check FOLDER, the script instead checks that no page of the built
-site loads a file from another server.
+the command line, and docs/notebook.ipynb. With --check FOLDER, the script instead checks that a built site loads no
+file from another server and that all of its files exist.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from reference.config_pages import (
     CONF,
@@ -32,7 +33,9 @@ from reference.config_pages import (
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-LOADING = {"link": "href"} | dict.fromkeys(("script", "img", "iframe", "source", "audio", "video"), "src")
+ATTRIBUTES = {"a": "href", "link": "href"} | dict.fromkeys(
+    ("script", "img", "iframe", "source", "audio", "video"), "src"
+)
 ROOT_KEYS = {
     "seed": "Seed of weights, order of clips, crops and dropout. The split has its own seed, `data.split.seed`",
     "name": "Name of the run folder",
@@ -161,32 +164,39 @@ def notebook_page() -> str:
     return f"{title}\n\n{note}\n{rest.rstrip()}\n"
 
 
-class LoadParser(HTMLParser):
-    """Parser that collects the addresses that a browser loads with a page."""
+class AddressParser(HTMLParser):
+    """Parser that collects the addresses in a page, with the name of their element."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.addresses: list[str] = []
+        self.addresses: list[tuple[str, str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect the address of an element that loads a file."""
+        """Collect the address of a link, or of an element that loads a file."""
         values = dict(attrs)
-        if tag != "link" or values.get("rel") not in ("canonical", "prev", "next"):
-            self.addresses.append(values.get(LOADING.get(tag, "")) or "")
+        if address := values.get(ATTRIBUTES.get(tag, "")):
+            self.addresses.append((tag, address))
 
 
-def external_loads(site: Path) -> Iterator[str]:
-    """Yield each page or stylesheet of a built site with an address on another server that it loads."""
+def faulty_addresses(site: Path) -> Iterator[str]:
+    """Yield the files of a built site that load a file from another server, or refer to a file that does not exist."""
     for path in sorted(site.rglob("*")):
         if path.suffix == ".html":
-            parser = LoadParser()
+            parser = AddressParser()
             parser.feed(path.read_text(encoding="utf-8"))
             addresses = parser.addresses
         elif path.suffix == ".css":
-            addresses = re.findall(r"(?:url\(|@import )[\"']?([^\"')]+)", path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            addresses = [("css", address) for address in re.findall(r"(?:url\(|@import )[\"']?([^\"')]+)", text)]
         else:
             continue
-        yield from (f"{path}: {address}" for address in addresses if re.match(r"(https?:)?//", address))
+        for tag, address in addresses:
+            name = unquote(re.split("[?#]", address)[0])
+            if re.match(r"(https?:)?//", address):
+                if tag != "a":
+                    yield f"{path}: loads {address} from another server"
+            elif ":" not in name and not (site / name[1:] if name.startswith("/") else path.parent / name).exists():
+                yield f"{path}: refers to {address}, which does not exist"
 
 
 def write_pages() -> None:
@@ -209,8 +219,8 @@ def main() -> None:
     site = parser.parse_args().check
     if site is None:
         write_pages()
-    elif loads := list(external_loads(site)):
-        sys.exit("\n".join(loads))
+    elif faults := list(faulty_addresses(site)):
+        sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":

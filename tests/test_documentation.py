@@ -273,11 +273,18 @@ def test_every_command_and_option_is_in_the_reference() -> None:
         assert [option for option in options if option not in sections[name]] == [], name
 
 
-def test_check_of_site_finds_files_from_other_servers(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text('<a href="https://a.org">x</a><script src="https://cdn.org/x.js"></script>')
-    (tmp_path / "site.css").write_text("a { background: url(//fonts.org/x.woff) } b { background: url(local.png) }")
-    found = list(REFERENCE.external_loads(tmp_path))
-    assert [line.partition(": ")[2] for line in found] == ["https://cdn.org/x.js", "//fonts.org/x.woff"]
+def test_check_of_site_finds_missing_files_and_other_servers(tmp_path: Path) -> None:
+    page = '<a href="https://a.org">x</a><script src="https://cdn.org/x.js"></script><a href="#top">y</a>'
+    (tmp_path / "page.html").write_text(f'{page}<img src="missing.png"><a href="page.html?q=1#end">z</a>')
+    (tmp_path / "site.css").write_text(
+        "a { background: url(//fonts.org/x.woff) } b { background: url(data:image/png) }"
+    )
+    faults = [line.partition(": ")[2] for line in REFERENCE.faulty_addresses(tmp_path)]
+    assert faults == [
+        "loads https://cdn.org/x.js from another server",
+        "refers to missing.png, which does not exist",
+        "loads //fonts.org/x.woff from another server",
+    ]
 
 
 def test_python_code_imports_existing_names() -> None:
