@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from reference.config_pages import (
     CONF,
+    DESCRIPTIONS,
     GROUPS,
     as_sentence,
     code_cell,
@@ -36,10 +37,6 @@ DOCS = ROOT / "docs"
 ATTRIBUTES = {"a": "href", "link": "href"} | dict.fromkeys(
     ("script", "img", "iframe", "source", "audio", "video"), "src"
 )
-ROOT_KEYS = {
-    "seed": "Seed of weights, order of clips, crops and dropout. The split has its own seed, `data.split.seed`",
-    "name": "Name of the run folder",
-}
 INTRODUCTION = """Every value of a run is a key of one config. `python train.py backbone=ast` selects an option of a
 config group, and `python train.py backbone=ast backbone.depth=4` also sets one key. These pages are generated from the
 files in `conf/` and from the signatures of the classes that they configure.
@@ -90,7 +87,7 @@ def config_index() -> str:
     lines += ["", "## Keys outside of groups", "", '<div class="options" markdown>', ""]
     lines += ["| key | value | description |", "|---|---|---|"]
     for entry in rows:
-        text = as_sentence(entry.comment or ROOT_KEYS.get(entry.key, ""))
+        text = as_sentence(entry.comment or DESCRIPTIONS.get(entry.key, ""))
         lines.append(f"| {key_cell(entry.key)} | {code_cell(entry.value)} | {text_cell(text)} |")
     return "\n".join([*lines, "", "</div>", "", *file_block(option)]).rstrip() + "\n"
 

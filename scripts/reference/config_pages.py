@@ -36,14 +36,18 @@ GROUPS = {
     "sweep": "Named grids and searches, for `python train.py -m`.",
     "hydra": "Launchers, which start the jobs of a sweep, and sweepers, which choose their values.",
 }
-PREFIXES = {  # place of a file's values in the config, where it is not the path of its folder
-    "target": "task.targets",
-    "data/base": "data",
-    "data/base/patreco_classes": "data.source.classes",
-}
+# place of the values of a file in the config, where it is not the path of its folder
+PREFIXES = {"target": "task.targets", "data/base": "data", "data/base/patreco_classes": "data.source.classes"}
 SHARED = ("base", "space", "job_logging")  # folders of files that options include and that are not options
 INTERNAL = frozenset({"seed", "packs_read_only", "n_chroma", "sync"})  # parameters that a run sets itself
-LISTED = ("experiment", "sweep")  # groups whose files set keys of other groups; the files show them
+LISTED = ("experiment", "sweep", "debug", "data/base/patreco_classes")  # files that are shown without a table of keys
+DESCRIPTIONS = {  # of keys that no signature and no comment describes
+    "seed": "Seed of weights, order of clips, crops and dropout. The split has its own seed, `data.split.seed`",
+    "data.crop.seconds": "Length of a random crop in training, in s",
+    "task.mode": "Direction in which the monitor improves: `max` or `min`",
+    "callbacks.early_stopping": "No early stopping",
+    "hydra.launcher.timeout_min": "Time limit of a job, in minutes",
+}
 LIGHTNING = "https://lightning.ai/docs/pytorch/stable/"
 
 
@@ -91,10 +95,8 @@ def read_option(path: Path) -> OptionFile:
     relative = path.relative_to(CONF).with_suffix("").as_posix()
     option = OptionFile(relative, text)
     lines = text.splitlines()
-    header = [
-        line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), lines) if "@package" not in line
-    ]
-    option.comment = " ".join(header)
+    header = takewhile(lambda line: line.startswith("#"), lines)
+    option.comment = " ".join(line[1:].strip() for line in header if "@package" not in line)
     root = yaml.compose(text)
     group = relative.rpartition("/")[0]
     is_global = "# @package _global_" in text or not group
@@ -107,7 +109,7 @@ def read_option(path: Path) -> OptionFile:
 def _walk(node: yaml.MappingNode, prefix: str, lines: list[str], option: OptionFile) -> None:
     """Collect the keys below a node in the order of the file."""
     for key_node, value in node.value:
-        if (not prefix and key_node.value == "defaults") or (key_node.value == "defaults" and option.defaults == []):
+        if key_node.value == "defaults":
             option.defaults = yaml.safe_load(option.text)["defaults"]
             continue
         key = f"{prefix}.{key_node.value}".removeprefix(".")
@@ -173,11 +175,8 @@ def parameters(target: str) -> dict[str, Parameter]:
     for parameter in inspect.signature(value).parameters.values():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
-        annotation = parameter.annotation
-        if annotation is parameter.empty:
-            text = ""
-        else:
-            text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        annotation = "" if parameter.annotation is parameter.empty else parameter.annotation
+        text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
         default = None if parameter.default is parameter.empty else as_yaml(parameter.default)
         result[parameter.name] = Parameter(text, default, described.get(parameter.name, ""))
     return result
@@ -296,8 +295,8 @@ def _row(entry: Entry, targets: dict[str, str]) -> tuple[str, str, str]:
             comment = "" if own and len(rest) == 1 and found.description else entry.comment
             description = comment if comment and not own else text
             kind = f" *{found.annotation}*" if found.annotation and own and len(rest) == 1 else ""
-            return key, entry.value, f"{as_sentence(description)}{kind}"
-    return key, entry.value, as_sentence(entry.comment)
+            return key, entry.value, f"{as_sentence(description or DESCRIPTIONS.get(key, ''))}{kind}"
+    return key, entry.value, as_sentence(entry.comment or DESCRIPTIONS.get(key, ""))
 
 
 def _unset_rows(option: OptionFile, targets: dict[str, str]) -> Iterator[tuple[str, str, str]]:
