@@ -9,7 +9,7 @@ STEP := step() { title=$$1; shift; start=$$(date +%s); echo "$$title ..."; "$$@"
 	echo "$$title: done in $$(($$(date +%s) - start)) s"; }; step
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: setup setup-test demo test test-full lint constraints clean
+.PHONY: setup setup-test demo test test-full lint docs constraints clean
 
 # the package alone: everything that `make demo` needs
 setup: $(VENV)/.ready
@@ -45,9 +45,15 @@ lint: setup-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# the documentation in site/; a broken link, a missing anchor or a file from another server is an error
+docs: setup-test
+	$(BIN)/python scripts/docs_reference.py
+	$(BIN)/zensical build --strict
+	$(BIN)/python scripts/docs_reference.py --check site
+
 # the newest versions that pyproject.toml allows, without addresses of registries
 constraints: setup
 	echo uv | $(BIN)/uv pip compile --quiet --upgrade --python $(BIN)/python --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml - -o constraints.txt
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist build site .cache .pytest_cache .mypy_cache .ruff_cache

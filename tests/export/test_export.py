@@ -77,7 +77,7 @@ def parse_outputs(printed: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("document", "audio"), [("card", "clip"), ("docs/export.md", "clip"), ("docs/export.md", "song")]
+    ("document", "audio"), [("card", "clip"), ("docs/how-to/export.md", "clip"), ("docs/how-to/export.md", "song")]
 )
 def test_outputs_of_snippet_with_only_onnxruntime_equal_predictions(
     document: str, audio: str, exported: Path, wavs: dict[str, Path], model: Model,
