@@ -151,7 +151,6 @@ def test_train_receives_arguments_unchanged(arguments: list[str], monkeypatch: p
         (["maps", "runs", "--dims", "4"], "Invalid value for '--dims': '4' is not one of 2, 3"),
         (["maps", "runs", "--seed", "-1"], "Invalid value for '--seed': Input should be greater than or equal to 0"),
         (["explore", "data=demo", "--count", "25"], "Invalid value for '--count': Input should be less than or equal "),
-        (["dashboard", "--project", ""], "--project '': empty value; remove the option or give it a value"),
         (["bench", "speed"], "Invalid value for 'NAME': 'speed' is not one of audio, data, "),
         (["prepare"], "Missing argument 'OVERRIDE'"),
     ],
