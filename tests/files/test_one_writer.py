@@ -33,7 +33,7 @@ KNOWN = {
         "save": TEMPORARY,
         "save_file": TEMPORARY,
     },
-    "src/etude/benchmarks/loop.py": {"TemporaryDirectory": TEMPORARY, "mkdir": TEMPORARY},
+    "src/etude/benchmarks/training.py": {"TemporaryDirectory": TEMPORARY, "mkdir": TEMPORARY},
     "src/etude/benchmarks/predict.py": {"TemporaryDirectory": TEMPORARY, "save": TEMPORARY},
     "src/etude/benchmarks/startup.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/timing.py": {"TemporaryDirectory": TEMPORARY},

@@ -68,13 +68,13 @@ def bench(
 
 def _benchmark(name: str) -> Callable[[], list[Section]]:
     """Return the function of a benchmark."""
-    from etude.benchmarks import audio, data, loop, models, predict, startup  # heavy: torch and lightning
+    from etude.benchmarks import audio, data, predict, startup, training  # heavy: torch and lightning
 
     functions = {
         "audio": audio.benchmark_audio,
         "data": data.benchmark_data,
-        "models": models.benchmark_models,
-        "loop": loop.benchmark_loop,
+        "models": training.benchmark_models,
+        "loop": training.benchmark_loop,
         "startup": startup.benchmark_startup,
         "predict": predict.benchmark_predict,
         "sweeps": startup.benchmark_sweeps,

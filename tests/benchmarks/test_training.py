@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from etude.benchmarks import loop, models, startup, transformer
+from etude.benchmarks import startup, training, transformer
 from etude.benchmarks.timing import Requirement, Section, count_flops, peak_memory, random_batch, training_steps
 from etude.training.build import build_learner
 
@@ -19,10 +19,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks and clips that take seconds."""
     for name, value in (("FRAMES", 130), ("CROPS", (70,)), ("DEPTH", 3), ("ROUNDS", 1)):
         monkeypatch.setattr(transformer, name, value)
-    cases = (models.LSTMCase(2, 8, 20, 4, 2, 1, 3), models.LSTMCase(3, 6, 30, 4, 1, 1, None))
-    monkeypatch.setattr(models, "CASES", cases)
+    cases = (training.LSTMCase(2, 8, 20, 4, 2, 1, 3), training.LSTMCase(3, 6, 30, 4, 1, 1, None))
+    monkeypatch.setattr(training, "CASES", cases)
     for name, value in (("FRAMES", 69), ("CHANNELS", (4, 8)), ("ROUNDS", 1)):
-        monkeypatch.setattr(models, name, value)
+        monkeypatch.setattr(training, name, value)
 
 
 def exact_requirements(sections: list[Section]) -> list[Requirement]:
@@ -36,7 +36,7 @@ def exact_requirements(sections: list[Section]) -> list[Requirement]:
 @pytest.mark.usefixtures("small")
 def test_compared_networks_are_equal() -> None:
     pytest.importorskip("transformers")
-    sections = models.benchmark_models()
+    sections = training.benchmark_models()
     assert [len(section.rows) for section in sections] == [7, 3, 2, 3]
     for section in sections:
         assert all(value > 0 for _, value, _ in section.rows)
@@ -99,12 +99,12 @@ def test_peak_memory_counts_simultaneous_allocations() -> None:
 
 
 def test_run_and_minimal_loop_train_the_same_network(tmp_path: Path) -> None:
-    config, data = loop.small_run(tmp_path)
+    config, data = training.small_run(tmp_path)
     torch.manual_seed(0)  # with 1 of 20 seeds, a difference in the last bit of a sum grows to 1e-4
     learner = build_learner(config, data)
     other, before = deepcopy(learner), deepcopy(learner.state_dict())
-    assert loop.train_minimal(learner, config, data) > 0
-    assert loop.train_with_lightning(other, config, data, tmp_path / "run") > 0
+    assert training.train_minimal(learner, config, data) > 0
+    assert training.train_with_lightning(other, config, data, tmp_path / "run") > 0
     assert (tmp_path / "run" / "curves.csv").is_file()
     for name, value in learner.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, msg=lambda text, name=name: f"{name}: {text}")
@@ -112,9 +112,9 @@ def test_run_and_minimal_loop_train_the_same_network(tmp_path: Path) -> None:
 
 
 def test_loop_benchmark_is_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "ROUNDS", 1)
-    (section,) = loop.benchmark_loop()
-    assert [name for name, *_ in section.rows] == [loop.MINIMAL, loop.RUN]
+    monkeypatch.setattr(training, "LOOP_ROUNDS", 1)
+    (section,) = training.benchmark_loop()
+    assert [name for name, *_ in section.rows] == [training.MINIMAL, training.RUN]
     (requirement,) = section.requirements
     assert requirement.value == pytest.approx(section.rows[1][1] / section.rows[0][1])  # in a single round
     assert (requirement.limit, requirement.at_least, requirement.unit) == (1.35, False, "×")
