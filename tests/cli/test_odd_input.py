@@ -61,7 +61,7 @@ def test_repeated_run_is_reported_once(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_json_stays_valid_if_stderr_is_closed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def work() -> CommandResult:
-        print("a message", file=sys.stderr)
+        sys.stderr.write("a message\n")
         return CommandResult()
 
     monkeypatch.setattr(sys, "stderr", None)
