@@ -81,7 +81,7 @@ class OptionsCommand(TyperCommand):
         names = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         values, positional, _ = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.params:
-            if param.param_type_name == "argument" and (value := values[param.name]):
+            if param.param_type_name == "argument" and (value := values.get(param.name)):
                 positional += [value] if isinstance(value, str) else value
         for argument in positional:  # the value of an option, such as --where axis=value, is none of them
             key, equals, value = argument.lstrip("+").partition("=")
@@ -207,4 +207,5 @@ def _run(arguments: list[str]) -> int:
 def _usage_message(error: typer.TyperException, arguments: list[str]) -> str:
     """Return the message of invalid arguments, with the command that lists the valid ones."""
     message = error.format_message().replace("Value error, ", "").rstrip(".")
-    return f"{message}; etude {arguments[0]} --help lists the arguments"
+    command = "etude" if arguments[0].startswith("-") else f"etude {arguments[0]}"
+    return f"{message}; {command} --help lists the arguments"

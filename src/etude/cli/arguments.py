@@ -51,9 +51,9 @@ def split_list(values: list[str] | None) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def greater_than_zero(value: float) -> float:
-    """Return a finite number that is greater than 0; raise BadParameter otherwise."""
-    if not 0 < value < float("inf"):
+def greater_than_zero(value: float | None) -> float | None:
+    """Return None or a finite number that is greater than 0; raise BadParameter otherwise."""
+    if value is not None and not 0 < value < float("inf"):
         raise typer.BadParameter(f"{value:g} is not a number greater than 0")
     return value
 

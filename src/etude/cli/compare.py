@@ -34,11 +34,12 @@ Axes:
 
 def parse_filters(values: list[str]) -> dict[str, tuple[str, ...]]:
     """Return the values by axis of filters in the form `axis=value,value`; raise BadParameter if one is invalid."""
-    filters = {}
+    filters: dict[str, tuple[str, ...]] = {}
     for text in values:
         axis, _, labels = text.partition("=")
-        filters[axis] = tuple(label for label in labels.split(",") if label)
-        if not axis or not filters[axis]:
+        selected = [label for label in labels.split(",") if label]
+        filters[axis] = tuple(dict.fromkeys([*filters.get(axis, ()), *selected]))
+        if not axis or not selected:
             raise typer.BadParameter(f"{text!r} is not of the form AXIS=VALUE,VALUE", param_hint="'--where'")
     return filters
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from json import dumps as to_json
 from typing import Annotated
 
 import typer
@@ -38,8 +39,11 @@ def dashboard(
     """
 
     def work() -> CommandResult:
-        from etude.loggers.dashboard import DashboardOptions, save_or_print  # heavy: numpy
+        from etude.loggers.dashboard import DashboardOptions, save_or_preview  # heavy: numpy
 
-        return CommandResult(values=save_or_print(DashboardOptions(entity, project, name, tuple(targets), dry_run)))
+        values = save_or_preview(DashboardOptions(entity, project, name, tuple(targets), dry_run))
+        if not json:
+            print(to_json(values["view"], indent=1, ensure_ascii=False) if dry_run else values["url"])  # noqa: T201
+        return CommandResult(values=values)
 
     return ParsedCommand(work, json, level=logging.WARNING)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Device, Json, Run, Workers, completer, expand_path, one_of_each
+from etude.cli.arguments import Device, Json, Run, Workers, completer, expand_path, greater_than_zero, one_of_each
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
 
@@ -48,6 +48,7 @@ def predict(
     window: Annotated[
         float | None,
         typer.Option(
+            callback=greater_than_zero,
             metavar="SECONDS",
             help="Length of a window.",
             show_default="the length of the clips in the evaluation of the run",

@@ -34,7 +34,7 @@ def report(
     """Rebuild metrics.json and report.html of finished runs, from the files of the runs alone."""
 
     def work() -> CommandResult:
-        folders = [RunFolder(path) for path in runs]
+        folders = [RunFolder(path) for path in dict.fromkeys(runs)]
         for run in folders:
             if missing := run.missing_results():
                 raise UserError(f"{run.path}: is not a finished run; it has no {' and no '.join(missing)}")

@@ -69,6 +69,8 @@ class ParsedCommand:
             result = self.function()
         values = {"status": result.status, "files": [str(path) for path in result.files], **result.values}
         print(json.dumps(values, indent=1, allow_nan=False, default=str))  # noqa: T201
+        if isinstance(sys.stderr, streams.GuardedStream):
+            sys.stderr.kept.clear()  # messages on stdout would make the JSON invalid
         return result.status
 
 

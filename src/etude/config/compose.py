@@ -187,6 +187,8 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     check_config_dir(parsed.config_dir)
     if parsed.resolve and not parsed.cfg:
         refuse("--resolve: requires --cfg")
+    if parsed.package and not parsed.cfg:
+        refuse("--package: requires --cfg")
     modes = (parsed.run, parsed.multirun, parsed.cfg, parsed.info, parsed.shell_completion)
     if sum(map(bool, modes)) > 1:
         refuse("--run, --multirun, --cfg, --info and --shell-completion exclude each other; use only one of them")

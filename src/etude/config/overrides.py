@@ -78,7 +78,7 @@ def check_override(composer: Composer, text: str, sweep: bool, sweep_only: str =
     group = bare if is_group else ""
     if not equals and not text.startswith("~"):
         hint = f"; available: {', '.join(_options(repository, bare))}" if is_group else ""
-        return ParsedOverride(text, [f"{text}: is not of the form name=value{hint}"], group)
+        return ParsedOverride(text, [f"{text or repr(text)}: is not of the form name=value{hint}"], group)
     parser = OverridesParser.create(composer.loader)
     try:
         (override,) = parser.parse_overrides([text])
@@ -148,6 +148,8 @@ def _check_options(repository: Any, parsed: ParsedOverride, override: Override, 
 
 def _unknown_option_error(repository: Any, group: str, option: str) -> tuple[str, str]:
     """Return the error message for an option that does not exist, and the most similar option that exists, or ""."""
+    if not option:
+        return f"needs an option; available: {', '.join(_options(repository, group))}", ""
     if _is_group(repository, f"{group}/{option}"):
         inside = [f"{option}/{name}" for name in _nested_options(repository, f"{group}/{option}")]
         return f"is a folder of options; available: {', '.join(inside)}", ""

@@ -34,6 +34,7 @@ OPTIONS = {
 COMMANDS = {"latent": "maps"}
 # Options of commands other than train, which had the form key=value. The other options kept their names.
 COMMAND_OPTIONS = {"to": "out", "part": "split", "batch": "batch-size", "table": "layout", "show": "dry-run"}
+COMMAND_VALUES = {"layout": {"1": "classes", "2": "metrics", "3": "settings"}}
 # Targets by the name of their old module.
 TARGETS = {
     "etude.tasks.balance": {
@@ -108,4 +109,4 @@ def renamed_command_option(key: str, value: str, names: Collection[str]) -> str:
         return {"true": f"--{name}", "false": f"--no-{name}"}.get(value.lower(), f"--{name} or --no-{name}")
     if value.lower() in ("true", "false"):
         return f"--{name}" if value.lower() == "true" else f"no --{name}"
-    return f"--{name} {value}"
+    return f"--{name} {COMMAND_VALUES.get(name, {}).get(value, value)}"

@@ -28,6 +28,8 @@ class Feature:
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise UserError(f"feature.view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+        if not isinstance(self.front, FrontEnd):  # the config accepts any value of a group that is set as a key
+            raise UserError(f"feature.front={self.front}: is not a front end; select one with feature/front=<name>")
         if self.view != "mel" and not self.front.n_chroma:
             raise UserError(f"feature.view={self.view}: this front end computes no chroma; use feature.view=mel")
         object.__setattr__(self, "front", replace(self.front, sync=self.sync))

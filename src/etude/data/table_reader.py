@@ -37,6 +37,8 @@ def read_table(file: Path) -> tuple[dict[str, list[str]], list[str]]:
         DataError: The file cannot be read, a column name is not unique, a quote is not closed in its cell, or a row and
             the header have different lengths.
     """
+    if not file.exists():
+        raise DataError(f"{file}: cannot be read as a table (there is no such file)")
     reader = {".parquet": _read_parquet, ".xlsx": _read_excel}.get(file.suffix.lower(), _read_text)
     try:
         header, *lines = reader(file)
@@ -152,8 +154,6 @@ def _read_excel(file: Path) -> list[list[str]]:
 
     if find_spec("openpyxl") is None:
         raise DataError(f"{file}: .xlsx needs openpyxl: pip install 'etude[xlsx]', or {SAVE[: SAVE.index(',')]}")
-    if not file.is_file():
-        raise DataError(f"{file}: cannot be read as a table (there is no such file)")
     try:
         with pd.ExcelFile(file, engine="openpyxl") as book:
             sheets = [str(name) for name in book.sheet_names]

@@ -139,7 +139,7 @@ def check_hub() -> None:
     from huggingface_hub import get_token
 
     if not get_token():
-        raise UserError("push=: no token for the Hugging Face Hub; set HF_TOKEN, or run: hf auth login")
+        raise UserError("--push: no token for the Hugging Face Hub; set HF_TOKEN, or run: hf auth login")
 
 
 def _export_graphs(

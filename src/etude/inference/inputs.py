@@ -33,6 +33,8 @@ def find_audio_files(inputs: Iterable[str | Path]) -> list[Path]:
     for value in inputs:
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"audio must be given as paths, got {type(value).__name__}; write samples to a file first")
+        if not str(value):  # Path("") is the current folder
+            raise UserError("an input is empty; give the path of an audio file, a folder or a list")
         path = expand_path(str(value))
         if path.is_dir():
             inside, skipped_items = search_audio_files(path)

@@ -54,6 +54,8 @@ class WindowPlan:
     def __post_init__(self) -> None:
         if self.window is not None and not 0 < self.window < float("inf"):
             raise UserError(f"--window {self.window:g}: must be a number of seconds greater than 0")
+        if self.window is not None and self.window < (frame := self.front.hop_length / self.front.rate):
+            raise UserError(f"--window {self.window:g}: is shorter than a frame, which has {frame:.2g} seconds")
         if not 0 <= self.overlap <= 0.95:
             raise UserError(f"--overlap {self.overlap:g}: must be a fraction of a window from 0 to 0.95")
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
 from etude.config import instantiate
 from etude.data.datamodule import MusicData, build_datamodule
@@ -237,14 +238,21 @@ class InspectedRun:
         return Clip(clip, x, encode_targets(entry, self.network), details, 0.0, note)
 
     def clip_from_file(self, path: Path) -> Clip:
-        """Return the frames of an audio file, without true values."""
+        """Return the frames of an audio file, without true values.
+
+        Raises:
+            UserError: The file cannot be decoded, or the network has no audio input.
+        """
         from etude.data.readers import read_sound
 
         if not self.front.reads_sound:
             raise UserError(
                 f"--clip {path}: the input of this network is images, not audio files; give a clip of its data"
             )
-        frames = read_sound(path, self.front)[:, self.columns]
+        try:
+            frames = read_sound(path, self.front)[:, self.columns]
+        except DecodeError as error:
+            raise UserError(f"--clip {error}") from error
         return Clip(
             path.name, torch.from_numpy(np.ascontiguousarray(frames))[None], encode_targets({}, self.network), []
         )

@@ -32,7 +32,7 @@ class DashboardOptions:
         project: Name of the project.
         name: Title of the view.
         targets: Targets with panels. Empty means all of conf/target.
-        dry_run: Whether the view is only printed as JSON.
+        dry_run: Whether the view is only returned, and not saved.
     """
 
     entity: str = ""
@@ -42,8 +42,8 @@ class DashboardOptions:
     dry_run: bool = False
 
 
-def save_or_print(options: DashboardOptions) -> dict[str, Any]:
-    """Save the view in Weights & Biases and print its address, or print the view as JSON.
+def save_or_preview(options: DashboardOptions) -> dict[str, Any]:
+    """Save the view in Weights & Biases, or only return it.
 
     Returns:
         The address as `url`, or the view as `view`.
@@ -62,9 +62,7 @@ def save_or_print(options: DashboardOptions) -> dict[str, Any]:
             raise
         raise UserError(f"--name {options.name}: Weights & Biases does not accept this title") from error
     if options.dry_run:
-        spec = view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
-        print(spec)  # noqa: T201
-        return {"view": json.loads(spec)}
+        return {"view": json.loads(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))}
     from etude.loggers.wandb import has_key  # heavy: lightning
 
     if not has_key():
@@ -75,7 +73,6 @@ def save_or_print(options: DashboardOptions) -> dict[str, Any]:
         url = view.save().url  # type: ignore[no-untyped-call]
     except Exception as error:  # the client also raises the exceptions of its transport
         raise RunError(f"Weights & Biases rejects the view: {str(error).splitlines()[0]}") from error
-    print(url)  # noqa: T201
     return {"url": url}
 
 

@@ -1,0 +1,77 @@
+"""Tests of odd command lines: empty values, repeated options, old values, closed streams, and undecodable files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.cli import app, compare, report
+from etude.cli.runner import CommandResult, ParsedCommand, guard_command
+from etude.config.renamed import renamed_command_option
+from etude.errors import UserError
+from etude.inference.inputs import find_audio_files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--foo"], "No such option: --foo; etude --help lists the arguments"),
+        (["predict", "run", "song.mp3", "--window", "0"], "Invalid value for '--window': 0 is not a number greater "),
+        (["predict", "run", "song.mp3", "--window", "nan"], "Invalid value for '--window': nan is not a number grea"),
+        (["prepare", ""], "'': is not of the form name=value"),
+        (["prepare", "data="], "data=: needs an option; available: demo, digits, fma, folder"),
+        (["prepare", "data=demo", "feature.front=mel"], "feature.front=mel: is not a front end; select one with fea"),
+        (["prepare", "data=table", "data.source.table=no.csv"], "no.csv: cannot be read as a table (there is no such"),
+        (["train", "--package", "data"], "--package: requires --cfg"),
+    ],
+)  # fmt: skip
+def test_message_has_one_sentence(arguments: list[str], message: str, capsys: Any) -> None:
+    assert app.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_empty_input_does_not_name_the_current_folder() -> None:
+    with pytest.raises(UserError, match="an input is empty"):
+        find_audio_files([""])
+
+
+def test_repeated_filter_of_one_axis_adds_values() -> None:
+    assert compare.parse_filters(["seed=0", "backbone=cnn", "seed=1,0"]) == {"seed": ("0", "1"), "backbone": ("cnn",)}
+
+
+def test_numbers_of_old_tables_are_replaced_with_names_of_layouts() -> None:
+    assert [renamed_command_option("table", value, {"--layout"}) for value in "123"] == [
+        "--layout classes", "--layout metrics", "--layout settings"
+    ]  # fmt: skip
+
+
+def test_repeated_run_is_reported_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pages: list[Path] = []
+    monkeypatch.setattr("etude.runs.folder.RunFolder.missing_results", lambda run: [])
+    monkeypatch.setattr("etude.runs.results.write_metrics", lambda run: None)
+    monkeypatch.setattr("etude.reports.run_report.write_report", lambda run: pages.append(run.path) or run.path)
+    assert report.report([tmp_path, tmp_path]).function().files == [tmp_path] == pages
+
+
+def test_json_stays_valid_if_stderr_is_closed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def work() -> CommandResult:
+        sys.stderr.write("a message\n")
+        return CommandResult()
+
+    monkeypatch.setattr(sys, "stderr", None)
+    assert guard_command(ParsedCommand(work, json=True, level=None).run) == 0
+    assert json.loads(capsys.readouterr().out) == {"status": 0, "files": []}
+
+
+def test_view_is_not_repeated_as_a_message(capsys: Any) -> None:
+    pytest.importorskip("wandb_workspaces")
+    assert app.main(["dashboard", "--dry-run", "--json"]) == 0
+    out, error = capsys.readouterr()
+    assert "section" in json.loads(out)["view"]
+    assert error == ""
