@@ -109,7 +109,7 @@ def test_predict_gives_the_predictions_of_the_table(finished: Path, table: pd.Da
 
 
 def test_documented_example_loads_a_network(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "network = load" in block]
     code = code.replace("outputs/<run>", str(finished)).replace("song.mp3", collection().table["path"][0])
     names: dict = {}
