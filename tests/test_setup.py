@@ -137,8 +137,14 @@ def test_dev_has_every_other_extra() -> None:
     assert own.extras == set(PROJECT["optional-dependencies"]) - {"dev"}
 
 
+def hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Make the import of a package fail, even if other tests have imported its modules."""
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
 def test_search_without_optuna_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper", None)
+    hide(monkeypatch, "hydra_plugins.hydra_optuna_sweeper")
     config = yaml.safe_load((ROOT / "conf" / "hydra" / "sweeper" / "study.yaml").read_text("utf-8"))
     # without the package there is no config of a sampler, so that the default list adds none
     sweeper = StudySweeper(**{key: value for key, value in config.items() if key[0] != "_" and key != "defaults"})
@@ -147,7 +153,7 @@ def test_search_without_optuna_names_its_extra(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_launcher_without_submitit_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_submitit_launcher", None)
+    hide(monkeypatch, "hydra_plugins.hydra_submitit_launcher")
     with pytest.raises(CompactHydraException, match=r"pip install 'etude\[submitit\]'"):
         LocalLauncher().setup(hydra_context=Mock(), task_function=Mock(), config=OmegaConf.create())
 

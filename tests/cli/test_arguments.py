@@ -128,12 +128,5 @@ def test_unknown_option_is_refused_with_suggestion(capsys: pytest.CaptureFixture
     assert error.endswith("; etude predict --help lists the arguments")
 
 
-@pytest.mark.parametrize("command", NAMES)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(command, ["--help"]) == 0
-    out, error = capsys.readouterr()
-    assert f"etude {command}" in out and error == ""
-
-
 def test_every_command_except_train_is_a_function_of_the_tests() -> None:
     assert {name for name in NAMES if hasattr(commands, name)} == set(NAMES) - {"train"}

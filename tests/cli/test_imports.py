@@ -27,8 +27,8 @@ ALLOWED = {  # commands of one process, in this order, and the packages that are
     "networks": {
         "predict": NETWORK | {"matplotlib"},
         "export": NETWORK | FIGURES,
-        "inspect": NETWORK | FIGURES,
-        "maps": NETWORK | FIGURES | {"plotly", "scipy", "sklearn"},
+        "inspect": NETWORK | FIGURES | {"IPython"},  # by captum
+        "maps": NETWORK | FIGURES | {"IPython", "plotly", "scipy", "sklearn"},
     },
     "data": {"prepare": NETWORK | TABLES | {"hydra"}, "explore": NETWORK | FIGURES | {"hydra", "librosa", "scipy"}},
 }
