@@ -131,11 +131,11 @@ def test_commands_are_compared_with_the_import_of_torch(monkeypatch: pytest.Monk
     commands: list[tuple[str, ...]] = []
     monkeypatch.setattr(startup, "_python", lambda *arguments: commands.append(arguments) or "")
     monkeypatch.setattr(startup, "_run_etude", lambda folder, *arguments: commands.append(tuple(map(str, arguments))))
-    section = startup.time_commands(2)
+    section = startup.time_commands(3)
     assert [name for name, *_ in section.rows] == [startup.TORCH, startup.PREDICT, startup.TRAIN, startup.EXPORT]
     assert [(r.limit, r.at_least, r.unit) for r in section.requirements] == [(n, False, "×") for n in (2, 3, 4)]
     assert [r.value for r in section.requirements] == pytest.approx([1 / ratio for *_, ratio in section.rows[1:]])
-    assert [command[0] for command in commands] == ["train", *(["-c", "predict", "train", "export"] * 3)]
+    assert [command[0] for command in commands] == ["train", *(["-c", "predict", "train", "export"] * 4)]
     outputs = [command[-1] for command in commands if command[0] != "-c"]
     assert len(set(outputs)) == len(outputs)  # a repeated folder would be resumed
 
