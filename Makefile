@@ -39,7 +39,7 @@ test: setup-test lint
 test-full: test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 -m full
 
-lint: setup-test
+lint: setup-test docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
