@@ -65,7 +65,7 @@ def test_batched_frames_equal_the_frames_of_each_clip(
     ids=str,
 )
 def test_front_end_that_cannot_be_exported_raises(front: FrontEnd, message: str) -> None:
-    with pytest.raises(UserError, match=f"^{message}.* cannot be part of a graph .* input=frames$"):
+    with pytest.raises(UserError, match=f"^{message}.* cannot be part of a graph .* --input frames$"):
         front.as_module((0, front.bins))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from json import dumps as to_json
+from json import dumps
 from typing import Annotated
 
 import typer
@@ -43,7 +43,7 @@ def dashboard(
 
         values = save_or_preview(DashboardOptions(entity, project, name, tuple(targets), dry_run))
         if not json:
-            print(to_json(values["view"], indent=1, ensure_ascii=False) if dry_run else values["url"])  # noqa: T201
+            print(dumps(values["view"], indent=1, ensure_ascii=False) if dry_run else values["url"])  # noqa: T201
         return CommandResult(values=values)
 
     return ParsedCommand(work, json, level=logging.WARNING)
