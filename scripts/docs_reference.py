@@ -19,18 +19,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from reference.config_pages import (
-    CONF,
     DESCRIPTIONS,
     GROUPS,
     as_sentence,
     code_cell,
     file_block,
-    group_files,
     group_page,
     key_cell,
-    read_option,
+    markdown,
     text_cell,
 )
+from reference.option_files import CONF, group_files, read_option
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -80,14 +79,14 @@ def pages() -> dict[str, str]:
 def config_index() -> str:
     """Return the page about all groups and the keys outside of groups."""
     option = read_option(CONF / "train.yaml")
-    rows = [entry for entry in option.entries if not entry.key.startswith(("hydra.", "choices."))]
+    rows = [entry for entry in option.entries if not entry.key.startswith(("hydra.", "choices"))]
     lines = ["# Config", "", INTRODUCTION, "", "| group | selects | options |", "|---|---|---|"]
     for group, text in GROUPS.items():
         lines.append(f"| [{group}]({group}.md) | {text} | {len(group_files(group)[0])} |")
     lines += ["", "## Keys outside of groups", "", '<div class="options" markdown>', ""]
     lines += ["| key | value | description |", "|---|---|---|"]
     for entry in rows:
-        text = as_sentence(entry.comment or DESCRIPTIONS.get(entry.key, ""))
+        text = markdown(as_sentence(entry.comment or DESCRIPTIONS.get(entry.key, "")))
         lines.append(f"| {key_cell(entry.key)} | {code_cell(entry.value)} | {text_cell(text)} |")
     return "\n".join([*lines, "", "</div>", "", *file_block(option)]).rstrip() + "\n"
 
