@@ -43,8 +43,8 @@ files in `conf/` and from the signatures of the classes that they configure.
 In the tables, a key with a plus, such as `+backbone.key`, is a parameter that no file sets: write the plus, too.
 `null` is Python's `None`, and `???` a value that must be given. `${...}` refers to another key."""
 DEFAULT = r"(.*?)(?:; )?(?:(\d+)<=x<=(\d+)|x>=(\d+))?"  # of an option, with the bounds of a number
-OVERVIEW = """`etude` trains a network (`train`), prepares and shows a collection of clips (`prepare`, `explore`), uses a
-trained network (`predict`, `export`, `demo`, `inspect`), writes pages and tables about runs (`report`, `compare`,
+OVERVIEW = """`etude` trains a network (`train`), prepares and shows a collection of clips (`prepare`, `explore`), uses
+a trained network (`predict`, `export`, `demo`, `inspect`), writes pages and tables about runs (`report`, `compare`,
 `maps`, `dashboard`), and measures its speed (`bench`). `etude COMMAND --help` prints the text of a section, and
 `etude train --help` a list of all config groups. [Output of other commands](outputs.md) describes the files that the
 commands write, and [Run folder](run-folder.md) those of `train`."""
