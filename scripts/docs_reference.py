@@ -19,18 +19,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from reference.config_pages import (
-    CONF,
     DESCRIPTIONS,
     GROUPS,
     as_sentence,
     code_cell,
     file_block,
-    group_files,
     group_page,
     key_cell,
-    read_option,
+    markdown,
     text_cell,
 )
+from reference.option_files import CONF, group_files, read_option
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -44,11 +43,25 @@ files in `conf/` and from the signatures of the classes that they configure.
 In the tables, a key with a plus, such as `+backbone.key`, is a parameter that no file sets: write the plus, too.
 `null` is Python's `None`, and `???` a value that must be given. `${...}` refers to another key."""
 DEFAULT = r"(.*?)(?:; )?(?:(\d+)<=x<=(\d+)|x>=(\d+))?"  # of an option, with the bounds of a number
+OVERVIEW = """`etude` trains a network (`train`), prepares and shows a collection of clips (`prepare`, `explore`), uses
+a trained network (`predict`, `export`, `demo`, `inspect`), writes pages and tables about runs (`report`, `compare`,
+`maps`, `dashboard`), and measures its speed (`bench`). `etude COMMAND --help` prints the text of a section, and
+`etude train --help` a list of all config groups. [Output of other commands](outputs.md) describes the files that the
+commands write, and [Run folder](run-folder.md) those of `train`."""
+GUIDES = {  # guide to each command
+    "train": ("Change the settings of a run", "settings"),
+    "prepare": ("Use your own data set", "datasets"),
+    "explore": ("Use your own data set", "datasets"),
+    "predict": ("Predict audio files", "predict"),
+    "demo": ("Predict audio files", "predict"),
+    "export": ("Export and deploy a network", "export"),
+    "dashboard": ("Use trackers", "trackers"),
+} | dict.fromkeys(("inspect", "report", "compare", "maps"), ("Compare and inspect runs", "results"))
 LISTS = """An option with several values takes commas and can be repeated: `--format csv,json` is
 `--format csv --format json`. [Exit statuses](exit-status.md) are the same for all commands.
 `etude` itself has these options:"""
-TRAIN = """The arguments are overrides of the config (`key=value`) and flags of Hydra. `python train.py` in a checkout
-is the same command. [Config](config/index.md) lists the groups, their options and all keys.
+TRAIN = """`python train.py` in a checkout is the same command. [Config](config/index.md) lists the groups, their
+options and all keys.
 
 <div class="options" markdown>
 
@@ -60,7 +73,7 @@ is the same command. [Config](config/index.md) lists the groups, their options a
 | <code>-m, --multirun</code> | | Start a sweep: a run for each combination of values that commas separate. |
 | <code>--cfg job</code> | | Print the config without running it. |
 | <code>-cd, --config-dir FOLDER</code> | | Add the options in a folder to the config groups. |
-| <code>-h, --help</code> | | List the config groups and their options. |
+| <code>-h, --help</code> | | List the config groups and their options, instead of this table. |
 | <code>--hydra-help</code> | | List the other flags of Hydra. |
 
 </div>
@@ -80,14 +93,14 @@ def pages() -> dict[str, str]:
 def config_index() -> str:
     """Return the page about all groups and the keys outside of groups."""
     option = read_option(CONF / "train.yaml")
-    rows = [entry for entry in option.entries if not entry.key.startswith(("hydra.", "choices."))]
+    rows = [entry for entry in option.entries if not entry.key.startswith(("hydra.", "choices"))]
     lines = ["# Config", "", INTRODUCTION, "", "| group | selects | options |", "|---|---|---|"]
     for group, text in GROUPS.items():
         lines.append(f"| [{group}]({group}.md) | {text} | {len(group_files(group)[0])} |")
     lines += ["", "## Keys outside of groups", "", '<div class="options" markdown>', ""]
     lines += ["| key | value | description |", "|---|---|---|"]
     for entry in rows:
-        text = as_sentence(entry.comment or DESCRIPTIONS.get(entry.key, ""))
+        text = markdown(as_sentence(entry.comment or DESCRIPTIONS.get(entry.key, "")))
         lines.append(f"| {key_cell(entry.key)} | {code_cell(entry.value)} | {text_cell(text)} |")
     return "\n".join([*lines, "", "</div>", "", *file_block(option)]).rstrip() + "\n"
 
@@ -99,17 +112,17 @@ def commands_page() -> str:
     from etude.cli.app import app
 
     group: Any = typer.main.get_command(app)
-    lines = ["# Command line", "", "`etude` has these commands. `etude COMMAND --help` prints the same text.", ""]
+    lines = ["# Command line", "", OVERVIEW, ""]
     lines += ["| command | purpose |", "|---|---|"]
     lines += [f"| [`etude {name}`](#{name}) | {command.short_help} |" for name, command in group.commands.items()]
-    lines += ["", "## Options of all commands", "", "An option with several values takes commas and can be repeated:"]
-    lines += [
-        "`--format csv,json` is `--format csv --format json`. [Exit statuses](exit-status.md) are the same for all"
-    ]
-    lines += ["commands.", "", *_table(group.params, typer.Context(group, info_name="etude"))]
+    lines += ["", "## Options of all commands", "", LISTS, ""]
+    lines += _table(group.params, typer.Context(group, info_name="etude"))
     for name, command in group.commands.items():
         context = typer.Context(command, info_name=f"etude {name}")
         lines += [f"## {name}", "", *_description(command.help or ""), ""]
+        if name in GUIDES:
+            title, page = GUIDES[name]
+            lines += [f"Guide: [{title}](../how-to/{page}.md).", ""]
         if name == "train":
             lines += [TRAIN]
             continue

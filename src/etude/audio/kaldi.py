@@ -106,6 +106,10 @@ class ASTFront(KaldiFront):
     Windows of 25 ms every 10 ms do not extend beyond the ends of the clip. The steps are subtraction of the mean of
     each window, pre-emphasis, a symmetric Hann window, power, Kaldi's mel bands from 20 Hz to half the rate, and
     logarithm. Finally the mean over AudioSet is subtracted, and the result is divided by twice the standard deviation.
+
+    Args:
+        mean: Mean over AudioSet, in nepers.
+        std: Standard deviation over AudioSet, in nepers.
     """
 
     rate: int = 16000

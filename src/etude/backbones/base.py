@@ -18,12 +18,13 @@ State = tuple[Any, ...]  # passed from step to step: values (B, ...), lengths (B
 class Backbone(nn.Module):
     """Network that computes the embedding of a clip from its frames.
 
-    A subclass takes `bins`, the width F of a frame, as its first argument. Frames at or after a clip's length must not
-    influence its embedding.
+    A subclass takes `bins`, the width F of a frame, as its first argument, sets `dim`, and defines `layers`. Frames at
+    or after a clip's length must not influence its embedding. It computes the embedding in one of two ways:
 
-    A subclass defines `begin`, `step` and `end`, with one step per layer; `begin` may run the first layer. The network
-    can then be split before any step, so that the output of frozen layers is computed only once. A step is random only
-    while its layer is in training mode. A network that cannot be split into steps overrides `forward` instead.
+    - It overrides `forward`.
+    - It defines `begin`, `step` and `end`, with one step per layer, and sets `steps`; `begin` may run the first layer.
+      The network can then be split before any step, so that the output of frozen layers is computed only once. A step
+      is random only while its layer is in training mode.
 
     Attributes:
         dim: Size of the embedding, D.
@@ -123,7 +124,10 @@ class Backbone(nn.Module):
         return copy
 
     def layers(self) -> list[nn.Module]:
-        """Return the trainable layers from input to output, for freezing, layer-wise learning rates and inspection."""
+        """Return the trainable layers from input to output, for freezing, layer-wise learning rates and inspection.
+
+        Every subclass defines this method.
+        """
         raise NotImplementedError
 
 

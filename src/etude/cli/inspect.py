@@ -15,7 +15,7 @@ from etude.files import os_errors
 
 EXAMPLES = """
 Examples:
-  etude inspect outputs/<run>                      the most confident error of the test split
+  etude inspect outputs/<run>                      the worst error of the test split
   etude inspect outputs/<run> --clip <id>,<id>     these clips, a page for each
   etude inspect outputs/<run> --clip song.mp3      an audio file, with the front end of the network
 """
@@ -40,7 +40,7 @@ def inspect(
             "--clip",
             metavar="ID|FILE",
             help="Ids of clips, and audio files.",
-            show_default="the most confident error",
+            show_default="the worst error",
         ),
     ] = [],  # noqa: B006
     crop: Annotated[
@@ -55,7 +55,7 @@ def inspect(
         str,
         typer.Option(
             metavar="best|last|FILE",
-            help="Checkpoint of the network. The gallery has all saved epochs.",
+            help="Checkpoint of the network.",
         ),
     ] = "best",
     out: Annotated[
@@ -67,7 +67,7 @@ def inspect(
     """Write pages with the activations, gradients, weights, attention and attributions of a network for clips.
 
     The files are inspect_<clip>.html and inspect_<clip>.json. Attributions require captum: pip install
-    'etude[inspect]'. With callbacks=history, a run saves the weights of every epoch for the gallery.
+    'etude[inspect]'. If the run was trained with callbacks=history, the page shows every epoch.
     """
     command = context.obj["command"]
     limits = None if crop is None else parse_crop(crop)

@@ -55,10 +55,12 @@ class MusicData:
         seed: Seed of order and crops.
 
     Attributes:
-        rank, world: Number of this process, and of all processes that share the batches.
+        rank: Number of this process.
+        world: Number of processes that share the batches.
         pack: The opened pack, after `setup`.
         splits: The split of each of its clips (N,), after `setup`.
-        mean, std: Statistics of each bin over all frames of the training split, (F,) float32, after `setup`.
+        mean: Mean of each bin over all frames of the training split, (F,) float32, after `setup`.
+        std: Standard deviation of each bin over these frames, (F,) float32, after `setup`.
     """
 
     pack: Pack
@@ -153,11 +155,13 @@ class MusicData:
         Call `setup` first.
 
         Returns:
-            `frames`: median length over all splits, in frames.
-            `longest`: largest length, in frames.
-            `shortest`: minimum length, in seconds.
-            `crops`: number of crops of a clip whose outputs are averaged, or None for complete clips.
-            `crop`: length of these crops in frames, or None.
+            Mapping with these values.
+
+            - `frames`: median length over all splits, in frames
+            - `longest`: largest length, in frames
+            - `shortest`: minimum length, in seconds
+            - `crops`: number of crops of a clip whose outputs are averaged, or None for complete clips
+            - `crop`: length of these crops in frames, or None
         """
         lengths = self.pack.lengths
         return {

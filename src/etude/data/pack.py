@@ -79,7 +79,8 @@ class Pack:
         index: The table of clips. `start` and `frames` are the first frame and the number of frames of a clip in the
             memory-mapped file. `content` is the hash of these frames, which is equal for clips with the same audio.
         manifest: Format, front end, description of the collection, counts, and the hash of all frames.
-        starts, lengths: First frame in the memory-mapped file and number of frames of each clip, (N,) each.
+        starts: First frame of each clip in the memory-mapped file (N,).
+        lengths: Number of frames of each clip (N,).
         frames: All frames (sum of T, F), float16, memory-mapped read-only.
 
     Raises:

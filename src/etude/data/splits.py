@@ -1,4 +1,4 @@
-"""Splits into training, validation and test sets that never separate a group.
+"""Splits into training, validation and test sets, which by default do not separate a group.
 
 Clips of one artist share voice, room and mastering. If an artist is in both training and test, scores measure memorised
 artists (Pampalk, Flexer & Widmer, 2005, "Improvements of audio-based music similarity and genre classification"). Two

@@ -62,7 +62,8 @@ def export_network(options: ExportOptions) -> list[Path]:
 
     Raises:
         UserError: The run does not exist, the network cannot be exported, a file and the network have different
-            outputs, the folder cannot be written to, or the upload fails. Files are kept only if the upload fails.
+            outputs, the folder cannot be written to, or the upload fails. If the upload fails, the files are kept;
+            after any other error, none is.
     """
     if not options.run.exists():
         raise UserError(f"{options.run}: there is no such run folder or checkpoint")

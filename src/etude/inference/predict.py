@@ -41,7 +41,7 @@ class PredictOptions:
         inputs: Audio files, folders and lists.
         out: Folder of the results. None selects a subfolder of the run, or of the folder of the checkpoint.
         formats: Formats of the tables.
-        window: Length of a window in seconds. None uses the length of the training clips.
+        window: Length of a window in seconds. None uses the length of the clips in the run's evaluation.
         overlap: Overlap of successive windows as a fraction of a window.
         batch_size: Number of windows in a batch.
         workers: Number of decoding processes. None means one per core.

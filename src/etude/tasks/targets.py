@@ -38,7 +38,8 @@ class Target:
         size: Number of outputs of the head, K.
         kind: Kind of the column, `label` or `scalar`.
         classes: Names of the classes of a label; empty for a scalar.
-        low, high: Range of a scalar.
+        low: Lower end of the range of a scalar.
+        high: Upper end of the range of a scalar.
     """
 
     name: str

@@ -76,7 +76,7 @@ def collection(
     Args:
         path: The folder of the audio that contains `000`, `001`, ...; the folder of a larger subset works too.
         metadata: The folder of `tracks.csv`. Without `echonest.csv` beside it, the genre is the only target.
-        subset: small, medium, large (clips of 30 s) or full (complete tracks).
+        subset: `small`, `medium`, `large` (clips of 30 s) or `full` (complete tracks).
         classes: Mapping from a new genre to an old genre or a list of old genres. Genres that are not listed become
             missing labels.
 

@@ -50,9 +50,9 @@ def collection(
 
     Args:
         table: A file .csv, .tsv, .xlsx or .parquet. It must have a column `path`. It may have `id` (default: the path
-            without suffix), `group` (default: `artist`), `split` (train, val, test) and `title`, `artist`, `licence`.
-            Any other column may be a target. An empty cell is a missing value; other texts are not, unless listed in
-            `missing`.
+            without suffix), `group` (default: `artist`) and `split` (train, val, test). The columns `title`, `artist`,
+            `licence` and `license` describe clips and are targets only if `targets` names them. Any other column may be
+            a target. An empty cell is a missing value; other texts are not, unless listed in `missing`.
         audio: Folder to which the paths are relative. None means the folder of the table.
         targets: Kind of each target by column, `label`, `scalar` or a range such as [40, 220], as a mapping or YAML
             text. None infers the targets.
