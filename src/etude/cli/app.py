@@ -70,6 +70,12 @@ class CommandGroup(TyperGroup):
 class OptionsCommand(TyperCommand):
     """Command whose options are written with dashes. It explains the `key=value` form that version 0.1 used."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for param in self.params:
+            if param.param_type_name == "argument":  # the help would add types of Python, such as <list[str]>
+                vars(param)["display_type_rich"] = lambda ctx: None
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse arguments.
 

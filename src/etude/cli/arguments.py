@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,6 +78,17 @@ def completer(*choices: str) -> Callable[[str], list[str]]:
         return [given + comma + choice for choice in choices if choice.startswith(last)]
 
     return complete
+
+
+def out_option(default: str) -> Any:
+    """Return the option `--out`, with a description of its default."""
+    return typer.Option("--out", parser=expand_path, metavar="FOLDER", help="Output folder.", show_default=default)
+
+
+def format_option(help: str, *choices: str) -> Any:
+    """Return the option `--format`, which takes some of the choices."""
+    callback, names = one_of_each(*choices), ",".join(choices)
+    return typer.Option("--format", callback=callback, autocompletion=completer(*choices), metavar=names, help=help)
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from etude.cli.arguments import Folders, Json, Split, completer, expand_path, one_of_each, split_list
+from etude.cli.arguments import (
+    Folders,
+    Json,
+    Split,
+    format_option,
+    out_option,
+    split_list,
+)
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
 
@@ -73,25 +80,8 @@ def compare(
         list[str],
         typer.Option(metavar="AXIS=VALUE,VALUE", help="Only runs with one of these values; can be repeated."),
     ] = [],  # noqa: B006
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=expand_path,
-            metavar="FOLDER",
-            help="Output folder.",
-            show_default="the folder of a sweep; otherwise no files are written",
-        ),
-    ] = None,
-    formats: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            callback=one_of_each(*FORMATS),
-            autocompletion=completer(*FORMATS),
-            metavar="csv,md,tex,html",
-            help="Formats of the files.",
-        ),
-    ] = list(FORMATS),  # noqa: B006
+    out: Annotated[Path | None, out_option("the folder of a sweep; otherwise no files are written")] = None,
+    formats: Annotated[list[str], format_option("Formats of the files.", *FORMATS)] = list(FORMATS),  # noqa: B006
     json: Json = False,
 ) -> ParsedCommand:
     """Compare runs in tables, with paired tests of runs that were scored on the same clips, and write one page.

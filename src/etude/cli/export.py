@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from etude.cli.arguments import Json, Run, completer, expand_path, one_of_each, split_list
+from etude.cli.arguments import Json, Run, format_option, out_option, split_list
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
 from etude.system.machine import without_garbage_collection
@@ -34,24 +34,13 @@ def _check_repository(value: str | None) -> str | None:
 
 def export(
     run: Run,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=expand_path,
-            metavar="FOLDER",
-            help="Output folder.",
-            show_default="export/ in the run folder, or beside the checkpoint",
-        ),
-    ] = None,
+    out: Annotated[Path | None, out_option("export/ in the run folder, or beside the checkpoint")] = None,
     formats: Annotated[
         list[str],
-        typer.Option(
-            "--format",
-            callback=one_of_each(*FORMATS),
-            autocompletion=completer(*FORMATS),
-            metavar="onnx,torch,safetensors",
-            help="Files to write: model.onnx; model.pt2, a program of torch.export; model.safetensors with "
+        format_option(
+            "Files to write: model.onnx; model.pt2, a program of torch.export; model.safetensors with "
             "config.json, which predict and etude.load can read.",
+            *FORMATS,
         ),
     ] = ["onnx"],  # noqa: B006
     input_name: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Json, expand_path
+from etude.cli.arguments import Json, expand_path, out_option
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.errors import UserError
 from etude.files import os_errors
@@ -58,10 +58,7 @@ def inspect(
             help="Checkpoint of the network.",
         ),
     ] = "best",
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=expand_path, metavar="FOLDER", help="Output folder.", show_default="the run folder"),
-    ] = None,
+    out: Annotated[Path | None, out_option("the run folder")] = None,
     json: Json = False,
 ) -> ParsedCommand:
     """Write pages with the activations, gradients, weights, attention and attributions of a network for clips.

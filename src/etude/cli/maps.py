@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Folders, Json, Split, completer, expand_path, one_of_each
+from etude.cli.arguments import Folders, Json, Split, completer, one_of_each, out_option
 from etude.cli.runner import CommandResult, ParsedCommand, read_values
 from etude.files import os_errors
 
@@ -42,13 +42,7 @@ def maps(
     split: Annotated[Split, typer.Option(help="Split.")] = "test",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed.")] = 0,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=expand_path,
-            metavar="FOLDER",
-            help="Output folder.",
-            show_default="the folder of the run or the sweep; with several folders, outputs/maps",
-        ),
+        Path | None, out_option("the folder of the run or the sweep; with several folders, outputs/maps")
     ] = None,
     json: Json = False,
 ) -> ParsedCommand:

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Device, Json, Run, Workers, completer, expand_path, greater_than_zero, one_of_each
+from etude.cli.arguments import (
+    Device,
+    Json,
+    Run,
+    Workers,
+    format_option,
+    greater_than_zero,
+    out_option,
+)
 from etude.cli.runner import CommandResult, ParsedCommand
 from etude.files import os_errors
 
@@ -26,25 +34,8 @@ def predict(
     context: typer.Context,
     run: Run,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, folders, and lists of files.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=expand_path,
-            metavar="FOLDER",
-            help="Output folder.",
-            show_default="predict/ in the run folder, or beside the checkpoint",
-        ),
-    ] = None,
-    formats: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            callback=one_of_each(*FORMATS),
-            autocompletion=completer(*FORMATS),
-            metavar="csv,json,parquet",
-            help="Formats of the tables files.* and windows.*.",
-        ),
-    ] = ["csv"],  # noqa: B006
+    out: Annotated[Path | None, out_option("predict/ in the run folder, or beside the checkpoint")] = None,
+    formats: Annotated[list[str], format_option("Formats of the tables files.* and windows.*.", *FORMATS)] = ["csv"],  # noqa: B006
     window: Annotated[
         float | None,
         typer.Option(
