@@ -239,6 +239,50 @@ def test_navigation_contains_every_page(generated: dict[Path, str]) -> None:
     assert {DOCS / path for path in listed} == {page for page in PAGES if page != ROOT / "README.md"} | set(generated)
 
 
+def test_navigation_has_the_titles_of_the_pages(generated: dict[Path, str]) -> None:
+    """A link in the navigation and the page that it opens have the same name."""
+
+    def entries(items: list[Any]) -> Iterator[tuple[str, str]]:
+        for item in items:
+            for title, value in item.items():
+                yield from [(title, value)] if isinstance(value, str) else entries(value)
+
+    texts = {page: page.read_text("utf-8") for page in PAGES} | generated
+    listed = list(entries(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]))
+    titles = [(title, texts[DOCS / path].partition("\n")[0].removeprefix("# ")) for title, path in listed]
+    assert len(titles) > 40
+    assert [pair for pair in titles if pair[0] not in ("Home", pair[1])] == []
+
+
+def test_reference_has_no_placeholder_that_is_read_as_an_element(generated: dict[Path, str]) -> None:
+    """A browser does not show `<run>` outside of code."""
+    for page, text in generated.items():
+        shown = re.sub(r"^    .*$", "", FENCE.sub("", text), flags=re.MULTILINE)
+        found = set(re.findall(r"<\w+>", re.sub(r"`[^`]+`", "", shown))) - {"<code>", "<wbr>"}
+        assert found == set(), page.name
+    assert "`<run>`" in REFERENCE.markdown("see `<run>`") and REFERENCE.markdown("see <run>") == "see &lt;run>"
+
+
+def test_comments_of_configs_become_markdown() -> None:
+    """Commands, keys and paths of pages in a comment become code and links."""
+    comment = ["A search with", "optim.lr=1e-3 (docs/glossary.md):", "python train.py -m resume=<run>", "Changed: x"]
+    config_pages = import_module(REFERENCE.markdown.__module__)
+    assert config_pages.paragraphs(comment) == [
+        "A search with `optim.lr=1e-3` ([Glossary](../../glossary.md)):",
+        "",
+        "```bash",
+        "python train.py -m resume=<run>",
+        "```",
+        "",
+        "Changed: x.",
+        "",
+    ]
+    sentences = {
+        text: config_pages.as_sentence(text) for text in ("macro-F1 of a", "torch.compile for it", "null: none")
+    }
+    assert list(sentences.values()) == ["Macro-F1 of a.", "torch.compile for it.", "null: none."]
+
+
 def test_every_config_file_is_in_the_reference(generated: dict[Path, str]) -> None:
     files = [path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")]
     pages = {page.stem: text for page, text in generated.items() if page.parent.name == "config"}

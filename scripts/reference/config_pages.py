@@ -44,6 +44,9 @@ GROUPS = {
 INTERNAL = frozenset({"seed", "packs_read_only", "n_chroma", "sync"})  # parameters that a run sets itself
 FIRST = ("data/base/music",)  # included files whose keys are described before the options
 LISTED = ("experiment", "sweep", "debug", "data/base/patreco_classes")  # files that are shown without a table of keys
+EXPERIMENTS = """The other options are the experiments of the
+[student report](../../explanations/reproduction.md), with its settings (`reproduction/`) and with ours (`improved/`).
+An override is the folder and the name, such as `experiment=reproduction/table1/lstm_mel`:"""
 DESCRIPTIONS = {  # of keys that no signature and no comment describes
     "seed": "Seed of weights, order of clips, crops and dropout. The split has its own seed, `data.split.seed`",
     "data.crop.seconds": "Length of a random crop in training, in s",
@@ -86,8 +89,10 @@ def option_list(options: list[OptionFile], group: str) -> list[str]:
         name = option_name(option, group)
         folder, _, short = name.partition("=")[2].rpartition("/") if group == "experiment" else ("", "", "")
         folders.setdefault(folder, []).append(f"[`{short if folder else name}`](#{anchor(name)})")
-    links = [f"Options: {', '.join(folders.pop(''))}."]
-    return [*links, "", *(f"- `{folder}/`: {', '.join(names)}" for folder, names in folders.items())]
+    lines = [f"Options: {', '.join(folders.pop(''))}."]
+    if folders:
+        lines += ["", EXPERIMENTS, ""]
+    return [*lines, *(f"- `{folder}/`: {', '.join(names)}" for folder, names in folders.items())]
 
 
 def option_name(option: OptionFile, group: str) -> str:

@@ -1,1 +1,1 @@
-"""Collections, packs, splits, batches and the LightningDataModule."""
+"""Collections, packs, splits and batches."""

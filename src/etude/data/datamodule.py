@@ -36,7 +36,7 @@ class MusicData:
         feature: Bins and time unit of the frames.
         split: Splitter of the clips.
         batch_size: Clips in a training step, over all devices together.
-        eval_batch_size: Clips in an evaluation step. Complete clips are longer than crops.
+        eval_batch_size: Clips in an evaluation step on each device. Complete clips are longer than crops.
         crop: Length of the random crops in training, in seconds, or in beats for beat-synchronous frames. It is one
             number, or a mapping with `seconds` and `beats`. None trains on complete clips.
         eval_crops: Number of evenly spaced crops of each clip in evaluation. Their outputs are averaged. None evaluates

@@ -3,9 +3,9 @@
 The columns are:
 
 - `id`, `group` and `split`;
-- for each target `<t>.true`, `<t>.pred`, and the predictions of the baselines, `<t>.baseline.constant` and
-  `<t>.baseline.linear`;
-- for each class of a label the probability `<t>.score.<class>`;
+- for each target `<target>.true`, `<target>.pred`, and the predictions of the baselines, `<target>.baseline.constant`
+  and `<target>.baseline.linear`;
+- for each class of a label the probability `<target>.score.<class>`;
 - `embedding`, the input of the heads.
 """
 

@@ -62,7 +62,9 @@ class PredictionColumns:
         return by_target
 
     def row(self, values: Sequence[float] | None) -> PredictionRow:
-        """Return a row of a table with `<t>.pred`, and for a label `<t>.score.<class>`. Without values, cells are None.
+        """Return a row of a table with `<target>.pred`, and for a label `<target>.score.<class>`.
+
+        Without values, the cells are None.
 
         Args:
             values: Concatenated values of all targets.
