@@ -177,7 +177,8 @@ def _write_new_pack(
     for old in stale:
         remove_folder(old)
     if skipped := pack.manifest["skipped"]:
-        log.warning("%d clips were skipped; the reasons are in %s", skipped, folder / pack_writer.SKIPPED)
+        count_text = "1 clip was" if skipped == 1 else f"{skipped} clips were"
+        log.warning("%s skipped; the reasons are in %s", count_text, folder / pack_writer.SKIPPED)
     elif collection.skipped_items:
         log.info("skipped items are listed in %s", folder / pack_writer.SKIPPED)
     _log_suspects([f"{entry.id}: {entry.suspect}" for entry in writer.entries if entry.suspect], folder)
