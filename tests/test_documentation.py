@@ -1,123 +1,40 @@
-"""Every command, link and name in README.md and docs/ exists, and the generated reference is complete."""
+"""Every command, name and example in README.md and docs/ works."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import re
-import shlex
-import sys
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 import typer
+from tests.documentation import (
+    CLI,
+    COMMANDS,
+    DOCS,
+    EXTRAS,
+    FENCE,
+    PAGES,
+    ROOT,
+    documented_options,
+    single_values,
+    split_command,
+    train_arguments,
+    uses_documented_option,
+)
 
-from etude.cli.app import app
 from etude.config.compose import conf_dir, parse_arguments
 from etude.config.override_errors import override_errors
 from etude.config.validation import config_errors
 from etude.data import from_overrides
 from etude.data.pack import PackOptions
-
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-STARTS = ("python ", "etude ", "torchrun ", "sbatch ", "srun ", "make ", "wandb ", "pip ")
-CLI: Any = typer.main.get_command(app)
-
-
-def load_reference() -> ModuleType:
-    """Return the script that generates the reference pages, as a module."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        spec = importlib.util.spec_from_file_location("docs_reference", ROOT / "scripts" / "docs_reference.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
-    return module
-
-
-REFERENCE = load_reference()
-
-
-@pytest.fixture(scope="module")
-def generated() -> dict[Path, str]:
-    """Return the text of the generated pages."""
-    return {DOCS / name: text for name, text in REFERENCE.pages().items()}
-
-
-def is_generated(path: Path) -> bool:
-    name = path.relative_to(DOCS).as_posix()
-    return name.startswith("reference/config/") or name in ("reference/commands.md", "tutorials/notebook.md")
-
-
-PAGES = [ROOT / "README.md", *(path for path in sorted(DOCS.rglob("*.md")) if not is_generated(path))]
-
-
-def commands() -> Iterator[tuple[str, str]]:
-    """Yield the page and the text of each shell command of the documentation, without comments."""
-    for page in PAGES:
-        text = page.read_text("utf-8")
-        blocks = [code for language, code in FENCE.findall(text) if language in ("bash", "sh", "")]
-        prose = FENCE.sub("", text)
-        blocks += ["\n".join(re.findall(r"^    (\S.*|    \S.*)$", prose, re.MULTILINE))]
-        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-            stripped = re.sub(r"^(\w+=\S+ )+", "", line.strip())  # environment variables
-            if stripped.startswith(STARTS):
-                yield page.name, " ".join(re.sub(r"\s#.*", "", stripped).split())
-        for code in re.findall(r"`([^`\n]+)`", prose):
-            if code.startswith(STARTS) and "..." not in code and not code.endswith(".py"):
-                yield page.name, code
-    for line in re.findall(r"^  (etude .+)$", REFERENCE.commands_page(), re.MULTILINE):  # examples of the help
-        yield "commands.md", re.split(r"\s{2,}| \| ", line)[0]
-
-
-COMMANDS = sorted({command: page for page, command in commands()}.items())  # each command once
-
-
-def split_command(command: str) -> list[str]:
-    """Return the words of a command with its placeholders, such as <run>, replaced by names."""
-    return [re.sub(r"<([^<>]+)>", r"\1", word) for word in shlex.split(command)]
-
-
-def train_arguments(command: str) -> list[str] | None:
-    """Return the arguments for `etude train` in a command; None if it does not train."""
-    split = split_command(command)
-    if split[:2] == ["etude", "train"]:
-        return split[2:]
-    program = next((name for name in ("train.py", "scripts/slurm.sh") if name in split), None)
-    return [word for word in split[split.index(program) + 1 :] if word != "$@"] if program else None
-
-
-def single_values(overrides: list[str], index: int) -> list[str]:
-    """Return overrides of one run: the first (0) or last (-1) of several values, without a search space or a resume."""
-    pairs = [word.split("=", 1) for word in overrides if "=" in word]
-    return [
-        f"{key}={re.split(r',(?![^[]*[]])', value)[index]}"
-        for key, value in pairs
-        if "(" not in value and not key.startswith(("hydra", "sweep.")) and key not in ("resume", "logger")
-    ]
-
-
-def documented_options() -> dict[str, str]:
-    """Return the YAML files that the pages about extensions show, by path in a folder of configs."""
-    blocks = [code for page in PAGES for language, code in FENCE.findall(page.read_text("utf-8")) if language == "yaml"]
-    matches = [(re.match(r"# conf/(\S+\.yaml)\n", code), code) for code in blocks]
-    return {match[1]: code for match, code in matches if match}
-
-
-def uses_documented_option(overrides: list[str]) -> bool:
-    return any(f"{override.replace('=', '/', 1)}.yaml" in documented_options() for override in overrides)
 
 
 @pytest.fixture(scope="module")
@@ -192,143 +109,6 @@ def test_extras_in_documentation_exist() -> None:
     named = {(page.name, name) for page in PAGES for name in re.findall(pattern, page.read_text("utf-8"))}
     assert len(named) > 10
     assert [(page, name) for page, names in named for name in names.split(",") if name not in EXTRAS] == []
-
-
-def links(text: str) -> list[tuple[str, str]]:
-    """Return the path and the anchor of each link to a file in a Markdown text."""
-    found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", FENCE.sub("", text))
-    return [(path, anchor) for path, anchor in found if not path.startswith("http")]
-
-
-def anchors(text: str) -> set[str]:
-    """Return the anchors of the headings of a Markdown text."""
-    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
-    explicit = {match[1] for title in titles if (match := re.search(r"\{ #([\w-]+) \}", title))}
-    plain = [re.sub(r"[^\w\- ]", "", title).strip().lower() for title in titles]
-    return explicit | {title.replace(" ", "-") for title in plain}
-
-
-def test_links_between_pages_exist(generated: dict[Path, str]) -> None:
-    texts = {page: page.read_text("utf-8") for page in PAGES} | generated
-    checked = 0
-    for page, text in texts.items():
-        for path, anchor in links(text):
-            target = (page.parent / path).resolve() if path else page
-            assert target in texts or target.exists(), f"{page.name}: {path}"
-            if anchor:
-                assert anchor in anchors(texts[target]), f"{page.name}: {path}#{anchor}"
-            checked += 1
-    assert checked > 100
-
-
-def test_readme_links_to_no_generated_page() -> None:
-    """The pages exist only in the built site, and README.md is read on its own."""
-    paths = [(ROOT / path) for path, _ in links((ROOT / "README.md").read_text("utf-8")) if path.startswith("docs/")]
-    assert len(paths) > 20
-    assert [path for path in paths if is_generated(path)] == []
-
-
-def test_navigation_contains_every_page(generated: dict[Path, str]) -> None:
-    def paths(items: list[Any]) -> Iterator[str]:
-        for item in items:
-            for value in item.values():
-                yield from [value] if isinstance(value, str) else paths(value)
-
-    listed = list(paths(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]))
-    assert len(listed) == len(set(listed))
-    assert {DOCS / path for path in listed} == {page for page in PAGES if page != ROOT / "README.md"} | set(generated)
-
-
-def test_navigation_has_the_titles_of_the_pages(generated: dict[Path, str]) -> None:
-    """A link in the navigation and the page that it opens have the same name."""
-
-    def entries(items: list[Any]) -> Iterator[tuple[str, str]]:
-        for item in items:
-            for title, value in item.items():
-                yield from [(title, value)] if isinstance(value, str) else entries(value)
-
-    texts = {page: page.read_text("utf-8") for page in PAGES} | generated
-    listed = list(entries(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]))
-    titles = [(title, texts[DOCS / path].partition("\n")[0].removeprefix("# ")) for title, path in listed]
-    assert len(titles) > 40
-    assert [pair for pair in titles if pair[0] not in ("Home", pair[1])] == []
-
-
-def test_reference_has_no_placeholder_that_is_read_as_an_element(generated: dict[Path, str]) -> None:
-    """A browser does not show `<run>` outside of code."""
-    for page, text in generated.items():
-        shown = re.sub(r"^    .*$", "", FENCE.sub("", text), flags=re.MULTILINE)
-        found = set(re.findall(r"<\w+>", re.sub(r"`[^`]+`", "", shown))) - {"<code>", "<wbr>"}
-        assert found == set(), page.name
-    assert "`<run>`" in REFERENCE.markdown("see `<run>`") and REFERENCE.markdown("see <run>") == "see &lt;run>"
-
-
-def test_comments_of_configs_become_markdown() -> None:
-    """Commands, keys and paths of pages in a comment become code and links."""
-    comment = ["A search with", "optim.lr=1e-3 (docs/glossary.md):", "python train.py -m resume=<run>", "Changed: x"]
-    config_pages = import_module(REFERENCE.markdown.__module__)
-    assert config_pages.paragraphs(comment) == [
-        "A search with `optim.lr=1e-3` ([Glossary](../../glossary.md)):",
-        "",
-        "```bash",
-        "python train.py -m resume=<run>",
-        "```",
-        "",
-        "Changed: x.",
-        "",
-    ]
-    sentences = {
-        text: config_pages.as_sentence(text) for text in ("macro-F1 of a", "torch.compile for it", "null: none")
-    }
-    assert list(sentences.values()) == ["Macro-F1 of a.", "torch.compile for it.", "null: none."]
-
-
-def test_every_config_file_is_in_the_reference(generated: dict[Path, str]) -> None:
-    files = [path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")]
-    pages = {page.stem: text for page, text in generated.items() if page.parent.name == "config"}
-    checked = 0
-    for path in files:
-        if path.name in ("wandb_sweep.yaml", "etude.yaml"):  # a file for `wandb sweep`, and the format of the log
-            continue
-        group = path.parts[0] if len(path.parts) > 1 else "index"
-        assert f'"conf/{path.as_posix()}"' in pages[group], path
-        checked += 1
-    assert checked > 100
-
-
-def test_reference_describes_keys_of_options(generated: dict[Path, str]) -> None:
-    backbone = generated[DOCS / "reference" / "config" / "backbone.md"]
-    row = next(line for line in backbone.splitlines() if "<code>backbone.<wbr>kernel</code>" in line)
-    assert row == "| <code>backbone.<wbr>kernel</code> | `3` | Side of the filters, odd. *int* |"
-    described, keys = 0, 0
-    for page, text in generated.items():
-        if page.parent.name == "config":
-            rows = re.findall(r"^\| <code>.+</code> \| .* \|(.*)\|$", text, re.MULTILINE)
-            keys, described = keys + len(rows), described + sum(bool(row.strip()) for row in rows)
-    assert keys > 200 and described > 0.8 * keys
-
-
-def test_every_command_and_option_is_in_the_reference() -> None:
-    text = REFERENCE.commands_page()
-    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
-    assert set(CLI.commands) <= set(sections)
-    for name, command in CLI.commands.items():
-        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
-        assert [option for option in options if option not in sections[name]] == [], name
-
-
-def test_check_of_site_finds_missing_files_and_other_servers(tmp_path: Path) -> None:
-    page = '<a href="https://a.org">x</a><script src="https://cdn.org/x.js"></script><a href="#top">y</a>'
-    (tmp_path / "page.html").write_text(f'{page}<img src="missing.png"><a href="page.html?q=1#end">z</a>')
-    (tmp_path / "site.css").write_text(
-        "a { background: url(//fonts.org/x.woff) } b { background: url(data:image/png) }"
-    )
-    faults = [line.partition(": ")[2] for line in REFERENCE.faulty_addresses(tmp_path)]
-    assert faults == [
-        "loads https://cdn.org/x.js from another server",
-        "refers to missing.png, which does not exist",
-        "loads //fonts.org/x.woff from another server",
-    ]
 
 
 def test_python_code_imports_existing_names() -> None:
