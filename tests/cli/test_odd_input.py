@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.conftest import data_overrides
 
 from etude.cli import app, compare, report
+from etude.cli.app import main
 from etude.cli.runner import CommandResult, ParsedCommand, guard_command
 from etude.config.renamed import renamed_command_option
 from etude.errors import UserError
@@ -75,3 +77,20 @@ def test_view_is_not_repeated_as_a_message(capsys: Any) -> None:
     out, error = capsys.readouterr()
     assert "section" in json.loads(out)["view"]
     assert error == ""
+
+
+def test_prepare_and_explore_use_options_of_another_folder(
+    music: Path, tmp_path: Path, capsys: Any, caplog: Any
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(f"defaults: [folder, _self_]\nsource: {{path: {music}}}\n")
+    overrides = ["data=mine", *data_overrides(music)[2:]]
+    assert main(["prepare", *overrides, "--workers=1", f"--config-dir={tmp_path}"]) == 0
+    assert f"--config-dir={tmp_path} data=mine" in caplog.text
+    pages = tmp_path / "pages"
+    assert main(["explore", *overrides, "--count=1", f"--out={pages}", f"--config-dir={tmp_path}"]) == 0
+    assert (pages / "music" / "explore.html").is_file()
+    capsys.readouterr()
+    assert main(["prepare", *overrides, f"--config-dir={tmp_path / 'none'}"]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err

@@ -95,7 +95,7 @@ def _check_overrides(composer: Composer, overrides: list[str], config_dir: str |
         composed = composer.compose(overrides)
     except Exception as error:
         if errors := override_errors(overrides, folder=config_dir, error=error, sweep_only=SWEEP):
-            raise UserError(format_errors(errors)) from error
+            raise UserError(format_errors(errors)) from None
         raise
     if composed.hydra.mode == RunMode.MULTIRUN or composed.hydra.runtime.choices.get("sweep"):
         sweeping = [override for override in overrides if override.startswith(("sweep=", "hydra.mode="))]

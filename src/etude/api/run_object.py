@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.config.compose import program_name
 from etude.errors import UserError
 from etude.reports import notebook
 from etude.reports.comparison.compare import show
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from etude.inference.model import Model
     from etude.inference.tables import Predictions
     from etude.training.learner import Learner
-
-
-UNFINISHED = "the run is not finished; resume with: python train.py resume="
 
 
 class Run:
@@ -201,5 +199,8 @@ class Run:
             kind = "a checkpoint" if checkpoint.suffix == ".ckpt" else "an exported network"
             raise UserError(f"{checkpoint}: {kind} has no {path.name}; load the folder of its run")
         if not path.is_file():
-            raise UserError(f"{self.folder}: has no {path.name}; {UNFINISHED}{self.folder}")
+            raise UserError(
+                f"{self.folder}: has no {path.name}; the run is not finished; resume with: {program_name()} "
+                f"resume={self.folder}"
+            )
         return path

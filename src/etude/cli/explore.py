@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from etude.cli.arguments import Json, Workers, expand_path
-from etude.cli.prepare import ADVICE, Overrides, Ray, Retry
+from etude.cli.prepare import ADVICE, ConfigDir, Overrides, Ray, Retry
 from etude.cli.runner import CommandResult, ParsedCommand, read_values
 
 EXAMPLES = """
@@ -35,6 +35,7 @@ def explore(
     workers: Workers = None,
     retry: Retry = False,
     ray: Ray = None,
+    config_dir: ConfigDir = None,
     json: Json = False,
 ) -> ParsedCommand:
     """Write a page about a collection before training.
@@ -49,7 +50,7 @@ def explore(
         from etude.data.from_overrides import PrepareOptions, datamodule_from_overrides  # heavy: hydra
         from etude.reports.dataset import page  # heavy: numpy
 
-        module = datamodule_from_overrides(PrepareOptions(overrides, workers, retry, ray))
+        module = datamodule_from_overrides(PrepareOptions(overrides, workers, retry, ray, config_dir=config_dir))
         path = page.explore(module, page.ExploreOptions(clips, count, seed, out), command)
         return CommandResult([path], read_values(path) if json else {})
 

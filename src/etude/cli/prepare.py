@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from etude.cli.arguments import Json, Workers, complete_override
+from etude.cli.arguments import Json, Workers, complete_override, expand_path
 from etude.cli.runner import CommandResult, ParsedCommand
 
 ADVICE = "; repeat the command to resume"
@@ -32,6 +33,12 @@ Overrides = Annotated[
     ),
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Try skipped clips again.")]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expand_path, metavar="FOLDER", help="Folder of additional options of config groups, as in train."
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(metavar="local|ADDRESS", help="Prepare with Ray, on this machine or a cluster (etude[ray])."),
@@ -43,6 +50,7 @@ def prepare(
     workers: Workers = None,
     retry: Retry = False,
     ray: Ray = None,
+    config_dir: ConfigDir = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the pack with its checksums.")] = False,
     json: Json = False,
 ) -> ParsedCommand:
@@ -55,6 +63,6 @@ def prepare(
     def work() -> CommandResult:
         from etude.data.from_overrides import PrepareOptions, prepare_pack  # heavy: hydra
 
-        return CommandResult(values=prepare_pack(PrepareOptions(overrides, workers, retry, ray, verify)))
+        return CommandResult(values=prepare_pack(PrepareOptions(overrides, workers, retry, ray, verify, config_dir)))
 
     return ParsedCommand(work, json, "name another folder with data.packs=<folder>", ADVICE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,14 @@ def conf_dir() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def program_name() -> str:
+    """Return the training command, which is `python train.py` in a checkout, unless `etude` was called."""
+    script = Path(sys.argv[0])
+    is_etude = script.name == "etude" or (script.name == "__main__.py" and script.parent.name == "etude")
+    checkout = (conf_dir().parent / "train.py").is_file()
+    return "python train.py" if checkout and not is_etude else "etude train"
 
 
 class Composer:
@@ -198,7 +207,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     for argument in unknown:
         if argument.startswith("-"):
             near = get_close_matches(argument.partition("=")[0], flags, n=1)
-            hint = f"did you mean {near[0]}?" if near else "python train.py --hydra-help lists all flags"
+            hint = f"did you mean {near[0]}?" if near else f"{program_name()} --hydra-help lists all flags"
             messages.append(f"{argument}: no such flag; {hint}")
         else:
             messages.append(f"{argument}: overrides must not be separated by a flag; put all flags first")

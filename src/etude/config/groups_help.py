@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from etude.config.compose import check_config_dir, conf_dir
+from etude.config.compose import check_config_dir, conf_dir, program_name
 
 HELP = """Étude: experiments in music understanding. Every experiment is one command.
 
@@ -68,13 +67,6 @@ def list_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
         groups.setdefault(group, set()).add(option)
     own = sorted(group for group in groups if group.partition("/")[0] != "hydra")
     return {group: sorted(groups[group]) for group in (*own, *(name for name in HYDRA_GROUPS if name in groups))}
-
-
-def program_name() -> str:
-    """Return the training command, which is `python train.py` in a checkout and `etude train` otherwise."""
-    script = Path(sys.argv[0]).name
-    checkout = (conf_dir().parent / "pyproject.toml").is_file()
-    return f"python {script}" if checkout and script not in ("etude", "__main__.py") else "etude train"
 
 
 def _stored_options() -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from etude.config import groups_help
-from etude.config.compose import Composer, conf_dir, current_config, open_hydra
+from etude.config.compose import Composer, conf_dir, current_config, open_hydra, program_name
 from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, hydra_message, parse_overrides
 from etude.config.renamed import renamed_key
 from etude.config.validation import config_errors, signature
@@ -86,7 +86,7 @@ def _hydra_key_errors(overrides: Sequence[str], error: Exception | None) -> list
     if error is None or not own:
         return []
     reason = "" if isinstance(error, AssertionError) else f" ({hydra_message(error, any_type=True)[0]})"
-    return [f"{' '.join(own)}: Hydra does not accept this{reason}; remove it, or see python train.py --hydra-help"]
+    return [f"{' '.join(own)}: Hydra does not accept this{reason}; remove it, or see {program_name()} --hydra-help"]
 
 
 def _combinations(parsed: list[ParsedOverride]) -> Iterator[tuple[list[str], str]]:
@@ -272,7 +272,7 @@ def _unknown_root_error(config: DictConfig, key: str, keys: list[str], groups: l
     near = same_end if len(same_end) == 1 or "." not in key else get_close_matches(key, paths, n=1)
     if near:
         return f"{reason}; did you mean {' or '.join(near)}?"
-    return f"{reason}; python train.py --help lists the config groups, --cfg job the config keys"
+    return f"{reason}; {program_name()} --help lists the config groups, --cfg job the config keys"
 
 
 def _parameters(node: DictConfig) -> list[str]:

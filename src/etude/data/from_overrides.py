@@ -6,9 +6,10 @@ import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import Composer, conf_dir, open_hydra
+from etude.config.compose import Composer, conf_dir, open_hydra, program_name
 from etude.config.override_errors import format_errors, override_errors
 from etude.config.validation import node_errors
 from etude.data.pack_writer import read_skipped
@@ -30,6 +31,7 @@ class PrepareOptions:
         retry: Whether skipped clips are tried again.
         ray: Address of a Ray cluster, or `local`. None uses processes of this machine.
         verify: Whether the frames are compared with their hashes.
+        config_dir: A folder of additional options of config groups.
     """
 
     overrides: Sequence[str]
@@ -37,6 +39,7 @@ class PrepareOptions:
     retry: bool = False
     ray: str | None = None
     verify: bool = False
+    config_dir: Path | None = None
 
 
 def prepare_pack(options: PrepareOptions) -> dict[str, Any]:
@@ -55,7 +58,8 @@ def prepare_pack(options: PrepareOptions) -> dict[str, Any]:
     folder = str(pack.folder) if hasattr(pack, "folder") else None
     n_frames = int(pack.lengths.sum())
     log.info("%s%s", f"{len(pack.index)} clips, {n_frames:,} frames", f" in {folder}" if folder else "")
-    log.info("train with: python train.py %s", shlex.join(options.overrides))
+    folder_flag = [f"--config-dir={options.config_dir}"] if options.config_dir else []
+    log.info("train with: %s %s", program_name(), shlex.join([*folder_flag, *options.overrides]))
     skipped = [{"id": clip, "reason": reason} for clip, reason in read_skipped(pack)]
     return {"pack": folder, "clips": len(pack.index), "frames": n_frames, "skipped": skipped}
 
@@ -72,8 +76,8 @@ def datamodule_from_overrides(options: PrepareOptions) -> MusicData:
     overrides = list(options.overrides)
     if messages := [message for argument in overrides if (message := _source_option_error(argument))]:
         raise UserError("\n".join(messages))
-    with open_hydra() as composer:
-        config = _compose(composer, overrides)
+    with open_hydra(options.config_dir) as composer:
+        config = _compose(composer, overrides, options.config_dir)
     try:
         if missing := sorted(OmegaConf.missing_keys(config.data)):
             keys = (key if key.startswith("data.") else f"data.{key}" for key in missing)
@@ -102,7 +106,7 @@ def _source_option_error(argument: str) -> str:
     return f"{argument}: is not an override for data or feature; an option of the source is data.source.{key}={value}"
 
 
-def _compose(composer: Composer, overrides: list[str]) -> Any:
+def _compose(composer: Composer, overrides: list[str], config_dir: Path | None) -> Any:
     """Return the config of overrides.
 
     Raises:
@@ -111,7 +115,8 @@ def _compose(composer: Composer, overrides: list[str]) -> Any:
     try:
         return composer.compose(overrides)
     except Exception as error:
-        messages = override_errors(overrides, error=error, sweep_only="several values instead of one", validate=False)
+        several = "several values instead of one"
+        messages = override_errors(overrides, folder=config_dir, error=error, sweep_only=several, validate=False)
         if not messages:
             raise
         raise UserError(format_errors(messages)) from error

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config.groups_help import program_name
+from etude.config.compose import program_name
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etude.config.compose import plain_config
+from etude.config.compose import plain_config, program_name
 from etude.config.stored import flatten, output_overrides, stored_config
 from etude.errors import UserError
 from etude.files import atomic, os_errors, ownership
@@ -279,7 +279,7 @@ def run_composed(composed: Any, folder: Path) -> float | None:
 
 def resume_advice(folder: Path) -> str:
     """Return the end of a message that explains how to resume a run, or "" if it has no checkpoint."""
-    return f"; resume with: python train.py resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
+    return f"; resume with: {program_name()} resume={os.path.relpath(folder)}" if RunFolder(folder).is_resumable else ""
 
 
 def discard(folder: Path) -> None:
