@@ -95,7 +95,7 @@ def reduce_colours(png: bytes) -> bytes:
 
 def take_demo_screenshot(folder: Path, page: Page) -> bytes:
     """Return a screenshot of the demo page with the prediction of the first example."""
-    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder), "browser=false"]
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(folder), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = re.search(r"http://\S+", server.stdout.readline())
