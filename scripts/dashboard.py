@@ -1,4 +1,4 @@
-"""Lay out the panels of a Weights & Biases project: python scripts/dashboard.py entity=<user> project=etude."""
+"""Lay out the panels of a Weights & Biases project: python scripts/dashboard.py --entity <user> --project etude."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Export a trained network for other programs: python scripts/export.py outputs/<run> format=onnx,torch,safetensors."""
+"""Export a trained network for other programs: python scripts/export.py outputs/<run> --format onnx,torch."""
 
 import sys
 

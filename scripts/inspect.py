@@ -1,4 +1,4 @@
-"""Show activations, gradients and attributions of a clip: python scripts/inspect.py outputs/<run> clip=<id>."""
+"""Show activations, gradients and attributions of a clip: python scripts/inspect.py outputs/<run> --clip <id>."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draw maps of the embeddings of runs: python scripts/latent.py outputs/a outputs/b methods=pca,umap."""
+"""Draw maps of the embeddings of runs: python scripts/maps.py outputs/a outputs/b --methods pca,umap."""
 
 import sys
 
