@@ -41,7 +41,9 @@ def test_2_if_the_input_must_be_corrected(tmp_path: Path, capsys: Any) -> None:
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("signal", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("signal", "status"), [("SIGINT", 130), ("SIGTERM", 143), pytest.param("SIGHUP", 129, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("arguments", [["prepare", "data=demo"], ["train", "debug=fast"]], ids=lambda a: a[0])
 def test_128_and_the_number_of_the_signal_if_interrupted(
     signal: str, status: int, arguments: list[str], tmp_path: Path
@@ -87,7 +89,11 @@ def test_predict_1_if_a_file_cannot_be_read(run: Path, music: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("axis", "status"),
-    [("optim.lr=1e30,1e-3", 1), ("task=genre,valence", 2), ("optim.lr=1e30 task=genre,valence", 1)],
+    [
+        pytest.param("optim.lr=1e30,1e-3", 1, marks=pytest.mark.full),
+        ("task=genre,valence", 2),
+        ("optim.lr=1e30 task=genre,valence", 1),
+    ],
     ids=["a job fails", "all that fail are refused", "one fails and one is refused"],
 )
 def test_sweep_1_if_a_job_fails_and_2_if_all_that_fail_are_refused(
