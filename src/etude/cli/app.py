@@ -32,7 +32,6 @@ from etude.cli.runner import CommandResult, ParsedCommand, guard_command
 from etude.config import renamed
 from etude.errors import UserError
 from etude.system.machine import use_utf8
-from etude.system.signals import set_exit_status
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -169,10 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; 2 if there is no such command.
     """
-    status = guard_command(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
-    if argv is None:
-        set_exit_status(status, is_last=True)
-    return status
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guard_command(lambda: _run(arguments), is_last=argv is None)
 
 
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
@@ -185,10 +182,8 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    status = main([name, *(sys.argv[1:] if argv is None else argv)])
-    if argv is None:
-        set_exit_status(status, is_last=True)
-    return status
+    arguments = [name, *(sys.argv[1:] if argv is None else argv)]
+    return guard_command(lambda: _run(arguments), is_last=argv is None)
 
 
 def _run(arguments: list[str]) -> int:

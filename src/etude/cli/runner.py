@@ -81,7 +81,7 @@ def read_values(page: Path) -> dict[str, Any]:
     return content
 
 
-def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "") -> int:
+def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "", is_last: bool = False) -> int:
     """Run a command and return its exit status.
 
     SIGTERM ends the command like Ctrl-C, and a second signal ends it immediately. If stdout or stderr is closed or
@@ -92,6 +92,7 @@ def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "
         function: The command. It returns its status.
         remedy: Remedy if a path cannot be written, such as `name another folder with --out <folder>`.
         advice: How to continue after an interruption, as the end of a sentence.
+        is_last: Whether the process ends after the command.
 
     Returns:
         The status of the command, usually 0; 1 if it failed; 2 if its input must be corrected; 130 after Ctrl-C; 143
@@ -125,7 +126,7 @@ def guard_command(function: Callable[[], int], remedy: str = "", advice: str = "
             stream.flush()
         if not streams.deliver(guarded):
             status = status or 1
-    signals.set_exit_status(status)
+    signals.set_exit_status(status, is_last)
     return status
 
 

@@ -36,10 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         use_utf8()
-    status = guard_command(lambda: _train(argv), os_errors.RUN_REMEDY)
-    if argv is None:
-        signals.set_exit_status(status, is_last=True)
-    return status
+    return guard_command(lambda: _train(argv), os_errors.RUN_REMEDY, is_last=argv is None)
 
 
 def _train(argv: Sequence[str] | None) -> int:
