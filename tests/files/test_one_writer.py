@@ -24,7 +24,7 @@ TEMPORARY = "a temporary folder or file, which is removed when the process ends"
 READ = "a file that is only read"
 CHECKED = "a file that etude.files has checked and recorded"
 KNOWN = {
-    "src/etude/audio/excerpt.py": {"SoundFile": DRAFT},
+    "src/etude/reports/clip_frames.py": {"SoundFile": DRAFT},
     "src/etude/audio/numba_lock.py": {"TemporaryFile": TEMPORARY},
     "src/etude/benchmarks/audio.py": {"TemporaryDirectory": TEMPORARY},
     "src/etude/benchmarks/data.py": {

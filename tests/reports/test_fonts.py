@@ -10,9 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from etude.reports import fonts
-from etude.reports.fonts import can_draw, font_families, number_names
-from etude.reports.svg import draw_svg, save_figure
+from etude.reports import svg
+from etude.reports.svg import can_draw, draw_svg, font_families, number_names, save_figure
 
 NAMES = ["rock", "Café – ünï", "古典音乐", "🎸 rock", "ロック"]
 
@@ -27,7 +26,7 @@ def draw_bars(figure: Figure) -> None:
 @pytest.fixture(autouse=True)
 def default_font_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide all fonts except for the default font of matplotlib."""
-    monkeypatch.setattr(fonts, "WIDE", ())
+    monkeypatch.setattr(svg, "WIDE_FONTS", ())
     font_families.cache_clear()
     can_draw.cache_clear()
 

@@ -17,13 +17,13 @@ import soundfile
 from PIL import Image
 
 from etude.audio.decode import decode
-from etude.audio.excerpt import RATE, SECONDS
 from etude.audio.frontend import FrontEnd, ImageFront
 from etude.audio.log_mel import LogMelChroma
 from etude.data.collection import Collection
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.ownership import subfolder
 from etude.reports import worst_errors
+from etude.reports.clip_frames import EXCERPT_RATE, EXCERPT_SECONDS
 from etude.reports.comparison.pooling import copy_worst_errors
 from etude.reports.run_report import write_report
 from etude.reports.svg import SHADES
@@ -54,9 +54,9 @@ def make_data(table: pd.DataFrame, folder: Path, front: FrontEnd) -> Any:
     folder.mkdir()
     ids = list(table["id"])
     rng = np.random.default_rng(0)
-    seconds = np.arange(FILE_SECONDS * RATE) / RATE
+    seconds = np.arange(FILE_SECONDS * EXCERPT_RATE) / EXCERPT_RATE
     tone = 0.3 * np.sin(2 * np.pi * 440 * seconds) + 0.1 * rng.standard_normal(len(seconds))
-    soundfile.write(folder / "tone.wav", np.stack([tone, tone], 1), RATE)  # stereo
+    soundfile.write(folder / "tone.wav", np.stack([tone, tone], 1), EXCERPT_RATE)  # stereo
     paths = dict.fromkeys(ids, str(folder / "tone.wav"))
     error_ids = worst_ids(table)
     (folder / "broken.wav").write_bytes(b"RIFF is not enough")
@@ -89,7 +89,7 @@ def test_each_error_has_image_and_audio_excerpt(
     index = json.loads((folder / "errors" / "index.json").read_text("utf-8"))
     assert [clip["id"] for clip in index["clips"]] == worst_ids(predictions)
     assert index["limits"] == [-80.0, 0.0] and index["sound"]
-    source = decode(Path(data.source.table["path"][0]), RATE)
+    source = decode(Path(data.source.table["path"][0]), EXCERPT_RATE)
     for number, clip in enumerate(index["clips"]):
         image = np.asarray(Image.open(folder / "errors" / clip["picture"]))
         frames = data.frames[clip["id"]].astype(np.float32)[:, :128]
@@ -102,7 +102,7 @@ def test_each_error_has_image_and_audio_excerpt(
             assert "audio" not in clip and ("broken" if number == 1 else "missing") in clip["why"]
             continue
         audio, rate = soundfile.read(folder / "errors" / clip["audio"])
-        assert rate == RATE and audio.ndim == 1 and len(audio) == SECONDS * RATE
+        assert rate == EXCERPT_RATE and audio.ndim == 1 and len(audio) == EXCERPT_SECONDS * EXCERPT_RATE
         assert np.corrcoef(audio, source[: len(audio)])[0, 1] > 0.9
         assert clip["seconds"] == pytest.approx(FILE_SECONDS)
     with caplog.at_level(logging.INFO):

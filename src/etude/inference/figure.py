@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.decode import stream
-from etude.audio.excerpt import write_excerpt
 from etude.audio.frontend import FrontEnd
 from etude.data.audio_files import as_text
 from etude.data.collection import cut_bytes
@@ -26,6 +25,7 @@ from etude.inference.engine import FilePrediction
 from etude.inference.model import PredictionColumns
 from etude.inference.windows import SampleBuffer
 from etude.reports.charts import round_ticks
+from etude.reports.clip_frames import write_excerpt
 from etude.reports.html import data_uri
 from etude.reports.spectrogram import average_frames
 from etude.reports.svg import Colours, draw_grid, escape_label, save_png, shaded_png

@@ -2,15 +2,19 @@
 
 A figure is drawn with stand-in colours. In the SVG, each is replaced by a CSS variable of the page (`var(--ink)`), so
 that one drawing is used in both colour schemes and in print. Text remains text, so that it can be searched and has the
-font of the page.
+font of the page, which the browser selects. The text of a PNG is drawn by matplotlib. Its own font, DejaVu Sans, has no
+Chinese, Japanese, Korean or Indic characters and no emoji.
 """
 
 from __future__ import annotations
 
 import html
 import io
+import logging
 import re
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.files.atomic import replacing
-from etude.reports.fonts import browser_fonts, font_families, number_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,3 +208,98 @@ def embed_svg(drawing: str, name: str, description: str) -> str:
 def _role(value: object) -> str | None:
     """Return the role of a stand-in colour, or None for other values."""
     return next((role for role, colour in STAND_IN.items() if colour == value), None)
+
+
+DEFAULT_FONT = "DejaVu Sans"
+WIDE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR", "Source Han Sans SC",
+    "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "SimHei",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Noto Sans Devanagari", "Nirmala UI",
+    "Noto Sans Thai", "Noto Sans Symbols 2", "Segoe UI Symbol", "Noto Emoji", "Arial Unicode MS",
+)  # fmt: skip
+"""Common fonts with many characters, by priority."""
+MISSING_FONT_NOTE = "#: name with characters that no font of this machine has; see the page"
+INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
+
+
+@lru_cache(maxsize=1)
+def font_families() -> list[str]:
+    """Return the default font of matplotlib and the installed fonts of `WIDE_FONTS`."""
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [DEFAULT_FONT, *(name for name in WIDE_FONTS if name in installed)]
+
+
+@lru_cache(maxsize=4096)
+def can_draw(letter: str) -> bool:
+    """Return whether matplotlib can draw a character with the installed fonts."""
+    from matplotlib import font_manager, ft2font
+
+    if letter.isascii():
+        return True
+    if unicodedata.category(letter) in INVISIBLE or "VARIATION SELECTOR" in unicodedata.name(letter, ""):
+        return letter == "\N{NO-BREAK SPACE}" or unicodedata.category(letter) == "Zs"
+    if not getattr(ft2font, "__libraqm_version__", None) and _needs_layout(letter):
+        return False
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in font_families())
+    return any(font.get_char_index(ord(letter)) for font in fonts)
+
+
+def number_names(figure: Figure) -> dict[str, str]:
+    """Replace text that cannot be drawn by numbers, and explain them below the figure.
+
+    Args:
+        figure: The complete figure. Text that is added later is not replaced.
+
+    Returns:
+        The replaced texts by number, such as `#1`, in the order of the figure. Empty if all text can be drawn.
+    """
+    from matplotlib.text import Text
+
+    numbers: dict[str, str] = {}
+
+    def number_text(text: str) -> str:
+        """Return a text with its number and without the characters that cannot be drawn."""
+        if all(map(can_draw, text)):
+            return text
+        number = numbers.setdefault(text, f"#{len(numbers) + 1}")
+        rest = " ".join("".join(letter if can_draw(letter) else " " for letter in text).split())
+        return f"{number} {rest}".rstrip()
+
+    for axes in figure.axes:
+        for axis in (axes.yaxis, axes.xaxis):
+            positions = axis.get_majorticklocs()
+            labels = axis.get_major_formatter().format_ticks(positions.tolist())
+            if not all(can_draw(letter) for label in labels for letter in label):
+                axis.set_ticks(positions, [number_text(label) for label in labels])  # tick labels are empty until drawn
+    for text in figure.findobj(Text):
+        if text.get_text():
+            text.set_text(number_text(text.get_text()))  # type: ignore[attr-defined]
+    if numbers:
+        figure.supxlabel(MISSING_FONT_NOTE, fontsize=8, x=0.02, ha="left")
+    return {number: text for text, number in numbers.items()}
+
+
+@contextmanager
+def browser_fonts() -> Iterator[None]:
+    """Suppress matplotlib warnings about missing characters, because the browser draws the text of an SVG."""
+    import warnings
+
+    loggers = [logging.getLogger("matplotlib.font_manager")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _needs_layout(letter: str) -> bool:
+    """Return whether the script of a character reorders or joins characters. This requires matplotlib 3.11 or later."""
+    indic = 0x0900 <= ord(letter) <= 0x0DFF or 0x0F00 <= ord(letter) <= 0x109F or 0x1780 <= ord(letter) <= 0x17FF
+    return unicodedata.bidirectional(letter) in ("R", "AL") or indic

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.excerpt import write_excerpt
 from etude.evaluation.formatting import format_duration
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import move, remove, remove_folder, write_bytes, write_text
 from etude.files.ownership import draft_folder
 from etude.reports.charts import Panel, round_ticks
-from etude.reports.clip_frames import ClipFile, clip_files
+from etude.reports.clip_frames import ClipFile, clip_files, write_excerpt
 from etude.reports.spectrogram import average_frames, frequency_ticks
 from etude.reports.svg import shaded_png
 from etude.runs.folder import RunFolder
