@@ -21,7 +21,8 @@ from etude.data.collection import Collection
 from etude.data.feature import Feature
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
-from etude.data.splits import SPLITS, Split
+from etude.data.official_splits import SPLITS
+from etude.data.splits import Assignment, Split, class_counts, unlearnable_classes
 from etude.errors import DataError
 from etude.system.machine import why_one_process
 
@@ -58,13 +59,17 @@ class MusicData:
         rank: Number of this process.
         world: Number of processes that share the batches.
         pack: The opened pack, after `setup`.
+        assignment: The assignment of its clips to splits, after `setup`.
         splits: The split of each of its clips (N,), after `setup`.
+        class_counts: Number of clips of each label, class and split, after `setup`.
         mean: Mean of each bin over all frames of the training split, (F,) float32, after `setup`.
         std: Standard deviation of each bin over these frames, (F,) float32, after `setup`.
     """
 
     pack: Pack
+    assignment: Assignment
     splits: np.ndarray
+    class_counts: dict[str, dict[str, dict[str, int]]]
     mean: Tensor
     std: Tensor
 
@@ -133,7 +138,10 @@ class MusicData:
         if hasattr(self, "pack"):
             return
         self.pack = self.open_pack()
-        self.splits = self.split.assign(self.pack.index, list(self.targets))
+        self.assignment = self.split.plan(self.pack.index, list(self.targets))
+        self.splits = self.assignment.splits
+        self.class_counts = class_counts(self.pack.index, self.splits, self.targets)
+        _log_unlearnable_classes(self.class_counts)
         self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
 
@@ -246,6 +254,18 @@ class MusicData:
         mean = np.asarray(total) / count
         std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 1e-8))
         return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+def _log_unlearnable_classes(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+    """Log the classes that are evaluated without training clips, and the classes in training alone."""
+    for name, by_class in counts.items():
+        untrained, only_trained = unlearnable_classes(by_class)
+        if untrained:
+            sizes = [f"{value} ({by_class[value]['val']} val, {by_class[value]['test']} test)" for value in untrained]
+            log.warning("%s: no training clips of %s, so these clips cannot be classified; data.split.few_groups=train "
+                        "or drop decides otherwise", name, ", ".join(sizes))  # fmt: skip
+        if only_trained:
+            log.warning("%s: only training clips of %s, so they are not tested", name, ", ".join(only_trained))
 
 
 def _target_tensor(column: np.ndarray, spec: dict[str, Any]) -> Tensor:

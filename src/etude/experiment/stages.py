@@ -160,9 +160,9 @@ def fit_and_measure(
         learner.use_cache(None)
         if table is None:
             return {}
-        names = list(config["task"]["targets"])
+        targets = provenance.describe_targets(data, config["task"]["targets"])
         total = (datetime.now().astimezone() - start_time).total_seconds()
-        return write_results(folder, table, data, {name: data.targets[name] for name in names}, config, {
+        return write_results(folder, table, data, targets, config, {
             "started": start_time.isoformat(timespec="seconds"),
             "seconds": {"train": round(fit_end - fit_start, 1), "total": round(total, 1)},
             "model": model,
