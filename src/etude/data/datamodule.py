@@ -19,9 +19,9 @@ from etude.config.instantiate import make
 from etude.data.batches import Batch, Clips, CropBatchSampler
 from etude.data.collection import Collection
 from etude.data.feature import Feature
+from etude.data.official_splits import SPLITS
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
-from etude.data.official_splits import SPLITS
 from etude.data.splits import Assignment, Split, class_counts, unlearnable_classes
 from etude.errors import DataError
 from etude.system.machine import why_one_process

@@ -199,11 +199,13 @@ def _official_columns(file: Path, cells: Columns, split_column: str | None, targ
         DataError: The table has no such column, or it is a target.
     """
     named = split_column if split_column not in ("auto", None) else None
-    if named is not None and (named not in cells or named in targets or named in COLUMNS_OF_CLIPS[:3]):
-        reason = (
-            "is a target in data.source.targets" if named in targets else f"is no column of official splits of {file}"
+    if named is not None and (named not in cells or named in COLUMNS_OF_CLIPS[:3]):
+        others = ", ".join(key for key in cells if key not in COLUMNS_OF_CLIPS[:3])
+        raise DataError(f"data.split.column={named}: {file} has no such column of splits; other columns are {others}")
+    if named in targets:
+        raise DataError(
+            f"data.split.column={named}: {named} is also in data.source.targets; remove it from one of them"
         )
-        raise DataError(f"data.split.column={named}: {named} {reason}; the columns are {', '.join(cells)}")
     columns = {}
     for key in dict.fromkeys((*OFFICIAL_COLUMNS, *filter(None, [named]))):
         if key not in cells or key in targets:
