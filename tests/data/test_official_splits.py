@@ -76,10 +76,8 @@ def test_groups_that_cross_official_splits_are_counted_and_named(kind: str, capl
 def fold_table(folds: list[str]) -> pd.DataFrame:
     """Return a table of four clips in each fold, in groups of two."""
     n = 4 * len(folds)
-    return pd.DataFrame(
-        {"id": [f"c{i}" for i in range(n)], "group": [f"g{i // 2}" for i in range(n)], "genre": ["x", "x", "y", "y"] * len(folds),
-         "fold": np.repeat(folds, 4)}
-    )  # fmt: skip
+    ids, groups = [f"c{i}" for i in range(n)], [f"g{i // 2}" for i in range(n)]
+    return pd.DataFrame({"id": ids, "group": groups, "genre": list("xxyy") * len(folds), "fold": np.repeat(folds, 4)})
 
 
 @pytest.mark.parametrize("folds", [["1", "2", "10"], ["a", "b", "c"]])

@@ -34,6 +34,7 @@ CALIBRATION = {
 SPLIT = {
     **{"n": COUNT, "groups": COUNT, "missing?": COUNT, "scores": SCORES, "per_class?": [CLASS_ROW]},
     **{"confusion?": [[COUNT]], "calibration?": CALIBRATION, "agreement?": SCORES},
+    **{"learnable?": {"classes": [TEXT], "untrained?": [TEXT], "scores": SCORES}},
     **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES}}},
 }
 TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT,
