@@ -134,8 +134,7 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
     count = len(learnable["classes"])
     suffix = f" of {count} {'class' if count == 1 else 'classes'} with training clips"
     learnable_rows = [
-        {"title": formatting.capitalise_first(formatting.NAMES[metric]) + suffix, "score": score}
-        for metric, score in learnable["scores"].items()
+        {"title": formatting.NAMES[metric] + suffix, "score": score} for metric, score in learnable["scores"].items()
     ]
     return results | {
         "learnable_rows": learnable_rows,
