@@ -30,12 +30,12 @@ MakeRun = Callable[..., Path]
             "no group occurs",
         ),
         (
-            OFFICIAL | {"fold": "b", "folds": 3, "fold_names": ["a", "b", "c"], "unused": {"empty cell in column fold": 4}},
+            OFFICIAL | {"fold": "b", "folds": 3, "fold_names": list("abc"), "unused": {"empty cell in column fold": 4}},
             ["2 groups of 9 are in more than one split, because the official splits separate them",
              "b, of the official folds a, b, c (column fold)", "4 clips (empty cell in column fold)"],
             "counted from 0",
         ),
-        (OFFICIAL | {"fold": None, "shared_groups": 1}, ["1 group of 9 is in more than", "from the column fold"], "folds"),
+        (OFFICIAL | {"fold": None, "shared_groups": 1}, ["1 group of 9 is in", "from the column fold"], "folds"),
     ],
 )  # fmt: skip
 def test_groups_and_folds_are_described(make_run: MakeRun, data: dict[str, Any], texts: list[str], absent: str) -> None:

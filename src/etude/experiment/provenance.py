@@ -114,7 +114,8 @@ def hardware() -> dict[str, Any]:
 
 def describe_data(data: MusicData) -> dict[str, Any]:
     """Return the description of the data for the record and the data card of a report."""
-    from etude.data.splits import SPLITS, UNUSED, group_codes, split_hash  # heavy: numpy
+    from etude.data.official_splits import SPLITS, UNUSED
+    from etude.data.splits import group_codes, split_hash  # heavy: numpy
 
     index, source, front, assignment = data.pack.index, data.source, data.feature.front, data.assignment
     groups, used, has_group = group_codes(index), data.splits != UNUSED, index["group"].notna().to_numpy()

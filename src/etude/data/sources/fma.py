@@ -145,7 +145,7 @@ def read_artists(metadata: Path) -> dict[int, str]:
         DataError: The table is missing or is not a table of FMA.
     """
     artists = _read_columns(metadata / "tracks.csv", {"artist": TRACKS["artist"]})["artist"].dropna()
-    return {int(track): f"artist {artist}" for track, artist in artists.items()}
+    return {int(track): f"artist {artist}" for track, artist in zip(artists.index, artists, strict=True)}
 
 
 def _find_files(home: Path, tracks: pd.Index, subset: str) -> list[str]:

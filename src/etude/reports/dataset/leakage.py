@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.data import splits
-from etude.data.splits import SPLITS, group_codes
+from etude.data.official_splits import SPLITS
+from etude.data.splits import group_codes
 from etude.evaluation.baselines import mel_statistics
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
