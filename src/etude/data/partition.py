@@ -52,12 +52,12 @@ def partition(
     counts = np.zeros((units.max() + 1, strata.max() + 1))
     np.add.at(counts, (units, strata), 1)
     share = counts[:, counts.sum(0) > 0]
-    share = share / share.sum(0)
+    # the last column is the share of all clips, so that subsets also have the right sizes
+    share = np.hstack([share / share.sum(0), counts.sum(1, keepdims=True) / counts.sum()])
     rng = np.random.default_rng(seed)
     if len(share) > FEW_UNITS:
         best = min(_greedy_assignments(share, fractions, rng), key=lambda candidate: _cost(candidate, share, fractions))
         return Partition(best[units], None)
-    share = np.hstack([share, counts.sum(1, keepdims=True) / counts.sum()])  # the last column is the share of all clips
     pool = _balanced_assignments(share, np.array(fractions), interchangeable)
     chosen = pool[seed % len(pool)]
     if interchangeable:  # otherwise the first subset would contain the first unit for every seed
@@ -78,7 +78,7 @@ def _greedy_assignments(
     """Yield the subset of each unit (G,), assigned greedily in several random orders, large units first.
 
     Args:
-        share: Share of each class that is in each unit (G, C).
+        share: Share of each class, and of all clips, that is in each unit (G, C + 1).
         fractions: Share of each subset (S,).
         rng: Random generator of the orders.
         most: Largest number of assignments.
@@ -102,7 +102,7 @@ def _balanced_assignments(share: np.ndarray, fractions: np.ndarray, interchangea
     """Return balanced assignments of few units (n, G) in a fixed random order, at most MAX_POOL of them.
 
     Args:
-        share: Share of each class that is in each unit (G, C), and the unit's share of all clips in the last column.
+        share: Share of each class, and of all clips, that is in each unit (G, C + 1).
         fractions: Share of each subset (S,).
         interchangeable: Whether assignments that differ only in the order of their subsets are equal.
     """
@@ -127,7 +127,7 @@ def _search_balanced(
     share: np.ndarray, fractions: np.ndarray, interchangeable: bool, rng: np.random.Generator
 ) -> np.ndarray:
     """Return balanced assignments (n, G) from greedy ones and their neighbours, until no other one is found."""
-    pool = np.array(list(_greedy_assignments(share[:, :-1], tuple(fractions), rng, most=MAX_POOL)))
+    pool = np.array(list(_greedy_assignments(share, tuple(fractions), rng, most=MAX_POOL)))
     expanded: set[bytes] = set()
     while True:
         pool = np.unique(_sort_subsets(pool) if interchangeable else pool, axis=0)
@@ -168,7 +168,7 @@ def _deviations(assigned: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray
     absent = assigned < EPSILON
     difference = assigned - fractions[:, None].astype(np.float32)
     empty, missing = absent[:, :, -1].sum(1), absent[:, :, :-1].sum((1, 2))
-    return empty, missing, np.abs(difference).max(1), (difference[:, :, :-1] ** 2).sum((1, 2))
+    return empty, missing, np.abs(difference).max(1), (difference**2).sum((1, 2))
 
 
 def _best(empty: np.ndarray, missing: np.ndarray, deviation: np.ndarray, cost: np.ndarray) -> int:
