@@ -6,6 +6,7 @@ not significant in the summary, although the models may differ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etude.evaluation.bootstrap import FEW_GROUPS
@@ -126,3 +127,60 @@ def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2)
     other = format_number(baseline["scores"][metric]["value"], digits)
     value = format_number(difference["value"], digits)
     return f"{capitalise_first(baseline['name'])} {other}, difference {value}{interval}{suffix}."
+
+
+def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
+    """Describe the earlier training of the initial weights, and the scored clips that it used.
+
+    Args:
+        record: Content of record.json. Its `earlier_training` is empty for a run without earlier training.
+
+    Returns:
+        Sentences. The first is a warning if the weights were trained on scored clips.
+    """
+    earlier = record.get("earlier_training") or {}
+    sentences = []
+    runs = _join_runs(earlier.get("runs") or [])
+    for split, numbers in (earlier.get("splits") or {}).items():
+        name, left_out = SPLIT_NAMES[split], numbers["left_out"]
+        total = record.get("data", {}).get("splits", {}).get(split, {}).get("clips", 0)
+        trained, same_group = (numbers[key] for key in ("trained", "same_group"))
+        if trained > left_out:
+            sentences.append(
+                f"The initial weights were trained on {trained} of the {format_count(total, name + ' clip')} ({runs}), "
+                f"so the {name} scores are optimistic."
+            )
+        if trained <= left_out < trained + same_group:
+            sentences.append(
+                f"The initial weights were trained on other clips of the groups of {same_group} of the "
+                f"{format_count(total, name + ' clip')} ({runs}), so the {name} scores can be optimistic."
+            )
+        if left_out:
+            sources = runs or _join_runs(earlier.get("left_out_of") or [])
+            sentences.append(
+                f"{format_count(left_out, name + ' clip')} {'was' if left_out == 1 else 'were'} left out, because "
+                f"{'it or its group' if left_out == 1 else 'they or their groups'} had been used to train {sources}."
+            )
+        if numbers["validated"]:
+            sentences.append(
+                f"{format_count(numbers['validated'], name + ' clip')} had been in the validation split of an earlier "
+                f"run ({runs or _join_runs(earlier.get('left_out_of') or [])}), which may have selected its epoch."
+            )
+    if runs:
+        found = any(row["trained"] + row["same_group"] for row in earlier["splits"].values())
+        sentences.append(
+            ("" if found else f"No scored clip was in the earlier training of the weights ({runs}). ")
+            + "Clips are recognised by the hash of their sound and, in the same archive, by their id; copies with "
+            "another encoding are not found."
+        )
+    if unknown := earlier.get("unknown"):
+        sentences.append(
+            f"The training clips of {', '.join(unknown)} are not recorded, so it cannot be checked whether the scored "
+            "clips are among them."
+        )
+    return sentences
+
+
+def _join_runs(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the names of runs with their data and numbers of training clips."""
+    return "; ".join(f"{run['name']} on {format_count(run['clips'], 'clip')} of {run['data']}" for run in runs)

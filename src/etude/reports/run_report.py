@@ -16,7 +16,12 @@ from etude.evaluation import formatting
 from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
-from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
+from etude.evaluation.score_summary import (
+    describe_clips,
+    describe_earlier_training,
+    describe_limitations,
+    summarise_scores,
+)
 from etude.files.atomic import write_text
 from etude.reports import embedding_thumbnail, figures, html, learning_curves, worst_errors
 from etude.reports.html import load_template
@@ -166,6 +171,7 @@ def write_report(run: RunFolder) -> Path:
         "saved_errors": saved_errors,
         "colour_stops": worst_errors.colour_stops(),
         "few_groups": FEW_GROUPS,
+        "earlier_training": describe_earlier_training(record),
     }
     page = load_template("report.html.j2")
     max_bytes = worst_errors.MAX_PAGE_SIZE - len(page.render(values | {"omitted": {}}).encode())

@@ -57,10 +57,15 @@ MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?"), TEXT),
     **{"parameters?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
 }
+EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}
+EARLIER_TRAINING = {
+    **{"overlap?": TEXT, "runs?": [EARLIER_RUN], "left_out_of?": [EARLIER_RUN], "unknown?": [TEXT]},
+    **{"splits?": {"*": dict.fromkeys(("trained", "same_group", "validated", "left_out"), COUNT)}},
+}
 RECORD = {
     **{"targets": {"*": TARGET}, "name?": TEXT, "command?": TEXT, "started?": TEXT, "trial?": TEXT, "data?": DATA},
     **{"seconds?": {"train?": NUMBER, "total?": NUMBER}, "model?": MODEL, "versions?": {"*": (str, type(None))}},
-    **{"git?": (dict,), "hardware?": (dict,)},
+    **{"git?": (dict,), "hardware?": (dict,), "earlier_training?": EARLIER_TRAINING},
 }
 
 

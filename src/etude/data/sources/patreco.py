@@ -112,6 +112,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         reader=read_precomputed,
         locate=locate_array,
         skipped_items=tuple(skipped_items),
+        id_space="fma",
     ).check()
 
 

@@ -45,6 +45,7 @@ def collection(
     name: str | None = None,
     classes: Mapping[str, Mapping[Any, Any]] | str | None = None,
     missing: Any = (),
+    id_space: str | None = None,
 ) -> Collection:
     """Return the collection of a table.
 
@@ -61,6 +62,8 @@ def collection(
             become missing labels.
         missing: A cell or a list of cells that mean a missing value, such as NA, in upper or lower case. It applies to
             all columns but `path` and `id`.
+        id_space: Archive whose ids and groups these are, such as `fma`. None means that they have no meaning outside of
+            this table.
 
     Returns:
         The collection. Clips without a label and rows without a path are left out, and listed in `skipped_items`.
@@ -107,6 +110,7 @@ def collection(
         note="" if grouped or "artist" in specs else NO_GROUP,
         extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
         skipped_items=tuple(skipped_items),
+        id_space=id_space,
     ).check()
 
 

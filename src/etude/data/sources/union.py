@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.data.collection import Collection
+from etude.data.collection import RESERVED, Collection
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.sources import pack as packs_of
@@ -46,6 +46,8 @@ class JoinedPack:
         tables = [
             pack.index.assign(
                 id=pack.index["id"] if shared_ids else name + "/" + pack.index["id"].astype(str),
+                source_id=pack.index["id"],
+                id_space=pack.manifest.get("origin", {}).get("collection", {}).get("id_space"),
                 member=number,
                 row=np.arange(len(pack.index)),
             )
@@ -145,9 +147,7 @@ def _merge_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Merge rows with equal ids into one row with the first frames, the labels of all, and the strictest split."""
     import pandas as pd
 
-    labels = [
-        name for name in table.columns if name not in ("id", "split", "start", "frames", "content", "member", "row")
-    ]
+    labels = [name for name in table.columns if name == "group" or name not in RESERVED]
     duplicates = table[table["id"].duplicated(keep=False)].groupby("id", sort=False)
     value_counts = duplicates[labels].nunique()
     if (conflicts := value_counts[(value_counts > 1).any(axis=1)]).size:
