@@ -208,6 +208,12 @@ def check_earlier_training(config: Mapping[str, Any], data: MusicData, earlier: 
     return result
 
 
+def training_record(config: Mapping[str, Any], data: MusicData, earlier: TrainingRecord) -> dict[str, Any]:
+    """Return the records of the clips of this run (`own`) and of `earlier` runs as plain values, for checkpoints."""
+    own = TrainingRecord.of_run(data.clip_keys, data.splits, str(config["name"]), data.source.name)
+    return {"own": own.to_plain(), "earlier": earlier.to_plain()}
+
+
 def read_record(path: Path, key: str) -> TrainingRecord:
     """Return the record of all training of a run or a checkpoint.
 

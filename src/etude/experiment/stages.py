@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
-from etude.data.training_record import TrainingRecord
 from etude.errors import RunError, UserError
 from etude.evaluation.baselines import mel_statistics
 from etude.evaluation.predictions import assemble_predictions
@@ -103,8 +102,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         if not is_memory_error(error):
             raise
         raise UserError("backbone: the network does not fit in memory; make it smaller") from error
-    own = TrainingRecord.of_run(data.clip_keys, data.splits, config["name"], data.source.name)
-    learner.recipe["training_record"] = {"own": own.to_plain(), "earlier": earlier.to_plain()}
+    learner.recipe["training_record"] = provenance.training_record(config, data, earlier)
     learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
         learner.disable_dropout()
