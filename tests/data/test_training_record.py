@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from etude.data.datamodule import build_datamodule
 from etude.data.training_record import ClipKeys, TrainingRecord, stored_record
 from etude.errors import UserError
 
@@ -116,3 +119,16 @@ def test_record_of_large_archive_is_compact() -> None:
     record = TrainingRecord.of_run(keys, np.full(10_000, "train"), "run", "fma")
     assert len(record.train) == 21_000  # sounds, ids and 1,000 groups, all different
     assert len(json.dumps(record.to_plain())) < 30 * 10_000  # 3 MB for 100,000 clips
+
+
+def test_sound_hash_does_not_depend_on_front_end(config: Any) -> None:
+    """Compare the packs of two front ends: equal hashes of sounds, and different frames."""
+    tables = []
+    for overrides in ([], ["feature.front.n_mels=40"]):
+        data = build_datamodule(config(*overrides))
+        tables.append(data.open_pack().index)
+    assert tables[0]["sound_hash"].tolist() == tables[1]["sound_hash"].tolist()
+    assert tables[0]["sound_hash"].nunique() == len(tables[0])
+    assert not set(tables[0]["content"]) & set(tables[1]["content"])
+    path = Path(data.source.table["path"][0])
+    assert tables[0]["sound_hash"][0] == hashlib.sha256(path.read_bytes()).hexdigest()

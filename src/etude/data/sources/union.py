@@ -44,10 +44,8 @@ class JoinedPack:
 
         self.packs = list(members.values())
         tables = [
-            pack.index.assign(
+            _with_source_ids(pack).assign(
                 id=pack.index["id"] if shared_ids else name + "/" + pack.index["id"].astype(str),
-                source_id=pack.index["id"],
-                id_space=pack.manifest.get("origin", {}).get("collection", {}).get("id_space"),
                 member=number,
                 row=np.arange(len(pack.index)),
             )
@@ -129,6 +127,14 @@ def collection(
         note=" ".join(member.note for member in collections if member.note),
         extra={"licences": licences} if licences else {},
     )  # fmt: skip
+
+
+def _with_source_ids(pack: Pack) -> pd.DataFrame:
+    """Return the table of a pack with the id of each clip in its own collection, and the space of these ids."""
+    if "source_id" in pack.index.columns:  # the pack of a union
+        return pack.index
+    id_space = pack.manifest.get("origin", {}).get("collection", {}).get("id_space")
+    return pack.index.assign(source_id=pack.index["id"], id_space=id_space)
 
 
 def _merge_specs(first: dict[str, Any], second: dict[str, Any], target: str, name: str) -> dict[str, Any]:
