@@ -14,12 +14,8 @@ from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.training_record import TrainingRecord
 from etude.errors import DataError, UserError
 from etude.evaluation.score_summary import describe_earlier_training
-from etude.experiment.provenance import (
-    check_earlier_training,
-    describe_data,
-    read_earlier_training,
-    training_record,
-)
+from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
+from etude.experiment.provenance import describe_data
 
 Compose = Callable[..., dict[str, Any]]
 

@@ -16,6 +16,7 @@ from etude.errors import RunError, UserError
 from etude.evaluation.baselines import mel_statistics
 from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import provenance
+from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.files import atomic
 from etude.files.safe_read import read_checkpoint
 from etude.loggers.base import tracked
@@ -91,10 +92,10 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build_datamodule(config)
-    earlier = provenance.read_earlier_training(config, files if resume else None)
+    earlier = read_earlier_training(config, files if resume else None)
     data.prepare_data()
     data.setup()
-    earlier_training = provenance.check_earlier_training(config, data, earlier)
+    earlier_training = check_earlier_training(config, data, earlier)
     check_targets(config, data)
     try:
         learner = build_learner(config, data, resume)
@@ -102,7 +103,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         if not is_memory_error(error):
             raise
         raise UserError("backbone: the network does not fit in memory; make it smaller") from error
-    learner.recipe["training_record"] = provenance.training_record(config, data, earlier)
+    learner.recipe["training_record"] = training_record(config, data, earlier)
     learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
         learner.disable_dropout()

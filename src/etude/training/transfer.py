@@ -41,7 +41,7 @@ class Transfer:
         cache: Whether the outputs of frozen layers are cached on disk, so that these layers run once per clip instead
             of once per epoch. `auto` enables the cache if it does not change the results.
         overlap: Handling of clips of validation and test on which the copied weights were ever trained: `refuse`,
-            `drop` leaves them out of both splits, `allow` scores them. `experiment.provenance` finds them.
+            `drop` leaves them out of both splits, `allow` scores them. `experiment.earlier_training` finds them.
         min_copied: Smallest share of the backbone's weights, and of its layers, that must be copied from `init_from`. A
             layer is copied if at least half of its weights are.
     """
