@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.data.training_record import TrainingRecord
@@ -16,6 +18,9 @@ from etude.errors import DataError, UserError
 from etude.evaluation.score_summary import describe_earlier_training
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.experiment.provenance import describe_data
+from etude.export.model_card import config_content
+from etude.files.atomic import write_text
+from etude.runs.folder import RunFolder
 
 Compose = Callable[..., dict[str, Any]]
 
@@ -133,6 +138,27 @@ def test_both_arms_of_a_comparison_are_scored_on_the_same_clips(
         check_earlier_training(config(), data, TrainingRecord())
 
 
+def test_record_survives_resuming_and_export(config: Compose, data: MusicData, tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "source.ckpt", data, plant(data, "test", 3), TrainingRecord())
+    earlier = read_earlier_training(config("transfer=full", f"transfer.init_from={source}"))
+    run = RunFolder(tmp_path / "run")
+    run.checkpoints_path.mkdir(parents=True)
+    save_checkpoint(run.last_path, data, data.splits, earlier)
+    source.unlink()
+    resumed = read_earlier_training(config("transfer=full", f"transfer.init_from={source}"), run)
+    np.testing.assert_array_equal(resumed.train, earlier.train)
+    assert resumed.runs == earlier.runs
+
+    recipe = {"config": {}, **torch.load(run.last_path, weights_only=True)["etude"]}
+    export = tmp_path / "export"
+    export.mkdir()
+    write_text(export / "config.json", json.dumps(config_content(recipe)))
+    save_file({"x": torch.zeros(1)}, export / "model.safetensors")
+    exported = read_earlier_training(config("transfer=full", f"transfer.init_from={export}"))
+    assert [row["name"] for row in exported.runs] == ["source", "last"]
+    assert exported.find(data.clip_keys).trained[data.splits != "val"].sum() == (data.splits == "train").sum() + 3
+
+
 def test_unknown_training_is_stated(config: Compose, data: MusicData, tmp_path: Path) -> None:
     torch.save({"etude": {}, "state_dict": {}}, tmp_path / "old.ckpt")
     composed = config("transfer=full", f"transfer.init_from={tmp_path / 'old.ckpt'}", "backbone.weights=imagenet",
@@ -150,8 +176,8 @@ def test_unknown_training_is_stated(config: Compose, data: MusicData, tmp_path: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["transfer=full", "transfer.init_from=nowhere"], "transfer.init_from: nowhere does not exist"),
-        (["transfer=full", "transfer.init_from=FOLDER"], "transfer.init_from: .* has no checkpoint"),
+        (["transfer=full", "transfer.init_from=nowhere"], "transfer.init_from: nowhere: there is no such folder"),
+        (["transfer=full", "transfer.init_from=FOLDER"], "transfer.init_from: .* is neither a run folder"),
     ],
 )
 def test_missing_source_is_refused_before_data_is_read(

@@ -161,7 +161,7 @@ def test_weights_and_standardisation_are_copied(
     ("overrides", "message"),
     [
         (["transfer=probe"], "there is nothing to transfer; set transfer.init_from"),
-        (["transfer=full", "transfer.init_from=nowhere"], "nowhere does not exist"),
+        (["transfer=full", "transfer.init_from=nowhere"], "transfer.init_from: nowhere: there is no such folder"),
         (
             ["transfer=full", "transfer.init_from=SOURCE", "feature.front.n_fft=1024"],
             "other frames .*n_fft",

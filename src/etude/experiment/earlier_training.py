@@ -13,7 +13,7 @@ from etude.data.training_record import TrainingRecord, stored_record
 from etude.errors import UserError
 from etude.evaluation.score_summary import SPLIT_NAMES
 from etude.files.safe_read import read_checkpoint
-from etude.runs.folder import RunFolder
+from etude.runs.folder import RunFolder, find_weights
 
 log = logging.getLogger(__name__)
 MOST_LISTED = 20  # clips in a message
@@ -81,18 +81,17 @@ def read_record(path: Path, key: str) -> TrainingRecord:
     """Return the record of all training of a run or a checkpoint.
 
     Args:
-        path: A run folder or a checkpoint.
+        path: A run folder, a checkpoint or an exported network.
         key: Config key of the path, for messages.
 
     Raises:
-        UserError: There is no checkpoint, or it cannot be read.
+        UserError: There are no weights, or they cannot be read.
     """
-    if not path.exists():
-        raise UserError(f"{key}: {path} does not exist; name the folder of a finished run or a checkpoint file")
-    checkpoint = RunFolder(path).best_checkpoint if path.is_dir() else path
-    if checkpoint is None or not checkpoint.is_file():
-        raise UserError(f"{key}: {path} has no checkpoint; name the folder of a finished run or a checkpoint file")
-    return stored_record(read_checkpoint(checkpoint)["etude"], str(path))
+    try:
+        weights = find_weights(path)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    return stored_record(read_checkpoint(weights)["etude"], str(path))
 
 
 def _check_overlap(data: MusicData, earlier: TrainingRecord, mode: str, key: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from etude.backbones.base import Backbone
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
-from etude.runs.folder import RunFolder
+from etude.runs.folder import find_weights
 
 log = logging.getLogger(__name__)
 MODES = ("full", "probe", "last_k", "gradual")
@@ -30,7 +30,8 @@ class Transfer:
     """Initialisation of a backbone and choice of its trained layers.
 
     Args:
-        init_from: A run folder or a checkpoint. None keeps the pretrained weights of `backbone.weights`.
+        init_from: A run folder, a checkpoint or an exported network. None keeps the pretrained weights of
+            `backbone.weights`.
         train: `full` trains all layers. `probe` trains the heads only. `last_k` trains the heads and the last layers of
             the backbone. `gradual` trains the heads first and then unfreezes layers from the last to the first (Howard
             & Ruder, 2018, "Universal language model fine-tuning").
@@ -150,9 +151,10 @@ class Transfer:
         Returns:
             Names of the backbone's tensors that were not copied.
         """
-        path = RunFolder(path).best_path if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"transfer.init_from: {path} does not exist")
+        try:
+            path = find_weights(path)
+        except UserError as error:
+            raise UserError(f"transfer.init_from: {error}") from error
         stored = read_checkpoint(path)
         _check_front_end(stored["etude"], front, path)
         state = stored["state_dict"]
