@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.evaluation.bootstrap import MIN_TEST_GROUPS
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.paired_tests import LEVEL, NO_DIFFERENCE, Pair, format_p_value
+from etude.evaluation.score_summary import describe_clips
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import finite_or_none, score_frame
 from etude.reports.comparison.table import Labels, Table
@@ -43,6 +45,7 @@ def render_page(comparison: Comparison) -> str:
         remarks=comparison.remarks,
         format_p_value=format_p_value,
         level=LEVEL,
+        min_test_groups=MIN_TEST_GROUPS,
     )
 
 
@@ -127,14 +130,17 @@ def _tests_content(pairs: list[Pair]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
     by_names = {(pair.a, pair.b): pair for pair in pairs}
     significant = [pair for pair in pairs if pair.better]
-    sizes = sorted({(pair.n, pair.groups) for pair in pairs})
-    clips = " or ".join(f"{format_count(n, 'clip')} in {format_count(groups, 'group')}" for n, groups in sizes)
+    sizes = sorted({(pair.n, pair.groups, pair.ungrouped) for pair in pairs})
+    clips = " or ".join(
+        describe_clips({"n": n, "groups": groups, "ungrouped": ungrouped}) for n, groups, ungrouped in sizes
+    )
     if len(pairs) == 1:
         summary = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].conclusion}."
     elif significant:
         summary = f"Significant differences in {len(significant)} of {len(pairs)} pairs."
     else:
-        summary = f"{len(pairs)} pairs: {NO_DIFFERENCE}."
+        conclusions = {pair.conclusion for pair in pairs}
+        summary = f"{len(pairs)} pairs: {conclusions.pop() if len(conclusions) == 1 else NO_DIFFERENCE}."
     has_matrix = 2 < len(names) <= MOST_IN_MATRIX
     return {
         "target": pairs[0].target,

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.metrics import LOWER_IS_BETTER
-from etude.evaluation.score_summary import describe_limitations
+from etude.evaluation.score_summary import describe_few_groups
 from etude.reports.comparison.axes import REPEAT_AXES, SCORE_AXES, axis_value, differing_axes
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import finite_or_none
@@ -113,8 +112,9 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
     cells = [cell for cell in table.cells.values() if cell.folders]
     means = [[by_folder[folder] for folder in dict.fromkeys(cell.folders)] for cell in cells if len(cell.values) > 1]
     notes = []
-    if any(cell.low is not None for cell in cells):
-        notes.append("In brackets: 95 % confidence intervals from a bootstrap over groups.")
+    intervals = [cell for cell in cells if cell.low is not None]
+    if intervals:
+        notes.append(f"In brackets: 95 % confidence intervals from a bootstrap over {_resampled_units(intervals)}.")
     if means:
         notes += _mean_notes(means)
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
@@ -125,10 +125,21 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
         )
         significance = "the paired tests show which differences between runs are significant"
         notes.append(f"{best} is marked; {significance if tests else 'no difference is tested'}.")
-    groups = [size for cell in cells if cell.low is not None for size in cell.groups]
-    if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.row_axes:
-        notes.append(describe_limitations({"scores": True, "groups": min(groups)}))
+    if intervals:
+        fewest = min(intervals, key=lambda cell: min(cell.groups))
+        notes += describe_few_groups(min(fewest.groups), "clip" if fewest.ungrouped == fewest.n else "group")
     return notes
+
+
+def _resampled_units(cells: Sequence[Cell]) -> str:
+    """Return what the bootstrap of some cells draws: groups, or clips if groups are unknown."""
+    if all(cell.ungrouped == cell.n for cell in cells):
+        return (
+            "clips, because the groups of the clips, such as artists, are unknown; if clips share artists, the "
+            "intervals are too narrow"
+        )
+    partly = any(any(cell.ungrouped) for cell in cells)
+    return "groups" + ("; a clip with an unknown group is drawn as its own group" if partly else "")
 
 
 def are_comparable(cells: Sequence[Cell]) -> bool:
@@ -178,7 +189,8 @@ def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
         finite_or_none(single.get("low")),
         finite_or_none(single.get("high")),
         frozenset(int(score["n"]) for score in scores if score["n"] is not None),
-        frozenset(int(score["groups"]) for score in scores if score["groups"] is not None),
+        frozenset(int(score["groups"] or 0) + int(score["ungrouped"] or 0) for score in scores),
+        frozenset(int(score["ungrouped"] or 0) for score in scores),
         frozenset(score["scored_on"] for score in scores),
         measure=tuple(str(scores[0][axis]) for axis in SCORE_AXES),
         folders=tuple(score["folder"] for score in scores),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.metrics import PRIMARY
+from etude.evaluation.score_summary import are_groups_unknown, count_known_groups
 from etude.reports.comparison.axes import NAMED_AXES, axis_value
 from etude.reports.comparison.runs import ComparedRun, read_compared_run
 from etude.runs.folder import find_runs
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = [
     *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "transfer", "pretrained", "data"),
     *("seed", "fold", "split", "target", "class", "metric", "value", "low", "high", "constant", "linear"),
-    *("n", "groups", "seconds", "scored_on"),
+    *("n", "groups", "ungrouped", "seconds", "scored_on"),
 ]
 AVERAGES = {"macro": "macro mean", "micro": "micro mean (accuracy)", "weighted": "weighted mean"}
 """Last rows of a table per class."""
@@ -34,9 +35,9 @@ def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> 
 
     Returns:
         A row per run and target with the columns COLUMNS. They contain the primary metric of the target, its value and
-        interval, the scores of both baselines (constant and linear model), the numbers of clips and groups, and the
-        duration of the run in seconds. The constant is the majority class or the training mean. A run without scores
-        has one row with its status.
+        interval, the scores of both baselines (constant and linear model), the numbers of clips, of groups, and of
+        clips with an unknown group, and the duration of the run in seconds. The constant is the majority class or the
+        training mean. A run without scores has one row with its status.
     """
     return score_frame(read_runs(folders), split)
 
@@ -98,7 +99,8 @@ def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: b
     """Yield a dictionary for each table row of a run, with the values that depend on target, class or metric."""
     for name, target in run.metrics.items():
         results = target["splits"].get(split, {})
-        counts = {"target": name, "n": results.get("n"), "groups": results.get("groups")}
+        counts = {"target": name, "n": results.get("n"), "ungrouped": results.get("ungrouped")}
+        counts["groups"] = count_known_groups(results) if "groups" in results and "n" in results else None
         if classes:
             yield from (counts | row for row in _class_rows(results, metrics or ("f1",)))
             continue
@@ -116,10 +118,11 @@ def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: b
 
 def _class_rows(results: dict[str, Any], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the scores of each class and their means over classes."""
+    unknown = bool(results.get("n")) and are_groups_unknown(results)
     for row in results.get("per_class", []):
         for metric in metrics:
             if metric in row:
-                support = {"n": row.get("support"), "groups": row.get("groups")}
+                support = {"n": row.get("support"), "groups": None if unknown else row.get("groups")}
                 yield {"class": row["class"], "metric": metric, "value": row[metric]} | support
     for average, title in AVERAGES.items():
         for metric in metrics:

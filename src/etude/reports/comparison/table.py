@@ -20,7 +20,8 @@ class Cell:
         low: Lower end of the 95 % confidence interval of a single run. None for a mean over runs.
         high: Upper end.
         n: Number of scored clips, or several numbers if runs were scored on different clips.
-        groups: Number of groups of these clips.
+        groups: Number of resampled groups of these clips. A clip with an unknown group is counted as a group.
+        ungrouped: Number of clips with an unknown group.
         scored_on: Data and split of the runs.
         status: Text that replaces the score, such as the status of a run without scores.
         measure: Target, metric and class. Cells of the same measure can be ranked.
@@ -33,6 +34,7 @@ class Cell:
     high: float | None = None
     n: frozenset[int] = frozenset()
     groups: frozenset[int] = frozenset()
+    ungrouped: frozenset[int] = frozenset()
     scored_on: frozenset[str] = frozenset()
     status: str = ""
     measure: Labels = ()
