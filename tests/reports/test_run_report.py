@@ -164,3 +164,24 @@ def test_confusion_of_many_classes_is_a_list_of_pairs(make_run, table: pd.DataFr
     assert "The matrix of 100 classes is too large for a page; it is in metrics.json." in page.text
     assert "50 of " in page.text and "pairs of a true and a different predicted class" in page.text
     assert "genre: confusion matrix" not in page.tables
+
+
+@pytest.mark.parametrize("known", ["none", "some", None])
+def test_report_makes_no_statement_on_unknown_groups(make_run, table: pd.DataFrame, known: str | None) -> None:
+    """Without groups, no text mentions groups. Older records do not have the key, and the table shows it."""
+    groups = table["group"].where(table.index >= 40) if known == "some" else None
+    folder = make_run("a-run", table.assign(group=groups))
+    record = json.loads((folder / "record.json").read_text())
+    record["data"] |= {"disjoint": True} | ({"groups_known": known} if known else {})
+    (folder / "record.json").write_text(json.dumps(record))
+    page, _ = build_report(folder)
+    assert "none of them in training" not in page.text
+    assert "no group occurs in more than one split" not in page.text
+    if known == "some":
+        assert "no known group occurs in more than one split; clips with an unknown group may share" in page.text
+        assert "have no known group. Each of them is resampled as its own group" in page.text
+        return
+    assert "unknown: clips of one artist may be in several splits" in page.text
+    assert "30 clips with unknown groups" in page.text and "single clips are resampled" in page.text
+    assert not re.search(r"\d+ groups|over groups|Groups are resampled", page.text)
+    assert "training and test clips may share artists" in page.text
