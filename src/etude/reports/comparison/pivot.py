@@ -48,7 +48,7 @@ def pivot(
     for score in records:
         if score["metric"]:
             scores[label(score, rows), label(score, cols)].append(score)
-    cells = _mark_best({position: _make_cell(cell_scores) for position, cell_scores in scores.items()})
+    cells = _mark_best({position: _make_cell(cell_scores, by_folder) for position, cell_scores in scores.items()})
     sides = [
         _sort_labels(dict.fromkeys(position[side] for position in scores), axes)
         for side, axes in enumerate((rows, cols))
@@ -181,7 +181,7 @@ def _score_label(
     return str(score[axis] or "–")
 
 
-def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
+def _make_cell(scores: list[dict[Any, Any]], runs: Mapping[str, ComparedRun]) -> Cell:
     """Return a cell with the scores of one or more runs. Only a single run has an interval."""
     single = scores[0] if len(scores) == 1 else {}
     return Cell(
@@ -194,7 +194,30 @@ def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
         frozenset(score["scored_on"] for score in scores),
         measure=tuple(str(scores[0][axis]) for axis in SCORE_AXES),
         folders=tuple(score["folder"] for score in scores),
+        repeats="" if single else describe_repeats([runs[score["folder"]] for score in scores]),
     )
+
+
+def describe_repeats(runs: Sequence[ComparedRun]) -> str:
+    """Return the number of runs of a mean and what varies between them, such as "3 seeds, same split"."""
+    seeds, folds = ({axis_value(run, axis) for run in runs} for axis in ("seed", "fold"))
+    splits, size = {run.scored_on for run in runs}, format_count(len(runs), "run")
+    if differing_axes(runs):
+        return size
+    if len(folds) > 1:
+        only_folds = len(seeds) == 1 and len(folds) == len(runs)
+        detail = f"{format_count(len(folds), 'fold')}, {format_count(len(seeds), 'seed')}"
+        return f"{len(runs)} folds" if only_folds else f"{size}: {detail}"
+    if len(seeds) == 1:
+        if len(splits) == 1:
+            return f"{size}, same seed and split"
+        return f"{len(runs)} splits, same seed" if len(splits) == len(runs) else f"{size}: {len(splits)} splits"
+    counted = f"{len(seeds)} seeds" if len(seeds) == len(runs) else f"{size}: {len(seeds)} seeds"
+    if any("?" in split for split in splits):
+        return f"{counted}, split unknown"
+    if len(splits) == 1:
+        return f"{counted}, same split"
+    return f"{counted} and splits" if len(splits) == len(seeds) == len(runs) else f"{counted}, {len(splits)} splits"
 
 
 def _mark_best(cells: dict[Position, Cell]) -> dict[Position, Cell]:
@@ -237,6 +260,11 @@ def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
     notes = [f"A cell with ± is the mean and standard deviation of {size} {variation}."]
     if mixed:
         notes.append(f"Different settings are averaged: {', '.join(mixed)}; add these axes to rows or cols.")
+    if "seed" in repeats and any(len({run.scored_on for run in runs}) == 1 for runs in means):
+        notes.append(
+            "Seeds on the same split vary the initialisation and the order of training, so the standard deviation does "
+            "not include the variation between splits."
+        )
     if "fold" in repeats:
         notes.append("Scores of single folds are averaged; the score of the pooled predictions is different.")
     return notes

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.score_summary import are_groups_unknown, count_known_groups
-from etude.reports.comparison.axes import NAMED_AXES, axis_value
+from etude.reports.comparison.axes import NAMED_AXES, REPEAT_AXES, axis_value, settings_key
 from etude.reports.comparison.runs import ComparedRun, read_compared_run
 from etude.runs.folder import find_runs
 
@@ -72,6 +74,47 @@ def score_frame(
         run_rows = [shared | row for row in _score_rows(run, split, metrics, classes)]
         rows += run_rows or [shared]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def identical_runs(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """Return sets of at least two finished runs with bit-identical predictions of the same clips and splits.
+
+    Predictions of labels without probabilities are equal by chance on few clips. Such runs are only identical if their
+    settings and seeds are equal too.
+    """
+    by_scores: dict[str, list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        if run.status == "finished":
+            values = {
+                (name, split, metric): score.get("value")
+                for name, target in run.metrics.items()
+                for split, results in target["splits"].items()
+                for metric, score in results["scores"].items()
+            }
+            by_scores[repr(sorted(values.items()))].append(run)
+    by_predictions: dict[str, list[ComparedRun]] = defaultdict(list)
+    for run in (run for same in by_scores.values() if len(same) > 1 for run in same):
+        if key := _predictions_key(run):
+            by_predictions[key].append(run)
+    return [same for same in by_predictions.values() if len(same) > 1]
+
+
+def _predictions_key(run: ComparedRun) -> str:
+    """Return a hash of the predictions, splits and data of a run, or "" if they cannot be read."""
+    labels = {name: target.get("classes", []) for name, target in run.metrics.items() if target["kind"] == "label"}
+    columns = ["id", "split", *(f"{name}.pred" for name in run.metrics)]
+    scores = [f"{name}.score.{class_name}" for name, classes in labels.items() for class_name in classes]
+    exact = len(labels) < len(run.metrics)
+    try:
+        try:
+            table, exact = run.files.read_columns([*columns, *scores]), exact or bool(scores)
+        except (ValueError, KeyError):
+            table = run.files.read_columns(columns)
+    except (OSError, ValueError, KeyError):
+        return ""
+    text = table.sort_values(["split", "id"], kind="stable").to_csv(index=False, float_format="%.17g")
+    settings = "" if exact else repr((settings_key(run), *(axis_value(run, axis) for axis in REPEAT_AXES)))
+    return hashlib.sha256(f"{run.scored_on}\n{settings}\n{text}".encode()).hexdigest()
 
 
 def finite_or_none(value: Any) -> float | None:

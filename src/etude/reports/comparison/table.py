@@ -27,6 +27,7 @@ class Cell:
         measure: Target, metric and class. Cells of the same measure can be ranked.
         folders: Folders of the runs.
         best: Whether no cell of the same measure has a better score.
+        repeats: Number of runs of a mean and what varies between them, such as "3 seeds, same split".
     """
 
     values: tuple[float | None, ...]
@@ -40,6 +41,7 @@ class Cell:
     measure: Labels = ()
     folders: tuple[str, ...] = ()
     best: bool = False
+    repeats: str = ""
 
     @property
     def defined(self) -> list[float]:
@@ -76,7 +78,8 @@ class Cell:
             return ""
         if len(self.values) > 1:
             undefined = len(self.values) - len(self.defined)
-            return f"({format_count(len(self.values), 'run')}{f', {undefined} {UNDEFINED}' if undefined else ''})"
+            repeats = self.repeats or format_count(len(self.values), "run")
+            return f"({repeats}{f', {undefined} {UNDEFINED}' if undefined else ''})"
         return format_interval({"low": self.low, "high": self.high}, self.digits)
 
     @property
@@ -126,15 +129,15 @@ class Table:
                 return "", {label: counts.pop() for label, counts in by_label.items()}, False
         return "", {}, True
 
-    def runs_per_cell(self) -> int:
-        """Return the number of runs per mean if all means have the same number of runs, else 0."""
-        counts = {len(cell.values) for cell in self.cells.values() if cell.folders}
-        return counts.pop() if len(counts) == 1 and max(counts) > 1 else 0
+    def common_repeats(self) -> str:
+        """Return what varies between the runs of each mean if it is the same for all cells, else ""."""
+        texts = {cell.repeats if len(cell.values) > 1 else "" for cell in self.cells.values() if cell.folders}
+        return texts.pop() if len(texts) == 1 else ""
 
     def heading(self) -> str:
-        """Return the title. It includes the numbers of clips and runs if they are equal in all cells."""
-        n, repeats = self.clip_counts()[0], self.runs_per_cell()
-        items = [self.title, f"n = {n}" if n else "", f"mean ± sd of {repeats} runs" if repeats else ""]
+        """Return the title. It includes the number of clips and what is averaged if these are equal in all cells."""
+        n, repeats = self.clip_counts()[0], self.common_repeats()
+        items = [self.title, f"n = {n}" if n else "", f"mean ± sd over {repeats}" if repeats else ""]
         return ", ".join(item for item in items if item)
 
     def cell_text(self, row: Labels, col: Labels) -> str:
@@ -147,7 +150,7 @@ class Table:
         if cell is None:
             return "–", ""
         undefined = len(cell.values) - len(cell.defined)
-        uncertainty = "" if self.runs_per_cell() and not undefined else cell.uncertainty
+        uncertainty = "" if self.common_repeats() and not undefined else cell.uncertainty
         n = f"(n = {cell.clips})" if self.clip_counts()[2] and cell.clips else ""
         return cell.score, " ".join(text for text in (uncertainty, n) if text)
 
