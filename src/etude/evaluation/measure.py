@@ -66,7 +66,8 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         )
     known = table[table[column].notna()]
     groups = known["group"].astype(object).where(known["group"].notna(), None).tolist()
-    result: dict[str, Any] = {"n": len(known), "groups": len(set(bootstrap.encode_groups(groups).tolist()))}
+    result: dict[str, Any] = {"n": len(known), "groups": bootstrap.count_groups(groups)}
+    result |= {"ungrouped": sum(bootstrap.is_missing(group) for group in groups)}
     result |= {"missing": len(table) - len(known), "scores": {}, "baselines": {}}
     if target["kind"] == "label":
         result |= {"per_class": [], "confusion": []}
@@ -74,7 +75,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         return result
 
     true = encode_column(known, column, target)
-    resamples = bootstrap.draw_weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
+    resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if target["kind"] == "label" else None)
     pred = encode_column(known, f"{name}.pred", target)
     score = build_scorer(true, target)
     point, drawn = bootstrap.resampled_scores(score, pred, resamples)
@@ -92,16 +93,13 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         column = f"{name}.baseline.{baseline}"
         if column not in known.columns or known[column].isna().all():
             continue
-        other, other_drawn = bootstrap.resampled_scores(score, encode_column(known, column, target), resamples)
+        other_pred = encode_column(known, column, target)
+        other = bootstrap.resampled_scores(score, other_pred, resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
-            "scores": bootstrap.scores_with_intervals(other, other_drawn),
-            "difference": {
-                metric: bootstrap.score_with_interval(
-                    point[metric][0] - other[metric][0], bootstrap.paired_interval(drawn[metric], other_drawn[metric])
-                )
-                for metric in other
-            },
+            "scores": bootstrap.scores_with_intervals(*other),
+            "difference": bootstrap.differences_with_intervals((point, drawn), other),
+            "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),
         }
     return result
 
@@ -112,7 +110,7 @@ def _calibration(
     target: dict[str, Any],
     true: np.ndarray,
     pred: np.ndarray,
-    resamples: np.ndarray,
+    resamples: bootstrap.Resamples,
     seed: int,
 ) -> dict[str, Any]:
     """Compute the calibration of a label's probabilities. The result is empty if the table has no probabilities."""

@@ -32,9 +32,16 @@ CALIBRATION = {
     **{"chance?": {"mean": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}},
 }
 SPLIT = {
-    **{"n": COUNT, "groups": COUNT, "missing?": COUNT, "scores": SCORES, "per_class?": [CLASS_ROW]},
+    **{
+        "n": COUNT,
+        "groups": COUNT,
+        "ungrouped?": COUNT,
+        "missing?": COUNT,
+        "scores": SCORES,
+        "per_class?": [CLASS_ROW],
+    },
     **{"confusion?": [[COUNT]], "calibration?": CALIBRATION, "agreement?": SCORES},
-    **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES}}},
+    **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES, "differing_groups?": COUNT}}},
 }
 TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT}
 METRICS = {
@@ -51,7 +58,7 @@ DATA = {
         "folds?": COUNT,
         "pooled?": (list,),
     },
-    **{"splits?": {"*": {"clips": COUNT, "groups": COUNT}}, "disjoint?": (bool,)},
+    **{"splits?": {"*": {"clips": COUNT, "groups": (int, type(None))}}, "disjoint?": (bool,)},
 }
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?"), TEXT),
