@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etude.cli.train import main
-from etude.config import groups_help
+from etude.config import compose
 from etude.errors import UserError
 
 
@@ -17,15 +17,15 @@ def test_options_of_a_user_folder_and_of_plugins_are_listed(tmp_path: Path, monk
     (tmp_path / "backbone" / "average.yaml").touch()
     (tmp_path / "experiment" / "mine").mkdir(parents=True)
     (tmp_path / "experiment" / "mine" / "first.yaml").touch()
-    lines = groups_help.help_text(["-h", "backbone=cnn", "-cd", str(tmp_path)]).splitlines()
+    lines = compose.help_text(["-h", "backbone=cnn", "-cd", str(tmp_path)]).splitlines()
     assert "backbone: ast, average, cnn, convnet, efficientat, lstm, timm" in lines
     assert "experiment/mine: first" in lines
     assert any(line.startswith("experiment/reproduction/table1: lstm_beat_mel, ") for line in lines)
     assert not any(line.startswith(("data/base", "sweep/space")) for line in lines)  # files shared by options
     assert any(line.startswith("hydra/launcher: ") and "basic" in line for line in lines)
-    assert "average" not in groups_help.help_text(["-h"])
+    assert "average" not in compose.help_text(["-h"])
     with pytest.raises(UserError, match="--config-dir=nowhere: there is no such folder"):
-        groups_help.help_text(["--help", "--config-dir=nowhere"])
+        compose.help_text(["--help", "--config-dir=nowhere"])
 
 
 def test_options_stored_by_a_plugin_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_options_stored_by_a_plugin_are_listed(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "hydra_plugins" / "mine" / "launcher.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "hydra_plugins", raising=False)
-    assert "mine" in groups_help.list_groups([])["hydra/launcher"]
+    assert "mine" in compose.list_groups([])["hydra/launcher"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -168,9 +169,27 @@ def test_loggers_write_the_curves(tmp_path: Path, train: Callable[..., Result]) 
 def test_transfer_reports_copied_tensors_and_refuses_another_network(
     finished: Path, tmp_path: Path, train: Callable[..., Result]
 ) -> None:
-    result = train(tmp_path, "transfer=full", f"transfer.init_from={finished}", "backbone=lstm", "debug=fast")
+    transfer = ["transfer=full", f"transfer.init_from={finished}", "backbone=lstm", "debug=fast"]
+    other_split = "data.split.fold=0"  # with clips on which the source run was trained
+    result = train(tmp_path, *transfer, other_split)
+    assert result.returncode == 2
+    assert re.search(
+        r"\d+ of \d+ test clips were used to train joint_lstm_mel: .*transfer\.overlap=drop", result.stderr
+    )
+    assert not list(tmp_path.rglob("split.csv"))
+    result = train(tmp_path, *transfer, other_split, "transfer.overlap=drop")
     assert result.returncode == 0, result.stderr
-    assert "8 of 8 backbone tensors copied" in result.stderr
+    assert "weights of the backbone copied" in result.stderr
+    (file,) = tmp_path.rglob("split.csv")
+    split = pd.read_csv(file)
+    source = pd.read_csv(finished / "split.csv").set_index("id")["split"]
+    assert set(source[split["id"][split["reason"].notna()]]) == {"train"}  # the demo's groups are in one split
+    assert not (source[split["id"][split["split"].isin(["val", "test"])]] == "train").any()
+    count = int((split["split"] == "none").sum())
+    assert count == split["reason"].notna().sum() > 0
+    assert "left out, because they or their groups had been used to train joint_lstm_mel" in file.with_name(
+        "report.html"
+    ).read_text(encoding="utf-8")
     result = train(tmp_path, "transfer=full", f"transfer.init_from={finished}", "backbone=cnn", "debug=fast")
     assert result.returncode == 2
-    assert "no tensor" in result.stderr
+    assert "0% of the backbone's weights" in result.stderr

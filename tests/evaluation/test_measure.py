@@ -72,14 +72,18 @@ def test_point_estimates_and_differences(table: pd.DataFrame, measured: dict, ta
 def test_intervals_equal_those_of_repeated_clips(table: pd.DataFrame, measured: dict) -> None:
     rows = table[(table["split"] == "test") & table["valence.true"].notna()]
     true, pred, other = (rows[f"valence.{c}"].to_numpy() for c in ("true", "pred", "baseline.linear"))
-    drawn = bootstrap.draw_weights(rows["group"].tolist())
-    rho = np.array([[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in drawn])
+    resamples = bootstrap.draw_resamples(rows["group"].tolist())
+    rho = np.array(
+        [[stats.spearmanr(true.repeat(w), p.repeat(w))[0] for p in (pred, other)] for w in resamples.weights]
+    )
     result = measured["valence"]["splits"]["test"]
     for scores, values in (
         (result["scores"]["spearman"], rho[:, 0]),
         (result["baselines"]["linear"]["difference"]["spearman"], rho[:, 0] - rho[:, 1]),
     ):
-        assert (scores["low"], scores["high"]) == pytest.approx(tuple(np.nanquantile(values, [0.025, 0.975])))
+        low, high = np.quantile(values, [0.025, 0.975])
+        expected = [values.mean() + resamples.widening * (end - values.mean()) for end in (low, high)]
+        assert (scores["low"], scores["high"]) == pytest.approx(tuple(np.clip(expected, -1, 1)))
 
 
 def test_classes_and_confusion(table: pd.DataFrame, measured: dict, targets: dict) -> None:
@@ -127,7 +131,10 @@ def test_row_order_and_missing_groups(table: pd.DataFrame, measured: dict, targe
             again = shuffled[target]["splits"]["test"]["scores"][metric]
             assert again["value"] == pytest.approx(score["value"])
     single = compute_metrics(table.assign(group=None), targets)["targets"]["genre"]["splits"]["test"]
-    assert single["groups"] == single["n"]
+    assert single["groups"] == single["n"] == single["ungrouped"]
+    partly = table.assign(group=table["group"].where(table["group"] != "artist 0"))
+    results = compute_metrics(partly, targets)["targets"]["genre"]["splits"]["test"]
+    assert results["ungrouped"] == 5 and results["groups"] == 5 + 5 and results["n"] == 30
 
 
 def test_empty_split_and_missing_baselines(table: pd.DataFrame, targets: dict) -> None:

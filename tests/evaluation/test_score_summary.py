@@ -2,7 +2,14 @@
 
 import pytest
 
-from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
+from etude.evaluation.score_summary import (
+    are_splits_disjoint,
+    count_known_groups,
+    describe_clips,
+    describe_limitations,
+    known_groups,
+    summarise_scores,
+)
 
 CLOSE = {"value": 0.02, "low": -0.1, "high": 0.15}
 ABOVE = {"value": 0.43, "low": 0.2, "high": 0.6}
@@ -14,7 +21,7 @@ def score(value: float) -> dict:
     return {"value": value, "low": value - 0.15, "high": value + 0.15}
 
 
-def genre(constant: dict, linear: dict, n: int = 42, groups: int = 5) -> dict:
+def genre(constant: dict, linear: dict, n: int = 42, groups: int = 8) -> dict:
     results = {"n": n, "groups": groups, "missing": 0, "scores": {"macro_f1": score(0.62)}}
     results["baselines"] = {
         "constant": {
@@ -39,7 +46,7 @@ def test_summary_of_a_label_with_baselines() -> None:
     summary, numbers = summarise_scores(genre(ABOVE, CLOSE), disjoint=True)
     assert summary == "Better than the majority class; no significant difference from the linear model."
     assert numbers == (
-        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 5 groups, none of them in training. "
+        "Macro-F1 0.62 [0.47, 0.77] on 42 clips in 8 groups, none of them in training. "
         "Majority class 0.19, difference 0.43 [0.20, 0.60] (the interval does not include zero). "
         "Linear model 0.60, difference 0.02 [−0.10, 0.15]."
     )
@@ -92,4 +99,56 @@ def test_population_and_caution() -> None:
     ]
     assert describe_limitations(results | {"per_class": classes}).startswith(
         "All jazz clips come from one group (and so do all folk clips), so recognising the class cannot"
+    )
+
+
+def test_few_groups_have_no_significant_difference() -> None:
+    target = genre(ABOVE, CLOSE, groups=5)
+    summary, numbers = summarise_scores(target)
+    assert summary == "No significant difference from the majority class or from the linear model."
+    assert "(the predictions differ in only 5 groups, too few for a significant difference)" in numbers
+    assert "no difference is significant" in describe_limitations(target["splits"]["test"])
+    target = genre(ABOVE, CLOSE, groups=20)
+    target["splits"]["test"]["baselines"]["constant"]["differing_groups"] = 3
+    assert "Better" not in summarise_scores(target)[0] and "differ in only 3 groups" in summarise_scores(target)[1]
+    rho = valence(ABOVE, BELOW)
+    rho["splits"]["test"]["groups"] = 4
+    assert summarise_scores(rho)[0].startswith("No significant rank correlation; no significant difference")
+
+
+def test_equal_predictions_are_named() -> None:
+    target = genre(ABOVE, NOTHING | {"value": 0.0})
+    target["splits"]["test"]["baselines"]["linear"]["differing_groups"] = 0
+    assert summarise_scores(target)[0] == "Better than the majority class; the same predictions as the linear model."
+
+
+def test_score_without_interval_is_still_compared() -> None:
+    target = genre(ABOVE, CLOSE)  # such as a score of 1 on all resamples
+    target["splits"]["test"]["scores"]["macro_f1"] = {"value": 1.0, "low": None, "high": None}
+    assert summarise_scores(target)[0].startswith("Better than the majority class")
+
+
+def test_unknown_groups_are_described() -> None:
+    results = genre(ABOVE, CLOSE, groups=42)["splits"]["test"]
+    unknown, partly = results | {"ungrouped": 42}, results | {"groups": 17, "ungrouped": 12}
+    assert describe_clips(unknown, disjoint=True) == "42 clips with unknown groups"
+    assert "training and test clips may share artists" in describe_limitations(unknown)
+    assert describe_clips(partly, disjoint=True) == "42 clips, 30 of them in 5 groups and 12 with unknown groups"
+    assert describe_limitations(partly).startswith("12 of 42 clips have no known group.")
+    assert "only 4 clips" in describe_limitations(unknown | {"n": 4, "groups": 4, "ungrouped": 4})
+    assert describe_limitations(results | {"ungrouped": 0}) == ""
+    assert count_known_groups(unknown) is None and count_known_groups(partly) == 5
+    targets = {"genre": {"splits": {"test": partly, "val": results}}}
+    for data, known in (({}, "some"), ({"groups_known": "none"}, "none"), ({"groups_known": "all"}, "all")):
+        assert known_groups(data, targets) == known
+        assert are_splits_disjoint(data | {"disjoint": True}, targets) == (known == "all")
+    assert known_groups({}, {"genre": {"splits": {"test": unknown}}}) == "none"
+
+
+def test_classes_with_one_group_each_have_no_interval() -> None:
+    rows = [{"class": name, "support": 5, "groups": 1} for name in ("jazz", "rock")]
+    results = {"n": 10, "groups": 2, "ungrouped": 0, "scores": {"x": 1}, "per_class": rows}
+    assert describe_limitations(results) == (
+        "Each class has only one group, so recognising it cannot be distinguished from recognising the group. "
+        "Scores have no confidence interval."
     )

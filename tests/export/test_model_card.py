@@ -102,3 +102,13 @@ def test_several_licences_give_no_single_licence(hostile_record: dict[str, Any])
     data = ModelCard(render_card(METADATA, [], "clips", changed)).data
     assert (data.license, data.license_name) == ("other", "see-training-data")
     assert data.eval_results is None
+
+
+def test_card_states_that_groups_are_unknown() -> None:
+    changed = record()
+    changed["data"] |= {"disjoint": True, "groups_known": "none"}
+    measured = compute_metrics(predictions().assign(group=None), changed["targets"])
+    text = render_card(METADATA, [], "clips", changed, measured)
+    assert "30 clips with unknown groups" in text and "resamples of clips, because their groups are unknown" in text
+    assert "none of them in training" not in text and "| train | 120 | unknown |" in text
+    assert "training and test clips may share artists" in text

@@ -100,7 +100,7 @@ def test_report_shows_command_versions_and_data(report: tuple[ReportPage, dict])
         "CC-BY-4.0 (120)",
         "8 min 33 s",
         "the epoch was selected by these scores, so they are optimistic",
-        "Few groups. The intervals are based on only 6 groups",
+        "Limitations. The intervals are based on only 6 groups",
         "depth: 4",
     ):
         assert text in page.text, text
@@ -132,7 +132,7 @@ def test_calibration_and_residuals_match_metrics_json(report: tuple[ReportPage, 
         assert page.tables[f"{name}: {'residuals' if group == 'agreement' else group}"] == expected
     rows = [row for row in metrics["targets"]["genre"]["splits"]["test"]["calibration"]["bins"] if row["n"]]
     values = [float(value) for value, _ in page.tables["genre: confidence bins"]]
-    assert values == [x for row in rows for x in (row["confidence"], *row["accuracy"].values())]
+    assert values == [x for row in rows for x in (row["confidence"], *row["accuracy"].values()) if x is not None]
 
 
 def test_report_contains_all_values_of_record(report: tuple[ReportPage, dict], run: Path) -> None:
@@ -164,3 +164,24 @@ def test_confusion_of_many_classes_is_a_list_of_pairs(make_run, table: pd.DataFr
     assert "The matrix of 100 classes is too large for a page; it is in metrics.json." in page.text
     assert "50 of " in page.text and "pairs of a true and a different predicted class" in page.text
     assert "genre: confusion matrix" not in page.tables
+
+
+@pytest.mark.parametrize("known", ["none", "some", None])
+def test_report_makes_no_statement_on_unknown_groups(make_run, table: pd.DataFrame, known: str | None) -> None:
+    """Without groups, no text mentions groups. Older records do not have the key, and the table shows it."""
+    groups = table["group"].where(table.index >= 40) if known == "some" else None
+    folder = make_run("a-run", table.assign(group=groups))
+    record = json.loads((folder / "record.json").read_text())
+    record["data"] |= {"disjoint": True} | ({"groups_known": known} if known else {})
+    (folder / "record.json").write_text(json.dumps(record))
+    page, _ = build_report(folder)
+    assert "none of them in training" not in page.text
+    assert "no group occurs in more than one split" not in page.text
+    if known == "some":
+        assert "no known group occurs in more than one split; clips with an unknown group may share" in page.text
+        assert "have no known group. Each of them is resampled as its own group" in page.text
+        return
+    assert "unknown: clips of one artist may be in several splits" in page.text
+    assert "30 clips with unknown groups" in page.text and "single clips are resampled" in page.text
+    assert not re.search(r"\d+ groups|over groups|Groups are resampled", page.text)
+    assert "training and test clips may share artists" in page.text

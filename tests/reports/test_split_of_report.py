@@ -17,16 +17,16 @@ MakeRun = Callable[..., Path]
 @pytest.mark.parametrize(
     ("data", "texts", "absent"),
     [
-        ({"disjoint": True}, ["no group occurs in more than one split"], "unknown, so"),  # an older record
-        ({"disjoint": False}, ["some groups occur in more than one split"], "unknown, so"),
+        ({"disjoint": True}, ["no group occurs in more than one split"], "unknown: clips"),  # an older record
+        ({"disjoint": False}, ["some groups occur in more than one split"], "unknown: clips"),
         (
             SPLITS | {"disjoint": None, "groups_known": "none", "fold": 2, "folds": 5},
-            ["unknown, so clips of one artist can be in training and test", "2 of 5, counted from 0", "train9–"],
+            ["unknown: clips of one artist may be in several splits", "2 of 5, counted from 0", "train9–"],
             "no group occurs",
         ),
         (
             {"disjoint": None, "groups_known": "some", "grouped": 7, "clips": 9, "partitions": 3},
-            ["known for 7 of 9 clips; none of these groups", "3: values of data.split.seed repeat"],
+            ["no known group occurs in more than one split; clips with", "3: values of data.split.seed repeat"],
             "no group occurs",
         ),
         (

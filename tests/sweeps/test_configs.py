@@ -82,6 +82,9 @@ def test_transfer_starts_from_the_genre_ast_of_its_sweep_seed_and_kind(sweep: st
         assert folder == Path("there", f"{kind}_ast_seed{seed}") == Path(transfer.transfer.init_from)
         imagenet = compose_sweep(f"sweep={sweep}", f"experiment={kind}/step9/imagenet_energy", f"seed={seed}")
         assert imagenet.transfer.init_from is None
+        # both arms are scored on the same clips; the reproduction scores all, as the student report did
+        assert imagenet.data.leave_out == (str(folder) if kind == "improved" else None)
+        assert transfer.transfer.overlap == ("drop" if kind == "improved" else "allow")
         assert OmegaConf.to_container(transfer.backbone) == OmegaConf.to_container(source.backbone)
 
 

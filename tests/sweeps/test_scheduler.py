@@ -104,7 +104,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         for number, trainer in enumerate(trainers):
             config: dict[str, Any] = {"trainer": trainer, "task": {"targets": {"genre": {}}}}
             if number in (sources or {}):
-                config["transfer"] = {"init_from": str(tmp_path / f"{(sources or {})[number]}_x")}
+                group, key = [("transfer", "init_from"), ("data", "leave_out")][number % 2]
+                config[group] = {key: str(tmp_path / f"{(sources or {})[number]}_x")}
             jobs.append(Job(number, [f"seed={number}"], tmp_path / f"{number}_x", config))
         sweep = Sweep(JobTable(tmp_path), n_parallel, GpuPool([str(name) for name in range(n_gpus)]), True)
         processes = sweep.prepare_processes()

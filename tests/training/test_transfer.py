@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def changed_modules(learner: Learner, before: dict[str, torch.Tensor]) -> set[st
 
 def test_layers_that_were_not_copied_cannot_be_frozen(source: Path, config: Compose) -> None:
     """Freeze a layer without copied weights, which is refused, and train it, which is allowed."""
-    wider = ["backbone.channels=[4,8,8,32]", f"transfer.init_from={source}"]
+    wider = ["backbone.channels=[4,8,8,32]", "transfer.min_copied=0", f"transfer.init_from={source}"]
     data = build_datamodule(config(*SMALL))
     data.setup()
     with pytest.raises(UserError, match=r"weights that match blocks\.3\.conv\.weight, .*probe would freeze"):
@@ -152,20 +153,23 @@ def test_weights_and_standardisation_are_copied(
         if not key.startswith("task."):
             torch.testing.assert_close(value, stored[key], atol=0, rtol=0)
     assert not torch.allclose(learner.standardiser.mean, data.mean)
-    count = len(learner.backbone.state_dict())
-    assert f"{count} of {count} backbone tensors copied" in caplog.text
+    count = sum(p.numel() for p in learner.backbone.parameters())
+    assert f"all {count:,} weights of the backbone copied" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["transfer=probe"], "there is nothing to transfer; set transfer.init_from"),
-        (["transfer=full", "transfer.init_from=nowhere"], "nowhere does not exist"),
+        (["transfer=full", "transfer.init_from=nowhere"], "transfer.init_from: nowhere: there is no such folder"),
         (
             ["transfer=full", "transfer.init_from=SOURCE", "feature.front.n_fft=1024"],
             "other frames .*n_fft",
         ),
-        (["transfer=full", "transfer.init_from=SOURCE", "backbone=lstm"], "no tensor of .* fits the backbone"),
+        (
+            ["transfer=full", "transfer.init_from=SOURCE", "backbone=lstm"],
+            "0% of the backbone's weights and 0 of its 2 layers can be copied",
+        ),
         (["transfer=full", "transfer.train=some"], "transfer.train must be one of full, probe"),
         (["transfer=last_k", "transfer.last_k=0"], "transfer.last_k must be at least 1"),
         (["transfer=full", "transfer.layer_decay=0"], r"transfer.layer_decay must be in \(0, 1\]"),
@@ -184,6 +188,34 @@ def _with_feature(data: Any, composed: dict[str, Any]) -> Any:
     """Return the data with the config's feature, without reading its frames."""
     data.feature = instantiate.make(composed["feature"])
     return data
+
+
+def test_network_that_would_be_mostly_random_is_refused(
+    config: Compose, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copy from a network with other kernels, of which all norms fit but no convolution does."""
+    caplog.set_level(logging.INFO)
+    other = ["backbone.kernel=5", "transfer=full", f"transfer.init_from={source}"]
+    data = build_datamodule(config(*SMALL))
+    data.setup()
+    with pytest.raises(UserError, match=r"of the backbone's weights and 0 of its 4 layers .*transfer\.min_copied=0\.5"):
+        build_learner(config(*SMALL, *other), data)
+    learner = build_learner(config(*SMALL, *other, "transfer.min_copied=0"), data)
+    rows = re.findall(r"layer +(\d): +([\d,]+) of +([\d,]+) weights", caplog.text)
+    layers = [[int(cell.replace(",", "")) for cell in row] for row in rows[-4:]]
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in learner.backbone.layers()]
+    norms = [2 * channels for channels in (4, 8, 8, 16)]
+    assert layers == [[i, norm, size] for i, (norm, size) in enumerate(zip(norms, sizes, strict=True), 1)]
+
+
+def test_embedding_narrower_than_the_outputs_is_warned_about(config: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    data = build_datamodule(config(*SMALL))
+    data.setup()
+    for channels, warned in (("[8,8,8,1]", True), ("[8,8,8,3]", False)):
+        caplog.clear()
+        build_learner(config(*SMALL, "task=multitask", f"backbone.channels={channels}"), data)
+        message = "embedding has only 1 values for 3 outputs (valence 1, energy 1, danceability 1)"
+        assert (message in caplog.text) == warned
 
 
 def test_final_norm_has_the_index_of_the_block_before_it() -> None:

@@ -82,7 +82,7 @@ class Run:
 
             - `target`, `split` (test or val), `metric`
             - `value`, `low`, `high`: score and ends of its 95 % interval
-            - `n`, `groups`: numbers of clips and groups
+            - `n`, `groups`: numbers of clips and of groups; `groups` is missing if they are unknown
             - `constant`, `linear`: scores of the baselines
         """
         return notebook.score_table(self.metrics)

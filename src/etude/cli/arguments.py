@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from etude.config.compose import conf_dir
-from etude.config.groups_help import list_groups
+from etude.config.compose import conf_dir, list_groups
 
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["test", "val"]

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.cli.runner import guard_command
-from etude.config import groups_help
-from etude.config.compose import parse_arguments, run_hydra
+from etude.config.compose import help_text, parse_arguments, run_hydra
 from etude.config.override_errors import format_errors, override_errors
 from etude.errors import RunError, UserError
 from etude.experiment import start
@@ -44,7 +43,7 @@ def _train(argv: Sequence[str] | None) -> int:
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(groups_help.help_text(sys.argv[1:]))  # noqa: T201
+        print(help_text(sys.argv[1:]))  # noqa: T201
         return 0
     from etude.experiment.output_check import OutputCheck, Refused, check_third_party  # heavy: hydra
 

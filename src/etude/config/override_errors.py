@@ -12,8 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from etude.config import groups_help
-from etude.config.compose import Composer, conf_dir, current_config, open_hydra, program_name
+from etude.config.compose import Composer, conf_dir, current_config, list_groups, open_hydra, program_name
 from etude.config.overrides import SWEEP_ONLY, ParsedOverride, check_override, hydra_message, parse_overrides
 from etude.config.renamed import renamed_key
 from etude.config.validation import config_errors, signature
@@ -51,7 +50,7 @@ def override_errors(
     with open_hydra(folder) as composer:
         parsed = [check_override(composer, text, sweep, sweep_only) for text in overrides]
         messages = [message for override in parsed for message in override.errors]
-        groups = [*groups_help.list_groups([conf_dir(), *([Path(folder)] if folder else [])])]
+        groups = [*list_groups([conf_dir(), *([Path(folder)] if folder else [])])]
         by_combination = [
             (varied, list(_combination_errors(composer, name, parsed, selected, groups, validate)))
             for selected, varied in _combinations(parsed)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from etude.config.compose import Composer
-from etude.config.groups_help import BASE_GROUPS
+from etude.config.compose import BASE_GROUPS, Composer
 from etude.config.renamed import renamed_in_message, renamed_key, renamed_option
 from etude.config.validation import NAMED_NODES
 

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 # function, so that it can be pickled. It raises DecodeError if the file has no usable frames.
 Reader = Callable[[Path, FrontEnd, float], np.ndarray]
 Locator = Callable[[Path, FrontEnd], Path]
-RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"}
+RESERVED = {"id", "path", "group", "split", "start", "frames", "content", "member", "row"} | {
+    "sound_hash",
+    "id_space",
+    "source_id",
+}
 SLUG_BYTES = 96  # file names are limited to 255 bytes, and packs add a hash, a dot and suffixes
 NO_GROUP = "The artists of these clips are unknown, so one artist may be in both training and test."
 
@@ -68,6 +72,8 @@ class Collection:
         locate: Function that returns the file of a clip for a front end, if a collection has several files of each
             clip. None uses `path`.
         skipped_items: Rows, files and folders that the source skips. They are listed in the pack's skipped.csv.
+        id_space: Archive whose ids and groups these are, such as `fma`. Clips of two collections with the same space
+            and id are the same clip. None means that the ids have no meaning outside of this collection.
     """
 
     name: str
@@ -80,6 +86,7 @@ class Collection:
     reader: Reader = read_sound
     locate: Locator | None = None
     skipped_items: tuple[SkippedItem, ...] = ()
+    id_space: str | None = None
 
     def check(self) -> Collection:
         """Check the table and the targets.

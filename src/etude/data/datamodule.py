@@ -19,10 +19,11 @@ from etude.config.instantiate import make
 from etude.data.batches import Batch, Clips, CropBatchSampler
 from etude.data.collection import Collection
 from etude.data.feature import Feature
-from etude.data.official_splits import SPLITS
+from etude.data.official_splits import SPLITS, UNUSED
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.splits import Assignment, Split, class_counts, unlearnable_classes
+from etude.data.training_record import ClipKeys
 from etude.errors import DataError
 from etude.system.machine import why_one_process
 
@@ -52,6 +53,9 @@ class MusicData:
         min_seconds: Shorter clips are skipped.
         max_seconds: Longer audio files are skipped, and decoding stops there. None sets no limit.
         max_skipped: Largest accepted share of skipped clips. A collection with a larger share is refused.
+        leave_out: A run or a checkpoint. The clips on which its weights were ever trained are left out of validation
+            and test, as in a run that starts from these weights with transfer.overlap=drop, so that both are
+            comparable.
         packs_read_only: Whether packs are only read, never written, because a stored config names the folder.
         seed: Seed of order and crops.
 
@@ -64,6 +68,7 @@ class MusicData:
         class_counts: Number of clips of each label, class and split, after `setup`.
         mean: Mean of each bin over all frames of the training split, (F,) float32, after `setup`.
         std: Standard deviation of each bin over these frames, (F,) float32, after `setup`.
+        left_out: Reason why a clip is in no split, by id.
     """
 
     pack: Pack
@@ -89,6 +94,7 @@ class MusicData:
         packs: str = "outputs/packs",
         min_seconds: float = 1.0,
         max_skipped: float = 0.1,
+        leave_out: str | None = None,
         packs_read_only: bool = False,
         max_seconds: float | None = LONGEST,
         seed: int = 0,
@@ -114,6 +120,7 @@ class MusicData:
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
+        self.leave_out, self.left_out = leave_out, dict[str, str]()
         self.rank, self.world = 0, 1
         longest = None if max_seconds is None else float(max_seconds)
         self.pack_options = PackOptions(
@@ -179,6 +186,30 @@ class MusicData:
             "crop": self.crop if self.eval_crops else None,
             "crops": self.eval_crops,
         }
+
+    def drop_clips(self, rows: np.ndarray, reason: str) -> None:
+        """Leave clips out of all splits. Call `setup` first.
+
+        Args:
+            rows: Mask of the clips (N,), bool.
+            reason: Reason, which is listed for each clip in the run's split.csv.
+
+        Raises:
+            DataError: A split becomes empty.
+        """
+        remaining = np.where(rows, UNUSED, self.splits)
+        if empty := [split for split in SPLITS if not (remaining == split).any()]:
+            raise DataError(
+                f"no clips are left for {' and '.join(empty)}: {int(rows.sum())} clips are left out ({reason})"
+            )
+        self.splits = remaining
+        self.class_counts = class_counts(self.pack.index, remaining, self.targets)
+        self.left_out |= dict.fromkeys(self.pack.index["id"][rows], reason)
+
+    @property
+    def clip_keys(self) -> ClipKeys:
+        """Keys by which the clips are recognised in other collections. Call `setup` first."""
+        return ClipKeys.of_clips(self.pack.index, getattr(self.source, "id_space", None))
 
     def rows(self, split: str) -> np.ndarray:
         """Return the rows of a split in the pack's table."""

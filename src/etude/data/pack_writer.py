@@ -111,7 +111,12 @@ class PackWriter:
         self.entries.append(entry)
 
     def finish(
-        self, target: Path, table: pd.DataFrame, manifest: dict[str, Any], skipped_items: Sequence[SkippedItem] = ()
+        self,
+        target: Path,
+        table: pd.DataFrame,
+        manifest: dict[str, Any],
+        skipped_items: Sequence[SkippedItem] = (),
+        hash_files: bool = False,
     ) -> Pack:
         """Complete the draft and move it to its folder.
 
@@ -120,13 +125,14 @@ class PackWriter:
             table: One row per entry, in the same order.
             manifest: Further keys of the manifest, beside format, counts and hash.
             skipped_items: Items that the source skipped; they are listed with the skipped clips.
+            hash_files: Whether a clip is recognised by its file, not by its frames.
 
         Returns:
             The pack, opened.
         """
         self._frames.close()
         self._journal.close()
-        write_index(self.folder, self.entries, table, manifest, skipped_items)
+        write_index(self.folder, self.entries, table, manifest, skipped_items, hash_files)
         replace_pack(self.folder, target)
         return Pack(target)
 
@@ -183,10 +189,13 @@ def write_index(
     table: pd.DataFrame,
     manifest: dict[str, Any],
     skipped_items: Sequence[SkippedItem] = (),
+    hash_files: bool = False,
 ) -> None:
     """Write the list of skipped items, the index, and last the manifest.
 
-    The list has a row for each clip without frames and for each item of `skipped_items`.
+    The list has a row for each clip without frames and for each item of `skipped_items`. The index has the column
+    `sound_hash`, by which a clip is recognised in another pack: the hash of its file, or of its frames if
+    `hash_files` is false because they do not depend on a front end.
     """
     import pandas as pd
 
@@ -198,7 +207,10 @@ def write_index(
         write_text(folder / SUSPECT, pd.DataFrame(suspect, columns=["id", "reason"]).to_csv(index=False))
     counts = np.array([entry.frames for entry in kept], dtype=np.int64)
     index = table[[entry.frames > 0 for entry in entries]].reset_index(drop=True)
-    index = index.assign(start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept])
+    sounds = [entry.sha256 if hash_files else entry.content for entry in kept]
+    index = index.assign(
+        start=np.cumsum(counts) - counts, frames=counts, content=[entry.content for entry in kept], sound_hash=sounds
+    )
     with replacing(folder / INDEX) as draft:
         index.to_parquet(draft, write_page_checksum=True)
     index_hash = file_hash(folder / INDEX)

@@ -23,7 +23,7 @@ from etude.data import pack_writer, workers
 from etude.data.collection import Collection, Reader, SkippedItem
 from etude.data.pack import FORMAT, MANIFEST, Pack, PackOptions, frames_hash
 from etude.data.pack_writer import JournalEntry, PackWriter
-from etude.data.readers import read_sound
+from etude.data.readers import read_precomputed, read_sound
 from etude.errors import DataError, UserError
 from etude.files import os_errors, ownership
 from etude.files.atomic import move, remove_folder
@@ -95,26 +95,28 @@ def prepare_pack(collection: Collection, front: FrontEnd, options: PackOptions) 
         table = table.assign(path=[str(locate(Path(path), front)) for path in table["path"]])
     files = [JournalEntry(clip, *file_stamp(Path(path))) for clip, path in zip(table["id"], table["path"], strict=True)]
     packed = [entry for entry, _ in _read_packed(folder, options.retry).values()]
-    if packed and _same_files(packed, files) and _read_manifest(folder).get("origin") == origin:
+    if packed and _same_files(packed, files) and _is_current(folder, origin, options):
         with suppress(DataError):  # a complete pack is read without a lock, because its folder may be read-only
             return Pack(folder)
     with os_errors.explain_errors(folder, OTHER_PACKS, f"data.packs={options.packs}"), lock_pack(folder, options):
         pack_writer.recover_pack(folder)
         clips = _read_packed(folder, options.retry)
         packed = [entry for entry, _ in clips.values()]
-        if packed and _same_files(packed, files) and _read_manifest(folder).get("origin") == origin:
+        if packed and _same_files(packed, files) and _is_current(folder, origin, options):
             with suppress(DataError):  # a missing or damaged index is written again below
                 return Pack(folder)
         unchanged = len(packed) == len(files) and all(map(_is_unchanged, packed, files, table["path"]))
         if packed and unchanged and all(_is_intact(entry, frames) for entry, frames in clips.values()):
-            _update_index(folder, packed, files, table.drop(columns="path"), origin, skipped_items)
+            hash_files = collection.reader is not read_precomputed
+            _update_index(folder, packed, files, table.drop(columns="path"), origin, skipped_items, hash_files)
             return Pack(folder)
         return _write_new_pack(replace(collection, table=table), front, options, folder, files, clips, origin)
 
 
 def describe_collection(collection: Collection) -> dict[str, Any]:
     """Return the description of a collection for the manifest, with a hash of the table except its paths."""
-    description = {name: getattr(collection, name) for name in ("name", "title", "targets", "card", "note", "extra")}
+    names = ("name", "title", "targets", "card", "note", "extra", "id_space")
+    description = {name: getattr(collection, name) for name in names}
     table = collection.table.drop(columns="path").to_csv(index=False)
     origin = {"collection": json.loads(json.dumps(description)), "table": hashlib.sha256(table.encode()).hexdigest()}
     if collection.skipped_items:  # so that skipped.csv is written again when the skipped items change
@@ -173,7 +175,9 @@ def _write_new_pack(
         if len(reasons) == len(writer.entries):
             remove_folder(draft)
             raise DataError(f"{collection.name}: all clips were skipped; for example {reasons[0]}")
-        pack = writer.finish(folder, table.drop(columns="path"), {"origin": origin}, collection.skipped_items)
+        hash_files = collection.reader is not read_precomputed
+        table = table.drop(columns="path")
+        pack = writer.finish(folder, table, {"origin": origin}, collection.skipped_items, hash_files)
     for old in stale:
         remove_folder(old)
     if skipped := pack.manifest["skipped"]:
@@ -300,11 +304,23 @@ def _update_index(
     table: pd.DataFrame,
     origin: dict[str, Any],
     skipped_items: tuple[SkippedItem, ...],
+    hash_files: bool,
 ) -> None:
     """Write new labels, or new modification times of unchanged files, and keep the frames."""
     updated = [replace(entry, modified=file.modified) for entry, file in zip(entries, files, strict=True)]
     pack_writer.rewrite_journal(folder, updated)
-    pack_writer.write_index(folder, updated, table, {"origin": origin}, skipped_items)
+    pack_writer.write_index(folder, updated, table, {"origin": origin}, skipped_items, hash_files)
+
+
+def _is_current(folder: Path, origin: dict[str, Any], options: PackOptions) -> bool:
+    """Return whether the manifest describes this collection.
+
+    A pack of an earlier version has no id space. It is read as it is if it cannot be written.
+    """
+    stored = _read_manifest(folder).get("origin")
+    if options.read_only and isinstance(stored, dict) and isinstance(stored.get("collection"), dict):
+        stored = {**stored, "collection": {"id_space": origin["collection"]["id_space"], **stored["collection"]}}
+    return bool(stored == origin)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

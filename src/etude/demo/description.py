@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from etude.demo.neighbours import NeighbourSearch, split_rows
 from etude.errors import UserError
-from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, format_count, format_score
-from etude.evaluation.score_summary import describe_clips, summarise_scores
+from etude.evaluation.score_summary import (
+    are_splits_disjoint,
+    describe_clips,
+    describe_limitations,
+    summarise_scores,
+)
 from etude.inference.model import Model
 from etude.inference.page import run_name
 from etude.inference.windows import WindowPlan
@@ -132,7 +136,7 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
     train = data.get("splits", {}).get("train", {})
     clips = f", trained on {format_count(train['clips'], 'clip')}" if "clips" in train else ""
     summary = f"{network}{clips}{' of ' + data['title'] if clips and data.get('title') else ''}."
-    disjoint = bool(data.get("disjoint", False))
+    disjoint = are_splits_disjoint(data, metrics.get("targets", {}))
     description = NetworkDescription(str(record.get("name") or run_name(model.checkpoint)), summary)
     for name, target in metrics.get("targets", {}).items():
         if name in model.columns.targets:
@@ -142,9 +146,8 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
         limitations.append(f"This is a trial run (debug={record['trial']}); its scores are meaningless.")
     if not description.scores:
         limitations.append(f"The scores of this network are unknown, because there is no {METRICS} of its run.")
-    groups = [target["splits"]["test"]["groups"] for target in metrics.get("targets", {}).values()]
-    if groups and min(groups) < FEW_GROUPS:
-        limitations.append("There are few groups, so the intervals are inaccurate and usually too narrow.")
+    cautions = [describe_limitations(target["splits"]["test"]) for target in metrics.get("targets", {}).values()]
+    limitations += [caution for caution in dict.fromkeys(cautions) if caution]
     length = "" if plan.front.sync == "beat" else f" of {plan.length / plan.front.frames_per_second:.3g} s"
     limitations.append(
         f"The network was evaluated on clips{length}. For other kinds of music, and for audio that is not music, its "

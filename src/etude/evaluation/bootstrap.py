@@ -10,19 +10,63 @@ Methods, 3.2). A resample without a class would have another macro mean, and thi
 If a class has only one group, the clips of that group are drawn. The interval then does not include the variation
 between groups of that class, and the report mentions this.
 
-With few groups, such as fewer than ten, the intervals are rough and usually too narrow (Cameron, Gelbach & Miller 2008,
-Rev. Econ. Stat. 90(3)). They are a lower bound on the uncertainty. One group cannot be resampled and has no interval.
+Percentiles of resamples are too narrow for few groups: they ignore that the variance between G groups is estimated, and
+is too small by the factor (G - 1) / G (Cameron, Gelbach & Miller 2008, Rev. Econ. Stat. 90(3); Hesterberg 2015, The
+American Statistician 69(4)). Therefore the resampled scores are widened about their mean by
+t(G - S) / z * sqrt(G / (G - S)), with the quantiles t and z of Student's distribution with G - S degrees of freedom and
+of the normal distribution, and S strata (1 without strata). The factor approaches 1 for many groups. Nominal 95 %
+intervals covered the true value in the following fractions of simulated test splits with correlated clips of each group
+(`tests/evaluation/test_coverage.py`). "-" is no interval, because each class has one group.
+
+    groups                             3     5    10    30
+    accuracy, widened                  -   .94   .94   .96
+    accuracy, plain percentiles        -   .65   .84   .94
+
+There is no interval if fewer than two groups can be drawn, if all resamples have the same score, or if the score is
+undefined on more than 5 % of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
+from etude.evaluation.metrics import RANGES, UNBOUNDED
+
 RESAMPLES = 2000
+LEVEL = 0.95
+"""Level of all intervals."""
 FEW_GROUPS = 10
-"""Minimum number of groups for intervals without a caution in the report."""
+"""Minimum number of groups for intervals without a caution in the report. In simulations, nominal 95 %
+intervals of the MSE covered less than 90 % of the true values with 3 and 5 groups. With 10 groups, all intervals
+covered at least 90 %."""
+MIN_TEST_GROUPS = 6
+"""Minimum number of groups with different predictions for the statement that two models differ.
+
+If two models are equally good, chance decides which of them is better in a group. With G groups, one of them is better
+in all groups with probability 2 / 2**G. This is the smallest p value of an exact two-sided sign-flip test over groups
+(Canay, Romano & Shaikh 2017, Econometrica 85(3)), and it is below 0.05 for six or more groups."""
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Resamples of the clips of a split.
+
+    Args:
+        weights: Multiplicity of each clip in each resample (R, n), int32; (0, n) if groups cannot be drawn.
+        widening: Factor by which deviations of resampled scores from their mean are multiplied.
+        degrees: Degrees of freedom of the variance between groups.
+    """
+
+    weights: np.ndarray
+    widening: float
+    degrees: int
+
+    def __len__(self) -> int:
+        return len(self.weights)
 
 
 def encode_groups(groups: Sequence[object]) -> np.ndarray:
@@ -33,10 +77,15 @@ def encode_groups(groups: Sequence[object]) -> np.ndarray:
     )
 
 
-def draw_weights(
+def count_groups(groups: Sequence[object]) -> int:
+    """Return the number of groups. A clip without a group is counted as a group."""
+    return len(set(encode_groups(groups).tolist()))
+
+
+def draw_resamples(
     groups: Sequence[object], resamples: int = RESAMPLES, seed: int = 0, strata: np.ndarray | None = None
-) -> np.ndarray:
-    """Draw groups with replacement and return the multiplicity of each clip in each resample.
+) -> Resamples:
+    """Draw groups with replacement.
 
     Args:
         groups: Groups of the n clips.
@@ -44,19 +93,28 @@ def draw_weights(
         seed: Seed of the draws. The same table has the same intervals.
         strata: Class of each clip (n,), int. Each class then has a constant number of groups in every resample. A group
             belongs to the class of most of its clips. If a class has one group, its clips are drawn instead. Without
-            strata, groups are drawn from all groups.
+            strata, or if no two groups belong to one class although they have a class in common, groups are drawn from
+            all groups.
 
     Returns:
-        Weights (R, n), int32; (0, n) for fewer than two groups.
+        The resamples. There are none for fewer than two groups, or if each class has one group.
     """
     group = encode_groups(groups)
     count = int(group.max(initial=-1)) + 1
-    if count < 2:
-        return np.zeros((0, len(group)), dtype=np.int32)
+    owner = np.zeros(count, dtype=np.int64)
+    if strata is not None:
+        counts = np.array([np.bincount(strata[group == g], minlength=strata.max() + 1) for g in range(count)])
+        owner = counts.argmax(1)
+        if len(set(owner)) == count and ((counts > 0).sum(0) > 1).any():
+            strata, owner = None, np.zeros(count, dtype=np.int64)
+    sizes = np.unique(owner, return_counts=True)[1]
+    degrees = int((sizes - 1).sum())
+    if not degrees:
+        return Resamples(np.zeros((0, len(group)), dtype=np.int32), float("nan"), 0)
+    widening = widening_factor(degrees, sizes[sizes > 1].sum() / degrees)
     rng = np.random.default_rng(seed)
     if strata is None:
-        return _draw_counts(count, resamples, rng)[:, group]
-    owner = np.array([np.bincount(strata[group == g]).argmax() for g in range(count)])
+        return Resamples(_draw_counts(count, resamples, rng)[:, group], widening, degrees)
     drawn = np.zeros((resamples, len(group)), dtype=np.int32)
     for stratum in np.unique(owner):
         clips = np.flatnonzero(owner[group] == stratum)
@@ -66,7 +124,20 @@ def draw_weights(
             if len(names) > 1
             else _draw_counts(len(clips), resamples, rng)
         )
-    return drawn
+    return Resamples(drawn, widening, degrees)
+
+
+def widening_factor(degrees: int, ratio: float) -> float:
+    """Return the factor from the spread of resamples to a confidence interval for few groups.
+
+    Args:
+        degrees: Degrees of freedom, the number of groups minus the number of strata.
+        ratio: Number of groups divided by the degrees of freedom, which is the inverse of the bias of the variance.
+    """
+    from scipy.special import stdtrit
+
+    upper = (1 + LEVEL) / 2
+    return float(stdtrit(degrees, upper)) / NormalDist().inv_cdf(upper) * float(np.sqrt(ratio))
 
 
 def _draw_counts(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -74,20 +145,21 @@ def _draw_counts(count: int, resamples: int, rng: np.random.Generator) -> np.nda
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int32)
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Compute the percentile confidence interval of a score's resamples (R,). Resamples with nan are ignored.
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """Compute the percentile confidence interval of a score's resamples (R,).
 
     Returns:
-        Lower and upper end; (nan, nan) if all resamples are nan.
+        Lower and upper end; (nan, nan) if all resamples have the same score, or if more than 5 % of them are undefined,
+        because these could be on either side.
     """
-    values = values[~np.isnan(values)]
-    if not len(values):
+    defined = values[~np.isnan(values)]
+    if not len(defined) or len(defined) < LEVEL * len(values) or np.ptp(defined) <= 1e-12 * np.abs(defined).max():
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def paired_interval(network: np.ndarray, baseline: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def paired_interval(network: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
     """Compute the confidence interval of network minus baseline from scores (R,) on the same resamples.
 
     The scores of both models are correlated over resamples, so the overlap of two separate intervals does not
@@ -95,13 +167,48 @@ def paired_interval(network: np.ndarray, baseline: np.ndarray, level: float = 0.
     """
     if network.shape != baseline.shape:
         raise ValueError(f"scores {network.shape} and {baseline.shape} are not of the same resamples")
-    return percentile_interval(network - baseline, level)
+    return percentile_interval(network - baseline)
+
+
+def p_value(gain: float, differences: np.ndarray, resamples: Resamples, groups: int) -> float | None:
+    """Compute the two-sided p value of no difference between two runs.
+
+    Args:
+        gain: Difference on all clips.
+        differences: Widened differences on each resample (R,).
+        resamples: The resamples.
+        groups: Number of groups in which the predictions of both runs differ, M.
+
+    Returns:
+        A value in (0, 1] as described in `paired_tests`, or None if there are no resamples, or if the difference is
+        undefined on more than 5 % of them.
+    """
+    from scipy.stats import t
+
+    defined = differences[~np.isnan(differences)]
+    if len(defined) < 2 or len(defined) < LEVEL * len(differences):
+        return None
+    narrow = defined.mean() + (defined - defined.mean()) / resamples.widening
+    fewer = min((narrow <= 1e-12).sum(), (narrow >= -1e-12).sum())  # widening adds rounding errors
+    quantile = t.ppf((1 + LEVEL) / 2, resamples.degrees)
+    error = defined.std(ddof=1) * NormalDist().inv_cdf((1 + LEVEL) / 2) / quantile
+    t_test = 2 * t.sf(abs(gain) / error, resamples.degrees) if error else 0.0
+    return float(min(1.0, max(2 * (1 + fewer) / (1 + len(defined)), t_test, 2.0 ** (1 - groups))))
+
+
+def count_differing_groups(first: np.ndarray, second: np.ndarray, groups: Sequence[object]) -> int:
+    """Return the number of groups with a clip for which two models have different predictions (n,)."""
+    return len(set(encode_groups(groups)[first != second].tolist()))
+
+
+def is_missing(group: object) -> bool:
+    """Return whether the group of a clip is unknown: None, nan or ""."""
+    return group is None or group == "" or group != group  # nan is not equal to itself
 
 
 def _group_key(group: object, i: int) -> object:
     """Return the key of a group, which is unique for a missing group."""
-    missing = group is None or group == "" or group != group  # nan is not equal to itself
-    return (i,) if missing else str(group)
+    return (i,) if is_missing(group) else str(group)
 
 
 BLOCK = 2**22
@@ -113,20 +220,57 @@ ResampledScore = Callable[[np.ndarray, "np.ndarray | None"], ResampledScores]
 
 
 def resampled_scores(
-    score: ResampledScore, pred: np.ndarray, resamples: np.ndarray
+    score: ResampledScore, pred: np.ndarray, resamples: Resamples
 ) -> tuple[ResampledScores, ResampledScores]:
-    """Compute the point estimate (1,) and the scores of the resamples (R,), in blocks that limit the memory usage."""
+    """Compute the point estimate (1,) and the widened scores of the resamples (R,).
+
+    They are computed in blocks that limit the memory usage. Widening is linear, so the difference of two models' scores
+    is widened by the same factor.
+    """
     rows = max(1, BLOCK // len(pred))
-    blocks = [score(pred, resamples[i : i + rows]) for i in range(0, len(resamples), rows)]
+    blocks = [score(pred, resamples.weights[i : i + rows]) for i in range(0, len(resamples), rows)]
     point = score(pred, None)
-    return point, {m: np.concatenate([block[m] for block in blocks] or [np.empty(0)]) for m in point}
+    drawn = {m: np.concatenate([block[m] for block in blocks] or [np.empty(0)]) for m in point}
+    return point, {m: _widen(values, resamples.widening) for m, values in drawn.items()}
+
+
+def _widen(values: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the deviations of values (R,) from the mean of those that are defined."""
+    defined = values[~np.isnan(values)]
+    return defined.mean() + factor * (values - defined.mean()) if len(defined) else values
 
 
 def scores_with_intervals(point: ResampledScores, drawn: ResampledScores) -> dict[str, dict[str, float]]:
     """Return each score with its interval in the format of metrics.json."""
-    return {metric: score_with_interval(point[metric][0], percentile_interval(drawn[metric])) for metric in point}
+    return {
+        metric: score_with_interval(point[metric][0], _clip(percentile_interval(drawn[metric]), RANGES.get(metric)))
+        for metric in point
+    }
+
+
+def differences_with_intervals(
+    network: tuple[ResampledScores, ResampledScores], baseline: tuple[ResampledScores, ResampledScores]
+) -> dict[str, dict[str, float]]:
+    """Return network minus baseline with its paired interval in the format of metrics.json.
+
+    Args:
+        network: Point estimates (1,) and scores of the resamples (R,), from `resampled_scores`.
+        baseline: The same for the baseline, on the same resamples.
+    """
+    differences = {}
+    for metric in network[0]:
+        low, high = RANGES.get(metric, UNBOUNDED)
+        interval = _clip(paired_interval(network[1][metric], baseline[1][metric]), (low - high, high - low))
+        differences[metric] = score_with_interval(network[0][metric][0] - baseline[0][metric][0], interval)
+    return differences
 
 
 def score_with_interval(value: float, interval: tuple[float, float]) -> dict[str, float]:
     """Return a score with its interval in the format of metrics.json."""
     return {"value": float(value), "low": interval[0], "high": interval[1]}
+
+
+def _clip(interval: tuple[float, float], bounds: tuple[float, float] | None) -> tuple[float, float]:
+    """Return an interval without the values that a score cannot have. Widening can exceed them."""
+    low, high = bounds or UNBOUNDED
+    return float(np.clip(interval[0], low, high)), float(np.clip(interval[1], low, high))

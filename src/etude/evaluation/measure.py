@@ -69,7 +69,8 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         )
     known = table[table[column].notna()]
     groups = known["group"].astype(object).where(known["group"].notna(), None).tolist()
-    result: dict[str, Any] = {"n": len(known), "groups": len(set(bootstrap.encode_groups(groups).tolist()))}
+    result: dict[str, Any] = {"n": len(known), "groups": bootstrap.count_groups(groups)}
+    result |= {"ungrouped": sum(bootstrap.is_missing(group) for group in groups)}
     result |= {"missing": len(table) - len(known), "scores": {}, "baselines": {}}
     if target["kind"] == "label":
         result |= {"per_class": [], "confusion": []}
@@ -77,7 +78,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         return result
 
     true = encode_column(known, column, target)
-    resamples = bootstrap.draw_weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
+    resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if target["kind"] == "label" else None)
     pred = encode_column(known, f"{name}.pred", target)
     score = build_scorer(true, target)
     point, drawn = bootstrap.resampled_scores(score, pred, resamples)
@@ -97,22 +98,23 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         column = f"{name}.baseline.{baseline}"
         if column not in known.columns or known[column].isna().all():
             continue
-        other, other_drawn = bootstrap.resampled_scores(score, encode_column(known, column, target), resamples)
+        other_pred = encode_column(known, column, target)
+        other = bootstrap.resampled_scores(score, other_pred, resamples)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
-            "scores": bootstrap.scores_with_intervals(other, other_drawn),
-            "difference": {
-                metric: bootstrap.score_with_interval(
-                    point[metric][0] - other[metric][0], bootstrap.paired_interval(drawn[metric], other_drawn[metric])
-                )
-                for metric in other
-            },
+            "scores": bootstrap.scores_with_intervals(*other),
+            "difference": bootstrap.differences_with_intervals((point, drawn), other),
+            "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),
         }
     return result
 
 
 def _learnable_scores(
-    counts: np.ndarray, target: Mapping[str, Any], true: np.ndarray, pred: np.ndarray, resamples: np.ndarray
+    counts: np.ndarray,
+    target: Mapping[str, Any],
+    true: np.ndarray,
+    pred: np.ndarray,
+    resamples: bootstrap.Resamples,
 ) -> dict[str, Any]:
     """Compute macro means over the classes with training clips. Empty if all evaluated classes have training clips.
 
@@ -152,7 +154,7 @@ def repeated_scores(tables: Sequence[DataFrame], name: str, target: dict[str, An
         seed: Seed of the resamples.
 
     Returns:
-        `n` clips, `groups`, and for each metric of `scores` the mean with its interval and the `values` of the repeats.
+        `n` clips, `groups`, `ungrouped` clips, and for each metric of `scores` the mean with its interval and the `values` of the repeats.
 
     Raises:
         ValueError: The repeats have different test clips, or fewer than two of them have a true value.
@@ -166,18 +168,21 @@ def repeated_scores(tables: Sequence[DataFrame], name: str, target: dict[str, An
         raise ValueError(f"{len(first)} test clips have a {name}; at least two are needed")
     groups = first["group"].astype(object).where(first["group"].notna(), None).tolist()
     true = encode_column(first, column, target)
-    resamples = bootstrap.draw_weights(groups, seed=seed, strata=true if target["kind"] == "label" else None)
+    resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if target["kind"] == "label" else None)
     score = build_scorer(true, target)
     scored = [
         bootstrap.resampled_scores(score, encode_column(test, f"{name}.pred", target), resamples) for test in tests
     ]
-    scores = {}
-    for metric in scored[0][0]:
-        values = [float(point[metric][0]) for point, _ in scored]
-        drawn = np.mean([of_repeat[metric] for _, of_repeat in scored], axis=0)
-        interval = bootstrap.percentile_interval(drawn)
-        scores[metric] = bootstrap.score_with_interval(float(np.mean(values)), interval) | {"values": values}
-    result = {"n": len(first), "groups": len(set(bootstrap.encode_groups(groups).tolist())), "scores": scores}
+    values = {metric: [float(point[metric][0]) for point, _ in scored] for metric in scored[0][0]}
+    means = {metric: np.array([np.mean(of_metric)]) for metric, of_metric in values.items()}
+    drawn = {metric: np.mean([of_repeat[metric] for _, of_repeat in scored], axis=0) for metric in values}
+    scores = bootstrap.scores_with_intervals(means, drawn)
+    result = {
+        "n": len(first),
+        "groups": bootstrap.count_groups(groups),
+        "ungrouped": sum(bootstrap.is_missing(group) for group in groups),
+        "scores": {metric: score | {"values": values[metric]} for metric, score in scores.items()},
+    }
     return dict(replace_non_finite(result))
 
 
@@ -187,7 +192,7 @@ def _calibration(
     target: dict[str, Any],
     true: np.ndarray,
     pred: np.ndarray,
-    resamples: np.ndarray,
+    resamples: bootstrap.Resamples,
     seed: int,
 ) -> dict[str, Any]:
     """Compute the calibration of a label's probabilities. The result is empty if the table has no probabilities."""

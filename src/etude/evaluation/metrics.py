@@ -17,6 +17,7 @@ Conventions for 0 / 0:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,17 @@ PRIMARY = {"label": "macro_f1", "scalar": "spearman"}
 """Primary score by kind of target. A constant prediction of the most common value increases neither of them."""
 
 LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse"})
+
+UNBOUNDED = (-math.inf, math.inf)
+RANGES = {
+    **dict.fromkeys(("accuracy", "ece", *(f"accuracy_{i}" for i in range(10))), (0.0, 1.0)),
+    **{f"{average}_{score}": (0.0, 1.0) for average in ("macro", "micro", "weighted")
+       for score in ("precision", "recall", "f1")},
+    **dict.fromkeys(("spearman", "pearson", "ccc"), (-1.0, 1.0)),
+    **dict.fromkeys(("mse", "mae", "rmse", "nll", "sd"), (0.0, math.inf)),
+    **{"r2": (-math.inf, 1.0), "brier": (0.0, 2.0)},
+}  # fmt: skip
+"""Smallest and largest possible value of each score. A score that is not listed is unbounded."""
 
 
 def classification(

@@ -1,14 +1,16 @@
 """Summary in words of the scores of a target and their intervals.
 
-A difference is significant if its paired confidence interval does not include zero. Every other difference is called
-not significant in the summary, although the models may differ.
+A difference is significant if its paired confidence interval does not include zero, and the predictions differ in at
+least six groups (`bootstrap.MIN_TEST_GROUPS`). Every other difference is called not significant in the summary,
+although the models may differ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etude.evaluation.bootstrap import FEW_GROUPS
+from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS
 from etude.evaluation.formatting import (
     NAMES,
     capitalise_first,
@@ -48,16 +50,16 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             "The score is undefined.",
             f"{metric_name} is undefined on {clips}: all true values or all predictions are equal.",
         )
-    claims = [_describe_correlation(score)] if metric == "spearman" else []
+    claims = [_describe_correlation(score, results["groups"])] if metric == "spearman" else []
     inconclusive, evidence, errors = [], [f"{metric_name} {format_score(score)} on {clips}."], []
     for baseline in results["baselines"].values():
         # The primary score of a constant can be undefined. The errors are compared instead.
         by_error = baseline["scores"][metric]["value"] is None
         name = f"the {baseline['name']}"
-        sign = (
-            -excludes_zero(baseline["difference"]["mse"]) if by_error else excludes_zero(baseline["difference"][metric])
-        )
-        if not sign:
+        sign = -significant_sign(results, baseline, "mse") if by_error else significant_sign(results, baseline, metric)
+        if baseline.get("differing_groups") == 0:
+            claims.append(f"the same predictions as {name}")
+        elif not sign:
             inconclusive.append(f"{name} (MSE)" if by_error else name)
         elif by_error:
             claims.append(f"{'smaller' if sign > 0 else 'larger'} MSE than {name}")
@@ -65,23 +67,72 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             claims.append(f"{'better' if sign > 0 else 'worse'} than {name}")
         if by_error:
             mse = format_number(results["scores"]["mse"]["value"], 3)
-            errors.append(f"MSE {mse}. {_describe_difference(baseline, 'mse', 3)}")
+            errors.append(f"MSE {mse}. {_describe_difference(results, baseline, 'mse', 3)}")
         else:
-            evidence.append(_describe_difference(baseline, metric))
+            evidence.append(_describe_difference(results, baseline, metric))
     numbers = " ".join(evidence + errors)
-    if score["low"] is None:
+    differences = [value for baseline in results["baselines"].values() for value in baseline["difference"].values()]
+    if all(value["low"] is None for value in (score, *differences)):
         return "No confidence interval can be computed, so differences cannot be tested.", numbers
     if inconclusive:
         claims.append(f"no significant difference from {' or from '.join(inconclusive)}")
     return capitalise_first("; ".join(claims) or "no baseline for comparison") + ".", numbers
 
 
+def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: str) -> int:
+    """Return 1 if network minus baseline is significantly above zero, -1 if it is below zero, else 0.
+
+    Args:
+        results: Results of a split in metrics.json.
+        baseline: One of its baselines.
+        metric: Compared metric.
+    """
+    groups = baseline.get("differing_groups", results["groups"])
+    return excludes_zero(baseline["difference"][metric]) if groups >= MIN_TEST_GROUPS else 0
+
+
+def are_groups_unknown(results: Mapping[str, Any]) -> bool:
+    """Return whether no clip of a split has a group, so that clips are resampled. False for older metrics."""
+    return 0 < results["n"] == results.get("ungrouped", 0)
+
+
+def count_known_groups(results: Mapping[str, Any]) -> int | None:
+    """Return the number of groups of a split without clips whose group is unknown, or None if no group is known."""
+    if are_groups_unknown(results):
+        return None
+    return int(results["groups"]) - int(results.get("ungrouped") or 0)
+
+
+def known_groups(data: Mapping[str, Any], targets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return whether the groups of "all", "some" or "none" of the clips are known.
+
+    Args:
+        data: Data in record.json. Records of older versions do not contain this property.
+        targets: Targets of metrics.json, from which it is derived in this case.
+    """
+    if stored := data.get("groups_known"):
+        return str(stored)
+    results = [split for target in targets.values() for split in target["splits"].values()]
+    ungrouped = sum(split.get("ungrouped", 0) for split in results)
+    return "all" if not ungrouped else "none" if ungrouped == sum(split["n"] for split in results) else "some"
+
+
+def are_splits_disjoint(data: Mapping[str, Any], targets: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether no group is in more than one split. False if groups of clips are unknown."""
+    return bool(data.get("disjoint")) and known_groups(data, targets) == "all"
+
+
 def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
     """Describe the scored clips, such as "42 clips in 5 groups, none of them in training"."""
-    clips = format_count(results["n"], "clip")
-    if results["groups"] == results["n"]:
+    clips, ungrouped = format_count(results["n"], "clip"), results.get("ungrouped")
+    if are_groups_unknown(results):
+        return f"{clips} with unknown groups"
+    if ungrouped is None and results["groups"] == results["n"]:  # older metrics do not show whether groups are known
         return clips
-    return f"{clips} in {format_count(results['groups'], 'group')}{', none of them in training' if disjoint else ''}"
+    groups = format_count(results["groups"] - (ungrouped or 0), "group")
+    if ungrouped:
+        return f"{clips}, {results['n'] - ungrouped} of them in {groups} and {ungrouped} with unknown groups"
+    return f"{clips} in {groups}{', none of them in training' if disjoint else ''}"
 
 
 def describe_limitations(results: dict[str, Any]) -> str:
@@ -90,14 +141,18 @@ def describe_limitations(results: dict[str, Any]) -> str:
         return ""
     if results["groups"] < 2:
         return "All clips belong to one group, which cannot be resampled, so scores have no confidence interval."
+    rows = [row for row in results.get("per_class", []) if row["support"]]
+    noun = "clip" if are_groups_unknown(results) else "group"
     notes = []
-    if results["groups"] < FEW_GROUPS:
+    if rows and all(row.get("groups") == 1 for row in rows):
         notes.append(
-            f"The intervals are based on only {results['groups']} groups, so they are rough and usually too narrow "
-            "(Cameron, Gelbach & Miller 2008)."
+            f"Each class has only one {noun}, so recognising it cannot be distinguished from recognising the {noun}. "
+            "Scores have no confidence interval."
         )
-    single = [row["class"] for row in results.get("per_class", []) if row["groups"] == 1 and row["support"] > 1]
-    if single:
+    else:
+        notes += describe_few_groups(results["groups"], noun)
+    single = [row["class"] for row in rows if row["groups"] == 1 and row["support"] > 1]
+    if 0 < len(single) < len(rows):
         others = " and ".join(f"all {name} clips" for name in single[1:])
         addition = f" (and so do {others})" if others else ""
         notes.append(
@@ -105,24 +160,109 @@ def describe_limitations(results: dict[str, Any]) -> str:
             "from recognising the group. The intervals do not include the variation between groups of "
             f"{'these classes' if others else 'this class'}."
         )
+    if noun == "clip":
+        notes.append(
+            "The groups of the clips, such as artists, are unknown. Clips are resampled as if they were independent, "
+            "and training and test clips may share artists. If clips share artists, intervals are too narrow and "
+            "scores can be too high."
+        )
+    elif results.get("ungrouped"):
+        notes.append(
+            f"{results['ungrouped']} of {results['n']} clips have no known group. Each of them is resampled as its own "
+            "group, and may share an artist with other clips, also in training."
+        )
     return " ".join(notes)
 
 
-def _describe_correlation(score: dict[str, Any]) -> str:
+def describe_few_groups(count: int, noun: str = "group") -> list[str]:
+    """Return sentences on intervals from few resampled groups (or clips), or no sentence for many."""
+    if count >= FEW_GROUPS:
+        return []
+    notes = [
+        f"The intervals are based on only {count} {noun}s, so they are rough and can be too narrow (Cameron, Gelbach & "
+        "Miller 2008)."
+    ]
+    few = f"With fewer than {MIN_TEST_GROUPS} {noun}s, no difference is significant."
+    return [*notes, few] if count < MIN_TEST_GROUPS else notes
+
+
+def _describe_correlation(score: dict[str, Any], groups: int) -> str:
     """Describe a rank correlation in comparison with chance."""
-    sign = excludes_zero(score)
+    sign = excludes_zero(score) if groups >= MIN_TEST_GROUPS else 0
     if sign > 0:
         return "rank correlation above chance"
     return "rank correlation below chance" if sign else "no significant rank correlation"
 
 
-def _describe_difference(baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
+def _describe_difference(results: dict[str, Any], baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
     """Format the score of a baseline and the difference from it, and state if the interval does not include zero."""
-    difference = baseline["difference"][metric]
-    suffix = " (the interval does not include zero)" if excludes_zero(difference) else ""
+    difference, suffix = baseline["difference"][metric], ""
+    if significant_sign(results, baseline, metric):
+        suffix = " (the interval does not include zero)"
+    elif excludes_zero(difference):
+        count = baseline.get("differing_groups", results["groups"])
+        noun = "clip" if are_groups_unknown(results) else "group"
+        suffix = f" (the predictions differ in only {format_count(count, noun)}, too few for a significant difference)"
     interval = (
         f" {format_interval(difference, digits)}" if format_interval(difference, digits) else " without an interval"
     )
     other = format_number(baseline["scores"][metric]["value"], digits)
     value = format_number(difference["value"], digits)
     return f"{capitalise_first(baseline['name'])} {other}, difference {value}{interval}{suffix}."
+
+
+def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
+    """Describe the earlier training of the initial weights, and the scored clips that it used.
+
+    Args:
+        record: Content of record.json. Its `earlier_training` is empty for a run without earlier training.
+
+    Returns:
+        Sentences. The first is a warning if the weights were trained on scored clips.
+    """
+    earlier = record.get("earlier_training") or {}
+    sentences = []
+    runs = _join_runs(earlier.get("runs") or [])
+    for split, numbers in (earlier.get("splits") or {}).items():
+        name, left_out = SPLIT_NAMES[split], numbers["left_out"]
+        total = record.get("data", {}).get("splits", {}).get(split, {}).get("clips", 0)
+        trained, same_group = (numbers[key] for key in ("trained", "same_group"))
+        if trained > left_out:
+            sentences.append(
+                f"The initial weights were trained on {trained} of the {format_count(total, name + ' clip')} ({runs}), "
+                f"so the {name} scores are optimistic."
+            )
+        if trained <= left_out < trained + same_group:
+            sentences.append(
+                f"The initial weights were trained on other clips of the groups of {same_group} of the "
+                f"{format_count(total, name + ' clip')} ({runs}), so the {name} scores can be optimistic."
+            )
+        if left_out:
+            sources = runs or _join_runs(earlier.get("left_out_of") or [])
+            sentences.append(
+                f"{format_count(left_out, name + ' clip')} {'was' if left_out == 1 else 'were'} left out, because "
+                f"{'it or its group' if left_out == 1 else 'they or their groups'} had been used to train {sources}."
+            )
+        if numbers["validated"]:
+            sentences.append(
+                f"{format_count(numbers['validated'], name + ' clip')} had been in the validation split of an earlier "
+                f"run ({runs or _join_runs(earlier.get('left_out_of') or [])}), which may have selected its epoch."
+            )
+    if runs:
+        found = any(row["trained"] + row["same_group"] for row in earlier["splits"].values())
+        sentences.append(
+            ("" if found else f"No scored clip was in the earlier training of the weights ({runs}). ")
+            + "Clips are recognised by the hash of their sound and, in the same archive, by their id; copies with "
+            "another encoding are not found."
+        )
+    if unknown := earlier.get("unknown"):
+        sentences.append(
+            f"The training clips of {', '.join(unknown)} are not recorded, so it cannot be checked whether the scored "
+            "clips are among them."
+        )
+    return sentences
+
+
+def _join_runs(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the names of runs with their data and numbers of training clips."""
+    return "; ".join(f"{run['name']} on {format_count(run['clips'], 'clip')} of {run['data']}" for run in runs)

@@ -8,7 +8,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,14 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def describe_data(data: MusicData) -> dict[str, Any]:
-    """Return the description of the data for the record and the data card of a report."""
+def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the description of the data for the record and the data card of a report.
+
+    Args:
+        data: Data of the run.
+        earlier_training: Result of `earlier_training.check_earlier_training`. If a scored clip or its group was in an
+            earlier training, training and test are not disjoint.
+    """
     from etude.data.official_splits import SPLITS, UNUSED
     from etude.data.splits import group_codes, split_hash  # heavy: numpy
 
@@ -121,6 +128,8 @@ def describe_data(data: MusicData) -> dict[str, Any]:
     groups, used, has_group = group_codes(index), data.splits != UNUSED, index["group"].notna().to_numpy()
     known = "all" if has_group[used].all() else "some" if has_group[used].any() else "none"
     shared = len(assignment.shared_groups)
+    earlier_splits = (earlier_training or {}).get("splits", {}).values()
+    earlier_overlap = any(row["trained"] + row["same_group"] > row["left_out"] for row in earlier_splits)
 
     def count_groups(mask: np.ndarray) -> int | None:
         return None if known == "none" else len(set(groups[mask]))
@@ -142,8 +151,8 @@ def describe_data(data: MusicData) -> dict[str, Any]:
             split: {"clips": int((data.splits == split).sum()), "groups": count_groups(data.splits == split)}
             for split in SPLITS
         },
-        "unused": assignment.unused,
-        "disjoint": False if shared else True if known == "all" else None,
+        "unused": assignment.unused | dict(Counter(data.left_out.values())),
+        "disjoint": False if shared or earlier_overlap else True if known == "all" else None,
         "shared_groups": shared,
         "split_kind": assignment.kind,
         "split_column": assignment.column,

@@ -16,6 +16,7 @@ from etude.errors import RunError, UserError
 from etude.evaluation.baselines import mel_statistics
 from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import provenance
+from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.files import atomic
 from etude.files.safe_read import read_checkpoint
 from etude.loggers.base import tracked
@@ -91,8 +92,10 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     seed_everything(config["seed"], workers=True, verbose=False)
     data = build_datamodule(config)
+    earlier = read_earlier_training(config, files if resume else None)
     data.prepare_data()
     data.setup()
+    earlier_training = check_earlier_training(config, data, earlier)
     check_targets(config, data)
     try:
         learner = build_learner(config, data, resume)
@@ -100,6 +103,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
         if not is_memory_error(error):
             raise
         raise UserError("backbone: the network does not fit in memory; make it smaller") from error
+    learner.recipe["training_record"] = training_record(config, data, earlier)
     learner.use_cache(build_frozen_cache(learner, data, folder))
     if data.overfit:
         learner.disable_dropout()
@@ -109,7 +113,9 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     trainer = build_trainer(config, folder, resume)
     log_summary(data, learner)
     with tracked(trainer.loggers) as trackers:
-        result = fit_and_measure(config, folder, trainer, learner, data, start_time, last if resume else None)
+        result = fit_and_measure(
+            config, folder, trainer, learner, data, start_time, last if resume else None, earlier_training
+        )
         if result:  # all results are in the folder
             finished = FinishedRun(RunFolder(folder))  # without cached contents
             for tracker in trackers:
@@ -125,6 +131,7 @@ def fit_and_measure(
     data: MusicData,
     start_time: datetime,
     last: Path | None,
+    earlier_training: dict[str, Any],
 ) -> dict[str, Any]:
     """Fit the network, predict with the best checkpoint, compute metrics and write the report.
 
@@ -136,6 +143,7 @@ def fit_and_measure(
         data: Data of the run.
         start_time: Start time of the run.
         last: The checkpoint from which to resume, or None.
+        earlier_training: Earlier training of the initial weights, for the record.
 
     Returns:
         The content of metrics.json; empty for a run without a test, and on all processes except the first.
@@ -166,6 +174,7 @@ def fit_and_measure(
             "started": start_time.isoformat(timespec="seconds"),
             "seconds": {"train": round(fit_end - fit_start, 1), "total": round(total, 1)},
             "model": model,
+            "earlier_training": earlier_training,
         })  # fmt: skip
 
 
@@ -293,8 +302,9 @@ def write_results(
         record["model"]["feature"] = f"beat-{record['model']['feature']}"
     record |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"]}
     record |= provenance.describe_environment()
-    record |= {"data": provenance.describe_data(data), "targets": targets}
-    write_split(run, pd.DataFrame({"id": data.pack.index["id"], "split": data.splits}))
+    record |= {"data": provenance.describe_data(data, record["earlier_training"]), "targets": targets}
+    split = pd.DataFrame({"id": data.pack.index["id"], "split": data.splits})
+    write_split(run, split.assign(reason=split["id"].map(data.left_out)) if data.left_out else split)
     write_predictions(run, table)
     write_record(run, record)
     if not record["trial"]:

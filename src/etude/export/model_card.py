@@ -18,7 +18,13 @@ from etude.evaluation.formatting import (
     format_number,
     format_sentence,
 )
-from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
+from etude.evaluation.score_summary import (
+    are_splits_disjoint,
+    describe_clips,
+    describe_limitations,
+    known_groups,
+    summarise_scores,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -90,6 +96,7 @@ def render_card(
         title=(record or {}).get("name") or "Étude network", code=code, fenced=fenced,
         format_count=format_count, format_sentence=format_sentence, capitalise_first=capitalise_first,
         number=format_number,
+        groups_known=known_groups((record or {}).get("data", {}), (metrics or {}).get("targets", {})),
     )  # fmt: skip
     return f"---\n{header}---\n\n{text}"
 
@@ -215,7 +222,7 @@ def _describe_target(
     target = (metrics or {}).get("targets", {}).get(name)
     if target is None:
         return description
-    test, disjoint = target["splits"]["test"], bool((record or {}).get("data", {}).get("disjoint"))
+    test, disjoint = target["splits"]["test"], are_splits_disjoint((record or {}).get("data", {}), {name: target})
     summary, evidence = summarise_scores(target, disjoint=disjoint)
     baselines = list(test["baselines"].values())
     return description | {

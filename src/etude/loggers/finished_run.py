@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.evaluation.score_summary import count_known_groups
 from etude.reports import figures
 from etude.reports.svg import Drawing
 from etude.runs.folder import RESULTS, RunFolder, run_of
@@ -35,7 +36,8 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         - `test/<target>/<baseline>/<metric>`: Scores of the baselines.
         - `test/<target>/over_<baseline>/<metric>`: Differences from the baselines.
         - `.../low` and `.../high`: Interval of each of these values.
-        - `test/<target>/n` and `test/<target>/groups`: Numbers of clips and groups.
+        - `test/<target>/n`, `.../groups` and `.../ungrouped`: Numbers of clips, of groups, and of clips with an unknown
+          group. If all groups are unknown, the number of groups is omitted.
         - `best/epoch` and `best/<monitor>`: Epoch and monitored score of the best checkpoint.
         - `seconds/...`: Durations.
     """
@@ -53,7 +55,8 @@ def flatten_results(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
 def _flatten_split(root: str, results: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     """Yield names and values of the results of a split."""
     yield f"{root}/n", results["n"]
-    yield f"{root}/groups", results["groups"]
+    yield f"{root}/groups", count_known_groups(results)
+    yield f"{root}/ungrouped", results.get("ungrouped")
     yield from _flatten_scores(root, results["scores"])
     calibration = {key: score for key, score in results.get("calibration", {}).items() if key not in ("chance", "bins")}
     yield from _flatten_scores(root, calibration | results.get("agreement", {}))

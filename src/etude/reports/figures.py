@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.evaluation.formatting import NAMES, format_count, format_number
+from etude.evaluation.formatting import NAMES, format_number
 from etude.reports.charts import MARKERS, Panel, Ticks, padded_range
 from etude.reports.svg import STAND_IN, draw_grid, draw_svg
 
@@ -321,8 +321,8 @@ def describe_calibration(calibration: dict[str, Any], n_clips: int) -> str:
     error, chance = calibration["ece"]["value"], calibration["chance"]
     exceeds = error > chance["high"]
     return (
-        f"With {format_count(n_clips, 'clip')}, even a perfectly calibrated network has an expected calibration error "
-        f"of {format_number(chance['mean'], 3)} on average (for independent clips), and of more than "
+        f"With {n_clips:,} independent clips, even a perfectly calibrated network has an expected calibration error "
+        f"of {format_number(chance['mean'], 3)} on average, and of more than "
         f"{format_number(chance['high'], 3)} with a probability of 5 %. "
         f"{'The error of this network is larger.' if exceeds else 'This network shows no significant miscalibration.'}"
     )

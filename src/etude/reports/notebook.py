@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.formatting import NAMES, format_interval, format_number
+from etude.evaluation.score_summary import count_known_groups
 from etude.reports import figures
 from etude.reports.html import load_template
 from etude.reports.svg import page_colours
@@ -42,14 +43,16 @@ def score_table(metrics: dict[str, Any]) -> pd.DataFrame:
                 key: score for key, score in other.items() if isinstance(score, dict) and "value" in score
             }
             for metric, score in scores.items():
-                row = {"target": name, "split": split, "metric": metric, "n": results["n"], "groups": results["groups"]}
+                row = {"target": name, "split": split, "metric": metric, "n": results["n"]}
+                row["groups"] = count_known_groups(results)
                 baselines = {
                     key: baseline["scores"].get(metric, {}).get("value")
                     for key, baseline in results["baselines"].items()
                 }
                 rows.append(row | {key: score[key] for key in ("value", "low", "high")} | baselines)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype(dict.fromkeys(("value", "low", "high", "constant", "linear"), "float64"))
+    numbers = dict.fromkeys(("value", "low", "high", "constant", "linear"), "float64")
+    return table.astype(numbers | {"groups": "Int64"})  # missing if groups are unknown
 
 
 def run_figures(metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, NotebookFigure]:
@@ -104,7 +107,7 @@ def summary_html(
                     for role in ("linear", "constant")
                 ],
                 "n": results["n"],
-                "groups": results["groups"],
+                "groups": groups if (groups := count_known_groups(results)) is not None else "unknown",
             }
         )
     values = {"name": record.get("name") or name, "rows": rows, "folder": str(folder), "link": link}

@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation import formatting
-from etude.evaluation.bootstrap import FEW_GROUPS
+from etude.evaluation.bootstrap import FEW_GROUPS, MIN_TEST_GROUPS
 from etude.evaluation.metrics import LOWER_IS_BETTER
 from etude.evaluation.predictions import find_worst_errors
-from etude.evaluation.score_summary import describe_clips, describe_limitations, summarise_scores
+from etude.evaluation.score_summary import (
+    are_groups_unknown,
+    are_splits_disjoint,
+    describe_clips,
+    describe_earlier_training,
+    describe_limitations,
+    known_groups,
+    significant_sign,
+    summarise_scores,
+)
 from etude.files.atomic import write_text
 from etude.reports import embedding_thumbnail, figures, html, learning_curves, worst_errors
 from etude.reports.html import load_template
@@ -40,7 +49,7 @@ def target_section(
         name: Name of the target.
         target: Entry of the target in metrics.json.
         table: Content of predictions.parquet.
-        disjoint: Whether no group is in more than one split.
+        disjoint: Whether no group is in more than one split. False if groups of clips are unknown.
         train_classes: Number of training clips of each class of a label. None if it is unknown.
     """
     test = target["splits"]["test"]
@@ -126,9 +135,13 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
     for metric in formatting.METRIC_ORDER[target["kind"]] if results["scores"] else ():
         title = formatting.NAMES[metric] + (" (= micro precision, recall, F1)" if metric == "accuracy" else "")
         is_error = metric in LOWER_IS_BETTER
-        baselines = [(b["scores"][metric], b["difference"][metric]) for b in results["baselines"].values()]
+        sign = -1 if is_error else 1
+        baselines = [
+            (b["scores"][metric], b["difference"][metric], sign * significant_sign(results, b, metric))
+            for b in results["baselines"].values()
+        ]
         row = {"title": title, "score": results["scores"][metric], "baselines": baselines}
-        rows.append(row | {"digits": 3 if is_error else 2, "sign": -1 if is_error else 1})
+        rows.append(row | {"digits": 3 if is_error else 2})
     names = [baseline["name"] for baseline in results["baselines"].values()]
     learnable = results.get("learnable") or {"classes": [], "scores": {}}
     count = len(learnable["classes"])
@@ -141,6 +154,7 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
         "rows": rows,
         "baselines": names,
         "clips": describe_clips(results, disjoint),
+        "groups_unknown": are_groups_unknown(results),
     }
 
 
@@ -181,7 +195,7 @@ def write_report(run: RunFolder) -> Path:
     """
     record, metrics = run.record, run.metrics
     table = run.predictions
-    disjoint = bool(record.get("data", {}).get("disjoint", False))
+    disjoint = are_splits_disjoint(record.get("data", {}), metrics["targets"])
     specs = record.get("targets", {})
     sections = [
         target_section(name, target, table, disjoint, (specs.get(name) or {}).get("train_classes"))
@@ -205,6 +219,9 @@ def write_report(run: RunFolder) -> Path:
         "saved_errors": saved_errors,
         "colour_stops": worst_errors.colour_stops(),
         "few_groups": FEW_GROUPS,
+        "earlier_training": describe_earlier_training(record),
+        "min_test_groups": MIN_TEST_GROUPS,
+        "groups_known": known_groups(data, metrics["targets"]),
     }
     page = load_template("report.html.j2")
     max_bytes = worst_errors.MAX_PAGE_SIZE - len(page.render(values | {"omitted": {}}).encode())

@@ -32,10 +32,17 @@ CALIBRATION = {
     **{"chance?": {"mean": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}},
 }
 SPLIT = {
-    **{"n": COUNT, "groups": COUNT, "missing?": COUNT, "scores": SCORES, "per_class?": [CLASS_ROW]},
+    **{
+        "n": COUNT,
+        "groups": COUNT,
+        "ungrouped?": COUNT,
+        "missing?": COUNT,
+        "scores": SCORES,
+        "per_class?": [CLASS_ROW],
+    },
     **{"confusion?": [[COUNT]], "calibration?": CALIBRATION, "agreement?": SCORES},
     **{"learnable?": {"classes": [TEXT], "untrained?": [TEXT], "scores": SCORES}},
-    **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES}}},
+    **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES, "differing_groups?": COUNT}}},
 }
 TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT,
           "train_classes?": {"*": COUNT}}  # fmt: skip
@@ -60,16 +67,21 @@ DATA = {
         "unused?": {"*": COUNT},
         "pooled?": (list,),
     },
-    **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},
+    **{"splits?": {"*": {"clips": COUNT, "groups": (int, type(None))}}, "disjoint?": (bool,)},
 }
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?"), TEXT),
     **{"parameters?": COUNT, "epochs?": COUNT, "best_epoch?": COUNT, "best_score?": NUMBER},
 }
+EARLIER_RUN = {"name": TEXT, "data": TEXT, "clips": COUNT, "validation_clips": COUNT}
+EARLIER_TRAINING = {
+    **{"overlap?": TEXT, "runs?": [EARLIER_RUN], "left_out_of?": [EARLIER_RUN], "unknown?": [TEXT]},
+    **{"splits?": {"*": dict.fromkeys(("trained", "same_group", "validated", "left_out"), COUNT)}},
+}
 RECORD = {
     **{"targets": {"*": TARGET}, "name?": TEXT, "command?": TEXT, "started?": TEXT, "trial?": TEXT, "data?": DATA},
     **{"seconds?": {"train?": NUMBER, "total?": NUMBER}, "model?": MODEL, "versions?": {"*": (str, type(None))}},
-    **{"git?": (dict,), "hardware?": (dict,)},
+    **{"git?": (dict,), "hardware?": (dict,), "earlier_training?": EARLIER_TRAINING},
 }
 
 

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,14 @@ class Job:
 
     @property
     def source_folder(self) -> Path | None:
-        """Folder of the run whose weights initialise the network, or None."""
-        init_from = (self.config.get("transfer") or {}).get("init_from")
-        if not init_from:
+        """Folder of the run that must finish first, or None.
+
+        Its weights initialise the network, or its training clips are left out.
+        """
+        source = next((path for path in source_paths(self.config).values() if path), None)
+        if source is None:
             return None
-        path = Path(str(init_from))
+        path = Path(source)
         return run_of(path) if path.suffix == ".ckpt" else path
 
     @property
@@ -99,6 +102,13 @@ class Job:
             return f"ended by {signal.Signals(self.code - 128).name}"
         reason = "; ".join(line.strip() for line in self.error.splitlines() if line.strip())
         return reason.replace(":; ", ": ") or f"ended with status {self.code}"
+
+
+def source_paths(config: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the paths of other runs in a config, by key."""
+    nodes = {"transfer": "init_from", "data": "leave_out"}
+    values = {f"{group}.{key}": (config.get(group) or {}).get(key) for group, key in nodes.items()}
+    return {key: None if value is None else str(value) for key, value in values.items()}
 
 
 COLUMNS = ("number", "folder", "status", "code", "seconds", "score", "reason", "overrides")

@@ -18,7 +18,7 @@ from etude.errors import UserError
 from etude.experiment.start import FINISHED, run_state
 from etude.files import os_errors, ownership
 from etude.runs.folder import JOBS, MULTIRUN, RunFolder, monitored_score
-from etude.sweeps.jobs import DONE, Job, JobTable
+from etude.sweeps.jobs import DONE, Job, JobTable, source_paths
 from etude.sweeps.progress import STATUS, reset_status
 from etude.sweeps.scheduler import GpuPool, Sweep, visible_gpus
 from etude.system.distributed import dated_folders
@@ -147,9 +147,9 @@ def _compose_job(
         f"hydra.job.num={number}",
         f"hydra.job.id='{number}'",
     ]
-    init_from = (plain.get("transfer") or {}).get("init_from")
-    if init_from and not any("transfer.init_from=" in override for override in overrides):  # computed by the sweep
-        extra_overrides.append(f"transfer.init_from={quote_value(str(init_from))}")
+    for key, source in source_paths(plain).items():
+        if source and not any(f"{key}=" in override for override in overrides):  # computed by the sweep
+            extra_overrides.append(f"{key}={quote_value(source)}")
     flags = ["--run"]  # otherwise Hydra composes once more to find out whether the command is a sweep
     sources = composed.hydra.runtime.config_sources
     flags += [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]

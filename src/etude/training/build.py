@@ -31,7 +31,7 @@ from etude.training.lightning import (
     MisconfigurationException,
     Trainer,
 )
-from etude.training.network import build_modules, load_weights
+from etude.training.network import Network, build_modules, load_weights
 from etude.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,28 @@ def build_learner(config: Mapping[str, Any], source: MusicData, resume: bool = F
             f"backbone.weights: the weights were trained on the frames of {required}; select a feature with this front "
             "end"
         )
+    warn_of_bottleneck(learner)
     if not resume:
         learner.backbone.initialise()
     if transfer is not None:
         transfer.apply(learner.backbone, learner.standardiser, front, copy=not resume)
         learner.train()  # layers that it freezes stay in evaluation mode
     return learner
+
+
+def warn_of_bottleneck(network: Network) -> None:
+    """Log a warning if the embedding has fewer values than the heads have outputs.
+
+    The outputs are then dependent on each other, such as three scalars that are functions of one number.
+    """
+    outputs = {name: target.size for name, target in network.task.targets.items()}
+    if network.backbone.dim < (total := sum(outputs.values())):
+        sizes = ", ".join(f"{name} {size}" for name, size in outputs.items())
+        log.warning(
+            "backbone: its embedding has only %d values for %d outputs (%s), so the outputs are not independent; "
+            "use a wider backbone",
+            network.backbone.dim, total, sizes,
+        )  # fmt: skip
 
 
 def compile_backbone(learner: Learner) -> None:

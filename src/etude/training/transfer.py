@@ -8,6 +8,7 @@ could lose.
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from torch import nn
 from etude.backbones.base import Backbone
 from etude.errors import UserError
 from etude.files.safe_read import read_checkpoint
-from etude.runs.folder import RunFolder
+from etude.runs.folder import find_weights
 
 log = logging.getLogger(__name__)
 MODES = ("full", "probe", "last_k", "gradual")
+OVERLAPS = ("refuse", "drop", "allow")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Transfer:
     """Initialisation of a backbone and choice of its trained layers.
 
     Args:
-        init_from: A run folder or a checkpoint. None keeps the pretrained weights of `backbone.weights`.
+        init_from: A run folder, a checkpoint or an exported network. None keeps the pretrained weights of
+            `backbone.weights`.
         train: `full` trains all layers. `probe` trains the heads only. `last_k` trains the heads and the last layers of
             the backbone. `gradual` trains the heads first and then unfreezes layers from the last to the first (Howard
             & Ruder, 2018, "Universal language model fine-tuning").
@@ -38,6 +41,10 @@ class Transfer:
             "ELECTRA").
         cache: Whether the outputs of frozen layers are cached on disk, so that these layers run once per clip instead
             of once per epoch. `auto` enables the cache if it does not change the results.
+        overlap: Handling of clips of validation and test on which the copied weights were ever trained: `refuse`,
+            `drop` leaves them out of both splits, `allow` scores them. `experiment.earlier_training` finds them.
+        min_copied: Smallest share of the backbone's weights, and of its layers, that must be copied from `init_from`. A
+            layer is copied if at least half of its weights are.
     """
 
     init_from: str | None = None
@@ -46,10 +53,16 @@ class Transfer:
     unfreeze_every: int = 1
     layer_decay: float = 1.0
     cache: bool | str = "auto"
+    overlap: str = "refuse"
+    min_copied: float = 0.5
 
     def __post_init__(self) -> None:
         if self.train not in MODES:
             raise ValueError(f"transfer.train must be one of {', '.join(MODES)}, got {self.train!r}")
+        if self.overlap not in OVERLAPS:
+            raise ValueError(f"transfer.overlap must be one of {', '.join(OVERLAPS)}, got {self.overlap!r}")
+        if not 0 <= self.min_copied <= 1:
+            raise ValueError(f"transfer.min_copied must be in [0, 1], got {self.min_copied}")
         for name, value in (("last_k", self.last_k), ("unfreeze_every", self.unfreeze_every)):
             if value < 1:
                 raise ValueError(f"transfer.{name} must be at least 1, got {value}")
@@ -104,8 +117,8 @@ class Transfer:
             copy: Whether to copy weights. A resumed run already has its weights.
 
         Raises:
-            UserError: The checkpoint does not exist, none of its tensors matches, it was trained on other frames, or a
-                layer would be frozen although its weights were not copied.
+            UserError: The checkpoint does not exist, too few of its weights match, it was trained on other frames, or
+                a layer would be frozen although its weights were not copied.
         """
         if self.init_from is None and getattr(backbone, "weights", None) is None:
             raise UserError(
@@ -138,21 +151,18 @@ class Transfer:
         Returns:
             Names of the backbone's tensors that were not copied.
         """
-        path = RunFolder(path).best_path if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"transfer.init_from: {path} does not exist")
+        try:
+            path = find_weights(path)
+        except UserError as error:
+            raise UserError(f"transfer.init_from: {error}") from error
         stored = read_checkpoint(path)
         _check_front_end(stored["etude"], front, path)
         state = stored["state_dict"]
         source = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
         current = backbone.state_dict()
         matching = {k: v for k, v in source.items() if k in current and current[k].shape == v.shape}
-        if not matching:
-            raise UserError(
-                f"transfer.init_from: no tensor of {path} fits the backbone; use a backbone of the same kind and size"
-            )
+        self._check_share(backbone, set(matching), path)
         backbone.load_state_dict(matching, strict=False)
-        log.info("transfer: %d of %d backbone tensors copied from %s", len(matching), len(current), path)
         statistics = {k.removeprefix("standardiser."): v for k, v in state.items() if k.startswith("standardiser.")}
         mean = standardiser.get_buffer("mean")
         if all(v.shape == mean.shape for v in statistics.values()):
@@ -166,6 +176,41 @@ class Transfer:
             if keys:
                 log.warning("transfer: %d tensors are %s: %s", len(keys), title, ", ".join(sorted(keys)[:8]))
         return set(current) - set(matching)
+
+    def _check_share(self, backbone: Backbone, copied: set[str], path: Path) -> None:
+        """Log the copied weights of each layer, and refuse a network that would be mostly random."""
+        layers = copied_weights(backbone, copied)
+        n_copied, n_weights = (sum(row[i] for row in layers) for i in (0, 1))
+        n_layers = sum(2 * row[0] >= row[1] for row in layers)
+        if n_copied == n_weights:
+            log.info("transfer: all %s weights of the backbone copied from %s", f"{n_weights:,}", path)
+            return
+        log.warning("transfer: %s of %s weights of the backbone copied from %s",
+                    f"{n_copied:,}", f"{n_weights:,}", path)  # fmt: skip
+        for layer, (n_layer_copied, n_layer) in enumerate(layers, 1):
+            log.warning("transfer: layer %2d: %10s of %10s weights", layer, f"{n_layer_copied:,}", f"{n_layer:,}")
+        if not copied or min(n_copied / n_weights, n_layers / len(layers)) < self.min_copied:
+            raise UserError(
+                f"transfer.init_from: {n_copied / n_weights:.0%} of the backbone's weights and {n_layers} of its "
+                f"{len(layers)} layers can be copied from {path}, less than transfer.min_copied={self.min_copied:g}; "
+                "use a backbone of the same kind and size"
+                + (", or set transfer.min_copied=0 to train the other weights from random values" if copied else "")
+            )
+
+
+def copied_weights(backbone: Backbone, copied: Container[str]) -> list[tuple[int, int]]:
+    """Return the number of copied weights and of all weights of each layer. Buffers do not count.
+
+    Args:
+        backbone: Any backbone.
+        copied: Names of the copied tensors.
+    """
+    rows = [[0, 0] for _ in range(layer_indices(backbone)[-1] + 1)]
+    layer_of = parameter_layer_index(backbone)
+    for name, parameter in backbone.named_parameters():
+        rows[layer_of[name]][0] += parameter.numel() * (name in copied)
+        rows[layer_of[name]][1] += parameter.numel()
+    return [(n_copied, n_weights) for n_copied, n_weights in rows]
 
 
 def layer_indices(backbone: Backbone) -> list[int]:

@@ -21,6 +21,7 @@ from etude.data.pack_writer import write_pack
 from etude.data.sources import pack as packs_of
 from etude.data.sources import union
 from etude.data.splits import Split
+from etude.data.training_record import ClipKeys
 from etude.errors import DataError
 
 FRONT = LogMelChroma(n_mels=3, n_chroma=1)
@@ -29,11 +30,13 @@ GENRES = {"genre": label_target(["x", "y"])}
 MOODS = {"energy": scalar_target(0, 1, "rated"), "mood": label_target(["calm", "wild"])}
 
 
-def member(home: Path, name: str, ids: str, targets: dict[str, Any], **columns: Any) -> packs_of.Packed:
+def member(
+    home: Path, name: str, ids: str, targets: dict[str, Any], id_space: str | None = None, **columns: Any
+) -> packs_of.Packed:
     """Return a pack of clips whose frames are determined by their id."""
     table = pd.DataFrame({"id": list(ids), "group": None, **columns})
     description = {"name": name, "title": name.title(), "targets": targets, "card": f"# {name}", "note": f"{name}.",
-            "extra": {"licences": {"CC0": len(ids), name: 1}}}  # fmt: skip
+            "extra": {"licences": {"CC0": len(ids), name: 1}}, "id_space": id_space}  # fmt: skip
     manifest = {"origin": {"front": FRONT.to_dict(), "collection": description}}
     write_pack(home / name, table, [FRAMES[clip] for clip in ids], manifest)
     return packs_of.collection(str(home / name))
@@ -290,6 +293,19 @@ def test_union_of_unions_is_read(genres: packs_of.Packed, moods: packs_of.Packed
     source = union.collection({"inner": inner, "more": more})  # type: ignore[dict-item]
     pack = source.pack(FRONT, PackOptions())
     assert_frames(pack, "abcdefhgc")
+
+
+def test_clips_keep_the_ids_of_their_member(moods: packs_of.Packed, tmp_path: Path) -> None:
+    """The prefixed ids of a union are not the ids of its members, by which other collections know the clips."""
+    fma = member(tmp_path, "fma_genres", "gc", GENRES, "fma", genre=["x", "y"])
+    more = member(tmp_path, "more", "a", {"tempo": scalar_target()}, tempo=[0.5])
+    inner = union.collection({"genres": fma, "moods": moods})
+    source = union.collection({"inner": inner, "more": more})  # type: ignore[dict-item]
+    keys = ClipKeys.of_clips(source.pack(FRONT, PackOptions()).index, None)
+    assert keys.id[:2].tolist() == ClipKeys.of_clips(fma.opened.index, "fma").id.tolist()
+    assert not keys.id[2:].any()
+    sounds = [ClipKeys.of_clips(packed.opened.index, None).sound for packed in (fma, moods, more)]
+    assert keys.sound.tolist() == np.concatenate(sounds).tolist()
 
 
 def test_members_are_not_modified(genres: packs_of.Packed, moods: packs_of.Packed) -> None:

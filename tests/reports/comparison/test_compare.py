@@ -8,6 +8,7 @@ import pytest
 from tests.commands import compare as main
 
 from etude.reports.comparison.compare import compare, show
+from etude.reports.comparison.page import render_page
 from etude.reports.comparison.scores import COLUMNS, collect
 from etude.runs.folder import RunFolder, find_runs
 from etude.runs.results import write_metrics
@@ -104,3 +105,30 @@ def test_only_runs_on_the_same_clips_are_paired(tmp_path: Path, write_run, make_
     assert [(p.a, p.b) for p in comparison.pairs if p.target == "genre"] == [("a", "b")]
     assert {(p.a, p.b) for p in comparison.pairs if p.target == "valence"} == {("a", "b"), ("a", "d"), ("b", "d")}
     assert "c, d: not tested on genre, because no other run was scored on the same clips." in comparison.remarks
+
+
+def test_comparison_of_runs_with_unknown_groups_mentions_clips(tmp_path: Path, write_run, make_table) -> None:
+    for name in "ab":
+        write_run(tmp_path / name, make_table(ord(name)).assign(group=None))
+    comparison = compare([tmp_path])
+    notes = " ".join(comparison.tables[0].notes)
+    assert "bootstrap over clips, because the groups of the clips, such as artists, are unknown" in notes
+    assert comparison.frame["groups"].isna().all() and (comparison.frame["ungrouped"] == comparison.frame["n"]).all()
+    page = render_page(comparison)
+    assert "64 clips with unknown groups" in page and "64 groups" not in page
+    partly = make_table(1)
+    write_run(tmp_path / "c", partly.assign(group=partly["group"].where(partly.index > 30)))
+    notes = " ".join(compare([tmp_path / "c"]).tables[0].notes)
+    assert "bootstrap over groups; a clip with an unknown group is drawn as its own group" in notes
+
+
+def test_few_groups_are_not_compared_as_many(tmp_path: Path, write_run, make_table, capsys) -> None:
+    """A perfect and a useless run on two groups do not differ significantly."""
+    for name, right, noise in (("good", 1.0, 0.0), ("bad", 0.0, 3.0)):
+        table = make_table(1, right, noise)
+        write_run(tmp_path / name, table.assign(group=[f"artist {i % 2}" for i in range(len(table))]))
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "p < 0.001" not in out and "is better" not in out
+    assert "differ in only 2 groups, too few for a significant difference" in out
+    assert "With fewer than 6 groups, no difference is significant." in out

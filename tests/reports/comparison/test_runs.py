@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from tests.commands import compare as main
 
@@ -159,3 +161,79 @@ def test_sweep_inside_a_run_folder_is_found(tmp_path: Path) -> None:
     job.mkdir()
     (job / "config.yaml").touch()
     assert find_runs(tmp_path) == [job]
+
+
+def with_probabilities(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return a table with random probabilities of each genre."""
+    values = np.random.default_rng(seed).random((len(table), 3))
+    return table.assign(**{f"genre.score.{name}": values[:, i] for i, name in enumerate(("folk", "jazz", "rock"))})
+
+
+def test_equal_runs_with_equal_predictions_are_one_observation(tmp_path: Path, write_run, make_table) -> None:
+    config = {"optim": {"lr": 0.1}}
+    for i, seed in enumerate((0, 0, 0, 1)):
+        write_run(tmp_path / str(i), with_probabilities(make_table(seed), seed), config, name="a", seed=seed)
+    comparison = compare([tmp_path], CompareOptions(rows=("backbone",)))
+    cell = comparison.tables[0].cells[("x",), ("genre: macro-F1",)]
+    assert len(cell.values) == 2 and cell.repeats == "2 seeds, same split"
+    assert [len([pair for pair in comparison.pairs if pair.target == t]) for t in ("genre", "valence")] == [1, 1]
+    (remark,) = [remark for remark in comparison.remarks if "identical" in remark]
+    assert remark == (
+        "0, 1, 2: identical predictions and equal settings and seeds, so they are one observation; means and paired "
+        "tests use only 0."
+    )
+    assert len(compare([tmp_path]).tables[0].rows) == 4 + 2  # each run has its row
+
+
+def test_seeds_without_effect_are_reported(tmp_path: Path, write_run, make_table) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"run{seed}", make_table(0), {"data": {"split": {"seed": seed}}}, seed=5)
+    write_run(tmp_path / "other", make_table(0), {"optim": {"lr": 0.1}}, seed=5)
+    comparison = compare([tmp_path], CompareOptions(rows=("seed",)))
+    remarks = " ".join(comparison.remarks)
+    assert "identical predictions although they differ in data.split.seed, so they are one observation" in remarks
+    assert "other, run0: identical predictions although they differ in optim.lr." in remarks
+    (pair, *_) = comparison.pairs
+    assert "the predictions are identical" in pair.conclusion
+
+
+def test_equal_labels_without_probabilities_are_no_repetition(tmp_path: Path, write_run, make_table) -> None:
+    """On few clips, two networks can predict equal labels by chance."""
+    table = make_table(0)[lambda t: [name for name in t if not name.startswith("valence")]]
+    write_run(tmp_path / "a", table, seed=0)
+    write_run(tmp_path / "b", table, seed=1)
+    assert not [remark for remark in compare([tmp_path]).remarks if "identical" in remark]
+    write_run(tmp_path / "c", table, seed=1)
+    assert [remark for remark in compare([tmp_path]).remarks if remark.startswith("b, c: identical predictions")]
+
+
+def test_caption_says_what_varies(tmp_path: Path, write_run, make_table) -> None:
+    def heading(folder: Path) -> str:
+        return compare([folder], CompareOptions(rows=("backbone",)), tests=False).tables[0].heading()
+
+    for seed in range(3):
+        write_run(tmp_path / "same" / str(seed), make_table(seed), seed=seed)
+        split = {"data": {"split": {"seed": seed}}}
+        write_run(tmp_path / "both" / str(seed), make_table(seed, split=seed), split, seed=seed, split=f"s{seed}")
+        write_run(tmp_path / "splits" / str(seed), make_table(seed, split=seed), split, split=f"s{seed}")
+        write_run(tmp_path / "settings" / str(seed), make_table(seed), {"optim": {"lr": seed}}, seed=seed)
+    assert heading(tmp_path / "same").endswith("mean ± sd over 3 seeds, same split")
+    assert heading(tmp_path / "both").endswith("mean ± sd over 3 seeds and splits")
+    assert heading(tmp_path / "splits").endswith("mean ± sd over 3 splits, same seed")
+    assert heading(tmp_path / "settings").endswith("mean ± sd over 3 runs")
+
+
+@pytest.mark.parametrize(("monitors", "text"), [
+    (("val/score", "val/score"), "used to select the weights, so scores are optimistic"),
+    (("val/score", None), "used to select the weights of some runs"),
+    ((None, None), "not used to select the weights"),
+])  # fmt: skip
+def test_title_of_validation_says_whether_it_selected_weights(
+    monitors: tuple, text: str, tmp_path: Path, write_run, make_table
+) -> None:
+    for i, monitor in enumerate(monitors):
+        path = write_run(tmp_path / str(i), make_table(i)) / "record.json"
+        record = json.loads(path.read_text())
+        record["model"]["monitor"] = monitor
+        path.write_text(json.dumps(record))
+    assert text in compare([tmp_path], CompareOptions(split="val"), tests=False).tables[0].title

@@ -74,7 +74,7 @@ def test_means_over_seeds(grid: Path, split: str) -> None:
             assert cell.n == {64 if split == "test" else 32} and cell.low is None
     best = {position for position, cell in table.cells.items() if cell.best}
     assert best == {max((p for p in table.cells if p[0] not in table.baselines), key=lambda p: table.cells[p].mean)}
-    assert f"n = {64 if split == 'test' else 32}, mean ± sd of 2 runs" in table.heading()
+    assert f"n = {64 if split == 'test' else 32}, mean ± sd over 2 seeds, same split" in table.heading()
 
 
 def test_single_run_has_an_interval(grid: Path) -> None:
@@ -160,7 +160,7 @@ def test_run_table_shows_differing_axes_and_is_followed_by_means(grid: Path) -> 
     runs, means = compare([grid], tests=False).tables
     assert runs.row_axes == ("run", "backbone", "feature", "task", "seed")
     assert [row[0] for row in runs.rows[:2]] == ["0_lstm_mel", "1_lstm_mel"]  # one name in two folders
-    assert means.row_axes == ("backbone", "feature", "task") and means.runs_per_cell() == 2
+    assert means.row_axes == ("backbone", "feature", "task") and means.common_repeats() == "2 seeds, same split"
     assert runs.text_column[1][runs.rows[0]] == "1 min 01 s"
 
 

@@ -132,6 +132,7 @@ def collection(
         card=CARD.format(title=title),
         extra=extra,
         skipped_items=tuple(skipped_items),
+        id_space="fma",
     ).check()
 
 

@@ -89,6 +89,7 @@ def collection(path: str, filtered: bool = True) -> Collection:
         card=CARD.format(title=title),
         note=NOTE,
         skipped_items=tuple(skipped_items),
+        id_space="gtzan",
     ).check()
 
 

@@ -17,7 +17,7 @@ class Packed:
 
     Args:
         opened: The pack.
-        name, title, targets, card, note, extra: As in the original collection.
+        name, title, targets, card, note, extra, id_space: As in the original collection.
     """
 
     opened: Pack
@@ -27,6 +27,7 @@ class Packed:
     card: str = ""
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    id_space: str | None = None
 
     def pack(self, front: FrontEnd, options: PackOptions) -> Pack:
         """Return the pack after a check of its front end.

@@ -120,6 +120,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None, metada
         reader=read_precomputed,
         locate=locate_array,
         skipped_items=tuple(skipped_items),
+        id_space="fma",
     ).check()
 
 

@@ -47,6 +47,7 @@ def collection(
     classes: Mapping[str, Mapping[Any, Any]] | str | None = None,
     missing: Any = (),
     split_column: str | None = "auto",
+    id_space: str | None = None,
 ) -> Collection:
     """Return the collection of a table.
 
@@ -65,6 +66,8 @@ def collection(
         missing: A cell or a list of cells that mean a missing value, such as NA, in upper or lower case. It applies to
             all columns but `path` and `id`.
         split_column: Column of official splits or folds (`data.split.column`), which is not a target.
+        id_space: Archive whose ids and groups these are, such as `fma`. None means that they have no meaning outside of
+            this table.
 
     Returns:
         The collection. Clips without a label and rows without a path are left out, and listed in `skipped_items`.
@@ -113,6 +116,7 @@ def collection(
         note="" if grouped or "artist" in specs else NO_GROUP,
         extra={key: value for key, value in (("before", before), ("licences", licences)) if value},
         skipped_items=tuple(skipped_items),
+        id_space=id_space,
     ).check()
 
 

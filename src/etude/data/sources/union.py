@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.audio.frontend import FrontEnd
-from etude.data.collection import Collection
+from etude.data.collection import RESERVED, Collection
 from etude.data.official_splits import SPLITS
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
@@ -44,7 +44,7 @@ class JoinedPack:
 
         self.packs = list(members.values())
         tables = [
-            pack.index.assign(
+            _with_source_ids(pack).assign(
                 id=pack.index["id"] if shared_ids else name + "/" + pack.index["id"].astype(str),
                 member=number,
                 row=np.arange(len(pack.index)),
@@ -129,6 +129,14 @@ def collection(
     )  # fmt: skip
 
 
+def _with_source_ids(pack: Pack) -> pd.DataFrame:
+    """Return the table of a pack with the id of each clip in its own collection, and the space of these ids."""
+    if "source_id" in pack.index.columns:  # the pack of a union
+        return pack.index
+    id_space = pack.manifest.get("origin", {}).get("collection", {}).get("id_space")
+    return pack.index.assign(source_id=pack.index["id"], id_space=id_space)
+
+
 def _merge_specs(first: dict[str, Any], second: dict[str, Any], target: str, name: str) -> dict[str, Any]:
     """Return one specification of a target that includes both given specifications."""
     if first["kind"] != second["kind"]:
@@ -145,9 +153,7 @@ def _merge_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Merge rows with equal ids into one row with the first frames, the labels of all, and the strictest split."""
     import pandas as pd
 
-    labels = [
-        name for name in table.columns if name not in ("id", "split", "start", "frames", "content", "member", "row")
-    ]
+    labels = [name for name in table.columns if name == "group" or name not in RESERVED]
     duplicates = table[table["id"].duplicated(keep=False)].groupby("id", sort=False)
     value_counts = duplicates[labels].nunique()
     if (conflicts := value_counts[(value_counts > 1).any(axis=1)]).size:

@@ -227,6 +227,13 @@ def differing_axes(runs: Sequence[ComparedRun], maximum: int = 4) -> list[str]:
     return named + list(keys)[:maximum]
 
 
+def settings_key(run: ComparedRun) -> str:
+    """Return the settings of a run as text, without seeds, names and paths."""
+    config = flatten(run.config) | {"transfer.init_from": _source_run(run)}
+    values = sorted((key, repr(value)) for key, value in config.items() if _changes_scores(key))
+    return repr([values, *(reader(run) for axis, reader in NAMED_AXES.items() if axis != "seed")])
+
+
 def equal_values(first: str, second: str) -> bool:
     """Return whether two values are equal as text or as numbers, such as 1e-3 and .001."""
     try:
@@ -319,7 +326,6 @@ def _first_match(run_values: Sequence[str], allowed: Sequence[str]) -> int:
 
 
 def _filter_values(run: ComparedRun, axis: str) -> list[str]:
-    """Return the values of a run on an axis. A run has several targets."""
     return list(run.metrics) if axis == "target" else [axis_value(run, axis)]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,18 @@ from etude.files.atomic import write_text
 from etude.reports.comparison.axes import (
     REPEAT_AXES,
     CompareOptions,
+    axis_value,
+    differing_axes,
     layout,
     merge_folds,
     select_runs,
+    settings_key,
 )
-from etude.reports.comparison.page import SPLIT_TITLES, render_page
+from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
 from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.reports.comparison.runs import ComparedRun, printable, run_titles, scored_targets
-from etude.reports.comparison.scores import read_runs, score_frame
+from etude.reports.comparison.scores import identical_runs, read_runs, score_frame
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison, print_comparison, test_lines, to_latex, to_markdown
 from etude.runs.folder import find_runs
@@ -99,15 +103,17 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     axes = (*rows, *cols)
     all_scores = _filter_targets(score_frame(selected, options.split, metrics, "class" in axes), options)
     frame = all_scores[all_scores["folder"].isin({str(run.folder) for run in shown})]
+    repeated, repeat_remarks = find_repetitions(shown, names)
+    once = frame[~frame["folder"].isin({str(folder) for folder in repeated})]
     if frame["metric"].isna().all() and any(run.metrics for run in shown):
         argument = f"--metric {','.join(metrics)}" if metrics else f"--split {options.split}"
         raise UserError(f"{argument}: no run has scores for this metric or split")
     tables = []
-    for title, scores in _split_into_tables(frame, shown, axes):
+    for title, scores in _split_into_tables(frame if "run" in axes else once, shown, axes):
         tables.append(pivot(scores, shown, names, rows, cols))
-        tables[-1].title = f"{SPLIT_TITLES[options.split]}{title}"
-    if "run" in rows and "target" in axes and (means := _table_of_means(frame, shown, names, rows, cols)):
-        means.title = f"{SPLIT_TITLES[options.split]}: means over runs with the same settings"
+        tables[-1].title = f"{split_title(shown, options.split)}{title}"
+    if "run" in rows and "target" in axes and (means := _table_of_means(once, shown, names, rows, cols)):
+        means.title = f"{split_title(shown, options.split)}: means over runs with the same settings"
         tables.append(means)
     for table in tables:
         table.notes = table_notes(table, shown, tests)
@@ -122,11 +128,46 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
             "Folds are shown separately; the pooled results are" if separate else "Folds are pooled; single folds are"
         )
         remarks.append(f"{rest} in {options.stem}.csv ({format_count(hidden, 'run')}).")
-    tested = [run for run in shown if run.status == "finished"] if tests else []
+    tested = [run for run in shown if run.status == "finished" and run.folder not in repeated] if tests else []
     metric = options.metrics[0] if len(options.metrics) == 1 else ""
     pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split), metric)
     pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
-    return Comparison(options, shown, names, all_scores, tables, pairs, remarks + test_remarks)
+    return Comparison(options, shown, names, all_scores, tables, pairs, remarks + repeat_remarks + test_remarks)
+
+
+def find_repetitions(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> tuple[set[Path], list[str]]:
+    """Return the folders of runs that repeat an earlier run, and remarks on runs with identical predictions.
+
+    Runs with equal settings and identical predictions are one observation. Their number would make a standard deviation
+    too small. If only their seeds differ, the seeds had no effect.
+
+    Args:
+        runs: Runs in any state.
+        names: Titles of the runs by folder.
+    """
+    repeated: set[Path] = set()
+    remarks = []
+    for identical in identical_runs(runs):
+        by_settings: dict[str, list[ComparedRun]] = defaultdict(list)
+        for run in identical:
+            by_settings[settings_key(run)].append(run)
+        for same in by_settings.values():
+            if len(same) > 1:
+                repeated |= {run.folder for run in same[1:]}
+                varied = [axis for axis in REPEAT_AXES if len({axis_value(run, axis) for run in same}) > 1]
+                reason = f"although they differ in {' and '.join(varied)}" if varied else "and equal settings and seeds"
+                remarks.append(
+                    f"{', '.join(names[run.folder] for run in same)}: identical predictions {reason}, so they are one "
+                    f"observation; means and paired tests use only {names[same[0].folder]}."
+                )
+        if len(by_settings) > 1:
+            firsts = [same[0] for same in by_settings.values()]
+            varied = differing_axes(firsts) or ["their settings"]
+            remarks.append(
+                f"{', '.join(names[run.folder] for run in firsts)}: identical predictions although they differ in "
+                f"{' and '.join(varied)}."
+            )
+    return repeated, remarks
 
 
 def comparison_values(comparison: Comparison) -> dict[str, Any]:

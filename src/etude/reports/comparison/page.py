@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.evaluation.bootstrap import MIN_TEST_GROUPS
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.paired_tests import LEVEL, NO_DIFFERENCE, Pair, format_p_value
-from etude.reports.comparison.runs import ComparedRun
+from etude.evaluation.score_summary import describe_clips
+from etude.reports.comparison.runs import ComparedRun, mapping_or_empty
 from etude.reports.comparison.scores import finite_or_none, score_frame
 from etude.reports.comparison.table import Labels, Table
 from etude.reports.comparison.text import Comparison
@@ -24,7 +26,12 @@ MOST_IN_FIGURE = 40
 """Maximum number of runs in a figure."""
 MOST_IN_MATRIX = 16
 """Maximum number of runs in a matrix of pairs. The table of pairs contains all pairs."""
-SPLIT_TITLES = {"test": "Test split", "val": "Validation split (used to select the weights, so scores are optimistic)"}
+SPLIT_TITLES = {"test": "Test split", "val": "Validation split"}
+SELECTED = {
+    "all": " (used to select the weights, so scores are optimistic)",
+    "some": " (used to select the weights of some runs, whose scores are optimistic)",
+    "none": " (not used to select the weights)",
+}
 
 
 def render_page(comparison: Comparison) -> str:
@@ -33,7 +40,7 @@ def render_page(comparison: Comparison) -> str:
     options = comparison.options
     return load_template("compare.html.j2").render(
         title=f"Comparison of {format_count(len(comparison.runs), 'run')}",
-        split_title=SPLIT_TITLES[options.split],
+        split_title=split_title(comparison.runs, options.split),
         tables=[_table_content(table) for table in comparison.tables],
         forest_plots=forest_plots(comparison.runs, comparison.names, options.split, options.metrics),
         tests=[
@@ -43,7 +50,16 @@ def render_page(comparison: Comparison) -> str:
         remarks=comparison.remarks,
         format_p_value=format_p_value,
         level=LEVEL,
+        min_test_groups=MIN_TEST_GROUPS,
     )
+
+
+def split_title(runs: Sequence[ComparedRun], split: str) -> str:
+    """Return the title of a split. For validation, it states whether the scores selected the weights of the runs."""
+    selected = {bool(mapping_or_empty(run.record.get("model")).get("monitor")) for run in runs if run.metrics}
+    if split == "test" or not selected:
+        return SPLIT_TITLES[split]
+    return SPLIT_TITLES[split] + SELECTED["some" if len(selected) == 2 else "all" if selected.pop() else "none"]
 
 
 def forest_plots(
@@ -127,14 +143,17 @@ def _tests_content(pairs: list[Pair]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
     by_names = {(pair.a, pair.b): pair for pair in pairs}
     significant = [pair for pair in pairs if pair.better]
-    sizes = sorted({(pair.n, pair.groups) for pair in pairs})
-    clips = " or ".join(f"{format_count(n, 'clip')} in {format_count(groups, 'group')}" for n, groups in sizes)
+    sizes = sorted({(pair.n, pair.groups, pair.ungrouped) for pair in pairs})
+    clips = " or ".join(
+        describe_clips({"n": n, "groups": groups, "ungrouped": ungrouped}) for n, groups, ungrouped in sizes
+    )
     if len(pairs) == 1:
         summary = f"{pairs[0].a} and {pairs[0].b}: {pairs[0].conclusion}."
     elif significant:
         summary = f"Significant differences in {len(significant)} of {len(pairs)} pairs."
     else:
-        summary = f"{len(pairs)} pairs: {NO_DIFFERENCE}."
+        conclusions = {pair.conclusion for pair in pairs}
+        summary = f"{len(pairs)} pairs: {conclusions.pop() if len(conclusions) == 1 else NO_DIFFERENCE}."
     has_matrix = 2 < len(names) <= MOST_IN_MATRIX
     return {
         "target": pairs[0].target,

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.bootstrap import FEW_GROUPS
 from etude.evaluation.formatting import NAMES, format_count
 from etude.evaluation.metrics import LOWER_IS_BETTER
-from etude.evaluation.score_summary import describe_limitations
+from etude.evaluation.score_summary import describe_few_groups
 from etude.reports.comparison.axes import REPEAT_AXES, SCORE_AXES, axis_value, differing_axes
 from etude.reports.comparison.runs import ComparedRun
 from etude.reports.comparison.scores import finite_or_none
@@ -49,7 +48,7 @@ def pivot(
     for score in records:
         if score["metric"]:
             scores[label(score, rows), label(score, cols)].append(score)
-    cells = _mark_best({position: _make_cell(cell_scores) for position, cell_scores in scores.items()})
+    cells = _mark_best({position: _make_cell(cell_scores, by_folder) for position, cell_scores in scores.items()})
     sides = [
         _sort_labels(dict.fromkeys(position[side] for position in scores), axes)
         for side, axes in enumerate((rows, cols))
@@ -113,8 +112,9 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
     cells = [cell for cell in table.cells.values() if cell.folders]
     means = [[by_folder[folder] for folder in dict.fromkeys(cell.folders)] for cell in cells if len(cell.values) > 1]
     notes = []
-    if any(cell.low is not None for cell in cells):
-        notes.append("In brackets: 95 % confidence intervals from a bootstrap over groups.")
+    intervals = [cell for cell in cells if cell.low is not None]
+    if intervals:
+        notes.append(f"In brackets: 95 % confidence intervals from a bootstrap over {_resampled_units(intervals)}.")
     if means:
         notes += _mean_notes(means)
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])
@@ -125,10 +125,21 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
         )
         significance = "the paired tests show which differences between runs are significant"
         notes.append(f"{best} is marked; {significance if tests else 'no difference is tested'}.")
-    groups = [size for cell in cells if cell.low is not None for size in cell.groups]
-    if groups and 1 < min(groups) < FEW_GROUPS and "class" not in table.row_axes:
-        notes.append(describe_limitations({"scores": True, "groups": min(groups)}))
+    if intervals:
+        fewest = min(intervals, key=lambda cell: min(cell.groups))
+        notes += describe_few_groups(min(fewest.groups), "clip" if fewest.ungrouped == fewest.n else "group")
     return notes
+
+
+def _resampled_units(cells: Sequence[Cell]) -> str:
+    """Return what the bootstrap of some cells draws: groups, or clips if groups are unknown."""
+    if all(cell.ungrouped == cell.n for cell in cells):
+        return (
+            "clips, because the groups of the clips, such as artists, are unknown; if clips share artists, the "
+            "intervals are too narrow"
+        )
+    partly = any(any(cell.ungrouped) for cell in cells)
+    return "groups" + ("; a clip with an unknown group is drawn as its own group" if partly else "")
 
 
 def are_comparable(cells: Sequence[Cell]) -> bool:
@@ -170,7 +181,7 @@ def _score_label(
     return str(score[axis] or "–")
 
 
-def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
+def _make_cell(scores: list[dict[Any, Any]], runs: Mapping[str, ComparedRun]) -> Cell:
     """Return a cell with the scores of one or more runs. Only a single run has an interval."""
     single = scores[0] if len(scores) == 1 else {}
     return Cell(
@@ -178,11 +189,35 @@ def _make_cell(scores: list[dict[Any, Any]]) -> Cell:
         finite_or_none(single.get("low")),
         finite_or_none(single.get("high")),
         frozenset(int(score["n"]) for score in scores if score["n"] is not None),
-        frozenset(int(score["groups"]) for score in scores if score["groups"] is not None),
+        frozenset(int(score["groups"] or 0) + int(score["ungrouped"] or 0) for score in scores),
+        frozenset(int(score["ungrouped"] or 0) for score in scores),
         frozenset(score["scored_on"] for score in scores),
         measure=tuple(str(scores[0][axis]) for axis in SCORE_AXES),
         folders=tuple(score["folder"] for score in scores),
+        repeats="" if single else describe_repeats([runs[score["folder"]] for score in scores]),
     )
+
+
+def describe_repeats(runs: Sequence[ComparedRun]) -> str:
+    """Return the number of runs of a mean and what varies between them, such as "3 seeds, same split"."""
+    seeds, folds = ({axis_value(run, axis) for run in runs} for axis in ("seed", "fold"))
+    splits, size = {run.scored_on for run in runs}, format_count(len(runs), "run")
+    if differing_axes(runs):
+        return size
+    if len(folds) > 1:
+        only_folds = len(seeds) == 1 and len(folds) == len(runs)
+        detail = f"{format_count(len(folds), 'fold')}, {format_count(len(seeds), 'seed')}"
+        return f"{len(runs)} folds" if only_folds else f"{size}: {detail}"
+    if len(seeds) == 1:
+        if len(splits) == 1:
+            return f"{size}, same seed and split"
+        return f"{len(runs)} splits, same seed" if len(splits) == len(runs) else f"{size}: {len(splits)} splits"
+    counted = f"{len(seeds)} seeds" if len(seeds) == len(runs) else f"{size}: {len(seeds)} seeds"
+    if any("?" in split for split in splits):
+        return f"{counted}, split unknown"
+    if len(splits) == 1:
+        return f"{counted}, same split"
+    return f"{counted} and splits" if len(splits) == len(seeds) == len(runs) else f"{counted}, {len(splits)} splits"
 
 
 def _mark_best(cells: dict[Position, Cell]) -> dict[Position, Cell]:
@@ -225,6 +260,11 @@ def _mean_notes(means: list[list[ComparedRun]]) -> list[str]:
     notes = [f"A cell with ± is the mean and standard deviation of {size} {variation}."]
     if mixed:
         notes.append(f"Different settings are averaged: {', '.join(mixed)}; add these axes to rows or cols.")
+    if "seed" in repeats and any(len({run.scored_on for run in runs}) == 1 for runs in means):
+        notes.append(
+            "Seeds on the same split vary the initialisation and the order of training, so the standard deviation does "
+            "not include the variation between splits."
+        )
     if "fold" in repeats:
         notes.append("Scores of single folds are averaged; the score of the pooled predictions is different.")
     return notes

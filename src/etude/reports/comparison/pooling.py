@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from etude.evaluation.formatting import NAMES, format_count, format_number, format_score
+from etude.evaluation.formatting import NAMES, format_number, format_score
 from etude.evaluation.measure import repeated_scores
 from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.predictions import find_worst_errors
+from etude.evaluation.score_summary import describe_clips
 from etude.files.atomic import remove_folder, write_bytes, write_text
 from etude.files.ownership import open_folder, subfolder
 from etude.reports.comparison.runs import ComparedRun, mapping_or_empty, read_compared_run
@@ -111,8 +112,7 @@ def score_repeats(sweep: Path, pooled: list[Path]) -> list[str]:
             values = ", ".join(format_number(value) for value in score["values"])
             sentences.append(
                 f"{record['name']}, {name}: mean {NAMES[metric]} {format_score(score)} of {len(complete)} repeated "
-                f"cross-validations ({values}), {format_count(result['n'], 'clip')} in "
-                f"{format_count(result['groups'], 'group')}; the interval resamples groups for all repeats together."
+                f"cross-validations ({values}), {describe_clips(result)}; the interval resamples all repeats together."
             )
     if results:
         text = json.dumps({"version": 1, "results": results}, indent=1, ensure_ascii=False) + "\n"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluation.metrics import PRIMARY
-from etude.reports.comparison.axes import NAMED_AXES, axis_value
+from etude.evaluation.score_summary import are_groups_unknown, count_known_groups
+from etude.reports.comparison.axes import NAMED_AXES, REPEAT_AXES, axis_value, settings_key
 from etude.reports.comparison.runs import ComparedRun, read_compared_run
 from etude.runs.folder import find_runs
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = [
     *("name", "folder", "status", "backbone", "feature", "head", "task", "setting", "transfer", "pretrained", "data"),
     *("seed", "fold", "split", "target", "class", "metric", "value", "low", "high", "constant", "linear"),
-    *("n", "groups", "seconds", "scored_on"),
+    *("n", "groups", "ungrouped", "seconds", "scored_on"),
 ]
 AVERAGES = {"macro": "macro mean", "micro": "micro mean (accuracy)", "weighted": "weighted mean"}
 """Last rows of a table per class."""
@@ -34,9 +37,9 @@ def collect(folders: str | Path | Sequence[str | Path], split: str = "test") -> 
 
     Returns:
         A row per run and target with the columns COLUMNS. They contain the primary metric of the target, its value and
-        interval, the scores of both baselines (constant and linear model), the numbers of clips and groups, and the
-        duration of the run in seconds. The constant is the majority class or the training mean. A run without scores
-        has one row with its status.
+        interval, the scores of both baselines (constant and linear model), the numbers of clips, of groups, and of
+        clips with an unknown group, and the duration of the run in seconds. The constant is the majority class or the
+        training mean. A run without scores has one row with its status.
     """
     return score_frame(read_runs(folders), split)
 
@@ -73,6 +76,47 @@ def score_frame(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def identical_runs(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """Return sets of at least two finished runs with bit-identical predictions of the same clips and splits.
+
+    Predictions of labels without probabilities are equal by chance on few clips. Such runs are only identical if their
+    settings and seeds are equal too.
+    """
+    by_scores: dict[str, list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        if run.status == "finished":
+            values = {
+                (name, split, metric): score.get("value")
+                for name, target in run.metrics.items()
+                for split, results in target["splits"].items()
+                for metric, score in results["scores"].items()
+            }
+            by_scores[repr(sorted(values.items()))].append(run)
+    by_predictions: dict[str, list[ComparedRun]] = defaultdict(list)
+    for run in (run for same in by_scores.values() if len(same) > 1 for run in same):
+        if key := _predictions_key(run):
+            by_predictions[key].append(run)
+    return [same for same in by_predictions.values() if len(same) > 1]
+
+
+def _predictions_key(run: ComparedRun) -> str:
+    """Return a hash of the predictions, splits and data of a run, or "" if they cannot be read."""
+    labels = {name: target.get("classes", []) for name, target in run.metrics.items() if target["kind"] == "label"}
+    columns = ["id", "split", *(f"{name}.pred" for name in run.metrics)]
+    scores = [f"{name}.score.{class_name}" for name, classes in labels.items() for class_name in classes]
+    exact = len(labels) < len(run.metrics)
+    try:
+        try:
+            table, exact = run.files.read_columns([*columns, *scores]), exact or bool(scores)
+        except (ValueError, KeyError):
+            table = run.files.read_columns(columns)
+    except (OSError, ValueError, KeyError):
+        return ""
+    text = table.sort_values(["split", "id"], kind="stable").to_csv(index=False, float_format="%.17g")
+    settings = "" if exact else repr((settings_key(run), *(axis_value(run, axis) for axis in REPEAT_AXES)))
+    return hashlib.sha256(f"{run.scored_on}\n{settings}\n{text}".encode()).hexdigest()
+
+
 def finite_or_none(value: Any) -> float | None:
     """Return a value of a data frame as a float, or None if it is missing, text or not finite."""
     return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
@@ -98,7 +142,8 @@ def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: b
     """Yield a dictionary for each table row of a run, with the values that depend on target, class or metric."""
     for name, target in run.metrics.items():
         results = target["splits"].get(split, {})
-        counts = {"target": name, "n": results.get("n"), "groups": results.get("groups")}
+        counts = {"target": name, "n": results.get("n"), "ungrouped": results.get("ungrouped")}
+        counts["groups"] = count_known_groups(results) if "groups" in results and "n" in results else None
         if classes:
             yield from (counts | row for row in _class_rows(results, metrics or ("f1",)))
             continue
@@ -116,10 +161,11 @@ def _score_rows(run: ComparedRun, split: str, metrics: Sequence[str], classes: b
 
 def _class_rows(results: dict[str, Any], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the scores of each class and their means over classes."""
+    unknown = bool(results.get("n")) and are_groups_unknown(results)
     for row in results.get("per_class", []):
         for metric in metrics:
             if metric in row:
-                support = {"n": row.get("support"), "groups": row.get("groups")}
+                support = {"n": row.get("support"), "groups": None if unknown else row.get("groups")}
                 yield {"class": row["class"], "metric": metric, "value": row[metric]} | support
     for average, title in AVERAGES.items():
         for metric in metrics:

@@ -20,12 +20,14 @@ class Cell:
         low: Lower end of the 95 % confidence interval of a single run. None for a mean over runs.
         high: Upper end.
         n: Number of scored clips, or several numbers if runs were scored on different clips.
-        groups: Number of groups of these clips.
+        groups: Number of resampled groups of these clips. A clip with an unknown group is counted as a group.
+        ungrouped: Number of clips with an unknown group.
         scored_on: Data and split of the runs.
         status: Text that replaces the score, such as the status of a run without scores.
         measure: Target, metric and class. Cells of the same measure can be ranked.
         folders: Folders of the runs.
         best: Whether no cell of the same measure has a better score.
+        repeats: Number of runs of a mean and what varies between them, such as "3 seeds, same split".
     """
 
     values: tuple[float | None, ...]
@@ -33,11 +35,13 @@ class Cell:
     high: float | None = None
     n: frozenset[int] = frozenset()
     groups: frozenset[int] = frozenset()
+    ungrouped: frozenset[int] = frozenset()
     scored_on: frozenset[str] = frozenset()
     status: str = ""
     measure: Labels = ()
     folders: tuple[str, ...] = ()
     best: bool = False
+    repeats: str = ""
 
     @property
     def defined(self) -> list[float]:
@@ -74,7 +78,8 @@ class Cell:
             return ""
         if len(self.values) > 1:
             undefined = len(self.values) - len(self.defined)
-            return f"({format_count(len(self.values), 'run')}{f', {undefined} {UNDEFINED}' if undefined else ''})"
+            repeats = self.repeats or format_count(len(self.values), "run")
+            return f"({repeats}{f', {undefined} {UNDEFINED}' if undefined else ''})"
         return format_interval({"low": self.low, "high": self.high}, self.digits)
 
     @property
@@ -124,15 +129,15 @@ class Table:
                 return "", {label: counts.pop() for label, counts in by_label.items()}, False
         return "", {}, True
 
-    def runs_per_cell(self) -> int:
-        """Return the number of runs per mean if all means have the same number of runs, else 0."""
-        counts = {len(cell.values) for cell in self.cells.values() if cell.folders}
-        return counts.pop() if len(counts) == 1 and max(counts) > 1 else 0
+    def common_repeats(self) -> str:
+        """Return what varies between the runs of each mean if it is the same for all cells, else ""."""
+        texts = {cell.repeats if len(cell.values) > 1 else "" for cell in self.cells.values() if cell.folders}
+        return texts.pop() if len(texts) == 1 else ""
 
     def heading(self) -> str:
-        """Return the title. It includes the numbers of clips and runs if they are equal in all cells."""
-        n, repeats = self.clip_counts()[0], self.runs_per_cell()
-        items = [self.title, f"n = {n}" if n else "", f"mean ± sd of {repeats} runs" if repeats else ""]
+        """Return the title. It includes the number of clips and what is averaged if these are equal in all cells."""
+        n, repeats = self.clip_counts()[0], self.common_repeats()
+        items = [self.title, f"n = {n}" if n else "", f"mean ± sd over {repeats}" if repeats else ""]
         return ", ".join(item for item in items if item)
 
     def cell_text(self, row: Labels, col: Labels) -> str:
@@ -145,7 +150,7 @@ class Table:
         if cell is None:
             return "–", ""
         undefined = len(cell.values) - len(cell.defined)
-        uncertainty = "" if self.runs_per_cell() and not undefined else cell.uncertainty
+        uncertainty = "" if self.common_repeats() and not undefined else cell.uncertainty
         n = f"(n = {cell.clips})" if self.clip_counts()[2] and cell.clips else ""
         return cell.score, " ".join(text for text in (uncertainty, n) if text)
 

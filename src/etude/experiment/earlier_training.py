@@ -1,0 +1,141 @@
+"""Check of the scored clips against the clips on which the initial weights were trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etude.data.datamodule import MusicData
+from etude.data.splits import group_codes
+from etude.data.training_record import TrainingRecord, stored_record
+from etude.errors import UserError
+from etude.evaluation.score_summary import SPLIT_NAMES
+from etude.files.safe_read import read_checkpoint
+from etude.runs.folder import RunFolder, find_weights
+
+log = logging.getLogger(__name__)
+MOST_LISTED = 20  # clips in a message
+
+
+def read_earlier_training(config: Mapping[str, Any], run: RunFolder | None = None) -> TrainingRecord:
+    """Return the record of all training of the initial weights.
+
+    Args:
+        config: The resolved config.
+        run: The run's folder if it is resumed. The record is then read from its last checkpoint, because the source
+            run may be gone.
+
+    Raises:
+        UserError: A source cannot be read.
+    """
+    if run is not None:
+        stored = read_checkpoint(run.last_path)["etude"].get("training_record") or {}
+        return TrainingRecord.from_plain(stored["earlier"], run.last_path.name) if stored else TrainingRecord()
+    record = TrainingRecord()
+    if weights := (config.get("backbone") or {}).get("weights"):
+        record = TrainingRecord(unknown=(f"backbone.weights={Path(str(weights)).name}",))
+    source = (config.get("transfer") or {}).get("init_from")
+    return record if source is None else record.merged(read_record(Path(source), "transfer.init_from"))
+
+
+def check_earlier_training(config: Mapping[str, Any], data: MusicData, earlier: TrainingRecord) -> dict[str, Any]:
+    """Refuse, leave out or count scored clips on which the initial weights were trained.
+
+    Groups count like clips, unless the run's own splits have groups in common.
+
+    Args:
+        config: The resolved config.
+        data: Data of the run after `setup`. Clips that are left out are removed from its splits.
+        earlier: Record of all training of the initial weights.
+
+    Returns:
+        Numbers for the record of the run: `runs` and `unknown` as in the training record, `overlap`, and for each
+        scored split the numbers of clips that are `trained`, `same_group`, `validated` or `left_out`. Empty without
+        earlier training.
+
+    Raises:
+        UserError: The config does not allow an overlap, or no clips are left.
+    """
+    mode = (config.get("transfer") or {}).get("overlap", "refuse")
+    result: dict[str, Any] = {}
+    if data.leave_out:
+        result = _check_overlap(data, read_record(Path(data.leave_out), "data.leave_out"), "drop", "data.leave_out")
+        result |= {"runs": [], "unknown": [], "left_out_of": result["runs"]}
+    if earlier:
+        left_out = {split: numbers["left_out"] for split, numbers in result.get("splits", {}).items()}
+        result |= _check_overlap(data, earlier, mode, "transfer.init_from")
+        for split, count in left_out.items():
+            result["splits"][split]["left_out"] += count
+    return result
+
+
+def training_record(config: Mapping[str, Any], data: MusicData, earlier: TrainingRecord) -> dict[str, Any]:
+    """Return the records of the clips of this run (`own`) and of `earlier` runs as plain values, for checkpoints."""
+    own = TrainingRecord.of_run(data.clip_keys, data.splits, str(config["name"]), data.source.name)
+    return {"own": own.to_plain(), "earlier": earlier.to_plain()}
+
+
+def read_record(path: Path, key: str) -> TrainingRecord:
+    """Return the record of all training of a run or a checkpoint.
+
+    Args:
+        path: A run folder, a checkpoint or an exported network.
+        key: Config key of the path, for messages.
+
+    Raises:
+        UserError: There are no weights, or they cannot be read.
+    """
+    try:
+        weights = find_weights(path)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    return stored_record(read_checkpoint(weights)["etude"], str(path))
+
+
+def _check_overlap(data: MusicData, earlier: TrainingRecord, mode: str, key: str) -> dict[str, Any]:
+    """Refuse, leave out or count the scored clips of an earlier training. See `check_earlier_training`."""
+    overlap, index = earlier.find(data.clip_keys), data.pack.index
+    groups = group_codes(index)
+    own_groups = set(groups[data.splits == "train"].tolist())
+    scored = {split: data.splits == split for split in ("test", "val")}
+    shared = any(own_groups & set(groups[rows].tolist()) for rows in scored.values())
+    unfit = overlap.trained if shared else overlap.trained | overlap.same_group
+    splits = {
+        split: {
+            "trained": int((overlap.trained & rows).sum()),
+            "same_group": int((overlap.same_group & rows).sum()),
+            "validated": int((overlap.validated & rows).sum()),
+            "left_out": int((unfit & rows).sum()) if mode == "drop" else 0,
+        }
+        for split, rows in scored.items()
+    }
+    unfit &= scored["test"] | scored["val"]
+    runs = ", ".join(dict.fromkeys(run["name"] for run in earlier.runs))
+    if unfit.any():
+        counts = " and ".join(
+            f"{(unfit & rows).sum()} of {rows.sum()} {SPLIT_NAMES[split]} clips"
+            for split, rows in scored.items()
+            if (unfit & rows).any()
+        )
+        if overlap.same_group[unfit].any():
+            counts += f" ({overlap.same_group[unfit].sum()} only by other clips of their groups)"
+        ids = list(map(str, index["id"][unfit]))
+        more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
+        listed = ", ".join(ids[:MOST_LISTED]) + more
+        if mode == "refuse":
+            raise UserError(
+                f"{key}: {counts} were used to train {runs}: {listed}; use the same data.split as that run, leave them "
+                "out with transfer.overlap=drop, or accept optimistic scores with transfer.overlap=allow"
+            )
+        log.warning("%s: %s were used to train %s: %s", key, counts, runs, listed)
+    if mode == "drop" and unfit.any():
+        data.drop_clips(unfit, f"used to train {runs}")
+        log.warning("%s: these clips are left out; split.csv lists all of them", key)
+    if earlier.unknown:
+        log.warning(
+            "the training clips of %s are not recorded, so it cannot be checked whether they are in the test split",
+            ", ".join(earlier.unknown),
+        )
+    return {"overlap": mode, "runs": list(earlier.runs), "unknown": list(earlier.unknown), "splits": splits}
