@@ -178,7 +178,7 @@ def test_macro_means_of_classes_with_training_clips(table: pd.DataFrame, targets
     for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
         score = learnable["scores"][f"macro_{name}"]
         assert score["value"] == pytest.approx(value)
-        assert score["low"] <= value <= score["high"]
+        assert 0 <= score["low"] < score["high"] <= 1
     for counts in ({"ambient": 1, "folk": 1, "jazz": 1, "rock": 1}, None):
         spec = targets["genre"] | ({"train_classes": counts} if counts else {})
         assert "learnable" not in compute_metrics(table, {"genre": spec})["targets"]["genre"]["splits"]["test"]

@@ -21,7 +21,7 @@ MakeRun = Callable[..., Path]
         ({"disjoint": False}, ["some groups occur in more than one split"], "unknown: clips"),
         (
             SPLITS | {"disjoint": None, "groups_known": "none", "fold": 2, "folds": 5},
-            ["unknown: clips of one artist may be in several splits", "2 of 5, counted from 0", "train9–"],
+            ["unknown: clips of one artist may be in several splits", "2 of 5, counted from 0", "train9unknown"],
             "no group occurs",
         ),
         (

@@ -154,7 +154,8 @@ def repeated_scores(tables: Sequence[DataFrame], name: str, target: dict[str, An
         seed: Seed of the resamples.
 
     Returns:
-        `n` clips, `groups`, `ungrouped` clips, and for each metric of `scores` the mean with its interval and the `values` of the repeats.
+        `n` clips, `groups`, `ungrouped` clips, and for each metric of `scores` the mean with its interval and the
+        `values` of the repeats.
 
     Raises:
         ValueError: The repeats have different test clips, or fewer than two of them have a true value.
