@@ -16,4 +16,4 @@ def demo_table() -> pd.DataFrame:
 @pytest.fixture
 def few_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reduce the number of restarts for tests that do not depend on the quality of a split."""
-    monkeypatch.setattr("etude.data.splits.MAX_PLACEMENTS", 1000)
+    monkeypatch.setattr("etude.data.partition.MAX_PLACEMENTS", 1000)

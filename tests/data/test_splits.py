@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from tests.data.split_tables import FRACTIONS, GENRE, make_table, shares, splits_per_group
 
-from etude.data.splits import SPLITS, Split, group_codes, partition, split_hash
+from etude.data.official_splits import SPLITS
+from etude.data.splits import Split, group_codes, split_hash
 from etude.errors import DataError
 
 
@@ -208,15 +209,15 @@ def test_invalid_fractions_are_refused(fractions: tuple[float, ...]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "leaky"}, r"^data\.split\.kind must be one of grouped, .*, got 'leaky'"),
+        ({"kind": "leaky"}, r"^data\.split\.kind must be one of auto, grouped, .*, got 'leaky'"),
         ({"duplicates": "ignore"}, r"^data\.split\.duplicates must be one of refuse, drop, allow, got 'ignore'"),
         ({"folds": 2, "fold": 0}, r"^data\.split\.folds must be at least 3 \(training, validation, test\), got 2"),
-        ({"fold": 5}, r"^data\.split\.fold must be in 0 \.\.\. 4, got 5"),
-        ({"fold": -1}, r"^data\.split\.fold must be in 0 \.\.\. 4, got -1"),
-        (
-            {"kind": "official", "fold": 0},
-            r"^data\.split\.fold: an official split has no folds; use data\.split\.kind=",
-        ),
+        ({"kind": "grouped", "fold": 5}, r"^data\.split\.fold must be in 0 \.\.\. 4, got 5"),
+        ({"kind": "random", "fold": -1}, r"^data\.split\.fold must be in 0 \.\.\. 4, got -1"),
+        ({"kind": "grouped", "fold": "a"}, r"^data\.split\.fold must be in 0 \.\.\. 4, got a"),
+        ({"few_groups": "merge"}, r"^data\.split\.few_groups must be one of keep, train, drop, got 'merge'"),
+        ({"kind": "grouped", "column": "cv"}, r"^data\.split\.column=cv contradicts data\.split\.kind=grouped; use"),
+        ({"kind": "official", "column": None}, r"^data\.split\.kind=official needs a column; name it with"),
     ],
 )
 def test_invalid_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
@@ -236,29 +237,4 @@ def test_split_hash_is_sha256_of_sorted_pairs() -> None:
     """Compare with the SHA-256 of `a,train`, a line break, and `b,val`."""
     assert split_hash(np.array(["b", "a"]), np.array(["val", "train"])) == (
         "78c5272424cf7c98b9b2b5534fb6c850b7c13f0031a233d7ddf4b0721117e36b"
-    )
-
-
-@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2,) * 5, (0.7, 0.1, 0.1, 0.1)])
-def test_partition_keeps_units_and_shares(fractions: tuple[float, ...]) -> None:
-    rng = np.random.default_rng(0)
-    units = rng.integers(0, 60, 300)
-    units = np.unique(units, return_inverse=True)[1]
-    strata = rng.integers(0, 3, 300)
-    subsets = partition(units, strata, fractions, seed=3)
-    for unit in range(units.max() + 1):
-        assert len(set(subsets[units == unit])) == 1
-    for subset, fraction in enumerate(fractions):
-        assert (subsets == subset).mean() == pytest.approx(fraction, abs=0.03)
-        for stratum in range(3):
-            assert (subsets[strata == stratum] == subset).mean() == pytest.approx(fraction, abs=0.06)
-    np.testing.assert_array_equal(subsets, partition(units, strata, fractions, seed=3))
-
-
-@pytest.mark.usefixtures("few_restarts")
-def test_unused_strata_do_not_change_partition() -> None:
-    rng = np.random.default_rng(1)
-    units, strata = np.arange(50), rng.integers(0, 3, 50)
-    np.testing.assert_array_equal(
-        partition(units, strata, (0.5, 0.5), 0), partition(units, 10 * strata + 5, (0.5, 0.5), 0)
     )

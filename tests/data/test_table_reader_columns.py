@@ -52,9 +52,10 @@ def test_integer_scale_gives_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
     ("name", "cells", "reason"),
     [
         (
-            "fold",
+            "cv_fold",
             [1, 2, 3, 4],
-            "it contains folds of a cross-validation; to use it as a target, set data.source.targets={fold: label}",
+            "it contains folds of a cross-validation; to split by it, set data.split.column=cv_fold, and to use it as "
+            "a target, set data.source.targets={cv_fold: label}",
         ),
         (
             "vocals",

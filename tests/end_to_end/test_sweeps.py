@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from tests.end_to_end.fork_server import ForkServer
 
+from etude.data.sources.demo import collection
+
 pytestmark = pytest.mark.xdist_group("sweeps")
 ROOT = Path(__file__).parents[2]
 Result = subprocess.CompletedProcess[str]
@@ -198,3 +200,26 @@ def test_second_process_of_a_sweep_is_refused(tmp_path: Path, sweep: Callable[..
         result = sweep(tmp_path, "-m", "seed=0,1", f"sweep.resume={tmp_path}")
     assert result.returncode == 2
     assert "another process is writing to it" in result.stderr
+
+
+@pytest.mark.full
+def test_official_folds_of_table_are_pooled(tmp_path: Path, sweep: Callable[..., Result]) -> None:
+    """Test each of the folds a, b and c, in which clips of one group are in several folds."""
+    rows = collection().table.groupby("genre").head(6)
+    table = rows[["id", "path", "group", "genre"]].assign(fold=["a", "b", "c"] * 6)
+    table["path"] = [str(Path(path).relative_to("/")) for path in table["path"]]
+    table.loc[table.index[0], "fold"] = ""
+    table.to_csv(tmp_path / "clips.csv", index=False)
+    source = ["data=table", "data.source.table=clips.csv", "data.source.audio=/"]
+    result = sweep(tmp_path, "-m", *TINY, "trainer.max_epochs=1", *source, "data.split.fold=a,b,c")
+    assert result.returncode == 0, result.stderr
+    (record,) = (json.loads(path.read_text("utf-8")) for path in tmp_path.glob("outputs/*/pooled/*/record.json"))
+    assert record["data"]["pooled"] == ["a", "b", "c"] and record["data"]["folds"] == 3
+    assert record["data"]["unused"] == {"empty cell in column fold": 1}
+    assert record["data"]["disjoint"] is False and record["data"]["shared_groups"] > 0
+    (metrics,) = (json.loads(path.read_text("utf-8")) for path in tmp_path.glob("outputs/*/pooled/*/metrics.json"))
+    assert list(metrics["targets"]) == ["genre"]
+    assert metrics["targets"]["genre"]["splits"]["test"]["n"] == 17
+    report = next(tmp_path.glob("outputs/*/0_*/report.html")).read_text("utf-8")
+    assert "a, of the official folds a, b, c" in report
+    assert "because the official splits separate them" in report

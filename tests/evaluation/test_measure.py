@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
-from etude.evaluation.measure import compute_metrics
+from etude.evaluation.measure import compute_metrics, repeated_scores
 from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -164,3 +164,38 @@ def test_metrics_file_is_strict_json_and_the_only_new_file(make_run) -> None:
     assert metrics["version"] == 1
     assert constant["scores"]["spearman"]["value"] is None
     assert {p.name for p in folder.iterdir()} == before | {"metrics.json", LIST_NAME}
+
+
+def test_macro_means_of_classes_with_training_clips(table: pd.DataFrame, targets: dict) -> None:
+    """Compare with scikit-learn's means over a list of labels, in which other clips are false positives."""
+    genre = targets["genre"] | {"train_classes": {"ambient": 9, "folk": 3, "jazz": 5, "rock": 0}}
+    learnable = compute_metrics(table, {"genre": genre})["targets"]["genre"]["splits"]["test"]["learnable"]
+    assert (learnable["classes"], learnable["untrained"]) == (["ambient", "folk", "jazz"], ["rock"])
+    rows = table[table["split"] == "test"]
+    expected = sk.precision_recall_fscore_support(
+        rows["genre.true"], rows["genre.pred"], labels=learnable["classes"], average="macro", zero_division=0
+    )
+    for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
+        score = learnable["scores"][f"macro_{name}"]
+        assert score["value"] == pytest.approx(value)
+        assert score["low"] <= value <= score["high"]
+    for counts in ({"ambient": 1, "folk": 1, "jazz": 1, "rock": 1}, None):
+        spec = targets["genre"] | ({"train_classes": counts} if counts else {})
+        assert "learnable" not in compute_metrics(table, {"genre": spec})["targets"]["genre"]["splits"]["test"]
+
+
+def test_repeats_are_averaged_on_common_resamples(table: pd.DataFrame, targets: dict) -> None:
+    """A repeat with the same predictions adds no information, so that the interval stays the same."""
+    other = table.assign(**{"genre.pred": "rock"}).sample(frac=1, random_state=0)
+    once = compute_metrics(table, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]
+    same = repeated_scores([table, table, table], "genre", targets["genre"])
+    assert (same["n"], same["groups"]) == (once["n"], once["groups"])
+    for metric, score in once["scores"].items():
+        assert {k: same["scores"][metric][k] for k in score} == pytest.approx(score)
+    mixed = repeated_scores([table, other], "genre", targets["genre"])["scores"]["accuracy"]
+    rows = table[table["split"] == "test"]
+    expected = [(rows["genre.true"] == rows["genre.pred"]).mean(), (rows["genre.true"] == "rock").mean()]
+    assert mixed["values"] == pytest.approx(expected)
+    assert mixed["value"] == pytest.approx(np.mean(expected))
+    with pytest.raises(ValueError, match="different test clips"):
+        repeated_scores([table, table[table["id"] != rows["id"].iloc[3]]], "genre", targets["genre"])

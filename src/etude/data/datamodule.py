@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from etude.config.instantiate import make
 from etude.data.batches import Batch, Clips, CropBatchSampler
 from etude.data.collection import Collection
 from etude.data.feature import Feature
+from etude.data.official_splits import SPLITS, UNUSED
 from etude.data.pack import LONGEST, Pack, PackOptions
 from etude.data.packing import open_pack
-from etude.data.splits import SPLITS, UNUSED, Split
+from etude.data.splits import Assignment, Split, class_counts, unlearnable_classes
 from etude.data.training_record import ClipKeys
 from etude.errors import DataError
 from etude.system.machine import why_one_process
@@ -62,14 +64,17 @@ class MusicData:
         rank: Number of this process.
         world: Number of processes that share the batches.
         pack: The opened pack, after `setup`.
+        assignment: The assignment of its clips to splits, after `setup`.
         splits: The split of each of its clips (N,), after `setup`.
+        class_counts: Number of clips of each label, class and split, after `setup`.
         mean: Mean of each bin over all frames of the training split, (F,) float32, after `setup`.
         std: Standard deviation of each bin over these frames, (F,) float32, after `setup`.
-        left_out: Reason why a clip is in no split, by id.
     """
 
     pack: Pack
+    assignment: Assignment
     splits: np.ndarray
+    class_counts: dict[str, dict[str, dict[str, int]]]
     mean: Tensor
     std: Tensor
 
@@ -115,7 +120,7 @@ class MusicData:
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
-        self.leave_out, self.left_out = leave_out, dict[str, str]()
+        self.leave_out = leave_out
         self.rank, self.world = 0, 1
         longest = None if max_seconds is None else float(max_seconds)
         self.pack_options = PackOptions(
@@ -140,9 +145,15 @@ class MusicData:
         if hasattr(self, "pack"):
             return
         self.pack = self.open_pack()
-        self.splits = self.split.assign(self.pack.index, list(self.targets))
+        self._assign(self.split.plan(self.pack.index, list(self.targets)))
+        _log_unlearnable_classes(self.class_counts)
         self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
+
+    def _assign(self, assignment: Assignment) -> None:
+        """Use an assignment of the clips to splits."""
+        self.assignment, self.splits = assignment, assignment.splits
+        self.class_counts = class_counts(self.pack.index, self.splits, self.targets)
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
         """Return, for each label, the number of training clips in each class under the key `counts`.
@@ -194,8 +205,8 @@ class MusicData:
             raise DataError(
                 f"no clips are left for {' and '.join(empty)}: {int(rows.sum())} clips are left out ({reason})"
             )
-        self.splits = remaining
-        self.left_out |= dict.fromkeys(self.pack.index["id"][rows], reason)
+        left_out = self.assignment.left_out | dict.fromkeys(self.pack.index["id"][rows], reason)
+        self._assign(replace(self.assignment, splits=remaining, left_out=left_out))
 
     @property
     def clip_keys(self) -> ClipKeys:
@@ -276,6 +287,18 @@ class MusicData:
         mean = np.asarray(total) / count
         std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 1e-8))
         return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+def _log_unlearnable_classes(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+    """Log the classes that are evaluated without training clips, and the classes in training alone."""
+    for name, by_class in counts.items():
+        untrained, only_trained = unlearnable_classes(by_class)
+        if untrained:
+            sizes = [f"{value} ({by_class[value]['val']} val, {by_class[value]['test']} test)" for value in untrained]
+            log.warning("%s: no training clips of %s, so these clips cannot be classified; data.split.few_groups=train "
+                        "or drop decides otherwise", name, ", ".join(sizes))  # fmt: skip
+        if only_trained:
+            log.warning("%s: only training clips of %s, so they are not tested", name, ", ".join(only_trained))
 
 
 def _target_tensor(column: np.ndarray, spec: dict[str, Any]) -> Tensor:

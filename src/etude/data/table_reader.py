@@ -266,7 +266,8 @@ def infer_target(name: str, cells: Sequence[str], locations: Sequence[str]) -> t
         return "all cells have the same value" if counts else "it is empty", []
     if name.lower() in FOLDS:
         reason = "it contains folds of a cross-validation"
-        return f"{reason}; to use it as a target, set data.source.targets={{{name}: label}}", []
+        splits = f"to split by it, set data.split.column={name}"
+        return f"{reason}; {splits}, and to use it as a target, set data.source.targets={{{name}: label}}", []
     if any({cell.lower() for cell in counts} == values for values in BOOLEAN):
         values = " and ".join(sorted(counts))
         return f"it contains only {values}; to use it as a target, set data.source.targets={{{name}: label}}", []

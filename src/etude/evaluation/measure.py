@@ -7,13 +7,14 @@ predictions.parquet and the targets in record.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from etude.errors import UserError
 from etude.evaluation import bootstrap, calibration
+from etude.evaluation.bootstrap import Resamples
 from etude.evaluation.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("test", "val")
+MACRO = ("macro_f1", "macro_precision", "macro_recall")
 BASELINES = {
     "constant": {"label": "majority class", "scalar": "training mean"},
     "linear": {"label": "linear model on mel statistics", "scalar": "linear model on mel statistics"},
@@ -33,7 +35,9 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
     Args:
         table: Content of predictions.parquet, a row per clip with the columns id, group, split, `{t}.true`, `{t}.pred`
             and baselines.
-        targets: Targets of record.json with kind ("label" or "scalar"), classes or low and high, and note.
+        targets: Targets of record.json with kind ("label" or "scalar"), classes or low and high, and note. With
+            `train_classes`, the number of training clips by class, macro means are also computed without the classes
+            that have no training clips.
         seed: Seed of the resamples.
 
     Returns:
@@ -84,6 +88,8 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
         counts = confusion(true, pred, len(target["classes"]))
         class_groups = [len(set(bootstrap.encode_groups(groups)[true == i].tolist())) for i in range(len(counts))]
         result |= {"per_class": _class_rows(counts, target["classes"], class_groups), "confusion": counts.tolist()}
+        if learnable := _learnable_scores(counts, target, true, pred, resamples):
+            result["learnable"] = learnable
         result["calibration"] = _calibration(known, name, target, true, pred, resamples, seed)
     else:
         result["agreement"] = bootstrap.scores_with_intervals(
@@ -102,6 +108,76 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
             "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),
         }
     return result
+
+
+def _learnable_scores(
+    counts: np.ndarray, target: Mapping[str, Any], true: np.ndarray, pred: np.ndarray, resamples: Resamples
+) -> dict[str, Any]:
+    """Compute macro means over the classes with training clips. Empty if all evaluated classes have training clips.
+
+    Returns:
+        `classes`, those with clips in training and in this split; `untrained`, those with clips in this split alone;
+        and `scores`.
+    """
+    train = target.get("train_classes")
+    if not train:
+        return {}
+    trained = np.array([train.get(name, 0) > 0 for name in target["classes"]])
+    evaluated = counts.sum(1) > 0
+    if not (evaluated & ~trained).any():
+        return {}
+    point, drawn = bootstrap.resampled_scores(
+        lambda p, w: classification(true, p, len(trained), w, averaged=trained), pred, resamples
+    )
+    scores = bootstrap.scores_with_intervals(point, drawn)
+    names = np.array(target["classes"], dtype=object)
+    return {
+        "classes": names[evaluated & trained].tolist(),
+        "untrained": names[evaluated & ~trained].tolist(),
+        "scores": {metric: scores[metric] for metric in MACRO},
+    }
+
+
+def repeated_scores(tables: Sequence[DataFrame], name: str, target: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Compute the means of a target's test scores over repeated cross-validations of the same clips.
+
+    Repeats are not independent, because they have the same clips. A resample therefore draws groups once for all
+    repeats, and its score is the mean over the repeats.
+
+    Args:
+        tables: Pooled predictions of each repeat.
+        name: Name of the target.
+        target: The target in record.json.
+        seed: Seed of the resamples.
+
+    Returns:
+        `n` clips, `groups`, and for each metric of `scores` the mean with its interval and the `values` of the repeats.
+
+    Raises:
+        ValueError: The repeats have different test clips, or fewer than two of them have a true value.
+    """
+    column = f"{name}.true"
+    tests = [table[(table["split"] == "test") & table[column].notna()].sort_values("id") for table in tables]
+    first = tests[0]
+    if any(test["id"].tolist() != first["id"].tolist() for test in tests):
+        raise ValueError("the repeats have different test clips")
+    if len(first) < 2:
+        raise ValueError(f"{len(first)} test clips have a {name}; at least two are needed")
+    groups = first["group"].astype(object).where(first["group"].notna(), None).tolist()
+    true = encode_column(first, column, target)
+    resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if target["kind"] == "label" else None)
+    score = build_scorer(true, target)
+    scored = [
+        bootstrap.resampled_scores(score, encode_column(test, f"{name}.pred", target), resamples) for test in tests
+    ]
+    scores = {}
+    for metric in scored[0][0]:
+        values = [float(point[metric][0]) for point, _ in scored]
+        drawn = np.mean([of_repeat[metric] for _, of_repeat in scored], axis=0)
+        interval = bootstrap.percentile_interval(drawn)
+        scores[metric] = bootstrap.score_with_interval(float(np.mean(values)), interval) | {"values": values}
+    result = {"n": len(first), "groups": len(set(bootstrap.encode_groups(groups).tolist())), "scores": scores}
+    return dict(replace_non_finite(result))
 
 
 def _calibration(

@@ -40,7 +40,11 @@ RANGES = {
 
 
 def classification(
-    true: np.ndarray, pred: np.ndarray, classes: int, weights: np.ndarray | None = None
+    true: np.ndarray,
+    pred: np.ndarray,
+    classes: int,
+    weights: np.ndarray | None = None,
+    averaged: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute scores of single-label predictions.
 
@@ -51,6 +55,8 @@ def classification(
         pred: Predicted class indices (n,), int, each in 0..classes-1.
         classes: Number of classes, C.
         weights: Clip weights (R, n), at least 0. None means one row of ones.
+        averaged: Mask of the classes in the macro means (C,). None averages over all classes. The clips of the other
+            classes still count as false positives of the class that is predicted for them.
 
     Returns:
         accuracy and {macro, micro, weighted}_{precision, recall, f1}: float64 (R,) each, in [0, 1].
@@ -73,8 +79,9 @@ def classification(
         "recall": np.where(present, _divide(hits, support), 0.0),
         "f1": np.where(present, _divide(2 * hits, support + predicted), 0.0),
     }
+    included = present if averaged is None else present & averaged
     for name, values in by_class.items():
-        scores[f"macro_{name}"] = _divide((values * present).sum(1), present.sum(1))
+        scores[f"macro_{name}"] = _divide((values * included).sum(1), included.sum(1))
         scores[f"micro_{name}"] = scores["accuracy"]
         scores[f"weighted_{name}"] = _divide((values * support).sum(1), support.sum(1))
     return scores

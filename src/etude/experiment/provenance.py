@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from etude.config.compose import program_name
 from etude.system.machine import usable_cores
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from etude.data.datamodule import MusicData
 
 
@@ -118,12 +120,19 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
         earlier_training: Result of `earlier_training.check_earlier_training`. If a scored clip or its group was in an
             earlier training, training and test are not disjoint.
     """
-    from etude.data.splits import SPLITS, UNUSED, group_codes, split_hash  # heavy: numpy
+    from etude.data.official_splits import SPLITS, UNUSED
+    from etude.data.splits import group_codes, split_hash  # heavy: numpy
 
-    index, source, front = data.pack.index, data.source, data.feature.front
-    groups, used = group_codes(index), data.splits != UNUSED
+    index, source, front, assignment = data.pack.index, data.source, data.feature.front, data.assignment
+    groups, used, has_group = group_codes(index), data.splits != UNUSED, index["group"].notna().to_numpy()
+    known = "all" if has_group[used].all() else "some" if has_group[used].any() else "none"
+    shared = len(assignment.shared_groups)
     earlier_splits = (earlier_training or {}).get("splits", {}).values()
     earlier_overlap = any(row["trained"] + row["same_group"] > row["left_out"] for row in earlier_splits)
+
+    def count_groups(mask: np.ndarray) -> int | None:
+        return None if known == "none" else len(set(groups[mask]))
+
     return {
         "name": source.name,
         "title": source.title,
@@ -132,15 +141,33 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
         "hash": data.pack.manifest["sha256"],
         "labels": hashlib.sha256(index[["id", "group", *data.targets]].to_csv(index=False).encode()).hexdigest(),
         "clips": len(index),
+        "grouped": int(has_group.sum()),
+        "groups_known": known,
+        "groups": int(index["group"].nunique()) or None,
         "seconds": None if front.sync == "beat" else round(int(index["frames"].sum()) / front.frames_per_second, 1),
         "licences": source.extra.get("licences", {}),
         "splits": {
-            split: {"clips": int((data.splits == split).sum()), "groups": len(set(groups[data.splits == split]))}
+            split: {"clips": int((data.splits == split).sum()), "groups": count_groups(data.splits == split)}
             for split in SPLITS
         },
-        "disjoint": not earlier_overlap
-        and len(set(zip(groups[used], data.splits[used], strict=True))) == len(set(groups[used])),
-        "fold": data.split.fold,
-        "folds": data.split.folds if data.split.fold is not None else None,
+        "unused": assignment.unused,
+        "disjoint": False if shared or earlier_overlap else True if known == "all" else None,
+        "shared_groups": shared,
+        "split_kind": assignment.kind,
+        "split_column": assignment.column,
+        "partitions": assignment.partitions,
+        "fold": assignment.fold,
+        "folds": len(assignment.folds) or None,
+        "fold_names": list(assignment.folds) if assignment.kind == "official" and assignment.folds else None,
         "split_hash": split_hash(index["id"].to_numpy(), data.splits),
     }
+
+
+def describe_targets(data: MusicData, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the specifications of targets for the record, of labels with the number of training clips by class."""
+    targets = {}
+    for name in names:
+        targets[name] = dict(data.targets[name])
+        if name in data.class_counts:
+            targets[name]["train_classes"] = {value: row["train"] for value, row in data.class_counts[name].items()}
+    return targets

@@ -168,9 +168,9 @@ def fit_and_measure(
         learner.use_cache(None)
         if table is None:
             return {}
-        names = list(config["task"]["targets"])
+        targets = provenance.describe_targets(data, config["task"]["targets"])
         total = (datetime.now().astimezone() - start_time).total_seconds()
-        return write_results(folder, table, data, {name: data.targets[name] for name in names}, config, {
+        return write_results(folder, table, data, targets, config, {
             "started": start_time.isoformat(timespec="seconds"),
             "seconds": {"train": round(fit_end - fit_start, 1), "total": round(total, 1)},
             "model": model,
@@ -303,8 +303,9 @@ def write_results(
     record |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"]}
     record |= provenance.describe_environment()
     record |= {"data": provenance.describe_data(data, record["earlier_training"]), "targets": targets}
+    left_out = data.assignment.left_out
     split = pd.DataFrame({"id": data.pack.index["id"], "split": data.splits})
-    write_split(run, split.assign(reason=split["id"].map(data.left_out)) if data.left_out else split)
+    write_split(run, split.assign(reason=split["id"].map(left_out)) if left_out else split)
     write_predictions(run, table)
     write_record(run, record)
     if not record["trial"]:

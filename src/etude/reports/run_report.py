@@ -40,7 +40,9 @@ AGREEMENT_TITLES = {"bias": "Mean residual", "sd": "Standard deviation of residu
                     "lower": "Lower limit of agreement", "upper": "Upper limit of agreement"}  # fmt: skip
 
 
-def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint: bool) -> dict[str, Any]:
+def target_section(
+    name: str, target: dict[str, Any], table: DataFrame, disjoint: bool, train_classes: dict[str, int] | None = None
+) -> dict[str, Any]:
     """Return the content of the section of a target.
 
     Args:
@@ -48,6 +50,7 @@ def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint
         target: Entry of the target in metrics.json.
         table: Content of predictions.parquet.
         disjoint: Whether no group is in more than one split. False if groups of clips are unknown.
+        train_classes: Number of training clips of each class of a label. None if it is unknown.
     """
     test = target["splits"]["test"]
     is_label = target["kind"] == "label"
@@ -59,6 +62,7 @@ def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint
         "summary": summary,
         "evidence": evidence,
         "limitations": describe_limitations(test),
+        "untested_classes": _describe_untested_classes(target, train_classes or {}),
         "primary_metric": formatting.NAMES[target["primary"]],
         "score": test["scores"].get(target["primary"]),
         "splits": {split: _split_scores(target, split, disjoint) for split in ("test", "val")},
@@ -69,6 +73,26 @@ def target_section(name: str, target: dict[str, Any], table: DataFrame, disjoint
         "calibration": _calibration(name, test) if is_label else None,
         "residuals": None if is_label else _residuals(table, name, test),
     }
+
+
+def _describe_untested_classes(target: dict[str, Any], train_classes: dict[str, int]) -> str:
+    """Describe the classes without training clips and the classes in training alone, or return ""."""
+    support = {
+        split: {row["class"]: row["support"] for row in target["splits"][split].get("per_class") or []}
+        for split in ("val", "test")
+    }
+    if not train_classes or not all(support.values()):
+        return ""
+    sizes = {name: [support[split].get(name, 0) for split in ("val", "test")] for name in train_classes}
+    untrained = [name for name, count in train_classes.items() if not count and any(sizes[name])]
+    only_trained = [name for name, count in train_classes.items() if count and not any(sizes[name])]
+    texts = []
+    if untrained:
+        counts = ", ".join(f"{name} ({sizes[name][0]} validation, {sizes[name][1]} test)" for name in untrained)
+        texts.append(f"No training clips of {counts}: the network cannot predict these clips correctly.")
+    if only_trained:
+        texts.append(f"Only training clips of {', '.join(only_trained)}, so they are not tested.")
+    return " ".join(texts)
 
 
 def _calibration(name: str, test: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +143,14 @@ def _split_scores(target: dict[str, Any], split: str, disjoint: bool) -> dict[st
         row = {"title": title, "score": results["scores"][metric], "baselines": baselines}
         rows.append(row | {"digits": 3 if is_error else 2})
     names = [baseline["name"] for baseline in results["baselines"].values()]
+    learnable = results.get("learnable") or {"classes": [], "scores": {}}
+    count = len(learnable["classes"])
+    suffix = f" of {count} {'class' if count == 1 else 'classes'} with training clips"
+    learnable_rows = [
+        {"title": formatting.NAMES[metric] + suffix, "score": score} for metric, score in learnable["scores"].items()
+    ]
     return results | {
+        "learnable_rows": learnable_rows,
         "rows": rows,
         "baselines": names,
         "clips": describe_clips(results, disjoint),
@@ -165,7 +196,11 @@ def write_report(run: RunFolder) -> Path:
     record, metrics = run.record, run.metrics
     table = run.predictions
     disjoint = are_splits_disjoint(record.get("data", {}), metrics["targets"])
-    sections = [target_section(name, target, table, disjoint) for name, target in metrics["targets"].items()]
+    specs = record.get("targets", {})
+    sections = [
+        target_section(name, target, table, disjoint, (specs.get(name) or {}).get("train_classes"))
+        for name, target in metrics["targets"].items()
+    ]
     model, data = record.get("model", {}), record.get("data", {})
     saved_errors = run.read_worst_errors()
     values: dict[str, Any] = {

@@ -41,24 +41,33 @@ SPLIT = {
         "per_class?": [CLASS_ROW],
     },
     **{"confusion?": [[COUNT]], "calibration?": CALIBRATION, "agreement?": SCORES},
+    **{"learnable?": {"classes": [TEXT], "untrained?": [TEXT], "scores": SCORES}},
     **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES, "differing_groups?": COUNT}}},
 }
-TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT}
+TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT,
+          "train_classes?": {"*": COUNT}}  # fmt: skip
 METRICS = {
     **{"version?": COUNT, "resamples?": COUNT, "level?": NUMBER},
     **{"targets": {"*": {**TARGET, "primary": TEXT, "splits": {"test": SPLIT, "val": SPLIT}}}},
 }
 DATA = {
-    **dict.fromkeys(("name?", "title?", "card?", "note?", "hash?", "labels?", "split_hash?"), TEXT),
+    **dict.fromkeys(("name?", "title?", "card?", "note?", "hash?", "labels?", "split_hash?", "groups_known?"), TEXT),
+    **dict.fromkeys(("split_kind?", "split_column?"), TEXT),
     **{
         "clips?": COUNT,
         "seconds?": NUMBER,
         "licences?": {"*": COUNT},
-        "fold?": COUNT,
+        "fold?": (int, str),
         "folds?": COUNT,
+        "fold_names?": (list,),
+        "grouped?": COUNT,
+        "groups?": COUNT,
+        "shared_groups?": COUNT,
+        "partitions?": COUNT,
+        "unused?": {"*": COUNT},
         "pooled?": (list,),
     },
-    **{"splits?": {"*": {"clips": COUNT, "groups": (int, type(None))}}, "disjoint?": (bool,)},
+    **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},
 }
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?"), TEXT),

@@ -68,10 +68,39 @@ def test_dropped_clips_are_counted_in_log(
 
 def test_unknown_groups_are_missing_and_noted(genre_collection: Collection) -> None:
     assert genre_collection.table["group"].isna().all()
-    assert "artist" in genre_collection.note
+    assert "one artist may be in both training and test; data.source.metadata names" in genre_collection.note
+    assert "artists are unknown" in genre_collection.card
     assert genre_collection.name == "fma_genre_spectrograms"
     assert all(isinstance(clip, str) for clip in genre_collection.table["id"])
     assert any(clip.startswith("0") for clip in genre_collection.table["id"])
+
+
+def write_tracks(folder: Path, artists: dict[str, str]) -> Path:
+    """Write the columns of FMA's tracks.csv that a source reads."""
+    rows = "".join(f"{track},training,{artist}\n" for track, artist in artists.items())
+    folder.mkdir()
+    (folder / "tracks.csv").write_text(f",set,artist\n,split,id\ntrack_id,,\n{rows}")
+    return folder
+
+
+def test_clips_are_grouped_by_artists_of_fma(affect_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Read tracks.csv from a named folder, and from the folder `fma_metadata` beside the arrays."""
+    artists = {"7": "1", "0": "54", "1": "54", "2": "54", "9": ""} | {str(clip): str(clip) for clip in range(100, 105)}
+    metadata = write_tracks(affect_folder.parent / "tables", artists)
+    named = collection(str(affect_folder), metadata=str(metadata))
+    groups = dict(zip(named.table["id"], named.table["group"], strict=True))
+    assert {clip: group for clip, group in groups.items() if group} == {
+        "0": "artist 54", "1": "artist 54", "2": "artist 54", "7": "artist 1"
+    }  # fmt: skip
+    assert named.note == ""
+    assert "4 of the 12 clips are by 2 artists, as in FMA's tracks.csv" in named.card
+    assert "8 clips have no artist in tracks.csv, such as 3; each is a separate group" in caplog.text
+    assert collection(str(affect_folder)).table["group"].isna().all()
+    metadata.rename(affect_folder.parent / "fma_metadata")
+    assert collection(str(affect_folder)).table.equals(named.table)
+    other = write_tracks(affect_folder.parent / "other", {"99999": "3"})
+    with pytest.raises(DataError, match=r"tracks\.csv: has none of the 12 clips of .*, such as 0"):
+        collection(str(affect_folder), metadata=str(other))
 
 
 def test_folder_of_beats_gives_same_collection(genre_arrays: WrittenArrays, genre_collection: Collection) -> None:
@@ -107,7 +136,7 @@ def test_ratings_are_scalars_and_unrated_clips_are_skipped(
     np.testing.assert_array_equal(source.table["valence"], np.arange(12) / 11)
     np.testing.assert_array_equal(source.table["danceability"], 1 - np.arange(12) / 11)
     assert source.extra == {}
-    assert (node["split"]["kind"], node["split"]["stratify"]) == ("stratified", "valence")
+    assert (node["split"]["kind"], node["split"]["stratify"]) == ("grouped", "valence")
     assert node["split"]["fractions"] == [0.65, 0.15, 0.2]
 
 

@@ -14,7 +14,6 @@ from tests.data.sources.tables import GENRES, Make, six_clips, write_table
 
 from etude.data.collection import SkippedItem
 from etude.data.sources.table import collection
-from etude.data.splits import Split
 from etude.errors import DataError
 
 
@@ -124,12 +123,24 @@ def test_duplicate_id_is_reported_with_both_rows(make_collection: Make) -> None:
 
 
 def test_common_names_of_splits_are_read(make_collection: Make) -> None:
-    source = make_collection(six_clips(split=["train", "Training", "val", "valid", "validation", "test"]))
-    assert source.table["split"].tolist() == ["train", "train", "val", "val", "val", "test"]
+    source = make_collection(six_clips(split=["train", "Training", "val", "valid", "", "test"]))
+    assert source.table["split"].tolist() == ["train", "train", "val", "val", "", "test"]
     assert list(source.targets) == ["genre"]
-    for invalid in ("dev", ""):
-        with pytest.raises(DataError, match=f"row 5: split is '{invalid}', which must be train, val or test"):
-            make_collection(six_clips(split=["train", "train", "val", invalid, "test", "test"]))
+
+
+def test_official_folds_are_no_target(make_collection: Make) -> None:
+    folds = {"fold": ["1.0", "2.0", "3.0"] * 2, "cv": list("aabbcc")}
+    source = make_collection(six_clips(**folds), split_column="cv")
+    assert list(source.targets) == ["genre"]
+    assert source.table["fold"].tolist() == ["1", "2", "3"] * 2
+    assert source.table["cv"].tolist() == list("aabbcc")
+    assert list(make_collection(six_clips(**folds)).targets) == ["genre", "cv"]
+    with pytest.raises(
+        DataError, match=r"column=vc: .* has no such column of splits; other columns are genre, fold, cv"
+    ):
+        make_collection(six_clips(**folds), split_column="vc")
+    with pytest.raises(DataError, match=r"column=cv: cv is also in data\.source\.targets; remove it"):
+        make_collection(six_clips(**folds), split_column="cv", targets={"cv": "label"})
 
 
 def test_artists_are_default_groups(make_collection: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,14 +172,6 @@ def test_titles_and_licences_are_kept_but_not_targets(make_collection: Make, col
     assert source.table["title"].tolist() == list("ABABAB")
     assert source.extra == {"licences": {"CC BY": 3, "CC0": 2}}
     assert "- CC BY: 3 clips" in source.card
-
-
-def test_official_split_with_shared_group_is_refused(make_collection: Make) -> None:
-    source = make_collection(
-        six_clips(split=["train", "train", "val", "val", "test", "test"], group=["a", "a", "b", "b", "b", "c"])
-    )
-    with pytest.raises(DataError, match="group"):
-        Split(kind="official").assign(source.table)
 
 
 @pytest.mark.parametrize(

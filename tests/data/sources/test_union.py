@@ -149,7 +149,7 @@ def test_split_of_shared_clips_is_taken_from_either_member(tmp_path: Path, moods
     ]
     more = member(tmp_path, "more", "bg", {"energy": scalar_target()}, energy=[0.5, 0.5])
     source, pack = join_members(first, more, shared_ids=True)
-    with pytest.raises(DataError, match="needs a column `split` with train, val or test for every clip"):
+    with pytest.raises(DataError, match="in the column split for every clip; 1 of 6 clips lack a value, such as g"):
         Split("official").assign(pack.index, list(source.targets))
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 from tests.commands import compare as main
 
 from etude.reports.comparison.compare import show
-from etude.reports.comparison.pooling import pool_folds
+from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.runs.folder import RunFolder, find_runs
 from etude.runs.results import write_metrics
 
@@ -27,8 +27,8 @@ def write_fold(make_run: Callable[..., Path], table: pd.DataFrame) -> WriteFold:
     """Return a writer of the finished run of one fold, with a third of the clips each for test and validation."""
     clips = table.reset_index(drop=True)
 
-    def write(number: int, name: str = "lstm", depth: int = 4, **data: object) -> Path:
-        third = np.arange(len(clips)) % FOLDS
+    def write(number: int, name: str = "lstm", depth: int = 4, seed: int = 0, **data: object) -> Path:
+        third = np.random.default_rng(seed).permutation(np.arange(len(clips)) % FOLDS)
         splits = np.select([third == number, third == (number + 1) % FOLDS], ["test", "val"], "train")
         predicted = clips.assign(split=splits)[splits != "train"]
         properties = {
@@ -39,10 +39,11 @@ def write_fold(make_run: Callable[..., Path], table: pd.DataFrame) -> WriteFold:
             "folds": FOLDS,
             "disjoint": True,
         }
-        run = make_run(f"sweep/{number}_{name}", table=predicted, data=properties | data)
+        run = make_run(f"sweep/{number}_{name}_{seed}", table=predicted, data=properties | data)
         record = json.loads((run / "record.json").read_text("utf-8"))
         (run / "record.json").write_text(json.dumps(record | {"name": name}), encoding="utf-8")
-        config = {"name": name, "backbone": {"depth": depth}, "data": {"split": {"fold": number, "folds": FOLDS}}}
+        split = {"fold": number, "folds": FOLDS, "seed": seed}
+        config = {"name": name, "backbone": {"depth": depth}, "data": {"split": split}}
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         write_metrics(RunFolder(run))
         return run
@@ -89,6 +90,44 @@ def test_only_runs_that_differ_in_their_fold_are_pooled(write_fold: WriteFold) -
     pooled = pool_folds(runs[0].parent, runs)
     folds = [json.loads((folder / "record.json").read_text("utf-8"))["data"]["pooled"] for folder in pooled]
     assert folds == [[0, 1, 2], [0, 2]]
+
+
+def test_official_folds_with_names_are_pooled(write_fold: WriteFold) -> None:
+    runs = [write_fold(n, fold=name, fold_names=["a", "b", "c"]) for n, name in enumerate("abc")]
+    (pooled,) = pool_folds(runs[0].parent, runs)
+    assert json.loads((pooled / "record.json").read_text("utf-8"))["data"]["pooled"] == ["a", "b", "c"]
+
+
+def test_repeated_cross_validations_have_a_mean(write_fold: WriteFold, table: pd.DataFrame) -> None:
+    runs = [write_fold(number, seed=seed) for seed in range(2) for number in range(FOLDS)]
+    sweep = runs[0].parent
+    runs.append(write_fold(0, "incomplete", seed=2))
+    pooled = pool_folds(sweep, runs)
+    assert len(pooled) == 2
+    sentences = score_repeats(sweep, pooled)
+    (result,) = json.loads((sweep / "pooled" / "repeats.json").read_text("utf-8"))["results"]
+    assert sorted(result["runs"]) == sorted(folder.name for folder in pooled)
+    genre = result["targets"]["genre"]
+    assert genre["n"] == len(table)
+    expected = f1_score(table["genre.true"], table["genre.pred"], average="macro")
+    assert genre["scores"]["macro_f1"]["values"] == pytest.approx([expected] * 2)  # each clip has one prediction
+    assert f"lstm, genre: mean macro-F1 {expected:.2f} [" in sentences[0]
+    assert f"of 2 repeated cross-validations ({expected:.2f}, {expected:.2f}), 60 clips in 12 groups" in sentences[0]
+    assert score_repeats(sweep, pooled[:1]) == []
+
+
+def test_pooled_classes_are_learnable_in_every_fold_that_tests_them(write_fold: WriteFold) -> None:
+    runs = [write_fold(number) for number in range(FOLDS)]
+    for number, run in enumerate(runs):
+        record = json.loads((run / "record.json").read_text("utf-8"))
+        counts = {"ambient": 4, "folk": 3 - number, "jazz": 0 if number == 1 else 2, "rock": 5}
+        record["targets"]["genre"] = record["targets"]["genre"] | {"train_classes": counts}
+        (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    (pooled,) = pool_folds(runs[0].parent, runs)
+    record = json.loads((pooled / "record.json").read_text("utf-8"))
+    assert record["targets"]["genre"]["train_classes"] == {"ambient": 4, "folk": 1, "jazz": 0, "rock": 5}
+    metrics = json.loads((pooled / "metrics.json").read_text("utf-8"))["targets"]["genre"]["splits"]["test"]
+    assert metrics["learnable"]["untrained"] == ["jazz"]
 
 
 def test_clip_in_the_test_split_of_two_folds_is_refused(write_fold: WriteFold) -> None:

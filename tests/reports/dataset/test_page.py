@@ -103,6 +103,8 @@ def test_refused_split_is_shown_with_its_reason(explored: Explored) -> None:
     assert "The split is refused. The same audio has two ids" in page.text
     assert "This page shows splits that allow shared groups and duplicates." in page.text
     assert set(facts["splits"]) == {"train", "val", "test"}
+    assert facts["split_method"]["kind"] == "official"
+    assert "The splits are official, from the column split." in page.text
 
 
 def test_names_from_data_are_escaped(explored: Explored) -> None:
@@ -145,6 +147,9 @@ def test_valid_split_has_no_leakage(home: Path, source_options: list[str]) -> No
     assert "refused" not in page.text and facts["split_error"] == ""
     assert facts["shared_groups"] == [] and "No group occurs in more than one split." in page.text
     assert facts["splits"]["none"]["clips"] == 1
+    assert facts["split_method"]["unused"] == {"duplicate": 1} and "1 clip is not used (duplicate)." in page.text
+    number = facts["split_method"]["partitions"]
+    assert number > 0 and f"so values of data.split.seed repeat after {number}." in page.text
     assert facts["data"]["seconds"] is None and facts["lengths"]["unit"] == "beats"
     assert sum(facts["lengths"]["counts"]) == 10
 

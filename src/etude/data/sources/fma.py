@@ -136,6 +136,19 @@ def collection(
     ).check()
 
 
+def read_artists(metadata: Path) -> dict[int, str]:
+    """Return the group of each track of FMA, its artist.
+
+    Args:
+        metadata: The folder of `tracks.csv`.
+
+    Raises:
+        DataError: The table is missing or is not a table of FMA.
+    """
+    artists = _read_columns(metadata / "tracks.csv", {"artist": TRACKS["artist"]})["artist"].dropna()
+    return {int(track): f"artist {artist}" for track, artist in zip(artists.index, artists, strict=True)}
+
+
 def _find_files(home: Path, tracks: pd.Index, subset: str) -> list[str]:
     """Return the paths of the tracks' files, of which at least one must exist."""
     files = [str(home / f"{track:06d}"[:3] / f"{track:06d}.mp3") for track in tracks]

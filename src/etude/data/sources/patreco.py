@@ -9,6 +9,7 @@ The layout and the parameters of the arrays are those of Kaggle's `geoparslp/pat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from etude.data.collection import (
     slug,
 )
 from etude.data.readers import BEAT, locate_array, read_precomputed
+from etude.data.sources.fma import read_artists
 from etude.data.table_reader import parse_number
 from etude.errors import DataError
 
@@ -41,11 +43,14 @@ CARD = """# {title}
 
 Frames of 30-second clips of the Free Music Archive, without their audio. A frame is 128 mel bands, in dB below the
 maximum of the clip, and 12 pitch classes of a constant-Q transform at the clip's own tuning; 22,050 Hz, a frame every
-512 samples or every beat. The clips' artists and licences are unknown.
+512 samples or every beat. {artists} The clips' licences are unknown.
 """
+METADATA = "fma_metadata"  # folder from fma_metadata.zip, which is found beside the arrays
+NO_ARTISTS = f"{NO_GROUP.rstrip('.')}; data.source.metadata names the folder of FMA's tracks.csv, with the artists."
+log = logging.getLogger(__name__)
 
 
-def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Collection:
+def collection(path: str, classes: Mapping[str, Any] | str | None = None, metadata: str | None = None) -> Collection:
     """Return the clips of a folder of precomputed frames.
 
     Args:
@@ -53,10 +58,12 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
             folder of the same name with the suffix `_beat`. The front end's `sync` selects one of the two.
         classes: Mapping from a new genre to an old genre or a list of old genres. Clips of genres that are not listed
             are skipped. It is ignored if clips have ratings instead of a genre.
+        metadata: The folder from FMA's fma_metadata.zip, whose tracks.csv has the artist of each clip. None reads the
+            folder `fma_metadata` beside the arrays if it exists.
 
     Returns:
-        The collection. `split` is the folder of a clip. Clips without a label are skipped. If an array is missing,
-        its clip stays in the table and is skipped when frames are read.
+        The collection, grouped by artist if the artists are known. `split` is the folder of a clip. Clips without a
+        label are skipped. If an array is missing, its clip stays in the table and is skipped when frames are read.
 
     Raises:
         DataError: The folder, the label files or all arrays are missing, or a label file is invalid.
@@ -84,6 +91,7 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
     pairs = zip(table["split"], table["id"], strict=True)
     table = table.assign(path=[str(home / split / (clip + SUFFIX)) for split, clip in pairs], group=None)
     skipped_items += _find_unused_files(home, table, listed)
+    table["group"] = pd.Series(_find_artists(home, metadata, table["id"].tolist()), table.index, dtype=object)
 
     extra: dict[str, Any] = {}
     targets = {name: scalar_target() for name in names}
@@ -106,14 +114,43 @@ def collection(path: str, classes: Mapping[str, Any] | str | None = None) -> Col
         title=title,
         table=table,
         targets=targets,
-        card=CARD.format(title=title),
-        note=NO_GROUP,
+        card=CARD.format(title=title, artists=_describe_artists(table)),
+        note="" if table["group"].notna().any() else NO_ARTISTS,
         extra=extra,
         reader=read_precomputed,
         locate=locate_array,
         skipped_items=tuple(skipped_items),
         id_space="fma",
     ).check()
+
+
+def _find_artists(home: Path, metadata: str | None, ids: list[str]) -> list[str | None]:
+    """Return the artist of each clip, or None where it is unknown.
+
+    Raises:
+        DataError: The named table of FMA is missing or invalid, or has none of the clips.
+    """
+    folder = home.parent / METADATA if metadata is None else expand_path(metadata)
+    if metadata is None and not (folder / "tracks.csv").is_file():
+        return [None] * len(ids)
+    artists = read_artists(folder)
+    groups = [artists.get(int(clip)) if clip.isdecimal() else None for clip in ids]
+    unknown = [clip for clip, group in zip(ids, groups, strict=True) if group is None]
+    if len(unknown) == len(ids):
+        raise DataError(f"{folder / 'tracks.csv'}: has none of the {len(ids)} clips of {home}, such as {ids[0]}")
+    log.info("%s: clips are grouped by the artists of %s", home, folder / "tracks.csv")
+    if unknown:
+        log.warning("%s: %d clips have no artist in tracks.csv, such as %s; each is a separate group",
+                    home, len(unknown), unknown[0])  # fmt: skip
+    return groups
+
+
+def _describe_artists(table: pd.DataFrame) -> str:
+    """Return a sentence on the artists for the data card."""
+    known = table["group"].notna()
+    if not known.any():
+        return "The clips' artists are unknown."
+    return f"{known.sum()} of the {len(table)} clips are by {table['group'].nunique()} artists, as in FMA's tracks.csv."
 
 
 def _read_labels(path: Path, split: str) -> pd.DataFrame:

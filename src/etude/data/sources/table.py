@@ -23,6 +23,8 @@ from etude.data.collection import (
     slug,
     to_nfc,
 )
+from etude.data.official_splits import COLUMNS as OFFICIAL_COLUMNS
+from etude.data.official_splits import official_folds
 from etude.data.table_reader import ABSENT, infer_target, normalize_class_names, parse_declared_target, read_table
 from etude.errors import DataError
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 COLUMNS_OF_CLIPS = ("id", "path", "group", "split")  # columns that are never targets
 DESCRIPTIVE_COLUMNS = ("title", "artist", "licence", "license")  # columns that are targets only if declared
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 Columns = dict[str, list[str]]
 
@@ -46,14 +47,16 @@ def collection(
     classes: Mapping[str, Mapping[Any, Any]] | str | None = None,
     missing: Any = (),
     id_space: str | None = None,
+    split_column: str | None = "auto",
 ) -> Collection:
     """Return the collection of a table.
 
     Args:
         table: A file .csv, .tsv, .xlsx or .parquet. It must have a column `path`. It may have `id` (default: the path
-            without suffix), `group` (default: `artist`) and `split` (train, val, test). The columns `title`, `artist`,
-            `licence` and `license` describe clips and are targets only if `targets` names them. Any other column may be
-            a target. An empty cell is a missing value; other texts are not, unless listed in `missing`.
+            without suffix), `group` (default: `artist`), and `split` or `fold` with official splits or folds. The
+            columns `title`, `artist`, `licence` and `license` describe clips and are targets only if `targets` names
+            them. Any other column may be a target. An empty cell is a missing value; other texts are not, unless
+            listed in `missing`.
         audio: Folder to which the paths are relative. None means the folder of the table.
         targets: Kind of each target by column, `label`, `scalar` or a range such as [40, 220], as a mapping or YAML
             text. None infers the targets.
@@ -64,6 +67,7 @@ def collection(
             all columns but `path` and `id`.
         id_space: Archive whose ids and groups these are, such as `fma`. None means that they have no meaning outside of
             this table.
+        split_column: Column of official splits or folds (`data.split.column`), which is not a target.
 
     Returns:
         The collection. Clips without a label and rows without a path are left out, and listed in `skipped_items`.
@@ -87,7 +91,9 @@ def collection(
     declared = None if mapping is None else {to_nfc(str(key)): value for key, value in mapping.items()}
     merging = {to_nfc(str(key)): value for key, value in (parse_mapping(classes, "classes") or {}).items()}
     frame = _build_table(file, home, cells, locations, declared or {})
-    specs = _find_targets(file, cells, declared, merging, locations)
+    official = _official_columns(file, cells, split_column, declared or {})
+    frame = frame.assign(**official)
+    specs = _find_targets(file, {key: cells[key] for key in cells if key not in official}, declared, merging, locations)
     before = _add_targets(frame, cells, specs, merging)
     unlabelled = frame[list(specs)].isna().all(axis=1)
     skipped_items += [SkippedItem(clip, "clip has no label") for clip in frame["id"][unlabelled]]
@@ -162,7 +168,7 @@ def _count_values(column: pd.Series) -> dict[str, int]:
 def _build_table(
     file: Path, home: Path, cells: Columns, locations: list[str], targets: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return a table of ids, paths, groups, splits and descriptions, without targets."""
+    """Return a table of ids, paths, groups and descriptions, without splits and targets."""
     import pandas as pd
 
     paths = [cell.replace("\\", "/") for cell in cells["path"]]  # the table may have been written on Windows
@@ -184,13 +190,37 @@ def _build_table(
             hint = "" if "id" in cells else ", the path without suffix; add a column id to distinguish them"
             raise DataError(f"{seen[clip]} and {location.rpartition(', ')[2]} both have id {clip!r}{hint}")
         seen[clip] = location
-    if "split" in cells:
-        for cell, location in zip(cells["split"], locations, strict=True):
-            if cell.lower() not in SPLIT_NAMES:
-                raise DataError(f"{location}: split is {cell!r}, which must be train, val or test")
-        rows["split"] = [SPLIT_NAMES[cell.lower()] for cell in cells["split"]]
     rows |= {key: [cell or None for cell in cells[key]] for key in DESCRIPTIVE_COLUMNS if key in cells}
     return pd.DataFrame(rows, dtype=object)
+
+
+def _official_columns(file: Path, cells: Columns, split_column: str | None, targets: Mapping[str, Any]) -> Columns:
+    """Return the columns of official splits or folds, with `train`, `val` and `test` for all names of splits.
+
+    An empty cell stays an empty text.
+
+    Raises:
+        DataError: The table has no such column, or it is a target.
+    """
+    named = split_column if split_column not in ("auto", None) else None
+    if named is not None and (named not in cells or named in COLUMNS_OF_CLIPS[:3]):
+        others = ", ".join(key for key in cells if key not in COLUMNS_OF_CLIPS[:3])
+        raise DataError(f"data.split.column={named}: {file} has no such column of splits; other columns are {others}")
+    if named in targets:
+        raise DataError(
+            f"data.split.column={named}: {named} is also in data.source.targets; remove it from one of them"
+        )
+    columns = {}
+    for key in dict.fromkeys((*OFFICIAL_COLUMNS, *filter(None, [named]))):
+        if key not in cells or key in targets:
+            continue
+        texts = [cell.strip() for cell in cells[key]]
+        try:
+            values = iter(official_folds(list(filter(None, texts)), f"column {key}")[0])
+        except DataError:  # an error only if clips are split by this column
+            values = iter(list(filter(None, texts)))
+        columns[key] = [str(next(values)) if text else "" for text in texts]
+    return columns
 
 
 def _find_groups(file: Path, cells: Columns, targets: Mapping[str, Any]) -> list[str | None]:

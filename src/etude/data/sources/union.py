@@ -11,10 +11,10 @@ import numpy as np
 
 from etude.audio.frontend import FrontEnd
 from etude.data.collection import RESERVED, Collection
+from etude.data.official_splits import SPLITS
 from etude.data.pack import Pack, PackOptions
 from etude.data.packing import open_pack
 from etude.data.sources import pack as packs_of
-from etude.data.splits import SPLITS
 from etude.errors import DataError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from etude.reports.comparison.axes import (
 )
 from etude.reports.comparison.page import render_page, split_title
 from etude.reports.comparison.pivot import pivot, table_notes
-from etude.reports.comparison.pooling import pool_folds
+from etude.reports.comparison.pooling import pool_folds, score_repeats
 from etude.reports.comparison.runs import ComparedRun, printable, run_titles, scored_targets
 from etude.reports.comparison.scores import identical_runs, read_runs, score_frame
 from etude.reports.comparison.table import Labels, Table
@@ -267,15 +267,14 @@ def _table_of_means(
 
 
 def _pool_folds(folder: Path) -> list[str]:
-    """Pool the folds in the folder of a sweep, and return a remark if that is impossible."""
+    """Pool the folds in the folder of a sweep, and return the scores of repeats, or why folds cannot be pooled."""
     runs = find_runs(folder)
     if runs == [folder]:
         return []
     try:
-        pool_folds(folder, runs)
+        return score_repeats(folder, pool_folds(folder, runs))
     except (ValueError, OSError) as error:
         return [printable(f"{folder}: folds could not be pooled: {error}.")]
-    return []
 
 
 def _to_csv(comparison: Comparison) -> str:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from etude.evaluation.formatting import NAMES, format_count, format_number, format_score
+from etude.evaluation.measure import repeated_scores
+from etude.evaluation.metrics import PRIMARY
 from etude.evaluation.predictions import find_worst_errors
 from etude.files.atomic import remove_folder, write_bytes, write_text
 from etude.files.ownership import open_folder, subfolder
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 
 POOLED_FOLDER = "pooled"
+REPEATS = "repeats.json"
 
 
 def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
@@ -44,12 +48,12 @@ def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
     Raises:
         ValueError: A clip is in the test split of two folds.
     """
-    by_config: dict[str, dict[int, ComparedRun]] = defaultdict(dict)
+    by_config: dict[str, dict[int | str, ComparedRun]] = defaultdict(dict)
     for run in map(read_compared_run, runs):
         fold = run.data.get("fold")
         complete = run.status == "finished" and run.files.predictions_path.is_file()
         known = run.config or not run.files.config_path.is_file()
-        if isinstance(fold, int) and complete and known:
+        if isinstance(fold, int | str) and complete and known:
             by_config[_config_key(run)][fold] = run  # a later run of the same fold replaces an earlier one
     folders = []
     for key, folds in by_config.items():
@@ -72,6 +76,48 @@ def pool_folds(sweep: Path, runs: list[Path]) -> list[Path]:
             write_report(pooled)
             folders.append(pooled.path)
     return folders
+
+
+def score_repeats(sweep: Path, pooled: list[Path]) -> list[str]:
+    """Score repeated cross-validations, which differ only in their seeds, and write `repeats.json`.
+
+    Args:
+        sweep: Folder with the folder `pooled`.
+        pooled: Folders of the pooled results.
+
+    Returns:
+        A sentence for each target of each repeated cross-validation.
+    """
+    repeated: dict[str, list[RunFolder]] = defaultdict(list)
+    for run in map(RunFolder, pooled):
+        config = copy.deepcopy(run.config)
+        config.pop("seed", None)
+        mapping_or_empty(mapping_or_empty(config.get("data")).get("split")).pop("seed", None)
+        data = run.record["data"]
+        key = [config, data.get("hash"), data.get("folds"), data["pooled"]]
+        repeated[json.dumps(key, sort_keys=True, default=str)].append(run)
+    results, sentences = [], []
+    for runs in repeated.values():
+        complete = [run for run in runs if len(run.record["data"]["pooled"]) == run.record["data"].get("folds")]
+        if len(complete) < 2:
+            continue
+        record = complete[0].record
+        scores = {name: repeated_scores([run.predictions for run in complete], name, target)
+                  for name, target in record["targets"].items()}  # fmt: skip
+        results.append({"name": record["name"], "runs": [run.path.name for run in complete], "targets": scores})
+        for name, result in scores.items():
+            metric = PRIMARY[record["targets"][name]["kind"]]
+            score = result["scores"][metric]
+            values = ", ".join(format_number(value) for value in score["values"])
+            sentences.append(
+                f"{record['name']}, {name}: mean {NAMES[metric]} {format_score(score)} of {len(complete)} repeated "
+                f"cross-validations ({values}), {format_count(result['n'], 'clip')} in "
+                f"{format_count(result['groups'], 'group')}; the interval resamples groups for all repeats together."
+            )
+    if results:
+        text = json.dumps({"version": 1, "results": results}, indent=1, ensure_ascii=False) + "\n"
+        write_text(sweep / POOLED_FOLDER / REPEATS, text)
+    return sentences
 
 
 def copy_worst_errors(runs: list[RunFolder], target: RunFolder, ids: set[str]) -> None:
@@ -112,7 +158,7 @@ def _config_key(run: ComparedRun) -> str:
     return json.dumps([config, run.data.get("hash"), run.data.get("folds")], sort_keys=True, default=str)
 
 
-def _concatenate_predictions(folds: dict[int, ComparedRun]) -> pd.DataFrame:
+def _concatenate_predictions(folds: dict[int | str, ComparedRun]) -> pd.DataFrame:
     """Return the predictions of all folds with the fold of each row.
 
     Raises:
@@ -134,17 +180,57 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
     first, data = records[0], dict(records[0]["data"])
     folds = [record["data"]["fold"] for record in records]
     rows = sorted(f"{row.id},{row.split},{row.fold}" for row in table[["id", "split", "fold"]].itertuples())
+    disjoint = [record["data"].get("disjoint") for record in records]
+    unknown = data.get("groups_known") == "none"
     data |= {
         "fold": None,
         "pooled": folds,
-        "disjoint": all(record["data"].get("disjoint") for record in records),
+        "disjoint": False if False in disjoint else True if all(disjoint) else None,
+        "shared_groups": max(record["data"].get("shared_groups") or 0 for record in records),
         "split_hash": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
         "splits": {
-            split: {"clips": len(clips), "groups": int(clips["group"].fillna(clips["id"]).nunique())}
+            split: {
+                "clips": len(clips),
+                "groups": None if unknown else int(clips["group"].fillna(clips["id"]).nunique()),
+            }
             for split in ("val", "test")
             for clips in [table[table["split"] == split]]
         },
     }
     seconds = {k: round(sum(r.get("seconds", {}).get(k, 0) for r in records), 1) for k in first.get("seconds", {})}
     model = {k: v for k, v in first.get("model", {}).items() if k not in ("epochs", "best_epoch", "best_score")}
-    return first | {"data": data, "seconds": seconds, "model": model}
+    targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
+               for name in first["targets"]}  # fmt: skip
+    earlier = _pooled_earlier_training([record.get("earlier_training") or {} for record in records])
+    changes = {"data": data, "seconds": seconds, "model": model, "targets": targets, "earlier_training": earlier}
+    return first | changes
+
+
+def _pooled_earlier_training(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the earlier training of all folds, with the sums of their numbers of clips."""
+    pooled = copy.deepcopy(folds[0])
+    for fold in folds[1:]:
+        for key in ("runs", "left_out_of", "unknown"):
+            pooled[key] = [*pooled.get(key, []), *(row for row in fold.get(key, []) if row not in pooled.get(key, []))]
+        for split, numbers in fold.get("splits", {}).items():
+            totals = pooled.setdefault("splits", {}).setdefault(split, dict.fromkeys(numbers, 0))
+            totals |= {name: totals.get(name, 0) + count for name, count in numbers.items()}
+    return pooled
+
+
+def _pooled_target(
+    name: str, targets: list[dict[str, Any]], table: pd.DataFrame, folds: list[int | str]
+) -> dict[str, Any]:
+    """Return a target with the smallest number of training clips of each class in the folds that test the class."""
+    if not all("train_classes" in target for target in targets):
+        return {key: value for key, value in targets[0].items() if key != "train_classes"}
+    tested = table[table["split"] == "test"]
+    counts: dict[str, int] = {}
+    for value in targets[0]["classes"]:
+        sizes = [
+            target["train_classes"].get(value, 0)
+            for fold, target in zip(folds, targets, strict=True)
+            if ((tested["fold"] == fold) & (tested[f"{name}.true"] == value)).any()
+        ]
+        counts[value] = min(sizes, default=max(target["train_classes"].get(value, 0) for target in targets))
+    return targets[0] | {"train_classes": counts}

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etude.evaluation.formatting import capitalise_first, format_count, format_number
-from etude.reports.dataset.leakage import missing_classes
+from etude.reports.dataset.leakage import missing_classes, unlearnable_classes
 
+FEW_PARTITIONS = 10  # with fewer balanced splits, a comparison over seeds of the split is limited
 MAX_EXAMPLES = 3  # examples in a sentence; the tables contain all
 PASSED, PROBLEM, UNCLEAR = "passed", "problem", "unclear"
 Findings = Iterator[tuple[str, str]]
@@ -19,7 +20,7 @@ def list_findings(facts: dict[str, Any]) -> list[tuple[str, str]]:
     Args:
         facts: Statistics of the collection, as returned by `statistics.compute_statistics`.
     """
-    checks = (_identical_clips, _similar_clips, _groups, _classes, _missing_targets, _file_names)
+    checks = (_identical_clips, _similar_clips, _groups, _split, _classes, _missing_targets, _file_names)
     findings = [finding for check in checks for finding in check(facts)]
     return sorted(findings, key=lambda finding: (PROBLEM, UNCLEAR, PASSED).index(finding[0]))
 
@@ -67,10 +68,25 @@ def _groups(facts: dict[str, Any]) -> Findings:
         examples = _join_examples(row["group"] for row in shared_groups)
         yield PROBLEM, f"{_count(shared_groups, 'group is', 'groups are')} in several splits: {examples}."
     elif facts["splits"]:
-        yield PASSED, "No group occurs in more than one split."
+        known = "group" if not data["without_group"] else "known group"
+        yield PASSED, f"No {known} occurs in more than one split."
     if count := data["without_group"]:
         text = "has no group and is" if count == 1 else "have no group; each is"
         yield UNCLEAR, f"{format_count(count, 'clip')} {text} treated as a separate group."
+
+
+def _split(facts: dict[str, Any]) -> Findings:
+    """Report official splits, clips that are not used, and a small number of balanced splits."""
+    method = facts.get("split_method") or {}
+    if method.get("kind") == "official":
+        fold = "" if method["fold"] is None else f": fold {method['fold']} of {', '.join(map(str, method['folds']))}"
+        yield PASSED, f"The splits are official, from the column {method['column']}{fold}."
+    for reason, count in method.get("unused", {}).items():
+        yield UNCLEAR, f"{format_count(count, 'clip')} {'is' if count == 1 else 'are'} not used ({reason})."
+    if (partitions := method.get("partitions")) is not None:
+        text = f"{format_count(partitions, 'split')} of these groups {'is' if partitions == 1 else 'are'} balanced"
+        state = UNCLEAR if partitions < FEW_PARTITIONS else PASSED
+        yield state, f"{text}, so values of data.split.seed repeat after {partitions}."
 
 
 def _classes(facts: dict[str, Any]) -> Findings:
@@ -83,6 +99,12 @@ def _classes(facts: dict[str, Any]) -> Findings:
             yield PROBLEM, f"{capitalise_first(name)}: {count} clips of only one group ({examples}), so {consequence}."
         elif facts["data"]["groups"]:
             yield PASSED, f"{capitalise_first(name)}: every class has clips of two or more groups."
+        untrained, only_trained = unlearnable_classes(label)
+        if untrained:
+            text = f"the training split has no clips of {', '.join(untrained)}, so their clips cannot be classified"
+            yield PROBLEM, f"{capitalise_first(name)}: {text} (see data.split.few_groups)."
+        if only_trained:
+            yield PROBLEM, f"{capitalise_first(name)}: only training has clips of {', '.join(only_trained)}."
         if missing := missing_classes(label):
             examples = _join_examples(f"{split} has no {class_name}" for class_name, split in missing)
             yield PROBLEM, f"{capitalise_first(name)}: some classes are missing from a split ({examples})."

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.data.splits import SPLITS, group_codes
+from etude.data import splits
+from etude.data.official_splits import SPLITS
+from etude.data.splits import group_codes
 from etude.evaluation.baselines import mel_statistics
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
@@ -163,10 +165,28 @@ def single_group_classes(index: pd.DataFrame, name: str, classes: list[str]) -> 
 def missing_classes(label: dict[str, Any]) -> list[tuple[str, str]]:
     """Return pairs of class and split for which the split has no clip of the class.
 
+    Classes without training clips, and classes in training alone, are returned by `unlearnable_classes`.
+
     Args:
         label: Counts of a label, as returned by `statistics.label_counts`.
     """
-    return [(row["class"], split) for row in label["classes"] for split in SPLITS if row["splits"].get(split) == 0]
+    untrained, only_trained = unlearnable_classes(label)
+    return [
+        (row["class"], split)
+        for row in label["classes"]
+        if row["class"] not in (*untrained, *only_trained)
+        for split in SPLITS
+        if row["splits"].get(split) == 0
+    ]
+
+
+def unlearnable_classes(label: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the classes in validation or test without training clips, and the classes in training alone.
+
+    Args:
+        label: Counts of a label, as returned by `statistics.label_counts`.
+    """
+    return splits.unlearnable_classes({row["class"]: row["splits"] for row in label["classes"] if row["splits"]})
 
 
 def repeated_file_names(files: dict[str, ClipFile], ids: list[str]) -> list[dict[str, Any]] | None:

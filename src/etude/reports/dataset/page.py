@@ -27,8 +27,11 @@ from etude.reports.dataset.statistics import SplitAssignment
 from etude.reports.html import load_template
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from etude.data.datamodule import MusicData
     from etude.data.pack import Pack
+    from etude.data.splits import Split
 
 
 MAX_ROWS = 50  # rows of a table of pairs or files; explore.json contains all
@@ -121,14 +124,21 @@ def _assign_splits(module: MusicData, pack: Pack) -> SplitAssignment:
     """
     names = list(module.source.targets)
     try:
-        return SplitAssignment(module.split.assign(pack.index, names))
+        return SplitAssignment(*_plan(module.split, pack, names))
     except DataError as error:
         reason = str(error)
     permissive = replace(module.split, allow_shared_groups=True, duplicates="allow")
     try:
-        return SplitAssignment(permissive.assign(pack.index, names), reason)
+        return SplitAssignment(*_plan(permissive, pack, names), reason)
     except DataError:
-        return SplitAssignment(None, reason)
+        return SplitAssignment(None, error=reason)
+
+
+def _plan(split: Split, pack: Pack, names: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the split of each clip, and a description of how clips were split."""
+    plan = split.plan(pack.index, names)
+    description = {"kind": plan.kind, "column": plan.column, "fold": plan.fold, "folds": list(plan.folds)}
+    return plan.splits, description | {"partitions": plan.partitions, "unused": plan.unused}
 
 
 def _load_clip(

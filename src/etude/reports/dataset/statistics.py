@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError
 from etude.audio.frontend import FrontEnd
-from etude.data.splits import SPLITS, UNUSED, group_codes
+from etude.data.official_splits import SPLITS, UNUSED
+from etude.data.splits import group_codes
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 from etude.reports.dataset import leakage
@@ -34,11 +35,13 @@ class SplitAssignment:
 
     Args:
         assigned: Split of each clip (N,). None if the clips cannot be split.
+        method: `kind`, `column`, `fold`, `folds`, `partitions` and `unused` of the split. Empty without a split.
         error: Reason why the configured split is refused, or "". If it is refused, `assigned` is a split that allows
             shared groups and duplicates.
     """
 
     assigned: np.ndarray | None
+    method: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
 
@@ -66,6 +69,7 @@ def compute_statistics(
     return {
         "data": _describe_data(source, index, front),
         "split_error": split.error,
+        "split_method": split.method,
         "splits": split_counts(index, assigned),
         "labels": {
             name: label_counts(index, name, spec, assigned)

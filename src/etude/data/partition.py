@@ -1,0 +1,208 @@
+"""Seeded partitions of clips into subsets that keep groups together and classes in proportion.
+
+With few groups, few partitions are balanced, and a search for the best one returns the same partition for every seed.
+Therefore all balanced partitions are collected first, independently of the seed. The best one is put first and the
+others into a fixed random order, and the seed is the index in this order. Seeds 0 ... n - 1 thus select n different
+partitions. With many groups, the number of balanced partitions is practically unlimited, and a seeded search returns
+one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+TOLERANCE = 0.05
+"""Largest additional deviation of a class. A partition is balanced if it has no more empty subsets and missing classes
+than the best partition, and if no class deviates from its shares by more than TOLERANCE above the best partition."""
+FEW_UNITS = 30  # units up to which all balanced partitions are collected
+MAX_POOL = 1000  # balanced partitions that are collected; with this number or more they are practically unlimited
+MAX_PLACEMENTS = 20_000  # units assigned over all restarts, so that a collection with fewer units has more restarts
+MAX_ENUMERATED = 2**23  # numbers in the largest array of a complete enumeration, 32 MB
+EPSILON = 1e-5  # shares of a class that are rounding errors of float32
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Subset of each clip.
+
+    Args:
+        subsets: Index of the subset of each clip (n,).
+        count: Number of balanced partitions, after which seeds repeat. None if it is practically unlimited.
+    """
+
+    subsets: np.ndarray
+    count: int | None
+
+
+def partition(
+    units: np.ndarray, strata: np.ndarray, fractions: tuple[float, ...], seed: int, interchangeable: bool = False
+) -> Partition:
+    """Assign each clip to a subset.
+
+    Args:
+        units: Unit of each clip (n,), 0 ... G - 1. Clips of a unit are in one subset.
+        strata: Class of each clip (n,), 0 ... C - 1, kept in proportion.
+        fractions: Share of clips in each of the S subsets; they add up to 1.
+        seed: Seed of the partition.
+        interchangeable: Whether subsets are interchangeable, as folds are. Partitions that differ only in the order of
+            their subsets then count once.
+    """
+    counts = np.zeros((units.max() + 1, strata.max() + 1))
+    np.add.at(counts, (units, strata), 1)
+    share = counts[:, counts.sum(0) > 0]
+    # the last column is the share of all clips, so that subsets also have the right sizes
+    share = np.hstack([share / share.sum(0), counts.sum(1, keepdims=True) / counts.sum()])
+    rng = np.random.default_rng(seed)
+    if len(share) > FEW_UNITS:
+        best = min(_greedy_assignments(share, fractions, rng), key=lambda candidate: _cost(candidate, share, fractions))
+        return Partition(best[units], None)
+    pool = _balanced_assignments(share, np.array(fractions), interchangeable)
+    chosen = pool[seed % len(pool)]
+    if interchangeable:  # otherwise the first subset would contain the first unit for every seed
+        chosen = rng.permutation(len(fractions))[chosen]
+    return Partition(chosen[units], len(pool) if len(pool) < MAX_POOL else None)
+
+
+def _cost(subsets: np.ndarray, share: np.ndarray, fractions: tuple[float, ...]) -> float:
+    """Return the sum of squared deviations, to which empty subsets and missing classes add much more."""
+    assigned = np.stack([share[subsets == subset].sum(0) for subset in range(len(fractions))])
+    missing, empty = (assigned == 0).sum(), (assigned == 0).all(1).sum()
+    return float(((assigned - np.array(fractions)[:, None]) ** 2).sum() + 10 * missing + 1000 * empty)
+
+
+def _greedy_assignments(
+    share: np.ndarray, fractions: tuple[float, ...], rng: np.random.Generator, most: int = 500
+) -> Iterator[np.ndarray]:
+    """Yield the subset of each unit (G,), assigned greedily in several random orders, large units first.
+
+    Args:
+        share: Share of each class, and of all clips, that is in each unit (G, C + 1).
+        fractions: Share of each subset (S,).
+        rng: Random generator of the orders.
+        most: Largest number of assignments.
+    """
+    target = np.array(fractions)[:, None]
+    for attempt in range(max(2, min(most, MAX_PLACEMENTS // len(share)))):
+        order = rng.permutation(len(share))
+        order = order[np.argsort(-share[order].max(1) * rng.uniform(0.5, 1.0, len(order)), kind="stable")]
+        assigned, subsets = np.zeros((len(target), share.shape[1])), np.zeros(len(share), int)
+        for unit in order:
+            # decrease of the squared distance to the target in each subset
+            gain = ((target - assigned) ** 2 - (target - assigned - share[unit]) ** 2).sum(1) / target[:, 0]
+            if attempt % 2:  # an empty subset comes first, then one that lacks a class of this unit
+                gain += 100.0 * (assigned == 0).all(1) + ((assigned == 0) & (share[unit] > 0)).sum(1)
+            subsets[unit] = int(np.argmax(gain + rng.uniform(0, 1e-9, len(gain))))
+            assigned[subsets[unit]] += share[unit]
+        yield subsets
+
+
+def _balanced_assignments(share: np.ndarray, fractions: np.ndarray, interchangeable: bool) -> np.ndarray:
+    """Return balanced assignments of few units (n, G) in a fixed random order, at most MAX_POOL of them.
+
+    Args:
+        share: Share of each class, and of all clips, that is in each unit (G, C + 1).
+        fractions: Share of each subset (S,).
+        interchangeable: Whether assignments that differ only in the order of their subsets are equal.
+    """
+    rng = np.random.default_rng(0)  # the same pool for every seed of the user
+    n_units, n_subsets = len(share), len(fractions)
+    if float(n_subsets) ** n_units * n_subsets * share.shape[1] <= MAX_ENUMERATED:
+        pool, assigned = np.zeros((1, 0), np.int8), np.zeros((1, n_subsets, share.shape[1]), np.float32)
+        for unit in share.astype(np.float32):  # each assignment of the previous units, with the unit in each subset
+            assigned = np.repeat(assigned, n_subsets, axis=0)
+            for subset in range(n_subsets):
+                assigned[subset::n_subsets, subset] += unit
+            new = np.tile(np.arange(n_subsets, dtype=np.int8), len(pool))
+            pool = np.hstack([np.repeat(pool, n_subsets, axis=0), new[:, None]])
+        pool = pool[_is_balanced(assigned, fractions)]
+        pool = np.unique(_sort_subsets(pool) if interchangeable else pool, axis=0)
+    else:
+        pool = _search_balanced(share, fractions, interchangeable, rng)
+    greedy = _greedy_assignments(share[:, :-1], tuple(fractions), np.random.default_rng(0))
+    best = min(greedy, key=lambda candidate: _cost(candidate, share, tuple(fractions)))[None].astype(pool.dtype)
+    is_best = (pool == (_sort_subsets(best) if interchangeable else best)).all(1)
+    order = rng.permutation(len(pool))
+    order = np.concatenate([order[is_best[order]], order[~is_best[order]]])  # seed 0 selects the best partition
+    return pool[order[:MAX_POOL]]
+
+
+def _search_balanced(
+    share: np.ndarray, fractions: np.ndarray, interchangeable: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Return balanced assignments (n, G) from greedy ones and their neighbours, until no other one is found."""
+    pool = np.array(list(_greedy_assignments(share, tuple(fractions), rng, most=MAX_POOL)))
+    expanded: set[bytes] = set()
+    while True:
+        pool = np.unique(_sort_subsets(pool) if interchangeable else pool, axis=0)
+        pool = pool[_is_balanced(_sum_shares(pool, share, len(fractions)), fractions)]
+        new = [row for row in pool if row.tobytes() not in expanded]
+        # the best one is always expanded, because a better neighbour changes which partitions are balanced
+        best = pool[_best(*_deviations(_sum_shares(pool, share, len(fractions)), fractions))]
+        if best.tobytes() not in expanded:
+            new = [best]
+        elif not new or len(pool) >= MAX_POOL:
+            return pool
+        expanded |= {row.tobytes() for row in new[:20]}
+        pool = np.vstack([pool, *(_neighbours(row, len(fractions)) for row in new[:20])])
+
+
+def _neighbours(subsets: np.ndarray, n_subsets: int) -> np.ndarray:
+    """Return the assignments in which one unit is moved or two units are exchanged (n, G)."""
+    n_units = len(subsets)
+    moved = np.repeat(subsets[None], n_units * n_subsets, axis=0)
+    moved[np.arange(len(moved)), np.repeat(np.arange(n_units), n_subsets)] = np.tile(np.arange(n_subsets), n_units)
+    first, second = np.triu_indices(n_units, 1)
+    swapped, rows = np.repeat(subsets[None], len(first), axis=0), np.arange(len(first))
+    swapped[rows, first], swapped[rows, second] = subsets[second], subsets[first]
+    return np.vstack([moved, swapped])
+
+
+def _sum_shares(pool: np.ndarray, share: np.ndarray, n_subsets: int) -> np.ndarray:
+    """Return the share of each class in each subset (n, S, C), for assignments (n, G) and shares (G, C)."""
+    units = share.astype(np.float32)
+    return np.stack([(pool == subset).astype(np.float32) @ units for subset in range(n_subsets)], axis=1)
+
+
+def _deviations(assigned: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return, for shares (n, S, C), empty subsets (n,), missing classes (n,), largest deviation (n, C) and cost (n,).
+
+    The deviation of a class is the difference between its share in a subset and the fraction of the subset.
+    """
+    absent = assigned < EPSILON
+    difference = assigned - fractions[:, None].astype(np.float32)
+    empty, missing = absent[:, :, -1].sum(1), absent[:, :, :-1].sum((1, 2))
+    return empty, missing, np.abs(difference).max(1), (difference**2).sum((1, 2))
+
+
+def _best(empty: np.ndarray, missing: np.ndarray, deviation: np.ndarray, cost: np.ndarray) -> int:
+    """Return the index of the best assignment: by empty subsets, missing classes, cost, and largest deviation.
+
+    Numbers are rounded, so that the order of equal assignments does not depend on rounding errors.
+    """
+    keys = (empty, missing, np.round(cost, 4), np.round(deviation.max(1), 4))
+    rows = np.arange(len(cost))
+    for key in keys:
+        rows = rows[key[rows] == key[rows].min()]
+    return int(rows[0])
+
+
+def _is_balanced(assigned: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Return whether each assignment (n,) with shares (n, S, C) is balanced, as defined by TOLERANCE."""
+    empty, missing, deviation, cost = _deviations(assigned, fractions)
+    best = _best(empty, missing, deviation, cost)
+    close = (deviation <= deviation[best] + TOLERANCE + EPSILON).all(1)
+    return np.asarray(close & (empty == empty[best]) & (missing == missing[best]))
+
+
+def _sort_subsets(pool: np.ndarray) -> np.ndarray:
+    """Return assignments (n, G) with subsets numbered in the order of their first units."""
+    result = np.full_like(pool, -1)
+    number = np.zeros(len(pool), pool.dtype)
+    for unit in range(pool.shape[1]):
+        new = result[:, unit] < 0
+        result = np.where(new[:, None] & (pool == pool[:, [unit]]), number[:, None], result)
+        number = number + new
+    return result

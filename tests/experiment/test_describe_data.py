@@ -1,0 +1,64 @@
+"""Tests of the description of groups and splits in the record of a run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+
+from etude.data.datamodule import MusicData
+from etude.data.splits import Split, class_counts
+from etude.experiment.provenance import describe_data, describe_targets
+
+CLIPS = 12
+GENRES = {"genre": {"kind": "label", "classes": ["x", "y"], "note": ""}}
+
+
+def describe(split: Split, **columns: Any) -> dict[str, Any]:
+    """Return the description of twelve clips, and check the numbers of training clips."""
+    table = pd.DataFrame({"id": [f"c{i}" for i in range(CLIPS)], "genre": ["x", "y"] * 6, "frames": 10, **columns})
+    plan = split.plan(table, ["genre"])
+    front = SimpleNamespace(sync="none", frames_per_second=1.0)
+    source = SimpleNamespace(name="n", title="t", card="", note="", extra={})
+    data = SimpleNamespace(
+        pack=SimpleNamespace(index=table, manifest={"sha256": "h"}),
+        source=source,
+        feature=SimpleNamespace(front=front),
+        targets=GENRES,
+        assignment=plan,
+        splits=plan.splits,
+        class_counts=class_counts(table, plan.splits, GENRES),
+    )
+    trained = describe_targets(cast(MusicData, data), ["genre"])["genre"]["train_classes"]
+    assert trained == table["genre"][plan.splits == "train"].value_counts().reindex(["x", "y"], fill_value=0).to_dict()
+    return describe_data(cast(MusicData, data))
+
+
+@pytest.mark.parametrize(
+    ("group", "known", "grouped", "groups", "disjoint"),
+    [
+        ([None] * CLIPS, "none", 0, None, None),
+        ([f"g{i // 2}" for i in range(CLIPS)], "all", CLIPS, 6, True),
+        ([f"g{i // 2}" for i in range(10)] + [None, None], "some", 10, 5, None),
+    ],
+)
+def test_unknown_groups_are_not_disjoint(
+    group: list[str | None], known: str, grouped: int, groups: int | None, disjoint: bool | None
+) -> None:
+    data = describe(Split(), group=group)
+    names = ("groups_known", "grouped", "groups", "disjoint")
+    assert [data[name] for name in names] == [known, grouped, groups, disjoint]
+    assert data["shared_groups"] == 0 and data["split_kind"] == "grouped" and data["fold"] is None
+    assert all((size["groups"] is None) == (known == "none") for size in data["splits"].values())
+    assert sum(size["clips"] for size in data["splits"].values()) == CLIPS
+
+
+def test_official_folds_and_crossing_groups_are_recorded() -> None:
+    folds = ["1", "2", "3", ""] * 3
+    data = describe(Split(fold=2), group=[f"g{i // 4}" for i in range(CLIPS)], fold=folds)
+    assert (data["split_kind"], data["split_column"], data["fold"], data["folds"]) == ("official", "fold", 2, 3)
+    assert data["fold_names"] == [1, 2, 3]
+    assert data["disjoint"] is False and data["shared_groups"] == 3
+    assert data["unused"] == {"empty cell in column fold": 3}
