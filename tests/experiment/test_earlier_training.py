@@ -125,8 +125,8 @@ def test_both_arms_of_a_comparison_are_scored_on_the_same_clips(
         arm.setup()
         result = check_earlier_training(composed, arm, read_earlier_training(composed))
         results.append(arm.splits)
-        assert result["splits"]["test"]["left_out"] == len(arm.left_out) == (splits == "train").sum()
-        assert set(arm.left_out.values()) == {"used to train source"}
+        assert result["splits"]["test"]["left_out"] == len(arm.assignment.left_out) == (splits == "train").sum()
+        assert set(arm.assignment.left_out.values()) == {"used to train source"}
         sentences = describe_earlier_training({"earlier_training": result, "data": describe_data(arm, result)})
         assert "left out, because they or their groups had been used to train source on" in sentences[0]
     np.testing.assert_array_equal(*results)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,6 @@ class MusicData:
         class_counts: Number of clips of each label, class and split, after `setup`.
         mean: Mean of each bin over all frames of the training split, (F,) float32, after `setup`.
         std: Standard deviation of each bin over these frames, (F,) float32, after `setup`.
-        left_out: Reason why a clip is in no split, by id.
     """
 
     pack: Pack
@@ -120,7 +120,7 @@ class MusicData:
         self.batch_size, self.eval_batch_size, self.workers, self.seed = batch_size, eval_batch_size, workers, seed
         self.crop = None if crop is None else max(1, round(crop * (1 if beats else feature.front.frames_per_second)))
         self.eval_crops, self.buckets, self.balanced_sampling = eval_crops, buckets, balanced_sampling
-        self.leave_out, self.left_out = leave_out, dict[str, str]()
+        self.leave_out = leave_out
         self.rank, self.world = 0, 1
         longest = None if max_seconds is None else float(max_seconds)
         self.pack_options = PackOptions(
@@ -145,12 +145,15 @@ class MusicData:
         if hasattr(self, "pack"):
             return
         self.pack = self.open_pack()
-        self.assignment = self.split.plan(self.pack.index, list(self.targets))
-        self.splits = self.assignment.splits
-        self.class_counts = class_counts(self.pack.index, self.splits, self.targets)
+        self._assign(self.split.plan(self.pack.index, list(self.targets)))
         _log_unlearnable_classes(self.class_counts)
         self.y = {name: _target_tensor(self.pack.index[name].to_numpy(), spec) for name, spec in self.targets.items()}
         self.mean, self.std = self._statistics()
+
+    def _assign(self, assignment: Assignment) -> None:
+        """Use an assignment of the clips to splits."""
+        self.assignment, self.splits = assignment, assignment.splits
+        self.class_counts = class_counts(self.pack.index, self.splits, self.targets)
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
         """Return, for each label, the number of training clips in each class under the key `counts`.
@@ -202,9 +205,8 @@ class MusicData:
             raise DataError(
                 f"no clips are left for {' and '.join(empty)}: {int(rows.sum())} clips are left out ({reason})"
             )
-        self.splits = remaining
-        self.class_counts = class_counts(self.pack.index, remaining, self.targets)
-        self.left_out |= dict.fromkeys(self.pack.index["id"][rows], reason)
+        left_out = self.assignment.left_out | dict.fromkeys(self.pack.index["id"][rows], reason)
+        self._assign(replace(self.assignment, splits=remaining, left_out=left_out))
 
     @property
     def clip_keys(self) -> ClipKeys:

@@ -1,9 +1,10 @@
 """Seeded partitions of clips into subsets that keep groups together and classes in proportion.
 
 With few groups, few partitions are balanced, and a search for the best one returns the same partition for every seed.
-Therefore all balanced partitions are collected first, independently of the seed. They are put into a fixed random
-order, and the seed is the index in this order. Seeds 0 ... n - 1 thus select n different partitions. With many groups,
-the number of balanced partitions is practically unlimited, and a seeded search returns one of them.
+Therefore all balanced partitions are collected first, independently of the seed. The best one is put first and the
+others into a fixed random order, and the seed is the index in this order. Seeds 0 ... n - 1 thus select n different
+partitions. With many groups, the number of balanced partitions is practically unlimited, and a seeded search returns
+one of them.
 """
 
 from __future__ import annotations
@@ -120,7 +121,12 @@ def _balanced_assignments(share: np.ndarray, fractions: np.ndarray, interchangea
         pool = np.unique(_sort_subsets(pool) if interchangeable else pool, axis=0)
     else:
         pool = _search_balanced(share, fractions, interchangeable, rng)
-    return pool[rng.permutation(len(pool))[:MAX_POOL]]
+    greedy = _greedy_assignments(share[:, :-1], tuple(fractions), np.random.default_rng(0))
+    best = min(greedy, key=lambda candidate: _cost(candidate, share, tuple(fractions)))[None].astype(pool.dtype)
+    is_best = (pool == (_sort_subsets(best) if interchangeable else best)).all(1)
+    order = rng.permutation(len(pool))
+    order = np.concatenate([order[is_best[order]], order[~is_best[order]]])  # seed 0 selects the best partition
+    return pool[order[:MAX_POOL]]
 
 
 def _search_balanced(

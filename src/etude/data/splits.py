@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ class Assignment:
         partitions: Number of balanced partitions, after which seeds repeat. None if it is practically unlimited or if
             no seed is used.
         shared_groups: Groups with clips in more than one split.
-        unused: Number of clips that are not used by reason.
+        left_out: Reason why a clip is not used, by id.
     """
 
     splits: np.ndarray
@@ -55,7 +56,12 @@ class Assignment:
     folds: tuple[int | str, ...] = ()
     partitions: int | None = None
     shared_groups: tuple[str, ...] = ()
-    unused: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unused(self) -> dict[str, int]:
+        """Number of clips that are not used by reason."""
+        return dict(Counter(self.left_out.values()))
 
 
 @dataclass(frozen=True)
@@ -133,22 +139,21 @@ class Split:
         column = find_column(table, self.kind, self.column, targets)
         if column is None and self.kind == "auto":
             return replace(self, kind="grouped", column=None).plan(table, targets)
-        unused: dict[str, int] = {}
+        left_out: dict[str, str] = {}
         used = np.ones(len(table), bool)
         if column is not None:
             used = (table[column] != "").to_numpy()
             if count := int((~used).sum()):
-                unused[f"empty cell in column {column}"] = count
+                left_out |= dict.fromkeys(table["id"][~used], f"empty cell in column {column}")
                 log.warning("%d of %d clips have an empty cell in the column %s and are not used: %s",
                             count, len(table), column, _first_five(table["id"][~used].tolist()))  # fmt: skip
         rows = np.flatnonzero(used)
         unique = self._without_duplicates(table[used])
-        if not unique.all():
-            unused["duplicate"] = int((~unique).sum())
+        left_out |= dict.fromkeys(table["id"].iloc[rows[~unique]], "duplicate")
         rows = rows[unique]
         strata, few = self._strata(table.iloc[rows], targets, official=column is not None)
         if self.few_groups == "drop" and few.any():
-            unused["class with few groups"] = int(few.sum())
+            left_out |= dict.fromkeys(table["id"].iloc[rows[few]], "class with few groups")
             rows, strata, few = rows[~few], strata[~few], few[~few]
         clips = table.iloc[rows].reset_index(drop=True)
         groups = group_codes(clips)
@@ -160,7 +165,7 @@ class Split:
         shared = self._check_splits(clips, groups, result)
         splits = np.full(len(table), UNUSED, dtype="<U5")
         splits[rows] = result.splits
-        return replace(result, splits=splits, shared_groups=shared, unused=unused)
+        return replace(result, splits=splits, shared_groups=shared, left_out=left_out)
 
     def _partitioned(self, count: int, groups: np.ndarray, strata: np.ndarray, in_training: np.ndarray) -> Assignment:
         """Return a partition of the clips by fractions or into folds, with some clips in training."""

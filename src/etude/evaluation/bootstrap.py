@@ -266,8 +266,13 @@ def differences_with_intervals(
 
 
 def score_with_interval(value: float, interval: tuple[float, float]) -> dict[str, float]:
-    """Return a score with its interval in the format of metrics.json."""
-    return {"value": float(value), "low": interval[0], "high": interval[1]}
+    """Return a score with its interval in the format of metrics.json.
+
+    The mean of the resamples of a small split can differ from the score. The interval is extended to contain the score.
+    """
+    low, high = interval
+    return {"value": float(value), "low": min(low, value) if low == low else low,
+            "high": max(high, value) if high == high else high}  # fmt: skip
 
 
 def _clip(interval: tuple[float, float], bounds: tuple[float, float] | None) -> tuple[float, float]:

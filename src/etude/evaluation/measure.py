@@ -14,6 +14,7 @@ import numpy as np
 
 from etude.errors import UserError
 from etude.evaluation import bootstrap, calibration
+from etude.evaluation.bootstrap import Resamples
 from etude.evaluation.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -110,11 +111,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
 
 
 def _learnable_scores(
-    counts: np.ndarray,
-    target: Mapping[str, Any],
-    true: np.ndarray,
-    pred: np.ndarray,
-    resamples: bootstrap.Resamples,
+    counts: np.ndarray, target: Mapping[str, Any], true: np.ndarray, pred: np.ndarray, resamples: Resamples
 ) -> dict[str, Any]:
     """Compute macro means over the classes with training clips. Empty if all evaluated classes have training clips.
 

@@ -263,6 +263,12 @@ def describe_earlier_training(record: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
+def count_trained_clips(record: Mapping[str, Any], split: str) -> int:
+    """Return the number of scored clips that, or whose groups, were used to train the initial weights."""
+    numbers = (record.get("earlier_training") or {}).get("splits", {}).get(split)
+    return numbers["trained"] + numbers["same_group"] - numbers["left_out"] if numbers else 0
+
+
 def _join_runs(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the names of runs with their data and numbers of training clips."""
     return "; ".join(f"{run['name']} on {format_count(run['clips'], 'clip')} of {run['data']}" for run in runs)

@@ -8,7 +8,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +150,7 @@ def describe_data(data: MusicData, earlier_training: Mapping[str, Any] | None = 
             split: {"clips": int((data.splits == split).sum()), "groups": count_groups(data.splits == split)}
             for split in SPLITS
         },
-        "unused": assignment.unused | dict(Counter(data.left_out.values())),
+        "unused": assignment.unused,
         "disjoint": False if shared or earlier_overlap else True if known == "all" else None,
         "shared_groups": shared,
         "split_kind": assignment.kind,

@@ -303,8 +303,9 @@ def write_results(
     record |= {"name": config["name"], "trial": choices.get("debug"), "seed": config["seed"]}
     record |= provenance.describe_environment()
     record |= {"data": provenance.describe_data(data, record["earlier_training"]), "targets": targets}
+    left_out = data.assignment.left_out
     split = pd.DataFrame({"id": data.pack.index["id"], "split": data.splits})
-    write_split(run, split.assign(reason=split["id"].map(data.left_out)) if data.left_out else split)
+    write_split(run, split.assign(reason=split["id"].map(left_out)) if left_out else split)
     write_predictions(run, table)
     write_record(run, record)
     if not record["trial"]:

@@ -67,7 +67,7 @@ DATA = {
         "unused?": {"*": COUNT},
         "pooled?": (list,),
     },
-    **{"splits?": {"*": {"clips": COUNT, "groups": (int, type(None))}}, "disjoint?": (bool,)},
+    **{"splits?": {"*": {"clips": COUNT, "groups?": COUNT}}, "disjoint?": (bool,)},
 }
 MODEL = {
     **dict.fromkeys(("backbone?", "head?", "task?", "feature?", "monitor?"), TEXT),

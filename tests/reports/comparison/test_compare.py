@@ -132,3 +132,18 @@ def test_few_groups_are_not_compared_as_many(tmp_path: Path, write_run, make_tab
     assert "p < 0.001" not in out and "is better" not in out
     assert "differ in only 2 groups, too few for a significant difference" in out
     assert "With fewer than 6 groups, no difference is significant." in out
+
+
+def test_run_scored_on_training_clips_of_its_weights_is_not_tested(tmp_path: Path, write_run, make_table) -> None:
+    """The weights of one of three runs were trained on test clips; the record of another has only left-out clips."""
+    numbers = {"trained": 5, "same_group": 2, "validated": 0, "left_out": 0}
+    for name, left_out in (("clean", None), ("drop", 7), ("allow", 0)):
+        folder = write_run(tmp_path / name, make_table(seed=len(name)), backbone=name)
+        record = json.loads((folder / "record.json").read_text("utf-8"))
+        if left_out is not None:
+            record["earlier_training"] = {"runs": [], "splits": {"test": numbers | {"left_out": left_out}}}
+        (folder / "record.json").write_text(json.dumps(record), "utf-8")
+    comparison = compare([tmp_path])
+    (remark,) = [remark for remark in comparison.remarks if "optimistic" in remark]
+    assert remark.startswith("allow: the initial weights were trained on 7 test clips")
+    assert {frozenset((pair.a, pair.b)) for pair in comparison.pairs} == {frozenset(("clean", "drop"))}

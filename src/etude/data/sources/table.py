@@ -46,8 +46,8 @@ def collection(
     name: str | None = None,
     classes: Mapping[str, Mapping[Any, Any]] | str | None = None,
     missing: Any = (),
-    split_column: str | None = "auto",
     id_space: str | None = None,
+    split_column: str | None = "auto",
 ) -> Collection:
     """Return the collection of a table.
 
@@ -65,9 +65,9 @@ def collection(
             become missing labels.
         missing: A cell or a list of cells that mean a missing value, such as NA, in upper or lower case. It applies to
             all columns but `path` and `id`.
-        split_column: Column of official splits or folds (`data.split.column`), which is not a target.
         id_space: Archive whose ids and groups these are, such as `fma`. None means that they have no meaning outside of
             this table.
+        split_column: Column of official splits or folds (`data.split.column`), which is not a target.
 
     Returns:
         The collection. Clips without a label and rows without a path are left out, and listed in `skipped_items`.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, format_count, format_duration
 from etude.evaluation.paired_tests import compare_pairs
+from etude.evaluation.score_summary import SPLIT_NAMES, count_trained_clips
 from etude.files import ownership
 from etude.files.atomic import write_text
 from etude.reports.comparison.axes import (
@@ -128,11 +129,37 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
             "Folds are shown separately; the pooled results are" if separate else "Folds are pooled; single folds are"
         )
         remarks.append(f"{rest} in {options.stem}.csv ({format_count(hidden, 'run')}).")
-    tested = [run for run in shown if run.status == "finished" and run.folder not in repeated] if tests else []
+    optimistic = runs_scored_on_training_clips(shown, names, options.split)
+    excluded = repeated | set(optimistic)
+    tested = [run for run in shown if run.status == "finished" and run.folder not in excluded] if tests else []
     metric = options.metrics[0] if len(options.metrics) == 1 else ""
     pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split), metric)
     pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
-    return Comparison(options, shown, names, all_scores, tables, pairs, remarks + repeat_remarks + test_remarks)
+    return Comparison(options, shown, names, all_scores, tables, pairs,
+                      [*remarks, *optimistic.values(), *repeat_remarks, *test_remarks])  # fmt: skip
+
+
+def runs_scored_on_training_clips(
+    runs: Sequence[ComparedRun], names: Mapping[Path, str], split: str
+) -> dict[Path, str]:
+    """Return a remark for each run whose initial weights were trained on scored clips, by folder.
+
+    Their scores are not comparable with those of other runs, so they are not tested.
+
+    Args:
+        runs: Runs in any state.
+        names: Titles of the runs by folder.
+        split: test or val.
+    """
+    remarks = {}
+    for run in runs:
+        if count := count_trained_clips(run.record, split):
+            clips = format_count(count, f"{SPLIT_NAMES[split]} clip")
+            remarks[run.folder] = (
+                f"{names[run.folder]}: the initial weights were trained on {clips}, or on clips of the same groups, so "
+                "the scores are optimistic; the run is left out of paired tests."
+            )
+    return remarks
 
 
 def find_repetitions(runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> tuple[set[Path], list[str]]:

@@ -201,7 +201,21 @@ def _pooled_record(records: list[dict[str, Any]], table: pd.DataFrame) -> dict[s
     model = {k: v for k, v in first.get("model", {}).items() if k not in ("epochs", "best_epoch", "best_score")}
     targets = {name: _pooled_target(name, [record["targets"][name] for record in records], table, folds)
                for name in first["targets"]}  # fmt: skip
-    return first | {"data": data, "seconds": seconds, "model": model, "targets": targets}
+    earlier = _pooled_earlier_training([record.get("earlier_training") or {} for record in records])
+    changes = {"data": data, "seconds": seconds, "model": model, "targets": targets, "earlier_training": earlier}
+    return first | changes
+
+
+def _pooled_earlier_training(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the earlier training of all folds, with the sums of their numbers of clips."""
+    pooled = copy.deepcopy(folds[0])
+    for fold in folds[1:]:
+        for key in ("runs", "left_out_of", "unknown"):
+            pooled[key] = [*pooled.get(key, []), *(row for row in fold.get(key, []) if row not in pooled.get(key, []))]
+        for split, numbers in fold.get("splits", {}).items():
+            totals = pooled.setdefault("splits", {}).setdefault(split, dict.fromkeys(numbers, 0))
+            totals |= {name: totals.get(name, 0) + count for name, count in numbers.items()}
+    return pooled
 
 
 def _pooled_target(
