@@ -16,7 +16,7 @@ CLIPS = 12
 GENRES = {"genre": {"kind": "label", "classes": ["x", "y"], "note": ""}}
 
 
-def describe(split: Split, left_out: bool = False, **columns: Any) -> dict[str, Any]:
+def describe(split: Split, **columns: Any) -> dict[str, Any]:
     """Return the description of twelve clips, and check the numbers of training clips."""
     table = pd.DataFrame({"id": [f"c{i}" for i in range(CLIPS)], "genre": ["x", "y"] * 6, "frames": 10, **columns})
     plan = split.plan(table, ["genre"])
@@ -29,7 +29,6 @@ def describe(split: Split, left_out: bool = False, **columns: Any) -> dict[str, 
         targets=GENRES,
         assignment=plan,
         splits=plan.splits,
-        left_out={"c0": "in an earlier training"} if left_out else {},
         class_counts=class_counts(table, plan.splits, GENRES),
     )
     trained = describe_targets(cast(MusicData, data), ["genre"])["genre"]["train_classes"]
@@ -58,8 +57,8 @@ def test_unknown_groups_are_not_disjoint(
 
 def test_official_folds_and_crossing_groups_are_recorded() -> None:
     folds = ["1", "2", "3", ""] * 3
-    data = describe(Split(fold=2), left_out=True, group=[f"g{i // 4}" for i in range(CLIPS)], fold=folds)
+    data = describe(Split(fold=2), group=[f"g{i // 4}" for i in range(CLIPS)], fold=folds)
     assert (data["split_kind"], data["split_column"], data["fold"], data["folds"]) == ("official", "fold", 2, 3)
     assert data["fold_names"] == [1, 2, 3]
     assert data["disjoint"] is False and data["shared_groups"] == 3
-    assert data["unused"] == {"empty cell in column fold": 3, "in an earlier training": 1}
+    assert data["unused"] == {"empty cell in column fold": 3}
