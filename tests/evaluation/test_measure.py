@@ -161,6 +161,18 @@ def test_metrics_file_is_strict_json_and_the_only_new_file(make_run) -> None:
     path = write_metrics(RunFolder(folder))
     metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     constant = metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]
-    assert metrics["version"] == 1
+    assert metrics["version"] == 2
     assert constant["scores"]["spearman"]["value"] is None
     assert {p.name for p in folder.iterdir()} == before | {"metrics.json", LIST_NAME}
+
+
+def test_training_mean_of_pooled_folds_has_no_correlation(table: pd.DataFrame, targets: dict) -> None:
+    """Its correlation would be negative, because the training mean is low for a fold with high values."""
+    fold = np.arange(len(table)) % 5
+    others = [table.loc[fold != i, "energy.true"].mean() for i in range(5)]
+    pooled = table.assign(fold=fold, **{"energy.baseline.constant": np.array(others)[fold]})
+    results = compute_metrics(pooled, {"energy": targets["energy"]})["targets"]["energy"]["splits"]["test"]
+    constant = results["baselines"]["constant"]
+    for metric in ("spearman", "pearson"):
+        assert constant["scores"][metric]["value"] is None and constant["difference"][metric]["value"] is None
+    assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["linear"]["scores"]["spearman"]["value"]

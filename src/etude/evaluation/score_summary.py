@@ -137,10 +137,15 @@ def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
 
 def describe_limitations(results: dict[str, Any]) -> str:
     """Describe the limitations of the intervals of a split, or return "" if there are none."""
+    return " ".join(list_limitations(results))
+
+
+def list_limitations(results: dict[str, Any]) -> list[str]:
+    """Return the sentences of `describe_limitations`. Several targets may have some of them in common."""
     if not results["scores"]:
-        return ""
+        return []
     if results["groups"] < 2:
-        return "All clips belong to one group, which cannot be resampled, so scores have no confidence interval."
+        return ["All clips belong to one group, which cannot be resampled, so scores have no confidence interval."]
     rows = [row for row in results.get("per_class", []) if row["support"]]
     noun = "clip" if are_groups_unknown(results) else "group"
     notes = []
@@ -157,8 +162,8 @@ def describe_limitations(results: dict[str, Any]) -> str:
         addition = f" (and so do {others})" if others else ""
         notes.append(
             f"All {single[0]} clips come from one group{addition}, so recognising the class cannot be distinguished "
-            "from recognising the group. The intervals do not include the variation between groups of "
-            f"{'these classes' if others else 'this class'}."
+            "from recognising the group. The variation between groups of "
+            f"{'these classes' if others else 'this class'} is unknown, so the intervals can be too narrow."
         )
     if noun == "clip":
         notes.append(
@@ -171,7 +176,7 @@ def describe_limitations(results: dict[str, Any]) -> str:
             f"{results['ungrouped']} of {results['n']} clips have no known group. Each of them is resampled as its own "
             "group, and may share an artist with other clips, also in training."
         )
-    return " ".join(notes)
+    return notes
 
 
 def describe_few_groups(count: int, noun: str = "group") -> list[str]:
