@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
 from etude.evaluation.measure import compute_metrics
+from etude.evaluation.score_summary import significant_sign
 from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -176,3 +177,14 @@ def test_training_mean_of_pooled_folds_has_no_correlation(table: pd.DataFrame, t
     for metric in ("spearman", "pearson"):
         assert constant["scores"][metric]["value"] is None and constant["difference"][metric]["value"] is None
     assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["linear"]["scores"]["spearman"]["value"]
+
+
+def test_perfect_network_differs_from_a_useless_baseline(table: pd.DataFrame, targets: dict) -> None:
+    wrong = table["genre.true"].map({"ambient": "folk", "folk": "jazz", "jazz": "rock", "rock": "ambient"})
+    perfect = table.assign(**{"genre.pred": table["genre.true"], "genre.baseline.linear": wrong})
+    test = compute_metrics(perfect, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]
+    linear = test["baselines"]["linear"]
+    assert linear["difference"]["macro_f1"] == {"value": 1.0, "low": None, "high": None}
+    assert "macro_f1" in linear["constant_differences"] and linear["differing_groups"] == 6
+    assert significant_sign(test, linear, "macro_f1") == 1
+    assert significant_sign(test, linear | {"differing_groups": 5}, "macro_f1") == 0

@@ -144,10 +144,21 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
         because these could be on either side.
     """
     defined = values[~np.isnan(values)]
-    if not len(defined) or len(defined) < LEVEL * len(values) or np.ptp(defined) <= 1e-12 * np.abs(defined).max():
+    if not len(defined) or len(defined) < LEVEL * len(values) or is_constant(defined):
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Return whether all values are equal, apart from rounding errors."""
+    return bool(len(values)) and bool(np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()))
+
+
+def constant_differences(network: ResampledScores, baseline: ResampledScores) -> list[str]:
+    """Return the metrics whose difference is not zero and has no interval because it is equal on all resamples."""
+    differences = {metric: network[metric] - baseline[metric] for metric in network}
+    return [metric for metric, values in differences.items() if is_constant(values) and abs(values[0]) > 1e-12]
 
 
 def paired_interval(network: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:

@@ -114,6 +114,7 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
             "scores": bootstrap.scores_with_intervals(*other),
             "difference": bootstrap.differences_with_intervals((point, drawn), other),
             "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),
+            "constant_differences": bootstrap.constant_differences(drawn, other[1]),
         }
     return result
 

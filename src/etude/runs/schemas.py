@@ -41,7 +41,17 @@ SPLIT = {
         "per_class?": [CLASS_ROW],
     },
     **{"confusion?": [[COUNT]], "calibration?": CALIBRATION, "agreement?": SCORES},
-    **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES, "differing_groups?": COUNT}}},
+    **{
+        "baselines": {
+            "*": {
+                "name?": TEXT,
+                "scores": SCORES,
+                "difference?": SCORES,
+                "differing_groups?": COUNT,
+                "constant_differences?": [TEXT],
+            }
+        }
+    },
 }
 TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT}
 METRICS = {
