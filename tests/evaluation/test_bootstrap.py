@@ -50,13 +50,18 @@ def test_one_group_has_no_interval() -> None:
 
 
 def test_strata_have_every_class_in_every_resample() -> None:
-    groups = ["a", "a", "b", "c", "c", "c", "d"]
-    classes = np.array([0, 0, 0, 1, 1, 1, 0])
+    groups = ["a", "a", "b", "c", "c", "c", "d", "e"]
+    classes = np.array([0, 0, 0, 1, 1, 1, 0, 1])
     drawn = draw_weights(groups, resamples=500, seed=3, strata=classes)
     assert (drawn[:, [0, 2, 6]].sum(1) == 3).all()  # three complete groups of class 0
     assert (drawn[:, 0] == drawn[:, 1]).all()
-    assert (drawn[:, 3:6].sum(1) == 3).all()  # class 1 has one group, so its clips are drawn
-    assert (drawn[:, 3] != drawn[:, 4]).any()
+    assert (drawn[:, 3] == drawn[:, 5]).all() and (drawn[:, [3, 7]].sum(1) == 2).all()  # two groups of class 1
+
+
+def test_class_with_one_group_is_drawn_with_all_classes() -> None:
+    groups, classes = ["a", "a", "b", "c", "c"], np.array([0, 0, 0, 1, 1])
+    drawn = draw_resamples(groups, 500, seed=3, strata=classes)
+    assert (drawn.weights == draw_weights(groups, 500, seed=3)).all() and drawn.degrees == 2
 
 
 def test_interval_ignores_few_undefined_resamples_and_is_missing_for_many() -> None:
@@ -84,9 +89,9 @@ def test_widened_standard_error_equals_that_of_a_mean() -> None:
 
 
 def test_degrees_of_freedom_are_groups_minus_classes() -> None:
-    groups, classes = list("aabbccdde"), np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
+    groups, classes = list("aabbccdde"), np.array([0, 0, 0, 0, 1, 1, 1, 1, 1])
     assert draw_resamples(groups).degrees == 4
-    assert draw_resamples(groups, strata=classes).degrees == 2  # the class with one group has none
+    assert draw_resamples(groups, strata=classes).degrees == 3
     assert draw_resamples(groups, strata=classes).widening > draw_resamples(groups).widening > 1
 
 

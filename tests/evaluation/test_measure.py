@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from etude.evaluation import bootstrap
 from etude.evaluation.measure import compute_metrics, repeated_scores
+from etude.evaluation.score_summary import significant_sign
 from etude.files.ownership import LIST_NAME
 from etude.runs.folder import RunFolder
 from etude.runs.results import write_metrics
@@ -161,7 +162,7 @@ def test_metrics_file_is_strict_json_and_the_only_new_file(make_run) -> None:
     path = write_metrics(RunFolder(folder))
     metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     constant = metrics["targets"]["valence"]["splits"]["test"]["baselines"]["constant"]
-    assert metrics["version"] == 1
+    assert metrics["version"] == 2
     assert constant["scores"]["spearman"]["value"] is None
     assert {p.name for p in folder.iterdir()} == before | {"metrics.json", LIST_NAME}
 
@@ -199,3 +200,26 @@ def test_repeats_are_averaged_on_common_resamples(table: pd.DataFrame, targets: 
     assert mixed["value"] == pytest.approx(np.mean(expected))
     with pytest.raises(ValueError, match="different test clips"):
         repeated_scores([table, table[table["id"] != rows["id"].iloc[3]]], "genre", targets["genre"])
+
+
+def test_training_mean_of_pooled_folds_has_no_correlation(table: pd.DataFrame, targets: dict) -> None:
+    """Its correlation would be negative, because the training mean is low for a fold with high values."""
+    fold = np.arange(len(table)) % 5
+    others = [table.loc[fold != i, "energy.true"].mean() for i in range(5)]
+    pooled = table.assign(fold=fold, **{"energy.baseline.constant": np.array(others)[fold]})
+    results = compute_metrics(pooled, {"energy": targets["energy"]})["targets"]["energy"]["splits"]["test"]
+    constant = results["baselines"]["constant"]
+    for metric in ("spearman", "pearson"):
+        assert constant["scores"][metric]["value"] is None and constant["difference"][metric]["value"] is None
+    assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["linear"]["scores"]["spearman"]["value"]
+
+
+def test_perfect_network_differs_from_a_useless_baseline(table: pd.DataFrame, targets: dict) -> None:
+    wrong = table["genre.true"].map({"ambient": "folk", "folk": "jazz", "jazz": "rock", "rock": "ambient"})
+    perfect = table.assign(**{"genre.pred": table["genre.true"], "genre.baseline.linear": wrong})
+    test = compute_metrics(perfect, {"genre": targets["genre"]})["targets"]["genre"]["splits"]["test"]
+    linear = test["baselines"]["linear"]
+    assert linear["difference"]["macro_f1"] == {"value": 1.0, "low": None, "high": None}
+    assert "macro_f1" in linear["constant_differences"] and linear["differing_groups"] == 6
+    assert significant_sign(test, linear, "macro_f1") == 1
+    assert significant_sign(test, linear | {"differing_groups": 5}, "macro_f1") == 0

@@ -152,3 +152,18 @@ def test_classes_with_one_group_each_have_no_interval() -> None:
         "Each class has only one group, so recognising it cannot be distinguished from recognising the group. "
         "Scores have no confidence interval."
     )
+
+
+def test_perfect_scores_are_not_called_insignificant() -> None:
+    """A perfect network has the same score, and possibly the same difference, on all resamples."""
+    missing = {"low": None, "high": None}
+    target = genre({"value": 0.8} | missing, {"value": 0.4} | missing, groups=20)
+    results = target["splits"]["test"]
+    results["scores"]["macro_f1"] = {"value": 1.0} | missing
+    for baseline in results["baselines"].values():
+        baseline |= {"constant_differences": ["macro_f1"], "differing_groups": 20}
+    summary, numbers = summarise_scores(target)
+    assert summary == "Better than the majority class; better than the linear model."
+    assert "difference 0.80 without an interval, equal on all resamples." in numbers
+    assert summarise_scores(valence({"value": 1.0} | missing, BELOW))[0].startswith("Rank correlation above chance")
+    assert summarise_scores(valence({"value": 0.9} | missing, BELOW))[0].startswith("Rank correlation not tested")

@@ -93,3 +93,10 @@ def test_all_jobs_of_the_reproduction_have_different_folders() -> None:
     paths = [path.relative_to(HOME) for kind in KINDS for path in (HOME / kind).rglob("*.yaml")]
     names = [f"{path.parts[0]}_{path.stem}" for path in paths if path.parent.name != "base"]
     assert len(set(names)) == len(names)
+
+
+def test_seeds_vary_the_split_only_if_the_sweep_says_so(compose_sweep: Any) -> None:
+    for name, split_seed in (("seeds", 0), ("seeds_and_splits", 2)):
+        composed = compose_sweep(f"sweep={name}", "seed=2")
+        assert composed.hydra.sweeper.params.seed == "0,1,2"
+        assert (composed.seed, composed.data.split.seed) == (2, split_seed)

@@ -49,4 +49,4 @@ def test_summary_counts_finished_failed_and_running_jobs(tmp_path: Path) -> None
         make_job(3, WAITING),
     ]  # fmt: skip
     summary = make_progress(tmp_path, 2, *jobs).summary()
-    assert summary == "1 of 4 done, 1 failed, 1 running, about 2.0 s left; best genre 0.50 (0_x)"
+    assert summary == "1 of 4 done, 1 failed, 1 running, about 2.0 s left; best validation score: genre 0.50 (0_x)"

@@ -13,7 +13,7 @@ from etude.evaluation.formatting import NAMES, format_count, format_score
 from etude.evaluation.score_summary import (
     are_splits_disjoint,
     describe_clips,
-    describe_limitations,
+    list_limitations,
     summarise_scores,
 )
 from etude.inference.model import Model
@@ -146,8 +146,8 @@ def _read_description(model: Model, plan: WindowPlan, folder: Path | None) -> Ne
         limitations.append(f"This is a trial run (debug={record['trial']}); its scores are meaningless.")
     if not description.scores:
         limitations.append(f"The scores of this network are unknown, because there is no {METRICS} of its run.")
-    cautions = [describe_limitations(target["splits"]["test"]) for target in metrics.get("targets", {}).values()]
-    limitations += [caution for caution in dict.fromkeys(cautions) if caution]
+    cautions = [list_limitations(target["splits"]["test"]) for target in metrics.get("targets", {}).values()]
+    limitations += dict.fromkeys(text for texts in cautions for text in texts)
     length = "" if plan.front.sync == "beat" else f" of {plan.length / plan.front.frames_per_second:.3g} s"
     limitations.append(
         f"The network was evaluated on clips{length}. For other kinds of music, and for audio that is not music, its "

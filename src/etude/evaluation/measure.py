@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "val")
 MACRO = ("macro_f1", "macro_precision", "macro_recall")
+METRICS_VERSION = 2
+"""Version of metrics.json. The intervals of version 1 are not corrected for few groups."""
 BASELINES = {
     "constant": {"label": "majority class", "scalar": "training mean"},
     "linear": {"label": "linear model on mel statistics", "scalar": "linear model on mel statistics"},
@@ -31,6 +34,9 @@ BASELINES = {
 
 def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Compute the metrics of all targets on validation and test.
+
+    With pooled folds (column fold), the training mean differs between folds. It is lower for folds whose true values
+    are higher, so its correlation with them is negative by construction. Therefore it is undefined, as in one fold.
 
     Args:
         table: Content of predictions.parquet, a row per clip with the columns id, group, split, `{t}.true`, `{t}.pred`
@@ -53,7 +59,12 @@ def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: 
         splits = {split: _split_metrics(table[table["split"] == split], name, target, seed) for split in SPLITS}
         spec: dict[str, Any] = {key: target[key] for key in ("kind", "classes", "low", "high") if key in target}
         measured[name] = spec | {"note": target.get("note", ""), "primary": PRIMARY[kind], "splits": splits}
-    return {"version": 1, "resamples": bootstrap.RESAMPLES, "level": 0.95, "targets": replace_non_finite(measured)}
+    return {
+        "version": METRICS_VERSION,
+        "resamples": bootstrap.RESAMPLES,
+        "level": 0.95,
+        "targets": replace_non_finite(measured),
+    }
 
 
 def confusion(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
@@ -101,11 +112,15 @@ def _split_metrics(table: DataFrame, name: str, target: dict[str, Any], seed: in
             continue
         other_pred = encode_column(known, column, target)
         other = bootstrap.resampled_scores(score, other_pred, resamples)
+        if baseline == "constant" and target["kind"] == "scalar" and "fold" in known.columns:
+            for scores, correlation in product(other, ("spearman", "pearson")):
+                scores[correlation] = np.full_like(scores[correlation], np.nan)
         result["baselines"][baseline] = {
             "name": names[target["kind"]],
             "scores": bootstrap.scores_with_intervals(*other),
             "difference": bootstrap.differences_with_intervals((point, drawn), other),
             "differing_groups": bootstrap.count_differing_groups(pred, other_pred, groups),
+            "constant_differences": bootstrap.constant_differences(drawn, other[1]),
         }
     return result
 

@@ -185,8 +185,11 @@ class Pair:
 
 
 def format_p_value(p: float | None) -> str:
-    """Format a p value as "= 0.012", "< 0.001", or "–" if it is None."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    """Format a p value as "= 0.012", "< 0.001", or "–" if it is None. Rounding does not move it to the level."""
+    if p is None:
+        return "–"
+    rounded = f"{p:.3f}" if abs(p - LEVEL) > 0.0005 else f"{p:.5f}"
+    return "< 0.001" if p < 0.001 else f"= {rounded}"
 
 
 MOST_RUNS = 30  # on the same clips; with more, no difference could be significant after correction

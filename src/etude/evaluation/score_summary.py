@@ -72,7 +72,8 @@ def summarise_scores(target: dict[str, Any], split: str = "test", disjoint: bool
             evidence.append(_describe_difference(results, baseline, metric))
     numbers = " ".join(evidence + errors)
     differences = [value for baseline in results["baselines"].values() for value in baseline["difference"].values()]
-    if all(value["low"] is None for value in (score, *differences)):
+    constant = any(baseline.get("constant_differences") for baseline in results["baselines"].values())
+    if not constant and all(value["low"] is None for value in (score, *differences)):
         return "No confidence interval can be computed, so differences cannot be tested.", numbers
     if inconclusive:
         claims.append(f"no significant difference from {' or from '.join(inconclusive)}")
@@ -87,8 +88,12 @@ def significant_sign(results: dict[str, Any], baseline: dict[str, Any], metric: 
         baseline: One of its baselines.
         metric: Compared metric.
     """
-    groups = baseline.get("differing_groups", results["groups"])
-    return excludes_zero(baseline["difference"][metric]) if groups >= MIN_TEST_GROUPS else 0
+    difference = baseline["difference"][metric]
+    if baseline.get("differing_groups", results["groups"]) < MIN_TEST_GROUPS:
+        return 0
+    if metric in baseline.get("constant_differences", ()):
+        return 1 if difference["value"] > 0 else -1
+    return excludes_zero(difference)
 
 
 def are_groups_unknown(results: Mapping[str, Any]) -> bool:
@@ -137,10 +142,15 @@ def describe_clips(results: dict[str, Any], disjoint: bool = False) -> str:
 
 def describe_limitations(results: dict[str, Any]) -> str:
     """Describe the limitations of the intervals of a split, or return "" if there are none."""
+    return " ".join(list_limitations(results))
+
+
+def list_limitations(results: dict[str, Any]) -> list[str]:
+    """Return the sentences of `describe_limitations`. Several targets may have some of them in common."""
     if not results["scores"]:
-        return ""
+        return []
     if results["groups"] < 2:
-        return "All clips belong to one group, which cannot be resampled, so scores have no confidence interval."
+        return ["All clips belong to one group, which cannot be resampled, so scores have no confidence interval."]
     rows = [row for row in results.get("per_class", []) if row["support"]]
     noun = "clip" if are_groups_unknown(results) else "group"
     notes = []
@@ -157,8 +167,8 @@ def describe_limitations(results: dict[str, Any]) -> str:
         addition = f" (and so do {others})" if others else ""
         notes.append(
             f"All {single[0]} clips come from one group{addition}, so recognising the class cannot be distinguished "
-            "from recognising the group. The intervals do not include the variation between groups of "
-            f"{'these classes' if others else 'this class'}."
+            "from recognising the group. The variation between groups of "
+            f"{'these classes' if others else 'this class'} is unknown, so the intervals can be too narrow."
         )
     if noun == "clip":
         notes.append(
@@ -171,7 +181,7 @@ def describe_limitations(results: dict[str, Any]) -> str:
             f"{results['ungrouped']} of {results['n']} clips have no known group. Each of them is resampled as its own "
             "group, and may share an artist with other clips, also in training."
         )
-    return " ".join(notes)
+    return notes
 
 
 def describe_few_groups(count: int, noun: str = "group") -> list[str]:
@@ -188,7 +198,12 @@ def describe_few_groups(count: int, noun: str = "group") -> list[str]:
 
 def _describe_correlation(score: dict[str, Any], groups: int) -> str:
     """Describe a rank correlation in comparison with chance."""
-    sign = excludes_zero(score) if groups >= MIN_TEST_GROUPS else 0
+    sign = excludes_zero(score)
+    if score["low"] is None:  # such as a correlation of 1 on all resamples
+        if abs(score["value"]) < 1 - 1e-9:
+            return "rank correlation not tested"
+        sign = 1 if score["value"] > 0 else -1
+    sign = sign if groups >= MIN_TEST_GROUPS else 0
     if sign > 0:
         return "rank correlation above chance"
     return "rank correlation below chance" if sign else "no significant rank correlation"
@@ -197,7 +212,9 @@ def _describe_correlation(score: dict[str, Any], groups: int) -> str:
 def _describe_difference(results: dict[str, Any], baseline: dict[str, Any], metric: str, digits: int = 2) -> str:
     """Format the score of a baseline and the difference from it, and state if the interval does not include zero."""
     difference, suffix = baseline["difference"][metric], ""
-    if significant_sign(results, baseline, metric):
+    if metric in baseline.get("constant_differences", ()):
+        suffix = ", equal on all resamples"
+    elif significant_sign(results, baseline, metric):
         suffix = " (the interval does not include zero)"
     elif excludes_zero(difference):
         count = baseline.get("differing_groups", results["groups"])

@@ -21,8 +21,8 @@ from etude.evaluation.score_summary import (
     are_splits_disjoint,
     describe_clips,
     describe_earlier_training,
-    describe_limitations,
     known_groups,
+    list_limitations,
     significant_sign,
     summarise_scores,
 )
@@ -61,7 +61,7 @@ def target_section(
         "note": target["note"],
         "summary": summary,
         "evidence": evidence,
-        "limitations": describe_limitations(test),
+        "limitations": list_limitations(test),
         "untested_classes": _describe_untested_classes(target, train_classes or {}),
         "primary_metric": formatting.NAMES[target["primary"]],
         "score": test["scores"].get(target["primary"]),
@@ -174,9 +174,9 @@ def _confusion_matrix(counts: list[list[int]], classes: list[str]) -> dict[str, 
     n_correct = sum(counts[k][k] for k in range(len(classes)))
     summary = f"{n_correct} of {sum(map(sum, counts))} clips are on the diagonal."
     if largest:
-        summary += (
-            f" The most frequent confusion is {classes[i]} predicted as {classes[j]}: {largest} of {sum(counts[i])}."
-        )
+        ties = sum(pair[0] == largest for pair in pairs)
+        most = "The most frequent confusion" if ties == 1 else f"One of the {ties} most frequent confusions"
+        summary += f" {most} is {classes[i]} predicted as {classes[j]}: {largest} of {sum(counts[i])}."
     if len(classes) > MAX_CLASSES:
         confused = sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[0])
         shown = [(classes[i], classes[j], count, count / sum(counts[i])) for count, i, j in confused[:MAX_PAIRS]]
@@ -208,6 +208,7 @@ def write_report(run: RunFolder) -> Path:
         "metrics": metrics,
         "model": model,
         "sections": sections,
+        "limitations": list(dict.fromkeys(text for section in sections for text in section["limitations"])),
         "forest_plot": figures.forest_plot(metrics["targets"]),
         "curves": learning_curves.draw_learning_curves(
             run.read_curves(), model.get("best_epoch"), model.get("monitor") or "val/score"

@@ -42,7 +42,17 @@ SPLIT = {
     },
     **{"confusion?": [[COUNT]], "calibration?": CALIBRATION, "agreement?": SCORES},
     **{"learnable?": {"classes": [TEXT], "untrained?": [TEXT], "scores": SCORES}},
-    **{"baselines": {"*": {"name?": TEXT, "scores": SCORES, "difference?": SCORES, "differing_groups?": COUNT}}},
+    **{
+        "baselines": {
+            "*": {
+                "name?": TEXT,
+                "scores": SCORES,
+                "difference?": SCORES,
+                "differing_groups?": COUNT,
+                "constant_differences?": [TEXT],
+            }
+        }
+    },
 }
 TARGET = {"kind": TEXT, "classes?": [TEXT], "low?": NUMBER, "high?": NUMBER, "note?": TEXT,
           "train_classes?": {"*": COUNT}}  # fmt: skip

@@ -174,7 +174,7 @@ class SweepProgress:
             text += f", {count[RUNNING]} running"
         if (seconds := self.remaining_seconds()) is not None:
             text += f", about {format_duration(seconds)} left"
-        return text + (f"; best {best}" if (best := self.best_scores(targets)) else "")
+        return text + (f"; best validation score: {best}" if (best := self.best_scores(targets)) else "")
 
     def remaining_seconds(self) -> float | None:
         """Estimate the remaining time from the mean duration of ended jobs. None if unknown or if no job is left."""

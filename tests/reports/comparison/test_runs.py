@@ -16,7 +16,8 @@ from etude.experiment.start import LOG_FORMAT
 from etude.reports.comparison.axes import CompareOptions
 from etude.reports.comparison.compare import compare
 from etude.reports.comparison.runs import read_compared_run
-from etude.runs.folder import find_runs
+from etude.runs.folder import RunFolder, find_runs
+from etude.runs.results import write_metrics
 
 Make = Callable[..., Any]
 
@@ -237,3 +238,52 @@ def test_title_of_validation_says_whether_it_selected_weights(
         record["model"]["monitor"] = monitor
         path.write_text(json.dumps(record))
     assert text in compare([tmp_path], CompareOptions(split="val"), tests=False).tables[0].title
+
+
+def test_target_of_two_kinds_has_a_table_for_each_metric(tmp_path: Path, write_run, make_table) -> None:
+    """A label and a scalar of one name are not averaged."""
+    write_run(tmp_path / "a", make_table(1)[lambda t: [name for name in t if not name.startswith("valence")]])
+    table = make_table(2)
+    scalar = table[["id", "group", "split"]].assign(
+        **{f"genre.{key}": table[f"valence.{key}"] for key in ("true", "pred")}
+    )
+    run = write_run(tmp_path / "b", table)
+    scalar.to_parquet(run / "predictions.parquet")
+    record = json.loads((run / "record.json").read_text())
+    record["targets"] = {"genre": record["targets"]["valence"]}
+    (run / "record.json").write_text(json.dumps(record))
+    write_metrics(RunFolder(run))
+    tables = compare([tmp_path], CompareOptions(rows=("backbone",), cols=("feature",))).tables
+    assert [table.title for table in tables] == [
+        "Test split: genre, macro-F1",
+        "Test split: genre, Spearman ρ",
+    ]
+    assert all(len(cell.values) == 1 for table in tables for cell in table.cells.values())
+
+
+def test_runs_on_two_collections_with_equal_ids_have_a_remark(tmp_path: Path, write_run, make_table) -> None:
+    write_run(tmp_path / "a", make_table(1))
+    path = write_run(tmp_path / "b", make_table(2)) / "record.json"
+    record = json.loads(path.read_text())
+    record["data"]["name"] = "noisy"
+    path.write_text(json.dumps(record))
+    assert any(
+        remark.startswith("a (made), b (noisy): these runs used different collections")
+        for remark in compare([tmp_path]).remarks
+    )
+
+
+def test_intervals_of_an_older_version_have_a_remark(tmp_path: Path, write_run, make_table) -> None:
+    path = write_run(tmp_path / "a", make_table(1)) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in metrics.items() if key != "checksum"} | {"version": 1}))
+    assert "too narrow for few groups" in read_compared_run(tmp_path / "a").remark
+
+
+def test_scores_without_intervals_are_explained(tmp_path: Path, write_run, make_table) -> None:
+    write_run(tmp_path / "a", make_table(1, right=1.0))
+    assert any(note.startswith("A score without brackets") for note in compare([tmp_path]).tables[0].notes)
+    classes = compare([tmp_path], CompareOptions(layout="classes")).tables[0]
+    write_run(tmp_path / "b", make_table(2))
+    assert not any(note.startswith("A score without brackets") for note in compare([tmp_path / "b"]).tables[0].notes)
+    assert not any(note.startswith("A score without brackets") for note in classes.notes)

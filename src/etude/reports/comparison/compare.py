@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
 from etude.evaluation.formatting import NAMES, format_count, format_duration
-from etude.evaluation.paired_tests import compare_pairs
+from etude.evaluation.paired_tests import Pair, compare_pairs
 from etude.evaluation.score_summary import SPLIT_NAMES, count_trained_clips
 from etude.files import ownership
 from etude.files.atomic import write_text
@@ -135,6 +135,7 @@ def compare_runs(runs: Sequence[ComparedRun], options: CompareOptions | None = N
     metric = options.metrics[0] if len(options.metrics) == 1 else ""
     pairs, test_remarks = compare_pairs(scored_targets(tested, names, options.split), metric)
     pairs = [pair for pair in pairs if pair.target in set(frame["target"])]
+    remarks += _remarks_on_collections(pairs, shown, names)
     return Comparison(options, shown, names, all_scores, tables, pairs,
                       [*remarks, *optimistic.values(), *repeat_remarks, *test_remarks])  # fmt: skip
 
@@ -242,8 +243,11 @@ def _split_into_tables(frame: DataFrame, runs: Sequence[ComparedRun], axes: Labe
     if "target" not in axes:
         for name in frame["target"].dropna().unique():
             scores = frame[(frame["target"] == name) | without_target]
-            metric = "" if "metric" in axes else f", {NAMES[scores['metric'].dropna().iloc[0]]}"
-            yield f": {name}{metric}", scores
+            if "metric" in axes:
+                yield f": {name}", scores
+                continue
+            for metric in scores["metric"].dropna().unique():  # several if runs have different kinds of this target
+                yield f": {name}, {NAMES[metric]}", scores[(scores["metric"] == metric) | without_target[scores.index]]
     elif "metric" in axes and "class" not in axes:
         for kind in dict.fromkeys(kinds.values()):
             scores = frame[frame["target"].map(kinds).eq(kind) | without_target]
@@ -264,6 +268,19 @@ def _table_of_means(
         return None
     table = pivot(frame[frame["metric"].notna()], runs, names, settings, cols)
     return table if any(len(cell.values) > 1 for cell in table.cells.values() if cell.folders) else None
+
+
+def _remarks_on_collections(pairs: Sequence[Pair], runs: Sequence[ComparedRun], names: Mapping[Path, str]) -> list[str]:
+    """Return a remark if runs on different collections were compared, because their clips have equal ids and labels."""
+    collections = {names[run.folder]: axis_value(run, "data") for run in runs}
+    mixed = {name for pair in pairs for name in (pair.a, pair.b) if collections[pair.a] != collections[pair.b]}
+    if not mixed:
+        return []
+    shown = ", ".join(f"{name} ({collections[name]})" for name in sorted(mixed))
+    return [
+        f"{shown}: these runs used different collections, whose test clips have equal ids, groups and true values. The "
+        "paired tests compare them as the same clips."
+    ]
 
 
 def _pool_folds(folder: Path) -> list[str]:

@@ -115,6 +115,11 @@ def table_notes(table: Table, runs: Sequence[ComparedRun], tests: bool = True) -
     intervals = [cell for cell in cells if cell.low is not None]
     if intervals:
         notes.append(f"In brackets: 95 % confidence intervals from a bootstrap over {_resampled_units(intervals)}.")
+    singles = [cell for cell in cells if len(cell.values) == 1 and cell.measure[2] == str(None)]  # not of one class
+    if any(cell.low is None and cell.mean is not None for cell in singles):
+        notes.append(
+            "A score without brackets has no interval: its clips cannot be resampled, or it is equal on all resamples."
+        )
     if means:
         notes += _mean_notes(means)
     notes += _split_notes(cells, [by_folder[f] for f in dict.fromkeys(f for cell in cells for f in cell.folders)])

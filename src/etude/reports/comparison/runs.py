@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from etude.evaluation.measure import METRICS_VERSION
 from etude.evaluation.paired_tests import ScoredRun, ScoredTarget, scored_run
 from etude.runs.folder import RunFolder
 from etude.runs.readers import CHANGED, is_unchanged, read_mapping
@@ -102,6 +103,10 @@ def read_compared_run(folder: Path) -> ComparedRun:
         faults.append(f"{files.metrics_path.name} contains no target with scores.")
     if not targets:
         return ComparedRun(files, "unreadable", " ".join(faults), record, config)
+    if (metrics.get("version") or 1) < METRICS_VERSION:
+        faults.append(
+            "Its intervals are from an older version and too narrow for few groups; rebuild them: etude report."
+        )
     if record.get("trial"):
         faults.append(f"a trial run (debug={record['trial']}), whose scores are not meaningful.")
     if missing := [key for key in RECORD_KEYS if key not in record]:
