@@ -18,7 +18,7 @@ MakeRun = Callable[..., Path]
     ("data", "texts", "absent"),
     [
         ({"disjoint": True}, ["no group occurs in more than one split"], "unknown: clips"),  # an older record
-        ({"disjoint": False}, ["some groups occur in more than one split"], "unknown: clips"),
+        ({"disjoint": False}, ["some groups of the scored clips were in training"], "unknown: clips"),
         (
             SPLITS | {"disjoint": None, "groups_known": "none", "fold": 2, "folds": 5},
             ["unknown: clips of one artist may be in several splits", "2 of 5, counted from 0", "train9unknown"],
