@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.audio.clip_statistics import SoundStatistics
 from etude.audio.formats import DecodeError, TooLongError, ffmpeg
 from etude.audio.formats.containers import Segment, SegmentFile, find_segments
-from etude.audio.plausibility import SoundStatistics
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

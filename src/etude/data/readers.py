@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from etude.audio.clip_statistics import SoundStatistics, SuspectSoundWarning
 from etude.audio.decode import decode
 from etude.audio.formats import DecodeError, TooLongError
 from etude.audio.frontend import FrontEnd
 from etude.audio.log_mel import LogMelChroma
-from etude.audio.plausibility import SoundStatistics, SuspectSoundWarning
 from etude.errors import DataError
 
 SILENT = 1e-4  # -80 dB of full scale, below the noise of a 16-bit recording of silence

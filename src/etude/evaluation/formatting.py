@@ -39,6 +39,11 @@ METRIC_ORDER = {
 UNDEFINED = "undefined"
 
 
+def short_baseline_name(name: str) -> str:
+    """Return the name of a baseline without its features, such as "RBF SVM" of "RBF SVM on mel statistics"."""
+    return name.split(" on ", 1)[0]
+
+
 def format_number(value: float | None, digits: int = 2) -> str:
     """Format a number with a typographic minus sign.
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.datamodule import MusicData, build_datamodule
 from etude.errors import RunError, UserError
-from etude.evaluation.baselines import mel_statistics
 from etude.evaluation.predictions import assemble_predictions
-from etude.experiment import provenance
+from etude.experiment import baselines, provenance
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.files import atomic
 from etude.files.safe_read import read_checkpoint
@@ -97,6 +96,8 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     data.setup()
     earlier_training = check_earlier_training(config, data, earlier)
     check_targets(config, data)
+    if not data.overfit:
+        baselines.open_statistics(data)  # prepared before the training, so that all decoding is at the start
     try:
         learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:
@@ -164,11 +165,13 @@ def fit_and_measure(
         )
         return {}
     with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
-        table = predict_splits(trainer, learner, data)
+        predicted = predict_splits(trainer, learner, data, fit_end - fit_start)
         learner.use_cache(None)
-        if table is None:
+        if predicted is None:
             return {}
+        table, fitted = predicted
         targets = provenance.describe_targets(data, config["task"]["targets"])
+        targets = {name: target | {"baselines": fitted[name]} for name, target in targets.items()}
         total = (datetime.now().astimezone() - start_time).total_seconds()
         return write_results(folder, table, data, targets, config, {
             "started": start_time.isoformat(timespec="seconds"),
@@ -238,11 +241,20 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
     }
 
 
-def predict_splits(trainer: Trainer, learner: Learner, data: MusicData) -> pd.DataFrame | None:
-    """Predict validation and test with the best checkpoint.
+def predict_splits(
+    trainer: Trainer, learner: Learner, data: MusicData, train_seconds: float
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]] | None:
+    """Predict validation and test with the best checkpoint and with the baselines.
+
+    Args:
+        trainer: Trainer of the run.
+        learner: Network of the run.
+        data: Data of the run.
+        train_seconds: Duration of the training, which limits the time for fitting the baselines.
 
     Returns:
-        The table of predictions; None on all processes except the first.
+        The table of predictions, and the descriptions of the baselines by target; None on all processes except the
+        first.
 
     Raises:
         RunError: A prediction is not finite.
@@ -266,10 +278,9 @@ def predict_splits(trainer: Trainer, learner: Learner, data: MusicData) -> pd.Da
                 f"training diverged: the network's outputs for {name} are not finite for {invalid} of {len(rows)} "
                 f"clips; lower optim.lr (now {learner.optimiser.lr:g})"
             )
-    mels = data.feature.front.n_mels
-    statistics = np.stack([mel_statistics(data.pack.clip(row)[:, :mels]) for row in range(len(data.pack.index))])
     specs = {name: data.targets[name] for name in predicted}
-    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, statistics, specs)
+    others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds)
+    return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, specs, others), fitted
 
 
 def write_results(

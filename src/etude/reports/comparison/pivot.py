@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-BASELINES = {"linear": "linear model", "constant": "majority class / training mean"}
+BASELINES = {
+    "statistics": "linear model or SVM",
+    "linear": "linear model",
+    "shortcuts": "shortcuts",
+    "constant": "majority class / training mean",
+}
+"""Titles of the baselines. The family of `statistics` is chosen in each run. Earlier versions had `linear`."""
 Position = tuple[Labels, Labels]
 """Labels of row and column."""
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from etude.audio.clip_statistics import mel_statistics
 from etude.data import splits
 from etude.data.official_splits import SPLITS
 from etude.data.splits import group_codes
-from etude.evaluation.baselines import mel_statistics
 from etude.files.progress import track
 from etude.reports.clip_frames import ClipFile
 
