@@ -36,6 +36,14 @@ METRIC_ORDER = {
 }
 """Order of metrics in a report by kind of target. Micro scores of single labels are equal to accuracy."""
 
+BASELINES = {
+    "constant": {"label": "majority class", "scalar": "training mean"},
+    "linear": dict.fromkeys(("label", "scalar"), "linear model on mel statistics"),
+    "statistics": dict.fromkeys(("label", "scalar"), "linear model or SVM on mel and chroma statistics"),
+    "shortcuts": dict.fromkeys(("label", "scalar"), "linear model or SVM on level, bandwidth, length and silence"),
+}
+"""Names of the baselines by kind of target, if the record has none. Runs of earlier versions have `linear`."""
+
 UNDEFINED = "undefined"
 
 

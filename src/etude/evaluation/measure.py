@@ -16,6 +16,7 @@ import numpy as np
 from etude.errors import UserError
 from etude.evaluation import bootstrap, calibration
 from etude.evaluation.bootstrap import Resamples
+from etude.evaluation.formatting import BASELINES
 from etude.evaluation.metrics import PRIMARY, classification, regression
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ SPLITS = ("test", "val")
 MACRO = ("macro_f1", "macro_precision", "macro_recall")
 METRICS_VERSION = 2
 """Version of metrics.json. The intervals of version 1 are not corrected for few groups."""
-BASELINES = {
-    "constant": {"label": "majority class", "scalar": "training mean"},
-    "linear": dict.fromkeys(("label", "scalar"), "linear model on mel statistics"),
-    "statistics": dict.fromkeys(("label", "scalar"), "linear model or SVM on mel and chroma statistics"),
-    "shortcuts": dict.fromkeys(("label", "scalar"), "linear model or SVM on level, bandwidth, length and silence"),
-}
-"""Names of the baselines by kind of target, if the record has none. Runs of earlier versions have `linear`."""
 
 
 def compute_metrics(table: DataFrame, targets: dict[str, dict[str, Any]], seed: int = 0) -> dict[str, Any]:

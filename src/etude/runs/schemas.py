@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from etude.evaluation.formatting import NAMES
-from etude.evaluation.measure import BASELINES
+from etude.evaluation.formatting import BASELINES, NAMES
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
