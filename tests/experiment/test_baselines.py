@@ -165,7 +165,7 @@ def test_clips_without_statistics_are_counted(music: Path, tmp_path: Path, monke
     pack = open_pack(partial, StatisticsFront(), data.pack_options)
     monkeypatch.setattr(baselines, "open_statistics", lambda _: pack)
     predictions, records = fit(data)
-    assert records["pitch"]["statistics"]["remark"].startswith("2 clips without statistics")
+    assert records["pitch"]["statistics"]["remark"].startswith("2 clips without these features")
     assert predictions["pitch"]["statistics"][0] in ("low", "high") and len(predictions["pitch"]["statistics"]) == len(
         rows
     )
@@ -176,7 +176,7 @@ def test_unions_use_the_files_of_their_members_and_packs_their_frames(music: Pat
     source = union.collection({"a": first, "b": replace(first, name="other")})
     joined = make_data(music, tmp_path, EfficientATFront(), source=source)
     joined.splits = np.resize(["train", "val", "test"], 2 * CLIPS)
-    assert baselines.has_audio(source) and baselines.read_features(joined).x.shape == (2 * CLIPS, 889)
+    assert union.has_audio(source) and baselines.read_features(joined).x.shape == (2 * CLIPS, 889)
     front = EfficientATFront()
     packed = packs_of.collection(str(open_pack(first, front, joined.pack_options).folder))
     data = make_data(music, tmp_path, front, source=packed)

@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from etude.audio.clip_statistics import StatisticsFront, default_front_end, frame_statistics
-from etude.data.collection import Collection
+from etude.audio.clip_statistics import (
+    PROPERTIES,
+    PropertiesFront,
+    StatisticsFront,
+    default_front_end,
+    frame_statistics,
+)
 from etude.data.packing import open_pack
-from etude.data.readers import read_sound
-from etude.data.sources.union import Union
+from etude.data.sources.union import has_audio, open_properties
 from etude.errors import DataError, RunError, UserError
 from etude.evaluation.linear_models import VERSION, fit_linear_model
 from etude.evaluation.predictions import constant_baseline
@@ -76,13 +80,6 @@ class ClipFeatures:
         return computed
 
 
-def has_audio(source: Any) -> bool:
-    """Return whether all clips of a source are audio files."""
-    if isinstance(source, Union):
-        return all(has_audio(member) for member in source.members.values())
-    return isinstance(source, Collection) and source.reader is read_sound
-
-
 def open_statistics(data: MusicData) -> Pack | None:
     """Return a pack from which the statistics of the default frames can be read, and prepare it if it is missing.
 
@@ -102,6 +99,13 @@ def open_statistics(data: MusicData) -> Pack | None:
     except (UserError, RunError, OSError) as error:  # a run must not fail because of its baseline
         log.warning("the baseline uses the frames of the network, because there are no other statistics: %s", error)
         return None
+
+
+def prepare_packs(data: MusicData, shortcuts: bool) -> None:
+    """Prepare the packs of the baselines before the training, so that all decoding is at the start of a run."""
+    open_statistics(data)
+    if shortcuts and has_audio(data.source):
+        read_shortcuts(data)
 
 
 def read_features(data: MusicData) -> ClipFeatures:
@@ -125,9 +129,7 @@ def read_features(data: MusicData) -> ClipFeatures:
             lambda: np.stack([frame_statistics(data.pack.clip(row)) for row in range(len(index))]),
             path(f"given {key}"),
         )
-    row_of_id = {clip: row for row, clip in enumerate(pack.index["id"])}
-    rows = np.array([row for row, clip in enumerate(index["id"]) if clip in row_of_id], dtype=np.int64)
-    others = [row_of_id[clip] for clip in index["id"].to_numpy()[rows]]
+    rows, others = _match_clips(data, pack)
     has_statistics = pack.clip(0).shape[1] == front.bins
 
     def compute() -> np.ndarray:
@@ -138,8 +140,28 @@ def read_features(data: MusicData) -> ClipFeatures:
     return ClipFeatures(rows, "mel and chroma statistics", key, compute, None if has_statistics else path(key))
 
 
+def read_shortcuts(data: MusicData) -> ClipFeatures | None:
+    """Return the level, bandwidth, length and silence of the files of a run, or None if there are no audio files."""
+    if not has_audio(data.source):
+        log.warning("shortcut_baseline: %s has no audio files, so there is no baseline on shortcuts", data.source.name)
+        return None
+    try:
+        pack = open_properties(data.source, data.pack_options)
+    except (UserError, RunError, OSError) as error:  # a run must not fail because of its baseline
+        log.warning("shortcut_baseline: there is no baseline on shortcuts: %s", error)
+        return None
+    rows, others = _match_clips(data, pack)
+    name = ", ".join(list(PROPERTIES)[:-1]) + f" and {list(PROPERTIES)[-1]}"
+    key = hashlib.sha256(json.dumps([pack.manifest["sha256"], others]).encode()).hexdigest()
+    return ClipFeatures(rows, name, key, lambda: np.stack([pack.clip(row)[0] for row in others]))
+
+
 def fit_baselines(
-    data: MusicData, rows: np.ndarray, targets: Mapping[str, Mapping[str, Any]], train_seconds: float
+    data: MusicData,
+    rows: np.ndarray,
+    targets: Mapping[str, Mapping[str, Any]],
+    train_seconds: float,
+    shortcuts: bool = False,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, Any]]]:
     """Fit the baselines of all targets to the training clips and predict clips.
 
@@ -148,19 +170,31 @@ def fit_baselines(
         rows: Predicted clips (n,), as rows of the pack.
         targets: Specifications of the targets.
         train_seconds: Duration of the training of the network, which limits the time of the fits.
+        shortcuts: Whether there is also a baseline on level, bandwidth, length and silence of the files.
 
     Returns:
         Predictions (n,) by target and name of the baseline, and the description of each baseline for the record, also
         by target and name.
     """
-    features = read_features(data)
-    limit = max(MIN_SECONDS, SHARE * train_seconds) / max(1, len(targets))
-    predictions: dict[str, dict[str, np.ndarray]] = {}
-    records: dict[str, dict[str, Any]] = {}
+    inputs = {"statistics": read_features(data)}
+    if shortcuts and (properties := read_shortcuts(data)):
+        inputs["shortcuts"] = properties
+    limit = max(MIN_SECONDS, SHARE * train_seconds) / max(1, len(targets) * len(inputs))
+    predictions: dict[str, dict[str, np.ndarray]] = {target: {} for target in targets}
+    records: dict[str, dict[str, Any]] = {target: {} for target in targets}
     for target, spec in targets.items():
-        values, record = _stored_or_fitted(data, features, rows, target, spec, limit)
-        predictions[target], records[target] = {"statistics": values}, {"statistics": record}
+        for name, features in inputs.items():
+            values, record = _stored_or_fitted(data, features, rows, target, spec, limit)
+            predictions[target][name], records[target][name] = values, record
     return predictions, records
+
+
+def _match_clips(data: MusicData, pack: Pack) -> tuple[np.ndarray, list[int]]:
+    """Return the rows of the clips that both packs contain, in the pack of the run (n,) and in the other pack."""
+    row_of_id = {clip: row for row, clip in enumerate(pack.index["id"])}
+    ids = data.pack.index["id"].to_numpy()
+    rows = np.array([row for row, clip in enumerate(ids) if clip in row_of_id], dtype=np.int64)
+    return rows, [row_of_id[clip] for clip in ids[rows]]
 
 
 def _stored_or_fitted(
@@ -175,7 +209,7 @@ def _stored_or_fitted(
     import sklearn
 
     inputs = data.pack.index[["id", "group", target]].assign(split=data.splits).to_csv()
-    versions = [VERSION, StatisticsFront().version, sklearn.__version__]
+    versions = [VERSION, StatisticsFront().version, PropertiesFront().version, sklearn.__version__]
     parts = [versions, features.name, features.key, features.rows.tolist(), rows.tolist(), spec["kind"], inputs]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     path = data.pack_options.packs / FOLDER / f"{key[:32]}.json"
@@ -209,7 +243,7 @@ def _fit(
     values[known] = fitted.predict(features.x[position[rows[known]]].astype(np.float64))
     remarks = [fitted.remark]
     if missing := int(np.count_nonzero(~known)) + len(train) - len(used):
-        remarks.append(f"{missing} clips without statistics are not used, or have the prediction of the constant")
+        remarks.append(f"{missing} clips without these features are not used, or have the prediction of the constant")
     return values, {
         "name": f"{fitted.name} on {features.name}",
         "penalty": fitted.penalty,

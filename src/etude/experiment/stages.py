@@ -97,7 +97,7 @@ def run_experiment(config: Mapping[str, Any], folder: Path, resume: bool = False
     earlier_training = check_earlier_training(config, data, earlier)
     check_targets(config, data)
     if not data.overfit:
-        baselines.open_statistics(data)  # prepared before the training, so that all decoding is at the start
+        baselines.prepare_packs(data, bool(config.get("shortcut_baseline")))
     try:
         learner = build_learner(config, data, resume)
     except (MemoryError, RuntimeError) as error:
@@ -165,7 +165,8 @@ def fit_and_measure(
         )
         return {}
     with explain_restore_errors(folder), interruptible(), explain_memory_errors(config, folder, trainer, learner):
-        predicted = predict_splits(trainer, learner, data, fit_end - fit_start)
+        shortcuts = bool(config.get("shortcut_baseline"))
+        predicted = predict_splits(trainer, learner, data, fit_end - fit_start, shortcuts)
         learner.use_cache(None)
         if predicted is None:
             return {}
@@ -242,7 +243,7 @@ def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
 
 
 def predict_splits(
-    trainer: Trainer, learner: Learner, data: MusicData, train_seconds: float
+    trainer: Trainer, learner: Learner, data: MusicData, train_seconds: float, shortcuts: bool = False
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]] | None:
     """Predict validation and test with the best checkpoint and with the baselines.
 
@@ -251,6 +252,7 @@ def predict_splits(
         learner: Network of the run.
         data: Data of the run.
         train_seconds: Duration of the training, which limits the time for fitting the baselines.
+        shortcuts: Whether there is also a baseline on level, bandwidth, length and silence.
 
     Returns:
         The table of predictions, and the descriptions of the baselines by target; None on all processes except the
@@ -279,7 +281,7 @@ def predict_splits(
                 f"clips; lower optim.lr (now {learner.optimiser.lr:g})"
             )
     specs = {name: data.targets[name] for name in predicted}
-    others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds)
+    others, fitted = baselines.fit_baselines(data, rows, specs, train_seconds, shortcuts)
     return assemble_predictions(data.pack.index, data.splits, rows, predicted, embedding, specs, others), fitted
 
 

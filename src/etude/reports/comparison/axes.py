@@ -24,7 +24,8 @@ SCORE_AXES = ("target", "metric", "class")
 REPEAT_AXES = ("seed", "fold", "data.split.seed")
 """Axes of random variation. Runs that differ only along these axes repeat one experiment."""
 IGNORED_KEYS = (
-    *("name", "outputs", "resume", "sweep", "compile", "choices", "callbacks.progress", "logger", "data.packs"),
+    *("name", "outputs", "resume", "sweep", "compile", "shortcut_baseline", "choices", "callbacks.progress", "logger"),
+    "data.packs",
 )
 """Config keys that do not change the scores."""
 CLASS_METRICS = ("precision", "recall", "f1")
