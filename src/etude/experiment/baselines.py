@@ -245,7 +245,7 @@ def _fit(
     if missing := int(np.count_nonzero(~known)) + len(train) - len(used):
         remarks.append(f"{missing} clips without these features are not used, or have the prediction of the constant")
     return values, {
-        "name": f"{fitted.name} on {features.name}",
+        "name": f"{fitted.name} on {features.name}" if fitted.penalty else fitted.name,
         "penalty": fitted.penalty,
         "inner_score": fitted.score,
         "seconds": round(fitted.seconds, 2),

@@ -167,8 +167,9 @@ def _describe_fit(baseline: dict[str, Any]) -> str:
         return ""
     penalty = ", ".join(f"{key} = {value:.2g}" for key, value in (baseline.get("penalty") or {}).items())
     name = formatting.capitalise_first(baseline["name"]) + (f" ({penalty})" if penalty else "")
-    choice = "chosen by cross-validation on the training clips alone, fitted"
-    text = f"{name}: {choice} in {formatting.format_duration(baseline['seconds'])}."
+    is_chosen = baseline.get("inner_score", 0) is not None  # a pooled baseline has no score of its own
+    choice = "chosen by cross-validation on the training clips alone, " if is_chosen else ""
+    text = f"{name}: {choice}fitted in {formatting.format_duration(baseline['seconds'])}."
     remark = baseline.get("remark")
     return f"{text} {formatting.format_sentence(remark)}" if remark else text
 
