@@ -80,16 +80,14 @@ def compare(target: str, overrides: list[str], folds: str | None, seed: int) -> 
     table = pd.DataFrame({"true": y, **pred})[known].reset_index(drop=True)
     true = encode_column(table, "true", spec)
     groups = index["group"][known].astype(object).where(index["group"][known].notna(), None).tolist()
-    weights = bootstrap.draw_weights(groups, strata=true if kind == "label" else None)
+    resamples = bootstrap.draw_resamples(groups, strata=true if kind == "label" else None)
     score, metric = build_scorer(true, spec), PRIMARY[kind]
     scores = {
-        name: bootstrap.resampled_scores(score, encode_column(table, name, spec), weights) for name in ("old", "new")
+        name: bootstrap.resampled_scores(score, encode_column(table, name, spec), resamples) for name in ("old", "new")
     }
     for name, (point, drawn) in scores.items():
         print(f"{name}: {metric} {format_score(bootstrap.scores_with_intervals(point, drawn)[metric], 3)}")
-    (old, old_drawn), (new, new_drawn) = scores["old"], scores["new"]
-    interval = bootstrap.paired_interval(new_drawn[metric], old_drawn[metric])
-    difference = bootstrap.score_with_interval(new[metric][0] - old[metric][0], interval)
+    difference = bootstrap.differences_with_intervals(scores["new"], scores["old"])[metric]
     print(f"new minus old: {format_score(difference, 3)}; {', '.join(names)}; {seconds:.1f} s for {N_FOLDS} fits")
 
 

@@ -17,7 +17,6 @@ from etude.evaluation.predictions import assemble_predictions
 from etude.experiment import baselines, provenance
 from etude.experiment.earlier_training import check_earlier_training, read_earlier_training, training_record
 from etude.files import atomic
-from etude.files.safe_read import read_checkpoint
 from etude.loggers.base import tracked
 from etude.loggers.finished_run import FinishedRun
 from etude.reports import run_report, worst_errors
@@ -155,7 +154,7 @@ def fit_and_measure(
     if any(getattr(callback, "ends_after_fit", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return {}
     fit_end = time.monotonic()
-    model = summarise_training(trainer, learner)
+    model = provenance.summarise_training(trainer, learner)
     if data.overfit:
         log.info(
             "%d clips memorised: loss %.4f after %d epochs; no report, because this is not a test",
@@ -224,22 +223,6 @@ def log_summary(data: MusicData, learner: Learner) -> None:
         type(learner.backbone).__name__,
         f"{weights:,}",
     )
-
-
-def summarise_training(trainer: Trainer, learner: Learner) -> dict[str, Any]:
-    """Return the number of parameters and epochs, and the epoch and monitored score of the best checkpoint."""
-    checkpoint: Any = trainer.checkpoint_callback
-    epoch, path = None, getattr(checkpoint, "best_model_path", "")
-    if path and Path(path).is_file():
-        epoch = int(read_checkpoint(Path(path))["epoch"]) + 1
-    score = getattr(checkpoint, "best_model_score", None)
-    return {
-        "parameters": sum(p.numel() for p in learner.parameters()),
-        "epochs": trainer.current_epoch,
-        "best_epoch": epoch,
-        "best_score": None if score is None else float(score),
-        "monitor": getattr(checkpoint, "monitor", None),
-    }
 
 
 def predict_splits(

@@ -77,7 +77,7 @@ def test_different_encoders_of_classes_are_a_problem(scored: tuple[str, dict[str
     if case == "encoder of a class":
         assert by_features["bandwidth"]["value"] == by_features["all"]["value"] == 1
         (text,) = (text for state, text in findings if state == PROBLEM)
-        expected = "Genre can be told from the files' bandwidth (macro recall 1.00 [1.00, 1.00], chance 0.50) alone"
+        expected = "Genre can be told from the files' bandwidth (macro recall 1.00, chance 0.50) alone"
         assert text.startswith(expected)
     else:
         assert findings == [(PASSED, "Genre cannot be told from level, bandwidth, length or silence of the files.")]

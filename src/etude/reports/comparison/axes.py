@@ -17,8 +17,7 @@ from etude.reports.comparison.runs import ComparedRun, printable
 from etude.reports.comparison.table import Labels
 
 SPLITS = ("test", "val")
-FORMATS = ("csv", "md", "tex", "html")
-LAYOUT_NAMES = ("runs", "classes", "metrics", "settings")
+FORMATS, LAYOUT_NAMES = ("csv", "md", "tex", "html"), ("runs", "classes", "metrics", "settings")
 SCORE_AXES = ("target", "metric", "class")
 """Axes along which one run has several scores."""
 REPEAT_AXES = ("seed", "fold", "data.split.seed")

@@ -122,7 +122,9 @@ def _shortcuts(facts: dict[str, Any]) -> Findings:
         unclear: list[str] = []
         for row in target["scores"]:
             score = row["score"]
-            if row["features"] == "all" or score["low"] is None or score["low"] <= chance:
+            # a perfect score has no interval, because all resamples are equal
+            above_chance = score["value"] == 1 if score["low"] is None else score["low"] > chance
+            if row["features"] == "all" or not above_chance:
                 continue
             is_problem = target["metric"] == "macro_recall" and score["value"] > (1 + chance) / 2
             (problems if is_problem else unclear).append(

@@ -271,20 +271,20 @@ def shortcut_scores(
         described = {"kind": spec["kind"], "classes": classes}
         table = clips.assign(**{"true": y})
         true = encode_column(table, "true", described)
-        weights = bootstrap.draw_weights(groups, seed=seed, strata=true if is_label else None)
+        resamples = bootstrap.draw_resamples(groups, seed=seed, strata=true if is_label else None)
         metric, scores = "macro_recall" if is_label else "spearman", []
         for features, columns in _property_columns().items():
             candidate = Candidate("RBF SVM", {"C": 10.0, "gamma": 1 / len(columns)})
             (pred,) = out_of_fold_predictions([candidate], folds, x[:, columns], y, spec["kind"])
             coded = encode_column(table.assign(pred=pred), "pred", described)
-            point, drawn = bootstrap.resampled_scores(build_scorer(true, described), coded, weights)
+            point, drawn = bootstrap.resampled_scores(build_scorer(true, described), coded, resamples)
             score = bootstrap.scores_with_intervals(point, drawn)[metric]
             scores.append({"features": features, "score": replace_non_finite(score)})
         result[name] = {
             "metric": metric,
             "chance": 1 / len(classes) if is_label else 0.0,
             "n": len(y),
-            "groups": len(set(bootstrap.encode_groups(groups).tolist())),
+            "groups": bootstrap.count_groups(groups),
             "scores": scores,
         }
     return result
