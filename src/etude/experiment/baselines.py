@@ -208,9 +208,18 @@ def _stored_or_fitted(
     """Return the predictions (n,) of a baseline and its description, from an earlier run with equal inputs if any."""
     import sklearn
 
-    inputs = data.pack.index[["id", "group", target]].assign(split=data.splits).to_csv()
+    inputs = [data.pack.index[column].astype(str).tolist() for column in ("id", "group", target)]
     versions = [VERSION, StatisticsFront().version, PropertiesFront().version, sklearn.__version__]
-    parts = [versions, features.name, features.key, features.rows.tolist(), rows.tolist(), spec["kind"], inputs]
+    parts = [
+        versions,
+        features.name,
+        features.key,
+        features.rows.tolist(),
+        rows.tolist(),
+        spec["kind"],
+        data.splits.tolist(),
+        inputs,
+    ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     path = data.pack_options.packs / FOLDER / f"{key[:32]}.json"
     if stored := _read_stored(path, key, len(rows), spec):
