@@ -211,7 +211,7 @@ def test_training_mean_of_pooled_folds_has_no_correlation(table: pd.DataFrame, t
     constant = results["baselines"]["constant"]
     for metric in ("spearman", "pearson"):
         assert constant["scores"][metric]["value"] is None and constant["difference"][metric]["value"] is None
-    assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["linear"]["scores"]["spearman"]["value"]
+    assert constant["scores"]["mse"]["value"] > 0 and results["baselines"]["statistics"]["scores"]["spearman"]["value"]
 
 
 def test_perfect_network_differs_from_a_useless_baseline(table: pd.DataFrame, targets: dict) -> None:
